@@ -1,0 +1,25 @@
+//! Build script. It lies in `src` because the top level of the repository is fixed.
+//!
+//! - Gives the binaries a run path relative to themselves, so that they find the prebuilt
+//!   `libduckdb.so` beside them, in `../lib/bkp`, or in the build folder's `tools`.
+//! - Tells the program the version of the TigerBeetle client that Cargo.lock pins.
+
+use std::{env, fs};
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/build.rs");
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    if env::var_os("CARGO_FEATURE_BUNDLED").is_none() {
+        for place in ["", "/../lib/bkp", "/../tools/duckdb", "/../../tools/duckdb"] {
+            println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN{place}");
+        }
+    }
+    let lock = fs::read_to_string("Cargo.lock").expect("Cargo.lock is part of the repository");
+    let version = lock
+        .split_once("name = \"tigerbeetle-unofficial-sys\"\nversion = \"")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .and_then(|(version, _)| version.split_once('+'))
+        .map(|(_, engine)| engine.to_owned())
+        .expect("Cargo.lock names the TigerBeetle client");
+    println!("cargo:rustc-env=BKP_TIGERBEETLE_CLIENT={version}");
+}

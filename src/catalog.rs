@@ -1,0 +1,176 @@
+//! A store seen as backups. The store itself is the catalogue: one listing names every backup, and
+//! a backup that has no manifest does not exist.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+
+use crate::domain::chain;
+use crate::domain::id::BackupId;
+use crate::domain::limits::MANIFEST_BYTES_MAX;
+use crate::domain::manifest::{Manifest, ManifestError};
+use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
+use crate::error::{Fault, Kind};
+use crate::keys::{self, DataKey, KeyProvider};
+use crate::pipeline::BackupReader;
+use crate::store::ReadStore;
+
+/// A backup as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What its keys say.
+    pub name: BackupName,
+    /// Sum over its objects and its manifest, bytes.
+    pub stored_bytes: u64,
+}
+
+/// Which backups to look for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only this type.
+    pub backup_type: Option<BackupType>,
+    /// Only this source.
+    pub source: Option<String>,
+    /// Only ids that begin so.
+    pub id: Option<String>,
+}
+
+/// The backups of a store, oldest first. Costs a listing and no other request.
+///
+/// # Errors
+/// What the store fails with.
+pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>> {
+    let mut found: HashMap<BackupName, (u64, bool)> = HashMap::new();
+    for prefix in prefixes(filter) {
+        for object in store.list(&prefix)? {
+            let object = object?;
+            let Some((name, extension)) = BackupName::parse(&object.key) else {
+                continue;
+            };
+            let wanted = filter
+                .source
+                .as_ref()
+                .is_none_or(|source| *source == name.source)
+                && filter
+                    .id
+                    .as_ref()
+                    .is_none_or(|id| name.id.to_string().starts_with(id.as_str()));
+            if wanted {
+                let (bytes, whole) = found.entry(name).or_default();
+                *bytes = bytes.saturating_add(object.bytes);
+                *whole |= extension == MANIFEST_EXTENSION;
+            }
+        }
+    }
+    let whole = found.into_iter().filter(|(_, (_, whole))| *whole);
+    let mut backups: Vec<Found> = whole
+        .map(|(name, (stored_bytes, _))| Found { name, stored_bytes })
+        .collect();
+    backups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(backups)
+}
+
+/// The parts of the store to list.
+fn prefixes(filter: &Filter) -> Vec<String> {
+    let types = filter
+        .backup_type
+        .map_or_else(|| BackupType::ALL.to_vec(), |only| vec![only]);
+    let folder = |backup_type: BackupType| match &filter.source {
+        Some(source) => format!("{backup_type}/{source}"),
+        None => backup_type.to_string(),
+    };
+    types.into_iter().map(folder).collect()
+}
+
+/// Reads backups of one source with the keys at hand.
+pub struct Catalog<'a> {
+    store: &'a dyn ReadStore,
+    keys: &'a [Box<dyn KeyProvider>],
+}
+
+impl std::fmt::Debug for Catalog<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("store", &self.store.url())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Catalog<'a> {
+    /// A catalogue of `store`, opened with `keys`.
+    #[must_use]
+    pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>]) -> Self {
+        Catalog { store, keys }
+    }
+
+    /// The backup with this name and everything it builds on, base first, every manifest authentic.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if a manifest is forged, broken or missing; [`Kind::Key`] if no key opens
+    /// it; [`Kind::Refused`] for a manifest of a later schema.
+    pub fn chain(&self, name: &BackupName) -> anyhow::Result<Vec<BackupReader<'a>>> {
+        let (last, key) = self.load(name)?;
+        let mut opened = HashMap::from([(last.id, key)]);
+        let links = chain::resolve(last, |parent| -> anyhow::Result<Manifest> {
+            let (manifest, key) = self.load(&self.parent_name(name, parent)?)?;
+            opened.insert(parent, key);
+            Ok(manifest)
+        })?;
+        let readers = links.into_iter().filter_map(|manifest| {
+            let key = opened.remove(&manifest.id)?;
+            Some(BackupReader::new(self.store, manifest, key))
+        });
+        Ok(readers.collect())
+    }
+
+    /// The name of a parent, of which a child knows only the id.
+    fn parent_name(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<BackupName> {
+        for scope in Scope::ALL {
+            let name = BackupName {
+                id: parent,
+                scope,
+                ..child.clone()
+            };
+            match self.store.head(&name.manifest_key()) {
+                Ok(_) => return Ok(name),
+                Err(crate::store::StoreError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let message = format!(
+            "backup {} builds on {parent}, which is not in {}",
+            child.id,
+            self.store.url()
+        );
+        Err(Fault::new(Kind::Integrity, message).into())
+    }
+
+    /// A manifest that was authenticated, and the data key that did.
+    fn load(&self, name: &BackupName) -> anyhow::Result<(Manifest, DataKey)> {
+        let at = name.manifest_key();
+        let bytes = read_manifest(self.store, &at)?;
+        let manifest = Manifest::parse(&bytes, &at)?;
+        let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id)?;
+        Manifest::authenticate(&bytes, &key, &at)?;
+        Ok((manifest, key))
+    }
+}
+
+/// The bytes of a manifest, as stored.
+///
+/// # Errors
+/// What the store fails with; [`ManifestError::Invalid`] if it is larger than any manifest.
+pub fn read_manifest(store: &dyn ReadStore, key: &str) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let input = store.open(key, None)?;
+    let read = input.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Fault::new(Kind::Store, format!("reading `{key}` failed: {error}")))?;
+    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+        let reason = format!("larger than {MANIFEST_BYTES_MAX} bytes");
+        return Err(ManifestError::Invalid {
+            key: key.to_owned(),
+            reason,
+        }
+        .into());
+    }
+    Ok(bytes)
+}

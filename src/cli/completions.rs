@@ -1,0 +1,39 @@
+//! `bkp completions`.
+
+use clap::CommandFactory;
+use clap_complete::{Shell, generate};
+
+use super::Cli;
+use crate::cmd::Report;
+
+/// Print the completion script of a shell
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: see bkp(1).\nExample: bkp completions fish > ~/.config/fish/completions/bkp.fish"
+)]
+pub(super) struct Args {
+    /// Shell
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: Shell,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
+    #[derive(serde::Serialize)]
+    struct Body {
+        shell: String,
+        script: String,
+    }
+    let script = script(args.shell);
+    let body = Body {
+        shell: args.shell.to_string(),
+        script: script.clone(),
+    };
+    Report::done("bkp.completions/1", &body, script)
+}
+
+/// The completion script of a shell.
+pub(super) fn script(shell: Shell) -> String {
+    let mut bytes = Vec::new();
+    generate(shell, &mut Cli::command(), "bkp", &mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,108 @@
+//! Flags that several subcommands share.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::cmd::select::Select;
+use crate::config::settings::Flags;
+
+/// The flags of every subcommand.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    // A plain attribute, because the names of variables would need quotes in a doc comment.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]"
+    )]
+    config: Option<PathBuf>,
+
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME|URL",
+        help = "Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]"
+    )]
+    store: Option<String>,
+
+    #[arg(long = "key", global = true, value_name = "REFERENCE",
+        help = "Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]"
+    , action = ArgAction::Append)]
+    keys: Vec<String>,
+
+    /// Print one JSON object, errors as JSON on standard error
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+
+    /// No progress, only results, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+
+    /// Say more; may be repeated
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+impl GlobalArgs {
+    pub(super) fn flags(&self) -> Flags {
+        let GlobalArgs {
+            config,
+            store,
+            keys,
+            ..
+        } = self;
+        Flags {
+            config: config.clone(),
+            store: store.clone(),
+            keys: keys.clone(),
+        }
+    }
+}
+
+/// Which backup is meant.
+#[derive(Debug, Args)]
+#[group(id = "backup", required = true, multiple = true, args = ["source", "latest", "id"])]
+pub(super) struct SelectArgs {
+    /// Source whose newest backup is meant, unless --id or --at says which
+    #[arg(value_name = "SOURCE")]
+    source: Option<String>,
+
+    /// Newest backup of this source
+    #[arg(long, value_name = "SOURCE", conflicts_with_all = ["source", "id", "at"])]
+    latest: Option<String>,
+
+    /// Backup whose id begins so; must fit exactly one
+    #[arg(long, value_name = "ID", conflicts_with = "at")]
+    id: Option<String>,
+
+    /// Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z
+    #[arg(long, value_name = "TIME", requires = "source", value_parser = time_of)]
+    at: Option<OffsetDateTime>,
+}
+
+impl From<SelectArgs> for Select {
+    fn from(args: SelectArgs) -> Select {
+        let SelectArgs {
+            source,
+            latest,
+            id,
+            at,
+        } = args;
+        match (source.or(latest), id, at) {
+            (Some(source), Some(id), _) => Select::IdOf(source, id),
+            (None, id, _) => Select::Id(id.unwrap_or_default()),
+            (Some(source), None, Some(at)) => Select::At(source, at),
+            (Some(source), None, None) => Select::Latest(source),
+        }
+    }
+}
+
+fn time_of(text: &str) -> Result<OffsetDateTime, String> {
+    let wrong = |_parse| "expected RFC 3339 with a zone, as in 2026-11-21T02:00:00Z".to_owned();
+    OffsetDateTime::parse(text, &Rfc3339).map_err(wrong)
+}

@@ -1,0 +1,170 @@
+//! The command line: what can be typed, and nothing else.
+//!
+//! One file per subcommand with its clap structs and their conversion into the `Options` of
+//! [`crate::cmd`]; [`flags`] holds what several share. Nothing here opens a file or decides anything.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cmd::{self, Report};
+use crate::config::settings::Flags;
+use crate::wire::House;
+
+pub mod docs;
+pub mod flags;
+
+mod completions;
+mod config;
+mod doctor;
+mod keys;
+mod list;
+mod restore;
+mod snapshot;
+mod verify;
+
+use flags::GlobalArgs;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bkp",
+    about = "Backs up a live ledger stack and proves that the backups restore",
+    propagate_version = false,
+    after_help = "Exit codes: 0 done, 2 usage, 78 configuration; bkp(1) lists all of them.\n\
+                  Example: bkp snapshot books && bkp verify books"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Snapshot(snapshot::Args),
+    List(list::Args),
+    Verify(verify::Args),
+    Restore(restore::Args),
+    Keys(keys::Args),
+    Config(config::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    HelpFiles(docs::Args),
+}
+
+/// What was typed is no command to run: a mistake, or a question that clap answers itself.
+#[derive(Debug)]
+pub enum Early {
+    /// Help or version, for standard output.
+    Answer(String),
+    /// A mistake: the text for people (with colours if `coloured`), and its first paragraph alone.
+    Mistake {
+        /// The whole text, with colours.
+        coloured: String,
+        /// The whole text, without.
+        plain: String,
+        /// The first line, without its `error: `.
+        summary: String,
+    },
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// [`Early`] if there is nothing to run.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Early> {
+    let command = Cli::command().version(crate::version::text());
+    let matches = command
+        .try_get_matches_from(arguments)
+        .and_then(|m| Cli::from_arg_matches(&m));
+    matches.map_err(|error| {
+        let coloured = error.render().ansi().to_string();
+        let plain = error.render().to_string();
+        let answers = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
+        if answers.contains(&error.kind()) {
+            return Early::Answer(plain);
+        }
+        let first = plain.split("\n\n").next().unwrap_or_default();
+        let words: Vec<&str> = first.split_whitespace().collect();
+        let summary = words.join(" ").trim_start_matches("error: ").to_owned();
+        Early::Mistake {
+            coloured,
+            plain,
+            summary,
+        }
+    })
+}
+
+impl Cli {
+    /// What the command line says about the configuration.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        self.global.flags()
+    }
+
+    /// Whether output is for programs.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Whether only results, warnings and errors are wanted.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        self.global.quiet
+    }
+
+    /// How often `-v` was given.
+    #[must_use]
+    pub fn verbose(&self) -> u8 {
+        self.global.verbose
+    }
+
+    /// Whether the operator has said yes already.
+    #[must_use]
+    pub fn yes(&self) -> bool {
+        matches!(&self.command, Command::Restore(args) if args.yes())
+    }
+
+    /// Runs a command that needs no configuration; `None` if this is none.
+    #[must_use]
+    pub fn run_alone(&self) -> Option<anyhow::Result<Report>> {
+        match &self.command {
+            Command::Completions(args) => Some(completions::run(args)),
+            Command::HelpFiles(args) => Some(docs::run(args)),
+            Command::Config(args) if args.is_schema() => Some(cmd::config::describe()),
+            Command::Config(_)
+            | Command::Snapshot(_)
+            | Command::List(_)
+            | Command::Verify(_)
+            | Command::Restore(_)
+            | Command::Keys(_)
+            | Command::Doctor(_) => None,
+        }
+    }
+
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the command fails with.
+    pub fn run(self, house: &House) -> anyhow::Result<Report> {
+        match self.command {
+            Command::Snapshot(args) => cmd::snapshot::run(house, &args.into()),
+            Command::List(args) => cmd::list::run(house, &args.into()),
+            Command::Verify(args) => cmd::verify::run(house, &args.into()),
+            Command::Restore(args) => cmd::restore::run(house, &args.into()),
+            Command::Keys(args) => cmd::keys::run(house, &args.into()),
+            Command::Config(args) => cmd::config::run(house, &args.into()),
+            Command::Doctor(_) => cmd::doctor::run(house),
+            Command::Completions(args) => completions::run(&args),
+            Command::HelpFiles(args) => docs::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

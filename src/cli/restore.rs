@@ -1,0 +1,70 @@
+//! `bkp restore`.
+
+use std::path::PathBuf;
+
+use super::flags::SelectArgs;
+use crate::cmd::restore::Options;
+
+/// Bring a backup back, to a path that does not exist yet
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
+                        Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    select: SelectArgs,
+
+    /// Path of the result
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+
+    /// Which replica of a cluster the result shall be
+    #[arg(long, value_name = "N")]
+    replica: Option<u8>,
+
+    /// Where the original would answer if it still ran, beside the configured addresses
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    addresses: Vec<String>,
+
+    /// Move what stands at PATH aside instead of refusing
+    #[arg(long)]
+    force: bool,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    pub(super) fn yes(&self) -> bool {
+        self.yes
+    }
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Options {
+        let Args {
+            select,
+            to,
+            replica,
+            addresses,
+            force,
+            yes,
+            dry_run,
+        } = args;
+        Options {
+            select: select.into(),
+            to,
+            replica,
+            addresses,
+            force,
+            yes,
+            dry_run,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `bkp snapshot`.
+
+use clap::ValueEnum;
+
+use crate::cmd::snapshot::Options;
+use crate::domain::names::Scope;
+
+/// Capture a source consistently and make a backup of it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: see bkp(1).\nExample: bkp snapshot books --scope incremental")]
+pub(super) struct Args {
+    /// Source, by its name in the configuration
+    #[arg(value_name = "SOURCE")]
+    source: String,
+
+    /// How much of the source the backup holds by itself
+    #[arg(long, value_enum, default_value_t = ScopeArg::Auto)]
+    scope: ScopeArg,
+
+    /// How to capture, as one of the source's modes [default: the source's own]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ScopeArg {
+    /// Everything
+    Full,
+    /// What changed since the previous backup
+    Incremental,
+    /// What changed since the last full backup
+    Differential,
+    /// Incremental while a usable chain exists, else full
+    Auto,
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Options {
+        let scope = match args.scope {
+            ScopeArg::Full => Some(Scope::Full),
+            ScopeArg::Incremental => Some(Scope::Incremental),
+            ScopeArg::Differential => Some(Scope::Differential),
+            ScopeArg::Auto => None,
+        };
+        Options {
+            source: args.source,
+            scope,
+            mode: args.mode,
+            dry_run: args.dry_run,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `bkp verify`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::flags::SelectArgs;
+use crate::cmd::verify::{Level, Options};
+
+/// Check a backup, from "it is there" to "it starts"
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
+                        Example: bkp verify books --level drill"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    select: SelectArgs,
+
+    /// How deep to look; each level includes those before it
+    #[arg(long, value_enum, default_value_t = LevelArg::Digest)]
+    level: LevelArg,
+
+    /// Folder that a drill restores to [default: one in the state directory]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LevelArg {
+    /// Manifest and objects are there, authentic, and of the right size
+    Exists,
+    /// Every stored byte has the SHA-256 that the manifest names
+    Digest,
+    /// Everything decrypts, decompresses, and refers only to what is there
+    Decode,
+    /// The real engine starts on a restored copy and answers as it did at capture
+    Drill,
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Options {
+        let level = match args.level {
+            LevelArg::Exists => Level::Exists,
+            LevelArg::Digest => Level::Digest,
+            LevelArg::Decode => Level::Decode,
+            LevelArg::Drill => Level::Drill,
+        };
+        Options {
+            select: args.select.into(),
+            level,
+            scratch: args.scratch,
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `bkp config`: checks, shows and describes the configuration.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Report;
+use crate::config::settings::{Compression, Origin, Provenance, Settings, SourceSettings};
+use crate::config::{ConfigError, schema};
+use crate::wire::House;
+
+/// What `bkp config` was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Options {
+    /// Say whether it is valid.
+    Check,
+    /// The resolved settings.
+    Show {
+        /// Say where each value came from.
+        origin: bool,
+    },
+    /// The JSON Schema of the file.
+    Schema,
+}
+
+/// Checks, shows or describes the configuration. Loading it has checked everything already, the
+/// sources' own tables too.
+///
+/// # Errors
+/// [`ConfigError::Missing`] from `check` if there is no file.
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    match options {
+        Options::Check => check(&house.settings),
+        Options::Show { origin } => show(&house.settings, *origin),
+        Options::Schema => describe(),
+    }
+}
+
+/// The JSON Schema; needs no configuration.
+///
+/// # Errors
+/// None in practice; see [`Report::done`].
+pub fn describe() -> anyhow::Result<Report> {
+    #[derive(Serialize)]
+    struct Body {
+        json_schema: Value,
+    }
+    let json_schema = schema::schema();
+    let text = serde_json::to_string_pretty(&json_schema)?;
+    Report::done("bkp.config-schema/1", &Body { json_schema }, text)
+}
+
+fn check(settings: &Settings) -> anyhow::Result<Report> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        file: String,
+        valid: bool,
+        stores: usize,
+        recipients: usize,
+        sources: usize,
+        warnings: &'a [String],
+    }
+    let Provenance {
+        looked, warnings, ..
+    } = &settings.provenance;
+    let file = settings.file.as_ref().ok_or_else(|| ConfigError::Missing {
+        looked: looked.clone(),
+    })?;
+    let body = Body {
+        file: file.display().to_string(),
+        valid: true,
+        stores: settings.stores.len(),
+        recipients: settings.recipients.len(),
+        sources: settings.sources.len(),
+        warnings,
+    };
+    let text = format!(
+        "{}: valid ({} stores, {} recipients, {} sources)",
+        body.file, body.stores, body.recipients, body.sources
+    );
+    Report::done("bkp.config-check/1", &body, text)
+}
+
+/// One resolved setting under its key path.
+struct Line {
+    section: String,
+    key: String,
+    value: toml::Value,
+    origin: Origin,
+}
+
+fn show(settings: &Settings, origin: bool) -> anyhow::Result<Report> {
+    #[derive(Serialize)]
+    struct Body {
+        file: Option<String>,
+        settings: Map<String, Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origins: Option<Map<String, Value>>,
+    }
+    let lines = lines(settings);
+    let mut tree = Map::new();
+    let mut origins = Map::new();
+    for line in &lines {
+        insert(
+            &mut tree,
+            &line.section,
+            &line.key,
+            serde_json::to_value(&line.value)?,
+        );
+        let path = format!("{}.{}", line.section, line.key);
+        origins.insert(
+            path.trim_start_matches('.').to_owned(),
+            serde_json::to_value(line.origin)?,
+        );
+    }
+    let file = settings
+        .file
+        .as_ref()
+        .map(|path| path.display().to_string());
+    let body = Body {
+        file,
+        settings: tree,
+        origins: origin.then_some(origins),
+    };
+    Report::done("bkp.config/1", &body, toml_text(&lines, origin))
+}
+
+/// Puts a value into the table at the dotted path `section`, making the tables on the way.
+fn insert(tree: &mut Map<String, Value>, section: &str, key: &str, value: Value) {
+    if section.is_empty() {
+        tree.insert(key.to_owned(), value);
+        return;
+    }
+    let (head, rest) = section.split_once('.').unwrap_or((section, ""));
+    let inner = tree
+        .entry(head)
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(inner) = inner {
+        insert(inner, rest, key, value);
+    }
+}
+
+/// TOML that could be a configuration file, one line per setting.
+fn toml_text(lines: &[Line], origin: bool) -> String {
+    let mut text = Vec::new();
+    let mut section = "";
+    for line in lines {
+        if line.section != section {
+            section = &line.section;
+            text.push(format!("\n[{section}]"));
+        }
+        let note = if origin {
+            format!("  # {}", line.origin)
+        } else {
+            String::new()
+        };
+        text.push(format!("{} = {}{note}", line.key, line.value));
+    }
+    text.join("\n").trim_start().to_owned()
+}
+
+fn lines(settings: &Settings) -> Vec<Line> {
+    let provenance = &settings.provenance;
+    let line = |section: &str, key: &str, value: toml::Value| {
+        let path = if section.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{section}.{key}")
+        };
+        let origin = provenance.of(&path);
+        Line {
+            section: section.to_owned(),
+            key: key.to_owned(),
+            value,
+            origin,
+        }
+    };
+    let mut lines = vec![line(
+        "",
+        "state_dir",
+        settings.state_dir.display().to_string().into(),
+    )];
+    for (name, store) in &settings.stores {
+        lines.push(line(
+            &format!("store.{name}"),
+            "url",
+            store.url.clone().into(),
+        ));
+    }
+    if let Some(store) = &settings.store {
+        // Not a key of the file: what --store or BKP_STORE chose for this run.
+        let origin = provenance.of("store");
+        let section = "chosen".to_owned();
+        lines.push(Line {
+            section,
+            key: "store".into(),
+            value: store.clone().into(),
+            origin,
+        });
+    }
+    lines.push(line(
+        "keys",
+        "recipients",
+        settings.recipients.clone().into(),
+    ));
+    if let Some(program) = &settings.tigerbeetle {
+        lines.push(line(
+            "tools",
+            "tigerbeetle",
+            program.display().to_string().into(),
+        ));
+    }
+    for (name, source) in &settings.sources {
+        let section = format!("source.{name}");
+        lines.extend(
+            source_values(source)
+                .into_iter()
+                .map(|(key, value)| line(&section, &key, value)),
+        );
+    }
+    lines
+}
+
+fn source_values(source: &SourceSettings) -> Vec<(String, toml::Value)> {
+    let mut values = vec![("kind".to_owned(), source.backup_type.as_str().into())];
+    values.extend(
+        source
+            .store
+            .clone()
+            .map(|store| ("store".to_owned(), store.into())),
+    );
+    let (name, level) = match source.compression {
+        Compression::None => ("none", None),
+        Compression::Gzip(level) => ("gzip", Some(i64::from(level))),
+        Compression::Zstd(level) => ("zstd", Some(i64::from(level))),
+    };
+    values.push(("compression".to_owned(), name.into()));
+    values.extend(level.map(|level| ("level".to_owned(), level.into())));
+    values.extend(source.table.clone());
+    values
+}

@@ -1,0 +1,245 @@
+//! `bkp doctor`: looks at everything a backup needs, without making one.
+
+use serde::Serialize;
+
+use super::Report;
+use crate::domain::id::BackupId;
+use crate::error::{Kind, diagnose};
+use crate::keys::{self, DataKey};
+use crate::source::Check;
+use crate::store::ObjectLabels;
+use crate::version;
+use crate::wire::House;
+
+mod probe;
+
+/// A check, and the kind of failure it is if it is not as it should be.
+type Found = (Kind, Check);
+
+/// Checks configuration, state, programs, stores, keys and sources, in the order in which a
+/// snapshot needs them. The outcome is the kind of the first check that failed.
+///
+/// # Errors
+/// Only a cancellation: a check that fails is a line of the report.
+pub fn run(house: &House) -> anyhow::Result<Report> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        ok: bool,
+        checks: Vec<&'a Check>,
+    }
+    let steps: [fn(&House) -> Vec<Found>; 5] = [local, tools, stores, recipients, sources];
+    let mut found = Vec::new();
+    for step in steps {
+        house.ctx.cancel.check()?;
+        found.extend(step(house));
+    }
+    let outcome = found
+        .iter()
+        .find(|(_, check)| !check.ok)
+        .map(|(kind, _)| *kind);
+    let checks: Vec<&Check> = found.iter().map(|(_, check)| check).collect();
+    let text = checks
+        .iter()
+        .map(|check| line(check))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let body = Body {
+        ok: outcome.is_none(),
+        checks,
+    };
+    Ok(Report::done("bkp.doctor/1", &body, text)?.with_outcome(outcome))
+}
+
+fn line(check: &Check) -> String {
+    let mark = if check.ok { "ok    " } else { "FAILED" };
+    let line = format!("{mark}  {}: {}", check.what, check.found);
+    match &check.hint {
+        Some(hint) if !check.ok => format!("{line}\n        hint: {hint}"),
+        _ => line,
+    }
+}
+
+fn good(what: impl Into<String>, found: impl Into<String>) -> Check {
+    Check {
+        what: what.into(),
+        ok: true,
+        found: found.into(),
+        hint: None,
+    }
+}
+
+fn bad(what: impl Into<String>, found: impl Into<String>, hint: impl Into<String>) -> Check {
+    Check {
+        what: what.into(),
+        ok: false,
+        found: found.into(),
+        hint: Some(hint.into()),
+    }
+}
+
+/// The outcome of something that was tried.
+fn tried(what: String, outcome: anyhow::Result<String>) -> Found {
+    match outcome {
+        Ok(found) => (Kind::Failed, good(what, found)),
+        Err(error) => {
+            let diagnosis = diagnose(&error);
+            (
+                diagnosis.kind,
+                bad(what, format!("{error:#}"), diagnosis.hint),
+            )
+        }
+    }
+}
+
+/// The configuration file and the state directory.
+fn local(house: &House) -> Vec<Found> {
+    let settings = &house.settings;
+    let looked = || format!("none; looked at {}", settings.provenance.looked.join(", "));
+    let file = settings
+        .file
+        .as_ref()
+        .map_or_else(looked, |path| path.display().to_string());
+    let mut found = vec![(Kind::Config, good("configuration", file))];
+    for warning in &settings.provenance.warnings {
+        let check = bad(
+            "configuration permissions",
+            warning,
+            "let only its owner write it",
+        );
+        found.push((Kind::Config, check));
+    }
+    let what = format!("state directory {}", settings.state_dir.display());
+    found.push((
+        Kind::Config,
+        match probe::writable(&settings.state_dir) {
+            Ok(found) => good(what, found),
+            Err(error) => bad(
+                what,
+                error.to_string(),
+                "create it for the user that runs bkp, or set `state_dir`",
+            ),
+        },
+    ));
+    found
+}
+
+/// The libraries linked in, and the program that drills start.
+fn tools(house: &House) -> Vec<Found> {
+    let versions = version::versions();
+    let mut found: Vec<Found> = versions
+        .into_iter()
+        .map(|(name, version)| (Kind::Failed, good(name, version)))
+        .collect();
+    let configured = house.settings.tigerbeetle.as_deref();
+    let program = configured.unwrap_or_else(|| "tigerbeetle".as_ref());
+    let what = format!("program {}", program.display());
+    found.push((
+        Kind::Source,
+        match (probe::version_of(program, &house.ctx), configured) {
+            (Ok(version), _) => good(what, version),
+            (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => good(
+                what,
+                "not in PATH; only `bkp verify --level drill` needs it",
+            ),
+            (Err(error), _) => bad(
+                what,
+                error.to_string(),
+                "set [tools] tigerbeetle to the binary that the cluster runs",
+            ),
+        },
+    ));
+    found
+}
+
+/// Every store: an upload that is begun, written to, and abandoned, then a listing that must not
+/// show it. An [`crate::store::AppendStore`] cannot delete, so nothing is committed.
+fn stores(house: &House) -> Vec<Found> {
+    let settings = &house.settings;
+    let chosen = settings.store.iter().filter(|text| text.contains("://"));
+    let names: Vec<&String> = settings.stores.keys().chain(chosen).collect();
+    if names.is_empty() {
+        let check = bad(
+            "store",
+            "none is configured",
+            "add a [store.NAME] table, or give --store URL",
+        );
+        return vec![(Kind::Config, check)];
+    }
+    names
+        .into_iter()
+        .map(|name| tried(format!("store {name}"), store(house, name)))
+        .collect()
+}
+
+fn store(house: &House, name: &str) -> anyhow::Result<String> {
+    let mut house = house.clone();
+    house.settings.store = Some(name.to_owned());
+    let store = house.store_append(None)?;
+    let key = format!("doctor/{}", BackupId::new(house.ctx.now()));
+    let mut upload = store.create(&key, &ObjectLabels::default())?;
+    upload.write(b"written by bkp doctor, then abandoned")?;
+    drop(upload);
+    for object in store.list("doctor")? {
+        if object?.key == key {
+            let message = format!("{}: the abandoned upload `{key}` is visible", store.url());
+            return Err(crate::error::Fault::new(Kind::Store, message).into());
+        }
+    }
+    Ok(format!(
+        "{}: began an upload, abandoned it, listed; nothing was left behind",
+        store.url()
+    ))
+}
+
+/// Every recipient: wraps a key and opens it again.
+fn recipients(house: &House) -> Vec<Found> {
+    let recipients = &house.settings.recipients;
+    if recipients.is_empty() {
+        let hint =
+            "add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`";
+        return vec![(
+            Kind::Config,
+            bad("keys", "no recipient is configured", hint),
+        )];
+    }
+    recipients
+        .iter()
+        .map(|text| tried(format!("key {text}"), recipient(house, text)))
+        .collect()
+}
+
+fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
+    let provider = keys::open(text)?;
+    let id = BackupId::new(house.ctx.now());
+    // It will never seal anything, so the random bits of an id are random enough.
+    let mut bytes = [0; 32];
+    let (first, second) = bytes.split_at_mut(16);
+    first.copy_from_slice(&id.as_u128().to_be_bytes());
+    second.copy_from_slice(&BackupId::new(house.ctx.now()).as_u128().to_be_bytes());
+    let key = DataKey(bytes);
+    let wrapped = provider.wrap(&key, id)?;
+    let opened = provider.unwrap(&wrapped, id)?;
+    if !provider.matches(&wrapped) || opened.0 != key.0 {
+        let message = format!("key {} does not open what it wrapped", provider.origin());
+        return Err(crate::error::Fault::new(Kind::Key, message).into());
+    }
+    Ok(format!(
+        "wraps a data key and opens it again, id {}",
+        wrapped.id
+    ))
+}
+
+/// What each source says of itself.
+fn sources(house: &House) -> Vec<Found> {
+    let mut found = Vec::new();
+    for name in house.settings.sources.keys() {
+        match house.source(name) {
+            Ok(source) => found.extend(source.check(&house.ctx).into_iter().map(|mut check| {
+                check.what = format!("source {name}: {}", check.what);
+                (Kind::Source, check)
+            })),
+            Err(error) => found.push(tried(format!("source {name}"), Err(error))),
+        }
+    }
+    found
+}

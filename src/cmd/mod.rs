@@ -1,0 +1,57 @@
+//! The subcommands: one file each, `run(house, options) -> Report`.
+//!
+//! A command asks [`crate::wire::House`] for adapters, computes what to do, does it, and reports.
+//! It never prints, never names an adapter, and knows nothing of the command line.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::Kind;
+
+pub mod config;
+pub mod doctor;
+pub mod keys;
+pub mod list;
+pub mod restore;
+pub mod select;
+pub mod snapshot;
+pub mod verify;
+
+/// What a command has to say when it ended without an error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// For `--json`: an object whose first field is `schema`.
+    pub value: Value,
+    /// For people.
+    pub text: String,
+    /// Set where the command did its work and what it found still is not "done": a check of
+    /// `doctor` that failed, for instance.
+    pub outcome: Option<Kind>,
+}
+
+impl Report {
+    /// A report of a command that did all it was asked to. `schema` names the stable shape of
+    /// `body`, for instance `bkp.list/1`.
+    ///
+    /// # Errors
+    /// If `body` cannot be written as JSON.
+    pub fn done(schema: &str, body: &impl Serialize, text: String) -> anyhow::Result<Report> {
+        let mut value = serde_json::Map::new();
+        value.insert("schema".into(), schema.into());
+        if let Value::Object(fields) = serde_json::to_value(body)? {
+            value.extend(fields);
+        }
+        Ok(Report {
+            value: Value::Object(value),
+            text,
+            outcome: None,
+        })
+    }
+
+    /// The same report with an outcome other than "done".
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Option<Kind>) -> Report {
+        self.outcome = outcome;
+        self
+    }
+}

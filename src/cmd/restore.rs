@@ -1,0 +1,185 @@
+//! `bkp restore`: brings a backup back.
+
+use std::path::PathBuf;
+
+use humansize::{BINARY, format_size};
+use serde::Serialize;
+
+use super::Report;
+use super::select::Select;
+use crate::catalog::Catalog;
+use crate::domain::id::BackupId;
+use crate::error::{Fault, Kind};
+use crate::pipeline::BackupReader;
+use crate::source::{self, RestoreRequest, Restored};
+use crate::wire::House;
+
+/// What `bkp restore` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The backup.
+    pub select: Select,
+    /// The path of the result.
+    pub to: PathBuf,
+    /// Which replica of a cluster the result shall be.
+    pub replica: Option<u8>,
+    /// Addresses at which the original would answer if it still ran, beside the configured ones.
+    pub addresses: Vec<String>,
+    /// Move what stands at the target aside instead of refusing.
+    pub force: bool,
+    /// Do not ask.
+    pub yes: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What is going to be done; the stable shape `bkp.restore-plan/1`.
+#[derive(Debug, Serialize)]
+struct Plan {
+    store: String,
+    id: BackupId,
+    source: String,
+    /// Every backup that is read, base first.
+    chain: Vec<BackupId>,
+    stored_bytes: u64,
+    target: PathBuf,
+    replica: Option<u8>,
+    target_exists: bool,
+}
+
+/// The stable shape `bkp.restore/1`.
+#[derive(Debug, Serialize)]
+struct Done {
+    store: String,
+    id: BackupId,
+    source: String,
+    seconds: f64,
+    #[serde(flatten)]
+    restored: Restored,
+}
+
+/// Brings a backup back at a new place. Everything is checked before the target appears.
+///
+/// # Errors
+/// [`Kind::Refused`] if the target is taken or the restore would do harm; [`Kind::Integrity`] if
+/// the backup is damaged; then the target is as it was.
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let began = house.ctx.now();
+    let settings = options
+        .select
+        .source()
+        .and_then(|name| house.settings.sources.get(name));
+    let store = house.store_read(settings)?;
+    let keys = house.keys()?;
+    let name = options.select.resolve(store.as_ref())?;
+    let chain = Catalog::new(store.as_ref(), &keys).chain(&name)?;
+    let kind = source::kind_of(name.backup_type)?;
+    let record = chain
+        .last()
+        .map(|newest| newest.manifest().capture.clone())
+        .unwrap_or_default();
+    let request = RestoreRequest {
+        target: options.to.clone(),
+        replica: options.replica,
+        addresses: known_addresses(house, options, &name.source),
+        force: options.force,
+    };
+    (kind.guard)(&record, &request)?;
+    let plan = Plan {
+        store: store.url().to_owned(),
+        id: name.id,
+        source: name.source,
+        chain: chain.iter().map(|reader| reader.manifest().id).collect(),
+        stored_bytes: chain
+            .iter()
+            .map(|reader| reader.manifest().sizes.stored_bytes)
+            .sum(),
+        target_exists: options.to.symlink_metadata().is_ok(),
+        target: options.to.clone(),
+        replica: options.replica,
+    };
+    if plan.target_exists && !options.force {
+        let message = format!("{} exists already", plan.target.display());
+        return Err(Fault::new(Kind::Refused, message)
+            .hint(
+                "choose another --to, or add --force, which keeps what is there under another name",
+            )
+            .into());
+    }
+    let summary = summarise(&plan);
+    if options.dry_run {
+        return Report::done("bkp.restore-plan/1", &plan, format!("would {summary}\n"));
+    }
+    if !options.yes {
+        (house.confirm)(&summary)?;
+    }
+    chain.iter().try_for_each(BackupReader::check_objects)?;
+    house
+        .ctx
+        .monitor
+        .begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
+    let restored = (kind.restore)(&chain, &request, &house.ctx)?;
+    house.ctx.monitor.end();
+    let seconds = (house.ctx.now() - began).as_seconds_f64();
+    let text = render(&plan, &restored, seconds);
+    let done = Done {
+        store: plan.store,
+        id: plan.id,
+        source: plan.source,
+        seconds,
+        restored,
+    };
+    Report::done("bkp.restore/1", &done, text)
+}
+
+/// Addresses where the source's servers would answer: those given, and those of the source in the
+/// configuration of this host, if it has it.
+fn known_addresses(house: &House, options: &Options, source: &str) -> Vec<String> {
+    let configured = house
+        .source(source)
+        .map(|source| source.addresses().to_vec());
+    options
+        .addresses
+        .iter()
+        .cloned()
+        .chain(configured.unwrap_or_default())
+        .collect()
+}
+
+fn summarise(plan: &Plan) -> String {
+    let parts = match plan.chain.len() {
+        1 => String::new(),
+        links => format!(", a chain of {links} backups"),
+    };
+    let aside = if plan.target_exists {
+        ", moving aside what is there"
+    } else {
+        ""
+    };
+    let replica = plan
+        .replica
+        .map(|replica| format!(" as replica {replica}"))
+        .unwrap_or_default();
+    format!(
+        "restore {} of {} ({} stored{parts}) to {}{replica}{aside}",
+        plan.id,
+        plan.source,
+        format_size(plan.stored_bytes, BINARY),
+        plan.target.display(),
+    )
+}
+
+fn render(plan: &Plan, restored: &Restored, seconds: f64) -> String {
+    let aside = restored.moved_aside.as_ref();
+    let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
+    format!(
+        "restored {} of {} to {}: {} ({} written) in {seconds:.1} s\n{}next: {}\n",
+        plan.id,
+        plan.source,
+        restored.target.display(),
+        format_size(restored.bytes, BINARY),
+        format_size(restored.bytes_written, BINARY),
+        aside.unwrap_or_default(),
+        restored.next,
+    )
+}

@@ -1,0 +1,89 @@
+//! Which backup a command means.
+
+use time::OffsetDateTime;
+
+use crate::catalog::{self, Filter, Found};
+use crate::domain::names::BackupName;
+use crate::error::{Fault, Kind};
+use crate::store::ReadStore;
+
+/// How the operator named a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
+    /// The newest backup of a source.
+    Latest(String),
+    /// The backup whose id begins with this text; the text must fit exactly one.
+    Id(String),
+    /// As [`Select::Id`], and the backup must be one of this source (source, then id): an operator
+    /// who names both and contradicts himself must not get the other source's data.
+    IdOf(String, String),
+    /// The newest backup of a source that started no later than this.
+    At(String, OffsetDateTime),
+}
+
+impl Select {
+    /// The source it names, if it names one.
+    #[must_use]
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Select::Latest(source) | Select::At(source, _) | Select::IdOf(source, _) => {
+                Some(source)
+            }
+            Select::Id(_) => None,
+        }
+    }
+
+    /// The beginning of the id, if it was given.
+    fn id(&self) -> Option<&str> {
+        match self {
+            Select::Id(id) | Select::IdOf(_, id) => Some(id),
+            Select::Latest(_) | Select::At(..) => None,
+        }
+    }
+
+    /// The one backup that is meant.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if an id fits several.
+    pub fn resolve(&self, store: &dyn ReadStore) -> anyhow::Result<BackupName> {
+        let filter = Filter {
+            source: self.source().map(str::to_owned),
+            id: self.id().map(str::to_owned),
+            backup_type: None,
+        };
+        let found = catalog::find(store, &filter)?;
+        let missing = |what: String| Fault::new(Kind::NotFound, format!("{}: {what}", store.url()));
+        let chosen = match self {
+            Select::Latest(source) => found
+                .last()
+                .ok_or_else(|| missing(format!("no backup of `{source}`")))?,
+            Select::At(source, time) => {
+                let mut until = found
+                    .iter()
+                    .filter(|backup| backup.name.id.created() <= *time);
+                until
+                    .next_back()
+                    .ok_or_else(|| missing(format!("no backup of `{source}` from before {time}")))?
+            }
+            Select::Id(id) | Select::IdOf(_, id) => match found.as_slice() {
+                [] => return Err(missing(format!("no backup with id `{id}`")).into()),
+                [only] => only,
+                several => return Err(ambiguous(id, several).into()),
+            },
+        };
+        Ok(chosen.name.clone())
+    }
+}
+
+fn ambiguous(id: &str, several: &[Found]) -> Fault {
+    let ids: Vec<String> = several
+        .iter()
+        .take(5)
+        .map(|found| found.name.id.to_string())
+        .collect();
+    Fault::new(
+        Kind::Usage,
+        format!("`{id}` fits {} backups", several.len()),
+    )
+    .hint(format!("give more of the id: {}", ids.join(", ")))
+}

@@ -1,0 +1,314 @@
+//! `bkp snapshot`: captures a source and makes a backup of it.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+
+use super::Report;
+use crate::catalog::{self, Catalog, Filter};
+use crate::domain::id::BackupId;
+use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
+use crate::domain::names::{BackupName, Scope};
+use crate::error::{Fault, Kind};
+use crate::keys::{DataKey, KeyProvider};
+use crate::lock::Lock;
+use crate::pipeline::{BackupReader, Recipe};
+use crate::source::{self, CaptureRequest, ParentMap};
+use crate::stage::Trail;
+use crate::store::{AppendStore, Declared, ObjectLabels};
+use crate::wire::House;
+
+/// What makes a backup, in its name.
+const MADE: &str = "snapshot";
+
+/// An automatic choice begins a new chain after this many links: a restore reads all of them.
+const CHAIN_LINKS_AUTO_MAX: usize = 28;
+
+/// What `bkp snapshot` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The source's name.
+    pub source: String,
+    /// The scope; `None` lets bkp choose: incremental while a usable chain exists, else full.
+    pub scope: Option<Scope>,
+    /// The capture mode, if not the configured one.
+    pub mode: Option<String>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What is going to be done.
+struct Plan<'a> {
+    scope: Scope,
+    /// The chain that the backup continues, base first; empty for a full backup.
+    chain: Vec<BackupReader<'a>>,
+}
+
+/// The stable shape `bkp.snapshot/1`.
+#[derive(Debug, Serialize)]
+struct Done<'m> {
+    store: &'m str,
+    manifest: &'m Manifest,
+}
+
+/// Captures a source. When this returns without an error the backup is captured consistently,
+/// stored durably, confirmed by the store, and visible.
+///
+/// # Errors
+/// Of every kind that a chain can fail with; then nothing is visible in the store.
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let settings = house.source_settings(&options.source)?;
+    let source = house.source(&options.source)?;
+    let keys = house.keys()?;
+    if options.dry_run {
+        let store = house.store_read(Some(settings))?;
+        let catalog = Catalog::new(store.as_ref(), &keys);
+        let plan = plan(house, options, store.as_ref(), &catalog)?;
+        return describe(options, &plan, store.url());
+    }
+    let _lock = Lock::take(&house.settings.state_dir, &options.source, &house.ctx)?;
+    let store = house.store_append(Some(settings))?;
+    let catalog = Catalog::new(&*store, &keys);
+    let plan = plan(house, options, &*store, &catalog)?;
+    let id = BackupId::new(house.ctx.now());
+    let name = BackupName {
+        id,
+        backup_type: settings.backup_type,
+        source: options.source.clone(),
+        scope: plan.scope,
+        kind: MADE.to_owned(),
+    };
+    let (key, recipients) = new_key(&keys, id)?;
+    let recipe = Recipe {
+        store: &*store,
+        name: &name,
+        key: &key,
+        recipients: &recipients,
+        compression: settings.compression,
+    };
+    let request = CaptureRequest {
+        scope: plan.scope,
+        mode: options.mode.clone(),
+        parent: parent_map(house, &plan)?,
+    };
+    house
+        .ctx
+        .monitor
+        .begin(&format!("snapshot {}", options.source), None);
+    let (data, trail, captured) =
+        recipe.archive(|out| source.capture(&request, out, &house.ctx))?;
+    house.ctx.cancel.check()?;
+    let mut objects = vec![data];
+    if let Some(write) = &captured.map {
+        objects.push(recipe.map(write.as_ref())?);
+    }
+    house.ctx.cancel.check()?;
+    let links = plan.chain.iter().map(BackupReader::manifest);
+    let manifest = Manifest {
+        schema: SCHEMA.to_owned(),
+        id,
+        backup_type: name.backup_type,
+        source: name.source.clone(),
+        scope: name.scope,
+        kind: name.kind.clone(),
+        parent: links.clone().next_back().map(|parent| parent.id),
+        base: links.clone().next().map_or(id, |base| base.id),
+        host: host(),
+        tool: format!("bkp {}", env!("CARGO_PKG_VERSION")),
+        started: id.created(),
+        ended: house.ctx.now(),
+        status: "completed".to_owned(),
+        capture: captured.record,
+        sizes: Sizes::of(&objects),
+        timings: timings(&trail, id.created(), house.ctx.now()),
+        objects,
+        keys: recipients,
+        retention: Retention::default(),
+        ledger: None,
+        mac: String::new(),
+    };
+    let manifest = publish(&*store, manifest, &key)?;
+    house.ctx.monitor.end();
+    report(store.url(), &manifest)
+}
+
+/// Chooses the scope and the chain.
+fn plan<'a>(
+    house: &House,
+    options: &Options,
+    store: &dyn crate::store::ReadStore,
+    catalog: &Catalog<'a>,
+) -> anyhow::Result<Plan<'a>> {
+    if options.scope == Some(Scope::Full) {
+        return Ok(Plan {
+            scope: Scope::Full,
+            chain: Vec::new(),
+        });
+    }
+    let settings = house.source_settings(&options.source)?;
+    let filter = Filter {
+        backup_type: Some(settings.backup_type),
+        source: Some(options.source.clone()),
+        id: None,
+    };
+    let found = catalog::find(store, &filter)?;
+    let parent = found.iter().rev().map(|found| &found.name).find(|name| {
+        name.kind == MADE
+            && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
+    });
+    let chain = parent
+        .map(|parent| whole_chain(catalog, parent))
+        .transpose();
+    match (options.scope, chain) {
+        (Some(scope), Ok(Some(chain))) => Ok(Plan { scope, chain }),
+        (Some(scope), Ok(None)) => {
+            let message = format!(
+                "no backup of `{}` that a {scope} one could build on",
+                options.source
+            );
+            Err(Fault::new(Kind::NotFound, message)
+                .hint("take a full one first: --scope full, or leave --scope out")
+                .into())
+        }
+        (Some(_), Err(error)) => Err(error.context("the previous backup cannot be built on")),
+        (None, Ok(Some(chain))) if chain.len() < CHAIN_LINKS_AUTO_MAX => Ok(Plan {
+            scope: Scope::Incremental,
+            chain,
+        }),
+        (None, Ok(_)) => Ok(Plan {
+            scope: Scope::Full,
+            chain: Vec::new(),
+        }),
+        (None, Err(error)) => {
+            let why = format!(
+                "taking a full backup, since the previous one cannot be built on: {error:#}"
+            );
+            house.ctx.monitor.warn(&why);
+            Ok(Plan {
+                scope: Scope::Full,
+                chain: Vec::new(),
+            })
+        }
+    }
+}
+
+/// A chain whose manifests are authentic and whose objects are all there.
+fn whole_chain<'a>(
+    catalog: &Catalog<'a>,
+    parent: &BackupName,
+) -> anyhow::Result<Vec<BackupReader<'a>>> {
+    let chain = catalog.chain(parent)?;
+    chain.iter().try_for_each(BackupReader::check_objects)?;
+    Ok(chain)
+}
+
+fn parent_map(house: &House, plan: &Plan<'_>) -> anyhow::Result<Option<ParentMap>> {
+    let Some(parent) = plan.chain.last() else {
+        return Ok(None);
+    };
+    let kind = source::kind_of(parent.manifest().backup_type)?;
+    let blocks = parent.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
+    Ok(Some(ParentMap {
+        record: parent.manifest().capture.clone(),
+        blocks,
+    }))
+}
+
+/// A new data key, wrapped for every recipient.
+fn new_key(
+    keys: &[Box<dyn KeyProvider>],
+    id: BackupId,
+) -> anyhow::Result<(DataKey, Vec<crate::keys::Recipient>)> {
+    let key = DataKey::generate()?;
+    let recipients = keys.iter().map(|provider| provider.wrap(&key, id));
+    let recipients = recipients.collect::<Result<_, _>>()?;
+    Ok((key, recipients))
+}
+
+/// Writes the manifest, create-only: from here on the backup exists.
+fn publish(store: &dyn AppendStore, manifest: Manifest, key: &DataKey) -> anyhow::Result<Manifest> {
+    use sha2::Digest as _;
+    let at = manifest.name().manifest_key();
+    let bytes = manifest.encode(key)?;
+    let mut upload = store.create(&at, &ObjectLabels::default())?;
+    upload.write(&bytes)?;
+    let sha256 = sha2::Sha256::digest(&bytes).into();
+    upload.commit(Declared {
+        bytes: bytes.len() as u64,
+        sha256,
+    })?;
+    Ok(Manifest::parse(&bytes, &at)?)
+}
+
+fn host() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn timings(trail: &Trail, started: OffsetDateTime, ended: OffsetDateTime) -> Map<String, Value> {
+    let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
+    let mut timings: Map<String, Value> = stages
+        .map(|measure| {
+            (
+                measure.stage.to_owned(),
+                seconds(measure.busy.as_secs_f64()),
+            )
+        })
+        .collect();
+    timings.insert(
+        "total".to_owned(),
+        seconds((ended - started).as_seconds_f64()),
+    );
+    timings
+}
+
+/// Seconds to the millisecond.
+fn seconds(seconds: f64) -> Value {
+    ((seconds * 1000.0).round() / 1000.0).into()
+}
+
+fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<Report> {
+    #[derive(Serialize)]
+    struct Planned<'p> {
+        source: &'p str,
+        store: &'p str,
+        scope: Scope,
+        parent: Option<BackupId>,
+    }
+    let parent = plan.chain.last().map(|parent| parent.manifest().id);
+    let planned = Planned {
+        source: &options.source,
+        store,
+        scope: plan.scope,
+        parent,
+    };
+    let onto = parent
+        .map(|parent| format!(", building on {parent}"))
+        .unwrap_or_default();
+    let text = format!(
+        "would take a {} snapshot of {} to {store}{onto}\n",
+        plan.scope, options.source
+    );
+    Report::done("bkp.snapshot-plan/1", &planned, text)
+}
+
+fn report(store: &str, manifest: &Manifest) -> anyhow::Result<Report> {
+    use humansize::{BINARY, format_size};
+    let Sizes {
+        plaintext_bytes,
+        stored_bytes,
+        ratio,
+    } = manifest.sizes;
+    let text = format!(
+        "{} {} snapshot of {}: {} stored ({} before compression, ratio {ratio}) in {:.1} s\n",
+        manifest.id,
+        manifest.scope,
+        manifest.source,
+        format_size(stored_bytes, BINARY),
+        format_size(plaintext_bytes, BINARY),
+        (manifest.ended - manifest.started).as_seconds_f64(),
+    );
+    Report::done("bkp.snapshot/1", &Done { store, manifest }, text)
+}

@@ -1,0 +1,170 @@
+//! `bkp verify`: how sure one can be of a backup, from "it is there" to "it starts".
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::Report;
+use super::select::Select;
+use crate::catalog::Catalog;
+use crate::domain::id::BackupId;
+use crate::pipeline::BackupReader;
+use crate::source::{self, DrillTools, Drilled, SourceKind};
+use crate::wire::House;
+
+/// How deep to look. Each level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Manifest and objects are there, authentic, and of the right size.
+    Exists,
+    /// Every stored byte has the SHA-256 that the manifest names.
+    Digest,
+    /// Everything decrypts, decompresses, and refers only to what is there.
+    Decode,
+    /// The real engine starts on a restored copy and answers as it did at capture.
+    Drill,
+}
+
+/// What `bkp verify` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The backup.
+    pub select: Select,
+    /// How deep.
+    pub level: Level,
+    /// Where a drill restores to; `None` takes a folder in the state directory.
+    pub scratch: Option<PathBuf>,
+}
+
+/// The stable shape `bkp.verify/1`.
+#[derive(Debug, Serialize)]
+struct Verified {
+    store: String,
+    id: BackupId,
+    source: String,
+    level: Level,
+    /// Every backup that was read: the chain, base first.
+    chain: Vec<BackupId>,
+    ok: bool,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<Drilled>,
+}
+
+/// Verifies a backup and everything it builds on.
+///
+/// # Errors
+/// [`crate::error::Kind::Integrity`] if it is not what was written; what store or keys fail with.
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let began = house.ctx.now();
+    let settings = options
+        .select
+        .source()
+        .and_then(|name| house.settings.sources.get(name));
+    let store = house.store_read(settings)?;
+    let keys = house.keys()?;
+    let name = options.select.resolve(store.as_ref())?;
+    let chain = Catalog::new(store.as_ref(), &keys).chain(&name)?;
+    let kind = source::kind_of(name.backup_type)?;
+    house.ctx.monitor.begin(
+        &format!("verify {}", name.id),
+        stored_bytes(&chain, options.level),
+    );
+    chain.iter().try_for_each(BackupReader::check_objects)?;
+    let mut drill = None;
+    match options.level {
+        Level::Exists => {}
+        Level::Digest => chain
+            .iter()
+            .try_for_each(|reader| reader.check_digests(&house.ctx))?,
+        // Decoding compares the digests on its way.
+        Level::Decode => (kind.decode)(&chain, &house.ctx)?,
+        Level::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
+    }
+    house.ctx.monitor.end();
+    let verified = Verified {
+        store: store.url().to_owned(),
+        id: name.id,
+        source: name.source,
+        level: options.level,
+        chain: chain.iter().map(|reader| reader.manifest().id).collect(),
+        ok: true,
+        seconds: (house.ctx.now() - began).as_seconds_f64(),
+        drill,
+    };
+    let text = render(&verified);
+    Report::done("bkp.verify/1", &verified, text)
+}
+
+/// How many bytes a level reads.
+fn stored_bytes(chain: &[BackupReader<'_>], level: Level) -> Option<u64> {
+    let all = chain
+        .iter()
+        .map(|reader| reader.manifest().sizes.stored_bytes)
+        .sum();
+    (level != Level::Exists).then_some(all)
+}
+
+/// Drills in a new folder that is removed again, whatever happens.
+fn run_drill(
+    house: &House,
+    kind: &SourceKind,
+    chain: &[BackupReader<'_>],
+    options: &Options,
+) -> anyhow::Result<Drilled> {
+    let parent = options
+        .scratch
+        .clone()
+        .unwrap_or_else(|| house.settings.state_dir.join("drill"));
+    let scratch = Scratch::make(&parent)?;
+    let tools = DrillTools {
+        tigerbeetle: house.settings.tigerbeetle.clone(),
+    };
+    (kind.drill)(chain, scratch.path(), &tools, &house.ctx)
+}
+
+/// A folder of our own.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(parent: &Path) -> anyhow::Result<Scratch> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let path = parent.join(format!("drill-{}", std::process::id()));
+        let mut builder = std::fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(parent);
+        let made = made.and_then(|()| builder.recursive(false).create(&path));
+        made.with_context(|| format!("cannot make the scratch folder {}", path.display()))?;
+        Ok(Scratch(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here, and what is left is visibly scratch.
+        let _left_behind = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn render(verified: &Verified) -> String {
+    let level = format!("{:?}", verified.level).to_lowercase();
+    let mut text = format!(
+        "{} of {}: {level} ok, {} backup(s) in its chain, {:.1} s\n",
+        verified.id,
+        verified.source,
+        verified.chain.len(),
+        verified.seconds
+    );
+    if let Some(drill) = &verified.drill {
+        for check in &drill.checks {
+            text.push_str(&format!("  {}: {}\n", check.what, check.found));
+        }
+        text.push_str(&format!("  measured RTO: {:.1} s\n", drill.rto_seconds));
+    }
+    text
+}

@@ -1,0 +1,175 @@
+//! The TOML document: its keys, their documentation, and where in the text a key stands.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+
+/// Largest configuration that is read, bytes: a thousand sources need about 200 KiB.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// The configuration of bkp.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "bkp.toml")]
+pub struct Document {
+    /// Caches and the local lock; nothing that a restore needs. Default: `$STATE_DIRECTORY`, else
+    /// `$XDG_STATE_HOME/bkp`, else `~/.local/state/bkp` (root: `/var/lib/bkp`).
+    #[schemars(with = "Option<String>", extend("format" = "path"))]
+    pub state_dir: Option<PathBuf>,
+    /// Where backups go, by name.
+    pub store: BTreeMap<String, StoreTable>,
+    /// Who can open the backups.
+    pub keys: KeysTable,
+    /// Programs that bkp starts.
+    pub tools: ToolsTable,
+    /// What is backed up, by name.
+    #[schemars(with = "BTreeMap<String, SourceTable>")]
+    pub source: BTreeMap<String, toml::Table>,
+}
+
+/// A store.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreTable {
+    /// Scheme and place, for instance `file:///var/backups/bkp`.
+    pub url: String,
+}
+
+/// The recipients of backups.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysTable {
+    /// Each is `file:PATH` or `passphrase:REFERENCE`, a REFERENCE being `file:PATH`, `env:NAME`,
+    /// `credential:NAME` or `cmd:COMMAND`. Any one of them opens a backup.
+    pub recipients: Vec<String>,
+}
+
+/// Programs that bkp starts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolsTable {
+    /// The `tigerbeetle` binary that drills start. Default: the one in `PATH`.
+    #[schemars(with = "Option<String>", extend("format" = "path"))]
+    pub tigerbeetle: Option<PathBuf>,
+}
+
+/// The keys that every source has.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceTable {
+    /// The kind of source; decides which further keys there are.
+    pub kind: String,
+    /// The name of the store its backups go to. Not needed if there is only one.
+    pub store: Option<String>,
+    /// How its backups are compressed. Default: zstd.
+    pub compression: Option<CompressionName>,
+    /// The level of the compression: zstd 1 to 19 (default 3), gzip 1 to 9 (default 6).
+    pub level: Option<u8>,
+}
+
+/// The keys of [`SourceTable`].
+pub const SOURCE_KEYS: [&str; 4] = ["kind", "store", "compression", "level"];
+
+/// The word for a compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CompressionName {
+    /// Independent zstd frames; the default.
+    Zstd,
+    /// gzip members, for compatibility.
+    Gzip,
+    /// Not at all.
+    None,
+}
+
+/// Reads the text of a configuration file.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`], and [`ConfigError::Invalid`] if it is longer than
+/// [`CONFIG_BYTES_MAX`] or not UTF-8.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(CONFIG_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let place = path.display().to_string();
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        let problem = format!("is longer than {CONFIG_BYTES_MAX} bytes");
+        return Err(ConfigError::invalid(place, problem));
+    }
+    String::from_utf8(bytes).map_err(|_bytes| ConfigError::invalid(place, "is not valid UTF-8"))
+}
+
+/// Parses `text`, the content of `path`.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with file and line. The line is not quoted: it could hold a secret.
+pub fn parse(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse::<toml::Table>().map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        let what = error.message().lines().collect::<Vec<_>>().join(", ");
+        ConfigError::invalid(
+            format!("{}:{line}", path.display()),
+            format!("not TOML: {what}"),
+        )
+    })
+}
+
+/// The line, counted from 1, where the key path `place` stands in `text`, or the innermost table
+/// around it that does.
+#[must_use]
+pub fn line(text: &str, place: &str) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut table = root.get_ref();
+    let mut found = None;
+    for part in place.split('.') {
+        let name = part.split_once('[').map_or(part, |(name, _index)| name);
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else {
+            break;
+        };
+        found = Some(key.span().start);
+        let DeValue::Table(inner) = value.get_ref() else {
+            break;
+        };
+        table = inner;
+    }
+    found.map(|offset| line_of(text, offset))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "state_dir = 'x'\n\n[source.books]\nkind = 'k'\n# note\ndatafile = 1\n";
+
+    #[test]
+    fn keys_are_found_by_line() {
+        assert_eq!(line(TEXT, "state_dir"), Some(1));
+        assert_eq!(line(TEXT, "source.books.datafile"), Some(6));
+        assert_eq!(line(TEXT, "source.books.missing"), Some(3));
+        assert_eq!(line(TEXT, "nothing"), None);
+    }
+
+    #[test]
+    fn a_syntax_error_names_the_line_and_quotes_nothing() {
+        let error = parse(Path::new("f.toml"), "a = 1\npassword = hunter2\n").expect_err("invalid");
+        let text = error.to_string();
+        assert!(text.starts_with("f.toml:2: not TOML"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

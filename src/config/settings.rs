@@ -1,0 +1,329 @@
+//! The resolved configuration: finding the file, defaults, and checks that types cannot make.
+//!
+//! A value of the command line wins over one of the environment, that over one of the file, that
+//! over a default; [`Provenance`] remembers which it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::file::{self, Document};
+use super::{ConfigError, Environment, parse_table};
+use crate::domain::names::BackupType;
+
+mod check;
+mod sources;
+
+/// What commands get to see of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The file it came from, if there was one.
+    pub file: Option<PathBuf>,
+    /// Caches and the local lock; never anything that a restore needs.
+    pub state_dir: PathBuf,
+    /// The store given on the command line: a name or a URL.
+    pub store: Option<String>,
+    /// Configured stores by name.
+    pub stores: BTreeMap<String, StoreSettings>,
+    /// Recipients as written: `file:PATH`, `passphrase:REFERENCE`. Those of the command line
+    /// replace those of the file.
+    pub recipients: Vec<String>,
+    /// Configured sources by name.
+    pub sources: BTreeMap<String, SourceSettings>,
+    /// The `tigerbeetle` program for drills; `None` searches `PATH`.
+    pub tigerbeetle: Option<PathBuf>,
+    /// Where all this came from.
+    pub provenance: Provenance,
+}
+
+/// One store.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Scheme and place.
+    pub url: String,
+}
+
+/// One source.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// The kind.
+    pub backup_type: BackupType,
+    /// The store its backups go to, if it has one of its own.
+    pub store: Option<String>,
+    /// How its backups are compressed.
+    pub compression: Compression,
+    /// What only the kind of source understands.
+    pub table: toml::Table,
+}
+
+/// How a stream is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// As gzip members, at this level (1 to 9).
+    Gzip(u32),
+    /// As independent zstd frames, at this level (1 to 19).
+    Zstd(i32),
+}
+
+/// Where the settings came from.
+#[derive(Debug, Clone, Default)]
+pub struct Provenance {
+    /// Key path to origin, for every setting that is not a default.
+    pub origins: BTreeMap<String, Origin>,
+    /// The places where a configuration file was looked for, in order.
+    pub looked: Vec<String>,
+    /// What an operator should know although the configuration is valid.
+    pub warnings: Vec<String>,
+}
+
+impl Provenance {
+    /// Where the setting at this key path came from.
+    #[must_use]
+    pub fn of(&self, path: &str) -> Origin {
+        self.origins.get(path).copied().unwrap_or(Origin::Default)
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// An environment variable.
+    Environment,
+    /// The configuration file.
+    File,
+    /// Nobody said anything else.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Flag => "flag",
+            Origin::Environment => "environment",
+            Origin::File => "file",
+            Origin::Default => "default",
+        })
+    }
+}
+
+/// What the command line says about the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--store`.
+    pub store: Option<String>,
+    /// `--key`, in the order given.
+    pub keys: Vec<String>,
+}
+
+impl Settings {
+    /// Finds and reads the configuration. Without any file there are only defaults, flags and
+    /// environment: enough to list, verify and restore on a machine that has never seen bkp.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a named file cannot be read or anything in it is not valid.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Settings, ConfigError> {
+        let (found, looked) = find(flags, environment)?;
+        let mut settings = match found {
+            Some(path) => {
+                let text = file::read(&path)?;
+                from_text(&path, &text).map_err(|error| located(error, &path, &text))?
+            }
+            None => Settings::default(),
+        };
+        settings.provenance.looked = looked;
+        settings.overlay(flags, environment)?;
+        Ok(settings)
+    }
+
+    /// Applies what flags and environment say over what the file said.
+    fn overlay(&mut self, flags: &Flags, environment: &Environment) -> Result<(), ConfigError> {
+        let origins = &mut self.provenance.origins;
+        if let Some(store) = &flags.store {
+            check::store_choice("--store", store)?;
+            origins.insert("store".into(), Origin::Flag);
+            self.store = Some(store.clone());
+        } else if let Some(store) = environment.text("BKP_STORE")? {
+            check::store_choice("$BKP_STORE", &store)?;
+            origins.insert("store".into(), Origin::Environment);
+            self.store = Some(store);
+        }
+        if !flags.keys.is_empty() {
+            flags
+                .keys
+                .iter()
+                .try_for_each(|key| check::recipient("--key", key))?;
+            origins.insert("keys.recipients".into(), Origin::Flag);
+            self.recipients.clone_from(&flags.keys);
+        } else if let Some(key) = environment.text("BKP_KEY")? {
+            check::recipient("$BKP_KEY", &key)?;
+            origins.insert("keys.recipients".into(), Origin::Environment);
+            self.recipients = vec![key];
+        }
+        if self.state_dir.as_os_str().is_empty() {
+            let (folder, origin) = default_state_dir(environment)?;
+            origins.insert("state_dir".into(), origin);
+            self.state_dir = folder;
+        }
+        Ok(())
+    }
+}
+
+/// The file to read, and the places that were looked at. A file that was named must be there.
+fn find(
+    flags: &Flags,
+    environment: &Environment,
+) -> Result<(Option<PathBuf>, Vec<String>), ConfigError> {
+    let named = match &flags.config {
+        Some(path) => Some(path.clone()),
+        None => environment.text("BKP_CONFIG")?.map(PathBuf::from),
+    };
+    if let Some(path) = named {
+        let looked = vec![path.display().to_string()];
+        return Ok((Some(path), looked));
+    }
+    let home = || environment.base("HOME").map(|home| home.join(".config"));
+    let personal = environment.base("XDG_CONFIG_HOME").or_else(home);
+    let personal = personal.map(|folder| folder.join("bkp/bkp.toml"));
+    let places: Vec<PathBuf> = personal
+        .into_iter()
+        .chain([PathBuf::from("/etc/bkp/bkp.toml")])
+        .collect();
+    let looked = places
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    for path in places {
+        // A file that is there and cannot be looked at is an error, not an absent file: going on
+        // with another configuration would be a surprise.
+        match path.try_exists() {
+            Ok(true) => return Ok((Some(path), looked)),
+            Ok(false) => {}
+            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+        }
+    }
+    Ok((None, looked))
+}
+
+fn default_state_dir(environment: &Environment) -> Result<(PathBuf, Origin), ConfigError> {
+    if let Some(folder) = environment.state_directory() {
+        return Ok((folder, Origin::Environment));
+    }
+    if let Some(folder) = environment.base("XDG_STATE_HOME") {
+        return Ok((folder.join("bkp"), Origin::Environment));
+    }
+    if environment.root {
+        return Ok((PathBuf::from("/var/lib/bkp"), Origin::Default));
+    }
+    let home = environment.base("HOME").ok_or_else(|| {
+        ConfigError::invalid("state_dir", "there is no default: HOME is not set")
+            .suggest("set `state_dir` in the configuration, or $STATE_DIRECTORY")
+    })?;
+    Ok((home.join(".local/state/bkp"), Origin::Default))
+}
+
+/// The settings that the file alone makes. Places of errors are key paths.
+fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+    let table = file::parse(path, text)?;
+    let mut provenance = Provenance {
+        warnings: permission_warnings(path),
+        ..Default::default()
+    };
+    leaves(&table, "", &mut provenance.origins);
+    let document: Document = parse_table("", table)?;
+    let folder = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned));
+    let folder = folder.unwrap_or_default();
+
+    let mut stores = BTreeMap::new();
+    for (name, store) in document.store {
+        check::name("store", &name)?;
+        check::url(&format!("store.{name}.url"), &store.url)?;
+        stores.insert(name, StoreSettings { url: store.url });
+    }
+    let recipients = document.keys.recipients;
+    for (index, recipient) in recipients.iter().enumerate() {
+        check::recipient(&format!("keys.recipients[{index}]"), recipient)?;
+    }
+    let mut sources = BTreeMap::new();
+    for (name, table) in document.source {
+        check::name("source", &name)?;
+        let source = sources::open(&name, table, &stores, &folder)?;
+        sources.insert(name, source);
+    }
+    Ok(Settings {
+        file: Some(path.to_owned()),
+        state_dir: document
+            .state_dir
+            .map(|path| folder.join(path))
+            .unwrap_or_default(),
+        store: None,
+        stores,
+        recipients: recipients
+            .iter()
+            .map(|text| check::anchored(text, &folder))
+            .collect(),
+        sources,
+        tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
+        provenance,
+    })
+}
+
+/// Notes every leaf of the file's tables under its key path.
+fn leaves(table: &toml::Table, place: &str, origins: &mut BTreeMap<String, Origin>) {
+    for (key, value) in table {
+        let path = super::table::join(place, key);
+        if let toml::Value::Table(inner) = value {
+            leaves(inner, &path, origins);
+        } else {
+            origins.insert(path, Origin::File);
+        }
+    }
+}
+
+/// Puts file and line before the key path of an error.
+fn located(error: ConfigError, path: &Path, text: &str) -> ConfigError {
+    match error {
+        ConfigError::Invalid {
+            place,
+            problem,
+            hint,
+        } => {
+            let file = path.display().to_string();
+            let place = match file::line(text, &place) {
+                // A syntax error has its line already.
+                _ if place.starts_with(&file) => place,
+                Some(line) => format!("{file}:{line}: {place}"),
+                None => format!("{file}: {place}"),
+            };
+            ConfigError::Invalid {
+                place,
+                problem,
+                hint,
+            }
+        }
+        other @ (ConfigError::Unreadable { .. } | ConfigError::Missing { .. }) => other,
+    }
+}
+
+fn permission_warnings(path: &Path) -> Vec<String> {
+    let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
+    let open = mode & 0o002 != 0;
+    let warning = format!(
+        "{} can be written by every user of this machine; run `chmod o-w {}`",
+        path.display(),
+        path.display()
+    );
+    open.then_some(warning).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Checks of single values that types cannot make. None of them touches the world.
+
+use std::path::Path;
+
+use crate::config::ConfigError;
+use crate::config::table::nearest;
+use crate::domain::names::is_name;
+use crate::keys::RECIPIENTS;
+use crate::store::STORES;
+
+/// Where a secret may be, as the word before the colon.
+const REFERENCES: [&str; 4] = ["file", "env", "credential", "cmd"];
+
+/// Whether `name` may name a store or source.
+pub(super) fn name(table: &str, name: &str) -> Result<(), ConfigError> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let place = crate::config::table::join(table, name);
+    Err(
+        ConfigError::invalid(place, format!("this is no name for a {table}"))
+            .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"),
+    )
+}
+
+/// Whether `url` has a scheme that a store answers to, and no secret.
+pub(super) fn url(place: &str, url: &str) -> Result<(), ConfigError> {
+    let known = || STORES.iter().map(|kind| kind.scheme).collect::<Vec<_>>();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(ConfigError::invalid(place, "this is no URL")
+            .suggest("write it like file:///var/backups/bkp"));
+    };
+    if !known().contains(&scheme) {
+        let error =
+            ConfigError::invalid(place, format!("no kind of store has the scheme `{scheme}`"));
+        return Err(error.suggest(format!("known schemes: {}", known().join(", "))));
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err(
+            ConfigError::invalid(place, "a URL must not hold a user or password")
+                .suggest("give credentials to the environment of bkp, not to its configuration"),
+        );
+    }
+    Ok(())
+}
+
+/// Whether `text` is a URL or could be a store's name.
+pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
+    if text.contains("://") {
+        return url(place, text);
+    }
+    if is_name(text) {
+        return Ok(());
+    }
+    let error = ConfigError::invalid(
+        place,
+        format!("`{text}` is neither a store's name nor a URL"),
+    );
+    let path = Path::new(text);
+    let hint = if path.is_absolute() {
+        format!("for a folder write file://{text}")
+    } else {
+        "for a folder write file:// and its absolute path".to_owned()
+    };
+    Err(error.suggest(hint))
+}
+
+/// Whether a recipient has a known kind and, for a passphrase, refers to the secret instead of
+/// being it. Messages never quote what could be a secret.
+pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
+    let known: Vec<&str> = RECIPIENTS.iter().map(|kind| kind.prefix).collect();
+    let written = format!(
+        "recipients are written as KIND:WHERE, with KIND one of: {}",
+        known.join(", ")
+    );
+    let Some((kind, rest)) = text.split_once(':') else {
+        return Err(ConfigError::invalid(place, "this is no recipient").suggest(written));
+    };
+    if !known.contains(&kind) {
+        let hint = nearest(kind, known.iter().copied());
+        let hint = hint.map_or(written, |word| format!("did you mean `{word}:`?"));
+        return Err(ConfigError::invalid(place, "unknown kind of recipient").suggest(hint));
+    }
+    if rest.is_empty() {
+        let problem = format!("nothing stands after `{kind}:`");
+        return Err(ConfigError::invalid(place, problem).suggest(written));
+    }
+    let referred = rest
+        .split_once(':')
+        .is_some_and(|(word, what)| REFERENCES.contains(&word) && !what.is_empty());
+    if kind == "passphrase" && !referred {
+        return Err(ConfigError::invalid(place, "a passphrase must not stand in the configuration")
+            .suggest("refer to it: passphrase:file:PATH, passphrase:env:NAME, passphrase:credential:NAME or passphrase:cmd:COMMAND"));
+    }
+    Ok(())
+}
+
+/// The recipient with a relative path of a file taken relative to `folder`.
+pub(super) fn anchored(recipient: &str, folder: &Path) -> String {
+    let prefix = ["file:", "passphrase:file:"];
+    let found = prefix
+        .iter()
+        .find_map(|prefix| Some((prefix, recipient.strip_prefix(prefix)?)));
+    found.map_or_else(
+        || recipient.to_owned(),
+        |(prefix, path)| format!("{prefix}{}", folder.join(path).display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Classify;
+
+    #[test]
+    fn recipients_are_checked_without_quoting_secrets() {
+        for good in [
+            "file:/k",
+            "passphrase:env:PASS",
+            "passphrase:cmd:pass show bkp",
+        ] {
+            assert!(recipient("p", good).is_ok(), "{good}");
+        }
+        for bad in [
+            "passphrase:hunter2",
+            "hunter2",
+            "filet:hunter2",
+            "passphrase:pw:hunter2",
+        ] {
+            let error = recipient("p", bad).expect_err(bad);
+            let text = format!("{error} {:?}", error.hint());
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        assert!(recipient("p", "file:").is_err());
+    }
+
+    #[test]
+    fn stores_are_urls_or_names() {
+        assert!(store_choice("--store", "main").is_ok());
+        assert!(store_choice("--store", "file:///b").is_ok());
+        assert!(url("p", "file://user:pass@host/b").is_err());
+        assert!(url("p", "ftp://host/b").is_err());
+        let error = store_choice("--store", "/var/b").expect_err("a path");
+        assert_eq!(
+            error.hint().as_deref(),
+            Some("for a folder write file:///var/b")
+        );
+    }
+
+    #[test]
+    fn relative_key_files_belong_to_the_folder_of_the_configuration() {
+        let folder = Path::new("/etc/bkp");
+        assert_eq!(anchored("file:key", folder), "file:/etc/bkp/key");
+        assert_eq!(
+            anchored("passphrase:file:p", folder),
+            "passphrase:file:/etc/bkp/p"
+        );
+        assert_eq!(anchored("file:/key", folder), "file:/key");
+        assert_eq!(anchored("passphrase:env:P", folder), "passphrase:env:P");
+    }
+}

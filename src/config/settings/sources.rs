@@ -1,0 +1,131 @@
+//! A `[source.NAME]` table: the keys that every source has, and the rest, which belongs to its kind.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Compression, SourceSettings, StoreSettings};
+use crate::config::file::{CompressionName, SOURCE_KEYS, SourceTable};
+use crate::config::table::{nearest, unknown_key};
+use crate::config::{ConfigError, parse_table};
+use crate::domain::names::BackupType;
+use crate::source::{SOURCES, SourceKind};
+
+/// Checks the table of the source `name` completely, its kind's part too, so that a mistake is found
+/// by the next run of any command and not by the next snapshot.
+pub(super) fn open(
+    name: &str,
+    table: toml::Table,
+    stores: &BTreeMap<String, StoreSettings>,
+    folder: &Path,
+) -> Result<SourceSettings, ConfigError> {
+    let place = format!("source.{name}");
+    let (common, mut rest): (toml::Table, toml::Table) = table
+        .into_iter()
+        .partition(|(key, _)| SOURCE_KEYS.contains(&key.as_str()));
+    let common: SourceTable = parse_table(&place, common)?;
+    let kind = kind_named(&place, &common.kind)?;
+    if let Some(store) = &common.store {
+        known_store(&place, store, stores)?;
+    }
+    let schema = (kind.schema)();
+    known_keys(&place, &rest, &schema)?;
+    anchor_paths(&mut rest, &schema, folder);
+    (kind.open)(name, rest.clone())?;
+    Ok(SourceSettings {
+        backup_type: kind.backup_type,
+        store: common.store,
+        compression: compression(&place, common.compression, common.level)?,
+        table: rest,
+    })
+}
+
+fn kind_named(place: &str, word: &str) -> Result<&'static SourceKind, ConfigError> {
+    let known: Vec<&str> = SOURCES
+        .iter()
+        .map(|kind| kind.backup_type.as_str())
+        .collect();
+    let wanted = word.parse::<BackupType>().ok();
+    let found = SOURCES.iter().find(|kind| Some(kind.backup_type) == wanted);
+    found.ok_or_else(|| {
+        let problem = format!("this version of bkp has no source kind `{word}`");
+        let hint = match nearest(word, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known kinds: {}", known.join(", ")),
+        };
+        ConfigError::invalid(format!("{place}.kind"), problem).suggest(hint)
+    })
+}
+
+fn known_store(
+    place: &str,
+    store: &str,
+    stores: &BTreeMap<String, StoreSettings>,
+) -> Result<(), ConfigError> {
+    if stores.contains_key(store) {
+        return Ok(());
+    }
+    let hint = match nearest(store, stores.keys().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("add a table [store.{store}]"),
+    };
+    let problem = format!("there is no store `{store}`");
+    Err(ConfigError::invalid(format!("{place}.store"), problem).suggest(hint))
+}
+
+/// Refuses keys that neither the kind nor every source has. The kind refuses its own unknown keys
+/// too; only here can a suggestion come from both lists.
+fn known_keys(
+    place: &str,
+    table: &toml::Table,
+    schema: &serde_json::Value,
+) -> Result<(), ConfigError> {
+    let Some(properties) = schema.get("properties").and_then(|value| value.as_object()) else {
+        return Ok(());
+    };
+    let known: Vec<&str> = properties
+        .keys()
+        .map(String::as_str)
+        .chain(SOURCE_KEYS)
+        .collect();
+    match table.keys().find(|key| !properties.contains_key(*key)) {
+        Some(key) => Err(unknown_key(place, key, &known)),
+        None => Ok(()),
+    }
+}
+
+/// Takes relative paths relative to `folder`. Paths are the keys whose schema has the format `path`.
+fn anchor_paths(table: &mut toml::Table, schema: &serde_json::Value, folder: &Path) {
+    for (key, value) in table {
+        let format = schema.pointer(&format!("/properties/{key}/format"));
+        if let (Some("path"), toml::Value::String(path)) = (format.and_then(|f| f.as_str()), value)
+        {
+            *path = folder.join(&path).display().to_string();
+        }
+    }
+}
+
+fn compression(
+    place: &str,
+    name: Option<CompressionName>,
+    level: Option<u8>,
+) -> Result<Compression, ConfigError> {
+    let level_place = format!("{place}.level");
+    let within = |default: u8, max: u8| match level {
+        Some(level) if !(1..=max).contains(&level) => Err(ConfigError::invalid(
+            &level_place,
+            format!("{level} is not between 1 and {max}"),
+        )),
+        Some(level) => Ok(level),
+        None => Ok(default),
+    };
+    match name.unwrap_or(CompressionName::Zstd) {
+        CompressionName::Zstd => Ok(Compression::Zstd(i32::from(within(3, 19)?))),
+        CompressionName::Gzip => Ok(Compression::Gzip(u32::from(within(6, 9)?))),
+        CompressionName::None if level.is_some() => Err(ConfigError::invalid(
+            &level_place,
+            "there is no level without compression",
+        )
+        .suggest("remove `level`, or choose zstd or gzip")),
+        CompressionName::None => Ok(Compression::None),
+    }
+}

@@ -1,0 +1,335 @@
+//! From a TOML table to a type. Errors name the full path of the key, say what was expected without
+//! quoting the value (it could be a secret), and suggest the key that was probably meant.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
+use serde::de::{self, DeserializeOwned, IntoDeserializer, Unexpected, Visitor};
+use toml::{Table, Value};
+
+use super::ConfigError;
+
+/// Reads `table`, which stands at the key path `place` (`source.books`; empty for the whole
+/// document), as a `T`.
+///
+/// Derive `Deserialize` with `deny_unknown_fields` for `T`; then every key that it does not know is
+/// an error with a suggestion.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with the key's path as its place.
+pub fn parse_table<T: DeserializeOwned>(place: &str, table: Table) -> Result<T, ConfigError> {
+    let node = Node {
+        place: place.to_owned(),
+        value: Value::Table(table),
+    };
+    T::deserialize(node).map_err(|problem| ConfigError::Invalid {
+        place: problem.place.unwrap_or_else(|| place.to_owned()),
+        problem: problem.text,
+        hint: problem.hint,
+    })
+}
+
+/// The key of `known` that `typed` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Jaro-Winkler favours a common beginning, which is how keys are mistyped; below 0.8 the
+    // suggestions look random.
+    let scored = known
+        .into_iter()
+        .map(|word| (strsim::jaro_winkler(typed, word), word));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= 0.8).then_some(best.1)
+}
+
+/// The error for a key that is not one of `known`.
+#[must_use]
+pub fn unknown_key(place: &str, key: &str, known: &[&str]) -> ConfigError {
+    let error = ConfigError::invalid(join(place, key), "unknown key");
+    match suggestion(key, known) {
+        Some(hint) => error.suggest(hint),
+        None => error,
+    }
+}
+
+/// The path of `key` inside the table at `place`.
+#[must_use]
+pub fn join(place: &str, key: &str) -> String {
+    // A key that needs quotes is shown with them, so that the path reads as in the file.
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let key = if !key.is_empty() && key.chars().all(bare) {
+        key.to_owned()
+    } else {
+        format!("{key:?}")
+    };
+    if place.is_empty() {
+        key
+    } else {
+        format!("{place}.{key}")
+    }
+}
+
+fn suggestion(typed: &str, known: &[&str]) -> Option<String> {
+    match nearest(typed, known.iter().copied()) {
+        Some(word) => Some(format!("did you mean `{word}`?")),
+        None if known.is_empty() => None,
+        None => Some(format!("known here: {}", known.join(", "))),
+    }
+}
+
+/// A value and where it stands.
+struct Node {
+    place: String,
+    value: Value,
+}
+
+/// What is wrong, and where; the place is filled in by the innermost [`Node`].
+#[derive(Debug)]
+struct Problem {
+    place: Option<String>,
+    text: String,
+    hint: Option<String>,
+}
+
+impl Problem {
+    fn at(mut self, place: &str) -> Self {
+        self.place = Some(match self.place {
+            Some(inner) => inner,
+            None => place.to_owned(),
+        });
+        self
+    }
+
+    /// A problem with the entry `key` of the table around it; see [`Node::deserialize_any`].
+    fn with_entry(key: &str, text: &str, known: &[&str]) -> Self {
+        let place = Some(format!("\0{key}"));
+        Problem {
+            place,
+            text: text.to_owned(),
+            hint: suggestion(key, known),
+        }
+    }
+
+    /// Resolves the place of [`Problem::with_entry`] against that of the table.
+    fn inside(mut self, table: &str) -> Self {
+        let entry = self
+            .place
+            .as_deref()
+            .and_then(|place| place.strip_prefix('\0'));
+        if let Some(key) = entry {
+            self.place = Some(join(table, key));
+        }
+        self.at(table)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// What was found, without the value if that could be a secret.
+fn found(unexpected: &Unexpected<'_>) -> String {
+    if let Unexpected::Str(_) = unexpected {
+        "a string".to_owned()
+    } else {
+        unexpected.to_string()
+    }
+}
+
+impl de::Error for Problem {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Problem {
+            place: None,
+            text: message.to_string(),
+            hint: None,
+        }
+    }
+
+    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::custom(format!("expected {expected}, found {}", found(&unexpected)))
+    }
+
+    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(unexpected, expected)
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let text = format!("expected one of {}", expected.join(", "));
+        let hint = nearest(variant, expected.iter().copied());
+        Problem {
+            place: None,
+            text,
+            hint: hint.map(|word| format!("did you mean `{word}`?")),
+        }
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Problem::with_entry(field, "unknown key", expected)
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        let mut problem = Problem::with_entry(field, "this key is missing", &[]);
+        problem.hint = Some(format!("add `{field} = …`"));
+        problem
+    }
+}
+
+impl IntoDeserializer<'_, Problem> for Node {
+    type Deserializer = Node;
+
+    fn into_deserializer(self) -> Node {
+        self
+    }
+}
+
+impl<'de> de::Deserializer<'de> for Node {
+    type Error = Problem;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let place = self.place;
+        let result = match self.value {
+            Value::String(text) => visitor.visit_string(text),
+            Value::Integer(number) => visitor.visit_i64(number),
+            Value::Float(number) => visitor.visit_f64(number),
+            Value::Boolean(value) => visitor.visit_bool(value),
+            Value::Datetime(value) => visitor.visit_string(value.to_string()),
+            Value::Array(values) => {
+                let nodes = values.into_iter().enumerate();
+                let nodes = nodes.map(|(index, value)| Node {
+                    place: format!("{place}[{index}]"),
+                    value,
+                });
+                visitor.visit_seq(SeqDeserializer::new(nodes))
+            }
+            Value::Table(table) => {
+                let nodes: BTreeMap<String, Node> = table
+                    .into_iter()
+                    .map(|(key, value)| {
+                        (
+                            key.clone(),
+                            Node {
+                                place: join(&place, &key),
+                                value,
+                            },
+                        )
+                    })
+                    .collect();
+                visitor.visit_map(MapDeserializer::new(nodes.into_iter()))
+            }
+        };
+        result.map_err(|problem| problem.inside(&place))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        // TOML has no null: a key that is there has a value.
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        let Node { place, value } = self;
+        let result = value
+            .as_str()
+            .ok_or_else(|| de::Error::custom("expected a word"))
+            .and_then(|word| visitor.visit_enum(StrDeserializer::<Problem>::new(word)));
+        result.map_err(|problem| problem.at(&place))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read by the derive")]
+    struct Inner {
+        data_file: Option<std::path::PathBuf>,
+        level: u8,
+        mode: Option<Mode>,
+        #[serde(default)]
+        addresses: Vec<String>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        Online,
+        Reflink,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read by the derive")]
+    struct Outer {
+        source: BTreeMap<String, Inner>,
+    }
+
+    fn failure(text: &str) -> (String, String, Option<String>) {
+        match parse_table::<Outer>("", text.parse().expect("TOML")) {
+            Err(ConfigError::Invalid {
+                place,
+                problem,
+                hint,
+            }) => (place, problem, hint),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_path_and_a_suggestion() {
+        let (place, problem, hint) = failure("[source.books]\nlevel = 1\ndatafile = 'x'");
+        assert_eq!(place, "source.books.datafile");
+        assert_eq!(problem, "unknown key");
+        assert_eq!(hint.as_deref(), Some("did you mean `data_file`?"));
+        assert_eq!(failure("sources = 1").0, "sources");
+    }
+
+    #[test]
+    fn a_missing_key_and_a_wrong_type_are_named_too() {
+        assert_eq!(failure("[source.books]").0, "source.books.level");
+        let (place, problem, _) = failure("[source.books]\nlevel = 'secret'");
+        assert_eq!(place, "source.books.level");
+        assert_eq!(problem, "expected u8, found a string");
+        let (place, ..) = failure("[source.books]\nlevel = 1\naddresses = ['a', 1]");
+        assert_eq!(place, "source.books.addresses[1]");
+    }
+
+    #[test]
+    fn a_wrong_word_lists_the_right_ones() {
+        let (place, problem, hint) = failure("[source.books]\nlevel = 1\nmode = 'onlin'");
+        assert_eq!(place, "source.books.mode");
+        assert_eq!(problem, "expected one of online, reflink");
+        assert_eq!(hint.as_deref(), Some("did you mean `online`?"));
+    }
+
+    #[test]
+    fn a_valid_table_is_read() {
+        let text =
+            "[source.books]\nlevel = 1\nmode = 'reflink'\ndata_file = '/a'\naddresses = ['b']";
+        let outer: Outer = parse_table("", text.parse().expect("TOML")).expect("valid");
+        assert!(outer.source.contains_key("books"));
+    }
+}

@@ -1,0 +1,110 @@
+//! What a run carries with it: the clock, the wish to stop, and somebody to tell about progress.
+//!
+//! Library code never prints, never asks the system for the time and never installs a signal
+//! handler; it uses the [`Ctx`] it was given. That keeps runs reproducible in tests.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use time::OffsetDateTime;
+
+use crate::error::{Fault, Kind};
+
+/// Told about progress; called from any thread, must not block.
+pub trait Monitor: Send + Sync {
+    /// A named piece of work began; `total` is its size in bytes if it is known.
+    fn begin(&self, what: &str, total: Option<u64>);
+    /// `bytes` more of the current piece of work are done.
+    fn advance(&self, bytes: u64);
+    /// Something an operator should see although the run goes on.
+    fn warn(&self, message: &str);
+    /// Something that `-v` shows.
+    fn detail(&self, message: &str);
+    /// The current piece of work ended.
+    fn end(&self);
+}
+
+/// A monitor that says nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Monitor for Silent {
+    fn begin(&self, _what: &str, _total: Option<u64>) {}
+    fn advance(&self, _bytes: u64) {}
+    fn warn(&self, _message: &str) {}
+    fn detail(&self, _message: &str) {}
+    fn end(&self) {}
+}
+
+/// The wish to stop, raised by a signal and asked between two pieces of work.
+///
+/// Holds the number of the signal that came first, 0 while there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicUsize>);
+
+impl Cancel {
+    /// The cell that a signal handler stores its signal number in.
+    #[must_use]
+    pub fn cell(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.0)
+    }
+
+    /// # Errors
+    /// [`Kind::Interrupted`] or [`Kind::Terminated`] once a signal was received.
+    pub fn check(&self) -> Result<(), Fault> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            signal if signal == signal_hook::consts::SIGINT as usize => {
+                Err(Fault::new(Kind::Interrupted, "interrupted by SIGINT"))
+            }
+            _ => Err(Fault::new(Kind::Terminated, "terminated by a signal")),
+        }
+    }
+}
+
+/// What a run carries with it. Cheap to clone; clones share the wish to stop and the monitor.
+#[derive(Clone)]
+pub struct Ctx {
+    /// Raised when the run should stop.
+    pub cancel: Cancel,
+    /// Told about progress.
+    pub monitor: Arc<dyn Monitor>,
+    clock: fn() -> OffsetDateTime,
+}
+
+impl Ctx {
+    /// A context on the system's clock.
+    #[must_use]
+    pub fn new(cancel: Cancel, monitor: Arc<dyn Monitor>) -> Self {
+        Ctx {
+            cancel,
+            monitor,
+            clock: OffsetDateTime::now_utc,
+        }
+    }
+
+    /// A context for tests: no signals, no output, the given clock.
+    #[must_use]
+    pub fn fixed(clock: fn() -> OffsetDateTime) -> Self {
+        Ctx {
+            cancel: Cancel::default(),
+            monitor: Arc::new(Silent),
+            clock,
+        }
+    }
+
+    /// The time, UTC.
+    #[must_use]
+    pub fn now(&self) -> OffsetDateTime {
+        (self.clock)()
+    }
+}
+
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx")
+            .field("cancel", &self.cancel)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,31 @@
+//! Every bound of the program in one place, with the arithmetic behind it.
+
+/// Bytes of plaintext in one sealed segment. Format 1 fixes it.
+pub const SEGMENT_BYTES: usize = 1 << 20;
+
+/// Largest header of a sealed object, bytes. Ten recipients need about 4 KiB.
+pub const SEAL_HEADER_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of input in one compressed frame.
+pub const FRAME_BYTES: usize = 4 << 20;
+
+/// Largest manifest that is read, bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+/// Largest key or passphrase file that is read, bytes.
+pub const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Largest data file that is accepted, bytes: TigerBeetle's own limit is 64 TiB.
+pub const TIGERBEETLE_FILE_BYTES_MAX: u64 = 64 << 40;
+
+/// Largest path of a tar member, bytes.
+pub const MEMBER_PATH_BYTES_MAX: usize = 255;
+
+/// Rounds of PBKDF2-HMAC-SHA256 for a new passphrase recipient.
+pub const PBKDF2_ROUNDS: u32 = 600_000;
+
+/// Most rounds that a header may ask for: a hostile header must not keep a restore busy for hours.
+pub const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
+
+/// Longest chain of a base and its increments that is followed.
+pub const CHAIN_LENGTH_MAX: usize = 1000;

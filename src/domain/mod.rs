@@ -1,0 +1,13 @@
+//! Plain data and rules: no I/O, no clock, no threads. Everything here can be tested by value.
+//!
+//! - [`id`]: what a backup is called.
+//! - [`names`]: backup types, scopes and the grammar of keys in a store.
+//! - [`manifest`]: what a backup says of itself, and the MAC that makes it trustworthy.
+//! - [`chain`]: which backups a restore needs, oldest first.
+//! - [`limits`]: every bound, with the arithmetic behind it.
+
+pub mod chain;
+pub mod id;
+pub mod limits;
+pub mod manifest;
+pub mod names;

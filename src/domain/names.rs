@@ -1,0 +1,265 @@
+//! Backup types, scopes, and the grammar of keys in a store.
+//!
+//! ```text
+//! <type>/<source>/<scope>/<YYYY>/<MM>/<DD>/<type>-<kind>-<id>.<extension>
+//! ```
+//!
+//! Dates are UTC and are those in the id. `manifest.json` is the extension of the sidecar
+//! manifest; every other object of a backup differs from it only in the extension.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::BackupId;
+
+/// What kind of system a backup came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupType {
+    /// A TigerBeetle replica.
+    Tigerbeetle,
+    /// A DuckDB database.
+    Duckdb,
+    /// A directory of Parquet files.
+    Parquet,
+    /// A PostgreSQL server.
+    Postgres,
+    /// A set of wrapped data keys.
+    Kms,
+}
+
+impl BackupType {
+    /// Every type.
+    pub const ALL: [BackupType; 5] = [
+        BackupType::Tigerbeetle,
+        BackupType::Duckdb,
+        BackupType::Parquet,
+        BackupType::Postgres,
+        BackupType::Kms,
+    ];
+
+    /// The word in keys, manifests and configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BackupType::Tigerbeetle => "tigerbeetle",
+            BackupType::Duckdb => "duckdb",
+            BackupType::Parquet => "parquet",
+            BackupType::Postgres => "postgres",
+            BackupType::Kms => "kms",
+        }
+    }
+}
+
+/// How much of the source a backup holds by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Everything.
+    Full,
+    /// What changed since the previous backup.
+    Incremental,
+    /// What changed since the last full backup.
+    Differential,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Scope; 3] = [Scope::Full, Scope::Incremental, Scope::Differential];
+
+    /// The word in keys, manifests and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Full => "full",
+            Scope::Incremental => "incremental",
+            Scope::Differential => "differential",
+        }
+    }
+}
+
+/// The text is none of the words that the grammar knows in this place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a {what}")]
+pub struct UnknownWord {
+    what: &'static str,
+    text: String,
+}
+
+impl FromStr for BackupType {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let found = BackupType::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| UnknownWord {
+            what: "backup type",
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl FromStr for Scope {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let found = Scope::ALL.into_iter().find(|scope| scope.as_str() == text);
+        found.ok_or_else(|| UnknownWord {
+            what: "scope",
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for BackupType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Extension of a manifest.
+pub const MANIFEST_EXTENSION: &str = "manifest.json";
+
+/// Whether `name` may be the name of a source or store: 1 to 64 of `a-z 0-9 _ -`, first a letter
+/// or digit. Everything else could collide with a separator or a file system's rules.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let tail = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    let head = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=64).contains(&name.len())
+        && name.bytes().all(tail)
+        && name.bytes().next().is_some_and(head)
+}
+
+/// What the name of a backup's objects says, without having read any of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackupName {
+    /// Time-ordered, so that sorting names sorts by time.
+    pub id: BackupId,
+    /// The type.
+    pub backup_type: BackupType,
+    /// The source's name in the configuration of its host.
+    pub source: String,
+    /// The scope.
+    pub scope: Scope,
+    /// What made it: `snapshot`, `logs`, `export`.
+    pub kind: String,
+}
+
+impl BackupName {
+    /// The key of the object with `extension` (no leading dot).
+    #[must_use]
+    pub fn key(&self, extension: &str) -> String {
+        let date = self.id.created().date();
+        format!(
+            "{kind}/{source}/{scope}/{year:04}/{month:02}/{day:02}/{kind}-{made}-{id}.{extension}",
+            kind = self.backup_type,
+            source = self.source,
+            scope = self.scope,
+            year = date.year(),
+            month = u8::from(date.month()),
+            day = date.day(),
+            made = self.kind,
+            id = self.id,
+        )
+    }
+
+    /// The key of the manifest.
+    #[must_use]
+    pub fn manifest_key(&self) -> String {
+        self.key(MANIFEST_EXTENSION)
+    }
+
+    /// Reads a key; `None` for everything that [`BackupName::key`] would not have printed.
+    #[must_use]
+    pub fn parse(key: &str) -> Option<(BackupName, &str)> {
+        let (folder, file) = key.rsplit_once('/')?;
+        let mut parts = folder.split('/');
+        let backup_type: BackupType = parts.next()?.parse().ok()?;
+        let source = parts.next().filter(|name| is_name(name))?.to_owned();
+        let scope: Scope = parts.next()?.parse().ok()?;
+        let rest = file.strip_prefix(backup_type.as_str())?.strip_prefix('-')?;
+        let (kind, rest) = rest.split_once('-')?;
+        if kind.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return None;
+        }
+        let (id, extension) = rest.split_once('.')?;
+        let name = BackupName {
+            id: id.parse().ok()?,
+            backup_type,
+            source,
+            scope,
+            kind: kind.to_owned(),
+        };
+        // The date is redundant; printing the name again checks it and everything else.
+        (name.key(extension) == key && !extension.is_empty()).then_some((name, extension))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+
+    #[test]
+    fn a_key_reads_as_documented() {
+        let name = BackupName {
+            id: "01935a3c-7a00-7abc-8def-0123456789ab"
+                .parse()
+                .expect("valid id"),
+            backup_type: BackupType::Tigerbeetle,
+            source: "books".into(),
+            scope: Scope::Full,
+            kind: "snapshot".into(),
+        };
+        assert_eq!(
+            name.key("tar.zst.enc"),
+            "tigerbeetle/books/full/2024/11/23/tigerbeetle-snapshot-01935a3c-7a00-7abc-8def-0123456789ab.tar.zst.enc"
+        );
+    }
+
+    fn names() -> impl Strategy<Value = BackupName> {
+        let times = 0_i64..4_102_444_800;
+        let types = proptest::sample::select(&BackupType::ALL[..]);
+        let scopes = proptest::sample::select(&Scope::ALL[..]);
+        (
+            times,
+            types,
+            scopes,
+            "[a-z0-9][a-z0-9_-]{0,63}",
+            "[a-z]{1,12}",
+        )
+            .prop_map(|(seconds, backup_type, scope, source, kind)| BackupName {
+                id: BackupId::new(OffsetDateTime::from_unix_timestamp(seconds).expect("in range")),
+                backup_type,
+                source,
+                scope,
+                kind,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn keys_parse_what_they_print(name in names(), extension in "[a-z]{1,5}(\\.[a-z]{1,5}){0,3}") {
+            let key = name.key(&extension);
+            prop_assert_eq!(BackupName::parse(&key), Some((name, extension.as_str())));
+        }
+
+        #[test]
+        fn anything_else_is_no_backup(key in "[a-z0-9/.-]{0,120}") {
+            if let Some((name, extension)) = BackupName::parse(&key) {
+                prop_assert_eq!(name.key(extension), key);
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A file that is not there until it is whole.
+//!
+//! It is written to a file that has no name (`O_TMPFILE`) and gets its name by `linkat` once it is
+//! whole and durable: if the process is killed before that, the file system frees the space by
+//! itself. `linkat` refuses a name that is taken, so nothing is ever overwritten; renaming would
+//! overwrite and is not used.
+//!
+//! Where the file system has no unnamed files, or `/proc` (the way to link one) is missing, the
+//! file is hidden under a temporary name, linked the same way, and removed.
+
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::error::{Fault, Kind};
+
+/// Files are for their owner alone, whatever the umask.
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// A file that has no name yet. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Draft {
+    folder: OwnedFd,
+    file: File,
+    /// The temporary name, where there has to be one.
+    name: Option<String>,
+}
+
+impl Draft {
+    /// Begins a file in `folder`, readable and writable by its owner alone.
+    ///
+    /// # Errors
+    /// What keeps a file from being made there.
+    pub fn begin(folder: OwnedFd) -> Result<Draft, Errno> {
+        // Whatever keeps an unnamed file from being made, the named one settles it: it works, or it
+        // says what is really wrong.
+        match unnamed(&folder) {
+            Ok(file) => Ok(Draft {
+                folder,
+                file,
+                name: None,
+            }),
+            Err(_without) => Draft::named(folder),
+        }
+    }
+
+    /// Begins a file in the folder that `target` is to be in.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if that folder does not exist or cannot be written to.
+    pub fn beside(target: &Path) -> Result<Draft, Fault> {
+        let folder = folder_of(target);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(folder, flags, Mode::empty()).and_then(Draft::begin);
+        opened.map_err(|error| {
+            let message = format!("cannot create a file in {}: {error}", folder.display());
+            Fault::new(Kind::Failed, message)
+                .hint("create the folder, or let this user write to it")
+        })
+    }
+
+    /// Begins a file that has a temporary name in `folder`.
+    pub(crate) fn named(folder: OwnedFd) -> Result<Draft, Errno> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        // The hasher's keys come from the system's random numbers; EXCL settles the rest.
+        let random = RandomState::new().hash_one(());
+        let name = format!(".bkp-tmp-{}-{random:016x}", process::id());
+        let file = retry_on_intr(|| rustix::fs::openat(&folder, &name, flags, FILE_MODE))?;
+        let draft = Draft {
+            folder,
+            file: File::from(file),
+            name: Some(name),
+        };
+        retry_on_intr(|| rustix::fs::fchmod(&draft.file, FILE_MODE))?;
+        Ok(draft)
+    }
+
+    /// The file, to be written.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file, which the caller has synced, its name in the folder, durably.
+    ///
+    /// # Errors
+    /// `EXIST` if the name is taken; then, as after any other error, there is no such file of ours.
+    pub fn publish(mut self, name: &str) -> Result<(), Errno> {
+        match &self.name {
+            Some(temporary) => {
+                rustix::fs::linkat(
+                    &self.folder,
+                    temporary,
+                    &self.folder,
+                    name,
+                    AtFlags::empty(),
+                )?;
+            }
+            None => {
+                let path = proc_path(&self.file);
+                rustix::fs::linkat(CWD, path, &self.folder, name, AtFlags::SYMLINK_FOLLOW)?;
+            }
+        }
+        self.forget_name();
+        let durable = retry_on_intr(|| rustix::fs::fsync(&self.folder));
+        if durable.is_err() {
+            // The name is ours. It may not survive a power failure, and the caller is told that
+            // there is no file: so there shall be none.
+            drop(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()));
+        }
+        durable
+    }
+
+    /// Gives the file its name at `target`. With `replace`, what stands there is kept under another
+    /// name, which is returned.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if `target` is taken and shall not be replaced; [`Kind::Failed`] for
+    /// anything else that the system refuses.
+    pub fn publish_at(self, target: &Path, replace: bool) -> Result<Option<PathBuf>, Fault> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Fault::new(
+                Kind::Failed,
+                format!("cannot {what} {}: {error}", target.display()),
+            )
+        };
+        let name = target.file_name().and_then(|name| name.to_str());
+        let name = name
+            .ok_or_else(|| failed("create", &"not a file name in UTF-8"))?
+            .to_owned();
+        let aside = replace.then(|| aside(target)).flatten();
+        if let Some(aside) = &aside {
+            std::fs::rename(target, aside).map_err(|error| failed("move aside", &error))?;
+        }
+        match self.publish(&name) {
+            Ok(()) => Ok(aside),
+            Err(Errno::EXIST) => {
+                let message = format!("{} exists already", target.display());
+                Err(Fault::new(Kind::Refused, message).hint("choose another place"))
+            }
+            Err(error) => Err(failed("create", &error)),
+        }
+    }
+
+    fn forget_name(&mut self) {
+        if let Some(name) = self.name.take() {
+            // Nothing can be done about a failure, and a hidden name is in nobody's way.
+            drop(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()));
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.forget_name();
+    }
+}
+
+/// The folder of a path; the current one for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// A free name beside `target` for what stands there; `None` if nothing does.
+fn aside(target: &Path) -> Option<PathBuf> {
+    target.symlink_metadata().ok()?;
+    let mut names = (1_u32..).map(|number| {
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".before-restore-{number}"));
+        PathBuf::from(name)
+    });
+    names.find(|path| path.symlink_metadata().is_err())
+}
+
+/// A file without a name in `folder` that can be linked later.
+fn unnamed(folder: &OwnedFd) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| rustix::fs::openat(folder, ".", flags, FILE_MODE))?;
+    retry_on_intr(|| rustix::fs::fchmod(&file, FILE_MODE))?;
+    let file = File::from(file);
+    let shown = rustix::fs::statat(CWD, proc_path(&file), AtFlags::empty())?;
+    let own = rustix::fs::fstat(&file)?;
+    if (shown.st_dev, shown.st_ino) == (own.st_dev, own.st_ino) {
+        Ok(file)
+    } else {
+        Err(Errno::NOENT)
+    }
+}
+
+fn proc_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let items = std::fs::read_dir(folder).expect("readable");
+        let mut names: Vec<_> = items
+            .map(|item| {
+                item.expect("entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_draft_is_not_there_until_it_is_published() {
+        let folder = tempfile::tempdir().expect("folder");
+        let target = folder.path().join("file");
+        let draft = Draft::beside(&target).expect("draft");
+        draft.file().write_all(b"new").expect("written");
+        assert!(!target.exists());
+        assert_eq!(draft.publish_at(&target, false).expect("published"), None);
+        assert_eq!(std::fs::read(&target).expect("readable"), b"new");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_is_replaced_is_kept() {
+        let folder = tempfile::tempdir().expect("folder");
+        let target = folder.path().join("file");
+        for generation in ["one", "two", "three"] {
+            let draft = Draft::beside(&target).expect("draft");
+            draft
+                .file()
+                .write_all(generation.as_bytes())
+                .expect("written");
+            draft.publish_at(&target, true).expect("published");
+        }
+        assert_eq!(
+            names(folder.path()),
+            ["file", "file.before-restore-1", "file.before-restore-2"]
+        );
+        let refused = Draft::beside(&target)
+            .expect("draft")
+            .publish_at(&target, false);
+        assert_eq!(
+            crate::error::Classify::kind(&refused.expect_err("refused")),
+            Kind::Refused
+        );
+        assert_eq!(std::fs::read(&target).expect("readable"), b"three");
+    }
+}

@@ -1,0 +1,276 @@
+//! What can go wrong, as a closed set of kinds, and how a kind is found in an error chain.
+//!
+//! Typed errors live beside the trait they belong to and implement [`Classify`]. Between commands
+//! and `main` they travel inside [`anyhow::Error`], which adds context; [`diagnose`] finds them
+//! again. Nothing here prints.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a run did not end with "done". It alone decides the exit code (see [`crate::exit`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Failed, and none of the other kinds fits.
+    Failed,
+    /// The command line could not be understood.
+    Usage,
+    /// Some items failed, others are done.
+    Partial,
+    /// There is no such backup, store or source.
+    NotFound,
+    /// Another run of the same job holds the lock.
+    Busy,
+    /// A key is missing, wrong or refused.
+    Key,
+    /// Stored bytes are not what was written, or a drill's comparison failed.
+    Integrity,
+    /// A safety rule refused the operation.
+    Refused,
+    /// The source is not available, or could not be captured consistently.
+    Source,
+    /// The store is not available, full, or refused a write.
+    Store,
+    /// The backup is durable; a ledger event or notification is still pending.
+    Pending,
+    /// A source is out of its recovery point objective.
+    Stale,
+    /// Stored objects are being thawed; come back later.
+    Thawing,
+    /// The configuration is not valid.
+    Config,
+    /// Stopped by SIGINT.
+    Interrupted,
+    /// Stopped by SIGTERM.
+    Terminated,
+}
+
+impl Kind {
+    /// Every kind, in the order of its exit code.
+    pub const ALL: [Kind; 16] = [
+        Kind::Failed,
+        Kind::Usage,
+        Kind::Partial,
+        Kind::NotFound,
+        Kind::Busy,
+        Kind::Key,
+        Kind::Integrity,
+        Kind::Refused,
+        Kind::Source,
+        Kind::Store,
+        Kind::Pending,
+        Kind::Stale,
+        Kind::Thawing,
+        Kind::Config,
+        Kind::Interrupted,
+        Kind::Terminated,
+    ];
+
+    /// The word that `--json` errors carry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Failed => "failed",
+            Kind::Usage => "usage",
+            Kind::Partial => "partial",
+            Kind::NotFound => "not-found",
+            Kind::Busy => "busy",
+            Kind::Key => "key",
+            Kind::Integrity => "integrity",
+            Kind::Refused => "refused",
+            Kind::Source => "source",
+            Kind::Store => "store",
+            Kind::Pending => "pending",
+            Kind::Stale => "stale",
+            Kind::Thawing => "thawing",
+            Kind::Config => "config",
+            Kind::Interrupted => "interrupted",
+            Kind::Terminated => "terminated",
+        }
+    }
+
+    /// What to do about it, where the error itself does not know better.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Kind::Failed => {
+                "run again with -v; if it stays, report the output of `bkp --version` and this message"
+            }
+            Kind::Usage => "see `bkp help`",
+            Kind::Partial => "see the failed items in the report",
+            Kind::NotFound => "see `bkp list` for what exists",
+            Kind::Busy => "wait for the other run to end; nothing needs to be cleared by hand",
+            Kind::Key => {
+                "give one of the keys the backup was sealed for, in [keys] recipients or with --key"
+            }
+            Kind::Integrity => {
+                "keep the object for analysis, restore from another backup, and run `bkp verify --level digest` on the rest"
+            }
+            Kind::Refused => "read the message: bkp refused in order to keep data safe",
+            Kind::Source => "run `bkp doctor` to see what bkp can read",
+            Kind::Store => {
+                "check the store's space, permissions and reachability with `bkp doctor`"
+            }
+            Kind::Pending => "nothing is lost; the next run delivers it",
+            Kind::Stale => "see `bkp status`",
+            Kind::Thawing => "run the same command again later",
+            Kind::Config => "run `bkp config check`; `bkp config schema` lists every key",
+            Kind::Interrupted | Kind::Terminated => {
+                "nothing was left behind; run the same command again"
+            }
+        }
+    }
+}
+
+/// What every typed error of this crate can say of itself.
+pub trait Classify: std::error::Error + Send + Sync + 'static {
+    /// The kind that decides exit code and retry.
+    fn kind(&self) -> Kind;
+
+    /// An instruction for the operator, if there is a better one than [`Kind::hint`].
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What `main` needs to render a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// An instruction for the operator.
+    pub hint: String,
+}
+
+type Probe = fn(&(dyn std::error::Error + 'static)) -> Option<(Kind, Option<String>)>;
+
+fn probe<E: Classify>(error: &(dyn std::error::Error + 'static)) -> Option<(Kind, Option<String>)> {
+    error
+        .downcast_ref::<E>()
+        .map(|typed| (typed.kind(), typed.hint()))
+}
+
+/// Every type that implements [`Classify`]; a `tidy` test compares this list with the sources.
+const PROBES: &[Probe] = &[
+    probe::<Fault>,
+    probe::<crate::config::ConfigError>,
+    probe::<crate::domain::manifest::ManifestError>,
+    probe::<crate::keys::KeyError>,
+    probe::<crate::source::SourceError>,
+    probe::<crate::stage::StageError>,
+    probe::<crate::store::StoreError>,
+];
+
+/// Finds the outermost classified error in the chain; [`Kind::Failed`] if there is none.
+#[must_use]
+pub fn diagnose(error: &anyhow::Error) -> Diagnosis {
+    let found = error
+        .chain()
+        .find_map(|link| PROBES.iter().find_map(|probe| probe(link)));
+    let (kind, hint) = found.unwrap_or((Kind::Failed, None));
+    Diagnosis {
+        kind,
+        hint: hint.unwrap_or_else(|| kind.hint().to_owned()),
+    }
+}
+
+/// A classified failure of a command that belongs to no trait: a refusal, a lock that is held, a
+/// backup that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Fault {
+    /// A failure of `kind` that says `message` (one line that names the thing).
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Fault {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds an instruction for the operator.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Classify for Fault {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+/// The first typed failure of a chain of [`std::io::Read`]s and [`std::io::Write`]s, kept beside it.
+///
+/// Libraries between two of our stages turn an [`io::Error`] into text; a typed error that
+/// travelled inside one would lose its kind. So the stage that fails notes the error here and
+/// hands a plain [`io::Error`] up, and whoever drives the chain asks here first.
+#[derive(Debug, Clone, Default)]
+pub struct Blame(Arc<Mutex<Option<anyhow::Error>>>);
+
+impl Blame {
+    /// Notes `error` unless an earlier one is there, and returns what to hand to the library.
+    pub fn note(&self, error: impl Into<anyhow::Error>) -> io::Error {
+        let error = error.into();
+        let text = error.to_string();
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert(error);
+        io::Error::other(text)
+    }
+
+    /// The noted error if there is one, else `fallback`.
+    pub fn or(&self, fallback: impl Into<anyhow::Error>) -> anyhow::Error {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.take().unwrap_or_else(|| fallback.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn the_kind_survives_context() {
+        let error = Err::<(), _>(Fault::new(Kind::Busy, "held").hint("wait"))
+            .context("outer")
+            .context("outermost")
+            .unwrap_err();
+        assert_eq!(
+            diagnose(&error),
+            Diagnosis {
+                kind: Kind::Busy,
+                hint: "wait".into()
+            }
+        );
+    }
+
+    #[test]
+    fn blame_keeps_the_first_typed_error() {
+        let blame = Blame::default();
+        let plain = blame.note(Fault::new(Kind::Integrity, "first"));
+        let _second = blame.note(Fault::new(Kind::Key, "second"));
+        let error = blame.or(plain);
+        assert_eq!(diagnose(&error).kind, Kind::Integrity);
+        assert_eq!(error.to_string(), "first");
+    }
+}

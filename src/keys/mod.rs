@@ -1,0 +1,214 @@
+//! The contract of a key provider: something that can wrap a backup's data key and open it again.
+//!
+//! Every backup has one random 256-bit data key. It is wrapped once per recipient; any recipient
+//! opens the backup. A new kind of recipient is one file beside this one and one line in
+//! [`RECIPIENTS`].
+
+use ring::hkdf;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::domain::id::BackupId;
+use crate::error::{Classify, Kind};
+
+pub mod file;
+pub mod passphrase;
+pub mod secret;
+pub mod wrap;
+
+/// A backup's data key. Cleared when dropped; has no printable form.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct DataKey(pub(crate) [u8; 32]);
+
+impl DataKey {
+    /// A new random key.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`].
+    pub fn generate() -> Result<DataKey, KeyError> {
+        let mut key = DataKey([0; 32]);
+        SystemRandom::new()
+            .fill(&mut key.0)
+            .map_err(|_unspecified| KeyError::Random)?;
+        Ok(key)
+    }
+
+    /// A key derived from this one: HKDF-SHA256 with `salt` and the concatenation of `info`.
+    #[must_use]
+    pub fn derive(&self, salt: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+        let mut out = Zeroizing::new([0; 32]);
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&self.0);
+        let okm = prk.expand(info, hkdf::HKDF_SHA256);
+        #[expect(
+            clippy::expect_used,
+            reason = "32 bytes are one block of HKDF-SHA256: cannot fail"
+        )]
+        okm.and_then(|okm| okm.fill(out.as_mut_slice()))
+            .expect("one block of HKDF-SHA256");
+        out
+    }
+}
+
+impl std::fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DataKey(..)")
+    }
+}
+
+/// A data key wrapped for one recipient, as it stands in headers and manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// The kind of recipient: `file`, `passphrase`, …
+    pub kind: String,
+    /// Which key of that kind, without telling anything secret.
+    pub id: String,
+    /// The wrapped data key, base64.
+    pub wrapped: String,
+    /// Further parameters of the kind (salt, rounds, …).
+    #[serde(flatten)]
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A key that can wrap and unwrap data keys.
+pub trait KeyProvider: Send + Sync {
+    /// The kind, as in [`Recipient::kind`].
+    fn kind(&self) -> &'static str;
+
+    /// Where the key comes from, for messages; never the key.
+    fn origin(&self) -> &str;
+
+    /// Wraps `key` for the backup `id`.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the key cannot be used.
+    fn wrap(&self, key: &DataKey, id: BackupId) -> Result<Recipient, KeyError>;
+
+    /// Whether this key may be the one that `recipient` names: cheap, no secret operation.
+    fn matches(&self, recipient: &Recipient) -> bool;
+
+    /// Opens what [`KeyProvider::wrap`] made.
+    ///
+    /// # Errors
+    /// [`KeyError::Wrong`] if it does not authenticate under this key.
+    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError>;
+}
+
+/// How a kind of recipient is opened: one line of [`RECIPIENTS`].
+#[derive(Debug, Clone, Copy)]
+pub struct RecipientKind {
+    /// The word before the colon in the configuration.
+    pub prefix: &'static str,
+    /// Opens a provider from what stands after the colon.
+    pub open: fn(&str) -> Result<Box<dyn KeyProvider>, KeyError>,
+}
+
+/// Every kind of recipient.
+pub const RECIPIENTS: &[RecipientKind] = &[file::KIND, passphrase::KIND];
+
+/// Opens the provider that a recipient string of the configuration names.
+///
+/// # Errors
+/// [`KeyError::Unknown`] for an unknown kind, else the kind's own error.
+pub fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+    let (prefix, rest) = text.split_once(':').unwrap_or((text, ""));
+    let kind = RECIPIENTS.iter().find(|kind| kind.prefix == prefix);
+    let kind = kind.ok_or_else(|| KeyError::Unknown {
+        text: prefix.to_owned(),
+    })?;
+    (kind.open)(rest)
+}
+
+/// Opens a wrapped data key with the first provider that can.
+///
+/// # Errors
+/// [`KeyError::NoneFits`] if no provider matches any recipient, [`KeyError::Wrong`] or another
+/// error of a provider that matches if none of them opens it.
+pub fn unwrap_any(
+    providers: &[Box<dyn KeyProvider>],
+    recipients: &[Recipient],
+    id: BackupId,
+) -> Result<DataKey, KeyError> {
+    let mut failure = None;
+    for provider in providers {
+        for recipient in recipients
+            .iter()
+            .filter(|recipient| provider.matches(recipient))
+        {
+            match provider.unwrap(recipient, id) {
+                Ok(key) => return Ok(key),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| KeyError::NoneFits {
+        have: providers
+            .iter()
+            .map(|provider| provider.origin().to_owned())
+            .collect(),
+        need: recipients
+            .iter()
+            .map(|r| format!("{} {}", r.kind, r.id))
+            .collect(),
+    }))
+}
+
+/// What a key operation can fail with. No variant carries key material.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The configuration names a kind of recipient that does not exist.
+    #[error("unknown kind of recipient `{text}`")]
+    Unknown {
+        /// What stands before the colon.
+        text: String,
+    },
+    /// A key or passphrase file cannot be read or written.
+    #[error("key {origin}: {problem}")]
+    Unusable {
+        /// Where the key should be.
+        origin: String,
+        /// What is wrong, without its content.
+        problem: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The wrapped key does not authenticate under this key.
+    #[error("key {origin} does not open backup {id}")]
+    Wrong {
+        /// Where the key comes from.
+        origin: String,
+        /// The backup.
+        id: BackupId,
+    },
+    /// None of the keys at hand is one that the backup was sealed for.
+    #[error("none of the keys at hand ({}) opens this backup; it was sealed for: {}", have.join(", "), need.join(", "))]
+    NoneFits {
+        /// The keys at hand.
+        have: Vec<String>,
+        /// The recipients of the backup.
+        need: Vec<String>,
+    },
+    /// The system's random generator failed.
+    #[error("the system's random generator failed")]
+    Random,
+}
+
+impl Classify for KeyError {
+    fn kind(&self) -> Kind {
+        Kind::Key
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            KeyError::Unknown { .. } => {
+                let known: Vec<_> = RECIPIENTS.iter().map(|kind| kind.prefix).collect();
+                Some(format!(
+                    "recipients are written as KIND:WHERE, with KIND one of: {}",
+                    known.join(", ")
+                ))
+            }
+            KeyError::Unusable { hint, .. } => hint.clone(),
+            KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Random => None,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! bkp
+pub mod archive;
+pub mod blockfile;
+pub mod catalog;
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod ctx;
+pub mod domain;
+pub mod draft;
+pub mod error;
+pub mod exit;
+pub mod keys;
+pub mod lock;
+pub mod pipeline;
+pub mod rt;
+pub mod source;
+pub mod stage;
+pub mod store;
+pub mod ui;
+pub mod version;
+pub mod wire;

@@ -1,0 +1,91 @@
+//! `bkp`: parse, settings, dispatch, render, exit code. No logic.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use bkp::cli::{self, Cli, Early};
+use bkp::cmd::Report;
+use bkp::config::{Environment, Settings};
+use bkp::ctx::{Cancel, Ctx, Monitor as _};
+use bkp::exit;
+use bkp::ui::{self, Progress, Style};
+use bkp::wire::House;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let style =
+        |json, quiet, verbose| Style::of_process(json, quiet, verbose, environment.no_color());
+    let code = match cli::parse(std::env::args_os()) {
+        Ok(cli) => {
+            let style = style(cli.json(), cli.quiet(), cli.verbose());
+            let printed = run(cli, style, &environment).and_then(|report| finish(style, &report));
+            printed.unwrap_or_else(|error| ui::fail(style, &error))
+        }
+        Err(Early::Answer(text)) => {
+            let printed = ui::answer(&text).map(|()| exit::DONE);
+            printed.unwrap_or_else(|error| ui::fail(style(false, false, 0), &error.into()))
+        }
+        Err(Early::Mistake {
+            coloured,
+            plain,
+            summary,
+        }) => {
+            // The flag may stand before or behind the mistake.
+            let json = std::env::args_os().any(|word| word == "--json");
+            let style = style(json, false, 0);
+            ui::mistake(
+                style,
+                if style.colour { &coloured } else { &plain },
+                &summary,
+            )
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Report> {
+    if let Some(report) = cli.run_alone() {
+        return report;
+    }
+    let settings = Settings::load(&cli.flags(), environment)?;
+    let cancel = Cancel::default();
+    listen(&cancel)?;
+    let progress = Arc::new(Progress::new(style));
+    for warning in &settings.provenance.warnings {
+        progress.warn(warning);
+    }
+    let confirm = ui::confirm(style, cli.yes(), cancel.clone());
+    let house = House {
+        settings,
+        ctx: Ctx::new(cancel, progress),
+        confirm,
+    };
+    cli.run(&house)
+}
+
+fn finish(style: Style, report: &Report) -> anyhow::Result<u8> {
+    ui::report(style, report)?;
+    Ok(report.outcome.map_or(exit::DONE, exit::code))
+}
+
+/// Notes the first SIGINT or SIGTERM in the cell of `cancel`. Later ones change nothing: the run is
+/// ending already, and may be killed without harm if it takes too long.
+fn listen(cancel: &Cancel) -> io::Result<()> {
+    let cell = cancel.cell();
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let number = usize::try_from(signal).unwrap_or_default();
+                // Fails if there was a signal before, which then stays.
+                let _first = cell.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        })?;
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! The contract of a source: something that can be captured and brought back.
+//!
+//! A source pushes entries into an [`EntrySink`], one at a time, in the order it likes; the chain
+//! does the rest. Bringing back needs no configuration: [`SourceKind::restore`] works from what
+//! the backup says of itself. A new source is one folder beside this file and one line in
+//! [`SOURCES`].
+//!
+//! What every source guarantees:
+//!
+//! - What it captured is consistent, and [`Captured::record`] says in which sense; if it cannot be,
+//!   the capture fails. There are no partial captures.
+//! - Memory does not grow with the size of what is captured, beyond a block map of 16 bytes per
+//!   block. Nothing is staged on disk.
+//! - The source is only read, unless the operator chose a mode that says otherwise.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::blockfile::map::BlockMap;
+use crate::ctx::Ctx;
+use crate::domain::names::{BackupType, Scope};
+use crate::error::{Classify, Kind};
+use crate::pipeline::BackupReader;
+
+pub mod tigerbeetle;
+
+/// Takes the entries of a capture. A later entry supersedes an earlier one of the same name.
+pub trait EntrySink {
+    /// Adds an entry with all its bytes.
+    ///
+    /// # Errors
+    /// The typed error of the stage or store that failed; the capture must end then.
+    fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()>;
+
+    /// Adds an entry of exactly `size` bytes, written by `body`.
+    ///
+    /// # Errors
+    /// As [`EntrySink::entry`].
+    fn stream(
+        &mut self,
+        name: &str,
+        size: u64,
+        body: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+    ) -> anyhow::Result<()>;
+}
+
+/// What a capture is asked for.
+#[derive(Debug)]
+pub struct CaptureRequest {
+    /// The scope.
+    pub scope: Scope,
+    /// The mode the operator chose on the command line, if any.
+    pub mode: Option<String>,
+    /// What the chain of this backup holds already; `None` for a full backup.
+    pub parent: Option<ParentMap>,
+}
+
+/// What the parent of an incremental backup holds.
+#[derive(Debug)]
+pub struct ParentMap {
+    /// The parent's `capture` record.
+    pub record: Value,
+    /// The blocks that its chain holds.
+    pub blocks: BlockMap,
+}
+
+/// Writes the block map of a backup: a small object beside the big one.
+pub type MapWriter = Box<dyn Fn(&mut dyn Write) -> std::io::Result<()> + Send>;
+
+/// What a capture ends with.
+pub struct Captured {
+    /// The manifest's `capture`: mode, consistency, position, and what the type adds.
+    pub record: Value,
+    /// The block map, for sources that have one.
+    pub map: Option<MapWriter>,
+}
+
+impl std::fmt::Debug for Captured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Captured")
+            .field("record", &self.record)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One line of `bkp doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub what: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// A configured source, ready to be captured.
+pub trait Source: Send + Sync {
+    /// The modes it knows, the default first; for messages.
+    fn modes(&self) -> &'static [&'static str];
+
+    /// Pushes everything the request asks for into `out`.
+    ///
+    /// # Errors
+    /// [`SourceError`], what `out` failed with, or a cancellation; nothing may be kept then.
+    fn capture(
+        &self,
+        request: &CaptureRequest,
+        out: &mut dyn EntrySink,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Captured>;
+
+    /// What can be said of the source without capturing it.
+    fn check(&self, ctx: &Ctx) -> Vec<Check>;
+
+    /// Addresses at which the source's servers answer, if they are configured.
+    fn addresses(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// What a restore is asked for.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// The path of the result. Does not exist yet, or is to be moved aside.
+    pub target: PathBuf,
+    /// Which replica of a cluster the result shall be.
+    pub replica: Option<u8>,
+    /// Addresses at which a server of the source would answer if it still ran.
+    pub addresses: Vec<String>,
+    /// Move what stands at `target` aside instead of refusing.
+    pub force: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Restored {
+    /// The path of the result.
+    pub target: PathBuf,
+    /// Logical size of the result, bytes.
+    pub bytes: u64,
+    /// Bytes written (less than `bytes` where the result is sparse).
+    pub bytes_written: u64,
+    /// Where what stood at the target was moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_aside: Option<PathBuf>,
+    /// What the operator should do next.
+    pub next: String,
+}
+
+/// What a drill found.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Drilled {
+    /// From the first byte read to the first answer of the engine, seconds: the measured RTO.
+    pub rto_seconds: f64,
+    /// What was compared, and with what outcome.
+    pub checks: Vec<Check>,
+}
+
+/// The chain of a backup, base first, each opened on demand.
+pub type Chain<'a> = [BackupReader<'a>];
+
+/// A kind of source: one line of [`SOURCES`]. Everything that needs no configuration of the day
+/// is here, so that a restore works from store and key alone.
+pub struct SourceKind {
+    /// The word in the configuration's `kind`, in keys and in manifests.
+    pub backup_type: BackupType,
+    /// Reads the rest of a `[source.NAME]` table.
+    pub open: fn(&str, toml::Table) -> Result<Box<dyn Source>, crate::config::ConfigError>,
+    /// The JSON Schema of that table.
+    pub schema: fn() -> Value,
+    /// Reads the block map that [`Captured::map`] wrote.
+    pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<BlockMap>,
+    /// Decodes a chain and checks its structure without writing anything.
+    pub decode: fn(&Chain<'_>, &Ctx) -> anyhow::Result<()>,
+    /// Refuses, before anything is read or written, a restore that would do harm.
+    pub guard: fn(&Value, &RestoreRequest) -> anyhow::Result<()>,
+    /// Brings a chain back.
+    pub restore: fn(&Chain<'_>, &RestoreRequest, &Ctx) -> anyhow::Result<Restored>,
+    /// Brings a chain back at a scratch folder, starts the real engine on it, compares, stops it.
+    pub drill: fn(&Chain<'_>, &Path, &DrillTools, &Ctx) -> anyhow::Result<Drilled>,
+}
+
+/// The programs that a drill starts.
+#[derive(Debug, Clone, Default)]
+pub struct DrillTools {
+    /// The `tigerbeetle` binary; `None` searches `PATH`.
+    pub tigerbeetle: Option<PathBuf>,
+}
+
+/// Every kind of source.
+pub const SOURCES: &[SourceKind] = &[tigerbeetle::KIND];
+
+/// The kind of source that made backups of this type.
+///
+/// # Errors
+/// [`SourceError::Unsupported`] if this version does not know it.
+pub fn kind_of(backup_type: BackupType) -> Result<&'static SourceKind, SourceError> {
+    let found = SOURCES.iter().find(|kind| kind.backup_type == backup_type);
+    found.ok_or_else(|| SourceError::Unsupported {
+        what: format!("backups of type {backup_type}"),
+        reason: "this version of bkp has no such source".into(),
+    })
+}
+
+/// What a source can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It cannot be read.
+    #[error("cannot read {what}")]
+    Unreadable {
+        /// The file or address.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what the configuration says it is, or has a form that this version does not know.
+    #[error("{what}: {reason}")]
+    Unsupported {
+        /// The file or address.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It cannot be captured in this mode here.
+    #[error("{what}: mode `{mode}`: {reason}")]
+    Mode {
+        /// The file or address.
+        what: String,
+        /// The mode.
+        mode: &'static str,
+        /// Why not.
+        reason: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// It changed faster than it could be read.
+    #[error(
+        "{what}: no consistent capture in {attempts} attempts; the last one ended with: {last}"
+    )]
+    TooFast {
+        /// The file.
+        what: String,
+        /// How many attempts were made.
+        attempts: u32,
+        /// Why the last one ended.
+        last: String,
+    },
+    /// An engine that bkp started or asked did not answer as it should.
+    #[error("{what}: {reason}")]
+    Engine {
+        /// The program or address.
+        what: String,
+        /// What it did or did not do.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+impl Classify for SourceError {
+    fn kind(&self) -> Kind {
+        Kind::Source
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            SourceError::Unreadable { .. } => {
+                Some("let the user that runs bkp read it (group membership or CAP_DAC_READ_SEARCH)".into())
+            }
+            SourceError::Unsupported { .. } => None,
+            SourceError::Mode { hint, .. } | SourceError::Engine { hint, .. } => Some(hint.clone()),
+            SourceError::TooFast { .. } => Some(
+                "run it at a quieter time, or use --mode reflink (XFS, btrfs), --mode pause, or stop the replica and use --mode stopped"
+                    .into(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! From a chain of snapshots back to one data file.
+//!
+//! The newest snapshot's block map says what the file consists of. Each snapshot of the chain
+//! streams by once, oldest first; a block is placed when its address and checksum are wanted, so
+//! every byte is written once and nothing stale is ever in the file. Everything is checked on the
+//! way: each block against its checksum, each reference, the hash chain of the log. The superblock,
+//! which alone makes the file a data file, comes last.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::audit::{Audit, broken};
+use super::format::{
+    Block, HEADER_BYTES, MESSAGE_BYTES, PrepareHeader, REPLIES_AT, Reference, SLOTS,
+    SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, Superblock, WAL_HEADERS_AT, WAL_PREPARES_AT,
+    block_offset, reply_bytes,
+};
+use super::layout::{Hex, Layout, Member};
+use crate::blockfile::map::{BlockMap, Checksum};
+use crate::ctx::Ctx;
+use crate::draft::Draft;
+use crate::error::{Fault, Kind};
+use crate::source::{Chain, RestoreRequest, Restored};
+
+/// How long a connection attempt may take that asks whether a replica still runs.
+const PROBE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Takes the bytes of a data file, in any order.
+pub(super) trait Target {
+    /// Puts `bytes` at `offset`.
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()>;
+}
+
+/// A target that keeps nothing: decoding only checks.
+struct Nowhere;
+
+impl Target for Nowhere {
+    fn put(&mut self, _offset: u64, _bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that is written at positions and stays sparse where nothing is written.
+struct SparseFile<'a> {
+    file: &'a File,
+    bytes_written: u64,
+}
+
+impl Target for SparseFile<'_> {
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::new(
+                    Kind::Failed,
+                    "no space left where the data file is restored to",
+                )
+                .hint("free space there or choose another place with --to; nothing was left behind")
+                .into(),
+                _ => anyhow::Error::from(error),
+            })?;
+        self.bytes_written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Decodes a chain and checks its structure.
+pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    assemble(chain, &mut Nowhere, ctx).map(|_assembled| ())
+}
+
+/// What a chain was assembled to: everything is in place but the superblock.
+pub(super) struct Assembled {
+    pub(super) superblock: Superblock,
+    pub(super) file_bytes: u64,
+}
+
+/// Streams a chain into `target`, all but the superblock.
+fn assemble(chain: &Chain<'_>, target: &mut dyn Target, ctx: &Ctx) -> anyhow::Result<Assembled> {
+    let Some((newest, _older)) = chain.split_last() else {
+        return Err(broken("its chain is empty"));
+    };
+    let layout = newest.map(ctx, &mut |input| Layout::read(input))?;
+    let mut assembly = Assembly::new(&layout, target);
+    for reader in chain {
+        let is_newest = reader.manifest().id == newest.manifest().id;
+        reader.entries(ctx, &mut |name, size, body| {
+            let member = Member::parse(name);
+            let member = member.ok_or_else(|| broken(&format!("it has a member `{name}`")))?;
+            assembly.member(member, size, body, is_newest)
+        })?;
+    }
+    assembly.finish()
+}
+
+/// Puts members in their places and knows what is still missing.
+struct Assembly<'a> {
+    layout: &'a Layout,
+    target: &'a mut dyn Target,
+    audit: Audit,
+    blocks_missing: BlockMap,
+    prepares: BTreeMap<u64, PrepareHeader>,
+    replies_missing: BTreeMap<u64, Checksum>,
+    superblock: Option<Superblock>,
+    layout_seen: bool,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Assembly<'a> {
+    fn new(layout: &'a Layout, target: &'a mut dyn Target) -> Self {
+        Assembly {
+            layout,
+            target,
+            audit: Audit::new(layout),
+            blocks_missing: layout.grid.clone(),
+            prepares: BTreeMap::new(),
+            replies_missing: layout
+                .replies
+                .iter()
+                .map(|(slot, Hex(sum))| (*slot, *sum))
+                .collect(),
+            superblock: None,
+            layout_seen: false,
+            buffer: Vec::with_capacity(MESSAGE_BYTES),
+        }
+    }
+
+    /// Takes one member. Of older snapshots only blocks matter.
+    fn member(
+        &mut self,
+        member: Member,
+        size: u64,
+        body: &mut dyn Read,
+        is_newest: bool,
+    ) -> anyhow::Result<()> {
+        if self.layout_seen && is_newest {
+            return Err(broken("it goes on after its block map"));
+        }
+        match member {
+            Member::Layout => {
+                self.layout_seen = is_newest;
+                return if is_newest {
+                    self.compare_layout(body)
+                } else {
+                    Ok(())
+                };
+            }
+            Member::Block(_) => {}
+            Member::Superblock | Member::Prepare(_) | Member::Reply(_) if is_newest => {}
+            Member::Superblock | Member::Prepare(_) | Member::Reply(_) => return Ok(()),
+        }
+        let bytes = self.load(size, body)?;
+        let taken = match member {
+            Member::Block(address) => self.block(address, &bytes),
+            Member::Prepare(op) => self.prepare(op, &bytes),
+            Member::Reply(slot) => self.reply(slot, &bytes),
+            Member::Superblock => self.take_superblock(&bytes),
+            Member::Layout => Ok(()),
+        };
+        self.buffer = bytes;
+        taken
+    }
+
+    /// Reads a member into the buffer, which the caller gives back.
+    fn load(&mut self, size: u64, body: &mut dyn Read) -> anyhow::Result<Vec<u8>> {
+        if size > MESSAGE_BYTES as u64 {
+            return Err(broken(&format!(
+                "a member of {size} bytes is larger than any can be"
+            )));
+        }
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        body.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn block(&mut self, address: u64, bytes: &[u8]) -> anyhow::Result<()> {
+        let claim = Block::claim(bytes).filter(|claim| claim.address == address);
+        let Some(Reference { checksum, .. }) = claim else {
+            return Err(broken(&format!(
+                "the member of block {address} is not that block"
+            )));
+        };
+        if !self.blocks_missing.holds(address, checksum) {
+            // Superseded, or no longer live at the end of the chain.
+            return Ok(());
+        }
+        let block = Block::check(bytes, Reference { address, checksum });
+        let block = block.filter(|block| block.bytes().len() == bytes.len());
+        let block = block.ok_or_else(|| broken(&format!("block {address} is damaged")))?;
+        self.audit.block(self.layout, block)?;
+        self.target.put(block_offset(address), bytes)?;
+        self.blocks_missing.set(address, Checksum(0));
+        Ok(())
+    }
+
+    fn prepare(&mut self, op: u64, bytes: &[u8]) -> anyhow::Result<()> {
+        let first = self.layout.wal.first().map_or(0, |(first, _)| *first);
+        let index = usize::try_from(op.wrapping_sub(first)).unwrap_or(usize::MAX);
+        let wanted = self
+            .layout
+            .wal
+            .get(index)
+            .map(|(_, Hex(checksum))| *checksum);
+        let header = PrepareHeader::read(bytes).filter(|header| Some(header.checksum()) == wanted);
+        let Some(header) = header else {
+            return Ok(());
+        };
+        let slot = op % SLOTS;
+        let whole = header.fits(self.layout.cluster(), slot)
+            && header.op() == op
+            && header.size() == bytes.len()
+            && header.has_body(bytes);
+        if !whole {
+            return Err(broken(&format!("op {op} of the log is damaged")));
+        }
+        self.target
+            .put(WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64, bytes)?;
+        self.prepares.insert(op, header);
+        Ok(())
+    }
+
+    fn reply(&mut self, slot: u64, bytes: &[u8]) -> anyhow::Result<()> {
+        let found = reply_bytes(bytes).filter(|(_, size)| *size == bytes.len());
+        let (checksum, _) = found.ok_or_else(|| broken(&format!("reply {slot} is damaged")))?;
+        if self.replies_missing.get(&slot) == Some(&checksum) {
+            self.target
+                .put(REPLIES_AT + slot * MESSAGE_BYTES as u64, bytes)?;
+            self.replies_missing.remove(&slot);
+        }
+        Ok(())
+    }
+
+    fn take_superblock(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let found = Superblock::parse(bytes).ok_or_else(|| broken("its superblock is damaged"))?;
+        if Hex(found.checksum()) == self.layout.superblock {
+            self.superblock = Some(found);
+        }
+        Ok(())
+    }
+
+    /// The map that travelled by itself and the one in the tar must be the same.
+    fn compare_layout(&self, body: &mut dyn Read) -> anyhow::Result<()> {
+        let inside = Layout::read(body)?;
+        let same = inside.superblock == self.layout.superblock
+            && inside.wal == self.layout.wal
+            && inside.replies == self.layout.replies
+            && inside.file_bytes == self.layout.file_bytes
+            && inside.grid.iter().eq(self.layout.grid.iter());
+        if same {
+            Ok(())
+        } else {
+            Err(broken("its two block maps differ"))
+        }
+    }
+
+    fn finish(mut self) -> anyhow::Result<Assembled> {
+        if !self.layout_seen {
+            return Err(broken("it ends before its block map"));
+        }
+        if let Some((address, checksum)) = self.blocks_missing.iter().next() {
+            let count = self.blocks_missing.len();
+            return Err(broken(&format!(
+                "{count} blocks are missing, block {address} ({checksum}) for instance"
+            )));
+        }
+        if let Some(slot) = self.replies_missing.keys().next() {
+            return Err(broken(&format!("reply {slot} is missing")));
+        }
+        let superblock = self
+            .superblock
+            .take()
+            .ok_or_else(|| broken("it has no superblock"))?;
+        self.audit.superblock(self.layout, &superblock)?;
+        self.log(&superblock)?;
+        self.audit.finish()?;
+        Ok(Assembled {
+            superblock,
+            file_bytes: self.layout.file_bytes,
+        })
+    }
+
+    /// Checks the log's hash chain against the superblock, and fills the slots that it leaves.
+    fn log(&mut self, superblock: &Superblock) -> anyhow::Result<()> {
+        let checkpoint = superblock.checkpoint();
+        for (op, _) in &self.layout.wal {
+            let Some(header) = self.prepares.get(op) else {
+                return Err(broken(&format!("op {op} of the log is missing")));
+            };
+            let before = op
+                .checked_sub(1)
+                .and_then(|before| self.prepares.get(&before));
+            let chained = before.is_none_or(|before| before.checksum() == header.parent());
+            let anchored = *op != checkpoint.op() + 1 || header.parent() == checkpoint.checksum();
+            if !chained || !anchored {
+                return Err(broken(&format!(
+                    "op {op} of the log does not follow the one before it"
+                )));
+            }
+        }
+        let by_slot: BTreeMap<u64, &PrepareHeader> = self
+            .prepares
+            .iter()
+            .map(|(op, header)| (op % SLOTS, header))
+            .collect();
+        let mut ring = Vec::with_capacity(HEADER_BYTES * usize::try_from(SLOTS)?);
+        for slot in 0..SLOTS {
+            let reserved = PrepareHeader::reserved(superblock.cluster(), slot);
+            if let Some(header) = by_slot.get(&slot) {
+                ring.extend_from_slice(header.bytes());
+            } else {
+                ring.extend_from_slice(reserved.bytes());
+                self.target.put(
+                    WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64,
+                    reserved.bytes(),
+                )?;
+            }
+        }
+        self.target.put(WAL_HEADERS_AT, &ring)
+    }
+}
+
+/// Refuses a restore that would do harm, before anything is read or written.
+pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<()> {
+    let number = |key: &str| record.get(key).and_then(Value::as_u64);
+    let count = number("replica_count").unwrap_or(1);
+    match (count, request.replica) {
+        (1, None | Some(0)) => return Ok(()),
+        (1, Some(replica)) => {
+            let message = format!("replica {replica}: the backup is of a cluster with one replica");
+            return Err(Fault::new(Kind::Refused, message)
+                .hint("leave out --replica")
+                .into());
+        }
+        (_, None) => {
+            let message = format!("the backup is of a cluster with {count} replicas");
+            return Err(Fault::new(Kind::Refused, message)
+                .hint(recover_hint(record))
+                .into());
+        }
+        (_, Some(replica)) if u64::from(replica) >= count => {
+            let message = format!(
+                "replica {replica}: the cluster has replicas 0 to {}",
+                count - 1
+            );
+            return Err(Fault::new(Kind::Refused, message).into());
+        }
+        (_, Some(_)) => {}
+    }
+    for address in &request.addresses {
+        if answers(address) {
+            let message = format!(
+                "a replica answers at {address}: the cluster still runs, and an old data file in it can lose what the cluster has committed since"
+            );
+            return Err(Fault::new(Kind::Refused, message)
+                .hint(recover_hint(record))
+                .into());
+        }
+    }
+    Ok(())
+}
+
+fn recover_hint(record: &Value) -> String {
+    let text = |key: &str| {
+        record
+            .get(key)
+            .map(|value| value.to_string().replace('"', ""))
+    };
+    let of = |key: &str| text(key).unwrap_or_else(|| format!("<{key}>"));
+    format!(
+        "to replace one lost replica of a running cluster: tigerbeetle recover --cluster={} --replica={} --replica-count={} --addresses=<all replicas> <new file>; if the whole cluster is lost, restore every replica from this one backup, each with --replica N, and destroy the old files first",
+        of("cluster"),
+        of("replica"),
+        of("replica_count"),
+    )
+}
+
+/// Whether something accepts connections at `address` (`host:port`, or a port on this host).
+fn answers(address: &str) -> bool {
+    let address = address.trim();
+    let spelled = if address.contains(':') {
+        address.to_owned()
+    } else {
+        format!("127.0.0.1:{address}")
+    };
+    let resolved = spelled
+        .to_socket_addrs()
+        .map(Iterator::collect::<Vec<_>>)
+        .unwrap_or_default();
+    resolved
+        .iter()
+        .any(|place| TcpStream::connect_timeout(place, PROBE_DEADLINE).is_ok())
+}
+
+/// Brings a chain back as a data file.
+pub(super) fn restore(
+    chain: &Chain<'_>,
+    request: &RestoreRequest,
+    ctx: &Ctx,
+) -> anyhow::Result<Restored> {
+    let draft = Draft::beside(&request.target)?;
+    let identity = |superblock: Superblock| match request.replica {
+        Some(replica) => {
+            let count = superblock.replica_count();
+            superblock.with_replica(replica, count)
+        }
+        None => superblock,
+    };
+    let (file_bytes, bytes_written) = write_file(chain, draft.file(), ctx, &identity)?;
+    let moved_aside = draft.publish_at(&request.target, request.force)?;
+    Ok(Restored {
+        target: request.target.clone(),
+        bytes: file_bytes,
+        bytes_written,
+        moved_aside,
+        next: format!(
+            "tigerbeetle start --addresses=<addresses of all replicas> {}",
+            request.target.display()
+        ),
+    })
+}
+
+/// Writes a whole data file and makes it durable; returns its length and the bytes written.
+pub(super) fn write_file(
+    chain: &Chain<'_>,
+    file: &File,
+    ctx: &Ctx,
+    identity: &dyn Fn(Superblock) -> Superblock,
+) -> anyhow::Result<(u64, u64)> {
+    let mut target = SparseFile {
+        file,
+        bytes_written: 0,
+    };
+    let Assembled {
+        superblock,
+        file_bytes,
+    } = assemble(chain, &mut target, ctx)?;
+    file.set_len(file_bytes)?;
+    file.sync_data()?;
+    let superblock = identity(superblock);
+    for copy in 0..SUPERBLOCK_COPIES {
+        let bytes = superblock.clone().with_copy(copy);
+        target.put(u64::from(copy) * SUPERBLOCK_STRIDE, bytes.bytes())?;
+    }
+    file.sync_all()?;
+    Ok((file_bytes, target.bytes_written))
+}

@@ -1,0 +1,186 @@
+//! The drill: the real server starts on a restored copy, answers, and says the same totals.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::assemble::write_file;
+use super::totals::{self, Bracket, Totals};
+use crate::ctx::Ctx;
+use crate::error::{Fault, Kind};
+use crate::source::{Chain, Check, DrillTools, Drilled, SourceError};
+
+/// How long a restored server may take until it answers, and each later question.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+/// How long one question waits before the server is looked at again.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
+/// What a failed start shows of the server's log, bytes.
+const LOG_TAIL_BYTES: usize = 600;
+
+/// Restores a chain to a file in `scratch`, starts the server on it alone, on loopback, compares
+/// its account totals with those recorded at capture, and stops it.
+pub(super) fn drill(
+    chain: &Chain<'_>,
+    scratch: &Path,
+    tools: &DrillTools,
+    ctx: &Ctx,
+) -> anyhow::Result<Drilled> {
+    let record = chain
+        .last()
+        .map(|newest| newest.manifest().capture.clone())
+        .unwrap_or_default();
+    let program = tools
+        .tigerbeetle
+        .as_deref()
+        .unwrap_or(Path::new("tigerbeetle"));
+    let began = Instant::now();
+    let data_file = scratch.join("drill.tigerbeetle");
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(&data_file)?;
+    // One replica of a cluster does not answer alone; the copy is made a cluster of one.
+    write_file(chain, &file, ctx, &|superblock| {
+        superblock.with_replica(0, 1)
+    })?;
+    drop(file);
+    let mut server = Server::start(program, &data_file, &scratch.join("drill.log"))?;
+    let cluster = record
+        .get("cluster")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let found = server.first_answer(cluster.parse().unwrap_or_default(), ctx)?;
+    let rto_seconds = began.elapsed().as_secs_f64();
+    drop(server);
+    let checks = vec![answer_check(&found), totals_check(&record, &found)];
+    if let Some(failed) = checks.iter().find(|check| !check.ok) {
+        let message = format!("drill: {}: {}", failed.what, failed.found);
+        return Err(Fault::new(Kind::Integrity, message).into());
+    }
+    Ok(Drilled {
+        rto_seconds,
+        checks,
+    })
+}
+
+fn answer_check(found: &Totals) -> Check {
+    let balanced = found.debits_posted == found.credits_posted;
+    Check {
+        what: "the restored server answers and its books balance".into(),
+        ok: balanced,
+        found: found.to_string(),
+        hint: None,
+    }
+}
+
+fn totals_check(record: &Value, found: &Totals) -> Check {
+    let bracket: Option<Bracket> = record
+        .get("totals")
+        .and_then(|totals| serde_json::from_value(totals.clone()).ok());
+    let what = "account totals equal those recorded at capture".to_owned();
+    let Some(bracket) = bracket else {
+        return Check {
+            what,
+            ok: true,
+            found: "not compared: none were recorded".into(),
+            hint: Some(
+                "set `addresses` in the source's table, so that snapshots record totals".into(),
+            ),
+        };
+    };
+    let Bracket { before, after } = bracket;
+    let span = if before == after {
+        before.to_string()
+    } else {
+        format!("between {before} and {after}")
+    };
+    Check {
+        what,
+        ok: bracket.admits(found),
+        found: format!("{found}; recorded: {span}"),
+        hint: None,
+    }
+}
+
+/// A server of ours; killed when dropped.
+struct Server {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(program: &Path, data_file: &Path, log: &Path) -> anyhow::Result<Server> {
+        // The listener is closed before the server binds the port; nothing else is told of it.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let address = format!("127.0.0.1:{port}");
+        let output = File::options().write(true).create_new(true).open(log)?;
+        let child = Command::new(program)
+            .arg("start")
+            .arg(format!("--addresses={address}"))
+            .arg(data_file)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .map_err(|error| SourceError::Engine {
+                what: program.display().to_string(),
+                reason: format!("cannot start it: {error}"),
+                hint: "install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or verify with --level decode".into(),
+            })?;
+        Ok(Server {
+            child,
+            address,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Asks until the server answers, dies, or the deadline is over.
+    fn first_answer(&mut self, cluster: u128, ctx: &Ctx) -> anyhow::Result<Totals> {
+        let began = Instant::now();
+        loop {
+            ctx.cancel.check()?;
+            let asked = totals::ask(cluster, &self.address, ASK_DEADLINE);
+            if let Some(status) = self.child.try_wait()? {
+                return Err(self.failed(&format!("the server ended: {status}")));
+            }
+            match asked {
+                Ok(found) => return Ok(found),
+                Err(_) if began.elapsed() < ANSWER_DEADLINE => {}
+                Err(error) => return Err(self.failed(&error.to_string())),
+            }
+        }
+    }
+
+    /// A failed drill is the worst news: with the end of the server's log.
+    fn failed(&self, reason: &str) -> anyhow::Error {
+        let mut log = Vec::new();
+        // The log explains; that it cannot be read must not hide the failure.
+        let _unread = File::open(&self.log).and_then(|mut file| file.read_to_end(&mut log));
+        let tail = log.len().saturating_sub(LOG_TAIL_BYTES);
+        let tail = String::from_utf8_lossy(log.get(tail..).unwrap_or_default()).into_owned();
+        let message = format!(
+            "drill: {reason}; its log ends with: {}",
+            tail.trim().replace('\n', " | ")
+        );
+        Fault::new(Kind::Integrity, message)
+            .hint("check that the program's release is the one in the backup's manifest; if it is, restore from another backup and keep this one for analysis")
+            .into()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The copy is scratch: nothing in it needs an orderly end. Both calls fail only if the
+        // server is gone already.
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}

@@ -1,0 +1,331 @@
+//! What a snapshot consists of: the names of its tar members, and `layout.json`, its last member,
+//! which lists them with their checksums and says how they make up a data file.
+
+use std::fmt;
+use std::io::{Read, Write};
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::format::{
+    BLOCK_BYTES, GRID_AT, REPLY_SLOTS, Reference, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
+    block_offset,
+};
+use crate::blockfile::map::{BlockMap, Checksum};
+use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
+use crate::error::{Fault, Kind};
+
+/// The schema this version writes and reads.
+pub(super) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
+
+/// Name of the last member.
+pub(super) const LAYOUT_MEMBER: &str = "layout.json";
+/// Name of the member with the superblock header.
+pub(super) const SUPERBLOCK_MEMBER: &str = "superblock";
+
+/// A tar member by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Member {
+    Superblock,
+    Prepare(u64),
+    Reply(u64),
+    Block(u64),
+    Layout,
+}
+
+impl Member {
+    /// Reads a member's name; `None` for every other name.
+    pub(super) fn parse(name: &str) -> Option<Member> {
+        let number = |text: &str| {
+            let number: u64 = text.parse().ok()?;
+            // One spelling only.
+            (number.to_string() == text).then_some(number)
+        };
+        match name.split_once('/') {
+            None if name == SUPERBLOCK_MEMBER => Some(Member::Superblock),
+            None if name == LAYOUT_MEMBER => Some(Member::Layout),
+            Some(("wal", op)) => Some(Member::Prepare(number(op)?)),
+            Some(("replies", slot)) => Some(Member::Reply(
+                number(slot).filter(|slot| *slot < REPLY_SLOTS)?,
+            )),
+            Some(("grid", address)) => Some(Member::Block(
+                number(address).filter(|address| *address > 0)?,
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// What a data file consists of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Layout {
+    /// [`SCHEMA`].
+    pub(super) schema: String,
+    /// The cluster's id, decimal.
+    pub(super) cluster: String,
+    /// Length of the data file, bytes.
+    pub(super) file_bytes: u64,
+    /// Where the zones begin in the data file, bytes; for those who assemble it by hand.
+    pub(super) zones: Zones,
+    /// Checksum of the superblock header.
+    pub(super) superblock: Hex,
+    /// Ops in the log with the checksum of their header.
+    pub(super) wal: Vec<(u64, Hex)>,
+    /// Slots with a client's reply, with the checksum of its header.
+    pub(super) replies: Vec<(u64, Hex)>,
+    /// Addresses of grid blocks with the checksum of their header.
+    #[serde(with = "grid")]
+    pub(super) grid: BlockMap,
+}
+
+/// Where the zones of a data file begin, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Zones {
+    pub(super) superblock_copies: [u64; SUPERBLOCK_COPIES as usize],
+    pub(super) wal_headers: u64,
+    pub(super) wal_prepares: u64,
+    pub(super) client_replies: u64,
+    pub(super) grid: u64,
+}
+
+impl Zones {
+    /// The zones of every file that [`super::format`] knows.
+    pub(super) const KNOWN: Zones = Zones {
+        superblock_copies: [
+            0,
+            SUPERBLOCK_STRIDE,
+            2 * SUPERBLOCK_STRIDE,
+            3 * SUPERBLOCK_STRIDE,
+        ],
+        wal_headers: super::format::WAL_HEADERS_AT,
+        wal_prepares: super::format::WAL_PREPARES_AT,
+        client_replies: super::format::REPLIES_AT,
+        grid: GRID_AT,
+    };
+}
+
+/// A checksum as 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hex(pub(super) Checksum);
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+        impl Visitor<'_> for Digits {
+            type Value = Hex;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("32 hex digits")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hex, E> {
+                let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+                let number = u128::from_str_radix(text, 16).ok().filter(|_| digits);
+                let number = number.ok_or_else(|| E::custom("a checksum has 32 hex digits"))?;
+                Ok(Hex(Checksum(number)))
+            }
+        }
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+/// The grid as a list of pairs, written and read without a copy in memory.
+mod grid {
+    use super::{
+        BLOCK_BYTES, BlockMap, Deserializer, Hex, SeqAccess, Serializer,
+        TIGERBEETLE_FILE_BYTES_MAX, Visitor, fmt,
+    };
+    use serde::de::Error as _;
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BlockMap,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            map.iter()
+                .map(|(address, checksum)| (address, Hex(checksum))),
+        )
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BlockMap, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = BlockMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of [address, checksum]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pairs: A) -> Result<BlockMap, A::Error> {
+                const ADDRESS_MAX: u64 = TIGERBEETLE_FILE_BYTES_MAX / BLOCK_BYTES as u64;
+                let mut map = BlockMap::default();
+                let mut last = 0;
+                while let Some((address, Hex(checksum))) = pairs.next_element::<(u64, Hex)>()? {
+                    if address <= last || address > ADDRESS_MAX {
+                        return Err(A::Error::custom(format!(
+                            "address {address} is out of order or range"
+                        )));
+                    }
+                    map.set(address, checksum);
+                    last = address;
+                }
+                Ok(map)
+            }
+        }
+        deserializer.deserialize_seq(Pairs)
+    }
+}
+
+impl Layout {
+    /// Writes `layout.json`.
+    ///
+    /// # Errors
+    /// What `out` fails with.
+    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *out, self).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")
+    }
+
+    /// Reads `layout.json` and checks that it describes a file that can exist.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if it does not; [`Kind::Refused`] for a later schema.
+    pub(super) fn read(input: &mut dyn Read) -> anyhow::Result<Layout> {
+        let mut reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(input));
+        let layout = Layout::deserialize(&mut reader).and_then(|layout| {
+            reader.end()?;
+            layout.check().map_err(serde_json::Error::custom)?;
+            Ok(layout)
+        });
+        layout.map_err(|error| {
+            let message = format!("the block map of the backup is not valid: {error}");
+            Fault::new(Kind::Integrity, message).into()
+        })
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let last = self.grid.iter().last().map_or(0, |(address, _)| address);
+        let grid_end = if last == 0 {
+            GRID_AT
+        } else {
+            block_offset(last + 1)
+        };
+        if self.schema != SCHEMA {
+            Err("its schema is not one that this bkp reads")
+        } else if self.zones != Zones::KNOWN {
+            Err("its zones are not those of a data file that this bkp knows")
+        } else if self.file_bytes < grid_end || self.file_bytes > TIGERBEETLE_FILE_BYTES_MAX {
+            Err("its file length does not fit its blocks")
+        } else if self.replies.iter().any(|(slot, _)| *slot >= REPLY_SLOTS) {
+            Err("it has a reply outside of the slots")
+        } else if !self.wal.is_sorted_by(|(a, _), (b, _)| a + 1 == *b) {
+            Err("its log has gaps")
+        } else if self.wal.len() as u64 > super::format::SLOTS {
+            Err("its log is longer than the ring")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The cluster's id.
+    pub(super) fn cluster(&self) -> u128 {
+        self.cluster.parse().unwrap_or_default()
+    }
+
+    /// Whether the file needs this block.
+    pub(super) fn wants(&self, block: Reference) -> bool {
+        self.grid.holds(block.address, block.checksum)
+    }
+}
+
+/// Counts bytes.
+#[derive(Debug, Default)]
+pub(super) struct Counter(pub(super) u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        let mut grid = BlockMap::default();
+        grid.set(1, Checksum(0xabc));
+        grid.set(7, Checksum(u128::MAX));
+        Layout {
+            schema: SCHEMA.into(),
+            cluster: u128::MAX.to_string(),
+            file_bytes: block_offset(8),
+            zones: Zones::KNOWN,
+            superblock: Hex(Checksum(1)),
+            wal: vec![(959, Hex(Checksum(2))), (960, Hex(Checksum(3)))],
+            replies: vec![(0, Hex(Checksum(4)))],
+            grid,
+        }
+    }
+
+    #[test]
+    fn a_layout_reads_back() {
+        let mut bytes = Vec::new();
+        layout().write(&mut bytes).expect("writes");
+        let read = Layout::read(&mut bytes.as_slice()).expect("reads");
+        assert_eq!(
+            read.grid.iter().collect::<Vec<_>>(),
+            layout().grid.iter().collect::<Vec<_>>()
+        );
+        assert_eq!((read.wal, read.cluster()), (layout().wal, u128::MAX));
+    }
+
+    #[test]
+    fn layouts_of_impossible_files_are_refused() {
+        let spoil: [fn(&mut Layout); 5] = [
+            |layout| layout.file_bytes -= 1,
+            |layout| layout.wal[1].0 += 1,
+            |layout| layout.replies[0].0 = 64,
+            |layout| layout.zones.grid += 1,
+            |layout| layout.schema = "bkp.tigerbeetle.layout/2".into(),
+        ];
+        for spoil in spoil {
+            let mut layout = layout();
+            spoil(&mut layout);
+            let mut bytes = Vec::new();
+            layout.write(&mut bytes).expect("writes");
+            assert!(Layout::read(&mut bytes.as_slice()).is_err());
+        }
+    }
+
+    #[test]
+    fn member_names_have_one_spelling() {
+        assert_eq!(Member::parse("grid/12"), Some(Member::Block(12)));
+        assert_eq!(Member::parse("wal/0"), Some(Member::Prepare(0)));
+        for name in [
+            "grid/0",
+            "grid/012",
+            "grid/+1",
+            "replies/64",
+            "wal/",
+            "x",
+            "../grid/1",
+            "",
+        ] {
+            assert_eq!(Member::parse(name), None, "{name}");
+        }
+    }
+}

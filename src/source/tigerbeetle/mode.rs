@@ -1,0 +1,214 @@
+//! The ways to hold a data file still, or not to.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::fs::{FlockOperation, Mode as FileMode, OFlags};
+use rustix::process::{Pid, Signal};
+
+use crate::blockfile::device::Device;
+use crate::ctx::Ctx;
+use crate::source::SourceError;
+
+/// How a data file is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// While the replica writes it.
+    Online,
+    /// From a clone that the file system makes in an instant.
+    Reflink,
+    /// While no server holds it.
+    Stopped,
+    /// While the server is suspended.
+    Pause,
+}
+
+impl Mode {
+    /// Every mode, the default first.
+    pub(super) const ALL: [Mode; 4] = [Mode::Online, Mode::Reflink, Mode::Stopped, Mode::Pause];
+
+    /// The words for [`Mode::ALL`].
+    pub(super) const NAMES: &'static [&'static str] = &["online", "reflink", "stopped", "pause"];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Online => "online",
+            Mode::Reflink => "reflink",
+            Mode::Stopped => "stopped",
+            Mode::Pause => "pause",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|mode| mode.name() == text)
+    }
+
+    /// Attempts that make sense: a file that holds still either reads in a few or never.
+    pub(super) fn attempts_max(self, configured: u32) -> u32 {
+        match self {
+            Mode::Online => configured,
+            Mode::Reflink | Mode::Stopped | Mode::Pause => 3,
+        }
+    }
+}
+
+/// A data file made ready for reading in some mode. Dropping it undoes what the mode did.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) device: Device,
+    /// Lets the server go on when dropped.
+    _pause: Option<Pause>,
+}
+
+/// Opens `path` in `mode`.
+pub(super) fn hold(path: &Path, mode: Mode, ctx: &Ctx) -> Result<Held, SourceError> {
+    let device = Device::open(path)?;
+    match mode {
+        Mode::Online => Ok(Held {
+            device,
+            _pause: None,
+        }),
+        Mode::Reflink => Ok(Held {
+            device: clone(&device)?,
+            _pause: None,
+        }),
+        Mode::Stopped => {
+            // The lock stays with the open file until the capture is over; a server that starts
+            // meanwhile finds it held and does not write.
+            let lock = rustix::fs::flock(device.file(), FlockOperation::NonBlockingLockShared);
+            lock.map_err(|_held| {
+                refuse(
+                    path,
+                    Mode::Stopped,
+                    "a server holds the data file",
+                    "stop the server first, or use --mode online",
+                )
+            })?;
+            Ok(Held {
+                device,
+                _pause: None,
+            })
+        }
+        Mode::Pause => {
+            let pause = Pause::begin(path, device.file(), ctx)?;
+            Ok(Held {
+                device,
+                _pause: Some(pause),
+            })
+        }
+    }
+}
+
+fn refuse(path: &Path, mode: Mode, reason: &str, hint: &str) -> SourceError {
+    SourceError::Mode {
+        what: path.display().to_string(),
+        mode: mode.name(),
+        reason: reason.into(),
+        hint: hint.into(),
+    }
+}
+
+/// Clones the file into one without a name, which disappears with its descriptor.
+fn clone(device: &Device) -> Result<Device, SourceError> {
+    let path = device.path();
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let failed = |error: rustix::io::Errno| {
+        let reason = format!("cannot clone the file here: {error}");
+        refuse(
+            path,
+            Mode::Reflink,
+            &reason,
+            "use --mode online, or keep the data file on XFS or btrfs, in a folder that bkp may write to",
+        )
+    };
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file: File = rustix::fs::open(folder, flags, FileMode::RUSR | FileMode::WUSR)
+        .map_err(failed)?
+        .into();
+    rustix::fs::ioctl_ficlone(&file, device.file()).map_err(failed)?;
+    Ok(Device::from_file(file, path))
+}
+
+/// A suspended server. A child process waits for us with a pipe in its hand: should we die, however
+/// that happens, the pipe closes and the child lets the server go on.
+#[derive(Debug)]
+struct Pause {
+    server: Pid,
+    watchdog: Child,
+}
+
+impl Pause {
+    fn begin(path: &Path, file: &File, ctx: &Ctx) -> Result<Pause, SourceError> {
+        let refuse = |reason: &str, hint: &str| refuse(path, Mode::Pause, reason, hint);
+        let pid = lock_holder(file)
+            .map_err(|error| {
+                refuse(
+                    &format!("cannot find the server: {error}"),
+                    "use --mode online",
+                )
+            })?
+            .ok_or_else(|| refuse("no server holds the data file", "use --mode stopped"))?;
+        // A signal to our whole process group must not end the child before its work is done.
+        let script = "trap '' INT TERM HUP; read -r _; kill -CONT \"$0\"";
+        let watchdog = Command::new("/bin/sh")
+            .args(["-c", script, &pid.as_raw_nonzero().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                refuse(
+                    &format!("cannot start /bin/sh: {error}"),
+                    "use --mode online",
+                )
+            })?;
+        // From here on dropping `pause` lets the server go on.
+        let pause = Pause {
+            server: pid,
+            watchdog,
+        };
+        ctx.monitor.warn(&format!(
+            "pausing the server (process {})",
+            pid.as_raw_nonzero()
+        ));
+        rustix::process::kill_process(pid, Signal::STOP).map_err(|error| {
+            refuse(
+                &format!("cannot pause the server: {error}"),
+                "run bkp as the server's user or as root",
+            )
+        })?;
+        Ok(pause)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        // A second signal to a server that runs does nothing, so both of us send it.
+        let _gone = rustix::process::kill_process(self.server, Signal::CONT);
+        drop(self.watchdog.stdin.take());
+        let _status = self.watchdog.wait();
+    }
+}
+
+/// The process that holds a `flock` on this file, from the kernel's table of locks.
+fn lock_holder(file: &File) -> std::io::Result<Option<Pid>> {
+    let metadata = file.metadata()?;
+    let device = metadata.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    Ok(locks.lines().find_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields.as_slice() {
+            [_, "FLOCK", "ADVISORY", "WRITE", pid, at, ..] if *at == place => {
+                pid.parse().ok().and_then(Pid::from_raw)
+            }
+            _ => None,
+        }
+    }))
+}

@@ -1,0 +1,148 @@
+//! What a running cluster says of its accounts: the numbers that a drill compares.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tigerbeetle_unofficial::{Client, QueryFilter};
+
+use crate::rt;
+use crate::source::SourceError;
+
+/// Accounts per page: what one message of 1 MiB holds.
+const PAGE: u32 = 8189;
+
+/// Sums over every account of a cluster.
+///
+/// Posted sums and the number of accounts only grow. So whatever a cluster held at some moment lies
+/// between the totals taken before and after it, even if the accounts were read one by one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    pub(super) accounts: u64,
+    #[serde(with = "decimal")]
+    pub(super) debits_posted: u128,
+    #[serde(with = "decimal")]
+    pub(super) credits_posted: u128,
+}
+
+/// Totals taken before and after a capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bracket {
+    pub(super) before: Totals,
+    pub(super) after: Totals,
+}
+
+impl Bracket {
+    /// Whether `found` lies between the two; equal to both if nothing was written meanwhile.
+    pub(super) fn admits(&self, found: &Totals) -> bool {
+        let fits = |part: fn(&Totals) -> u128| {
+            (part(&self.before)..=part(&self.after)).contains(&part(found))
+        };
+        fits(|totals| u128::from(totals.accounts))
+            && fits(|totals| totals.debits_posted)
+            && fits(|totals| totals.credits_posted)
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Totals {
+            accounts,
+            debits_posted,
+            credits_posted,
+        } = self;
+        write!(
+            f,
+            "{accounts} accounts, {debits_posted} debited, {credits_posted} credited"
+        )
+    }
+}
+
+/// Asks the cluster at `addresses` for the totals over all its accounts.
+///
+/// A client waits for ever for a cluster that is away or has another id, hence `deadline`. Each
+/// call takes one of the cluster's 64 client sessions.
+///
+/// # Errors
+/// [`SourceError::Engine`] if it does not answer in time or evicts the client.
+pub(super) fn ask(
+    cluster: u128,
+    addresses: &str,
+    deadline: Duration,
+) -> Result<Totals, SourceError> {
+    let failed = |reason: String| SourceError::Engine {
+        what: format!("TigerBeetle at {addresses}"),
+        reason,
+        hint: "check that the cluster runs at these addresses and has the configured cluster id"
+            .into(),
+    };
+    let client = Client::new(cluster, addresses).map_err(|error| failed(error.to_string()))?;
+    let answer = rt::within(deadline, sum(&client)).map_err(|error| failed(error.to_string()))?;
+    let totals = answer.map_err(|elapsed| failed(elapsed.to_string()))?;
+    totals.map_err(|error| failed(error.to_string()))
+}
+
+async fn sum(client: &Client) -> Result<Totals, tigerbeetle_unofficial::error::SendError> {
+    let mut totals = Totals::default();
+    let mut after = 0;
+    loop {
+        let mut filter = QueryFilter::new(PAGE);
+        filter.as_raw_mut().timestamp_min = after + 1;
+        let page = client.query_accounts(Box::new(filter)).await?;
+        for account in &page {
+            totals.accounts += 1;
+            totals.debits_posted = totals.debits_posted.saturating_add(account.debits_posted());
+            totals.credits_posted = totals
+                .credits_posted
+                .saturating_add(account.credits_posted());
+            after = after.max(account.as_raw().timestamp);
+        }
+        // A cluster may hold fewer than a page in a message, so only an empty page is the last.
+        if page.is_empty() {
+            return Ok(totals);
+        }
+    }
+}
+
+/// Numbers beyond 2^53 as decimal text, which every JSON reader keeps exact.
+mod decimal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        number: &u128,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bracket_admits_what_lies_between() {
+        let at = |n: u64| Totals {
+            accounts: n,
+            debits_posted: n.into(),
+            credits_posted: n.into(),
+        };
+        let bracket = Bracket {
+            before: at(5),
+            after: at(7),
+        };
+        assert!((5..=7).all(|n| bracket.admits(&at(n))));
+        assert!(!bracket.admits(&at(4)) && !bracket.admits(&at(8)));
+        assert!(!bracket.admits(&Totals {
+            credits_posted: 4,
+            ..at(6)
+        }));
+    }
+}

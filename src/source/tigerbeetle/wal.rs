@@ -1,0 +1,219 @@
+//! The run of prepares that a restored file needs: hash-chained from the checkpoint to the head.
+//!
+//! Slots of the ring are overwritten in place, so the run is read first, forwards from the
+//! checkpoint. Every prepare names the checksum of the one before it; a prepare that is whole and
+//! continues the chain is the one the cluster wrote, whatever happens to its slot afterwards.
+
+use std::collections::BTreeMap;
+
+use super::format::{
+    BAR_OPS, CHECKPOINT_OPS, HEADER_BYTES, MESSAGE_BYTES, PIPELINE_OPS, PrepareHeader,
+    SECTOR_BYTES, SLOTS, Superblock, WAL_PREPARES_AT,
+};
+use super::{Setback, moved};
+use crate::blockfile::device::{Buffer, Device};
+use crate::blockfile::map::Checksum;
+use crate::source::EntrySink;
+
+/// While at most this many ops are known after a checkpoint, TigerBeetle does not count the
+/// checkpoint as durable and insists on the log back to the checkpoint before it: a checkpoint is
+/// durable when the commit number passes its trigger by a pipeline, and the head may be another
+/// pipeline ahead of the commit number (`Checkpoint.durable`, `Replica.op_repair_min`).
+const DURABLE_OPS: u64 = BAR_OPS + 2 * PIPELINE_OPS;
+
+/// The prepares that make up the log of a capture: one unbroken chain by op. Empty if the
+/// checkpoint is the newest op.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Run {
+    pub(super) ops: BTreeMap<u64, PrepareHeader>,
+}
+
+/// Reads prepares and pushes those that were not pushed before.
+pub(super) struct WalReader<'a> {
+    pub(super) device: &'a Device,
+    pub(super) out: &'a mut dyn EntrySink,
+    /// What earlier attempts pushed.
+    pub(super) sent: &'a mut BTreeMap<u64, Checksum>,
+    pub(super) buffer: &'a mut Buffer,
+}
+
+impl WalReader<'_> {
+    /// Captures the log that belongs to `superblock`.
+    pub(super) fn capture(&mut self, superblock: &Superblock) -> Result<Run, Setback> {
+        let mut run = self.forwards(superblock)?;
+        self.backwards(superblock, &mut run)?;
+        check_promises(superblock, &run)?;
+        Ok(run)
+    }
+
+    /// Checkpoint + 1 to the head. A data file that never had a checkpoint begins with op 0.
+    fn forwards(&mut self, superblock: &Superblock) -> Result<Run, Setback> {
+        let checkpoint = superblock.checkpoint();
+        let mut ops = BTreeMap::new();
+        let mut head = checkpoint;
+        if checkpoint.op() == 0 {
+            let root = self.prepare(superblock.cluster(), 0)?;
+            head = root
+                .filter(|root| root.op() == 0)
+                .ok_or_else(|| moved("no root prepare"))?;
+            self.push(&head)?;
+            ops.insert(0, head);
+        }
+        let op_max = prepare_max(checkpoint.op());
+        let mut commit = superblock.commit_max();
+        for op in checkpoint.op() + 1..=op_max {
+            // A slot that is empty, older or not whole is the end of the log.
+            let Some(next) = self.prepare(superblock.cluster(), op % SLOTS)? else {
+                break;
+            };
+            if next.is_reserved() || next.op() < op {
+                break;
+            }
+            if next.op() > op {
+                return Err(moved(format!(
+                    "op {op} of the log was overwritten by {}",
+                    next.op()
+                )));
+            }
+            if next.parent() != head.checksum() {
+                break;
+            }
+            if next.view() > superblock.log_view() {
+                return Err(moved(format!("the view changed at op {op}")));
+            }
+            self.push(&next)?;
+            ops.insert(op, next);
+            commit = commit.max(next.commit());
+            head = next;
+        }
+        if superblock.replica_count() > 1 {
+            drop_uncommitted(&mut ops, superblock, commit);
+        }
+        Ok(Run { ops })
+    }
+
+    /// The ops before the checkpoint that are still in the ring, verified backwards by parent.
+    /// Needed only while the checkpoint is not durable; then without a gap.
+    fn backwards(&mut self, superblock: &Superblock, run: &mut Run) -> Result<(), Setback> {
+        let checkpoint = superblock.checkpoint();
+        if checkpoint.op() == 0 || run.head(superblock).op() > checkpoint.op() + DURABLE_OPS {
+            return Ok(());
+        }
+        let op_min = (checkpoint.op() + 1).saturating_sub(CHECKPOINT_OPS);
+        let mut expected = checkpoint.checksum();
+        for op in (op_min..=checkpoint.op()).rev() {
+            let found = self.prepare(superblock.cluster(), op % SLOTS)?;
+            let found = found.filter(|found| found.checksum() == expected && found.op() == op);
+            let found = found.ok_or_else(|| {
+                moved(format!(
+                    "the checkpoint is not durable yet and op {op} has left the log"
+                ))
+            })?;
+            self.push(&found)?;
+            run.ops.insert(op, found);
+            expected = found.parent();
+        }
+        Ok(())
+    }
+
+    /// The whole prepare in `slot`, left in the buffer.
+    fn prepare(&mut self, cluster: u128, slot: u64) -> Result<Option<PrepareHeader>, Setback> {
+        let offset = WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64;
+        let first = self.device.read(self.buffer, offset, SECTOR_BYTES)?;
+        let Some(header) = PrepareHeader::read(first).filter(|header| header.fits(cluster, slot))
+        else {
+            return Ok(None);
+        };
+        let sectors = header.size().next_multiple_of(SECTOR_BYTES);
+        if sectors > SECTOR_BYTES {
+            self.device.read(self.buffer, offset, sectors)?;
+        }
+        let message = self.buffer.slice(sectors);
+        let padding = message.get(header.size()..).unwrap_or_default();
+        let whole = message.get(..HEADER_BYTES) == Some(header.bytes().as_slice())
+            && header.has_body(message)
+            && padding.iter().all(|byte| *byte == 0);
+        Ok(whole.then_some(header))
+    }
+
+    /// Pushes the prepare in the buffer, unless an earlier attempt did.
+    fn push(&mut self, header: &PrepareHeader) -> Result<(), Setback> {
+        let (op, checksum) = (header.op(), header.checksum());
+        if self.sent.get(&op) != Some(&checksum) {
+            self.out
+                .entry(&format!("wal/{op}"), self.buffer.slice(header.size()))?;
+            self.sent.insert(op, checksum);
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    /// The newest op of the log.
+    pub(super) fn head(&self, superblock: &Superblock) -> PrepareHeader {
+        self.ops
+            .values()
+            .next_back()
+            .copied()
+            .unwrap_or_else(|| superblock.checkpoint())
+    }
+}
+
+/// Drops the ops that a cluster of several replicas may still take back: those beyond what is known
+/// to be committed and beyond the head that the current view began with.
+fn drop_uncommitted(ops: &mut BTreeMap<u64, PrepareHeader>, superblock: &Superblock, commit: u64) {
+    let view_head = superblock
+        .view_headers()
+        .map(|header| header.op())
+        .max()
+        .unwrap_or(0);
+    let _taken_back = ops.split_off(&(commit.max(view_head) + 1));
+}
+
+/// The superblock promises ops: everything committed before it was written, and the headers that
+/// its view began with. A log that lacks one of them is not the log of this superblock.
+fn check_promises(superblock: &Superblock, run: &Run) -> Result<(), Setback> {
+    let checkpoint_op = superblock.checkpoint().op();
+    let head_op = run.head(superblock).op();
+    if head_op < superblock.commit_max() {
+        let promised = superblock.commit_max();
+        return Err(moved(format!(
+            "the log ends at op {head_op}, before op {promised}"
+        )));
+    }
+    for header in superblock
+        .view_headers()
+        .filter(|header| !header.is_reserved())
+    {
+        let known = run.ops.get(&header.op()) == Some(&header);
+        if header.op() > checkpoint_op && !known {
+            return Err(moved(format!(
+                "the log lacks op {} of the current view",
+                header.op()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The highest op that may be prepared while `checkpoint` is the newest one: the trigger of the next
+/// checkpoint and two pipelines.
+fn prepare_max(checkpoint_op: u64) -> u64 {
+    let next = if checkpoint_op == 0 {
+        CHECKPOINT_OPS - 1
+    } else {
+        checkpoint_op + CHECKPOINT_OPS
+    };
+    next + BAR_OPS + 2 * PIPELINE_OPS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prepare_max_is_tigerbeetles() {
+        assert_eq!(prepare_max(0), 1007);
+        assert_eq!(prepare_max(959), 959 + 1008);
+    }
+}

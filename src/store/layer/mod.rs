@@ -1,0 +1,9 @@
+//! Decorators: stores that wrap a store. [`crate::wire`] stacks them, tests add their own.
+//!
+//! - [`retry`]: tries transient failures again, with growing pauses, inside a total deadline.
+//! - [`trace`]: records every call, so that tests can assert what was asked of a store.
+//! - [`fault`]: fails the n-th call of a kind, or damages what is read.
+
+pub mod fault;
+pub mod retry;
+pub mod trace;

@@ -1,0 +1,346 @@
+//! Tries transient failures again: a decorator of any store.
+//!
+//! What is tried again is what can be: beginning a listing, looking at an object, opening one,
+//! beginning one, removing one, and a read that breaks off in the middle, which goes on at the byte
+//! it had reached. Writing and committing are not: this layer keeps no copy of the bytes that went
+//! into an upload, so it could only replay a part of it, and a commit whose answer was lost may
+//! have taken effect. A store that can send a piece twice does that below this layer, and otherwise
+//! the whole backup is run again.
+//!
+//! Pauses double from 100 ms to 10 s, jittered, within 60 s in total; the wish to stop ends them
+//! within 100 ms, with the last error of the store.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ctx::Ctx;
+use crate::store::{
+    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, Upload,
+};
+
+/// Longest time that passes without asking whether the run should stop.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// How long to wait before trying again, and when to give up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first pause; each one after that is twice as long.
+    pub first: Duration,
+    /// No pause is longer.
+    pub longest: Duration,
+    /// From the first try on, or from the last byte that arrived; no try begins after that.
+    pub total: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(10),
+            total: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Backoff {
+    /// The pause after `failures` failures (1 or more), between half and all of what doubling
+    /// gives: `jitter` 0 is half, `u32::MAX` is all. Many clients that failed at the same moment
+    /// must not come back at the same moment.
+    #[must_use]
+    pub fn pause(&self, failures: u32, jitter: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+        let half = self.first.saturating_mul(doubled).min(self.longest) / 2;
+        half + half.mul_f64(f64::from(jitter) / f64::from(u32::MAX))
+    }
+}
+
+/// Passes time. Tests inject one that only counts.
+pub trait Pause: Send + Sync {
+    /// Time since some fixed moment; never goes backwards.
+    fn elapsed(&self) -> Duration;
+    /// Returns after `length`, which is at most 100 ms.
+    fn wait(&self, length: Duration);
+}
+
+/// Passes time on the system's monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemPause(Instant);
+
+impl Default for SystemPause {
+    fn default() -> Self {
+        SystemPause(Instant::now())
+    }
+}
+
+impl Pause for SystemPause {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a slice; the wish to stop is asked after it"
+    )]
+    fn wait(&self, length: Duration) {
+        std::thread::sleep(length);
+    }
+}
+
+/// A store whose transient failures are tried again.
+pub struct Retry<S: ?Sized> {
+    inner: Arc<S>,
+    patience: Patience,
+}
+
+impl<S: ReadStore + ?Sized> Retry<S> {
+    /// Wraps `inner`, with the default [`Backoff`] and the system's clock.
+    pub fn new(inner: Box<S>, ctx: Ctx) -> Self {
+        Retry::with_pause(
+            inner,
+            ctx,
+            Backoff::default(),
+            Arc::new(SystemPause::default()),
+        )
+    }
+
+    /// Wraps `inner`, with this schedule and this way to pass time.
+    pub fn with_pause(inner: Box<S>, ctx: Ctx, backoff: Backoff, pause: Arc<dyn Pause>) -> Self {
+        Retry {
+            inner: Arc::from(inner),
+            patience: Patience {
+                ctx,
+                backoff,
+                pause,
+            },
+        }
+    }
+}
+
+impl<S: ReadStore + ?Sized> fmt::Debug for Retry<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Retry");
+        shown
+            .field("url", &self.inner.url())
+            .field("backoff", &self.patience.backoff);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
+    fn url(&self) -> &str {
+        self.inner.url()
+    }
+
+    fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
+        self.patience.insist(|| self.inner.list(prefix))
+    }
+
+    fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+        self.patience.insist(|| self.inner.head(key))
+    }
+
+    fn open(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StoreError> {
+        let reader = self
+            .patience
+            .insist(|| self.inner.open(key, range.clone()))?;
+        let range = range.unwrap_or(0..u64::MAX);
+        let (store, patience) = (Arc::clone(&self.inner), self.patience.clone());
+        Ok(Box::new(Resume {
+            store,
+            key: key.to_owned(),
+            range,
+            reader: Some(reader),
+            patience,
+        }))
+    }
+}
+
+impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
+    fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
+        self.patience.insist(|| self.inner.create(key, labels))
+    }
+}
+
+impl<S: PruneStore + ?Sized + 'static> PruneStore for Retry<S> {
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.patience.insist(|| self.inner.delete(key))
+    }
+}
+
+/// When to try again, and how to wait until then.
+#[derive(Clone)]
+struct Patience {
+    ctx: Ctx,
+    backoff: Backoff,
+    pause: Arc<dyn Pause>,
+}
+
+impl Patience {
+    /// Calls until it works, fails for good, or there is no time left.
+    fn insist<T>(&self, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut spell = self.spell();
+        loop {
+            match call() {
+                Err(error) if error.is_transient() && self.again(&mut spell, &error) => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn spell(&self) -> Spell {
+        Spell {
+            since: self.pause.elapsed(),
+            failures: 0,
+        }
+    }
+
+    /// Waits after a failure. False if the run should stop, or if the pause would outlast the
+    /// total: then the failure stands.
+    fn again(&self, spell: &mut Spell, error: &dyn fmt::Display) -> bool {
+        spell.failures = spell.failures.saturating_add(1);
+        let pause = self.backoff.pause(spell.failures, jitter());
+        let wake = self.pause.elapsed().saturating_add(pause);
+        if wake > spell.since.saturating_add(self.backoff.total) {
+            return false;
+        }
+        let tenths = pause.as_secs_f32();
+        self.ctx
+            .monitor
+            .detail(&format!("{error}; trying again in {tenths:.1} s"));
+        while self.ctx.cancel.check().is_ok() {
+            let left = wake.saturating_sub(self.pause.elapsed());
+            if left.is_zero() {
+                return true;
+            }
+            self.pause.wait(left.min(SLICE));
+        }
+        false
+    }
+}
+
+/// Failures in a row.
+struct Spell {
+    since: Duration,
+    failures: u32,
+}
+
+/// Any 32 bits: the keys of a new hasher come from the system's random numbers.
+fn jitter() -> u32 {
+    (RandomState::new().hash_one(()) >> 32) as u32
+}
+
+/// A reader that opens its object again where the connection broke off. Objects never change once
+/// they are visible, so what it returns is what one unbroken read would have returned.
+struct Resume<S: ?Sized> {
+    store: Arc<S>,
+    key: String,
+    /// What is still to be read; begins at the next byte.
+    range: Range<u64>,
+    /// `None` between a failure and the next time it opens.
+    reader: Option<Box<dyn Read + Send>>,
+    patience: Patience,
+}
+
+impl<S: ReadStore + ?Sized> Resume<S> {
+    fn attempt(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => {
+                let opened = self.store.open(&self.key, Some(self.range.clone()));
+                none.insert(opened.map_err(Broken::opening)?)
+            }
+        };
+        reader.read(buffer).map_err(Broken::reading)
+    }
+}
+
+impl<S: ReadStore + ?Sized> Read for Resume<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut spell = self.patience.spell();
+        loop {
+            let broken = match self.attempt(buffer) {
+                Ok(count) => {
+                    self.range.start = self.range.start.saturating_add(count as u64);
+                    return Ok(count);
+                }
+                Err(broken) => broken,
+            };
+            self.reader = None;
+            if !broken.transient || !self.patience.again(&mut spell, &broken.error) {
+                return Err(broken.error);
+            }
+        }
+    }
+}
+
+/// Why a read got no further.
+struct Broken {
+    transient: bool,
+    error: io::Error,
+}
+
+impl Broken {
+    fn opening(error: StoreError) -> Broken {
+        Broken {
+            transient: error.is_transient(),
+            error: io::Error::other(error),
+        }
+    }
+
+    fn reading(error: io::Error) -> Broken {
+        Broken {
+            transient: can_pass(error.kind()),
+            error,
+        }
+    }
+}
+
+/// Whether a failure of this kind is one of the way to the store rather than of the object.
+fn can_pass(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::TimedOut
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::StaleNetworkFileHandle
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let backoff = Backoff::default();
+        let all = |failures| backoff.pause(failures, u32::MAX).as_millis();
+        assert_eq!(
+            [1, 2, 3, 7, 8, u32::MAX].map(all),
+            [100, 200, 400, 6_400, 10_000, 10_000]
+        );
+        assert_eq!(backoff.pause(1, 0).as_millis(), 50);
+    }
+
+    #[test]
+    fn jitter_differs_from_call_to_call() {
+        let first = jitter();
+        assert!((0..10).any(|_| jitter() != first));
+    }
+}

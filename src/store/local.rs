@@ -1,0 +1,395 @@
+//! The store in a folder of this host: `file:///absolute/path`.
+//!
+//! A key is a path below the root. What the root contains is untrusted: folders are opened one
+//! component at a time without following links, so that no key can lead out of the root, and
+//! whatever is neither a folder nor a regular file does not exist. The root itself is the
+//! operator's word: it may be a link, and it is opened once, so that a disk that is unmounted or
+//! replaced during a run cannot be mistaken for an empty store.
+//!
+//! - [`draft`]: how an object is written: without a name until it is whole, durable and confirmed.
+//! - [`walk`]: how a listing is read, one folder at a time.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{
+    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, StoreKind,
+    Upload, is_key,
+};
+
+mod draft;
+mod walk;
+
+/// Stores of the scheme `file`.
+pub const KIND: StoreKind = StoreKind {
+    scheme: "file",
+    read: |url| Ok(Box::new(Local::open(url)?)),
+    append: |url| Ok(Box::new(Local::create(url)?)),
+};
+
+/// Folders are for their owner alone, whatever the umask.
+const FOLDER_MODE: Mode = Mode::RWXU;
+
+/// A store in a folder. The file system must have hard links.
+#[derive(Debug)]
+pub struct Local {
+    url: String,
+    root: OwnedFd,
+    /// The folder that was last found or made durable up to the root; see [`Local::folder_made`].
+    settled: Mutex<String>,
+}
+
+impl Local {
+    /// Opens the store at `url` and creates nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the URL is not `file:///…` or the folder is not there.
+    pub fn open(url: &str) -> Result<Local, StoreError> {
+        Local::with_root(url, |path| open_folder(CWD, path, OFlags::empty()))
+    }
+
+    /// Opens the store at `url`; creates the folder, and those above it, where they are missing.
+    ///
+    /// # Errors
+    /// As [`Local::open`], and whatever keeps the folder from being made.
+    pub fn create(url: &str) -> Result<Local, StoreError> {
+        Local::with_root(url, ensure_folder)
+    }
+
+    fn with_root(
+        url: &str,
+        open: impl FnOnce(&Path) -> Result<OwnedFd, Errno>,
+    ) -> Result<Local, StoreError> {
+        let path = path_of(url).map_err(|reason| StoreError::Unavailable {
+            store: url.to_owned(),
+            operation: "open",
+            key: url.to_owned(),
+            transient: false,
+            source: reason.into(),
+        })?;
+        let shown = path.to_string_lossy();
+        let url = format!("file://{shown}");
+        let root = open(&path).map_err(|errno| failed(&url, "open", &shown, errno))?;
+        Ok(Local {
+            url,
+            root,
+            settled: Mutex::default(),
+        })
+    }
+
+    /// The folder and the file name of a key.
+    fn split<'k>(&self, key: &'k str) -> Result<(&'k str, &'k str), StoreError> {
+        self.check(key)?;
+        Ok(key.rsplit_once('/').unwrap_or(("", key)))
+    }
+
+    fn check(&self, key: &str) -> Result<(), StoreError> {
+        if is_key(key) {
+            return Ok(());
+        }
+        Err(StoreError::InvalidKey {
+            store: self.url.clone(),
+            key: key.to_owned(),
+        })
+    }
+
+    fn missing(&self, key: &str) -> StoreError {
+        StoreError::Missing {
+            store: self.url.clone(),
+            key: key.to_owned(),
+        }
+    }
+
+    /// The folder at `path` below the root, `""` for the root.
+    fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let root = retry_on_intr(|| rustix::io::fcntl_dupfd_cloexec(&self.root, 0))?;
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        parts.try_fold(root, |parent, part| {
+            open_folder(&parent, part, OFlags::NOFOLLOW)
+        })
+    }
+
+    /// The folder at `path` below the root, made where it is missing, and durable.
+    ///
+    /// A folder that is found may have been made a moment ago by a run that has not synced it yet,
+    /// so finding one is no reason to skip the sync. Objects come in runs per folder: remembering
+    /// the last one spares all but the first of them the cost.
+    fn folder_made(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let known = |settled: &Mutex<String>| {
+            *settled.lock().unwrap_or_else(PoisonError::into_inner) == path
+        };
+        if known(&self.settled)
+            && let Ok(folder) = self.folder(path)
+        {
+            return Ok(folder);
+        }
+        let root = retry_on_intr(|| rustix::io::fcntl_dupfd_cloexec(&self.root, 0))?;
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        let folder = parts.try_fold(root, |parent, part| make_folder(&parent, part))?;
+        path.clone_into(&mut self.settled.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(folder)
+    }
+
+    /// Opens an object: a regular file, reached without following a link.
+    fn object(&self, key: &str) -> Result<(File, u64), StoreError> {
+        let (path, name) = self.split(key)?;
+        // Opening a named pipe would wait for a writer; NONBLOCK means nothing to a regular file.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = || {
+            let folder = self.folder(path)?;
+            let file = retry_on_intr(|| {
+                rustix::fs::openat(&folder, name, flags | OFlags::CLOEXEC, Mode::empty())
+            })?;
+            let stat = rustix::fs::fstat(&file)?;
+            Ok((file, stat))
+        };
+        match open() {
+            Ok((file, stat)) => {
+                let bytes = object_bytes(&stat).ok_or_else(|| self.missing(key))?;
+                Ok((File::from(file), bytes))
+            }
+            Err(errno) if is_absent(errno) => Err(self.missing(key)),
+            Err(errno) => Err(failed(&self.url, "read", key, errno)),
+        }
+    }
+}
+
+impl ReadStore for Local {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
+        if !prefix.is_empty() {
+            self.check(prefix)?;
+        }
+        Ok(Box::new(walk::Walk::begin(self, prefix)?))
+    }
+
+    fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+        let (path, name) = self.split(key)?;
+        let stat = self.folder(path).and_then(|folder| {
+            retry_on_intr(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW))
+        });
+        match stat {
+            Ok(stat) => {
+                let bytes = object_bytes(&stat).ok_or_else(|| self.missing(key))?;
+                Ok(ObjectInfo {
+                    key: key.to_owned(),
+                    bytes,
+                })
+            }
+            Err(errno) if is_absent(errno) => Err(self.missing(key)),
+            Err(errno) => Err(failed(&self.url, "look at", key, errno)),
+        }
+    }
+
+    fn open(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StoreError> {
+        let (mut file, bytes) = self.object(key)?;
+        let range = range.unwrap_or(0..bytes);
+        let start = range.start.min(bytes);
+        file.seek(SeekFrom::Start(start))
+            .map_err(|error| failed(&self.url, "read", key, error))?;
+        let name = format!("{}: cannot read `{key}`", self.url);
+        Ok(Box::new(
+            Named { file, name }.take(range.end.saturating_sub(start)),
+        ))
+    }
+}
+
+impl AppendStore for Local {
+    fn create(&self, key: &str, _labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
+        let (path, name) = self.split(key)?;
+        let fail = |errno: Errno| failed(&self.url, "create", key, errno);
+        let folder = self.folder_made(path).map_err(fail)?;
+        match retry_on_intr(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(_taken) => Err(StoreError::Exists {
+                store: self.url.clone(),
+                key: key.to_owned(),
+            }),
+            Err(Errno::NOENT) => {
+                let draft = draft::Draft::begin(folder).map_err(fail)?;
+                Ok(Box::new(draft::LocalUpload::new(
+                    draft, &self.url, key, name,
+                )))
+            }
+            Err(errno) => Err(fail(errno)),
+        }
+    }
+}
+
+impl PruneStore for Local {
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let (path, name) = self.split(key)?;
+        let removed = self.folder(path).and_then(|folder| {
+            retry_on_intr(|| rustix::fs::unlinkat(&folder, name, AtFlags::empty()))?;
+            sync_folder(&folder)
+        });
+        match removed {
+            Ok(()) => Ok(()),
+            // A folder of that name is no object.
+            Err(errno) if is_absent(errno) || errno == Errno::ISDIR => Ok(()),
+            Err(errno) => Err(failed(&self.url, "remove", key, errno)),
+        }
+    }
+}
+
+/// A file whose read errors say which object they happened to.
+struct Named {
+    file: File,
+    name: String,
+}
+
+impl Read for Named {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.name));
+        self.file.read(buffer).map_err(named)
+    }
+}
+
+/// The path in a `file` URL. Percent signs, queries and fragments are refused rather than read
+/// differently from how other programs read them.
+fn path_of(url: &str) -> Result<PathBuf, &'static str> {
+    let path = url
+        .strip_prefix("file://")
+        .ok_or("the URL of a local store begins with `file://`")?;
+    if !path.starts_with('/') {
+        return Err("the path must be absolute: three slashes, as in `file:///var/backups`");
+    }
+    if path.contains(['%', '?', '#', '\0']) {
+        return Err("`%`, `?` and `#` cannot be part of the path");
+    }
+    // Collecting components drops trailing and doubled slashes, so that one place has one name.
+    Ok(Path::new(path).components().collect())
+}
+
+/// Size of an object, bytes; `None` for what is not a regular file.
+fn object_bytes(stat: &Stat) -> Option<u64> {
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    u64::try_from(stat.st_size).ok().filter(|_bytes| regular)
+}
+
+/// Whether `errno` means that a key leads nowhere: nothing there, or a file or a link where a
+/// folder or an object should be.
+fn is_absent(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO
+    )
+}
+
+fn open_folder<P: rustix::path::Arg + Copy>(
+    parent: impl std::os::fd::AsFd,
+    name: P,
+    extra: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | extra;
+    retry_on_intr(|| rustix::fs::openat(&parent, name, flags, Mode::empty()))
+}
+
+/// Opens the folder `name`, makes it first if it is missing, and makes its entry durable.
+fn make_folder<P: rustix::path::Arg + Copy>(parent: &OwnedFd, name: P) -> Result<OwnedFd, Errno> {
+    let made = match retry_on_intr(|| rustix::fs::mkdirat(parent, name, FOLDER_MODE)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(errno) => return Err(errno),
+    };
+    let folder = open_folder(parent, name, OFlags::NOFOLLOW)?;
+    if made {
+        retry_on_intr(|| rustix::fs::fchmod(&folder, FOLDER_MODE))?;
+    }
+    sync_folder(parent)?;
+    Ok(folder)
+}
+
+fn ensure_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    match open_folder(CWD, path, OFlags::empty()) {
+        Err(Errno::NOENT) => {}
+        done => return done,
+    }
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::NOENT);
+    };
+    make_folder(&ensure_folder(above)?, name)
+}
+
+/// Makes the entries of a folder durable. Some file systems have no such operation for folders and
+/// say INVAL; there an entry is as durable as it gets.
+fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
+    match retry_on_intr(|| rustix::fs::fsync(folder)) {
+        Err(Errno::INVAL) => Ok(()),
+        done => done,
+    }
+}
+
+/// What the system said, as an error of the store.
+fn failed(
+    store: &str,
+    operation: &'static str,
+    key: &str,
+    error: impl Into<io::Error>,
+) -> StoreError {
+    let (store, key, error) = (store.to_owned(), key.to_owned(), error.into());
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    // A file that may not grow (FBIG) is a quota by another name.
+    if matches!(errno, Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) {
+        return StoreError::Full { store, key };
+    }
+    let transient = matches!(
+        errno,
+        Some(Errno::AGAIN | Errno::TIMEDOUT | Errno::STALE | Errno::MFILE | Errno::NFILE)
+    );
+    StoreError::Unavailable {
+        store,
+        operation,
+        key,
+        transient,
+        source: Box::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_absolute_file_urls_are_accepted() {
+        assert_eq!(path_of("file:///srv//a/"), Ok(PathBuf::from("/srv/a")));
+        for url in [
+            "/srv/a",
+            "file:srv",
+            "file://host/srv",
+            "file:///a%20b",
+            "file:///a?b",
+            "",
+        ] {
+            assert!(path_of(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_said_decides_whether_trying_again_can_help() {
+        let of = |errno: Errno| failed("file:///s", "write", "k", errno);
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+            assert!(matches!(of(errno), StoreError::Full { .. }), "{errno}");
+        }
+        for errno in [Errno::AGAIN, Errno::TIMEDOUT, Errno::STALE] {
+            assert!(of(errno).is_transient(), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::ACCESS, Errno::ROFS] {
+            assert!(!of(errno).is_transient(), "{errno}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A listing of a local store: a walk that holds one folder per level.
+
+use std::vec;
+
+use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::super::{ObjectInfo, StoreError, is_key};
+use super::{Local, failed, is_absent, object_bytes};
+
+/// Every object below a folder, sorted by key. Whatever could not be a key, is not a regular file
+/// or is reached through a link is left out; the length of keys bounds the depth.
+///
+/// Folders are read whole and closed again, so that a deep store cannot use up file descriptors.
+pub(super) struct Walk<'a> {
+    store: &'a Local,
+    levels: Vec<vec::IntoIter<Entry>>,
+}
+
+/// A key, or the path of a folder with a slash at its end: then sorting the entries of a folder by
+/// their bytes sorts all keys below it (`a-b/x` comes before `a/x`, since `-` sorts before `/`).
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: String,
+    bytes: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// Reads the first folder at once, so that a store that is away is known before anything else
+    /// happens.
+    pub(super) fn begin(store: &'a Local, prefix: &str) -> Result<Self, StoreError> {
+        let above = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        let mut walk = Walk {
+            store,
+            levels: Vec::new(),
+        };
+        walk.enter(&above)?;
+        Ok(walk)
+    }
+
+    fn enter(&mut self, path: &str) -> Result<(), StoreError> {
+        let entries = match entries(self.store, path) {
+            Ok(entries) => entries,
+            // Not there, or not a folder, or removed while we looked elsewhere.
+            Err(errno) if is_absent(errno) => Vec::new(),
+            Err(errno) => return Err(failed(&self.store.url, "list", path, errno)),
+        };
+        self.levels.push(entries.into_iter());
+        Ok(())
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<ObjectInfo, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(entry) = self.levels.last_mut()?.next() else {
+                self.levels.pop();
+                continue;
+            };
+            if !entry.path.ends_with('/') {
+                return Some(Ok(ObjectInfo {
+                    key: entry.path,
+                    bytes: entry.bytes,
+                }));
+            }
+            if let Err(error) = self.enter(&entry.path) {
+                self.levels.clear();
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+/// The objects and folders in the folder at `above` (`""` or with a slash at its end), sorted.
+fn entries(store: &Local, above: &str) -> Result<Vec<Entry>, Errno> {
+    let folder = store.folder(above)?;
+    let mut found = Vec::new();
+    for item in Dir::read_from(&folder)? {
+        let item = item?;
+        // Bytes that are no text are no key.
+        let Ok(name) = item.file_name().to_str() else {
+            continue;
+        };
+        let mut path = format!("{above}{name}");
+        if !is_key(&path) {
+            continue;
+        }
+        let look = || rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = match retry_on_intr(look) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            path.push('/');
+            found.push(Entry { path, bytes: 0 });
+        } else if let Some(bytes) = object_bytes(&stat) {
+            found.push(Entry { path, bytes });
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -1,0 +1,241 @@
+//! The contract of a store: where objects are kept.
+//!
+//! Capabilities are types: [`ReadStore`] for everything that looks, [`AppendStore`] for everything
+//! that makes backups, [`PruneStore`] for `cleanup` alone. A new store is one file beside this one
+//! and one line in [`STORES`]; the contract suite in `tests/it` runs over that table.
+//!
+//! What every store guarantees:
+//!
+//! - An object is visible under its key only when it is whole: written, durable (fsync of file and
+//!   folder, or the service's word), and of the size and SHA-256 that the writer declared.
+//! - Nothing is overwritten. Of several writers of one key exactly one succeeds, the others get
+//!   [`StoreError::Exists`].
+//! - Dropping an [`Upload`] abandons it; nothing becomes visible.
+//! - A listing has every object that was committed before it began, sorted by key.
+
+use std::io::Read;
+use std::ops::Range;
+
+use crate::error::{Classify, Kind};
+
+pub mod layer;
+pub mod local;
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The key, relative to the store's prefix, `/`-separated.
+    pub key: String,
+    /// Size in bytes as stored.
+    pub bytes: u64,
+}
+
+/// What the writer says it wrote; the store confirms it before the object becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Declared {
+    /// Number of bytes.
+    pub bytes: u64,
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
+}
+
+/// Labels that travel with an object where the store has a place for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectLabels {
+    /// Pairs of lower-case ASCII names and values.
+    pub pairs: Vec<(String, String)>,
+}
+
+/// A listing: sorted by key, read on demand, so that memory does not grow with the store.
+pub type Listing<'a> = Box<dyn Iterator<Item = Result<ObjectInfo, StoreError>> + 'a>;
+
+/// A store that can be looked at.
+pub trait ReadStore: Send + Sync {
+    /// Where this is, for messages; never contains a secret.
+    fn url(&self) -> &str;
+
+    /// Every object whose key starts with `prefix` (of whole path components, `""` for all).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] at once or from the iterator. A store that has no object is not
+    /// an error.
+    fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError>;
+
+    /// Size of one object.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none.
+    fn head(&self, key: &str) -> Result<ObjectInfo, StoreError>;
+
+    /// Reads an object, or the bytes in `range` of it. A range that ends beyond the object ends
+    /// with the object. The stream is not checked here: the chain checks every byte.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none; errors while reading come as [`std::io::Error`].
+    fn open(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StoreError>;
+}
+
+/// A store that objects can be added to.
+pub trait AppendStore: ReadStore {
+    /// Begins an object. Fails early with [`StoreError::Exists`] if the key is taken; a writer that
+    /// comes first after that still wins at [`Upload::commit`].
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::InvalidKey`], [`StoreError::Unavailable`].
+    fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError>;
+}
+
+/// A store that objects can be removed from. Only `cleanup` holds one.
+pub trait PruneStore: AppendStore {
+    /// Removes an object. Removing one that is not there is done already.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn delete(&self, key: &str) -> Result<(), StoreError>;
+}
+
+/// An object on its way into a store. Dropping it abandons it.
+pub trait Upload: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Unavailable`]. After an error only dropping is allowed.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Makes the object durable, confirms size and SHA-256, then makes it visible.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if the key was taken meanwhile, [`StoreError::Mismatch`] if what
+    /// arrived is not what was declared; nothing is visible then.
+    fn commit(self: Box<Self>, declared: Declared) -> Result<(), StoreError>;
+}
+
+/// What a store's operation can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such object.
+    #[error("{store}: no object `{key}`")]
+    Missing {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+    },
+    /// The key is taken; nothing is ever overwritten.
+    #[error("{store}: object `{key}` exists already")]
+    Exists {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+    },
+    /// The key has a form that no bkp writes: absolute, with `..`, hidden, or with odd characters.
+    #[error("{store}: `{key}` is not a valid object key")]
+    InvalidKey {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+    },
+    /// What arrived is not what was declared.
+    #[error("{store}: object `{key}` arrived with {found}, expected {expected}")]
+    Mismatch {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+        /// What the store has.
+        found: String,
+        /// What the writer declared.
+        expected: String,
+    },
+    /// No space left, or a quota is used up.
+    #[error("{store}: no space left while writing `{key}`")]
+    Full {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+    },
+    /// Any other failure of the store. `transient` says whether trying again can help.
+    #[error("{store}: cannot {operation} `{key}`")]
+    Unavailable {
+        /// The store.
+        store: String,
+        /// The verb: `list`, `read`, `write`, …
+        operation: &'static str,
+        /// The key or prefix.
+        key: String,
+        /// Whether trying again can help.
+        transient: bool,
+        /// What the system or service said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Classify for StoreError {
+    fn kind(&self) -> Kind {
+        match self {
+            StoreError::Missing { .. } => Kind::NotFound,
+            StoreError::Exists { .. } => Kind::Refused,
+            StoreError::Mismatch { .. } | StoreError::InvalidKey { .. } => Kind::Integrity,
+            StoreError::Full { .. } | StoreError::Unavailable { .. } => Kind::Store,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            StoreError::Full { store, .. } => Some(format!(
+                "free space at {store}, then run the same command again"
+            )),
+            StoreError::Missing { .. }
+            | StoreError::Exists { .. }
+            | StoreError::InvalidKey { .. }
+            | StoreError::Mismatch { .. }
+            | StoreError::Unavailable { .. } => None,
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether trying the same call again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            StoreError::Unavailable { transient, .. } => *transient,
+            StoreError::Missing { .. }
+            | StoreError::Exists { .. }
+            | StoreError::InvalidKey { .. }
+            | StoreError::Mismatch { .. }
+            | StoreError::Full { .. } => false,
+        }
+    }
+}
+
+/// How a kind of store is opened: one line of [`STORES`].
+#[derive(Debug, Clone, Copy)]
+pub struct StoreKind {
+    /// The URL scheme that selects it.
+    pub scheme: &'static str,
+    /// Opens the store at a URL for looking; does not create anything.
+    pub read: fn(&str) -> Result<Box<dyn ReadStore>, StoreError>,
+    /// Opens the store at a URL for adding; creates its root if it is missing.
+    pub append: fn(&str) -> Result<Box<dyn AppendStore>, StoreError>,
+}
+
+/// Every kind of store.
+pub const STORES: &[StoreKind] = &[local::KIND];
+
+/// Whether `key` is one that bkp would write: relative, `/`-separated, no empty, hidden or `..`
+/// component, only characters that every store and shell can carry, at most 1024 bytes.
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let component =
+        |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
+    key.len() <= 1024 && key.split('/').all(component)
+}

@@ -1,0 +1,72 @@
+//! Reports and answers on standard output.
+
+use std::io::{self, ErrorKind, Write};
+
+use super::Style;
+use crate::cmd::Report;
+
+/// Prints a report: text for people, or one JSON object.
+///
+/// # Errors
+/// If standard output cannot be written, a full disk for instance. That the reader has gone is not
+/// an error: `bkp list | head` is fine.
+pub fn report(style: Style, report: &Report) -> io::Result<()> {
+    let text = if style.json {
+        report.value.to_string()
+    } else {
+        report.text.clone()
+    };
+    answer(&text)
+}
+
+/// Prints a text and ends its last line.
+///
+/// # Errors
+/// As [`report`].
+pub fn answer(text: &str) -> io::Result<()> {
+    print(&mut io::stdout().lock(), text)
+}
+
+fn print(out: &mut dyn Write, text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let written = write!(out, "{text}{end}").and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fails(ErrorKind);
+
+    impl Write for Fails {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one() {
+        assert!(print(&mut Fails(ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(print(&mut Fails(ErrorKind::StorageFull), "x").is_err());
+    }
+
+    #[test]
+    fn the_last_line_is_ended_once() {
+        for text in ["a\nb", "a\nb\n"] {
+            let mut out = Vec::new();
+            print(&mut out, text).expect("written");
+            assert_eq!(out, b"a\nb\n");
+        }
+    }
+}

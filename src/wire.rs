@@ -1,0 +1,173 @@
+//! The composition root: opens what the settings name and stacks the decorators. The only file,
+//! beside the tables themselves, that goes from names to adapters.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::config::settings::SourceSettings;
+use crate::ctx::Ctx;
+use crate::error::{Fault, Kind};
+use crate::keys::{self, KeyProvider};
+use crate::source::{self, Source};
+use crate::store::layer::retry::Retry;
+use crate::store::{AppendStore, ReadStore, STORES, StoreKind};
+
+/// Asks the operator whether to go on; gets a summary of what is about to be done. An error means
+/// no.
+pub type Confirm = Arc<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>;
+
+/// What commands work with.
+#[derive(Clone)]
+pub struct House {
+    /// The resolved configuration.
+    pub settings: Settings,
+    /// Clock, cancellation, progress.
+    pub ctx: Ctx,
+    /// Asks before something is replaced or brought back.
+    pub confirm: Confirm,
+}
+
+impl fmt::Debug for House {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("House")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl House {
+    /// The URL of the store that `--store` names, or of the source's store, or of the only one.
+    fn store_url(&self, source: Option<&SourceSettings>) -> anyhow::Result<String> {
+        let settings = &self.settings;
+        let wanted = settings
+            .store
+            .as_deref()
+            .or(source.and_then(|source| source.store.as_deref()));
+        match wanted {
+            Some(url) if url.contains("://") => Ok(url.to_owned()),
+            Some(name) => {
+                let known = || {
+                    settings
+                        .stores
+                        .keys()
+                        .cloned()
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                };
+                let store = settings.stores.get(name).ok_or_else(|| {
+                    Fault::new(
+                        Kind::NotFound,
+                        format!("no store `{name}` in the configuration"),
+                    )
+                    .hint(format!("known stores: {}; or give a URL", known()))
+                })?;
+                Ok(store.url.clone())
+            }
+            None => match settings.stores.values().collect::<Vec<_>>().as_slice() {
+                [only] => Ok(only.url.clone()),
+                [] => Err(Fault::new(Kind::Config, "no store is configured")
+                    .hint("add a [store.NAME] table, or give --store file:///PATH")
+                    .into()),
+                _ => Err(Fault::new(
+                    Kind::Config,
+                    "several stores are configured and none was chosen",
+                )
+                .hint("give --store NAME, or set `store` in the source's table")
+                .into()),
+            },
+        }
+    }
+
+    /// The store to read from.
+    ///
+    /// # Errors
+    /// If none is configured or it cannot be opened.
+    pub fn store_read(
+        &self,
+        source: Option<&SourceSettings>,
+    ) -> anyhow::Result<Box<dyn ReadStore>> {
+        let url = self.store_url(source)?;
+        let inner = (store_kind(&url)?.read)(&url)?;
+        Ok(Box::new(Retry::new(inner, self.ctx.clone())))
+    }
+
+    /// The store to add to.
+    ///
+    /// # Errors
+    /// If none is configured or it cannot be opened.
+    pub fn store_append(
+        &self,
+        source: Option<&SourceSettings>,
+    ) -> anyhow::Result<Box<dyn AppendStore>> {
+        let url = self.store_url(source)?;
+        let inner = (store_kind(&url)?.append)(&url)?;
+        Ok(Box::new(Retry::new(inner, self.ctx.clone())))
+    }
+
+    /// The configured key providers, every one of them opened.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if none is configured; a [`keys::KeyError`] if one cannot be opened.
+    pub fn keys(&self) -> anyhow::Result<Vec<Box<dyn KeyProvider>>> {
+        if self.settings.recipients.is_empty() {
+            return Err(Fault::new(Kind::Config, "no recipient is configured: nothing could open the backup")
+                .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or give --key")
+                .into());
+        }
+        let providers = self.settings.recipients.iter().map(|text| keys::open(text));
+        Ok(providers.collect::<Result<_, _>>()?)
+    }
+
+    /// The settings of a configured source.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is none of that name.
+    pub fn source_settings(&self, name: &str) -> anyhow::Result<&SourceSettings> {
+        let sources = &self.settings.sources;
+        let found = sources.get(name).ok_or_else(|| {
+            let known = sources.keys().cloned().collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known
+            };
+            Fault::new(
+                Kind::NotFound,
+                format!("no source `{name}` in the configuration"),
+            )
+            .hint(format!("configured sources: {known}"))
+        })?;
+        Ok(found)
+    }
+
+    /// A configured source, ready to be captured.
+    ///
+    /// # Errors
+    /// As [`House::source_settings`], and what its kind says of its table.
+    pub fn source(&self, name: &str) -> anyhow::Result<Box<dyn Source>> {
+        let settings = self.source_settings(name)?;
+        let kind = source::kind_of(settings.backup_type)?;
+        Ok((kind.open)(name, settings.table.clone())?)
+    }
+}
+
+fn store_kind(url: &str) -> anyhow::Result<&'static StoreKind> {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let found = STORES.iter().find(|kind| kind.scheme == scheme);
+    let known = || {
+        STORES
+            .iter()
+            .map(|kind| kind.scheme)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let found = found.ok_or_else(|| {
+        Fault::new(
+            Kind::Config,
+            format!("no kind of store has the scheme `{scheme}`"),
+        )
+        .hint(format!("known schemes: {}", known()))
+    })?;
+    Ok(found)
+}
