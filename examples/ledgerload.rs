@@ -11,11 +11,7 @@
 //! Every client takes one of the 64 sessions of a cluster and a closed client does not give it
 //! back: `load` takes as many as it has clients, `check` and `totals` one each. A client waits for
 //! ever for a cluster that is away or has another id, so every call here has a deadline.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for the terminal"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -89,11 +85,7 @@ struct LoadArgs {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=CLIENTS_MAX))]
     clients: u64,
     /// Stop after that many seconds.
-    #[arg(
-        long,
-        required_unless_present = "transfers",
-        conflicts_with = "transfers"
-    )]
+    #[arg(long, required_unless_present = "transfers", conflicts_with = "transfers")]
     seconds: Option<u64>,
     /// Stop after that many transfers, of all clients together.
     #[arg(long)]
@@ -125,9 +117,7 @@ struct CheckArgs {
 }
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(Cli::parse().task)),
         Err(error) => Err(error.into()),
@@ -168,11 +158,9 @@ async fn within<T>(
     what: &str,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    tokio::time::timeout(Duration::from_secs(seconds), work)
-        .await
-        .with_context(|| {
-            format!("{what}: no answer in {seconds} s (server away, or another cluster id?)")
-        })?
+    tokio::time::timeout(Duration::from_secs(seconds), work).await.with_context(|| {
+        format!("{what}: no answer in {seconds} s (server away, or another cluster id?)")
+    })?
 }
 
 // --- load -----------------------------------------------------------------------------------
@@ -199,18 +187,11 @@ async fn load(args: LoadArgs) -> anyhow::Result<Value> {
         create_accounts(first, &args).await?;
     }
     let began = Instant::now();
-    let until = args
-        .seconds
-        .map(|seconds| began + Duration::from_secs(seconds));
+    let until = args.seconds.map(|seconds| began + Duration::from_secs(seconds));
     let limits = Arc::new(Limits { until, stop });
     let mut streams = JoinSet::new();
     for (client, index) in clients.into_iter().zip(0..) {
-        streams.spawn(write_stream(
-            client,
-            index,
-            Arc::clone(&args),
-            Arc::clone(&limits),
-        ));
+        streams.spawn(write_stream(client, index, Arc::clone(&args), Arc::clone(&limits)));
     }
     let (mut transfers, mut batches) = (0, 0);
     while let Some(stream) = streams.join_next().await {
@@ -240,9 +221,8 @@ async fn create_accounts(client: &Client, args: &LoadArgs) -> anyhow::Result<()>
     let mut first = 1;
     while first <= args.accounts {
         let last = args.accounts.min(first + u64::from(BATCH_MAX) - 1);
-        let accounts: Vec<Account> = (first..=last)
-            .map(|id| Account::new(id.into(), LEDGER, CODE))
-            .collect();
+        let accounts: Vec<Account> =
+            (first..=last).map(|id| Account::new(id.into(), LEDGER, CODE)).collect();
         let created = async { Ok(client.create_accounts(accounts).await) };
         match within(args.cluster.timeout, "create accounts", created).await? {
             Ok(()) => {}
@@ -271,19 +251,13 @@ async fn write_stream(
     limits: Arc<Limits>,
 ) -> anyhow::Result<Written> {
     let stream = new_stream(index);
-    let quota = args.transfers.map_or(u64::MAX, |all| {
-        all / args.clients + u64::from(index < all % args.clients)
-    });
+    let quota = args
+        .transfers
+        .map_or(u64::MAX, |all| all / args.clients + u64::from(index < all % args.clients));
     // Each stream has its own handle: a line is one append, which the kernel does not tear apart.
-    let mut record = File::options()
-        .append(true)
-        .create(true)
-        .open(&args.record)?;
+    let mut record = File::options().append(true).create(true).open(&args.record)?;
     let mut random = Random(stream);
-    let mut written = Written {
-        transfers: 0,
-        batches: 0,
-    };
+    let mut written = Written { transfers: 0, batches: 0 };
     while written.transfers < quota
         && !limits.stop.load(Ordering::Relaxed)
         && limits.until.is_none_or(|until| Instant::now() < until)
@@ -296,13 +270,8 @@ async fn write_stream(
         let acknowledged = async { Ok(client.create_transfers(batch).await?) };
         within(args.cluster.timeout, "create transfers", acknowledged).await?;
         let line = format!("{stream} {last} {size} {:.6}\n", unix_time());
-        record
-            .write_all(line.as_bytes())
-            .context("cannot append to the record")?;
-        written = Written {
-            transfers: last,
-            batches: written.batches + 1,
-        };
+        record.write_all(line.as_bytes()).context("cannot append to the record")?;
+        written = Written { transfers: last, batches: written.batches + 1 };
     }
     Ok(written)
 }
@@ -322,24 +291,14 @@ fn transfer_id(stream: u64, n: u64) -> u128 {
 }
 
 /// A number that no other run on this machine has: second, process, client (31 + 22 + 8 bits).
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "whole seconds"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds")]
 fn new_stream(index: u64) -> u64 {
     (unix_time() as u64) << 30 | u64::from(std::process::id()) << 8 | index
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this program is not bkp and has no Ctx"
-)]
+#[expect(clippy::disallowed_methods, reason = "this program is not bkp and has no Ctx")]
 fn unix_time() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): enough to scatter accounts and to pick samples.
@@ -368,20 +327,13 @@ async fn check(args: &CheckArgs) -> anyhow::Result<Value> {
     let began = Instant::now();
     let streams = acknowledged(&args.record, args.before)?;
     let transfers: u64 = streams.values().sum();
-    ensure!(
-        transfers > 0,
-        "{}: nothing was acknowledged before that time",
-        args.record.display()
-    );
+    ensure!(transfers > 0, "{}: nothing was acknowledged before that time", args.record.display());
     let client = connect(&args.cluster)?;
     let (looked_up, missing) = look_up(&client, &streams, args.every).await?;
     let totals = totals(&client).await?;
     let mut reasons = Vec::new();
     if !missing.is_empty() {
-        reasons.push(format!(
-            "{} acknowledged transfers are missing",
-            missing.len()
-        ));
+        reasons.push(format!("{} acknowledged transfers are missing", missing.len()));
     }
     if totals.debits_posted != totals.credits_posted {
         reasons.push("debits and credits differ".to_owned());
@@ -389,11 +341,7 @@ async fn check(args: &CheckArgs) -> anyhow::Result<Value> {
     if totals.debits_posted < u128::from(transfers) {
         reasons.push("the accounts hold less than was acknowledged".to_owned());
     }
-    let written = if args.read_only {
-        None
-    } else {
-        Some(try_write(&client, &totals).await)
-    };
+    let written = if args.read_only { None } else { Some(try_write(&client, &totals).await) };
     if let Some(Err(error)) = &written {
         reasons.push(format!("a new write fails: {error:#}"));
     }
@@ -451,11 +399,7 @@ async fn look_up(
     let mut batch = Vec::with_capacity(LOOKUP_BATCH);
     for (&stream, &last) in streams {
         let mut random = Random(stream);
-        let count = if every {
-            last
-        } else {
-            last.min(SAMPLE_PER_STREAM + 1)
-        };
+        let count = if every { last } else { last.min(SAMPLE_PER_STREAM + 1) };
         for n in 0..count {
             let n = if every {
                 n + 1
@@ -484,12 +428,7 @@ async fn look_up_batch(
     let asked = std::mem::take(batch);
     let mut found: Vec<u128> = Vec::with_capacity(asked.len());
     for transfer in client.lookup_transfers(asked.clone()).await? {
-        ensure!(
-            transfer.amount() == 1,
-            "{:#x} has amount {}",
-            transfer.id(),
-            transfer.amount()
-        );
+        ensure!(transfer.amount() == 1, "{:#x} has amount {}", transfer.id(), transfer.amount());
         found.push(transfer.id());
     }
     found.sort_unstable();
@@ -499,18 +438,12 @@ async fn look_up_batch(
 
 /// Writes one transfer between the first two accounts.
 async fn try_write(client: &Client, totals: &Totals) -> anyhow::Result<()> {
-    let Totals {
-        first_ids: [Some(debit), Some(credit)],
-        ..
-    } = totals
-    else {
+    let Totals { first_ids: [Some(debit), Some(credit)], .. } = totals else {
         bail!("there are no two accounts")
     };
     // No load has that many clients, so the id is new.
     let id = new_stream(u64::from(u8::MAX));
-    client
-        .create_transfers(vec![transfer(id, 1, (*debit, *credit))])
-        .await?;
+    client.create_transfers(vec![transfer(id, 1, (*debit, *credit))]).await?;
     Ok(())
 }
 

@@ -57,11 +57,7 @@ impl ArchiveWriter {
     fn pad(&mut self, size: u64) -> anyhow::Result<()> {
         let over = usize::try_from(size % TAR_BLOCK_BYTES as u64)?;
         let zeros = [0; TAR_BLOCK_BYTES];
-        self.out.write(
-            zeros
-                .get(..(TAR_BLOCK_BYTES - over) % TAR_BLOCK_BYTES)
-                .unwrap_or_default(),
-        )
+        self.out.write(zeros.get(..(TAR_BLOCK_BYTES - over) % TAR_BLOCK_BYTES).unwrap_or_default())
     }
 }
 
@@ -81,11 +77,7 @@ impl EntrySink for ArchiveWriter {
     ) -> anyhow::Result<()> {
         self.header(name, size)?;
         let blame = Blame::default();
-        let mut writer = Body {
-            out: self.out.as_mut(),
-            left: size,
-            blame: blame.clone(),
-        };
+        let mut writer = Body { out: self.out.as_mut(), left: size, blame: blame.clone() };
         body(&mut writer).map_err(|error| blame.or(error))?;
         if writer.left > 0 {
             let message = format!("member `{name}` ended {} bytes early", writer.left);
@@ -105,13 +97,8 @@ struct Body<'a> {
 impl Write for Body<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let size = bytes.len() as u64;
-        self.left = self
-            .left
-            .checked_sub(size)
-            .ok_or(io::ErrorKind::WriteZero)?;
-        self.out
-            .write(bytes)
-            .map_err(|error| self.blame.note(error))?;
+        self.left = self.left.checked_sub(size).ok_or(io::ErrorKind::WriteZero)?;
+        self.out.write(bytes).map_err(|error| self.blame.note(error))?;
         Ok(bytes.len())
     }
 
@@ -136,10 +123,8 @@ pub fn read(
         let mut entry = entry.map_err(|error| broken(blame, error))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !is_plain(&name) {
-            let message = format!(
-                "the backup has a member `{}` that no bkp writes",
-                name.escape_debug()
-            );
+            let message =
+                format!("the backup has a member `{}` that no bkp writes", name.escape_debug());
             return Err(Fault::new(Kind::Integrity, message).into());
         }
         let size = entry.size();
@@ -152,10 +137,8 @@ pub fn read(
 
 /// A tar that cannot be parsed although every byte of it is authentic was not written by bkp.
 fn broken(blame: &Blame, error: io::Error) -> anyhow::Error {
-    let unreadable = Fault::new(
-        Kind::Integrity,
-        format!("the backup's tar cannot be read: {error}"),
-    );
+    let unreadable =
+        Fault::new(Kind::Integrity, format!("the backup's tar cannot be read: {error}"));
     blame.or(unreadable)
 }
 
@@ -203,17 +186,12 @@ mod tests {
         let bytes = Bytes::default();
         let mut writer = ArchiveWriter::new(Box::new(bytes.clone()), 1);
         writer.entry("grid/1", &[1; 700]).unwrap();
-        writer
-            .stream("layout.json", 5, &mut |out| out.write_all(b"12345"))
-            .unwrap();
+        writer.stream("layout.json", 5, &mut |out| out.write_all(b"12345")).unwrap();
         writer.entry("grid/1", &[]).unwrap();
         writer.finish().unwrap();
         let tar = bytes.0.lock().unwrap().clone();
-        let expected = [
-            ("grid/1", vec![1; 700]),
-            ("layout.json", b"12345".to_vec()),
-            ("grid/1", vec![]),
-        ];
+        let expected =
+            [("grid/1", vec![1; 700]), ("layout.json", b"12345".to_vec()), ("grid/1", vec![])];
         let expected = expected.map(|(name, content)| (name.to_owned(), content));
         assert_eq!(members(&tar).unwrap(), expected);
     }
@@ -221,16 +199,8 @@ mod tests {
     #[test]
     fn a_body_of_another_length_is_an_error() {
         let mut writer = ArchiveWriter::new(Box::new(Bytes::default()), 1);
-        assert!(
-            writer
-                .stream("a", 5, &mut |out| out.write_all(b"1234"))
-                .is_err()
-        );
-        assert!(
-            writer
-                .stream("a", 3, &mut |out| out.write_all(b"1234"))
-                .is_err()
-        );
+        assert!(writer.stream("a", 5, &mut |out| out.write_all(b"1234")).is_err());
+        assert!(writer.stream("a", 3, &mut |out| out.write_all(b"1234")).is_err());
     }
 
     #[test]

@@ -46,14 +46,8 @@ pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>
             let Some((name, extension)) = BackupName::parse(&object.key) else {
                 continue;
             };
-            let wanted = filter
-                .source
-                .as_ref()
-                .is_none_or(|source| *source == name.source)
-                && filter
-                    .id
-                    .as_ref()
-                    .is_none_or(|id| name.id.to_string().starts_with(id.as_str()));
+            let wanted = filter.source.as_ref().is_none_or(|source| *source == name.source)
+                && filter.id.as_ref().is_none_or(|id| name.id.to_string().starts_with(id.as_str()));
             if wanted {
                 let (bytes, whole) = found.entry(name).or_default();
                 *bytes = bytes.saturating_add(object.bytes);
@@ -62,18 +56,15 @@ pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>
         }
     }
     let whole = found.into_iter().filter(|(_, (_, whole))| *whole);
-    let mut backups: Vec<Found> = whole
-        .map(|(name, (stored_bytes, _))| Found { name, stored_bytes })
-        .collect();
+    let mut backups: Vec<Found> =
+        whole.map(|(name, (stored_bytes, _))| Found { name, stored_bytes }).collect();
     backups.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(backups)
 }
 
 /// The parts of the store to list.
 fn prefixes(filter: &Filter) -> Vec<String> {
-    let types = filter
-        .backup_type
-        .map_or_else(|| BackupType::ALL.to_vec(), |only| vec![only]);
+    let types = filter.backup_type.map_or_else(|| BackupType::ALL.to_vec(), |only| vec![only]);
     let folder = |backup_type: BackupType| match &filter.source {
         Some(source) => format!("{backup_type}/{source}"),
         None => backup_type.to_string(),
@@ -89,9 +80,7 @@ pub struct Catalog<'a> {
 
 impl std::fmt::Debug for Catalog<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Catalog")
-            .field("store", &self.store.url())
-            .finish_non_exhaustive()
+        f.debug_struct("Catalog").field("store", &self.store.url()).finish_non_exhaustive()
     }
 }
 
@@ -125,22 +114,15 @@ impl<'a> Catalog<'a> {
     /// The name of a parent, of which a child knows only the id.
     fn parent_name(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<BackupName> {
         for scope in Scope::ALL {
-            let name = BackupName {
-                id: parent,
-                scope,
-                ..child.clone()
-            };
+            let name = BackupName { id: parent, scope, ..child.clone() };
             match self.store.head(&name.manifest_key()) {
                 Ok(_) => return Ok(name),
                 Err(crate::store::StoreError::Missing { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let message = format!(
-            "backup {} builds on {parent}, which is not in {}",
-            child.id,
-            self.store.url()
-        );
+        let message =
+            format!("backup {} builds on {parent}, which is not in {}", child.id, self.store.url());
         Err(Fault::new(Kind::Integrity, message).into())
     }
 
@@ -166,11 +148,7 @@ pub fn read_manifest(store: &dyn ReadStore, key: &str) -> anyhow::Result<Vec<u8>
     read.map_err(|error| Fault::new(Kind::Store, format!("reading `{key}` failed: {error}")))?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {
         let reason = format!("larger than {MANIFEST_BYTES_MAX} bytes");
-        return Err(ManifestError::Invalid {
-            key: key.to_owned(),
-            reason,
-        }
-        .into());
+        return Err(ManifestError::Invalid { key: key.to_owned(), reason }.into());
     }
     Ok(bytes)
 }

@@ -77,21 +77,13 @@ impl Ctx {
     /// A context on the system's clock.
     #[must_use]
     pub fn new(cancel: Cancel, monitor: Arc<dyn Monitor>) -> Self {
-        Ctx {
-            cancel,
-            monitor,
-            clock: OffsetDateTime::now_utc,
-        }
+        Ctx { cancel, monitor, clock: OffsetDateTime::now_utc }
     }
 
     /// A context for tests: no signals, no output, the given clock.
     #[must_use]
     pub fn fixed(clock: fn() -> OffsetDateTime) -> Self {
-        Ctx {
-            cancel: Cancel::default(),
-            monitor: Arc::new(Silent),
-            clock,
-        }
+        Ctx { cancel: Cancel::default(), monitor: Arc::new(Silent), clock }
     }
 
     /// The time, UTC.
@@ -103,8 +95,6 @@ impl Ctx {
 
 impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ctx")
-            .field("cancel", &self.cancel)
-            .finish_non_exhaustive()
+        f.debug_struct("Ctx").field("cancel", &self.cancel).finish_non_exhaustive()
     }
 }

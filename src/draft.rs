@@ -40,11 +40,7 @@ impl Draft {
         // Whatever keeps an unnamed file from being made, the named one settles it: it works, or it
         // says what is really wrong.
         match unnamed(&folder) {
-            Ok(file) => Ok(Draft {
-                folder,
-                file,
-                name: None,
-            }),
+            Ok(file) => Ok(Draft { folder, file, name: None }),
             Err(_without) => Draft::named(folder),
         }
     }
@@ -71,11 +67,7 @@ impl Draft {
         let random = RandomState::new().hash_one(());
         let name = format!(".bkp-tmp-{}-{random:016x}", process::id());
         let file = retry_on_intr(|| rustix::fs::openat(&folder, &name, flags, FILE_MODE))?;
-        let draft = Draft {
-            folder,
-            file: File::from(file),
-            name: Some(name),
-        };
+        let draft = Draft { folder, file: File::from(file), name: Some(name) };
         retry_on_intr(|| rustix::fs::fchmod(&draft.file, FILE_MODE))?;
         Ok(draft)
     }
@@ -93,13 +85,7 @@ impl Draft {
     pub fn publish(mut self, name: &str) -> Result<(), Errno> {
         match &self.name {
             Some(temporary) => {
-                rustix::fs::linkat(
-                    &self.folder,
-                    temporary,
-                    &self.folder,
-                    name,
-                    AtFlags::empty(),
-                )?;
+                rustix::fs::linkat(&self.folder, temporary, &self.folder, name, AtFlags::empty())?;
             }
             None => {
                 let path = proc_path(&self.file);
@@ -107,11 +93,11 @@ impl Draft {
             }
         }
         self.forget_name();
-        let durable = retry_on_intr(|| rustix::fs::fsync(&self.folder));
+        let durable = sync_folder(&self.folder);
         if durable.is_err() {
             // The name is ours. It may not survive a power failure, and the caller is told that
             // there is no file: so there shall be none.
-            drop(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()));
+            let _kept = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
         }
         durable
     }
@@ -124,15 +110,10 @@ impl Draft {
     /// anything else that the system refuses.
     pub fn publish_at(self, target: &Path, replace: bool) -> Result<Option<PathBuf>, Fault> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Fault::new(
-                Kind::Failed,
-                format!("cannot {what} {}: {error}", target.display()),
-            )
+            Fault::new(Kind::Failed, format!("cannot {what} {}: {error}", target.display()))
         };
         let name = target.file_name().and_then(|name| name.to_str());
-        let name = name
-            .ok_or_else(|| failed("create", &"not a file name in UTF-8"))?
-            .to_owned();
+        let name = name.ok_or_else(|| failed("create", &"not a file name in UTF-8"))?.to_owned();
         let aside = replace.then(|| aside(target)).flatten();
         if let Some(aside) = &aside {
             std::fs::rename(target, aside).map_err(|error| failed("move aside", &error))?;
@@ -150,7 +131,7 @@ impl Draft {
     fn forget_name(&mut self) {
         if let Some(name) = self.name.take() {
             // Nothing can be done about a failure, and a hidden name is in nobody's way.
-            drop(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()));
+            let _left = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
         }
     }
 }
@@ -161,11 +142,18 @@ impl Drop for Draft {
     }
 }
 
+/// Makes the entries of a folder durable. Some file systems have no such operation for folders and
+/// say INVAL; there an entry is as durable as it gets.
+pub(crate) fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
+    match retry_on_intr(|| rustix::fs::fsync(folder)) {
+        Err(Errno::INVAL) => Ok(()),
+        done => done,
+    }
+}
+
 /// The folder of a path; the current one for a bare name.
 fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A free name beside `target` for what stands there; `None` if nothing does.
@@ -206,12 +194,7 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let items = std::fs::read_dir(folder).expect("readable");
         let mut names: Vec<_> = items
-            .map(|item| {
-                item.expect("entry")
-                    .file_name()
-                    .into_string()
-                    .expect("text")
-            })
+            .map(|item| item.expect("entry").file_name().into_string().expect("text"))
             .collect();
         names.sort();
         names
@@ -230,28 +213,37 @@ mod tests {
     }
 
     #[test]
+    fn a_named_draft_is_hidden_and_removed_when_dropped() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            rustix::fs::open(folder.path(), flags, Mode::empty()).expect("opens")
+        };
+        let draft = Draft::named(open()).expect("draft");
+        assert!(names(folder.path())[0].starts_with(".bkp-tmp-"));
+        drop(draft);
+        assert!(names(folder.path()).is_empty());
+        let draft = Draft::named(open()).expect("draft");
+        draft.publish("object").expect("published");
+        assert_eq!(Draft::named(open()).expect("draft").publish("object"), Err(Errno::EXIST));
+        assert_eq!(names(folder.path()), ["object"]);
+    }
+
+    #[test]
     fn what_is_replaced_is_kept() {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("file");
         for generation in ["one", "two", "three"] {
             let draft = Draft::beside(&target).expect("draft");
-            draft
-                .file()
-                .write_all(generation.as_bytes())
-                .expect("written");
+            draft.file().write_all(generation.as_bytes()).expect("written");
             draft.publish_at(&target, true).expect("published");
         }
         assert_eq!(
             names(folder.path()),
             ["file", "file.before-restore-1", "file.before-restore-2"]
         );
-        let refused = Draft::beside(&target)
-            .expect("draft")
-            .publish_at(&target, false);
-        assert_eq!(
-            crate::error::Classify::kind(&refused.expect_err("refused")),
-            Kind::Refused
-        );
+        let refused = Draft::beside(&target).expect("draft").publish_at(&target, false);
+        assert_eq!(crate::error::Classify::kind(&refused.expect_err("refused")), Kind::Refused);
         assert_eq!(std::fs::read(&target).expect("readable"), b"three");
     }
 }

@@ -142,12 +142,13 @@ pub struct Diagnosis {
     pub hint: String,
 }
 
-type Probe = fn(&(dyn std::error::Error + 'static)) -> Option<(Kind, Option<String>)>;
+type Probe = fn(&anyhow::Error) -> Option<(Kind, Option<String>)>;
 
-fn probe<E: Classify>(error: &(dyn std::error::Error + 'static)) -> Option<(Kind, Option<String>)> {
-    error
-        .downcast_ref::<E>()
-        .map(|typed| (typed.kind(), typed.hint()))
+/// Looks for an `E` that was attached as context or that is a link of the chain of causes.
+fn probe<E: Classify>(error: &anyhow::Error) -> Option<(Kind, Option<String>)> {
+    let attached = error.downcast_ref::<E>();
+    let found = attached.or_else(|| error.chain().find_map(|link| link.downcast_ref::<E>()));
+    found.map(|typed| (typed.kind(), typed.hint()))
 }
 
 /// Every type that implements [`Classify`]; a `tidy` test compares this list with the sources.
@@ -161,17 +162,13 @@ const PROBES: &[Probe] = &[
     probe::<crate::store::StoreError>,
 ];
 
-/// Finds the outermost classified error in the chain; [`Kind::Failed`] if there is none.
+/// Finds the classified error in `error`; [`Kind::Failed`] if there is none. A [`Fault`] counts
+/// before the errors below it: whoever made it knew them.
 #[must_use]
 pub fn diagnose(error: &anyhow::Error) -> Diagnosis {
-    let found = error
-        .chain()
-        .find_map(|link| PROBES.iter().find_map(|probe| probe(link)));
+    let found = PROBES.iter().find_map(|probe| probe(error));
     let (kind, hint) = found.unwrap_or((Kind::Failed, None));
-    Diagnosis {
-        kind,
-        hint: hint.unwrap_or_else(|| kind.hint().to_owned()),
-    }
+    Diagnosis { kind, hint: hint.unwrap_or_else(|| kind.hint().to_owned()) }
 }
 
 /// A classified failure of a command that belongs to no trait: a refusal, a lock that is held, a
@@ -186,11 +183,7 @@ pub struct Fault {
 impl Fault {
     /// A failure of `kind` that says `message` (one line that names the thing).
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Fault {
-            kind,
-            message: message.into(),
-            hint: None,
-        }
+        Fault { kind, message: message.into(), hint: None }
     }
 
     /// Adds an instruction for the operator.
@@ -255,13 +248,16 @@ mod tests {
             .context("outer")
             .context("outermost")
             .unwrap_err();
-        assert_eq!(
-            diagnose(&error),
-            Diagnosis {
-                kind: Kind::Busy,
-                hint: "wait".into()
-            }
-        );
+        assert_eq!(diagnose(&error), Diagnosis { kind: Kind::Busy, hint: "wait".into() });
+    }
+
+    #[test]
+    fn a_fault_attached_as_context_decides() {
+        let error = Err::<(), _>(io::Error::other("inner"))
+            .context(Fault::new(Kind::Store, "outer"))
+            .context("outermost")
+            .unwrap_err();
+        assert_eq!(diagnose(&error).kind, Kind::Store);
     }
 
     #[test]

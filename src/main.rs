@@ -30,19 +30,11 @@ fn main() -> ExitCode {
             let printed = ui::answer(&text).map(|()| exit::DONE);
             printed.unwrap_or_else(|error| ui::fail(style(false, false, 0), &error.into()))
         }
-        Err(Early::Mistake {
-            coloured,
-            plain,
-            summary,
-        }) => {
+        Err(Early::Mistake { coloured, plain, summary }) => {
             // The flag may stand before or behind the mistake.
             let json = std::env::args_os().any(|word| word == "--json");
             let style = style(json, false, 0);
-            ui::mistake(
-                style,
-                if style.colour { &coloured } else { &plain },
-                &summary,
-            )
+            ui::mistake(style, if style.colour { &coloured } else { &plain }, &summary)
         }
     };
     ExitCode::from(code)
@@ -60,11 +52,7 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         progress.warn(warning);
     }
     let confirm = ui::confirm(style, cli.yes(), cancel.clone());
-    let house = House {
-        settings,
-        ctx: Ctx::new(cancel, progress),
-        confirm,
-    };
+    let house = House { settings, ctx: Ctx::new(cancel, progress), confirm };
     cli.run(&house)
 }
 
@@ -78,14 +66,12 @@ fn finish(style: Style, report: &Report) -> anyhow::Result<u8> {
 fn listen(cancel: &Cancel) -> io::Result<()> {
     let cell = cancel.cell();
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                let number = usize::try_from(signal).unwrap_or_default();
-                // Fails if there was a signal before, which then stays.
-                let _first = cell.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
-            }
-        })?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let number = usize::try_from(signal).unwrap_or_default();
+            // Fails if there was a signal before, which then stays.
+            let _first = cell.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    })?;
     Ok(())
 }

@@ -48,9 +48,7 @@ pub struct Recipe<'a> {
 
 impl std::fmt::Debug for Recipe<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recipe")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Recipe").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -87,10 +85,7 @@ impl Recipe<'_> {
         let (suffix, stage) = spelled(compression);
         let key = self.name.key(&format!("map.json{suffix}.enc"));
         let blame = Blame::default();
-        let mut sink = SinkWriter {
-            sink: self.chain(&key, compression)?,
-            blame: blame.clone(),
-        };
+        let mut sink = SinkWriter { sink: self.chain(&key, compression)?, blame: blame.clone() };
         let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut sink);
         let written = write(&mut buffered).and_then(|()| buffered.flush());
         drop(buffered);
@@ -131,9 +126,7 @@ impl Recipe<'_> {
 
 /// Compression threads: one per core, at most eight; each holds two frames.
 fn threads() -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(8)
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(8)
 }
 
 /// The part of a key, and the stage's name, that tell the compression.
@@ -168,10 +161,7 @@ fn record<'s>(
         key,
         bytes,
         sha256,
-        plaintext: Plaintext {
-            bytes: plaintext_bytes,
-            sha256: plaintext_sha256,
-        },
+        plaintext: Plaintext { bytes: plaintext_bytes, sha256: plaintext_sha256 },
         stages: stages.map(str::to_owned).collect(),
     })
 }
@@ -184,9 +174,7 @@ struct SinkWriter {
 
 impl Write for SinkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink
-            .write(bytes)
-            .map_err(|error| self.blame.note(error))?;
+        self.sink.write(bytes).map_err(|error| self.blame.note(error))?;
         Ok(bytes.len())
     }
 
@@ -204,9 +192,7 @@ pub struct BackupReader<'a> {
 
 impl std::fmt::Debug for BackupReader<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BackupReader")
-            .field("id", &self.manifest.id)
-            .finish_non_exhaustive()
+        f.debug_struct("BackupReader").field("id", &self.manifest.id).finish_non_exhaustive()
     }
 }
 
@@ -214,11 +200,7 @@ impl<'a> BackupReader<'a> {
     /// A reader of the backup that `manifest` describes; the caller has authenticated it with `key`.
     #[must_use]
     pub fn new(store: &'a dyn ReadStore, manifest: Manifest, key: DataKey) -> Self {
-        BackupReader {
-            store,
-            manifest,
-            key,
-        }
+        BackupReader { store, manifest, key }
     }
 
     /// What the backup says of itself.
@@ -233,10 +215,7 @@ impl<'a> BackupReader<'a> {
     /// [`Kind::Integrity`] if one is missing or of another size.
     pub fn check_objects(&self) -> anyhow::Result<()> {
         for object in &self.manifest.objects {
-            let found = self
-                .store
-                .head(&object.key)
-                .map_err(|error| lost(error, &object.key))?;
+            let found = self.store.head(&object.key).map_err(|error| lost(error, &object.key))?;
             if found.bytes != object.bytes {
                 let message = format!(
                     "object `{}` has {} bytes, the manifest says {}",
@@ -272,9 +251,7 @@ impl<'a> BackupReader<'a> {
         visit: &mut dyn FnMut(&str, u64, &mut dyn Read) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let object = self.object(ROLE_DATA)?;
-        self.read(object, ctx, &mut |input, blame| {
-            archive::read(input, blame, visit)
-        })
+        self.read(object, ctx, &mut |input, blame| archive::read(input, blame, visit))
     }
 
     /// Shows the block map to `look`.
@@ -296,13 +273,10 @@ impl<'a> BackupReader<'a> {
     }
 
     fn object(&self, role: &str) -> anyhow::Result<&ObjectRecord> {
-        let found = self
-            .manifest
-            .object(role)
-            .ok_or_else(|| ManifestError::Misplaced {
-                key: self.manifest.name().manifest_key(),
-                reason: format!("it names no object with the role `{role}`"),
-            })?;
+        let found = self.manifest.object(role).ok_or_else(|| ManifestError::Misplaced {
+            key: self.manifest.name().manifest_key(),
+            reason: format!("it names no object with the role `{role}`"),
+        })?;
         Ok(found)
     }
 
@@ -329,23 +303,10 @@ impl<'a> BackupReader<'a> {
         ctx: &Ctx,
         blame: &Blame,
     ) -> anyhow::Result<DigestReader<Watched>> {
-        let input = self
-            .store
-            .open(&object.key, None)
-            .map_err(|error| lost(error, &object.key))?;
-        let watched = Watched {
-            input,
-            ctx: ctx.clone(),
-            blame: blame.clone(),
-        };
+        let input = self.store.open(&object.key, None).map_err(|error| lost(error, &object.key))?;
+        let watched = Watched { input, ctx: ctx.clone(), blame: blame.clone() };
         let sha256 = digest(&object.sha256, &object.key)?;
-        Ok(DigestReader::new(
-            watched,
-            &object.key,
-            object.bytes,
-            sha256,
-            blame.clone(),
-        ))
+        Ok(DigestReader::new(watched, &object.key, object.bytes, sha256, blame.clone()))
     }
 
     fn plaintext(
@@ -387,13 +348,7 @@ impl<'a> BackupReader<'a> {
         let Plaintext { bytes, sha256 } = &object.plaintext;
         let sha256 = digest(sha256, &object.key)?;
         let name = format!("{} (content)", object.key);
-        Ok(Box::new(DigestReader::new(
-            input,
-            name,
-            *bytes,
-            sha256,
-            blame.clone(),
-        )))
+        Ok(Box::new(DigestReader::new(input, name, *bytes, sha256, blame.clone())))
     }
 }
 
@@ -424,18 +379,12 @@ struct Watched {
 
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.ctx
-            .cancel
-            .check()
-            .map_err(|fault| self.blame.note(fault))?;
+        self.ctx.cancel.check().map_err(|fault| self.blame.note(fault))?;
         let count = self.input.read(buffer).map_err(|error| {
             if error.kind() == io::ErrorKind::Interrupted {
                 return error;
             }
-            let fault = Fault::new(
-                Kind::Store,
-                format!("reading from the store failed: {error}"),
-            );
+            let fault = Fault::new(Kind::Store, format!("reading from the store failed: {error}"));
             self.blame.note(fault)
         })?;
         self.ctx.monitor.advance(count as u64);

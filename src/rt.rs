@@ -15,9 +15,7 @@ pub fn within<F: Future>(
     deadline: Duration,
     work: F,
 ) -> std::io::Result<Result<F::Output, Elapsed>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let outcome = runtime.block_on(async { tokio::time::timeout(deadline, work).await });
     Ok(outcome.map_err(|_elapsed| Elapsed(deadline)))
 }

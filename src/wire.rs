@@ -30,9 +30,7 @@ pub struct House {
 
 impl fmt::Debug for House {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("House")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("House").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -40,27 +38,15 @@ impl House {
     /// The URL of the store that `--store` names, or of the source's store, or of the only one.
     fn store_url(&self, source: Option<&SourceSettings>) -> anyhow::Result<String> {
         let settings = &self.settings;
-        let wanted = settings
-            .store
-            .as_deref()
-            .or(source.and_then(|source| source.store.as_deref()));
+        let wanted =
+            settings.store.as_deref().or(source.and_then(|source| source.store.as_deref()));
         match wanted {
             Some(url) if url.contains("://") => Ok(url.to_owned()),
             Some(name) => {
-                let known = || {
-                    settings
-                        .stores
-                        .keys()
-                        .cloned()
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                };
+                let known = || settings.stores.keys().cloned().collect::<Vec<_>>().join(", ");
                 let store = settings.stores.get(name).ok_or_else(|| {
-                    Fault::new(
-                        Kind::NotFound,
-                        format!("no store `{name}` in the configuration"),
-                    )
-                    .hint(format!("known stores: {}; or give a URL", known()))
+                    Fault::new(Kind::NotFound, format!("no store `{name}` in the configuration"))
+                        .hint(format!("known stores: {}; or give a URL", known()))
                 })?;
                 Ok(store.url.clone())
             }
@@ -127,16 +113,9 @@ impl House {
         let sources = &self.settings.sources;
         let found = sources.get(name).ok_or_else(|| {
             let known = sources.keys().cloned().collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known
-            };
-            Fault::new(
-                Kind::NotFound,
-                format!("no source `{name}` in the configuration"),
-            )
-            .hint(format!("configured sources: {known}"))
+            let known = if known.is_empty() { "none".to_owned() } else { known };
+            Fault::new(Kind::NotFound, format!("no source `{name}` in the configuration"))
+                .hint(format!("configured sources: {known}"))
         })?;
         Ok(found)
     }
@@ -155,19 +134,10 @@ impl House {
 fn store_kind(url: &str) -> anyhow::Result<&'static StoreKind> {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
     let found = STORES.iter().find(|kind| kind.scheme == scheme);
-    let known = || {
-        STORES
-            .iter()
-            .map(|kind| kind.scheme)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let known = || STORES.iter().map(|kind| kind.scheme).collect::<Vec<_>>().join(", ");
     let found = found.ok_or_else(|| {
-        Fault::new(
-            Kind::Config,
-            format!("no kind of store has the scheme `{scheme}`"),
-        )
-        .hint(format!("known schemes: {}", known()))
+        Fault::new(Kind::Config, format!("no kind of store has the scheme `{scheme}`"))
+            .hint(format!("known schemes: {}", known()))
     })?;
     Ok(found)
 }

@@ -25,19 +25,13 @@ impl Buffer {
     pub fn new(capacity: usize) -> Self {
         let raw = vec![0; capacity + ALIGNMENT];
         let start = raw.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Buffer {
-            raw,
-            start,
-            capacity,
-        }
+        Buffer { raw, start, capacity }
     }
 
     /// The first `bytes` bytes.
     #[must_use]
     pub fn slice(&self, bytes: usize) -> &[u8] {
-        self.raw
-            .get(self.start..self.start + bytes.min(self.capacity))
-            .unwrap_or_default()
+        self.raw.get(self.start..self.start + bytes.min(self.capacity)).unwrap_or_default()
     }
 
     fn slice_mut(&mut self, bytes: usize) -> &mut [u8] {
@@ -63,22 +57,14 @@ impl Device {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let direct = rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty());
         let opened = direct.or_else(|_no_direct_io| rustix::fs::open(path, flags, Mode::empty()));
-        let file = opened
-            .map_err(|error| unreadable(path, error.into()))?
-            .into();
-        Ok(Device {
-            file,
-            path: path.to_owned(),
-        })
+        let file = opened.map_err(|error| unreadable(path, error.into()))?.into();
+        Ok(Device { file, path: path.to_owned() })
     }
 
     /// Takes a file that is open already; `path` is its name in messages.
     #[must_use]
     pub fn from_file(file: File, path: &Path) -> Self {
-        Device {
-            file,
-            path: path.to_owned(),
-        }
+        Device { file, path: path.to_owned() }
     }
 
     /// The path, for messages.
@@ -98,10 +84,7 @@ impl Device {
     /// # Errors
     /// [`SourceError::Unreadable`].
     pub fn size(&self) -> Result<u64, SourceError> {
-        let found = self
-            .file
-            .metadata()
-            .map_err(|error| unreadable(&self.path, error))?;
+        let found = self.file.metadata().map_err(|error| unreadable(&self.path, error))?;
         Ok(found.len())
     }
 
@@ -131,8 +114,5 @@ impl Device {
 }
 
 fn unreadable(path: &Path, source: std::io::Error) -> SourceError {
-    SourceError::Unreadable {
-        what: path.display().to_string(),
-        source,
-    }
+    SourceError::Unreadable { what: path.display().to_string(), source }
 }

@@ -76,14 +76,12 @@ impl BlockMap {
     /// Every block, by ascending address.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Checksum)> + '_ {
         let pages = self.pages.iter().enumerate();
-        pages
-            .filter_map(|(at, page)| Some((at, page.as_ref()?)))
-            .flat_map(|(at, page)| {
-                let cells = page.iter().enumerate();
-                cells
-                    .filter(|(_, checksum)| **checksum != Checksum(0))
-                    .map(move |(slot, checksum)| ((at * PAGE + slot) as u64, *checksum))
-            })
+        pages.filter_map(|(at, page)| Some((at, page.as_ref()?))).flat_map(|(at, page)| {
+            let cells = page.iter().enumerate();
+            cells
+                .filter(|(_, checksum)| **checksum != Checksum(0))
+                .map(move |(slot, checksum)| ((at * PAGE + slot) as u64, *checksum))
+        })
     }
 }
 

@@ -24,10 +24,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
         script: String,
     }
     let script = script(args.shell);
-    let body = Body {
-        shell: args.shell.to_string(),
-        script: script.clone(),
-    };
+    let body = Body { shell: args.shell.to_string(), script: script.clone() };
     Report::done("bkp.completions/1", &body, script)
 }
 

@@ -18,10 +18,8 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say whether the configuration is valid
-    #[command(
-        after_help = "Exit codes: 78 if it is not valid; all of them: see bkp(1).\n\
-                            Example: bkp config check --config ./bkp.toml"
-    )]
+    #[command(after_help = "Exit codes: 78 if it is not valid; all of them: see bkp(1).\n\
+                            Example: bkp config check --config ./bkp.toml")]
     Check,
     /// Show the resolved settings as TOML; secrets stay references
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp config show --origin")]

@@ -55,24 +55,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
 
 fn man_page() -> io::Result<String> {
     // Only bkp's own version: those of the engines differ between builds.
-    let root = Cli::command()
-        .version(env!("CARGO_PKG_VERSION"))
-        .after_help("");
+    let root = Cli::command().version(env!("CARGO_PKG_VERSION")).after_help("");
     let mut page = Vec::new();
-    let man = Man::new(root.clone())
-        .title("BKP")
-        .manual("bkp")
-        .source("bkp 0.1.0")
-        .date("");
+    let man = Man::new(root.clone()).title("BKP").manual("bkp").source("bkp 0.1.0").date("");
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    for command in root
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-    {
+    for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
         subcommand(&mut page, command, "bkp")?;
     }
     page.write_all(exit_codes().as_bytes())?;
@@ -84,14 +75,9 @@ fn man_page() -> io::Result<String> {
 fn subcommand(page: &mut Vec<u8>, command: &Command, parent: &str) -> io::Result<()> {
     let name = format!("{parent} {}", command.get_name());
     if command.has_subcommands() {
-        return command
-            .get_subcommands()
-            .try_for_each(|inner| subcommand(page, inner, &name));
+        return command.get_subcommands().try_for_each(|inner| subcommand(page, inner, &name));
     }
-    let example = command
-        .get_after_help()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let man = Man::new(command.clone().bin_name(name.clone()).after_help(""));
     let mut text = Vec::new();
     man.render_synopsis_section(&mut text)?;
@@ -108,23 +94,14 @@ fn subcommand(page: &mut Vec<u8>, command: &Command, parent: &str) -> io::Result
 
 fn exit_codes() -> String {
     let line = |code: u8, meaning: &str| format!(".TP\n\\fB{code}\\fR\n{}\n", escape(meaning));
-    let kinds = Kind::ALL
-        .iter()
-        .map(|kind| line(exit::code(*kind), exit::meaning(*kind)));
-    let done = line(
-        exit::DONE,
-        "done: everything asked for was done and confirmed",
-    );
+    let kinds = Kind::ALL.iter().map(|kind| line(exit::code(*kind), exit::meaning(*kind)));
+    let done = line(exit::DONE, "done: everything asked for was done and confirmed");
     format!(".SH \"EXIT STATUS\"\n{done}{}", kinds.collect::<String>())
 }
 
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
-    if text.starts_with(['.', '\'']) {
-        format!("\\&{text}")
-    } else {
-        text
-    }
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
 /// What clap does not know.

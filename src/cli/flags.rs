@@ -50,17 +50,8 @@ pub struct GlobalArgs {
 
 impl GlobalArgs {
     pub(super) fn flags(&self) -> Flags {
-        let GlobalArgs {
-            config,
-            store,
-            keys,
-            ..
-        } = self;
-        Flags {
-            config: config.clone(),
-            store: store.clone(),
-            keys: keys.clone(),
-        }
+        let GlobalArgs { config, store, keys, .. } = self;
+        Flags { config: config.clone(), store: store.clone(), keys: keys.clone() }
     }
 }
 
@@ -87,12 +78,7 @@ pub(super) struct SelectArgs {
 
 impl From<SelectArgs> for Select {
     fn from(args: SelectArgs) -> Select {
-        let SelectArgs {
-            source,
-            latest,
-            id,
-            at,
-        } = args;
+        let SelectArgs { source, latest, id, at } = args;
         match (source.or(latest), id, at) {
             (Some(source), Some(id), _) => Select::IdOf(source, id),
             (None, id, _) => Select::Id(id.unwrap_or_default()),

@@ -17,10 +17,8 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Generate a key file; never overwrites one
-    #[command(
-        after_help = "Exit codes: 12 if the file exists; all of them: see bkp(1).\n\
-                            Example: bkp keys generate /etc/bkp/key"
-    )]
+    #[command(after_help = "Exit codes: 12 if the file exists; all of them: see bkp(1).\n\
+                            Example: bkp keys generate /etc/bkp/key")]
     Generate {
         /// Where to write it [default: every configured `file:` recipient that does not exist]
         #[arg(value_name = "PATH")]

@@ -33,17 +33,7 @@ pub(super) struct Args {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args {
-            source,
-            backup_type,
-            id,
-            long,
-        } = args;
-        Options {
-            source,
-            id,
-            backup_type,
-            long,
-        }
+        let Args { source, backup_type, id, long } = args;
+        Options { source, id, backup_type, long }
     }
 }

@@ -78,9 +78,7 @@ pub enum Early {
 /// [`Early`] if there is nothing to run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Early> {
     let command = Cli::command().version(crate::version::text());
-    let matches = command
-        .try_get_matches_from(arguments)
-        .and_then(|m| Cli::from_arg_matches(&m));
+    let matches = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     matches.map_err(|error| {
         let coloured = error.render().ansi().to_string();
         let plain = error.render().to_string();
@@ -90,12 +88,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Early
         }
         let first = plain.split("\n\n").next().unwrap_or_default();
         let words: Vec<&str> = first.split_whitespace().collect();
-        let summary = words.join(" ").trim_start_matches("error: ").to_owned();
-        Early::Mistake {
-            coloured,
-            plain,
-            summary,
-        }
+        // Here clap shows the help instead of saying what is wrong.
+        let bare = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        let summary = if bare {
+            "a subcommand or argument is missing".to_owned()
+        } else {
+            words.join(" ").trim_start_matches("error: ").to_owned()
+        };
+        Early::Mistake { coloured, plain, summary }
     })
 }
 

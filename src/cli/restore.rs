@@ -7,10 +7,8 @@ use crate::cmd::restore::Options;
 
 /// Bring a backup back, to a path that does not exist yet
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
-                        Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle"
-)]
+#[command(after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
+                        Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle")]
 pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
@@ -48,23 +46,7 @@ impl Args {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args {
-            select,
-            to,
-            replica,
-            addresses,
-            force,
-            yes,
-            dry_run,
-        } = args;
-        Options {
-            select: select.into(),
-            to,
-            replica,
-            addresses,
-            force,
-            yes,
-            dry_run,
-        }
+        let Args { select, to, replica, addresses, force, yes, dry_run } = args;
+        Options { select: select.into(), to, replica, addresses, force, yes, dry_run }
     }
 }

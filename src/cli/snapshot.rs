@@ -46,11 +46,6 @@ impl From<Args> for Options {
             ScopeArg::Differential => Some(Scope::Differential),
             ScopeArg::Auto => None,
         };
-        Options {
-            source: args.source,
-            scope,
-            mode: args.mode,
-            dry_run: args.dry_run,
-        }
+        Options { source: args.source, scope, mode: args.mode, dry_run: args.dry_run }
     }
 }

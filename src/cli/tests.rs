@@ -7,10 +7,9 @@ fn parse_words(words: &str) -> Result<Cli, Early> {
 }
 
 fn restore_options(words: &str) -> restore::Options {
-    match parse_words(words).expect("valid").command {
-        Command::Restore(args) => args.into(),
-        other => panic!("{other:?}"),
-    }
+    let cli = parse_words(words).expect("valid");
+    let Command::Restore(args) = cli.command else { panic!("{words}: another command") };
+    args.into()
 }
 
 fn mistake(words: &str) -> String {
@@ -31,15 +30,9 @@ fn a_backup_is_named_in_one_of_five_ways() {
     assert_eq!(select("books"), Select::Latest("books".into()));
     assert_eq!(select("--latest books"), Select::Latest("books".into()));
     assert_eq!(select("--id 0193"), Select::Id("0193".into()));
-    assert_eq!(
-        select("books --id 0193"),
-        Select::IdOf("books".into(), "0193".into())
-    );
+    assert_eq!(select("books --id 0193"), Select::IdOf("books".into(), "0193".into()));
     let at = time::macros::datetime!(2026-11-21 02:00 UTC);
-    assert_eq!(
-        select("books --at 2026-11-21T02:00:00Z"),
-        Select::At("books".into(), at)
-    );
+    assert_eq!(select("books --at 2026-11-21T02:00:00Z"), Select::At("books".into(), at));
 }
 
 #[test]
@@ -72,9 +65,7 @@ fn lists_and_repeated_flags_are_read() {
 #[test]
 fn a_verification_reads_every_byte_unless_told_otherwise() {
     let cli = parse_words("bkp verify books").expect("valid");
-    let Command::Verify(args) = cli.command else {
-        panic!("another command")
-    };
+    let Command::Verify(args) = cli.command else { panic!("another command") };
     assert_eq!(verify::Options::from(args).level, verify::Level::Digest);
 }
 

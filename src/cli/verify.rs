@@ -9,10 +9,8 @@ use crate::cmd::verify::{Level, Options};
 
 /// Check a backup, from "it is there" to "it starts"
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
-                        Example: bkp verify books --level drill"
-)]
+#[command(after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
+                        Example: bkp verify books --level drill")]
 pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
@@ -46,10 +44,6 @@ impl From<Args> for Options {
             LevelArg::Decode => Level::Decode,
             LevelArg::Drill => Level::Drill,
         };
-        Options {
-            select: args.select.into(),
-            level,
-            scratch: args.scratch,
-        }
+        Options { select: args.select.into(), level, scratch: args.scratch }
     }
 }

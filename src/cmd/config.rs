@@ -59,12 +59,9 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
         sources: usize,
         warnings: &'a [String],
     }
-    let Provenance {
-        looked, warnings, ..
-    } = &settings.provenance;
-    let file = settings.file.as_ref().ok_or_else(|| ConfigError::Missing {
-        looked: looked.clone(),
-    })?;
+    let Provenance { looked, warnings, .. } = &settings.provenance;
+    let file =
+        settings.file.as_ref().ok_or_else(|| ConfigError::Missing { looked: looked.clone() })?;
     let body = Body {
         file: file.display().to_string(),
         valid: true,
@@ -100,27 +97,12 @@ fn show(settings: &Settings, origin: bool) -> anyhow::Result<Report> {
     let mut tree = Map::new();
     let mut origins = Map::new();
     for line in &lines {
-        insert(
-            &mut tree,
-            &line.section,
-            &line.key,
-            serde_json::to_value(&line.value)?,
-        );
+        insert(&mut tree, &line.section, &line.key, serde_json::to_value(&line.value)?);
         let path = format!("{}.{}", line.section, line.key);
-        origins.insert(
-            path.trim_start_matches('.').to_owned(),
-            serde_json::to_value(line.origin)?,
-        );
+        origins.insert(path.trim_start_matches('.').to_owned(), serde_json::to_value(line.origin)?);
     }
-    let file = settings
-        .file
-        .as_ref()
-        .map(|path| path.display().to_string());
-    let body = Body {
-        file,
-        settings: tree,
-        origins: origin.then_some(origins),
-    };
+    let file = settings.file.as_ref().map(|path| path.display().to_string());
+    let body = Body { file, settings: tree, origins: origin.then_some(origins) };
     Report::done("bkp.config/1", &body, toml_text(&lines, origin))
 }
 
@@ -131,9 +113,7 @@ fn insert(tree: &mut Map<String, Value>, section: &str, key: &str, value: Value)
         return;
     }
     let (head, rest) = section.split_once('.').unwrap_or((section, ""));
-    let inner = tree
-        .entry(head)
-        .or_insert_with(|| Value::Object(Map::new()));
+    let inner = tree.entry(head).or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(inner) = inner {
         insert(inner, rest, key, value);
     }
@@ -148,11 +128,7 @@ fn toml_text(lines: &[Line], origin: bool) -> String {
             section = &line.section;
             text.push(format!("\n[{section}]"));
         }
-        let note = if origin {
-            format!("  # {}", line.origin)
-        } else {
-            String::new()
-        };
+        let note = if origin { format!("  # {}", line.origin) } else { String::new() };
         text.push(format!("{} = {}{note}", line.key, line.value));
     }
     text.join("\n").trim_start().to_owned()
@@ -161,60 +137,28 @@ fn toml_text(lines: &[Line], origin: bool) -> String {
 fn lines(settings: &Settings) -> Vec<Line> {
     let provenance = &settings.provenance;
     let line = |section: &str, key: &str, value: toml::Value| {
-        let path = if section.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{section}.{key}")
-        };
+        let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
         let origin = provenance.of(&path);
-        Line {
-            section: section.to_owned(),
-            key: key.to_owned(),
-            value,
-            origin,
-        }
+        Line { section: section.to_owned(), key: key.to_owned(), value, origin }
     };
-    let mut lines = vec![line(
-        "",
-        "state_dir",
-        settings.state_dir.display().to_string().into(),
-    )];
+    let mut lines = vec![line("", "state_dir", settings.state_dir.display().to_string().into())];
     for (name, store) in &settings.stores {
-        lines.push(line(
-            &format!("store.{name}"),
-            "url",
-            store.url.clone().into(),
-        ));
+        lines.push(line(&format!("store.{name}"), "url", store.url.clone().into()));
     }
     if let Some(store) = &settings.store {
         // Not a key of the file: what --store or BKP_STORE chose for this run.
         let origin = provenance.of("store");
         let section = "chosen".to_owned();
-        lines.push(Line {
-            section,
-            key: "store".into(),
-            value: store.clone().into(),
-            origin,
-        });
+        lines.push(Line { section, key: "store".into(), value: store.clone().into(), origin });
     }
-    lines.push(line(
-        "keys",
-        "recipients",
-        settings.recipients.clone().into(),
-    ));
+    lines.push(line("keys", "recipients", settings.recipients.clone().into()));
     if let Some(program) = &settings.tigerbeetle {
-        lines.push(line(
-            "tools",
-            "tigerbeetle",
-            program.display().to_string().into(),
-        ));
+        lines.push(line("tools", "tigerbeetle", program.display().to_string().into()));
     }
     for (name, source) in &settings.sources {
         let section = format!("source.{name}");
         lines.extend(
-            source_values(source)
-                .into_iter()
-                .map(|(key, value)| line(&section, &key, value)),
+            source_values(source).into_iter().map(|(key, value)| line(&section, &key, value)),
         );
     }
     lines
@@ -222,12 +166,7 @@ fn lines(settings: &Settings) -> Vec<Line> {
 
 fn source_values(source: &SourceSettings) -> Vec<(String, toml::Value)> {
     let mut values = vec![("kind".to_owned(), source.backup_type.as_str().into())];
-    values.extend(
-        source
-            .store
-            .clone()
-            .map(|store| ("store".to_owned(), store.into())),
-    );
+    values.extend(source.store.clone().map(|store| ("store".to_owned(), store.into())));
     let (name, level) = match source.compression {
         Compression::None => ("none", None),
         Compression::Gzip(level) => ("gzip", Some(i64::from(level))),

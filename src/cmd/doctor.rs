@@ -33,20 +33,10 @@ pub fn run(house: &House) -> anyhow::Result<Report> {
         house.ctx.cancel.check()?;
         found.extend(step(house));
     }
-    let outcome = found
-        .iter()
-        .find(|(_, check)| !check.ok)
-        .map(|(kind, _)| *kind);
+    let outcome = found.iter().find(|(_, check)| !check.ok).map(|(kind, _)| *kind);
     let checks: Vec<&Check> = found.iter().map(|(_, check)| check).collect();
-    let text = checks
-        .iter()
-        .map(|check| line(check))
-        .collect::<Vec<_>>()
-        .join("\n");
-    let body = Body {
-        ok: outcome.is_none(),
-        checks,
-    };
+    let text = checks.iter().map(|check| line(check)).collect::<Vec<_>>().join("\n");
+    let body = Body { ok: outcome.is_none(), checks };
     Ok(Report::done("bkp.doctor/1", &body, text)?.with_outcome(outcome))
 }
 
@@ -60,21 +50,11 @@ fn line(check: &Check) -> String {
 }
 
 fn good(what: impl Into<String>, found: impl Into<String>) -> Check {
-    Check {
-        what: what.into(),
-        ok: true,
-        found: found.into(),
-        hint: None,
-    }
+    Check { what: what.into(), ok: true, found: found.into(), hint: None }
 }
 
 fn bad(what: impl Into<String>, found: impl Into<String>, hint: impl Into<String>) -> Check {
-    Check {
-        what: what.into(),
-        ok: false,
-        found: found.into(),
-        hint: Some(hint.into()),
-    }
+    Check { what: what.into(), ok: false, found: found.into(), hint: Some(hint.into()) }
 }
 
 /// The outcome of something that was tried.
@@ -83,10 +63,7 @@ fn tried(what: String, outcome: anyhow::Result<String>) -> Found {
         Ok(found) => (Kind::Failed, good(what, found)),
         Err(error) => {
             let diagnosis = diagnose(&error);
-            (
-                diagnosis.kind,
-                bad(what, format!("{error:#}"), diagnosis.hint),
-            )
+            (diagnosis.kind, bad(what, format!("{error:#}"), diagnosis.hint))
         }
     }
 }
@@ -95,17 +72,10 @@ fn tried(what: String, outcome: anyhow::Result<String>) -> Found {
 fn local(house: &House) -> Vec<Found> {
     let settings = &house.settings;
     let looked = || format!("none; looked at {}", settings.provenance.looked.join(", "));
-    let file = settings
-        .file
-        .as_ref()
-        .map_or_else(looked, |path| path.display().to_string());
+    let file = settings.file.as_ref().map_or_else(looked, |path| path.display().to_string());
     let mut found = vec![(Kind::Config, good("configuration", file))];
     for warning in &settings.provenance.warnings {
-        let check = bad(
-            "configuration permissions",
-            warning,
-            "let only its owner write it",
-        );
+        let check = bad("configuration permissions", warning, "let only its owner write it");
         found.push((Kind::Config, check));
     }
     let what = format!("state directory {}", settings.state_dir.display());
@@ -126,10 +96,8 @@ fn local(house: &House) -> Vec<Found> {
 /// The libraries linked in, and the program that drills start.
 fn tools(house: &House) -> Vec<Found> {
     let versions = version::versions();
-    let mut found: Vec<Found> = versions
-        .into_iter()
-        .map(|(name, version)| (Kind::Failed, good(name, version)))
-        .collect();
+    let mut found: Vec<Found> =
+        versions.into_iter().map(|(name, version)| (Kind::Failed, good(name, version))).collect();
     let configured = house.settings.tigerbeetle.as_deref();
     let program = configured.unwrap_or_else(|| "tigerbeetle".as_ref());
     let what = format!("program {}", program.display());
@@ -137,10 +105,9 @@ fn tools(house: &House) -> Vec<Found> {
         Kind::Source,
         match (probe::version_of(program, &house.ctx), configured) {
             (Ok(version), _) => good(what, version),
-            (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => good(
-                what,
-                "not in PATH; only `bkp verify --level drill` needs it",
-            ),
+            (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => {
+                good(what, "not in PATH; only `bkp verify --level drill` needs it")
+            }
             (Err(error), _) => bad(
                 what,
                 error.to_string(),
@@ -158,17 +125,11 @@ fn stores(house: &House) -> Vec<Found> {
     let chosen = settings.store.iter().filter(|text| text.contains("://"));
     let names: Vec<&String> = settings.stores.keys().chain(chosen).collect();
     if names.is_empty() {
-        let check = bad(
-            "store",
-            "none is configured",
-            "add a [store.NAME] table, or give --store URL",
-        );
+        let check =
+            bad("store", "none is configured", "add a [store.NAME] table, or give --store URL");
         return vec![(Kind::Config, check)];
     }
-    names
-        .into_iter()
-        .map(|name| tried(format!("store {name}"), store(house, name)))
-        .collect()
+    names.into_iter().map(|name| tried(format!("store {name}"), store(house, name))).collect()
 }
 
 fn store(house: &House, name: &str) -> anyhow::Result<String> {
@@ -185,10 +146,7 @@ fn store(house: &House, name: &str) -> anyhow::Result<String> {
             return Err(crate::error::Fault::new(Kind::Store, message).into());
         }
     }
-    Ok(format!(
-        "{}: began an upload, abandoned it, listed; nothing was left behind",
-        store.url()
-    ))
+    Ok(format!("{}: began an upload, abandoned it, listed; nothing was left behind", store.url()))
 }
 
 /// Every recipient: wraps a key and opens it again.
@@ -197,36 +155,22 @@ fn recipients(house: &House) -> Vec<Found> {
     if recipients.is_empty() {
         let hint =
             "add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`";
-        return vec![(
-            Kind::Config,
-            bad("keys", "no recipient is configured", hint),
-        )];
+        return vec![(Kind::Config, bad("keys", "no recipient is configured", hint))];
     }
-    recipients
-        .iter()
-        .map(|text| tried(format!("key {text}"), recipient(house, text)))
-        .collect()
+    recipients.iter().map(|text| tried(format!("key {text}"), recipient(house, text))).collect()
 }
 
 fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
     let provider = keys::open(text)?;
     let id = BackupId::new(house.ctx.now());
-    // It will never seal anything, so the random bits of an id are random enough.
-    let mut bytes = [0; 32];
-    let (first, second) = bytes.split_at_mut(16);
-    first.copy_from_slice(&id.as_u128().to_be_bytes());
-    second.copy_from_slice(&BackupId::new(house.ctx.now()).as_u128().to_be_bytes());
-    let key = DataKey(bytes);
+    let key = DataKey::generate()?;
     let wrapped = provider.wrap(&key, id)?;
     let opened = provider.unwrap(&wrapped, id)?;
     if !provider.matches(&wrapped) || opened.0 != key.0 {
         let message = format!("key {} does not open what it wrapped", provider.origin());
         return Err(crate::error::Fault::new(Kind::Key, message).into());
     }
-    Ok(format!(
-        "wraps a data key and opens it again, id {}",
-        wrapped.id
-    ))
+    Ok(format!("wraps a data key and opens it again, id {}", wrapped.id))
 }
 
 /// What each source says of itself.

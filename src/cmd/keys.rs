@@ -47,11 +47,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
             (true, true) => ("planned", None),
             (true, false) => ("generated", Some(file::generate(&path)?)),
         };
-        keys.push(Key {
-            path: path.display().to_string(),
-            state,
-            id,
-        });
+        keys.push(Key { path: path.display().to_string(), state, id });
     }
     let mut text: Vec<String> = keys.iter().map(describe).collect();
     if keys.iter().any(|key| key.state == "generated") {
@@ -66,10 +62,8 @@ fn plan(house: &House, options: &Options) -> anyhow::Result<Vec<(PathBuf, bool)>
         return Ok(vec![(path.clone(), true)]);
     }
     let recipients = house.settings.recipients.iter();
-    let files: Vec<PathBuf> = recipients
-        .filter_map(|text| text.strip_prefix("file:"))
-        .map(PathBuf::from)
-        .collect();
+    let files: Vec<PathBuf> =
+        recipients.filter_map(|text| text.strip_prefix("file:")).map(PathBuf::from).collect();
     if files.is_empty() {
         return Err(Fault::new(Kind::Config, "no key file is configured")
             .hint("give a PATH, or add `recipients = [\"file:/etc/bkp/key\"]` under [keys]")

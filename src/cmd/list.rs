@@ -57,10 +57,7 @@ struct Row {
 /// # Errors
 /// What the store fails with; with `--long` a manifest that cannot be read.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let settings = options
-        .source
-        .as_ref()
-        .and_then(|name| house.settings.sources.get(name));
+    let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let filter = Filter {
         source: options.source.clone(),
@@ -68,15 +65,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         backup_type: options.backup_type,
     };
     let found = catalog::find(store.as_ref(), &filter)?;
-    let rows = found
-        .into_iter()
-        .map(|found| row(store.as_ref(), found, options.long));
+    let rows = found.into_iter().map(|found| row(store.as_ref(), found, options.long));
     let backups = rows.collect::<anyhow::Result<Vec<_>>>()?;
     let text = render(&backups)?;
-    let listing = Listing {
-        store: store.url().to_owned(),
-        backups,
-    };
+    let listing = Listing { store: store.url().to_owned(), backups };
     Report::done("bkp.list/1", &listing, text)
 }
 
@@ -106,12 +98,7 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
     if rows.is_empty() {
         return Ok("no backups\n".to_owned());
     }
-    let width = rows
-        .iter()
-        .map(|row| row.source.len())
-        .max()
-        .unwrap_or(0)
-        .max("SOURCE".len());
+    let width = rows.iter().map(|row| row.source.len()).max().unwrap_or(0).max("SOURCE".len());
     let mut text = String::new();
     writeln!(
         text,
@@ -121,21 +108,13 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
     for row in rows {
         let started = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
         let stored = format_size(row.stored_bytes, BINARY);
-        let Row {
-            backup_type,
-            source,
-            scope,
-            id,
-            ..
-        } = row;
+        let Row { backup_type, source, scope, id, .. } = row;
         writeln!(
             text,
             "{started:<20}  {backup_type:<11}  {source:<width$}  {scope:<12}  {stored:>10}  {id}"
         )?;
-        let position = row
-            .manifest
-            .as_ref()
-            .and_then(|manifest| manifest.pointer("/capture/position"));
+        let position =
+            row.manifest.as_ref().and_then(|manifest| manifest.pointer("/capture/position"));
         if let Some(position) = position {
             writeln!(text, "{:<20}  position {position}", "")?;
         }

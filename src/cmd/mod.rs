@@ -41,11 +41,7 @@ impl Report {
         if let Value::Object(fields) = serde_json::to_value(body)? {
             value.extend(fields);
         }
-        Ok(Report {
-            value: Value::Object(value),
-            text,
-            outcome: None,
-        })
+        Ok(Report { value: Value::Object(value), text, outcome: None })
     }
 
     /// The same report with an outcome other than "done".

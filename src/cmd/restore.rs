@@ -65,19 +65,13 @@ struct Done {
 /// the backup is damaged; then the target is as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let began = house.ctx.now();
-    let settings = options
-        .select
-        .source()
-        .and_then(|name| house.settings.sources.get(name));
+    let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys()?;
     let name = options.select.resolve(store.as_ref())?;
     let chain = Catalog::new(store.as_ref(), &keys).chain(&name)?;
     let kind = source::kind_of(name.backup_type)?;
-    let record = chain
-        .last()
-        .map(|newest| newest.manifest().capture.clone())
-        .unwrap_or_default();
+    let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
         target: options.to.clone(),
         replica: options.replica,
@@ -90,10 +84,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         id: name.id,
         source: name.source,
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
-        stored_bytes: chain
-            .iter()
-            .map(|reader| reader.manifest().sizes.stored_bytes)
-            .sum(),
+        stored_bytes: chain.iter().map(|reader| reader.manifest().sizes.stored_bytes).sum(),
         target_exists: options.to.symlink_metadata().is_ok(),
         target: options.to.clone(),
         replica: options.replica,
@@ -114,36 +105,20 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         (house.confirm)(&summary)?;
     }
     chain.iter().try_for_each(BackupReader::check_objects)?;
-    house
-        .ctx
-        .monitor
-        .begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
+    house.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
     let restored = (kind.restore)(&chain, &request, &house.ctx)?;
     house.ctx.monitor.end();
     let seconds = (house.ctx.now() - began).as_seconds_f64();
     let text = render(&plan, &restored, seconds);
-    let done = Done {
-        store: plan.store,
-        id: plan.id,
-        source: plan.source,
-        seconds,
-        restored,
-    };
+    let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
     Report::done("bkp.restore/1", &done, text)
 }
 
 /// Addresses where the source's servers would answer: those given, and those of the source in the
 /// configuration of this host, if it has it.
 fn known_addresses(house: &House, options: &Options, source: &str) -> Vec<String> {
-    let configured = house
-        .source(source)
-        .map(|source| source.addresses().to_vec());
-    options
-        .addresses
-        .iter()
-        .cloned()
-        .chain(configured.unwrap_or_default())
-        .collect()
+    let configured = house.source(source).map(|source| source.addresses().to_vec());
+    options.addresses.iter().cloned().chain(configured.unwrap_or_default()).collect()
 }
 
 fn summarise(plan: &Plan) -> String {
@@ -151,15 +126,8 @@ fn summarise(plan: &Plan) -> String {
         1 => String::new(),
         links => format!(", a chain of {links} backups"),
     };
-    let aside = if plan.target_exists {
-        ", moving aside what is there"
-    } else {
-        ""
-    };
-    let replica = plan
-        .replica
-        .map(|replica| format!(" as replica {replica}"))
-        .unwrap_or_default();
+    let aside = if plan.target_exists { ", moving aside what is there" } else { "" };
+    let replica = plan.replica.map(|replica| format!(" as replica {replica}")).unwrap_or_default();
     format!(
         "restore {} of {} ({} stored{parts}) to {}{replica}{aside}",
         plan.id,

@@ -54,13 +54,11 @@ impl Select {
         let found = catalog::find(store, &filter)?;
         let missing = |what: String| Fault::new(Kind::NotFound, format!("{}: {what}", store.url()));
         let chosen = match self {
-            Select::Latest(source) => found
-                .last()
-                .ok_or_else(|| missing(format!("no backup of `{source}`")))?,
+            Select::Latest(source) => {
+                found.last().ok_or_else(|| missing(format!("no backup of `{source}`")))?
+            }
             Select::At(source, time) => {
-                let mut until = found
-                    .iter()
-                    .filter(|backup| backup.name.id.created() <= *time);
+                let mut until = found.iter().filter(|backup| backup.name.id.created() <= *time);
                 until
                     .next_back()
                     .ok_or_else(|| missing(format!("no backup of `{source}` from before {time}")))?
@@ -76,14 +74,7 @@ impl Select {
 }
 
 fn ambiguous(id: &str, several: &[Found]) -> Fault {
-    let ids: Vec<String> = several
-        .iter()
-        .take(5)
-        .map(|found| found.name.id.to_string())
-        .collect();
-    Fault::new(
-        Kind::Usage,
-        format!("`{id}` fits {} backups", several.len()),
-    )
-    .hint(format!("give more of the id: {}", ids.join(", ")))
+    let ids: Vec<String> = several.iter().take(5).map(|found| found.name.id.to_string()).collect();
+    Fault::new(Kind::Usage, format!("`{id}` fits {} backups", several.len()))
+        .hint(format!("give more of the id: {}", ids.join(", ")))
 }

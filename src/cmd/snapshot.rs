@@ -91,10 +91,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         mode: options.mode.clone(),
         parent: parent_map(house, &plan)?,
     };
-    house
-        .ctx
-        .monitor
-        .begin(&format!("snapshot {}", options.source), None);
+    house.ctx.monitor.begin(&format!("snapshot {}", options.source), None);
     let (data, trail, captured) =
         recipe.archive(|out| source.capture(&request, out, &house.ctx))?;
     house.ctx.cancel.check()?;
@@ -140,10 +137,7 @@ fn plan<'a>(
     catalog: &Catalog<'a>,
 ) -> anyhow::Result<Plan<'a>> {
     if options.scope == Some(Scope::Full) {
-        return Ok(Plan {
-            scope: Scope::Full,
-            chain: Vec::new(),
-        });
+        return Ok(Plan { scope: Scope::Full, chain: Vec::new() });
     }
     let settings = house.source_settings(&options.source)?;
     let filter = Filter {
@@ -156,38 +150,27 @@ fn plan<'a>(
         name.kind == MADE
             && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
     });
-    let chain = parent
-        .map(|parent| whole_chain(catalog, parent))
-        .transpose();
+    let chain = parent.map(|parent| whole_chain(catalog, parent)).transpose();
     match (options.scope, chain) {
         (Some(scope), Ok(Some(chain))) => Ok(Plan { scope, chain }),
         (Some(scope), Ok(None)) => {
-            let message = format!(
-                "no backup of `{}` that a {scope} one could build on",
-                options.source
-            );
+            let message =
+                format!("no backup of `{}` that a {scope} one could build on", options.source);
             Err(Fault::new(Kind::NotFound, message)
                 .hint("take a full one first: --scope full, or leave --scope out")
                 .into())
         }
         (Some(_), Err(error)) => Err(error.context("the previous backup cannot be built on")),
-        (None, Ok(Some(chain))) if chain.len() < CHAIN_LINKS_AUTO_MAX => Ok(Plan {
-            scope: Scope::Incremental,
-            chain,
-        }),
-        (None, Ok(_)) => Ok(Plan {
-            scope: Scope::Full,
-            chain: Vec::new(),
-        }),
+        (None, Ok(Some(chain))) if chain.len() < CHAIN_LINKS_AUTO_MAX => {
+            Ok(Plan { scope: Scope::Incremental, chain })
+        }
+        (None, Ok(_)) => Ok(Plan { scope: Scope::Full, chain: Vec::new() }),
         (None, Err(error)) => {
             let why = format!(
                 "taking a full backup, since the previous one cannot be built on: {error:#}"
             );
             house.ctx.monitor.warn(&why);
-            Ok(Plan {
-                scope: Scope::Full,
-                chain: Vec::new(),
-            })
+            Ok(Plan { scope: Scope::Full, chain: Vec::new() })
         }
     }
 }
@@ -208,10 +191,7 @@ fn parent_map(house: &House, plan: &Plan<'_>) -> anyhow::Result<Option<ParentMap
     };
     let kind = source::kind_of(parent.manifest().backup_type)?;
     let blocks = parent.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
-    Ok(Some(ParentMap {
-        record: parent.manifest().capture.clone(),
-        blocks,
-    }))
+    Ok(Some(ParentMap { record: parent.manifest().capture.clone(), blocks }))
 }
 
 /// A new data key, wrapped for every recipient.
@@ -233,34 +213,20 @@ fn publish(store: &dyn AppendStore, manifest: Manifest, key: &DataKey) -> anyhow
     let mut upload = store.create(&at, &ObjectLabels::default())?;
     upload.write(&bytes)?;
     let sha256 = sha2::Sha256::digest(&bytes).into();
-    upload.commit(Declared {
-        bytes: bytes.len() as u64,
-        sha256,
-    })?;
+    upload.commit(Declared { bytes: bytes.len() as u64, sha256 })?;
     Ok(Manifest::parse(&bytes, &at)?)
 }
 
 fn host() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn timings(trail: &Trail, started: OffsetDateTime, ended: OffsetDateTime) -> Map<String, Value> {
     let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
     let mut timings: Map<String, Value> = stages
-        .map(|measure| {
-            (
-                measure.stage.to_owned(),
-                seconds(measure.busy.as_secs_f64()),
-            )
-        })
+        .map(|measure| (measure.stage.to_owned(), seconds(measure.busy.as_secs_f64())))
         .collect();
-    timings.insert(
-        "total".to_owned(),
-        seconds((ended - started).as_seconds_f64()),
-    );
+    timings.insert("total".to_owned(), seconds((ended - started).as_seconds_f64()));
     timings
 }
 
@@ -278,29 +244,16 @@ fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<R
         parent: Option<BackupId>,
     }
     let parent = plan.chain.last().map(|parent| parent.manifest().id);
-    let planned = Planned {
-        source: &options.source,
-        store,
-        scope: plan.scope,
-        parent,
-    };
-    let onto = parent
-        .map(|parent| format!(", building on {parent}"))
-        .unwrap_or_default();
-    let text = format!(
-        "would take a {} snapshot of {} to {store}{onto}\n",
-        plan.scope, options.source
-    );
+    let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
+    let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();
+    let text =
+        format!("would take a {} snapshot of {} to {store}{onto}\n", plan.scope, options.source);
     Report::done("bkp.snapshot-plan/1", &planned, text)
 }
 
 fn report(store: &str, manifest: &Manifest) -> anyhow::Result<Report> {
     use humansize::{BINARY, format_size};
-    let Sizes {
-        plaintext_bytes,
-        stored_bytes,
-        ratio,
-    } = manifest.sizes;
+    let Sizes { plaintext_bytes, stored_bytes, ratio } = manifest.sizes;
     let text = format!(
         "{} {} snapshot of {}: {} stored ({} before compression, ratio {ratio}) in {:.1} s\n",
         manifest.id,

@@ -59,26 +59,18 @@ struct Verified {
 /// [`crate::error::Kind::Integrity`] if it is not what was written; what store or keys fail with.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let began = house.ctx.now();
-    let settings = options
-        .select
-        .source()
-        .and_then(|name| house.settings.sources.get(name));
+    let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys()?;
     let name = options.select.resolve(store.as_ref())?;
     let chain = Catalog::new(store.as_ref(), &keys).chain(&name)?;
     let kind = source::kind_of(name.backup_type)?;
-    house.ctx.monitor.begin(
-        &format!("verify {}", name.id),
-        stored_bytes(&chain, options.level),
-    );
+    house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let mut drill = None;
     match options.level {
         Level::Exists => {}
-        Level::Digest => chain
-            .iter()
-            .try_for_each(|reader| reader.check_digests(&house.ctx))?,
+        Level::Digest => chain.iter().try_for_each(|reader| reader.check_digests(&house.ctx))?,
         // Decoding compares the digests on its way.
         Level::Decode => (kind.decode)(&chain, &house.ctx)?,
         Level::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
@@ -100,10 +92,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 
 /// How many bytes a level reads.
 fn stored_bytes(chain: &[BackupReader<'_>], level: Level) -> Option<u64> {
-    let all = chain
-        .iter()
-        .map(|reader| reader.manifest().sizes.stored_bytes)
-        .sum();
+    let all = chain.iter().map(|reader| reader.manifest().sizes.stored_bytes).sum();
     (level != Level::Exists).then_some(all)
 }
 
@@ -114,14 +103,9 @@ fn run_drill(
     chain: &[BackupReader<'_>],
     options: &Options,
 ) -> anyhow::Result<Drilled> {
-    let parent = options
-        .scratch
-        .clone()
-        .unwrap_or_else(|| house.settings.state_dir.join("drill"));
+    let parent = options.scratch.clone().unwrap_or_else(|| house.settings.state_dir.join("drill"));
     let scratch = Scratch::make(&parent)?;
-    let tools = DrillTools {
-        tigerbeetle: house.settings.tigerbeetle.clone(),
-    };
+    let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone() };
     (kind.drill)(chain, scratch.path(), &tools, &house.ctx)
 }
 

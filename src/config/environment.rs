@@ -33,40 +33,27 @@ impl Environment {
             let name = name.into_string().ok()?;
             NAMES.contains(&name.as_str()).then_some((name, value))
         });
-        Environment {
-            variables: named.collect(),
-            root: rustix::process::geteuid().is_root(),
-        }
+        Environment { variables: named.collect(), root: rustix::process::geteuid().is_root() }
     }
 
     /// An environment with these variables, for tests.
     #[must_use]
     pub fn of<const N: usize>(pairs: [(&str, &str); N]) -> Self {
-        let variables = pairs
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()));
-        Environment {
-            variables: variables.collect(),
-            root: false,
-        }
+        let variables = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
+        Environment { variables: variables.collect(), root: false }
     }
 
     /// Whether the operator asked for output without colour (see no-color.org).
     #[must_use]
     pub fn no_color(&self) -> bool {
-        self.variables
-            .get("NO_COLOR")
-            .is_some_and(|value| !value.is_empty())
+        self.variables.get("NO_COLOR").is_some_and(|value| !value.is_empty())
     }
 
     /// A folder or file that a variable names. Base folders that are not absolute do not count, as
     /// the XDG specification demands.
     #[must_use]
     pub fn base(&self, name: &str) -> Option<PathBuf> {
-        self.variables
-            .get(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
+        self.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
     /// The text of a variable of bkp's own.
@@ -82,10 +69,7 @@ impl Environment {
             Some("") => Err(ConfigError::invalid(format!("${name}"), "is set but empty")
                 .suggest(format!("unset {name}, or give it a value"))),
             Some(text) => Ok(Some(text.to_owned())),
-            None => Err(ConfigError::invalid(
-                format!("${name}"),
-                "is not valid UTF-8",
-            )),
+            None => Err(ConfigError::invalid(format!("${name}"), "is not valid UTF-8")),
         }
     }
 

@@ -94,15 +94,10 @@ pub enum CompressionName {
 /// [`ConfigError::Unreadable`], and [`ConfigError::Invalid`] if it is longer than
 /// [`CONFIG_BYTES_MAX`] or not UTF-8.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(CONFIG_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let place = path.display().to_string();
     if bytes.len() as u64 > CONFIG_BYTES_MAX {
         let problem = format!("is longer than {CONFIG_BYTES_MAX} bytes");
@@ -119,10 +114,7 @@ pub fn parse(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     text.parse::<toml::Table>().map_err(|error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         let what = error.message().lines().collect::<Vec<_>>().join(", ");
-        ConfigError::invalid(
-            format!("{}:{line}", path.display()),
-            format!("not TOML: {what}"),
-        )
+        ConfigError::invalid(format!("{}:{line}", path.display()), format!("not TOML: {what}"))
     })
 }
 

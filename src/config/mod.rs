@@ -54,26 +54,16 @@ pub enum ConfigError {
 impl ConfigError {
     /// An invalid value at `place`, without a suggestion.
     pub fn invalid(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        ConfigError::Invalid {
-            place: place.into(),
-            problem: problem.into(),
-            hint: None,
-        }
+        ConfigError::Invalid { place: place.into(), problem: problem.into(), hint: None }
     }
 
     /// Adds a suggestion to an invalid value.
     #[must_use]
     pub fn suggest(self, suggestion: impl Into<String>) -> Self {
         match self {
-            ConfigError::Invalid {
-                place,
-                problem,
-                hint: _,
-            } => ConfigError::Invalid {
-                place,
-                problem,
-                hint: Some(suggestion.into()),
-            },
+            ConfigError::Invalid { place, problem, hint: _ } => {
+                ConfigError::Invalid { place, problem, hint: Some(suggestion.into()) }
+            }
             other @ (ConfigError::Unreadable { .. } | ConfigError::Missing { .. }) => other,
         }
     }

@@ -10,10 +10,7 @@ use crate::source::{SOURCES, SourceKind};
 pub fn schema() -> Value {
     let mut schema = schemars::schema_for!(Document).to_value();
     let common = schemars::schema_for!(SourceTable).to_value();
-    let kinds: Vec<Value> = SOURCES
-        .iter()
-        .map(|kind| source_schema(&common, kind))
-        .collect();
+    let kinds: Vec<Value> = SOURCES.iter().map(|kind| source_schema(&common, kind)).collect();
     if let Some(sources) = schema.pointer_mut("/properties/source/additionalProperties") {
         *sources = json!({ "oneOf": kinds });
     }
@@ -53,10 +50,7 @@ fn source_schema(common: &Value, kind: &SourceKind) -> Value {
     });
     if let (Some(defs), Some(object)) = (own.get("$defs"), schema.as_object_mut()) {
         // An identifier makes the kind's own definitions resolvable from inside it.
-        object.insert(
-            "$id".into(),
-            format!("bkp:source:{}", kind.backup_type).into(),
-        );
+        object.insert("$id".into(), format!("bkp:source:{}", kind.backup_type).into());
         object.insert("$defs".into(), defs.clone());
     }
     schema
@@ -73,10 +67,7 @@ mod tests {
         let kinds = kinds.and_then(Value::as_array).expect("kinds");
         assert_eq!(kinds.len(), SOURCES.len());
         for (kind, source) in kinds.iter().zip(SOURCES) {
-            assert_eq!(
-                kind["properties"]["kind"]["const"],
-                source.backup_type.as_str()
-            );
+            assert_eq!(kind["properties"]["kind"]["const"], source.backup_type.as_str());
             assert!(kind["properties"]["store"].is_object());
         }
     }

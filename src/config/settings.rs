@@ -156,10 +156,7 @@ impl Settings {
             self.store = Some(store);
         }
         if !flags.keys.is_empty() {
-            flags
-                .keys
-                .iter()
-                .try_for_each(|key| check::recipient("--key", key))?;
+            flags.keys.iter().try_for_each(|key| check::recipient("--key", key))?;
             origins.insert("keys.recipients".into(), Origin::Flag);
             self.recipients.clone_from(&flags.keys);
         } else if let Some(key) = environment.text("BKP_KEY")? {
@@ -192,14 +189,9 @@ fn find(
     let home = || environment.base("HOME").map(|home| home.join(".config"));
     let personal = environment.base("XDG_CONFIG_HOME").or_else(home);
     let personal = personal.map(|folder| folder.join("bkp/bkp.toml"));
-    let places: Vec<PathBuf> = personal
-        .into_iter()
-        .chain([PathBuf::from("/etc/bkp/bkp.toml")])
-        .collect();
-    let looked = places
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let places: Vec<PathBuf> =
+        personal.into_iter().chain([PathBuf::from("/etc/bkp/bkp.toml")]).collect();
+    let looked = places.iter().map(|path| path.display().to_string()).collect();
     for path in places {
         // A file that is there and cannot be looked at is an error, not an absent file: going on
         // with another configuration would be a surprise.
@@ -232,15 +224,10 @@ fn default_state_dir(environment: &Environment) -> Result<(PathBuf, Origin), Con
 /// The settings that the file alone makes. Places of errors are key paths.
 fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let table = file::parse(path, text)?;
-    let mut provenance = Provenance {
-        warnings: permission_warnings(path),
-        ..Default::default()
-    };
+    let mut provenance = Provenance { warnings: permission_warnings(path), ..Default::default() };
     leaves(&table, "", &mut provenance.origins);
     let document: Document = parse_table("", table)?;
-    let folder = std::path::absolute(path)
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_owned));
+    let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
     let folder = folder.unwrap_or_default();
 
     let mut stores = BTreeMap::new();
@@ -261,16 +248,10 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     }
     Ok(Settings {
         file: Some(path.to_owned()),
-        state_dir: document
-            .state_dir
-            .map(|path| folder.join(path))
-            .unwrap_or_default(),
+        state_dir: document.state_dir.map(|path| folder.join(path)).unwrap_or_default(),
         store: None,
         stores,
-        recipients: recipients
-            .iter()
-            .map(|text| check::anchored(text, &folder))
-            .collect(),
+        recipients: recipients.iter().map(|text| check::anchored(text, &folder)).collect(),
         sources,
         tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
         provenance,
@@ -292,11 +273,7 @@ fn leaves(table: &toml::Table, place: &str, origins: &mut BTreeMap<String, Origi
 /// Puts file and line before the key path of an error.
 fn located(error: ConfigError, path: &Path, text: &str) -> ConfigError {
     match error {
-        ConfigError::Invalid {
-            place,
-            problem,
-            hint,
-        } => {
+        ConfigError::Invalid { place, problem, hint } => {
             let file = path.display().to_string();
             let place = match file::line(text, &place) {
                 // A syntax error has its line already.
@@ -304,11 +281,7 @@ fn located(error: ConfigError, path: &Path, text: &str) -> ConfigError {
                 Some(line) => format!("{file}:{line}: {place}"),
                 None => format!("{file}: {place}"),
             };
-            ConfigError::Invalid {
-                place,
-                problem,
-                hint,
-            }
+            ConfigError::Invalid { place, problem, hint }
         }
         other @ (ConfigError::Unreadable { .. } | ConfigError::Missing { .. }) => other,
     }

@@ -19,10 +19,7 @@ use super::ConfigError;
 /// # Errors
 /// [`ConfigError::Invalid`] with the key's path as its place.
 pub fn parse_table<T: DeserializeOwned>(place: &str, table: Table) -> Result<T, ConfigError> {
-    let node = Node {
-        place: place.to_owned(),
-        value: Value::Table(table),
-    };
+    let node = Node { place: place.to_owned(), value: Value::Table(table) };
     T::deserialize(node).map_err(|problem| ConfigError::Invalid {
         place: problem.place.unwrap_or_else(|| place.to_owned()),
         problem: problem.text,
@@ -35,9 +32,7 @@ pub fn parse_table<T: DeserializeOwned>(place: &str, table: Table) -> Result<T, 
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Jaro-Winkler favours a common beginning, which is how keys are mistyped; below 0.8 the
     // suggestions look random.
-    let scored = known
-        .into_iter()
-        .map(|word| (strsim::jaro_winkler(typed, word), word));
+    let scored = known.into_iter().map(|word| (strsim::jaro_winkler(typed, word), word));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.8).then_some(best.1)
 }
@@ -57,16 +52,9 @@ pub fn unknown_key(place: &str, key: &str, known: &[&str]) -> ConfigError {
 pub fn join(place: &str, key: &str) -> String {
     // A key that needs quotes is shown with them, so that the path reads as in the file.
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let key = if !key.is_empty() && key.chars().all(bare) {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    };
-    if place.is_empty() {
-        key
-    } else {
-        format!("{place}.{key}")
-    }
+    let key =
+        if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { format!("{key:?}") };
+    if place.is_empty() { key } else { format!("{place}.{key}") }
 }
 
 fn suggestion(typed: &str, known: &[&str]) -> Option<String> {
@@ -103,19 +91,12 @@ impl Problem {
     /// A problem with the entry `key` of the table around it; see [`Node::deserialize_any`].
     fn with_entry(key: &str, text: &str, known: &[&str]) -> Self {
         let place = Some(format!("\0{key}"));
-        Problem {
-            place,
-            text: text.to_owned(),
-            hint: suggestion(key, known),
-        }
+        Problem { place, text: text.to_owned(), hint: suggestion(key, known) }
     }
 
     /// Resolves the place of [`Problem::with_entry`] against that of the table.
     fn inside(mut self, table: &str) -> Self {
-        let entry = self
-            .place
-            .as_deref()
-            .and_then(|place| place.strip_prefix('\0'));
+        let entry = self.place.as_deref().and_then(|place| place.strip_prefix('\0'));
         if let Some(key) = entry {
             self.place = Some(join(table, key));
         }
@@ -133,20 +114,12 @@ impl std::error::Error for Problem {}
 
 /// What was found, without the value if that could be a secret.
 fn found(unexpected: &Unexpected<'_>) -> String {
-    if let Unexpected::Str(_) = unexpected {
-        "a string".to_owned()
-    } else {
-        unexpected.to_string()
-    }
+    if let Unexpected::Str(_) = unexpected { "a string".to_owned() } else { unexpected.to_string() }
 }
 
 impl de::Error for Problem {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Problem {
-            place: None,
-            text: message.to_string(),
-            hint: None,
-        }
+        Problem { place: None, text: message.to_string(), hint: None }
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -160,11 +133,7 @@ impl de::Error for Problem {
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let text = format!("expected one of {}", expected.join(", "));
         let hint = nearest(variant, expected.iter().copied());
-        Problem {
-            place: None,
-            text,
-            hint: hint.map(|word| format!("did you mean `{word}`?")),
-        }
+        Problem { place: None, text, hint: hint.map(|word| format!("did you mean `{word}`?")) }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -199,24 +168,14 @@ impl<'de> de::Deserializer<'de> for Node {
             Value::Datetime(value) => visitor.visit_string(value.to_string()),
             Value::Array(values) => {
                 let nodes = values.into_iter().enumerate();
-                let nodes = nodes.map(|(index, value)| Node {
-                    place: format!("{place}[{index}]"),
-                    value,
-                });
+                let nodes =
+                    nodes.map(|(index, value)| Node { place: format!("{place}[{index}]"), value });
                 visitor.visit_seq(SeqDeserializer::new(nodes))
             }
             Value::Table(table) => {
                 let nodes: BTreeMap<String, Node> = table
                     .into_iter()
-                    .map(|(key, value)| {
-                        (
-                            key.clone(),
-                            Node {
-                                place: join(&place, &key),
-                                value,
-                            },
-                        )
-                    })
+                    .map(|(key, value)| (key.clone(), Node { place: join(&place, &key), value }))
                     .collect();
                 visitor.visit_map(MapDeserializer::new(nodes.into_iter()))
             }
@@ -282,18 +241,13 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only read by the derive")]
     struct Outer {
         source: BTreeMap<String, Inner>,
     }
 
     fn failure(text: &str) -> (String, String, Option<String>) {
         match parse_table::<Outer>("", text.parse().expect("TOML")) {
-            Err(ConfigError::Invalid {
-                place,
-                problem,
-                hint,
-            }) => (place, problem, hint),
+            Err(ConfigError::Invalid { place, problem, hint }) => (place, problem, hint),
             other => panic!("{other:?}"),
         }
     }

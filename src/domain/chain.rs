@@ -21,10 +21,8 @@ pub fn resolve<E: From<ManifestError>>(
     let mut seen = HashSet::from([last.id]);
     let mut links = vec![last];
     while let Some((child, parent)) = links.last().and_then(|link| Some((link, link.parent?))) {
-        let broken = |reason: String| ManifestError::Misplaced {
-            key: child.name().manifest_key(),
-            reason,
-        };
+        let broken =
+            |reason: String| ManifestError::Misplaced { key: child.name().manifest_key(), reason };
         if !seen.insert(parent) || seen.len() > CHAIN_LENGTH_MAX {
             return Err(broken("its chain of parents does not end".into()).into());
         }

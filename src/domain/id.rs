@@ -96,18 +96,9 @@ mod tests {
     #[test]
     fn other_spellings_are_refused() {
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC)).to_string();
-        for text in [
-            id.to_uppercase(),
-            id.replace('-', ""),
-            format!("{{{id}}}"),
-            String::new(),
-        ] {
+        for text in [id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"), String::new()] {
             assert!(text.parse::<BackupId>().is_err(), "{text}");
         }
-        assert!(
-            "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-                .parse::<BackupId>()
-                .is_err()
-        );
+        assert!("6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse::<BackupId>().is_err());
     }
 }

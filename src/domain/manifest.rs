@@ -116,16 +116,9 @@ impl Sizes {
     pub fn of(objects: &[ObjectRecord]) -> Self {
         let plaintext_bytes = objects.iter().map(|object| object.plaintext.bytes).sum();
         let stored_bytes: u64 = objects.iter().map(|object| object.bytes).sum();
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a ratio for people, two decimals"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people, two decimals")]
         let ratio = (plaintext_bytes as f64 / stored_bytes.max(1) as f64 * 100.0).round() / 100.0;
-        Sizes {
-            plaintext_bytes,
-            stored_bytes,
-            ratio,
-        }
+        Sizes { plaintext_bytes, stored_bytes, ratio }
     }
 }
 
@@ -247,15 +240,9 @@ impl Manifest {
         let Schema { schema } = serde_json::from_slice(bytes).map_err(invalid)?;
         if schema != SCHEMA {
             return Err(if schema.starts_with("bkp.manifest/") {
-                ManifestError::Newer {
-                    key: key.to_owned(),
-                    schema,
-                }
+                ManifestError::Newer { key: key.to_owned(), schema }
             } else {
-                ManifestError::Invalid {
-                    key: key.to_owned(),
-                    reason: format!("schema `{schema}`"),
-                }
+                ManifestError::Invalid { key: key.to_owned(), reason: format!("schema `{schema}`") }
             });
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(invalid)?;
@@ -264,12 +251,8 @@ impl Manifest {
     }
 
     fn check_place(&self, key: &str) -> Result<(), ManifestError> {
-        let misplaced = |reason: String| {
-            Err(ManifestError::Misplaced {
-                key: key.to_owned(),
-                reason,
-            })
-        };
+        let misplaced =
+            |reason: String| Err(ManifestError::Misplaced { key: key.to_owned(), reason });
         let name = self.name();
         if name.manifest_key() != key {
             return misplaced(format!("it belongs at `{}`", name.manifest_key()));
@@ -297,10 +280,7 @@ impl Manifest {
     pub fn authenticate(bytes: &[u8], key: &DataKey, at: &str) -> Result<(), ManifestError> {
         let forged = || ManifestError::Forged { key: at.to_owned() };
         let range = mac_range(bytes).ok_or_else(forged)?;
-        let claimed = bytes
-            .get(range.clone())
-            .and_then(unhex)
-            .ok_or_else(forged)?;
+        let claimed = bytes.get(range.clone()).and_then(unhex).ok_or_else(forged)?;
         let mut zeroed = bytes.to_vec();
         zeroed.get_mut(range).ok_or_else(forged)?.fill(b'0');
         hmac::verify(&mac_key(key), &zeroed, &claimed).map_err(|_unspecified| forged())
@@ -315,22 +295,12 @@ fn mac_key(key: &DataKey) -> hmac::Key {
 /// closing quote, brace and white space follows them.
 fn mac_range(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     const FIELD: &[u8] = b"\"mac\":";
-    let field = bytes
-        .windows(FIELD.len())
-        .rposition(|window| window == FIELD)?;
+    let field = bytes.windows(FIELD.len()).rposition(|window| window == FIELD)?;
     let value = field + FIELD.len();
-    let open = value
-        + bytes
-            .get(value..)?
-            .iter()
-            .position(|byte| !byte.is_ascii_whitespace())?;
+    let open = value + bytes.get(value..)?.iter().position(|byte| !byte.is_ascii_whitespace())?;
     let start = open + 1;
     let tail = bytes.get(start + MAC_HEX..)?;
-    let closing: Vec<u8> = tail
-        .iter()
-        .copied()
-        .filter(|b| !b.is_ascii_whitespace())
-        .collect();
+    let closing: Vec<u8> = tail.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
     (bytes.get(open) == Some(&b'"') && closing == b"\"}").then_some(start..start + MAC_HEX)
 }
 
@@ -338,13 +308,11 @@ fn mac_range(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Reads lower-case hex.
@@ -359,10 +327,7 @@ pub fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    pairs
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
-        .collect()
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 #[cfg(test)]
@@ -386,10 +351,7 @@ mod tests {
             key: name.key("tar.zst.enc"),
             bytes: 100,
             sha256: "00".repeat(32),
-            plaintext: Plaintext {
-                bytes: 250,
-                sha256: "11".repeat(32),
-            },
+            plaintext: Plaintext { bytes: 250, sha256: "11".repeat(32) },
             stages: vec!["tar".into(), "zstd".into(), "seal".into()],
         }];
         Manifest {
@@ -424,11 +386,7 @@ mod tests {
         let bytes = sample().encode(&key).expect("encodes");
         // `sample` draws a new id each time, so take the one that was encoded.
         let id = serde_json::from_slice::<Manifest>(&bytes).expect("parses");
-        let at = if id.name().manifest_key() == at {
-            at
-        } else {
-            id.name().manifest_key()
-        };
+        let at = if id.name().manifest_key() == at { at } else { id.name().manifest_key() };
         assert!(Manifest::parse(&bytes, &at).is_ok());
         assert!(Manifest::authenticate(&bytes, &key, &at).is_ok());
         assert!(matches!(

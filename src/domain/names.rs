@@ -92,13 +92,8 @@ impl FromStr for BackupType {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let found = BackupType::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text);
-        found.ok_or_else(|| UnknownWord {
-            what: "backup type",
-            text: text.to_owned(),
-        })
+        let found = BackupType::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| UnknownWord { what: "backup type", text: text.to_owned() })
     }
 }
 
@@ -107,10 +102,7 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
         let found = Scope::ALL.into_iter().find(|scope| scope.as_str() == text);
-        found.ok_or_else(|| UnknownWord {
-            what: "scope",
-            text: text.to_owned(),
-        })
+        found.ok_or_else(|| UnknownWord { what: "scope", text: text.to_owned() })
     }
 }
 
@@ -193,13 +185,8 @@ impl BackupName {
             return None;
         }
         let (id, extension) = rest.split_once('.')?;
-        let name = BackupName {
-            id: id.parse().ok()?,
-            backup_type,
-            source,
-            scope,
-            kind: kind.to_owned(),
-        };
+        let name =
+            BackupName { id: id.parse().ok()?, backup_type, source, scope, kind: kind.to_owned() };
         // The date is redundant; printing the name again checks it and everything else.
         (name.key(extension) == key && !extension.is_empty()).then_some((name, extension))
     }
@@ -214,9 +201,7 @@ mod tests {
     #[test]
     fn a_key_reads_as_documented() {
         let name = BackupName {
-            id: "01935a3c-7a00-7abc-8def-0123456789ab"
-                .parse()
-                .expect("valid id"),
+            id: "01935a3c-7a00-7abc-8def-0123456789ab".parse().expect("valid id"),
             backup_type: BackupType::Tigerbeetle,
             source: "books".into(),
             scope: Scope::Full,
@@ -232,20 +217,15 @@ mod tests {
         let times = 0_i64..4_102_444_800;
         let types = proptest::sample::select(&BackupType::ALL[..]);
         let scopes = proptest::sample::select(&Scope::ALL[..]);
-        (
-            times,
-            types,
-            scopes,
-            "[a-z0-9][a-z0-9_-]{0,63}",
-            "[a-z]{1,12}",
-        )
-            .prop_map(|(seconds, backup_type, scope, source, kind)| BackupName {
+        (times, types, scopes, "[a-z0-9][a-z0-9_-]{0,63}", "[a-z]{1,12}").prop_map(
+            |(seconds, backup_type, scope, source, kind)| BackupName {
                 id: BackupId::new(OffsetDateTime::from_unix_timestamp(seconds).expect("in range")),
                 backup_type,
                 source,
                 scope,
                 kind,
-            })
+            },
+        )
     }
 
     proptest! {

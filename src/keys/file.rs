@@ -19,10 +19,7 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 
 /// The line of [`super::RECIPIENTS`].
-pub const KIND: RecipientKind = RecipientKind {
-    prefix: "file",
-    open,
-};
+pub const KIND: RecipientKind = RecipientKind { prefix: "file", open };
 
 const LINE_PREFIX: &str = "BKP-KEY-1-";
 const ID_CONTEXT: &[u8] = b"bkp key id";
@@ -43,26 +40,15 @@ fn open(path: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
         let hint =
             "`bkp keys generate` makes a key file; restore this one from its copy".to_owned();
         let problem = format!("not a key file: it needs one line `{LINE_PREFIX}...`");
-        return Err(KeyError::Unusable {
-            origin,
-            problem,
-            hint: Some(hint),
-        });
+        return Err(KeyError::Unusable { origin, problem, hint: Some(hint) });
     };
-    Ok(Box::new(KeyFile {
-        origin,
-        id: id(&key),
-        key,
-    }))
+    Ok(Box::new(KeyFile { origin, id: id(&key), key }))
 }
 
 /// The key in a key file; `None` unless there is exactly one and nothing else but comments.
 fn parse(text: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     let text = str::from_utf8(text).ok()?;
-    let mut lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
     let line = lines.next()?.strip_prefix(LINE_PREFIX)?;
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     // `decode_slice` wants room for a whole group beyond the key.
@@ -76,10 +62,7 @@ fn parse(text: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
 }
 
 fn id(key: &[u8; KEY_BYTES]) -> String {
-    let hash = Sha256::new()
-        .chain_update(ID_CONTEXT)
-        .chain_update(key)
-        .finalize();
+    let hash = Sha256::new().chain_update(ID_CONTEXT).chain_update(key).finalize();
     hex(hash.get(..ID_BYTES).unwrap_or_default())
 }
 
@@ -112,9 +95,7 @@ impl KeyProvider for KeyFile {
 
 impl fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyFile")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyFile").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -145,21 +126,12 @@ pub fn generate(path: &Path) -> Result<String, KeyError> {
 }
 
 fn create(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| Path::new("."));
     if !folder.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     if let Err(error) = written {
         // A file without a whole key must not be taken for one later. It is ours: it is new.
@@ -182,16 +154,7 @@ mod tests {
         let made = generate(&path).unwrap();
         assert_eq!(made.len(), 16);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(
-            path.parent()
-                .unwrap()
-                .metadata()
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777,
-            0o700
-        );
+        assert_eq!(path.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 
         let provider = super::super::open(&format!("file:{}", path.display())).unwrap();
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
@@ -208,10 +171,7 @@ mod tests {
         let path = folder.path().join("key");
         generate(&path).unwrap();
         let before = std::fs::read(&path).unwrap();
-        assert!(matches!(
-            generate(&path),
-            Err(KeyError::Unusable { hint: Some(_), .. })
-        ));
+        assert!(matches!(generate(&path), Err(KeyError::Unusable { hint: Some(_), .. })));
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
@@ -240,9 +200,7 @@ mod tests {
         let path = folder.path().join("key");
         generate(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let error = super::super::open(&format!("file:{}", path.display()))
-            .err()
-            .unwrap();
+        let error = super::super::open(&format!("file:{}", path.display())).err().unwrap();
         assert!(
             matches!(error, KeyError::Unusable { hint: Some(hint), .. } if hint.contains("chmod 600"))
         );

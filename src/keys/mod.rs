@@ -28,9 +28,7 @@ impl DataKey {
     /// [`KeyError::Random`].
     pub fn generate() -> Result<DataKey, KeyError> {
         let mut key = DataKey([0; 32]);
-        SystemRandom::new()
-            .fill(&mut key.0)
-            .map_err(|_unspecified| KeyError::Random)?;
+        SystemRandom::new().fill(&mut key.0).map_err(|_unspecified| KeyError::Random)?;
         Ok(key)
     }
 
@@ -44,8 +42,7 @@ impl DataKey {
             clippy::expect_used,
             reason = "32 bytes are one block of HKDF-SHA256: cannot fail"
         )]
-        okm.and_then(|okm| okm.fill(out.as_mut_slice()))
-            .expect("one block of HKDF-SHA256");
+        okm.and_then(|okm| okm.fill(out.as_mut_slice())).expect("one block of HKDF-SHA256");
         out
     }
 }
@@ -113,9 +110,7 @@ pub const RECIPIENTS: &[RecipientKind] = &[file::KIND, passphrase::KIND];
 pub fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
     let (prefix, rest) = text.split_once(':').unwrap_or((text, ""));
     let kind = RECIPIENTS.iter().find(|kind| kind.prefix == prefix);
-    let kind = kind.ok_or_else(|| KeyError::Unknown {
-        text: prefix.to_owned(),
-    })?;
+    let kind = kind.ok_or_else(|| KeyError::Unknown { text: prefix.to_owned() })?;
     (kind.open)(rest)
 }
 
@@ -131,10 +126,7 @@ pub fn unwrap_any(
 ) -> Result<DataKey, KeyError> {
     let mut failure = None;
     for provider in providers {
-        for recipient in recipients
-            .iter()
-            .filter(|recipient| provider.matches(recipient))
-        {
+        for recipient in recipients.iter().filter(|recipient| provider.matches(recipient)) {
             match provider.unwrap(recipient, id) {
                 Ok(key) => return Ok(key),
                 Err(error) => failure = failure.or(Some(error)),
@@ -142,14 +134,8 @@ pub fn unwrap_any(
         }
     }
     Err(failure.unwrap_or_else(|| KeyError::NoneFits {
-        have: providers
-            .iter()
-            .map(|provider| provider.origin().to_owned())
-            .collect(),
-        need: recipients
-            .iter()
-            .map(|r| format!("{} {}", r.kind, r.id))
-            .collect(),
+        have: providers.iter().map(|provider| provider.origin().to_owned()).collect(),
+        need: recipients.iter().map(|r| format!("{} {}", r.kind, r.id)).collect(),
     }))
 }
 

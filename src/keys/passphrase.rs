@@ -20,10 +20,7 @@ use crate::domain::id::BackupId;
 use crate::domain::limits::{PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX};
 
 /// The line of [`super::RECIPIENTS`].
-pub const KIND: RecipientKind = RecipientKind {
-    prefix: "passphrase",
-    open,
-};
+pub const KIND: RecipientKind = RecipientKind { prefix: "passphrase", open };
 
 const FUNCTION: &str = "pbkdf2-hmac-sha256";
 const SALT_BYTES: usize = 16;
@@ -52,25 +49,14 @@ struct Passphrase {
 fn open(reference: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
     let secret = secret::read(reference)?;
     let mut salt = [0; SALT_BYTES];
-    SystemRandom::new()
-        .fill(&mut salt)
-        .map_err(|_unspecified| KeyError::Random)?;
+    SystemRandom::new().fill(&mut salt).map_err(|_unspecified| KeyError::Random)?;
     let origin = format!("{}:{}", KIND.prefix, secret::origin(reference));
-    Ok(Box::new(Passphrase {
-        origin,
-        secret,
-        salt,
-        derived: Mutex::default(),
-    }))
+    Ok(Box::new(Passphrase { origin, secret, salt, derived: Mutex::default() }))
 }
 
 impl Passphrase {
     fn unusable(&self, problem: String) -> KeyError {
-        KeyError::Unusable {
-            origin: self.origin.clone(),
-            problem,
-            hint: None,
-        }
+        KeyError::Unusable { origin: self.origin.clone(), problem, hint: None }
     }
 
     /// The key for these parameters. The lock is held meanwhile: whoever else wants this key waits
@@ -80,15 +66,10 @@ impl Passphrase {
         let rounds = NonZeroU32::new(rounds).filter(|rounds| bounds.contains(&rounds.get()));
         let rounds = rounds.ok_or_else(|| {
             let (least, most) = (bounds.start(), bounds.end());
-            self.unusable(format!(
-                "the backup does not ask for {least} to {most} rounds"
-            ))
+            self.unusable(format!("the backup does not ask for {least} to {most} rounds"))
         })?;
         let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = derived
-            .iter()
-            .find(|key| key.salt == salt && key.rounds == rounds)
-        {
+        if let Some(known) = derived.iter().find(|key| key.salt == salt && key.rounds == rounds) {
             return Ok(known.key.clone());
         }
         let mut key = Zeroizing::new([0; 32]);
@@ -97,11 +78,7 @@ impl Passphrase {
         if derived.len() == REMEMBERED_MAX {
             derived.remove(0);
         }
-        derived.push(Derived {
-            salt,
-            rounds,
-            key: key.clone(),
-        });
+        derived.push(Derived { salt, rounds, key: key.clone() });
         Ok(key)
     }
 }
@@ -150,9 +127,7 @@ impl KeyProvider for Passphrase {
 
     fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError> {
         let (salt, rounds) = parameters(recipient).ok_or_else(|| {
-            self.unusable(format!(
-                "the backup's parameters are not those of {FUNCTION}"
-            ))
+            self.unusable(format!("the backup's parameters are not those of {FUNCTION}"))
         })?;
         let wrapping_key = self.derive(salt, rounds)?;
         wrap::unwrap(&wrapping_key, &recipient.wrapped, id, &self.origin)
@@ -161,9 +136,7 @@ impl KeyProvider for Passphrase {
 
 impl fmt::Debug for Passphrase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passphrase")
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
+        f.debug_struct("Passphrase").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -206,12 +179,7 @@ mod tests {
             parameters.insert("rounds".into(), PBKDF2_ROUNDS.into());
             parameters.insert(name.into(), value);
             let (kind, wrapped) = (KIND.prefix.to_owned(), String::new());
-            Recipient {
-                id: kind.clone(),
-                kind,
-                wrapped,
-                parameters,
-            }
+            Recipient { id: kind.clone(), kind, wrapped, parameters }
         };
         for (name, value) in [
             ("rounds", 0.into()),

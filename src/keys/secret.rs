@@ -40,10 +40,7 @@ pub fn read(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         Some(("credential", name)) => {
             let path = credential_path(name).ok_or_else(|| {
                 let hint = "start bkp as a systemd service with LoadCredential=";
-                fail(
-                    "no credentials were passed to this process".into(),
-                    Some(hint),
-                )
+                fail("no credentials were passed to this process".into(), Some(hint))
             })?;
             read_file(&path, &origin)?.0
         }
@@ -53,8 +50,9 @@ pub fn read(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
             return Err(fail("it is not a reference to a secret".into(), Some(hint)));
         }
     };
-    for end in [b'\n', b'\r'] {
-        if secret.last() == Some(&end) {
+    if secret.last() == Some(&b'\n') {
+        secret.pop();
+        if secret.last() == Some(&b'\r') {
             secret.pop();
         }
     }
@@ -71,10 +69,7 @@ pub fn origin(reference: &str) -> String {
     match reference.split_once(':') {
         Some(("file" | "env" | "credential", _)) => reference.to_owned(),
         Some(("cmd", command)) => {
-            format!(
-                "cmd:{} ...",
-                command.split_whitespace().next().unwrap_or_default()
-            )
+            format!("cmd:{} ...", command.split_whitespace().next().unwrap_or_default())
         }
         Some(_) | None => "(not shown)".to_owned(),
     }
@@ -89,10 +84,7 @@ pub(crate) fn read_private(path: &Path, origin: &str) -> Result<Zeroizing<Vec<u8
     if mode & 0o077 != 0 {
         return Err(KeyError::Unusable {
             origin: origin.to_owned(),
-            problem: format!(
-                "others than its owner may use it (mode {:03o})",
-                mode & 0o777
-            ),
+            problem: format!("others than its owner may use it (mode {:03o})", mode & 0o777),
             hint: Some(format!("chmod 600 {}", path.display())),
         });
     }
@@ -101,11 +93,7 @@ pub(crate) fn read_private(path: &Path, origin: &str) -> Result<Zeroizing<Vec<u8
 
 /// Content and mode of a file of bounded size.
 fn read_file(path: &Path, origin: &str) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
-    let fail = |problem| KeyError::Unusable {
-        origin: origin.to_owned(),
-        problem,
-        hint: None,
-    };
+    let fail = |problem| KeyError::Unusable { origin: origin.to_owned(), problem, hint: None };
     let io = |error: std::io::Error| fail(error.to_string());
     let file = File::open(path).map_err(io)?;
     // Of the file that is open, not of what stands at the path by now.
@@ -119,19 +107,14 @@ fn read_bounded(reader: impl Read) -> Result<Zeroizing<Vec<u8>>, String> {
     let most = usize::try_from(SECRET_BYTES_MAX).unwrap_or(usize::MAX);
     let mut content = Zeroizing::new(Vec::with_capacity(most + 1));
     let mut limited = reader.take(SECRET_BYTES_MAX + 1);
-    limited
-        .read_to_end(&mut content)
-        .map_err(|error| error.to_string())?;
+    limited.read_to_end(&mut content).map_err(|error| error.to_string())?;
     if content.len() > most {
         return Err(format!("more than {SECRET_BYTES_MAX} bytes are no secret"));
     }
     Ok(content)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a reference names a variable; nothing else is read"
-)]
+#[expect(clippy::disallowed_methods, reason = "a reference names a variable; nothing else is read")]
 fn from_environment(name: &str) -> Option<Zeroizing<Vec<u8>>> {
     // An empty name, or one with `=`, would be a panic on some systems.
     let valid = !name.is_empty() && !name.contains(['=', '\0']);
@@ -141,10 +124,7 @@ fn from_environment(name: &str) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Where systemd put the credential. It guards that folder itself, with access lists that look
 /// like group permissions, so the mode of the file says nothing.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the place is part of systemd's protocol"
-)]
+#[expect(clippy::disallowed_methods, reason = "the place is part of systemd's protocol")]
 fn credential_path(name: &str) -> Option<PathBuf> {
     let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| plain)?;
@@ -154,24 +134,14 @@ fn credential_path(name: &str) -> Option<PathBuf> {
 /// What a shell command prints; its errors go where ours go.
 fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut shell = Command::new("sh");
-    shell
-        .arg("-c")
-        .arg(command)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut child = shell
-        .spawn()
-        .map_err(|error| format!("cannot start sh: {error}"))?;
+    shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = shell.spawn().map_err(|error| format!("cannot start sh: {error}"))?;
     let printed = child.stdout.take().ok_or("the command has no output")?;
     // The pipe is closed when this returns, so a command that prints for ever ends.
     let secret = read_bounded(printed);
     let status = child.wait().map_err(|error| error.to_string())?;
     let secret = secret?;
-    if status.success() {
-        Ok(secret)
-    } else {
-        Err(format!("the command failed: {status}"))
-    }
+    if status.success() { Ok(secret) } else { Err(format!("the command failed: {status}")) }
 }
 
 #[cfg(test)]
@@ -188,6 +158,7 @@ mod tests {
     fn commands_give_what_they_print() {
         assert_eq!(read("cmd:printf 'a b\\n'").unwrap().as_slice(), b"a b");
         assert_eq!(read("cmd:printf 'a\\n\\n'").unwrap().as_slice(), b"a\n");
+        assert_eq!(read("cmd:printf 'a\\r'").unwrap().as_slice(), b"a\r");
         assert!(problem("cmd:exit 3").contains("exit status: 3"));
         assert!(problem("cmd:yes").contains("no secret"));
         assert!(problem("cmd:true").contains("empty"));

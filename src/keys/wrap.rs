@@ -20,9 +20,7 @@ const CONTEXT: &str = "bkp wrap 1";
 /// [`KeyError::Random`].
 pub fn wrap(wrapping_key: &[u8; 32], key: &DataKey, id: BackupId) -> Result<String, KeyError> {
     let mut nonce = [0; NONCE_LEN];
-    SystemRandom::new()
-        .fill(&mut nonce)
-        .map_err(|_unspecified| KeyError::Random)?;
+    SystemRandom::new().fill(&mut nonce).map_err(|_unspecified| KeyError::Random)?;
     let mut sealed = Zeroizing::new(key.0);
     let tag = cipher(wrapping_key)
         .seal_in_place_separate_tag(
@@ -44,10 +42,7 @@ pub fn unwrap(
     id: BackupId,
     origin: &str,
 ) -> Result<DataKey, KeyError> {
-    let wrong = || KeyError::Wrong {
-        origin: origin.to_owned(),
-        id,
-    };
+    let wrong = || KeyError::Wrong { origin: origin.to_owned(), id };
     let bytes = BASE64.decode(wrapped).map_err(|_decode| wrong())?;
     let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>().ok_or_else(wrong)?;
     let mut sealed = Zeroizing::new(sealed.to_vec());
@@ -64,10 +59,7 @@ pub fn unwrap(
 }
 
 fn cipher(key: &[u8; 32]) -> LessSafeKey {
-    #[expect(
-        clippy::expect_used,
-        reason = "32 bytes are a key of AES-256: cannot fail"
-    )]
+    #[expect(clippy::expect_used, reason = "32 bytes are a key of AES-256: cannot fail")]
     let key = UnboundKey::new(&AES_256_GCM, key).expect("32 bytes");
     LessSafeKey::new(key)
 }
@@ -88,19 +80,9 @@ mod tests {
         let key = DataKey([9; 32]);
         let wrapped = wrap(&[1; 32], &key, id).unwrap();
         assert_eq!(unwrap(&[1; 32], &wrapped, id, "k").unwrap().0, key.0);
-        assert!(matches!(
-            unwrap(&[2; 32], &wrapped, id, "k"),
-            Err(KeyError::Wrong { .. })
-        ));
-        assert!(matches!(
-            unwrap(&[1; 32], &wrapped, other_id, "k"),
-            Err(KeyError::Wrong { .. })
-        ));
-        assert_ne!(
-            wrapped,
-            wrap(&[1; 32], &key, id).unwrap(),
-            "nonces are random"
-        );
+        assert!(matches!(unwrap(&[2; 32], &wrapped, id, "k"), Err(KeyError::Wrong { .. })));
+        assert!(matches!(unwrap(&[1; 32], &wrapped, other_id, "k"), Err(KeyError::Wrong { .. })));
+        assert_ne!(wrapped, wrap(&[1; 32], &key, id).unwrap(), "nonces are random");
     }
 
     #[test]

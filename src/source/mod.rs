@@ -79,9 +79,7 @@ pub struct Captured {
 
 impl std::fmt::Debug for Captured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Captured")
-            .field("record", &self.record)
-            .finish_non_exhaustive()
+        f.debug_struct("Captured").field("record", &self.record).finish_non_exhaustive()
     }
 }
 
@@ -184,6 +182,12 @@ pub struct SourceKind {
     pub restore: fn(&Chain<'_>, &RestoreRequest, &Ctx) -> anyhow::Result<Restored>,
     /// Brings a chain back at a scratch folder, starts the real engine on it, compares, stops it.
     pub drill: fn(&Chain<'_>, &Path, &DrillTools, &Ctx) -> anyhow::Result<Drilled>,
+}
+
+impl std::fmt::Debug for SourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceKind").field("backup_type", &self.backup_type).finish_non_exhaustive()
+    }
 }
 
 /// The programs that a drill starts.

@@ -33,12 +33,7 @@ impl Encoder {
         let level = Compression::new(level.clamp(1, 9));
         let codec = |_| -> Box<dyn FrameCodec> { Box::new(Codec(Compress::new(level, false))) };
         let codecs = (0..threads.max(1)).map(codec).collect();
-        Ok(Encoder(Box::new(Parallel::new(
-            "gzip",
-            codecs,
-            |_| Ok(Vec::new()),
-            inner,
-        )?)))
+        Ok(Encoder(Box::new(Parallel::new("gzip", codecs, |_| Ok(Vec::new()), inner)?)))
     }
 }
 
@@ -94,17 +89,9 @@ pub struct Decoder<R> {
 impl<R: Read> Decoder<R> {
     /// Decompresses `inner`; failures name `object` and are noted in `blame`.
     pub fn new(inner: R, object: impl Into<String>, blame: Blame) -> Self {
-        let watched = Watched {
-            inner,
-            failed: false,
-        };
+        let watched = Watched { inner, failed: false };
         let inner = MultiGzDecoder::new(BufReader::with_capacity(INPUT_BYTES, watched));
-        Decoder {
-            inner,
-            object: object.into(),
-            blame,
-            failed: false,
-        }
+        Decoder { inner, object: object.into(), blame, failed: false }
     }
 }
 
@@ -132,9 +119,7 @@ impl<R: Read> Read for Decoder<R> {
 
 impl<R> fmt::Debug for Decoder<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoder")
-            .field("object", &self.object)
-            .finish_non_exhaustive()
+        f.debug_struct("Decoder").field("object", &self.object).finish_non_exhaustive()
     }
 }
 
@@ -189,10 +174,7 @@ mod tests {
             *byte = (state >> 24) as u8;
         }
         for size in [0, 1, FRAME_BYTES, FRAME_BYTES + 1] {
-            assert!(
-                decode(&encode(&noise[..size])).as_deref() == Ok(&noise[..size]),
-                "{size}"
-            );
+            assert!(decode(&encode(&noise[..size])).as_deref() == Ok(&noise[..size]), "{size}");
         }
     }
 
@@ -203,18 +185,8 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(decode(&bytes[..end]), Err(Kind::Integrity), "cut at {end}");
         }
-        for tail in [
-            &b"x"[..],
-            b"\0\0\0\0\0\0\0\0",
-            b"some text",
-            &[0x1F],
-            &[0x1F, 0x8B],
-        ] {
-            assert_eq!(
-                decode(&[&bytes, tail].concat()),
-                Err(Kind::Integrity),
-                "{tail:?}"
-            );
+        for tail in [&b"x"[..], b"\0\0\0\0\0\0\0\0", b"some text", &[0x1F], &[0x1F, 0x8B]] {
+            assert_eq!(decode(&[&bytes, tail].concat()), Err(Kind::Integrity), "{tail:?}");
         }
         let mut flipped = bytes.clone();
         flipped[bytes.len() / 2] ^= 1;
@@ -230,9 +202,7 @@ mod tests {
             }
         }
         let blame = Blame::default();
-        let error = Decoder::new(Broken, "obj", blame.clone())
-            .read(&mut [0])
-            .unwrap_err();
+        let error = Decoder::new(Broken, "obj", blame.clone()).read(&mut [0]).unwrap_err();
         assert_eq!(diagnose(&blame.or(error)).kind, Kind::Failed);
     }
 }

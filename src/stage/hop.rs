@@ -48,20 +48,11 @@ impl Hop {
             .name(name.to_owned())
             .spawn(move || push(inner, &incoming, &give_back))?;
         let (data, thread) = (Some(data), Some(thread));
-        Ok(Hop {
-            name,
-            pending: Vec::new(),
-            data,
-            spare,
-            thread,
-        })
+        Ok(Hop { name, pending: Vec::new(), data, spare, thread })
     }
 
     fn send(&mut self, message: Message) -> anyhow::Result<()> {
-        let sent = self
-            .data
-            .as_ref()
-            .is_some_and(|data| data.send(message).is_ok());
+        let sent = self.data.as_ref().is_some_and(|data| data.send(message).is_ok());
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
@@ -74,9 +65,7 @@ impl Hop {
 
     /// Why the thread no longer listens.
     fn failure(&mut self) -> anyhow::Error {
-        self.join()
-            .err()
-            .unwrap_or_else(|| StageError::Stopped { stage: self.name }.into())
+        self.join().err().unwrap_or_else(|| StageError::Stopped { stage: self.name }.into())
     }
 
     fn join(&mut self) -> Outcome {
@@ -122,9 +111,7 @@ impl Drop for Hop {
 
 impl fmt::Debug for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hop")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Hop").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -173,27 +160,18 @@ pub struct ReadAhead {
 /// Errors come in their place in the stream, after the bytes before them; typed ones are in the
 /// chain's [`crate::error::Blame`]. If no thread can be started the first read says so. Dropping
 /// the result ends the thread after the read it is in.
+#[must_use]
 pub fn read_ahead(name: &'static str, reader: Box<dyn Read + Send>, depth: usize) -> ReadAhead {
     let (data, incoming) = bounded(depth);
     let (give_back, spare) = bounded(depth + 2);
-    let spawned = thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || pull(reader, &data, &spare));
+    let spawned =
+        thread::Builder::new().name(name.to_owned()).spawn(move || pull(reader, &data, &spare));
     let (thread, unstarted) = match spawned {
         Ok(thread) => (Some(thread), None),
         Err(error) => (None, Some(error)),
     };
     let (chunk, channels) = (Vec::new(), Some((incoming, give_back)));
-    ReadAhead {
-        name,
-        chunk,
-        filled: 0,
-        taken: 0,
-        ended: false,
-        channels,
-        thread,
-        unstarted,
-    }
+    ReadAhead { name, chunk, filled: 0, taken: 0, ended: false, channels, thread, unstarted }
 }
 
 impl ReadAhead {
@@ -207,10 +185,7 @@ impl ReadAhead {
             return Err(stopped());
         };
         // A thread that ended without saying so is not the end of the stream.
-        match incoming
-            .recv()
-            .unwrap_or_else(|_closed| Ahead::Failed(stopped()))
-        {
+        match incoming.recv().unwrap_or_else(|_closed| Ahead::Failed(stopped())) {
             Ahead::Data(chunk, filled) => {
                 let used = std::mem::replace(&mut self.chunk, chunk);
                 // Nobody takes buffers back once everything is read.
@@ -256,9 +231,7 @@ impl Drop for ReadAhead {
 
 impl fmt::Debug for ReadAhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadAhead")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("ReadAhead").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -296,7 +269,7 @@ fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> (usize, Option<Ahead>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Fault, Kind, diagnose};
+    use crate::error::{Kind, diagnose};
     use crate::stage::parallel::testing::{Collect, Fails};
 
     #[test]
@@ -316,9 +289,7 @@ mod tests {
     fn an_inner_error_arrives_with_its_type() {
         let mut hop = Hop::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
         let piece = vec![0; CHUNK_BYTES];
-        let error = (0..9)
-            .find_map(|_| hop.write(&piece).err())
-            .expect("surfaces");
+        let error = (0..9).find_map(|_| hop.write(&piece).err()).expect("surfaces");
         assert_eq!(diagnose(&error).kind, Kind::Store);
         assert!(hop.write(&piece).is_err());
 
@@ -337,27 +308,31 @@ mod tests {
         assert!(!seen.finished() && seen.dropped());
     }
 
+    /// Gives so many bytes and then fails.
+    struct Broken(usize);
+
+    impl Read for Broken {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.min(buf.len());
+            self.0 -= count;
+            buf[..count].fill(5);
+            if count == 0 { Err(io::Error::other("gone")) } else { Ok(count) }
+        }
+    }
+
+    struct Panics;
+
+    impl Read for Panics {
+        fn read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
+            panic!("expected in this test")
+        }
+    }
+
     #[test]
     fn reading_ahead_keeps_bytes_and_errors_in_order() {
-        struct Broken(usize);
-        impl Read for Broken {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                let count = self.0.min(buf.len());
-                self.0 -= count;
-                buf[..count].fill(5);
-                if count == 0 {
-                    Err(io::Error::other(Fault::new(Kind::Store, "gone")))
-                } else {
-                    Ok(count)
-                }
-            }
-        }
         let mut reader = read_ahead("ahead", Box::new(Broken(3_000_000)), 2);
         let mut out = Vec::new();
-        assert_eq!(
-            reader.read_to_end(&mut out).unwrap_err().to_string(),
-            "gone"
-        );
+        assert_eq!(reader.read_to_end(&mut out).unwrap_err().to_string(), "gone");
         assert_eq!(out.len(), 3_000_000);
         assert!(reader.read(&mut [0]).is_err(), "a failure is no end");
 
@@ -373,16 +348,6 @@ mod tests {
 
     #[test]
     fn a_panic_is_not_a_clean_end() {
-        struct Panics;
-        impl Read for Panics {
-            fn read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
-                panic!("expected in this test")
-            }
-        }
-        assert!(
-            read_ahead("ahead", Box::new(Panics), 1)
-                .read(&mut [0])
-                .is_err()
-        );
+        assert!(read_ahead("ahead", Box::new(Panics), 1).read(&mut [0]).is_err());
     }
 }

@@ -105,15 +105,8 @@ impl Parallel {
                 .spawn(move || work(stage, codec, &queue, &finished, &abandoned))?;
             parallel.workers.push(worker);
         }
-        let collector = Collector {
-            stage,
-            done,
-            give_back,
-            whole,
-            footer,
-            inner,
-            written: Vec::new(),
-        };
+        let collector =
+            Collector { stage, done, give_back, whole, footer, inner, written: Vec::new() };
         let abandoned = Arc::clone(&parallel.abandoned);
         let thread = thread::Builder::new()
             .name(format!("{stage}-out"))
@@ -126,10 +119,7 @@ impl Parallel {
     fn submit(&mut self, mut frame: Frame) -> anyhow::Result<()> {
         frame.index = self.submitted;
         self.submitted += 1;
-        let sent = self
-            .jobs
-            .as_ref()
-            .is_some_and(|jobs| jobs.send(frame).is_ok());
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(frame).is_ok());
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
@@ -213,9 +203,7 @@ impl Drop for Parallel {
 
 impl fmt::Debug for Parallel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parallel")
-            .field("stage", &self.stage)
-            .finish_non_exhaustive()
+        f.debug_struct("Parallel").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 
@@ -233,9 +221,8 @@ fn work(
         }
         let began = Instant::now();
         // A lost frame would keep the collector waiting for ever, so a panic becomes an error.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            codec.compress(&frame.input, &mut frame.output)
-        }));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| codec.compress(&frame.input, &mut frame.output)));
         frame.busy = began.elapsed();
         let result = result.unwrap_or_else(|_panic| Err(StageError::Stopped { stage }.into()));
         if finished.send(result.map(|()| frame)).is_err() {
@@ -261,12 +248,12 @@ impl Collector {
         let mut early = BTreeMap::new();
         let (mut next, mut bytes, mut busy) = (0, 0, Duration::ZERO);
         while let Ok(frame) = self.done.recv() {
+            if abandoned.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let frame = frame?;
             early.insert(frame.index, frame);
             while let Some(frame) = early.remove(&next) {
-                if abandoned.load(Ordering::Relaxed) {
-                    return Ok(None);
-                }
                 next += 1;
                 bytes += frame.input.len() as u64;
                 busy += frame.busy;
@@ -283,10 +270,7 @@ impl Collector {
     fn put(&mut self, frame: Frame) -> anyhow::Result<()> {
         self.inner.write(&frame.output)?;
         let compressed = u32::try_from(frame.output.len())?;
-        self.written.push(FrameSizes {
-            compressed,
-            plain: u32::try_from(frame.input.len())?,
-        });
+        self.written.push(FrameSizes { compressed, plain: u32::try_from(frame.input.len())? });
         // Nobody takes frames back once the last one is on its way.
         let _unwanted = self.give_back.try_send(frame);
         Ok(())
@@ -298,12 +282,7 @@ impl Collector {
             self.inner.write(&footer)?;
         }
         let trail = self.inner.finish()?;
-        Ok(trail.preceded_by(Measure {
-            stage: self.stage,
-            bytes,
-            sha256: None,
-            busy,
-        }))
+        Ok(trail.preceded_by(Measure { stage: self.stage, bytes, sha256: None, busy }))
     }
 }
 
@@ -352,12 +331,7 @@ pub(crate) mod testing {
         fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
             let bytes = self.0.bytes().len() as u64;
             self.0.0.lock().unwrap().1 = true;
-            let measure = Measure {
-                stage: "collect",
-                bytes,
-                sha256: None,
-                busy: Duration::ZERO,
-            };
+            let measure = Measure { stage: "collect", bytes, sha256: None, busy: Duration::ZERO };
             Ok(Trail(vec![measure]))
         }
     }
@@ -406,9 +380,7 @@ mod tests {
     }
 
     fn stage(inner: Box<dyn Sink>, kind: Option<Kind>) -> Box<Parallel> {
-        let codecs = (0..3)
-            .map(|_| Box::new(Copies(kind)) as Box<dyn FrameCodec>)
-            .collect();
+        let codecs = (0..3).map(|_| Box::new(Copies(kind)) as Box<dyn FrameCodec>).collect();
         Box::new(Parallel::new("copy", codecs, |_| Ok(b"end".to_vec()), inner).unwrap())
     }
 
@@ -435,20 +407,11 @@ mod tests {
             (false, None, Kind::Failed),
             (true, None, Kind::Store),
         ] {
-            let inner: Box<dyn Sink> = if inner_fails {
-                Box::new(Fails(Kind::Store))
-            } else {
-                Box::new(Collect::new().0)
-            };
+            let inner: Box<dyn Sink> =
+                if inner_fails { Box::new(Fails(Kind::Store)) } else { Box::new(Collect::new().0) };
             let mut sink = stage(inner, codec);
-            let first = if inner_fails {
-                vec![1; FRAME_BYTES]
-            } else {
-                piece.clone()
-            };
-            let error = (0..30)
-                .find_map(|_| sink.write(&first).err())
-                .expect("surfaces");
+            let first = if inner_fails { vec![1; FRAME_BYTES] } else { piece.clone() };
+            let error = (0..30).find_map(|_| sink.write(&first).err()).expect("surfaces");
             assert_eq!(diagnose(&error).kind, kind);
             assert!(sink.write(&first).is_err());
             assert!(sink.finish().is_err());

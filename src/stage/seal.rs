@@ -71,29 +71,18 @@ impl Prelude {
     fn new(header: Header, salt: [u8; SALT_BYTES]) -> anyhow::Result<(Vec<u8>, Self)> {
         let json = serde_json::to_vec(&header)?;
         if json.len() > SEAL_HEADER_BYTES_MAX {
-            anyhow::bail!(
-                "the recipients need a header of {} bytes: too many",
-                json.len()
-            );
+            anyhow::bail!("the recipients need a header of {} bytes: too many", json.len());
         }
         let length = u32::try_from(json.len())?.to_le_bytes();
         let raw = [MAGIC.as_slice(), &length, &json].concat();
         let hash = Sha256::digest(&raw).into();
-        let prelude = Prelude {
-            header,
-            bytes: raw.len() as u64,
-            hash,
-            salt,
-        };
+        let prelude = Prelude { header, bytes: raw.len() as u64, hash, salt };
         Ok((raw, prelude))
     }
 
     fn key(&self, data_key: &DataKey) -> LessSafeKey {
         let key = data_key.derive(&self.salt, &[KEY_INFO, &self.hash]);
-        #[expect(
-            clippy::expect_used,
-            reason = "32 bytes are a key of AES-256: cannot fail"
-        )]
+        #[expect(clippy::expect_used, reason = "32 bytes are a key of AES-256: cannot fail")]
         let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).expect("32 bytes");
         LessSafeKey::new(key)
     }
@@ -105,15 +94,9 @@ impl Prelude {
 /// [`StageError::NotSealed`] if it is not the beginning of a sealed object of that name; an
 /// [`io::Error`] of the reader, for which the chain's [`Blame`] may know better.
 pub fn open_header(reader: &mut impl Read, object: &str) -> anyhow::Result<Prelude> {
-    let refuse = |reason: String| StageError::NotSealed {
-        object: object.to_owned(),
-        reason,
-    };
+    let refuse = |reason: String| StageError::NotSealed { object: object.to_owned(), reason };
     let mut raw = Vec::with_capacity(4 << 10);
-    reader
-        .by_ref()
-        .take(PREFIX_BYTES as u64)
-        .read_to_end(&mut raw)?;
+    reader.by_ref().take(PREFIX_BYTES as u64).read_to_end(&mut raw)?;
     let (magic, length) = raw.split_first_chunk().unwrap_or((&[0; 8], &[]));
     if magic != MAGIC {
         return Err(refuse("it does not begin with the magic bytes".into()).into());
@@ -129,12 +112,7 @@ pub fn open_header(reader: &mut impl Read, object: &str) -> anyhow::Result<Prelu
     }
     let json = raw.get(PREFIX_BYTES..).unwrap_or_default();
     let (header, salt) = parse(json, object).map_err(refuse)?;
-    Ok(Prelude {
-        header,
-        bytes: raw.len() as u64,
-        hash: Sha256::digest(&raw).into(),
-        salt,
-    })
+    Ok(Prelude { header, bytes: raw.len() as u64, hash: Sha256::digest(&raw).into(), salt })
 }
 
 /// Reads a header and checks everything that needs no key; says what is wrong.
@@ -154,18 +132,12 @@ fn parse(json: &[u8], object: &str) -> Result<(Header, [u8; SALT_BYTES]), String
         return Err(format!("algorithm `{}` is not known", header.alg));
     }
     if header.segment_bytes != SEGMENT_BYTES as u64 {
-        return Err(format!(
-            "segments of {} bytes are not format 1",
-            header.segment_bytes
-        ));
+        return Err(format!("segments of {} bytes are not format 1", header.segment_bytes));
     }
     if header.object != object {
         return Err(format!("it was sealed as `{}`", header.object));
     }
-    let salt = BASE64
-        .decode(&header.salt)
-        .ok()
-        .and_then(|salt| salt.try_into().ok());
+    let salt = BASE64.decode(&header.salt).ok().and_then(|salt| salt.try_into().ok());
     let salt = salt.ok_or("its salt is not 32 bytes in base64")?;
     Ok((header, salt))
 }
@@ -207,9 +179,7 @@ pub fn segment_count(plaintext_bytes: u64) -> u64 {
 #[must_use]
 pub fn sealed_bytes(prelude_bytes: u64, plaintext_bytes: u64) -> u64 {
     let tags = segment_count(plaintext_bytes).saturating_mul(TAG_BYTES as u64);
-    prelude_bytes
-        .saturating_add(plaintext_bytes)
-        .saturating_add(tags)
+    prelude_bytes.saturating_add(plaintext_bytes).saturating_add(tags)
 }
 
 /// A sink that seals.
@@ -235,9 +205,7 @@ impl Sealer {
         mut inner: Box<dyn Sink>,
     ) -> anyhow::Result<Self> {
         let mut salt = [0; SALT_BYTES];
-        SystemRandom::new()
-            .fill(&mut salt)
-            .map_err(|_unspecified| KeyError::Random)?;
+        SystemRandom::new().fill(&mut salt).map_err(|_unspecified| KeyError::Random)?;
         let header = Header {
             v: VERSION,
             alg: ALGORITHM.to_owned(),
@@ -250,14 +218,7 @@ impl Sealer {
         inner.write(&raw)?;
         let buffer = Vec::with_capacity(SEALED_SEGMENT_BYTES);
         let key = prelude.key(data_key);
-        Ok(Sealer {
-            key,
-            segment: 0,
-            buffer,
-            bytes: 0,
-            busy: Duration::ZERO,
-            inner,
-        })
+        Ok(Sealer { key, segment: 0, buffer, bytes: 0, busy: Duration::ZERO, inner })
     }
 
     /// Seals what the buffer holds, in place, and passes it on.
@@ -294,20 +255,13 @@ impl Sink for Sealer {
         self.seal(true)?;
         let trail = self.inner.finish()?;
         let (bytes, busy) = (self.bytes, self.busy);
-        Ok(trail.preceded_by(Measure {
-            stage: "seal",
-            bytes,
-            sha256: None,
-            busy,
-        }))
+        Ok(trail.preceded_by(Measure { stage: "seal", bytes, sha256: None, busy }))
     }
 }
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer")
-            .field("segment", &self.segment)
-            .finish_non_exhaustive()
+        f.debug_struct("Sealer").field("segment", &self.segment).finish_non_exhaustive()
     }
 }
 
@@ -363,11 +317,7 @@ impl<R: Read> Opener<R> {
             *first = byte;
             filled = 1;
         }
-        while let Some(room) = self
-            .buffer
-            .get_mut(filled..)
-            .filter(|room| !room.is_empty())
-        {
+        while let Some(room) = self.buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
             match self.inner.read(room) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
@@ -384,23 +334,14 @@ impl<R: Read> Opener<R> {
         self.state = State::Failed;
         let filled = self.fill()?;
         let last = filled <= SEALED_SEGMENT_BYTES;
-        self.carried = if last {
-            None
-        } else {
-            self.buffer.last().copied()
-        };
-        let sealed = self
-            .buffer
-            .get_mut(..filled.min(SEALED_SEGMENT_BYTES))
-            .unwrap_or_default();
+        self.carried = if last { None } else { self.buffer.last().copied() };
+        let sealed = self.buffer.get_mut(..filled.min(SEALED_SEGMENT_BYTES)).unwrap_or_default();
         let (object, segment) = (self.object.clone(), self.segment);
         if sealed.len() < TAG_BYTES || (sealed.len() == TAG_BYTES && segment > 0) {
             let reason = format!("it ends within segment {segment}");
             return Err(self.blame.note(StageError::Cut { object, reason }));
         }
-        let opened = self
-            .key
-            .open_in_place(nonce(segment, last), Aad::empty(), sealed);
+        let opened = self.key.open_in_place(nonce(segment, last), Aad::empty(), sealed);
         match opened.map(|plain| plain.len()) {
             Ok(length) => {
                 self.segment += 1;
@@ -435,10 +376,7 @@ impl<R: Read> Read for Opener<R> {
 impl<R> fmt::Debug for Opener<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shape = f.debug_struct("Opener");
-        shape
-            .field("object", &self.object)
-            .field("segment", &self.segment)
-            .finish_non_exhaustive()
+        shape.field("object", &self.object).field("segment", &self.segment).finish_non_exhaustive()
     }
 }
 
@@ -454,10 +392,7 @@ mod tests {
         let (inner, seen) = Collect::new();
         let mut sealer = Box::new(Sealer::new(key, OBJECT, vec![], Box::new(inner)).unwrap());
         sealer.write(plain).unwrap();
-        assert_eq!(
-            sealer.finish().unwrap().get("seal").unwrap().bytes,
-            plain.len() as u64
-        );
+        assert_eq!(sealer.finish().unwrap().get("seal").unwrap().bytes, plain.len() as u64);
         seen.bytes()
     }
 
@@ -476,22 +411,12 @@ mod tests {
     #[test]
     fn sizes_around_a_segment_round_trip() {
         let key = DataKey([7; 32]);
-        for size in [
-            0,
-            1,
-            SEGMENT_BYTES - 1,
-            SEGMENT_BYTES,
-            SEGMENT_BYTES + 1,
-            2 * SEGMENT_BYTES,
-        ] {
+        for size in [0, 1, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 2 * SEGMENT_BYTES] {
             let plain = vec![3; size];
             let sealed = seal(&key, &plain);
             assert!(open(&key, &sealed) == (plain, None), "{size}");
             let prelude = open_header(&mut sealed.as_slice(), OBJECT).unwrap();
-            assert_eq!(
-                sealed.len() as u64,
-                sealed_bytes(prelude.bytes, size as u64)
-            );
+            assert_eq!(sealed.len() as u64, sealed_bytes(prelude.bytes, size as u64));
             let last = segment_range(prelude.bytes, segment_count(size as u64) - 1);
             assert!(last.start < sealed.len() as u64 && sealed.len() as u64 <= last.end);
         }
@@ -504,21 +429,10 @@ mod tests {
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 0x01;
-            assert_eq!(
-                open(&key, &flipped),
-                (vec![], Some(Kind::Integrity)),
-                "flip at {at}"
-            );
-            assert_eq!(
-                open(&key, &sealed[..at]),
-                (vec![], Some(Kind::Integrity)),
-                "cut at {at}"
-            );
+            assert_eq!(open(&key, &flipped), (vec![], Some(Kind::Integrity)), "flip at {at}");
+            assert_eq!(open(&key, &sealed[..at]), (vec![], Some(Kind::Integrity)), "cut at {at}");
         }
-        assert_eq!(
-            open(&DataKey([8; 32]), &sealed),
-            (vec![], Some(Kind::Integrity))
-        );
+        assert_eq!(open(&DataKey([8; 32]), &sealed), (vec![], Some(Kind::Integrity)));
     }
 
     #[test]
@@ -528,11 +442,7 @@ mod tests {
         let sealed = seal(&key, &plain);
         let boundary = sealed.len() - SEALED_SEGMENT_BYTES;
         let (out, error) = open(&key, &sealed[..boundary]);
-        assert_eq!(
-            (out.len(), error),
-            (0, Some(Kind::Integrity)),
-            "the flag tells the last one"
-        );
+        assert_eq!((out.len(), error), (0, Some(Kind::Integrity)), "the flag tells the last one");
         let (out, error) = open(&key, &sealed[..boundary + 5]);
         assert_eq!((out.len(), error), (SEGMENT_BYTES, Some(Kind::Integrity)));
         let (out, error) = open(&key, &[&sealed[..], &[0; 20]].concat());

@@ -47,12 +47,8 @@ impl Encoder {
             compressor.set_parameter(CParameter::ChecksumFlag(true))?;
             Ok(Box::new(Codec(compressor)))
         };
-        let codecs = (0..threads.max(1))
-            .map(|_| codec())
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Encoder(Box::new(Parallel::new(
-            "zstd", codecs, seek_table, inner,
-        )?)))
+        let codecs = (0..threads.max(1)).map(|_| codec()).collect::<anyhow::Result<_>>()?;
+        Ok(Encoder(Box::new(Parallel::new("zstd", codecs, seek_table, inner)?)))
     }
 }
 
@@ -71,9 +67,7 @@ struct Codec(Compressor<'static>);
 impl FrameCodec for Codec {
     fn compress(&mut self, input: &[u8], output: &mut Vec<u8>) -> anyhow::Result<()> {
         output.clear();
-        output.reserve_exact(zstd::zstd_safe::compress_bound(
-            input.len().max(FRAME_BYTES),
-        ));
+        output.reserve_exact(zstd::zstd_safe::compress_bound(input.len().max(FRAME_BYTES)));
         self.0.compress_to_buffer(input, output)?;
         Ok(())
     }
@@ -134,16 +128,7 @@ impl<R: Read> Decoder<R> {
         let mut raw = zstd::stream::raw::Decoder::new()?;
         raw.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
         let (object, input, state) = (object.into(), vec![0; INPUT_BYTES], State::Unstarted);
-        Ok(Decoder {
-            inner,
-            object,
-            blame,
-            raw,
-            input,
-            taken: 0,
-            filled: 0,
-            state,
-        })
+        Ok(Decoder { inner, object, blame, raw, input, taken: 0, filled: 0, state })
     }
 
     fn fail(&mut self, reason: impl Into<String>) -> io::Error {
@@ -157,6 +142,15 @@ impl<R: Read> Decoder<R> {
         self.filled = self.inner.read(&mut self.input)?;
         self.taken = 0;
         Ok(self.filled > 0)
+    }
+
+    /// Whether the stream may end here.
+    fn end(&mut self) -> io::Result<State> {
+        match self.state {
+            State::BetweenFrames | State::Ended => Ok(State::Ended),
+            State::Unstarted => Err(self.fail("the stream is empty")),
+            State::InFrame | State::Failed => Err(self.fail("the stream ends within a frame")),
+        }
     }
 
     /// Runs zstd once; returns the bytes it wrote to `buf`.
@@ -177,47 +171,30 @@ impl<R: Read> Decoder<R> {
 
 impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match self.state {
-                State::Ended => return Ok(0),
-                State::Failed => return Err(io::Error::other("an earlier read failed")),
-                State::Unstarted | State::InFrame | State::BetweenFrames => {}
+        while !buf.is_empty() && self.state != State::Ended {
+            if self.state == State::Failed {
+                return Err(io::Error::other("an earlier read failed"));
             }
             // zstd may hold output for which the last buffer had no room, so inside a frame it is
             // asked before more input is read.
-            if self.taken < self.filled || self.state == State::InFrame {
-                let before = self.taken;
-                let written = self.step(buf)?;
-                if written > 0 {
-                    return Ok(written);
-                }
-                if self.taken > before || self.taken < self.filled {
-                    continue;
-                }
+            let exhausted = self.taken == self.filled;
+            let idle = exhausted && self.state != State::InFrame;
+            let written = if idle { 0 } else { self.step(buf)? };
+            if written > 0 {
+                return Ok(written);
             }
-            if !self.refill()? {
-                match self.state {
-                    State::BetweenFrames => self.state = State::Ended,
-                    State::Unstarted => return Err(self.fail("the stream is empty")),
-                    State::InFrame | State::Ended | State::Failed => {
-                        return Err(self.fail("the stream ends within a frame"));
-                    }
-                }
+            if exhausted && !self.refill()? {
+                self.state = self.end()?;
             }
         }
+        Ok(0)
     }
 }
 
 impl<R> fmt::Debug for Decoder<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shape = f.debug_struct("Decoder");
-        shape
-            .field("object", &self.object)
-            .field("state", &self.state)
-            .finish_non_exhaustive()
+        shape.field("object", &self.object).field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -279,11 +256,8 @@ mod tests {
         let table = 17 + 8;
         for end in 0..bytes.len() {
             // Cut exactly before the table it is a valid stream of the same content.
-            let expected = if end == bytes.len() - table {
-                Ok(plain.clone())
-            } else {
-                Err(Kind::Integrity)
-            };
+            let expected =
+                if end == bytes.len() - table { Ok(plain.clone()) } else { Err(Kind::Integrity) };
             assert!(decode(&bytes[..end]) == expected, "cut at {end}");
         }
         for tail in [&b"x"[..], b"\0\0\0\0\0\0\0\0", b"some text"] {

@@ -6,8 +6,8 @@
 //! operator's word: it may be a link, and it is opened once, so that a disk that is unmounted or
 //! replaced during a run cannot be mistaken for an empty store.
 //!
-//! - [`draft`]: how an object is written: without a name until it is whole, durable and confirmed.
-//! - [`walk`]: how a listing is read, one folder at a time.
+//! - `upload`: how an object is written: without a name until it is whole, durable and confirmed.
+//! - `walk`: how a listing is read, one folder at a time.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,12 +19,14 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::draft::{Draft, sync_folder};
+
 use super::{
     AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, StoreKind,
     Upload, is_key,
 };
 
-mod draft;
+mod upload;
 mod walk;
 
 /// Stores of the scheme `file`.
@@ -37,7 +39,8 @@ pub const KIND: StoreKind = StoreKind {
 /// Folders are for their owner alone, whatever the umask.
 const FOLDER_MODE: Mode = Mode::RWXU;
 
-/// A store in a folder. The file system must have hard links.
+/// A store in a folder. The file system must have hard links. A name is either an object or a
+/// folder: where `a` is an object, `a/b` cannot be created (no key of bkp's grammar asks for that).
 #[derive(Debug)]
 pub struct Local {
     url: String,
@@ -77,11 +80,7 @@ impl Local {
         let shown = path.to_string_lossy();
         let url = format!("file://{shown}");
         let root = open(&path).map_err(|errno| failed(&url, "open", &shown, errno))?;
-        Ok(Local {
-            url,
-            root,
-            settled: Mutex::default(),
-        })
+        Ok(Local { url, root, settled: Mutex::default() })
     }
 
     /// The folder and the file name of a key.
@@ -94,26 +93,18 @@ impl Local {
         if is_key(key) {
             return Ok(());
         }
-        Err(StoreError::InvalidKey {
-            store: self.url.clone(),
-            key: key.to_owned(),
-        })
+        Err(StoreError::InvalidKey { store: self.url.clone(), key: key.to_owned() })
     }
 
     fn missing(&self, key: &str) -> StoreError {
-        StoreError::Missing {
-            store: self.url.clone(),
-            key: key.to_owned(),
-        }
+        StoreError::Missing { store: self.url.clone(), key: key.to_owned() }
     }
 
     /// The folder at `path` below the root, `""` for the root.
     fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
         let root = retry_on_intr(|| rustix::io::fcntl_dupfd_cloexec(&self.root, 0))?;
         let mut parts = path.split('/').filter(|part| !part.is_empty());
-        parts.try_fold(root, |parent, part| {
-            open_folder(&parent, part, OFlags::NOFOLLOW)
-        })
+        parts.try_fold(root, |parent, part| open_folder(&parent, part, OFlags::NOFOLLOW))
     }
 
     /// The folder at `path` below the root, made where it is missing, and durable.
@@ -181,10 +172,7 @@ impl ReadStore for Local {
         match stat {
             Ok(stat) => {
                 let bytes = object_bytes(&stat).ok_or_else(|| self.missing(key))?;
-                Ok(ObjectInfo {
-                    key: key.to_owned(),
-                    bytes,
-                })
+                Ok(ObjectInfo { key: key.to_owned(), bytes })
             }
             Err(errno) if is_absent(errno) => Err(self.missing(key)),
             Err(errno) => Err(failed(&self.url, "look at", key, errno)),
@@ -199,12 +187,9 @@ impl ReadStore for Local {
         let (mut file, bytes) = self.object(key)?;
         let range = range.unwrap_or(0..bytes);
         let start = range.start.min(bytes);
-        file.seek(SeekFrom::Start(start))
-            .map_err(|error| failed(&self.url, "read", key, error))?;
+        file.seek(SeekFrom::Start(start)).map_err(|error| failed(&self.url, "read", key, error))?;
         let name = format!("{}: cannot read `{key}`", self.url);
-        Ok(Box::new(
-            Named { file, name }.take(range.end.saturating_sub(start)),
-        ))
+        Ok(Box::new(Named { file, name }.take(range.end.saturating_sub(start))))
     }
 }
 
@@ -214,15 +199,10 @@ impl AppendStore for Local {
         let fail = |errno: Errno| failed(&self.url, "create", key, errno);
         let folder = self.folder_made(path).map_err(fail)?;
         match retry_on_intr(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
-            Ok(_taken) => Err(StoreError::Exists {
-                store: self.url.clone(),
-                key: key.to_owned(),
-            }),
+            Ok(_taken) => Err(StoreError::Exists { store: self.url.clone(), key: key.to_owned() }),
             Err(Errno::NOENT) => {
-                let draft = draft::Draft::begin(folder).map_err(fail)?;
-                Ok(Box::new(draft::LocalUpload::new(
-                    draft, &self.url, key, name,
-                )))
+                let draft = Draft::begin(folder).map_err(fail)?;
+                Ok(Box::new(upload::LocalUpload::new(draft, &self.url, key, name)))
             }
             Err(errno) => Err(fail(errno)),
         }
@@ -262,9 +242,8 @@ impl Read for Named {
 /// The path in a `file` URL. Percent signs, queries and fragments are refused rather than read
 /// differently from how other programs read them.
 fn path_of(url: &str) -> Result<PathBuf, &'static str> {
-    let path = url
-        .strip_prefix("file://")
-        .ok_or("the URL of a local store begins with `file://`")?;
+    let path =
+        url.strip_prefix("file://").ok_or("the URL of a local store begins with `file://`")?;
     if !path.starts_with('/') {
         return Err("the path must be absolute: three slashes, as in `file:///var/backups`");
     }
@@ -284,10 +263,7 @@ fn object_bytes(stat: &Stat) -> Option<u64> {
 /// Whether `errno` means that a key leads nowhere: nothing there, or a file or a link where a
 /// folder or an object should be.
 fn is_absent(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO
-    )
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO)
 }
 
 fn open_folder<P: rustix::path::Arg + Copy>(
@@ -325,15 +301,6 @@ fn ensure_folder(path: &Path) -> Result<OwnedFd, Errno> {
     make_folder(&ensure_folder(above)?, name)
 }
 
-/// Makes the entries of a folder durable. Some file systems have no such operation for folders and
-/// say INVAL; there an entry is as durable as it gets.
-fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
-    match retry_on_intr(|| rustix::fs::fsync(folder)) {
-        Err(Errno::INVAL) => Ok(()),
-        done => done,
-    }
-}
-
 /// What the system said, as an error of the store.
 fn failed(
     store: &str,
@@ -351,13 +318,7 @@ fn failed(
         errno,
         Some(Errno::AGAIN | Errno::TIMEDOUT | Errno::STALE | Errno::MFILE | Errno::NFILE)
     );
-    StoreError::Unavailable {
-        store,
-        operation,
-        key,
-        transient,
-        source: Box::new(error),
-    }
+    StoreError::Unavailable { store, operation, key, transient, source: Box::new(error) }
 }
 
 #[cfg(test)]
@@ -367,14 +328,7 @@ mod tests {
     #[test]
     fn only_plain_absolute_file_urls_are_accepted() {
         assert_eq!(path_of("file:///srv//a/"), Ok(PathBuf::from("/srv/a")));
-        for url in [
-            "/srv/a",
-            "file:srv",
-            "file://host/srv",
-            "file:///a%20b",
-            "file:///a?b",
-            "",
-        ] {
+        for url in ["/srv/a", "file:srv", "file://host/srv", "file:///a%20b", "file:///a?b", ""] {
             assert!(path_of(url).is_err(), "{url}");
         }
     }

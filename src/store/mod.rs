@@ -189,9 +189,9 @@ impl Classify for StoreError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            StoreError::Full { store, .. } => Some(format!(
-                "free space at {store}, then run the same command again"
-            )),
+            StoreError::Full { store, .. } => {
+                Some(format!("free space at {store}, then run the same command again"))
+            }
             StoreError::Missing { .. }
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }

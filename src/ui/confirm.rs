@@ -35,15 +35,10 @@ fn decide(
     if !style.interactive || style.json {
         let first = summary.lines().next().unwrap_or_default();
         let message = format!("nobody is there to confirm: {first}");
-        return Err(Fault::new(Kind::Refused, message)
-            .hint("add `--yes`")
-            .into());
+        return Err(Fault::new(Kind::Refused, message).hint("add `--yes`").into());
     }
     tell(summary);
-    tell(&format!(
-        "Going on in {} s; Ctrl-C stops it.",
-        countdown.as_secs()
-    ));
+    tell(&format!("Going on in {} s; Ctrl-C stops it.", countdown.as_secs()));
     let began = Instant::now();
     while began.elapsed() < countdown {
         cancel.check()?;
@@ -60,10 +55,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     fn ask(interactive: bool, yes: bool, cancel: &Cancel) -> anyhow::Result<()> {
-        let style = Style {
-            interactive,
-            ..Style::default()
-        };
+        let style = Style { interactive, ..Style::default() };
         decide(style, yes, cancel, "replace /a", Duration::ZERO)
     }
 

@@ -16,6 +16,7 @@ pub use progress::Progress;
 pub use report::{answer, report};
 
 /// How to speak.
+#[expect(clippy::struct_excessive_bools, reason = "independent answers, not states of one machine")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Style {
     /// Objects for programs instead of text for people.
@@ -58,10 +59,6 @@ fn warning(style: Style, message: &str) -> String {
     if style.json {
         return serde_json::json!({ "schema": "bkp.warning/1", "message": message }).to_string();
     }
-    let word = if style.colour {
-        "\x1b[33mwarning\x1b[0m"
-    } else {
-        "warning"
-    };
+    let word = if style.colour { "\x1b[33mwarning\x1b[0m" } else { "warning" };
     format!("{word}: {message}")
 }

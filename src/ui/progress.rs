@@ -37,10 +37,7 @@ impl Progress {
     /// Progress in this style.
     #[must_use]
     pub fn new(style: Style) -> Self {
-        Progress {
-            style,
-            work: Mutex::new(None),
-        }
+        Progress { style, work: Mutex::new(None) }
     }
 
     fn work(&self) -> MutexGuard<'_, Option<Work>> {
@@ -65,14 +62,7 @@ impl Monitor for Progress {
     fn begin(&self, what: &str, total: Option<u64>) {
         let bar = (self.shown() && self.style.terminal).then(|| bar(what, total));
         let now = Instant::now();
-        let work = Work {
-            what: what.to_owned(),
-            total,
-            done: 0,
-            began: now,
-            told: now,
-            bar,
-        };
+        let work = Work { what: what.to_owned(), total, done: 0, began: now, told: now, bar };
         if let Some(before) = self.work().replace(work) {
             before.clear();
         }
@@ -120,17 +110,11 @@ impl Work {
 
     fn line(&self) -> String {
         let done = format_size(self.done, BINARY);
-        let of = self
-            .total
-            .map(|total| format!(" of {}", format_size(total, BINARY)));
+        let of = self.total.map(|total| format!(" of {}", format_size(total, BINARY)));
         let seconds = self.began.elapsed().as_secs();
         // Whole bytes per second are exact enough for people; less than a second counts as one.
         let rate = format_size(self.done / seconds.max(1), BINARY);
-        format!(
-            "{}: {done}{}, {rate}/s, {seconds} s",
-            self.what,
-            of.unwrap_or_default()
-        )
+        format!("{}: {done}{}, {rate}/s, {seconds} s", self.what, of.unwrap_or_default())
     }
 }
 
@@ -162,10 +146,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_and_how_much() {
-        let progress = Progress::new(Style {
-            quiet: true,
-            ..Style::default()
-        });
+        let progress = Progress::new(Style { quiet: true, ..Style::default() });
         progress.begin("reading", Some(4096));
         progress.advance(1024);
         let line = progress.work().as_ref().expect("work").line();

@@ -11,11 +11,7 @@ use crate::cmd::Report;
 /// If standard output cannot be written, a full disk for instance. That the reader has gone is not
 /// an error: `bkp list | head` is fine.
 pub fn report(style: Style, report: &Report) -> io::Result<()> {
-    let text = if style.json {
-        report.value.to_string()
-    } else {
-        report.text.clone()
-    };
+    let text = if style.json { report.value.to_string() } else { report.text.clone() };
     answer(&text)
 }
 

@@ -34,11 +34,7 @@ pub(super) fn writable(folder: &Path) -> io::Result<&'static str> {
             format!("{}: {}", existing.display(), io::Error::from(error)),
         )
     })?;
-    Ok(if existing == folder {
-        "writable"
-    } else {
-        "does not exist yet, can be created"
-    })
+    Ok(if existing == folder { "writable" } else { "does not exist yet, can be created" })
 }
 
 /// The first line that `PROGRAM version` prints. Waits no longer than [`VERSION_DEADLINE`] and no
@@ -58,16 +54,10 @@ pub(super) fn version_of(program: &Path, ctx: &Ctx) -> io::Result<String> {
     let output = child.wait_with_output()?;
     ended?;
     if !output.status.success() {
-        return Err(io::Error::other(format!(
-            "`version` ended with {}",
-            output.status
-        )));
+        return Err(io::Error::other(format!("`version` ended with {}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = text
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("printed nothing");
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("printed nothing");
     Ok(line.trim().chars().take(VERSION_CHARS_MAX).collect())
 }
 
@@ -75,10 +65,7 @@ fn wait(child: &mut Child, ctx: &Ctx) -> io::Result<()> {
     let began = Instant::now();
     while child.try_wait()?.is_none() {
         if began.elapsed() > VERSION_DEADLINE {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "did not answer in 10 s",
-            ));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "did not answer in 10 s"));
         }
         ctx.cancel.check().map_err(io::Error::other)?;
         thread::park_timeout(POLL);

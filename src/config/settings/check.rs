@@ -17,10 +17,8 @@ pub(super) fn name(table: &str, name: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     let place = crate::config::table::join(table, name);
-    Err(
-        ConfigError::invalid(place, format!("this is no name for a {table}"))
-            .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"),
-    )
+    Err(ConfigError::invalid(place, format!("this is no name for a {table}"))
+        .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
 
 /// Whether `url` has a scheme that a store answers to, and no secret.
@@ -37,10 +35,8 @@ pub(super) fn url(place: &str, url: &str) -> Result<(), ConfigError> {
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
-        return Err(
-            ConfigError::invalid(place, "a URL must not hold a user or password")
-                .suggest("give credentials to the environment of bkp, not to its configuration"),
-        );
+        return Err(ConfigError::invalid(place, "a URL must not hold a user or password")
+            .suggest("give credentials to the environment of bkp, not to its configuration"));
     }
     Ok(())
 }
@@ -53,10 +49,8 @@ pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
     if is_name(text) {
         return Ok(());
     }
-    let error = ConfigError::invalid(
-        place,
-        format!("`{text}` is neither a store's name nor a URL"),
-    );
+    let error =
+        ConfigError::invalid(place, format!("`{text}` is neither a store's name nor a URL"));
     let path = Path::new(text);
     let hint = if path.is_absolute() {
         format!("for a folder write file://{text}")
@@ -70,10 +64,8 @@ pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
 /// being it. Messages never quote what could be a secret.
 pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
     let known: Vec<&str> = RECIPIENTS.iter().map(|kind| kind.prefix).collect();
-    let written = format!(
-        "recipients are written as KIND:WHERE, with KIND one of: {}",
-        known.join(", ")
-    );
+    let written =
+        format!("recipients are written as KIND:WHERE, with KIND one of: {}", known.join(", "));
     let Some((kind, rest)) = text.split_once(':') else {
         return Err(ConfigError::invalid(place, "this is no recipient").suggest(written));
     };
@@ -99,9 +91,7 @@ pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
 /// The recipient with a relative path of a file taken relative to `folder`.
 pub(super) fn anchored(recipient: &str, folder: &Path) -> String {
     let prefix = ["file:", "passphrase:file:"];
-    let found = prefix
-        .iter()
-        .find_map(|prefix| Some((prefix, recipient.strip_prefix(prefix)?)));
+    let found = prefix.iter().find_map(|prefix| Some((prefix, recipient.strip_prefix(prefix)?)));
     found.map_or_else(
         || recipient.to_owned(),
         |(prefix, path)| format!("{prefix}{}", folder.join(path).display()),
@@ -115,19 +105,10 @@ mod tests {
 
     #[test]
     fn recipients_are_checked_without_quoting_secrets() {
-        for good in [
-            "file:/k",
-            "passphrase:env:PASS",
-            "passphrase:cmd:pass show bkp",
-        ] {
+        for good in ["file:/k", "passphrase:env:PASS", "passphrase:cmd:pass show bkp"] {
             assert!(recipient("p", good).is_ok(), "{good}");
         }
-        for bad in [
-            "passphrase:hunter2",
-            "hunter2",
-            "filet:hunter2",
-            "passphrase:pw:hunter2",
-        ] {
+        for bad in ["passphrase:hunter2", "hunter2", "filet:hunter2", "passphrase:pw:hunter2"] {
             let error = recipient("p", bad).expect_err(bad);
             let text = format!("{error} {:?}", error.hint());
             assert!(!text.contains("hunter2"), "{text}");
@@ -142,20 +123,14 @@ mod tests {
         assert!(url("p", "file://user:pass@host/b").is_err());
         assert!(url("p", "ftp://host/b").is_err());
         let error = store_choice("--store", "/var/b").expect_err("a path");
-        assert_eq!(
-            error.hint().as_deref(),
-            Some("for a folder write file:///var/b")
-        );
+        assert_eq!(error.hint().as_deref(), Some("for a folder write file:///var/b"));
     }
 
     #[test]
     fn relative_key_files_belong_to_the_folder_of_the_configuration() {
         let folder = Path::new("/etc/bkp");
         assert_eq!(anchored("file:key", folder), "file:/etc/bkp/key");
-        assert_eq!(
-            anchored("passphrase:file:p", folder),
-            "passphrase:file:/etc/bkp/p"
-        );
+        assert_eq!(anchored("passphrase:file:p", folder), "passphrase:file:/etc/bkp/p");
         assert_eq!(anchored("file:/key", folder), "file:/key");
         assert_eq!(anchored("passphrase:env:P", folder), "passphrase:env:P");
     }

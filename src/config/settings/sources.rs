@@ -19,9 +19,8 @@ pub(super) fn open(
     folder: &Path,
 ) -> Result<SourceSettings, ConfigError> {
     let place = format!("source.{name}");
-    let (common, mut rest): (toml::Table, toml::Table) = table
-        .into_iter()
-        .partition(|(key, _)| SOURCE_KEYS.contains(&key.as_str()));
+    let (common, mut rest): (toml::Table, toml::Table) =
+        table.into_iter().partition(|(key, _)| SOURCE_KEYS.contains(&key.as_str()));
     let common: SourceTable = parse_table(&place, common)?;
     let kind = kind_named(&place, &common.kind)?;
     if let Some(store) = &common.store {
@@ -40,10 +39,7 @@ pub(super) fn open(
 }
 
 fn kind_named(place: &str, word: &str) -> Result<&'static SourceKind, ConfigError> {
-    let known: Vec<&str> = SOURCES
-        .iter()
-        .map(|kind| kind.backup_type.as_str())
-        .collect();
+    let known: Vec<&str> = SOURCES.iter().map(|kind| kind.backup_type.as_str()).collect();
     let wanted = word.parse::<BackupType>().ok();
     let found = SOURCES.iter().find(|kind| Some(kind.backup_type) == wanted);
     found.ok_or_else(|| {
@@ -82,11 +78,7 @@ fn known_keys(
     let Some(properties) = schema.get("properties").and_then(|value| value.as_object()) else {
         return Ok(());
     };
-    let known: Vec<&str> = properties
-        .keys()
-        .map(String::as_str)
-        .chain(SOURCE_KEYS)
-        .collect();
+    let known: Vec<&str> = properties.keys().map(String::as_str).chain(SOURCE_KEYS).collect();
     match table.keys().find(|key| !properties.contains_key(*key)) {
         Some(key) => Err(unknown_key(place, key, &known)),
         None => Ok(()),
@@ -111,21 +103,19 @@ fn compression(
 ) -> Result<Compression, ConfigError> {
     let level_place = format!("{place}.level");
     let within = |default: u8, max: u8| match level {
-        Some(level) if !(1..=max).contains(&level) => Err(ConfigError::invalid(
-            &level_place,
-            format!("{level} is not between 1 and {max}"),
-        )),
+        Some(level) if !(1..=max).contains(&level) => {
+            Err(ConfigError::invalid(&level_place, format!("{level} is not between 1 and {max}")))
+        }
         Some(level) => Ok(level),
         None => Ok(default),
     };
     match name.unwrap_or(CompressionName::Zstd) {
         CompressionName::Zstd => Ok(Compression::Zstd(i32::from(within(3, 19)?))),
         CompressionName::Gzip => Ok(Compression::Gzip(u32::from(within(6, 9)?))),
-        CompressionName::None if level.is_some() => Err(ConfigError::invalid(
-            &level_place,
-            "there is no level without compression",
-        )
-        .suggest("remove `level`, or choose zstd or gzip")),
+        CompressionName::None if level.is_some() => {
+            Err(ConfigError::invalid(&level_place, "there is no level without compression")
+                .suggest("remove `level`, or choose zstd or gzip"))
+        }
         CompressionName::None => Ok(Compression::None),
     }
 }

@@ -9,9 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -22,14 +20,12 @@ use super::format::{
     block_offset, reply_bytes,
 };
 use super::layout::{Hex, Layout, Member};
+use super::totals;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::draft::Draft;
 use crate::error::{Fault, Kind};
 use crate::source::{Chain, RestoreRequest, Restored};
-
-/// How long a connection attempt may take that asks whether a replica still runs.
-const PROBE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Takes the bytes of a data file, in any order.
 pub(super) trait Target {
@@ -54,17 +50,15 @@ struct SparseFile<'a> {
 
 impl Target for SparseFile<'_> {
     fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::new(
-                    Kind::Failed,
-                    "no space left where the data file is restored to",
-                )
-                .hint("free space there or choose another place with --to; nothing was left behind")
-                .into(),
-                _ => anyhow::Error::from(error),
-            })?;
+        self.file.write_all_at(bytes, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::new(
+                Kind::Failed,
+                "no space left where the data file is restored to",
+            )
+            .hint("free space there or choose another place with --to; nothing was left behind")
+            .into(),
+            _ => anyhow::Error::from(error),
+        })?;
         self.bytes_written += bytes.len() as u64;
         Ok(())
     }
@@ -120,11 +114,7 @@ impl<'a> Assembly<'a> {
             audit: Audit::new(layout),
             blocks_missing: layout.grid.clone(),
             prepares: BTreeMap::new(),
-            replies_missing: layout
-                .replies
-                .iter()
-                .map(|(slot, Hex(sum))| (*slot, *sum))
-                .collect(),
+            replies_missing: layout.replies.iter().map(|(slot, Hex(sum))| (*slot, *sum)).collect(),
             superblock: None,
             layout_seen: false,
             buffer: Vec::with_capacity(MESSAGE_BYTES),
@@ -145,11 +135,7 @@ impl<'a> Assembly<'a> {
         match member {
             Member::Layout => {
                 self.layout_seen = is_newest;
-                return if is_newest {
-                    self.compare_layout(body)
-                } else {
-                    Ok(())
-                };
+                return if is_newest { self.compare_layout(body) } else { Ok(()) };
             }
             Member::Block(_) => {}
             Member::Superblock | Member::Prepare(_) | Member::Reply(_) if is_newest => {}
@@ -170,9 +156,7 @@ impl<'a> Assembly<'a> {
     /// Reads a member into the buffer, which the caller gives back.
     fn load(&mut self, size: u64, body: &mut dyn Read) -> anyhow::Result<Vec<u8>> {
         if size > MESSAGE_BYTES as u64 {
-            return Err(broken(&format!(
-                "a member of {size} bytes is larger than any can be"
-            )));
+            return Err(broken(&format!("a member of {size} bytes is larger than any can be")));
         }
         let mut bytes = std::mem::take(&mut self.buffer);
         bytes.clear();
@@ -183,9 +167,7 @@ impl<'a> Assembly<'a> {
     fn block(&mut self, address: u64, bytes: &[u8]) -> anyhow::Result<()> {
         let claim = Block::claim(bytes).filter(|claim| claim.address == address);
         let Some(Reference { checksum, .. }) = claim else {
-            return Err(broken(&format!(
-                "the member of block {address} is not that block"
-            )));
+            return Err(broken(&format!("the member of block {address} is not that block")));
         };
         if !self.blocks_missing.holds(address, checksum) {
             // Superseded, or no longer live at the end of the chain.
@@ -203,11 +185,7 @@ impl<'a> Assembly<'a> {
     fn prepare(&mut self, op: u64, bytes: &[u8]) -> anyhow::Result<()> {
         let first = self.layout.wal.first().map_or(0, |(first, _)| *first);
         let index = usize::try_from(op.wrapping_sub(first)).unwrap_or(usize::MAX);
-        let wanted = self
-            .layout
-            .wal
-            .get(index)
-            .map(|(_, Hex(checksum))| *checksum);
+        let wanted = self.layout.wal.get(index).map(|(_, Hex(checksum))| *checksum);
         let header = PrepareHeader::read(bytes).filter(|header| Some(header.checksum()) == wanted);
         let Some(header) = header else {
             return Ok(());
@@ -220,8 +198,7 @@ impl<'a> Assembly<'a> {
         if !whole {
             return Err(broken(&format!("op {op} of the log is damaged")));
         }
-        self.target
-            .put(WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64, bytes)?;
+        self.target.put(WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64, bytes)?;
         self.prepares.insert(op, header);
         Ok(())
     }
@@ -230,8 +207,7 @@ impl<'a> Assembly<'a> {
         let found = reply_bytes(bytes).filter(|(_, size)| *size == bytes.len());
         let (checksum, _) = found.ok_or_else(|| broken(&format!("reply {slot} is damaged")))?;
         if self.replies_missing.get(&slot) == Some(&checksum) {
-            self.target
-                .put(REPLIES_AT + slot * MESSAGE_BYTES as u64, bytes)?;
+            self.target.put(REPLIES_AT + slot * MESSAGE_BYTES as u64, bytes)?;
             self.replies_missing.remove(&slot);
         }
         Ok(())
@@ -253,11 +229,7 @@ impl<'a> Assembly<'a> {
             && inside.replies == self.layout.replies
             && inside.file_bytes == self.layout.file_bytes
             && inside.grid.iter().eq(self.layout.grid.iter());
-        if same {
-            Ok(())
-        } else {
-            Err(broken("its two block maps differ"))
-        }
+        if same { Ok(()) } else { Err(broken("its two block maps differ")) }
     }
 
     fn finish(mut self) -> anyhow::Result<Assembled> {
@@ -273,17 +245,11 @@ impl<'a> Assembly<'a> {
         if let Some(slot) = self.replies_missing.keys().next() {
             return Err(broken(&format!("reply {slot} is missing")));
         }
-        let superblock = self
-            .superblock
-            .take()
-            .ok_or_else(|| broken("it has no superblock"))?;
+        let superblock = self.superblock.take().ok_or_else(|| broken("it has no superblock"))?;
         self.audit.superblock(self.layout, &superblock)?;
         self.log(&superblock)?;
         self.audit.finish()?;
-        Ok(Assembled {
-            superblock,
-            file_bytes: self.layout.file_bytes,
-        })
+        Ok(Assembled { superblock, file_bytes: self.layout.file_bytes })
     }
 
     /// Checks the log's hash chain against the superblock, and fills the slots that it leaves.
@@ -293,9 +259,7 @@ impl<'a> Assembly<'a> {
             let Some(header) = self.prepares.get(op) else {
                 return Err(broken(&format!("op {op} of the log is missing")));
             };
-            let before = op
-                .checked_sub(1)
-                .and_then(|before| self.prepares.get(&before));
+            let before = op.checked_sub(1).and_then(|before| self.prepares.get(&before));
             let chained = before.is_none_or(|before| before.checksum() == header.parent());
             let anchored = *op != checkpoint.op() + 1 || header.parent() == checkpoint.checksum();
             if !chained || !anchored {
@@ -304,11 +268,8 @@ impl<'a> Assembly<'a> {
                 )));
             }
         }
-        let by_slot: BTreeMap<u64, &PrepareHeader> = self
-            .prepares
-            .iter()
-            .map(|(op, header)| (op % SLOTS, header))
-            .collect();
+        let by_slot: BTreeMap<u64, &PrepareHeader> =
+            self.prepares.iter().map(|(op, header)| (op % SLOTS, header)).collect();
         let mut ring = Vec::with_capacity(HEADER_BYTES * usize::try_from(SLOTS)?);
         for slot in 0..SLOTS {
             let reserved = PrepareHeader::reserved(superblock.cluster(), slot);
@@ -316,10 +277,7 @@ impl<'a> Assembly<'a> {
                 ring.extend_from_slice(header.bytes());
             } else {
                 ring.extend_from_slice(reserved.bytes());
-                self.target.put(
-                    WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64,
-                    reserved.bytes(),
-                )?;
+                self.target.put(WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64, reserved.bytes())?;
             }
         }
         self.target.put(WAL_HEADERS_AT, &ring)
@@ -334,44 +292,31 @@ pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         (1, None | Some(0)) => return Ok(()),
         (1, Some(replica)) => {
             let message = format!("replica {replica}: the backup is of a cluster with one replica");
-            return Err(Fault::new(Kind::Refused, message)
-                .hint("leave out --replica")
-                .into());
+            return Err(Fault::new(Kind::Refused, message).hint("leave out --replica").into());
         }
         (_, None) => {
             let message = format!("the backup is of a cluster with {count} replicas");
-            return Err(Fault::new(Kind::Refused, message)
-                .hint(recover_hint(record))
-                .into());
+            return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
         }
         (_, Some(replica)) if u64::from(replica) >= count => {
-            let message = format!(
-                "replica {replica}: the cluster has replicas 0 to {}",
-                count - 1
-            );
+            let message = format!("replica {replica}: the cluster has replicas 0 to {}", count - 1);
             return Err(Fault::new(Kind::Refused, message).into());
         }
         (_, Some(_)) => {}
     }
     for address in &request.addresses {
-        if answers(address) {
+        if totals::accepts(address) {
             let message = format!(
                 "a replica answers at {address}: the cluster still runs, and an old data file in it can lose what the cluster has committed since"
             );
-            return Err(Fault::new(Kind::Refused, message)
-                .hint(recover_hint(record))
-                .into());
+            return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
         }
     }
     Ok(())
 }
 
 fn recover_hint(record: &Value) -> String {
-    let text = |key: &str| {
-        record
-            .get(key)
-            .map(|value| value.to_string().replace('"', ""))
-    };
+    let text = |key: &str| record.get(key).map(|value| value.to_string().replace('"', ""));
     let of = |key: &str| text(key).unwrap_or_else(|| format!("<{key}>"));
     format!(
         "to replace one lost replica of a running cluster: tigerbeetle recover --cluster={} --replica={} --replica-count={} --addresses=<all replicas> <new file>; if the whole cluster is lost, restore every replica from this one backup, each with --replica N, and destroy the old files first",
@@ -379,23 +324,6 @@ fn recover_hint(record: &Value) -> String {
         of("replica"),
         of("replica_count"),
     )
-}
-
-/// Whether something accepts connections at `address` (`host:port`, or a port on this host).
-fn answers(address: &str) -> bool {
-    let address = address.trim();
-    let spelled = if address.contains(':') {
-        address.to_owned()
-    } else {
-        format!("127.0.0.1:{address}")
-    };
-    let resolved = spelled
-        .to_socket_addrs()
-        .map(Iterator::collect::<Vec<_>>)
-        .unwrap_or_default();
-    resolved
-        .iter()
-        .any(|place| TcpStream::connect_timeout(place, PROBE_DEADLINE).is_ok())
 }
 
 /// Brings a chain back as a data file.
@@ -433,14 +361,8 @@ pub(super) fn write_file(
     ctx: &Ctx,
     identity: &dyn Fn(Superblock) -> Superblock,
 ) -> anyhow::Result<(u64, u64)> {
-    let mut target = SparseFile {
-        file,
-        bytes_written: 0,
-    };
-    let Assembled {
-        superblock,
-        file_bytes,
-    } = assemble(chain, &mut target, ctx)?;
+    let mut target = SparseFile { file, bytes_written: 0 };
+    let Assembled { superblock, file_bytes } = assemble(chain, &mut target, ctx)?;
     file.set_len(file_bytes)?;
     file.sync_data()?;
     let superblock = identity(superblock);

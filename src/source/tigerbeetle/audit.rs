@@ -16,9 +16,7 @@ pub(super) struct Audit {
 impl Audit {
     /// An audit of the file that `layout` describes.
     pub(super) fn new(layout: &Layout) -> Audit {
-        Audit {
-            unreferenced: layout.grid.clone(),
-        }
+        Audit { unreferenced: layout.grid.clone() }
     }
 
     /// Follows the references of a block that belongs to the file.
@@ -32,9 +30,7 @@ impl Audit {
                 if block.values().count() != block.value_count() {
                     return Err(broken("an index block is shorter than it says"));
                 }
-                block
-                    .values()
-                    .try_for_each(|value| self.refer(layout, value))
+                block.values().try_for_each(|value| self.refer(layout, value))
             }
             Some(BlockKind::Manifest) => {
                 // The log names tables that later entries remove or replace: those may be gone.
@@ -47,9 +43,9 @@ impl Audit {
                     .filter(|previous| layout.wants(*previous))
                     .map_or(Ok(()), |previous| self.refer(layout, previous))
             }
-            Some(BlockKind::FreeSet | BlockKind::ClientSessions) => block
-                .previous()
-                .map_or(Ok(()), |previous| self.refer(layout, previous)),
+            Some(BlockKind::FreeSet | BlockKind::ClientSessions) => {
+                block.previous().map_or(Ok(()), |previous| self.refer(layout, previous))
+            }
             None => Err(broken("a block is of a kind that this bkp does not know")),
         }
     }
@@ -70,10 +66,7 @@ impl Audit {
             superblock.manifest_newest(),
             superblock.manifest_oldest(),
         ];
-        roots
-            .into_iter()
-            .flatten()
-            .try_for_each(|root| self.refer(layout, root))
+        roots.into_iter().flatten().try_for_each(|root| self.refer(layout, root))
     }
 
     /// Ends the audit: every block of the file was referred to.
@@ -93,9 +86,7 @@ impl Audit {
     fn refer(&mut self, layout: &Layout, reference: Reference) -> anyhow::Result<()> {
         if !layout.wants(reference) {
             let Reference { address, checksum } = reference;
-            return Err(broken(&format!(
-                "block {address} with checksum {checksum} is missing"
-            )));
+            return Err(broken(&format!("block {address} with checksum {checksum} is missing")));
         }
         self.unreferenced.set(reference.address, Checksum(0));
         Ok(())
@@ -104,9 +95,5 @@ impl Audit {
 
 /// A failure of the structure inside authentic bytes.
 pub(super) fn broken(what: &str) -> anyhow::Error {
-    Fault::new(
-        Kind::Integrity,
-        format!("the snapshot is not a whole data file: {what}"),
-    )
-    .into()
+    Fault::new(Kind::Integrity, format!("the snapshot is not a whole data file: {what}")).into()
 }

@@ -17,7 +17,7 @@ use super::format::{
 };
 use super::layout::{Counter, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones};
 use super::wal::{Run, WalReader};
-use super::walk::{Live, Walk};
+use super::walk::Walk;
 use super::{Setback, moved};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::{BlockMap, Checksum};
@@ -49,7 +49,7 @@ pub(super) struct Capturing<'a> {
 struct Found {
     superblock: Superblock,
     run: Run,
-    live: Live,
+    live: BlockMap,
 }
 
 impl Capturing<'_> {
@@ -65,21 +65,14 @@ impl Capturing<'_> {
             match self.attempt(&mut sent, check_identity) {
                 Ok(found) => return self.finish(found, attempt, sent.1.len()),
                 Err(Setback::Moved(why)) => {
-                    self.ctx
-                        .monitor
-                        .detail(&format!("attempt {attempt}: {why}"));
+                    self.ctx.monitor.detail(&format!("attempt {attempt}: {why}"));
                     last = why;
                 }
                 Err(Setback::Fatal(error)) => return Err(error),
             }
         }
         let what = self.device.path().display().to_string();
-        Err(SourceError::TooFast {
-            what,
-            attempts: self.attempts_max,
-            last,
-        }
-        .into())
+        Err(SourceError::TooFast { what, attempts: self.attempts_max, last }.into())
     }
 
     fn attempt(
@@ -92,36 +85,18 @@ impl Capturing<'_> {
         check_identity(&superblock)?;
         let mut buffer = Buffer::new(MESSAGE_BYTES);
         let (device, ctx) = (self.device, self.ctx);
-        let mut wal = WalReader {
-            device,
-            out: &mut *self.out,
-            sent: &mut sent.0,
-            buffer: &mut buffer,
-        };
+        let mut wal =
+            WalReader { device, out: &mut *self.out, sent: &mut sent.0, buffer: &mut buffer };
         let run = wal.capture(&superblock)?;
         let parent = self.parent;
-        let mut walk = Walk {
-            device,
-            out: &mut *self.out,
-            parent,
-            sent: &mut sent.1,
-            ctx,
-        };
+        let mut walk = Walk { device, out: &mut *self.out, parent, sent: &mut sent.1, ctx };
         let live = walk.run(&superblock)?;
-        Ok(Found {
-            superblock,
-            run,
-            live,
-        })
+        Ok(Found { superblock, run, live })
     }
 
     /// Pushes what can wait until the walk is done, `layout.json` last.
     fn finish(mut self, found: Found, attempts: u32, pushed: usize) -> anyhow::Result<Capture> {
-        let Found {
-            superblock,
-            run,
-            live,
-        } = found;
+        let Found { superblock, run, live } = found;
         let replies = self.replies()?;
         self.out.entry(SUPERBLOCK_MEMBER, superblock.bytes())?;
         let record = record(&superblock, &run, &live, attempts, pushed);
@@ -131,18 +106,13 @@ impl Capturing<'_> {
             file_bytes: superblock.storage_bytes().max(GRID_AT),
             zones: Zones::KNOWN,
             superblock: Hex(superblock.checksum()),
-            wal: run
-                .ops
-                .iter()
-                .map(|(op, header)| (*op, Hex(header.checksum())))
-                .collect(),
+            wal: run.ops.iter().map(|(op, header)| (*op, Hex(header.checksum()))).collect(),
             replies,
-            grid: live.blocks,
+            grid: live,
         };
         let mut size = Counter::default();
         layout.write(&mut size)?;
-        self.out
-            .stream(LAYOUT_MEMBER, size.0, &mut |out| layout.write(out))?;
+        self.out.stream(LAYOUT_MEMBER, size.0, &mut |out| layout.write(out))?;
         Ok(Capture { layout, record })
     }
 
@@ -187,10 +157,7 @@ pub(super) fn read_superblock(device: &Device) -> Result<Superblock, Setback> {
         }
         any |= !copies.is_empty();
         let agree = |one: &Superblock| {
-            copies
-                .iter()
-                .filter(|other| other.checksum() == one.checksum())
-                .count()
+            copies.iter().filter(|other| other.checksum() == one.checksum()).count()
         };
         let newest = copies.iter().max_by_key(|superblock| superblock.sequence());
         if let Some(newest) = newest.filter(|newest| agree(newest) >= SUPERBLOCK_QUORUM) {
@@ -217,9 +184,7 @@ pub(super) fn read_superblock(device: &Device) -> Result<Superblock, Setback> {
 pub(super) fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Setback> {
     let unsupported = |reason: String| {
         let what = device.path().display().to_string();
-        Err(Setback::Fatal(
-            SourceError::Unsupported { what, reason }.into(),
-        ))
+        Err(Setback::Fatal(SourceError::Unsupported { what, reason }.into()))
     };
     let storage_bytes = superblock.storage_bytes();
     if superblock.version() != SUPERBLOCK_VERSION {
@@ -243,21 +208,22 @@ pub(super) fn check_supported(device: &Device, superblock: &Superblock) -> Resul
         );
     }
     if superblock.sync_op_max() != 0 {
-        return Err(moved(
-            "the replica is catching up with its cluster (state sync)",
-        ));
+        return Err(moved("the replica is catching up with its cluster (state sync)"));
     }
     Ok(())
 }
 
 /// The manifest's `capture`.
-fn record(superblock: &Superblock, run: &Run, live: &Live, attempts: u32, pushed: usize) -> Value {
+fn record(
+    superblock: &Superblock,
+    run: &Run,
+    live: &BlockMap,
+    attempts: u32,
+    pushed: usize,
+) -> Value {
     let head = run.head(superblock);
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(head.timestamp()));
-    let at = at.ok().and_then(|at| {
-        at.format(&time::format_description::well_known::Rfc3339)
-            .ok()
-    });
+    let at = at.ok().and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
     json!({
         "consistency": "transaction-consistent",
         "position": {
@@ -273,7 +239,7 @@ fn record(superblock: &Superblock, run: &Run, live: &Live, attempts: u32, pushed
         "release": superblock.release().to_string(),
         "view": superblock.view(),
         "storage_bytes": superblock.storage_bytes(),
-        "blocks": live.blocks.len(),
+        "blocks": live.len(),
         "blocks_pushed": pushed,
         "attempts": attempts,
     })

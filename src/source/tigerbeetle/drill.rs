@@ -30,30 +30,16 @@ pub(super) fn drill(
     tools: &DrillTools,
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
-    let record = chain
-        .last()
-        .map(|newest| newest.manifest().capture.clone())
-        .unwrap_or_default();
-    let program = tools
-        .tigerbeetle
-        .as_deref()
-        .unwrap_or(Path::new("tigerbeetle"));
+    let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
+    let program = tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     let began = Instant::now();
     let data_file = scratch.join("drill.tigerbeetle");
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .open(&data_file)?;
+    let file = File::options().write(true).create_new(true).open(&data_file)?;
     // One replica of a cluster does not answer alone; the copy is made a cluster of one.
-    write_file(chain, &file, ctx, &|superblock| {
-        superblock.with_replica(0, 1)
-    })?;
+    write_file(chain, &file, ctx, &|superblock| superblock.with_replica(0, 1))?;
     drop(file);
     let mut server = Server::start(program, &data_file, &scratch.join("drill.log"))?;
-    let cluster = record
-        .get("cluster")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let cluster = record.get("cluster").and_then(Value::as_str).unwrap_or_default();
     let found = server.first_answer(cluster.parse().unwrap_or_default(), ctx)?;
     let rto_seconds = began.elapsed().as_secs_f64();
     drop(server);
@@ -62,10 +48,7 @@ pub(super) fn drill(
         let message = format!("drill: {}: {}", failed.what, failed.found);
         return Err(Fault::new(Kind::Integrity, message).into());
     }
-    Ok(Drilled {
-        rto_seconds,
-        checks,
-    })
+    Ok(Drilled { rto_seconds, checks })
 }
 
 fn answer_check(found: &Totals) -> Check {
@@ -79,9 +62,8 @@ fn answer_check(found: &Totals) -> Check {
 }
 
 fn totals_check(record: &Value, found: &Totals) -> Check {
-    let bracket: Option<Bracket> = record
-        .get("totals")
-        .and_then(|totals| serde_json::from_value(totals.clone()).ok());
+    let bracket: Option<Bracket> =
+        record.get("totals").and_then(|totals| serde_json::from_value(totals.clone()).ok());
     let what = "account totals equal those recorded at capture".to_owned();
     let Some(bracket) = bracket else {
         return Check {
@@ -94,11 +76,8 @@ fn totals_check(record: &Value, found: &Totals) -> Check {
         };
     };
     let Bracket { before, after } = bracket;
-    let span = if before == after {
-        before.to_string()
-    } else {
-        format!("between {before} and {after}")
-    };
+    let span =
+        if before == after { before.to_string() } else { format!("between {before} and {after}") };
     Check {
         what,
         ok: bracket.admits(found),
@@ -117,9 +96,7 @@ struct Server {
 impl Server {
     fn start(program: &Path, data_file: &Path, log: &Path) -> anyhow::Result<Server> {
         // The listener is closed before the server binds the port; nothing else is told of it.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
         let output = File::options().write(true).create_new(true).open(log)?;
         let child = Command::new(program)
@@ -135,11 +112,7 @@ impl Server {
                 reason: format!("cannot start it: {error}"),
                 hint: "install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or verify with --level decode".into(),
             })?;
-        Ok(Server {
-            child,
-            address,
-            log: log.to_owned(),
-        })
+        Ok(Server { child, address, log: log.to_owned() })
     }
 
     /// Asks until the server answers, dies, or the deadline is over.
@@ -166,10 +139,8 @@ impl Server {
         let _unread = File::open(&self.log).and_then(|mut file| file.read_to_end(&mut log));
         let tail = log.len().saturating_sub(LOG_TAIL_BYTES);
         let tail = String::from_utf8_lossy(log.get(tail..).unwrap_or_default()).into_owned();
-        let message = format!(
-            "drill: {reason}; its log ends with: {}",
-            tail.trim().replace('\n', " | ")
-        );
+        let message =
+            format!("drill: {reason}; its log ends with: {}", tail.trim().replace('\n', " | "));
         Fault::new(Kind::Integrity, message)
             .hint("check that the program's release is the one in the backup's manifest; if it is, restore from another backup and keep this one for analysis")
             .into()

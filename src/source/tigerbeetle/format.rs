@@ -66,14 +66,8 @@ pub(super) fn checksum(bytes: &[u8]) -> Checksum {
 
 /// The bytes `at..at + N` of a header whose size the caller has fixed.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let found = bytes
-        .get(at..at + N)
-        .and_then(|slice| slice.try_into().ok());
-    debug_assert!(
-        found.is_some(),
-        "offset {at} is beyond a header of {} bytes",
-        bytes.len()
-    );
+    let found = bytes.get(at..at + N).and_then(|slice| slice.try_into().ok());
+    debug_assert!(found.is_some(), "offset {at} is beyond a header of {} bytes", bytes.len());
     found.unwrap_or([0; N])
 }
 
@@ -124,13 +118,7 @@ impl Release {
 
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}",
-            self.0 >> 16,
-            self.0 >> 8 & 0xff,
-            self.0 & 0xff
-        )
+        write!(f, "{}.{}.{}", self.0 >> 16, self.0 >> 8 & 0xff, self.0 & 0xff)
     }
 }
 
@@ -201,9 +189,7 @@ impl Superblock {
 
     /// The header of the last prepare in the checkpoint.
     pub(super) fn checkpoint(&self) -> PrepareHeader {
-        PrepareHeader {
-            raw: field(self.bytes(), 96),
-        }
+        PrepareHeader { raw: field(self.bytes(), 96) }
     }
 
     pub(super) fn free_set_acquired(&self) -> Trailer {
@@ -284,9 +270,8 @@ impl Superblock {
     /// Headers at the head of the log when the current view began, highest op first.
     pub(super) fn view_headers(&self) -> impl Iterator<Item = PrepareHeader> + '_ {
         let count = u32_at(self.bytes(), 2152) as usize;
-        (0..count.min(VIEW_HEADERS_MAX)).map(|index| PrepareHeader {
-            raw: field(self.bytes(), 4096 + HEADER_BYTES * index),
-        })
+        (0..count.min(VIEW_HEADERS_MAX))
+            .map(|index| PrepareHeader { raw: field(self.bytes(), 4096 + HEADER_BYTES * index) })
     }
 
     /// This superblock with the given copy number.
@@ -330,9 +315,7 @@ pub(super) struct PrepareHeader {
 impl PrepareHeader {
     /// Takes the first 256 bytes.
     pub(super) fn read(bytes: &[u8]) -> Option<PrepareHeader> {
-        Some(PrepareHeader {
-            raw: *bytes.first_chunk()?,
-        })
+        Some(PrepareHeader { raw: *bytes.first_chunk()? })
     }
 
     /// The header that stands in a slot without an operation (`Header.Prepare.reserve`).
@@ -364,11 +347,7 @@ impl PrepareHeader {
 
     /// Whether this is a whole header of this cluster that belongs into `slot`.
     pub(super) fn fits(&self, cluster: u128, slot: u64) -> bool {
-        let place = if self.is_reserved() {
-            self.op()
-        } else {
-            self.op() % SLOTS
-        };
+        let place = if self.is_reserved() { self.op() } else { self.op() % SLOTS };
         self.checksum() == checksum(tail(&self.raw, 16))
             && u128_at(&self.raw, 80) == cluster
             && self.raw.get(114) == Some(&Self::COMMAND_PREPARE)
@@ -475,12 +454,8 @@ impl<'a> Block<'a> {
 
     /// Takes a block that [`Block::check`] accepted before, without hashing it again.
     pub(super) fn trusted(bytes: &'a [u8]) -> Block<'a> {
-        let size = bytes
-            .first_chunk::<HEADER_BYTES>()
-            .map_or(0, |header| u32_at(header, 96));
-        Block {
-            bytes: bytes.get(..size as usize).unwrap_or_default(),
-        }
+        let size = bytes.first_chunk::<HEADER_BYTES>().map_or(0, |header| u32_at(header, 96));
+        Block { bytes: bytes.get(..size as usize).unwrap_or_default() }
     }
 
     /// The block without the unused rest of its 512 KiB, which no checksum covers.
@@ -515,10 +490,7 @@ impl<'a> Block<'a> {
         let (entries, _rest) = self.body().as_chunks::<ENTRY_BYTES>();
         let used = entries.get(..count).unwrap_or(entries);
         used.iter().rev().map(|entry| TableEvent {
-            index: Reference {
-                address: u64_at(entry, 96),
-                checksum: checksum_at(entry, 64),
-            },
+            index: Reference { address: u64_at(entry, 96), checksum: checksum_at(entry, 64) },
             change: match entry.get(126).map(|label| label >> 6) {
                 Some(1) => TableChange::Insert,
                 Some(2) => TableChange::Update,
@@ -571,10 +543,7 @@ pub(super) fn decode_free_set(encoded: &[u8], blocks_max: u64) -> Option<Vec<u64
     let (words, rest) = encoded.as_chunks::<8>();
     let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
     let mut decoded = Vec::new();
-    let words_max = usize::try_from(blocks_max.div_ceil(64))
-        .ok()?
-        .next_multiple_of(64)
-        + 64;
+    let words_max = usize::try_from(blocks_max.div_ceil(64)).ok()?.next_multiple_of(64) + 64;
     while let Some(marker) = words.next() {
         let run = usize::try_from(marker >> 1 & 0x7fff_ffff).ok()?;
         let literals = usize::try_from(marker >> 32).ok()?;
@@ -584,10 +553,7 @@ pub(super) fn decode_free_set(encoded: &[u8], blocks_max: u64) -> Option<Vec<u64
         }
         // Trailing zeros carry nothing; do not let a hostile marker allocate for them.
         let zeros = run.min(words_max.saturating_sub(decoded.len()));
-        decoded.resize(
-            decoded.len() + if filler == 0 { zeros } else { run },
-            filler,
-        );
+        decoded.resize(decoded.len() + if filler == 0 { zeros } else { run }, filler);
         for _ in 0..literals {
             decoded.push(words.next()?);
         }

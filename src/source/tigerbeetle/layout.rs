@@ -45,12 +45,12 @@ impl Member {
             None if name == SUPERBLOCK_MEMBER => Some(Member::Superblock),
             None if name == LAYOUT_MEMBER => Some(Member::Layout),
             Some(("wal", op)) => Some(Member::Prepare(number(op)?)),
-            Some(("replies", slot)) => Some(Member::Reply(
-                number(slot).filter(|slot| *slot < REPLY_SLOTS)?,
-            )),
-            Some(("grid", address)) => Some(Member::Block(
-                number(address).filter(|address| *address > 0)?,
-            )),
+            Some(("replies", slot)) => {
+                Some(Member::Reply(number(slot).filter(|slot| *slot < REPLY_SLOTS)?))
+            }
+            Some(("grid", address)) => {
+                Some(Member::Block(number(address).filter(|address| *address > 0)?))
+            }
             _ => None,
         }
     }
@@ -91,12 +91,7 @@ pub(super) struct Zones {
 impl Zones {
     /// The zones of every file that [`super::format`] knows.
     pub(super) const KNOWN: Zones = Zones {
-        superblock_copies: [
-            0,
-            SUPERBLOCK_STRIDE,
-            2 * SUPERBLOCK_STRIDE,
-            3 * SUPERBLOCK_STRIDE,
-        ],
+        superblock_copies: [0, SUPERBLOCK_STRIDE, 2 * SUPERBLOCK_STRIDE, 3 * SUPERBLOCK_STRIDE],
         wal_headers: super::format::WAL_HEADERS_AT,
         wal_prepares: super::format::WAL_PREPARES_AT,
         client_replies: super::format::REPLIES_AT,
@@ -147,10 +142,7 @@ mod grid {
         map: &BlockMap,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            map.iter()
-                .map(|(address, checksum)| (address, Hex(checksum))),
-        )
+        serializer.collect_seq(map.iter().map(|(address, checksum)| (address, Hex(checksum))))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
@@ -213,11 +205,7 @@ impl Layout {
 
     fn check(&self) -> Result<(), &'static str> {
         let last = self.grid.iter().last().map_or(0, |(address, _)| address);
-        let grid_end = if last == 0 {
-            GRID_AT
-        } else {
-            block_offset(last + 1)
-        };
+        let grid_end = if last == 0 { GRID_AT } else { block_offset(last + 1) };
         if self.schema != SCHEMA {
             Err("its schema is not one that this bkp reads")
         } else if self.zones != Zones::KNOWN {
@@ -286,11 +274,8 @@ mod tests {
         let mut bytes = Vec::new();
         layout().write(&mut bytes).expect("writes");
         let read = Layout::read(&mut bytes.as_slice()).expect("reads");
-        assert_eq!(
-            read.grid.iter().collect::<Vec<_>>(),
-            layout().grid.iter().collect::<Vec<_>>()
-        );
-        assert_eq!((read.wal, read.cluster()), (layout().wal, u128::MAX));
+        assert_eq!(read.grid.iter().collect::<Vec<_>>(), layout().grid.iter().collect::<Vec<_>>());
+        assert_eq!((read.cluster(), read.wal), (u128::MAX, layout().wal));
     }
 
     #[test]
@@ -315,16 +300,7 @@ mod tests {
     fn member_names_have_one_spelling() {
         assert_eq!(Member::parse("grid/12"), Some(Member::Block(12)));
         assert_eq!(Member::parse("wal/0"), Some(Member::Prepare(0)));
-        for name in [
-            "grid/0",
-            "grid/012",
-            "grid/+1",
-            "replies/64",
-            "wal/",
-            "x",
-            "../grid/1",
-            "",
-        ] {
+        for name in ["grid/0", "grid/012", "grid/+1", "replies/64", "wal/", "x", "../grid/1", ""] {
             assert_eq!(Member::parse(name), None, "{name}");
         }
     }

@@ -63,6 +63,7 @@ pub const KIND: SourceKind = SourceKind {
 #[serde(deny_unknown_fields)]
 struct Table {
     /// The replica's data file.
+    #[schemars(extend("format" = "path"))]
     data_file: PathBuf,
     /// The cluster's id, decimal. If given, a file of another cluster is refused.
     #[serde(default)]
@@ -145,11 +146,7 @@ fn open(name: &str, table: toml::Table) -> Result<Box<dyn Source>, ConfigError> 
     };
     let attempts = table.attempts.unwrap_or(ATTEMPTS_DEFAULT);
     if attempts == 0 {
-        return Err(invalid(
-            "attempts",
-            "0 attempts capture nothing".into(),
-            "use at least 1",
-        ));
+        return Err(invalid("attempts", "0 attempts capture nothing".into(), "use at least 1"));
     }
     Ok(Box::new(Replica {
         data_file: table.data_file,
@@ -202,8 +199,7 @@ impl Replica {
         let asked = totals::ask(cluster, &self.addresses.join(","), TOTALS_DEADLINE);
         asked
             .inspect_err(|error| {
-                ctx.monitor
-                    .warn(&format!("no account totals recorded for drills: {error}"));
+                ctx.monitor.warn(&format!("no account totals recorded for drills: {error}"));
             })
             .ok()
     }
@@ -224,19 +220,12 @@ impl Source for Replica {
             None => self.mode,
             Some(text) => Mode::parse(text).ok_or_else(|| SourceError::Unsupported {
                 what: format!("mode `{text}`"),
-                reason: format!(
-                    "a tigerbeetle source has the modes {}",
-                    Mode::NAMES.join(", ")
-                ),
+                reason: format!("a tigerbeetle source has the modes {}", Mode::NAMES.join(", ")),
             })?,
         };
         // Asked before the superblock is read: everything counted here must be in the capture.
         let cluster = look(&self.data_file)?.cluster();
-        let before = if mode == Mode::Stopped {
-            None
-        } else {
-            self.totals(cluster, ctx)
-        };
+        let before = if mode == Mode::Stopped { None } else { self.totals(cluster, ctx) };
         let held = mode::hold(&self.data_file, mode, ctx)?;
         let parent = request.parent.as_ref();
         let capturing = Capturing {
@@ -258,10 +247,7 @@ impl Source for Replica {
             }
         }
         let layout = captured.layout;
-        Ok(Captured {
-            record,
-            map: Some(Box::new(move |out| layout.write(out))),
-        })
+        Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))) })
     }
 
     fn check(&self, _ctx: &Ctx) -> Vec<Check> {
@@ -308,10 +294,8 @@ fn look(path: &std::path::Path) -> anyhow::Result<Superblock> {
     });
     supported.map_err(|setback| match setback {
         Setback::Fatal(error) => error,
-        Setback::Moved(why) => SourceError::Unsupported {
-            what: path.display().to_string(),
-            reason: why,
+        Setback::Moved(why) => {
+            SourceError::Unsupported { what: path.display().to_string(), reason: why }.into()
         }
-        .into(),
     })
 }

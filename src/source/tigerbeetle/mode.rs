@@ -66,14 +66,8 @@ pub(super) struct Held {
 pub(super) fn hold(path: &Path, mode: Mode, ctx: &Ctx) -> Result<Held, SourceError> {
     let device = Device::open(path)?;
     match mode {
-        Mode::Online => Ok(Held {
-            device,
-            _pause: None,
-        }),
-        Mode::Reflink => Ok(Held {
-            device: clone(&device)?,
-            _pause: None,
-        }),
+        Mode::Online => Ok(Held { device, _pause: None }),
+        Mode::Reflink => Ok(Held { device: clone(&device)?, _pause: None }),
         Mode::Stopped => {
             // The lock stays with the open file until the capture is over; a server that starts
             // meanwhile finds it held and does not write.
@@ -86,17 +80,11 @@ pub(super) fn hold(path: &Path, mode: Mode, ctx: &Ctx) -> Result<Held, SourceErr
                     "stop the server first, or use --mode online",
                 )
             })?;
-            Ok(Held {
-                device,
-                _pause: None,
-            })
+            Ok(Held { device, _pause: None })
         }
         Mode::Pause => {
             let pause = Pause::begin(path, device.file(), ctx)?;
-            Ok(Held {
-                device,
-                _pause: Some(pause),
-            })
+            Ok(Held { device, _pause: Some(pause) })
         }
     }
 }
@@ -113,9 +101,7 @@ fn refuse(path: &Path, mode: Mode, reason: &str, hint: &str) -> SourceError {
 /// Clones the file into one without a name, which disappears with its descriptor.
 fn clone(device: &Device) -> Result<Device, SourceError> {
     let path = device.path();
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let failed = |error: rustix::io::Errno| {
         let reason = format!("cannot clone the file here: {error}");
@@ -127,9 +113,8 @@ fn clone(device: &Device) -> Result<Device, SourceError> {
         )
     };
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file: File = rustix::fs::open(folder, flags, FileMode::RUSR | FileMode::WUSR)
-        .map_err(failed)?
-        .into();
+    let file: File =
+        rustix::fs::open(folder, flags, FileMode::RUSR | FileMode::WUSR).map_err(failed)?.into();
     rustix::fs::ioctl_ficlone(&file, device.file()).map_err(failed)?;
     Ok(Device::from_file(file, path))
 }
@@ -147,10 +132,7 @@ impl Pause {
         let refuse = |reason: &str, hint: &str| refuse(path, Mode::Pause, reason, hint);
         let pid = lock_holder(file)
             .map_err(|error| {
-                refuse(
-                    &format!("cannot find the server: {error}"),
-                    "use --mode online",
-                )
+                refuse(&format!("cannot find the server: {error}"), "use --mode online")
             })?
             .ok_or_else(|| refuse("no server holds the data file", "use --mode stopped"))?;
         // A signal to our whole process group must not end the child before its work is done.
@@ -161,20 +143,11 @@ impl Pause {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|error| {
-                refuse(
-                    &format!("cannot start /bin/sh: {error}"),
-                    "use --mode online",
-                )
+                refuse(&format!("cannot start /bin/sh: {error}"), "use --mode online")
             })?;
         // From here on dropping `pause` lets the server go on.
-        let pause = Pause {
-            server: pid,
-            watchdog,
-        };
-        ctx.monitor.warn(&format!(
-            "pausing the server (process {})",
-            pid.as_raw_nonzero()
-        ));
+        let pause = Pause { server: pid, watchdog };
+        ctx.monitor.warn(&format!("pausing the server (process {})", pid.as_raw_nonzero()));
         rustix::process::kill_process(pid, Signal::STOP).map_err(|error| {
             refuse(
                 &format!("cannot pause the server: {error}"),

@@ -1,12 +1,16 @@
 //! What a running cluster says of its accounts: the numbers that a drill compares.
 
-use std::time::Duration;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tigerbeetle_unofficial::{Client, QueryFilter};
 
 use crate::rt;
 use crate::source::SourceError;
+
+/// How long a connection attempt may take.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Accounts per page: what one message of 1 MiB holds.
 const PAGE: u32 = 8189;
@@ -45,15 +49,8 @@ impl Bracket {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Totals {
-            accounts,
-            debits_posted,
-            credits_posted,
-        } = self;
-        write!(
-            f,
-            "{accounts} accounts, {debits_posted} debited, {credits_posted} credited"
-        )
+        let Totals { accounts, debits_posted, credits_posted } = self;
+        write!(f, "{accounts} accounts, {debits_posted} debited, {credits_posted} credited")
     }
 }
 
@@ -75,10 +72,39 @@ pub(super) fn ask(
         hint: "check that the cluster runs at these addresses and has the configured cluster id"
             .into(),
     };
+    // A client logs every refused connection to our standard error; it is made only once somebody
+    // listens.
+    if !listens(addresses, deadline) {
+        return Err(failed("nobody listens there".into()));
+    }
     let client = Client::new(cluster, addresses).map_err(|error| failed(error.to_string()))?;
     let answer = rt::within(deadline, sum(&client)).map_err(|error| failed(error.to_string()))?;
     let totals = answer.map_err(|elapsed| failed(elapsed.to_string()))?;
     totals.map_err(|error| failed(error.to_string()))
+}
+
+/// Whether one of `addresses` accepts a connection before `deadline` is over.
+fn listens(addresses: &str, deadline: Duration) -> bool {
+    let began = Instant::now();
+    loop {
+        if addresses.split(',').any(accepts) {
+            return true;
+        }
+        if began.elapsed() >= deadline {
+            return false;
+        }
+        // A refused connection costs nothing; half a connection attempt's time is a fair pause.
+        std::thread::park_timeout(CONNECT_DEADLINE / 2);
+    }
+}
+
+/// Whether something accepts connections at `address`: `host:port`, or a port on this host.
+pub(super) fn accepts(address: &str) -> bool {
+    let address = address.trim();
+    let spelled =
+        if address.contains(':') { address.to_owned() } else { format!("127.0.0.1:{address}") };
+    let resolved = spelled.to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    resolved.iter().any(|place| TcpStream::connect_timeout(place, CONNECT_DEADLINE).is_ok())
 }
 
 async fn sum(client: &Client) -> Result<Totals, tigerbeetle_unofficial::error::SendError> {
@@ -91,9 +117,7 @@ async fn sum(client: &Client) -> Result<Totals, tigerbeetle_unofficial::error::S
         for account in &page {
             totals.accounts += 1;
             totals.debits_posted = totals.debits_posted.saturating_add(account.debits_posted());
-            totals.credits_posted = totals
-                .credits_posted
-                .saturating_add(account.credits_posted());
+            totals.credits_posted = totals.credits_posted.saturating_add(account.credits_posted());
             after = after.max(account.as_raw().timestamp);
         }
         // A cluster may hold fewer than a page in a message, so only an empty page is the last.
@@ -117,9 +141,7 @@ mod decimal {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<u128, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -129,20 +151,10 @@ mod tests {
 
     #[test]
     fn a_bracket_admits_what_lies_between() {
-        let at = |n: u64| Totals {
-            accounts: n,
-            debits_posted: n.into(),
-            credits_posted: n.into(),
-        };
-        let bracket = Bracket {
-            before: at(5),
-            after: at(7),
-        };
+        let at = |n: u64| Totals { accounts: n, debits_posted: n.into(), credits_posted: n.into() };
+        let bracket = Bracket { before: at(5), after: at(7) };
         assert!((5..=7).all(|n| bracket.admits(&at(n))));
         assert!(!bracket.admits(&at(4)) && !bracket.admits(&at(8)));
-        assert!(!bracket.admits(&Totals {
-            credits_posted: 4,
-            ..at(6)
-        }));
+        assert!(!bracket.admits(&Totals { credits_posted: 4, ..at(6) }));
     }
 }

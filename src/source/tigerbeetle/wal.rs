@@ -53,9 +53,7 @@ impl WalReader<'_> {
         let mut head = checkpoint;
         if checkpoint.op() == 0 {
             let root = self.prepare(superblock.cluster(), 0)?;
-            head = root
-                .filter(|root| root.op() == 0)
-                .ok_or_else(|| moved("no root prepare"))?;
+            head = root.filter(|root| root.op() == 0).ok_or_else(|| moved("no root prepare"))?;
             self.push(&head)?;
             ops.insert(0, head);
         }
@@ -70,10 +68,7 @@ impl WalReader<'_> {
                 break;
             }
             if next.op() > op {
-                return Err(moved(format!(
-                    "op {op} of the log was overwritten by {}",
-                    next.op()
-                )));
+                return Err(moved(format!("op {op} of the log was overwritten by {}", next.op())));
             }
             if next.parent() != head.checksum() {
                 break;
@@ -105,9 +100,7 @@ impl WalReader<'_> {
             let found = self.prepare(superblock.cluster(), op % SLOTS)?;
             let found = found.filter(|found| found.checksum() == expected && found.op() == op);
             let found = found.ok_or_else(|| {
-                moved(format!(
-                    "the checkpoint is not durable yet and op {op} has left the log"
-                ))
+                moved(format!("the checkpoint is not durable yet and op {op} has left the log"))
             })?;
             self.push(&found)?;
             run.ops.insert(op, found);
@@ -140,8 +133,7 @@ impl WalReader<'_> {
     fn push(&mut self, header: &PrepareHeader) -> Result<(), Setback> {
         let (op, checksum) = (header.op(), header.checksum());
         if self.sent.get(&op) != Some(&checksum) {
-            self.out
-                .entry(&format!("wal/{op}"), self.buffer.slice(header.size()))?;
+            self.out.entry(&format!("wal/{op}"), self.buffer.slice(header.size()))?;
             self.sent.insert(op, checksum);
         }
         Ok(())
@@ -151,22 +143,14 @@ impl WalReader<'_> {
 impl Run {
     /// The newest op of the log.
     pub(super) fn head(&self, superblock: &Superblock) -> PrepareHeader {
-        self.ops
-            .values()
-            .next_back()
-            .copied()
-            .unwrap_or_else(|| superblock.checkpoint())
+        self.ops.values().next_back().copied().unwrap_or_else(|| superblock.checkpoint())
     }
 }
 
 /// Drops the ops that a cluster of several replicas may still take back: those beyond what is known
 /// to be committed and beyond the head that the current view began with.
 fn drop_uncommitted(ops: &mut BTreeMap<u64, PrepareHeader>, superblock: &Superblock, commit: u64) {
-    let view_head = superblock
-        .view_headers()
-        .map(|header| header.op())
-        .max()
-        .unwrap_or(0);
+    let view_head = superblock.view_headers().map(|header| header.op()).max().unwrap_or(0);
     let _taken_back = ops.split_off(&(commit.max(view_head) + 1));
 }
 
@@ -177,20 +161,12 @@ fn check_promises(superblock: &Superblock, run: &Run) -> Result<(), Setback> {
     let head_op = run.head(superblock).op();
     if head_op < superblock.commit_max() {
         let promised = superblock.commit_max();
-        return Err(moved(format!(
-            "the log ends at op {head_op}, before op {promised}"
-        )));
+        return Err(moved(format!("the log ends at op {head_op}, before op {promised}")));
     }
-    for header in superblock
-        .view_headers()
-        .filter(|header| !header.is_reserved())
-    {
+    for header in superblock.view_headers().filter(|header| !header.is_reserved()) {
         let known = run.ops.get(&header.op()) == Some(&header);
         if header.op() > checkpoint_op && !known {
-            return Err(moved(format!(
-                "the log lacks op {} of the current view",
-                header.op()
-            )));
+            return Err(moved(format!("the log lacks op {} of the current view", header.op())));
         }
     }
     Ok(())
@@ -199,11 +175,7 @@ fn check_promises(superblock: &Superblock, run: &Run) -> Result<(), Setback> {
 /// The highest op that may be prepared while `checkpoint` is the newest one: the trigger of the next
 /// checkpoint and two pipelines.
 fn prepare_max(checkpoint_op: u64) -> u64 {
-    let next = if checkpoint_op == 0 {
-        CHECKPOINT_OPS - 1
-    } else {
-        checkpoint_op + CHECKPOINT_OPS
-    };
+    let next = if checkpoint_op == 0 { CHECKPOINT_OPS - 1 } else { checkpoint_op + CHECKPOINT_OPS };
     next + BAR_OPS + 2 * PIPELINE_OPS
 }
 

@@ -33,20 +33,10 @@ pub(super) struct Walk<'a> {
     pub(super) ctx: &'a Ctx,
 }
 
-/// What a walk found.
-#[derive(Debug)]
-pub(super) struct Live {
-    /// Every live block.
-    pub(super) blocks: BlockMap,
-    /// Blocks that were read because the chain did not hold them.
-    pub(super) blocks_new: u64,
-}
-
 impl Walk<'_> {
-    /// Visits every live block, pushing those that neither the parent nor `sent` holds.
-    pub(super) fn run(&mut self, superblock: &Superblock) -> Result<Live, Setback> {
+    /// Visits every live block and returns them all, pushing those that neither the parent nor `sent` holds.
+    pub(super) fn run(&mut self, superblock: &Superblock) -> Result<BlockMap, Setback> {
         let mut live = BlockMap::default();
-        let sent_before = self.sent.len();
         let acquired = self.trailer(superblock.free_set_acquired(), &mut live)?;
         let released = self.trailer(superblock.free_set_released(), &mut live)?;
         // The blocks of the free set itself are not acquired in it.
@@ -68,16 +58,8 @@ impl Walk<'_> {
         let decode = |encoded: &[u8]| {
             decode_free_set(encoded, blocks_max).ok_or_else(|| self.strange("the free set"))
         };
-        self.compare(
-            &live,
-            &decode(&acquired)?,
-            &decode(&released)?,
-            &free_set_blocks,
-        )?;
-        Ok(Live {
-            blocks: live,
-            blocks_new: (self.sent.len() - sent_before) as u64,
-        })
+        self.compare(&live, &decode(&acquired)?, &decode(&released)?, &free_set_blocks)?;
+        Ok(live)
     }
 
     /// The blocks of `values` that nobody holds yet.
@@ -93,15 +75,12 @@ impl Walk<'_> {
 
     fn is_held(&self, Reference { address, checksum }: Reference) -> bool {
         self.sent.holds(address, checksum)
-            || self
-                .parent
-                .is_some_and(|parent| parent.holds(address, checksum))
+            || self.parent.is_some_and(|parent| parent.holds(address, checksum))
     }
 
     fn push(&mut self, reference: Reference, block: Block<'_>) -> Result<(), Setback> {
         if !self.is_held(reference) {
-            self.out
-                .entry(&format!("grid/{}", reference.address), block.bytes())?;
+            self.out.entry(&format!("grid/{}", reference.address), block.bytes())?;
             self.sent.set(reference.address, reference.checksum);
         }
         Ok(())
@@ -225,14 +204,9 @@ impl Walk<'_> {
             (contains(acquired, address) && !contains(released, address))
                 || free_set_blocks.get(address).is_some()
         };
-        let extra = live
-            .iter()
-            .filter(|(address, _)| !expected(*address))
-            .count();
+        let extra = live.iter().filter(|(address, _)| !expected(*address)).count();
         let addresses = (1..=acquired.len() as u64 * 64).filter(|address| expected(*address));
-        let missing = addresses
-            .filter(|address| live.get(*address).is_none())
-            .count();
+        let missing = addresses.filter(|address| live.get(*address).is_none()).count();
         if extra + missing > 0 {
             let what =
                 format!("{missing} live blocks that nothing refers to, {extra} that are free");
@@ -268,9 +242,8 @@ fn read_run(device: &Device, buffer: &mut Buffer, run: &[Reference]) -> Result<(
     };
     let bytes = device.read(buffer, block_offset(first.address), run.len() * BLOCK_BYTES)?;
     for (index, reference) in run.iter().enumerate() {
-        let block = bytes
-            .get(index * BLOCK_BYTES..)
-            .and_then(|rest| Block::check(rest, *reference));
+        let block =
+            bytes.get(index * BLOCK_BYTES..).and_then(|rest| Block::check(rest, *reference));
         if block.is_none() {
             return Err(moved(format!("block {} was recycled", reference.address)));
         }
@@ -286,9 +259,7 @@ struct Runs<I: Iterator<Item = (u64, Checksum)>> {
 impl<'m> Runs<Box<dyn Iterator<Item = (u64, Checksum)> + Send + 'm>> {
     fn new(map: &'m BlockMap) -> Self {
         let blocks: Box<dyn Iterator<Item = _> + Send + 'm> = Box::new(map.iter());
-        Runs {
-            blocks: blocks.peekable(),
-        }
+        Runs { blocks: blocks.peekable() }
     }
 }
 
@@ -320,17 +291,8 @@ mod tests {
         for address in (1..=10).chain([12, 13, 5000]) {
             map.set(address, Checksum(1));
         }
-        let runs: Vec<Vec<u64>> = Runs::new(&map)
-            .map(|run| run.iter().map(|block| block.address).collect())
-            .collect();
-        assert_eq!(
-            runs,
-            [
-                vec![1, 2, 3, 4, 5, 6, 7, 8],
-                vec![9, 10],
-                vec![12, 13],
-                vec![5000]
-            ]
-        );
+        let runs: Vec<Vec<u64>> =
+            Runs::new(&map).map(|run| run.iter().map(|block| block.address).collect()).collect();
+        assert_eq!(runs, [vec![1, 2, 3, 4, 5, 6, 7, 8], vec![9, 10], vec![12, 13], vec![5000]]);
     }
 }

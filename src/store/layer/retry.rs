@@ -41,7 +41,7 @@ impl Default for Backoff {
         Backoff {
             first: Duration::from_millis(100),
             longest: Duration::from_secs(10),
-            total: Duration::from_secs(60),
+            total: Duration::from_mins(1),
         }
     }
 }
@@ -81,10 +81,7 @@ impl Pause for SystemPause {
         self.0.elapsed()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a slice; the wish to stop is asked after it"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a slice; the wish to stop is asked after it")]
     fn wait(&self, length: Duration) {
         std::thread::sleep(length);
     }
@@ -98,34 +95,22 @@ pub struct Retry<S: ?Sized> {
 
 impl<S: ReadStore + ?Sized> Retry<S> {
     /// Wraps `inner`, with the default [`Backoff`] and the system's clock.
+    #[must_use]
     pub fn new(inner: Box<S>, ctx: Ctx) -> Self {
-        Retry::with_pause(
-            inner,
-            ctx,
-            Backoff::default(),
-            Arc::new(SystemPause::default()),
-        )
+        Retry::with_pause(inner, ctx, Backoff::default(), Arc::new(SystemPause::default()))
     }
 
     /// Wraps `inner`, with this schedule and this way to pass time.
+    #[must_use]
     pub fn with_pause(inner: Box<S>, ctx: Ctx, backoff: Backoff, pause: Arc<dyn Pause>) -> Self {
-        Retry {
-            inner: Arc::from(inner),
-            patience: Patience {
-                ctx,
-                backoff,
-                pause,
-            },
-        }
+        Retry { inner: Arc::from(inner), patience: Patience { ctx, backoff, pause } }
     }
 }
 
 impl<S: ReadStore + ?Sized> fmt::Debug for Retry<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Retry");
-        shown
-            .field("url", &self.inner.url())
-            .field("backoff", &self.patience.backoff);
+        shown.field("url", &self.inner.url()).field("backoff", &self.patience.backoff);
         shown.finish_non_exhaustive()
     }
 }
@@ -148,18 +133,10 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError> {
-        let reader = self
-            .patience
-            .insist(|| self.inner.open(key, range.clone()))?;
+        let reader = self.patience.insist(|| self.inner.open(key, range.clone()))?;
         let range = range.unwrap_or(0..u64::MAX);
         let (store, patience) = (Arc::clone(&self.inner), self.patience.clone());
-        Ok(Box::new(Resume {
-            store,
-            key: key.to_owned(),
-            range,
-            reader: Some(reader),
-            patience,
-        }))
+        Ok(Box::new(Resume { store, key: key.to_owned(), range, reader: Some(reader), patience }))
     }
 }
 
@@ -196,10 +173,7 @@ impl Patience {
     }
 
     fn spell(&self) -> Spell {
-        Spell {
-            since: self.pause.elapsed(),
-            failures: 0,
-        }
+        Spell { since: self.pause.elapsed(), failures: 0 }
     }
 
     /// Waits after a failure. False if the run should stop, or if the pause would outlast the
@@ -212,9 +186,7 @@ impl Patience {
             return false;
         }
         let tenths = pause.as_secs_f32();
-        self.ctx
-            .monitor
-            .detail(&format!("{error}; trying again in {tenths:.1} s"));
+        self.ctx.monitor.detail(&format!("{error}; trying again in {tenths:.1} s"));
         while self.ctx.cancel.check().is_ok() {
             let left = wake.saturating_sub(self.pause.elapsed());
             if left.is_zero() {
@@ -289,17 +261,11 @@ struct Broken {
 
 impl Broken {
     fn opening(error: StoreError) -> Broken {
-        Broken {
-            transient: error.is_transient(),
-            error: io::Error::other(error),
-        }
+        Broken { transient: error.is_transient(), error: io::Error::other(error) }
     }
 
     fn reading(error: io::Error) -> Broken {
-        Broken {
-            transient: can_pass(error.kind()),
-            error,
-        }
+        Broken { transient: can_pass(error.kind()), error }
     }
 }
 
@@ -331,10 +297,7 @@ mod tests {
     fn pauses_double_up_to_the_longest() {
         let backoff = Backoff::default();
         let all = |failures| backoff.pause(failures, u32::MAX).as_millis();
-        assert_eq!(
-            [1, 2, 3, 7, 8, u32::MAX].map(all),
-            [100, 200, 400, 6_400, 10_000, 10_000]
-        );
+        assert_eq!([1, 2, 3, 7, 8, u32::MAX].map(all), [100, 200, 400, 6_400, 10_000, 10_000]);
         assert_eq!(backoff.pause(1, 0).as_millis(), 50);
     }
 

@@ -68,11 +68,7 @@ pub struct Call {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.operation, self.key)?;
-        if self.bytes == 0 {
-            Ok(())
-        } else {
-            write!(f, " ({} bytes)", self.bytes)
-        }
+        if self.bytes == 0 { Ok(()) } else { write!(f, " ({} bytes)", self.bytes) }
     }
 }
 
@@ -87,6 +83,7 @@ pub struct Trace<S: ?Sized> {
 
 impl<S: ?Sized> Trace<S> {
     /// Wraps `inner`; records to `calls`.
+    #[must_use]
     pub fn new(inner: Box<S>, calls: Calls) -> Self {
         Trace { calls, inner }
     }
@@ -94,22 +91,13 @@ impl<S: ?Sized> Trace<S> {
 
 impl<S: ReadStore + ?Sized> fmt::Debug for Trace<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trace")
-            .field("url", &self.inner.url())
-            .finish_non_exhaustive()
+        f.debug_struct("Trace").field("url", &self.inner.url()).finish_non_exhaustive()
     }
 }
 
 fn record(calls: &Calls, operation: Operation, key: &str, bytes: u64) {
-    let call = Call {
-        operation,
-        key: key.to_owned(),
-        bytes,
-    };
-    calls
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(call);
+    let call = Call { operation, key: key.to_owned(), bytes };
+    calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
 }
 
 impl<S: ReadStore + ?Sized> ReadStore for Trace<S> {
@@ -135,12 +123,7 @@ impl<S: ReadStore + ?Sized> ReadStore for Trace<S> {
         record(&self.calls, Operation::Open, key, 0);
         let inner = self.inner.open(key, range)?;
         let (calls, key) = (Arc::clone(&self.calls), key.to_owned());
-        Ok(Box::new(TracedReader {
-            calls,
-            key,
-            inner,
-            bytes: 0,
-        }))
+        Ok(Box::new(TracedReader { calls, key, inner, bytes: 0 }))
     }
 }
 
@@ -149,12 +132,7 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         record(&self.calls, Operation::Create, key, 0);
         let inner = Some(self.inner.create(key, labels)?);
         let (calls, key) = (Arc::clone(&self.calls), key.to_owned());
-        Ok(Box::new(TracedUpload {
-            calls,
-            key,
-            inner,
-            bytes: 0,
-        }))
+        Ok(Box::new(TracedUpload { calls, key, inner, bytes: 0 }))
     }
 }
 
@@ -197,17 +175,13 @@ struct TracedUpload {
 impl Upload for TracedUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.bytes += bytes.len() as u64;
-        self.inner
-            .as_mut()
-            .map_or(Ok(()), |inner| inner.write(bytes))
+        self.inner.as_mut().map_or(Ok(()), |inner| inner.write(bytes))
     }
 
     fn commit(mut self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
         record(&self.calls, Operation::Write, &self.key, self.bytes);
         record(&self.calls, Operation::Commit, &self.key, declared.bytes);
-        self.inner
-            .take()
-            .map_or(Ok(()), |inner| inner.commit(declared))
+        self.inner.take().map_or(Ok(()), |inner| inner.commit(declared))
     }
 }
 

@@ -29,15 +29,8 @@ impl<'a> Walk<'a> {
     /// Reads the first folder at once, so that a store that is away is known before anything else
     /// happens.
     pub(super) fn begin(store: &'a Local, prefix: &str) -> Result<Self, StoreError> {
-        let above = if prefix.is_empty() {
-            String::new()
-        } else {
-            format!("{prefix}/")
-        };
-        let mut walk = Walk {
-            store,
-            levels: Vec::new(),
-        };
+        let above = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let mut walk = Walk { store, levels: Vec::new() };
         walk.enter(&above)?;
         Ok(walk)
     }
@@ -64,10 +57,7 @@ impl Iterator for Walk<'_> {
                 continue;
             };
             if !entry.path.ends_with('/') {
-                return Some(Ok(ObjectInfo {
-                    key: entry.path,
-                    bytes: entry.bytes,
-                }));
+                return Some(Ok(ObjectInfo { key: entry.path, bytes: entry.bytes }));
             }
             if let Err(error) = self.enter(&entry.path) {
                 self.levels.clear();

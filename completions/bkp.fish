@@ -1,0 +1,192 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_bkp_global_optspecs
+    string join \n config= store= key= json q/quiet v/verbose h/help
+end
+
+function __fish_bkp_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_bkp_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_bkp_using_subcommand
+    set -l cmd (__fish_bkp_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c bkp -n "__fish_bkp_needs_command" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts"'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "config" -d 'Check, show or describe the configuration'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "doctor" -d 'Check everything a backup needs, without making one'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "help-files" -d 'Write man page and completions into a folder'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l scope -d 'How much of the source the backup holds by itself' -r -f -a "full\t'Everything'
+incremental\t'What changed since the previous backup'
+differential\t'What changed since the last full backup'
+auto\t'Incremental while a usable chain exists, else full'"
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l mode -d 'How to capture, as one of the source\'s modes [default: the source\'s own]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l type -d 'Only backups of this type' -r -f -a "tigerbeetle\t''
+duckdb\t''
+parquet\t''
+postgres\t''
+kms\t''"
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l id -d 'Only backups whose id begins so' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l latest -d 'Newest backup of this source' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l id -d 'Backup whose id begins so; must fit exactly one' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l level -d 'How deep to look; each level includes those before it' -r -f -a "exists\t'Manifest and objects are there, authentic, and of the right size'
+digest\t'Every stored byte has the SHA-256 that the manifest names'
+decode\t'Everything decrypts, decompresses, and refers only to what is there'
+drill\t'The real engine starts on a restored copy and answers as it did at capture'"
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder that a drill restores to [default: one in the state directory]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l latest -d 'Newest backup of this source' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup whose id begins so; must fit exactly one' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the result' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Which replica of a cluster the result shall be' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Where the original would answer if it still ran, beside the configured addresses' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Move what stands at PATH aside instead of refusing'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Generate a key file; never overwrites one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "check" -d 'Say whether the configuration is valid'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l origin -d 'Say where each value came from: file, environment, flag, default'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say whether the configuration is valid'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts"'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "help-files" -d 'Write man page and completions into a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Say whether the configuration is valid'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration file'

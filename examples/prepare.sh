@@ -1,0 +1,232 @@
+#!/usr/bin/env bash
+# Gets what a build of bkp needs besides Rust, and says what it does. Run it, or source it: it sets
+# CARGO_TARGET_DIR, ZIG_PATH, DUCKDB_LIB_DIR and ZIG_GLOBAL_CACHE_DIR for the shell that sources it.
+#
+#   - Debian or Ubuntu packages that are missing, by apt-get (as root or through sudo; otherwise it
+#     prints the command and stops)
+#   - Zig, which compiles TigerBeetle's client, from the Python package `ziglang`
+#   - DuckDB's prebuilt library, from the npm package of its Node.js bindings
+#   - TigerBeetle's server, built from the source that the Rust client brings, so that client and
+#     server are of one release
+#
+# Apart from the packages it writes only inside the build folder: $CARGO_TARGET_DIR, or `target` in
+# the repository. A second run finds everything there and takes less than a second; after a change
+# of a version below or in Cargo.lock it gets that one thing anew.
+
+set -euo pipefail
+
+PREPARE_ZIG_VERSION=0.14.1
+PREPARE_DUCKDB_VERSION=1.5.6-r.1
+# SHA-256 of what these versions are, as first seen: whoever serves the packages cannot swap them.
+# For DuckDB on aarch64 there is none, since nobody has built there yet; see the message below.
+PREPARE_ZIG_WHEELS=(
+    sha256:6eb9d4d759b292c83810dbee2e9e8e3fbfbf01d864e6e9811bae711fd74e1c2f # x86_64
+    sha256:7994b27f3cbfcedea43f9b7552e38b45857bdf0e9a45065474092dd74e7048cf # aarch64
+)
+PREPARE_DUCKDB_X86_64=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633
+# The oldest client that upstream's release of this server admits; the crate does not say it.
+PREPARE_CLIENT_RELEASE_MIN=0.15.3
+
+PREPARE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+prepare_say() { printf 'prepare: %s\n' "$*"; }
+
+prepare_fail() {
+    printf 'prepare: %s\n' "$*" >&2
+    return 1
+}
+
+# prepare_packages COMMAND=PACKAGE...: installs the packages whose command is missing.
+prepare_packages() {
+    local pair command package missing=()
+    for pair in "$@"; do
+        command=${pair%%=*} package=${pair#*=}
+        prepare_has "$command" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    local install=(apt-get install -y --no-install-recommends "${missing[@]}")
+    if ! command -v apt-get >/dev/null; then
+        prepare_fail "missing: ${missing[*]} (Debian's names); install them and run this again"
+    elif [ "$(id -u)" = 0 ]; then
+        prepare_say "installs ${missing[*]}"
+        DEBIAN_FRONTEND=noninteractive prepare_apt "${install[@]}"
+    elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+        prepare_say "installs ${missing[*]} through sudo"
+        prepare_apt sudo DEBIAN_FRONTEND=noninteractive "${install[@]}"
+    else
+        prepare_fail "packages are missing; as root, run: apt-get update && ${install[*]}"
+    fi
+}
+
+# Tries with the package lists at hand first; they may be old, or not there at all.
+prepare_apt() {
+    local log=$PREPARE_TOOLS/apt.log update=(apt-get update)
+    [ "$1" != sudo ] || update=(sudo "${update[@]}")
+    if "$@" >"$log" 2>&1; then return; fi
+    if "${update[@]}" >"$log" 2>&1 && "$@" >>"$log" 2>&1; then return; fi
+    tail -n 20 "$log" >&2
+    prepare_fail "apt-get failed; the whole log is $log"
+}
+
+# prepare_has COMMAND: whether the command is there; `libclang` and `pip` are no commands.
+prepare_has() {
+    case $1 in
+    libclang)
+        [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+            ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so'
+        ;;
+    # libclang is of no use to bindgen without the C library's headers.
+    libc) [ -e /usr/include/stdlib.h ] ;;
+    pip) python3 -m pip --version >/dev/null 2>&1 ;;
+    *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+prepare_system() {
+    # Both bring much with them and are only needed to get one thing each.
+    local getters=()
+    [ "$(prepare_zig_found)" = "$PREPARE_ZIG_VERSION" ] || getters+=(pip=python3-pip)
+    [ -s "$DUCKDB_LIB_DIR/libduckdb.so" ] || getters+=(npm=npm)
+    prepare_packages gcc=gcc libc=libc6-dev make=make libclang=libclang-dev python3=python3 \
+        "${getters[@]}" zstd=zstd age=age openssl=openssl
+    prepare_has cargo || prepare_fail "cargo is missing; install Rust (see rust-version in Cargo.toml)"
+}
+
+prepare_zig_found() { "$ZIG_PATH" version 2>/dev/null || true; }
+
+prepare_zig() {
+    if [ "$(prepare_zig_found)" = "$PREPARE_ZIG_VERSION" ]; then
+        prepare_say "Zig $PREPARE_ZIG_VERSION is there"
+        return
+    fi
+    prepare_say "gets Zig $PREPARE_ZIG_VERSION (Python package ziglang, 80 MB)"
+    local work=$PREPARE_TOOLS/zig.new hashes
+    rm -rf "$work" && mkdir -p "$work/wheel"
+    hashes=$(printf -- ' --hash=%s' "${PREPARE_ZIG_WHEELS[@]}")
+    printf 'ziglang==%s%s\n' "$PREPARE_ZIG_VERSION" "$hashes" >"$work/requirements.txt"
+    # Only downloaded, not installed: that works with a Python that the distribution manages.
+    python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: \
+        --require-hashes --requirement "$work/requirements.txt" --dest "$work/wheel"
+    python3 -m zipfile -e "$work"/wheel/*.whl "$work"
+    chmod +x "$work/ziglang/zig"
+    rm -rf "$work/wheel" "$work/requirements.txt" "$PREPARE_TOOLS/zig"
+    mv "$work" "$PREPARE_TOOLS/zig"
+    [ "$(prepare_zig_found)" = "$PREPARE_ZIG_VERSION" ] || prepare_fail "$ZIG_PATH does not run"
+}
+
+# prepare_duckdb_right FILE: whether it is the pinned library, as far as there is a pin.
+prepare_duckdb_right() {
+    [ -s "$1" ] || return 1
+    [ "$(uname -m)" != x86_64 ] ||
+        [ "$(sha256sum "$1" | cut -d ' ' -f 1)" = "$PREPARE_DUCKDB_X86_64" ]
+}
+
+prepare_duckdb() {
+    local stamp=$DUCKDB_LIB_DIR/.version library=$DUCKDB_LIB_DIR/libduckdb.so
+    local version=$PREPARE_DUCKDB_VERSION machine
+    if [ -s "$library" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$version" ]; then
+        prepare_say "DuckDB $version is there"
+        return
+    fi
+    machine=$(uname -m)
+    # A library that was put there by hand is fine if it is the right one.
+    if [ "$machine" = x86_64 ] && prepare_duckdb_right "$library"; then
+        printf '%s\n' "$version" >"$stamp"
+        prepare_say "DuckDB $version is there (checked)"
+        return
+    fi
+    case $machine in
+    x86_64) machine=x64 ;;
+    aarch64)
+        machine=arm64
+        prepare_say "no digest of DuckDB for aarch64 is known here; npm's own check has to do"
+        ;;
+    *) prepare_fail "no prebuilt DuckDB for $machine; build with --features bundled" ;;
+    esac
+    prepare_packages npm=npm
+    prepare_say "gets DuckDB $version (npm package @duckdb/node-bindings-linux-$machine, 25 MB)"
+    local work=$PREPARE_TOOLS/duckdb.new
+    rm -rf "$work" && mkdir -p "$work"
+    (cd "$work" && npm pack --silent "@duckdb/node-bindings-linux-$machine@$version" >/dev/null &&
+        tar -xzf ./*.tgz --strip-components=1 package/libduckdb.so package/LICENSE && rm -f ./*.tgz) ||
+        prepare_fail "npm has no @duckdb/node-bindings-linux-$machine@$version, or it is broken"
+    prepare_duckdb_right "$work/libduckdb.so" || prepare_fail "$work/libduckdb.so is not the pinned one"
+    printf '%s\n' "$version" >"$work/.version"
+    rm -rf "$PREPARE_TOOLS/duckdb"
+    mv "$work" "$PREPARE_TOOLS/duckdb"
+}
+
+# Prints `folder version` of the crate that brings TigerBeetle's source.
+prepare_tigerbeetle_crate() {
+    # Offline first: asking the registry's index takes seconds, and the crates are mostly there.
+    { cargo metadata --format-version 1 --locked --offline 2>/dev/null ||
+        { cargo fetch --locked >&2 && cargo metadata --format-version 1 --locked --offline; }; } |
+        python3 -c '
+import json, os, sys
+crate, = (p for p in json.load(sys.stdin)["packages"] if p["name"] == "tigerbeetle-unofficial-sys")
+print(os.path.dirname(crate["manifest_path"]), crate["version"])'
+}
+
+prepare_tigerbeetle() {
+    local crate folder version release commit server=$PREPARE_TOOLS/bin/tigerbeetle
+    # With the read below, an error of the function would be lost.
+    crate=$(cd "$PREPARE_ROOT" && prepare_tigerbeetle_crate)
+    read -r folder version <<<"$crate"
+    release=${version#*+}
+    commit=$(sed -n 's/^const TIGERBEETLE_COMMIT: &str = "\([0-9a-f]\{40\}\)";$/\1/p' "$folder/build.rs")
+    [ -n "$commit" ] || prepare_fail "$folder/build.rs does not name TigerBeetle's commit any more"
+    if [[ "$("$server" version 2>/dev/null)" == *" $release+${commit:0:7}" ]]; then
+        prepare_say "TigerBeetle $release is there"
+        return
+    fi
+    prepare_say "builds TigerBeetle $release from the source in $version (two minutes on two cores)"
+    local source=$PREPARE_TOOLS/tigerbeetle-src target log=$PREPARE_TOOLS/tigerbeetle-build.log
+    target=$(uname -m)-linux
+    rm -rf "$source"
+    cp -R "$folder/tigerbeetle" "$source"
+    chmod -R u+w "$source"
+    # With CI set, TigerBeetle's build turns on checks for its own developers.
+    (cd "$source" && env -u CI "$ZIG_PATH" build -Drelease "-Dtarget=$target" \
+        "-Dconfig-release=$release" "-Dconfig-release-client-min=$PREPARE_CLIENT_RELEASE_MIN" \
+        "-Dgit-commit=$commit" >"$log" 2>&1) || {
+        tail -n 20 "$log" >&2
+        prepare_fail "TigerBeetle does not build; the whole log is $log"
+    }
+    mkdir -p "$PREPARE_TOOLS/bin"
+    cp "$source/tigerbeetle" "$server.new"
+    mv "$server.new" "$server"
+}
+
+# prepare_point VARIABLE PATH: exports it, unless it names that place in other words already; cargo
+# would compile TigerBeetle's client or DuckDB's bindings again for the sake of the spelling.
+prepare_point() {
+    local now=${!1:-}
+    [ -n "$now" ] && [ "$now" -ef "$2" ] || now=$2
+    export "$1=$now"
+}
+
+prepare_environment() {
+    # Every tool that is started from here must see the same folder, whatever its own folder is.
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PREPARE_ROOT/target}
+    [ "${CARGO_TARGET_DIR:0:1}" = / ] || CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR
+    PREPARE_TOOLS=$CARGO_TARGET_DIR/tools
+    prepare_point ZIG_PATH "$PREPARE_TOOLS/zig/ziglang/zig"
+    prepare_point DUCKDB_LIB_DIR "$PREPARE_TOOLS/duckdb"
+    # Zig keeps what it compiled in the home folder unless it is told otherwise.
+    export ZIG_GLOBAL_CACHE_DIR=$PREPARE_TOOLS/zig-cache
+    mkdir -p "$PREPARE_TOOLS"
+}
+
+prepare_environment
+prepare_say "build folder $CARGO_TARGET_DIR"
+# Two scripts at once must not get the same thing at the same time: the second waits.
+(
+    flock 9
+    prepare_system
+    prepare_zig
+    prepare_duckdb
+    prepare_tigerbeetle
+) 9>"$PREPARE_TOOLS/.lock"
+prepare_say "CARGO_TARGET_DIR=$CARGO_TARGET_DIR"
+prepare_say "ZIG_PATH=$ZIG_PATH"
+prepare_say "DUCKDB_LIB_DIR=$DUCKDB_LIB_DIR"

@@ -1,0 +1,156 @@
+//! A folder with a configuration, a store and a key, and the real program run in it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Owns everything that a test writes.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    folder: TempDir,
+}
+
+/// What a run of the program left.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Bed {
+    /// A bed whose source `books` is the replica that writes `data_file`.
+    pub(crate) fn new(data_file: &Path, addresses: &str) -> Bed {
+        Bed::with(data_file, addresses, "")
+    }
+
+    /// The same with more lines in the source's table.
+    pub(crate) fn with(data_file: &Path, addresses: &str, more: &str) -> Bed {
+        let bed = Bed { folder: tempfile::tempdir().unwrap() };
+        let addresses: Vec<String> =
+            addresses.split(',').filter(|a| !a.is_empty()).map(|a| format!("{a:?}")).collect();
+        let config = format!(
+            "state_dir = \"state\"\n[store.main]\nurl = \"file://{store}\"\n[keys]\nrecipients = [\"file:key\"]\n[tools]\ntigerbeetle = {program:?}\n[source.books]\nkind = \"tigerbeetle\"\ndata_file = {data_file:?}\naddresses = [{addresses}]\n{more}\n",
+            store = bed.path("store").display(),
+            program = crate::tb::program(),
+            addresses = addresses.join(", "),
+        );
+        fs::write(bed.path("bkp.toml"), config).unwrap();
+        bed.run(&["keys", "generate"]).done();
+        bed
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The program with this bed's configuration and nothing else of the environment.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = bare(self.folder.path(), words);
+        command.env("BKP_CONFIG", self.path("bkp.toml"));
+        command
+    }
+
+    pub(crate) fn run(&self, words: &[&str]) -> Run {
+        Run::of(&self.command(words).output().unwrap())
+    }
+
+    /// Runs with `--json` and returns the report.
+    #[track_caller]
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
+        let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.run(&words).done().stdout).unwrap()
+    }
+
+    /// Takes a snapshot and returns its id.
+    #[track_caller]
+    pub(crate) fn snapshot(&self, scope: &str) -> String {
+        let report = self.json(&["snapshot", "books", "--scope", scope]);
+        report["manifest"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Restores a backup to a new place and returns that place.
+    #[track_caller]
+    pub(crate) fn restore(&self, id: &str) -> PathBuf {
+        let target = self.path(&format!("restored-{id}.tigerbeetle"));
+        self.run(&["restore", "--id", id, "--to", target.to_str().unwrap(), "--yes"]).done();
+        target
+    }
+
+    /// The path of the only file of a backup whose name ends so.
+    #[track_caller]
+    pub(crate) fn object(&self, id: &str, ending: &str) -> PathBuf {
+        let ending = format!("{id}.{ending}");
+        let mut found = files(&self.path("store")).into_iter();
+        found.find(|path| path.to_str().unwrap().ends_with(&ending)).unwrap()
+    }
+
+    /// Every file in the store, hidden ones too.
+    pub(crate) fn stored(&self) -> Vec<PathBuf> {
+        files(&self.path("store"))
+    }
+}
+
+/// The program in an empty environment, in `folder`.
+pub(crate) fn bare(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bkp"));
+    command.args(words).current_dir(folder).env_clear().stdin(Stdio::null());
+    command.env("HOME", folder).env("PATH", "/usr/bin:/bin");
+    command
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(items) = fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for item in items {
+        let path = item.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+impl Run {
+    pub(crate) fn of(output: &Output) -> Run {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        Run { code: output.status.code(), stdout, stderr }
+    }
+
+    /// It succeeded.
+    #[track_caller]
+    pub(crate) fn done(self) -> Run {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// It failed with this code, named this thing, and gave a hint.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32, naming: &str) -> Run {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        assert!(self.stderr.contains(naming), "`{naming}` is not in: {}", self.stderr);
+        assert!(self.stderr.contains("hint:"), "no hint in: {}", self.stderr);
+        self
+    }
+}
+
+impl Bed {
+    /// As [`Bed::restore`], replacing an earlier restore of the same backup.
+    #[track_caller]
+    pub(crate) fn restore_again(&self, id: &str) -> PathBuf {
+        let target = self.path(&format!("restored-{id}.tigerbeetle"));
+        if target.exists() {
+            fs::remove_file(&target).unwrap();
+        }
+        self.restore(id)
+    }
+
+    pub(crate) fn chmod(&self, name: &str, mode: u32) {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+}

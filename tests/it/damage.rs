@@ -1,0 +1,125 @@
+//! The bucket is untrusted: whatever happens to stored bytes is noticed before a target is touched.
+//!
+//! Every byte of a small object and every manipulation of segments is covered by `chain.rs`; here
+//! the real program meets damaged stores.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::fs;
+use std::path::Path;
+
+use crate::bed::Bed;
+use crate::tb;
+
+fn store_with_a_chain(folder: &Path) -> (Bed, String, String) {
+    let server = tb::Server::solo(folder);
+    let record = folder.join("record");
+    tb::fill(server.address(), &record, 200, 300_000);
+    let bed = Bed::new(server.data_file(), "");
+    let base = bed.snapshot("full");
+    tb::fill(server.address(), &record, 200, 100_000);
+    let last = bed.snapshot("incremental");
+    (bed, base, last)
+}
+
+/// Both refuse, and nothing appears at the target.
+#[track_caller]
+fn refused(bed: &Bed, what: &str, code: i32) {
+    for words in [
+        &["verify", "books", "--level", "decode"][..],
+        &["restore", "books", "--to", "target", "--yes"],
+    ] {
+        let run = bed.run(words);
+        assert_eq!(run.code, Some(code), "{what}: {words:?}: {}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains("hint:"), "{}", run.stderr);
+    }
+    let left: Vec<_> = fs::read_dir(bed.path(""))
+        .unwrap()
+        .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("target") || name.contains("tmp"))
+        .collect();
+    assert!(left.is_empty(), "{what}: {left:?}");
+}
+
+#[test]
+fn damaged_objects_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, base, last) = store_with_a_chain(folder.path());
+    for id in [&base, &last] {
+        for ending in ["tar.zst.enc", "map.json.zst.enc"] {
+            // Only the newest map is read.
+            if id == &base && ending.starts_with("map") {
+                continue;
+            }
+            let path = bed.object(id, ending);
+            let whole = fs::read(&path).unwrap();
+            for at in [0, 9, 40, 700, whole.len() / 2, whole.len() - 1] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 0x20;
+                fs::write(&path, &bytes).unwrap();
+                refused(&bed, &format!("{ending} byte {at}"), 13);
+            }
+            for keep in [0, 11, whole.len() / 2, whole.len() - 1] {
+                fs::write(&path, &whole[..keep]).unwrap();
+                refused(&bed, &format!("{ending} cut at {keep}"), 13);
+            }
+            let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
+            fs::write(&path, longer).unwrap();
+            refused(&bed, &format!("{ending} with a byte more"), 13);
+            fs::remove_file(&path).unwrap();
+            refused(&bed, &format!("{ending} removed"), 13);
+            fs::write(&path, &whole).unwrap();
+        }
+    }
+    bed.run(&["verify", "books", "--level", "decode"]).done();
+}
+
+#[test]
+fn damaged_manifests_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, base, last) = store_with_a_chain(folder.path());
+    for id in [&base, &last] {
+        let path = bed.object(id, "manifest.json");
+        let whole = fs::read_to_string(&path).unwrap();
+        let edits = [
+            whole.replace("\"completed\"", "\"Completed\""),
+            whole.replace("\"head_op\": ", "\"head_op\": 1"),
+            whole.replace("\"pinned\": false", "\"pinned\": true"),
+            whole.replace("\"mac\": \"", "\"mac\": \"0"),
+            whole[..whole.len() / 2].to_owned(),
+            String::new(),
+            "{}".to_owned(),
+        ];
+        for edit in edits {
+            assert_ne!(edit, whole, "the edit changes something");
+            fs::write(&path, edit).unwrap();
+            refused(&bed, "edited manifest", 13);
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    // The base is gone altogether.
+    fs::remove_file(bed.object(&base, "manifest.json")).unwrap();
+    refused(&bed, "base without a manifest", 13);
+}
+
+#[test]
+fn swapped_objects_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, base, last) = store_with_a_chain(folder.path());
+    let (a, b) = (bed.object(&base, "tar.zst.enc"), bed.object(&last, "tar.zst.enc"));
+    let spare = bed.path("spare");
+    fs::rename(&a, &spare).unwrap();
+    fs::rename(&b, &a).unwrap();
+    fs::rename(&spare, &b).unwrap();
+    refused(&bed, "swapped objects", 13);
+}
+
+#[test]
+fn a_backup_under_another_name_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, base, _last) = store_with_a_chain(folder.path());
+    let from = bed.path("store/tigerbeetle/books");
+    let to = bed.path("store/tigerbeetle/looks");
+    let status = std::process::Command::new("cp").arg("-r").args([&from, &to]).status().unwrap();
+    assert!(status.success());
+    bed.run(&["verify", "looks"]).failed(13, &base[..8].to_owned().replace(&base[..8], "looks"));
+}

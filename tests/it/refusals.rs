@@ -1,0 +1,249 @@
+//! Failure is honest: every way to go wrong has its exit code, names the thing, and leaves nothing.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+
+use crate::bed::{Bed, Run};
+use crate::tb;
+
+/// A data file with a few checkpoints in it, and no server.
+fn quiet_file(folder: &Path) -> PathBuf {
+    let server = tb::Server::solo(folder);
+    tb::fill(server.address(), &folder.join("record"), 100, 250_000);
+    server.stop()
+}
+
+#[test]
+fn a_missing_data_file_is_a_source_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&folder.path().join("absent.tigerbeetle"), "");
+    bed.run(&["snapshot", "books"]).failed(15, "absent.tigerbeetle");
+    assert_eq!(bed.stored(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_file_that_is_no_data_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(&path, vec![7; 4 << 20]).unwrap();
+    let bed = Bed::new(&path, "");
+    bed.run(&["snapshot", "books"]).failed(15, "not a TigerBeetle data file");
+}
+
+/// A superblock that is whole in itself: the field is changed in every copy, and the checksum made
+/// right again by the program's own rule, applied here by hand.
+fn rewrite_superblock(file: &Path, at: usize, bytes: &[u8]) {
+    let file = File::options().read(true).write(true).open(file).unwrap();
+    for copy in 0..4_u64 {
+        let mut header = vec![0; 8192];
+        file.read_exact_at(&mut header, copy * 24576).unwrap();
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+        let hasher = aegis::aegis128l::Aegis128L::<16>::new(&[0; 16], &[0; 16]);
+        let (_, sum) = hasher.encrypt(&[], &header[34..]);
+        header[..16].copy_from_slice(&sum);
+        file.write_all_at(&header, copy * 24576).unwrap();
+    }
+}
+
+#[test]
+fn files_of_other_layouts_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    bed.run(&["snapshot", "books"]).done();
+    rewrite_superblock(&file, 708, &(15_u32 << 8 | 3).to_le_bytes());
+    bed.run(&["snapshot", "books"]).failed(15, "0.15.3");
+    rewrite_superblock(&file, 708, &(18_u32 << 8).to_le_bytes());
+    bed.run(&["snapshot", "books"]).failed(15, "0.18.0");
+    rewrite_superblock(&file, 34, &3_u16.to_le_bytes());
+    bed.run(&["snapshot", "books"]).failed(15, "superblock version 3");
+}
+
+#[test]
+fn a_file_of_another_cluster_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::with(&file, "", "cluster = \"8\"");
+    bed.run(&["snapshot", "books"]).failed(15, "cluster 7");
+}
+
+/// A block that never is what its reference says is what a file that moves too fast looks like.
+#[test]
+fn a_file_that_moves_too_fast_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = quiet_file(folder.path());
+    let bed = Bed::with(&file, "", "attempts = 5");
+    let id = bed.snapshot("full");
+    let listed = bed.json(&["list", "--id", &id, "--long"]);
+    let blocks = listed["backups"][0]["manifest"]["capture"]["blocks"].as_u64().unwrap();
+    assert!(blocks > 20, "{blocks} blocks are too few to test with");
+    let open = File::options().read(true).write(true).open(&file).unwrap();
+    for address in 0..fs::metadata(&file).unwrap().len().saturating_sub(1_141_374_976) / 524_288 {
+        open.write_all_at(&[0xff], 1_141_374_976 + address * 524_288 + 300).unwrap();
+    }
+    let run = bed.run(&["snapshot", "books", "--scope", "full"]);
+    run.failed(15, "no consistent capture in 5 attempts").failed(15, "--mode reflink");
+    assert_eq!(bed.stored().len(), 3, "nothing new is in the store");
+}
+
+#[test]
+fn a_full_store_is_a_store_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    // A file system of 4 MiB of our own, in a mount namespace where that is allowed.
+    let script = "mkdir -p store && mount -t tmpfs -o size=4m tmpfs store && \"$0\" snapshot books; code=$?; find store -type f; exit $code";
+    let mut command = Command::new("unshare");
+    command.args(if rustix::process::geteuid().is_root() { &["-m"][..] } else { &["-r", "-m"] });
+    command.args(["sh", "-c", script, env!("CARGO_BIN_EXE_bkp")]);
+    command.current_dir(bed.path("")).env("BKP_CONFIG", bed.path("bkp.toml"));
+    let run = Run::of(&command.output().unwrap()).failed(16, "no space left");
+    assert_eq!(run.stdout, "", "nothing is left in the store");
+}
+
+#[test]
+fn a_wrong_key_is_a_key_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    bed.snapshot("full");
+    bed.run(&["keys", "generate", "other"]).done();
+    for words in [&["verify", "books"][..], &["restore", "books", "--to", "x", "--yes"]] {
+        let words: Vec<&str> = words.iter().copied().chain(["--key", "file:other"]).collect();
+        bed.run(&words).failed(12, "other");
+    }
+    assert!(!bed.path("x").exists());
+}
+
+#[test]
+fn a_manifest_of_a_later_schema_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    let id = bed.snapshot("full");
+    let path = bed.object(&id, "manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("bkp.manifest/1", "bkp.manifest/2")).unwrap();
+    bed.run(&["verify", "books"]).failed(14, "bkp.manifest/2");
+    bed.run(&["restore", "books", "--to", "x", "--yes"]).failed(14, "bkp.manifest/2");
+}
+
+#[test]
+fn a_taken_target_is_refused_and_with_force_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    bed.snapshot("full");
+    fs::write(bed.path("target"), "precious").unwrap();
+    let words = ["restore", "books", "--to", "target", "--yes"];
+    bed.run(&words).failed(14, "target exists already");
+    assert_eq!(fs::read_to_string(bed.path("target")).unwrap(), "precious");
+    let words = ["restore", "books", "--to", "target", "--yes", "--force"];
+    bed.run(&words).done();
+    assert_eq!(fs::read_to_string(bed.path("target.before-restore-1")).unwrap(), "precious");
+    assert!(fs::metadata(bed.path("target")).unwrap().len() > 1 << 30);
+}
+
+#[test]
+fn a_restore_without_a_terminal_needs_yes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    bed.snapshot("full");
+    bed.run(&["restore", "books", "--to", "x"]).failed(14, "--yes");
+    bed.run(&["restore", "books", "--to", "x", "--dry-run"]).done();
+    assert!(!bed.path("x").exists());
+}
+
+#[test]
+fn what_does_not_exist_is_not_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    bed.run(&["snapshot", "cooks"]).failed(10, "cooks");
+    bed.run(&["snapshot", "books", "--scope", "incremental"]).failed(10, "build on");
+    bed.snapshot("full");
+    bed.run(&["verify", "--id", "ffff"]).failed(10, "ffff");
+    bed.run(&["restore", "books", "--at", "2020-01-01T00:00:00Z", "--to", "x", "--yes"])
+        .failed(10, "2020-01-01");
+    bed.run(&["list", "--store", "elsewhere"]).failed(10, "elsewhere");
+}
+
+#[test]
+fn a_second_run_of_a_job_is_busy() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    bed.snapshot("full");
+    let lock = File::options().read(true).write(true).open(bed.path("state/locks/books.lock"));
+    let lock = lock.unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    bed.run(&["snapshot", "books"]).failed(11, "books");
+    drop(lock);
+    bed.run(&["snapshot", "books"]).done();
+}
+
+/// Stops a snapshot in its middle with `signal`; returns its exit code, `None` if it was killed.
+fn stop_in_the_middle(bed: &Bed, signal: Signal) -> Option<i32> {
+    let mut child = bed
+        .command(&["snapshot", "books", "--scope", "full", "-q"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    // In its middle: it holds its lock and has begun to read the data file.
+    let read = |child: &std::process::Child| {
+        let io = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap_or_default();
+        let line = io.lines().find_map(|line| line.strip_prefix("rchar: ").map(str::to_owned));
+        line.map_or(0, |bytes| bytes.parse::<u64>().unwrap())
+    };
+    while child.try_wait().unwrap().is_none() && read(&child) < 20 << 20 {
+        std::thread::yield_now();
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+    rustix::process::kill_process(pid, signal).unwrap();
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn a_stopped_run_leaves_nothing_and_the_next_one_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    tb::fill(server.address(), &folder.path().join("record"), 2000, 1_500_000);
+    let bed = Bed::new(&server.stop(), "");
+    for (signal, code) in
+        [(Signal::INT, Some(130)), (Signal::TERM, Some(143)), (Signal::KILL, None)]
+    {
+        assert_eq!(stop_in_the_middle(&bed, signal), code, "{signal:?}");
+        assert_eq!(bed.stored(), Vec::<PathBuf>::new(), "after {signal:?}");
+        assert!(bed.json(&["list"])["backups"].as_array().unwrap().is_empty());
+    }
+    let id = bed.snapshot("full");
+    bed.run(&["verify", "--id", &id, "--level", "decode"]).done();
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&quiet_file(folder.path()), "");
+    let key = fs::read_to_string(bed.path("key")).unwrap();
+    let secret = key.lines().find_map(|line| line.strip_prefix("BKP-KEY-1-")).unwrap().to_owned();
+    let mut log = File::create(bed.path("log")).unwrap();
+    let runs: [&[&str]; 6] = [
+        &["snapshot", "books", "-v", "-v"],
+        &["verify", "books", "--json"],
+        &["config", "show", "--json"],
+        &["doctor"],
+        &["list", "--long", "--json"],
+        &["restore", "books", "--to", "bkp.toml", "--yes"],
+    ];
+    for words in runs {
+        let run = bed.run(words);
+        write!(log, "{}{}", run.stdout, run.stderr).unwrap();
+    }
+    for path in [bed.path("log")].into_iter().chain(bed.stored()) {
+        let content = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        assert!(!content.contains(&secret), "the key is in {}", path.display());
+    }
+}

@@ -1,0 +1,239 @@
+//! The main promise: what a live replica acknowledged before a capture began is in the restored
+//! copy, and the copy starts.
+//!
+//! `BKP_TEST_ROUNDS` sets the number of captures (default 3): `BKP_TEST_ROUNDS=50 tests/run.sh
+//! spine::` is the long version.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::bed::{Bed, Run, bare};
+use crate::tb::{self, Ids, Volume};
+
+/// Small batches from several clients: thousands of transfers per second, and a checkpoint every
+/// few seconds.
+const HEAVY: Volume = Volume { batch: 40, clients: 4, transfers: None };
+
+#[expect(clippy::disallowed_methods, reason = "how long to test is the tester's choice")]
+fn rounds() -> usize {
+    std::env::var("BKP_TEST_ROUNDS").map_or(3, |text| text.parse().unwrap())
+}
+
+/// A replica with some history, so that captures take longer than an instant.
+fn busy_replica(folder: &Path) -> (tb::Server, std::path::PathBuf) {
+    let server = tb::Server::solo(folder);
+    let record = folder.join("record");
+    tb::fill(server.address(), &record, 1000, 200_000);
+    (server, record)
+}
+
+fn starts_with_everything(restored: &Path, record: &Path, before: f64) {
+    let server = tb::Server::start_existing(restored);
+    let found = tb::check(server.address(), record, before, Ids::Every);
+    assert_eq!(found["ok"], true, "{found}");
+}
+
+#[test]
+fn full_captures_of_a_busy_replica_hold_everything_acknowledged_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    for round in 0..rounds() {
+        let load = tb::load(server.address(), &record, HEAVY);
+        let before = tb::unix_time();
+        let id = bed.snapshot("full");
+        load.stop();
+        let restored = bed.restore(&id);
+        starts_with_everything(&restored, &record, before);
+        std::fs::remove_file(restored).unwrap();
+        println!("round {round}: ok");
+    }
+}
+
+#[test]
+fn incremental_chains_of_a_busy_replica_hold_everything_acknowledged_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    for round in 0..rounds().div_ceil(5) {
+        let load = tb::load(server.address(), &record, HEAVY);
+        bed.snapshot("full");
+        let links: Vec<(f64, String)> =
+            (0..5).map(|_| (tb::unix_time(), bed.snapshot("incremental"))).collect();
+        load.stop();
+        for (before, id) in [&links[2], &links[4]] {
+            bed.run(&["verify", "--id", id, "--level", "decode"]).done();
+            let restored = bed.restore(id);
+            starts_with_everything(&restored, &record, *before);
+            std::fs::remove_file(restored).unwrap();
+        }
+        println!("round {round}: ok");
+    }
+}
+
+/// If this stopped failing, the tests above would prove nothing.
+#[test]
+fn a_plain_copy_under_the_same_load_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let load = tb::load(server.address(), &record, HEAVY);
+    let broken = (0..8).any(|attempt| {
+        let copy = folder.path().join(format!("copy-{attempt}.tigerbeetle"));
+        let before = tb::unix_time();
+        let status = std::process::Command::new("cp").args([server.data_file(), &copy]).status();
+        assert!(status.unwrap().success());
+        let started = tb::Server::start_broken(&copy, Duration::from_secs(40));
+        let whole =
+            started.is_some_and(|copy| tb::try_check(copy.address(), &record, before).0.success());
+        std::fs::remove_file(copy).unwrap();
+        !whole
+    });
+    load.stop();
+    assert!(broken, "eight plain copies of a busy file all started with everything in them");
+}
+
+#[test]
+fn a_restore_needs_only_store_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    let id = bed.snapshot("full");
+    let totals = tb::totals(server.address());
+    drop(server);
+    // Another machine: no configuration, no state; the store and a copy of the key.
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::copy(bed.path("key"), elsewhere.path().join("key")).unwrap();
+    let store = format!("file://{}", bed.path("store").display());
+    let run = |words: &[&str]| {
+        let words: Vec<&str> =
+            words.iter().copied().chain(["--store", &store, "--key", "file:key"]).collect();
+        Run::of(&bare(elsewhere.path(), &words).output().unwrap()).done()
+    };
+    assert!(run(&["list"]).stdout.contains(&id));
+    run(&["verify", "--id", &id[..13], "--level", "decode"]);
+    run(&["restore", "books", "--to", "restored.tigerbeetle", "--yes"]);
+    let restored = tb::Server::start_existing(&elsewhere.path().join("restored.tigerbeetle"));
+    assert_eq!(tb::totals(restored.address()), totals);
+    tb::check(restored.address(), &record, f64::INFINITY, Ids::Every);
+}
+
+#[test]
+fn a_drill_starts_the_server_and_compares_totals() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    bed.snapshot("full");
+    bed.snapshot("incremental");
+    let report = bed.json(&["verify", "--latest", "books", "--level", "drill"]);
+    let checks = report["drill"]["checks"].as_array().unwrap();
+    let compared =
+        checks.iter().find(|check| check["found"].as_str().unwrap().contains("recorded:"));
+    assert!(compared.is_some_and(|check| check["ok"] == true), "{report}");
+    assert!(report["drill"]["rto_seconds"].as_f64().unwrap() > 0.0);
+    assert!(
+        std::fs::read_dir(bed.path("state/drill")).unwrap().next().is_none(),
+        "scratch is gone"
+    );
+}
+
+#[test]
+fn an_increment_of_an_idle_replica_is_small_and_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), "");
+    let stored = |id: &str| {
+        let listed = bed.json(&["list", "--id", id]);
+        listed["backups"][0]["stored_bytes"].as_u64().unwrap()
+    };
+    let full = bed.snapshot("full");
+    let (first, second) = (bed.snapshot("incremental"), bed.snapshot("differential"));
+    assert!(stored(&first) < stored(&full) / 2, "{} of {}", stored(&first), stored(&full));
+    for id in [&first, &second] {
+        let restored = bed.restore(id);
+        assert_eq!(
+            std::fs::read(&restored).unwrap(),
+            std::fs::read(bed.restore_again(&full)).unwrap()
+        );
+        std::fs::remove_file(restored).unwrap();
+    }
+    let restored = bed.restore(&first);
+    starts_with_everything(&restored, &record, f64::INFINITY);
+}
+
+#[test]
+fn a_stopped_replica_is_captured_only_when_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), "");
+    bed.run(&["snapshot", "books", "--mode", "stopped"]).failed(15, "a server holds the data file");
+    server.stop();
+    let report = bed.json(&["snapshot", "books", "--mode", "stopped"]);
+    assert_eq!(report["manifest"]["capture"]["mode"], "stopped");
+    let restored = bed.restore(report["manifest"]["id"].as_str().unwrap());
+    starts_with_everything(&restored, &record, f64::INFINITY);
+}
+
+#[test]
+fn a_paused_replica_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    let load = tb::load(server.address(), &record, HEAVY);
+    let before = tb::unix_time();
+    let report = bed.json(&["snapshot", "books", "--mode", "pause"]);
+    assert_eq!(report["manifest"]["capture"]["attempts"], 1);
+    load.stop();
+    tb::check(server.address(), &record, f64::INFINITY, Ids::Sample);
+    let restored = bed.restore(report["manifest"]["id"].as_str().unwrap());
+    starts_with_everything(&restored, &record, before);
+}
+
+/// Where the file system can clone, the mode works; where it cannot, it says so.
+#[test]
+fn reflink_works_or_says_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    let load = tb::load(server.address(), &record, HEAVY);
+    let before = tb::unix_time();
+    let run = bed.run(&["snapshot", "books", "--mode", "reflink", "--json"]);
+    load.stop();
+    match run.code {
+        Some(0) => {
+            let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+            let restored = bed.restore(report["manifest"]["id"].as_str().unwrap());
+            starts_with_everything(&restored, &record, before);
+        }
+        Some(15) => assert!(run.stderr.contains("cannot clone"), "{}", run.stderr),
+        other => panic!("{other:?}: {}", run.stderr),
+    }
+}
+
+#[test]
+fn every_compression_and_any_recipient_restores_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _record) = busy_replica(folder.path());
+    let data_file = server.stop();
+    let mut restored = Vec::new();
+    for compression in ["zstd", "gzip", "none"] {
+        let bed = Bed::with(&data_file, "", &format!("compression = \"{compression}\""));
+        std::fs::write(bed.path("pass"), "correct horse battery staple\n").unwrap();
+        bed.chmod("pass", 0o600);
+        let (file, pass) = ("file:key", "passphrase:file:pass");
+        let id = {
+            let words = ["snapshot", "books", "--key", file, "--key", pass, "--json"];
+            let report: serde_json::Value =
+                serde_json::from_str(&bed.run(&words).done().stdout).unwrap();
+            report["manifest"]["id"].as_str().unwrap().to_owned()
+        };
+        for key in [file, pass] {
+            let target = bed.path(&key.replace(':', "-"));
+            let words =
+                ["restore", "--id", &id, "--key", key, "--yes", "--to", target.to_str().unwrap()];
+            bed.run(&words).done();
+            restored.push(std::fs::read(target).unwrap());
+        }
+    }
+    assert!(restored.iter().all(|file| *file == restored[0]));
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs all tests with what ships: the release build, real TigerBeetle servers on loopback, real
+# files. Needs nothing but Rust and what examples/prepare.sh gets. Writes only inside the build
+# folder and the system's folder for temporary files; can be run again at any time.
+#
+#   tests/run.sh                 all tests
+#   tests/run.sh FILTER...       what `cargo test -- FILTER...` runs; also options of the test runner
+#                                (tests/run.sh --exact name, tests/run.sh --nocapture)
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'tests: %s\n' "$*"; }
+
+say "prepare the tools"
+# shellcheck source=examples/prepare.sh
+. examples/prepare.sh
+export BKP_TEST_TIGERBEETLE=$CARGO_TARGET_DIR/tools/bin/tigerbeetle
+
+# Builds the program and the load generator too, which the tests start.
+say "build the program, the load generator and the tests"
+cargo test --release --locked --no-run
+
+say "run the tests against $("$BKP_TEST_TIGERBEETLE" version 2>/dev/null)"
+# Without --no-fail-fast a failing unit test would hide the result of the integration tests.
+cargo test --release --locked --no-fail-fast --lib --bins --test it -- "$@"
