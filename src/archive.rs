@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 
 use tar::{Archive, EntryType, Header};
 
+use crate::ctx::Cancel;
 use crate::domain::limits::MEMBER_PATH_BYTES_MAX;
 use crate::error::{Blame, Fault, Kind};
 use crate::source::EntrySink;
@@ -18,6 +19,7 @@ const TAR_BLOCK_BYTES: usize = 512;
 pub struct ArchiveWriter {
     out: Box<dyn Sink>,
     modified: u64,
+    cancel: Cancel,
 }
 
 impl std::fmt::Debug for ArchiveWriter {
@@ -27,23 +29,27 @@ impl std::fmt::Debug for ArchiveWriter {
 }
 
 impl ArchiveWriter {
-    /// Begins an archive whose members have this modification time (Unix seconds).
+    /// Begins an archive whose members have this modification time (Unix seconds). It takes no more
+    /// members once `cancel` is raised.
     #[must_use]
-    pub fn new(out: Box<dyn Sink>, modified: u64) -> Self {
-        ArchiveWriter { out, modified }
+    pub fn new(out: Box<dyn Sink>, modified: u64, cancel: Cancel) -> Self {
+        ArchiveWriter { out, modified, cancel }
     }
 
-    /// Ends the archive and the chain behind it.
+    /// Ends the archive and the chain behind it. This is the last moment at which a run can be
+    /// stopped: what follows is short, and leaves either a whole backup or none.
     ///
     /// # Errors
-    /// What the chain fails with.
+    /// What the chain fails with, or the wish to stop.
     pub fn finish(mut self) -> anyhow::Result<Trail> {
+        self.cancel.check()?;
         // Two blocks of zeros end a tar.
         self.out.write(&[0; 2 * TAR_BLOCK_BYTES])?;
         self.out.finish()
     }
 
     fn header(&mut self, name: &str, size: u64) -> anyhow::Result<()> {
+        self.cancel.check()?;
         let mut header = Header::new_ustar();
         header.set_path(name)?;
         header.set_size(size);
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn members_come_back_in_order() {
         let bytes = Bytes::default();
-        let mut writer = ArchiveWriter::new(Box::new(bytes.clone()), 1);
+        let mut writer = ArchiveWriter::new(Box::new(bytes.clone()), 1, Cancel::default());
         writer.entry("grid/1", &[1; 700]).unwrap();
         writer.stream("layout.json", 5, &mut |out| out.write_all(b"12345")).unwrap();
         writer.entry("grid/1", &[]).unwrap();
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_body_of_another_length_is_an_error() {
-        let mut writer = ArchiveWriter::new(Box::new(Bytes::default()), 1);
+        let mut writer = ArchiveWriter::new(Box::new(Bytes::default()), 1, Cancel::default());
         assert!(writer.stream("a", 5, &mut |out| out.write_all(b"1234")).is_err());
         assert!(writer.stream("a", 3, &mut |out| out.write_all(b"1234")).is_err());
     }

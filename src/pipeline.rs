@@ -44,6 +44,8 @@ pub struct Recipe<'a> {
     pub recipients: &'a [Recipient],
     /// How the data is compressed.
     pub compression: Compression,
+    /// Stops the run.
+    pub ctx: &'a Ctx,
 }
 
 impl std::fmt::Debug for Recipe<'_> {
@@ -66,7 +68,7 @@ impl Recipe<'_> {
         let key = self.name.key(&format!("tar{suffix}.enc"));
         let chain = self.chain(&key, self.compression)?;
         let modified = u64::try_from(self.name.id.created().unix_timestamp()).unwrap_or(0);
-        let mut writer = ArchiveWriter::new(chain, modified);
+        let mut writer = ArchiveWriter::new(chain, modified, self.ctx.cancel.clone());
         let captured = capture(&mut writer)?;
         let trail = writer.finish()?;
         let stages = ["tar"].into_iter().chain(stage).chain(["seal"]);

@@ -85,6 +85,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         key: &key,
         recipients: &recipients,
         compression: settings.compression,
+        ctx: &house.ctx,
     };
     let request = CaptureRequest {
         scope: plan.scope,
@@ -94,12 +95,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     house.ctx.monitor.begin(&format!("snapshot {}", options.source), None);
     let (data, trail, captured) =
         recipe.archive(|out| source.capture(&request, out, &house.ctx))?;
-    house.ctx.cancel.check()?;
     let mut objects = vec![data];
     if let Some(write) = &captured.map {
         objects.push(recipe.map(write.as_ref())?);
     }
-    house.ctx.cancel.check()?;
     let links = plan.chain.iter().map(BackupReader::manifest);
     let manifest = Manifest {
         schema: SCHEMA.to_owned(),
@@ -190,8 +189,8 @@ fn parent_map(house: &House, plan: &Plan<'_>) -> anyhow::Result<Option<ParentMap
         return Ok(None);
     };
     let kind = source::kind_of(parent.manifest().backup_type)?;
-    let blocks = parent.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
-    Ok(Some(ParentMap { record: parent.manifest().capture.clone(), blocks }))
+    let held = parent.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
+    Ok(Some(ParentMap { record: parent.manifest().capture.clone(), held }))
 }
 
 /// A new data key, wrapped for every recipient.

@@ -13,12 +13,13 @@
 //!   block. Nothing is staged on disk.
 //! - The source is only read, unless the operator chose a mode that says otherwise.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::blockfile::map::BlockMap;
+use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::domain::names::{BackupType, Scope};
 use crate::error::{Classify, Kind};
@@ -62,8 +63,25 @@ pub struct CaptureRequest {
 pub struct ParentMap {
     /// The parent's `capture` record.
     pub record: Value,
-    /// The blocks that its chain holds.
+    /// What its chain holds.
+    pub held: Held,
+}
+
+/// What a chain of backups holds, so that the next one need not send it again.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Blocks by address.
     pub blocks: BlockMap,
+    /// Other entries by name, with the checksum that the source gives them.
+    pub entries: BTreeMap<String, Checksum>,
+}
+
+impl Held {
+    /// Whether the chain holds an entry with this name and content.
+    #[must_use]
+    pub fn has_entry(&self, name: &str, checksum: Checksum) -> bool {
+        self.entries.get(name) == Some(&checksum)
+    }
 }
 
 /// Writes the block map of a backup: a small object beside the big one.
@@ -173,7 +191,7 @@ pub struct SourceKind {
     /// The JSON Schema of that table.
     pub schema: fn() -> Value,
     /// Reads the block map that [`Captured::map`] wrote.
-    pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<BlockMap>,
+    pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<Held>,
     /// Decodes a chain and checks its structure without writing anything.
     pub decode: fn(&Chain<'_>, &Ctx) -> anyhow::Result<()>,
     /// Refuses, before anything is read or written, a restore that would do harm.

@@ -5,8 +5,10 @@
 //! spine::` is the long version.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bed::{Bed, Run, bare};
 use crate::tb::{self, Ids, Volume};
@@ -81,8 +83,7 @@ fn a_plain_copy_under_the_same_load_is_broken() {
     let broken = (0..8).any(|attempt| {
         let copy = folder.path().join(format!("copy-{attempt}.tigerbeetle"));
         let before = tb::unix_time();
-        let status = std::process::Command::new("cp").args([server.data_file(), &copy]).status();
-        assert!(status.unwrap().success());
+        slow_copy(server.data_file(), &copy);
         let started = tb::Server::start_broken(&copy, Duration::from_secs(40));
         let whole =
             started.is_some_and(|copy| tb::try_check(copy.address(), &record, before).0.success());
@@ -91,6 +92,25 @@ fn a_plain_copy_under_the_same_load_is_broken() {
     });
     load.stop();
     assert!(broken, "eight plain copies of a busy file all started with everything in them");
+}
+
+/// A plain copy, from front to back, that takes longer than two checkpoints, as any copy of a large
+/// file does.
+fn slow_copy(from: &Path, to: &Path) {
+    let sequence = || {
+        let mut superblock = [0; 48];
+        File::open(from).unwrap().read_exact(&mut superblock).unwrap();
+        u64::from_le_bytes(superblock[40..].try_into().unwrap())
+    };
+    let (mut source, mut copy) = (File::open(from).unwrap(), File::create(to).unwrap());
+    let half = source.metadata().unwrap().len() / 2;
+    std::io::copy(&mut source.by_ref().take(half), &mut copy).unwrap();
+    let (then, began) = (sequence(), Instant::now());
+    while sequence() < then + 2 {
+        assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint under load");
+        std::thread::yield_now();
+    }
+    std::io::copy(&mut source, &mut copy).unwrap();
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Takes one member. Of older snapshots only blocks matter.
+    /// Takes one member. Which of several with one name is meant, the block map says by checksum;
+    /// only superblock and map are those of the newest snapshot in any case.
     fn member(
         &mut self,
         member: Member,
@@ -137,9 +138,8 @@ impl<'a> Assembly<'a> {
                 self.layout_seen = is_newest;
                 return if is_newest { self.compare_layout(body) } else { Ok(()) };
             }
-            Member::Block(_) => {}
-            Member::Superblock | Member::Prepare(_) | Member::Reply(_) if is_newest => {}
-            Member::Superblock | Member::Prepare(_) | Member::Reply(_) => return Ok(()),
+            Member::Superblock if !is_newest => return Ok(()),
+            Member::Superblock | Member::Block(_) | Member::Prepare(_) | Member::Reply(_) => {}
         }
         let bytes = self.load(size, body)?;
         let taken = match member {

@@ -15,7 +15,9 @@ use super::format::{
     SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_QUORUM, SUPERBLOCK_STRIDE, SUPERBLOCK_VERSION,
     Superblock, reply_bytes,
 };
-use super::layout::{Counter, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones};
+use super::layout::{
+    Counter, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones, reply_member,
+};
 use super::wal::{Run, WalReader};
 use super::walk::Walk;
 use super::{Setback, moved};
@@ -23,7 +25,7 @@ use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
-use crate::source::{EntrySink, SourceError};
+use crate::source::{EntrySink, Held, SourceError};
 
 /// Reads of the superblock before an attempt gives up: the four copies are rewritten one by one,
 /// which takes a few milliseconds.
@@ -40,7 +42,7 @@ pub(super) struct Capture {
 pub(super) struct Capturing<'a> {
     pub(super) device: &'a Device,
     pub(super) out: &'a mut dyn EntrySink,
-    pub(super) parent: Option<&'a BlockMap>,
+    pub(super) parent: Option<&'a Held>,
     pub(super) attempts_max: u32,
     pub(super) ctx: &'a Ctx,
 }
@@ -84,11 +86,15 @@ impl Capturing<'_> {
         check_supported(self.device, &superblock)?;
         check_identity(&superblock)?;
         let mut buffer = Buffer::new(MESSAGE_BYTES);
-        let (device, ctx) = (self.device, self.ctx);
-        let mut wal =
-            WalReader { device, out: &mut *self.out, sent: &mut sent.0, buffer: &mut buffer };
+        let (device, parent, ctx) = (self.device, self.parent, self.ctx);
+        let mut wal = WalReader {
+            device,
+            out: &mut *self.out,
+            parent,
+            sent: &mut sent.0,
+            buffer: &mut buffer,
+        };
         let run = wal.capture(&superblock)?;
-        let parent = self.parent;
         let mut walk = Walk { device, out: &mut *self.out, parent, sent: &mut sent.1, ctx };
         let live = walk.run(&superblock)?;
         Ok(Found { superblock, run, live })
@@ -131,7 +137,10 @@ impl Capturing<'_> {
             let message = self.device.read(&mut buffer, offset, MESSAGE_BYTES)?;
             if let Some((checksum, bytes)) = reply_bytes(message) {
                 let reply = message.get(..bytes).unwrap_or_default();
-                self.out.entry(&format!("replies/{slot}"), reply)?;
+                let name = reply_member(slot);
+                if !self.parent.is_some_and(|parent| parent.has_entry(&name, checksum)) {
+                    self.out.entry(&name, reply)?;
+                }
                 replies.push((slot, Hex(checksum)));
             }
         }

@@ -14,6 +14,7 @@ use super::format::{
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::error::{Fault, Kind};
+use crate::source::Held;
 
 /// The schema this version writes and reads.
 pub(super) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
@@ -22,6 +23,21 @@ pub(super) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
 pub(super) const LAYOUT_MEMBER: &str = "layout.json";
 /// Name of the member with the superblock header.
 pub(super) const SUPERBLOCK_MEMBER: &str = "superblock";
+
+/// Name of the member with an op of the log.
+pub(super) fn prepare_member(op: u64) -> String {
+    format!("wal/{op}")
+}
+
+/// Name of the member with a client's reply.
+pub(super) fn reply_member(slot: u64) -> String {
+    format!("replies/{slot}")
+}
+
+/// Name of the member with a grid block.
+pub(super) fn block_member(address: u64) -> String {
+    format!("grid/{address}")
+}
 
 /// A tar member by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +237,14 @@ impl Layout {
         } else {
             Ok(())
         }
+    }
+
+    /// Everything that a chain which ends with this snapshot holds.
+    pub(super) fn into_held(self) -> Held {
+        let prepares = self.wal.iter().map(|(op, Hex(sum))| (prepare_member(*op), *sum));
+        let replies = self.replies.iter().map(|(slot, Hex(sum))| (reply_member(*slot), *sum));
+        let entries = prepares.chain(replies).collect();
+        Held { blocks: self.grid, entries }
     }
 
     /// The cluster's id.

@@ -33,11 +33,12 @@ use self::format::Superblock;
 use self::layout::Layout;
 use self::mode::Mode;
 use self::totals::Bracket;
-use crate::blockfile::map::BlockMap;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
-use crate::source::{CaptureRequest, Captured, Check, EntrySink, Source, SourceError, SourceKind};
+use crate::source::{
+    CaptureRequest, Captured, Check, EntrySink, Held, Source, SourceError, SourceKind,
+};
 
 /// Attempts of an online capture if the configuration does not say otherwise. Under the heaviest
 /// load measured 16 were needed.
@@ -157,8 +158,8 @@ fn open(name: &str, table: toml::Table) -> Result<Box<dyn Source>, ConfigError> 
     }))
 }
 
-fn read_map(input: &mut dyn Read) -> anyhow::Result<BlockMap> {
-    Ok(Layout::read(input)?.grid)
+fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
+    Ok(Layout::read(input)?.into_held())
 }
 
 impl Replica {
@@ -231,7 +232,7 @@ impl Source for Replica {
         let capturing = Capturing {
             device: &held.device,
             out,
-            parent: parent.map(|parent| &parent.blocks),
+            parent: parent.map(|parent| &parent.held),
             attempts_max: mode.attempts_max(self.attempts),
             ctx,
         };

@@ -10,10 +10,11 @@ use super::format::{
     BAR_OPS, CHECKPOINT_OPS, HEADER_BYTES, MESSAGE_BYTES, PIPELINE_OPS, PrepareHeader,
     SECTOR_BYTES, SLOTS, Superblock, WAL_PREPARES_AT,
 };
+use super::layout::prepare_member;
 use super::{Setback, moved};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::Checksum;
-use crate::source::EntrySink;
+use crate::source::{EntrySink, Held};
 
 /// While at most this many ops are known after a checkpoint, TigerBeetle does not count the
 /// checkpoint as durable and insists on the log back to the checkpoint before it: a checkpoint is
@@ -32,6 +33,8 @@ pub(super) struct Run {
 pub(super) struct WalReader<'a> {
     pub(super) device: &'a Device,
     pub(super) out: &'a mut dyn EntrySink,
+    /// What the chain of this backup holds already.
+    pub(super) parent: Option<&'a Held>,
     /// What earlier attempts pushed.
     pub(super) sent: &'a mut BTreeMap<u64, Checksum>,
     pub(super) buffer: &'a mut Buffer,
@@ -129,11 +132,13 @@ impl WalReader<'_> {
         Ok(whole.then_some(header))
     }
 
-    /// Pushes the prepare in the buffer, unless an earlier attempt did.
+    /// Pushes the prepare in the buffer, unless an earlier attempt or the parent did.
     fn push(&mut self, header: &PrepareHeader) -> Result<(), Setback> {
         let (op, checksum) = (header.op(), header.checksum());
-        if self.sent.get(&op) != Some(&checksum) {
-            self.out.entry(&format!("wal/{op}"), self.buffer.slice(header.size()))?;
+        let name = prepare_member(op);
+        let held = self.parent.is_some_and(|parent| parent.has_entry(&name, checksum));
+        if !held && self.sent.get(&op) != Some(&checksum) {
+            self.out.entry(&name, self.buffer.slice(header.size()))?;
             self.sent.insert(op, checksum);
         }
         Ok(())

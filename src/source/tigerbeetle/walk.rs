@@ -11,11 +11,12 @@ use super::format::{
     BLOCK_BYTES, Block, Reference, Superblock, TableChange, Trailer, block_offset, checksum,
     contains, decode_free_set,
 };
+use super::layout::block_member;
 use super::{Setback, moved};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
-use crate::source::{EntrySink, SourceError};
+use crate::source::{EntrySink, Held, SourceError};
 
 /// Most blocks that one read takes.
 const RUN_BLOCKS: usize = 8;
@@ -27,7 +28,7 @@ pub(super) struct Walk<'a> {
     pub(super) device: &'a Device,
     pub(super) out: &'a mut dyn EntrySink,
     /// What the chain of this backup holds already.
-    pub(super) parent: Option<&'a BlockMap>,
+    pub(super) parent: Option<&'a Held>,
     /// What this backup has pushed, in this attempt and in earlier ones.
     pub(super) sent: &'a mut BlockMap,
     pub(super) ctx: &'a Ctx,
@@ -75,12 +76,12 @@ impl Walk<'_> {
 
     fn is_held(&self, Reference { address, checksum }: Reference) -> bool {
         self.sent.holds(address, checksum)
-            || self.parent.is_some_and(|parent| parent.holds(address, checksum))
+            || self.parent.is_some_and(|parent| parent.blocks.holds(address, checksum))
     }
 
     fn push(&mut self, reference: Reference, block: Block<'_>) -> Result<(), Setback> {
         if !self.is_held(reference) {
-            self.out.entry(&format!("grid/{}", reference.address), block.bytes())?;
+            self.out.entry(&block_member(reference.address), block.bytes())?;
             self.sent.set(reference.address, reference.checksum);
         }
         Ok(())
@@ -160,6 +161,8 @@ impl Walk<'_> {
         }
         let device = self.device;
         std::thread::scope(|scope| {
+            // Owned here, so that an early return drops it before the scope waits for the thread.
+            let empty_tx = empty_tx;
             let reader = std::thread::Builder::new().name("read".into());
             let spawned = reader.spawn_scoped(scope, move || {
                 for run in Runs::new(wanted) {
@@ -173,7 +176,7 @@ impl Walk<'_> {
                 }
             });
             spawned.map_err(|error| Setback::Fatal(error.into()))?;
-            // Dropping the receiver ends the thread, whatever it is doing.
+            // Dropping both ends of ours ends the thread, whatever it is waiting for.
             for (run, buffer, outcome) in full_rx {
                 self.ctx.cancel.check().map_err(anyhow::Error::from)?;
                 outcome?;
