@@ -125,8 +125,8 @@ pub fn read(
     visit: &mut dyn FnMut(&str, u64, &mut dyn Read) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut archive = Archive::new(input);
-    for entry in archive.entries().map_err(|error| broken(blame, error))? {
-        let mut entry = entry.map_err(|error| broken(blame, error))?;
+    for entry in archive.entries().map_err(|error| broken(blame, &error))? {
+        let mut entry = entry.map_err(|error| broken(blame, &error))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !is_plain(&name) {
             let message =
@@ -136,13 +136,13 @@ pub fn read(
         let size = entry.size();
         visit(&name, size, &mut entry)?;
         // What the visitor left unread is still authenticated and hashed.
-        io::copy(&mut entry, &mut io::sink()).map_err(|error| broken(blame, error))?;
+        io::copy(&mut entry, &mut io::sink()).map_err(|error| broken(blame, &error))?;
     }
     Ok(())
 }
 
 /// A tar that cannot be parsed although every byte of it is authentic was not written by bkp.
-fn broken(blame: &Blame, error: io::Error) -> anyhow::Error {
+fn broken(blame: &Blame, error: &io::Error) -> anyhow::Error {
     let unreadable =
         Fault::new(Kind::Integrity, format!("the backup's tar cannot be read: {error}"));
     blame.or(unreadable)

@@ -4,6 +4,12 @@
 //!   `libduckdb.so` beside them, in `../lib/bkp`, or in the build folder's `tools`.
 //! - Tells the program the version of the TigerBeetle client that Cargo.lock pins.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a build script is told by its environment, and stops the build by panicking"
+)]
+
 use std::{env, fs};
 
 fn main() {

@@ -76,6 +76,7 @@ pub struct Ctx {
 impl Ctx {
     /// A context on the system's clock.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system's clock")]
     pub fn new(cancel: Cancel, monitor: Arc<dyn Monitor>) -> Self {
         Ctx { cancel, monitor, clock: OffsetDateTime::now_utc }
     }

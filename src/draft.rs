@@ -83,14 +83,11 @@ impl Draft {
     /// # Errors
     /// `EXIST` if the name is taken; then, as after any other error, there is no such file of ours.
     pub fn publish(mut self, name: &str) -> Result<(), Errno> {
-        match &self.name {
-            Some(temporary) => {
-                rustix::fs::linkat(&self.folder, temporary, &self.folder, name, AtFlags::empty())?;
-            }
-            None => {
-                let path = proc_path(&self.file);
-                rustix::fs::linkat(CWD, path, &self.folder, name, AtFlags::SYMLINK_FOLLOW)?;
-            }
+        if let Some(temporary) = &self.name {
+            rustix::fs::linkat(&self.folder, temporary, &self.folder, name, AtFlags::empty())?;
+        } else {
+            let path = proc_path(&self.file);
+            rustix::fs::linkat(CWD, path, &self.folder, name, AtFlags::SYMLINK_FOLLOW)?;
         }
         self.forget_name();
         let durable = sync_folder(&self.folder);

@@ -57,10 +57,9 @@ impl Lock {
 }
 
 fn busy(job: &str, file: &mut File) -> Fault {
-    let mut holder = String::new();
-    if file.read_to_string(&mut holder).is_err() || holder.is_empty() {
-        holder = "another process".to_owned();
-    }
+    let mut note = String::new();
+    let read = file.read_to_string(&mut note).is_ok() && !note.is_empty();
+    let holder = if read { note.as_str() } else { "another process" };
     Fault::new(Kind::Busy, format!("`{job}` is running already: {holder}"))
         .hint("wait for it to end; the lock goes with its process, nothing needs to be cleared")
 }

@@ -27,7 +27,7 @@ impl fmt::Debug for Checksum {
 /// Checksum 0 stands for "no block": no format here gives a block that checksum.
 #[derive(Clone, Default)]
 pub struct BlockMap {
-    pages: Vec<Option<Box<[Checksum; PAGE]>>>,
+    pages: Vec<Option<Box<[Checksum]>>>,
     len: usize,
 }
 
@@ -53,7 +53,7 @@ impl BlockMap {
             self.pages.resize_with(page + 1, || None);
         }
         let page = self.pages.get_mut(page)?;
-        let page = page.get_or_insert_with(|| Box::new([Checksum(0); PAGE]));
+        let page = page.get_or_insert_with(|| vec![Checksum(0); PAGE].into_boxed_slice());
         let cell = page.get_mut(slot)?;
         let before = std::mem::replace(cell, checksum);
         let (had, has) = (before != Checksum(0), checksum != Checksum(0));

@@ -137,18 +137,16 @@ impl Drop for Scratch {
 
 fn render(verified: &Verified) -> String {
     let level = format!("{:?}", verified.level).to_lowercase();
-    let mut text = format!(
-        "{} of {}: {level} ok, {} backup(s) in its chain, {:.1} s\n",
+    let mut lines = vec![format!(
+        "{} of {}: {level} ok, {} backup(s) in its chain, {:.1} s",
         verified.id,
         verified.source,
         verified.chain.len(),
         verified.seconds
-    );
+    )];
     if let Some(drill) = &verified.drill {
-        for check in &drill.checks {
-            text.push_str(&format!("  {}: {}\n", check.what, check.found));
-        }
-        text.push_str(&format!("  measured RTO: {:.1} s\n", drill.rto_seconds));
+        lines.extend(drill.checks.iter().map(|check| format!("  {}: {}", check.what, check.found)));
+        lines.push(format!("  measured RTO: {:.1} s", drill.rto_seconds));
     }
-    text
+    lines.join("\n")
 }

@@ -34,6 +34,7 @@ impl DataKey {
 
     /// A key derived from this one: HKDF-SHA256 with `salt` and the concatenation of `info`.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "it cannot panic, as said below")]
     pub fn derive(&self, salt: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut out = Zeroizing::new([0; 32]);
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&self.0);

@@ -181,13 +181,16 @@ pub struct Drilled {
 /// The chain of a backup, base first, each opened on demand.
 pub type Chain<'a> = [BackupReader<'a>];
 
+/// A source opened from its table, or what is wrong with the table.
+pub type Opened = Result<Box<dyn Source>, crate::config::ConfigError>;
+
 /// A kind of source: one line of [`SOURCES`]. Everything that needs no configuration of the day
 /// is here, so that a restore works from store and key alone.
 pub struct SourceKind {
     /// The word in the configuration's `kind`, in keys and in manifests.
     pub backup_type: BackupType,
     /// Reads the rest of a `[source.NAME]` table.
-    pub open: fn(&str, toml::Table) -> Result<Box<dyn Source>, crate::config::ConfigError>,
+    pub open: fn(&str, toml::Table) -> Opened,
     /// The JSON Schema of that table.
     pub schema: fn() -> Value,
     /// Reads the block map that [`Captured::map`] wrote.

@@ -1,5 +1,4 @@
 //! A folder with a configuration, a store and a key, and the real program run in it.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
 //! A backup opens without bkp: the reference decryptor, `zstd -d` and `tar -x`, then the members put
 //! in their places as `bkp-format(5)` says. What comes out equals bkp's own restore byte for byte.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;

@@ -1,5 +1,4 @@
 //! Clusters of several replicas: captured from one of them, brought back as a whole.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::PathBuf;
 

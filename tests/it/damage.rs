@@ -2,7 +2,6 @@
 //!
 //! Every byte of a small object and every manipulation of segments is covered by `chain.rs`; here
 //! the real program meets damaged stores.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
 use std::path::Path;

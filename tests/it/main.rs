@@ -2,6 +2,16 @@
 //!
 //! They run the real program against real servers; `tests/run.sh` provides those.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unnecessary_debug_formatting,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and clippy knows only marked functions as tests"
+)]
+
 mod bed;
 mod breakglass;
 mod chain;

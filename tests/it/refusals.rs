@@ -1,5 +1,4 @@
 //! Failure is honest: every way to go wrong has its exit code, names the thing, and leaves nothing.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -3,7 +3,6 @@
 //!
 //! `BKP_TEST_ROUNDS` sets the number of captures (default 3): `BKP_TEST_ROUNDS=50 tests/run.sh
 //! spine::` is the long version.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,7 +16,6 @@ use crate::tb::{self, Ids, Volume};
 /// few seconds.
 const HEAVY: Volume = Volume { batch: 40, clients: 4, transfers: None };
 
-#[expect(clippy::disallowed_methods, reason = "how long to test is the tester's choice")]
 fn rounds() -> usize {
     std::env::var("BKP_TEST_ROUNDS").map_or(3, |text| text.parse().unwrap())
 }
@@ -49,7 +47,7 @@ fn full_captures_of_a_busy_replica_hold_everything_acknowledged_before() {
         let restored = bed.restore(&id);
         starts_with_everything(&restored, &record, before);
         std::fs::remove_file(restored).unwrap();
-        println!("round {round}: ok");
+        eprintln!("round {round}: ok");
     }
 }
 
@@ -70,7 +68,7 @@ fn incremental_chains_of_a_busy_replica_hold_everything_acknowledged_before() {
             starts_with_everything(&restored, &record, *before);
             std::fs::remove_file(restored).unwrap();
         }
-        println!("round {round}: ok");
+        eprintln!("round {round}: ok");
     }
 }
 
@@ -107,7 +105,7 @@ fn slow_copy(from: &Path, to: &Path) {
     std::io::copy(&mut source.by_ref().take(half), &mut copy).unwrap();
     let (then, began) = (sequence(), Instant::now());
     while sequence() < then + 2 {
-        assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint under load");
+        assert!(began.elapsed() < Duration::from_mins(2), "no checkpoint under load");
         std::thread::yield_now();
     }
     std::io::copy(&mut source, &mut copy).unwrap();

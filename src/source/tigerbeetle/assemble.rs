@@ -50,18 +50,20 @@ struct SparseFile<'a> {
 
 impl Target for SparseFile<'_> {
     fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::new(
-                Kind::Failed,
-                "no space left where the data file is restored to",
-            )
-            .hint("free space there or choose another place with --to; nothing was left behind")
-            .into(),
-            _ => anyhow::Error::from(error),
-        })?;
+        self.file.write_all_at(bytes, offset).map_err(unwritten)?;
         self.bytes_written += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// A target that cannot be written to; a full disk says so and what to do.
+fn unwritten(error: io::Error) -> anyhow::Error {
+    if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return error.into();
+    }
+    Fault::new(Kind::Failed, "no space left where the data file is restored to")
+        .hint("free space there or choose another place with --to; nothing was left behind")
+        .into()
 }
 
 /// Decodes a chain and checks its structure.

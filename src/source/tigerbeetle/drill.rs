@@ -16,7 +16,7 @@ use crate::error::{Fault, Kind};
 use crate::source::{Chain, Check, DrillTools, Drilled, SourceError};
 
 /// How long a restored server may take until it answers, and each later question.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 /// How long one question waits before the server is looked at again.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// What a failed start shows of the server's log, bytes.

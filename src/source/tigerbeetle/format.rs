@@ -106,8 +106,8 @@ pub(super) fn block_offset(address: u64) -> u64 {
 pub(super) struct Release(pub(super) u32);
 
 impl Release {
-    /// The oldest release whose layout is known.
-    pub(super) const OLDEST: Release = Release(16 << 8 | 78);
+    /// The oldest release whose layout is known: 0.16.78.
+    pub(super) const OLDEST: Release = Release(0x00_10_4e);
 
     /// Whether files of this release have the layout of this module: 0.16 from `.78`, and 0.17.
     pub(super) fn is_known(self) -> bool {

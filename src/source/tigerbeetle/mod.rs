@@ -37,7 +37,7 @@ use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
 use crate::source::{
-    CaptureRequest, Captured, Check, EntrySink, Held, Source, SourceError, SourceKind,
+    CaptureRequest, Captured, Check, EntrySink, Held, Opened, Source, SourceError, SourceKind,
 };
 
 /// Attempts of an online capture if the configuration does not say otherwise. Under the heaviest
@@ -116,7 +116,7 @@ struct Replica {
     attempts: u32,
 }
 
-fn open(name: &str, table: toml::Table) -> Result<Box<dyn Source>, ConfigError> {
+fn open(name: &str, table: toml::Table) -> Opened {
     let place = format!("source.{name}");
     let table: Table = parse_table(&place, table)?;
     let invalid = |key: &str, problem: String, hint: &str| ConfigError::Invalid {
