@@ -72,6 +72,14 @@ pub enum Early {
     },
 }
 
+/// The names of all subcommands that are shown.
+#[must_use]
+pub fn commands() -> Vec<String> {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Reads the command line.
 ///
 /// # Errors

@@ -24,4 +24,5 @@ mod memory;
 mod refusals;
 mod spine;
 mod tb;
+mod tidy;
 mod vectors;

@@ -21,6 +21,7 @@ use super::format::{
 };
 use super::layout::{Hex, Layout, Member};
 use super::totals;
+use super::wal::header_ring;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::draft::Draft;
@@ -104,6 +105,7 @@ struct Assembly<'a> {
     prepares: BTreeMap<u64, PrepareHeader>,
     replies_missing: BTreeMap<u64, Checksum>,
     superblock: Option<Superblock>,
+    headers: Vec<u8>,
     layout_seen: bool,
     buffer: Vec<u8>,
 }
@@ -118,13 +120,14 @@ impl<'a> Assembly<'a> {
             prepares: BTreeMap::new(),
             replies_missing: layout.replies.iter().map(|(slot, Hex(sum))| (*slot, *sum)).collect(),
             superblock: None,
+            headers: Vec::new(),
             layout_seen: false,
             buffer: Vec::with_capacity(MESSAGE_BYTES),
         }
     }
 
     /// Takes one member. Which of several with one name is meant, the block map says by checksum;
-    /// only superblock and map are those of the newest snapshot in any case.
+    /// only superblock, headers and map are those of the newest snapshot in any case.
     fn member(
         &mut self,
         member: Member,
@@ -140,8 +143,12 @@ impl<'a> Assembly<'a> {
                 self.layout_seen = is_newest;
                 return if is_newest { self.compare_layout(body) } else { Ok(()) };
             }
-            Member::Superblock if !is_newest => return Ok(()),
-            Member::Superblock | Member::Block(_) | Member::Prepare(_) | Member::Reply(_) => {}
+            Member::Superblock | Member::Headers if !is_newest => return Ok(()),
+            Member::Superblock
+            | Member::Headers
+            | Member::Block(_)
+            | Member::Prepare(_)
+            | Member::Reply(_) => {}
         }
         let bytes = self.load(size, body)?;
         let taken = match member {
@@ -149,6 +156,10 @@ impl<'a> Assembly<'a> {
             Member::Prepare(op) => self.prepare(op, &bytes),
             Member::Reply(slot) => self.reply(slot, &bytes),
             Member::Superblock => self.take_superblock(&bytes),
+            Member::Headers => {
+                self.headers.clone_from(&bytes);
+                Ok(())
+            }
             Member::Layout => Ok(()),
         };
         self.buffer = bytes;
@@ -270,17 +281,16 @@ impl<'a> Assembly<'a> {
                 )));
             }
         }
-        let by_slot: BTreeMap<u64, &PrepareHeader> =
-            self.prepares.iter().map(|(op, header)| (op % SLOTS, header)).collect();
-        let mut ring = Vec::with_capacity(HEADER_BYTES * usize::try_from(SLOTS)?);
-        for slot in 0..SLOTS {
-            let reserved = PrepareHeader::reserved(superblock.cluster(), slot);
-            if let Some(header) = by_slot.get(&slot) {
-                ring.extend_from_slice(header.bytes());
-            } else {
-                ring.extend_from_slice(reserved.bytes());
-                self.target.put(WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64, reserved.bytes())?;
+        let headers = header_ring(superblock.cluster(), &self.prepares);
+        let mut ring = Vec::with_capacity(HEADER_BYTES * headers.len());
+        for (slot, header) in (0..SLOTS).zip(&headers) {
+            if header.is_reserved() {
+                self.target.put(WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64, header.bytes())?;
             }
+            ring.extend_from_slice(header.bytes());
+        }
+        if self.headers != ring {
+            return Err(broken("its ring of headers is not that of its log"));
         }
         self.target.put(WAL_HEADERS_AT, &ring)
     }

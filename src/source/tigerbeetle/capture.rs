@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::format::{
-    BLOCK_BYTES, GRID_AT, MESSAGE_BYTES, REPLIES_AT, REPLY_SLOTS, Release, SECTOR_BYTES,
-    SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_QUORUM, SUPERBLOCK_STRIDE, SUPERBLOCK_VERSION,
-    Superblock, reply_bytes,
+    BLOCK_BYTES, GRID_AT, MESSAGE_BYTES, PrepareHeader, REPLIES_AT, REPLY_SLOTS, Release,
+    SECTOR_BYTES, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_QUORUM, SUPERBLOCK_STRIDE,
+    SUPERBLOCK_VERSION, Superblock, reply_bytes,
 };
 use super::layout::{
-    Counter, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones, reply_member,
+    Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones,
+    reply_member,
 };
-use super::wal::{Run, WalReader};
+use super::wal::{Run, WalReader, header_ring};
 use super::walk::Walk;
 use super::{Setback, moved};
 use crate::blockfile::device::{Buffer, Device};
@@ -104,6 +105,9 @@ impl Capturing<'_> {
     fn finish(mut self, found: Found, attempts: u32, pushed: usize) -> anyhow::Result<Capture> {
         let Found { superblock, run, live } = found;
         let replies = self.replies()?;
+        let ring = header_ring(superblock.cluster(), &run.ops);
+        let ring: Vec<u8> = ring.iter().flat_map(PrepareHeader::bytes).copied().collect();
+        self.out.entry(HEADERS_MEMBER, &ring)?;
         self.out.entry(SUPERBLOCK_MEMBER, superblock.bytes())?;
         let record = record(&superblock, &run, &live, attempts, pushed);
         let layout = Layout {

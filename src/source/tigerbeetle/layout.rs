@@ -21,6 +21,9 @@ pub(super) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
 
 /// Name of the last member.
 pub(super) const LAYOUT_MEMBER: &str = "layout.json";
+/// Name of the member with the ring of prepare headers as the restored file has it. It follows from
+/// the log; it travels so that a file can be assembled without knowing TigerBeetle's checksum.
+pub(super) const HEADERS_MEMBER: &str = "wal_headers";
 /// Name of the member with the superblock header.
 pub(super) const SUPERBLOCK_MEMBER: &str = "superblock";
 
@@ -43,6 +46,7 @@ pub(super) fn block_member(address: u64) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Member {
     Superblock,
+    Headers,
     Prepare(u64),
     Reply(u64),
     Block(u64),
@@ -59,6 +63,7 @@ impl Member {
         };
         match name.split_once('/') {
             None if name == SUPERBLOCK_MEMBER => Some(Member::Superblock),
+            None if name == HEADERS_MEMBER => Some(Member::Headers),
             None if name == LAYOUT_MEMBER => Some(Member::Layout),
             Some(("wal", op)) => Some(Member::Prepare(number(op)?)),
             Some(("replies", slot)) => {

@@ -152,6 +152,20 @@ impl Run {
     }
 }
 
+/// The ring of prepare headers of a file with this log: a reserved header in every slot that the log
+/// leaves empty, so that no torn or stale op exists in it.
+pub(super) fn header_ring(cluster: u128, ops: &BTreeMap<u64, PrepareHeader>) -> Vec<PrepareHeader> {
+    let mut ring: Vec<PrepareHeader> =
+        (0..SLOTS).map(|slot| PrepareHeader::reserved(cluster, slot)).collect();
+    for (op, header) in ops {
+        let slot = usize::try_from(op % SLOTS).ok().and_then(|slot| ring.get_mut(slot));
+        if let Some(slot) = slot {
+            *slot = *header;
+        }
+    }
+    ring
+}
+
 /// Drops the ops that a cluster of several replicas may still take back: those beyond what is known
 /// to be committed and beyond the head that the current view began with.
 fn drop_uncommitted(ops: &mut BTreeMap<u64, PrepareHeader>, superblock: &Superblock, commit: u64) {

@@ -1,0 +1,192 @@
+//! The house keeps its order: which room may know what, read from the sources themselves.
+//!
+//! Lists of exceptions may only shrink: one that is no longer needed fails the test too.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Third-party crates that belong into one place. A name in two rooms means that one of them is
+/// wrong.
+const HOMES: &[(&str, &[&str])] = &[
+    ("aegis::", &["src/source/tigerbeetle/format.rs"]),
+    ("clap::", &["src/cli/"]),
+    ("clap_complete::", &["src/cli/"]),
+    ("clap_mangen::", &["src/cli/"]),
+    ("duckdb::", &["src/version.rs"]),
+    ("flate2::", &["src/stage/gzip.rs"]),
+    ("indicatif::", &["src/ui/"]),
+    ("ring::", &["src/keys/", "src/stage/seal.rs", "src/domain/manifest.rs"]),
+    ("signal_hook::", &["src/main.rs", "src/ctx.rs"]),
+    ("tar::", &["src/archive.rs"]),
+    ("tigerbeetle_unofficial::", &["src/source/tigerbeetle/totals.rs"]),
+    ("tokio::", &["src/rt.rs"]),
+    ("async ", &["src/rt.rs", "src/source/tigerbeetle/totals.rs"]),
+    ("std::env::", &["src/config/", "src/keys/secret.rs", "src/main.rs"]),
+    ("unsafe ", &["src/version.rs"]),
+];
+
+/// What a room must not know.
+const WALLS: &[(&str, &[&str])] = &[
+    (
+        "src/domain/",
+        &["std::fs", "std::net", "std::thread", "crate::store", "crate::source", "crate::cmd"],
+    ),
+    ("src/cmd/", &["crate::cli", "crate::ui", "store::local", "tigerbeetle::", "keys::passphrase"]),
+    ("src/source/", &["crate::cmd", "crate::cli", "crate::store", "crate::wire"]),
+    (
+        "src/store/",
+        &["crate::cmd", "crate::cli", "crate::source", "crate::pipeline", "crate::wire"],
+    ),
+    ("src/stage/", &["crate::cmd", "crate::cli", "crate::source", "crate::pipeline"]),
+    ("src/keys/", &["crate::cmd", "crate::cli", "crate::store", "crate::pipeline"]),
+    ("src/cli/", &["crate::store", "crate::source", "crate::pipeline"]),
+];
+
+/// Files with more lines of code than this, tests and comments not counted, hold two ideas.
+const CODE_LINES_MAX: usize = 330;
+/// Those that are longer, each with its reason.
+const LONG: &[(&str, &str)] =
+    &[("src/source/tigerbeetle/format.rs", "a table of offsets and their accessors")];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for item in fs::read_dir(folder).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// Every source file with its path from the root and its code: no comments, no unit tests.
+fn sources() -> Vec<(String, String)> {
+    let rust = files(&root().join("src"))
+        .into_iter()
+        .filter(|path| path.extension() == Some("rs".as_ref()));
+    rust.map(|path| {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        (name, lines.collect::<Vec<_>>().join("\n"))
+    })
+    .filter(|(name, _)| name != "src/build.rs" && !name.ends_with("/tests.rs"))
+    .collect()
+}
+
+fn lives_in(name: &str, homes: &[&str]) -> bool {
+    homes
+        .iter()
+        .any(|home| if home.ends_with('/') { name.starts_with(home) } else { name == *home })
+}
+
+#[test]
+fn third_party_crates_stay_at_home() {
+    for (name, code) in sources() {
+        for (krate, homes) in HOMES {
+            let used = code.match_indices(krate).any(|(at, _)| {
+                let before = code[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            assert!(!used || lives_in(&name, homes), "{name} knows `{krate}`");
+        }
+    }
+}
+
+#[test]
+fn every_home_is_lived_in() {
+    let sources = sources();
+    for (krate, homes) in HOMES {
+        for home in *homes {
+            let used =
+                sources.iter().any(|(name, code)| lives_in(name, &[home]) && code.contains(krate));
+            assert!(used, "{home} no longer needs `{krate}`: shorten the list");
+        }
+    }
+}
+
+#[test]
+fn rooms_do_not_look_through_walls() {
+    for (name, code) in sources() {
+        for (_, hidden) in WALLS.iter().filter(|(room, _)| name.starts_with(room)) {
+            for what in *hidden {
+                assert!(!code.contains(what), "{name} must not know `{what}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_one_idea_long() {
+    for (name, code) in sources() {
+        let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+        let excused = LONG.iter().any(|(long, _)| *long == name);
+        assert_eq!(lines > CODE_LINES_MAX, excused, "{name} has {lines} lines of code");
+    }
+}
+
+#[test]
+fn every_classified_error_is_found_by_diagnose() {
+    let mut defined = BTreeSet::new();
+    for (_, code) in sources() {
+        for line in code.lines() {
+            if let Some(rest) = line.trim().strip_prefix("impl Classify for ") {
+                defined.insert(rest.trim_end_matches(" {").to_owned());
+            }
+        }
+    }
+    let error = fs::read_to_string(root().join("src/error.rs")).unwrap();
+    let probes = error.lines().filter_map(|line| line.trim().strip_prefix("probe::<"));
+    let listed: BTreeSet<String> = probes
+        .map(|rest| rest.trim_end_matches(">,").rsplit("::").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(defined, listed);
+}
+
+#[test]
+fn every_adapter_is_in_its_table() {
+    for (folder, table, not_adapters) in [
+        ("src/store", "src/store/mod.rs", &["mod"][..]),
+        ("src/keys", "src/keys/mod.rs", &["mod", "secret", "wrap"]),
+        ("src/source", "src/source/mod.rs", &["mod"]),
+    ] {
+        let contract = fs::read_to_string(root().join(table)).unwrap();
+        for item in fs::read_dir(root().join(folder)).unwrap() {
+            let path = item.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if name != "layer" && !not_adapters.contains(&name.as_str()) {
+                assert!(contract.contains(&format!("{name}::KIND")), "{name} is not in {table}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished_and_nothing_is_private_to_a_machine() {
+    // Put together here, so that this file does not find itself.
+    let words =
+        ["TO", "FIX"].map(|half| format!("{half}{}", if half == "TO" { "DO" } else { "ME" }));
+    let places = ["ht", "tps://crates", ".io"].concat();
+    let folders = ["src", "tests", "examples", "benches", "systemd", ".ci"];
+    for path in folders.iter().flat_map(|folder| files(&root().join(folder))) {
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.len() <= 256 << 10, "{} is a large blob", path.display());
+        let text = String::from_utf8_lossy(&bytes);
+        for word in words.iter().chain([&places]) {
+            assert!(!text.contains(word.as_str()), "{} has `{word}` in it", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_readme_lists_the_commands() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for command in bkp::cli::commands() {
+        assert!(readme.contains(&format!("`bkp {command}")), "`bkp {command}` is not in README.md");
+    }
+}
