@@ -327,14 +327,8 @@ impl<'a> BackupReader<'a> {
                     let opener = Opener::new(input, &prelude, &self.key, blame.clone());
                     Box::new(read_ahead("open", Box::new(opener), READ_AHEAD))
                 }
-                "zstd" => {
-                    let decoder = zstd::Decoder::new(input, &object.key, blame.clone())?;
-                    Box::new(read_ahead("decompress", Box::new(decoder), READ_AHEAD))
-                }
-                "gzip" => {
-                    let decoder = gzip::Decoder::new(input, &object.key, blame.clone());
-                    Box::new(read_ahead("decompress", Box::new(decoder), READ_AHEAD))
-                }
+                "zstd" => Box::new(zstd::Decoder::new(input, &object.key, blame.clone())?),
+                "gzip" => Box::new(gzip::Decoder::new(input, &object.key, blame.clone())),
                 "tar" => input,
                 other => {
                     let message = format!(
@@ -350,7 +344,9 @@ impl<'a> BackupReader<'a> {
         let Plaintext { bytes, sha256 } = &object.plaintext;
         let sha256 = digest(sha256, &object.key)?;
         let name = format!("{} (content)", object.key);
-        Ok(Box::new(DigestReader::new(input, name, *bytes, sha256, blame.clone())))
+        let checked = DigestReader::new(input, name, *bytes, sha256, blame.clone());
+        // Decompressing and hashing are one thread's work, placing what comes out another's.
+        Ok(Box::new(read_ahead("decompress", Box::new(checked), READ_AHEAD)))
     }
 }
 

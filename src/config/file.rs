@@ -69,7 +69,8 @@ pub struct SourceTable {
     pub store: Option<String>,
     /// How its backups are compressed. Default: zstd.
     pub compression: Option<CompressionName>,
-    /// The level of the compression: zstd 1 to 19 (default 3), gzip 1 to 9 (default 6).
+    /// The level of the compression: zstd 1 to 19 (default: what suits
+    /// the kind of source; 1 for tigerbeetle), gzip 1 to 9 (default 6).
     pub level: Option<u8>,
 }
 

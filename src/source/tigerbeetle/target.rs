@@ -1,0 +1,75 @@
+//! Where the bytes of a data file go: into a sparse file, or nowhere when they are only checked.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZero;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{Advice, fadvise};
+
+use crate::error::{Fault, Kind};
+
+/// Bytes after which write-back to the disk is started.
+const WRITE_BACK_BYTES: u64 = 32 << 20;
+
+/// Takes the bytes of a data file, in any order.
+pub(super) trait Target {
+    /// Puts `bytes` at `offset`.
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()>;
+}
+
+/// A target that keeps nothing: decoding only checks.
+pub(super) struct Nowhere;
+
+impl Target for Nowhere {
+    fn put(&mut self, _offset: u64, _bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that is written at positions and stays sparse where nothing is written.
+pub(super) struct SparseFile<'a> {
+    file: &'a File,
+    pub(super) bytes_written: u64,
+    /// What was written since write-back was last started.
+    fresh: Option<Range<u64>>,
+    fresh_bytes: u64,
+}
+
+impl<'a> SparseFile<'a> {
+    pub(super) fn new(file: &'a File) -> Self {
+        SparseFile { file, bytes_written: 0, fresh: None, fresh_bytes: 0 }
+    }
+}
+
+impl Target for SparseFile<'_> {
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(unwritten)?;
+        let size = bytes.len() as u64;
+        self.bytes_written += size;
+        self.fresh_bytes += size;
+        let fresh = self.fresh.take().unwrap_or(offset..offset);
+        let fresh = fresh.start.min(offset)..fresh.end.max(offset + size);
+        if self.fresh_bytes < WRITE_BACK_BYTES {
+            self.fresh = Some(fresh);
+            return Ok(());
+        }
+        // On dirty pages this advice starts write-back, so that the final sync has little left to
+        // do. A failure changes nothing but that.
+        let span = NonZero::new(fresh.end - fresh.start);
+        let _advice = fadvise(self.file, fresh.start, span, Advice::DontNeed);
+        self.fresh_bytes = 0;
+        Ok(())
+    }
+}
+
+/// A target that cannot be written to; a full disk says so and what to do.
+fn unwritten(error: io::Error) -> anyhow::Error {
+    if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return error.into();
+    }
+    Fault::new(Kind::Failed, "no space left where the data file is restored to")
+        .hint("free space there or choose another place with --to; nothing was left behind")
+        .into()
+}
