@@ -6,10 +6,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
 use crate::error::{Fault, Kind};
+
+/// The longest time for which a waiting run does not look at the wish to stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Told about progress; called from any thread, must not block.
 pub trait Monitor: Send + Sync {
@@ -85,6 +89,19 @@ impl Ctx {
     #[must_use]
     pub fn fixed(clock: fn() -> OffsetDateTime) -> Self {
         Ctx { cancel: Cancel::default(), monitor: Arc::new(Silent), clock }
+    }
+
+    /// Waits for `length`, or until the run should stop.
+    ///
+    /// # Errors
+    /// As [`Cancel::check`].
+    pub fn pause(&self, length: Duration) -> Result<(), Fault> {
+        let began = Instant::now();
+        while let Some(rest) = length.checked_sub(began.elapsed()).filter(|rest| !rest.is_zero()) {
+            self.cancel.check()?;
+            std::thread::park_timeout(rest.min(LOOK_AGAIN));
+        }
+        self.cancel.check()
     }
 
     /// The time, UTC.

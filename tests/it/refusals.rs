@@ -148,6 +148,18 @@ fn a_taken_target_is_refused_and_with_force_kept_aside() {
 }
 
 #[test]
+fn the_data_file_of_a_running_server_is_never_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    bed.snapshot("full");
+    let target = server.data_file().to_str().unwrap();
+    bed.run(&["restore", "books", "--to", target, "--yes", "--force"])
+        .failed(14, "a running server holds");
+    tb::totals(server.address());
+}
+
+#[test]
 fn a_restore_without_a_terminal_needs_yes() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Bed::new(&quiet_file(folder.path()), "");

@@ -6,6 +6,7 @@
 //! that meets a recycled block ends, and the next one reuses what was pushed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -31,6 +32,9 @@ use crate::source::{EntrySink, Held, SourceError};
 /// Reads of the superblock before an attempt gives up: the four copies are rewritten one by one,
 /// which takes a few milliseconds.
 const SUPERBLOCK_TRIES: u32 = 200;
+
+/// How long an attempt waits that follows one without progress.
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a finished capture knows.
 #[derive(Debug)]
@@ -65,11 +69,16 @@ impl Capturing<'_> {
         let mut last = String::new();
         for attempt in 1..=self.attempts_max {
             self.ctx.cancel.check()?;
+            let sent_before = (sent.0.len(), sent.1.len());
             match self.attempt(&mut sent, check_identity) {
                 Ok(found) => return self.finish(found, attempt, sent.1.len()),
                 Err(Setback::Moved(why)) => {
                     self.ctx.monitor.detail(&format!("attempt {attempt}: {why}"));
                     last = why;
+                    // Without progress the file has to move on before it is worth looking again.
+                    if sent_before == (sent.0.len(), sent.1.len()) {
+                        self.ctx.pause(IDLE_PAUSE)?;
+                    }
                 }
                 Err(Setback::Fatal(error)) => return Err(error),
             }

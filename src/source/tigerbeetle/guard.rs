@@ -1,6 +1,11 @@
 //! What must not be restored where: a replica of a running cluster has promised things to its peers
 //! that an old data file has forgotten.
 
+use std::fs::File;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::totals;
@@ -9,6 +14,11 @@ use crate::source::RestoreRequest;
 
 /// Refuses a restore that would do harm, before anything is read or written.
 pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<()> {
+    if request.force && is_held(&request.target) {
+        let message = format!("a running server holds {}", request.target.display());
+        let hint = "stop that server first, or restore to another place";
+        return Err(Fault::new(Kind::Refused, message).hint(hint).into());
+    }
     let number = |key: &str| record.get(key).and_then(Value::as_u64);
     let count = number("replica_count").unwrap_or(1);
     match (count, request.replica) {
@@ -36,6 +46,12 @@ pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         }
     }
     Ok(())
+}
+
+/// Whether a process holds the lock that a server takes on its data file.
+fn is_held(path: &Path) -> bool {
+    let lock = |file: File| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    File::open(path).is_ok_and(|file| lock(file) == Err(Errno::WOULDBLOCK))
 }
 
 fn recover_hint(record: &Value) -> String {
