@@ -174,6 +174,7 @@ fn what_does_not_exist_is_not_found() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Bed::new(&quiet_file(folder.path()), "");
     bed.run(&["snapshot", "cooks"]).failed(10, "cooks");
+    bed.run(&["snapshot", "books", "--mode", "magic"]).failed(2, "magic");
     bed.run(&["snapshot", "books", "--scope", "incremental"]).failed(10, "build on");
     bed.snapshot("full");
     bed.run(&["verify", "--id", "ffff"]).failed(10, "ffff");

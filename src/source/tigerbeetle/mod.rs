@@ -38,6 +38,7 @@ use self::totals::Bracket;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
+use crate::error::{Fault, Kind};
 use crate::source::{
     CaptureRequest, Captured, Check, EntrySink, Held, Opened, Source, SourceError, SourceKind,
 };
@@ -223,9 +224,9 @@ impl Source for Replica {
     ) -> anyhow::Result<Captured> {
         let mode = match request.mode.as_deref() {
             None => self.mode,
-            Some(text) => Mode::parse(text).ok_or_else(|| SourceError::Unsupported {
-                what: format!("mode `{text}`"),
-                reason: format!("a tigerbeetle source has the modes {}", Mode::NAMES.join(", ")),
+            Some(text) => Mode::parse(text).ok_or_else(|| {
+                Fault::new(Kind::Usage, format!("a tigerbeetle source has no mode `{text}`"))
+                    .hint(format!("modes: {}", Mode::NAMES.join(", ")))
             })?,
         };
         // Asked before the superblock is read: everything counted here must be in the capture.
