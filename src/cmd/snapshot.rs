@@ -209,11 +209,13 @@ fn publish(store: &dyn AppendStore, manifest: Manifest, key: &DataKey) -> anyhow
     use sha2::Digest as _;
     let at = manifest.name().manifest_key();
     let bytes = manifest.encode(key)?;
+    // Before it is visible: what a reader would refuse must not become a backup.
+    let manifest = Manifest::parse(&bytes, &at)?;
     let mut upload = store.create(&at, &ObjectLabels::default())?;
     upload.write(&bytes)?;
     let sha256 = sha2::Sha256::digest(&bytes).into();
     upload.commit(Declared { bytes: bytes.len() as u64, sha256 })?;
-    Ok(Manifest::parse(&bytes, &at)?)
+    Ok(manifest)
 }
 
 fn host() -> String {

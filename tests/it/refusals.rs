@@ -93,6 +93,20 @@ fn a_file_that_moves_too_fast_is_given_up() {
     assert_eq!(bed.stored().len(), 3, "nothing new is in the store");
 }
 
+/// A log with a hole in it is no shorter log: what is behind the hole was acknowledged.
+#[test]
+fn a_damaged_log_is_not_captured_as_a_shorter_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    tb::fill(server.address(), &folder.path().join("record"), 100, 40_000);
+    let file = server.stop();
+    let bed = Bed::with(&file, "", "attempts = 3");
+    bed.run(&["snapshot", "books", "--scope", "full"]).done();
+    let open = File::options().write(true).open(&file).unwrap();
+    open.write_all_at(&[0xff], 360_448 + 200 * 1_048_576 + 300).unwrap();
+    bed.run(&["snapshot", "books", "--scope", "full"]).failed(15, "op 200 of the log");
+}
+
 #[test]
 fn a_full_store_is_a_store_error_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::format::{
     BAR_OPS, CHECKPOINT_OPS, HEADER_BYTES, MESSAGE_BYTES, PIPELINE_OPS, PrepareHeader,
-    SECTOR_BYTES, SLOTS, Superblock, WAL_PREPARES_AT,
+    SECTOR_BYTES, SLOTS, Superblock, WAL_HEADERS_AT, WAL_PREPARES_AT,
 };
 use super::layout::prepare_member;
 use super::{Setback, moved};
@@ -63,13 +63,22 @@ impl WalReader<'_> {
         let op_max = prepare_max(checkpoint.op());
         let mut commit = superblock.commit_max();
         for op in checkpoint.op() + 1..=op_max {
-            // A slot that is empty, older or not whole is the end of the log.
-            let Some(next) = self.prepare(superblock.cluster(), op % SLOTS)? else {
-                break;
-            };
-            if next.is_reserved() || next.op() < op {
-                break;
+            // A slot that is empty, older or not whole is the end of the log, unless a later op
+            // exists: then it was being written when it was read, or the log is damaged.
+            let slot = op % SLOTS;
+            let usable = |found: &PrepareHeader| !found.is_reserved() && found.op() >= op;
+            let mut next = self.prepare(superblock.cluster(), slot)?.filter(usable);
+            if next.is_none() {
+                let last = if superblock.replica_count() > 1 { commit } else { op_max };
+                let Some(later) = self.later_op(superblock.cluster(), op, last)? else { break };
+                next = self.prepare(superblock.cluster(), slot)?.filter(usable);
+                if next.is_none() {
+                    return Err(moved(format!(
+                        "op {op} of the log is not whole although op {later} exists"
+                    )));
+                }
             }
+            let Some(next) = next else { break };
             if next.op() > op {
                 return Err(moved(format!("op {op} of the log was overwritten by {}", next.op())));
             }
@@ -88,6 +97,20 @@ impl WalReader<'_> {
             drop_uncommitted(&mut ops, superblock, commit);
         }
         Ok(Run { ops })
+    }
+
+    /// An op after `op`, up to `last`, that the ring of redundant headers knows.
+    fn later_op(&mut self, cluster: u128, op: u64, last: u64) -> Result<Option<u64>, Setback> {
+        let ring_bytes = HEADER_BYTES * usize::try_from(SLOTS).unwrap_or_default();
+        let ring = self.device.read(self.buffer, WAL_HEADERS_AT, ring_bytes)?;
+        let headers = ring.chunks(HEADER_BYTES).filter_map(PrepareHeader::read);
+        let mut later = (0..SLOTS).zip(headers).filter(|(slot, header)| {
+            header.fits(cluster, *slot)
+                && !header.is_reserved()
+                && header.op() > op
+                && header.op() <= last
+        });
+        Ok(later.next().map(|(_, header)| header.op()))
     }
 
     /// The ops before the checkpoint that are still in the ring, verified backwards by parent.
