@@ -157,7 +157,10 @@ fn recipients(house: &House) -> Vec<Found> {
             "add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`";
         return vec![(Kind::Config, bad("keys", "no recipient is configured", hint))];
     }
-    recipients.iter().map(|text| tried(format!("key {text}"), recipient(house, text))).collect()
+    recipients
+        .iter()
+        .map(|text| tried(format!("key {}", shown(text)), recipient(house, text)))
+        .collect()
 }
 
 fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
@@ -186,4 +189,14 @@ fn sources(house: &House) -> Vec<Found> {
         }
     }
     found
+}
+
+/// A recipient without what may be secret in it: a command is shown by its first word only.
+fn shown(text: &str) -> String {
+    match text.split_once(':') {
+        Some(("passphrase", reference)) => {
+            format!("passphrase:{}", keys::secret::origin(reference))
+        }
+        _ => text.to_owned(),
+    }
 }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::Report;
 use crate::catalog::{self, Catalog, Filter};
 use crate::domain::id::BackupId;
+use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
 use crate::domain::names::{BackupName, Scope};
 use crate::error::{Fault, Kind};
@@ -151,6 +152,14 @@ fn plan<'a>(
     });
     let chain = parent.map(|parent| whole_chain(catalog, parent)).transpose();
     match (options.scope, chain) {
+        (Some(scope), Ok(Some(chain))) if chain.len() >= CHAIN_LENGTH_MAX => {
+            let message = format!(
+                "the chain of `{}` has {} links, too many for a {scope} one",
+                options.source,
+                chain.len()
+            );
+            Err(Fault::new(Kind::Refused, message).hint("begin a new chain: --scope full").into())
+        }
         (Some(scope), Ok(Some(chain))) => Ok(Plan { scope, chain }),
         (Some(scope), Ok(None)) => {
             let message =
