@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Fault, Kind};
@@ -111,17 +111,25 @@ impl Draft {
         };
         let name = target.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| failed("create", &"not a file name in UTF-8"))?.to_owned();
-        let aside = replace.then(|| aside(target)).flatten();
-        if let Some(aside) = &aside {
-            std::fs::rename(target, aside).map_err(|error| failed("move aside", &error))?;
-        }
-        match self.publish(&name) {
-            Ok(()) => Ok(aside),
+        let aside = if replace { move_aside(target)? } else { None };
+        let published = match self.publish(&name) {
+            Ok(()) => return Ok(aside),
             Err(Errno::EXIST) => {
                 let message = format!("{} exists already", target.display());
-                Err(Fault::new(Kind::Refused, message).hint("choose another place"))
+                Fault::new(Kind::Refused, message).hint("choose another place")
             }
-            Err(error) => Err(failed("create", &error)),
+            Err(error) => failed("create", &error),
+        };
+        match aside.map(|aside| (rename_new(&aside, target), aside)) {
+            None | Some((Ok(()), _)) => Err(published),
+            Some((Err(error), aside)) => Err(Fault::new(
+                Kind::Failed,
+                format!(
+                    "{published}; what was there is now {} and could not be put back: {error}",
+                    aside.display()
+                ),
+            )
+            .hint("rename it back by hand")),
         }
     }
 
@@ -153,15 +161,37 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A free name beside `target` for what stands there; `None` if nothing does.
-fn aside(target: &Path) -> Option<PathBuf> {
-    target.symlink_metadata().ok()?;
-    let mut names = (1_u32..).map(|number| {
+/// Renames what stands at `target` to a free name beside it; `None` if nothing does.
+fn move_aside(target: &Path) -> Result<Option<PathBuf>, Fault> {
+    for number in 1_u32.. {
         let mut name = target.as_os_str().to_owned();
         name.push(format!(".before-restore-{number}"));
-        PathBuf::from(name)
-    });
-    names.find(|path| path.symlink_metadata().is_err())
+        let aside = PathBuf::from(name);
+        match rename_new(target, &aside) {
+            Ok(()) => return Ok(Some(aside)),
+            Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => {
+                let message = format!("cannot move {} aside: {error}", target.display());
+                return Err(Fault::new(Kind::Failed, message)
+                    .hint("let this user write to the folder, or choose another place"));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Renames to a name that must be free.
+fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
+    let renamed = rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    match renamed {
+        // The file system knows no such renaming. Then looking first is the best there is.
+        Err(Errno::INVAL | Errno::NOSYS) => match to.symlink_metadata() {
+            Ok(_) => Err(Errno::EXIST),
+            Err(_free) => rustix::fs::rename(from, to),
+        },
+        done => done,
+    }
 }
 
 /// A file without a name in `folder` that can be linked later.

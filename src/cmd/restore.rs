@@ -78,7 +78,9 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         addresses: known_addresses(house, options, &name.source),
         force: options.force,
     };
-    (kind.guard)(&record, &request)?;
+    for warning in (kind.guard)(&record, &request)? {
+        house.ctx.monitor.warn(&warning);
+    }
     let plan = Plan {
         store: store.url().to_owned(),
         id: name.id,

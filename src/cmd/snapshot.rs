@@ -4,26 +4,24 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+mod plan;
+
+use self::plan::{Plan, plan};
 use super::Report;
-use crate::catalog::{self, Catalog, Filter};
+use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
-use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
 use crate::domain::names::{BackupName, Scope};
-use crate::error::{Fault, Kind};
 use crate::keys::{DataKey, KeyProvider};
 use crate::lock::Lock;
-use crate::pipeline::{BackupReader, Recipe};
-use crate::source::{self, CaptureRequest, ParentMap};
+use crate::pipeline::Recipe;
+use crate::source::CaptureRequest;
 use crate::stage::Trail;
 use crate::store::{AppendStore, Declared, ObjectLabels};
 use crate::wire::House;
 
 /// What makes a backup, in its name.
 const MADE: &str = "snapshot";
-
-/// An automatic choice begins a new chain after this many links: a restore reads all of them.
-const CHAIN_LINKS_AUTO_MAX: usize = 28;
 
 /// What `bkp snapshot` was asked for.
 #[derive(Debug, Clone)]
@@ -36,13 +34,6 @@ pub struct Options {
     pub mode: Option<String>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
-}
-
-/// What is going to be done.
-struct Plan<'a> {
-    scope: Scope,
-    /// The chain that the backup continues, base first; empty for a full backup.
-    chain: Vec<BackupReader<'a>>,
 }
 
 /// The stable shape `bkp.snapshot/1`.
@@ -64,19 +55,19 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     if options.dry_run {
         let store = house.store_read(Some(settings))?;
         let catalog = Catalog::new(store.as_ref(), &keys);
-        let plan = plan(house, options, store.as_ref(), &catalog)?;
+        let plan = plan(house, options, &*source, store.as_ref(), &catalog)?;
         return describe(options, &plan, store.url());
     }
     let _lock = Lock::take(&house.settings.state_dir, &options.source, &house.ctx)?;
     let store = house.store_append(Some(settings))?;
     let catalog = Catalog::new(&*store, &keys);
-    let plan = plan(house, options, &*store, &catalog)?;
-    let id = BackupId::new(house.ctx.now());
+    let Plan { id, scope, onto } = plan(house, options, &*source, &*store, &catalog)?;
+    let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let name = BackupName {
         id,
         backup_type: settings.backup_type,
         source: options.source.clone(),
-        scope: plan.scope,
+        scope,
         kind: MADE.to_owned(),
     };
     let (key, recipients) = new_key(&keys, id)?;
@@ -88,11 +79,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         compression: settings.compression,
         ctx: &house.ctx,
     };
-    let request = CaptureRequest {
-        scope: plan.scope,
-        mode: options.mode.clone(),
-        parent: parent_map(house, &plan)?,
-    };
+    let request =
+        CaptureRequest { scope, mode: options.mode.clone(), parent: onto.map(|onto| onto.map) };
     house.ctx.monitor.begin(&format!("snapshot {}", options.source), None);
     let (data, trail, captured) =
         recipe.archive(|out| source.capture(&request, out, &house.ctx))?;
@@ -100,7 +88,6 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     if let Some(write) = &captured.map {
         objects.push(recipe.map(write.as_ref())?);
     }
-    let links = plan.chain.iter().map(BackupReader::manifest);
     let manifest = Manifest {
         schema: SCHEMA.to_owned(),
         id,
@@ -108,8 +95,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         source: name.source.clone(),
         scope: name.scope,
         kind: name.kind.clone(),
-        parent: links.clone().next_back().map(|parent| parent.id),
-        base: links.clone().next().map_or(id, |base| base.id),
+        parent: links.map(|(_, parent)| parent),
+        base: links.map_or(id, |(base, _)| base),
         host: host(),
         tool: format!("bkp {}", env!("CARGO_PKG_VERSION")),
         started: id.created(),
@@ -127,79 +114,6 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let manifest = publish(&*store, manifest, &key)?;
     house.ctx.monitor.end();
     report(store.url(), &manifest)
-}
-
-/// Chooses the scope and the chain.
-fn plan<'a>(
-    house: &House,
-    options: &Options,
-    store: &dyn crate::store::ReadStore,
-    catalog: &Catalog<'a>,
-) -> anyhow::Result<Plan<'a>> {
-    if options.scope == Some(Scope::Full) {
-        return Ok(Plan { scope: Scope::Full, chain: Vec::new() });
-    }
-    let settings = house.source_settings(&options.source)?;
-    let filter = Filter {
-        backup_type: Some(settings.backup_type),
-        source: Some(options.source.clone()),
-        id: None,
-    };
-    let found = catalog::find(store, &filter)?;
-    let parent = found.iter().rev().map(|found| &found.name).find(|name| {
-        name.kind == MADE
-            && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
-    });
-    let chain = parent.map(|parent| whole_chain(catalog, parent)).transpose();
-    match (options.scope, chain) {
-        (Some(scope), Ok(Some(chain))) if chain.len() >= CHAIN_LENGTH_MAX => {
-            let message = format!(
-                "the chain of `{}` has {} links, too many for a {scope} one",
-                options.source,
-                chain.len()
-            );
-            Err(Fault::new(Kind::Refused, message).hint("begin a new chain: --scope full").into())
-        }
-        (Some(scope), Ok(Some(chain))) => Ok(Plan { scope, chain }),
-        (Some(scope), Ok(None)) => {
-            let message =
-                format!("no backup of `{}` that a {scope} one could build on", options.source);
-            Err(Fault::new(Kind::NotFound, message)
-                .hint("take a full one first: --scope full, or leave --scope out")
-                .into())
-        }
-        (Some(_), Err(error)) => Err(error.context("the previous backup cannot be built on")),
-        (None, Ok(Some(chain))) if chain.len() < CHAIN_LINKS_AUTO_MAX => {
-            Ok(Plan { scope: Scope::Incremental, chain })
-        }
-        (None, Ok(_)) => Ok(Plan { scope: Scope::Full, chain: Vec::new() }),
-        (None, Err(error)) => {
-            let why = format!(
-                "taking a full backup, since the previous one cannot be built on: {error:#}"
-            );
-            house.ctx.monitor.warn(&why);
-            Ok(Plan { scope: Scope::Full, chain: Vec::new() })
-        }
-    }
-}
-
-/// A chain whose manifests are authentic and whose objects are all there.
-fn whole_chain<'a>(
-    catalog: &Catalog<'a>,
-    parent: &BackupName,
-) -> anyhow::Result<Vec<BackupReader<'a>>> {
-    let chain = catalog.chain(parent)?;
-    chain.iter().try_for_each(BackupReader::check_objects)?;
-    Ok(chain)
-}
-
-fn parent_map(house: &House, plan: &Plan<'_>) -> anyhow::Result<Option<ParentMap>> {
-    let Some(parent) = plan.chain.last() else {
-        return Ok(None);
-    };
-    let kind = source::kind_of(parent.manifest().backup_type)?;
-    let held = parent.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
-    Ok(Some(ParentMap { record: parent.manifest().capture.clone(), held }))
 }
 
 /// A new data key, wrapped for every recipient.
@@ -245,7 +159,7 @@ fn seconds(seconds: f64) -> Value {
     ((seconds * 1000.0).round() / 1000.0).into()
 }
 
-fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<Report> {
+fn describe(options: &Options, plan: &Plan, store: &str) -> anyhow::Result<Report> {
     #[derive(Serialize)]
     struct Planned<'p> {
         source: &'p str,
@@ -253,7 +167,7 @@ fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<R
         scope: Scope,
         parent: Option<BackupId>,
     }
-    let parent = plan.chain.last().map(|parent| parent.manifest().id);
+    let parent = plan.onto.as_ref().map(|onto| onto.parent);
     let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
     let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();
     let text =

@@ -117,8 +117,11 @@ pub struct Check {
 
 /// A configured source, ready to be captured.
 pub trait Source: Send + Sync {
-    /// The modes it knows, the default first; for messages.
-    fn modes(&self) -> &'static [&'static str];
+    /// Whether an increment of it could build on a backup with this `capture` record.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if that backup is of something else; what reading the source fails with.
+    fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()>;
 
     /// Pushes everything the request asks for into `out`.
     ///
@@ -199,8 +202,9 @@ pub struct SourceKind {
     pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<Held>,
     /// Decodes a chain and checks its structure without writing anything.
     pub decode: fn(&Chain<'_>, &Ctx) -> anyhow::Result<()>,
-    /// Refuses, before anything is read or written, a restore that would do harm.
-    pub guard: fn(&Value, &RestoreRequest) -> anyhow::Result<()>,
+    /// Refuses, before anything is read or written, a restore that would do harm; returns what the
+    /// operator has to know before it begins.
+    pub guard: fn(&Value, &RestoreRequest) -> anyhow::Result<Vec<String>>,
     /// Brings a chain back.
     pub restore: fn(&Chain<'_>, &RestoreRequest, &Ctx) -> anyhow::Result<Restored>,
     /// Brings a chain back at a scratch folder, starts the real engine on it, compares, stops it.
@@ -267,6 +271,16 @@ pub enum SourceError {
         /// What to do instead.
         hint: String,
     },
+    /// Nobody changes it, and it is not what it says it is.
+    #[error("{what} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        what: String,
+        /// Which part of it.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// It changed faster than it could be read.
     #[error(
         "{what}: no consistent capture in {attempts} attempts; the last one ended with: {last}"
@@ -302,7 +316,9 @@ impl Classify for SourceError {
                 Some("let the user that runs bkp read it (group membership or CAP_DAC_READ_SEARCH)".into())
             }
             SourceError::Unsupported { .. } => None,
-            SourceError::Mode { hint, .. } | SourceError::Engine { hint, .. } => Some(hint.clone()),
+            SourceError::Mode { hint, .. }
+            | SourceError::Damaged { hint, .. }
+            | SourceError::Engine { hint, .. } => Some(hint.clone()),
             SourceError::TooFast { .. } => Some(
                 "run it at a quieter time, or use --mode reflink (XFS, btrfs), --mode pause, or stop the replica and use --mode stopped"
                     .into(),

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::bed::Bed;
+use rustix::process::{Signal, kill_process};
+
+use crate::bed::{Bed, Run, bare};
 use crate::tb::{self, Ids, Volume};
 
 #[test]
@@ -43,4 +45,50 @@ fn a_lost_cluster_comes_back_from_one_snapshot() {
     let found = tb::check(cluster.address(), &record, before, Ids::Every);
     assert_eq!(found["ok"], true, "{found}");
     tb::fill(cluster.address(), &record, 500, 20_000);
+}
+
+/// A replica that lags has not everything that its cluster acknowledged.
+#[test]
+fn a_replica_that_lags_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = tb::Cluster::of_three(folder.path());
+    let record = folder.path().join("record");
+    tb::fill(cluster.address(), &record, 500, 20_000);
+    let lagging = &cluster.replicas[1];
+    let bed = Bed::with(lagging.data_file(), cluster.address(), "attempts = 2");
+    let signal = |signal| kill_process(lagging.pid(), signal).unwrap();
+    signal(Signal::STOP);
+    tb::fill(cluster.address(), &record, 500, 20_000);
+    let before = tb::unix_time();
+    let run = bed.run(&["snapshot", "books"]);
+    signal(Signal::CONT);
+    run.failed(15, "the replica lags").failed(15, "beside another one");
+    let patient = Bed::new(lagging.data_file(), cluster.address());
+    let id = patient.snapshot("full");
+    drop(cluster);
+    let restored = ["0", "1", "2"].map(|replica| {
+        let target = patient.path(&format!("0_{replica}.tigerbeetle"));
+        let words = ["restore", "--id", &id, "--yes", "--replica", replica, "--to"];
+        let run = patient.run(&[&words[..], &[target.to_str().unwrap()]].concat()).done();
+        assert!(run.stdout.contains(&format!("--id {id}")), "{}", run.stdout);
+        target
+    });
+    let cluster = tb::Cluster::start_existing(&restored);
+    let found = tb::check(cluster.address(), &record, before, Ids::Every);
+    assert_eq!(found["ok"], true, "{found}");
+}
+
+#[test]
+fn a_restore_of_a_replica_says_that_nobody_was_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 3);
+    let bed = Bed::new(&file, "");
+    bed.snapshot("full");
+    let store = format!("file://{}", bed.path("store").display());
+    let key = format!("file:{}", bed.path("key").display());
+    let words = ["restore", "books", "--replica", "0", "--to", "x", "--yes"];
+    let words = [&words[..], &["--store", &store, "--key", &key]].concat();
+    let run = Run::of(&bare(folder.path(), &words).output().unwrap()).done();
+    assert!(run.stderr.contains("nobody was asked"), "{}", run.stderr);
 }

@@ -21,6 +21,7 @@ mod contract_store;
 mod damage;
 mod generated;
 mod memory;
+mod onto;
 mod refusals;
 mod spine;
 mod tb;

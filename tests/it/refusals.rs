@@ -74,22 +74,40 @@ fn a_file_of_another_cluster_is_refused() {
     bed.run(&["snapshot", "books"]).failed(15, "cluster 7");
 }
 
-/// A block that never is what its reference says is what a file that moves too fast looks like.
-#[test]
-fn a_file_that_moves_too_fast_is_given_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = quiet_file(folder.path());
-    let bed = Bed::with(&file, "", "attempts = 5");
+/// Spoils every grid block of a file, so that none is what its reference says.
+fn spoil_blocks(bed: &Bed, file: &Path) {
     let id = bed.snapshot("full");
     let listed = bed.json(&["list", "--id", &id, "--long"]);
     let blocks = listed["backups"][0]["manifest"]["capture"]["blocks"].as_u64().unwrap();
     assert!(blocks > 20, "{blocks} blocks are too few to test with");
-    let open = File::options().read(true).write(true).open(&file).unwrap();
-    for address in 0..fs::metadata(&file).unwrap().len().saturating_sub(1_141_374_976) / 524_288 {
+    let open = File::options().read(true).write(true).open(file).unwrap();
+    for address in 0..fs::metadata(file).unwrap().len().saturating_sub(1_141_374_976) / 524_288 {
         open.write_all_at(&[0xff], 1_141_374_976 + address * 524_288 + 300).unwrap();
     }
+}
+
+/// A file that was not seen at rest is taken for one that moves.
+#[test]
+fn a_file_that_moves_too_fast_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = quiet_file(folder.path());
+    let bed = Bed::with(&file, "", "attempts = 2");
+    spoil_blocks(&bed, &file);
     let run = bed.run(&["snapshot", "books", "--scope", "full"]);
-    run.failed(15, "no consistent capture in 5 attempts").failed(15, "--mode reflink");
+    run.failed(15, "no consistent capture in 2 attempts").failed(15, "--mode reflink");
+    assert_eq!(bed.stored().len(), 3, "nothing new is in the store");
+}
+
+#[test]
+fn a_damaged_block_is_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = quiet_file(folder.path());
+    let bed = Bed::new(&file, "");
+    spoil_blocks(&bed, &file);
+    for mode in ["online", "stopped"] {
+        let words = ["snapshot", "books", "--scope", "full", "--mode", mode];
+        bed.run(&words).failed(15, "is damaged: block ").failed(15, "inspect integrity");
+    }
     assert_eq!(bed.stored().len(), 3, "nothing new is in the store");
 }
 
@@ -100,11 +118,75 @@ fn a_damaged_log_is_not_captured_as_a_shorter_one() {
     let server = tb::Server::solo(folder.path());
     tb::fill(server.address(), &folder.path().join("record"), 100, 40_000);
     let file = server.stop();
-    let bed = Bed::with(&file, "", "attempts = 3");
+    let bed = Bed::new(&file, "");
     bed.run(&["snapshot", "books", "--scope", "full"]).done();
     let open = File::options().write(true).open(&file).unwrap();
     open.write_all_at(&[0xff], 360_448 + 200 * 1_048_576 + 300).unwrap();
-    bed.run(&["snapshot", "books", "--scope", "full"]).failed(15, "op 200 of the log");
+    for mode in ["online", "stopped"] {
+        let words = ["snapshot", "books", "--scope", "full", "--mode", mode];
+        bed.run(&words).failed(15, "is damaged: op 200 of the log");
+    }
+}
+
+/// A server that dies while it writes an op leaves a torn one that it never acknowledged. It opens
+/// the file without it, and so does the restored copy.
+#[test]
+fn an_op_that_was_never_written_whole_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let record = folder.path().join("record");
+    let load = |transfers| {
+        let server = tb::Server::start_existing(&file);
+        tb::fill(server.address(), &record, 100, transfers);
+        server.stop();
+    };
+    // Once round the ring of headers and a bit, so that every slot has an older header.
+    load(150_000);
+    let mut older = vec![0; 1024 * 256];
+    File::open(&file).unwrap().read_exact_at(&mut older, 98_304).unwrap();
+    load(40_000);
+    let bed = Bed::new(&file, "");
+    let position = |bed: &Bed, id: &str| {
+        let listed = bed.json(&["list", "--id", id, "--long"]);
+        listed["backups"][0]["manifest"]["capture"]["position"]["head_op"].as_u64().unwrap()
+    };
+    let torn = position(&bed, &bed.snapshot("full"));
+    let slot = torn % 1024;
+    let open = File::options().write(true).open(&file).unwrap();
+    open.write_all_at(&[0xff; 8], 360_448 + slot * 1_048_576).unwrap();
+    let header = &older[usize::try_from(slot).unwrap() * 256..][..256];
+    open.write_all_at(header, 98_304 + slot * 256).unwrap();
+    let mut totals: Vec<serde_json::Value> = Vec::new();
+    for mode in ["online", "stopped"] {
+        let words = ["snapshot", "books", "--scope", "full", "--mode", mode];
+        let id = bed.json(&words)["manifest"]["id"].as_str().unwrap().to_owned();
+        assert_eq!(position(&bed, &id), torn - 1, "{mode}");
+        let copy = tb::Server::start_existing(&bed.restore(&id));
+        totals.push(tb::totals(copy.address()));
+    }
+    let original = tb::Server::start_existing(&file);
+    totals.push(tb::totals(original.address()));
+    assert!(totals.windows(2).all(|pair| pair[0] == pair[1]), "{totals:?}");
+}
+
+/// TigerBeetle opens a file with two copies of its superblock.
+#[test]
+fn two_whole_superblock_copies_are_enough_when_nobody_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    let open = File::options().write(true).open(&file).unwrap();
+    let spoil = |copy: u64| open.write_all_at(&[0xff], copy * 24_576 + 100).unwrap();
+    spoil(0);
+    spoil(1);
+    for mode in ["online", "stopped"] {
+        bed.run(&["snapshot", "books", "--scope", "full", "--mode", mode]).done();
+    }
+    bed.run(&["doctor"]).done();
+    spoil(2);
+    bed.run(&["snapshot", "books", "--scope", "full"]).failed(15, "is damaged: the superblock");
 }
 
 #[test]
@@ -159,6 +241,9 @@ fn a_taken_target_is_refused_and_with_force_kept_aside() {
     bed.run(&words).done();
     assert_eq!(fs::read_to_string(bed.path("target.before-restore-1")).unwrap(), "precious");
     assert!(fs::metadata(bed.path("target")).unwrap().len() > 1 << 30);
+    bed.run(&words).done();
+    assert!(fs::metadata(bed.path("target.before-restore-2")).unwrap().len() > 1 << 30);
+    assert_eq!(fs::read_to_string(bed.path("target.before-restore-1")).unwrap(), "precious");
 }
 
 #[test]

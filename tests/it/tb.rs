@@ -113,6 +113,11 @@ impl Server {
         }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     /// The data file; it stays when the server is gone.
     pub(crate) fn data_file(&self) -> &Path {
         &self.data_file

@@ -16,6 +16,7 @@ use super::format::{
     SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, Superblock, WAL_HEADERS_AT, WAL_PREPARES_AT,
     block_offset, reply_bytes,
 };
+use super::guard;
 use super::layout::{Hex, Layout, Member};
 use super::target::{Nowhere, SparseFile, Target};
 use super::wal::header_ring;
@@ -267,27 +268,34 @@ pub(super) fn restore(
         }
         None => superblock,
     };
-    let (file_bytes, bytes_written) = write_file(chain, draft.file(), ctx, &identity)?;
+    let written = write_file(chain, draft.file(), ctx, &identity)?;
+    // From here to the end no server can start on what is moved aside.
+    let _lock = if request.force { guard::hold(&request.target)? } else { None };
     let moved_aside = draft.publish_at(&request.target, request.force)?;
+    let id = chain.last().map(|newest| newest.manifest().id);
     Ok(Restored {
         target: request.target.clone(),
-        bytes: file_bytes,
-        bytes_written,
+        bytes: written.file_bytes,
+        bytes_written: written.bytes_written,
         moved_aside,
-        next: format!(
-            "tigerbeetle start --addresses=<addresses of all replicas> {}",
-            request.target.display()
-        ),
+        next: id.map_or_else(String::new, |id| guard::next(&written.superblock, request, id)),
     })
 }
 
-/// Writes a whole data file and makes it durable; returns its length and the bytes written.
+/// A data file that was written and is durable.
+pub(super) struct Finished {
+    pub(super) superblock: Superblock,
+    pub(super) file_bytes: u64,
+    pub(super) bytes_written: u64,
+}
+
+/// Writes a whole data file and makes it durable.
 pub(super) fn write_file(
     chain: &Chain<'_>,
     file: &File,
     ctx: &Ctx,
     identity: &dyn Fn(Superblock) -> Superblock,
-) -> anyhow::Result<(u64, u64)> {
+) -> anyhow::Result<Finished> {
     let mut target = SparseFile::new(file);
     let Assembled { superblock, file_bytes } = assemble(chain, &mut target, ctx)?;
     file.set_len(file_bytes)?;
@@ -298,5 +306,5 @@ pub(super) fn write_file(
         target.put(u64::from(copy) * SUPERBLOCK_STRIDE, bytes.bytes())?;
     }
     file.sync_all()?;
-    Ok((file_bytes, target.bytes_written))
+    Ok(Finished { superblock, file_bytes, bytes_written: target.bytes_written })
 }

@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 
 use super::format::{
     BLOCK_BYTES, GRID_AT, MESSAGE_BYTES, PrepareHeader, REPLIES_AT, REPLY_SLOTS, Release,
-    SECTOR_BYTES, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_QUORUM, SUPERBLOCK_STRIDE,
-    SUPERBLOCK_VERSION, Superblock, reply_bytes,
+    SECTOR_BYTES, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN,
+    SUPERBLOCK_STRIDE, SUPERBLOCK_VERSION, Superblock, reply_bytes,
 };
 use super::layout::{
     Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones,
@@ -22,7 +22,7 @@ use super::layout::{
 };
 use super::wal::{Run, WalReader, header_ring};
 use super::walk::Walk;
-use super::{Setback, moved};
+use super::{Cause, Setback, moved, torn};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
@@ -32,6 +32,13 @@ use crate::source::{EntrySink, Held, SourceError};
 /// Reads of the superblock before an attempt gives up: the four copies are rewritten one by one,
 /// which takes a few milliseconds.
 const SUPERBLOCK_TRIES: u32 = 200;
+
+/// Attempts in a row that find the same torn part at the same superblock before the part counts as
+/// at rest.
+const REPEATS_MAX: u32 = 3;
+
+/// What is said of a superblock without a quorum.
+pub(super) const DISAGREE: &str = "the superblock copies do not agree";
 
 /// How long an attempt waits that follows one without progress.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
@@ -49,6 +56,10 @@ pub(super) struct Capturing<'a> {
     pub(super) out: &'a mut dyn EntrySink,
     pub(super) parent: Option<&'a Held>,
     pub(super) attempts_max: u32,
+    /// Nobody writes the file.
+    pub(super) still: bool,
+    /// The log must reach at least to this timestamp (nanoseconds).
+    pub(super) barrier: u64,
     pub(super) ctx: &'a Ctx,
 }
 
@@ -59,42 +70,96 @@ struct Found {
     live: BlockMap,
 }
 
+/// What has been pushed so far: ops of the log and blocks.
+type Sent = (BTreeMap<u64, Checksum>, BlockMap);
+
+/// How often in a row an attempt ended in the same way at the same superblock.
+#[derive(Debug, Default)]
+struct Repeats {
+    last: Option<(Option<Checksum>, String)>,
+    count: u32,
+}
+
+impl Repeats {
+    fn count(&mut self, at: Option<Checksum>, why: &str) -> u32 {
+        let now = Some((at, why.to_owned()));
+        self.count = if self.last == now { self.count + 1 } else { 1 };
+        self.last = now;
+        self.count
+    }
+}
+
 impl Capturing<'_> {
     /// Captures the file; `check_identity` sees each superblock before anything is pushed.
     pub(super) fn run(
         mut self,
         check_identity: &dyn Fn(&Superblock) -> Result<(), SourceError>,
     ) -> anyhow::Result<Capture> {
-        let mut sent = (BTreeMap::new(), BlockMap::default());
-        let mut last = String::new();
+        let mut sent = Sent::default();
+        let mut repeats = Repeats::default();
+        let mut last = (Cause::Moved, String::new());
         for attempt in 1..=self.attempts_max {
             self.ctx.cancel.check()?;
             let sent_before = (sent.0.len(), sent.1.len());
-            match self.attempt(&mut sent, check_identity) {
-                Ok(found) => return self.finish(found, attempt, sent.1.len()),
-                Err(Setback::Moved(why)) => {
-                    self.ctx.monitor.detail(&format!("attempt {attempt}: {why}"));
-                    last = why;
-                    // Without progress the file has to move on before it is worth looking again.
-                    if sent_before == (sent.0.len(), sent.1.len()) {
-                        self.ctx.pause(IDLE_PAUSE)?;
-                    }
+            let (at, outcome) = match self.superblock(check_identity) {
+                Err(setback) => (None, Err(setback)),
+                Ok(superblock) => {
+                    (Some(superblock.checksum()), self.attempt(superblock, &mut sent))
                 }
+            };
+            let (cause, why) = match outcome {
+                Ok(found) => return self.finish(found, attempt, sent.1.len()),
                 Err(Setback::Fatal(error)) => return Err(error),
+                Err(Setback::Again(cause, why)) => (cause, why),
+            };
+            self.ctx.monitor.detail(&format!("attempt {attempt}: {why}"));
+            // What stays torn while the superblock stays the same is not being written.
+            if cause == Cause::Torn && repeats.count(at, &why) >= REPEATS_MAX {
+                if self.still {
+                    return Err(damaged(self.device, &why).into());
+                }
+                // From here on the superblock is judged as TigerBeetle does when it opens a file.
+                (self.still, repeats) = (true, Repeats::default());
+            }
+            last = (cause, why);
+            // Without progress the file has to move on before it is worth looking again.
+            if sent_before == (sent.0.len(), sent.1.len()) {
+                self.ctx.pause(IDLE_PAUSE)?;
             }
         }
-        let what = self.device.path().display().to_string();
-        Err(SourceError::TooFast { what, attempts: self.attempts_max, last }.into())
+        Err(self.given_up(last).into())
     }
 
-    fn attempt(
-        &mut self,
-        sent: &mut (BTreeMap<u64, Checksum>, BlockMap),
+    /// Why no attempt succeeded.
+    fn given_up(&self, (cause, why): (Cause, String)) -> SourceError {
+        let what = self.device.path().display().to_string();
+        match cause {
+            Cause::Behind => SourceError::Engine {
+                what,
+                reason: why,
+                hint: "let the replica catch up, or run bkp beside another one".into(),
+            },
+            Cause::Moved | Cause::Torn if self.still => damaged(self.device, &why),
+            Cause::Moved | Cause::Torn => {
+                SourceError::TooFast { what, attempts: self.attempts_max, last: why }
+            }
+        }
+    }
+
+    fn superblock(
+        &self,
         check_identity: &dyn Fn(&Superblock) -> Result<(), SourceError>,
-    ) -> Result<Found, Setback> {
-        let superblock = read_superblock(self.device)?;
-        check_supported(self.device, &superblock)?;
+    ) -> Result<Superblock, Setback> {
+        let quorum = if self.still { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
+        let superblock = read_superblock(self.device, quorum)?;
+        if superblock.sync_op_max() != 0 {
+            return Err(moved("the replica is catching up with its cluster (state sync)"));
+        }
         check_identity(&superblock)?;
+        Ok(superblock)
+    }
+
+    fn attempt(&mut self, superblock: Superblock, sent: &mut Sent) -> Result<Found, Setback> {
         let mut buffer = Buffer::new(MESSAGE_BYTES);
         let (device, parent, ctx) = (self.device, self.parent, self.ctx);
         let mut wal = WalReader {
@@ -105,7 +170,17 @@ impl Capturing<'_> {
             buffer: &mut buffer,
         };
         let run = wal.capture(&superblock)?;
-        let mut walk = Walk { device, out: &mut *self.out, parent, sent: &mut sent.1, ctx };
+        let head = run.head(&superblock);
+        if head.timestamp() < self.barrier {
+            let lag = Duration::from_nanos(self.barrier - head.timestamp());
+            let why = format!(
+                "the replica lags: its log ends at op {}, {:.3} s before the newest transfer that its cluster answered with",
+                head.op(),
+                lag.as_secs_f64()
+            );
+            return Err(Setback::Again(Cause::Behind, why));
+        }
+        let mut walk = Walk::new(device, &mut *self.out, parent, &mut sent.1, ctx, &superblock);
         let live = walk.run(&superblock)?;
         Ok(Found { superblock, run, live })
     }
@@ -129,6 +204,11 @@ impl Capturing<'_> {
             replies,
             grid: live,
         };
+        // What a restore would refuse must not become a backup.
+        layout.check().map_err(|problem| {
+            let what = self.device.path().display().to_string();
+            SourceError::Unsupported { what, reason: format!("its block map: {problem}") }
+        })?;
         let mut size = Counter::default();
         layout.write(&mut size)?;
         self.out.stream(LAYOUT_MEMBER, size.0, &mut |out| layout.write(out))?;
@@ -161,12 +241,21 @@ impl Capturing<'_> {
     }
 }
 
-/// The newest superblock that a quorum of copies agrees on.
+/// A file that holds still and is not whole.
+pub(super) fn damaged(device: &Device, reason: &str) -> SourceError {
+    SourceError::Damaged {
+        what: device.path().display().to_string(),
+        reason: reason.into(),
+        hint: "look at it with `tigerbeetle inspect integrity`; keep the file and the backups that you have; if its cluster has other replicas, run bkp beside one of them and replace this one by `tigerbeetle recover`".into(),
+    }
+}
+
+/// The newest superblock that `quorum` copies agree on, of a layout that this bkp knows.
 ///
 /// # Errors
-/// [`Setback::Moved`] while the copies are being rewritten; [`SourceError::Unsupported`] if none of
-/// them is a superblock at all.
-pub(super) fn read_superblock(device: &Device) -> Result<Superblock, Setback> {
+/// [`Setback::Torn`] while the copies are being rewritten; [`SourceError::Unsupported`] if none of
+/// them is a superblock at all, or of another layout.
+pub(super) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblock, Setback> {
     let mut buffer = Buffer::new(SUPERBLOCK_BYTES);
     let mut any = false;
     for _try in 0..SUPERBLOCK_TRIES {
@@ -178,11 +267,11 @@ pub(super) fn read_superblock(device: &Device) -> Result<Superblock, Setback> {
             copies.extend(Superblock::parse(bytes).filter(|found| found.copy() == copy));
         }
         any |= !copies.is_empty();
-        let agree = |one: &Superblock| {
-            copies.iter().filter(|other| other.checksum() == one.checksum()).count()
+        let agreed = |one: &&Superblock| {
+            copies.iter().filter(|other| other.checksum() == one.checksum()).count() >= quorum
         };
-        let newest = copies.iter().max_by_key(|superblock| superblock.sequence());
-        if let Some(newest) = newest.filter(|newest| agree(newest) >= SUPERBLOCK_QUORUM) {
+        if let Some(newest) = copies.iter().filter(agreed).max_by_key(|copy| copy.sequence()) {
+            check_supported(device, newest)?;
             return Ok(newest.clone());
         }
         if !any {
@@ -191,7 +280,7 @@ pub(super) fn read_superblock(device: &Device) -> Result<Superblock, Setback> {
         std::thread::yield_now();
     }
     if any {
-        return Err(moved("the superblock copies do not agree"));
+        return Err(torn(DISAGREE));
     }
     Err(Setback::Fatal(
         SourceError::Unsupported {
@@ -203,7 +292,7 @@ pub(super) fn read_superblock(device: &Device) -> Result<Superblock, Setback> {
 }
 
 /// Refuses files whose layout is not the known one.
-pub(super) fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Setback> {
+fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Setback> {
     let unsupported = |reason: String| {
         let what = device.path().display().to_string();
         Err(Setback::Fatal(SourceError::Unsupported { what, reason }.into()))
@@ -228,9 +317,6 @@ pub(super) fn check_supported(device: &Device, superblock: &Superblock) -> Resul
         return unsupported(
             "the superblock's numbers do not fit the layout that this bkp knows".into(),
         );
-    }
-    if superblock.sync_op_max() != 0 {
-        return Err(moved("the replica is catching up with its cluster (state sync)"));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::assemble::write_file;
 use super::totals::{self, Bracket, Totals};
+use super::watchdog::Watchdog;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::{Chain, Check, DrillTools, Drilled, SourceError};
@@ -38,9 +39,10 @@ pub(super) fn drill(
     // One replica of a cluster does not answer alone; the copy is made a cluster of one.
     write_file(chain, &file, ctx, &|superblock| superblock.with_replica(0, 1))?;
     drop(file);
-    let mut server = Server::start(program, &data_file, &scratch.join("drill.log"))?;
+    let mut server = Server::start(program, &data_file, scratch)?;
     let cluster = record.get("cluster").and_then(Value::as_str).unwrap_or_default();
-    let found = server.first_answer(cluster.parse().unwrap_or_default(), ctx)?;
+    let answered = server.first_answer(cluster.parse().unwrap_or_default(), ctx);
+    let found = answered.map_err(|error| explain(error, program, &record))?;
     let rto_seconds = began.elapsed().as_secs_f64();
     drop(server);
     let checks = vec![answer_check(&found), totals_check(&record, &found)];
@@ -86,19 +88,44 @@ fn totals_check(record: &Value, found: &Totals) -> Check {
     }
 }
 
-/// A server of ours; killed when dropped.
+/// A server that does not start although it is of another release than the backup says nothing of
+/// the backup.
+fn explain(error: anyhow::Error, program: &Path, record: &Value) -> anyhow::Error {
+    let wanted = record.get("release").and_then(Value::as_str).unwrap_or_default();
+    let output = Command::new(program).arg("version").stdin(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    // TigerBeetle version 0.16.78+c9bca54
+    let mut words = text.as_deref().unwrap_or_default().split([' ', '+', '\n']);
+    match words.find(|word| word.starts_with(|first: char| first.is_ascii_digit())) {
+        Some(found) if found != wanted => SourceError::Engine {
+            what: program.display().to_string(),
+            reason: format!("is release {found}, the backup is of {wanted}: {error:#}"),
+            hint: format!(
+                "set `tigerbeetle` under [tools] in the configuration to a binary of release {wanted}, or verify with --level decode"
+            ),
+        }
+        .into(),
+        _ => error,
+    }
+}
+
+/// A server of ours; killed when dropped, or when we are.
 struct Server {
     child: Child,
     address: String,
     log: PathBuf,
+    _watchdog: Watchdog,
 }
 
 impl Server {
-    fn start(program: &Path, data_file: &Path, log: &Path) -> anyhow::Result<Server> {
+    fn start(program: &Path, data_file: &Path, scratch: &Path) -> anyhow::Result<Server> {
         // The listener is closed before the server binds the port; nothing else is told of it.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
-        let output = File::options().write(true).create_new(true).open(log)?;
+        let log = scratch.join("drill.log");
+        let output = File::options().write(true).create_new(true).open(&log)?;
+        let script = "[ -z \"$told\" ] || kill -KILL \"$told\"; rm -rf -- \"$1\"";
+        let mut watchdog = Watchdog::begin(script, &[scratch.as_os_str()])?;
         let child = Command::new(program)
             .arg("start")
             .arg(format!("--addresses={address}"))
@@ -112,7 +139,8 @@ impl Server {
                 reason: format!("cannot start it: {error}"),
                 hint: "install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or verify with --level decode".into(),
             })?;
-        Ok(Server { child, address, log: log.to_owned() })
+        watchdog.tell(&child.id().to_string());
+        Ok(Server { child, address, log, _watchdog: watchdog })
     }
 
     /// Asks until the server answers, dies, or the deadline is over.
@@ -120,12 +148,12 @@ impl Server {
         let began = Instant::now();
         loop {
             ctx.cancel.check()?;
-            let asked = totals::ask(cluster, &self.address, ASK_DEADLINE);
+            let asked = totals::ask(cluster, &self.address, ASK_DEADLINE, ctx);
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failed(&format!("the server ended: {status}")));
             }
             match asked {
-                Ok(found) => return Ok(found),
+                Ok(found) => return Ok(found.totals),
                 Err(_) if began.elapsed() < ANSWER_DEADLINE => {}
                 Err(error) => return Err(self.failed(&error.to_string())),
             }

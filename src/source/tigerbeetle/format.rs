@@ -24,6 +24,8 @@ pub(super) const SUPERBLOCK_STRIDE: u64 = 24_576;
 pub(super) const SUPERBLOCK_COPIES: u16 = 4;
 /// Copies that must agree before a superblock is believed: what TigerBeetle calls verified.
 pub(super) const SUPERBLOCK_QUORUM: usize = 3;
+/// Copies with which TigerBeetle opens a file: enough where nobody writes the others.
+pub(super) const SUPERBLOCK_QUORUM_OPEN: usize = 2;
 /// Slots of the write-ahead log.
 pub(super) const SLOTS: u64 = 1024;
 /// Size of a message slot (prepares and client replies), bytes.

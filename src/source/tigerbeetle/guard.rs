@@ -8,21 +8,21 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::format::Superblock;
 use super::totals;
+use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind};
 use crate::source::RestoreRequest;
 
-/// Refuses a restore that would do harm, before anything is read or written.
-pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<()> {
-    if request.force && is_held(&request.target) {
-        let message = format!("a running server holds {}", request.target.display());
-        let hint = "stop that server first, or restore to another place";
-        return Err(Fault::new(Kind::Refused, message).hint(hint).into());
+/// Refuses a restore that would do harm, before anything is read or written; returns warnings.
+pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
+    if request.force {
+        let _looked = hold(&request.target)?;
     }
     let number = |key: &str| record.get(key).and_then(Value::as_u64);
     let count = number("replica_count").unwrap_or(1);
     match (count, request.replica) {
-        (1, None | Some(0)) => return Ok(()),
+        (1, None | Some(0)) => return Ok(Vec::new()),
         (1, Some(replica)) => {
             let message = format!("replica {replica}: the backup is of a cluster with one replica");
             return Err(Fault::new(Kind::Refused, message).hint("leave out --replica").into());
@@ -45,13 +45,47 @@ pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
             return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
         }
     }
-    Ok(())
+    if !request.addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let warning = format!(
+        "nobody was asked whether the cluster still runs, since no addresses of it are known: give --addresses, or make sure that all {count} replicas are stopped for good"
+    );
+    Ok(vec![warning])
 }
 
-/// Whether a process holds the lock that a server takes on its data file.
-fn is_held(path: &Path) -> bool {
-    let lock = |file: File| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
-    File::open(path).is_ok_and(|file| lock(file) == Err(Errno::WOULDBLOCK))
+/// What to do with a restored file.
+pub(super) fn next(superblock: &Superblock, request: &RestoreRequest, id: BackupId) -> String {
+    let target = request.target.display();
+    let count = superblock.replica_count();
+    let start = format!("tigerbeetle start --addresses=<addresses of all replicas> {target}");
+    if count == 1 {
+        return start;
+    }
+    format!(
+        "restore all {count} replicas (--replica 0 to {}) from this one backup, --id {id}, before any of them starts, and put none of them beside a replica that was formatted or kept; then, on each host: {start}",
+        count - 1
+    )
+}
+
+/// Takes the lock that a server takes on its data file, so that none starts on it while it is moved
+/// aside. `None` if there is no such file.
+///
+/// # Errors
+/// [`Kind::Refused`] if a server holds it.
+pub(super) fn hold(path: &Path) -> Result<Option<File>, Fault> {
+    let Ok(file) = File::open(path) else {
+        return Ok(None);
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => {
+            let message = format!("a running server holds {}", path.display());
+            Err(Fault::new(Kind::Refused, message)
+                .hint("stop that server first, or restore to another place"))
+        }
+        // Whatever has no such lock has no server.
+        Ok(()) | Err(_) => Ok(Some(file)),
+    }
 }
 
 fn recover_hint(record: &Value) -> String {

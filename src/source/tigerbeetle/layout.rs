@@ -224,7 +224,8 @@ impl Layout {
         })
     }
 
-    fn check(&self) -> Result<(), &'static str> {
+    /// Whether it describes a file that can exist.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
         let last = self.grid.iter().last().map_or(0, |(address, _)| address);
         let grid_end = if last == 0 { GRID_AT } else { block_offset(last + 1) };
         if self.schema != SCHEMA {

@@ -5,9 +5,13 @@
 //! - [`layout`]: what a snapshot consists of.
 //! - [`guard`], [`audit`], [`assemble`], [`target`]: from the chain back to a file.
 //! - [`drill`], [`totals`]: starting the real server on it and comparing.
+//! - [`watchdog`]: what is put right when bkp is killed.
 //!
-//! What a capture holds is *transaction-consistent*: the state of the replica after one operation
-//! of its log, with everything it had acknowledged before the capture began.
+//! What a capture holds is *transaction-consistent*: the state after one operation of the log. A
+//! cluster of one has nothing acknowledged that its capture lacks. A replica of several may lag
+//! behind its cluster: where the cluster can be asked, a capture is not taken before the replica
+//! has what was acknowledged when the capture began; else it holds what this replica knew to be
+//! committed.
 
 mod assemble;
 mod audit;
@@ -21,9 +25,10 @@ mod target;
 mod totals;
 mod wal;
 mod walk;
+mod watchdog;
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -31,10 +36,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::capture::Capturing;
-use self::format::Superblock;
+use self::format::{SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN, Superblock};
 use self::layout::Layout;
 use self::mode::Mode;
 use self::totals::Bracket;
+use crate::blockfile::device::Device;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
@@ -46,6 +52,11 @@ use crate::source::{
 /// Attempts of an online capture if the configuration does not say otherwise. Under the heaviest
 /// load measured 16 were needed.
 const ATTEMPTS_DEFAULT: u32 = 64;
+
+/// Looks at a superblock before it counts as damaged, and the pause between two of them: its four
+/// copies are rewritten within milliseconds, once in seconds.
+const LOOKS_MAX: u32 = 20;
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a capture waits for the cluster to tell its totals.
 const TOTALS_DEADLINE: Duration = Duration::from_secs(10);
@@ -75,7 +86,8 @@ struct Table {
     #[serde(default)]
     cluster: Option<String>,
     /// Addresses of the cluster's replicas, in order. If given, account totals are recorded with
-    /// each snapshot, and a restore into the running cluster is refused.
+    /// each snapshot, a snapshot waits for a replica that lags, and a restore with `--replica` is
+    /// refused while one of them answers.
     #[serde(default)]
     addresses: Vec<String>,
     /// How to capture: online (default), reflink, stopped or pause.
@@ -89,10 +101,21 @@ struct Table {
 /// Why an attempt at a capture ended.
 #[derive(Debug)]
 enum Setback {
-    /// The file moved on under the attempt; another one may succeed.
-    Moved(String),
+    /// Another attempt may succeed.
+    Again(Cause, String),
     /// Trying again cannot help.
     Fatal(anyhow::Error),
+}
+
+/// What kept an attempt from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The file moved on under it.
+    Moved,
+    /// A part is not what it should be: overwritten since, being written, or damaged.
+    Torn,
+    /// The replica lags behind its cluster.
+    Behind,
 }
 
 impl From<SourceError> for Setback {
@@ -108,7 +131,11 @@ impl From<anyhow::Error> for Setback {
 }
 
 fn moved(why: impl Into<String>) -> Setback {
-    Setback::Moved(why.into())
+    Setback::Again(Cause::Moved, why.into())
+}
+
+fn torn(why: impl Into<String>) -> Setback {
+    Setback::Again(Cause::Torn, why.into())
 }
 
 /// A configured TigerBeetle replica.
@@ -168,52 +195,53 @@ fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
 }
 
 impl Replica {
-    /// Refuses a file of another cluster, and a parent of another replica.
-    fn check_identity(
-        &self,
-        superblock: &Superblock,
-        parent: Option<&Value>,
-    ) -> Result<(), SourceError> {
-        let refuse = |reason: String| {
-            let what = self.data_file.display().to_string();
-            Err(SourceError::Unsupported { what, reason })
-        };
-        let found = superblock.cluster();
-        if let Some(wanted) = self.cluster.filter(|wanted| *wanted != found) {
-            return refuse(format!(
-                "the file belongs to cluster {found}, the configuration says {wanted}"
-            ));
-        }
-        let same = |key: &str, value: &str| {
-            parent.is_none_or(|parent| parent.get(key).and_then(Value::as_str) == Some(value))
-        };
-        let replica_id = format!("{:032x}", superblock.replica_id());
-        if !same("cluster", &found.to_string()) || !same("replica_id", &replica_id) {
-            return refuse(
-                "the previous backup is of another replica: take a full one (--scope full)".into(),
-            );
-        }
-        Ok(())
+    fn unsupported(&self, reason: String) -> SourceError {
+        SourceError::Unsupported { what: self.data_file.display().to_string(), reason }
     }
 
-    /// Totals of the running cluster, if there are addresses to ask at. A cluster that does not
+    /// Refuses a file of another cluster than the configured one.
+    fn check_cluster(&self, superblock: &Superblock) -> Result<(), SourceError> {
+        let found = superblock.cluster();
+        match self.cluster.filter(|wanted| *wanted != found) {
+            None => Ok(()),
+            Some(wanted) => Err(self.unsupported(format!(
+                "the file belongs to cluster {found}, the configuration says {wanted}"
+            ))),
+        }
+    }
+
+    /// What the running cluster says, if there are addresses to ask at. A cluster that does not
     /// answer is no reason to have no backup.
-    fn totals(&self, cluster: u128, ctx: &Ctx) -> Option<totals::Totals> {
+    fn ask(&self, cluster: u128, ctx: &Ctx) -> Option<totals::Answer> {
         if self.addresses.is_empty() {
             return None;
         }
-        let asked = totals::ask(cluster, &self.addresses.join(","), TOTALS_DEADLINE);
+        let asked = totals::ask(cluster, &self.addresses.join(","), TOTALS_DEADLINE, ctx);
         asked
             .inspect_err(|error| {
-                ctx.monitor.warn(&format!("no account totals recorded for drills: {error}"));
+                ctx.monitor.warn(&format!(
+                    "the cluster was not asked for account totals and how far it is: {error}"
+                ));
             })
             .ok()
     }
 }
 
+/// Whether a backup with this `capture` record is of the replica that wrote this superblock.
+fn is_same_replica(superblock: &Superblock, record: &Value) -> bool {
+    let is = |key: &str, value: String| record.get(key).and_then(Value::as_str) == Some(&*value);
+    is("cluster", superblock.cluster().to_string())
+        && is("replica_id", format!("{:032x}", superblock.replica_id()))
+}
+
 impl Source for Replica {
-    fn modes(&self) -> &'static [&'static str] {
-        Mode::NAMES
+    fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
+        if is_same_replica(&look(&self.data_file, ctx)?, record) {
+            return Ok(());
+        }
+        let message =
+            format!("that backup is not of the replica that writes {}", self.data_file.display());
+        Err(Fault::new(Kind::Refused, message).hint("take a full backup: --scope full").into())
     }
 
     fn capture(
@@ -230,8 +258,8 @@ impl Source for Replica {
             })?,
         };
         // Asked before the superblock is read: everything counted here must be in the capture.
-        let cluster = look(&self.data_file)?.cluster();
-        let before = if mode == Mode::Stopped { None } else { self.totals(cluster, ctx) };
+        let cluster = look(&self.data_file, ctx)?.cluster();
+        let before = if mode == Mode::Stopped { None } else { self.ask(cluster, ctx) };
         let held = mode::hold(&self.data_file, mode, ctx)?;
         let parent = request.parent.as_ref();
         let capturing = Capturing {
@@ -239,27 +267,35 @@ impl Source for Replica {
             out,
             parent: parent.map(|parent| &parent.held),
             attempts_max: mode.attempts_max(self.attempts),
+            still: mode != Mode::Online,
+            barrier: before.map_or(0, |answer| answer.newest),
             ctx,
         };
-        let record = parent.map(|parent| &parent.record);
-        let captured = capturing.run(&|superblock| self.check_identity(superblock, record))?;
+        let captured = capturing.run(&|superblock| {
+            self.check_cluster(superblock)?;
+            match parent.filter(|parent| !is_same_replica(superblock, &parent.record)) {
+                None => Ok(()),
+                Some(_) => Err(self.unsupported("the file was replaced by another one".into())),
+            }
+        })?;
         drop(held);
         let mut record = captured.record;
         if let Value::Object(fields) = &mut record {
             fields.insert("mode".into(), mode.name().into());
-            let after = before.and_then(|_| self.totals(cluster, ctx));
+            let after = before.and_then(|_| self.ask(cluster, ctx));
             if let Some((before, after)) = before.zip(after) {
-                fields.insert("totals".into(), json!(Bracket { before, after }));
+                let bracket = Bracket { before: before.totals, after: after.totals };
+                fields.insert("totals".into(), json!(bracket));
             }
         }
         let layout = captured.layout;
         Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))) })
     }
 
-    fn check(&self, _ctx: &Ctx) -> Vec<Check> {
+    fn check(&self, ctx: &Ctx) -> Vec<Check> {
         let what = format!("data file {}", self.data_file.display());
-        let looked = look(&self.data_file).and_then(|superblock| {
-            self.check_identity(&superblock, None)?;
+        let looked = look(&self.data_file, ctx).and_then(|superblock| {
+            self.check_cluster(&superblock)?;
             Ok(superblock)
         });
         vec![match looked {
@@ -290,18 +326,18 @@ impl Source for Replica {
     }
 }
 
-/// The superblock of a file that may be live.
-fn look(path: &std::path::Path) -> anyhow::Result<Superblock> {
-    let device = crate::blockfile::device::Device::open(path)?;
-    let superblock = capture::read_superblock(&device);
-    let supported = superblock.and_then(|superblock| {
-        capture::check_supported(&device, &superblock)?;
-        Ok(superblock)
-    });
-    supported.map_err(|setback| match setback {
-        Setback::Fatal(error) => error,
-        Setback::Moved(why) => {
-            SourceError::Unsupported { what: path.display().to_string(), reason: why }.into()
+/// The superblock of a file that may be live: it is looked at again while its copies are being
+/// rewritten.
+fn look(path: &Path, ctx: &Ctx) -> anyhow::Result<Superblock> {
+    let device = Device::open(path)?;
+    for attempt in 1..=LOOKS_MAX {
+        // Nobody writes a file that stays between two states; then what opens it is enough.
+        let quorum = if attempt == LOOKS_MAX { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
+        match capture::read_superblock(&device, quorum) {
+            Ok(superblock) => return Ok(superblock),
+            Err(Setback::Fatal(error)) => return Err(error),
+            Err(Setback::Again(..)) => ctx.pause(LOOK_PAUSE)?,
         }
-    })
+    }
+    Err(capture::damaged(&device, capture::DISAGREE).into())
 }

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{FlockOperation, Mode as FileMode, OFlags};
 use rustix::process::{Pid, Signal};
 
+use super::watchdog::Watchdog;
 use crate::blockfile::device::Device;
 use crate::ctx::Ctx;
 use crate::source::SourceError;
@@ -119,12 +119,11 @@ fn clone(device: &Device) -> Result<Device, SourceError> {
     Ok(Device::from_file(file, path))
 }
 
-/// A suspended server. A child process waits for us with a pipe in its hand: should we die, however
-/// that happens, the pipe closes and the child lets the server go on.
+/// A suspended server; it goes on when this is dropped, or when we die.
 #[derive(Debug)]
 struct Pause {
     server: Pid,
-    watchdog: Child,
+    _watchdog: Watchdog,
 }
 
 impl Pause {
@@ -135,19 +134,14 @@ impl Pause {
                 refuse(&format!("cannot find the server: {error}"), "use --mode online")
             })?
             .ok_or_else(|| refuse("no server holds the data file", "use --mode stopped"))?;
-        // A signal to our whole process group must not end the child before its work is done.
-        let script = "trap '' INT TERM HUP; read -r _; kill -CONT \"$0\"";
-        let watchdog = Command::new("/bin/sh")
-            .args(["-c", script, &pid.as_raw_nonzero().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| {
-                refuse(&format!("cannot start /bin/sh: {error}"), "use --mode online")
-            })?;
+        let number = pid.as_raw_nonzero().to_string();
+        let watchdog = Watchdog::begin("kill -CONT \"$1\"", &[number.as_ref()]);
+        let watchdog = watchdog.map_err(|error| {
+            refuse(&format!("cannot start /bin/sh: {error}"), "use --mode online")
+        })?;
         // From here on dropping `pause` lets the server go on.
-        let pause = Pause { server: pid, watchdog };
-        ctx.monitor.warn(&format!("pausing the server (process {})", pid.as_raw_nonzero()));
+        let pause = Pause { server: pid, _watchdog: watchdog };
+        ctx.monitor.warn(&format!("pausing the server (process {number})"));
         rustix::process::kill_process(pid, Signal::STOP).map_err(|error| {
             refuse(
                 &format!("cannot pause the server: {error}"),
@@ -160,10 +154,9 @@ impl Pause {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        // A second signal to a server that runs does nothing, so both of us send it.
+        // Fails only if the server is gone. The watchdog, which is dropped after this, watches until
+        // the signal was sent.
         let _gone = rustix::process::kill_process(self.server, Signal::CONT);
-        drop(self.watchdog.stdin.take());
-        let _status = self.watchdog.wait();
     }
 }
 

@@ -4,8 +4,11 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tigerbeetle_unofficial::core::query_filter;
+use tigerbeetle_unofficial::error::SendError;
 use tigerbeetle_unofficial::{Client, QueryFilter};
 
+use crate::ctx::Ctx;
 use crate::rt;
 use crate::source::SourceError;
 
@@ -54,6 +57,16 @@ impl std::fmt::Display for Totals {
     }
 }
 
+/// What a cluster answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) totals: Totals,
+    /// When the newest account or transfer was made, in the cluster's time (nanoseconds since 1970).
+    /// It was there when the totals were complete, and every replica that has the next op of the
+    /// log knows that it is committed.
+    pub(super) newest: u64,
+}
+
 /// Asks the cluster at `addresses` for the totals over all its accounts.
 ///
 /// A client waits for ever for a cluster that is away or has another id, hence `deadline`. Each
@@ -65,7 +78,8 @@ pub(super) fn ask(
     cluster: u128,
     addresses: &str,
     deadline: Duration,
-) -> Result<Totals, SourceError> {
+    ctx: &Ctx,
+) -> Result<Answer, SourceError> {
     let failed = |reason: String| SourceError::Engine {
         what: format!("TigerBeetle at {addresses}"),
         reason,
@@ -74,27 +88,27 @@ pub(super) fn ask(
     };
     // A client logs every refused connection to our standard error; it is made only once somebody
     // listens.
-    if !listens(addresses, deadline) {
+    if !listens(addresses, deadline, ctx) {
         return Err(failed("nobody listens there".into()));
     }
     let client = Client::new(cluster, addresses).map_err(|error| failed(error.to_string()))?;
-    let answer = rt::within(deadline, sum(&client)).map_err(|error| failed(error.to_string()))?;
-    let totals = answer.map_err(|elapsed| failed(elapsed.to_string()))?;
-    totals.map_err(|error| failed(error.to_string()))
+    let answer = rt::within(deadline, answer(&client));
+    let answer = answer.map_err(|error| failed(error.to_string()))?;
+    let answer = answer.map_err(|elapsed| failed(elapsed.to_string()))?;
+    answer.map_err(|error| failed(error.to_string()))
 }
 
-/// Whether one of `addresses` accepts a connection before `deadline` is over.
-fn listens(addresses: &str, deadline: Duration) -> bool {
+/// Whether one of `addresses` accepts a connection before `deadline` is over or the run should stop.
+fn listens(addresses: &str, deadline: Duration, ctx: &Ctx) -> bool {
     let began = Instant::now();
     loop {
         if addresses.split(',').any(accepts) {
             return true;
         }
-        if began.elapsed() >= deadline {
+        // A refused connection costs nothing; half a connection attempt's time is a fair pause.
+        if began.elapsed() >= deadline || ctx.pause(CONNECT_DEADLINE / 2).is_err() {
             return false;
         }
-        // A refused connection costs nothing; half a connection attempt's time is a fair pause.
-        std::thread::park_timeout(CONNECT_DEADLINE / 2);
     }
 }
 
@@ -107,7 +121,23 @@ pub(super) fn accepts(address: &str) -> bool {
     resolved.iter().any(|place| TcpStream::connect_timeout(place, CONNECT_DEADLINE).is_ok())
 }
 
-async fn sum(client: &Client) -> Result<Totals, tigerbeetle_unofficial::error::SendError> {
+/// The totals first: then what they count is not newer than `newest`. Each question is an op of the
+/// log that says up to where the log is committed, so one more follows the one that counts.
+async fn answer(client: &Client) -> Result<Answer, SendError> {
+    let totals = sum(client).await?;
+    let last = || {
+        let flags = query_filter::Flags::REVERSED;
+        Box::new(QueryFilter::new(1).with_flags(flags))
+    };
+    let transfers = client.query_transfers(last()).await?;
+    let accounts = client.query_accounts(last()).await?;
+    let transfer = transfers.first().map_or(0, |transfer| transfer.as_raw().timestamp);
+    let account = accounts.first().map_or(0, |account| account.as_raw().timestamp);
+    client.query_accounts(last()).await?;
+    Ok(Answer { totals, newest: transfer.max(account) })
+}
+
+async fn sum(client: &Client) -> Result<Totals, SendError> {
     let mut totals = Totals::default();
     let mut after = 0;
     loop {

@@ -11,7 +11,7 @@ use super::format::{
     SECTOR_BYTES, SLOTS, Superblock, WAL_HEADERS_AT, WAL_PREPARES_AT,
 };
 use super::layout::prepare_member;
-use super::{Setback, moved};
+use super::{Setback, moved, torn};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::Checksum;
 use crate::source::{EntrySink, Held};
@@ -63,19 +63,17 @@ impl WalReader<'_> {
         let op_max = prepare_max(checkpoint.op());
         let mut commit = superblock.commit_max();
         for op in checkpoint.op() + 1..=op_max {
-            // A slot that is empty, older or not whole is the end of the log, unless a later op
-            // exists: then it was being written when it was read, or the log is damaged.
+            // A slot that is empty, older or not whole is the end of the log, unless the ring of
+            // headers says more: then it was being written when it was read, or it is damaged.
             let slot = op % SLOTS;
             let usable = |found: &PrepareHeader| !found.is_reserved() && found.op() >= op;
             let mut next = self.prepare(superblock.cluster(), slot)?.filter(usable);
             if next.is_none() {
                 let last = if superblock.replica_count() > 1 { commit } else { op_max };
-                let Some(later) = self.later_op(superblock.cluster(), op, last)? else { break };
+                let Some(gap) = self.gap(superblock, op, last)? else { break };
                 next = self.prepare(superblock.cluster(), slot)?.filter(usable);
                 if next.is_none() {
-                    return Err(moved(format!(
-                        "op {op} of the log is not whole although op {later} exists"
-                    )));
+                    return Err(gap);
                 }
             }
             let Some(next) = next else { break };
@@ -99,18 +97,32 @@ impl WalReader<'_> {
         Ok(Run { ops })
     }
 
-    /// An op after `op`, up to `last`, that the ring of redundant headers knows.
-    fn later_op(&mut self, cluster: u128, op: u64, last: u64) -> Result<Option<u64>, Setback> {
+    /// What it means that `op` is not whole: `None` if it is the end of the log.
+    ///
+    /// The header of an op is written to the ring of headers after the op itself. An op that has its
+    /// header there was whole once and may have been acknowledged. One that has not, and no other
+    /// after it, never was; TigerBeetle forgets it, too, when it opens the file.
+    fn gap(
+        &mut self,
+        superblock: &Superblock,
+        op: u64,
+        last: u64,
+    ) -> Result<Option<Setback>, Setback> {
         let ring_bytes = HEADER_BYTES * usize::try_from(SLOTS).unwrap_or_default();
         let ring = self.device.read(self.buffer, WAL_HEADERS_AT, ring_bytes)?;
         let headers = ring.chunks(HEADER_BYTES).filter_map(PrepareHeader::read);
-        let mut later = (0..SLOTS).zip(headers).filter(|(slot, header)| {
-            header.fits(cluster, *slot)
+        let mut written = (0..SLOTS).zip(headers).filter(|(slot, header)| {
+            header.fits(superblock.cluster(), *slot)
                 && !header.is_reserved()
-                && header.op() > op
+                && header.op() >= op
                 && header.op() <= last
         });
-        Ok(later.next().map(|(_, header)| header.op()))
+        Ok(written.next().map(|(_, header)| {
+            torn(format!(
+                "op {op} of the log is not whole although the header of op {} was written",
+                header.op()
+            ))
+        }))
     }
 
     /// The ops before the checkpoint that are still in the ring, verified backwards by parent.

@@ -8,11 +8,11 @@
 use std::sync::mpsc;
 
 use super::format::{
-    BLOCK_BYTES, Block, Reference, Superblock, TableChange, Trailer, block_offset, checksum,
-    contains, decode_free_set,
+    BLOCK_BYTES, Block, GRID_AT, Reference, Superblock, TableChange, Trailer, block_offset,
+    checksum, contains, decode_free_set,
 };
 use super::layout::block_member;
-use super::{Setback, moved};
+use super::{Setback, torn};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
@@ -25,16 +25,30 @@ const RUNS_IN_FLIGHT: usize = 3;
 
 /// A walk over the live blocks of one checkpoint.
 pub(super) struct Walk<'a> {
-    pub(super) device: &'a Device,
-    pub(super) out: &'a mut dyn EntrySink,
-    /// What the chain of this backup holds already.
-    pub(super) parent: Option<&'a Held>,
-    /// What this backup has pushed, in this attempt and in earlier ones.
-    pub(super) sent: &'a mut BlockMap,
-    pub(super) ctx: &'a Ctx,
+    device: &'a Device,
+    out: &'a mut dyn EntrySink,
+    parent: Option<&'a Held>,
+    sent: &'a mut BlockMap,
+    ctx: &'a Ctx,
+    /// The last address in the file.
+    address_max: u64,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// A walk over what is live at `superblock`. `parent` is what the chain of this backup holds
+    /// already, `sent` what it has pushed, in this attempt and in earlier ones.
+    pub(super) fn new(
+        device: &'a Device,
+        out: &'a mut dyn EntrySink,
+        parent: Option<&'a Held>,
+        sent: &'a mut BlockMap,
+        ctx: &'a Ctx,
+        superblock: &Superblock,
+    ) -> Walk<'a> {
+        let grid_bytes = superblock.storage_bytes().saturating_sub(GRID_AT);
+        Walk { device, out, parent, sent, ctx, address_max: grid_bytes / BLOCK_BYTES as u64 }
+    }
+
     /// Visits every live block and returns them all, pushing those that neither the parent nor `sent` holds.
     pub(super) fn run(&mut self, superblock: &Superblock) -> Result<BlockMap, Setback> {
         let mut live = BlockMap::default();
@@ -44,12 +58,18 @@ impl Walk<'_> {
         let free_set_blocks = live.clone();
         self.trailer(superblock.client_sessions(), &mut live)?;
         let tables = self.manifest(superblock, &mut live)?;
-        let mut values = BlockMap::default();
+        let (mut values, mut outside) = (BlockMap::default(), None);
+        let address_max = self.address_max;
         self.visit(&tables, &mut |block| {
             for value in block.values() {
-                values.set(value.address, value.checksum);
+                if (1..=address_max).contains(&value.address) {
+                    values.set(value.address, value.checksum);
+                } else {
+                    outside = Some(value);
+                }
             }
         })?;
+        outside.map_or(Ok(()), |value| self.inside(value).map(|_| ()))?;
         let unknown = self.unknown(&values);
         self.visit(&unknown, &mut |_block| {})?;
         for (address, checksum) in tables.iter().chain(values.iter()) {
@@ -93,6 +113,7 @@ impl Walk<'_> {
         let mut parts = Vec::new();
         let mut next = trailer.last;
         while let Some(reference) = next {
+            let reference = self.inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block)?;
             if live.set(reference.address, reference.checksum).is_some() {
@@ -120,11 +141,12 @@ impl Walk<'_> {
         let mut next = superblock.manifest_newest();
         for _block in 0..superblock.manifest_blocks() {
             let reference = next.ok_or_else(|| self.strange("a manifest log that ends early"))?;
+            let reference = self.inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block)?;
             live.set(reference.address, reference.checksum);
             for event in block.tables() {
-                let Reference { address, checksum } = event.index;
+                let Reference { address, checksum } = self.inside(event.index)?;
                 // Newest first: a removal hides everything older down to the table's insertion.
                 match event.change {
                     TableChange::Remove => {
@@ -218,6 +240,15 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Refuses a reference out of the file: a block map grows with the addresses in it.
+    fn inside(&self, reference: Reference) -> Result<Reference, Setback> {
+        if (1..=self.address_max).contains(&reference.address) {
+            return Ok(reference);
+        }
+        let Reference { address, .. } = reference;
+        Err(self.strange(&format!("a reference to block {address}, outside of it")))
+    }
+
     fn strange(&self, what: &str) -> Setback {
         let error = SourceError::Unsupported {
             what: self.device.path().display().to_string(),
@@ -234,8 +265,12 @@ pub(super) fn read_block<'b>(
     reference: Reference,
 ) -> Result<Block<'b>, Setback> {
     let bytes = device.read(buffer, block_offset(reference.address), BLOCK_BYTES)?;
-    Block::check(bytes, reference)
-        .ok_or_else(|| moved(format!("block {} was recycled", reference.address)))
+    Block::check(bytes, reference).ok_or_else(|| stale(reference))
+}
+
+/// A block that was recycled since, or is damaged.
+fn stale(reference: Reference) -> Setback {
+    torn(format!("block {} is not the one that its reference names", reference.address))
 }
 
 /// Reads and checks a run of neighbouring blocks.
@@ -248,7 +283,7 @@ fn read_run(device: &Device, buffer: &mut Buffer, run: &[Reference]) -> Result<(
         let block =
             bytes.get(index * BLOCK_BYTES..).and_then(|rest| Block::check(rest, *reference));
         if block.is_none() {
-            return Err(moved(format!("block {} was recycled", reference.address)));
+            return Err(stale(*reference));
         }
     }
     Ok(())

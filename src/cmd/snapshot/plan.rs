@@ -1,0 +1,157 @@
+//! What a snapshot builds on: the choice of scope and parent.
+
+use crate::catalog::{self, Catalog, Filter};
+use crate::domain::id::BackupId;
+use crate::domain::limits::CHAIN_LENGTH_MAX;
+use crate::domain::names::{BackupName, Scope};
+use crate::error::{Fault, Kind, diagnose};
+use crate::pipeline::BackupReader;
+use crate::source::{self, ParentMap, Source};
+use crate::store::ReadStore;
+use crate::wire::House;
+
+use super::{MADE, Options};
+
+/// An automatic choice begins a new chain after this many links: a restore reads all of them.
+const CHAIN_LINKS_AUTO_MAX: usize = 28;
+
+/// What is going to be done.
+pub(super) struct Plan {
+    /// The new backup's id. Drawn first: a parent must be older.
+    pub(super) id: BackupId,
+    pub(super) scope: Scope,
+    /// The first and the last link of the chain that is continued; `None` for a full backup.
+    pub(super) onto: Option<Onto>,
+}
+
+/// What an increment builds on.
+pub(super) struct Onto {
+    pub(super) base: BackupId,
+    pub(super) parent: BackupId,
+    /// Links of the chain so far.
+    links: usize,
+    pub(super) map: ParentMap,
+}
+
+impl Plan {
+    fn full(id: BackupId) -> Plan {
+        Plan { id, scope: Scope::Full, onto: None }
+    }
+}
+
+/// Chooses scope and parent. Whatever is wrong with the previous backup, an automatic choice ends
+/// with a backup: a full one.
+///
+/// # Errors
+/// What store and source fail with; for a scope that was asked for, also what is wrong with the
+/// backup that it would build on.
+pub(super) fn plan(
+    house: &House,
+    options: &Options,
+    source: &dyn Source,
+    store: &dyn ReadStore,
+    catalog: &Catalog<'_>,
+) -> anyhow::Result<Plan> {
+    let id = BackupId::new(house.ctx.now());
+    if options.scope == Some(Scope::Full) {
+        return Ok(Plan::full(id));
+    }
+    let Some(parent) = parent(house, options, store, id)? else {
+        return match options.scope {
+            None => Ok(Plan::full(id)),
+            Some(scope) => {
+                let message =
+                    format!("no backup of `{}` that a {scope} one could build on", options.source);
+                Err(Fault::new(Kind::NotFound, message)
+                    .hint("take a full one first: --scope full, or leave --scope out")
+                    .into())
+            }
+        };
+    };
+    let built = build_on(house, source, catalog, &parent);
+    match (options.scope, built) {
+        (Some(scope), Ok(onto)) if onto.links >= CHAIN_LENGTH_MAX => {
+            let message = format!(
+                "the chain of `{}` has {} links, too many for a {scope} one",
+                options.source, onto.links
+            );
+            Err(Fault::new(Kind::Refused, message).hint("begin a new chain: --scope full").into())
+        }
+        (Some(scope), Ok(onto)) => Ok(Plan { id, scope, onto: Some(onto) }),
+        (Some(_), Err(error)) => Err(error.context(format!("{} cannot be built on", parent.id))),
+        (None, Ok(onto)) if onto.links < CHAIN_LINKS_AUTO_MAX => {
+            Ok(Plan { id, scope: Scope::Incremental, onto: Some(onto) })
+        }
+        (None, Ok(_)) => Ok(Plan::full(id)),
+        (None, Err(error)) if is_about_parent(&error) => {
+            let why = format!(
+                "taking a full backup, since {} cannot be built on: {error:#}; look at it with `bkp verify --id {}`",
+                parent.id, parent.id
+            );
+            house.ctx.monitor.warn(&why);
+            Ok(Plan::full(id))
+        }
+        (None, Err(error)) => Err(error),
+    }
+}
+
+/// Whether an error says something of the previous backup, not of today's run.
+fn is_about_parent(error: &anyhow::Error) -> bool {
+    matches!(diagnose(error).kind, Kind::Integrity | Kind::Key | Kind::Refused | Kind::NotFound)
+}
+
+/// The newest backup that the new one could build on.
+fn parent(
+    house: &House,
+    options: &Options,
+    store: &dyn ReadStore,
+    id: BackupId,
+) -> anyhow::Result<Option<BackupName>> {
+    let settings = house.source_settings(&options.source)?;
+    let filter = Filter {
+        backup_type: Some(settings.backup_type),
+        source: Some(options.source.clone()),
+        id: None,
+    };
+    let found = catalog::find(store, &filter)?;
+    let mut suited = found.into_iter().map(|found| found.name).rev().filter(|name| {
+        name.kind == MADE
+            && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
+    });
+    let newest = suited.next();
+    // A clock that was set back: the chain goes on from what is older by this clock, too.
+    let Some(ahead) = newest.clone().filter(|newest| newest.id >= id) else {
+        return Ok(newest);
+    };
+    house.ctx.monitor.warn(&format!(
+        "backup {} of `{}` is dated {}, after this run: check the clocks; until that time it stays the newest backup",
+        ahead.id,
+        options.source,
+        ahead.id.created()
+    ));
+    Ok(suited.find(|name| name.id < id))
+}
+
+/// A chain whose manifests are authentic, whose objects are all there, and whose newest block map
+/// reads; of what the source is today.
+fn build_on(
+    house: &House,
+    source: &dyn Source,
+    catalog: &Catalog<'_>,
+    parent: &BackupName,
+) -> anyhow::Result<Onto> {
+    let chain = catalog.chain(parent)?;
+    chain.iter().try_for_each(BackupReader::check_objects)?;
+    let ends = chain.first().zip(chain.last());
+    let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;
+    let record = last.manifest().capture.clone();
+    source.check_parent(&record, &house.ctx)?;
+    let kind = source::kind_of(parent.backup_type)?;
+    let held = last.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
+    Ok(Onto {
+        base: base.manifest().id,
+        parent: parent.id,
+        links: chain.len(),
+        map: ParentMap { record, held },
+    })
+}
