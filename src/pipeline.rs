@@ -11,6 +11,7 @@ use crate::archive::{self, ArchiveWriter};
 use crate::config::settings::Compression;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
+use crate::domain::limits::{COMPRESSION_BYTES_MAX, FRAME_BYTES};
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, hex, unhex};
 use crate::domain::names::BackupName;
 use crate::error::{Blame, Fault, Kind};
@@ -105,10 +106,12 @@ impl Recipe<'_> {
         let compressed: Box<dyn Sink> = match compression {
             Compression::None => Box::new(sealed),
             Compression::Zstd(level) => {
-                Box::new(zstd::Encoder::new(level, threads(), Box::new(sealed))?)
+                let threads = threads(zstd::worker_bytes(level));
+                Box::new(zstd::Encoder::new(level, threads, Box::new(sealed))?)
             }
             Compression::Gzip(level) => {
-                Box::new(gzip::Encoder::new(level, threads(), Box::new(sealed))?)
+                let threads = threads(gzip::WORKER_BYTES);
+                Box::new(gzip::Encoder::new(level, threads, Box::new(sealed))?)
             }
         };
         Ok(Box::new(Digest::new("plaintext", compressed)))
@@ -126,9 +129,12 @@ impl Recipe<'_> {
     }
 }
 
-/// Compression threads: one per core, at most eight; each holds two frames.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get).min(8)
+/// Compression threads: one per core, at most eight, and no more than [`COMPRESSION_BYTES_MAX`] has
+/// room for: each takes `worker_bytes` and two frames, and one frame is being filled.
+fn threads(worker_bytes: usize) -> usize {
+    let frame_bytes = 2 * FRAME_BYTES;
+    let room = (COMPRESSION_BYTES_MAX - frame_bytes) / (worker_bytes + 2 * frame_bytes);
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(8).min(room).max(1)
 }
 
 /// The part of a key, and the stage's name, that tell the compression.

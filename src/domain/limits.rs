@@ -9,6 +9,10 @@ pub const SEAL_HEADER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of input in one compressed frame.
 pub const FRAME_BYTES: usize = 4 << 20;
 
+/// Bytes that compression may hold, over all its threads. The rest of a run takes about 40 MiB, so a
+/// run stays under 256 MiB whatever level and number of cores.
+pub const COMPRESSION_BYTES_MAX: usize = 176 << 20;
+
 /// Largest manifest that is read, bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 

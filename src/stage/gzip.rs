@@ -19,6 +19,9 @@ const HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF];
 /// Bytes of compressed input that the decoder holds.
 const INPUT_BYTES: usize = 256 << 10;
 
+/// Bytes that deflate holds to compress one member (zlib's `deflateInit2`: window and hash tables).
+pub const WORKER_BYTES: usize = 1 << 20;
+
 /// A sink that compresses. Workers compress, one more thread runs everything behind this stage.
 #[derive(Debug)]
 pub struct Encoder(Box<Parallel>);

@@ -30,6 +30,23 @@ const TABLE_FOOTER_BYTES: usize = 4 + 1 + 4;
 /// Bytes of compressed input that the decoder holds.
 const INPUT_BYTES: usize = 256 << 10;
 
+/// Bytes that zstd holds to compress one frame, as `ZSTD_estimateCCtxSize_usingCParams` of zstd 1.5
+/// says for an input of [`FRAME_BYTES`], rounded up.
+#[must_use]
+pub fn worker_bytes(level: i32) -> usize {
+    let mebibytes = match level {
+        ..=4 => 3,
+        5..=6 => 4,
+        7..=8 => 7,
+        9 => 13,
+        10..=11 => 25,
+        13 | 16 => 33,
+        12 | 14 | 17..=19 => 50,
+        _ => 66,
+    };
+    mebibytes << 20
+}
+
 /// A sink that compresses. Workers compress, one more thread runs everything behind this stage.
 #[derive(Debug)]
 pub struct Encoder(Box<Parallel>);

@@ -35,21 +35,6 @@ fn a_file_that_is_no_data_file_is_refused() {
     bed.run(&["snapshot", "books"]).failed(15, "not a TigerBeetle data file");
 }
 
-/// A superblock that is whole in itself: the field is changed in every copy, and the checksum made
-/// right again by the program's own rule, applied here by hand.
-fn rewrite_superblock(file: &Path, at: usize, bytes: &[u8]) {
-    let file = File::options().read(true).write(true).open(file).unwrap();
-    for copy in 0..4_u64 {
-        let mut header = vec![0; 8192];
-        file.read_exact_at(&mut header, copy * 24576).unwrap();
-        header[at..at + bytes.len()].copy_from_slice(bytes);
-        let hasher = aegis::aegis128l::Aegis128L::<16>::new(&[0; 16], &[0; 16]);
-        let (_, sum) = hasher.encrypt(&[], &header[34..]);
-        header[..16].copy_from_slice(&sum);
-        file.write_all_at(&header, copy * 24576).unwrap();
-    }
-}
-
 #[test]
 fn files_of_other_layouts_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,12 +42,27 @@ fn files_of_other_layouts_are_refused_by_name() {
     tb::format(&file, 0, 1);
     let bed = Bed::new(&file, "");
     bed.run(&["snapshot", "books"]).done();
-    rewrite_superblock(&file, 708, &(15_u32 << 8 | 3).to_le_bytes());
+    tb::rewrite_superblock(&file, &[(708, &(15_u32 << 8 | 3).to_le_bytes())]);
     bed.run(&["snapshot", "books"]).failed(15, "0.15.3");
-    rewrite_superblock(&file, 708, &(18_u32 << 8).to_le_bytes());
+    tb::rewrite_superblock(&file, &[(708, &(18_u32 << 8).to_le_bytes())]);
     bed.run(&["snapshot", "books"]).failed(15, "0.18.0");
-    rewrite_superblock(&file, 34, &3_u16.to_le_bytes());
+    tb::rewrite_superblock(&file, &[(34, &3_u16.to_le_bytes())]);
     bed.run(&["snapshot", "books"]).failed(15, "superblock version 3");
+}
+
+/// A block map grows with the addresses in it, so none outside of the file is believed.
+#[test]
+fn references_out_of_the_file_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    let address = (1_u64 << 50).to_le_bytes();
+    for fields in [&[(656, &address[..]), (704, &[1, 0, 0, 0])][..], &[(624, &address)]] {
+        drop(fs::remove_file(&file));
+        tb::format(&file, 0, 1);
+        tb::rewrite_superblock(&file, fields);
+        let bed = Bed::new(&file, "");
+        bed.run(&["snapshot", "books"]).failed(15, "outside of it");
+    }
 }
 
 #[test]

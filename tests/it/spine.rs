@@ -21,7 +21,7 @@ fn rounds() -> usize {
 }
 
 /// A replica with some history, so that captures take longer than an instant.
-fn busy_replica(folder: &Path) -> (tb::Server, std::path::PathBuf) {
+pub(crate) fn busy_replica(folder: &Path) -> (tb::Server, std::path::PathBuf) {
     let server = tb::Server::solo(folder);
     let record = folder.join("record");
     tb::fill(server.address(), &record, 1000, 200_000);
@@ -134,25 +134,6 @@ fn a_restore_needs_only_store_and_key() {
     let restored = tb::Server::start_existing(&elsewhere.path().join("restored.tigerbeetle"));
     assert_eq!(tb::totals(restored.address()), totals);
     tb::check(restored.address(), &record, f64::INFINITY, Ids::Every);
-}
-
-#[test]
-fn a_drill_starts_the_server_and_compares_totals() {
-    let folder = tempfile::tempdir().unwrap();
-    let (server, _record) = busy_replica(folder.path());
-    let bed = Bed::new(server.data_file(), server.address());
-    bed.snapshot("full");
-    bed.snapshot("incremental");
-    let report = bed.json(&["verify", "--latest", "books", "--level", "drill"]);
-    let checks = report["drill"]["checks"].as_array().unwrap();
-    let compared =
-        checks.iter().find(|check| check["found"].as_str().unwrap().contains("recorded:"));
-    assert!(compared.is_some_and(|check| check["ok"] == true), "{report}");
-    assert!(report["drill"]["rto_seconds"].as_f64().unwrap() > 0.0);
-    assert!(
-        std::fs::read_dir(bed.path("state/drill")).unwrap().next().is_none(),
-        "scratch is gone"
-    );
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -204,6 +205,22 @@ pub(crate) fn format(data_file: &Path, replica: usize, replica_count: usize) {
         .output()
         .unwrap();
     assert!(output.status.success(), "format: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Changes fields of the superblock in every copy, and makes the checksum right again.
+pub(crate) fn rewrite_superblock(path: &Path, fields: &[(usize, &[u8])]) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    for copy in 0..4_u64 {
+        let mut header = vec![0; 8192];
+        file.read_exact_at(&mut header, copy * 24576).unwrap();
+        for (at, bytes) in fields {
+            header[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        let hasher = aegis::aegis128l::Aegis128L::<16>::new(&[0; 16], &[0; 16]);
+        let (_, sum) = hasher.encrypt(&[], &header[34..]);
+        header[..16].copy_from_slice(&sum);
+        file.write_all_at(&header, copy * 24576).unwrap();
+    }
 }
 
 /// What a load writes.
