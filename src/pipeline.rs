@@ -18,7 +18,7 @@ use crate::error::{Blame, Fault, Kind};
 use crate::keys::{DataKey, Recipient};
 use crate::source::EntrySink;
 use crate::stage::digest::{Deposit, Digest, DigestReader, drain};
-use crate::stage::hop::read_ahead;
+use crate::stage::hop::{Hop, read_ahead};
 use crate::stage::seal::{Opener, Sealer, open_header};
 use crate::stage::{Sink, Trail, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, ReadStore};
@@ -32,6 +32,8 @@ pub const ROLE_MAP: &str = "map";
 const MAP_LEVEL: i32 = 3;
 /// Chunks that a thread may read ahead of the next.
 const READ_AHEAD: usize = 8;
+/// Chunks that wait for the thread that seals, where nothing is compressed.
+const HOP_DEPTH: usize = 8;
 
 /// Everything that the objects of one backup share.
 pub struct Recipe<'a> {
@@ -104,7 +106,8 @@ impl Recipe<'_> {
         let object = object_name(self.name.id, key);
         let sealed = Sealer::new(self.key, &object, self.recipients.to_vec(), stored)?;
         let compressed: Box<dyn Sink> = match compression {
-            Compression::None => Box::new(sealed),
+            // Without compressors between them, hashing and sealing would share a thread.
+            Compression::None => Box::new(Hop::new("seal", HOP_DEPTH, Box::new(sealed))?),
             Compression::Zstd(level) => {
                 let threads = threads(zstd::worker_bytes(level));
                 Box::new(zstd::Encoder::new(level, threads, Box::new(sealed))?)
