@@ -94,7 +94,7 @@ impl Kind {
     pub fn hint(self) -> &'static str {
         match self {
             Kind::Failed => {
-                "run again with -v; if it stays, report the output of `bkp --version` and this message"
+                "see the causes above; if they do not explain it, report this message and the output of `bkp --version`"
             }
             Kind::Usage => "see `bkp help`",
             Kind::Partial => "see the failed items in the report",
@@ -104,17 +104,17 @@ impl Kind {
                 "give one of the keys the backup was sealed for, in [keys] recipients or with --key"
             }
             Kind::Integrity => {
-                "keep the object for analysis, restore from another backup, and run `bkp verify --level digest` on the rest"
+                "begin anew with `bkp snapshot SOURCE --scope full`, since nothing that builds on it restores; for older backups see `bkp list`, and restore one of them with --id; keep what is damaged for analysis"
             }
-            Kind::Refused => "read the message: bkp refused in order to keep data safe",
-            Kind::Source => "run `bkp doctor` to see what bkp can read",
-            Kind::Store => {
-                "check the store's space, permissions and reachability with `bkp doctor`"
+            Kind::Refused => {
+                "bkp refused in order to keep data safe: change what the message names"
             }
+            Kind::Source => "check the source's table in the configuration, and the source itself",
+            Kind::Store => "check the store's URL, space, permissions and reachability",
             Kind::Pending => "nothing is lost; the next run delivers it",
             Kind::Stale => "see `bkp status`",
             Kind::Thawing => "run the same command again later",
-            Kind::Config => "run `bkp config check`; `bkp config schema` lists every key",
+            Kind::Config => "`bkp config schema` lists every key, examples/bkp.toml explains them",
             Kind::Interrupted | Kind::Terminated => {
                 "nothing was left behind; run the same command again"
             }

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use time::format_description::well_known::Rfc3339;
 
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
@@ -22,12 +23,16 @@ impl Lock {
     /// Takes the lock of `job` in `state_dir`, without waiting.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if another process holds it: names that process and since when. An error of
-    /// the system if the state directory cannot be written.
+    /// [`Kind::Busy`] if another process holds it: names that process and since when;
+    /// [`Kind::Config`] if the state directory cannot be written.
     pub fn take(state_dir: &Path, job: &str, ctx: &Ctx) -> anyhow::Result<Lock> {
         let folder = state_dir.join("locks");
         let path = folder.join(format!("{job}.lock"));
-        let hint = || format!("cannot write the lock {}", path.display());
+        let hint = || {
+            Fault::new(Kind::Config, format!("cannot write the lock {}", path.display())).hint(
+                "let the user that runs bkp write to the state directory, or set another `state_dir`",
+            )
+        };
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -48,7 +53,8 @@ impl Lock {
             Err(error) => return Err(error).with_context(hint),
         }
         // For the message of whoever comes second; the lock itself is the kernel's.
-        let note = format!("process {} since {}", std::process::id(), ctx.now());
+        let now = ctx.now().replace_nanosecond(0)?.format(&Rfc3339)?;
+        let note = format!("process {} since {now}", std::process::id());
         file.set_len(0)?;
         file.rewind()?;
         file.write_all(note.as_bytes())?;

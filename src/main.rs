@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use anyhow::Context as _;
 use bkp::cli::{self, Cli, Early};
 use bkp::cmd::Report;
 use bkp::config::{Environment, Settings};
@@ -57,7 +58,9 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
 }
 
 fn finish(style: Style, report: &Report) -> anyhow::Result<u8> {
-    ui::report(style, report)?;
+    ui::report(style, report).context(
+        "the command did its work, but its report could not be printed to standard output",
+    )?;
     Ok(report.outcome.map_or(exit::DONE, exit::code))
 }
 

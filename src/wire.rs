@@ -4,8 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::Settings;
 use crate::config::settings::SourceSettings;
+use crate::config::{ConfigError, Settings};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyProvider};
@@ -46,7 +46,11 @@ impl House {
                 let known = || settings.stores.keys().cloned().collect::<Vec<_>>().join(", ");
                 let store = settings.stores.get(name).ok_or_else(|| {
                     Fault::new(Kind::NotFound, format!("no store `{name}` in the configuration"))
-                        .hint(format!("known stores: {}; or give a URL", known()))
+                        .hint(if settings.stores.is_empty() {
+                            "give a URL, for instance --store file:///var/backups/bkp".to_owned()
+                        } else {
+                            format!("known stores: {}; or give a URL", known())
+                        })
                 })?;
                 Ok(store.url.clone())
             }
@@ -111,6 +115,10 @@ impl House {
     /// [`Kind::NotFound`] if there is none of that name.
     pub fn source_settings(&self, name: &str) -> anyhow::Result<&SourceSettings> {
         let sources = &self.settings.sources;
+        if self.settings.file.is_none() {
+            let looked = self.settings.provenance.looked.clone();
+            return Err(ConfigError::Missing { looked }.into());
+        }
         let found = sources.get(name).ok_or_else(|| {
             let known = sources.keys().cloned().collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "none".to_owned() } else { known };

@@ -1,5 +1,7 @@
 //! `bkp config`: checks, shows and describes the configuration.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -51,29 +53,39 @@ pub fn describe() -> anyhow::Result<Report> {
 
 fn check(settings: &Settings) -> anyhow::Result<Report> {
     #[derive(Serialize)]
-    struct Body<'a> {
+    struct Body {
         file: String,
         valid: bool,
         stores: usize,
         recipients: usize,
         sources: usize,
-        warnings: &'a [String],
+        warnings: Vec<String>,
     }
     let Provenance { looked, warnings, .. } = &settings.provenance;
     let file =
         settings.file.as_ref().ok_or_else(|| ConfigError::Missing { looked: looked.clone() })?;
+    let lacking = [
+        ("store", "[store.NAME]", settings.stores.len()),
+        ("recipient", "[keys] recipients", settings.recipients.len()),
+        ("source", "[source.NAME]", settings.sources.len()),
+    ];
+    let lacking = lacking.into_iter().filter(|(_, _, count)| *count == 0);
+    let lacking = lacking.map(|(what, key, _)| format!("no {what} is configured ({key})"));
     let body = Body {
         file: file.display().to_string(),
         valid: true,
         stores: settings.stores.len(),
         recipients: settings.recipients.len(),
         sources: settings.sources.len(),
-        warnings,
+        warnings: warnings.iter().cloned().chain(lacking).collect(),
     };
-    let text = format!(
-        "{}: valid ({} stores, {} recipients, {} sources)",
+    let mut text = format!(
+        "{}: valid; stores: {}, recipients: {}, sources: {}\n",
         body.file, body.stores, body.recipients, body.sources
     );
+    for warning in &body.warnings {
+        writeln!(text, "warning: {warning}")?;
+    }
     Report::done("bkp.config-check/1", &body, text)
 }
 

@@ -13,6 +13,7 @@ use crate::catalog::{self, Filter, Found};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupType, Scope};
+use crate::error::{Fault, Kind, diagnose};
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -50,12 +51,18 @@ struct Row {
     /// With `--long`: the manifest as stored. Not authenticated: listing needs no key.
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<Value>,
+    /// With `--long`: why the manifest cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// Lists the backups of a store, oldest first. Needs no key; without `--long` it costs one listing.
 ///
+/// With `--long` a manifest that cannot be read is a problem of its row, and of the outcome.
+///
 /// # Errors
-/// What the store fails with; with `--long` a manifest that cannot be read.
+/// What the store fails with; [`Kind::NotFound`] for a source that neither the store nor the
+/// configuration knows.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
@@ -65,24 +72,42 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         backup_type: options.backup_type,
     };
     let found = catalog::find(store.as_ref(), &filter)?;
-    let rows = found.into_iter().map(|found| row(store.as_ref(), found, options.long));
-    let backups = rows.collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(name) = options.source.as_ref().filter(|_| found.is_empty() && settings.is_none()) {
+        let message = format!(
+            "{}: no backup of `{name}`, and no such source in the configuration",
+            store.url()
+        );
+        return Err(Fault::new(Kind::NotFound, message)
+            .hint("see `bkp list` for every source that has backups")
+            .into());
+    }
+    let mut outcome = None;
+    let mut backups = Vec::new();
+    for found in found {
+        let manifest = if options.long { load(store.as_ref(), &found).map(Some) } else { Ok(None) };
+        outcome = outcome.or(manifest.as_ref().err().map(|error| diagnose(error).kind));
+        backups.push(row(found, manifest));
+    }
     let text = render(&backups)?;
     let listing = Listing { store: store.url().to_owned(), backups };
-    Report::done("bkp.list/1", &listing, text)
+    Ok(Report::done("bkp.list/1", &listing, text)?.with_outcome(outcome))
 }
 
-fn row(store: &dyn ReadStore, found: Found, long: bool) -> anyhow::Result<Row> {
-    let manifest = if long {
-        let key = found.name.manifest_key();
-        let bytes = catalog::read_manifest(store, &key)?;
-        Manifest::parse(&bytes, &key)?;
-        Some(serde_json::from_slice(&bytes)?)
-    } else {
-        None
+/// The manifest as stored; checked, but not authenticated.
+fn load(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Value> {
+    let key = found.name.manifest_key();
+    let bytes = catalog::read_manifest(store, &key)?;
+    Manifest::parse(&bytes, &key)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+fn row(found: Found, manifest: anyhow::Result<Option<Value>>) -> Row {
+    let (manifest, problem) = match manifest {
+        Ok(manifest) => (manifest, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
     };
     let started = found.name.id.created();
-    Ok(Row {
+    Row {
         id: found.name.id,
         backup_type: found.name.backup_type,
         source: found.name.source,
@@ -91,7 +116,8 @@ fn row(store: &dyn ReadStore, found: Found, long: bool) -> anyhow::Result<Row> {
         started,
         stored_bytes: found.stored_bytes,
         manifest,
-    })
+        problem,
+    }
 }
 
 fn render(rows: &[Row]) -> anyhow::Result<String> {
@@ -113,11 +139,26 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
             text,
             "{started:<20}  {backup_type:<11}  {source:<width$}  {scope:<12}  {stored:>10}  {id}"
         )?;
-        let position =
-            row.manifest.as_ref().and_then(|manifest| manifest.pointer("/capture/position"));
-        if let Some(position) = position {
-            writeln!(text, "{:<20}  position {position}", "")?;
+        if let Some(problem) = &row.problem {
+            writeln!(text, "{:<20}  {problem}", "")?;
+        }
+        if let Some(manifest) = &row.manifest {
+            let field = |at: &str| manifest.pointer(at).filter(|value| !value.is_null());
+            let onto = field("/parent").and_then(Value::as_str);
+            let onto = onto.map(|parent| format!("builds on {parent}; ")).unwrap_or_default();
+            let position = field("/capture/position").map(describe).unwrap_or_default();
+            writeln!(text, "{:<20}  {onto}{position}", "")?;
         }
     }
     Ok(text)
+}
+
+/// The fields of a position, as `name value`.
+fn describe(position: &Value) -> String {
+    let fields = position.as_object().into_iter().flatten();
+    let shown = fields.map(|(name, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{} {value}", name.replace('_', " "))
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }

@@ -1,6 +1,6 @@
 //! `bkp restore`: brings a backup back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use humansize::{BINARY, format_size};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored};
+use crate::store::ReadStore;
 use crate::wire::House;
 
 /// What `bkp restore` was asked for.
@@ -78,6 +79,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         addresses: known_addresses(house, options, &name.source),
         force: options.force,
     };
+    let target_exists = check_target(store.as_ref(), &options.to)?;
     for warning in (kind.guard)(&record, &request)? {
         house.ctx.monitor.warn(&warning);
     }
@@ -87,7 +89,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         source: name.source,
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
         stored_bytes: chain.iter().map(|reader| reader.manifest().sizes.stored_bytes).sum(),
-        target_exists: options.to.symlink_metadata().is_ok(),
+        target_exists,
         target: options.to.clone(),
         replica: options.replica,
     };
@@ -95,7 +97,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         let message = format!("{} exists already", plan.target.display());
         return Err(Fault::new(Kind::Refused, message)
             .hint(
-                "choose another --to, or add --force, which keeps what is there under another name",
+                "choose another --to; or, if this file is to be replaced, add --force, which keeps it under another name",
             )
             .into());
     }
@@ -114,6 +116,40 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let text = render(&plan, &restored, seconds);
     let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
     Report::done("bkp.restore/1", &done, text)
+}
+
+/// Whether something stands at `target`. Only a file may, if it is to be moved aside: whoever names a
+/// folder means a place in it.
+///
+/// # Errors
+/// [`Kind::Refused`] for anything but a file, and for a place in the store.
+fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Result<bool> {
+    let shown = target.display();
+    let refuse =
+        |what: String, hint: String| Err(Fault::new(Kind::Refused, what).hint(hint).into());
+    if store.contains(target) {
+        let what = format!("{shown} is inside of the store {}", store.url());
+        return refuse(what, "choose another --to".into());
+    }
+    let named = target.to_string_lossy();
+    match target.symlink_metadata() {
+        Ok(found) if found.is_file() => Ok(true),
+        Err(_) if !named.ends_with('/') => Ok(false),
+        Ok(found) if found.is_symlink() => {
+            refuse(format!("{shown} is a symbolic link"), "give the path that it leads to".into())
+        }
+        Ok(found) if !found.is_dir() => refuse(
+            format!("{shown} is neither a file nor free"),
+            "--to names the file that is made: choose another path".into(),
+        ),
+        Ok(_) | Err(_) => refuse(
+            format!("{shown} is a folder"),
+            format!(
+                "--to names the file that is made; for instance: --to {}/restored.tigerbeetle",
+                named.trim_end_matches('/')
+            ),
+        ),
+    }
 }
 
 /// Addresses where the source's servers would answer: those given, and those of the source in the

@@ -59,9 +59,9 @@ impl Select {
             }
             Select::At(source, time) => {
                 let mut until = found.iter().filter(|backup| backup.name.id.created() <= *time);
-                until
-                    .next_back()
-                    .ok_or_else(|| missing(format!("no backup of `{source}` from before {time}")))?
+                until.next_back().ok_or_else(|| {
+                    missing(format!("no backup of `{source}` that began by {time}"))
+                })?
             }
             Select::Id(id) | Select::IdOf(_, id) => match found.as_slice() {
                 [] => return Err(missing(format!("no backup with id `{id}`")).into()),

@@ -145,7 +145,10 @@ fn render(verified: &Verified) -> String {
         verified.seconds
     )];
     if let Some(drill) = &verified.drill {
-        lines.extend(drill.checks.iter().map(|check| format!("  {}: {}", check.what, check.found)));
+        for check in &drill.checks {
+            lines.push(format!("  {}: {}", check.what, check.found));
+            lines.extend(check.hint.iter().map(|hint| format!("    hint: {hint}")));
+        }
         lines.push(format!("  measured RTO: {:.1} s", drill.rto_seconds));
     }
     lines.join("\n")

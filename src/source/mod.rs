@@ -14,7 +14,7 @@
 //! - The source is only read, unless the operator chose a mode that says otherwise.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -172,11 +172,25 @@ pub struct Restored {
     pub next: String,
 }
 
+/// How a drill compared what it restored with what was recorded at capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compared {
+    /// It is equal to what was recorded.
+    Equal,
+    /// It lies between what was recorded before and after the capture of a source in use.
+    Within,
+    /// Nothing was recorded.
+    Nothing,
+}
+
 /// What a drill found.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Drilled {
     /// From the first byte read to the first answer of the engine, seconds: the measured RTO.
     pub rto_seconds: f64,
+    /// How the content was compared with what was recorded at capture.
+    pub compared: Compared,
     /// What was compared, and with what outcome.
     pub checks: Vec<Check>,
 }
@@ -312,10 +326,10 @@ impl Classify for SourceError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            SourceError::Unreadable { .. } => {
-                Some("let the user that runs bkp read it (group membership or CAP_DAC_READ_SEARCH)".into())
-            }
-            SourceError::Unsupported { .. } => None,
+            SourceError::Unreadable { source, .. } => Some(unreadable_hint(source.kind()).into()),
+            SourceError::Unsupported { .. } => Some(
+                "correct the source's table, or use a bkp that knows this form".into(),
+            ),
             SourceError::Mode { hint, .. }
             | SourceError::Damaged { hint, .. }
             | SourceError::Engine { hint, .. } => Some(hint.clone()),
@@ -324,5 +338,22 @@ impl Classify for SourceError {
                     .into(),
             ),
         }
+    }
+}
+
+/// What to do about a source that cannot be read.
+fn unreadable_hint(kind: ErrorKind) -> &'static str {
+    let misplaced = [
+        ErrorKind::NotFound,
+        ErrorKind::NotADirectory,
+        ErrorKind::IsADirectory,
+        ErrorKind::InvalidInput,
+    ];
+    if kind == ErrorKind::PermissionDenied {
+        "let the user that runs bkp read it (group membership or CAP_DAC_READ_SEARCH)"
+    } else if misplaced.contains(&kind) {
+        "correct the path in the source's table; a relative one begins at the configuration's folder"
+    } else {
+        "check the disk that it is on"
     }
 }

@@ -157,6 +157,13 @@ impl ReadStore for Local {
         &self.url
     }
 
+    fn contains(&self, path: &Path) -> bool {
+        let place = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let root = rustix::fs::fstat(&self.root).map(place);
+        let path = std::path::absolute(path).unwrap_or_default();
+        path.ancestors().any(|above| rustix::fs::stat(above).map(place) == root && root.is_ok())
+    }
+
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
         if !prefix.is_empty() {
             self.check(prefix)?;

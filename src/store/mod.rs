@@ -15,6 +15,7 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 
 use crate::error::{Classify, Kind};
 
@@ -77,6 +78,11 @@ pub trait ReadStore: Send + Sync {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError>;
+
+    /// Whether a path of this host is a place in the store.
+    fn contains(&self, _path: &Path) -> bool {
+        false
+    }
 }
 
 /// A store that objects can be added to.

@@ -1,25 +1,24 @@
 //! Asking before something is replaced or brought back.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Style, tell};
 use crate::ctx::Cancel;
 use crate::error::{Fault, Kind};
 use crate::wire::Confirm;
 
-/// How long an operator has for second thoughts.
-const COUNTDOWN: Duration = Duration::from_secs(5);
-
-/// How often the wish to stop is looked at meanwhile.
+/// How often the wish to stop is looked at while an answer is awaited.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What commands ask with. On a terminal the summary is shown and a countdown runs, which any
-/// signal stops; where nobody can answer, only `--yes` lets the command go on.
+/// What commands ask with. On a terminal the summary is shown and the answer must be `yes`; where
+/// nobody can answer, only `--yes` lets the command go on.
 #[must_use]
 pub fn confirm(style: Style, yes: bool, cancel: Cancel) -> Confirm {
-    Arc::new(move |summary| decide(style, yes, &cancel, summary, COUNTDOWN))
+    Arc::new(move |summary| decide(style, yes, &cancel, summary, read_line))
 }
 
 fn decide(
@@ -27,25 +26,41 @@ fn decide(
     yes: bool,
     cancel: &Cancel,
     summary: &str,
-    countdown: Duration,
+    read: fn() -> io::Result<String>,
 ) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
+    let refuse = |what: &str| {
+        let message = format!("{what}: {}", summary.lines().next().unwrap_or_default());
+        Fault::new(Kind::Refused, message)
+    };
     if !style.interactive || style.json {
-        let first = summary.lines().next().unwrap_or_default();
-        let message = format!("nobody is there to confirm: {first}");
-        return Err(Fault::new(Kind::Refused, message).hint("add `--yes`").into());
+        return Err(refuse("nobody is there to confirm").hint("add `--yes`").into());
     }
     tell(summary);
-    tell(&format!("Going on in {} s; Ctrl-C stops it.", countdown.as_secs()));
-    let began = Instant::now();
-    while began.elapsed() < countdown {
+    tell("Type `yes` to go on:");
+    // A read cannot be interrupted; its thread ends with the process.
+    let (answered, answer) = mpsc::channel();
+    thread::Builder::new().name("answer".into()).spawn(move || answered.send(read()))?;
+    let line = loop {
         cancel.check()?;
-        thread::park_timeout(POLL);
+        match answer.recv_timeout(POLL) {
+            Ok(line) => break line?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break String::new(),
+        }
+    };
+    if line.trim().eq_ignore_ascii_case("yes") {
+        return Ok(());
     }
-    cancel.check()?;
-    Ok(())
+    Err(refuse("not confirmed").hint("nothing was done; answer `yes`, or add `--yes`").into())
+}
+
+fn read_line() -> io::Result<String> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -54,26 +69,40 @@ mod tests {
     use crate::error::diagnose;
     use std::sync::atomic::Ordering;
 
-    fn ask(interactive: bool, yes: bool, cancel: &Cancel) -> anyhow::Result<()> {
+    fn ask(
+        interactive: bool,
+        yes: bool,
+        cancel: &Cancel,
+        read: fn() -> io::Result<String>,
+    ) -> anyhow::Result<()> {
         let style = Style { interactive, ..Style::default() };
-        decide(style, yes, cancel, "replace /a", Duration::ZERO)
+        decide(style, yes, cancel, "replace /a", read)
     }
 
     #[test]
     fn yes_needs_nobody_and_nobody_needs_yes() {
-        let cancel = Cancel::default();
-        assert!(ask(false, true, &cancel).is_ok());
-        assert!(ask(true, false, &cancel).is_ok());
-        let error = ask(false, false, &cancel).expect_err("refused");
+        let (cancel, silence) = (Cancel::default(), || Ok(String::new()));
+        assert!(ask(false, true, &cancel, silence).is_ok());
+        let error = ask(false, false, &cancel, silence).expect_err("refused");
         assert_eq!(diagnose(&error).kind, Kind::Refused);
         assert_eq!(error.to_string(), "nobody is there to confirm: replace /a");
     }
 
     #[test]
-    fn a_signal_stops_the_countdown() {
+    fn only_yes_goes_on() {
+        let cancel = Cancel::default();
+        assert!(ask(true, false, &cancel, || Ok("YES\n".into())).is_ok());
+        for read in [|| Ok("n\n".into()), || Ok("\n".into()), || Ok(String::new())] {
+            let error = ask(true, false, &cancel, read).expect_err("refused");
+            assert_eq!(error.to_string(), "not confirmed: replace /a");
+        }
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait() {
         let cancel = Cancel::default();
         cancel.cell().store(2, Ordering::Relaxed);
-        let error = ask(true, false, &cancel).expect_err("stopped");
+        let error = ask(true, false, &cancel, || Ok("yes".into())).expect_err("stopped");
         assert_eq!(diagnose(&error).kind, Kind::Interrupted);
     }
 }

@@ -96,7 +96,7 @@ mod tests {
         let [message, cause, hint] = lines[..] else { panic!("{text}") };
         assert_eq!(message, "error: snapshot of books: cannot read /a");
         assert_eq!(cause, "  caused by: disk is on fire");
-        assert!(hint.starts_with("hint: let the user that runs bkp read it"), "{hint}");
+        assert!(hint.starts_with("hint: check the disk"), "{hint}");
     }
 
     #[test]

@@ -91,4 +91,7 @@ fn a_restore_of_a_replica_says_that_nobody_was_asked() {
     let words = [&words[..], &["--store", &store, "--key", &key]].concat();
     let run = Run::of(&bare(folder.path(), &words).output().unwrap()).done();
     assert!(run.stderr.contains("nobody was asked"), "{}", run.stderr);
+    let named = [&words[..], &["--force", "--addresses", "replica-0:3001"]].concat();
+    let run = Run::of(&bare(folder.path(), &named).output().unwrap());
+    run.failed(2, "`replica-0:3001` is no address");
 }

@@ -23,6 +23,7 @@ fn a_drill_starts_the_server_and_compares_totals() {
     let compared =
         checks.iter().find(|check| check["found"].as_str().unwrap().contains("recorded:"));
     assert!(compared.is_some_and(|check| check["ok"] == true), "{report}");
+    assert_eq!(report["drill"]["compared"], "equal", "{report}");
     assert!(report["drill"]["rto_seconds"].as_f64().unwrap() > 0.0);
     assert!(fs::read_dir(bed.path("state/drill")).unwrap().next().is_none(), "scratch is gone");
 }
@@ -84,6 +85,8 @@ fn a_drill_with_another_release_is_no_damage() {
         fs::write(bed.path("bkp.toml"), config.replace(&ours, &format!("{program:?}"))).unwrap();
         bed.run(&["verify", "books", "--level", "drill"])
     };
+    let report = bed.json(&["verify", "books", "--level", "drill"]);
+    assert_eq!(report["drill"]["compared"], "nothing", "{report}");
     drill("[ $1 = version ] && echo TigerBeetle version 0.16.79+abc; exit 1")
         .failed(15, "is release 0.16.79, the backup is of 0.16.78");
     drill("[ $1 = version ] && echo TigerBeetle version 0.16.78+abc; exit 1")

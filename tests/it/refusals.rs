@@ -8,7 +8,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal};
 
-use crate::bed::{Bed, Run};
+use crate::bed::{Bed, Run, bare};
 use crate::tb;
 
 /// A data file with a few checkpoints in it, and no server.
@@ -225,6 +225,9 @@ fn a_manifest_of_a_later_schema_is_refused() {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("bkp.manifest/1", "bkp.manifest/2")).unwrap();
     bed.run(&["verify", "books"]).failed(14, "bkp.manifest/2");
+    let listed = bed.run(&["list", "--long"]);
+    assert_eq!(listed.code, Some(14), "{listed:?}");
+    assert!(listed.stdout.contains("bkp.manifest/2"), "the row says why: {listed:?}");
     bed.run(&["restore", "books", "--to", "x", "--yes"]).failed(14, "bkp.manifest/2");
 }
 
@@ -244,6 +247,31 @@ fn a_taken_target_is_refused_and_with_force_kept_aside() {
     bed.run(&words).done();
     assert!(fs::metadata(bed.path("target.before-restore-2")).unwrap().len() > 1 << 30);
     assert_eq!(fs::read_to_string(bed.path("target.before-restore-1")).unwrap(), "precious");
+}
+
+/// Only a file is ever moved aside: whoever names a folder means a place in it.
+#[test]
+fn a_target_that_is_no_file_is_refused_even_with_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    bed.snapshot("full");
+    fs::create_dir(bed.path("data")).unwrap();
+    fs::write(bed.path("data/precious"), "precious").unwrap();
+    std::os::unix::fs::symlink("data/precious", bed.path("link")).unwrap();
+    let restore = |target: &str| bed.run(&["restore", "books", "--to", target, "--yes", "--force"]);
+    for target in ["data", "data/"] {
+        restore(target).failed(14, "is a folder").failed(14, "--to data/restored.tigerbeetle");
+    }
+    restore("link").failed(14, "symbolic link");
+    restore("/dev/null").failed(14, "neither a file nor free");
+    restore("store").failed(14, "inside of the store");
+    restore("store/new").failed(14, "inside of the store");
+    assert_eq!(fs::read_to_string(bed.path("data/precious")).unwrap(), "precious");
+    assert_eq!(fs::read_dir(bed.path("data")).unwrap().count(), 1);
+    assert_eq!(bed.stored().len(), 3);
+    restore("data/new").done();
 }
 
 #[test]
@@ -280,6 +308,9 @@ fn what_does_not_exist_is_not_found() {
     bed.run(&["restore", "books", "--at", "2020-01-01T00:00:00Z", "--to", "x", "--yes"])
         .failed(10, "2020-01-01");
     bed.run(&["list", "--store", "elsewhere"]).failed(10, "elsewhere");
+    bed.run(&["list", "cooks"]).failed(10, "cooks");
+    Run::of(&bare(folder.path(), &["snapshot", "books"]).output().unwrap())
+        .failed(78, "/etc/bkp/bkp.toml");
 }
 
 #[test]

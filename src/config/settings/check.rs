@@ -67,7 +67,9 @@ pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
     let written =
         format!("recipients are written as KIND:WHERE, with KIND one of: {}", known.join(", "));
     let Some((kind, rest)) = text.split_once(':') else {
-        return Err(ConfigError::invalid(place, "this is no recipient").suggest(written));
+        let is_path = text.starts_with(['/', '.', '~']);
+        let hint = if is_path { format!("for a key file write file:{text}") } else { written };
+        return Err(ConfigError::invalid(place, "this is no recipient").suggest(hint));
     };
     if !known.contains(&kind) {
         let hint = nearest(kind, known.iter().copied());

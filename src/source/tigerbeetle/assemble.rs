@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use super::audit::{Audit, broken};
 use super::format::{
@@ -268,7 +269,7 @@ pub(super) fn restore(
         }
         None => superblock,
     };
-    let written = write_file(chain, draft.file(), ctx, &identity)?;
+    let written = write_file(chain, draft.file(), &request.target, ctx, &identity)?;
     // From here to the end no server can start on what is moved aside.
     let _lock = if request.force { guard::hold(&request.target)? } else { None };
     let moved_aside = draft.publish_at(&request.target, request.force)?;
@@ -289,14 +290,15 @@ pub(super) struct Finished {
     pub(super) bytes_written: u64,
 }
 
-/// Writes a whole data file and makes it durable.
+/// Writes a whole data file and makes it durable; `place` is its path, for messages.
 pub(super) fn write_file(
     chain: &Chain<'_>,
     file: &File,
+    place: &Path,
     ctx: &Ctx,
     identity: &dyn Fn(Superblock) -> Superblock,
 ) -> anyhow::Result<Finished> {
-    let mut target = SparseFile::new(file);
+    let mut target = SparseFile::new(file, place);
     let Assembled { superblock, file_bytes } = assemble(chain, &mut target, ctx)?;
     file.set_len(file_bytes)?;
     file.sync_data()?;

@@ -14,7 +14,7 @@ use super::totals::{self, Bracket, Totals};
 use super::watchdog::Watchdog;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
-use crate::source::{Chain, Check, DrillTools, Drilled, SourceError};
+use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
 
 /// How long a restored server may take until it answers, and each later question.
 const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
@@ -37,7 +37,7 @@ pub(super) fn drill(
     let data_file = scratch.join("drill.tigerbeetle");
     let file = File::options().write(true).create_new(true).open(&data_file)?;
     // One replica of a cluster does not answer alone; the copy is made a cluster of one.
-    write_file(chain, &file, ctx, &|superblock| superblock.with_replica(0, 1))?;
+    write_file(chain, &file, &data_file, ctx, &|superblock| superblock.with_replica(0, 1))?;
     drop(file);
     let mut server = Server::start(program, &data_file, scratch)?;
     let cluster = record.get("cluster").and_then(Value::as_str).unwrap_or_default();
@@ -45,12 +45,13 @@ pub(super) fn drill(
     let found = answered.map_err(|error| explain(error, program, &record))?;
     let rto_seconds = began.elapsed().as_secs_f64();
     drop(server);
-    let checks = vec![answer_check(&found), totals_check(&record, &found)];
+    let (compared, check) = totals_check(&record, &found);
+    let checks = vec![answer_check(&found), check];
     if let Some(failed) = checks.iter().find(|check| !check.ok) {
         let message = format!("drill: {}: {}", failed.what, failed.found);
         return Err(Fault::new(Kind::Integrity, message).into());
     }
-    Ok(Drilled { rto_seconds, checks })
+    Ok(Drilled { rto_seconds, compared, checks })
 }
 
 fn answer_check(found: &Totals) -> Check {
@@ -63,29 +64,33 @@ fn answer_check(found: &Totals) -> Check {
     }
 }
 
-fn totals_check(record: &Value, found: &Totals) -> Check {
+fn totals_check(record: &Value, found: &Totals) -> (Compared, Check) {
     let bracket: Option<Bracket> =
         record.get("totals").and_then(|totals| serde_json::from_value(totals.clone()).ok());
-    let what = "account totals equal those recorded at capture".to_owned();
-    let Some(bracket) = bracket else {
-        return Check {
-            what,
-            ok: true,
-            found: "not compared: none were recorded".into(),
-            hint: Some(
-                "set `addresses` in the source's table, so that snapshots record totals".into(),
-            ),
-        };
+    let (compared, what, ok, against) = match bracket {
+        None => (
+            Compared::Nothing,
+            "account totals were not compared",
+            true,
+            "none were recorded at capture".to_owned(),
+        ),
+        Some(bracket @ Bracket { before, after }) if before == after => (
+            Compared::Equal,
+            "account totals equal those recorded at capture",
+            bracket.admits(found),
+            format!("recorded: {before}"),
+        ),
+        Some(bracket @ Bracket { before, after }) => (
+            Compared::Within,
+            "account totals lie between those recorded before and after the capture",
+            bracket.admits(found),
+            format!("recorded: {before}; then {after}"),
+        ),
     };
-    let Bracket { before, after } = bracket;
-    let span =
-        if before == after { before.to_string() } else { format!("between {before} and {after}") };
-    Check {
-        what,
-        ok: bracket.admits(found),
-        found: format!("{found}; recorded: {span}"),
-        hint: None,
-    }
+    let hint = (compared == Compared::Nothing).then(|| {
+        "set `addresses` in the source's table, so that snapshots record totals".to_owned()
+    });
+    (compared, Check { what: what.to_owned(), ok, found: format!("{found}; {against}"), hint })
 }
 
 /// A server that does not start although it is of another release than the backup says nothing of
@@ -134,10 +139,9 @@ impl Server {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .map_err(|error| SourceError::Engine {
-                what: program.display().to_string(),
-                reason: format!("cannot start it: {error}"),
-                hint: "install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or verify with --level decode".into(),
+            .map_err(|error| {
+                let message = format!("cannot start {}: {error}", program.display());
+                Fault::new(Kind::Config, message).hint("install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or verify with --level decode")
             })?;
         watchdog.tell(&child.id().to_string());
         Ok(Server { child, address, log, _watchdog: watchdog })

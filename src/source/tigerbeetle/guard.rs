@@ -9,10 +9,14 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::format::Superblock;
-use super::totals;
+use super::totals::{self, Presence};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind};
 use crate::source::RestoreRequest;
+
+/// What to write where an address was not one.
+pub(super) const ADDRESS_HINT: &str =
+    "write IP:PORT, as `tigerbeetle start --addresses` takes it; names are not resolved";
 
 /// Refuses a restore that would do harm, before anything is read or written; returns warnings.
 pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
@@ -38,20 +42,34 @@ pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         (_, Some(_)) => {}
     }
     for address in &request.addresses {
-        if totals::accepts(address) {
+        if totals::parse_address(address).is_none() {
+            let message = format!("`{address}` is no address of a replica");
+            return Err(Fault::new(Kind::Usage, message).hint(ADDRESS_HINT).into());
+        }
+    }
+    let mut unknown = Vec::new();
+    for address in &request.addresses {
+        let presence = totals::probe(address);
+        if presence == Presence::Unknown {
+            unknown.push(address.as_str());
+        }
+        if presence == Presence::There {
             let message = format!(
                 "a replica answers at {address}: the cluster still runs, and an old data file in it can lose what the cluster has committed since"
             );
             return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
         }
     }
-    if !request.addresses.is_empty() {
-        return Ok(Vec::new());
-    }
-    let warning = format!(
-        "nobody was asked whether the cluster still runs, since no addresses of it are known: give --addresses, or make sure that all {count} replicas are stopped for good"
-    );
-    Ok(vec![warning])
+    let sure = format!("make sure that all {count} replicas are stopped for good");
+    Ok(if request.addresses.is_empty() {
+        vec![format!(
+            "nobody was asked whether the cluster still runs, since no addresses of it are known: give --addresses, or {sure}"
+        )]
+    } else if unknown.is_empty() {
+        Vec::new()
+    } else {
+        vec![format!("no answer from {}, so the cluster may still run: {sure}", unknown.join(", "))]
+    })
 }
 
 /// What to do with a restored file.

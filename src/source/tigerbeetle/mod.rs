@@ -39,7 +39,7 @@ use self::capture::Capturing;
 use self::format::{SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN, Superblock};
 use self::layout::Layout;
 use self::mode::Mode;
-use self::totals::Bracket;
+use self::totals::{Bracket, Presence};
 use crate::blockfile::device::Device;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
@@ -167,6 +167,10 @@ fn open(name: &str, table: toml::Table) -> Opened {
             )
         })?),
     };
+    if let Some(text) = table.addresses.iter().find(|text| totals::parse_address(text).is_none()) {
+        let problem = format!("`{text}` is no address of a replica");
+        return Err(invalid("addresses", problem, guard::ADDRESS_HINT));
+    }
     let mode = match &table.mode {
         None => Mode::Online,
         Some(text) => Mode::parse(text).ok_or_else(|| {
@@ -224,6 +228,23 @@ impl Replica {
                 ));
             })
             .ok()
+    }
+}
+
+impl Replica {
+    /// Whether somebody answers at the configured addresses. Asks nothing: a cluster has few client
+    /// sessions.
+    fn check_servers(&self) -> Check {
+        let answer = |address: &&String| totals::probe(address) == Presence::There;
+        let there = self.addresses.iter().filter(answer).count();
+        Check {
+            what: format!("servers at {}", self.addresses.join(",")),
+            ok: there > 0,
+            found: format!("{there} of {} accept connections", self.addresses.len()),
+            hint: (there == 0).then(|| {
+                "start the cluster or correct `addresses`; without it snapshots record no account totals for drills".into()
+            }),
+        }
     }
 }
 
@@ -298,7 +319,7 @@ impl Source for Replica {
             self.check_cluster(&superblock)?;
             Ok(superblock)
         });
-        vec![match looked {
+        let file = match looked {
             Ok(superblock) => Check {
                 what,
                 ok: true,
@@ -318,7 +339,9 @@ impl Source for Replica {
                 found: format!("{error:#}"),
                 hint: Some(crate::error::diagnose(&error).hint),
             },
-        }]
+        };
+        let servers = (!self.addresses.is_empty()).then(|| self.check_servers());
+        [file].into_iter().chain(servers).collect()
     }
 
     fn addresses(&self) -> &[String] {

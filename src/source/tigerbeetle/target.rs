@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use rustix::fs::{Advice, fadvise};
 
@@ -31,6 +32,8 @@ impl Target for Nowhere {
 /// A file that is written at positions and stays sparse where nothing is written.
 pub(super) struct SparseFile<'a> {
     file: &'a File,
+    /// Where it is, for messages.
+    place: &'a Path,
     pub(super) bytes_written: u64,
     /// What was written since write-back was last started.
     fresh: Option<Range<u64>>,
@@ -38,14 +41,15 @@ pub(super) struct SparseFile<'a> {
 }
 
 impl<'a> SparseFile<'a> {
-    pub(super) fn new(file: &'a File) -> Self {
-        SparseFile { file, bytes_written: 0, fresh: None, fresh_bytes: 0 }
+    pub(super) fn new(file: &'a File, place: &'a Path) -> Self {
+        SparseFile { file, place, bytes_written: 0, fresh: None, fresh_bytes: 0 }
     }
 }
 
 impl Target for SparseFile<'_> {
     fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(unwritten)?;
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(|error| unwritten(&error, self.place))?;
         let size = bytes.len() as u64;
         self.bytes_written += size;
         self.fresh_bytes += size;
@@ -65,11 +69,12 @@ impl Target for SparseFile<'_> {
 }
 
 /// A target that cannot be written to; a full disk says so and what to do.
-fn unwritten(error: io::Error) -> anyhow::Error {
-    if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        return error.into();
+fn unwritten(error: &io::Error, place: &Path) -> anyhow::Error {
+    let message = format!("cannot write {}: {error}", place.display());
+    let fault = Fault::new(Kind::Failed, message);
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let hint = "free space there or choose another place (--to, or --scratch for a drill); nothing was left behind";
+        return fault.hint(hint).into();
     }
-    Fault::new(Kind::Failed, "no space left where the data file is restored to")
-        .hint("free space there or choose another place with --to; nothing was left behind")
-        .into()
+    fault.into()
 }

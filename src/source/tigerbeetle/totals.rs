@@ -1,6 +1,7 @@
 //! What a running cluster says of its accounts: the numbers that a drill compares.
 
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ pub(super) fn ask(
 fn listens(addresses: &str, deadline: Duration, ctx: &Ctx) -> bool {
     let began = Instant::now();
     loop {
-        if addresses.split(',').any(accepts) {
+        if addresses.split(',').any(|address| probe(address) == Presence::There) {
             return true;
         }
         // A refused connection costs nothing; half a connection attempt's time is a fair pause.
@@ -112,13 +113,37 @@ fn listens(addresses: &str, deadline: Duration, ctx: &Ctx) -> bool {
     }
 }
 
-/// Whether something accepts connections at `address`: `host:port`, or a port on this host.
-pub(super) fn accepts(address: &str) -> bool {
-    let address = address.trim();
-    let spelled =
-        if address.contains(':') { address.to_owned() } else { format!("127.0.0.1:{address}") };
-    let resolved = spelled.to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    resolved.iter().any(|place| TcpStream::connect_timeout(place, CONNECT_DEADLINE).is_ok())
+/// What a look at an address finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Something accepts connections.
+    There,
+    /// The host says that nothing does.
+    Absent,
+    /// No answer in time, or no way there: nobody knows.
+    Unknown,
+}
+
+/// Looks whether something accepts connections at `address`.
+pub(super) fn probe(address: &str) -> Presence {
+    let Some(place) = parse_address(address) else {
+        return Presence::Unknown;
+    };
+    match TcpStream::connect_timeout(&place, CONNECT_DEADLINE) {
+        Ok(_) => Presence::There,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Presence::Absent,
+        Err(_) => Presence::Unknown,
+    }
+}
+
+/// An address as TigerBeetle spells them: `IP:PORT`, a port on this host, or an IP with the usual
+/// port (`vsr.parse_addresses`). It resolves no names.
+pub(super) fn parse_address(text: &str) -> Option<SocketAddr> {
+    const PORT: u16 = 3001;
+    let text = text.trim();
+    let port = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, text.parse().ok()?)));
+    let host = || Some(SocketAddr::from((text.parse::<IpAddr>().ok()?, PORT)));
+    text.parse().ok().or_else(port).or_else(host)
 }
 
 /// The totals first: then what they count is not newer than `newest`. Each question is an op of the
@@ -178,6 +203,18 @@ mod decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_spelled_as_tigerbeetle_does() {
+        let parsed = |text| parse_address(text).map(|address| address.to_string());
+        assert_eq!(parsed("3001").as_deref(), Some("127.0.0.1:3001"));
+        assert_eq!(parsed(" 10.0.0.1:3003").as_deref(), Some("10.0.0.1:3003"));
+        assert_eq!(parsed("10.0.0.1").as_deref(), Some("10.0.0.1:3001"));
+        assert_eq!(parsed("[::1]:3002").as_deref(), Some("[::1]:3002"));
+        assert!(
+            ["", "host:3001", "70000", "1.2.3.4:", "a b"].map(parsed).iter().all(Option::is_none)
+        );
+    }
 
     #[test]
     fn a_bracket_admits_what_lies_between() {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 
 use super::trace::Operation;
 use crate::store::{
@@ -52,6 +53,10 @@ impl<S: ReadStore + ?Sized> fmt::Debug for Faulty<S> {
 impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn contains(&self, path: &Path) -> bool {
+        self.inner.contains(path)
     }
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {

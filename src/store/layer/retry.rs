@@ -14,6 +14,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,10 @@ impl<S: ReadStore + ?Sized> fmt::Debug for Retry<S> {
 impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn contains(&self, path: &Path) -> bool {
+        self.inner.contains(path)
     }
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {

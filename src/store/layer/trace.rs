@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::store::{
@@ -103,6 +104,10 @@ fn record(calls: &Calls, operation: Operation, key: &str, bytes: u64) {
 impl<S: ReadStore + ?Sized> ReadStore for Trace<S> {
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn contains(&self, path: &Path) -> bool {
+        self.inner.contains(path)
     }
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
