@@ -33,7 +33,7 @@ mod walk;
 pub const KIND: StoreKind = StoreKind {
     scheme: "file",
     read: |url| Ok(Box::new(Local::open(url)?)),
-    append: |url| Ok(Box::new(Local::create(url)?)),
+    append: |url| Ok(Box::new(Local::open(url)?)),
 };
 
 /// Folders are for their owner alone, whatever the umask.
@@ -53,23 +53,9 @@ impl Local {
     /// Opens the store at `url` and creates nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the URL is not `file:///…` or the folder is not there.
+    /// [`StoreError::Absent`] if there is no such folder; [`StoreError::Unavailable`] if the URL is
+    /// not `file:///…` or the folder cannot be opened.
     pub fn open(url: &str) -> Result<Local, StoreError> {
-        Local::with_root(url, |path| open_folder(CWD, path, OFlags::empty()))
-    }
-
-    /// Opens the store at `url`; creates the folder, and those above it, where they are missing.
-    ///
-    /// # Errors
-    /// As [`Local::open`], and whatever keeps the folder from being made.
-    pub fn create(url: &str) -> Result<Local, StoreError> {
-        Local::with_root(url, ensure_folder)
-    }
-
-    fn with_root(
-        url: &str,
-        open: impl FnOnce(&Path) -> Result<OwnedFd, Errno>,
-    ) -> Result<Local, StoreError> {
         let path = path_of(url).map_err(|reason| StoreError::Unavailable {
             store: url.to_owned(),
             operation: "open",
@@ -79,8 +65,16 @@ impl Local {
         })?;
         let shown = path.to_string_lossy();
         let url = format!("file://{shown}");
-        let root = open(&path).map_err(|errno| failed(&url, "open", &shown, errno))?;
-        Ok(Local { url, root, settled: Mutex::default() })
+        match open_folder(CWD, path.as_path(), OFlags::empty()) {
+            Ok(root) => Ok(Local { url, root, settled: Mutex::default() }),
+            Err(Errno::NOENT) => Err(StoreError::Absent {
+                store: url,
+                hint: format!(
+                    "mount what should be there, or make the folder once: mkdir -p -m 700 {shown}"
+                ),
+            }),
+            Err(errno) => Err(failed(&url, "open", &shown, errno)),
+        }
     }
 
     /// The folder and the file name of a key.
@@ -295,17 +289,6 @@ fn make_folder<P: rustix::path::Arg + Copy>(parent: &OwnedFd, name: P) -> Result
     }
     sync_folder(parent)?;
     Ok(folder)
-}
-
-fn ensure_folder(path: &Path) -> Result<OwnedFd, Errno> {
-    match open_folder(CWD, path, OFlags::empty()) {
-        Err(Errno::NOENT) => {}
-        done => return done,
-    }
-    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Errno::NOENT);
-    };
-    make_folder(&ensure_folder(above)?, name)
 }
 
 /// What the system said, as an error of the store.

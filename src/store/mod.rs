@@ -123,6 +123,15 @@ pub trait Upload: Send {
 /// What a store's operation can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// There is no such store. It is never made: an empty folder where a disk should be mounted must
+    /// not be taken for one.
+    #[error("there is no store at {store}")]
+    Absent {
+        /// The store.
+        store: String,
+        /// How it is made, as an instruction.
+        hint: String,
+    },
     /// There is no such object.
     #[error("{store}: no object `{key}`")]
     Missing {
@@ -186,7 +195,7 @@ pub enum StoreError {
 impl Classify for StoreError {
     fn kind(&self) -> Kind {
         match self {
-            StoreError::Missing { .. } => Kind::NotFound,
+            StoreError::Missing { .. } | StoreError::Absent { .. } => Kind::NotFound,
             StoreError::Exists { .. } => Kind::Refused,
             StoreError::Mismatch { .. } | StoreError::InvalidKey { .. } => Kind::Integrity,
             StoreError::Full { .. } | StoreError::Unavailable { .. } => Kind::Store,
@@ -198,6 +207,7 @@ impl Classify for StoreError {
             StoreError::Full { store, .. } => {
                 Some(format!("free space at {store}, then run the same command again"))
             }
+            StoreError::Absent { hint, .. } => Some(hint.clone()),
             StoreError::Missing { .. }
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
@@ -213,7 +223,8 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             StoreError::Unavailable { transient, .. } => *transient,
-            StoreError::Missing { .. }
+            StoreError::Absent { .. }
+            | StoreError::Missing { .. }
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
             | StoreError::Mismatch { .. }
@@ -227,9 +238,9 @@ impl StoreError {
 pub struct StoreKind {
     /// The URL scheme that selects it.
     pub scheme: &'static str,
-    /// Opens the store at a URL for looking; does not create anything.
+    /// Opens the store at a URL for looking.
     pub read: fn(&str) -> Result<Box<dyn ReadStore>, StoreError>,
-    /// Opens the store at a URL for adding; creates its root if it is missing.
+    /// Opens the store at a URL for adding. Creates nothing.
     pub append: fn(&str) -> Result<Box<dyn AppendStore>, StoreError>,
 }
 

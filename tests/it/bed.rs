@@ -39,6 +39,7 @@ impl Bed {
             addresses = addresses.join(", "),
         );
         fs::write(bed.path("bkp.toml"), config).unwrap();
+        fs::create_dir(bed.path("store")).unwrap();
         bed.run(&["keys", "generate"]).done();
         bed
     }

@@ -44,6 +44,7 @@ impl Bed {
         let bed = Bed { folder: tempfile::tempdir().expect("a folder") };
         let text = config.replace("FOLDER", &bed.folder.path().display().to_string());
         bed.file("bkp.toml", &text);
+        fs::create_dir(bed.path("store")).expect("created");
         bed
     }
 

@@ -113,7 +113,7 @@ fn url_for(scheme: &str) -> (String, Option<TempDir>) {
     match scheme {
         "file" => {
             let folder = tempfile::tempdir().expect("folder");
-            (format!("file://{}/store", folder.path().display()), Some(folder))
+            (format!("file://{}", folder.path().display()), Some(folder))
         }
         other => panic!("say here where a store of the kind `{other}` can be put"),
     }
@@ -121,8 +121,8 @@ fn url_for(scheme: &str) -> (String, Option<TempDir>) {
 
 fn local_fixture() -> Fixture {
     let (url, folder) = url_for("file");
-    let store = Box::new(Local::create(&url).expect("opens"));
-    let prune: Box<dyn PruneStore> = Box::new(Local::create(&url).expect("opens"));
+    let store = Box::new(Local::open(&url).expect("opens"));
+    let prune: Box<dyn PruneStore> = Box::new(Local::open(&url).expect("opens"));
     Fixture { name: "Local".into(), store, prune: Some(prune), folder }
 }
 

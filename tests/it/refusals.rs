@@ -194,13 +194,33 @@ fn a_full_store_is_a_store_error_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Bed::new(&quiet_file(folder.path()), "");
     // A file system of 4 MiB of our own, in a mount namespace where that is allowed.
-    let script = "mkdir -p store && mount -t tmpfs -o size=4m tmpfs store && \"$0\" snapshot books; code=$?; find store -type f; exit $code";
+    let script = "mount -t tmpfs -o size=4m tmpfs store && \"$0\" snapshot books; code=$?; find store -type f; exit $code";
     let mut command = Command::new("unshare");
     command.args(if rustix::process::geteuid().is_root() { &["-m"][..] } else { &["-r", "-m"] });
     command.args(["sh", "-c", script, env!("CARGO_BIN_EXE_bkp")]);
     command.current_dir(bed.path("")).env("BKP_CONFIG", bed.path("bkp.toml"));
     let run = Run::of(&command.output().unwrap()).failed(16, "no space left");
     assert_eq!(run.stdout, "", "nothing is left in the store");
+}
+
+/// A disk that is not mounted must not be mistaken for an empty store.
+#[test]
+fn a_store_that_is_not_there_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    fs::remove_dir(bed.path("store")).unwrap();
+    for words in [
+        &["snapshot", "books"][..],
+        &["list"],
+        &["verify", "books"],
+        &["restore", "books", "--to", "x", "--yes"],
+    ] {
+        bed.run(words).failed(10, "no store at file://").failed(10, "mkdir -p -m 700");
+    }
+    assert_eq!(bed.run(&["doctor"]).code, Some(10));
+    assert!(!bed.path("store").exists());
 }
 
 #[test]
