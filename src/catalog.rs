@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 
+use crate::ctx::Ctx;
 use crate::domain::chain;
 use crate::domain::id::BackupId;
 use crate::domain::limits::MANIFEST_BYTES_MAX;
@@ -76,6 +77,7 @@ fn prefixes(filter: &Filter) -> Vec<String> {
 pub struct Catalog<'a> {
     store: &'a dyn ReadStore,
     keys: &'a [Box<dyn KeyProvider>],
+    ctx: &'a Ctx,
 }
 
 impl std::fmt::Debug for Catalog<'_> {
@@ -87,8 +89,8 @@ impl std::fmt::Debug for Catalog<'_> {
 impl<'a> Catalog<'a> {
     /// A catalogue of `store`, opened with `keys`.
     #[must_use]
-    pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>]) -> Self {
-        Catalog { store, keys }
+    pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>], ctx: &'a Ctx) -> Self {
+        Catalog { store, keys, ctx }
     }
 
     /// The backup with this name and everything it builds on, base first, every manifest authentic.
@@ -131,7 +133,7 @@ impl<'a> Catalog<'a> {
         let at = name.manifest_key();
         let bytes = read_manifest(self.store, &at)?;
         let manifest = Manifest::parse(&bytes, &at)?;
-        let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id)?;
+        let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id, &self.ctx.cancel)?;
         Manifest::authenticate(&bytes, &key, &at)?;
         Ok((manifest, key))
     }

@@ -109,6 +109,36 @@ impl House {
         Ok(providers.collect::<Result<_, _>>()?)
     }
 
+    /// The configured key providers that open. One that does not is a warning: any one of the
+    /// recipients opens a backup.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if none is given; the first [`keys::KeyError`] if none opens.
+    pub fn keys_to_read(&self) -> anyhow::Result<Vec<Box<dyn KeyProvider>>> {
+        if self.settings.recipients.is_empty() {
+            return Err(Fault::new(Kind::Config, "no key is given")
+                .hint("give one that the backup was sealed for, for instance --key file:PATH")
+                .into());
+        }
+        let mut providers = Vec::new();
+        let mut failure = None;
+        for text in &self.settings.recipients {
+            match keys::open(text) {
+                Ok(provider) => providers.push(provider),
+                Err(error) => failure = failure.or(Some((text, error))),
+            }
+        }
+        match failure {
+            Some((_, error)) if providers.is_empty() => Err(error.into()),
+            Some((text, error)) => {
+                let shown = keys::shown(text);
+                self.ctx.monitor.warn(&format!("going on without the recipient {shown}: {error}"));
+                Ok(providers)
+            }
+            None => Ok(providers),
+        }
+    }
+
     /// The settings of a configured source.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::Report;
 use crate::config::settings::{Compression, Origin, Provenance, Settings, SourceSettings};
 use crate::config::{ConfigError, schema};
+use crate::keys::shown;
 use crate::wire::House;
 
 /// What `bkp config` was asked for.
@@ -163,7 +164,8 @@ fn lines(settings: &Settings) -> Vec<Line> {
         let section = "chosen".to_owned();
         lines.push(Line { section, key: "store".into(), value: store.clone().into(), origin });
     }
-    lines.push(line("keys", "recipients", settings.recipients.clone().into()));
+    let recipients: Vec<String> = settings.recipients.iter().map(|text| shown(text)).collect();
+    lines.push(line("keys", "recipients", recipients.into()));
     if let Some(program) = &settings.tigerbeetle {
         lines.push(line("tools", "tigerbeetle", program.display().to_string().into()));
     }

@@ -163,7 +163,7 @@ fn recipients(house: &House) -> Vec<Found> {
     }
     recipients
         .iter()
-        .map(|text| tried(format!("key {}", shown(text)), recipient(house, text)))
+        .map(|text| tried(format!("key {}", keys::shown(text)), recipient(house, text)))
         .collect()
 }
 
@@ -193,14 +193,4 @@ fn sources(house: &House) -> Vec<Found> {
         }
     }
     found
-}
-
-/// A recipient without what may be secret in it: a command is shown by its first word only.
-fn shown(text: &str) -> String {
-    match text.split_once(':') {
-        Some(("passphrase", reference)) => {
-            format!("passphrase:{}", keys::secret::origin(reference))
-        }
-        _ => text.to_owned(),
-    }
 }

@@ -54,13 +54,13 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let keys = house.keys()?;
     if options.dry_run {
         let store = house.store_read(Some(settings))?;
-        let catalog = Catalog::new(store.as_ref(), &keys);
+        let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
         let plan = plan(house, options, &*source, store.as_ref(), &catalog)?;
         return describe(options, &plan, store.url());
     }
     let _lock = Lock::take(&house.settings.state_dir, &options.source, &house.ctx)?;
     let store = house.store_append(Some(settings))?;
-    let catalog = Catalog::new(&*store, &keys);
+    let catalog = Catalog::new(&*store, &keys, &house.ctx);
     let Plan { id, scope, onto } = plan(house, options, &*source, &*store, &catalog)?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let name = BackupName {

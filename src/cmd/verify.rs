@@ -61,9 +61,9 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let began = house.ctx.now();
     let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
-    let keys = house.keys()?;
+    let keys = house.keys_to_read()?;
     let name = options.select.resolve(store.as_ref())?;
-    let chain = Catalog::new(store.as_ref(), &keys).chain(&name)?;
+    let chain = Catalog::new(store.as_ref(), &keys, &house.ctx).chain(&name)?;
     let kind = source::kind_of(name.backup_type)?;
     house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, Document};
 use super::{ConfigError, Environment, parse_table};
+use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::names::BackupType;
 
 mod check;
@@ -237,6 +238,10 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         stores.insert(name, StoreSettings { url: store.url });
     }
     let recipients = document.keys.recipients;
+    if recipients.len() > RECIPIENTS_MAX {
+        let problem = format!("{} recipients are more than {RECIPIENTS_MAX}", recipients.len());
+        return Err(ConfigError::invalid("keys.recipients", problem));
+    }
     for (index, recipient) in recipients.iter().enumerate() {
         check::recipient(&format!("keys.recipients[{index}]"), recipient)?;
     }

@@ -25,6 +25,9 @@ pub const TIGERBEETLE_FILE_BYTES_MAX: u64 = 64 << 40;
 /// Largest path of a tar member, bytes.
 pub const MEMBER_PATH_BYTES_MAX: usize = 255;
 
+/// Most recipients of a backup. Each may cost a derivation before anything is authenticated.
+pub const RECIPIENTS_MAX: usize = 32;
+
 /// Rounds of PBKDF2-HMAC-SHA256 for a new passphrase recipient.
 pub const PBKDF2_ROUNDS: u32 = 600_000;
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::id::BackupId;
+use super::limits::RECIPIENTS_MAX;
 use super::names::{BackupName, BackupType, Scope};
 use crate::error::{Classify, Kind};
 use crate::keys::{DataKey, Recipient};
@@ -253,6 +254,10 @@ impl Manifest {
     fn check_place(&self, key: &str) -> Result<(), ManifestError> {
         let misplaced =
             |reason: String| Err(ManifestError::Misplaced { key: key.to_owned(), reason });
+        if self.keys.len() > RECIPIENTS_MAX {
+            let reason = format!("{} recipients are more than {RECIPIENTS_MAX}", self.keys.len());
+            return Err(ManifestError::Invalid { key: key.to_owned(), reason });
+        }
         let name = self.name();
         if name.manifest_key() != key {
             return misplaced(format!("it belongs at `{}`", name.manifest_key()));

@@ -1,4 +1,5 @@
-//! Recipient `file:PATH`: a random key in a text file.
+//! Recipient `file:PATH`: a random key in a text file; `credential:NAME`: the same in a credential
+//! of systemd.
 //!
 //! Lines that begin with `#` are comments; one line is the key: `BKP-KEY-1-` and 32 bytes in
 //! base64. The key's id is the beginning of a hash of it, so two copies of a file are one key.
@@ -33,10 +34,23 @@ struct KeyFile {
     key: Zeroizing<[u8; KEY_BYTES]>,
 }
 
+/// The same from a systemd credential, which is private by other means than its mode.
+pub const CREDENTIAL: RecipientKind = RecipientKind { prefix: "credential", open: open_credential };
+
 fn open(path: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("file:{path}");
     let text = secret::read_private(Path::new(path), &origin)?;
-    let Some(key) = parse(&text) else {
+    read(&text, origin)
+}
+
+fn open_credential(name: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+    let origin = format!("credential:{name}");
+    let text = secret::read_credential(name, &origin)?;
+    read(&text, origin)
+}
+
+fn read(text: &[u8], origin: String) -> Result<Box<dyn KeyProvider>, KeyError> {
+    let Some(key) = parse(text) else {
         let hint =
             "`bkp keys generate` makes a key file; restore this one from its copy".to_owned();
         let problem = format!("not a key file: it needs one line `{LINE_PREFIX}...`");
@@ -128,9 +142,8 @@ pub fn generate(path: &Path) -> Result<String, KeyError> {
 fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| Path::new("."));
-    if !folder.exists() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
+    let made: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     if let Err(error) = written {
@@ -138,7 +151,13 @@ fn create(path: &Path, content: &[u8]) -> io::Result<()> {
         let _best_effort = std::fs::remove_file(path);
         return Err(error);
     }
-    File::open(folder)?.sync_all()
+    // The entry of the file, then those of the folders that were made for it.
+    File::open(folder)?.sync_all()?;
+    for above in made.into_iter().filter_map(Path::parent) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

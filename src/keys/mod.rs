@@ -9,6 +9,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::error::{Classify, Kind};
 
@@ -102,7 +103,7 @@ pub struct RecipientKind {
 }
 
 /// Every kind of recipient.
-pub const RECIPIENTS: &[RecipientKind] = &[file::KIND, passphrase::KIND];
+pub const RECIPIENTS: &[RecipientKind] = &[file::KIND, file::CREDENTIAL, passphrase::KIND];
 
 /// Opens the provider that a recipient string of the configuration names.
 ///
@@ -119,25 +120,45 @@ pub fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
 ///
 /// # Errors
 /// [`KeyError::NoneFits`] if no provider matches any recipient, [`KeyError::Wrong`] or another
-/// error of a provider that matches if none of them opens it.
+/// error of a provider that matches if none of them opens it; a cancellation.
 pub fn unwrap_any(
     providers: &[Box<dyn KeyProvider>],
     recipients: &[Recipient],
     id: BackupId,
-) -> Result<DataKey, KeyError> {
+    cancel: &Cancel,
+) -> anyhow::Result<DataKey> {
     let mut failure = None;
     for provider in providers {
         for recipient in recipients.iter().filter(|recipient| provider.matches(recipient)) {
+            // A derivation takes seconds if whoever wrote the recipient wants it to.
+            cancel.check()?;
             match provider.unwrap(recipient, id) {
                 Ok(key) => return Ok(key),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
     }
-    Err(failure.unwrap_or_else(|| KeyError::NoneFits {
+    let none = || KeyError::NoneFits {
         have: providers.iter().map(|provider| provider.origin().to_owned()).collect(),
-        need: recipients.iter().map(|r| format!("{} {}", r.kind, r.id)).collect(),
-    }))
+        need: recipients.iter().map(named).collect(),
+    };
+    Err(failure.unwrap_or_else(none).into())
+}
+
+/// A recipient for messages: its kind, and its id where there are several of a kind.
+fn named(recipient: &Recipient) -> String {
+    let Recipient { kind, id, .. } = recipient;
+    if kind == id { format!("a {kind}") } else { format!("{kind} {id}") }
+}
+
+/// A recipient of the configuration as messages may show it: a command is shown by its first word
+/// only, since it may contain a secret.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    match text.split_once(':') {
+        Some(("passphrase", reference)) => format!("passphrase:{}", secret::origin(reference)),
+        _ => text.to_owned(),
+    }
 }
 
 /// What a key operation can fail with. No variant carries key material.

@@ -10,7 +10,7 @@
 //! One newline at the end is not part of the secret. An empty secret is refused.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Error, ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -37,13 +37,7 @@ pub fn read(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         Some(("env", name)) => {
             from_environment(name).ok_or_else(|| fail("the variable is not set".into(), None))?
         }
-        Some(("credential", name)) => {
-            let path = credential_path(name).ok_or_else(|| {
-                let hint = "start bkp as a systemd service with LoadCredential=";
-                fail("no credentials were passed to this process".into(), Some(hint))
-            })?;
-            read_file(&path, &origin)?.0
-        }
+        Some(("credential", name)) => read_credential(name, &origin)?,
         Some(("cmd", command)) => from_command(command).map_err(|problem| fail(problem, None))?,
         Some(_) | None => {
             let hint = "write file:PATH, env:NAME, credential:NAME or cmd:COMMAND";
@@ -93,13 +87,46 @@ pub(crate) fn read_private(path: &Path, origin: &str) -> Result<Zeroizing<Vec<u8
 
 /// Content and mode of a file of bounded size.
 fn read_file(path: &Path, origin: &str) -> Result<(Zeroizing<Vec<u8>>, u32), KeyError> {
-    let fail = |problem| KeyError::Unusable { origin: origin.to_owned(), problem, hint: None };
-    let io = |error: std::io::Error| fail(error.to_string());
+    let fail = |problem, hint| KeyError::Unusable { origin: origin.to_owned(), problem, hint };
+    let io = |error: Error| fail(error.to_string(), hint_for(&error, path));
     let file = File::open(path).map_err(io)?;
     // Of the file that is open, not of what stands at the path by now.
     let mode = file.metadata().map_err(io)?.permissions().mode();
-    let content = read_bounded(file).map_err(fail)?;
+    let content = read_bounded(file).map_err(|problem| fail(problem, None))?;
     Ok((content, mode))
+}
+
+/// What to do about a file with a secret that cannot be read.
+fn hint_for(error: &Error, path: &Path) -> Option<String> {
+    let path = path.display();
+    let hints = [
+        (
+            ErrorKind::NotFound,
+            format!(
+                "put it there; a new key file is made by `bkp keys generate {path}`, and opens nothing that exists already"
+            ),
+        ),
+        (
+            ErrorKind::PermissionDenied,
+            format!(
+                "run bkp as the owner of {path}, or give it to the user that runs bkp: chown USER {path}"
+            ),
+        ),
+    ];
+    hints.into_iter().find(|(kind, _)| *kind == error.kind()).map(|(_, hint)| hint)
+}
+
+/// Reads the credential `name` that systemd passed to this service.
+///
+/// # Errors
+/// [`KeyError::Unusable`] if there is none of that name.
+pub(crate) fn read_credential(name: &str, origin: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let path = credential_path(name).ok_or_else(|| KeyError::Unusable {
+        origin: origin.to_owned(),
+        problem: "no credentials were passed to this process".to_owned(),
+        hint: Some("start bkp as a systemd service with LoadCredential=".to_owned()),
+    })?;
+    Ok(read_file(&path, origin)?.0)
 }
 
 /// Reads to the end into a buffer that never moves, so that no copy is left behind.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Measure, Sink, StageError, Trail};
-use crate::domain::limits::{SEAL_HEADER_BYTES_MAX, SEGMENT_BYTES};
+use crate::domain::limits::{RECIPIENTS_MAX, SEAL_HEADER_BYTES_MAX, SEGMENT_BYTES};
 use crate::error::Blame;
 use crate::keys::{DataKey, KeyError, Recipient};
 
@@ -136,6 +136,12 @@ fn parse(json: &[u8], object: &str) -> Result<(Header, [u8; SALT_BYTES]), String
     }
     if header.object != object {
         return Err(format!("it was sealed as `{}`", header.object));
+    }
+    if header.recipients.len() > RECIPIENTS_MAX {
+        return Err(format!(
+            "{} recipients are more than {RECIPIENTS_MAX}",
+            header.recipients.len()
+        ));
     }
     let salt = BASE64.decode(&header.salt).ok().and_then(|salt| salt.try_into().ok());
     let salt = salt.ok_or("its salt is not 32 bytes in base64")?;

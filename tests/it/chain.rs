@@ -12,6 +12,7 @@ use std::io::{Read, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::error::{Blame, Kind, diagnose};
 use bkp::keys::{self, DataKey, KeyProvider, Recipient};
@@ -164,7 +165,8 @@ fn backward(
     if shape.sealed {
         let prelude = open_header(&mut reader, &object("data")).map_err(|e| blame.or(e))?;
         let providers = std::slice::from_ref(&keys.provider);
-        let key = keys::unwrap_any(providers, &prelude.header.recipients, id())?;
+        let key =
+            keys::unwrap_any(providers, &prelude.header.recipients, id(), &Cancel::default())?;
         reader = Box::new(Opener::new(reader, &prelude, &key, blame.clone()));
     }
     if shape.hops {

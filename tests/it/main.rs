@@ -24,6 +24,7 @@ mod generated;
 mod giant;
 mod memory;
 mod onto;
+mod recipients;
 mod refusals;
 mod spine;
 mod tb;

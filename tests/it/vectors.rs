@@ -114,7 +114,12 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
         let (mut reader, blame) = (sealed, Blame::default());
         let prelude = open_header(&mut reader, &vector.object)?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
-        let key = keys::unwrap_any(&[keys::open(&recipient)?], &prelude.header.recipients, id)?;
+        let key = keys::unwrap_any(
+            &[keys::open(&recipient)?],
+            &prelude.header.recipients,
+            id,
+            &bkp::ctx::Cancel::default(),
+        )?;
         let mut opener = Opener::new(reader, &prelude, &key, blame.clone());
         opener.read_to_end(&mut released).map_err(|error| blame.or(error))?;
         Ok(())
