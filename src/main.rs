@@ -53,7 +53,7 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         progress.warn(warning);
     }
     let confirm = ui::confirm(style, cli.yes(), cancel.clone());
-    let house = House { settings, ctx: Ctx::new(cancel, progress), confirm };
+    let house = House { settings, ctx: Ctx::new(cancel, progress), confirm, faults: None };
     cli.run(&house)
 }
 

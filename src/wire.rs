@@ -10,6 +10,7 @@ use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyProvider};
 use crate::source::{self, Source};
+use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
 use crate::store::{AppendStore, ReadStore, STORES, StoreKind};
 
@@ -26,6 +27,8 @@ pub struct House {
     pub ctx: Ctx,
     /// Asks before something is replaced or brought back.
     pub confirm: Confirm,
+    /// What the store is to fail with. Only tests plan faults: they sweep them through commands.
+    pub faults: Option<Plan>,
 }
 
 impl fmt::Debug for House {
@@ -78,7 +81,10 @@ impl House {
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn ReadStore>> {
         let url = self.store_url(source)?;
-        let inner = (store_kind(&url)?.read)(&url)?;
+        let mut inner = (store_kind(&url)?.read)(&url)?;
+        if let Some(plan) = &self.faults {
+            inner = Box::new(Faulty::new(inner, plan.clone()));
+        }
         Ok(Box::new(Retry::new(inner, self.ctx.clone())))
     }
 
@@ -91,7 +97,10 @@ impl House {
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn AppendStore>> {
         let url = self.store_url(source)?;
-        let inner = (store_kind(&url)?.append)(&url)?;
+        let mut inner = (store_kind(&url)?.append)(&url)?;
+        if let Some(plan) = &self.faults {
+            inner = Box::new(Faulty::new(inner, plan.clone()));
+        }
         Ok(Box::new(Retry::new(inner, self.ctx.clone())))
     }
 

@@ -3,7 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
+use bkp::config::settings::Flags;
+use bkp::config::{Environment, Settings};
+use bkp::ctx::{Cancel, Ctx, Silent};
+use bkp::store::layer::fault::Plan;
+use bkp::wire::House;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,6 +59,15 @@ impl Bed {
         let mut command = bare(self.folder.path(), words);
         command.env("BKP_CONFIG", self.path("bkp.toml"));
         command
+    }
+
+    /// What commands work with in this bed, for tests that call them directly.
+    pub(crate) fn house(&self, faults: Option<Plan>) -> House {
+        let config = self.path("bkp.toml");
+        let environment = Environment::of([("BKP_CONFIG", config.to_str().unwrap())]);
+        let settings = Settings::load(&Flags::default(), &environment).unwrap();
+        let ctx = Ctx::new(Cancel::default(), Arc::new(Silent));
+        House { settings, ctx, confirm: Arc::new(|_| Ok(())), faults }
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Run {

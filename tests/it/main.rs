@@ -27,6 +27,7 @@ mod onto;
 mod recipients;
 mod refusals;
 mod spine;
+mod sweep;
 mod tb;
 mod tidy;
 mod vectors;

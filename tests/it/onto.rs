@@ -3,12 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bkp::cmd::snapshot;
-use bkp::config::Settings;
-use bkp::config::environment::Environment;
-use bkp::config::settings::Flags;
 use bkp::ctx::Ctx;
 use bkp::wire::House;
 use serde_json::Value;
@@ -82,12 +78,25 @@ fn a_backup_from_the_future_is_not_built_on() {
 
 /// Takes a snapshot on another clock; returns its id.
 fn snapshot_at(bed: &Bed, clock: fn() -> OffsetDateTime) -> String {
-    let config = bed.path("bkp.toml");
-    let environment = Environment::of([("BKP_CONFIG", config.to_str().unwrap())]);
-    let settings = Settings::load(&Flags::default(), &environment).unwrap();
-    let house = House { settings, ctx: Ctx::fixed(clock), confirm: Arc::new(|_| Ok(())) };
+    let house = House { ctx: Ctx::fixed(clock), ..bed.house(None) };
     let options =
         snapshot::Options { source: "books".into(), scope: None, mode: None, dry_run: false };
     let report = snapshot::run(&house, &options).unwrap();
     report.value["manifest"]["id"].as_str().unwrap().to_owned()
+}
+
+/// A restore reads the whole chain, so an automatic choice does not let it grow for ever.
+#[test]
+fn a_long_chain_ends_with_a_new_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&formatted(&folder, "a"), "");
+    let scopes: Vec<String> = (0..30)
+        .map(|_| {
+            let report = bed.json(&["snapshot", "books"]);
+            report["manifest"]["scope"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let full: Vec<usize> = (0..30).filter(|at| scopes[*at] == "full").collect();
+    assert_eq!(full, [0, 28]);
+    bed.run(&["verify", "books", "--level", "decode"]).done();
 }

@@ -386,6 +386,34 @@ fn a_stopped_run_leaves_nothing_and_the_next_one_works() {
     bed.run(&["verify", "--id", &id, "--level", "decode"]).done();
 }
 
+/// Objects without a manifest are no backup.
+#[test]
+fn a_run_killed_before_its_manifest_leaves_no_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    let ends = |ending: &str| {
+        bed.stored().iter().filter(|path| path.to_str().unwrap().ends_with(ending)).count()
+    };
+    let hit = (0..200).any(|_| {
+        let (objects, manifests) = (ends(".enc"), ends("manifest.json"));
+        let mut run = bed.command(&["snapshot", "books", "--scope", "full", "-q"]);
+        let mut child = run.stdout(std::process::Stdio::null()).spawn().unwrap();
+        while ends(".enc") == objects && child.try_wait().unwrap().is_none() {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        ends(".enc") > objects && ends("manifest.json") == manifests
+    });
+    assert!(hit, "no run was killed between its objects and its manifest");
+    let listed = bed.json(&["list"])["backups"].as_array().unwrap().len();
+    assert_eq!(listed, ends("manifest.json"));
+    let id = bed.snapshot("full");
+    bed.run(&["verify", "--id", &id, "--level", "decode"]).done();
+}
+
 #[test]
 fn no_secret_is_printed() {
     let folder = tempfile::tempdir().unwrap();

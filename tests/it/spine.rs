@@ -188,6 +188,32 @@ fn a_paused_replica_goes_on() {
     starts_with_everything(&restored, &record, before);
 }
 
+/// The state of a process, as in `ps`.
+fn state(process: rustix::process::Pid) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+}
+
+#[test]
+fn a_killed_run_does_not_leave_its_server_paused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _record) = busy_replica(folder.path());
+    let bed = Bed::new(server.data_file(), server.address());
+    let words = ["snapshot", "books", "--mode", "pause", "-q"];
+    let mut child = bed.command(&words).stdout(std::process::Stdio::null()).spawn().unwrap();
+    while state(server.pid()) != 'T' {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before the server was paused");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    while state(server.pid()) == 'T' {
+        assert!(began.elapsed() < Duration::from_mins(1), "the server stays paused");
+        std::thread::yield_now();
+    }
+    tb::totals(server.address());
+}
+
 /// Where the file system can clone, the mode works; where it cannot, it says so.
 #[test]
 fn reflink_works_or_says_why_not() {
