@@ -79,6 +79,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder th
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Say more; may be repeated'

@@ -76,6 +76,12 @@ pub(super) struct SelectArgs {
     at: Option<OffsetDateTime>,
 }
 
+impl SelectArgs {
+    pub(super) fn source(self) -> Option<String> {
+        self.source
+    }
+}
+
 impl From<SelectArgs> for Select {
     fn from(args: SelectArgs) -> Select {
         let SelectArgs { source, latest, id, at } = args;

@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::flags::SelectArgs;
-use crate::cmd::verify::{Level, Options};
+use crate::cmd::verify::{Level, Options, Which};
 
 /// Check a backup, from "it is there" to "it starts"
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
-                        Example: bkp verify books --level drill")]
+                        Examples: bkp verify books --level drill; bkp verify --all")]
 pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
+
+    /// Every backup of SOURCE, or of the store, one after the other
+    #[arg(long, group = "backup", conflicts_with_all = ["latest", "id", "at"])]
+    all: bool,
 
     /// How deep to look; each level includes those before it
     #[arg(long, value_enum, default_value_t = LevelArg::Digest)]
@@ -44,6 +48,11 @@ impl From<Args> for Options {
             LevelArg::Decode => Level::Decode,
             LevelArg::Drill => Level::Drill,
         };
-        Options { select: args.select.into(), level, scratch: args.scratch }
+        let which = if args.all {
+            Which::All(args.select.source())
+        } else {
+            Which::One(args.select.into())
+        };
+        Options { which, level, scratch: args.scratch }
     }
 }

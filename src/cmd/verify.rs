@@ -1,5 +1,7 @@
 //! `bkp verify`: how sure one can be of a backup, from "it is there" to "it starts".
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -7,8 +9,10 @@ use serde::Serialize;
 
 use super::Report;
 use super::select::Select;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog, Filter, Found};
 use crate::domain::id::BackupId;
+use crate::domain::names::BackupName;
+use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
 use crate::source::{self, DrillTools, Drilled, SourceKind};
 use crate::wire::House;
@@ -27,21 +31,31 @@ pub enum Level {
     Drill,
 }
 
+/// Which backups to verify.
+#[derive(Debug, Clone)]
+pub enum Which {
+    /// One, and everything it builds on.
+    One(Select),
+    /// All of a source, or of the store.
+    All(Option<String>),
+}
+
 /// What `bkp verify` was asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The backup.
-    pub select: Select,
+    /// The backups.
+    pub which: Which,
     /// How deep.
     pub level: Level,
     /// Where a drill restores to; `None` takes a folder in the state directory.
     pub scratch: Option<PathBuf>,
 }
 
-/// The stable shape `bkp.verify/1`.
+/// The stable shape `bkp.verify/1`; with `--all`, without `store`, part of [`Everything`].
 #[derive(Debug, Serialize)]
 struct Verified {
-    store: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
     id: BackupId,
     source: String,
     level: Level,
@@ -53,17 +67,104 @@ struct Verified {
     drill: Option<Drilled>,
 }
 
-/// Verifies a backup and everything it builds on.
+/// The stable shape `bkp.verify-all/1`.
+#[derive(Debug, Serialize)]
+struct Everything {
+    store: String,
+    level: Level,
+    ok: bool,
+    backups: Vec<Outcome>,
+}
+
+/// What became of one of many.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Verified(Verified),
+    Failed { id: BackupId, source: String, ok: bool, kind: &'static str, problem: String },
+}
+
+/// Verifies a backup and everything it builds on, or all backups one after the other.
 ///
 /// # Errors
-/// [`crate::error::Kind::Integrity`] if it is not what was written; what store or keys fail with.
+/// [`Kind::Integrity`] if it is not what was written; what store or keys fail with. Of all backups
+/// each has its own outcome; the report's is that of the first that failed.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let began = house.ctx.now();
-    let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
+    let source = match &options.which {
+        Which::One(select) => select.source(),
+        Which::All(source) => source.as_deref(),
+    };
+    let settings = source.and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys_to_read()?;
-    let name = options.select.resolve(store.as_ref())?;
-    let chain = Catalog::new(store.as_ref(), &keys, &house.ctx).chain(&name)?;
+    let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
+    match &options.which {
+        Which::One(select) => {
+            let name = select.resolve(store.as_ref())?;
+            let mut verified = verify(house, options, &catalog, &name, &mut BTreeSet::new())?;
+            verified.store = Some(store.url().to_owned());
+            let text = render(&verified);
+            Report::done("bkp.verify/1", &verified, text)
+        }
+        Which::All(source) => {
+            let filter = Filter { source: source.clone(), ..Filter::default() };
+            let found = catalog::find(store.as_ref(), &filter)?;
+            if found.is_empty() {
+                let message = format!("{}: no backup to verify", store.url());
+                return Err(Fault::new(Kind::NotFound, message).into());
+            }
+            all(house, options, &catalog, store.url(), found)
+        }
+    }
+}
+
+/// Oldest first, so that each object is read for the backup that it belongs to.
+fn all(
+    house: &House,
+    options: &Options,
+    catalog: &Catalog<'_>,
+    store: &str,
+    found: Vec<Found>,
+) -> anyhow::Result<Report> {
+    let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
+    let mut proven = BTreeSet::new();
+    for Found { name, .. } in found {
+        house.ctx.cancel.check()?;
+        match verify(house, options, catalog, &name, &mut proven) {
+            Ok(verified) => {
+                writeln!(text, "{}", render(&verified))?;
+                backups.push(Outcome::Verified(verified));
+            }
+            Err(error) => {
+                let kind = diagnose(&error).kind;
+                outcome = outcome.or(Some(kind));
+                let (id, problem) = (name.id, format!("{error:#}"));
+                writeln!(text, "{id} of {}: FAILED: {problem}", name.source)?;
+                let (source, kind) = (name.source, kind.name());
+                backups.push(Outcome::Failed { id, source, ok: false, kind, problem });
+            }
+        }
+    }
+    let body = Everything {
+        store: store.to_owned(),
+        level: options.level,
+        ok: outcome.is_none(),
+        backups,
+    };
+    Ok(Report::done("bkp.verify-all/1", &body, text)?.with_outcome(outcome))
+}
+
+/// Verifies one backup and its chain. The links whose stored bytes are in `proven` are not read
+/// again for their digests, and those that are join them.
+fn verify(
+    house: &House,
+    options: &Options,
+    catalog: &Catalog<'_>,
+    name: &BackupName,
+    proven: &mut BTreeSet<BackupId>,
+) -> anyhow::Result<Verified> {
+    let began = house.ctx.now();
+    let chain = catalog.chain(name)?;
     let kind = source::kind_of(name.backup_type)?;
     house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;
@@ -75,21 +176,25 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     }
     // Decoding and drilling compare the digests of what they read, and need not read everything.
     if options.level != Level::Exists {
-        chain.iter().try_for_each(|reader| reader.check_digests(&house.ctx))?;
+        for reader in &chain {
+            let id = reader.manifest().id;
+            if !proven.contains(&id) {
+                reader.check_digests(&house.ctx)?;
+                proven.insert(id);
+            }
+        }
     }
     house.ctx.monitor.end();
-    let verified = Verified {
-        store: store.url().to_owned(),
+    Ok(Verified {
+        store: None,
         id: name.id,
-        source: name.source,
+        source: name.source.clone(),
         level: options.level,
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
         ok: true,
         seconds: (house.ctx.now() - began).as_seconds_f64(),
         drill,
-    };
-    let text = render(&verified);
-    Report::done("bkp.verify/1", &verified, text)
+    })
 }
 
 /// How many bytes a level reads.

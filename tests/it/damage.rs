@@ -106,6 +106,29 @@ fn damaged_manifests_are_refused() {
 }
 
 #[test]
+fn verifying_everything_tells_what_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, base, last) = store_with_a_chain(folder.path());
+    let other = bed.snapshot("full");
+    let report = bed.json(&["verify", "--all"]);
+    assert_eq!((&report["ok"], report["backups"].as_array().unwrap().len()), (&true.into(), 3));
+    let path = bed.object(&base, "tar.zst.enc");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let run = bed.run(&["verify", "books", "--all", "--json"]);
+    assert_eq!(run.code, Some(13), "{run:?}");
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let whole = |id: &str| {
+        let backups = report["backups"].as_array().unwrap();
+        backups.iter().find(|backup| backup["id"] == id).unwrap()["ok"].as_bool().unwrap()
+    };
+    assert_eq!([&base, &last, &other].map(|id| whole(id)), [false, false, true]);
+    assert_eq!(bed.run(&["verify", "books", "--all", "--id", &other]).code, Some(2));
+    bed.run(&["verify", "cooks", "--all"]).failed(10, "no backup");
+}
+
+#[test]
 fn swapped_objects_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (bed, base, last) = store_with_a_chain(folder.path());
