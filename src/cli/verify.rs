@@ -10,7 +10,7 @@ use crate::cmd::verify::{Level, Options, Which};
 /// Check a backup, from "it is there" to "it starts"
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
-                        Examples: bkp verify books --level drill; bkp verify --all")]
+                        Example: bkp verify books --level drill, or bkp verify --all for every backup")]
 pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
