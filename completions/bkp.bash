@@ -305,12 +305,16 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__schema)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --report --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --report)
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan list verify verify-all restore restore-plan keys config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

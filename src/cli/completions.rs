@@ -5,6 +5,7 @@ use clap_complete::{Shell, generate};
 
 use super::Cli;
 use crate::cmd::Report;
+use crate::cmd::schema::Completions;
 
 /// Print the completion script of a shell
 #[derive(Debug, clap::Args)]
@@ -18,13 +19,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
-    #[derive(serde::Serialize)]
-    struct Body {
-        shell: String,
-        script: String,
-    }
     let script = script(args.shell);
-    let body = Body { shell: args.shell.to_string(), script: script.clone() };
+    let body = Completions { shell: args.shell.to_string(), script: script.clone() };
     Report::done("bkp.completions/1", &body, script)
 }
 

@@ -1,8 +1,11 @@
 //! `bkp config`.
 
 use clap::Subcommand;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::cmd::config::Options;
+use crate::cmd::Report;
+use crate::cmd::config::{Options, describe};
+use crate::cmd::schema::{REPORTS, Shape};
 
 /// Check, show or describe the configuration
 #[derive(Debug, clap::Args)]
@@ -28,15 +31,29 @@ enum Command {
         #[arg(long)]
         origin: bool,
     },
-    /// Print the JSON Schema of the configuration file
+    /// Print the JSON Schema of the configuration file, or of what --json prints
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp config schema > bkp.schema.json")]
-    Schema,
+    Schema {
+        /// Report whose shape is wanted, by the name in its `schema` field: `list` for bkp.list/1
+        #[arg(long, value_name = "NAME", value_parser = reports())]
+        report: Option<&'static Shape>,
+    },
 }
 
 impl Args {
-    pub(super) fn is_schema(&self) -> bool {
-        matches!(self.command, Command::Schema)
+    /// Prints a schema, which needs no configuration; `None` if something else is wanted.
+    pub(super) fn run_alone(&self) -> Option<anyhow::Result<Report>> {
+        match self.command {
+            Command::Schema { report } => Some(describe(report)),
+            Command::Check | Command::Show { .. } => None,
+        }
     }
+}
+
+/// Takes the names of all reports.
+fn reports() -> impl TypedValueParser<Value = &'static Shape> {
+    let names = PossibleValuesParser::new(REPORTS.iter().map(Shape::name));
+    names.try_map(|name| Shape::named(&name).ok_or("unknown report"))
 }
 
 impl From<Args> for Options {
@@ -44,7 +61,7 @@ impl From<Args> for Options {
         match args.command {
             Command::Check => Options::Check,
             Command::Show { origin } => Options::Show { origin },
-            Command::Schema => Options::Schema,
+            Command::Schema { report } => Options::Schema { report },
         }
     }
 }

@@ -144,9 +144,8 @@ impl Cli {
         match &self.command {
             Command::Completions(args) => Some(completions::run(args)),
             Command::HelpFiles(args) => Some(docs::run(args)),
-            Command::Config(args) if args.is_schema() => Some(cmd::config::describe()),
-            Command::Config(_)
-            | Command::Snapshot(_)
+            Command::Config(args) => args.run_alone(),
+            Command::Snapshot(_)
             | Command::List(_)
             | Command::Verify(_)
             | Command::Restore(_)

@@ -1,18 +1,19 @@
 //! `bkp config`: checks, shows and describes the configuration.
 
-use std::fmt::Write as _;
-
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::fmt::Write as _;
 
 use super::Report;
+use super::schema::Shape;
 use crate::config::settings::{Compression, Origin, Provenance, Settings, SourceSettings};
 use crate::config::{ConfigError, schema};
 use crate::keys::shown;
 use crate::wire::House;
 
 /// What `bkp config` was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Options {
     /// Say whether it is valid.
     Check,
@@ -21,8 +22,40 @@ pub enum Options {
         /// Say where each value came from.
         origin: bool,
     },
-    /// The JSON Schema of the file.
-    Schema,
+    /// The JSON Schema of the file, or of a report.
+    Schema {
+        /// The report.
+        report: Option<&'static Shape>,
+    },
+}
+
+/// The stable shape `bkp.config-schema/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Described {
+    json_schema: Value,
+}
+
+/// The stable shape `bkp.config-check/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Checked {
+    file: String,
+    valid: bool,
+    /// How many are configured; as for recipients and sources.
+    stores: usize,
+    recipients: usize,
+    sources: usize,
+    warnings: Vec<String>,
+}
+
+/// The stable shape `bkp.config/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Shown {
+    file: Option<String>,
+    /// The settings in effect, in the shape of the file.
+    settings: Map<String, Value>,
+    /// Where each setting came from, by its key path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origins: Option<Map<String, Value>>,
 }
 
 /// Checks, shows or describes the configuration. Loading it has checked everything already, the
@@ -34,34 +67,21 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     match options {
         Options::Check => check(&house.settings),
         Options::Show { origin } => show(&house.settings, *origin),
-        Options::Schema => describe(),
+        Options::Schema { report } => describe(*report),
     }
 }
 
-/// The JSON Schema; needs no configuration.
+/// The JSON Schema of the configuration, or of a report; needs no configuration.
 ///
 /// # Errors
 /// None in practice; see [`Report::done`].
-pub fn describe() -> anyhow::Result<Report> {
-    #[derive(Serialize)]
-    struct Body {
-        json_schema: Value,
-    }
-    let json_schema = schema::schema();
+pub fn describe(report: Option<&Shape>) -> anyhow::Result<Report> {
+    let json_schema = report.map_or_else(schema::schema, Shape::json_schema);
     let text = serde_json::to_string_pretty(&json_schema)?;
-    Report::done("bkp.config-schema/1", &Body { json_schema }, text)
+    Report::done("bkp.config-schema/1", &Described { json_schema }, text)
 }
 
 fn check(settings: &Settings) -> anyhow::Result<Report> {
-    #[derive(Serialize)]
-    struct Body {
-        file: String,
-        valid: bool,
-        stores: usize,
-        recipients: usize,
-        sources: usize,
-        warnings: Vec<String>,
-    }
     let Provenance { looked, warnings, .. } = &settings.provenance;
     let file =
         settings.file.as_ref().ok_or_else(|| ConfigError::Missing { looked: looked.clone() })?;
@@ -72,7 +92,7 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
     ];
     let lacking = lacking.into_iter().filter(|(_, _, count)| *count == 0);
     let lacking = lacking.map(|(what, key, _)| format!("no {what} is configured ({key})"));
-    let body = Body {
+    let body = Checked {
         file: file.display().to_string(),
         valid: true,
         stores: settings.stores.len(),
@@ -99,13 +119,6 @@ struct Line {
 }
 
 fn show(settings: &Settings, origin: bool) -> anyhow::Result<Report> {
-    #[derive(Serialize)]
-    struct Body {
-        file: Option<String>,
-        settings: Map<String, Value>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        origins: Option<Map<String, Value>>,
-    }
     let lines = lines(settings);
     let mut tree = Map::new();
     let mut origins = Map::new();
@@ -115,7 +128,7 @@ fn show(settings: &Settings, origin: bool) -> anyhow::Result<Report> {
         origins.insert(path.trim_start_matches('.').to_owned(), serde_json::to_value(line.origin)?);
     }
     let file = settings.file.as_ref().map(|path| path.display().to_string());
-    let body = Body { file, settings: tree, origins: origin.then_some(origins) };
+    let body = Shown { file, settings: tree, origins: origin.then_some(origins) };
     Report::done("bkp.config/1", &body, toml_text(&lines, origin))
 }
 

@@ -1,5 +1,6 @@
 //! `bkp doctor`: looks at everything a backup needs, without making one.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
@@ -13,6 +14,14 @@ use crate::wire::House;
 
 mod probe;
 
+/// The stable shape `bkp.doctor/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Examined<'a> {
+    /// Every check is as it should be.
+    ok: bool,
+    checks: Vec<&'a Check>,
+}
+
 /// A check, and the kind of failure it is if it is not as it should be.
 type Found = (Kind, Check);
 
@@ -22,11 +31,6 @@ type Found = (Kind, Check);
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(house: &House) -> anyhow::Result<Report> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        ok: bool,
-        checks: Vec<&'a Check>,
-    }
     let steps: [fn(&House) -> Vec<Found>; 5] = [local, tools, stores, recipients, sources];
     let mut found = Vec::new();
     for step in steps {
@@ -36,7 +40,7 @@ pub fn run(house: &House) -> anyhow::Result<Report> {
     let outcome = found.iter().find(|(_, check)| !check.ok).map(|(kind, _)| *kind);
     let checks: Vec<&Check> = found.iter().map(|(_, check)| check).collect();
     let text = checks.iter().map(|check| line(check)).collect::<Vec<_>>().join("\n");
-    let body = Body { ok: outcome.is_none(), checks };
+    let body = Examined { ok: outcome.is_none(), checks };
     Ok(Report::done("bkp.doctor/1", &body, text)?.with_outcome(outcome))
 }
 

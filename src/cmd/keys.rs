@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
@@ -19,8 +20,14 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+/// The stable shape `bkp.keys/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Keys {
+    keys: Vec<Key>,
+}
+
 /// A key file and what became of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Key {
     path: String,
     /// `generated`, `exists` or `planned`.
@@ -36,10 +43,6 @@ struct Key {
 /// [`Kind::Config`] if no path is given and no `file:` recipient is configured; a
 /// [`crate::keys::KeyError`] if a key cannot be written or PATH exists.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    #[derive(Serialize)]
-    struct Body {
-        keys: Vec<Key>,
-    }
     let mut keys = Vec::new();
     for (path, wanted) in plan(house, options)? {
         let (state, id) = match (wanted, options.dry_run) {
@@ -53,7 +56,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     if keys.iter().any(|key| key.state == "generated") {
         text.push("Copy every key to a safe place apart from the backups: without one of them no backup opens.".into());
     }
-    Report::done("bkp.keys/1", &Body { keys }, text.join("\n"))
+    Report::done("bkp.keys/1", &Keys { keys }, text.join("\n"))
 }
 
 /// The key files concerned, and whether each is to be written.

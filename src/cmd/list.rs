@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use humansize::{BINARY, format_size};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -31,13 +32,15 @@ pub struct Options {
 }
 
 /// The stable shape `bkp.list/1`.
-#[derive(Debug, Serialize)]
-struct Listing {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Listing {
+    /// URL of the store.
     store: String,
+    /// Oldest first.
     backups: Vec<Row>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Row {
     id: BackupId,
     #[serde(rename = "type")]
@@ -46,10 +49,13 @@ struct Row {
     scope: Scope,
     kind: String,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     started: OffsetDateTime,
+    /// Sum over its objects and its manifest, bytes.
     stored_bytes: u64,
     /// With `--long`: the manifest as stored. Not authenticated: listing needs no key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Manifest")]
     manifest: Option<Value>,
     /// With `--long`: why the manifest cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]

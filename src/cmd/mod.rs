@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod keys;
 pub mod list;
 pub mod restore;
+pub mod schema;
 pub mod select;
 pub mod snapshot;
 pub mod verify;
@@ -20,7 +21,7 @@ pub mod verify;
 /// What a command has to say when it ended without an error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// For `--json`: an object whose first field is `schema`.
+    /// For `--json`: an object whose first field is `schema`; [`schema::REPORTS`] has every shape.
     pub value: Value,
     /// For people.
     pub text: String,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use humansize::{BINARY, format_size};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
@@ -35,8 +36,8 @@ pub struct Options {
 }
 
 /// What is going to be done; the stable shape `bkp.restore-plan/1`.
-#[derive(Debug, Serialize)]
-struct Plan {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Plan {
     store: String,
     id: BackupId,
     source: String,
@@ -49,8 +50,8 @@ struct Plan {
 }
 
 /// The stable shape `bkp.restore/1`.
-#[derive(Debug, Serialize)]
-struct Done {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Done {
     store: String,
     id: BackupId,
     source: String,

@@ -1,5 +1,6 @@
 //! `bkp snapshot`: captures a source and makes a backup of it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -37,10 +38,19 @@ pub struct Options {
 }
 
 /// The stable shape `bkp.snapshot/1`.
-#[derive(Debug, Serialize)]
-struct Done<'m> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Done<'m> {
     store: &'m str,
     manifest: &'m Manifest,
+}
+
+/// The stable shape `bkp.snapshot-plan/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Planned<'p> {
+    source: &'p str,
+    store: &'p str,
+    scope: Scope,
+    parent: Option<BackupId>,
 }
 
 /// Captures a source. When this returns without an error the backup is captured consistently,
@@ -160,13 +170,6 @@ fn seconds(seconds: f64) -> Value {
 }
 
 fn describe(options: &Options, plan: &Plan, store: &str) -> anyhow::Result<Report> {
-    #[derive(Serialize)]
-    struct Planned<'p> {
-        source: &'p str,
-        store: &'p str,
-        scope: Scope,
-        parent: Option<BackupId>,
-    }
     let parent = plan.onto.as_ref().map(|onto| onto.parent);
     let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
     let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();

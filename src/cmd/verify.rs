@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
@@ -18,7 +19,7 @@ use crate::source::{self, DrillTools, Drilled, SourceKind};
 use crate::wire::House;
 
 /// How deep to look. Each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Manifest and objects are there, authentic, and of the right size.
@@ -52,8 +53,8 @@ pub struct Options {
 }
 
 /// The stable shape `bkp.verify/1`; with `--all`, without `store`, part of [`Everything`].
-#[derive(Debug, Serialize)]
-struct Verified {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Verified {
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
     id: BackupId,
@@ -68,8 +69,8 @@ struct Verified {
 }
 
 /// The stable shape `bkp.verify-all/1`.
-#[derive(Debug, Serialize)]
-struct Everything {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Everything {
     store: String,
     level: Level,
     ok: bool,
@@ -77,9 +78,9 @@ struct Everything {
 }
 
 /// What became of one of many.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-enum Outcome {
+pub(super) enum Outcome {
     Verified(Verified),
     Failed { id: BackupId, source: String, ok: bool, kind: &'static str, problem: String },
 }

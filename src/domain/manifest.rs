@@ -8,6 +8,7 @@
 //! versions survive. A later *schema* is refused.
 
 use ring::hmac;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -25,9 +26,9 @@ const MAC_INFO: &[u8] = b"bkp manifest 1";
 const MAC_HEX: usize = 64;
 
 /// What a backup says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
-    /// [`SCHEMA`].
+    /// `bkp.manifest/1`.
     pub schema: String,
     /// The backup's id.
     pub id: BackupId,
@@ -50,9 +51,11 @@ pub struct Manifest {
     pub tool: String,
     /// When the run began.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub started: OffsetDateTime,
     /// When every object was confirmed.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub ended: OffsetDateTime,
     /// `completed`.
     pub status: String,
@@ -70,12 +73,12 @@ pub struct Manifest {
     pub ledger: Option<Value>,
     /// Seconds that each stage was busy.
     pub timings: Map<String, Value>,
-    /// See the module's documentation.
+    /// HMAC-SHA256 of the file with these 64 digits replaced by zeros; see bkp-format(5).
     pub mac: String,
 }
 
 /// One object of a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectRecord {
     /// What it is for: `data` or `map`.
     pub role: String,
@@ -92,7 +95,7 @@ pub struct ObjectRecord {
 }
 
 /// What went into the chain of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Plaintext {
     /// Size, bytes.
     pub bytes: u64,
@@ -101,7 +104,7 @@ pub struct Plaintext {
 }
 
 /// Totals over all objects of a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sizes {
     /// Bytes before compression.
     pub plaintext_bytes: u64,
@@ -124,10 +127,11 @@ impl Sizes {
 }
 
 /// Until when a backup is to be kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retention {
     /// Not before this time may a policy remove it.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub until: Option<OffsetDateTime>,
     /// No policy may remove it.
     pub pinned: bool,

@@ -6,6 +6,7 @@
 
 use ring::hkdf;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -56,7 +57,7 @@ impl std::fmt::Debug for DataKey {
 }
 
 /// A data key wrapped for one recipient, as it stands in headers and manifests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recipient {
     /// The kind of recipient: `file`, `passphrase`, …
     pub kind: String,

@@ -102,7 +102,7 @@ impl std::fmt::Debug for Captured {
 }
 
 /// One line of `bkp doctor`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Check {
     /// What was looked at.
     pub what: String,
@@ -157,7 +157,7 @@ pub struct RestoreRequest {
 }
 
 /// What a restore did.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct Restored {
     /// The path of the result.
     pub target: PathBuf,
@@ -173,7 +173,7 @@ pub struct Restored {
 }
 
 /// How a drill compared what it restored with what was recorded at capture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compared {
     /// It is equal to what was recorded.
@@ -185,7 +185,7 @@ pub enum Compared {
 }
 
 /// What a drill found.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct Drilled {
     /// From the first byte read to the first answer of the engine, seconds: the measured RTO.
     pub rto_seconds: f64,

@@ -4,6 +4,7 @@ use anyhow::Error;
 use serde_json::json;
 
 use super::{Style, tell};
+use crate::cmd::schema::Failure;
 use crate::error::{Kind, diagnose};
 use crate::exit;
 
@@ -44,15 +45,8 @@ fn render(style: Style, error: &Error) -> String {
 }
 
 fn object(kind: Kind, message: &str, causes: &[String], hint: &str) -> String {
-    json!({
-        "schema": "bkp.error/1",
-        "exit_code": exit::code(kind),
-        "kind": kind.name(),
-        "message": message,
-        "causes": causes,
-        "hint": hint,
-    })
-    .to_string()
+    let (schema, exit_code, kind) = (Failure::SCHEMA, exit::code(kind), kind.name());
+    json!(Failure { schema, exit_code, kind, message, causes, hint }).to_string()
 }
 
 /// The first line, and the causes whose text the line above them does not contain already.

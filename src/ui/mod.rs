@@ -5,6 +5,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::cmd::schema::Warning;
+
 mod confirm;
 mod error;
 mod progress;
@@ -57,7 +59,7 @@ fn tell(line: &str) {
 /// A warning as `style` wants it.
 fn warning(style: Style, message: &str) -> String {
     if style.json {
-        return serde_json::json!({ "schema": "bkp.warning/1", "message": message }).to_string();
+        return serde_json::json!(Warning { schema: Warning::SCHEMA, message }).to_string();
     }
     let word = if style.colour { "\x1b[33mwarning\x1b[0m" } else { "warning" };
     format!("{word}: {message}")

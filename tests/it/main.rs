@@ -26,6 +26,7 @@ mod memory;
 mod onto;
 mod recipients;
 mod refusals;
+mod reports;
 mod spine;
 mod sweep;
 mod tb;

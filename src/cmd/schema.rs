@@ -1,0 +1,126 @@
+//! The shapes of everything that `--json` prints, as JSON Schemas made from the types that are
+//! printed. A test holds the real program's output against them.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{config, doctor, keys, list, restore, snapshot, verify};
+
+/// A report's name and its schema: one line of [`REPORTS`].
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// The value of the field `schema`, for instance `bkp.list/1`.
+    pub schema: &'static str,
+    body: fn() -> Value,
+}
+
+/// Everything that can be printed with `--json`: reports, then what goes to standard error.
+pub const REPORTS: &[Shape] = &[
+    Shape::of::<snapshot::Done<'_>>("bkp.snapshot/1"),
+    Shape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
+    Shape::of::<list::Listing>("bkp.list/1"),
+    Shape::of::<verify::Verified>("bkp.verify/1"),
+    Shape::of::<verify::Everything>("bkp.verify-all/1"),
+    Shape::of::<restore::Done>("bkp.restore/1"),
+    Shape::of::<restore::Plan>("bkp.restore-plan/1"),
+    Shape::of::<keys::Keys>("bkp.keys/1"),
+    Shape::of::<config::Checked>("bkp.config-check/1"),
+    Shape::of::<config::Shown>("bkp.config/1"),
+    Shape::of::<config::Described>("bkp.config-schema/1"),
+    Shape::of::<doctor::Examined<'_>>("bkp.doctor/1"),
+    Shape::of::<Completions>("bkp.completions/1"),
+    Shape::of::<Failure<'_>>(Failure::SCHEMA),
+    Shape::of::<Warning<'_>>(Warning::SCHEMA),
+];
+
+/// The stable shape `bkp.completions/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Completions {
+    /// The shell.
+    pub shell: String,
+    /// Its script.
+    pub script: String,
+}
+
+/// The stable shape `bkp.error/1`: the last line on standard error of a run that failed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Failure<'a> {
+    /// [`Failure::SCHEMA`].
+    #[schemars(skip)]
+    pub schema: &'a str,
+    /// The exit code.
+    pub exit_code: u8,
+    /// The word for the kind of failure that the exit code stands for.
+    pub kind: &'a str,
+    /// One line that names the thing it happened to.
+    pub message: &'a str,
+    /// What led to it, outermost first.
+    pub causes: &'a [String],
+    /// What to do about it.
+    pub hint: &'a str,
+}
+
+impl Failure<'_> {
+    /// The name of the shape.
+    pub const SCHEMA: &'static str = "bkp.error/1";
+}
+
+/// The stable shape `bkp.warning/1`: a line on standard error of a run that goes on.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Warning<'a> {
+    /// [`Warning::SCHEMA`].
+    #[schemars(skip)]
+    pub schema: &'a str,
+    /// One line.
+    pub message: &'a str,
+}
+
+impl Warning<'_> {
+    /// The name of the shape.
+    pub const SCHEMA: &'static str = "bkp.warning/1";
+}
+
+impl Shape {
+    const fn of<Body: JsonSchema>(schema: &'static str) -> Shape {
+        Shape { schema, body: body::<Body> }
+    }
+
+    /// The shape with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Shape> {
+        REPORTS.iter().find(|shape| shape.name() == name)
+    }
+
+    /// The name without what all of them have: `list` of `bkp.list/1`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        let name = self.schema.strip_prefix("bkp.").unwrap_or(self.schema);
+        name.split('/').next().unwrap_or(name)
+    }
+
+    /// The JSON Schema (draft 2020-12) of the whole object.
+    #[must_use]
+    pub fn json_schema(&self) -> Value {
+        let mut schema = (self.body)();
+        if let Some(root) = schema.as_object_mut() {
+            root.insert("title".into(), self.schema.into());
+            let properties = root.entry("properties").or_insert_with(|| json!({}));
+            if let Some(properties) = properties.as_object_mut() {
+                properties.insert("schema".into(), json!({ "const": self.schema }));
+            }
+            let required = root.entry("required").or_insert_with(|| json!([]));
+            if let Some(required) = required.as_array_mut() {
+                required.insert(0, "schema".into());
+            }
+        }
+        schema
+    }
+}
+
+/// What is printed of a type, which is not always what could be read back into it.
+fn body<Body: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    settings.into_generator().into_root_schema_for::<Body>().to_value()
+}
