@@ -171,6 +171,13 @@ pub fn diagnose(error: &anyhow::Error) -> Diagnosis {
     Diagnosis { kind, hint: hint.unwrap_or_else(|| kind.hint().to_owned()) }
 }
 
+/// The outcome of many: damage before everything else, then whatever came first.
+#[must_use]
+pub fn worst(so_far: Option<Kind>, next: Option<Kind>) -> Option<Kind> {
+    let damage = [so_far, next].into_iter().flatten().find(|kind| *kind == Kind::Integrity);
+    damage.or(so_far).or(next)
+}
+
 /// A classified failure of a command that belongs to no trait: a refusal, a lock that is held, a
 /// backup that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]

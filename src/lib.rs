@@ -17,13 +17,17 @@
 //!
 //! # The map
 //!
-//! Data flows one way; each room knows only those to its right:
+//! Data flows one way:
 //!
 //! ```text
 //! cli -> config -> wire -> cmd -> catalog, pipeline -> source | store | keys
 //!                           |                       -> stage, archive
 //!                           +-> Report -> ui -> exit code
 //! ```
+//!
+//! Commands know neither clap nor an adapter, sources know of the chain what they push into
+//! ([`source::EntrySink`]) and read from ([`pipeline::BackupReader`]), and `tests/it/tidy.rs` holds
+//! those walls, and each third-party crate in its room.
 //!
 //! - [`cli`], [`config`], [`ui`]: what was typed, what it means here, what is shown.
 //! - [`wire`]: goes from names to adapters and stacks decorators.

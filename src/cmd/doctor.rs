@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::domain::id::BackupId;
-use crate::error::{Kind, diagnose};
+use crate::error::{Kind, diagnose, worst};
 use crate::keys::{self, DataKey};
 use crate::source::Check;
 use crate::store::{ObjectLabels, StoreError};
@@ -37,7 +37,8 @@ pub fn run(house: &House) -> anyhow::Result<Report> {
         house.ctx.cancel.check()?;
         found.extend(step(house));
     }
-    let outcome = found.iter().find(|(_, check)| !check.ok).map(|(kind, _)| *kind);
+    let failed = found.iter().filter(|(_, check)| !check.ok).map(|(kind, _)| Some(*kind));
+    let outcome = failed.fold(None, worst);
     let checks: Vec<&Check> = found.iter().map(|(_, check)| check).collect();
     let text = checks.iter().map(|check| line(check)).collect::<Vec<_>>().join("\n");
     let body = Examined { ok: outcome.is_none(), checks };

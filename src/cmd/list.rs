@@ -14,7 +14,7 @@ use crate::catalog::{self, Filter, Found};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupType, Scope};
-use crate::error::{Fault, Kind, diagnose};
+use crate::error::{Fault, Kind, diagnose, worst};
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -91,7 +91,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let mut backups = Vec::new();
     for found in found {
         let manifest = if options.long { load(store.as_ref(), &found).map(Some) } else { Ok(None) };
-        outcome = outcome.or(manifest.as_ref().err().map(|error| diagnose(error).kind));
+        outcome = worst(outcome, manifest.as_ref().err().map(|error| diagnose(error).kind));
         backups.push(row(found, manifest));
     }
     let text = render(&backups)?;

@@ -133,6 +133,9 @@ fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Result<bool> {
         return refuse(what, "choose another --to".into());
     }
     let named = target.to_string_lossy();
+    if target.to_str().is_none() {
+        return refuse(format!("{shown} is not UTF-8"), "choose another --to".into());
+    }
     match target.symlink_metadata() {
         Ok(found) if found.is_file() => Ok(true),
         Err(_) if !named.ends_with('/') => Ok(false),

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 mod plan;
+mod seen;
 
 use self::plan::{Plan, plan};
+use self::seen::Seen;
 use super::Report;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
@@ -80,6 +82,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         scope,
         kind: MADE.to_owned(),
     };
+    let seen = Seen::of(&house.settings.state_dir, &*store, &name);
+    seen.check(&*store)?;
     let (key, recipients) = new_key(&keys, id)?;
     let recipe = Recipe {
         store: &*store,
@@ -123,6 +127,9 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     };
     let manifest = publish(&*store, manifest, &key)?;
     house.ctx.monitor.end();
+    if let Err(error) = seen.note() {
+        house.ctx.monitor.warn(&format!("cannot write to the state directory: {error}"));
+    }
     report(store.url(), &manifest)
 }
 

@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::Report;
 use super::select::Select;
 use crate::catalog::{self, Catalog, Filter, Found};
+use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
-use crate::error::{Fault, Kind, diagnose};
+use crate::error::{Fault, Kind, diagnose, worst};
 use crate::pipeline::BackupReader;
 use crate::source::{self, DrillTools, Drilled, SourceKind};
 use crate::wire::House;
@@ -138,7 +139,7 @@ fn all(
             }
             Err(error) => {
                 let kind = diagnose(&error).kind;
-                outcome = outcome.or(Some(kind));
+                outcome = worst(outcome, Some(kind));
                 let (id, problem) = (name.id, format!("{error:#}"));
                 writeln!(text, "{id} of {}: FAILED: {problem}", name.source)?;
                 let (source, kind) = (name.source, kind.name());
@@ -212,7 +213,7 @@ fn run_drill(
     options: &Options,
 ) -> anyhow::Result<Drilled> {
     let parent = options.scratch.clone().unwrap_or_else(|| house.settings.state_dir.join("drill"));
-    let scratch = Scratch::make(&parent)?;
+    let scratch = Scratch::make(&parent, &house.ctx)?;
     let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone() };
     (kind.drill)(chain, scratch.path(), &tools, &house.ctx)
 }
@@ -221,9 +222,9 @@ fn run_drill(
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn make(parent: &Path) -> anyhow::Result<Scratch> {
+    fn make(parent: &Path, ctx: &Ctx) -> anyhow::Result<Scratch> {
         use std::os::unix::fs::DirBuilderExt as _;
-        let path = parent.join(format!("drill-{}", std::process::id()));
+        let path = parent.join(format!("drill-{}", BackupId::new(ctx.now())));
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(parent);
         let made = made.and_then(|()| builder.recursive(false).create(&path));

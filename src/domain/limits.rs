@@ -13,8 +13,9 @@ pub const FRAME_BYTES: usize = 4 << 20;
 /// run stays under 256 MiB whatever level and number of cores.
 pub const COMPRESSION_BYTES_MAX: usize = 176 << 20;
 
-/// Largest manifest that is read, bytes.
-pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Largest manifest that is read, bytes. It is read before anything is authenticated, and JSON takes
+/// up to a hundred times its length in memory; lists that grow with the data are objects of their own.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 /// Largest key or passphrase file that is read, bytes.
 pub const SECRET_BYTES_MAX: u64 = 64 << 10;

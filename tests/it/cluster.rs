@@ -1,5 +1,7 @@
 //! Clusters of several replicas: captured from one of them, brought back as a whole.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use rustix::process::{Signal, kill_process};
@@ -94,4 +96,39 @@ fn a_restore_of_a_replica_says_that_nobody_was_asked() {
     let named = [&words[..], &["--force", "--addresses", "replica-0:3001"]].concat();
     let run = Run::of(&bare(folder.path(), &named).output().unwrap());
     run.failed(2, "`replica-0:3001` is no address");
+}
+
+/// A replica of several knows from later headers that a hole is not the end of its log; and what it
+/// still has to get from its cluster is no damage.
+#[test]
+fn a_replica_with_a_hole_in_its_log_is_not_captured() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = tb::Cluster::of_three(folder.path());
+    tb::fill(cluster.address(), &folder.path().join("record"), 100, 150_000);
+    let file = cluster.replicas[1].data_file().to_owned();
+    drop(cluster);
+    let bed = Bed::with(&file, "", "attempts = 4");
+    let id = bed.snapshot("full");
+    let listed = bed.json(&["list", "--id", &id, "--long"]);
+    let position = &listed["backups"][0]["manifest"]["capture"]["position"];
+    let op = |name: &str| position[name].as_u64().unwrap();
+    let (checkpoint, head) = (op("checkpoint_op"), op("head_op"));
+    assert!(head > checkpoint + 20, "{checkpoint} {head}");
+    let refused = |why: &str| {
+        for mode in ["online", "stopped"] {
+            let words = ["snapshot", "books", "--scope", "full", "--mode", mode];
+            let run = bed.run(&words).failed(15, why).failed(15, "beside another one");
+            assert!(!run.stderr.contains("damaged"), "{}", run.stderr);
+        }
+    };
+    let hole = head - 10;
+    let open = File::options().read(true).write(true).open(&file).unwrap();
+    let at = 360_448 + (hole % 1024) * 1_048_576 + 300;
+    let mut byte = [0];
+    open.read_exact_at(&mut byte, at).unwrap();
+    open.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    refused(&format!("op {hole} of the log is not whole"));
+    open.write_all_at(&byte, at).unwrap();
+    tb::rewrite_superblock(&file, &[(1344, &head.to_le_bytes())]);
+    refused("state sync");
 }

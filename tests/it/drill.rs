@@ -63,9 +63,18 @@ fn a_killed_drill_leaves_neither_server_nor_scratch() {
     wait_until("the drill's server starts", starts);
     kill_process(Pid::from_child(&drill), Signal::KILL).unwrap();
     drill.wait().unwrap();
-    wait_until("everything is gone", || {
-        processes_of(&scratch).is_empty() && fs::read_dir(&scratch).unwrap().next().is_none()
+    let gone =
+        || processes_of(&scratch).is_empty() && fs::read_dir(&scratch).unwrap().next().is_none();
+    wait_until("everything is gone", gone);
+    // And while it still writes the copy: those are the books in the clear.
+    let mut drill = bed.command(&words).spawn().unwrap();
+    wait_until("the drill writes its copy", || {
+        let folder = fs::read_dir(&scratch).unwrap().next();
+        folder.is_some_and(|folder| folder.unwrap().path().join("drill.tigerbeetle").exists())
     });
+    kill_process(Pid::from_child(&drill), Signal::KILL).unwrap();
+    drill.wait().unwrap();
+    wait_until("the copy is gone", gone);
 }
 
 /// A server of another release that does not start says nothing of the backup.
@@ -89,6 +98,8 @@ fn a_drill_with_another_release_is_no_damage() {
     assert_eq!(report["drill"]["compared"], "nothing", "{report}");
     drill("[ $1 = version ] && echo TigerBeetle version 0.16.79+abc; exit 1")
         .failed(15, "is release 0.16.79, the backup is of 0.16.78");
-    drill("[ $1 = version ] && echo TigerBeetle version 0.16.78+abc; exit 1")
-        .failed(13, "the server ended");
+    // Neither does one that cannot run here; one that says that the file is broken does.
+    let same = "[ $1 = version ] && echo TigerBeetle version 0.16.78+abc";
+    drill(&format!("{same}; exit 1")).failed(15, "the server ended");
+    drill(&format!("{same}; echo error: WALCorrupt; exit 1")).failed(13, "WALCorrupt");
 }

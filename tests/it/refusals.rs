@@ -223,6 +223,41 @@ fn a_store_that_is_not_there_is_not_made() {
     assert!(!bed.path("store").exists());
 }
 
+/// A folder that had backups and is empty now is a disk that is not mounted.
+#[test]
+fn a_store_that_lost_everything_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    bed.snapshot("full");
+    fs::rename(bed.path("store"), bed.path("disk")).unwrap();
+    fs::create_dir(bed.path("store")).unwrap();
+    let run = bed.run(&["snapshot", "books"]).failed(14, "is the disk mounted?");
+    assert_eq!(bed.stored(), Vec::<PathBuf>::new());
+    // The hint works when it is followed.
+    let note = run.stderr.split("rm ").last().unwrap().trim();
+    fs::remove_file(bed.path(note)).unwrap();
+    bed.run(&["snapshot", "books"]).done();
+}
+
+/// It is parsed before it can be authenticated, so it must be small.
+#[test]
+fn a_huge_manifest_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    let id = bed.snapshot("full");
+    let path = bed.object(&id, "manifest.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    let capture = format!("\"capture\": {{\"x\": [{}[0]], ", "[0],".repeat(300_000));
+    fs::write(&path, manifest.replacen("\"capture\": {", &capture, 1)).unwrap();
+    bed.run(&["verify", "books"]).failed(13, "larger than 1048576 bytes");
+    // What cannot be built on is begun anew.
+    assert_eq!(bed.json(&["snapshot", "books"])["manifest"]["scope"], "full");
+}
+
 #[test]
 fn a_wrong_key_is_a_key_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -95,9 +95,13 @@ pub(super) fn plan(
     }
 }
 
-/// Whether an error says something of the previous backup, not of today's run.
+/// Whether an error may say something of the previous backup, not of today's run. If a store that
+/// does not give back an object is gone altogether, the full backup will say so.
 fn is_about_parent(error: &anyhow::Error) -> bool {
-    matches!(diagnose(error).kind, Kind::Integrity | Kind::Key | Kind::Refused | Kind::NotFound)
+    matches!(
+        diagnose(error).kind,
+        Kind::Integrity | Kind::Key | Kind::Refused | Kind::NotFound | Kind::Store
+    )
 }
 
 /// The newest backup that the new one could build on.

@@ -6,39 +6,32 @@
 //! that meets a recycled block ends, and the next one reuses what was pushed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::format::{
-    BLOCK_BYTES, GRID_AT, MESSAGE_BYTES, PrepareHeader, REPLIES_AT, REPLY_SLOTS, Release,
-    SECTOR_BYTES, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN,
-    SUPERBLOCK_STRIDE, SUPERBLOCK_VERSION, Superblock, reply_bytes,
+    GRID_AT, MESSAGE_BYTES, PrepareHeader, REPLIES_AT, REPLY_SLOTS, SECTOR_BYTES,
+    SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN, Superblock, reply_bytes,
 };
 use super::layout::{
     Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones,
     reply_member,
 };
-use super::wal::{Run, WalReader, header_ring};
+use super::quorum::{damaged, read_superblock};
+use super::wal::{Ring, Run, WalReader, header_ring};
 use super::walk::Walk;
-use super::{Cause, Setback, moved, torn};
+use super::{Cause, Setback, behind};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
-use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::source::{EntrySink, Held, SourceError};
-
-/// Reads of the superblock before an attempt gives up: the four copies are rewritten one by one,
-/// which takes a few milliseconds.
-const SUPERBLOCK_TRIES: u32 = 200;
 
 /// Attempts in a row that find the same torn part at the same superblock before the part counts as
 /// at rest.
 const REPEATS_MAX: u32 = 3;
-
-/// What is said of a superblock without a quorum.
-pub(super) const DISAGREE: &str = "the superblock copies do not agree";
 
 /// How long an attempt waits that follows one without progress.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
@@ -81,12 +74,41 @@ struct Repeats {
 }
 
 impl Repeats {
+    /// Counts one more.
     fn count(&mut self, at: Option<Checksum>, why: &str) -> u32 {
         let now = Some((at, why.to_owned()));
         self.count = if self.last == now { self.count + 1 } else { 1 };
         self.last = now;
         self.count
     }
+
+    /// Whether the superblock is another one than the last time.
+    fn superblock_changed(&self, at: Option<Checksum>) -> bool {
+        let last = self.last.as_ref().and_then(|(last, _)| *last);
+        last.is_some() && at.is_some() && last != at
+    }
+}
+
+/// Waits until the log of the replica at `path` reaches `barrier`, as far as its headers tell, or
+/// `patience` is over: then the capture says what is missing.
+pub(super) fn await_log(
+    path: &Path,
+    barrier: u64,
+    patience: Duration,
+    ctx: &Ctx,
+) -> anyhow::Result<()> {
+    let device = Device::open(path)?;
+    let mut buffer = Buffer::new(MESSAGE_BYTES);
+    let began = Instant::now();
+    while barrier > 0 && began.elapsed() < patience {
+        if let Ok(superblock) = read_superblock(&device, SUPERBLOCK_QUORUM)
+            && Ring::read(&device, &mut buffer, &superblock)?.reached(&superblock) >= barrier
+        {
+            break;
+        }
+        ctx.pause(IDLE_PAUSE)?;
+    }
+    Ok(())
 }
 
 impl Capturing<'_> {
@@ -98,12 +120,16 @@ impl Capturing<'_> {
         let mut sent = Sent::default();
         let mut repeats = Repeats::default();
         let mut last = (Cause::Moved, String::new());
+        let mut several = false;
+        // Nobody seems to write, although the mode does not promise it.
+        let mut resting = false;
         for attempt in 1..=self.attempts_max {
             self.ctx.cancel.check()?;
             let sent_before = (sent.0.len(), sent.1.len());
-            let (at, outcome) = match self.superblock(check_identity) {
+            let (at, outcome) = match self.superblock(resting, check_identity) {
                 Err(setback) => (None, Err(setback)),
                 Ok(superblock) => {
+                    several = superblock.replica_count() > 1;
                     (Some(superblock.checksum()), self.attempt(superblock, &mut sent))
                 }
             };
@@ -113,13 +139,14 @@ impl Capturing<'_> {
                 Err(Setback::Again(cause, why)) => (cause, why),
             };
             self.ctx.monitor.detail(&format!("attempt {attempt}: {why}"));
+            resting &= !repeats.superblock_changed(at);
             // What stays torn while the superblock stays the same is not being written.
-            if cause == Cause::Torn && repeats.count(at, &why) >= REPEATS_MAX {
-                if self.still {
-                    return Err(damaged(self.device, &why).into());
+            if repeats.count(at, &why) >= REPEATS_MAX && cause == Cause::Torn {
+                if self.still || resting {
+                    return Err(damaged(self.device, &why, several).into());
                 }
                 // From here on the superblock is judged as TigerBeetle does when it opens a file.
-                (self.still, repeats) = (true, Repeats::default());
+                (resting, repeats) = (true, Repeats::default());
             }
             last = (cause, why);
             // Without progress the file has to move on before it is worth looking again.
@@ -127,19 +154,24 @@ impl Capturing<'_> {
                 self.ctx.pause(IDLE_PAUSE)?;
             }
         }
-        Err(self.given_up(last).into())
+        Err(self.given_up(last, several).into())
     }
 
     /// Why no attempt succeeded.
-    fn given_up(&self, (cause, why): (Cause, String)) -> SourceError {
+    fn given_up(&self, (cause, why): (Cause, String), several: bool) -> SourceError {
         let what = self.device.path().display().to_string();
         match cause {
             Cause::Behind => SourceError::Engine {
                 what,
                 reason: why,
-                hint: "let the replica catch up, or run bkp beside another one".into(),
+                hint: "let the replica run and catch up with its cluster, or run bkp beside another one".into(),
             },
-            Cause::Moved | Cause::Torn if self.still => damaged(self.device, &why),
+            Cause::Torn if self.still => damaged(self.device, &why, several),
+            Cause::Moved if self.still => SourceError::Engine {
+                what,
+                reason: why,
+                hint: "start the server and let it put its file in order, then capture it online".into(),
+            },
             Cause::Moved | Cause::Torn => {
                 SourceError::TooFast { what, attempts: self.attempts_max, last: why }
             }
@@ -148,12 +180,14 @@ impl Capturing<'_> {
 
     fn superblock(
         &self,
+        resting: bool,
         check_identity: &dyn Fn(&Superblock) -> Result<(), SourceError>,
     ) -> Result<Superblock, Setback> {
-        let quorum = if self.still { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
+        let still = self.still || resting;
+        let quorum = if still { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
         let superblock = read_superblock(self.device, quorum)?;
         if superblock.sync_op_max() != 0 {
-            return Err(moved("the replica is catching up with its cluster (state sync)"));
+            return Err(behind("the replica is catching up with its cluster (state sync)"));
         }
         check_identity(&superblock)?;
         Ok(superblock)
@@ -178,7 +212,7 @@ impl Capturing<'_> {
                 head.op(),
                 lag.as_secs_f64()
             );
-            return Err(Setback::Again(Cause::Behind, why));
+            return Err(behind(why));
         }
         let mut walk = Walk::new(device, &mut *self.out, parent, &mut sent.1, ctx, &superblock);
         let live = walk.run(&superblock)?;
@@ -239,86 +273,6 @@ impl Capturing<'_> {
         }
         Ok(replies)
     }
-}
-
-/// A file that holds still and is not whole.
-pub(super) fn damaged(device: &Device, reason: &str) -> SourceError {
-    SourceError::Damaged {
-        what: device.path().display().to_string(),
-        reason: reason.into(),
-        hint: "look at it with `tigerbeetle inspect integrity`; keep the file and the backups that you have; if its cluster has other replicas, run bkp beside one of them and replace this one by `tigerbeetle recover`".into(),
-    }
-}
-
-/// The newest superblock that `quorum` copies agree on, of a layout that this bkp knows.
-///
-/// # Errors
-/// [`Setback::Torn`] while the copies are being rewritten; [`SourceError::Unsupported`] if none of
-/// them is a superblock at all, or of another layout.
-pub(super) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblock, Setback> {
-    let mut buffer = Buffer::new(SUPERBLOCK_BYTES);
-    let mut any = false;
-    for _try in 0..SUPERBLOCK_TRIES {
-        let mut copies: Vec<Superblock> = Vec::new();
-        for copy in 0..SUPERBLOCK_COPIES {
-            let offset = u64::from(copy) * SUPERBLOCK_STRIDE;
-            let bytes = device.read(&mut buffer, offset, SUPERBLOCK_BYTES)?;
-            // A copy in another copy's place is a misdirected write and does not count.
-            copies.extend(Superblock::parse(bytes).filter(|found| found.copy() == copy));
-        }
-        any |= !copies.is_empty();
-        let agreed = |one: &&Superblock| {
-            copies.iter().filter(|other| other.checksum() == one.checksum()).count() >= quorum
-        };
-        if let Some(newest) = copies.iter().filter(agreed).max_by_key(|copy| copy.sequence()) {
-            check_supported(device, newest)?;
-            return Ok(newest.clone());
-        }
-        if !any {
-            break;
-        }
-        std::thread::yield_now();
-    }
-    if any {
-        return Err(torn(DISAGREE));
-    }
-    Err(Setback::Fatal(
-        SourceError::Unsupported {
-            what: device.path().display().to_string(),
-            reason: "not a TigerBeetle data file: it has no superblock".into(),
-        }
-        .into(),
-    ))
-}
-
-/// Refuses files whose layout is not the known one.
-fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Setback> {
-    let unsupported = |reason: String| {
-        let what = device.path().display().to_string();
-        Err(Setback::Fatal(SourceError::Unsupported { what, reason }.into()))
-    };
-    let storage_bytes = superblock.storage_bytes();
-    if superblock.version() != SUPERBLOCK_VERSION {
-        let version = superblock.version();
-        return unsupported(format!(
-            "superblock version {version}; this bkp knows version {SUPERBLOCK_VERSION}"
-        ));
-    }
-    if !superblock.release().is_known() {
-        return unsupported(format!(
-            "TigerBeetle release {}; this bkp knows {} and later releases of 0.16 and 0.17",
-            superblock.release(),
-            Release::OLDEST,
-        ));
-    }
-    let whole =
-        storage_bytes >= GRID_AT && (storage_bytes - GRID_AT).is_multiple_of(BLOCK_BYTES as u64);
-    if !whole || storage_bytes > TIGERBEETLE_FILE_BYTES_MAX || superblock.replica().is_none() {
-        return unsupported(
-            "the superblock's numbers do not fit the layout that this bkp knows".into(),
-        );
-    }
-    Ok(())
 }
 
 /// The manifest's `capture`.

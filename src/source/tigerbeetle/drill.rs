@@ -1,7 +1,6 @@
 //! The drill: the real server starts on a restored copy, answers, and says the same totals.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,8 +19,12 @@ use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
 const ANSWER_DEADLINE: Duration = Duration::from_mins(5);
 /// How long one question waits before the server is looked at again.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
-/// What a failed start shows of the server's log, bytes.
-const LOG_TAIL_BYTES: usize = 600;
+/// What a failed start shows of the server's log, characters.
+const LOG_TAIL_CHARS: usize = 600;
+/// Times that a server is started because another program took its port.
+const PORT_TRIES: u32 = 5;
+/// The server's cache: its default of 1 GiB may be more than a machine for drills has.
+const CACHE: &str = "--cache-grid=256MiB";
 
 /// Restores a chain to a file in `scratch`, starts the server on it alone, on loopback, compares
 /// its account totals with those recorded at capture, and stops it.
@@ -34,17 +37,20 @@ pub(super) fn drill(
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let program = tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     let began = Instant::now();
+    // From the first byte on: a killed drill leaves neither a server nor the books in the clear.
+    let script = "[ -z \"$told\" ] || kill -KILL \"$told\"; rm -rf -- \"$1\"";
+    let mut watchdog = Watchdog::begin("", script, &[scratch.as_os_str()])?;
     let data_file = scratch.join("drill.tigerbeetle");
     let file = File::options().write(true).create_new(true).open(&data_file)?;
     // One replica of a cluster does not answer alone; the copy is made a cluster of one.
     write_file(chain, &file, &data_file, ctx, &|superblock| superblock.with_replica(0, 1))?;
     drop(file);
-    let mut server = Server::start(program, &data_file, scratch)?;
     let cluster = record.get("cluster").and_then(Value::as_str).unwrap_or_default();
-    let answered = server.first_answer(cluster.parse().unwrap_or_default(), ctx);
-    let found = answered.map_err(|error| explain(error, program, &record))?;
+    let cluster = cluster.parse().unwrap_or_default();
+    let found = answer(program, &data_file, &mut watchdog, cluster, ctx)
+        .map_err(|error| explain(error, program, &record))?;
     let rto_seconds = began.elapsed().as_secs_f64();
-    drop(server);
+    drop(watchdog);
     let (compared, check) = totals_check(&record, &found);
     let checks = vec![answer_check(&found), check];
     if let Some(failed) = checks.iter().find(|check| !check.ok) {
@@ -114,25 +120,41 @@ fn explain(error: anyhow::Error, program: &Path, record: &Value) -> anyhow::Erro
     }
 }
 
-/// A server of ours; killed when dropped, or when we are.
+/// Starts the server on the restored copy and returns its first answer; it is stopped then.
+fn answer(
+    program: &Path,
+    data_file: &Path,
+    watchdog: &mut Watchdog,
+    cluster: u128,
+    ctx: &Ctx,
+) -> anyhow::Result<Totals> {
+    for _ in 1..PORT_TRIES {
+        let mut server = Server::start(program, data_file, watchdog)?;
+        match server.first_answer(cluster, ctx) {
+            // Another program took the port between our look and the server's.
+            Err(_) if server.log().contains("AddressInUse") => {}
+            answered => return answered,
+        }
+    }
+    Server::start(program, data_file, watchdog)?.first_answer(cluster, ctx)
+}
+
+/// A server of ours; killed when dropped, or, by the watchdog, when we are.
 struct Server {
     child: Child,
     address: String,
     log: PathBuf,
-    _watchdog: Watchdog,
 }
 
 impl Server {
-    fn start(program: &Path, data_file: &Path, scratch: &Path) -> anyhow::Result<Server> {
+    fn start(program: &Path, data_file: &Path, watchdog: &mut Watchdog) -> anyhow::Result<Server> {
         // The listener is closed before the server binds the port; nothing else is told of it.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
-        let log = scratch.join("drill.log");
-        let output = File::options().write(true).create_new(true).open(&log)?;
-        let script = "[ -z \"$told\" ] || kill -KILL \"$told\"; rm -rf -- \"$1\"";
-        let mut watchdog = Watchdog::begin(script, &[scratch.as_os_str()])?;
+        let log = data_file.with_extension("log");
+        let output = File::create(&log)?;
         let child = Command::new(program)
-            .arg("start")
+            .args(["start", CACHE])
             .arg(format!("--addresses={address}"))
             .arg(data_file)
             .stdin(Stdio::null())
@@ -144,7 +166,7 @@ impl Server {
                 Fault::new(Kind::Config, message).hint("install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or verify with --level decode")
             })?;
         watchdog.tell(&child.id().to_string());
-        Ok(Server { child, address, log, _watchdog: watchdog })
+        Ok(Server { child, address, log })
     }
 
     /// Asks until the server answers, dies, or the deadline is over.
@@ -164,17 +186,26 @@ impl Server {
         }
     }
 
-    /// A failed drill is the worst news: with the end of the server's log.
+    /// What it has said so far; nothing if that cannot be read.
+    fn log(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// A server that does not answer, with the end of its log. Only if it says itself that the file
+    /// is broken is the backup to blame: else it may be the machine.
     fn failed(&self, reason: &str) -> anyhow::Error {
-        let mut log = Vec::new();
-        // The log explains; that it cannot be read must not hide the failure.
-        let _unread = File::open(&self.log).and_then(|mut file| file.read_to_end(&mut log));
-        let tail = log.len().saturating_sub(LOG_TAIL_BYTES);
-        let tail = String::from_utf8_lossy(log.get(tail..).unwrap_or_default()).into_owned();
+        let log = self.log();
+        let tail: String = log.chars().rev().take(LOG_TAIL_CHARS).collect();
+        let tail: String = tail.chars().rev().collect();
         let message =
             format!("drill: {reason}; its log ends with: {}", tail.trim().replace('\n', " | "));
-        Fault::new(Kind::Integrity, message)
-            .hint("check that the program's release is the one in the backup's manifest; if it is, restore from another backup and keep this one for analysis")
+        let broken = ["panic", "WALCorrupt", "SuperBlock", "unreachable", "corrupt"];
+        if broken.iter().any(|word| log.contains(word)) {
+            return Fault::new(Kind::Integrity, message).into();
+        }
+        Fault::new(Kind::Source, message)
+            .hint("give the drill memory, room and a whole `tigerbeetle` binary, and run it again; it says nothing of the backup yet")
             .into()
     }
 }

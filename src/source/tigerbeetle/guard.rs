@@ -2,6 +2,7 @@
 //! that an old data file has forgotten.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -90,10 +91,16 @@ pub(super) fn next(superblock: &Superblock, request: &RestoreRequest, id: Backup
 /// aside. `None` if there is no such file.
 ///
 /// # Errors
-/// [`Kind::Refused`] if a server holds it.
+/// [`Kind::Refused`] if a server holds it, or if that cannot be told.
 pub(super) fn hold(path: &Path) -> Result<Option<File>, Fault> {
-    let Ok(file) = File::open(path) else {
-        return Ok(None);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let message = format!("cannot tell whether a server holds {}: {error}", path.display());
+            return Err(Fault::new(Kind::Refused, message)
+                .hint("run bkp as the user that owns the file, or move it aside yourself"));
+        }
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Err(Errno::WOULDBLOCK) => {
@@ -115,4 +122,24 @@ fn recover_hint(record: &Value) -> String {
         of("replica"),
         of("replica_count"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Classify as _;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        assert!(hold(&file).unwrap().is_none());
+        File::create(&file).unwrap();
+        assert!(hold(&file).unwrap().is_some());
+        // Another error than that there is nothing.
+        assert_eq!(hold(&file.join("below")).unwrap_err().kind(), Kind::Refused);
+        let server = File::open(&file).unwrap();
+        rustix::fs::flock(&server, FlockOperation::LockExclusive).unwrap();
+        assert_eq!(hold(&file).unwrap_err().kind(), Kind::Refused);
+    }
 }

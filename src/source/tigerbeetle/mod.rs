@@ -1,7 +1,7 @@
 //! The TigerBeetle source: snapshots of a live data file.
 //!
 //! - [`format`]: the file's layout and checksums.
-//! - [`mode`], [`capture`], [`wal`], [`walk`]: from the file into the chain.
+//! - [`mode`], [`quorum`], [`capture`], [`wal`], [`walk`]: from the file into the chain.
 //! - [`layout`]: what a snapshot consists of.
 //! - [`guard`], [`audit`], [`assemble`], [`target`]: from the chain back to a file.
 //! - [`drill`], [`totals`]: starting the real server on it and comparing.
@@ -21,6 +21,7 @@ mod format;
 mod guard;
 mod layout;
 mod mode;
+mod quorum;
 mod target;
 mod totals;
 mod wal;
@@ -28,7 +29,7 @@ mod walk;
 mod watchdog;
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -36,11 +37,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::capture::Capturing;
-use self::format::{SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN, Superblock};
+use self::format::Superblock;
 use self::layout::Layout;
 use self::mode::Mode;
+use self::quorum::look;
 use self::totals::{Bracket, Presence};
-use crate::blockfile::device::Device;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
@@ -53,10 +54,8 @@ use crate::source::{
 /// load measured 16 were needed.
 const ATTEMPTS_DEFAULT: u32 = 64;
 
-/// Looks at a superblock before it counts as damaged, and the pause between two of them: its four
-/// copies are rewritten within milliseconds, once in seconds.
-const LOOKS_MAX: u32 = 20;
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// How long a capture waits for a replica that lags, for each attempt that it may take.
+const LAG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a capture waits for the cluster to tell its totals.
 const TOTALS_DEADLINE: Duration = Duration::from_secs(10);
@@ -114,7 +113,7 @@ enum Cause {
     Moved,
     /// A part is not what it should be: overwritten since, being written, or damaged.
     Torn,
-    /// The replica lags behind its cluster.
+    /// The replica lags behind its cluster, or has something to repair from it.
     Behind,
 }
 
@@ -132,6 +131,10 @@ impl From<anyhow::Error> for Setback {
 
 fn moved(why: impl Into<String>) -> Setback {
     Setback::Again(Cause::Moved, why.into())
+}
+
+fn behind(why: impl Into<String>) -> Setback {
+    Setback::Again(Cause::Behind, why.into())
 }
 
 fn torn(why: impl Into<String>) -> Setback {
@@ -281,6 +284,9 @@ impl Source for Replica {
         // Asked before the superblock is read: everything counted here must be in the capture.
         let cluster = look(&self.data_file, ctx)?.cluster();
         let before = if mode == Mode::Stopped { None } else { self.ask(cluster, ctx) };
+        let barrier = before.map_or(0, |answer| answer.newest);
+        // Before the file is held: what is held does not catch up.
+        capture::await_log(&self.data_file, barrier, LAG_PATIENCE * self.attempts, ctx)?;
         let held = mode::hold(&self.data_file, mode, ctx)?;
         let parent = request.parent.as_ref();
         let capturing = Capturing {
@@ -289,7 +295,7 @@ impl Source for Replica {
             parent: parent.map(|parent| &parent.held),
             attempts_max: mode.attempts_max(self.attempts),
             still: mode != Mode::Online,
-            barrier: before.map_or(0, |answer| answer.newest),
+            barrier,
             ctx,
         };
         let captured = capturing.run(&|superblock| {
@@ -347,20 +353,4 @@ impl Source for Replica {
     fn addresses(&self) -> &[String] {
         &self.addresses
     }
-}
-
-/// The superblock of a file that may be live: it is looked at again while its copies are being
-/// rewritten.
-fn look(path: &Path, ctx: &Ctx) -> anyhow::Result<Superblock> {
-    let device = Device::open(path)?;
-    for attempt in 1..=LOOKS_MAX {
-        // Nobody writes a file that stays between two states; then what opens it is enough.
-        let quorum = if attempt == LOOKS_MAX { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
-        match capture::read_superblock(&device, quorum) {
-            Ok(superblock) => return Ok(superblock),
-            Err(Setback::Fatal(error)) => return Err(error),
-            Err(Setback::Again(..)) => ctx.pause(LOOK_PAUSE)?,
-        }
-    }
-    Err(capture::damaged(&device, capture::DISAGREE).into())
 }

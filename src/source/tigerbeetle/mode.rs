@@ -5,12 +5,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode as FileMode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use super::watchdog::Watchdog;
 use crate::blockfile::device::Device;
 use crate::ctx::Ctx;
 use crate::source::SourceError;
+
+/// How long a server is suspended at most, whatever becomes of us: then it goes on, and the capture
+/// does as it would online.
+const PAUSE_SECONDS_MAX: u32 = 60;
 
 /// How a data file is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +77,17 @@ pub(super) fn hold(path: &Path, mode: Mode, ctx: &Ctx) -> Result<Held, SourceErr
             // The lock stays with the open file until the capture is over; a server that starts
             // meanwhile finds it held and does not write.
             let lock = rustix::fs::flock(device.file(), FlockOperation::NonBlockingLockShared);
-            lock.map_err(|_held| {
-                refuse(
+            lock.map_err(|error| match error {
+                Errno::WOULDBLOCK => refuse(
                     path,
                     Mode::Stopped,
                     "a server holds the data file",
                     "stop the server first, or use --mode online",
-                )
+                ),
+                other => {
+                    let reason = format!("its lock cannot be taken: {other}");
+                    refuse(path, Mode::Stopped, &reason, "use --mode online")
+                }
             })?;
             Ok(Held { device, _pause: None })
         }
@@ -103,7 +112,7 @@ fn clone(device: &Device) -> Result<Device, SourceError> {
     let path = device.path();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let failed = |error: rustix::io::Errno| {
+    let failed = |error: Errno| {
         let reason = format!("cannot clone the file here: {error}");
         refuse(
             path,
@@ -135,13 +144,16 @@ impl Pause {
             })?
             .ok_or_else(|| refuse("no server holds the data file", "use --mode stopped"))?;
         let number = pid.as_raw_nonzero().to_string();
-        let watchdog = Watchdog::begin("kill -CONT \"$1\"", &[number.as_ref()]);
+        let limit = format!("(sleep {PAUSE_SECONDS_MAX}; kill -CONT \"$1\") &");
+        let watchdog = Watchdog::begin(&limit, "kill -CONT \"$1\"", &[number.as_ref()]);
         let watchdog = watchdog.map_err(|error| {
             refuse(&format!("cannot start /bin/sh: {error}"), "use --mode online")
         })?;
         // From here on dropping `pause` lets the server go on.
         let pause = Pause { server: pid, _watchdog: watchdog };
-        ctx.monitor.warn(&format!("pausing the server (process {number})"));
+        ctx.monitor.warn(&format!(
+            "pausing the server (process {number}), for {PAUSE_SECONDS_MAX} s at most"
+        ));
         rustix::process::kill_process(pid, Signal::STOP).map_err(|error| {
             refuse(
                 &format!("cannot pause the server: {error}"),

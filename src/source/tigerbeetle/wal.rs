@@ -11,10 +11,10 @@ use super::format::{
     SECTOR_BYTES, SLOTS, Superblock, WAL_HEADERS_AT, WAL_PREPARES_AT,
 };
 use super::layout::prepare_member;
-use super::{Setback, moved, torn};
+use super::{Setback, behind, moved, torn};
 use crate::blockfile::device::{Buffer, Device};
 use crate::blockfile::map::Checksum;
-use crate::source::{EntrySink, Held};
+use crate::source::{EntrySink, Held, SourceError};
 
 /// While at most this many ops are known after a checkpoint, TigerBeetle does not count the
 /// checkpoint as durable and insists on the log back to the checkpoint before it: a checkpoint is
@@ -43,14 +43,16 @@ pub(super) struct WalReader<'a> {
 impl WalReader<'_> {
     /// Captures the log that belongs to `superblock`.
     pub(super) fn capture(&mut self, superblock: &Superblock) -> Result<Run, Setback> {
-        let mut run = self.forwards(superblock)?;
+        // Known before the run is read: whatever was committed by now must be in it.
+        let committed = Ring::read(self.device, self.buffer, superblock)?.committed(superblock);
+        let mut run = self.forwards(superblock, committed)?;
         self.backwards(superblock, &mut run)?;
-        check_promises(superblock, &run)?;
+        check_promises(superblock, &run, committed)?;
         Ok(run)
     }
 
     /// Checkpoint + 1 to the head. A data file that never had a checkpoint begins with op 0.
-    fn forwards(&mut self, superblock: &Superblock) -> Result<Run, Setback> {
+    fn forwards(&mut self, superblock: &Superblock, committed: u64) -> Result<Run, Setback> {
         let checkpoint = superblock.checkpoint();
         let mut ops = BTreeMap::new();
         let mut head = checkpoint;
@@ -61,7 +63,7 @@ impl WalReader<'_> {
             ops.insert(0, head);
         }
         let op_max = prepare_max(checkpoint.op());
-        let mut commit = superblock.commit_max();
+        let mut commit = committed;
         for op in checkpoint.op() + 1..=op_max {
             // A slot that is empty, older or not whole is the end of the log, unless the ring of
             // headers says more: then it was being written when it was read, or it is damaged.
@@ -81,6 +83,12 @@ impl WalReader<'_> {
                 return Err(moved(format!("op {op} of the log was overwritten by {}", next.op())));
             }
             if next.parent() != head.checksum() {
+                // What follows was taken back, unless it is known to be committed.
+                if op <= commit && superblock.replica_count() > 1 {
+                    return Err(behind(format!(
+                        "op {op} of the log does not follow the one before"
+                    )));
+                }
                 break;
             }
             if next.view() > superblock.log_view() {
@@ -101,27 +109,24 @@ impl WalReader<'_> {
     ///
     /// The header of an op is written to the ring of headers after the op itself. An op that has its
     /// header there was whole once and may have been acknowledged. One that has not, and no other
-    /// after it, never was; TigerBeetle forgets it, too, when it opens the file.
+    /// after it, never was; TigerBeetle forgets it, too, when it opens the file. A replica of several
+    /// may have ops before it has those before them, and repairs them from its cluster.
     fn gap(
         &mut self,
         superblock: &Superblock,
         op: u64,
         last: u64,
     ) -> Result<Option<Setback>, Setback> {
-        let ring_bytes = HEADER_BYTES * usize::try_from(SLOTS).unwrap_or_default();
-        let ring = self.device.read(self.buffer, WAL_HEADERS_AT, ring_bytes)?;
-        let headers = ring.chunks(HEADER_BYTES).filter_map(PrepareHeader::read);
-        let mut written = (0..SLOTS).zip(headers).filter(|(slot, header)| {
-            header.fits(superblock.cluster(), *slot)
-                && !header.is_reserved()
-                && header.op() >= op
-                && header.op() <= last
-        });
-        Ok(written.next().map(|(_, header)| {
-            torn(format!(
-                "op {op} of the log is not whole although the header of op {} was written",
-                header.op()
-            ))
+        let ring = Ring::read(self.device, self.buffer, superblock)?;
+        let several = superblock.replica_count() > 1;
+        let last = if several { last.max(ring.committed(superblock)) } else { last };
+        let mut written =
+            ring.0.iter().map(PrepareHeader::op).filter(|at| (op..=last).contains(at));
+        Ok(written.next().map(|later| {
+            let why = format!(
+                "op {op} of the log is not whole although the header of op {later} was written"
+            );
+            if several { behind(why) } else { torn(why) }
         }))
     }
 
@@ -201,6 +206,43 @@ pub(super) fn header_ring(cluster: u128, ops: &BTreeMap<u64, PrepareHeader>) -> 
     ring
 }
 
+/// The valid headers of the ring of redundant headers.
+pub(super) struct Ring(Vec<PrepareHeader>);
+
+impl Ring {
+    /// Reads the ring of the cluster that `superblock` names.
+    pub(super) fn read(
+        device: &Device,
+        buffer: &mut Buffer,
+        superblock: &Superblock,
+    ) -> Result<Ring, SourceError> {
+        let ring_bytes = HEADER_BYTES * usize::try_from(SLOTS).unwrap_or_default();
+        let bytes = device.read(buffer, WAL_HEADERS_AT, ring_bytes)?;
+        let headers = bytes.chunks(HEADER_BYTES).filter_map(PrepareHeader::read);
+        let valid = (0..SLOTS).zip(headers).filter(|(slot, header)| {
+            header.fits(superblock.cluster(), *slot) && !header.is_reserved()
+        });
+        Ok(Ring(valid.map(|(_, header)| header).collect()))
+    }
+
+    /// The highest op that this replica knows to be committed: each op says how far the log was
+    /// committed when it was prepared, also one of a view that was left since.
+    pub(super) fn committed(&self, superblock: &Superblock) -> u64 {
+        let known = self.0.iter().map(PrepareHeader::commit).max().unwrap_or(0);
+        known.max(superblock.commit_max())
+    }
+
+    /// The timestamp up to which this replica has everything that is committed, as far as headers
+    /// tell.
+    pub(super) fn reached(&self, superblock: &Superblock) -> u64 {
+        let several = superblock.replica_count() > 1;
+        let committed = self.committed(superblock);
+        let usable = self.0.iter().filter(|header| !several || header.op() <= committed);
+        let newest = usable.map(PrepareHeader::timestamp).max().unwrap_or(0);
+        newest.max(superblock.checkpoint().timestamp())
+    }
+}
+
 /// Drops the ops that a cluster of several replicas may still take back: those beyond what is known
 /// to be committed and beyond the head that the current view began with.
 fn drop_uncommitted(ops: &mut BTreeMap<u64, PrepareHeader>, superblock: &Superblock, commit: u64) {
@@ -208,19 +250,20 @@ fn drop_uncommitted(ops: &mut BTreeMap<u64, PrepareHeader>, superblock: &Superbl
     let _taken_back = ops.split_off(&(commit.max(view_head) + 1));
 }
 
-/// The superblock promises ops: everything committed before it was written, and the headers that
-/// its view began with. A log that lacks one of them is not the log of this superblock.
-fn check_promises(superblock: &Superblock, run: &Run) -> Result<(), Setback> {
+/// Promises that a log must keep: everything known to be committed, and the headers that the current
+/// view began with. A log that lacks one of them is not whole yet.
+fn check_promises(superblock: &Superblock, run: &Run, committed: u64) -> Result<(), Setback> {
+    let lacks =
+        |why: String| Err(if superblock.replica_count() > 1 { behind(why) } else { moved(why) });
     let checkpoint_op = superblock.checkpoint().op();
     let head_op = run.head(superblock).op();
-    if head_op < superblock.commit_max() {
-        let promised = superblock.commit_max();
-        return Err(moved(format!("the log ends at op {head_op}, before op {promised}")));
+    if head_op < committed {
+        return lacks(format!("the log ends at op {head_op}, before op {committed}"));
     }
     for header in superblock.view_headers().filter(|header| !header.is_reserved()) {
         let known = run.ops.get(&header.op()) == Some(&header);
         if header.op() > checkpoint_op && !known {
-            return Err(moved(format!("the log lacks op {} of the current view", header.op())));
+            return lacks(format!("the log lacks op {} of the current view", header.op()));
         }
     }
     Ok(())

@@ -2,27 +2,34 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-/// Waits with a pipe in its hand: should we die, however that happens, the pipe closes and the
-/// script goes on.
+/// Waits with a pipe in its hand: should we die, however that happens, the pipe closes and it does
+/// what it was told to.
 #[derive(Debug)]
 pub(super) struct Watchdog(Child);
 
 impl Watchdog {
-    /// Starts one. `script` is what it does if we die; it sees `words` as `$1` and so on, and
-    /// `$told` as what [`Watchdog::tell`] said last.
+    /// Starts one. `script` is what it does if we die; it sees `words` as `$1` and so on, and `$told`
+    /// as what [`Watchdog::tell`] said last. `meanwhile` is a command that it runs at its beginning,
+    /// and whose children end with it.
     ///
     /// # Errors
     /// If `/bin/sh` cannot be started.
-    pub(super) fn begin(script: &str, words: &[&OsStr]) -> std::io::Result<Watchdog> {
-        // A signal to our whole process group must not end the child before its work is done.
+    pub(super) fn begin(
+        meanwhile: &str,
+        script: &str,
+        words: &[&OsStr],
+    ) -> std::io::Result<Watchdog> {
         let script = format!(
-            "trap '' INT TERM HUP; told=; while read -r line; do [ \"$line\" = done ] && exit; told=$line; done; {script}"
+            "trap '' INT TERM HUP; {meanwhile} told=; while read -r line; do [ \"$line\" = done ] && kill -KILL 0; told=$line; done; {script}"
         );
         let child = Command::new("/bin/sh")
             .args(["-c", &script, "bkp-watchdog"])
             .args(words)
+            // A group of its own: what stops or suspends ours must not reach it.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -40,7 +47,7 @@ impl Watchdog {
 }
 
 impl Drop for Watchdog {
-    /// Ends it without doing anything.
+    /// Ends it, and what it began with, without doing anything.
     fn drop(&mut self) {
         self.tell("done");
         drop(self.0.stdin.take());

@@ -1,0 +1,70 @@
+//! Noticing that a store is not the one that it was: a disk that is not mounted is an empty folder,
+//! and a backup in it would vanish under the next mount.
+
+use std::fs::DirBuilder;
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::manifest::hex;
+use crate::domain::names::BackupName;
+use crate::draft::Draft;
+use crate::error::{Fault, Kind};
+use crate::store::ReadStore;
+
+/// A note in the state directory that a store has backups of a source. Losing it loses nothing but
+/// this check.
+pub(super) struct Seen {
+    path: PathBuf,
+    store: String,
+    /// The part of the store that holds them.
+    folder: String,
+}
+
+impl Seen {
+    pub(super) fn of(state_dir: &Path, store: &dyn ReadStore, name: &BackupName) -> Seen {
+        let digest = hex(&Sha256::digest(store.url()));
+        let digest = digest.get(..16).unwrap_or_default();
+        Seen {
+            path: state_dir.join("stores").join(format!("{}-{digest}", name.source)),
+            store: store.url().to_owned(),
+            folder: format!("{}/{}", name.backup_type, name.source),
+        }
+    }
+
+    /// # Errors
+    /// [`Kind::Refused`] if the store had backups of the source and has nothing of it now; what a
+    /// listing fails with.
+    pub(super) fn check(&self, store: &dyn ReadStore) -> anyhow::Result<()> {
+        if !self.path.exists() || store.list(&self.folder)?.next().transpose()?.is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has nothing in {}, although this host has made backups there: is the disk mounted?",
+            self.store, self.folder
+        );
+        let hint =
+            format!("mount it; or, if it was emptied on purpose: rm {}", self.path.display());
+        Err(Fault::new(Kind::Refused, message).hint(hint).into())
+    }
+
+    /// Notes that there is a backup now.
+    ///
+    /// # Errors
+    /// If the state directory cannot be written.
+    pub(super) fn note(&self) -> anyhow::Result<()> {
+        if self.path.exists() {
+            return Ok(());
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let draft = Draft::beside(&self.path)?;
+        let mut file = draft.file();
+        writeln!(file, "{}", self.store)?;
+        file.sync_all()?;
+        draft.publish_at(&self.path, false)?;
+        Ok(())
+    }
+}
