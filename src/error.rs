@@ -157,6 +157,7 @@ const PROBES: &[Probe] = &[
     probe::<crate::config::ConfigError>,
     probe::<crate::domain::manifest::ManifestError>,
     probe::<crate::keys::KeyError>,
+    probe::<crate::ledger::LedgerError>,
     probe::<crate::source::SourceError>,
     probe::<crate::stage::StageError>,
     probe::<crate::store::StoreError>,

@@ -58,6 +58,7 @@ pub mod draft;
 pub mod error;
 pub mod exit;
 pub mod keys;
+pub mod ledger;
 pub mod lock;
 pub mod pipeline;
 pub mod rt;

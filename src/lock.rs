@@ -1,6 +1,7 @@
 //! No two runs of one job on one host: a kernel lock that dies with its process.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -11,12 +12,14 @@ use rustix::io::Errno;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ctx::Ctx;
+use crate::draft::Draft;
 use crate::error::{Fault, Kind};
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    place: u64,
 }
 
 impl Lock {
@@ -58,8 +61,42 @@ impl Lock {
         file.set_len(0)?;
         file.rewind()?;
         file.write_all(note.as_bytes())?;
-        Ok(Lock { _file: file })
+        let place = place(&state_dir.join("place")).with_context(hint)?;
+        Ok(Lock { _file: file, place })
     }
+
+    /// A number that belongs to the state directory: as long as this lock is held, no other process
+    /// can hold the lock of the same job at the same place.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+}
+
+/// Reads the number in `path`; draws one first if there is none. Of several that draw at once one
+/// wins, and the others read his.
+fn place(path: &Path) -> anyhow::Result<u64> {
+    for _ in 0..2 {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let place = u64::from_str_radix(text.trim(), 16);
+                return place.with_context(|| format!("{} is damaged; remove it", path.display()));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        // The hasher's keys come from the system's random numbers.
+        let number = RandomState::new().hash_one(());
+        let draft = Draft::beside(path)?;
+        let mut file = draft.file();
+        file.write_all(format!("{number:016x}\n").as_bytes())?;
+        file.sync_all()?;
+        match draft.publish("place") {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    anyhow::bail!("{} comes and goes", path.display())
 }
 
 fn busy(job: &str, file: &mut File) -> Fault {

@@ -9,6 +9,7 @@ use crate::config::{ConfigError, Settings};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyProvider};
+use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
 use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
@@ -146,6 +147,14 @@ impl House {
             }
             None => Ok(providers),
         }
+    }
+
+    /// The ledger, if one is configured. It connects when it is first asked something; a command
+    /// calls this once, so that it takes one client session.
+    #[must_use]
+    pub fn ledger(&self) -> Option<Box<dyn Ledger>> {
+        let settings = self.settings.ledger.as_ref()?;
+        Some(Box::new(ledger::tigerbeetle::TigerBeetle::new(settings, &self.ctx)))
     }
 
     /// The settings of a configured source.

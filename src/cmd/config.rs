@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::schema::Shape;
-use crate::config::settings::{Compression, Origin, Provenance, Settings, SourceSettings};
+use crate::config::settings::{
+    Compression, LedgerSettings, Origin, Provenance, Settings, SourceSettings,
+};
+use crate::config::units::spelled;
 use crate::config::{ConfigError, schema};
 use crate::keys::shown;
 use crate::wire::House;
@@ -168,6 +171,7 @@ fn lines(settings: &Settings) -> Vec<Line> {
         Line { section: section.to_owned(), key: key.to_owned(), value, origin }
     };
     let mut lines = vec![line("", "state_dir", settings.state_dir.display().to_string().into())];
+    lines.push(line("", "lease", spelled(settings.lease).into()));
     for (name, store) in &settings.stores {
         lines.push(line(&format!("store.{name}"), "url", store.url.clone().into()));
     }
@@ -179,6 +183,11 @@ fn lines(settings: &Settings) -> Vec<Line> {
     }
     let recipients: Vec<String> = settings.recipients.iter().map(|text| shown(text)).collect();
     lines.push(line("keys", "recipients", recipients.into()));
+    if let Some(ledger) = &settings.ledger {
+        lines.extend(
+            ledger_values(ledger).into_iter().map(|(key, value)| line("ledger", key, value)),
+        );
+    }
     if let Some(program) = &settings.tigerbeetle {
         lines.push(line("tools", "tigerbeetle", program.display().to_string().into()));
     }
@@ -189,6 +198,22 @@ fn lines(settings: &Settings) -> Vec<Line> {
         );
     }
     lines
+}
+
+fn ledger_values(ledger: &LedgerSettings) -> Vec<(&'static str, toml::Value)> {
+    let accounts = ledger.accounts.iter().map(|(name, id)| (name.clone(), id.to_string().into()));
+    let accounts: toml::Table = accounts.collect();
+    let mut values: Vec<(&str, toml::Value)> = vec![
+        ("cluster", ledger.cluster.to_string().into()),
+        ("addresses", ledger.addresses.clone().into()),
+        ("required", ledger.required.into()),
+        ("number", i64::from(ledger.number).into()),
+        ("deadline", spelled(ledger.deadline).into()),
+    ];
+    if !accounts.is_empty() {
+        values.push(("accounts", accounts.into()));
+    }
+    values
 }
 
 fn source_values(source: &SourceSettings) -> Vec<(String, toml::Value)> {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod doctor;
 pub mod keys;
 pub mod list;
+pub mod recorded;
 pub mod restore;
 pub mod schema;
 pub mod select;

@@ -11,12 +11,12 @@ mod seen;
 use self::plan::{Plan, plan};
 use self::seen::Seen;
 use super::Report;
+use super::recorded::Recorded;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
 use crate::domain::names::{BackupName, Scope};
 use crate::keys::{DataKey, KeyProvider};
-use crate::lock::Lock;
 use crate::pipeline::Recipe;
 use crate::source::CaptureRequest;
 use crate::stage::Trail;
@@ -67,13 +67,14 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     if options.dry_run {
         let store = house.store_read(Some(settings))?;
         let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
-        let plan = plan(house, options, &*source, store.as_ref(), &catalog)?;
+        let id = BackupId::new(house.ctx.now());
+        let plan = plan(house, options, &*source, store.as_ref(), &catalog, id)?;
         return describe(options, &plan, store.url());
     }
-    let _lock = Lock::take(&house.settings.state_dir, &options.source, &house.ctx)?;
+    let run = Recorded::begin(house, &options.source, settings)?;
     let store = house.store_append(Some(settings))?;
     let catalog = Catalog::new(&*store, &keys, &house.ctx);
-    let Plan { id, scope, onto } = plan(house, options, &*source, &*store, &catalog)?;
+    let Plan { id, scope, onto } = plan(house, options, &*source, &*store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let name = BackupName {
         id,
@@ -122,15 +123,21 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         objects,
         keys: recipients,
         retention: Retention::default(),
-        ledger: None,
+        ledger: run.fence()?,
         mac: String::new(),
     };
-    let manifest = publish(&*store, manifest, &key)?;
+    let (manifest, sha256) = publish(&*store, manifest, &key)?;
+    let pending = run.finish(&manifest, &sha256);
     house.ctx.monitor.end();
+    note(house, &seen);
+    Ok(report(store.url(), &manifest)?.with_outcome(pending))
+}
+
+/// Remembers where the backup is, as far as the state directory can be written.
+fn note(house: &House, seen: &Seen) {
     if let Err(error) = seen.note() {
         house.ctx.monitor.warn(&format!("cannot write to the state directory: {error}"));
     }
-    report(store.url(), &manifest)
 }
 
 /// A new data key, wrapped for every recipient.
@@ -145,7 +152,12 @@ fn new_key(
 }
 
 /// Writes the manifest, create-only: from here on the backup exists.
-fn publish(store: &dyn AppendStore, manifest: Manifest, key: &DataKey) -> anyhow::Result<Manifest> {
+/// Returns the manifest and the SHA-256 of its file.
+fn publish(
+    store: &dyn AppendStore,
+    manifest: Manifest,
+    key: &DataKey,
+) -> anyhow::Result<(Manifest, [u8; 32])> {
     use sha2::Digest as _;
     let at = manifest.name().manifest_key();
     let bytes = manifest.encode(key)?;
@@ -155,7 +167,7 @@ fn publish(store: &dyn AppendStore, manifest: Manifest, key: &DataKey) -> anyhow
     upload.write(&bytes)?;
     let sha256 = sha2::Sha256::digest(&bytes).into();
     upload.commit(Declared { bytes: bytes.len() as u64, sha256 })?;
-    Ok(manifest)
+    Ok((manifest, sha256))
 }
 
 fn host() -> String {

@@ -26,6 +26,11 @@ pub struct Document {
     pub store: BTreeMap<String, StoreTable>,
     /// Who can open the backups.
     pub keys: KeysTable,
+    /// How long a run's lease of its job outlives the run if that dies: 2s to 1d, default 2m. A run
+    /// renews it while it works.
+    pub lease: Option<String>,
+    /// The ledger in which every run is recorded. Without one, leases are objects in the store.
+    pub ledger: Option<LedgerTable>,
     /// Programs that bkp starts.
     pub tools: ToolsTable,
     /// What is backed up, by name.
@@ -48,6 +53,28 @@ pub struct KeysTable {
     /// Each is `file:PATH` or `passphrase:REFERENCE`, a REFERENCE being `file:PATH`, `env:NAME`,
     /// `credential:NAME` or `cmd:COMMAND`. Any one of them opens a backup.
     pub recipients: Vec<String>,
+}
+
+/// The ledger: a TigerBeetle cluster. One of its own is best, see the README.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerTable {
+    /// The cluster id, in decimal.
+    pub cluster: String,
+    /// Every replica, as `tigerbeetle start --addresses` takes them.
+    pub addresses: Vec<String>,
+    /// Whether a run fails before it starts while the ledger does not answer. Default: no, its
+    /// event waits in the outbox and the run ends with exit 17.
+    #[serde(default)]
+    pub required: bool,
+    /// The ledger number of all accounts and transfers. Default: 12.
+    pub number: Option<u32>,
+    /// Ids of accounts, in decimal, in place of those that follow from the ledger number:
+    /// `operator`, and the vault of a backup type under the type's name.
+    #[serde(default)]
+    pub accounts: BTreeMap<String, String>,
+    /// How long a question to the ledger may take: 1s to 10m, default 10s.
+    pub deadline: Option<String>,
 }
 
 /// Programs that bkp starts.

@@ -6,6 +6,7 @@
 //! - [`settings`]: finding the file, resolving defaults, checking what types cannot.
 //! - [`environment`]: the variables that count, read once.
 //! - [`schema`]: the JSON Schema of the document.
+//! - [`units`]: durations as people write them.
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub mod file;
 pub mod schema;
 pub mod settings;
 pub mod table;
+pub mod units;
 
 pub use environment::Environment;
 pub use settings::Settings;

@@ -7,14 +7,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::file::{self, Document};
+use super::units::duration;
 use super::{ConfigError, Environment, parse_table};
 use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::names::BackupType;
 
 mod check;
+mod ledger;
 mod sources;
+
+/// How long a lease outlives a run that died, where the configuration does not say.
+const LEASE: Duration = Duration::from_mins(2);
+/// The shortest and the longest lease, seconds: one that is renewed within a second, and the
+/// longest that an operator should have to wait for a dead run.
+const LEASE_SECONDS: (u64, u64) = (2, 86_400);
 
 /// What commands get to see of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +41,10 @@ pub struct Settings {
     pub recipients: Vec<String>,
     /// Configured sources by name.
     pub sources: BTreeMap<String, SourceSettings>,
+    /// How long a lease outlives a run that died.
+    pub lease: Duration,
+    /// The ledger, if there is one.
+    pub ledger: Option<LedgerSettings>,
     /// The `tigerbeetle` program for drills; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
     /// Where all this came from.
@@ -56,6 +69,23 @@ pub struct SourceSettings {
     pub compression: Compression,
     /// What only the kind of source understands.
     pub table: toml::Table,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    /// The cluster id.
+    pub cluster: u128,
+    /// Every replica.
+    pub addresses: Vec<String>,
+    /// Whether a run needs it to answer.
+    pub required: bool,
+    /// The ledger number; never 0.
+    pub number: u32,
+    /// Account ids that do not follow from the ledger number: `operator`, or a backup type's word.
+    pub accounts: BTreeMap<String, u128>,
+    /// How long a question may take.
+    pub deadline: Duration,
 }
 
 /// How a stream is compressed.
@@ -165,6 +195,9 @@ impl Settings {
             origins.insert("keys.recipients".into(), Origin::Environment);
             self.recipients = vec![key];
         }
+        if self.lease.is_zero() {
+            self.lease = LEASE;
+        }
         if self.state_dir.as_os_str().is_empty() {
             let (folder, origin) = default_state_dir(environment)?;
             origins.insert("state_dir".into(), origin);
@@ -258,6 +291,11 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         stores,
         recipients: recipients.iter().map(|text| check::anchored(text, &folder)).collect(),
         sources,
+        lease: match document.lease {
+            Some(text) => duration("lease", &text, LEASE_SECONDS.0, LEASE_SECONDS.1)?,
+            None => LEASE,
+        },
+        ledger: document.ledger.map(ledger::open).transpose()?,
         tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
         provenance,
     })

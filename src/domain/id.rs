@@ -30,6 +30,13 @@ impl BackupId {
         self.0.as_u128()
     }
 
+    /// The id that is this number; `None` if that is no UUID version 7.
+    #[must_use]
+    pub fn from_u128(number: u128) -> Option<Self> {
+        let uuid = Uuid::from_u128(number);
+        (uuid.get_version_num() == 7).then_some(BackupId(uuid))
+    }
+
     /// The creation time in the id, UTC, milliseconds.
     #[must_use]
     pub fn created(self) -> OffsetDateTime {

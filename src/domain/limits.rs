@@ -37,3 +37,6 @@ pub const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
 
 /// Longest chain of a base and its increments that is followed.
 pub const CHAIN_LENGTH_MAX: usize = 1000;
+
+/// Most events of a ledger that are read into memory: 28 years of a run every 15 minutes, 150 MB.
+pub const LEDGER_EVENTS_MAX: usize = 1_000_000;

@@ -3,10 +3,12 @@
 //! - [`id`]: what a backup is called.
 //! - [`names`]: backup types, scopes and the grammar of keys in a store.
 //! - [`manifest`]: what a backup says of itself, and the MAC that makes it trustworthy.
+//! - [`event`]: what the ledger keeps of a run.
 //! - [`chain`]: which backups a restore needs, oldest first.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
 pub mod chain;
+pub mod event;
 pub mod id;
 pub mod limits;
 pub mod manifest;

@@ -51,8 +51,8 @@ pub(super) fn plan(
     source: &dyn Source,
     store: &dyn ReadStore,
     catalog: &Catalog<'_>,
+    id: BackupId,
 ) -> anyhow::Result<Plan> {
-    let id = BackupId::new(house.ctx.now());
     if options.scope == Some(Scope::Full) {
         return Ok(Plan::full(id));
     }

@@ -41,9 +41,9 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
     for (text, expected) in [
         ("state_dri = 'x'", format!("{at}:1: state_dri: unknown key | did you mean `state_dir`?")),
         (
-            "[ledger]\ncluster = '0'",
+            "[job]\nrun = 'x'",
             format!(
-                "{at}:1: ledger: unknown key | known here: state_dir, store, keys, tools, source"
+                "{at}:1: job: unknown key | known here: state_dir, store, keys, lease, ledger, tools, source"
             ),
         ),
         (
@@ -146,4 +146,30 @@ fn a_world_writable_file_is_warned_about() {
     let environment = Environment::of([("HOME", "/h")]);
     let settings = Settings::load(&flags, &environment).expect("valid");
     assert_eq!(settings.provenance.warnings.len(), 1);
+}
+
+#[test]
+fn a_ledger_has_defaults_and_its_values_are_checked() {
+    let minimal = "[ledger]\ncluster = '7'\naddresses = ['127.0.0.1:3001']\n";
+    let found = settings(minimal).expect("valid");
+    assert_eq!(found.lease.as_secs(), 120);
+    let ledger = found.ledger.expect("a ledger");
+    assert_eq!((ledger.cluster, ledger.number, ledger.required), (7, 12, false));
+    assert_eq!(ledger.deadline.as_secs(), 10);
+    for (more, expected) in [
+        ("requird = true", "ledger.requird: unknown key | did you mean `required`?"),
+        ("deadline = '10'", "ledger.deadline: `10` is no duration | write a whole number"),
+        ("deadline = '0s'", "ledger.deadline: 0s is not between 1 and 600 seconds"),
+        ("number = 0", "ledger.number: TigerBeetle has no ledger 0"),
+        ("accounts = { oprator = '1' }", "ledger.accounts.oprator: unknown key | did you mean"),
+        ("accounts = { operator = '0' }", "ledger.accounts.operator: this account id is taken"),
+        ("accounts = { duckdb = '1', operator = '1' }", "operator: this account id is taken"),
+    ] {
+        let text = failure(&format!("{minimal}{more}"));
+        assert!(text.contains(expected), "{text}");
+    }
+    let text = failure("[ledger]\ncluster = '7'\naddresses = []");
+    assert!(text.contains("ledger.addresses: 0 addresses | list every replica"), "{text}");
+    let text = failure("lease = '1s'");
+    assert!(text.contains("lease: 1s is not between 2 and 86400 seconds"), "{text}");
 }

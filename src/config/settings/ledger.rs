@@ -1,0 +1,75 @@
+//! The `[ledger]` table.
+
+use std::collections::BTreeMap;
+
+use super::LedgerSettings;
+use crate::config::ConfigError;
+use crate::config::file::LedgerTable;
+use crate::config::table::{join, unknown_key};
+use crate::config::units::duration;
+use crate::domain::names::BackupType;
+
+const PLACE: &str = "ledger";
+
+/// The number of a ledger where the configuration names none.
+const NUMBER: u32 = 12;
+/// A cluster has at most six voting replicas.
+const ADDRESSES_MAX: usize = 6;
+
+/// Checks the table and fills in what it leaves out.
+pub(super) fn open(table: LedgerTable) -> Result<LedgerSettings, ConfigError> {
+    let LedgerTable { cluster, addresses, required, number, accounts, deadline } = table;
+    let at = |key: &str| join(PLACE, key);
+    if !(1..=ADDRESSES_MAX).contains(&addresses.len()) {
+        let problem = format!("{} addresses", addresses.len());
+        let error = ConfigError::invalid(at("addresses"), problem);
+        return Err(
+            error.suggest("list every replica of the cluster, in the order of its own --addresses")
+        );
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        if address.is_empty() || address.contains([',', ' ']) {
+            let error =
+                ConfigError::invalid(at(&format!("addresses[{index}]")), "this is no address");
+            return Err(error.suggest("write one address per string: \"127.0.0.1:3001\""));
+        }
+    }
+    if number == Some(0) {
+        return Err(ConfigError::invalid(at("number"), "TigerBeetle has no ledger 0"));
+    }
+    Ok(LedgerSettings {
+        cluster: number_of(&at("cluster"), &cluster)?,
+        addresses,
+        required,
+        number: number.unwrap_or(NUMBER),
+        accounts: overrides(accounts)?,
+        deadline: duration(&at("deadline"), deadline.as_deref().unwrap_or("10s"), 1, 600)?,
+    })
+}
+
+/// The account ids that the configuration chooses itself.
+fn overrides(accounts: BTreeMap<String, String>) -> Result<BTreeMap<String, u128>, ConfigError> {
+    let place = join(PLACE, "accounts");
+    let known: Vec<&str> =
+        BackupType::ALL.map(BackupType::as_str).into_iter().chain(["operator"]).collect();
+    let mut ids = BTreeMap::new();
+    for (name, text) in accounts {
+        if !known.contains(&name.as_str()) {
+            return Err(unknown_key(&place, &name, &known));
+        }
+        let at = join(&place, &name);
+        let id = number_of(&at, &text)?;
+        if id == 0 || id == u128::MAX || ids.values().any(|other| *other == id) {
+            return Err(ConfigError::invalid(at, "this account id is taken or not allowed"));
+        }
+        ids.insert(name, id);
+    }
+    Ok(ids)
+}
+
+fn number_of(place: &str, text: &str) -> Result<u128, ConfigError> {
+    text.parse().map_err(|_parse| {
+        ConfigError::invalid(place, "this is no whole number")
+            .suggest("write the digits as a string: it may be larger than a number of TOML")
+    })
+}

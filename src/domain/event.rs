@@ -1,0 +1,310 @@
+//! What the ledger keeps of a run: one transfer of code 12, packed into its numbers.
+//!
+//! An event of a finished backup is a pure function of its manifest, so a lost one can be made again
+//! and a changed manifest no longer fits its own. The 128 bits of `user_data_128`, highest first:
+//!
+//! ```text
+//! type 8 | scope 8 | compression 8 | encryption 8 | status 8 | retention in days 16 | digest 72
+//! ```
+//!
+//! The digest is the first 72 bits of the manifest's SHA-256 as stored. 0 means "unknown"; the
+//! numbers of the words are those of [`BackupType`], [`Scope`] and the enumerations here.
+//!
+//! The transfer's id is the backup's id. A backup that did not only finish has further events; their
+//! ids differ in the four bits that say "UUID version 7" in a backup id and carry the status there.
+
+use std::fmt;
+
+use super::id::BackupId;
+use super::manifest::{Manifest, hex};
+use super::names::{BackupType, Scope};
+
+/// The code of every transfer that is an event.
+pub const CODE: u16 = 12;
+
+/// Where the version of a UUID stands in its 128 bits (RFC 9562, 4.2).
+const VERSION_SHIFT: u32 = 76;
+const VERSION_MASK: u128 = 0xf << VERSION_SHIFT;
+
+/// Bytes of a manifest's SHA-256 that an event carries.
+const DIGEST_BYTES: usize = 9;
+
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// A run began.
+    Started = 1,
+    /// A backup exists.
+    Completed = 2,
+    /// A run ended without a backup.
+    Failed = 3,
+    /// A backup was removed on purpose.
+    Deleted = 4,
+}
+
+/// How the objects of a backup are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None = 1,
+    /// gzip.
+    Gzip = 2,
+    /// zstd.
+    Zstd = 3,
+}
+
+/// How the objects of a backup are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encryption {
+    /// Not at all.
+    None = 1,
+    /// AES-256-GCM in segments.
+    Aes256Gcm = 2,
+}
+
+const STATUSES: [Status; 4] = [Status::Started, Status::Completed, Status::Failed, Status::Deleted];
+const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+const ENCRYPTIONS: [Encryption; 2] = [Encryption::None, Encryption::Aes256Gcm];
+
+/// The beginning of a manifest's SHA-256; all zero where there is no manifest.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; DIGEST_BYTES]);
+
+impl Digest {
+    /// The part of `sha256` that an event carries.
+    #[must_use]
+    pub fn of(sha256: &[u8; 32]) -> Digest {
+        let mut digest = Digest::default();
+        digest.0.copy_from_slice(sha256.first_chunk::<DIGEST_BYTES>().unwrap_or(&[0; 9]));
+        digest
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// One event of one backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// The backup.
+    pub backup: BackupId,
+    /// What happened.
+    pub status: Status,
+    /// The kind of system.
+    pub backup_type: BackupType,
+    /// How much of it; unknown before the run has chosen.
+    pub scope: Option<Scope>,
+    /// How it is compressed, if there is a backup.
+    pub compression: Option<Compression>,
+    /// How it is encrypted, if there is a backup.
+    pub encryption: Option<Encryption>,
+    /// For how long it is to be kept, days, rounded up; 0 for no promise.
+    pub retention_days: u16,
+    /// What its manifest has to be.
+    pub digest: Digest,
+    /// Sum over its objects as stored, bytes; the transfer's amount.
+    pub stored_bytes: u64,
+    /// When the run began, seconds since 1970.
+    pub started: u64,
+    /// How long it took, seconds.
+    pub seconds: u32,
+}
+
+impl Event {
+    /// A run of `backup` began.
+    #[must_use]
+    pub fn started(backup: BackupId, backup_type: BackupType) -> Event {
+        Event {
+            backup,
+            status: Status::Started,
+            backup_type,
+            scope: None,
+            compression: None,
+            encryption: None,
+            retention_days: 0,
+            digest: Digest::default(),
+            stored_bytes: 0,
+            started: u64::try_from(backup.created().unix_timestamp()).unwrap_or(0),
+            seconds: 0,
+        }
+    }
+
+    /// The run of `backup` ended after `seconds` without a backup.
+    #[must_use]
+    pub fn failed(backup: BackupId, backup_type: BackupType, seconds: u32) -> Event {
+        Event { status: Status::Failed, seconds, ..Event::started(backup, backup_type) }
+    }
+
+    /// The backup that `manifest` describes exists; `sha256` is that of the manifest as stored.
+    #[must_use]
+    pub fn completed(manifest: &Manifest, sha256: &[u8; 32]) -> Event {
+        let stages = manifest.objects.first().map(|object| object.stages.as_slice());
+        let through = |stage: &str| stages.unwrap_or_default().iter().any(|name| name == stage);
+        let compression = match (through("zstd"), through("gzip")) {
+            (true, _) => Compression::Zstd,
+            (false, true) => Compression::Gzip,
+            (false, false) => Compression::None,
+        };
+        let encryption = if through("seal") { Encryption::Aes256Gcm } else { Encryption::None };
+        let started = manifest.started.unix_timestamp();
+        let until = manifest.retention.until.map(|until| until.unix_timestamp() - started);
+        let days =
+            until.map_or(0, |seconds| (seconds.max(0) + SECONDS_PER_DAY - 1) / SECONDS_PER_DAY);
+        let seconds = (manifest.ended - manifest.started).whole_seconds();
+        Event {
+            backup: manifest.id,
+            status: Status::Completed,
+            backup_type: manifest.backup_type,
+            scope: Some(manifest.scope),
+            compression: Some(compression),
+            encryption: Some(encryption),
+            retention_days: u16::try_from(days).unwrap_or(u16::MAX),
+            digest: Digest::of(sha256),
+            stored_bytes: manifest.sizes.stored_bytes,
+            started: u64::try_from(started).unwrap_or(0),
+            seconds: u32::try_from(seconds.max(0)).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The backup of this event was removed on purpose.
+    #[must_use]
+    pub fn deleted(self) -> Event {
+        Event { status: Status::Deleted, ..self }
+    }
+
+    /// The id of its transfer.
+    #[must_use]
+    pub fn transfer_id(&self) -> u128 {
+        let mark = match self.status {
+            Status::Completed => return self.backup.as_u128(),
+            other @ (Status::Started | Status::Failed | Status::Deleted) => other as u128,
+        };
+        self.backup.as_u128() & !VERSION_MASK | mark << VERSION_SHIFT
+    }
+
+    /// The transfer's `user_data_128`.
+    #[must_use]
+    pub fn pack(&self) -> u128 {
+        let digest = self.digest.0.iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        u128::from(type_code(self.backup_type)) << 120
+            | u128::from(self.scope.map_or(0, scope_code)) << 112
+            | self.compression.map_or(0, |word| word as u128) << 104
+            | self.encryption.map_or(0, |word| word as u128) << 96
+            | (self.status as u128) << 88
+            | u128::from(self.retention_days) << 72
+            | digest
+    }
+
+    /// Reads a transfer; `None` if no version of bkp that this one knows would have written it.
+    #[must_use]
+    pub fn unpack(numbers: &Numbers) -> Option<Event> {
+        let Numbers { id, user_data_128: packed, amount, user_data_64, user_data_32 } = *numbers;
+        let byte = |shift: u32| u8::try_from(packed >> shift & 0xff).unwrap_or(0);
+        let status = STATUSES.into_iter().find(|word| *word as u8 == byte(88))?;
+        let backup = BackupId::from_u128(id & !VERSION_MASK | 7 << VERSION_SHIFT)?;
+        let mut digest = Digest::default();
+        for (place, shift) in digest.0.iter_mut().zip((0..=64).rev().step_by(8)) {
+            *place = byte(shift);
+        }
+        let event = Event {
+            backup,
+            status,
+            backup_type: BackupType::ALL.into_iter().find(|word| type_code(*word) == byte(120))?,
+            scope: optional(byte(112), &Scope::ALL, scope_code)?,
+            compression: optional(byte(104), &COMPRESSIONS, |word| word as u8)?,
+            encryption: optional(byte(96), &ENCRYPTIONS, |word| word as u8)?,
+            retention_days: u16::try_from(packed >> 72 & 0xffff).ok()?,
+            digest,
+            stored_bytes: u64::try_from(amount).ok()?,
+            started: user_data_64,
+            seconds: user_data_32,
+        };
+        (event.transfer_id() == id && event.pack() == packed).then_some(event)
+    }
+}
+
+/// The numbers of a transfer that an event decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Numbers {
+    /// The transfer's id.
+    #[serde(with = "decimal")]
+    pub id: u128,
+    /// [`Event::pack`].
+    #[serde(with = "decimal")]
+    pub user_data_128: u128,
+    /// Bytes as stored.
+    #[serde(with = "decimal")]
+    pub amount: u128,
+    /// When the run began, seconds since 1970.
+    pub user_data_64: u64,
+    /// How long it took, seconds.
+    pub user_data_32: u32,
+}
+
+impl From<&Event> for Numbers {
+    fn from(event: &Event) -> Numbers {
+        Numbers {
+            id: event.transfer_id(),
+            user_data_128: event.pack(),
+            amount: event.stored_bytes.into(),
+            user_data_64: event.started,
+            user_data_32: event.seconds,
+        }
+    }
+}
+
+/// Numbers of 128 bits as text: JSON's own end at 53.
+mod decimal {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &u128, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u128, D::Error> {
+        String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The number of a type; also where its vault's id comes from.
+#[must_use]
+pub fn type_code(backup_type: BackupType) -> u8 {
+    match backup_type {
+        BackupType::Tigerbeetle => 1,
+        BackupType::Duckdb => 2,
+        BackupType::Parquet => 3,
+        BackupType::Kms => 4,
+        BackupType::Postgres => 5,
+    }
+}
+
+fn scope_code(scope: Scope) -> u8 {
+    match scope {
+        Scope::Full => 1,
+        Scope::Incremental => 2,
+        Scope::Differential => 3,
+    }
+}
+
+/// The word with this number, `Some(None)` for 0, `None` for a number that no word has.
+fn optional<T: Copy>(number: u8, words: &[T], code: impl Fn(T) -> u8) -> Option<Option<T>> {
+    if number == 0 {
+        return Some(None);
+    }
+    words.iter().copied().find(|word| code(*word) == number).map(Some)
+}
+
+#[cfg(test)]
+mod tests;

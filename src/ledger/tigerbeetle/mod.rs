@@ -1,0 +1,132 @@
+//! The ledger in a `TigerBeetle` cluster. What that accepts and refuses was measured: an event is a
+//! plain transfer from the operator to the vault of its type, a lease a pending transfer of the
+//! single unit of the job's account, which the cluster's own clock ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tigerbeetle_unofficial::QueryFilter;
+
+use self::accounts::Accounts;
+use self::lease::Held;
+use self::link::{Link, Verdict};
+use super::{Entry, Holder, Lease, Ledger, LedgerError};
+use crate::config::settings::LedgerSettings;
+use crate::ctx::Ctx;
+use crate::domain::event::{CODE, Event};
+use crate::domain::limits::LEDGER_EVENTS_MAX;
+use crate::domain::names::BackupType;
+
+mod accounts;
+mod lease;
+mod link;
+
+/// Transfers per page: what one message of 1 MiB holds. A cluster with smaller messages returns
+/// fewer.
+const PAGE: u32 = 8189;
+
+/// A ledger. Cheap to make: it connects when it is first asked something.
+pub struct TigerBeetle {
+    shared: Arc<Shared>,
+}
+
+/// What the ledger and its leases share: one session, and the names of the accounts.
+struct Shared {
+    link: Link,
+    accounts: Accounts,
+    /// Whether the accounts of all jobs are known to exist.
+    opened: AtomicBool,
+    ctx: Ctx,
+}
+
+impl std::fmt::Debug for TigerBeetle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TigerBeetle").field("name", &self.shared.link.name).finish_non_exhaustive()
+    }
+}
+
+impl TigerBeetle {
+    /// The ledger that the settings name.
+    #[must_use]
+    pub fn new(settings: &LedgerSettings, ctx: &Ctx) -> TigerBeetle {
+        let (link, accounts) = (Link::new(settings), Accounts::of(settings));
+        let shared = Shared { link, accounts, opened: AtomicBool::new(false), ctx: ctx.clone() };
+        TigerBeetle { shared: Arc::new(shared) }
+    }
+}
+
+impl Shared {
+    /// Makes sure that the accounts exist: an id that met a missing account could never be used again.
+    fn open(&self) -> Result<(), LedgerError> {
+        if !self.opened.load(Ordering::Relaxed) {
+            self.link.create_accounts(&self.accounts.common())?;
+            self.opened.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn record(&self, event: &Event) -> Result<(), LedgerError> {
+        self.open()?;
+        let verdicts = self.link.create_transfers(&[self.accounts.event(event)])?;
+        match verdicts.first() {
+            None | Some((_, Verdict::Exists)) => Ok(()),
+            Some((_, verdict)) => Err(self.unrecorded(event, verdict)),
+        }
+    }
+
+    fn unrecorded(&self, event: &Event, verdict: &Verdict) -> LedgerError {
+        let what = format!("the event of backup {}", event.backup);
+        self.link.refused(&what, verdict.reason())
+    }
+}
+
+impl Ledger for TigerBeetle {
+    fn name(&self) -> &str {
+        &self.shared.link.name
+    }
+
+    fn acquire(&self, holder: &Holder, length: Duration) -> Result<Box<dyn Lease>, LedgerError> {
+        self.shared.open()?;
+        let account = self.shared.accounts.lease_account(&holder.job);
+        self.shared.link.create_accounts(&[account])?;
+        Ok(Box::new(Held::acquire(&self.shared, holder, length)?))
+    }
+
+    fn record(&self, event: &Event) -> Result<(), LedgerError> {
+        self.shared.record(event)
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, LedgerError> {
+        let Shared { link, accounts, .. } = &*self.shared;
+        let mut entries = Vec::new();
+        let mut after = 0;
+        loop {
+            let mut filter = QueryFilter::new(PAGE).with_ledger(accounts.number()).with_code(CODE);
+            filter.as_raw_mut().timestamp_min = after + 1;
+            let page = link.ask(async |client| client.query_transfers(Box::new(filter)).await)?;
+            let Some(last) = page.last() else {
+                return Ok(entries);
+            };
+            after = last.as_raw().timestamp;
+            entries.extend(page.iter().map(|transfer| accounts.entry(transfer)));
+            if entries.len() > LEDGER_EVENTS_MAX {
+                let reason = format!("it has more than {LEDGER_EVENTS_MAX} events");
+                return Err(link.refused("to be read", reason));
+            }
+        }
+    }
+
+    fn balances(&self) -> Result<BTreeMap<BackupType, i128>, LedgerError> {
+        let Shared { link, accounts, .. } = &*self.shared;
+        let ids: Vec<u128> = accounts.vaults().values().copied().collect();
+        let found = link.ask(async |client| client.lookup_accounts(ids.clone()).await)?;
+        let signed = |amount: u128| i128::try_from(amount).unwrap_or(i128::MAX);
+        let balance = |(kind, id): (&BackupType, &u128)| {
+            let vault = found.iter().find(|account| account.id() == *id)?;
+            Some((*kind, signed(vault.credits_posted()) - signed(vault.debits_posted())))
+        };
+        Ok(accounts.vaults().iter().filter_map(balance).collect())
+    }
+}
