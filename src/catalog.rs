@@ -13,7 +13,7 @@ use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::error::{Fault, Kind};
 use crate::keys::{self, DataKey, KeyProvider};
 use crate::pipeline::BackupReader;
-use crate::store::ReadStore;
+use crate::store::{ObjectInfo, ReadStore};
 
 /// A backup as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,49 @@ pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>
     let whole = found.into_iter().filter(|(_, (_, whole))| *whole);
     let mut backups: Vec<Found> =
         whole.map(|(name, (stored_bytes, _))| Found { name, stored_bytes }).collect();
+    backups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(backups)
+}
+
+/// A backup with each of its objects, as a listing shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// What its keys say.
+    pub name: BackupName,
+    /// Its objects, without the manifest.
+    pub objects: Vec<ObjectInfo>,
+}
+
+impl Stored {
+    /// Sum over its objects, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().fold(0, |sum, object| sum.saturating_add(object.bytes))
+    }
+}
+
+/// Every backup of a store with its objects, oldest first. Costs a listing and no other request.
+///
+/// # Errors
+/// What the store fails with.
+pub fn stored(store: &dyn ReadStore) -> anyhow::Result<Vec<Stored>> {
+    let mut found: HashMap<BackupName, (Vec<ObjectInfo>, bool)> = HashMap::new();
+    for prefix in prefixes(&Filter::default()) {
+        for object in store.list(&prefix)? {
+            let object = object?;
+            let Some((name, extension)) = BackupName::parse(&object.key) else { continue };
+            let is_manifest = extension == MANIFEST_EXTENSION;
+            let (objects, whole) = found.entry(name).or_default();
+            if is_manifest {
+                *whole = true;
+            } else {
+                objects.push(object);
+            }
+        }
+    }
+    let whole = found.into_iter().filter(|(_, (_, whole))| *whole);
+    let mut backups: Vec<Stored> =
+        whole.map(|(name, (objects, _))| Stored { name, objects }).collect();
     backups.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(backups)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use time::format_description::well_known::Rfc3339;
+use time::OffsetDateTime;
 
 use crate::ctx::Ctx;
 use crate::draft::Draft;
@@ -52,12 +52,11 @@ impl Lock {
             .with_context(hint)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(busy(job, &mut file).into()),
+            Err(Errno::WOULDBLOCK) => return Err(busy(job, &mut file, ctx).into()),
             Err(error) => return Err(error).with_context(hint),
         }
         // For the message of whoever comes second; the lock itself is the kernel's.
-        let now = ctx.now().replace_nanosecond(0)?.format(&Rfc3339)?;
-        let note = format!("process {} since {now}", std::process::id());
+        let note = format!("{} {}", std::process::id(), ctx.now().unix_timestamp());
         file.set_len(0)?;
         file.rewind()?;
         file.write_all(note.as_bytes())?;
@@ -99,10 +98,16 @@ fn place(path: &Path) -> anyhow::Result<u64> {
     anyhow::bail!("{} comes and goes", path.display())
 }
 
-fn busy(job: &str, file: &mut File) -> Fault {
+fn busy(job: &str, file: &mut File, ctx: &Ctx) -> Fault {
     let mut note = String::new();
-    let read = file.read_to_string(&mut note).is_ok() && !note.is_empty();
-    let holder = if read { note.as_str() } else { "another process" };
+    // Unread or half written, it names nobody.
+    let _unread = file.read_to_string(&mut note);
+    let parsed = note.split_once(' ').and_then(|(process, since)| {
+        let since = OffsetDateTime::from_unix_timestamp(since.parse().ok()?).ok()?;
+        let age = (ctx.now() - since).whole_seconds().max(0);
+        Some(format!("process {process} on this host, for {age} s, since {since}"))
+    });
+    let holder = parsed.unwrap_or_else(|| "another process".to_owned());
     Fault::new(Kind::Busy, format!("`{job}` is running already: {holder}"))
         .hint("wait for it to end; the lock goes with its process, nothing needs to be cleared")
 }

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::cmd::history;
 use crate::cmd::list::Options;
 use crate::domain::names::BackupType;
 
@@ -29,11 +30,23 @@ pub(super) struct Args {
     /// Read the manifests too: sizes, positions, parents
     #[arg(long)]
     long: bool,
+
+    /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted
+    #[arg(long, conflicts_with_all = ["source", "long"])]
+    from_ledger: bool,
+}
+
+impl Args {
+    /// What is to be listed of the ledger, if it is not the backups of a store.
+    pub(super) fn from_ledger(&self) -> Option<history::Options> {
+        let options = history::Options { id: self.id.clone(), backup_type: self.backup_type };
+        self.from_ledger.then_some(options)
+    }
 }
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { source, backup_type, id, long } = args;
+        let Args { source, backup_type, id, long, .. } = args;
         Options { source, id, backup_type, long }
     }
 }

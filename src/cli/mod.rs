@@ -161,8 +161,14 @@ impl Cli {
     pub fn run(self, house: &House) -> anyhow::Result<Report> {
         match self.command {
             Command::Snapshot(args) => cmd::snapshot::run(house, &args.into()),
-            Command::List(args) => cmd::list::run(house, &args.into()),
-            Command::Verify(args) => cmd::verify::run(house, &args.into()),
+            Command::List(args) => match args.from_ledger() {
+                Some(options) => cmd::history::run(house, &options),
+                None => cmd::list::run(house, &args.into()),
+            },
+            Command::Verify(args) => match args.ledger() {
+                Some(options) => cmd::reconcile::run(house, options),
+                None => cmd::verify::run(house, &args.into()),
+            },
             Command::Restore(args) => cmd::restore::run(house, &args.into()),
             Command::Keys(args) => cmd::keys::run(house, &args.into()),
             Command::Config(args) => cmd::config::run(house, &args.into()),

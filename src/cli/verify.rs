@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::flags::SelectArgs;
+use crate::cmd::reconcile;
 use crate::cmd::verify::{Level, Options, Which};
 
-/// Check a backup, from "it is there" to "it starts"
+/// Check a backup, from "it is there" to "it starts", or the ledger against the stores
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
                         Example: bkp verify books --level drill, or bkp verify --all for every backup")]
@@ -26,6 +27,22 @@ pub(super) struct Args {
     /// Folder that a drill restores to [default: one in the state directory]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
+
+    /// Compare the ledger with every configured store instead: what was changed, removed or planted.
+    /// Needs no key
+    #[arg(long, group = "backup", conflicts_with_all = ["source", "latest", "id", "all", "level", "scratch"])]
+    ledger: bool,
+
+    /// Record the authentic backups that the ledger does not have; needs a key
+    #[arg(long, requires = "ledger")]
+    record: bool,
+}
+
+impl Args {
+    /// What is to be compared, if it is not one backup that is to be checked.
+    pub(super) fn ledger(&self) -> Option<reconcile::Options> {
+        self.ledger.then_some(reconcile::Options { record: self.record })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -12,6 +12,7 @@ use crate::store::{ObjectLabels, StoreError};
 use crate::version;
 use crate::wire::House;
 
+mod ledger;
 mod probe;
 
 /// The stable shape `bkp.doctor/1`.
@@ -25,13 +26,14 @@ pub(super) struct Examined<'a> {
 /// A check, and the kind of failure it is if it is not as it should be.
 type Found = (Kind, Check);
 
-/// Checks configuration, state, programs, stores, keys and sources, in the order in which a
+/// Checks configuration, state, programs, stores, keys, ledger and sources, in the order in which a
 /// snapshot needs them. The outcome is the kind of the first check that failed.
 ///
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(house: &House) -> anyhow::Result<Report> {
-    let steps: [fn(&House) -> Vec<Found>; 5] = [local, tools, stores, recipients, sources];
+    let steps: [fn(&House) -> Vec<Found>; 6] =
+        [local, tools, stores, recipients, ledger::ledger, sources];
     let mut found = Vec::new();
     for step in steps {
         house.ctx.cancel.check()?;

@@ -10,8 +10,10 @@ use crate::error::Kind;
 
 pub mod config;
 pub mod doctor;
+pub mod history;
 pub mod keys;
 pub mod list;
+pub mod reconcile;
 pub mod recorded;
 pub mod restore;
 pub mod schema;

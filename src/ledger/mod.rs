@@ -103,6 +103,13 @@ pub trait Ledger: Send + Sync {
     /// [`LedgerError::Busy`] names who holds it; else as [`Ledger::record`].
     fn acquire(&self, holder: &Holder, length: Duration) -> Result<Box<dyn Lease>, LedgerError>;
 
+    /// Makes sure that it answers, that its accounts can be used, and that a lease can be taken and
+    /// given back. Records no event.
+    ///
+    /// # Errors
+    /// As [`Ledger::record`].
+    fn probe(&self) -> Result<(), LedgerError>;
+
     /// Records an event. One that is there already is success.
     ///
     /// # Errors

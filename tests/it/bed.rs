@@ -104,9 +104,38 @@ impl Bed {
         found.find(|path| path.to_str().unwrap().ends_with(&ending)).unwrap()
     }
 
-    /// Every file in the store, hidden ones too.
+    /// Every file in the store, hidden ones too, but no leases: a run leaves those whatever it does.
     pub(crate) fn stored(&self) -> Vec<PathBuf> {
-        files(&self.path("store"))
+        let mut found = files(&self.path("store"));
+        found.retain(|path| !path.starts_with(self.path("store/leases")));
+        found
+    }
+
+    /// Adds a ledger, and a time for leases.
+    pub(crate) fn set_ledger(&self, addresses: &str, lease: &str, more: &str) {
+        let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
+        let config = config.split("[ledger]").next().unwrap();
+        let config = config.split_once("state_dir").unwrap().1;
+        let mut text = format!("lease = \"{lease}\"\nstate_dir{config}");
+        if !addresses.is_empty() {
+            let cluster = crate::tb::CLUSTER;
+            text += &format!(
+                "[ledger]\ncluster = \"{cluster}\"\naddresses = [{addresses:?}]\n{more}\n"
+            );
+        }
+        fs::write(self.path("bkp.toml"), text).unwrap();
+    }
+
+    /// The program as another host would run it: the same configuration, a state directory of its
+    /// own.
+    pub(crate) fn on_host(&self, host: usize, words: &[&str]) -> Command {
+        let name = format!("host-{host}.toml");
+        let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
+        let state = format!("state_dir = \"state-{host}\"");
+        fs::write(self.path(&name), config.replace("state_dir = \"state\"", &state)).unwrap();
+        let mut command = self.command(words);
+        command.env("BKP_CONFIG", self.path(&name));
+        command
     }
 }
 
@@ -140,6 +169,14 @@ impl Run {
     #[track_caller]
     pub(crate) fn done(self) -> Run {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// It ended with this code and said so in its report.
+    #[track_caller]
+    pub(crate) fn failed_in_text(self, code: i32, naming: &str) -> Run {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        assert!(self.stdout.contains(naming), "`{naming}` is not in: {}", self.stdout);
         self
     }
 

@@ -22,6 +22,8 @@ mod damage;
 mod drill;
 mod generated;
 mod giant;
+mod lease;
+mod ledger;
 mod memory;
 mod onto;
 mod recipients;

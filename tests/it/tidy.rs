@@ -19,9 +19,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/domain/manifest.rs"]),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs"]),
     ("tar::", &["src/archive.rs"]),
-    ("tigerbeetle_unofficial::", &["src/source/tigerbeetle/totals.rs"]),
+    ("tigerbeetle_unofficial::", &["src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
     ("tokio::", &["src/rt.rs"]),
-    ("async ", &["src/rt.rs", "src/source/tigerbeetle/totals.rs"]),
+    ("async ", &["src/rt.rs", "src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
     ("std::env::", &["src/config/", "src/keys/secret.rs", "src/main.rs"]),
     ("unsafe ", &["src/version.rs"]),
 ];
@@ -40,7 +40,11 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("src/stage/", &["crate::cmd", "crate::cli", "crate::source", "crate::pipeline"]),
     ("src/keys/", &["crate::cmd", "crate::cli", "crate::store", "crate::pipeline"]),
-    ("src/cli/", &["crate::store", "crate::source", "crate::pipeline"]),
+    (
+        "src/ledger/",
+        &["crate::cmd", "crate::cli", "crate::source", "crate::pipeline", "crate::wire"],
+    ),
+    ("src/cli/", &["crate::store", "crate::source", "crate::pipeline", "crate::ledger"]),
 ];
 
 /// Files with more lines of code than this, tests and comments not counted, hold two ideas.

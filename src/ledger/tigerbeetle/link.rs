@@ -5,7 +5,8 @@
 //! idle for longest. So a process has one; if that was evicted while the run worked, the question is
 //! asked again in a new one. That is safe because every transfer has an id of its own.
 
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -88,7 +89,7 @@ impl Link {
         for _ in 0..SESSIONS_MAX {
             let client = match slot.take() {
                 Some(client) => client,
-                None => self.connect()?,
+                None => self.connect(began)?,
             };
             let left = self.deadline.saturating_sub(began.elapsed());
             let answer = rt::within(left, question(&client));
@@ -148,19 +149,37 @@ impl Link {
         Vec::new()
     }
 
-    fn connect(&self) -> Result<Client, LedgerError> {
+    fn connect(&self, began: Instant) -> Result<Client, LedgerError> {
         // A client logs every refused connection to our standard error, and never gives up; it is
-        // made only once somebody listens.
-        if !self.addresses.iter().any(|address| accepts(address)) {
-            return Err(self.away("nobody listens there".into()));
+        // made only once somebody listens. A server that has as many connections as it can hold
+        // keeps others waiting: that is no refusal.
+        while !self.listens()? {
+            if began.elapsed() >= self.deadline {
+                return Err(self.away(self.silence()));
+            }
         }
         let client = Client::new(self.cluster, self.addresses.join(","));
         client.map_err(|error| self.refused("the configured addresses", error.to_string()))
     }
 
+    /// Whether one of the addresses takes a connection now; false if one may do so later.
+    ///
+    /// # Errors
+    /// [`LedgerError::Away`] if all of them refuse.
+    fn listens(&self) -> Result<bool, LedgerError> {
+        let mut later = false;
+        for place in self.addresses.iter().flat_map(|address| resolved(address)) {
+            match TcpStream::connect_timeout(&place, CONNECT_DEADLINE) {
+                Ok(_) => return Ok(true),
+                Err(error) => later |= error.kind() == io::ErrorKind::TimedOut,
+            }
+        }
+        if later { Ok(false) } else { Err(self.away("nobody listens there".into())) }
+    }
+
     fn silence(&self) -> String {
         let seconds = self.deadline.as_secs();
-        format!("somebody listens, but no cluster {} answers within {seconds} s", self.cluster)
+        format!("no cluster {} answers within {seconds} s", self.cluster)
     }
 
     pub(super) fn away(&self, reason: String) -> LedgerError {
@@ -192,10 +211,9 @@ fn verdict(kind: CreateTransferErrorKind) -> Verdict {
     found.unwrap_or_else(|| Verdict::Other(format!("{kind:?}")))
 }
 
-/// Whether something accepts connections at `address`: `host:port`, or a port on this host.
-fn accepts(address: &str) -> bool {
+/// What `address` stands for: `host:port`, or a port on this host.
+fn resolved(address: &str) -> Vec<SocketAddr> {
     let spelled =
         if address.contains(':') { address.to_owned() } else { format!("127.0.0.1:{address}") };
-    let resolved = spelled.to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    resolved.iter().any(|place| TcpStream::connect_timeout(place, CONNECT_DEADLINE).is_ok())
+    spelled.to_socket_addrs().map(Iterator::collect).unwrap_or_default()
 }

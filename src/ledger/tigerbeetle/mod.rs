@@ -16,6 +16,7 @@ use super::{Entry, Holder, Lease, Ledger, LedgerError};
 use crate::config::settings::LedgerSettings;
 use crate::ctx::Ctx;
 use crate::domain::event::{CODE, Event};
+use crate::domain::id::BackupId;
 use crate::domain::limits::LEDGER_EVENTS_MAX;
 use crate::domain::names::BackupType;
 
@@ -26,6 +27,11 @@ mod link;
 /// Transfers per page: what one message of 1 MiB holds. A cluster with smaller messages returns
 /// fewer.
 const PAGE: u32 = 8189;
+
+/// The job whose lease a probe takes; no source can have this name.
+const PROBE_JOB: &str = "(probe)";
+/// A probe gives its lease back at once.
+const PROBE_SECONDS: u32 = 1;
 
 /// A ledger. Cheap to make: it connects when it is first asked something.
 pub struct TigerBeetle {
@@ -92,6 +98,24 @@ impl Ledger for TigerBeetle {
         let account = self.shared.accounts.lease_account(&holder.job);
         self.shared.link.create_accounts(&[account])?;
         Ok(Box::new(Held::acquire(&self.shared, holder, length)?))
+    }
+
+    fn probe(&self) -> Result<(), LedgerError> {
+        self.shared.open()?;
+        let Shared { link, accounts, ctx, .. } = &*self.shared;
+        link.create_accounts(&[accounts.lease_account(PROBE_JOB)])?;
+        let new_id = || BackupId::new(ctx.now()).as_u128();
+        let lease = new_id();
+        let batch = [
+            accounts.funding(PROBE_JOB),
+            accounts.pending(lease, PROBE_JOB, PROBE_SECONDS),
+            accounts::void(new_id(), lease),
+        ];
+        let verdicts = link.create_transfers(&batch)?;
+        match verdicts.iter().find(|(_, verdict)| *verdict != Verdict::Exists) {
+            None => Ok(()),
+            Some((_, verdict)) => Err(link.refused("a lease", verdict.reason())),
+        }
     }
 
     fn record(&self, event: &Event) -> Result<(), LedgerError> {

@@ -1,0 +1,22 @@
+//! What `doctor` asks the ledger.
+
+use super::{Found, tried};
+use crate::ledger::outbox::Outbox;
+use crate::wire::House;
+
+/// The ledger, if one is configured: it answers, the accounts are there or can be made, a lease can
+/// be taken and given back. Records nothing. Says what waits in the outbox.
+pub(super) fn ledger(house: &House) -> Vec<Found> {
+    let Some(ledger) = house.ledger() else {
+        return Vec::new();
+    };
+    let outcome = ledger.probe().map_err(anyhow::Error::from).and_then(|()| {
+        let waiting = Outbox::of(&house.settings.state_dir).waiting()?.len();
+        let waiting = match waiting {
+            0 => "nothing waits in the outbox".to_owned(),
+            count => format!("{count} event(s) wait in the outbox for the next run"),
+        };
+        Ok(format!("answers, has its accounts, gave a lease and took it back; {waiting}"))
+    });
+    vec![tried(format!("ledger {}", ledger.name()), outcome)]
+}

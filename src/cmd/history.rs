@@ -1,0 +1,107 @@
+//! `bkp list --from-ledger`: what the ledger has of the runs, whatever the stores hold.
+
+use std::fmt::Write as _;
+
+use humansize::{BINARY, format_size};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{Report, reconcile};
+use crate::domain::event::{Event, Status};
+use crate::domain::id::BackupId;
+use crate::domain::names::{BackupType, Scope};
+use crate::ledger::Entry;
+use crate::wire::House;
+
+/// What `bkp list --from-ledger` was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only ids that begin so.
+    pub id: Option<String>,
+    /// Only this type.
+    pub backup_type: Option<BackupType>,
+}
+
+/// The stable shape `bkp.list-ledger/1`.
+#[derive(Debug, Serialize)]
+struct Listing {
+    ledger: String,
+    events: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    id: BackupId,
+    status: Status,
+    #[serde(rename = "type")]
+    backup_type: BackupType,
+    scope: Option<Scope>,
+    stored_bytes: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    started: OffsetDateTime,
+    seconds: u32,
+    retention_days: u16,
+    /// The first 72 bits of the manifest's SHA-256, hex.
+    digest: String,
+    /// When the ledger took it, by its own clock.
+    #[serde(with = "time::serde::rfc3339")]
+    recorded: OffsetDateTime,
+}
+
+/// Lists the events of the ledger, oldest first. Events do not know their source's name.
+///
+/// # Errors
+/// [`crate::error::Kind::Config`] if no ledger is configured; what it fails with.
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let ledger = reconcile::ledger_of(house)?;
+    let entries = ledger.entries()?;
+    let wanted = |row: &Row| {
+        options.backup_type.is_none_or(|only| only == row.backup_type)
+            && options.id.as_ref().is_none_or(|id| row.id.to_string().starts_with(id.as_str()))
+    };
+    let events: Vec<Row> = entries.iter().filter_map(row).filter(wanted).collect();
+    let text = render(&events)?;
+    let listing = Listing { ledger: ledger.name().to_owned(), events };
+    Report::done("bkp.list-ledger/1", &listing, text)
+}
+
+fn row(entry: &Entry) -> Option<Row> {
+    let event: Event = entry.event?;
+    Some(Row {
+        id: event.backup,
+        status: event.status,
+        backup_type: event.backup_type,
+        scope: event.scope,
+        stored_bytes: event.stored_bytes,
+        started: event.backup.created(),
+        seconds: event.seconds,
+        retention_days: event.retention_days,
+        digest: event.digest.to_string(),
+        recorded: entry.recorded,
+    })
+}
+
+fn render(rows: &[Row]) -> anyhow::Result<String> {
+    if rows.is_empty() {
+        return Ok("no events\n".to_owned());
+    }
+    let mut text = String::new();
+    writeln!(
+        text,
+        "{:<20}  {:<9}  {:<11}  {:<12}  {:>10}  ID",
+        "STARTED", "STATUS", "TYPE", "SCOPE", "STORED"
+    )?;
+    for row in rows {
+        let started = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
+        let status = format!("{:?}", row.status).to_lowercase();
+        let scope = row.scope.map_or("", Scope::as_str);
+        let stored = format_size(row.stored_bytes, BINARY);
+        let Row { backup_type, id, .. } = row;
+        writeln!(
+            text,
+            "{started:<20}  {status:<9}  {backup_type:<11}  {scope:<12}  {stored:>10}  {id}"
+        )?;
+    }
+    Ok(text)
+}

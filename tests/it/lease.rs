@@ -1,0 +1,260 @@
+//! Leases: of any number of runs of a job one goes on, on any number of hosts, with a ledger and
+//! without one; a dead one frees its job, and a late one writes nothing.
+//!
+//! `BKP_TEST_ROUNDS` sets the number of rounds (default 2): `BKP_TEST_ROUNDS=50 tests/run.sh lease::`
+//! is the long version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::bed::{Bed, Run};
+use crate::tb;
+
+/// Runs that begin at once: more than a cluster has client sessions.
+const STARTS: usize = 100;
+/// How long a lease of three seconds may take to end on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Who keeps the leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    Ledger,
+    Store,
+}
+
+struct House {
+    folder: TempDir,
+    _server: Option<tb::Server>,
+    bed: Bed,
+}
+
+impl House {
+    /// A source that takes a moment to capture, and no server that writes it.
+    fn new(keeper: Keeper, lease: &str) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let server = tb::Server::solo(folder.path());
+        tb::fill(server.address(), &folder.path().join("record"), 100, 250_000);
+        let data_file = folder.path().join("books.tigerbeetle");
+        fs::rename(server.stop(), &data_file).unwrap();
+        let bed = Bed::new(&data_file, "");
+        let server = (keeper == Keeper::Ledger).then(|| tb::Server::solo(folder.path()));
+        // A hundred clients on two processors take their time.
+        let more = "deadline = \"2m\"";
+        bed.set_ledger(server.as_ref().map_or("", tb::Server::address), lease, more);
+        House { folder, _server: server, bed }
+    }
+
+    fn data_file(&self) -> PathBuf {
+        self.folder.path().join("books.tigerbeetle")
+    }
+
+    /// Starts a run on a host of its own.
+    fn start(&self, host: usize) -> Child {
+        let mut command = self.bed.on_host(host, &["snapshot", "books", "--scope", "full", "-q"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Starts a run on a host, and stops it with SIGSTOP in the middle of its work.
+    fn start_and_stop(&self, host: usize) -> Child {
+        let mut child = self.start(host);
+        while !works(&child, &self.data_file()) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+            std::thread::yield_now();
+        }
+        signal(&child, Signal::STOP);
+        child
+    }
+
+    fn run(&self, host: usize) -> Run {
+        end(self.start(host))
+    }
+
+    /// Runs on a host until that is not busy any more.
+    fn run_until_free(&self, host: usize) -> Run {
+        let began = Instant::now();
+        loop {
+            let run = self.run(host);
+            if run.code != Some(11) {
+                return run;
+            }
+            assert!(began.elapsed() < PATIENCE, "{}", run.stderr);
+        }
+    }
+
+    fn backups(&self) -> usize {
+        let stored = self.bed.stored();
+        stored.iter().filter(|path| path.to_str().unwrap().ends_with(".manifest.json")).count()
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn end(child: Child) -> Run {
+    Run::of(&child.wait_with_output().unwrap())
+}
+
+/// Whether a run has opened the data file: then it has its lease.
+fn works(child: &Child, data_file: &Path) -> bool {
+    let Ok(items) = fs::read_dir(format!("/proc/{}/fd", child.id())) else { return false };
+    let mut links = items.filter_map(|item| fs::read_link(item.ok()?.path()).ok());
+    links.any(|link| link == data_file)
+}
+
+fn rounds() -> usize {
+    std::env::var("BKP_TEST_ROUNDS").map_or(2, |text| text.parse().unwrap())
+}
+
+/// The one that works is stopped until all others have given up, so that none of them can come when
+/// it has ended already.
+fn exactly_one(house: &House, round: usize) {
+    let before = house.backups();
+    let (mut children, mut winner) = (Vec::new(), None);
+    for host in 0..STARTS {
+        children.push(house.start(host));
+        winner = winner.or_else(|| stop_the_one(house, &children));
+    }
+    let began = Instant::now();
+    while winner.is_none() {
+        assert!(began.elapsed() < PATIENCE, "nobody works");
+        winner = stop_the_one(house, &children);
+    }
+    let winner = children.remove(winner.unwrap());
+    let name = format!("process {} on ", winner.id());
+    for child in children {
+        let run = end(child).failed(11, "`books` is running already");
+        assert!(
+            run.stderr.contains(&name) && run.stderr.contains(" s, since 20"),
+            "{}",
+            run.stderr
+        );
+    }
+    signal(&winner, Signal::CONT);
+    end(winner).done();
+    assert_eq!(house.backups(), before + 1, "round {round}");
+    eprintln!("round {round}: ok");
+}
+
+fn stop_the_one(house: &House, children: &[Child]) -> Option<usize> {
+    let found = children.iter().position(|child| works(child, &house.data_file()))?;
+    signal(&children[found], Signal::STOP);
+    Some(found)
+}
+
+#[test]
+fn of_a_hundred_runs_at_once_one_goes_on_with_a_ledger() {
+    let house = House::new(Keeper::Ledger, "1h");
+    (0..rounds()).for_each(|round| exactly_one(&house, round));
+    house.bed.run(&["verify", "--ledger"]).done();
+}
+
+#[test]
+fn of_a_hundred_runs_at_once_one_goes_on_without_a_ledger() {
+    let house = House::new(Keeper::Store, "1h");
+    (0..rounds()).for_each(|round| exactly_one(&house, round));
+}
+
+/// On one host the kernel's lock is enough, and the ledger is not even asked.
+#[test]
+fn a_second_run_on_the_same_host_is_told_of_the_first() {
+    let house = House::new(Keeper::Store, "1h");
+    let first = house.start_and_stop(1);
+    let name = format!("process {} on this host, for ", first.id());
+    house.run(1).failed(11, &name);
+    signal(&first, Signal::CONT);
+    end(first).done();
+}
+
+fn a_killed_holder_frees_its_job(keeper: Keeper) {
+    let house = House::new(keeper, "3s");
+    let mut holder = house.start_and_stop(1);
+    let name = format!("process {} on ", holder.id());
+    house.run(2).failed(11, &name);
+    holder.kill().unwrap();
+    end(holder);
+    house.run_until_free(2).done();
+    assert_eq!(house.backups(), 1);
+}
+
+#[test]
+fn a_killed_holder_frees_its_job_within_its_lease_with_a_ledger() {
+    a_killed_holder_frees_its_job(Keeper::Ledger);
+}
+
+#[test]
+fn a_killed_holder_frees_its_job_within_its_lease_without_a_ledger() {
+    a_killed_holder_frees_its_job(Keeper::Store);
+}
+
+/// Its own host knows at once that it is gone.
+#[test]
+fn the_host_of_a_killed_holder_does_not_wait_for_its_lease() {
+    for keeper in [Keeper::Ledger, Keeper::Store] {
+        let house = House::new(keeper, "1h");
+        let mut holder = house.start_and_stop(1);
+        holder.kill().unwrap();
+        end(holder);
+        house.run(2).failed(11, "is running already");
+        house.run(1).done();
+        house.run(2).done();
+    }
+}
+
+fn a_fenced_run_writes_no_manifest(keeper: Keeper) {
+    let house = House::new(keeper, "3s");
+    let late = house.start_and_stop(1);
+    house.run_until_free(2).done();
+    signal(&late, Signal::CONT);
+    end(late).failed(11, "ended before its run did");
+    assert_eq!(house.backups(), 1);
+    if keeper == Keeper::Ledger {
+        house.bed.run(&["verify", "--ledger"]).done();
+        let events = house.bed.json(&["list", "--from-ledger"]);
+        let mut words: Vec<&str> = events["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["status"].as_str().unwrap())
+            .collect();
+        words.sort_unstable();
+        assert_eq!(words, ["completed", "failed", "started", "started"]);
+    }
+    // It took nothing with it.
+    house.run(1).done();
+}
+
+#[test]
+fn a_fenced_run_writes_no_manifest_with_a_ledger() {
+    a_fenced_run_writes_no_manifest(Keeper::Ledger);
+}
+
+#[test]
+fn a_fenced_run_writes_no_manifest_without_a_ledger() {
+    a_fenced_run_writes_no_manifest(Keeper::Store);
+}
+
+/// Who can write to the store can write leases; none of them blocks a job for ever, or breaks a run.
+#[test]
+fn strange_leases_are_named() {
+    let house = House::new(Keeper::Store, "1h");
+    let folder = house.bed.path("store/leases/books");
+    fs::create_dir_all(&folder).unwrap();
+    let last = folder.join("00000000000000000007");
+    fs::write(&last, "{}").unwrap();
+    house.run(1).failed(14, "leases/books/00000000000000000007");
+    fs::write(
+        &last,
+        r#"{"schema":"bkp.lease/1","job":"books","run":"01935a3c-7a00-7abc-8def-0123456789ab","host":"h","process":1,"place":"0","begun":"2026-11-21T00:00:00Z","until":"2999-11-21T00:00:00Z"}"#,
+    )
+    .unwrap();
+    house.run(1).failed(14, "lasts longer than a day");
+    fs::remove_file(&last).unwrap();
+    fs::write(folder.join("7"), "not a term").unwrap();
+    house.run(1).done();
+}

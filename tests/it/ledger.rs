@@ -1,0 +1,366 @@
+//! The ledger: every run is in it, what was changed beside it is named, and a run does not depend on
+//! its answering unless that is asked for.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::Digest as _;
+use tempfile::TempDir;
+use tigerbeetle_unofficial::error::{CreateTransfersError, SendError};
+use tigerbeetle_unofficial::{Client, QueryFilter, Transfer, transfer};
+
+use crate::bed::Bed;
+use crate::tb;
+
+/// A server for the ledger, and a bed whose source is a data file that nobody writes.
+struct House {
+    _folder: TempDir,
+    server: Option<tb::Server>,
+    bed: Bed,
+}
+
+impl House {
+    fn new(more: &str) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let data_file = folder.path().join("books.tigerbeetle");
+        tb::format(&data_file, 0, 1);
+        let server = tb::Server::solo(folder.path());
+        let bed = Bed::new(&data_file, "");
+        bed.set_ledger(server.address(), "2m", more);
+        House { _folder: folder, server: Some(server), bed }
+    }
+
+    fn stop(&mut self) -> PathBuf {
+        self.server.take().unwrap().stop()
+    }
+
+    /// Starts the server again, at another address.
+    fn start(&mut self, data_file: &Path) {
+        let server = tb::Server::start_existing(data_file);
+        self.bed.set_ledger(server.address(), "2m", "");
+        self.server = Some(server);
+    }
+
+    fn address(&self) -> &str {
+        self.server.as_ref().unwrap().address()
+    }
+
+    fn events(&self) -> Vec<Value> {
+        self.bed.json(&["list", "--from-ledger"])["events"].as_array().unwrap().clone()
+    }
+
+    /// The differences that `verify --ledger` finds, as `what id`.
+    fn differences(&self) -> Vec<String> {
+        let run = self.bed.run(&["verify", "--ledger", "--json"]);
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        let found = report["differences"].as_array().unwrap();
+        assert_eq!(run.code, Some(if found.is_empty() { 0 } else { 13 }), "{report}");
+        assert_eq!(report["ok"], found.is_empty());
+        let word = |found: &Value| {
+            let id = found["id"].as_str().unwrap_or("-");
+            format!("{} {id}", found["what"].as_str().unwrap())
+        };
+        found.iter().map(word).collect()
+    }
+
+    fn outbox(&self) -> Vec<PathBuf> {
+        let Ok(items) = fs::read_dir(self.bed.path("state/outbox")) else { return Vec::new() };
+        items.map(|item| item.unwrap().path()).collect()
+    }
+}
+
+/// Asks a cluster as any other program would.
+fn ask<T>(address: &str, question: impl AsyncFn(&Client) -> T) -> T {
+    let client = Client::new(tb::CLUSTER, address).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let answer = async { tokio::time::timeout(Duration::from_secs(60), question(&client)).await };
+    runtime.block_on(answer).unwrap()
+}
+
+fn transfers(address: &str, code: u16) -> Vec<Transfer> {
+    let filter = QueryFilter::new(8189).with_code(code);
+    let found: Result<Vec<Transfer>, SendError> =
+        ask(address, async |client| client.query_transfers(Box::new(filter)).await);
+    found.unwrap()
+}
+
+fn plant(address: &str, transfer: Transfer) {
+    let done: Result<(), CreateTransfersError> =
+        ask(address, async |client| client.create_transfers(vec![transfer]).await);
+    done.unwrap();
+}
+
+fn number(id: &str) -> u128 {
+    u128::from_str_radix(&id.replace('-', ""), 16).unwrap()
+}
+
+#[test]
+fn every_run_is_recorded() {
+    let house = House::new("");
+    let full = house.bed.snapshot("full");
+    let increment = house.bed.snapshot("incremental");
+    let data_file = house._folder.path().join("books.tigerbeetle");
+    fs::rename(&data_file, data_file.with_extension("away")).unwrap();
+    house.bed.run(&["snapshot", "books"]).failed(15, "books.tigerbeetle");
+
+    let events = house.events();
+    let words: Vec<&str> = events.iter().map(|event| event["status"].as_str().unwrap()).collect();
+    assert_eq!(words, ["started", "completed", "started", "completed", "started", "failed"]);
+    for (id, event, scope) in [(&full, &events[1], "full"), (&increment, &events[3], "incremental")]
+    {
+        let file = fs::read(house.bed.object(id, "manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&file).unwrap();
+        let sha256: String =
+            sha2::Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(event["id"], **id);
+        assert_eq!(event["scope"], scope);
+        assert_eq!(event["digest"], sha256[..18]);
+        assert_eq!(event["stored_bytes"], manifest["sizes"]["stored_bytes"]);
+        assert_eq!(manifest["ledger"]["transfer"], number(id).to_string());
+    }
+    assert_eq!(events[5]["stored_bytes"], 0);
+    assert_eq!(events[4]["id"], events[5]["id"]);
+    assert!(!house.bed.path("store/leases").exists(), "the ledger keeps the leases");
+
+    // As DESIGN says it is packed: type, scope, compression, encryption, status, retention, digest.
+    let packed = transfers(house.address(), 12)
+        .iter()
+        .find(|t| t.id() == number(&full))
+        .unwrap()
+        .user_data_128();
+    let digest = u128::from_str_radix(events[1]["digest"].as_str().unwrap(), 16).unwrap();
+    assert_eq!(packed, 0x0101_0302_0200_0000_u128 << 64 | digest);
+    assert_eq!(house.differences(), Vec::<String>::new());
+}
+
+#[test]
+fn whatever_is_tampered_with_is_named() {
+    let mut house = House::new("");
+    let (id, other) = (house.bed.snapshot("full"), house.bed.snapshot("incremental"));
+    // Nothing of this needs a key.
+    fs::rename(house.bed.path("key"), house.bed.path("key-away")).unwrap();
+    assert_eq!(house.differences(), Vec::<String>::new());
+
+    let manifest = house.bed.object(&id, "manifest.json");
+    let object = house.bed.object(&id, "tar.zst.enc");
+    let (good, data) = (fs::read(&manifest).unwrap(), fs::read(&object).unwrap());
+    let text = String::from_utf8(good.clone()).unwrap();
+
+    fs::write(&manifest, text.replacen("\"host\": \"", "\"host\": \"x", 1)).unwrap();
+    assert_eq!(house.differences(), [format!("changed {id}")]);
+    fs::write(&manifest, "{}").unwrap();
+    assert_eq!(house.differences(), [format!("changed {id}")]);
+    fs::remove_file(&manifest).unwrap();
+    assert_eq!(house.differences(), [format!("removed {id}"), "balance -".into()]);
+    fs::write(&manifest, &good).unwrap();
+
+    fs::remove_file(&object).unwrap();
+    assert_eq!(house.differences(), [format!("object {id}"), "balance -".into()]);
+    fs::write(&object, &data[..data.len() - 1]).unwrap();
+    assert_eq!(house.differences(), [format!("object {id}"), "balance -".into()]);
+    fs::write(&object, &data).unwrap();
+
+    // The same backup once more, under another source's name.
+    let copy = PathBuf::from(manifest.to_str().unwrap().replace("/books/", "/cooks/"));
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::write(&copy, &good).unwrap();
+    assert_eq!(house.differences()[0], format!("changed {id}"));
+    fs::remove_file(&copy).unwrap();
+    assert_eq!(house.differences(), Vec::<String>::new());
+
+    tampered_events(&house, &other);
+    planted_backup(&mut house);
+}
+
+/// What somebody does who can write to the ledger. None of it can be undone: each adds to the last.
+fn tampered_events(house: &House, other: &str) {
+    let address = house.address();
+    let events = transfers(address, 12);
+    let mut real = *events.iter().find(|event| event.id() == number(other)).unwrap();
+    real.as_raw_mut().timestamp = 0;
+    let (debit, credit) = (real.debit_account_id(), real.credit_account_id());
+
+    // An event of a backup that never was.
+    let fake = number("01935a3c-7a00-7abc-8def-0123456789ab");
+    plant(address, real.with_id(fake).with_amount(5));
+    let fake = "removed 01935a3c-7a00-7abc-8def-0123456789ab";
+    assert_eq!(house.differences(), [fake, "balance -"]);
+    // Bytes that no event accounts for.
+    plant(address, real.with_id(77).with_code(99).with_amount(1));
+    assert_eq!(house.differences(), [fake, "balance -"]);
+    // A transfer that only looks like an event.
+    plant(address, real.with_id(78).with_amount(0));
+    assert_eq!(house.differences(), ["foreign -", fake, "balance -"]);
+    // The deletion of a backup that is still there.
+    let deleted = number(other) & !(0xf << 76) | 4 << 76;
+    let packed = real.user_data_128() & !(0xff << 88) | 4 << 88;
+    let reverse = real.with_id(deleted).with_user_data_128(packed);
+    plant(address, reverse.with_debit_account_id(credit).with_credit_account_id(debit));
+    let returned = format!("returned {other}");
+    assert_eq!(house.differences(), ["foreign -", &returned, fake, "balance -"]);
+    // Then it is really removed: that is how a deletion looks.
+    fs::remove_file(house.bed.object(other, "manifest.json")).unwrap();
+    assert_eq!(house.differences(), ["foreign -", fake, "balance -"]);
+}
+
+/// A backup that somebody with a key, but without the ledger, puts into the store.
+fn planted_backup(house: &mut House) {
+    fs::rename(house.bed.path("key-away"), house.bed.path("key")).unwrap();
+    let address = house.address().to_owned();
+    house.bed.set_ledger("", "2m", "");
+    let planted = house.bed.snapshot("full");
+    house.bed.set_ledger(&address, "2m", "");
+    assert!(house.differences().contains(&format!("unrecorded {planted}")));
+}
+
+#[test]
+fn a_run_without_an_answer_ends_with_17_and_a_later_one_delivers() {
+    let mut house = House::new("");
+    house.bed.snapshot("full");
+    let data_file = house.stop();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let run = house.bed.run(&["snapshot", "books", "--json"]);
+        assert_eq!(run.code, Some(17), "{}", run.stderr);
+        assert!(run.stderr.contains("nobody listens there"), "{}", run.stderr);
+        assert!(run.stderr.contains("waits in the outbox"), "{}", run.stderr);
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        ids.push(report["manifest"]["id"].as_str().unwrap().to_owned());
+    }
+    // The backups are durable, and the events wait for their owner alone.
+    house.bed.run(&["verify", "books", "--level", "decode"]).done();
+    let waiting = house.outbox();
+    assert_eq!(waiting.len(), 2);
+    for path in &waiting {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+    house.bed.run(&["doctor"]).failed_in_text(16, "nobody listens");
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        waiting.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+
+    house.start(&data_file);
+    let doctor = house.bed.run(&["doctor"]).done();
+    assert!(doctor.stdout.contains("2 event(s) wait in the outbox"), "{}", doctor.stdout);
+    house.bed.snapshot("incremental");
+    assert_eq!(house.outbox(), Vec::<PathBuf>::new());
+    assert_eq!(house.differences(), Vec::<String>::new());
+    let count = house.events().len();
+    for id in &ids {
+        assert!(house.events().iter().any(|e| e["id"] == **id && e["status"] == "completed"));
+    }
+
+    // Delivered twice is delivered once; what cannot be delivered stays and is named.
+    for (path, text) in &kept {
+        fs::write(path, text).unwrap();
+    }
+    fs::write(house.bed.path("state/outbox/broken.event"), "{}").unwrap();
+    let run = house.bed.run(&["verify", "--ledger"]).done();
+    assert!(run.stderr.contains("broken.event"), "{}", run.stderr);
+    assert_eq!(house.outbox(), [house.bed.path("state/outbox/broken.event")]);
+    assert_eq!(house.events().len(), count);
+}
+
+#[test]
+fn a_lost_outbox_can_be_made_again_and_a_forged_backup_is_not_recorded() {
+    let mut house = House::new("");
+    house.bed.snapshot("full");
+    let data_file = house.stop();
+    let run = house.bed.run(&["snapshot", "books", "--json"]);
+    assert_eq!(run.code, Some(17), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let lost = report["manifest"]["id"].as_str().unwrap();
+    fs::remove_dir_all(house.bed.path("state/outbox")).unwrap();
+    house.start(&data_file);
+    assert_eq!(house.differences(), [format!("unrecorded {lost}"), "balance -".into()]);
+
+    // Made by somebody who has the store but no key.
+    let manifest = house.bed.object(lost, "manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replacen("\"host\": \"", "\"host\": \"x", 1)).unwrap();
+    let run = house.bed.run(&["verify", "--ledger", "--record"]);
+    assert_eq!(run.code, Some(13), "{}", run.stdout);
+    assert!(run.stderr.contains("not authentic"), "{}", run.stderr);
+
+    fs::write(&manifest, &text).unwrap();
+    let report = house.bed.json(&["verify", "--ledger", "--record"]);
+    assert_eq!(report["recorded"].as_array().unwrap().len(), 1);
+    assert_eq!(house.differences(), Vec::<String>::new());
+}
+
+#[test]
+fn a_required_ledger_that_does_not_answer_keeps_a_run_from_starting() {
+    let mut house = House::new("required = true");
+    house.bed.snapshot("full");
+    let (before, address) = (house.bed.stored().len(), house.address().to_owned());
+    for (cluster, reason) in [("8", "no cluster 8 answers within 2 s"), ("7", "nobody listens")] {
+        if cluster == "7" {
+            house.stop();
+        }
+        house.bed.set_ledger(&address, "2m", "required = true\ndeadline = \"2s\"");
+        let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
+        let config = config.replace("cluster = \"7\"", &format!("cluster = \"{cluster}\""));
+        fs::write(house.bed.path("bkp.toml"), config).unwrap();
+        for words in [&["snapshot", "books"][..], &["verify", "--ledger"]] {
+            house.bed.run(words).failed(16, reason);
+        }
+        house.bed.run(&["list", "--from-ledger"]).failed(16, reason);
+    }
+    assert_eq!(house.bed.stored().len(), before);
+    assert_eq!(house.outbox(), Vec::<PathBuf>::new());
+    house.bed.set_ledger("", "2m", "");
+    house.bed.run(&["verify", "--ledger"]).failed(78, "no ledger is configured");
+}
+
+#[test]
+fn a_cluster_with_another_id_is_given_up_in_time() {
+    let house = House::new("");
+    let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
+    let config = config.replace("cluster = \"7\"", "cluster = \"8\"\ndeadline = \"1s\"");
+    fs::write(house.bed.path("bkp.toml"), config).unwrap();
+    let run = house.bed.run(&["snapshot", "books"]);
+    assert_eq!(run.code, Some(17), "{}", run.stderr);
+    assert!(run.stderr.contains("no cluster 8 answers within 1 s"), "{}", run.stderr);
+    assert_eq!(house.outbox().len(), 1);
+}
+
+#[test]
+fn other_peoples_accounts_are_refused() {
+    let house = House::new("number = 13");
+    house.bed.snapshot("full");
+    // The operator of ledger 13 is an account of another ledger now.
+    let operator = transfers(house.address(), 12)[0].debit_account_id();
+    let more = format!("number = 14\naccounts = {{ operator = \"{operator}\" }}");
+    house.bed.set_ledger(house.address(), "2m", &more);
+    house.bed.run(&["snapshot", "books"]).failed(78, "ExistsWithDifferentLedger");
+    let more = "number = 14\naccounts = { operator = \"4711\", tigerbeetle = \"4712\" }";
+    house.bed.set_ledger(house.address(), "2m", more);
+    house.bed.snapshot("full");
+    let chosen = transfers(house.address(), 12);
+    let last = chosen.last().unwrap();
+    assert_eq!((last.debit_account_id(), last.credit_account_id()), (4711, 4712));
+    assert_eq!(last.flags(), transfer::Flags::empty());
+}
+
+#[test]
+fn a_question_of_one_kind_is_one_session() {
+    let house = House::new("");
+    // A client has the same number in each of its connections, and one session.
+    let sessions = || {
+        let log = house.server.as_ref().unwrap().log_text();
+        let lines =
+            log.lines().filter_map(|line| line.split_once("connection from client_likely="));
+        lines.map(|(_, client)| client.to_owned()).collect::<BTreeSet<String>>().len()
+    };
+    for words in [&["list"][..], &["verify", "--latest", "books"], &["config", "check"]] {
+        house.bed.run(words);
+    }
+    assert_eq!(sessions(), 0, "nothing was to be said");
+    house.bed.snapshot("full");
+    assert_eq!(sessions(), 1);
+    house.bed.run(&["doctor"]).done();
+    assert_eq!(sessions(), 2);
+}
