@@ -111,7 +111,7 @@ impl Kind {
             }
             Kind::Source => "check the source's table in the configuration, and the source itself",
             Kind::Store => "check the store's URL, space, permissions and reachability",
-            Kind::Pending => "nothing is lost; the next run delivers it",
+            Kind::Pending => "nothing is lost; the next run, or `bkp verify --ledger`, delivers it",
             Kind::Stale => "see `bkp status`",
             Kind::Thawing => "run the same command again later",
             Kind::Config => "`bkp config schema` lists every key, examples/bkp.toml explains them",

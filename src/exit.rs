@@ -36,12 +36,14 @@ pub fn meaning(kind: Kind) -> &'static str {
         Kind::Usage => "the command line is wrong",
         Kind::Partial => "partial: some items failed, the report says which",
         Kind::NotFound => "no such backup, source or store",
-        Kind::Busy => "busy: another run of the same job holds the lock; skipped",
+        Kind::Busy => "busy: another run of the same job holds its lease, or took it over; skipped",
         Kind::Key => "a key is missing, wrong or refused",
         Kind::Integrity => "integrity: stored bytes are not what was written, or a drill failed",
         Kind::Refused => "refused by a safety rule",
         Kind::Source => "the source is unavailable or could not be captured consistently",
-        Kind::Store => "the store is unavailable, full, or refused a write",
+        Kind::Store => {
+            "the store is unavailable, full, or refused a write; or a required ledger does not answer"
+        }
         Kind::Pending => "the backup is durable; a ledger event or notification is pending",
         Kind::Stale => "stale: out of the recovery point objective",
         Kind::Thawing => "come back later: cold objects are thawing",

@@ -5,22 +5,25 @@
 //! 1. A backup exists if and only if its manifest exists: objects first, manifest last, both
 //!    create-only. Anything else in a store is garbage.
 //! 2. Exit 0 means: captured consistently, stored durably, confirmed by the store in size and
-//!    SHA-256, manifest visible.
+//!    SHA-256, manifest visible, ledger told if there is one.
 //! 3. Nothing is ever overwritten: the same key twice is a conflict.
 //! 4. A restore needs the manifest, the objects and one key; not today's configuration. It can be
 //!    done by hand, as `bkp-format(5)` says.
 //! 5. Memory is bounded, whatever the size of the source: a fixed number of frames, and 16 bytes per
 //!    block for each of a few block maps. Nothing is staged on disk.
-//! 6. Killing bkp at any instruction leaves either a whole backup or none, and no lock.
+//! 6. Killing bkp at any instruction leaves either a whole backup or none, and no lock that outlives
+//!    its lease.
 //! 7. The bucket is untrusted input: not one unauthenticated byte reaches a restore target, and no
 //!    name in a backup can lead out of it.
+//! 8. What was recorded cannot be quietly changed: every manifest's digest is in the ledger, which
+//!    only ever grows.
 //!
 //! # The map
 //!
 //! Data flows one way:
 //!
 //! ```text
-//! cli -> config -> wire -> cmd -> catalog, pipeline -> source | store | keys
+//! cli -> config -> wire -> cmd -> catalog, pipeline, ledger -> source | store | keys
 //!                           |                       -> stage, archive
 //!                           +-> Report -> ui -> exit code
 //! ```
@@ -35,6 +38,7 @@
 //! - [`catalog`]: a store seen as backups. [`pipeline`]: the chain, forwards and backwards.
 //! - [`source`], [`store`], [`keys`]: each a contract, a table of adapters, and the adapters. A new
 //!   one is one file and one line in the table.
+//! - [`ledger`]: where runs are recorded, and the leases that keep them apart.
 //! - [`stage`], [`archive`]: what bytes pass through. [`blockfile`]: files made of checksummed blocks.
 //! - [`domain`]: plain data and rules, without I/O.
 //! - [`ctx`], [`error`], [`exit`], [`lock`], [`draft`], [`rt`], [`version`]: what every room needs.

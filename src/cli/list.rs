@@ -38,7 +38,7 @@ pub(super) struct Args {
 
 impl Args {
     /// What is to be listed of the ledger, if it is not the backups of a store.
-    pub(super) fn from_ledger(&self) -> Option<history::Options> {
+    pub(super) fn events(&self) -> Option<history::Options> {
         let options = history::Options { id: self.id.clone(), backup_type: self.backup_type };
         self.from_ledger.then_some(options)
     }

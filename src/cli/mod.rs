@@ -161,7 +161,7 @@ impl Cli {
     pub fn run(self, house: &House) -> anyhow::Result<Report> {
         match self.command {
             Command::Snapshot(args) => cmd::snapshot::run(house, &args.into()),
-            Command::List(args) => match args.from_ledger() {
+            Command::List(args) => match args.events() {
                 Some(options) => cmd::history::run(house, &options),
                 None => cmd::list::run(house, &args.into()),
             },

@@ -222,9 +222,9 @@ impl Event {
             backup,
             status,
             backup_type: BackupType::ALL.into_iter().find(|word| type_code(*word) == byte(120))?,
-            scope: optional(byte(112), &Scope::ALL, scope_code)?,
-            compression: optional(byte(104), &COMPRESSIONS, |word| word as u8)?,
-            encryption: optional(byte(96), &ENCRYPTIONS, |word| word as u8)?,
+            scope: optional(byte(112), &Scope::ALL, scope_code).ok()?,
+            compression: optional(byte(104), &COMPRESSIONS, |word| word as u8).ok()?,
+            encryption: optional(byte(96), &ENCRYPTIONS, |word| word as u8).ok()?,
             retention_days: u16::try_from(packed >> 72 & 0xffff).ok()?,
             digest,
             stored_bytes: u64::try_from(amount).ok()?,
@@ -298,12 +298,20 @@ fn scope_code(scope: Scope) -> u8 {
     }
 }
 
-/// The word with this number, `Some(None)` for 0, `None` for a number that no word has.
-fn optional<T: Copy>(number: u8, words: &[T], code: impl Fn(T) -> u8) -> Option<Option<T>> {
+/// A number that no word has.
+struct UnknownNumber;
+
+/// The word with this number; none for 0.
+fn optional<T: Copy>(
+    number: u8,
+    words: &[T],
+    code: impl Fn(T) -> u8,
+) -> Result<Option<T>, UnknownNumber> {
     if number == 0 {
-        return Some(None);
+        return Ok(None);
     }
-    words.iter().copied().find(|word| code(*word) == number).map(Some)
+    let found = words.iter().copied().find(|word| code(*word) == number);
+    found.map(Some).ok_or(UnknownNumber)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! run may be overtaken while it works, and then it is the one that is fenced. Two backups are
 //! never mixed, whatever the clocks say: their objects have different names.
 //!
-//! A run leaves two small objects and one per renewal. Only the newest of a job means anything;
+//! A run leaves three small objects, and one more per renewal. Only the newest of a job means anything;
 //! `cleanup`, which alone can remove objects, takes the others.
 
 use std::io::Read as _;

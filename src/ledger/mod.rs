@@ -210,7 +210,7 @@ impl Classify for LedgerError {
                 "start the cluster, or set `cluster` and `addresses` under [ledger] to what it was started with; `bkp doctor` tries them"
             }
             LedgerError::Refused { .. } => {
-                "give bkp a ledger `number` and account ids that nobody else uses, under [ledger]"
+                "give bkp a ledger `number` and account ids that nobody else uses, under [ledger]; if it is the client that is refused, use a bkp built for the release of the cluster"
             }
             LedgerError::Busy { .. } => {
                 "wait for it to end; if it died, its lease ends by itself, nothing needs to be cleared"

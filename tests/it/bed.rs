@@ -116,13 +116,12 @@ impl Bed {
         let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
         let config = config.split("[ledger]").next().unwrap();
         let config = config.split_once("state_dir").unwrap().1;
-        let mut text = format!("lease = \"{lease}\"\nstate_dir{config}");
-        if !addresses.is_empty() {
-            let cluster = crate::tb::CLUSTER;
-            text += &format!(
-                "[ledger]\ncluster = \"{cluster}\"\naddresses = [{addresses:?}]\n{more}\n"
-            );
-        }
+        let ledger = format!(
+            "[ledger]\ncluster = \"{}\"\naddresses = [{addresses:?}]\n{more}\n",
+            crate::tb::CLUSTER
+        );
+        let ledger = if addresses.is_empty() { "" } else { &ledger };
+        let text = format!("lease = \"{lease}\"\nstate_dir{config}{ledger}");
         fs::write(self.path("bkp.toml"), text).unwrap();
     }
 

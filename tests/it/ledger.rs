@@ -18,7 +18,7 @@ use crate::tb;
 
 /// A server for the ledger, and a bed whose source is a data file that nobody writes.
 struct House {
-    _folder: TempDir,
+    folder: TempDir,
     server: Option<tb::Server>,
     bed: Bed,
 }
@@ -31,7 +31,7 @@ impl House {
         let server = tb::Server::solo(folder.path());
         let bed = Bed::new(&data_file, "");
         bed.set_ledger(server.address(), "2m", more);
-        House { _folder: folder, server: Some(server), bed }
+        House { folder, server: Some(server), bed }
     }
 
     fn stop(&mut self) -> PathBuf {
@@ -74,23 +74,23 @@ impl House {
 }
 
 /// Asks a cluster as any other program would.
-fn ask<T>(address: &str, question: impl AsyncFn(&Client) -> T) -> T {
+fn ask<T>(address: &str, question: &impl AsyncFn(&Client) -> T) -> T {
     let client = Client::new(tb::CLUSTER, address).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let answer = async { tokio::time::timeout(Duration::from_secs(60), question(&client)).await };
+    let answer = async { tokio::time::timeout(Duration::from_mins(1), question(&client)).await };
     runtime.block_on(answer).unwrap()
 }
 
 fn transfers(address: &str, code: u16) -> Vec<Transfer> {
     let filter = QueryFilter::new(8189).with_code(code);
     let found: Result<Vec<Transfer>, SendError> =
-        ask(address, async |client| client.query_transfers(Box::new(filter)).await);
+        ask(address, &async |client| client.query_transfers(Box::new(filter)).await);
     found.unwrap()
 }
 
 fn plant(address: &str, transfer: Transfer) {
     let done: Result<(), CreateTransfersError> =
-        ask(address, async |client| client.create_transfers(vec![transfer]).await);
+        ask(address, &async |client| client.create_transfers(vec![transfer]).await);
     done.unwrap();
 }
 
@@ -103,7 +103,7 @@ fn every_run_is_recorded() {
     let house = House::new("");
     let full = house.bed.snapshot("full");
     let increment = house.bed.snapshot("incremental");
-    let data_file = house._folder.path().join("books.tigerbeetle");
+    let data_file = house.folder.path().join("books.tigerbeetle");
     fs::rename(&data_file, data_file.with_extension("away")).unwrap();
     house.bed.run(&["snapshot", "books"]).failed(15, "books.tigerbeetle");
 
@@ -114,8 +114,7 @@ fn every_run_is_recorded() {
     {
         let file = fs::read(house.bed.object(id, "manifest.json")).unwrap();
         let manifest: Value = serde_json::from_slice(&file).unwrap();
-        let sha256: String =
-            sha2::Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = bkp::domain::manifest::hex(&sha2::Sha256::digest(&file));
         assert_eq!(event["id"], **id);
         assert_eq!(event["scope"], scope);
         assert_eq!(event["digest"], sha256[..18]);

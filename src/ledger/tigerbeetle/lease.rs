@@ -119,7 +119,7 @@ impl Held {
         let filter =
             account::Filter::new(accounts.lease(&self.holder.job), RECENT).with_flags(flags);
         let found =
-            link.ask(async |client| client.get_account_transfers(Box::new(filter)).await)?;
+            link.ask(&async |client| client.get_account_transfers(Box::new(filter)).await)?;
         let pending = |found: &Transfer| found.flags().contains(transfer::Flags::PENDING);
         Ok(found.into_iter().find(pending))
     }

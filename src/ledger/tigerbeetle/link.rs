@@ -48,7 +48,11 @@ impl Verdict {
     pub(super) fn reason(&self) -> String {
         match self {
             Verdict::Other(reason) => reason.clone(),
-            known => format!("{known:?}"),
+            Verdict::Exists
+            | Verdict::Exceeds
+            | Verdict::Spent
+            | Verdict::Ended
+            | Verdict::Linked => format!("{self:?}"),
         }
     }
 }
@@ -82,7 +86,7 @@ impl Link {
     /// cluster does not talk to this client.
     pub(super) fn ask<T>(
         &self,
-        question: impl AsyncFn(&Client) -> Result<T, SendError>,
+        question: &impl AsyncFn(&Client) -> Result<T, SendError>,
     ) -> Result<T, LedgerError> {
         let began = Instant::now();
         let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,13 +113,14 @@ impl Link {
 
     /// Creates accounts; those that are there already are success.
     pub(super) fn create_accounts(&self, accounts: &[Account]) -> Result<(), LedgerError> {
-        let failures =
-            self.ask(async |client| match client.create_accounts(accounts.to_vec()).await {
-                Ok(()) => Ok(Vec::new()),
-                Err(CreateAccountsError::Api(errors)) => Ok(errors.as_slice().to_vec()),
+        let answer =
+            self.ask(&async |client| match client.create_accounts(accounts.to_vec()).await {
+                Ok(()) => Ok(Ok(Vec::new())),
+                Err(CreateAccountsError::Api(errors)) => Ok(Ok(errors.as_slice().to_vec())),
                 Err(CreateAccountsError::Send(error)) => Err(error),
-                Err(other) => Ok(self.never(&other)),
+                Err(other) => Ok(Err(other.to_string())),
             })?;
+        let failures = answer.map_err(|reason| self.refused("its accounts", reason))?;
         let found = |kind: CreateAccountErrorKind| matches!(kind, CreateAccountErrorKind::Exists);
         match failures.iter().find(|failure| !found(failure.kind())) {
             None => Ok(()),
@@ -132,21 +137,17 @@ impl Link {
         &self,
         transfers: &[Transfer],
     ) -> Result<Vec<(usize, Verdict)>, LedgerError> {
-        let failures =
-            self.ask(async |client| match client.create_transfers(transfers.to_vec()).await {
-                Ok(()) => Ok(Vec::new()),
-                Err(CreateTransfersError::Api(errors)) => Ok(errors.as_slice().to_vec()),
+        let answer =
+            self.ask(&async |client| match client.create_transfers(transfers.to_vec()).await {
+                Ok(()) => Ok(Ok(Vec::new())),
+                Err(CreateTransfersError::Api(errors)) => Ok(Ok(errors.as_slice().to_vec())),
                 Err(CreateTransfersError::Send(error)) => Err(error),
-                Err(other) => Ok(self.never(&other)),
+                Err(other) => Ok(Err(other.to_string())),
             })?;
+        let failures = answer.map_err(|reason| self.refused("its transfers", reason))?;
         let verdicts =
             failures.iter().map(|failure| (failure.index() as usize, verdict(failure.kind())));
         Ok(verdicts.collect())
-    }
-
-    /// The client library may get errors of further kinds one day; this version has none.
-    fn never<T>(&self, _error: &dyn std::error::Error) -> Vec<T> {
-        Vec::new()
     }
 
     fn connect(&self, began: Instant) -> Result<Client, LedgerError> {

@@ -129,7 +129,7 @@ impl Ledger for TigerBeetle {
         loop {
             let mut filter = QueryFilter::new(PAGE).with_ledger(accounts.number()).with_code(CODE);
             filter.as_raw_mut().timestamp_min = after + 1;
-            let page = link.ask(async |client| client.query_transfers(Box::new(filter)).await)?;
+            let page = link.ask(&async |client| client.query_transfers(Box::new(filter)).await)?;
             let Some(last) = page.last() else {
                 return Ok(entries);
             };
@@ -145,7 +145,7 @@ impl Ledger for TigerBeetle {
     fn balances(&self) -> Result<BTreeMap<BackupType, i128>, LedgerError> {
         let Shared { link, accounts, .. } = &*self.shared;
         let ids: Vec<u128> = accounts.vaults().values().copied().collect();
-        let found = link.ask(async |client| client.lookup_accounts(ids.clone()).await)?;
+        let found = link.ask(&async |client| client.lookup_accounts(ids.clone()).await)?;
         let signed = |amount: u128| i128::try_from(amount).unwrap_or(i128::MAX);
         let balance = |(kind, id): (&BackupType, &u128)| {
             let vault = found.iter().find(|account| account.id() == *id)?;
