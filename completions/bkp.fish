@@ -33,7 +33,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Say more; may 
 complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts"'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "keys" -d 'Manage key files'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "config" -d 'Check, show or describe the configuration'
@@ -64,6 +64,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuratio
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Say more; may be repeated'
@@ -80,6 +81,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead: what was changed, removed or planted. Needs no key'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record the authentic backups that the ledger does not have; needs a key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Say more; may be repeated'
@@ -194,7 +197,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d '
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts"'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'

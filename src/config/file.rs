@@ -18,8 +18,9 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "bkp.toml")]
 pub struct Document {
-    /// Caches and the local lock; nothing that a restore needs. Default: `$STATE_DIRECTORY`, else
-    /// `$XDG_STATE_HOME/bkp`, else `~/.local/state/bkp` (root: `/var/lib/bkp`).
+    /// Caches, the local lock and events that wait for the ledger; nothing that a restore needs.
+    /// Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/bkp`, else `~/.local/state/bkp` (root:
+    /// `/var/lib/bkp`).
     #[schemars(with = "Option<String>", extend("format" = "path"))]
     pub state_dir: Option<PathBuf>,
     /// Where backups go, by name.

@@ -181,7 +181,8 @@ impl InStore {
         match self.create(&self.key(number), &term) {
             Ok(()) => {}
             // A store that answers late may have kept what it says it did not.
-            Err(LedgerError::Store(StoreError::Exists { .. })) if self.read(number)? == term => {}
+            Err(LedgerError::Store(StoreError::Exists { .. }))
+                if self.read(number).is_ok_and(|found| found == term) => {}
             Err(LedgerError::Store(StoreError::Exists { key, .. })) => {
                 let job = self.holder.job.clone();
                 let reason = format!("another run has created `{key}`");

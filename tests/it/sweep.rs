@@ -22,7 +22,8 @@ fn fits(failure: Failure, kind: Kind) -> bool {
         Failure::Transient | Failure::Permanent | Failure::Full => kind == Kind::Store,
         // What should be there and is not, or the other way round, may be damage.
         Failure::Missing => matches!(kind, Kind::NotFound | Kind::Integrity),
-        Failure::Exists => matches!(kind, Kind::Refused | Kind::Integrity),
+        // A lease that exists is another run's.
+        Failure::Exists => matches!(kind, Kind::Refused | Kind::Integrity | Kind::Busy),
     }
 }
 
