@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::ctx::Ctx;
 use crate::draft::Draft;
@@ -105,6 +106,7 @@ fn busy(job: &str, file: &mut File, ctx: &Ctx) -> Fault {
     let parsed = note.split_once(' ').and_then(|(process, since)| {
         let since = OffsetDateTime::from_unix_timestamp(since.parse().ok()?).ok()?;
         let age = (ctx.now() - since).whole_seconds().max(0);
+        let since = since.format(&Rfc3339).ok()?;
         Some(format!("process {process} on this host, for {age} s, since {since}"))
     });
     let holder = parsed.unwrap_or_else(|| "another process".to_owned());

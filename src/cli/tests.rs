@@ -45,6 +45,13 @@ fn contradictions_are_mistakes() {
         "bkp restore --to /t books --latest books",
         "bkp restore books",
         "bkp list --type mysql",
+        "bkp list --from-ledger books",
+        "bkp list --from-ledger --long",
+        "bkp verify --ledger books",
+        "bkp verify --ledger --all",
+        "bkp verify --ledger --id 0",
+        "bkp verify --ledger --level drill",
+        "bkp verify --record books",
         "bkp list -q -v",
         "bkp",
     ] {

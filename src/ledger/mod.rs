@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
@@ -53,8 +54,9 @@ impl Holder {
         now: OffsetDateTime,
     ) -> String {
         let age = (now - since).whole_seconds().max(0);
-        let since = since.replace_nanosecond(0).unwrap_or(since);
-        format!("process {process} on {host}, for {age} s, since {since}")
+        let since = since.replace_nanosecond(0).unwrap_or(since).format(&Rfc3339);
+        let since = since.map_or(String::new(), |since| format!(", since {since}"));
+        format!("process {process} on {host}, for {age} s{since}")
     }
 }
 
@@ -163,7 +165,7 @@ pub enum LedgerError {
         holder: String,
     },
     /// The lease ended before the run did.
-    #[error("the lease of `{job}` ended before its run did: {reason}; no manifest was written")]
+    #[error("the lease of `{job}` ended before its run did: {reason}; this run makes no backup")]
     Fenced {
         /// The job.
         job: String,

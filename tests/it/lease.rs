@@ -29,7 +29,7 @@ enum Keeper {
 
 struct House {
     folder: TempDir,
-    _server: Option<tb::Server>,
+    server: Option<tb::Server>,
     bed: Bed,
 }
 
@@ -46,7 +46,7 @@ impl House {
         // A hundred clients on two processors take their time.
         let more = "deadline = \"2m\"";
         bed.set_ledger(server.as_ref().map_or("", tb::Server::address), lease, more);
-        House { folder, _server: server, bed }
+        House { folder, server, bed }
     }
 
     fn data_file(&self) -> PathBuf {
@@ -190,6 +190,57 @@ fn a_killed_holder_frees_its_job_within_its_lease_with_a_ledger() {
 #[test]
 fn a_killed_holder_frees_its_job_within_its_lease_without_a_ledger() {
     a_killed_holder_frees_its_job(Keeper::Store);
+}
+
+/// A run that takes longer than its lease keeps it.
+#[test]
+fn a_lease_is_renewed_while_its_run_works() {
+    for keeper in [Keeper::Ledger, Keeper::Store] {
+        let house = House::new(keeper, "2s");
+        let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
+        let slow = config.replace("kind = \"tigerbeetle\"", "kind = \"tigerbeetle\"\nlevel = 15");
+        fs::write(house.bed.path("bkp.toml"), slow).unwrap();
+        let mut first = house.start(1);
+        while !works(&first, &house.data_file()) {
+            assert!(first.try_wait().unwrap().is_none(), "it ended too early");
+            std::thread::yield_now();
+        }
+        let (began, mut late_refusals) = (Instant::now(), 0);
+        loop {
+            let overdue = began.elapsed() > Duration::from_secs(2);
+            let run = house.run(2);
+            if run.code == Some(0) {
+                assert!(first.try_wait().unwrap().is_some(), "two runs at once");
+                break;
+            }
+            run.failed(11, "is running already");
+            late_refusals += usize::from(overdue);
+        }
+        assert!(late_refusals > 0, "the run was too short to show anything");
+        end(first).done();
+    }
+}
+
+/// What was begun with the ledger ends without it, and the ledger learns it later.
+#[test]
+fn a_ledger_that_goes_away_in_the_middle_costs_no_backup() {
+    let mut house = House::new(Keeper::Ledger, "1h");
+    let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
+    fs::write(house.bed.path("bkp.toml"), config.replace("deadline = \"2m\"", "deadline = \"3s\""))
+        .unwrap();
+    let run = house.start_and_stop(1);
+    let ledger = house.server.take().unwrap().stop();
+    signal(&run, Signal::CONT);
+    let run = end(run);
+    assert_eq!(run.code, Some(17), "{}", run.stderr);
+    assert!(run.stderr.contains("the event waits in the outbox"), "{}", run.stderr);
+    assert_eq!(house.backups(), 1);
+    // Nobody gave the lease back, but its own host knows better.
+    let server = tb::Server::start_existing(&ledger);
+    house.bed.set_ledger(server.address(), "1h", "");
+    house.run(2).failed(11, "is running already");
+    house.run(1).done();
+    house.bed.run(&["verify", "--ledger"]).done();
 }
 
 /// Its own host knows at once that it is gone.
