@@ -34,7 +34,7 @@ pub(super) struct Args {
     ledger: bool,
 
     /// Record the authentic backups that the ledger does not have; needs a key
-    #[arg(long, requires = "ledger")]
+    #[arg(long, requires = "ledger", conflicts_with_all = ["source", "latest", "id", "all"])]
     record: bool,
 }
 
