@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use humansize::{BINARY, format_size};
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -24,21 +25,25 @@ pub struct Options {
 }
 
 /// The stable shape `bkp.list-ledger/1`.
-#[derive(Debug, Serialize)]
-struct Listing {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Listing {
+    /// Where the ledger is.
     ledger: String,
+    /// Oldest first.
     events: Vec<Row>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Row {
     id: BackupId,
     status: Status,
     #[serde(rename = "type")]
     backup_type: BackupType,
+    /// Null where the run did not get so far.
     scope: Option<Scope>,
     stored_bytes: u64,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     started: OffsetDateTime,
     seconds: u32,
     retention_days: u16,
@@ -46,6 +51,7 @@ struct Row {
     digest: String,
     /// When the ledger took it, by its own clock.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     recorded: OffsetDateTime,
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::Digest as _;
 
@@ -29,7 +30,7 @@ pub struct Options {
 }
 
 /// How ledger and store differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum What {
     /// A manifest is not the one that was recorded.
@@ -49,7 +50,7 @@ enum What {
 }
 
 /// One difference. Equal in both of two looks, it is no run that ended in between.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 struct Difference {
     what: What,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,12 +63,17 @@ struct Difference {
 }
 
 /// The stable shape `bkp.verify-ledger/1`.
-#[derive(Debug, Serialize)]
-struct Reconciled {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Reconciled {
+    /// Where the ledger is.
     ledger: String,
+    /// URLs of the stores that it was compared with.
     stores: Vec<String>,
+    /// There is no difference.
     ok: bool,
+    /// Transfers of code 12 in the ledger.
     events: usize,
+    /// Backups in the stores; one that is in several counts once.
     backups: usize,
     /// By type: what the vault holds and what the stores hold, bytes.
     balances: BTreeMap<String, Balance>,
@@ -76,9 +82,11 @@ struct Reconciled {
     differences: Vec<Difference>,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 struct Balance {
-    vault_bytes: i128,
+    /// What the ledger holds of this type; negative only if others write to the vault.
+    vault_bytes: i64,
+    /// What the stores hold.
     stored_bytes: u64,
 }
 
@@ -279,16 +287,16 @@ impl Look {
     fn vaults(&mut self, vaults: &BTreeMap<BackupType, i128>, stored: &BTreeMap<BackupType, u64>) {
         for backup_type in BackupType::ALL {
             let balance = Balance {
-                vault_bytes: vaults.get(&backup_type).copied().unwrap_or(0),
+                vault_bytes: vaults.get(&backup_type).copied().map_or(0, saturated),
                 stored_bytes: stored.get(&backup_type).copied().unwrap_or(0),
             };
             let Balance { vault_bytes, stored_bytes } = balance;
-            if vault_bytes != i128::from(stored_bytes) {
+            if i128::from(vault_bytes) != i128::from(stored_bytes) {
                 let subject = format!("the vault of {backup_type}");
                 let expected = format!("{vault_bytes} bytes");
                 self.note(What::Balance, None, subject, expected, bytes(stored_bytes));
             }
-            if vault_bytes != 0 || stored_bytes != 0 {
+            if (vault_bytes, stored_bytes) != (0, 0) {
                 self.balances.insert(backup_type.to_string(), balance);
             }
         }
@@ -304,6 +312,11 @@ impl Look {
     ) {
         self.differences.push(Difference { what, id, subject, expected, found });
     }
+}
+
+/// A balance as a number of JSON; one that does not fit is not that of any store.
+fn saturated(balance: i128) -> i64 {
+    i64::try_from(balance).unwrap_or(if balance < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// A manifest, or what is wrong with it, and the SHA-256 of its file.

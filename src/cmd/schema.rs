@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{config, doctor, keys, list, restore, snapshot, verify};
+use super::{config, doctor, history, keys, list, reconcile, restore, snapshot, verify};
 
 /// A report's name and its schema: one line of [`REPORTS`].
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,8 @@ pub const REPORTS: &[Shape] = &[
     Shape::of::<list::Listing>("bkp.list/1"),
     Shape::of::<verify::Verified>("bkp.verify/1"),
     Shape::of::<verify::Everything>("bkp.verify-all/1"),
+    Shape::of::<reconcile::Reconciled>("bkp.verify-ledger/1"),
+    Shape::of::<history::Listing>("bkp.list-ledger/1"),
     Shape::of::<restore::Done>("bkp.restore/1"),
     Shape::of::<restore::Plan>("bkp.restore-plan/1"),
     Shape::of::<keys::Keys>("bkp.keys/1"),

@@ -89,6 +89,9 @@ fn has_format(format: &str, value: &Value) -> bool {
         _ if value.is_null() => true,
         "date-time" => value.as_str().is_none_or(is_time),
         "uint" | "uint64" => value.as_u64().is_some(),
+        "int64" => value.as_i64().is_some(),
+        "uint32" => value.as_u64().is_some_and(|number| u32::try_from(number).is_ok()),
+        "uint16" => value.as_u64().is_some_and(|number| u16::try_from(number).is_ok()),
         "uint8" => value.as_u64().is_some_and(|number| number < 256),
         "double" => value.is_number(),
         unknown => panic!("the test does not know the format `{unknown}`"),
@@ -101,6 +104,7 @@ fn every_report_is_what_its_schema_says() {
     let server = tb::Server::solo(folder.path());
     tb::fill(server.address(), &folder.path().join("record"), 50, 1_000);
     let bed = Bed::new(server.data_file(), server.address());
+    bed.set_ledger(server.address(), "2m", "");
     let mut seen = BTreeSet::new();
     let mut holds = |text: &str| {
         let value: Value = serde_json::from_str(text).unwrap();
@@ -125,6 +129,8 @@ fn every_report_is_what_its_schema_says() {
         &["snapshot", "books"],
         &["list"],
         &["list", "--long"],
+        &["list", "--from-ledger"],
+        &["verify", "--ledger"],
         &["verify", "books", "--level", "exists"],
         &["verify", "--all"],
         &["verify", "books", "--level", "drill"],
@@ -147,6 +153,13 @@ fn every_report_is_what_its_schema_says() {
     holds(&failed.stderr);
     let several = ["--key", "file:gone", "--key", "file:key"];
     holds(&json(&[&["verify", "books"], &several[..]].concat()).done().stderr);
+    let stored = bed.stored();
+    let is_manifest =
+        |path: &&std::path::PathBuf| path.to_str().unwrap().ends_with("manifest.json");
+    fs::remove_file(stored.iter().find(is_manifest).unwrap()).unwrap();
+    let differing = json(&["verify", "--ledger"]);
+    assert_eq!(differing.code, Some(13), "{}", differing.stderr);
+    holds(&differing.stdout);
     let every: BTreeSet<String> = REPORTS.iter().map(|shape| shape.schema.to_owned()).collect();
     assert_eq!(seen, every, "every shape was printed and held against its schema");
 }
