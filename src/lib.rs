@@ -42,6 +42,7 @@
 //! - [`stage`], [`archive`]: what bytes pass through. [`blockfile`]: files made of checksummed blocks.
 //! - [`domain`]: plain data and rules, without I/O.
 //! - [`ctx`], [`error`], [`exit`], [`lock`], [`draft`], [`rt`], [`version`]: what every room needs.
+//!   [`aws`]: what the S3 store and the KMS recipients share.
 //!
 //! # Where to start reading
 //!
@@ -51,6 +52,7 @@
 //! `source/tigerbeetle/assemble.rs`.
 
 pub mod archive;
+pub mod aws;
 pub mod blockfile;
 pub mod catalog;
 pub mod cli;

@@ -130,6 +130,7 @@ impl Recipe<'_> {
                 label("backup-type", self.name.backup_type.to_string()),
                 label("backup-scope", self.name.scope.to_string()),
             ],
+            retain_until: None,
         }
     }
 }

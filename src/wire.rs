@@ -13,7 +13,7 @@ use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
 use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
-use crate::store::{AppendStore, ReadStore, STORES, StoreKind};
+use crate::store::{AppendStore, Place, ReadStore, STORES, StoreKind};
 
 /// Asks the operator whether to go on; gets a summary of what is about to be done. An error means
 /// no.
@@ -39,13 +39,13 @@ impl fmt::Debug for House {
 }
 
 impl House {
-    /// The URL of the store that `--store` names, or of the source's store, or of the only one.
-    fn store_url(&self, source: Option<&SourceSettings>) -> anyhow::Result<String> {
+    /// The store that `--store` names, or the source's store, or the only one.
+    fn store_place(&self, source: Option<&SourceSettings>) -> anyhow::Result<Place> {
         let settings = &self.settings;
         let wanted =
             settings.store.as_deref().or(source.and_then(|source| source.store.as_deref()));
         match wanted {
-            Some(url) if url.contains("://") => Ok(url.to_owned()),
+            Some(url) if url.contains("://") => Ok(Place::of_url(url)),
             Some(name) => {
                 let known = || settings.stores.keys().cloned().collect::<Vec<_>>().join(", ");
                 let store = settings.stores.get(name).ok_or_else(|| {
@@ -56,10 +56,10 @@ impl House {
                             format!("known stores: {}; or give a URL", known())
                         })
                 })?;
-                Ok(store.url.clone())
+                Ok(store.place.clone())
             }
             None => match settings.stores.values().collect::<Vec<_>>().as_slice() {
-                [only] => Ok(only.url.clone()),
+                [only] => Ok(only.place.clone()),
                 [] => Err(Fault::new(Kind::Config, "no store is configured")
                     .hint("add a [store.NAME] table, or give --store file:///PATH")
                     .into()),
@@ -81,8 +81,8 @@ impl House {
         &self,
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn ReadStore>> {
-        let url = self.store_url(source)?;
-        let mut inner = (store_kind(&url)?.read)(&url)?;
+        let place = self.store_place(source)?;
+        let mut inner = (store_kind(&place.url)?.read)(&place, &self.ctx)?;
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }
@@ -97,8 +97,8 @@ impl House {
         &self,
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn AppendStore>> {
-        let url = self.store_url(source)?;
-        let mut inner = (store_kind(&url)?.append)(&url)?;
+        let place = self.store_place(source)?;
+        let mut inner = (store_kind(&place.url)?.append)(&place, &self.ctx)?;
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }

@@ -173,7 +173,10 @@ fn lines(settings: &Settings) -> Vec<Line> {
     let mut lines = vec![line("", "state_dir", settings.state_dir.display().to_string().into())];
     lines.push(line("", "lease", spelled(settings.lease).into()));
     for (name, store) in &settings.stores {
-        lines.push(line(&format!("store.{name}"), "url", store.url.clone().into()));
+        let section = format!("store.{name}");
+        lines.push(line(&section, "url", store.place.url.clone().into()));
+        let own = store.place.table.clone();
+        lines.extend(own.into_iter().map(|(key, value)| line(&section, &key, value)));
     }
     if let Some(store) = &settings.store {
         // Not a key of the file: what --store or BKP_STORE chose for this run.

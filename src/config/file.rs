@@ -24,7 +24,8 @@ pub struct Document {
     #[schemars(with = "Option<String>", extend("format" = "path"))]
     pub state_dir: Option<PathBuf>,
     /// Where backups go, by name.
-    pub store: BTreeMap<String, StoreTable>,
+    #[schemars(with = "BTreeMap<String, StoreTable>")]
+    pub store: BTreeMap<String, toml::Table>,
     /// Who can open the backups.
     pub keys: KeysTable,
     /// How long a run's lease of its job outlives the run if that dies: 2s to 1d, default 2m. A run
@@ -39,13 +40,17 @@ pub struct Document {
     pub source: BTreeMap<String, toml::Table>,
 }
 
-/// A store.
+/// The keys that every store has.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreTable {
-    /// Scheme and place, for instance `file:///var/backups/bkp`.
+    /// Scheme and place: `file:///var/backups/bkp`, `s3://bucket/prefix`. The scheme decides which
+    /// further keys there are.
     pub url: String,
 }
+
+/// The keys of [`StoreTable`].
+pub const STORE_KEYS: [&str; 1] = ["url"];
 
 /// The recipients of backups.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

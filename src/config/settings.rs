@@ -14,10 +14,12 @@ use super::units::duration;
 use super::{ConfigError, Environment, parse_table};
 use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::names::BackupType;
+use crate::store::Place;
 
 mod check;
 mod ledger;
 mod sources;
+mod stores;
 
 /// How long a lease outlives a run that died, where the configuration does not say.
 const LEASE: Duration = Duration::from_mins(2);
@@ -54,8 +56,8 @@ pub struct Settings {
 /// One store.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// Scheme and place.
-    pub url: String,
+    /// Its URL, and what only the kind of store understands.
+    pub place: Place,
 }
 
 /// One source.
@@ -265,10 +267,10 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let folder = folder.unwrap_or_default();
 
     let mut stores = BTreeMap::new();
-    for (name, store) in document.store {
+    for (name, table) in document.store {
         check::name("store", &name)?;
-        check::url(&format!("store.{name}.url"), &store.url)?;
-        stores.insert(name, StoreSettings { url: store.url });
+        let place = stores::open(&name, table, &folder)?;
+        stores.insert(name, StoreSettings { place });
     }
     let recipients = document.keys.recipients;
     if recipients.len() > RECIPIENTS_MAX {

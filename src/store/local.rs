@@ -32,8 +32,10 @@ mod walk;
 /// Stores of the scheme `file`.
 pub const KIND: StoreKind = StoreKind {
     scheme: "file",
-    read: |url| Ok(Box::new(Local::open(url)?)),
-    append: |url| Ok(Box::new(Local::open(url)?)),
+    schema: || serde_json::json!({ "type": "object", "properties": {} }),
+    check: |_place| Ok(()),
+    read: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
+    append: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
 };
 
 /// Folders are for their owner alone, whatever the umask.

@@ -17,10 +17,16 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::error::{Classify, Kind};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::config::ConfigError;
+use crate::ctx::Ctx;
+use crate::error::{Classify, Fault, Kind};
 
 pub mod layer;
 pub mod local;
+pub mod s3;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Declared {
 pub struct ObjectLabels {
     /// Pairs of lower-case ASCII names and values.
     pub pairs: Vec<(String, String)>,
+    /// Until when the object must not be removed, for stores that can see to that.
+    pub retain_until: Option<OffsetDateTime>,
 }
 
 /// A listing: sorted by key, read on demand, so that memory does not grow with the store.
@@ -93,6 +101,15 @@ pub trait AppendStore: ReadStore {
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::InvalidKey`], [`StoreError::Unavailable`].
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// Tries what only a store of this kind can fail to keep, for `doctor`; returns what was found,
+    /// in words. May leave one small object of a fixed name, of which no backup is ever a part.
+    ///
+    /// # Errors
+    /// What the store fails with; [`StoreError::Denied`] if it does not keep the contract.
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// A store that objects can be removed from. Only `cleanup` holds one.
@@ -176,6 +193,23 @@ pub enum StoreError {
         /// The key.
         key: String,
     },
+    /// The service answered, and will answer the same until somebody changes something.
+    #[error("{store}: cannot {operation} `{key}`: {problem}")]
+    Denied {
+        /// The store.
+        store: String,
+        /// The verb: `list`, `read`, `write`, …
+        operation: &'static str,
+        /// The key or prefix.
+        key: String,
+        /// What the service said.
+        problem: String,
+        /// What is to be changed, as an instruction.
+        hint: String,
+    },
+    /// The run was to stop while it waited for the store.
+    #[error(transparent)]
+    Stopped(#[from] Fault),
     /// Any other failure of the store. `transient` says whether trying again can help.
     #[error("{store}: cannot {operation} `{key}`")]
     Unavailable {
@@ -198,7 +232,10 @@ impl Classify for StoreError {
             StoreError::Missing { .. } | StoreError::Absent { .. } => Kind::NotFound,
             StoreError::Exists { .. } => Kind::Refused,
             StoreError::Mismatch { .. } | StoreError::InvalidKey { .. } => Kind::Integrity,
-            StoreError::Full { .. } | StoreError::Unavailable { .. } => Kind::Store,
+            StoreError::Full { .. }
+            | StoreError::Denied { .. }
+            | StoreError::Unavailable { .. } => Kind::Store,
+            StoreError::Stopped(fault) => fault.kind(),
         }
     }
 
@@ -207,7 +244,8 @@ impl Classify for StoreError {
             StoreError::Full { store, .. } => {
                 Some(format!("free space at {store}, then run the same command again"))
             }
-            StoreError::Absent { hint, .. } => Some(hint.clone()),
+            StoreError::Absent { hint, .. } | StoreError::Denied { hint, .. } => Some(hint.clone()),
+            StoreError::Stopped(fault) => fault.hint(),
             StoreError::Missing { .. }
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
@@ -228,24 +266,52 @@ impl StoreError {
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
             | StoreError::Mismatch { .. }
+            | StoreError::Denied { .. }
+            | StoreError::Stopped(_)
             | StoreError::Full { .. } => false,
         }
     }
 }
+
+/// Which store is meant, and what the configuration says of it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The key path of its table, for messages: `store.main`; the URL where there is no table.
+    pub name: String,
+    /// Scheme and place.
+    pub url: String,
+    /// What only the kind of store understands.
+    pub table: toml::Table,
+}
+
+impl Place {
+    /// A store that only its URL describes.
+    #[must_use]
+    pub fn of_url(url: &str) -> Place {
+        Place { name: url.to_owned(), url: url.to_owned(), table: toml::Table::new() }
+    }
+}
+
+/// Opens a store of some kind. Creates nothing.
+pub type Open<S> = fn(&Place, &Ctx) -> Result<Box<S>, StoreError>;
 
 /// How a kind of store is opened: one line of [`STORES`].
 #[derive(Debug, Clone, Copy)]
 pub struct StoreKind {
     /// The URL scheme that selects it.
     pub scheme: &'static str,
-    /// Opens the store at a URL for looking.
-    pub read: fn(&str) -> Result<Box<dyn ReadStore>, StoreError>,
-    /// Opens the store at a URL for adding. Creates nothing.
-    pub append: fn(&str) -> Result<Box<dyn AppendStore>, StoreError>,
+    /// JSON Schema of the keys that only this kind of store has.
+    pub schema: fn() -> Value,
+    /// Whether a place is described well. Touches nothing.
+    pub check: fn(&Place) -> Result<(), ConfigError>,
+    /// Opens it for looking.
+    pub read: Open<dyn ReadStore>,
+    /// Opens it for adding.
+    pub append: Open<dyn AppendStore>,
 }
 
 /// Every kind of store.
-pub const STORES: &[StoreKind] = &[local::KIND];
+pub const STORES: &[StoreKind] = &[local::KIND, s3::KIND];
 
 /// Whether `key` is one that bkp would write: relative, `/`-separated, no empty, hidden or `..`
 /// component, only characters that every store and shell can carry, at most 1024 bytes.

@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 use crate::config::table::nearest;
 use crate::domain::names::is_name;
 use crate::keys::RECIPIENTS;
-use crate::store::STORES;
+use crate::store::{Place, STORES, StoreKind};
 
 /// Where a secret may be, as the word before the colon.
 const REFERENCES: [&str; 4] = ["file", "env", "credential", "cmd"];
@@ -21,30 +21,31 @@ pub(super) fn name(table: &str, name: &str) -> Result<(), ConfigError> {
         .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
 
-/// Whether `url` has a scheme that a store answers to, and no secret.
-pub(super) fn url(place: &str, url: &str) -> Result<(), ConfigError> {
+/// Whether `url` has a scheme that a store answers to, and no secret; the kind of that store.
+pub(super) fn url(place: &str, url: &str) -> Result<&'static StoreKind, ConfigError> {
     let known = || STORES.iter().map(|kind| kind.scheme).collect::<Vec<_>>();
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(ConfigError::invalid(place, "this is no URL")
             .suggest("write it like file:///var/backups/bkp"));
     };
-    if !known().contains(&scheme) {
+    let kind = STORES.iter().find(|kind| kind.scheme == scheme).ok_or_else(|| {
         let error =
             ConfigError::invalid(place, format!("no kind of store has the scheme `{scheme}`"));
-        return Err(error.suggest(format!("known schemes: {}", known().join(", "))));
-    }
+        error.suggest(format!("known schemes: {}", known().join(", ")))
+    })?;
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
         return Err(ConfigError::invalid(place, "a URL must not hold a user or password")
             .suggest("give credentials to the environment of bkp, not to its configuration"));
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// Whether `text` is a URL or could be a store's name.
 pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
     if text.contains("://") {
-        return url(place, text);
+        let kind = url(place, text)?;
+        return (kind.check)(&Place { name: place.to_owned(), ..Place::of_url(text) });
     }
     if is_name(text) {
         return Ok(());

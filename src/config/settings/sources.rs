@@ -27,7 +27,7 @@ pub(super) fn open(
         known_store(&place, store, stores)?;
     }
     let schema = (kind.schema)();
-    known_keys(&place, &rest, &schema)?;
+    known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
     (kind.open)(name, rest.clone())?;
     Ok(SourceSettings {
@@ -68,17 +68,19 @@ fn known_store(
     Err(ConfigError::invalid(format!("{place}.store"), problem).suggest(hint))
 }
 
-/// Refuses keys that neither the kind nor every source has. The kind refuses its own unknown keys
-/// too; only here can a suggestion come from both lists.
-fn known_keys(
+/// Refuses keys that neither the kind nor, as `common`, every kind has. The kind refuses its own
+/// unknown keys too; only here can a suggestion come from both lists.
+pub(super) fn known_keys(
     place: &str,
     table: &toml::Table,
     schema: &serde_json::Value,
+    common: &[&str],
 ) -> Result<(), ConfigError> {
     let Some(properties) = schema.get("properties").and_then(|value| value.as_object()) else {
         return Ok(());
     };
-    let known: Vec<&str> = properties.keys().map(String::as_str).chain(SOURCE_KEYS).collect();
+    let own = properties.keys().map(String::as_str);
+    let known: Vec<&str> = own.chain(common.iter().copied()).collect();
     match table.keys().find(|key| !properties.contains_key(*key)) {
         Some(key) => Err(unknown_key(place, key, &known)),
         None => Ok(()),
@@ -86,7 +88,7 @@ fn known_keys(
 }
 
 /// Takes relative paths relative to `folder`. Paths are the keys whose schema has the format `path`.
-fn anchor_paths(table: &mut toml::Table, schema: &serde_json::Value, folder: &Path) {
+pub(super) fn anchor_paths(table: &mut toml::Table, schema: &serde_json::Value, folder: &Path) {
     for (key, value) in table {
         let format = schema.pointer(&format!("/properties/{key}/format"));
         if let (Some("path"), toml::Value::String(path)) = (format.and_then(|f| f.as_str()), value)

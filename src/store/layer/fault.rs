@@ -92,6 +92,10 @@ impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
         let (plan, store, key) = (self.plan.clone(), self.inner.url().to_owned(), key.to_owned());
         Ok(Box::new(FaultyUpload { plan, struck, store, key, inner, written: 0 }))
     }
+
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        self.inner.rehearse()
+    }
 }
 
 impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {

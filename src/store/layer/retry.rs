@@ -149,6 +149,10 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
         self.patience.insist(|| self.inner.create(key, labels))
     }
+
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        self.patience.insist(|| self.inner.rehearse())
+    }
 }
 
 impl<S: PruneStore + ?Sized + 'static> PruneStore for Retry<S> {
@@ -210,7 +214,7 @@ struct Spell {
 }
 
 /// Any 32 bits: the keys of a new hasher come from the system's random numbers.
-fn jitter() -> u32 {
+pub(in crate::store) fn jitter() -> u32 {
     (RandomState::new().hash_one(()) >> 32) as u32
 }
 

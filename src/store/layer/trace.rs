@@ -139,6 +139,10 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         let (calls, key) = (Arc::clone(&self.calls), key.to_owned());
         Ok(Box::new(TracedUpload { calls, key, inner, bytes: 0 }))
     }
+
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        self.inner.rehearse()
+    }
 }
 
 impl<S: PruneStore + ?Sized> PruneStore for Trace<S> {

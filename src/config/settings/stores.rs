@@ -1,0 +1,25 @@
+//! A `[store.NAME]` table: the keys that every store has, and the rest, which belongs to its kind.
+
+use std::path::Path;
+
+use super::check;
+use super::sources::{anchor_paths, known_keys};
+use crate::config::file::{STORE_KEYS, StoreTable};
+use crate::config::{ConfigError, parse_table};
+use crate::store::Place;
+
+/// Checks the table of the store `name` completely, its kind's part too, so that a mistake is found
+/// by the next run of any command.
+pub(super) fn open(name: &str, table: toml::Table, folder: &Path) -> Result<Place, ConfigError> {
+    let place = format!("store.{name}");
+    let (common, mut rest): (toml::Table, toml::Table) =
+        table.into_iter().partition(|(key, _)| STORE_KEYS.contains(&key.as_str()));
+    let common: StoreTable = parse_table(&place, common)?;
+    let kind = check::url(&format!("{place}.url"), &common.url)?;
+    let schema = (kind.schema)();
+    known_keys(&place, &rest, &schema, &STORE_KEYS)?;
+    anchor_paths(&mut rest, &schema, folder);
+    let place = Place { name: place, url: common.url, table: rest };
+    (kind.check)(&place)?;
+    Ok(place)
+}

@@ -1,0 +1,109 @@
+//! A listing, one page at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::refusal::{Class, Refusal};
+use super::remote::{ANSWER, Remote};
+use crate::store::{ObjectInfo, StoreError, is_key};
+
+/// The objects below a folder.
+pub(super) struct Pages {
+    remote: Arc<Remote>,
+    /// As it was asked for, for messages.
+    prefix: String,
+    /// In the bucket; empty, or ends with `/`.
+    folder: String,
+    page: VecDeque<ObjectInfo>,
+    /// Where the next page begins; `None` behind the last.
+    next: Option<Next>,
+    /// The last name of the bucket that was seen.
+    last: String,
+}
+
+/// Which page is next.
+#[derive(Clone)]
+enum Next {
+    First,
+    After(String),
+}
+
+impl Pages {
+    /// Fetches the first page, so that a store that cannot be listed fails here.
+    pub(super) fn begin(
+        remote: &Arc<Remote>,
+        prefix: &str,
+        folder: String,
+    ) -> Result<Pages, StoreError> {
+        let (remote, prefix) = (Arc::clone(remote), prefix.to_owned());
+        let (page, next, last) = (VecDeque::new(), Some(Next::First), String::new());
+        let mut pages = Pages { remote, prefix, folder, page, next, last };
+        let first = pages.remote.wait(("list", &pages.prefix), pages.fetch(&Next::First));
+        pages.accept(first?)?;
+        Ok(pages)
+    }
+
+    async fn fetch(&self, which: &Next) -> Result<(Vec<(String, u64)>, Option<Next>), Refusal> {
+        let remote = &self.remote;
+        let mut request = remote.client.list_objects_v2().bucket(&remote.settings.bucket);
+        request = request.prefix(&self.folder);
+        if let Next::After(token) = which {
+            request = request.continuation_token(token);
+        }
+        let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
+            // A listing has no key that could be missing.
+            match refusal.class {
+                Class::Missing => Refusal { class: Class::NoBucket, ..refusal },
+                _ => refusal,
+            }
+        })?;
+        let objects = answer.contents().iter().filter_map(|object| {
+            let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok());
+            Some((object.key()?.to_owned(), bytes.unwrap_or(0)))
+        });
+        let more = answer.is_truncated().unwrap_or(false);
+        let token = answer.next_continuation_token().filter(|_token| more).map(str::to_owned);
+        if more && token.is_none() {
+            return Err(Refusal::broken("a page of a listing does not say where it goes on"));
+        }
+        Ok((objects.collect(), token.map(Next::After)))
+    }
+
+    /// Takes over a page: names become keys, and what no bkp writes is not there.
+    fn accept(&mut self, page: (Vec<(String, u64)>, Option<Next>)) -> Result<(), StoreError> {
+        let (objects, next) = page;
+        self.next = next;
+        for (name, bytes) in objects {
+            if name <= self.last && !self.last.is_empty() {
+                let refusal = Refusal::broken("the service does not list in the order of names");
+                return Err(self.remote.error(refusal, "list", &self.prefix));
+            }
+            let key = name.strip_prefix(self.remote.settings.prefix.as_str());
+            if let Some(key) = key.filter(|key| is_key(key) && name.starts_with(&self.folder)) {
+                self.page.push_back(ObjectInfo { key: key.to_owned(), bytes });
+            }
+            self.last = name;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Result<ObjectInfo, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(object) = self.page.pop_front() {
+                return Some(Ok(object));
+            }
+            let which = self.next.take()?;
+            let fetched = self.remote.insist(|| self.fetch(&which));
+            let fetched = self.remote.wait(("list", &self.prefix), fetched);
+            if let Err(error) = fetched.and_then(|page| self.accept(page)) {
+                self.next = None;
+                self.page.clear();
+                return Some(Err(error));
+            }
+        }
+    }
+}

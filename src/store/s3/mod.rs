@@ -1,0 +1,113 @@
+//! The store in a bucket of S3, AWS's or anybody else's: `s3://BUCKET/PREFIX`.
+//!
+//! A key is a name below the prefix. The service makes an object visible when it is whole and
+//! refuses to overwrite one (`If-None-Match`); bkp declares a SHA-256 for everything it sends and
+//! looks at the object afterwards. An answer that was lost is no outcome: every upload carries a
+//! token of its own in the object's metadata, so that bkp finds out whether it was the one that
+//! made what is there now.
+//!
+//! - `settings`: the table of the configuration.
+//! - `remote`: a bucket, and how requests are sent to it; `pace`: how many and how fast;
+//!   `refusal`: what a failed one means.
+//! - `list`, `read`, `upload` with `parts`: what the contract asks for; `rehearse`: what `doctor`
+//!   tries.
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{
+    AppendStore, Listing, ObjectInfo, ObjectLabels, Place, ReadStore, StoreError, StoreKind, Upload,
+};
+use crate::ctx::Ctx;
+
+mod list;
+mod pace;
+mod parts;
+mod read;
+mod refusal;
+mod rehearse;
+mod remote;
+mod settings;
+mod upload;
+
+use self::remote::Remote;
+
+/// Stores of the scheme `s3`.
+pub const KIND: StoreKind = StoreKind {
+    scheme: "s3",
+    schema: || schemars::schema_for!(settings::Table).to_value(),
+    check: |place| settings::read(place).map(|_settings| ()),
+    read: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
+    append: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
+};
+
+/// A store in a bucket.
+#[derive(Debug)]
+pub struct S3 {
+    remote: Arc<Remote>,
+}
+
+impl S3 {
+    /// Opens the store at `place`: finds region and credentials, and sends nothing to the bucket.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`] if the table is not valid or there are no credentials.
+    pub fn open(place: &Place, ctx: &Ctx) -> Result<S3, StoreError> {
+        let settings = settings::read(place).map_err(|error| StoreError::Denied {
+            store: place.url.clone(),
+            operation: "open",
+            key: place.url.clone(),
+            problem: error.to_string(),
+            hint: "correct the store's table or its URL; `bkp config schema` lists every key"
+                .into(),
+        })?;
+        Ok(S3 { remote: Arc::new(Remote::connect(settings, ctx)?) })
+    }
+}
+
+impl ReadStore for S3 {
+    fn url(&self) -> &str {
+        &self.remote.settings.url
+    }
+
+    fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
+        let folder = match prefix {
+            "" => self.remote.settings.prefix.clone(),
+            prefix => format!("{}/", self.remote.name(prefix)?),
+        };
+        Ok(Box::new(list::Pages::begin(&self.remote, prefix, folder)?))
+    }
+
+    fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+        let name = self.remote.name(key)?;
+        let seen = self.remote.wait(("look at", key), self.remote.look(&name))?;
+        Ok(ObjectInfo { key: key.to_owned(), bytes: seen.bytes })
+    }
+
+    fn open(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Box<dyn Read + Send>, StoreError> {
+        Ok(Box::new(read::Reader::open(&self.remote, key, range)?))
+    }
+}
+
+impl AppendStore for S3 {
+    fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
+        match self.head(key) {
+            Err(StoreError::Missing { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(_taken) => {
+                let store = self.url().to_owned();
+                return Err(StoreError::Exists { store, key: key.to_owned() });
+            }
+        }
+        Ok(Box::new(upload::S3Upload::begin(&self.remote, key, labels)?))
+    }
+
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        rehearse::rehearse(&self.remote).map(Some)
+    }
+}

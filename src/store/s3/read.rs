@@ -1,0 +1,193 @@
+//! Reading an object: ranges of it, several at a time, handed out in order.
+//!
+//! A piece that fails is fetched again; one that is shorter than it should be has failed. What the
+//! bytes are is not checked here: the chain checks every one of them.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+
+use super::refusal::{Class, Refusal};
+use super::remote::{ANSWER, Remote};
+use crate::rt::{self, Stopped, Task};
+use crate::store::StoreError;
+
+/// Bytes that are fetched by one request.
+const PIECE_BYTES: u64 = 8 << 20;
+/// Slowest link that is waited for, bytes per second.
+const SLOWEST: u64 = 64 << 10;
+
+type Piece = Task<Result<Vec<u8>, Refusal>>;
+
+/// A reader of an object, or of a range of it.
+pub(super) struct Reader {
+    remote: Arc<Remote>,
+    key: String,
+    name: String,
+    /// Requested already, in order.
+    pieces: VecDeque<Piece>,
+    /// What is still to be requested.
+    ahead: Range<u64>,
+    /// The piece that is handed out, and how much of it was.
+    current: (Vec<u8>, usize),
+}
+
+impl Reader {
+    /// Requests the first piece, so that an object that is not there is missing here.
+    pub(super) fn open(
+        remote: &Arc<Remote>,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Reader, StoreError> {
+        let name = remote.name(key)?;
+        let (pieces, current) = (VecDeque::new(), (Vec::new(), 0));
+        let (remote, key) = (Arc::clone(remote), key.to_owned());
+        let range = range.unwrap_or(0..u64::MAX);
+        let mut reader = Reader { remote, key, name, pieces, ahead: 0..0, current };
+        // The service counts in signed numbers; nothing is as long as that.
+        if range.is_empty() || i64::try_from(range.start).is_err() {
+            reader.remote.wait(("read", &reader.key), reader.remote.look(&reader.name))?;
+            return Ok(reader);
+        }
+        let first = range.start..range.end.min(range.start.saturating_add(PIECE_BYTES));
+        let requested = request(&reader.remote, &reader.name, first.clone());
+        let (body, whole) = match rt::wait(&reader.remote.ctx.cancel, requested) {
+            Ok(Ok(found)) => found,
+            Ok(Err(refusal)) if refusal.class == Class::BehindEnd => return Ok(reader),
+            Ok(Err(refusal)) => return Err(reader.remote.error(refusal, "read", &reader.key)),
+            Err(stopped) => return Err(reader.remote.ended(stopped)),
+        };
+        let end = range.end.min(whole);
+        let here = first.start..first.end.min(end);
+        reader.ahead = here.end..end;
+        let (remote, name) = (Arc::clone(&reader.remote), reader.name.clone());
+        let begun = async move {
+            match collect(body, &here).await {
+                Err(refusal) if refusal.can_pass() => again(&remote, &name, here).await,
+                done => done,
+            }
+        };
+        let first = Task::start(begun).map_err(|error| reader.remote.ended(error.into()))?;
+        reader.pieces.push_back(first);
+        Ok(reader)
+    }
+
+    /// Requests as many pieces as the pace allows.
+    fn request_ahead(&mut self) -> io::Result<()> {
+        while !self.ahead.is_empty() && self.pieces.len() < self.remote.pace.width() {
+            let end = self.ahead.end.min(self.ahead.start.saturating_add(PIECE_BYTES));
+            let piece = self.ahead.start..end;
+            self.ahead.start = end;
+            let (remote, name) = (Arc::clone(&self.remote), self.name.clone());
+            self.pieces.push_back(Task::start(async move { again(&remote, &name, piece).await })?);
+        }
+        Ok(())
+    }
+
+    /// The next piece; `None` behind the last.
+    fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.request_ahead()?;
+        let Some(mut piece) = self.pieces.pop_front() else { return Ok(None) };
+        match piece.join(&self.remote.ctx.cancel) {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
+            Ok(Err(refusal)) => {
+                // Whoever reads on after this must not skip what was lost.
+                (self.pieces, self.ahead) = (VecDeque::new(), 0..0);
+                let url = &self.remote.settings.url;
+                let text = format!("{url}: cannot read `{}`: {}", self.key, refusal.said);
+                Err(io::Error::other(text))
+            }
+            // The layers above ask for the wish to stop before they try again.
+            Err(Stopped::Cancelled(fault)) => {
+                self.pieces.push_front(piece);
+                Err(io::Error::new(io::ErrorKind::Interrupted, fault.to_string()))
+            }
+            Err(Stopped::Runtime(error)) => Err(error),
+        }
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        while self.current.1 == self.current.0.len() {
+            self.current = (Vec::new(), 0);
+            match self.next_piece()? {
+                Some(bytes) => self.current = (bytes, 0),
+                None => return Ok(0),
+            }
+        }
+        // The pieces behind are fetched while this one is worked on.
+        self.request_ahead()?;
+        let (bytes, done) = &mut self.current;
+        let mut rest = bytes.get(*done..).unwrap_or_default();
+        let count = rest.read(buffer)?;
+        *done += count;
+        Ok(count)
+    }
+}
+
+/// Fetches a piece until it is whole, or trying again cannot help.
+async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>, Refusal> {
+    let fetch = || async {
+        let (body, _whole) = request(remote, name, piece.clone()).await?;
+        collect(body, &piece).await
+    };
+    remote.insist(fetch).await
+}
+
+/// Asks for a range; the body, and the size of the whole object.
+async fn request(
+    remote: &Remote,
+    name: &str,
+    range: Range<u64>,
+) -> Result<(ByteStream, u64), Refusal> {
+    let request = remote.client.get_object().bucket(&remote.settings.bucket).key(name);
+    let request = request.range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+    let answer = remote.once(ANSWER, request.send()).await?;
+    let whole = match answer.content_range() {
+        Some(text) => text.rsplit('/').next().and_then(|size| size.parse().ok()),
+        // A service that knows no ranges, or has nothing to choose from, sends the whole object.
+        None if range.start == 0 => answer.content_length().and_then(|size| size.try_into().ok()),
+        None => None,
+    };
+    let whole: u64 =
+        whole.ok_or_else(|| Refusal::broken("the answer to a range does not say which it is"))?;
+    if answer.content_range().is_none() && whole > range.end {
+        return Err(Refusal::broken("the service ignores ranges"));
+    }
+    Ok((answer.body, whole))
+}
+
+/// Reads a body to its end, which must be that of `piece`.
+async fn collect(mut body: ByteStream, piece: &Range<u64>) -> Result<Vec<u8>, Refusal> {
+    let length = piece.end.saturating_sub(piece.start);
+    let patience = ANSWER + Duration::from_secs(length / SLOWEST);
+    let room = usize::try_from(length).unwrap_or(usize::MAX);
+    let read = async {
+        let mut bytes = Vec::with_capacity(room.min(1 << 24));
+        while let Some(chunk) = body
+            .try_next()
+            .await
+            .map_err(|error| Refusal::passing(format!("the connection broke off: {error}")))?
+        {
+            if chunk.len() > room.saturating_sub(bytes.len()) {
+                return Err(Refusal::broken("the service sent more than it was asked for"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    };
+    let bytes = rt::limit(patience, read).await.map_err(Refusal::late)??;
+    if bytes.len() != room {
+        let said = format!("only {} of {length} bytes arrived", bytes.len());
+        return Err(Refusal::passing(said));
+    }
+    Ok(bytes)
+}

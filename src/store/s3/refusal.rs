@@ -1,0 +1,289 @@
+//! What a failed request means: what to do about it, and what to tell the operator.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+use crate::rt::Elapsed;
+use crate::store::StoreError;
+
+/// Longest message of a service that is shown, characters.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) class: Class,
+    /// What the service or the system said, in one line.
+    pub(super) said: String,
+    /// How long the service wants to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// What a failure means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// There is no such object.
+    Missing,
+    /// There is no such bucket.
+    NoBucket,
+    /// The key is taken (`If-None-Match`).
+    Taken,
+    /// The range begins behind the object.
+    BehindEnd,
+    /// The service asks for less.
+    Slow,
+    /// Trying again can help.
+    Passing,
+    /// Somebody has to change something: this.
+    Denied(&'static str),
+    /// Anything else.
+    Other,
+}
+
+const NO_CREDENTIALS: &str = "give bkp credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (`profile` in the store's table, or AWS_PROFILE), or the role of the machine";
+
+/// Codes of the service and what they mean. Those of AWS, and what others call the same.
+const CODES: &[(&[&str], Class)] = &[
+    (&["NoSuchKey", "NotFound"], Class::Missing),
+    (&["NoSuchBucket"], Class::NoBucket),
+    (&["PreconditionFailed"], Class::Taken),
+    (&["InvalidRange"], Class::BehindEnd),
+    (
+        &[
+            "SlowDown",
+            "ServiceUnavailable",
+            "TooManyRequests",
+            "RequestLimitExceeded",
+            "Throttling",
+            "ThrottlingException",
+        ],
+        Class::Slow,
+    ),
+    (
+        // The body arrived damaged or late, or somebody else is writing the same key just now.
+        &[
+            "BadDigest",
+            "InvalidDigest",
+            "XAmzContentSHA256Mismatch",
+            "XAmzContentChecksumMismatch",
+            "IncompleteBody",
+            "RequestTimeout",
+            "InternalError",
+            "OperationAborted",
+            "ConditionalRequestConflict",
+        ],
+        Class::Passing,
+    ),
+    (
+        &["AccessDenied", "AllAccessDisabled", "AccountProblem"],
+        Class::Denied(
+            "allow it in the policy of the user or role: s3:ListBucket, s3:GetObject, s3:PutObject and s3:AbortMultipartUpload (and kms:GenerateDataKey and kms:Decrypt for sse = \"kms\"); with object lock also s3:PutObjectRetention",
+        ),
+    ),
+    (
+        &["ExpiredToken", "TokenRefreshRequired"],
+        Class::Denied("the credentials have expired: renew them, then run the same command again"),
+    ),
+    (
+        &["InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId"],
+        Class::Denied(NO_CREDENTIALS),
+    ),
+    (
+        &["SignatureDoesNotMatch"],
+        Class::Denied(
+            "the secret key does not belong to the key id, or the region is wrong: correct the credentials, or `region` in the store's table",
+        ),
+    ),
+    (
+        &["RequestTimeTooSkewed", "RequestExpired"],
+        Class::Denied("set the clock of this machine: it differs too much from the service's"),
+    ),
+    (
+        &[
+            "AuthorizationHeaderMalformed",
+            "PermanentRedirect",
+            "TemporaryRedirect",
+            "IllegalLocationConstraintException",
+        ],
+        Class::Denied("the bucket is in another region: set `region` in the store's table"),
+    ),
+    (
+        &["InvalidObjectState"],
+        Class::Denied(
+            "the object is archived: bring it back with `aws s3api restore-object`, then run the same command again",
+        ),
+    ),
+    (
+        &["InvalidStorageClass"],
+        Class::Denied(
+            "this service has no such storage class: correct `storage_class` in the store's table",
+        ),
+    ),
+    (
+        &["QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull"],
+        Class::Denied("free space in the store, then run the same command again"),
+    ),
+    (
+        &["ObjectLockConfigurationNotFoundError"],
+        Class::Denied(
+            "make the bucket anew with object lock, or remove `object_lock` from the store's table",
+        ),
+    ),
+];
+
+/// What the status alone means: answers to HEAD have no body that could say more.
+fn of_status(status: u16) -> Class {
+    match status {
+        301 | 307 => of_code("PermanentRedirect").unwrap_or(Class::Other),
+        403 => of_code("AccessDenied").unwrap_or(Class::Other),
+        404 => Class::Missing,
+        408 | 500 | 502 | 504 => Class::Passing,
+        412 => Class::Taken,
+        416 => Class::BehindEnd,
+        429 | 503 => Class::Slow,
+        _ => Class::Other,
+    }
+}
+
+fn of_code(code: &str) -> Option<Class> {
+    CODES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, class)| *class)
+}
+
+impl Refusal {
+    /// What a failed request of the SDK means.
+    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>) -> Refusal
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let retry_after = error
+            .raw_response()
+            .and_then(|response| response.headers().get("retry-after")?.parse().ok())
+            .map(Duration::from_secs);
+        let service = error.as_service_error();
+        let code = service.and_then(ProvideErrorMetadata::code);
+        let class = match (code.and_then(of_code), status) {
+            (Some(class), _) => class,
+            (None, Some(status)) => of_status(status),
+            (None, None) => unsent(error),
+        };
+        let message = service.and_then(ProvideErrorMetadata::message);
+        let said = match (status, code, message) {
+            (Some(status), Some(code), Some(message)) => format!("{status} {code}: {message}"),
+            (Some(status), Some(code), None) => format!("{status} {code}"),
+            (Some(status), None, _) => format!("the service answered {status}"),
+            (None, ..) => format!("{}", DisplayErrorContext(error)),
+        };
+        Refusal { class, said: in_short(&said), retry_after }
+    }
+
+    /// A request that was not answered in time.
+    pub(super) fn late(elapsed: Elapsed) -> Refusal {
+        Refusal { class: Class::Passing, said: elapsed.to_string(), retry_after: None }
+    }
+
+    /// Anything else that can pass by itself.
+    pub(super) fn passing(said: impl Into<String>) -> Refusal {
+        Refusal { class: Class::Passing, said: in_short(&said.into()), retry_after: None }
+    }
+
+    /// An answer that makes no sense.
+    pub(super) fn broken(said: impl Into<String>) -> Refusal {
+        Refusal { class: Class::Other, said: in_short(&said.into()), retry_after: None }
+    }
+
+    /// There are no credentials; `said` tells where they were looked for.
+    pub(super) fn no_credentials(said: &str) -> Refusal {
+        let said = in_short(&format!("no credentials: {said}"));
+        Refusal { class: Class::Denied(NO_CREDENTIALS), said, retry_after: None }
+    }
+
+    /// Whether trying again can help.
+    pub(super) fn can_pass(&self) -> bool {
+        matches!(self.class, Class::Slow | Class::Passing)
+    }
+
+    /// The store's error: what `operation` on `key` of the store at `url` failed with.
+    pub(super) fn into_error(self, url: &str, operation: &'static str, key: &str) -> StoreError {
+        let (store, key, transient) = (url.to_owned(), key.to_owned(), self.can_pass());
+        match self.class {
+            Class::Missing => StoreError::Missing { store, key },
+            Class::Taken => StoreError::Exists { store, key },
+            Class::NoBucket => {
+                let bucket = store.strip_prefix("s3://").and_then(|rest| rest.split('/').next());
+                let bucket = bucket.unwrap_or_default();
+                let hint = format!(
+                    "correct the URL, or make the bucket once: aws s3api create-bucket --bucket {bucket}"
+                );
+                StoreError::Absent { store, hint }
+            }
+            Class::Denied(hint) => {
+                let (problem, hint) = (self.said, hint.to_owned());
+                StoreError::Denied { store, operation, key, problem, hint }
+            }
+            Class::BehindEnd | Class::Slow | Class::Passing | Class::Other => {
+                let source = self.said.into();
+                StoreError::Unavailable { store, operation, key, transient, source }
+            }
+        }
+    }
+}
+
+/// What a request that got no answer means.
+fn unsent<E>(error: &SdkError<E, HttpResponse>) -> Class
+where
+    E: Error + 'static,
+{
+    let text = format!("{}", DisplayErrorContext(error));
+    if text.contains("credentials") || text.contains("identity") {
+        return Class::Denied(NO_CREDENTIALS);
+    }
+    if text.contains("Invalid Configuration: Missing Region") || text.contains("region must be set")
+    {
+        return Class::Denied("set `region` in the store's table, or AWS_REGION");
+    }
+    match error {
+        SdkError::ConstructionFailure(_) => Class::Other,
+        _ => Class::Passing,
+    }
+}
+
+/// One line of bounded length: what a service says is not under our control.
+fn in_short(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_code_means_two_things() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in CODES.iter().flat_map(|(codes, _)| *codes) {
+            assert!(seen.insert(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_can_pass_is_tried_again_and_nothing_else() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            let class = of_status(status);
+            assert!(matches!(class, Class::Slow | Class::Passing), "{status}");
+        }
+        for status in [301, 400, 403, 404, 409, 412, 416, 501] {
+            let class = of_status(status);
+            assert!(!matches!(class, Class::Slow | Class::Passing), "{status}");
+        }
+    }
+
+    #[test]
+    fn messages_are_one_short_line() {
+        let text = in_short(&format!("a\n b\u{1b}[31m {}", "x".repeat(1000)));
+        assert!(text.starts_with("a b[31m x") && text.chars().count() <= MESSAGE_CHARS_MAX);
+    }
+}

@@ -1,0 +1,196 @@
+//! A bucket, and how requests are sent to it: again while that can help, slower when the service
+//! asks for it, never longer than the deadline.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::{
+    ProvideCredentials as _, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::types::ChecksumMode;
+
+use super::pace::Pace;
+use super::refusal::{Class, Refusal};
+use super::settings::Settings;
+use crate::ctx::Ctx;
+use crate::rt::{self, Stopped};
+use crate::store::layer::retry::jitter;
+use crate::store::{StoreError, is_key};
+
+/// Longest wait for the answer to a request without a body of ours.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
+/// A bucket that requests can be sent to.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) settings: Settings,
+    pub(super) client: Client,
+    pub(super) pace: Pace,
+    pub(super) ctx: Ctx,
+}
+
+/// What a look at an object shows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) bytes: u64,
+    pub(super) metadata: HashMap<String, String>,
+    /// SHA-256 as the service calculated it: base64, for several parts with `-` and their number.
+    pub(super) checksum: Option<String>,
+    /// How the service encrypted it.
+    pub(super) sse: Option<String>,
+    /// Its storage class, if it is not the standard one.
+    pub(super) storage_class: Option<String>,
+}
+
+impl Remote {
+    /// Resolves region and credentials. Sends nothing to the bucket yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Denied`] if there are no credentials.
+    pub(super) fn connect(settings: Settings, ctx: &Ctx) -> Result<Remote, StoreError> {
+        let (url, access) = (settings.url.clone(), settings.access.clone());
+        let resolve = async {
+            let config = access.resolve().await;
+            let provider = config.credentials_provider();
+            let known = match &provider {
+                Some(provider) => provider.provide_credentials().await.map(|_secret| ()),
+                None => Ok(()),
+            };
+            (config, known)
+        };
+        let (config, known) =
+            rt::wait(&ctx.cancel, resolve).map_err(|stopped| ended(stopped, &url))?;
+        known.map_err(|error| {
+            let said = DisplayErrorContext(error).to_string();
+            Refusal::no_credentials(&said).into_error(&url, "open", &settings.bucket)
+        })?;
+        // The environment can name an endpoint too; services of that sort want the path.
+        let own_endpoint = config.endpoint_url().is_some();
+        let config = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(settings.path_style || own_endpoint)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        let pace = Pace::new(settings.connections);
+        Ok(Remote { client: Client::from_conf(config), pace, ctx: ctx.clone(), settings })
+    }
+
+    /// The name of an object in the bucket.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidKey`].
+    pub(super) fn name(&self, key: &str) -> Result<String, StoreError> {
+        if is_key(key) {
+            return Ok(format!("{}{key}", self.settings.prefix));
+        }
+        Err(StoreError::InvalidKey { store: self.settings.url.clone(), key: key.to_owned() })
+    }
+
+    /// Sends one request, once, when it is its turn, and waits for the answer no longer than
+    /// `patience`.
+    pub(super) async fn once<T, E>(
+        &self,
+        patience: Duration,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Refusal>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        self.pace.turn().await;
+        let refusal = match rt::limit(patience, request).await {
+            Ok(Ok(answer)) => {
+                self.pace.good();
+                return Ok(answer);
+            }
+            Ok(Err(error)) => Refusal::of(&error),
+            Err(elapsed) => Refusal::late(elapsed),
+        };
+        if refusal.class == Class::Slow {
+            let backoff = &self.settings.backoff;
+            let pause = backoff.pause(1, jitter());
+            self.pace.slow(refusal.retry_after.map_or(pause, |after| after.min(backoff.longest)));
+        }
+        Err(refusal)
+    }
+
+    /// Sends a request until it works, fails for good, or there is no time left.
+    pub(super) async fn insist<T, F>(&self, mut send: impl FnMut() -> F) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<T, Refusal>>,
+    {
+        let backoff = &self.settings.backoff;
+        let began = Instant::now();
+        let mut failures = 0_u32;
+        loop {
+            let refusal = match send().await {
+                Ok(answer) => return Ok(answer),
+                Err(refusal) => refusal,
+            };
+            failures = failures.saturating_add(1);
+            let pause = backoff.pause(failures, jitter());
+            let pause = pause.max(refusal.retry_after.unwrap_or_default());
+            if !refusal.can_pass() || began.elapsed() + pause > backoff.total {
+                return Err(refusal);
+            }
+            let tenths = pause.as_secs_f32();
+            let said = &refusal.said;
+            self.ctx
+                .monitor
+                .detail(&format!("{}: {said}; trying again in {tenths:.1} s", self.settings.url));
+            rt::sleep(pause).await;
+        }
+    }
+
+    /// Waits on this thread for `work`, which `operation` on `key` is about.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Stopped`] if the run should stop.
+    pub(super) fn wait<T>(
+        &self,
+        (operation, key): (&'static str, &str),
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, StoreError> {
+        let done = rt::wait(&self.ctx.cancel, work).map_err(|stopped| self.ended(stopped))?;
+        done.map_err(|refusal| self.error(refusal, operation, key))
+    }
+
+    /// The store's error for a refusal.
+    pub(super) fn error(&self, refusal: Refusal, operation: &'static str, key: &str) -> StoreError {
+        refusal.into_error(&self.settings.url, operation, key)
+    }
+
+    /// The store's error for work that did not end by itself.
+    pub(super) fn ended(&self, stopped: Stopped) -> StoreError {
+        ended(stopped, &self.settings.url)
+    }
+
+    /// Looks at the object of this name; once.
+    pub(super) async fn look(&self, name: &str) -> Result<Seen, Refusal> {
+        let request = self.client.head_object().bucket(&self.settings.bucket).key(name);
+        let request = request.checksum_mode(ChecksumMode::Enabled);
+        let found = self.once(ANSWER, request.send()).await?;
+        Ok(Seen {
+            bytes: found.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            metadata: found.metadata().cloned().unwrap_or_default(),
+            checksum: found.checksum_sha256().map(str::to_owned),
+            sse: found.server_side_encryption().map(|sse| sse.as_str().to_owned()),
+            storage_class: found.storage_class().map(|class| class.as_str().to_owned()),
+        })
+    }
+}
+
+fn ended(stopped: Stopped, url: &str) -> StoreError {
+    match stopped {
+        Stopped::Cancelled(fault) => StoreError::Stopped(fault),
+        Stopped::Runtime(error) => StoreError::Unavailable {
+            store: url.to_owned(),
+            operation: "reach",
+            key: url.to_owned(),
+            transient: false,
+            source: error.into(),
+        },
+    }
+}

@@ -1,0 +1,332 @@
+//! What a `[store.NAME]` table says of an S3 store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::aws::Access;
+use crate::config::{ConfigError, parse_table};
+use crate::store::Place;
+use crate::store::layer::retry::Backoff;
+
+/// Smallest part that the service takes, except for the last one, MiB.
+const PART_MIB_MIN: u32 = 5;
+/// Largest first part, MiB: parts grow from there up to the service's own limit of 5 GiB.
+const PART_MIB_MAX: u32 = 1024;
+/// Most parts in flight: each holds its bytes in memory.
+const CONNECTIONS_MAX: u32 = 64;
+/// Longest time for which one request is tried again, seconds.
+const RETRY_SECONDS_MAX: u32 = 3600;
+/// Most days for which an object may be locked: a typing mistake cannot be taken back.
+const LOCK_DAYS_MAX: u32 = 36_500;
+/// Most tags of an object; the service's limit.
+const TAGS_MAX: usize = 10;
+
+/// The keys of a `[store.NAME]` table whose URL is `s3://BUCKET/PREFIX`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Table {
+    /// The bucket's region. Default: that of the environment or profile.
+    region: Option<String>,
+    /// URL of a service that is not AWS's own, for instance `https://s3.example.net`.
+    endpoint: Option<String>,
+    /// Whether the bucket stands in the path of requests instead of the host's name. Default: with
+    /// `endpoint` yes, else no.
+    path_style: Option<bool>,
+    /// The profile in the files of the AWS command line. Default: the environment's credentials,
+    /// `$AWS_PROFILE`, or what the machine is given.
+    profile: Option<String>,
+    /// A file with profiles and their credentials. Default: `~/.aws/credentials`.
+    #[schemars(with = "Option<String>", extend("format" = "path"))]
+    credentials_file: Option<PathBuf>,
+    /// How the service confirms what it got: `sha256` (default) or `when-required`, for services
+    /// that know no additional checksums.
+    checksum: Option<Checksum>,
+    /// How overwriting is prevented: `if-none-match` (default; the service refuses it) or `re-read`,
+    /// for services that do not know that: bkp looks before and after and reports a clash.
+    create_only: Option<CreateOnly>,
+    /// Encryption by the service, on top of bkp's own: `s3` or `kms`. Default: the bucket's.
+    sse: Option<Sse>,
+    /// The key for `sse = "kms"`, as id, ARN or alias. Default: the bucket's.
+    sse_kms_key_id: Option<String>,
+    /// The storage class, for instance `STANDARD_IA`. Default: the bucket's.
+    storage_class: Option<String>,
+    /// Locks objects against removal: `governance` or `compliance`. The bucket must have object
+    /// lock; a lock in compliance mode cannot be taken back by anyone.
+    object_lock: Option<LockMode>,
+    /// For how many days from now objects are locked, where no retention says more.
+    object_lock_days: Option<u32>,
+    /// Tags of every object.
+    tags: BTreeMap<String, String>,
+    /// Size of the first parts of a large object, MiB (5 to 1024). Parts grow with the object.
+    /// Default: 8.
+    part_mib: Option<u32>,
+    /// Parts sent or read at a time. Default: 4.
+    connections: Option<u32>,
+    /// For how long one request is tried again, seconds. Default: 60.
+    retry_seconds: Option<u32>,
+}
+
+/// How the service confirms what it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Checksum {
+    /// A SHA-256 is declared for every part, and the service's own is compared at the end.
+    #[default]
+    Sha256,
+    /// Only what the protocol demands: the SHA-256 in the signature of each request.
+    WhenRequired,
+}
+
+/// How overwriting is prevented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum CreateOnly {
+    /// By the service.
+    #[default]
+    IfNoneMatch,
+    /// By looking before and after.
+    ReRead,
+}
+
+/// Encryption by the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sse {
+    /// With keys of the service.
+    S3,
+    /// With a key of KMS.
+    Kms,
+}
+
+/// Who may remove a locked object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LockMode {
+    /// Whoever has a special permission.
+    Governance,
+    /// Nobody.
+    Compliance,
+}
+
+/// Where the store is, and how it is used.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// The store's URL, for messages.
+    pub(super) url: String,
+    pub(super) bucket: String,
+    /// Empty, or ends with `/`.
+    pub(super) prefix: String,
+    pub(super) access: Access,
+    pub(super) path_style: bool,
+    pub(super) checksum: Checksum,
+    pub(super) create_only: CreateOnly,
+    pub(super) marks: Marks,
+    /// Size of the first parts, bytes.
+    pub(super) part_bytes: u64,
+    /// Parts in flight.
+    pub(super) connections: usize,
+    pub(super) backoff: Backoff,
+}
+
+/// What every object of the store is given.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    pub(super) sse: Option<Sse>,
+    pub(super) sse_kms_key_id: Option<String>,
+    pub(super) storage_class: Option<String>,
+    pub(super) object_lock: Option<(LockMode, Option<u32>)>,
+    /// As the service wants them: `name=value&…`, percent-encoded.
+    pub(super) tagging: Option<String>,
+}
+
+/// Reads what stands at `place`.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
+    let at = |key: &str| format!("{}.{key}", place.name);
+    let table: Table = parse_table(&place.name, place.table.clone())?;
+    let (bucket, prefix) = split(&place.url).map_err(|problem| {
+        ConfigError::invalid(&place.name, problem).suggest("write s3://BUCKET/PREFIX")
+    })?;
+    if let Some(endpoint) = &table.endpoint {
+        check_endpoint(&at("endpoint"), endpoint)?;
+    }
+    let within = |key: &str, value: Option<u32>, (least, default, most): (u32, u32, u32)| {
+        let value = value.unwrap_or(default);
+        if (least..=most).contains(&value) {
+            return Ok(value);
+        }
+        Err(ConfigError::invalid(at(key), format!("{value} is not between {least} and {most}")))
+    };
+    let part_mib = within("part_mib", table.part_mib, (PART_MIB_MIN, 8, PART_MIB_MAX))?;
+    let connections = within("connections", table.connections, (1, 4, CONNECTIONS_MAX))?;
+    let seconds = within("retry_seconds", table.retry_seconds, (0, 60, RETRY_SECONDS_MAX))?;
+    let shown = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+    let marks = marks(&at, &table, &within)?;
+    Ok(Settings {
+        url: format!("s3://{bucket}{shown}"),
+        bucket,
+        prefix: if prefix.is_empty() { prefix } else { format!("{prefix}/") },
+        path_style: table.path_style.unwrap_or(table.endpoint.is_some()),
+        access: Access {
+            region: table.region,
+            profile: table.profile,
+            credentials_file: table.credentials_file,
+            endpoint: table.endpoint,
+        },
+        checksum: table.checksum.unwrap_or_default(),
+        create_only: table.create_only.unwrap_or_default(),
+        marks,
+        part_bytes: u64::from(part_mib) << 20,
+        connections: usize::try_from(connections).unwrap_or(1),
+        backoff: Backoff { total: Duration::from_secs(seconds.into()), ..Backoff::default() },
+    })
+}
+
+type Within<'a> = &'a dyn Fn(&str, Option<u32>, (u32, u32, u32)) -> Result<u32, ConfigError>;
+
+fn marks(
+    at: &dyn Fn(&str) -> String,
+    table: &Table,
+    within: Within<'_>,
+) -> Result<Marks, ConfigError> {
+    if table.sse_kms_key_id.is_some() && table.sse != Some(Sse::Kms) {
+        let error = ConfigError::invalid(at("sse_kms_key_id"), "there is no use for a KMS key");
+        return Err(error.suggest("set sse = \"kms\", or remove it"));
+    }
+    if table.object_lock_days.is_some() && table.object_lock.is_none() {
+        let error = ConfigError::invalid(at("object_lock_days"), "nothing is locked");
+        return Err(error.suggest("set object_lock = \"governance\" or \"compliance\""));
+    }
+    let days = table.object_lock_days;
+    let days = days
+        .map(|days| within("object_lock_days", Some(days), (1, 1, LOCK_DAYS_MAX)))
+        .transpose()?;
+    if table.tags.len() > TAGS_MAX {
+        let problem = format!("{} tags are more than {TAGS_MAX}", table.tags.len());
+        return Err(ConfigError::invalid(at("tags"), problem));
+    }
+    let tags = table.tags.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    let tagging = tags.collect::<Vec<_>>().join("&");
+    Ok(Marks {
+        sse: table.sse,
+        sse_kms_key_id: table.sse_kms_key_id.clone(),
+        storage_class: table.storage_class.clone(),
+        object_lock: table.object_lock.map(|mode| (mode, days)),
+        tagging: Some(tagging).filter(|tagging| !tagging.is_empty()),
+    })
+}
+
+/// Bucket and prefix of an `s3` URL; the prefix without slashes at its ends.
+fn split(url: &str) -> Result<(String, String), &'static str> {
+    let rest = url.strip_prefix("s3://").ok_or("the URL of an S3 store begins with `s3://`")?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(plain) {
+        return Err("this is no name of a bucket");
+    }
+    let prefix = prefix.trim_end_matches('/');
+    // Room for the longest key that bkp writes, within the service's limit of 1024 bytes.
+    if !prefix.is_empty() && !(super::super::is_key(prefix) && prefix.len() <= 512) {
+        return Err(
+            "this is no prefix: parts between slashes have only a-z, A-Z, 0-9, `-`, `_` and `.`, and do not begin with a dot",
+        );
+    }
+    Ok((bucket.to_owned(), prefix.to_owned()))
+}
+
+fn check_endpoint(place: &str, endpoint: &str) -> Result<(), ConfigError> {
+    let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+    let authority = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    if authority.is_empty() || authority.contains(['@', ' ']) {
+        return Err(ConfigError::invalid(place, "this is no URL of a service")
+            .suggest("write it like https://s3.example.net, without user and password"));
+    }
+    Ok(())
+}
+
+/// Percent-encodes what is not unreserved in a URL.
+fn encode(text: &str) -> String {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let encoded = text.bytes().map(|byte| {
+        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    });
+    encoded.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Classify as _;
+
+    fn settings(url: &str, table: &str) -> Result<Settings, ConfigError> {
+        let table = table.parse().expect("a table");
+        read(&Place { name: "store.main".into(), url: url.into(), table })
+    }
+
+    fn failure(table: &str) -> String {
+        let error = settings("s3://bucket/a", table).expect_err("invalid");
+        format!("{error} | {}", error.hint().unwrap_or_default())
+    }
+
+    #[test]
+    fn a_url_is_a_bucket_and_a_prefix() {
+        for (url, bucket, prefix, shown) in [
+            ("s3://bucket", "bucket", "", "s3://bucket"),
+            ("s3://bucket/", "bucket", "", "s3://bucket"),
+            ("s3://b.c-d/a/b/", "b.c-d", "a/b/", "s3://b.c-d/a/b"),
+        ] {
+            let settings = settings(url, "").expect(url);
+            assert_eq!((settings.bucket.as_str(), settings.prefix.as_str()), (bucket, prefix));
+            assert_eq!(settings.url, shown);
+        }
+        for url in
+            ["s3://", "s3:///a", "s3://Bucket", "s3://bucket//a", "s3://bucket/../a", "s3://b_c"]
+        {
+            assert!(settings(url, "").is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn defaults_suit_the_service_that_is_named() {
+        let aws = settings("s3://bucket", "region = 'eu-central-1'").expect("valid");
+        assert!(!aws.path_style);
+        assert_eq!(aws.access.region.as_deref(), Some("eu-central-1"));
+        assert_eq!((aws.part_bytes, aws.connections), (8 << 20, 4));
+        let own = settings("s3://bucket", "endpoint = 'http://127.0.0.1:1'").expect("valid");
+        assert!(own.path_style);
+        assert_eq!((own.checksum, own.create_only), (Checksum::Sha256, CreateOnly::IfNoneMatch));
+    }
+
+    #[test]
+    fn values_are_checked_and_named() {
+        for (table, expected) in [
+            ("checksum = 'md5'", "store.main.checksum"),
+            ("create_only = 'never'", "store.main.create_only"),
+            ("sse_kms_key_id = 'k'", "set sse = \"kms\""),
+            ("object_lock_days = 1", "set object_lock"),
+            ("object_lock = 'compliance'\nobject_lock_days = 0", "0 is not between 1 and"),
+            ("part_mib = 4", "4 is not between 5 and 1024"),
+            ("connections = 0", "0 is not between 1 and 64"),
+            ("endpoint = 's3.example.net'", "https://s3.example.net"),
+            ("endpoint = 'http://a:b@c'", "without user and password"),
+            ("regoin = 'x'", "did you mean `region`?"),
+        ] {
+            let text = failure(table);
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_are_encoded() {
+        let settings =
+            settings("s3://bucket", "tags = { team = 'a b', 'k=' = 'ü' }").expect("valid");
+        assert_eq!(settings.marks.tagging.as_deref(), Some("k%3D=%C3%BC&team=a%20b"));
+    }
+}

@@ -1,0 +1,387 @@
+//! An object on its way into a bucket: a small one by one request, a large one in parts.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::{ByteStream, DateTime, SdkBody};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, ObjectLockMode,
+    ServerSideEncryption, StorageClass,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::{Digest as _, Sha256};
+
+use super::parts::{PARTS_MAX, flying, part_bytes};
+use super::refusal::{Class, Refusal};
+use super::remote::{ANSWER, Remote};
+use super::settings::{Checksum, CreateOnly, LockMode, Sse};
+use crate::domain::id::BackupId;
+use crate::domain::manifest::hex;
+use crate::rt::{self, Task};
+use crate::store::{Declared, ObjectLabels, StoreError, Upload};
+
+mod confirm;
+
+/// Slowest link that is waited for, bytes per second.
+const SLOWEST: u64 = 64 << 10;
+/// Longest wait until the service has put the parts together.
+const COMPLETE: Duration = Duration::from_mins(10);
+/// Longest time for telling the service that an upload is abandoned.
+const ABANDON: Duration = Duration::from_secs(10);
+/// The metadata that tells uploads apart.
+const TOKEN: &str = "bkp-upload";
+
+/// What was asked for and what is there so far.
+pub(super) struct S3Upload {
+    order: Arc<Order>,
+    /// What is not sent yet; at most one part.
+    buffer: Vec<u8>,
+    bytes: u64,
+    sha256: Sha256,
+    /// `None` while the object is small enough for one request.
+    multipart: Option<Multipart>,
+}
+
+/// Everything that requests of one upload share.
+pub(super) struct Order {
+    pub(super) remote: Arc<Remote>,
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) metadata: HashMap<String, String>,
+    pub(super) lock: Option<(ObjectLockMode, DateTime)>,
+}
+
+/// An upload in parts that the service knows of.
+struct Multipart {
+    id: String,
+    sent: Vec<Part>,
+    flying: VecDeque<Task<Result<Part, Refusal>>>,
+}
+
+/// A part that the service has.
+struct Part {
+    number: i32,
+    etag: String,
+    sha256: [u8; 32],
+}
+
+impl Order {
+    /// An order for the object `key`; nothing is sent.
+    pub(super) fn new(
+        remote: &Arc<Remote>,
+        key: &str,
+        labels: &ObjectLabels,
+    ) -> Result<Order, StoreError> {
+        let name = remote.name(key)?;
+        let now = remote.ctx.now();
+        let token = BackupId::new(now).to_string();
+        let pairs = labels.pairs.iter().cloned().chain([(TOKEN.to_owned(), token)]);
+        let lock = remote.settings.marks.object_lock.and_then(|(mode, days)| {
+            let in_days = days.map(|days| now + time::Duration::days(days.into()));
+            let until = labels.retain_until.max(in_days)?;
+            let mode = match mode {
+                LockMode::Governance => ObjectLockMode::Governance,
+                LockMode::Compliance => ObjectLockMode::Compliance,
+            };
+            Some((mode, DateTime::from_secs(until.unix_timestamp())))
+        });
+        let (remote, key) = (Arc::clone(remote), key.to_owned());
+        Ok(Order { remote, key, name, metadata: pairs.collect(), lock })
+    }
+
+    fn error(&self, refusal: Refusal) -> StoreError {
+        self.remote.error(refusal, "write", &self.key)
+    }
+
+    fn mismatch(&self, found: String, expected: String) -> StoreError {
+        let (store, key) = (self.remote.settings.url.clone(), self.key.clone());
+        StoreError::Mismatch { store, key, found, expected }
+    }
+
+    fn condition(&self) -> Option<String> {
+        (self.remote.settings.create_only == CreateOnly::IfNoneMatch).then(|| "*".to_owned())
+    }
+
+    fn checksum(&self) -> bool {
+        self.remote.settings.checksum == Checksum::Sha256
+    }
+
+    fn sse(&self) -> Option<ServerSideEncryption> {
+        self.remote.settings.marks.sse.map(|sse| match sse {
+            Sse::S3 => ServerSideEncryption::Aes256,
+            Sse::Kms => ServerSideEncryption::AwsKms,
+        })
+    }
+
+    fn storage_class(&self) -> Option<StorageClass> {
+        self.remote.settings.marks.storage_class.as_deref().map(StorageClass::from)
+    }
+
+    /// Sends a whole object, once.
+    pub(super) async fn put(&self, body: &SdkBody, sha256: &[u8; 32]) -> Result<(), Refusal> {
+        let (settings, marks) = (&self.remote.settings, &self.remote.settings.marks);
+        let (lock_mode, lock_until) = self.lock.clone().unzip();
+        let mut metadata = self.metadata.clone();
+        metadata.insert("checksum-sha256".to_owned(), hex(sha256));
+        let request = self.remote.client.put_object();
+        let request = request
+            .bucket(&settings.bucket)
+            .key(&self.name)
+            .set_metadata(Some(metadata))
+            .set_if_none_match(self.condition())
+            .set_checksum_sha256(self.checksum().then(|| BASE64.encode(sha256)))
+            .set_server_side_encryption(self.sse())
+            .set_ssekms_key_id(marks.sse_kms_key_id.clone())
+            .set_storage_class(self.storage_class())
+            .set_tagging(marks.tagging.clone())
+            .set_object_lock_mode(lock_mode)
+            .set_object_lock_retain_until_date(lock_until)
+            .body(ByteStream::new(copy(body)?));
+        let bytes = body.content_length().unwrap_or(0);
+        self.remote.once(patience(bytes), request.send()).await.map(|_answer| ())
+    }
+
+    /// Begins an object in parts; the id that the service gave it.
+    pub(super) async fn begin(&self) -> Result<String, Refusal> {
+        let (settings, marks) = (&self.remote.settings, &self.remote.settings.marks);
+        let (lock_mode, lock_until) = self.lock.clone().unzip();
+        let request = self.remote.client.create_multipart_upload();
+        let request = request
+            .bucket(&settings.bucket)
+            .key(&self.name)
+            .set_metadata(Some(self.metadata.clone()))
+            .set_checksum_algorithm(self.checksum().then_some(ChecksumAlgorithm::Sha256))
+            .set_checksum_type(self.checksum().then_some(ChecksumType::Composite))
+            .set_server_side_encryption(self.sse())
+            .set_ssekms_key_id(marks.sse_kms_key_id.clone())
+            .set_storage_class(self.storage_class())
+            .set_tagging(marks.tagging.clone())
+            .set_object_lock_mode(lock_mode)
+            .set_object_lock_retain_until_date(lock_until);
+        let answer = self.remote.once(ANSWER, request.send()).await?;
+        let id = answer.upload_id.filter(|id| !id.is_empty());
+        id.ok_or_else(|| Refusal::broken("the service began an upload without an id"))
+    }
+
+    /// Sends a part until the service has it.
+    async fn part(&self, id: &str, number: i32, bytes: Vec<u8>) -> Result<Part, Refusal> {
+        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+        let declared = BASE64.encode(sha256);
+        let (length, body) = (bytes.len() as u64, SdkBody::from(bytes));
+        let send = || async {
+            let request = self.remote.client.upload_part();
+            let request = request
+                .bucket(&self.remote.settings.bucket)
+                .key(&self.name)
+                .upload_id(id)
+                .part_number(number)
+                .set_checksum_sha256(self.checksum().then(|| declared.clone()))
+                .body(ByteStream::new(copy(&body)?));
+            let answer = self.remote.once(patience(length), request.send()).await?;
+            if answer.checksum_sha256().is_some_and(|found| found != declared) {
+                return Err(Refusal::passing("the service got a part with another SHA-256"));
+            }
+            let etag = answer.e_tag.filter(|etag| !etag.is_empty());
+            let etag =
+                etag.ok_or_else(|| Refusal::broken("the service took a part without an ETag"))?;
+            Ok(Part { number, etag, sha256 })
+        };
+        self.remote.insist(send).await
+    }
+
+    /// Has the service put the parts together, once.
+    async fn complete(&self, multipart: &Multipart) -> Result<(), Refusal> {
+        let parts = multipart.sent.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(part.number)
+                .e_tag(&part.etag)
+                .set_checksum_sha256(self.checksum().then(|| BASE64.encode(part.sha256)))
+                .build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+        let request = self.remote.client.complete_multipart_upload();
+        let request = request
+            .bucket(&self.remote.settings.bucket)
+            .key(&self.name)
+            .upload_id(&multipart.id)
+            .set_if_none_match(self.condition())
+            .multipart_upload(parts);
+        self.remote.once(COMPLETE, request.send()).await.map(|_answer| ())
+    }
+
+    /// Tells the service that an upload in parts is abandoned. What cannot be told is found by a
+    /// listing of unfinished uploads.
+    pub(super) fn abandon(&self, id: &str) {
+        let tell = || async {
+            let request = self.remote.client.abort_multipart_upload();
+            let request =
+                request.bucket(&self.remote.settings.bucket).key(&self.name).upload_id(id);
+            self.remote.once(ANSWER, request.send()).await
+        };
+        let told = rt::finish(rt::limit(ABANDON, self.remote.insist(tell)));
+        let why = match told {
+            Ok(Ok(Ok(_) | Err(Refusal { class: Class::Missing, .. }))) => return,
+            Ok(Ok(Err(refusal))) => refusal.said,
+            Ok(Err(elapsed)) => elapsed.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let (url, key) = (&self.remote.settings.url, &self.key);
+        self.remote.ctx.monitor.warn(&format!(
+            "{url}: the unfinished upload of `{key}` could not be removed ({why}); it costs storage until the bucket's lifecycle rule or `bkp cleanup` removes it"
+        ));
+    }
+}
+
+impl S3Upload {
+    /// Begins an object; nothing is sent before the first part is full.
+    pub(super) fn begin(
+        remote: &Arc<Remote>,
+        key: &str,
+        labels: &ObjectLabels,
+    ) -> Result<S3Upload, StoreError> {
+        let order = Arc::new(Order::new(remote, key, labels)?);
+        let sha256 = Sha256::new();
+        Ok(S3Upload { order, buffer: Vec::new(), bytes: 0, sha256, multipart: None })
+    }
+
+    /// Number and size of the part that is being filled.
+    fn filling(&self) -> (u64, u64) {
+        let number = self.multipart.as_ref().map_or(0, Multipart::parts) + 1;
+        (number, part_bytes(self.order.remote.settings.part_bytes, number))
+    }
+
+    /// Lets the filled part fly, once there is room for it.
+    fn send_part(&mut self) -> Result<(), StoreError> {
+        let (number, size) = self.filling();
+        let order = Arc::clone(&self.order);
+        if number > PARTS_MAX {
+            let said = format!("an object has at most {PARTS_MAX} parts: set a larger `part_mib`");
+            return Err(order.error(Refusal::broken(said)));
+        }
+        let remote = &order.remote;
+        if self.multipart.is_none() {
+            let id = remote.wait(("write", &order.key), remote.insist(|| order.begin()))?;
+            self.multipart = Some(Multipart { id, sent: Vec::new(), flying: VecDeque::new() });
+        }
+        let bytes = std::mem::take(&mut self.buffer);
+        if let Some(multipart) = &mut self.multipart {
+            let width = flying(size).min(remote.pace.width());
+            multipart.land(&order, width.saturating_sub(1))?;
+            let (id, number) = (multipart.id.clone(), i32::try_from(number).unwrap_or(i32::MAX));
+            let order = Arc::clone(&order);
+            let part = async move { order.part(&id, number, bytes).await };
+            let part = Task::start(part).map_err(|error| remote.ended(error.into()))?;
+            multipart.flying.push_back(part);
+        }
+        Ok(())
+    }
+
+    /// Whether what was written is what the writer declares.
+    fn compare(&self, declared: Declared) -> Result<[u8; 32], StoreError> {
+        let in_bytes = |bytes: u64| format!("{bytes} bytes");
+        if self.bytes != declared.bytes {
+            return Err(self.order.mismatch(in_bytes(self.bytes), in_bytes(declared.bytes)));
+        }
+        let sha256: [u8; 32] = self.sha256.clone().finalize().into();
+        if sha256 != declared.sha256 {
+            let in_hex = |sha256: &[u8; 32]| format!("SHA-256 {}", hex(sha256));
+            return Err(self.order.mismatch(in_hex(&sha256), in_hex(&declared.sha256)));
+        }
+        Ok(sha256)
+    }
+}
+
+impl Upload for S3Upload {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        self.sha256.update(bytes);
+        self.bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (_number, size) = self.filling();
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            if self.buffer.len() >= size {
+                // Only now is it certain that this part is not the last.
+                self.send_part()?;
+                continue;
+            }
+            if self.multipart.is_some() && self.buffer.is_empty() {
+                self.buffer.reserve_exact(size);
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(size - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
+        let sha256 = self.compare(declared)?;
+        let order = Arc::clone(&self.order);
+        let remote = &order.remote;
+        let wait =
+            |work| rt::wait(&remote.ctx.cancel, work).map_err(|stopped| remote.ended(stopped));
+        if self.multipart.is_none() {
+            let body = SdkBody::from(std::mem::take(&mut self.buffer));
+            let sent = wait(Box::pin(remote.insist(|| order.put(&body, &sha256))) as Sending<'_>)?;
+            return order.settle(sent, declared, None);
+        }
+        if !self.buffer.is_empty() {
+            self.send_part()?;
+        }
+        let Some(multipart) = &mut self.multipart else { return Ok(()) };
+        multipart.land(&order, 0)?;
+        let composite = multipart.composite();
+        let sent = wait(Box::pin(remote.insist(|| order.complete(multipart))) as Sending<'_>)?;
+        order.settle(sent, declared, Some(composite))?;
+        // The service has forgotten the upload: there is nothing to abandon.
+        self.multipart = None;
+        Ok(())
+    }
+}
+
+type Sending<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), Refusal>> + 'a>>;
+
+impl Drop for S3Upload {
+    fn drop(&mut self) {
+        if let Some(multipart) = self.multipart.take() {
+            // Parts must not arrive after the service was told to forget them.
+            drop(multipart.flying);
+            self.order.abandon(&multipart.id);
+        }
+    }
+}
+
+impl Multipart {
+    fn parts(&self) -> u64 {
+        (self.sent.len() + self.flying.len()) as u64
+    }
+
+    /// Waits until at most `most` parts fly.
+    fn land(&mut self, order: &Order, most: usize) -> Result<(), StoreError> {
+        while self.flying.len() > most {
+            let Some(mut oldest) = self.flying.pop_front() else { return Ok(()) };
+            let landed = oldest.join(&order.remote.ctx.cancel);
+            let landed = landed.map_err(|stopped| order.remote.ended(stopped))?;
+            self.sent.push(landed.map_err(|refusal| order.error(refusal))?);
+        }
+        Ok(())
+    }
+
+    /// What the service says of an object in parts: the SHA-256 of the parts' SHA-256s.
+    fn composite(&self) -> String {
+        let mut all = Sha256::new();
+        self.sent.iter().for_each(|part| all.update(part.sha256));
+        format!("{}-{}", BASE64.encode(all.finalize()), self.sent.len())
+    }
+}
+
+/// Another body of the same bytes, which are not copied.
+fn copy(body: &SdkBody) -> Result<SdkBody, Refusal> {
+    body.try_clone().ok_or_else(|| Refusal::broken("a body in memory cannot be sent twice"))
+}
+
+/// How long sending this many bytes may take.
+fn patience(bytes: u64) -> Duration {
+    ANSWER + Duration::from_secs(bytes / SLOWEST)
+}

@@ -1,0 +1,141 @@
+//! After the object was sent: is it there, is it ours, and is it what was sent?
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::{Digest as _, Sha256};
+use std::io::Read as _;
+
+use super::super::read::Reader;
+use super::super::refusal::{Class, Refusal};
+use super::super::remote::Seen;
+use super::{Order, TOKEN};
+use crate::domain::manifest::hex;
+use crate::store::{Declared, StoreError};
+
+/// Bytes that are read at once when an object is read back.
+const READ_BYTES: usize = 1 << 20;
+
+impl Order {
+    /// Finds out how an upload ended, whatever the service answered, and confirms the object.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if another writer's object is there, [`StoreError::Mismatch`] if ours
+    /// is not what was sent, or what sending it failed with.
+    pub(in super::super) fn settle(
+        &self,
+        sent: Result<(), Refusal>,
+        declared: Declared,
+        composite: Option<String>,
+    ) -> Result<(), StoreError> {
+        let look = || self.remote.look(&self.name);
+        let seen = self.remote.wait(("confirm", &self.key), self.remote.insist(look));
+        match (sent, seen) {
+            (_, Err(error @ StoreError::Stopped(_))) => Err(error),
+            // An answer that was lost, or a second try that found what the first one had done.
+            (_, Ok(seen)) if self.is_ours(&seen) => self.confirm(&seen, declared, composite),
+            (Ok(()) | Err(Refusal { class: Class::Taken, .. }), Ok(_)) => {
+                let (store, key) = (self.remote.settings.url.clone(), self.key.clone());
+                Err(StoreError::Exists { store, key })
+            }
+            // An upload in parts that the service no longer knows, and no object.
+            (Err(refusal), _) if refusal.class == Class::Missing => {
+                Err(self.error(Refusal { class: Class::Other, ..refusal }))
+            }
+            (Err(refusal), _) => Err(self.error(refusal)),
+            (Ok(()), Err(StoreError::Missing { .. })) => {
+                Err(self.mismatch("nothing".into(), format!("{} bytes", declared.bytes)))
+            }
+            (Ok(()), Err(error)) => Err(error),
+        }
+    }
+
+    fn is_ours(&self, seen: &Seen) -> bool {
+        let token = self.metadata.get(TOKEN);
+        token.is_some() && seen.metadata.get(TOKEN) == token
+    }
+
+    fn confirm(
+        &self,
+        seen: &Seen,
+        declared: Declared,
+        composite: Option<String>,
+    ) -> Result<(), StoreError> {
+        let in_bytes = |bytes: u64| format!("{bytes} bytes");
+        if seen.bytes != declared.bytes {
+            return Err(self.mismatch(in_bytes(seen.bytes), in_bytes(declared.bytes)));
+        }
+        for (name, value) in &self.metadata {
+            let found = seen.metadata.get(name);
+            if found != Some(value) {
+                let found = format!("metadata {name} = {found:?}");
+                return Err(self.mismatch(found, format!("{value:?}")));
+            }
+        }
+        self.confirm_marks(seen)?;
+        let whole = BASE64.encode(declared.sha256);
+        match &seen.checksum {
+            _ if !self.checksum() => Ok(()),
+            Some(found) if *found == whole || Some(found) == composite.as_ref() => Ok(()),
+            Some(found) => {
+                Err(self.mismatch(format!("SHA-256 {found} (base64)"), composite.unwrap_or(whole)))
+            }
+            // The service keeps no SHA-256: then only reading it back can tell.
+            None => self.read_back(declared),
+        }
+    }
+
+    /// Whether the service did with the object what the store's table asks for.
+    fn confirm_marks(&self, seen: &Seen) -> Result<(), StoreError> {
+        let denied = |what: &str, hint: &str| StoreError::Denied {
+            store: self.remote.settings.url.clone(),
+            operation: "write",
+            key: self.key.clone(),
+            problem: format!("the service stored it without the {what} that is asked for"),
+            hint: hint.to_owned(),
+        };
+        let wanted = self.sse().map(|sse| sse.as_str().to_owned());
+        if wanted.is_some() && seen.sse != wanted {
+            let hint = "remove `sse` from the store's table, or use a service that has it; bkp's own encryption does not depend on it";
+            return Err(denied("encryption", hint));
+        }
+        let wanted = self.storage_class().map(|class| class.as_str().to_owned());
+        let found = seen.storage_class.as_deref().unwrap_or("STANDARD");
+        if wanted.is_some_and(|wanted| wanted != found) {
+            let hint =
+                "remove `storage_class` from the store's table, or use a service that has it";
+            return Err(denied("storage class", hint));
+        }
+        Ok(())
+    }
+
+    fn read_back(&self, declared: Declared) -> Result<(), StoreError> {
+        let (url, key) = (&self.remote.settings.url, &self.key);
+        self.remote
+            .ctx
+            .monitor
+            .detail(&format!("{url}: the service keeps no SHA-256 of `{key}`; reading it back"));
+        let fail = |error: std::io::Error| self.error(Refusal::passing(error.to_string()));
+        let mut reader = Reader::open(&self.remote, key, None)?;
+        let (mut hasher, mut bytes) = (Sha256::new(), 0_u64);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            self.remote.ctx.cancel.check()?;
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    bytes += count as u64;
+                    hasher.update(buffer.get(..count).unwrap_or_default());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        let found: [u8; 32] = hasher.finalize().into();
+        if (bytes, found) == (declared.bytes, declared.sha256) {
+            return Ok(());
+        }
+        let told =
+            |bytes: u64, sha256: &[u8; 32]| format!("{bytes} bytes, SHA-256 {}", hex(sha256));
+        Err(self.mismatch(told(bytes, &found), told(declared.bytes, &declared.sha256)))
+    }
+}
