@@ -29,6 +29,7 @@ mod onto;
 mod recipients;
 mod refusals;
 mod reports;
+mod s3;
 mod spine;
 mod sweep;
 mod tb;

@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 /// Third-party crates that belong into one place. A name in two rooms means that one of them is
 /// wrong.
 const HOMES: &[(&str, &[&str])] = &[
+    ("aws_config::", &["src/aws.rs"]),
+    ("aws_runtime::", &["src/aws.rs"]),
+    ("aws_sdk_s3::", &["src/store/s3/"]),
+    ("aws_smithy_http_client::", &["src/aws.rs"]),
+    ("aws_smithy_runtime_api::", &["src/aws.rs"]),
     ("aegis::", &["src/source/tigerbeetle/format.rs"]),
     ("clap::", &["src/cli/"]),
     ("clap_complete::", &["src/cli/"]),
@@ -21,7 +26,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tar::", &["src/archive.rs"]),
     ("tigerbeetle_unofficial::", &["src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
     ("tokio::", &["src/rt.rs"]),
-    ("async ", &["src/rt.rs", "src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
+    ("async ", &["src/rt.rs", "src/aws.rs", "src/store/s3/", "src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
     ("std::env::", &["src/config/", "src/keys/secret.rs", "src/main.rs"]),
     ("unsafe ", &["src/version.rs"]),
 ];
@@ -32,7 +37,17 @@ const WALLS: &[(&str, &[&str])] = &[
         "src/domain/",
         &["std::fs", "std::net", "std::thread", "crate::store", "crate::source", "crate::cmd"],
     ),
-    ("src/cmd/", &["crate::cli", "crate::ui", "store::local", "tigerbeetle::", "keys::passphrase"]),
+    (
+        "src/cmd/",
+        &[
+            "crate::cli",
+            "crate::ui",
+            "store::local",
+            "store::s3",
+            "tigerbeetle::",
+            "keys::passphrase",
+        ],
+    ),
     ("src/source/", &["crate::cmd", "crate::cli", "crate::store", "crate::wire"]),
     (
         "src/store/",

@@ -10,6 +10,7 @@ use aws_sdk_s3::config::{
     ProvideCredentials as _, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::ChecksumMode;
 
 use super::pace::Pace;
@@ -22,6 +23,9 @@ use crate::store::{StoreError, is_key};
 
 /// Longest wait for the answer to a request without a body of ours.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
+/// Longest name of an object, bytes; the service's limit.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// A bucket that requests can be sent to.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(super) struct Seen {
     pub(super) sse: Option<String>,
     /// Its storage class, if it is not the standard one.
     pub(super) storage_class: Option<String>,
+    /// Until when it is locked, Unix seconds, as far as bkp may know.
+    pub(super) locked_until: Option<i64>,
 }
 
 impl Remote {
@@ -83,8 +89,9 @@ impl Remote {
     /// # Errors
     /// [`StoreError::InvalidKey`].
     pub(super) fn name(&self, key: &str) -> Result<String, StoreError> {
-        if is_key(key) {
-            return Ok(format!("{}{key}", self.settings.prefix));
+        let name = format!("{}{key}", self.settings.prefix);
+        if is_key(key) && name.len() <= NAME_BYTES_MAX {
+            return Ok(name);
         }
         Err(StoreError::InvalidKey { store: self.settings.url.clone(), key: key.to_owned() })
     }
@@ -178,6 +185,7 @@ impl Remote {
             checksum: found.checksum_sha256().map(str::to_owned),
             sse: found.server_side_encryption().map(|sse| sse.as_str().to_owned()),
             storage_class: found.storage_class().map(|class| class.as_str().to_owned()),
+            locked_until: found.object_lock_retain_until_date().map(DateTime::secs),
         })
     }
 }

@@ -322,6 +322,7 @@ impl Upload for S3Upload {
         let wait =
             |work| rt::wait(&remote.ctx.cancel, work).map_err(|stopped| remote.ended(stopped));
         if self.multipart.is_none() {
+            order.check_vacant()?;
             let body = SdkBody::from(std::mem::take(&mut self.buffer));
             let sent = wait(Box::pin(remote.insist(|| order.put(&body, &sha256))) as Sending<'_>)?;
             return order.settle(sent, declared, None);
@@ -331,6 +332,7 @@ impl Upload for S3Upload {
         }
         let Some(multipart) = &mut self.multipart else { return Ok(()) };
         multipart.land(&order, 0)?;
+        order.check_vacant()?;
         let composite = multipart.composite();
         let sent = wait(Box::pin(remote.insist(|| order.complete(multipart))) as Sending<'_>)?;
         order.settle(sent, declared, Some(composite))?;

@@ -1,13 +1,15 @@
 //! After the object was sent: is it there, is it ours, and is it what was sent?
 
+use std::io::Read as _;
+
+use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockRetention, ObjectLockRetentionMode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
-use std::io::Read as _;
 
 use super::super::read::Reader;
 use super::super::refusal::{Class, Refusal};
-use super::super::remote::Seen;
+use super::super::remote::{ANSWER, Seen};
 use super::{Order, TOKEN};
 use crate::domain::manifest::hex;
 use crate::store::{Declared, StoreError};
@@ -16,6 +18,28 @@ use crate::store::{Declared, StoreError};
 const READ_BYTES: usize = 1 << 20;
 
 impl Order {
+    /// Looks whether the key is still free, where the service would not refuse to overwrite. Who
+    /// comes between this look and the write is found out afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if it is taken.
+    pub(super) fn check_vacant(&self) -> Result<(), StoreError> {
+        if self.condition().is_some() {
+            return Ok(());
+        }
+        let look = || self.remote.look(&self.name);
+        match self.remote.wait(("look at", &self.key), self.remote.insist(look)) {
+            Err(StoreError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_taken) => Err(self.taken()),
+        }
+    }
+
+    fn taken(&self) -> StoreError {
+        let (store, key) = (self.remote.settings.url.clone(), self.key.clone());
+        StoreError::Exists { store, key }
+    }
+
     /// Finds out how an upload ended, whatever the service answered, and confirms the object.
     ///
     /// # Errors
@@ -33,10 +57,7 @@ impl Order {
             (_, Err(error @ StoreError::Stopped(_))) => Err(error),
             // An answer that was lost, or a second try that found what the first one had done.
             (_, Ok(seen)) if self.is_ours(&seen) => self.confirm(&seen, declared, composite),
-            (Ok(()) | Err(Refusal { class: Class::Taken, .. }), Ok(_)) => {
-                let (store, key) = (self.remote.settings.url.clone(), self.key.clone());
-                Err(StoreError::Exists { store, key })
-            }
+            (Ok(()) | Err(Refusal { class: Class::Taken, .. }), Ok(_)) => Err(self.taken()),
             // An upload in parts that the service no longer knows, and no object.
             (Err(refusal), _) if refusal.class == Class::Missing => {
                 Err(self.error(Refusal { class: Class::Other, ..refusal }))
@@ -72,6 +93,7 @@ impl Order {
             }
         }
         self.confirm_marks(seen)?;
+        self.confirm_lock(seen)?;
         let whole = BASE64.encode(declared.sha256);
         match &seen.checksum {
             _ if !self.checksum() => Ok(()),
@@ -84,26 +106,58 @@ impl Order {
         }
     }
 
-    /// Whether the service did with the object what the store's table asks for.
-    fn confirm_marks(&self, seen: &Seen) -> Result<(), StoreError> {
-        let denied = |what: &str, hint: &str| StoreError::Denied {
+    /// The service stored the object without something that is asked for.
+    fn denied(&self, what: &str, hint: &str) -> StoreError {
+        StoreError::Denied {
             store: self.remote.settings.url.clone(),
             operation: "write",
             key: self.key.clone(),
             problem: format!("the service stored it without the {what} that is asked for"),
             hint: hint.to_owned(),
+        }
+    }
+
+    /// Whether the object is locked as long as the store's table asks for. Some services forget
+    /// that of objects in parts and are told again.
+    fn confirm_lock(&self, seen: &Seen) -> Result<(), StoreError> {
+        let Some((mode, until)) = &self.lock else { return Ok(()) };
+        let is_locked = |seen: &Seen| seen.locked_until.is_some_and(|at| at >= until.secs());
+        if is_locked(seen) {
+            return Ok(());
+        }
+        let lock = || async {
+            let retention = ObjectLockRetention::builder()
+                .mode(ObjectLockRetentionMode::from(mode.as_str()))
+                .retain_until_date(*until)
+                .build();
+            let request = self.remote.client.put_object_retention();
+            let request = request.bucket(&self.remote.settings.bucket).key(&self.name);
+            // The service demands a checksum or an MD5 of the request itself.
+            let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256);
+            self.remote.once(ANSWER, request.retention(retention).send()).await?;
+            self.remote.look(&self.name).await
         };
+        let seen = self.remote.wait(("lock", &self.key), self.remote.insist(lock))?;
+        if is_locked(&seen) {
+            return Ok(());
+        }
+        let hint = "allow s3:GetObjectRetention, so that bkp can see the lock, and make sure that the bucket has object lock; or remove `object_lock` from the store's table";
+        Err(self.denied("lock", hint))
+    }
+
+    /// Whether the service did with the object what the store's table asks for.
+    fn confirm_marks(&self, seen: &Seen) -> Result<(), StoreError> {
         let wanted = self.sse().map(|sse| sse.as_str().to_owned());
         if wanted.is_some() && seen.sse != wanted {
             let hint = "remove `sse` from the store's table, or use a service that has it; bkp's own encryption does not depend on it";
-            return Err(denied("encryption", hint));
+            return Err(self.denied("encryption", hint));
         }
         let wanted = self.storage_class().map(|class| class.as_str().to_owned());
         let found = seen.storage_class.as_deref().unwrap_or("STANDARD");
         if wanted.is_some_and(|wanted| wanted != found) {
             let hint =
                 "remove `storage_class` from the store's table, or use a service that has it";
-            return Err(denied("storage class", hint));
+            return Err(self.denied("storage class", hint));
         }
         Ok(())
     }
