@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Report;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose, worst};
-use crate::keys::{self, DataKey};
+use crate::keys::{self, DataKey, KeyError};
 use crate::source::Check;
 use crate::store::{ObjectLabels, StoreError};
 use crate::version;
@@ -22,6 +22,9 @@ pub(super) struct Examined<'a> {
     ok: bool,
     checks: Vec<&'a Check>,
 }
+
+/// The source that `doctor` names where a key wants one. No source of a configuration is called so.
+const DOCTOR: &str = "(doctor)";
 
 /// A check, and the kind of failure it is if it is not as it should be.
 type Found = (Kind, Check);
@@ -180,8 +183,14 @@ fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
     let provider = keys::open(text)?;
     let id = BackupId::new(house.ctx.now());
     let key = DataKey::generate()?;
-    let wrapped = provider.wrap(&key, id)?;
-    let opened = provider.unwrap(&wrapped, id)?;
+    let wrapped = provider.wrap(&key, id, DOCTOR)?;
+    let opened = match provider.unwrap(&wrapped, id) {
+        Err(KeyError::Forbidden { .. }) => {
+            let note = "which is right for a machine that only makes backups";
+            return Ok(format!("wraps a data key, id {}; may not open it, {note}", wrapped.id));
+        }
+        opened => opened?,
+    };
     if !provider.matches(&wrapped) || opened.0 != key.0 {
         let message = format!("key {} does not open what it wrapped", provider.origin());
         return Err(crate::error::Fault::new(Kind::Key, message).into());

@@ -85,7 +85,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     };
     let seen = Seen::of(&house.settings.state_dir, &*store, &name);
     seen.check(&*store)?;
-    let (key, recipients) = new_key(&keys, id)?;
+    let (key, recipients) = new_key(&keys, id, &name.source)?;
     let recipe = Recipe {
         store: &*store,
         name: &name,
@@ -144,9 +144,10 @@ fn note(house: &House, seen: &Seen) {
 fn new_key(
     keys: &[Box<dyn KeyProvider>],
     id: BackupId,
+    source: &str,
 ) -> anyhow::Result<(DataKey, Vec<crate::keys::Recipient>)> {
     let key = DataKey::generate()?;
-    let recipients = keys.iter().map(|provider| provider.wrap(&key, id));
+    let recipients = keys.iter().map(|provider| provider.wrap(&key, id, source));
     let recipients = recipients.collect::<Result<_, _>>()?;
     Ok((key, recipients))
 }

@@ -89,7 +89,7 @@ impl KeyProvider for KeyFile {
         &self.origin
     }
 
-    fn wrap(&self, key: &DataKey, id: BackupId) -> Result<Recipient, KeyError> {
+    fn wrap(&self, key: &DataKey, id: BackupId, _source: &str) -> Result<Recipient, KeyError> {
         Ok(Recipient {
             kind: KIND.prefix.to_owned(),
             id: self.id.clone(),
@@ -178,7 +178,7 @@ mod tests {
         let provider = super::super::open(&format!("file:{}", path.display())).unwrap();
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
         let key = DataKey([4; 32]);
-        let recipient = provider.wrap(&key, id).unwrap();
+        let recipient = provider.wrap(&key, id, "books").unwrap();
         assert_eq!((recipient.kind.as_str(), &recipient.id), ("file", &made));
         assert!(provider.matches(&recipient));
         assert_eq!(provider.unwrap(&recipient, id).unwrap().0, key.0);

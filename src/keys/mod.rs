@@ -15,6 +15,7 @@ use crate::domain::id::BackupId;
 use crate::error::{Classify, Kind};
 
 pub mod file;
+pub mod kms;
 pub mod passphrase;
 pub mod secret;
 pub mod wrap;
@@ -78,11 +79,11 @@ pub trait KeyProvider: Send + Sync {
     /// Where the key comes from, for messages; never the key.
     fn origin(&self) -> &str;
 
-    /// Wraps `key` for the backup `id`.
+    /// Wraps `key` for the backup `id` of `source`.
     ///
     /// # Errors
     /// [`KeyError`] if the key cannot be used.
-    fn wrap(&self, key: &DataKey, id: BackupId) -> Result<Recipient, KeyError>;
+    fn wrap(&self, key: &DataKey, id: BackupId, source: &str) -> Result<Recipient, KeyError>;
 
     /// Whether this key may be the one that `recipient` names: cheap, no secret operation.
     fn matches(&self, recipient: &Recipient) -> bool;
@@ -104,7 +105,8 @@ pub struct RecipientKind {
 }
 
 /// Every kind of recipient.
-pub const RECIPIENTS: &[RecipientKind] = &[file::KIND, file::CREDENTIAL, passphrase::KIND];
+pub const RECIPIENTS: &[RecipientKind] =
+    &[file::KIND, file::CREDENTIAL, passphrase::KIND, kms::KIND];
 
 /// Opens the provider that a recipient string of the configuration names.
 ///
@@ -181,6 +183,16 @@ pub enum KeyError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// The service that holds the key does not let us use it so.
+    #[error("key {origin}: {problem}")]
+    Forbidden {
+        /// Which key.
+        origin: String,
+        /// What the service said.
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// The wrapped key does not authenticate under this key.
     #[error("key {origin} does not open backup {id}")]
     Wrong {
@@ -217,6 +229,7 @@ impl Classify for KeyError {
                 ))
             }
             KeyError::Unusable { hint, .. } => hint.clone(),
+            KeyError::Forbidden { hint, .. } => Some(hint.clone()),
             KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Random => None,
         }
     }

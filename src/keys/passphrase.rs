@@ -103,7 +103,7 @@ impl KeyProvider for Passphrase {
         &self.origin
     }
 
-    fn wrap(&self, key: &DataKey, id: BackupId) -> Result<Recipient, KeyError> {
+    fn wrap(&self, key: &DataKey, id: BackupId, _source: &str) -> Result<Recipient, KeyError> {
         let wrapping_key = self.derive(self.salt, PBKDF2_ROUNDS)?;
         let parameters = [
             ("kdf", Value::from(FUNCTION)),
@@ -158,10 +158,10 @@ mod tests {
     fn a_passphrase_wraps_and_unwraps_with_one_derivation() {
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
         let (provider, key) = (passphrase(b"correct horse"), DataKey([5; 32]));
-        let recipient = provider.wrap(&key, id).unwrap();
+        let recipient = provider.wrap(&key, id, "books").unwrap();
         assert!(provider.matches(&recipient));
         assert_eq!(provider.unwrap(&recipient, id).unwrap().0, key.0);
-        provider.wrap(&key, id).unwrap();
+        provider.wrap(&key, id, "books").unwrap();
         assert_eq!(provider.derived.lock().unwrap().len(), 1);
 
         let wrong = passphrase(b"correct hose").unwrap(&recipient, id);

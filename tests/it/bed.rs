@@ -50,6 +50,14 @@ impl Bed {
         bed
     }
 
+    /// Puts another store in place of the folder, given as the lines of its table.
+    pub(crate) fn store_is(&self, table: &str) {
+        let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
+        let url = format!("url = \"file://{}\"", self.path("store").display());
+        assert!(config.contains(&url), "{config}");
+        fs::write(self.path("bkp.toml"), config.replace(&url, table)).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -88,7 +88,7 @@ impl Keys {
         keys::file::generate(&path).unwrap();
         let provider = keys::open(&format!("file:{}", path.display())).unwrap();
         let data = DataKey::generate().unwrap();
-        let recipients = vec![provider.wrap(&data, id()).unwrap()];
+        let recipients = vec![provider.wrap(&data, id(), "books").unwrap()];
         Keys { _folder: folder, provider, data, recipients }
     }
 }

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 
 mod objects;
 pub(crate) mod proxy;
+mod whole;
 
 /// The key id and the secret of every service here.
 const KEY_ID: &str = "test";

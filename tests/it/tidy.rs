@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// wrong.
 const HOMES: &[(&str, &[&str])] = &[
     ("aws_config::", &["src/aws.rs"]),
+    ("aws_sdk_kms::", &["src/keys/kms.rs"]),
     ("aws_runtime::", &["src/aws.rs"]),
     ("aws_sdk_s3::", &["src/store/s3/"]),
     ("aws_smithy_http_client::", &["src/aws.rs"]),
@@ -26,7 +27,17 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tar::", &["src/archive.rs"]),
     ("tigerbeetle_unofficial::", &["src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
     ("tokio::", &["src/rt.rs"]),
-    ("async ", &["src/rt.rs", "src/aws.rs", "src/store/s3/", "src/source/tigerbeetle/totals.rs", "src/ledger/tigerbeetle/"]),
+    (
+        "async ",
+        &[
+            "src/rt.rs",
+            "src/aws.rs",
+            "src/keys/kms.rs",
+            "src/store/s3/",
+            "src/source/tigerbeetle/totals.rs",
+            "src/ledger/tigerbeetle/",
+        ],
+    ),
     ("std::env::", &["src/config/", "src/keys/secret.rs", "src/main.rs"]),
     ("unsafe ", &["src/version.rs"]),
 ];

@@ -202,7 +202,7 @@ fn the_reference_decryptor_checks_a_manifest() {
         "tool": "bkp", "started": "2026-11-21T02:00:00Z", "ended": "2026-11-21T02:00:00Z",
         "status": "completed", "capture": {"mac": "0".repeat(64)}, "objects": [],
         "sizes": {"plaintext_bytes": 0, "stored_bytes": 0, "ratio": 0.0},
-        "keys": [provider.wrap(&data_key, id).unwrap()],
+        "keys": [provider.wrap(&data_key, id, "books").unwrap()],
         "retention": {"until": null, "pinned": false}, "ledger": null, "timings": {}, "mac": ""
     }))
     .unwrap();

@@ -38,7 +38,8 @@ impl Pages {
         let (remote, prefix) = (Arc::clone(remote), prefix.to_owned());
         let (page, next, last) = (VecDeque::new(), Some(Next::First), String::new());
         let mut pages = Pages { remote, prefix, folder, page, next, last };
-        let first = pages.remote.wait(("list", &pages.prefix), pages.fetch(&Next::First));
+        let first = pages.remote.insist(|| pages.fetch(&Next::First));
+        let first = pages.remote.wait(("list", &pages.prefix), first);
         pages.accept(first?)?;
         Ok(pages)
     }

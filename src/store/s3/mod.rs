@@ -6,6 +6,9 @@
 //! token of its own in the object's metadata, so that bkp finds out whether it was the one that
 //! made what is there now.
 //!
+//! What can pass is tried again here, as long as the store's table says, and piece by piece: so what
+//! this store fails with is final, and no layer above tries it once more.
+//!
 //! - `settings`: the table of the configuration.
 //! - `remote`: a bucket, and how requests are sent to it; `pace`: how many and how fast;
 //!   `refusal`: what a failed one means.
@@ -81,7 +84,8 @@ impl ReadStore for S3 {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let name = self.remote.name(key)?;
-        let seen = self.remote.wait(("look at", key), self.remote.look(&name))?;
+        let look = self.remote.insist(|| self.remote.look(&name));
+        let seen = self.remote.wait(("look at", key), look)?;
         Ok(ObjectInfo { key: key.to_owned(), bytes: seen.bytes })
     }
 

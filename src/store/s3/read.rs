@@ -13,6 +13,7 @@ use aws_sdk_s3::primitives::ByteStream;
 
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
+use crate::aws::chain;
 use crate::rt::{self, Stopped, Task};
 use crate::store::StoreError;
 
@@ -50,11 +51,13 @@ impl Reader {
         let mut reader = Reader { remote, key, name, pieces, ahead: 0..0, current };
         // The service counts in signed numbers; nothing is as long as that.
         if range.is_empty() || i64::try_from(range.start).is_err() {
-            reader.remote.wait(("read", &reader.key), reader.remote.look(&reader.name))?;
+            let look = || reader.remote.look(&reader.name);
+            reader.remote.wait(("read", &reader.key), reader.remote.insist(look))?;
             return Ok(reader);
         }
         let first = range.start..range.end.min(range.start.saturating_add(PIECE_BYTES));
-        let requested = request(&reader.remote, &reader.name, first.clone());
+        let requested =
+            reader.remote.insist(|| request(&reader.remote, &reader.name, first.clone()));
         let (body, whole) = match rt::wait(&reader.remote.ctx.cancel, requested) {
             Ok(Ok(found)) => found,
             Ok(Err(refusal)) if refusal.class == Class::BehindEnd => return Ok(reader),
@@ -172,11 +175,9 @@ async fn collect(mut body: ByteStream, piece: &Range<u64>) -> Result<Vec<u8>, Re
     let room = usize::try_from(length).unwrap_or(usize::MAX);
     let read = async {
         let mut bytes = Vec::with_capacity(room.min(1 << 24));
-        while let Some(chunk) = body
-            .try_next()
-            .await
-            .map_err(|error| Refusal::passing(format!("the connection broke off: {error}")))?
-        {
+        while let Some(chunk) = body.try_next().await.map_err(|error| {
+            Refusal::passing(format!("the connection broke off: {}", chain(&error)))
+        })? {
             if chunk.len() > room.saturating_sub(bytes.len()) {
                 return Err(Refusal::broken("the service sent more than it was asked for"));
             }

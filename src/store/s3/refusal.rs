@@ -4,8 +4,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::aws::chain;
 use crate::rt::Elapsed;
 use crate::store::StoreError;
 
@@ -175,7 +176,7 @@ impl Refusal {
             (Some(status), Some(code), Some(message)) => format!("{status} {code}: {message}"),
             (Some(status), Some(code), None) => format!("{status} {code}"),
             (Some(status), None, _) => format!("the service answered {status}"),
-            (None, ..) => format!("{}", DisplayErrorContext(error)),
+            (None, ..) => chain(error),
         };
         Refusal { class, said: in_short(&said), retry_after }
     }
@@ -208,7 +209,7 @@ impl Refusal {
 
     /// The store's error: what `operation` on `key` of the store at `url` failed with.
     pub(super) fn into_error(self, url: &str, operation: &'static str, key: &str) -> StoreError {
-        let (store, key, transient) = (url.to_owned(), key.to_owned(), self.can_pass());
+        let (store, key) = (url.to_owned(), key.to_owned());
         match self.class {
             Class::Missing => StoreError::Missing { store, key },
             Class::Taken => StoreError::Exists { store, key },
@@ -225,7 +226,8 @@ impl Refusal {
                 StoreError::Denied { store, operation, key, problem, hint }
             }
             Class::BehindEnd | Class::Slow | Class::Passing | Class::Other => {
-                let source = self.said.into();
+                // Whatever could pass had its time to.
+                let (transient, source) = (false, self.said.into());
                 StoreError::Unavailable { store, operation, key, transient, source }
             }
         }
@@ -237,7 +239,7 @@ fn unsent<E>(error: &SdkError<E, HttpResponse>) -> Class
 where
     E: Error + 'static,
 {
-    let text = format!("{}", DisplayErrorContext(error));
+    let text = chain(error);
     if text.contains("credentials") || text.contains("identity") {
         return Class::Denied(NO_CREDENTIALS);
     }

@@ -9,13 +9,14 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::{
     ProvideCredentials as _, RequestChecksumCalculation, ResponseChecksumValidation,
 };
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::ChecksumMode;
 
 use super::pace::Pace;
 use super::refusal::{Class, Refusal};
 use super::settings::Settings;
+use crate::aws::chain;
 use crate::ctx::Ctx;
 use crate::rt::{self, Stopped};
 use crate::store::layer::retry::jitter;
@@ -70,13 +71,13 @@ impl Remote {
         let (config, known) =
             rt::wait(&ctx.cancel, resolve).map_err(|stopped| ended(stopped, &url))?;
         known.map_err(|error| {
-            let said = DisplayErrorContext(error).to_string();
+            let said = chain(&error);
             Refusal::no_credentials(&said).into_error(&url, "open", &settings.bucket)
         })?;
         // The environment can name an endpoint too; services of that sort want the path.
         let own_endpoint = config.endpoint_url().is_some();
         let config = aws_sdk_s3::config::Builder::from(&config)
-            .force_path_style(settings.path_style || own_endpoint)
+            .force_path_style(settings.path_style.unwrap_or(own_endpoint))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();

@@ -121,7 +121,8 @@ pub(super) struct Settings {
     /// Empty, or ends with `/`.
     pub(super) prefix: String,
     pub(super) access: Access,
-    pub(super) path_style: bool,
+    /// `None`: yes if there is an endpoint of its own, here or in the environment.
+    pub(super) path_style: Option<bool>,
     pub(super) checksum: Checksum,
     pub(super) create_only: CreateOnly,
     pub(super) marks: Marks,
@@ -172,7 +173,7 @@ pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
         url: format!("s3://{bucket}{shown}"),
         bucket,
         prefix: if prefix.is_empty() { prefix } else { format!("{prefix}/") },
-        path_style: table.path_style.unwrap_or(table.endpoint.is_some()),
+        path_style: table.path_style,
         access: Access {
             region: table.region,
             profile: table.profile,
@@ -296,11 +297,10 @@ mod tests {
     #[test]
     fn defaults_suit_the_service_that_is_named() {
         let aws = settings("s3://bucket", "region = 'eu-central-1'").expect("valid");
-        assert!(!aws.path_style);
         assert_eq!(aws.access.region.as_deref(), Some("eu-central-1"));
         assert_eq!((aws.part_bytes, aws.connections), (8 << 20, 4));
         let own = settings("s3://bucket", "endpoint = 'http://127.0.0.1:1'").expect("valid");
-        assert!(own.path_style);
+        assert_eq!((aws.path_style, own.path_style), (None, None));
         assert_eq!((own.checksum, own.create_only), (Checksum::Sha256, CreateOnly::IfNoneMatch));
     }
 

@@ -1,0 +1,311 @@
+//! Recipient `kms:KEY`: a key of AWS KMS, by ARN, id or alias.
+//!
+//! KMS makes a key that wraps the data key (`GenerateDataKey`); the backup keeps it as KMS encrypted
+//! it. So who makes backups needs `kms:GenerateDataKey` and nothing else, however many KMS keys
+//! there are, and only who restores needs `kms:Decrypt`. Both calls carry the encryption context
+//! `{backup_id, source}`, which stands in KMS's log and can be a condition of a policy.
+//!
+//! What a backup says of its key is not believed: bkp asks KMS to decrypt with the key of the
+//! configuration. Otherwise whoever can write to a store could name a key of their own.
+//!
+//! A region, an endpoint or a profile of its own follows like the query of a URL:
+//! `kms:alias/backup?region=eu-west-1&endpoint=http://127.0.0.1:4566&profile=kms`. A region that is
+//! not given is the ARN's, or comes from the environment.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_kms::Client;
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::DataKeySpec;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, wrap};
+use crate::aws::{Access, chain};
+use crate::domain::id::BackupId;
+use crate::rt;
+
+/// The line of [`super::RECIPIENTS`].
+pub const KIND: RecipientKind = RecipientKind { prefix: "kms", open };
+
+/// Longest wait for KMS, all tries together.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Tries of a call that can pass.
+const TRIES: u32 = 4;
+/// Largest ciphertext of a data key; KMS's own limit.
+const CIPHERTEXT_BYTES_MAX: usize = 6144;
+/// The recipient's parameter with the wrapping key, as KMS encrypted it, base64.
+const ENCRYPTED_KEY: &str = "encrypted_key";
+/// The recipient's parameter with the source's name, which is part of the context.
+const SOURCE: &str = "source";
+
+/// A KMS key.
+struct Kms {
+    origin: String,
+    /// As configured: ARN, id or alias.
+    key: String,
+    access: Access,
+}
+
+fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+    let origin = format!("{}:{text}", KIND.prefix);
+    let fail = |problem: String| KeyError::Unusable {
+        origin: origin.clone(),
+        problem,
+        hint: Some(format!(
+            "write {}:KEY, with KEY an ARN, an id or alias/NAME; behind it ?region=, ?endpoint= or ?profile= if needed",
+            KIND.prefix
+        )),
+    };
+    let (key, query) = text.split_once('?').unwrap_or((text, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-');
+    if key.is_empty() || key.len() > 2048 || !key.chars().all(plain) {
+        return Err(fail("this is no name of a KMS key".to_owned()));
+    }
+    let mut access = Access { region: region_of(key), ..Access::default() };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+        match name {
+            "region" => access.region = value,
+            "endpoint" => access.endpoint = value,
+            "profile" => access.profile = value,
+            _ => return Err(fail(format!("`{name}` is not known"))),
+        }
+    }
+    Ok(Box::new(Kms { origin: origin.clone(), key: key.to_owned(), access }))
+}
+
+/// The region in an ARN.
+fn region_of(key: &str) -> Option<String> {
+    let mut parts = key.split(':');
+    (parts.next() == Some("arn")).then_some(())?;
+    parts.nth(2).filter(|region| !region.is_empty()).map(str::to_owned)
+}
+
+/// The part of an ARN that all replicas of a multi-region key share, or the whole of it.
+fn identity(key: &str) -> &str {
+    match key.rsplit_once("key/") {
+        Some((_, id)) if id.starts_with("mrk-") => id,
+        _ => key,
+    }
+}
+
+impl Kms {
+    fn unusable(&self, problem: String, hint: &str) -> KeyError {
+        KeyError::Unusable { origin: self.origin.clone(), problem, hint: Some(hint.to_owned()) }
+    }
+
+    /// Does `work` with a client, within the deadline.
+    fn with_client<T, E, F>(&self, work: impl FnOnce(Client) -> F) -> Result<T, KeyError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let asked = async {
+            let config = self.access.resolve().await;
+            let config = aws_sdk_kms::config::Builder::from(&config)
+                .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
+                .build();
+            work(Client::from_conf(config)).await
+        };
+        let away = "make sure that KMS can be reached from here: network, region and endpoint";
+        match rt::finish(rt::limit(DEADLINE, asked)) {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) => Err(self.refused(&error)),
+            Ok(Err(elapsed)) => Err(self.unusable(elapsed.to_string(), away)),
+            Err(error) => Err(self.unusable(error.to_string(), away)),
+        }
+    }
+
+    /// What KMS's refusal means.
+    fn refused<E>(&self, error: &SdkError<E, HttpResponse>) -> KeyError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let service = error.as_service_error();
+        let code = service.and_then(ProvideErrorMetadata::code).unwrap_or_default();
+        let message = service.and_then(ProvideErrorMetadata::message);
+        let problem = match (code, message) {
+            ("", _) => format!("cannot ask KMS: {}", chain(error)),
+            (code, Some(message)) => format!("KMS refuses: {code}: {message}"),
+            (code, None) => format!("KMS refuses: {code}"),
+        };
+        let hint = hint(code, &chain(error));
+        if code == "AccessDeniedException" {
+            let (origin, hint) = (self.origin.clone(), hint.to_owned());
+            return KeyError::Forbidden { origin, problem, hint };
+        }
+        self.unusable(problem, hint)
+    }
+
+    fn context(id: BackupId, source: &str) -> HashMap<String, String> {
+        let pairs = [("backup_id", id.to_string()), ("source", source.to_owned())];
+        pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+}
+
+/// What to do about a refusal of KMS.
+fn hint(code: &str, text: &str) -> &'static str {
+    match code {
+        "DisabledException" => "enable the key again: aws kms enable-key --key-id KEY",
+        "KMSInvalidStateException" | "InvalidStateException" => {
+            "the key is about to be deleted: stop that with `aws kms cancel-key-deletion --key-id KEY`, then enable it; once it is gone, no backup opens with it"
+        }
+        "AccessDeniedException" => {
+            "allow it in the policy of the user or role, and of the key: kms:GenerateDataKey to make backups, kms:Decrypt to open them; in the key's region and account"
+        }
+        "InvalidCiphertextException" => {
+            "the wrapped key was altered, or belongs to another backup or source: restore the object from another store, or open the backup with another recipient"
+        }
+        "IncorrectKeyException" => "give the KMS key that the backup was sealed for, by its ARN",
+        "NotFoundException" | "KeyUnavailableException" => {
+            "correct the key's ARN, alias or region; a key that was deleted cannot be brought back"
+        }
+        "ExpiredTokenException" | "ExpiredToken" => {
+            "the credentials have expired: renew them, then run the same command again"
+        }
+        "" if text.contains("credentials") => {
+            "give bkp credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (?profile=NAME or AWS_PROFILE), or the role of the machine"
+        }
+        "" if text.contains("egion") => "give the region: kms:KEY?region=REGION, or AWS_REGION",
+        "" => "make sure that KMS can be reached from here: network, region and endpoint",
+        _ => {
+            "see what KMS says above; the same call by hand: aws kms generate-data-key --key-id KEY --key-spec AES_256"
+        }
+    }
+}
+
+impl KeyProvider for Kms {
+    fn kind(&self) -> &'static str {
+        KIND.prefix
+    }
+
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn wrap(&self, key: &DataKey, id: BackupId, source: &str) -> Result<Recipient, KeyError> {
+        let made = self.with_client(|client| async move {
+            let request =
+                client.generate_data_key().key_id(&self.key).key_spec(DataKeySpec::Aes256);
+            request.set_encryption_context(Some(Kms::context(id, source))).send().await
+        })?;
+        let broken = || {
+            self.unusable(
+                "KMS made no key of 32 bytes".into(),
+                "report this to whoever runs the service",
+            )
+        };
+        let plain = Zeroizing::new(made.plaintext.map(Blob::into_inner).unwrap_or_default());
+        let wrapping: Zeroizing<[u8; 32]> =
+            Zeroizing::new(plain.as_slice().try_into().map_err(|_length| broken())?);
+        let encrypted = made.ciphertext_blob.map(Blob::into_inner).ok_or_else(broken)?;
+        let parameters =
+            [(ENCRYPTED_KEY, Value::from(BASE64.encode(encrypted))), (SOURCE, Value::from(source))];
+        Ok(Recipient {
+            kind: KIND.prefix.to_owned(),
+            id: made.key_id.unwrap_or_else(|| self.key.clone()),
+            wrapped: wrap::wrap(&wrapping, key, id)?,
+            parameters: parameters
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .collect(),
+        })
+    }
+
+    /// An alias or a bare id does not tell the ARN, so KMS has to be asked.
+    fn matches(&self, recipient: &Recipient) -> bool {
+        let ours = identity(&self.key);
+        let named = self.key.starts_with("arn:") && self.key.contains(":key/");
+        recipient.kind == KIND.prefix && (!named || ours == identity(&recipient.id))
+    }
+
+    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError> {
+        let parameter = |name: &str| recipient.parameters.get(name).and_then(Value::as_str);
+        let encrypted = parameter(ENCRYPTED_KEY).and_then(|text| BASE64.decode(text).ok());
+        let encrypted = encrypted.filter(|bytes| bytes.len() <= CIPHERTEXT_BYTES_MAX);
+        let (Some(encrypted), Some(source)) = (encrypted, parameter(SOURCE)) else {
+            let problem = "the backup's parameters are not those of a KMS key".to_owned();
+            return Err(KeyError::Unusable { origin: self.origin.clone(), problem, hint: None });
+        };
+        let opened = self.with_client(|client| async move {
+            let request = client.decrypt().key_id(&self.key).ciphertext_blob(Blob::new(encrypted));
+            request.set_encryption_context(Some(Kms::context(id, source))).send().await
+        })?;
+        let plain = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
+        let wrong = |_length| KeyError::Wrong { origin: self.origin.clone(), id };
+        let wrapping: Zeroizing<[u8; 32]> =
+            Zeroizing::new(plain.as_slice().try_into().map_err(wrong)?);
+        wrap::unwrap(&wrapping, &recipient.wrapped, id, &self.origin)
+    }
+}
+
+impl fmt::Debug for Kms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kms").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/";
+
+    fn recipient(id: String) -> Recipient {
+        let (kind, wrapped) = (KIND.prefix.to_owned(), String::new());
+        Recipient { kind, id, wrapped, parameters: serde_json::Map::new() }
+    }
+
+    #[test]
+    fn names_of_keys_are_checked_and_their_region_is_found() {
+        for bad in ["", "a b", "alias/x?regoin=y", "alias/x?user=y"] {
+            assert!(matches!(open(bad), Err(KeyError::Unusable { hint: Some(_), .. })), "{bad}");
+        }
+        assert_eq!(region_of(&format!("{ARN}1234")).as_deref(), Some("eu-central-1"));
+        assert_eq!(region_of("alias/backup"), None);
+        let provider = open("alias/backup?region=eu-west-1&endpoint=http://h:1").unwrap();
+        assert_eq!(provider.origin(), "kms:alias/backup?region=eu-west-1&endpoint=http://h:1");
+    }
+
+    #[test]
+    fn a_key_matches_itself_and_its_replicas() {
+        let key = |id: &str| open(&format!("{ARN}{id}")).unwrap();
+        assert!(key("1234").matches(&recipient(format!("{ARN}1234"))));
+        assert!(!key("1234").matches(&recipient(format!("{ARN}5678"))));
+        let replica = ARN.replace("central", "west");
+        assert!(key("mrk-1").matches(&recipient(format!("{replica}mrk-1"))));
+        assert!(!key("1234").matches(&recipient(format!("{replica}1234"))));
+        assert!(open("alias/backup").unwrap().matches(&recipient(format!("{ARN}1234"))));
+        let mut other = recipient(format!("{ARN}1234"));
+        other.kind = "file".into();
+        assert!(!key("1234").matches(&other));
+    }
+
+    /// What a backup says is untrusted: nothing is asked of KMS before it makes sense.
+    #[test]
+    fn hostile_parameters_are_refused_before_any_request() {
+        let provider = open("alias/backup?endpoint=http://127.0.0.1:1").unwrap();
+        let id = BackupId::new(time::macros::datetime!(2026-11-21 02:00:00 UTC));
+        for (encrypted, source) in [
+            (Value::Null, Value::from("books")),
+            (Value::from("not base64!"), Value::from("books")),
+            (Value::from(BASE64.encode(vec![0; CIPHERTEXT_BYTES_MAX + 1])), Value::from("books")),
+            (Value::from("AAAA"), Value::from(7)),
+        ] {
+            let mut hostile = recipient(format!("{ARN}1234"));
+            hostile.parameters.insert(ENCRYPTED_KEY.into(), encrypted);
+            hostile.parameters.insert(SOURCE.into(), source);
+            let refused = provider.unwrap(&hostile, id);
+            assert!(matches!(refused, Err(KeyError::Unusable { hint: None, .. })), "{refused:?}");
+        }
+    }
+}
