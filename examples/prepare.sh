@@ -8,6 +8,9 @@
 #   - DuckDB's prebuilt library, from the npm package of its Node.js bindings
 #   - TigerBeetle's server, built from the source that the Rust client brings, so that client and
 #     server are of one release
+#   - with PREPARE_SERVICES=s3 an S3 service for the quickstart (crate `s3s-fs`, built in a few
+#     minutes), with PREPARE_SERVICES=all also those that only the tests need: a second S3 service
+#     (Python package `ministack`) and a KMS (Python package `moto`)
 #
 # Apart from the packages it writes only inside the build folder: $CARGO_TARGET_DIR, or `target` in
 # the repository. A second run finds everything there and takes less than a second; after a change
@@ -24,6 +27,10 @@ PREPARE_ZIG_WHEELS=(
     sha256:7994b27f3cbfcedea43f9b7552e38b45857bdf0e9a45065474092dd74e7048cf # aarch64
 )
 PREPARE_DUCKDB_X86_64=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b747633
+# Services of other kinds, for tests and the quickstart.
+PREPARE_S3S_VERSION=0.14.1
+PREPARE_MINISTACK=(ministack==1.5.33)
+PREPARE_MOTO=('moto[kms]==5.2.5' flask==3.1.3 flask-cors==6.0.5)
 # The oldest client that upstream's release of this server admits; the crate does not say it.
 PREPARE_CLIENT_RELEASE_MIN=0.15.3
 
@@ -78,6 +85,7 @@ prepare_has() {
     # libclang is of no use to bindgen without the C library's headers.
     libc) [ -e /usr/include/stdlib.h ] ;;
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
+    venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -197,6 +205,52 @@ prepare_tigerbeetle() {
     mv "$server.new" "$server"
 }
 
+prepare_s3s() {
+    local program=$PREPARE_TOOLS/s3s/bin/s3s-fs log=$PREPARE_TOOLS/s3s-build.log
+    if [[ "$("$program" --version 2>/dev/null)" == *" $PREPARE_S3S_VERSION"* ]]; then
+        prepare_say "s3s-fs $PREPARE_S3S_VERSION is there"
+        return
+    fi
+    prepare_say "builds s3s-fs $PREPARE_S3S_VERSION, an S3 service (a few minutes on two cores)"
+    # In a folder of its own: what bkp is built from must not be built anew for its sake.
+    CARGO_TARGET_DIR=$PREPARE_TOOLS/s3s-build cargo install s3s-fs --quiet --force --locked \
+        --version "$PREPARE_S3S_VERSION" --features binary --root "$PREPARE_TOOLS/s3s" >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        prepare_fail "s3s-fs does not build; the whole log is $log"
+    }
+    rm -rf "$PREPARE_TOOLS/s3s-build"
+}
+
+# prepare_python NAME PACKAGE...: puts Python packages into a folder of their own.
+prepare_python() {
+    local name=$1 folder=$PREPARE_TOOLS/$1
+    shift
+    if [ "$(cat "$folder/.packages" 2>/dev/null)" = "$*" ]; then
+        prepare_say "$name is there"
+        return
+    fi
+    prepare_packages venv=python3-venv
+    prepare_say "gets $* (Python packages)"
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/python" -m pip --disable-pip-version-check install --quiet "$@" ||
+        prepare_fail "pip has no $*"
+    printf '%s\n' "$*" >"$folder/.packages"
+}
+
+prepare_services() {
+    case ${PREPARE_SERVICES:-none} in
+    none) ;;
+    s3) prepare_s3s ;;
+    all)
+        prepare_s3s
+        prepare_python ministack "${PREPARE_MINISTACK[@]}"
+        prepare_python moto "${PREPARE_MOTO[@]}"
+        ;;
+    *) prepare_fail "PREPARE_SERVICES is s3 or all, not $PREPARE_SERVICES" ;;
+    esac
+}
+
 # prepare_point VARIABLE PATH: exports it, unless it names that place in other words already; cargo
 # would compile TigerBeetle's client or DuckDB's bindings again for the sake of the spelling.
 prepare_point() {
@@ -226,6 +280,7 @@ prepare_say "build folder $CARGO_TARGET_DIR"
     prepare_zig
     prepare_duckdb
     prepare_tigerbeetle
+    prepare_services
 ) 9>"$PREPARE_TOOLS/.lock"
 prepare_say "CARGO_TARGET_DIR=$CARGO_TARGET_DIR"
 prepare_say "ZIG_PATH=$ZIG_PATH"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests with what ships: the release build, real TigerBeetle servers on loopback, real
-# files. Needs nothing but Rust and what examples/prepare.sh gets. Writes only inside the build
+# Runs all tests with what ships: the release build, real TigerBeetle, S3 and KMS servers on loopback,
+# real files. Needs nothing but Rust and what examples/prepare.sh gets. Writes only inside the build
 # folder and the system's folder for temporary files; can be run again at any time.
 #
 #   tests/run.sh                 all tests
@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.."
 say() { printf 'tests: %s\n' "$*"; }
 
 say "prepare the tools"
+PREPARE_SERVICES=all
 # shellcheck source=examples/prepare.sh
 . examples/prepare.sh
 export BKP_TEST_TIGERBEETLE=$CARGO_TARGET_DIR/tools/bin/tigerbeetle

@@ -58,6 +58,14 @@ impl Bed {
         fs::write(self.path("bkp.toml"), config.replace(&url, table)).unwrap();
     }
 
+    /// Seals what comes for these recipients, not for the key file.
+    pub(crate) fn recipients_are(&self, recipients: &[&str]) {
+        let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
+        let before = config.lines().find(|line| line.starts_with("recipients = ")).unwrap();
+        let now = format!("recipients = {recipients:?}");
+        fs::write(self.path("bkp.toml"), config.replace(before, &now)).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

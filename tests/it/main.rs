@@ -22,6 +22,7 @@ mod damage;
 mod drill;
 mod generated;
 mod giant;
+mod kms;
 mod lease;
 mod ledger;
 mod memory;

@@ -74,7 +74,7 @@ pub(crate) fn strict() -> &'static Service {
 }
 
 /// A program that `examples/prepare.sh` put beside the build.
-fn tool(path: &str) -> PathBuf {
+pub(crate) fn tool(path: &str) -> PathBuf {
     let release = Path::new(env!("CARGO_BIN_EXE_bkp")).parent().unwrap();
     let tool = release.parent().unwrap().join("tools").join(path);
     assert!(tool.exists(), "{} is missing: run tests/run.sh, which gets it", tool.display());
@@ -90,7 +90,7 @@ fn number() -> u32 {
 impl Service {
     /// Starts a service and waits until it listens. It ends with this process, however that ends:
     /// its shell waits for the end of a pipe that only this process holds.
-    fn start(command: impl Fn(u16, &Path) -> Command) -> Service {
+    pub(crate) fn start(command: impl Fn(u16, &Path) -> Command) -> Service {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
@@ -163,10 +163,20 @@ impl Service {
 
     /// Asks the service without signing: the usual one answers.
     pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str]) -> Answer {
+        self.send(method, path, headers, "")
+    }
+
+    /// Posts a body without signing.
+    pub(crate) fn post(&self, path: &str, headers: &[&str], body: &str) -> Answer {
+        self.send("POST", path, headers, body)
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
         let mut text = Vec::new();
@@ -191,6 +201,10 @@ impl Answer {
     pub(crate) fn done(self) -> Answer {
         assert!(self.is_done(), "{}", self.0);
         self
+    }
+
+    pub(crate) fn body(&self) -> &str {
+        self.0.split_once("\r\n\r\n").map_or("", |(_, body)| body)
     }
 
     fn is_done(&self) -> bool {

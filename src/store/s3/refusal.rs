@@ -141,6 +141,8 @@ fn of_status(status: u16) -> Class {
         301 | 307 => of_code("PermanentRedirect").unwrap_or(Class::Other),
         403 => of_code("AccessDenied").unwrap_or(Class::Other),
         404 => Class::Missing,
+        // An answer that broke off on the way.
+        200..=299 => Class::Passing,
         408 | 500 | 502 | 504 => Class::Passing,
         412 => Class::Taken,
         416 => Class::BehindEnd,
@@ -273,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_can_pass_is_tried_again_and_nothing_else() {
-        for status in [408, 429, 500, 502, 503, 504] {
+        for status in [200, 408, 429, 500, 502, 503, 504] {
             let class = of_status(status);
             assert!(matches!(class, Class::Slow | Class::Passing), "{status}");
         }
