@@ -25,7 +25,7 @@ function __fish_bkp_using_subcommand
 end
 
 complete -c bkp -n "__fish_bkp_needs_command" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_needs_command" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_needs_command" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'No progress, only results, warnings and errors'
@@ -47,7 +47,7 @@ differential\t'What changed since the last full backup'
 auto\t'Incremental while a usable chain exists, else full'"
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l mode -d 'How to capture, as one of the source\'s modes [default: the source\'s own]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one JSON object, errors as JSON on standard error'
@@ -61,7 +61,7 @@ postgres\t''
 kms\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l id -d 'Only backups whose id begins so' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted'
@@ -78,7 +78,7 @@ decode\t'Everything decrypts, decompresses, and refers only to what is there'
 drill\t'The real engine starts on a restored copy and answers as it did at capture'"
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder that a drill restores to [default: one in the state directory]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead: what was changed, removed or planted. Needs no key'
@@ -94,7 +94,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Which replica of a cluster the result shall be' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Where the original would answer if it still ran, beside the configured addresses' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Move what stands at PATH aside instead of refusing'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask'
@@ -104,7 +104,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -s q -l quiet -d 'No pr
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s q -l quiet -d 'No progress, only results, warnings and errors'
@@ -113,7 +113,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcom
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Generate a key file; never overwrites one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l dry-run -d 'Say what would be done, and do nothing'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l json -d 'Print one JSON object, errors as JSON on standard error'
@@ -123,7 +123,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s q -l quiet -d 'No progress, only results, warnings and errors'
@@ -134,14 +134,14 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subc
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file, or of what --json prints'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l origin -d 'Say where each value came from: file, environment, flag, default'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object, errors as JSON on standard error'
@@ -166,7 +166,7 @@ completions\t''
 error\t''
 warning\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s q -l quiet -d 'No progress, only results, warnings and errors'
@@ -177,21 +177,21 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Print the JSON Schema of the configuration file, or of what --json prints'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'No progress, only results, warnings and errors'

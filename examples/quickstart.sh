@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # bkp's main job, for real, on this machine: a TigerBeetle server is written to as fast as it takes
 # it, and is backed up meanwhile. The backups are verified, restored and started, and what comes
-# back is compared with what the server had acknowledged.
+# back is compared with what the server had acknowledged. With --s3 the backups go through an S3
+# service instead of to a folder, and every run is recorded in a ledger, a second TigerBeetle server.
 #
 # Everything happens in the build folder (`quickstart` in $CARGO_TARGET_DIR or target); it is
 # removed and made anew by each run. Servers listen on loopback only, on free ports, and are stopped
@@ -11,17 +12,21 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: examples/quickstart.sh [--keep]
+Usage: examples/quickstart.sh [--s3] [--keep]
 
+  --s3     back up to an S3 service on loopback, with a ledger (builds the service first, which takes
+           a few minutes once)
   --keep   leave the demo's folder, to look around or to go on with bkp by hand
   --help   this text
 END
 }
 
 keep=no
+s3=no
 for argument in "$@"; do
     case $argument in
     --keep) keep=yes ;;
+    --s3) s3=yes ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -37,6 +42,7 @@ bkp() {
 
 step "Tools and build"
 cd "$(dirname "$0")/.."
+[ "$s3" = no ] || PREPARE_SERVICES=s3
 # shellcheck source=examples/prepare.sh
 . examples/prepare.sh
 # shellcheck source=examples/server.sh
@@ -70,12 +76,34 @@ server_start "$data_file"
 address=$server_address
 printf 'It listens on %s, its data file is %s\n' "$address" "$data_file"
 
+if [ "$s3" = yes ]; then
+    step "An S3 service with a bucket, and a TigerBeetle server for the ledger"
+    mkdir -p "$demo/s3/backups"
+    s3_start "$demo/s3"
+    (umask 077 && printf '[default]\naws_access_key_id = demo\naws_secret_access_key = demo-secret\n' \
+        >"$demo/credentials")
+    server_format "$demo/ledger.tigerbeetle"
+    server_start "$demo/ledger.tigerbeetle"
+    printf 'The service listens at %s, the ledger at %s\n' "$s3_endpoint" "$server_address"
+    store="url = \"s3://backups/demo\"
+endpoint = \"$s3_endpoint\"
+credentials_file = \"$demo/credentials\""
+    ledger="
+[ledger]
+cluster = \"$SERVER_CLUSTER\"
+addresses = [\"$server_address\"]"
+else
+    mkdir "$demo/store"
+    store="url = \"file://$demo/store\""
+    ledger=""
+fi
+
 step "The configuration"
 cat >"$demo/bkp.toml" <<END
 state_dir = "$demo/state"
 
 [store.main]
-url = "file://$demo/store"
+$store
 
 [keys]
 recipients = ["file:$demo/key"]
@@ -88,9 +116,10 @@ kind = "tigerbeetle"
 data_file = "$data_file"
 cluster = "$SERVER_CLUSTER"
 addresses = ["$address"]
+$ledger
 END
 cat "$demo/bkp.toml"
-mkdir "$demo/state" "$demo/store"
+mkdir "$demo/state"
 bkp keys generate
 bkp doctor
 
@@ -116,6 +145,10 @@ bkp snapshot books
 bkp list
 bkp verify --latest books --level decode
 bkp verify --latest books --level drill
+if [ "$s3" = yes ]; then
+    bkp list --from-ledger
+    bkp verify --ledger
+fi
 
 step "Back from the last backup"
 bkp restore books --to "$demo/restored.tigerbeetle" --yes

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# TigerBeetle servers on loopback, and loads, for the scripts that source this. It stops only what
+# TigerBeetle servers, an S3 service and loads, on loopback, for the scripts that source this. It stops only what
 # it started, by process id: call `server_stop_all` in a trap on EXIT.
 #
 # Needs CARGO_TARGET_DIR (examples/prepare.sh).
@@ -8,6 +8,7 @@ SERVER_PROGRAM=$CARGO_TARGET_DIR/tools/bin/tigerbeetle
 SERVER_LEDGERLOAD=$CARGO_TARGET_DIR/release/examples/ledgerload
 SERVER_CLUSTER=0
 SERVER_READY_SECONDS=120
+SERVER_S3=$CARGO_TARGET_DIR/tools/s3s/bin/s3s-fs
 server_pids=()
 
 # server_format DATA_FILE: a new data file for a cluster of one replica.
@@ -69,6 +70,25 @@ server_stop() {
 server_stop_all() {
     local pid
     for pid in "${server_pids[@]}"; do server_stop "$pid"; done
+}
+
+# s3_start FOLDER: starts an S3 service whose buckets are the folders in FOLDER, waits until it is
+# ready, sets s3_endpoint. Its key id is `demo`, its secret `demo-secret`; it logs to FOLDER.log.
+s3_start() {
+    local port deadline=$((SECONDS + SERVER_READY_SECONDS))
+    port=$(server_free_port)
+    "$SERVER_S3" --host 127.0.0.1 --port "$port" --access-key demo --secret-key demo-secret "$1" \
+        >"$1.log" 2>&1 </dev/null &
+    server_pids+=("$!")
+    s3_endpoint=http://127.0.0.1:$port
+    until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        if [ "$SECONDS" -ge "$deadline" ] || ! kill -0 "${server_pids[-1]}" 2>/dev/null; then
+            tail -n 10 "$1.log" >&2
+            printf 'the S3 service does not start\n' >&2
+            return 1
+        fi
+        sleep 0.1
+    done
 }
 
 # ledgerload TASK ADDRESS [OPTION...]

@@ -11,6 +11,7 @@ use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
+use crate::store::layer::fan::Fan;
 use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
 use crate::store::{AppendStore, Place, ReadStore, STORES, StoreKind};
@@ -39,27 +40,15 @@ impl fmt::Debug for House {
 }
 
 impl House {
-    /// The store that `--store` names, or the source's store, or the only one.
-    fn store_place(&self, source: Option<&SourceSettings>) -> anyhow::Result<Place> {
+    /// The stores that `--store` names, or those of the source, or the only one; at least one.
+    fn places(&self, source: Option<&SourceSettings>) -> anyhow::Result<Vec<Place>> {
         let settings = &self.settings;
-        let wanted =
-            settings.store.as_deref().or(source.and_then(|source| source.store.as_deref()));
+        let of_source = source.map(|source| source.store.as_slice()).unwrap_or_default();
+        let wanted = if settings.store.is_empty() { of_source } else { &settings.store };
         match wanted {
-            Some(url) if url.contains("://") => Ok(Place::of_url(url)),
-            Some(name) => {
-                let known = || settings.stores.keys().cloned().collect::<Vec<_>>().join(", ");
-                let store = settings.stores.get(name).ok_or_else(|| {
-                    Fault::new(Kind::NotFound, format!("no store `{name}` in the configuration"))
-                        .hint(if settings.stores.is_empty() {
-                            "give a URL, for instance --store file:///var/backups/bkp".to_owned()
-                        } else {
-                            format!("known stores: {}; or give a URL", known())
-                        })
-                })?;
-                Ok(store.place.clone())
-            }
-            None => match settings.stores.values().collect::<Vec<_>>().as_slice() {
-                [only] => Ok(only.place.clone()),
+            [_, ..] => wanted.iter().map(|text| self.place(text)).collect(),
+            [] => match settings.stores.values().collect::<Vec<_>>().as_slice() {
+                [only] => Ok(vec![only.place.clone()]),
                 [] => Err(Fault::new(Kind::Config, "no store is configured")
                     .hint("add a [store.NAME] table, or give --store file:///PATH")
                     .into()),
@@ -73,32 +62,67 @@ impl House {
         }
     }
 
-    /// The store to read from.
+    /// The store of this name or URL.
+    fn place(&self, text: &str) -> anyhow::Result<Place> {
+        if text.contains("://") {
+            return Ok(Place::of_url(text));
+        }
+        let stores = &self.settings.stores;
+        let store = stores.get(text).ok_or_else(|| {
+            let known = stores.keys().cloned().collect::<Vec<_>>().join(", ");
+            Fault::new(Kind::NotFound, format!("no store `{text}` in the configuration")).hint(
+                if stores.is_empty() {
+                    "give a URL, for instance --store file:///var/backups/bkp".to_owned()
+                } else {
+                    format!("known stores: {known}; or give a URL")
+                },
+            )
+        })?;
+        Ok(store.place.clone())
+    }
+
+    /// The store to read from: of several that a source has, the first.
     ///
     /// # Errors
-    /// If none is configured or it cannot be opened.
+    /// If none is configured or it cannot be opened; [`Kind::Usage`] if several were chosen.
     pub fn store_read(
         &self,
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn ReadStore>> {
-        let place = self.store_place(source)?;
-        let mut inner = (store_kind(&place.url)?.read)(&place, &self.ctx)?;
+        let chosen = &self.settings.store;
+        if chosen.len() > 1 {
+            let message = format!("this command reads one store, not {}", chosen.join(", "));
+            return Err(Fault::new(Kind::Usage, message).hint("give --store once").into());
+        }
+        let places = self.places(source)?;
+        let place = places.first().ok_or_else(|| Fault::new(Kind::Config, "no store"))?;
+        let mut inner = (store_kind(&place.url)?.read)(place, &self.ctx)?;
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone())))
     }
 
-    /// The store to add to.
+    /// The stores to add to, as one.
     ///
     /// # Errors
-    /// If none is configured or it cannot be opened.
-    pub fn store_append(
-        &self,
-        source: Option<&SourceSettings>,
-    ) -> anyhow::Result<Box<dyn AppendStore>> {
-        let place = self.store_place(source)?;
-        let mut inner = (store_kind(&place.url)?.append)(&place, &self.ctx)?;
+    /// If none is configured or none can be opened.
+    pub fn stores_append(&self, source: Option<&SourceSettings>) -> anyhow::Result<Fan> {
+        let open = |place: Place| (place.url.clone(), self.append(&place));
+        let stores = self.places(source)?.into_iter().map(open).collect();
+        Fan::new(stores, &self.ctx)
+    }
+
+    /// The store that `--store` names, to add to.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn store_append(&self, name: &str) -> anyhow::Result<Box<dyn AppendStore>> {
+        self.append(&self.place(name)?)
+    }
+
+    fn append(&self, place: &Place) -> anyhow::Result<Box<dyn AppendStore>> {
+        let mut inner = (store_kind(&place.url)?.append)(place, &self.ctx)?;
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }

@@ -26,9 +26,10 @@ pub struct GlobalArgs {
         long,
         global = true,
         value_name = "NAME|URL",
-        help = "Store, by name or URL [default: $BKP_STORE, that of the source, or the only one]"
+        help = "Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]",
+        action = ArgAction::Append
     )]
-    store: Option<String>,
+    store: Vec<String>,
 
     #[arg(long = "key", global = true, value_name = "REFERENCE",
         help = "Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]"

@@ -178,7 +178,7 @@ fn lines(settings: &Settings) -> Vec<Line> {
         let own = store.place.table.clone();
         lines.extend(own.into_iter().map(|(key, value)| line(&section, &key, value)));
     }
-    if let Some(store) = &settings.store {
+    for store in &settings.store {
         // Not a key of the file: what --store or BKP_STORE chose for this run.
         let origin = provenance.of("store");
         let section = "chosen".to_owned();
@@ -221,7 +221,11 @@ fn ledger_values(ledger: &LedgerSettings) -> Vec<(&'static str, toml::Value)> {
 
 fn source_values(source: &SourceSettings) -> Vec<(String, toml::Value)> {
     let mut values = vec![("kind".to_owned(), source.backup_type.as_str().into())];
-    values.extend(source.store.clone().map(|store| ("store".to_owned(), store.into())));
+    match source.store.as_slice() {
+        [] => {}
+        [only] => values.push(("store".to_owned(), only.clone().into())),
+        several => values.push(("store".to_owned(), several.to_vec().into())),
+    }
     let (name, level) = match source.compression {
         Compression::None => ("none", None),
         Compression::Gzip(level) => ("gzip", Some(i64::from(level))),

@@ -144,9 +144,7 @@ fn stores(house: &House) -> Vec<Found> {
 }
 
 fn store(house: &House, name: &str) -> anyhow::Result<String> {
-    let mut house = house.clone();
-    house.settings.store = Some(name.to_owned());
-    let store = house.store_append(None)?;
+    let store = house.store_append(name)?;
     let key = format!("doctor-{}", BackupId::new(house.ctx.now()));
     let mut upload = store.create(&key, &ObjectLabels::default())?;
     upload.write(b"written by bkp doctor, then abandoned")?;

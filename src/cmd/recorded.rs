@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::config::settings::SourceSettings;
 use crate::ctx::{Ctx, Monitor};
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
+use crate::domain::names::BackupType;
 use crate::error::Kind;
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Lease, Ledger, LedgerError, in_store};
 use crate::lock::Lock;
+use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
 /// A lease is renewed when this part of its time is over: two renewals may fail without harm.
@@ -30,7 +31,7 @@ const RENEWALS_PER_LEASE: u32 = 3;
 /// A run that is alone with its job. Dropping it before [`Recorded::finish`] records that it failed.
 pub struct Recorded<'h> {
     house: &'h House,
-    settings: &'h SourceSettings,
+    fan: &'h Fan,
     holder: Holder,
     ledger: Option<Box<dyn Ledger>>,
     outbox: Outbox,
@@ -47,7 +48,7 @@ impl std::fmt::Debug for Recorded<'_> {
 }
 
 impl<'h> Recorded<'h> {
-    /// Takes the locks of `job` without waiting, delivers what waits in the outbox, and records that
+    /// Takes the locks of `job`, which makes a backup in the stores of `fan`, without waiting, delivers what waits in the outbox, and records that
     /// the run began.
     ///
     /// # Errors
@@ -56,13 +57,14 @@ impl<'h> Recorded<'h> {
     pub fn begin(
         house: &'h House,
         job: &str,
-        settings: &'h SourceSettings,
+        backup_type: BackupType,
+        fan: &'h Fan,
     ) -> anyhow::Result<Recorded<'h>> {
         let lock = Lock::take(&house.settings.state_dir, job, &house.ctx)?;
         let holder = Holder {
             job: job.to_owned(),
             run: BackupId::new(house.ctx.now()),
-            backup_type: settings.backup_type,
+            backup_type,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             process: std::process::id(),
             place: lock.place(),
@@ -77,16 +79,16 @@ impl<'h> Recorded<'h> {
             Some(Err(error @ LedgerError::Away { .. })) if !required(house) => {
                 let why = format!("{error}; the run goes on and its event will wait in the outbox");
                 house.ctx.monitor.warn(&why);
-                in_store(house, settings, &holder)?
+                in_store(house, fan, &holder)?
             }
             Some(Err(error)) => return Err(error.into()),
-            None => in_store(house, settings, &holder)?,
+            None => in_store(house, fan, &holder)?,
         };
         let lease = Arc::new(Mutex::new(lease));
         let renewal = Renewal::start(&lease, house.settings.lease, &house.ctx)?;
         Ok(Recorded {
             house,
-            settings,
+            fan,
             holder,
             ledger,
             outbox,
@@ -115,7 +117,7 @@ impl<'h> Recorded<'h> {
             // Nobody can have taken it yet.
             Err(LedgerError::Away { .. } | LedgerError::Store(_)) if lease.holds() => {}
             Err(LedgerError::Away { .. }) if !required(self.house) => {
-                *lease = in_store(self.house, self.settings, &self.holder)?;
+                *lease = in_store(self.house, self.fan, &self.holder)?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -193,13 +195,8 @@ fn required(house: &House) -> bool {
     house.settings.ledger.as_ref().is_some_and(|ledger| ledger.required)
 }
 
-fn in_store(
-    house: &House,
-    settings: &SourceSettings,
-    holder: &Holder,
-) -> anyhow::Result<Box<dyn Lease>> {
-    let store = house.store_append(Some(settings))?;
-    Ok(in_store::acquire(store, holder, house.settings.lease, &house.ctx)?)
+fn in_store(house: &House, fan: &Fan, holder: &Holder) -> anyhow::Result<Box<dyn Lease>> {
+    Ok(in_store::acquire(fan, holder, house.settings.lease, &house.ctx)?)
 }
 
 fn locked(lease: &Mutex<Box<dyn Lease>>) -> std::sync::MutexGuard<'_, Box<dyn Lease>> {

@@ -16,11 +16,13 @@ use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
 use crate::domain::names::{BackupName, Scope};
+use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::pipeline::Recipe;
 use crate::source::CaptureRequest;
 use crate::stage::Trail;
-use crate::store::{AppendStore, Declared, ObjectLabels};
+use crate::store::layer::fan::Fared;
+use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore as _};
 use crate::wire::House;
 
 /// What makes a backup, in its name.
@@ -42,8 +44,24 @@ pub struct Options {
 /// The stable shape `bkp.snapshot/1`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Done<'m> {
+    /// URL of the first store that has the backup.
     store: &'m str,
+    /// How each store fared, if they are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<Copied>,
     manifest: &'m Manifest,
+}
+
+/// What became of the backup in one of several stores.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Copied {
+    /// URL of the store.
+    store: String,
+    /// The backup is there.
+    ok: bool,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// The stable shape `bkp.snapshot-plan/1`.
@@ -56,7 +74,8 @@ pub(super) struct Planned<'p> {
 }
 
 /// Captures a source. When this returns without an error the backup is captured consistently,
-/// stored durably, confirmed by the store, and visible.
+/// stored durably, confirmed by the store, and visible. Of several stores that holds for those that
+/// are in the report; if any failed, its outcome is [`Kind::Partial`].
 ///
 /// # Errors
 /// Of every kind that a chain can fail with; then nothing is visible in the store.
@@ -64,17 +83,15 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let settings = house.source_settings(&options.source)?;
     let source = house.source(&options.source)?;
     let keys = house.keys()?;
+    let store = house.stores_append(Some(settings))?;
+    let catalog = Catalog::new(&store, &keys, &house.ctx);
     if options.dry_run {
-        let store = house.store_read(Some(settings))?;
-        let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
         let id = BackupId::new(house.ctx.now());
-        let plan = plan(house, options, &*source, store.as_ref(), &catalog, id)?;
+        let plan = plan(house, options, &*source, &store, &catalog, id)?;
         return describe(options, &plan, store.url());
     }
-    let run = Recorded::begin(house, &options.source, settings)?;
-    let store = house.store_append(Some(settings))?;
-    let catalog = Catalog::new(&*store, &keys, &house.ctx);
-    let Plan { id, scope, onto } = plan(house, options, &*source, &*store, &catalog, run.id())?;
+    let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
+    let Plan { id, scope, onto } = plan(house, options, &*source, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let name = BackupName {
         id,
@@ -83,11 +100,14 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         scope,
         kind: MADE.to_owned(),
     };
-    let seen = Seen::of(&house.settings.state_dir, &*store, &name);
-    seen.check(&*store)?;
+    for (index, store_of_it) in store.stores() {
+        if let Err(error) = Seen::of(house, &**store_of_it, &name).check(&**store_of_it) {
+            store.drop_out(index, error)?;
+        }
+    }
     let (key, recipients) = new_key(&keys, id, &name.source)?;
     let recipe = Recipe {
-        store: &*store,
+        store: &store,
         name: &name,
         key: &key,
         recipients: &recipients,
@@ -124,13 +144,16 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         keys: recipients,
         retention: Retention::default(),
         ledger: run.fence()?,
+        copies: Some(store.urls()).filter(|urls| urls.len() > 1).unwrap_or_default(),
         mac: String::new(),
     };
-    let (manifest, sha256) = publish(&*store, manifest, &key)?;
+    let (manifest, sha256) = publish(&store, manifest, &key)?;
     let pending = run.finish(&manifest, &sha256);
     house.ctx.monitor.end();
-    note(house, &seen);
-    Ok(report(store.url(), &manifest)?.with_outcome(pending))
+    store.stores().for_each(|(_, store)| note(house, &Seen::of(house, &**store, &name)));
+    let fared = store.fared();
+    let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
+    Ok(report(&store.urls(), fared, &manifest)?.with_outcome(worst(partial, pending)))
 }
 
 /// Remembers where the backup is, as far as the state directory can be written.
@@ -198,10 +221,10 @@ fn describe(options: &Options, plan: &Plan, store: &str) -> anyhow::Result<Repor
     Report::done("bkp.snapshot-plan/1", &planned, text)
 }
 
-fn report(store: &str, manifest: &Manifest) -> anyhow::Result<Report> {
+fn report(stores: &[String], fared: Vec<Fared>, manifest: &Manifest) -> anyhow::Result<Report> {
     use humansize::{BINARY, format_size};
     let Sizes { plaintext_bytes, stored_bytes, ratio } = manifest.sizes;
-    let text = format!(
+    let mut text = format!(
         "{} {} snapshot of {}: {} stored ({} before compression, ratio {ratio}) in {:.1} s\n",
         manifest.id,
         manifest.scope,
@@ -210,5 +233,15 @@ fn report(store: &str, manifest: &Manifest) -> anyhow::Result<Report> {
         format_size(plaintext_bytes, BINARY),
         (manifest.ended - manifest.started).as_seconds_f64(),
     );
-    Report::done("bkp.snapshot/1", &Done { store, manifest }, text)
+    let mut copies = Vec::new();
+    if fared.len() > 1 {
+        for Fared { url, lost } in fared {
+            let place = lost.as_ref().map_or("in".to_owned(), |_| "NOT in".to_owned());
+            let why = lost.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            text += &format!("  {place} {url}{why}\n");
+            copies.push(Copied { store: url, ok: lost.is_none(), problem: lost });
+        }
+    }
+    let store = stores.first().map_or("", String::as_str);
+    Report::done("bkp.snapshot/1", &Done { store, copies, manifest }, text)
 }

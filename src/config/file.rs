@@ -98,13 +98,59 @@ pub struct ToolsTable {
 pub struct SourceTable {
     /// The kind of source; decides which further keys there are.
     pub kind: String,
-    /// The name of the store its backups go to. Not needed if there is only one.
-    pub store: Option<String>,
+    /// The name of the store its backups go to, or several names: then every run makes its backup
+    /// in all of them, and commands that read take the first. Not needed if there is only one store.
+    pub store: Option<Names>,
     /// How its backups are compressed. Default: zstd.
     pub compression: Option<CompressionName>,
     /// The level of the compression: zstd 1 to 19 (default: what suits
     /// the kind of source; 1 for tigerbeetle), gzip 1 to 9 (default 6).
     pub level: Option<u8>,
+}
+
+/// One name, or several.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub enum Names {
+    /// A string.
+    One(String),
+    /// An array of strings.
+    Several(Vec<String>),
+}
+
+impl Names {
+    /// The names, in order.
+    #[must_use]
+    pub fn list(self) -> Vec<String> {
+        match self {
+            Names::One(name) => vec![name],
+            Names::Several(names) => names,
+        }
+    }
+}
+
+// By hand, since serde's derive for such enums loses which key an error is about.
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Names, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a name or an array of names")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Names, E> {
+                Ok(Names::One(name.to_owned()))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Names, A::Error> {
+                let names = serde::de::value::SeqAccessDeserializer::new(seq);
+                Vec::deserialize(names).map(Names::Several)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// The keys of [`SourceTable`].

@@ -34,8 +34,8 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// Caches and the local lock; never anything that a restore needs.
     pub state_dir: PathBuf,
-    /// The store given on the command line: a name or a URL.
-    pub store: Option<String>,
+    /// The stores given on the command line, each a name or a URL.
+    pub store: Vec<String>,
     /// Configured stores by name.
     pub stores: BTreeMap<String, StoreSettings>,
     /// Recipients as written: `file:PATH`, `passphrase:REFERENCE`. Those of the command line
@@ -65,8 +65,8 @@ pub struct StoreSettings {
 pub struct SourceSettings {
     /// The kind.
     pub backup_type: BackupType,
-    /// The store its backups go to, if it has one of its own.
-    pub store: Option<String>,
+    /// Names of the stores its backups go to, if it has some of its own.
+    pub store: Vec<String>,
     /// How its backups are compressed.
     pub compression: Compression,
     /// What only the kind of source understands.
@@ -150,8 +150,8 @@ impl fmt::Display for Origin {
 pub struct Flags {
     /// `--config`.
     pub config: Option<PathBuf>,
-    /// `--store`.
-    pub store: Option<String>,
+    /// `--store`, in the order given.
+    pub store: Vec<String>,
     /// `--key`, in the order given.
     pub keys: Vec<String>,
 }
@@ -179,14 +179,15 @@ impl Settings {
     /// Applies what flags and environment say over what the file said.
     fn overlay(&mut self, flags: &Flags, environment: &Environment) -> Result<(), ConfigError> {
         let origins = &mut self.provenance.origins;
-        if let Some(store) = &flags.store {
-            check::store_choice("--store", store)?;
+        if !flags.store.is_empty() {
+            flags.store.iter().try_for_each(|store| check::store_choice("--store", store))?;
+            check::once("--store", &flags.store)?;
             origins.insert("store".into(), Origin::Flag);
-            self.store = Some(store.clone());
+            self.store.clone_from(&flags.store);
         } else if let Some(store) = environment.text("BKP_STORE")? {
             check::store_choice("$BKP_STORE", &store)?;
             origins.insert("store".into(), Origin::Environment);
-            self.store = Some(store);
+            self.store = vec![store];
         }
         if !flags.keys.is_empty() {
             flags.keys.iter().try_for_each(|key| check::recipient("--key", key))?;
@@ -289,7 +290,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     Ok(Settings {
         file: Some(path.to_owned()),
         state_dir: document.state_dir.map(|path| folder.join(path)).unwrap_or_default(),
-        store: None,
+        store: Vec::new(),
         stores,
         recipients: recipients.iter().map(|text| check::anchored(text, &folder)).collect(),
         sources,

@@ -71,6 +71,10 @@ pub struct Manifest {
     pub retention: Retention,
     /// Its place in the ledger, if one is configured.
     pub ledger: Option<Value>,
+    /// URLs of the stores that the backup was made in, if they were several: each has the same
+    /// objects and this manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
     /// Seconds that each stage was busy.
     pub timings: Map<String, Value>,
     /// HMAC-SHA256 of the file with these 64 digits replaced by zeros; see bkp-format(5).
@@ -383,6 +387,7 @@ mod tests {
             keys: vec![],
             retention: Retention::default(),
             ledger: None,
+            copies: Vec::new(),
             timings: Map::new(),
             mac: String::new(),
         }

@@ -12,10 +12,14 @@
 //! run may be overtaken while it works, and then it is the one that is fenced. Two backups are
 //! never mixed, whatever the clocks say: their objects have different names.
 //!
+//! A run that makes its backup in several stores takes a lease in each, so that it keeps apart from
+//! every run that it shares a store with.
+//!
 //! A run leaves three small objects, and one more per renewal. Only the newest of a job means anything;
 //! `cleanup`, which alone can remove objects, takes the others.
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,7 @@ use super::{Holder, Lease, LedgerError};
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
+use crate::store::layer::fan::Fan;
 use crate::store::{AppendStore, Declared, ObjectLabels, StoreError};
 
 /// Where the terms of a store are.
@@ -58,7 +63,7 @@ struct Term {
 
 /// A lease that is held.
 struct InStore {
-    store: Box<dyn AppendStore>,
+    store: Arc<dyn AppendStore>,
     holder: Holder,
     length: Duration,
     ctx: Ctx,
@@ -66,38 +71,102 @@ struct InStore {
     renewed: Instant,
 }
 
-/// Takes the lease of a job for `length`.
+/// Takes the lease of a job for `length`, in every store of `fan` that is in. One that fails drops
+/// out of the fan.
 ///
 /// # Errors
 /// [`LedgerError::Busy`] names who holds it; [`LedgerError::Strange`] if the newest term is not one of
-/// ours; what the store fails with.
+/// ours; what the last store fails with.
 pub fn acquire(
-    store: Box<dyn AppendStore>,
+    fan: &Fan,
     holder: &Holder,
     length: Duration,
     ctx: &Ctx,
 ) -> Result<Box<dyn Lease>, LedgerError> {
-    let (holder, ctx) = (holder.clone(), ctx.clone());
-    let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Instant::now() };
-    let mut busy = None;
-    for _ in 0..TRIES {
-        let last = lease.last()?;
-        if let Some((_, term)) = last.as_ref().filter(|(_, term)| lease.is_taken(term)) {
-            return Err(lease.busy(term));
-        }
-        let number = last.as_ref().map_or(0, |(number, _)| *number);
-        match lease.next(number, length) {
-            Ok(()) => return Ok(Box::new(lease)),
-            Err(LedgerError::Fenced { .. }) => busy = last.map(|(_, term)| term),
-            Err(other) => return Err(other),
+    let mut leases: Vec<InStore> = Vec::new();
+    for (index, store) in fan.stores() {
+        match InStore::acquire(Arc::clone(store), holder, length, ctx) {
+            Ok(lease) => leases.push(lease),
+            Err(LedgerError::Store(error)) => fan.failed(index, error)?,
+            Err(error) => {
+                // What was taken ends by itself, should giving it back fail.
+                leases.iter_mut().for_each(|lease| drop(lease.give_back()));
+                return Err(error);
+            }
         }
     }
-    // Somebody is quicker each time; who it was at first is as good a name as any.
-    let holder = busy.map_or_else(|| "another run".to_owned(), |term| lease.describe(&term));
-    Err(LedgerError::Busy { job: lease.holder.job, holder })
+    Ok(Box::new(InStores(leases)))
+}
+
+/// The leases of a job in several stores. Who has lost one of them has lost the job.
+struct InStores(Vec<InStore>);
+
+impl InStores {
+    /// Does something with every lease. A store that fails does not count while another one
+    /// answers.
+    fn each(
+        &mut self,
+        what: impl Fn(&mut InStore) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let mut done = 0;
+        let mut failure = None;
+        for lease in &mut self.0 {
+            match what(lease) {
+                Ok(()) => done += 1,
+                Err(error @ LedgerError::Store(_)) => failure = Some(error),
+                Err(other) => return Err(other),
+            }
+        }
+        failure.filter(|_error| done == 0).map_or(Ok(()), Err)
+    }
+}
+
+impl Lease for InStores {
+    fn id(&self) -> String {
+        self.0.first().map_or(String::new(), |lease| lease.key(lease.number))
+    }
+
+    fn holds(&self) -> bool {
+        self.0.iter().any(|lease| lease.renewed.elapsed() < lease.length)
+    }
+
+    fn renew(&mut self) -> Result<(), LedgerError> {
+        self.each(|lease| lease.next(lease.number, lease.length))
+    }
+
+    fn release(&mut self, _event: &Event) -> Result<bool, LedgerError> {
+        self.each(InStore::give_back).map(|()| false)
+    }
 }
 
 impl InStore {
+    /// Takes the lease of a job in one store.
+    fn acquire(
+        store: Arc<dyn AppendStore>,
+        holder: &Holder,
+        length: Duration,
+        ctx: &Ctx,
+    ) -> Result<InStore, LedgerError> {
+        let (holder, ctx) = (holder.clone(), ctx.clone());
+        let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Instant::now() };
+        let mut busy = None;
+        for _ in 0..TRIES {
+            let last = lease.last()?;
+            if let Some((_, term)) = last.as_ref().filter(|(_, term)| lease.is_taken(term)) {
+                return Err(lease.busy(term));
+            }
+            let number = last.as_ref().map_or(0, |(number, _)| *number);
+            match lease.next(number, length) {
+                Ok(()) => return Ok(lease),
+                Err(LedgerError::Fenced { .. }) => busy = last.map(|(_, term)| term),
+                Err(other) => return Err(other),
+            }
+        }
+        // Somebody is quicker each time; who it was at first is as good a name as any.
+        let holder = busy.map_or_else(|| "another run".to_owned(), |term| lease.describe(&term));
+        Err(LedgerError::Busy { job: lease.holder.job, holder })
+    }
+
     fn folder(&self) -> String {
         format!("{FOLDER}/{}", self.holder.job)
     }
@@ -194,6 +263,14 @@ impl InStore {
         Ok(())
     }
 
+    fn give_back(&mut self) -> Result<(), LedgerError> {
+        match self.next(self.number, Duration::ZERO) {
+            // It has ended before: so be it.
+            Ok(()) | Err(LedgerError::Fenced { .. }) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
     fn create(&self, key: &str, term: &Term) -> Result<(), LedgerError> {
         let text = serde_json::to_vec(term).map_err(|error| LedgerError::Strange {
             key: key.to_owned(),
@@ -208,26 +285,4 @@ impl InStore {
 
 fn place(holder: &Holder) -> String {
     format!("{:016x}", holder.place)
-}
-
-impl Lease for InStore {
-    fn id(&self) -> String {
-        self.key(self.number)
-    }
-
-    fn holds(&self) -> bool {
-        self.renewed.elapsed() < self.length
-    }
-
-    fn renew(&mut self) -> Result<(), LedgerError> {
-        self.next(self.number, self.length)
-    }
-
-    fn release(&mut self, _event: &Event) -> Result<bool, LedgerError> {
-        match self.next(self.number, Duration::ZERO) {
-            // It has ended before: so be it.
-            Ok(()) | Err(LedgerError::Fenced { .. }) => Ok(false),
-            Err(other) => Err(other),
-        }
-    }
 }

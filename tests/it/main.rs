@@ -31,6 +31,7 @@ mod recipients;
 mod refusals;
 mod reports;
 mod s3;
+mod several;
 mod spine;
 mod sweep;
 mod tb;

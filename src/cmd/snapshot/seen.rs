@@ -13,6 +13,7 @@ use crate::domain::names::BackupName;
 use crate::draft::Draft;
 use crate::error::{Fault, Kind};
 use crate::store::ReadStore;
+use crate::wire::House;
 
 /// A note in the state directory that a store has backups of a source. Losing it loses nothing but
 /// this check.
@@ -24,11 +25,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn of(state_dir: &Path, store: &dyn ReadStore, name: &BackupName) -> Seen {
+    pub(super) fn of(house: &House, store: &dyn ReadStore, name: &BackupName) -> Seen {
         let digest = hex(&Sha256::digest(store.url()));
         let digest = digest.get(..16).unwrap_or_default();
         Seen {
-            path: state_dir.join("stores").join(format!("{}-{digest}", name.source)),
+            path: house.settings.state_dir.join("stores").join(format!("{}-{digest}", name.source)),
             store: store.url().to_owned(),
             folder: format!("{}/{}", name.backup_type, name.source),
         }

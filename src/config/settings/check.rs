@@ -101,6 +101,18 @@ pub(super) fn anchored(recipient: &str, folder: &Path) -> String {
     )
 }
 
+/// No name stands twice.
+pub(super) fn once(place: &str, names: &[String]) -> Result<(), ConfigError> {
+    let twice = names
+        .iter()
+        .enumerate()
+        .find(|(index, name)| names.iter().take(*index).any(|n| n == *name));
+    match twice {
+        Some((_, name)) => Err(ConfigError::invalid(place, format!("`{name}` is there twice"))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::check;
 use super::{Compression, SourceSettings, StoreSettings};
-use crate::config::file::{CompressionName, SOURCE_KEYS, SourceTable};
+use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
 use crate::config::table::{nearest, unknown_key};
 use crate::config::{ConfigError, parse_table};
 use crate::domain::names::BackupType;
@@ -23,16 +24,16 @@ pub(super) fn open(
         table.into_iter().partition(|(key, _)| SOURCE_KEYS.contains(&key.as_str()));
     let common: SourceTable = parse_table(&place, common)?;
     let kind = kind_named(&place, &common.kind)?;
-    if let Some(store) = &common.store {
-        known_store(&place, store, stores)?;
-    }
+    let chosen = common.store.map(Names::list).unwrap_or_default();
+    chosen.iter().try_for_each(|store| known_store(&place, store, stores))?;
+    check::once(&format!("{place}.store"), &chosen)?;
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
     (kind.open)(name, rest.clone())?;
     Ok(SourceSettings {
         backup_type: kind.backup_type,
-        store: common.store,
+        store: chosen,
         compression: compression(&place, kind.zstd_level, common.compression, common.level)?,
         table: rest,
     })

@@ -94,9 +94,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     let environment =
         Environment::of([("BKP_STORE", "other"), ("BKP_KEY", "file:/e"), ("HOME", "/h")]);
     let mut settings = settings(GOOD).expect("valid");
-    let flags = Flags { store: Some("file:///f".into()), ..Default::default() };
+    let flags = Flags { store: vec!["file:///f".into()], ..Default::default() };
     settings.overlay(&flags, &environment).expect("valid");
-    assert_eq!(settings.store.as_deref(), Some("file:///f"));
+    assert_eq!(settings.store, ["file:///f"]);
     assert_eq!(settings.recipients, ["file:/e"]);
     assert_eq!(settings.provenance.of("store"), Origin::Flag);
     assert_eq!(settings.provenance.of("keys.recipients"), Origin::Environment);

@@ -48,6 +48,7 @@ fn manifest(stages: &[&str], until: Option<OffsetDateTime>) -> Manifest {
         keys: vec![],
         retention: Retention { until, pinned: false },
         ledger: None,
+        copies: Vec::new(),
         timings: serde_json::Map::new(),
         mac: String::new(),
     }

@@ -1,0 +1,264 @@
+//! What ledger and stores are found to be, once, and where they differ.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::Digest as _;
+
+use crate::catalog::{self, Stored};
+use crate::domain::event::{Digest, Event, Status};
+use crate::domain::id::BackupId;
+use crate::domain::manifest::Manifest;
+use crate::domain::names::BackupType;
+use crate::ledger::{Entry, Ledger};
+use crate::store::ReadStore;
+
+/// How ledger and store differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cmd) enum What {
+    /// A manifest is not the one that was recorded.
+    Changed,
+    /// A recorded backup has no manifest, or not where other copies of it say, and its deletion was
+    /// not recorded.
+    Removed,
+    /// A manifest was never recorded: planted, or its event was lost.
+    Unrecorded,
+    /// A backup that was recorded as deleted is there.
+    Returned,
+    /// An object is missing or of another size than its manifest says.
+    Object,
+    /// An event is not one that bkp records.
+    Foreign,
+    /// A vault does not hold what the stores hold.
+    Balance,
+}
+
+/// One difference. Equal in both of two looks, it is no run that ended in between.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(in crate::cmd) struct Difference {
+    pub(super) what: What,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<BackupId>,
+    /// The manifest or object, the transfer, or the vault.
+    pub(super) subject: String,
+    /// What the ledger says, or the manifest of an object.
+    pub(super) expected: String,
+    pub(super) found: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+pub(in crate::cmd) struct Balance {
+    /// What the ledger holds of this type; negative only if others write to the vault.
+    pub(super) vault_bytes: i64,
+    /// What the stores hold.
+    pub(super) stored_bytes: u64,
+}
+
+/// The backups of each store, by its URL.
+type Places = HashMap<String, HashSet<BackupId>>;
+
+/// What ledger and stores are found to be, once.
+pub(super) struct Look {
+    pub(super) events: usize,
+    pub(super) backups: usize,
+    pub(super) balances: BTreeMap<String, Balance>,
+    pub(super) differences: Vec<Difference>,
+    /// Backups without an event, by store.
+    pub(super) unrecorded: Vec<(usize, Stored)>,
+}
+
+impl Look {
+    pub(super) fn take(ledger: &dyn Ledger, stores: &[Box<dyn ReadStore>]) -> anyhow::Result<Look> {
+        let held = stores.iter().map(|store| catalog::stored(store.as_ref()));
+        let held = held.collect::<anyhow::Result<Vec<_>>>()?;
+        let mut look = Look {
+            events: 0,
+            backups: 0,
+            balances: BTreeMap::new(),
+            differences: Vec::new(),
+            unrecorded: Vec::new(),
+        };
+        let known = look.index(&ledger.entries()?);
+        let places = stores.iter().zip(&held).map(|(store, backups)| {
+            let ids = backups.iter().map(|backup| backup.name.id).collect();
+            (store.url().to_owned(), ids)
+        });
+        let places: Places = places.collect();
+        let mut seen = HashSet::new();
+        let mut stored_bytes: BTreeMap<BackupType, u64> = BTreeMap::new();
+        for (index, (store, backups)) in stores.iter().zip(held).enumerate() {
+            for backup in backups {
+                look.backup(store.as_ref(), &backup, known.get(&backup.name.id), &places)?;
+                if seen.insert(backup.name.id) {
+                    let total = stored_bytes.entry(backup.name.backup_type).or_default();
+                    *total = total.saturating_add(backup.bytes());
+                }
+                if !known.contains_key(&backup.name.id) {
+                    look.unrecorded.push((index, backup));
+                }
+            }
+        }
+        look.backups = seen.len();
+        look.removed(&known, &seen);
+        look.vaults(&ledger.balances()?, &stored_bytes);
+        Ok(look)
+    }
+
+    /// The events by backup: that it was completed, and whether it was deleted.
+    fn index(&mut self, entries: &[Entry]) -> HashMap<BackupId, (Event, bool)> {
+        self.events = entries.len();
+        let mut known: HashMap<BackupId, (Event, bool)> = HashMap::new();
+        let mut deleted = Vec::new();
+        for entry in entries {
+            match entry.event {
+                Some(event) if event.status == Status::Completed => {
+                    known.insert(event.backup, (event, false));
+                }
+                Some(event) if event.status == Status::Deleted => deleted.push(event.backup),
+                Some(_) => {}
+                None => self.note(
+                    What::Foreign,
+                    None,
+                    format!("transfer {} of {}", entry.id, entry.recorded),
+                    "only events that bkp records".into(),
+                    "a transfer of code 12 that it does not".into(),
+                ),
+            }
+        }
+        for id in deleted {
+            if let Some((_, gone)) = known.get_mut(&id) {
+                *gone = true;
+            }
+        }
+        known
+    }
+
+    /// Compares one backup with its event, and its objects with its manifest.
+    fn backup(
+        &mut self,
+        store: &dyn ReadStore,
+        backup: &Stored,
+        known: Option<&(Event, bool)>,
+        places: &Places,
+    ) -> anyhow::Result<()> {
+        let id = Some(backup.name.id);
+        let key = backup.name.manifest_key();
+        let subject = format!("{} in {}", key, store.url());
+        let (manifest, sha256) = read(store, &key)?;
+        let digest = Digest::of(&sha256);
+        let (expected, found) = match (known, &manifest) {
+            (None, _) => {
+                let expected = "no event".to_owned();
+                self.note(What::Unrecorded, id, subject, expected, format!("digest {digest}"));
+                (String::new(), String::new())
+            }
+            (Some((event, _)), _) if event.digest != digest => {
+                (format!("digest {}", event.digest), format!("digest {digest}"))
+            }
+            (Some((event, _)), Ok(manifest)) => {
+                (spelled(event), spelled(&Event::completed(manifest, &sha256)))
+            }
+            (Some(_), Err(reason)) => ("a manifest".to_owned(), reason.clone()),
+        };
+        let subject = format!("{} in {}", key, store.url());
+        if expected != found {
+            self.note(What::Changed, id, subject.clone(), expected, found);
+        }
+        if known.is_some_and(|(_, gone)| *gone) {
+            let expected = "recorded as deleted".to_owned();
+            self.note(What::Returned, id, subject, expected, "it is there".into());
+        }
+        for url in manifest.iter().flat_map(|manifest| &manifest.copies) {
+            if places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {
+                let (subject, expected) = (format!("{key} in {url}"), "a copy".to_owned());
+                self.note(What::Removed, id, subject, expected, "nothing".into());
+            }
+        }
+        for object in manifest.iter().flat_map(|manifest| &manifest.objects) {
+            let found = backup.objects.iter().find(|found| found.key == object.key);
+            let found = found.map_or("nothing".to_owned(), |found| bytes(found.bytes));
+            let subject = format!("{} in {}", object.key, store.url());
+            if found != bytes(object.bytes) {
+                self.note(What::Object, id, subject, bytes(object.bytes), found);
+            }
+        }
+        Ok(())
+    }
+
+    /// Events of backups that are in no store.
+    fn removed(&mut self, known: &HashMap<BackupId, (Event, bool)>, seen: &HashSet<BackupId>) {
+        let mut gone: Vec<&Event> = known
+            .values()
+            .filter(|(event, deleted)| !deleted && !seen.contains(&event.backup))
+            .map(|(event, _)| event)
+            .collect();
+        gone.sort_by_key(|event| event.backup);
+        for event in gone {
+            let subject = format!("the manifest of a {} backup", event.backup_type);
+            let found = "in no store".to_owned();
+            self.note(What::Removed, Some(event.backup), subject, spelled(event), found);
+        }
+    }
+
+    fn vaults(&mut self, vaults: &BTreeMap<BackupType, i128>, stored: &BTreeMap<BackupType, u64>) {
+        for backup_type in BackupType::ALL {
+            let balance = Balance {
+                vault_bytes: vaults.get(&backup_type).copied().map_or(0, saturated),
+                stored_bytes: stored.get(&backup_type).copied().unwrap_or(0),
+            };
+            let Balance { vault_bytes, stored_bytes } = balance;
+            if i128::from(vault_bytes) != i128::from(stored_bytes) {
+                let subject = format!("the vault of {backup_type}");
+                let expected = format!("{vault_bytes} bytes");
+                self.note(What::Balance, None, subject, expected, bytes(stored_bytes));
+            }
+            if (vault_bytes, stored_bytes) != (0, 0) {
+                self.balances.insert(backup_type.to_string(), balance);
+            }
+        }
+    }
+
+    fn note(
+        &mut self,
+        what: What,
+        id: Option<BackupId>,
+        subject: String,
+        expected: String,
+        found: String,
+    ) {
+        let difference = Difference { what, id, subject, expected, found };
+        // Each of several copies says so of one that is gone.
+        if !self.differences.contains(&difference) {
+            self.differences.push(difference);
+        }
+    }
+}
+
+/// A balance as a number of JSON; one that does not fit is not that of any store.
+fn saturated(balance: i128) -> i64 {
+    i64::try_from(balance).unwrap_or(if balance < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// A manifest, or what is wrong with it, and the SHA-256 of its file.
+fn read(store: &dyn ReadStore, key: &str) -> anyhow::Result<(Result<Manifest, String>, [u8; 32])> {
+    let bytes = catalog::read_manifest(store, key)?;
+    let manifest = Manifest::parse(&bytes, key).map_err(|error| error.to_string());
+    Ok((manifest, sha2::Sha256::digest(&bytes).into()))
+}
+
+/// What can differ between an event and the one that a manifest would make.
+fn spelled(event: &Event) -> String {
+    let seconds = event.seconds;
+    format!(
+        "{} at {} for {seconds} s, {:032x}",
+        bytes(event.stored_bytes),
+        event.started,
+        event.pack()
+    )
+}
+
+fn bytes(bytes: u64) -> String {
+    format!("{bytes} bytes")
+}

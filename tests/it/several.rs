@@ -1,0 +1,163 @@
+//! One run, several stores: each fares by itself, and what is built on is in all of them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::bed::{Bed, Run, bare};
+use crate::s3::proxy::{Fault, Proxy, Rule};
+use crate::s3::usual;
+use crate::tb::{self, Ids};
+
+/// A bed whose source goes to two folders, `store` and `second`.
+fn bed(data_file: &Path) -> Bed {
+    let bed = Bed::new(data_file, "");
+    second_is(&bed, &format!("url = \"file://{}\"", bed.path("second").display()));
+    fs::create_dir(bed.path("second")).unwrap();
+    bed
+}
+
+/// Adds the second store, given as the lines of its table, and has the source go there too.
+fn second_is(bed: &Bed, table: &str) {
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let config = config.replace("[keys]", &format!("[store.second]\n{table}\n[keys]"));
+    let kind = "kind = \"tigerbeetle\"\n";
+    let config = config.replace(kind, &format!("{kind}store = [\"main\", \"second\"]\n"));
+    fs::write(bed.path("bkp.toml"), config).unwrap();
+}
+
+/// A small data file.
+fn data_file(folder: &Path) -> std::path::PathBuf {
+    let file = folder.join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    file
+}
+
+/// A snapshot of which one store has no copy: its report.
+#[track_caller]
+fn partial(bed: &Bed, naming: &str) -> Value {
+    let run = bed.run(&["snapshot", "books", "--json"]);
+    let run = run.failed_in_text(3, naming);
+    assert!(run.stderr.contains("going on without the store"), "{}", run.stderr);
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+fn ids(bed: &Bed, store: &str) -> Vec<String> {
+    let listing = bed.json(&["list", "--store", store]);
+    let backups = listing["backups"].as_array().unwrap().iter();
+    let mut ids: Vec<String> =
+        backups.map(|backup| backup["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn one_pass_makes_the_same_backup_in_every_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let record = folder.path().join("record");
+    tb::fill(server.address(), &record, 1000, 20_000);
+    let before = tb::unix_time();
+    let bed = bed(&server.stop());
+    let full = bed.snapshot("full");
+    let report = bed.json(&["snapshot", "books"]);
+    let id = report["manifest"]["id"].as_str().unwrap();
+    assert_eq!(report["manifest"]["parent"], full.as_str(), "{report}");
+    let urls = ["store", "second"].map(|name| format!("file://{}", bed.path(name).display()));
+    assert_eq!(report["manifest"]["copies"], serde_json::json!(urls));
+    assert!(report["copies"].as_array().unwrap().iter().all(|copy| copy["ok"] == true));
+    // Each store alone is enough, without a configuration.
+    let key = format!("file:{}", bed.path("key").display());
+    for (index, url) in urls.iter().enumerate() {
+        let target = bed.path(&format!("restored-{index}"));
+        let words = ["restore", "--id", id, "--yes", "--store", url, "--key", &key, "--to"];
+        let words = [&words[..], &[target.to_str().unwrap()]].concat();
+        Run::of(&bare(folder.path(), &words).output().unwrap()).done();
+        let server = tb::Server::start_existing(&target);
+        tb::check(server.address(), &record, before, Ids::Every);
+        drop(server.stop());
+    }
+    bed.run(&["verify", "--id", id, "--store", "second", "--store", "main"]).failed(2, "reads one");
+    bed.run(&["list", "books"]).done();
+    bed.run(&["verify", "--latest", "books"]).done();
+}
+
+#[test]
+fn a_store_that_was_away_is_built_on_again_from_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = bed(&data_file(folder.path()));
+    let full = bed.snapshot("full");
+    let away = bed.path("away");
+    fs::rename(bed.path("second"), &away).unwrap();
+    let report = partial(&bed, "there is no store at");
+    let alone = report["manifest"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(report["manifest"]["parent"], full.as_str());
+    assert_eq!(report["manifest"].get("copies"), None, "there is one copy: {report}");
+    assert_eq!(report["copies"][1]["ok"], false);
+    assert!(report["store"].as_str().unwrap().ends_with("/store"), "{report}");
+
+    fs::rename(&away, bed.path("second")).unwrap();
+    let report = bed.json(&["snapshot", "books"]);
+    let next = report["manifest"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(report["manifest"]["parent"], full.as_str(), "both stores have that one");
+    assert_eq!(ids(&bed, "main"), [full.clone(), alone, next.clone()]);
+    assert_eq!(ids(&bed, "second"), [full, next]);
+    for store in ["main", "second"] {
+        bed.run(&["verify", "--all", "--store", store, "--level", "decode"]).done();
+    }
+
+    // A folder that has lost everything is a disk that is not mounted, not an empty store.
+    fs::rename(bed.path("second"), &away).unwrap();
+    fs::create_dir(bed.path("second")).unwrap();
+    partial(&bed, "is the disk mounted?");
+    // The last store fails the run.
+    fs::rename(bed.path("store"), bed.path("gone")).unwrap();
+    fs::remove_dir_all(bed.path("second")).unwrap();
+    bed.run(&["snapshot", "books"]).failed(10, "there is no store at");
+}
+
+#[test]
+fn a_store_that_fails_on_the_way_leaves_the_other_its_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = data_file(folder.path());
+    let proxy = Proxy::before(usual().port);
+    let bed = Bed::with(&file, "", "compression = \"none\"");
+    let more = "part_mib = 5\nretry_seconds = 1";
+    second_is(&bed, &usual().table_at(&proxy.endpoint(), "backups", more));
+    let always = |target| Rule::new("PUT", target, u32::MAX, Fault::Status(503, "SlowDown"));
+    for rule in [always(".tar"), always("manifest.json"), always("leases")] {
+        let target = rule.target;
+        proxy.plan(&[rule]);
+        let report = partial(&bed, "SlowDown");
+        proxy.happened();
+        let id = report["manifest"]["id"].as_str().unwrap();
+        assert!(ids(&bed, "main").contains(&id.to_owned()), "{target}");
+        assert!(!ids(&bed, "second").contains(&id.to_owned()), "{target}");
+        bed.run(&["verify", "--id", id, "--store", "main", "--level", "decode"]).done();
+    }
+    let report = bed.json(&["snapshot", "books"]);
+    assert_eq!(report["manifest"]["parent"], Value::Null, "nothing is in both: {report}");
+    bed.run(&["verify", "--latest", "books", "--store", "second", "--level", "decode"]).done();
+}
+
+#[test]
+fn the_ledger_names_a_copy_that_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let source = tempfile::tempdir().unwrap();
+    let bed = bed(&data_file(source.path()));
+    bed.set_ledger(server.address(), "1m", "");
+    let id = bed.snapshot("full");
+    bed.run(&["verify", "--ledger"]).done();
+    let second = bed.path("second");
+    let kept = bed.path("kept");
+    fs::create_dir(&kept).unwrap();
+    let manifest = bed.object(&id, "manifest.json");
+    let copy = second.join(manifest.strip_prefix(bed.path("store")).unwrap());
+    fs::rename(&copy, kept.join("manifest")).unwrap();
+    let run = bed.run(&["verify", "--ledger"]).failed_in_text(13, "REMOVED");
+    assert!(run.stdout.contains(&format!("in file://{}", second.display())), "{}", run.stdout);
+    fs::rename(kept.join("manifest"), &copy).unwrap();
+    bed.run(&["verify", "--ledger"]).done();
+}
