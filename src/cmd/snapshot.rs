@@ -1,5 +1,7 @@
 //! `bkp snapshot`: captures a source and makes a backup of it.
 
+use std::fmt::Write as _;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -21,7 +23,7 @@ use crate::keys::{DataKey, KeyProvider};
 use crate::pipeline::Recipe;
 use crate::source::CaptureRequest;
 use crate::stage::Trail;
-use crate::store::layer::fan::Fared;
+use crate::store::layer::fan::{Fan, Fared};
 use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore as _};
 use crate::wire::House;
 
@@ -100,11 +102,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         scope,
         kind: MADE.to_owned(),
     };
-    for (index, store_of_it) in store.stores() {
-        if let Err(error) = Seen::of(house, &**store_of_it, &name).check(&**store_of_it) {
-            store.drop_out(index, error)?;
-        }
-    }
+    check_seen(house, &store, &name)?;
     let (key, recipients) = new_key(&keys, id, &name.source)?;
     let recipe = Recipe {
         store: &store,
@@ -154,6 +152,16 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let fared = store.fared();
     let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
     Ok(report(&store.urls(), fared, &manifest)?.with_outcome(worst(partial, pending)))
+}
+
+/// Lets every store drop out that has lost what it had.
+fn check_seen(house: &House, fan: &Fan, name: &BackupName) -> anyhow::Result<()> {
+    for (index, store) in fan.stores() {
+        if let Err(error) = Seen::of(house, &**store, name).check(&**store) {
+            fan.drop_out(index, error)?;
+        }
+    }
+    Ok(())
 }
 
 /// Remembers where the backup is, as far as the state directory can be written.
@@ -236,9 +244,10 @@ fn report(stores: &[String], fared: Vec<Fared>, manifest: &Manifest) -> anyhow::
     let mut copies = Vec::new();
     if fared.len() > 1 {
         for Fared { url, lost } in fared {
-            let place = lost.as_ref().map_or("in".to_owned(), |_| "NOT in".to_owned());
-            let why = lost.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            text += &format!("  {place} {url}{why}\n");
+            match &lost {
+                None => writeln!(text, "  in {url}")?,
+                Some(why) => writeln!(text, "  NOT in {url}: {why}")?,
+            }
             copies.push(Copied { store: url, ok: lost.is_none(), problem: lost });
         }
     }

@@ -14,15 +14,15 @@ pub fn schema() -> Value {
     let source = schemars::schema_for!(SourceTable).to_value();
     let sources = SOURCES.iter().map(|kind| {
         let name = kind.backup_type.as_str();
-        let told = json!({ "kind": { "const": name } });
-        of_kind(&source, (kind.schema)(), ("source", name), told)
+        let told = [("kind", json!({ "const": name }))];
+        of_kind(&source, &(kind.schema)(), ("source", name), &told)
     });
     let store = schemars::schema_for!(StoreTable).to_value();
     let stores = STORES.iter().map(|kind| {
-        let url = store.pointer("/properties/url").cloned().unwrap_or_default();
-        let mut told = json!({ "url": url });
-        told["url"]["pattern"] = format!("^{}://", kind.scheme).into();
-        of_kind(&store, (kind.schema)(), ("store", kind.scheme), told)
+        let url = store.pointer("/properties/url").and_then(Value::as_object);
+        let mut url = url.cloned().unwrap_or_default();
+        url.insert("pattern".into(), format!("^{}://", kind.scheme).into());
+        of_kind(&store, &(kind.schema)(), ("store", kind.scheme), &[("url", url.into())])
     });
     let merged: [(&str, Vec<Value>); 2] =
         [("source", sources.collect()), ("store", stores.collect())];
@@ -48,10 +48,15 @@ pub fn schema() -> Value {
 
 /// The keys that every table of the kind `room` has and those that only `name` has, as one closed
 /// object; `told` are the keys that tell the kind.
-fn of_kind(common: &Value, own: Value, (room, name): (&str, &str), told: Value) -> Value {
+fn of_kind(
+    common: &Value,
+    own: &Value,
+    (room, name): (&str, &str),
+    told: &[(&str, Value)],
+) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for part in [common, &own] {
+    for part in [common, own] {
         if let Some(Value::Object(more)) = part.get("properties") {
             properties.extend(more.clone());
         }
@@ -59,9 +64,7 @@ fn of_kind(common: &Value, own: Value, (room, name): (&str, &str), told: Value) 
             required.extend(more.iter().cloned());
         }
     }
-    if let Value::Object(told) = told {
-        properties.extend(told);
-    }
+    properties.extend(told.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
     let mut schema = json!({
         "title": format!("a {name} {room}"),
         "type": "object",

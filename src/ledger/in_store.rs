@@ -90,7 +90,9 @@ pub fn acquire(
             Err(LedgerError::Store(error)) => fan.failed(index, error)?,
             Err(error) => {
                 // What was taken ends by itself, should giving it back fail.
-                leases.iter_mut().for_each(|lease| drop(lease.give_back()));
+                for lease in &mut leases {
+                    drop(lease.give_back());
+                }
                 return Err(error);
             }
         }

@@ -67,7 +67,9 @@ fn sign_as(bed: &Bed, signer: &str) {
 
 fn verify(bed: &Bed, id: &str, keys: &[&str]) -> Run {
     let mut words = vec!["verify", "--id", id, "--level", "decode"];
-    keys.iter().for_each(|key| words.extend(["--key", key]));
+    for key in keys {
+        words.extend(["--key", key]);
+    }
     bed.run(&words)
 }
 

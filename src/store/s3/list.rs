@@ -53,10 +53,10 @@ impl Pages {
         }
         let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
             // A listing has no key that could be missing.
-            match refusal.class {
-                Class::Missing => Refusal { class: Class::NoBucket, ..refusal },
-                _ => refusal,
+            if matches!(refusal.class, Class::Missing) {
+                return Refusal { class: Class::NoBucket, ..refusal };
             }
+            refusal
         })?;
         let objects = answer.contents().iter().filter_map(|object| {
             let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok());

@@ -141,9 +141,8 @@ fn of_status(status: u16) -> Class {
         301 | 307 => of_code("PermanentRedirect").unwrap_or(Class::Other),
         403 => of_code("AccessDenied").unwrap_or(Class::Other),
         404 => Class::Missing,
-        // An answer that broke off on the way.
-        200..=299 => Class::Passing,
-        408 | 500 | 502 | 504 => Class::Passing,
+        // 200: an answer that broke off on the way.
+        200..=299 | 408 | 500 | 502 | 504 => Class::Passing,
         412 => Class::Taken,
         416 => Class::BehindEnd,
         429 | 503 => Class::Slow,
@@ -249,10 +248,7 @@ where
     {
         return Class::Denied("set `region` in the store's table, or AWS_REGION");
     }
-    match error {
-        SdkError::ConstructionFailure(_) => Class::Other,
-        _ => Class::Passing,
-    }
+    if matches!(error, SdkError::ConstructionFailure(_)) { Class::Other } else { Class::Passing }
 }
 
 /// One line of bounded length: what a service says is not under our control.

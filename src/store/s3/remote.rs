@@ -2,6 +2,7 @@
 //! asks for it, never longer than the deadline.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
@@ -99,10 +100,23 @@ impl Remote {
 
     /// Sends one request, once, when it is its turn, and waits for the answer no longer than
     /// `patience`.
-    pub(super) async fn once<T, E>(
+    pub(super) fn once<'a, T, E>(
+        &'a self,
+        patience: Duration,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
+    ) -> impl Future<Output = Result<T, Refusal>> + Send + 'a
+    where
+        T: Send + 'a,
+        E: ProvideErrorMetadata + std::error::Error + Send + 'static,
+    {
+        // The SDK's futures take kilobytes; whoever waits for this one need not carry them.
+        self.boxed(patience, Box::pin(request))
+    }
+
+    async fn boxed<T, E>(
         &self,
         patience: Duration,
-        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        request: Pin<Box<impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send>>,
     ) -> Result<T, Refusal>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::aws::Access;
 use crate::config::{ConfigError, parse_table};
-use crate::store::Place;
 use crate::store::layer::retry::Backoff;
+use crate::store::{Place, is_key};
 
 /// Smallest part that the service takes, except for the last one, MiB.
 const PART_MIB_MIN: u32 = 5;
@@ -22,6 +22,9 @@ const CONNECTIONS_MAX: u32 = 64;
 const RETRY_SECONDS_MAX: u32 = 3600;
 /// Most days for which an object may be locked: a typing mistake cannot be taken back.
 const LOCK_DAYS_MAX: u32 = 36_500;
+/// Longest prefix, bytes: it leaves room for the longest key that bkp writes, within the service's
+/// limit of 1024 bytes.
+const PREFIX_BYTES_MAX: usize = 512;
 /// Most tags of an object; the service's limit.
 const TAGS_MAX: usize = 10;
 
@@ -232,8 +235,7 @@ fn split(url: &str) -> Result<(String, String), &'static str> {
         return Err("this is no name of a bucket");
     }
     let prefix = prefix.trim_end_matches('/');
-    // Room for the longest key that bkp writes, within the service's limit of 1024 bytes.
-    if !prefix.is_empty() && !(super::super::is_key(prefix) && prefix.len() <= 512) {
+    if !prefix.is_empty() && (!is_key(prefix) || prefix.len() > PREFIX_BYTES_MAX) {
         return Err(
             "this is no prefix: parts between slashes have only a-z, A-Z, 0-9, `-`, `_` and `.`, and do not begin with a dot",
         );

@@ -125,7 +125,9 @@ fn a_listing_is_sorted_and_whole(make: &dyn Fn() -> Fixture) {
     std::thread::scope(|scope| {
         for some in all.chunks(all.len().div_ceil(8)) {
             scope.spawn(move || {
-                some.iter().for_each(|key| put(store.as_ref(), key, key.as_bytes()).unwrap());
+                for key in some {
+                    put(store.as_ref(), key, key.as_bytes()).unwrap();
+                }
             });
         }
     });
