@@ -12,72 +12,101 @@ use crate::store::STORES;
 pub fn schema() -> Value {
     let mut schema = schemars::schema_for!(Document).to_value();
     let source = schemars::schema_for!(SourceTable).to_value();
+    let store = schemars::schema_for!(StoreTable).to_value();
+    let mut defs = Map::new();
     let sources = SOURCES.iter().map(|kind| {
         let name = kind.backup_type.as_str();
         let told = [("kind", json!({ "const": name }))];
-        of_kind(&source, &(kind.schema)(), ("source", name), &told)
+        of_kind(&source, (kind.schema)(), &format!("{name} source"), &told, &mut defs)
     });
-    let store = schemars::schema_for!(StoreTable).to_value();
+    let sources: Vec<Value> = sources.collect();
     let stores = STORES.iter().map(|kind| {
         let url = store.pointer("/properties/url").and_then(Value::as_object);
         let mut url = url.cloned().unwrap_or_default();
         url.insert("pattern".into(), format!("^{}://", kind.scheme).into());
-        of_kind(&store, &(kind.schema)(), ("store", kind.scheme), &[("url", url.into())])
+        let told = [("url", url.into())];
+        of_kind(&store, (kind.schema)(), &format!("{} store", kind.scheme), &told, &mut defs)
     });
-    let merged: [(&str, Vec<Value>); 2] =
-        [("source", sources.collect()), ("store", stores.collect())];
-    for (key, kinds) in merged {
+    let stores: Vec<Value> = stores.collect();
+    for (key, kinds) in [("source", sources), ("store", stores)] {
         let at = format!("/properties/{key}/additionalProperties");
         if let Some(any) = schema.pointer_mut(&at) {
             *any = json!({ "oneOf": kinds });
         }
     }
-    // Definitions of a kind stay inside it; those of the common keys must be reachable from the
-    // root, where their references point.
-    if let (Some(root), Some(Value::Object(common))) = (schema.as_object_mut(), source.get("$defs"))
-    {
-        let defs = root.entry("$defs").or_insert_with(|| json!({}));
-        if let Value::Object(defs) = defs {
-            defs.remove("SourceTable");
-            defs.remove("StoreTable");
-            defs.extend(common.clone());
+    for common in [&source, &store] {
+        defs.extend(common.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default());
+    }
+    if let Some(root) = schema.as_object_mut() {
+        let known = root.entry("$defs").or_insert_with(|| json!({}));
+        if let Value::Object(known) = known {
+            known.remove("SourceTable");
+            known.remove("StoreTable");
+            known.extend(defs);
         }
     }
     schema
 }
 
-/// The keys that every table of the kind `room` has and those that only `name` has, as one closed
-/// object; `told` are the keys that tell the kind.
+/// The keys that every table has and those that only this kind has, as one closed object; `told`
+/// are the keys that tell the kind. What the kind defines goes to `defs`, under the kind's name, since
+/// a reference can only point into the root.
 fn of_kind(
     common: &Value,
-    own: &Value,
-    (room, name): (&str, &str),
+    own: Value,
+    kind: &str,
     told: &[(&str, Value)],
+    defs: &mut Map<String, Value>,
 ) -> Value {
+    let name = |def: &str| format!("{}-{def}", kind.replace(' ', "-"));
+    let own = match renamed(own, &name) {
+        Value::Object(own) => own,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Map::new()
+        }
+    };
+    if let Some(Value::Object(more)) = own.get("$defs") {
+        defs.extend(more.iter().map(|(def, schema)| (name(def), schema.clone())));
+    }
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for part in [common, own] {
-        if let Some(Value::Object(more)) = part.get("properties") {
-            properties.extend(more.clone());
-        }
-        if let Some(Value::Array(more)) = part.get("required") {
-            required.extend(more.iter().cloned());
-        }
+    let parts = [common.get("properties"), own.get("properties")];
+    for part in parts.into_iter().flatten().filter_map(Value::as_object) {
+        properties.extend(part.clone());
+    }
+    let parts = [common.get("required"), own.get("required")];
+    for part in parts.into_iter().flatten().filter_map(Value::as_array) {
+        required.extend(part.iter().cloned());
     }
     properties.extend(told.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-    let mut schema = json!({
-        "title": format!("a {name} {room}"),
+    json!({
+        "title": format!("a {kind}"),
         "type": "object",
         "properties": properties,
         "required": required,
         "additionalProperties": false,
-    });
-    if let (Some(defs), Some(object)) = (own.get("$defs"), schema.as_object_mut()) {
-        // An identifier makes the kind's own definitions resolvable from inside it.
-        object.insert("$id".into(), format!("bkp:{room}:{name}").into());
-        object.insert("$defs".into(), defs.clone());
+    })
+}
+
+/// The same schema with references to definitions of these new names.
+fn renamed(schema: Value, name: &dyn Fn(&str) -> String) -> Value {
+    match schema {
+        Value::Object(object) => {
+            let entry = |(key, value): (String, Value)| {
+                let def = value.as_str().and_then(|text| text.strip_prefix("#/$defs/"));
+                let value = match def.filter(|_def| key == "$ref") {
+                    Some(def) => format!("#/$defs/{}", name(def)).into(),
+                    None => renamed(value, name),
+                };
+                (key, value)
+            };
+            Value::Object(object.into_iter().map(entry).collect())
+        }
+        Value::Array(values) => {
+            Value::Array(values.into_iter().map(|value| renamed(value, name)).collect())
+        }
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => plain,
     }
-    schema
 }
 
 #[cfg(test)]
@@ -116,6 +145,8 @@ mod tests {
             let pointer = reference.split('"').next().expect("a pointer");
             assert!(schema.pointer(pointer).is_some(), "{pointer}");
         }
+        // Inside of another resource the same pointers would lead elsewhere.
+        assert!(!text.contains("\"$id\""), "{text}");
         assert!(!text.contains("SourceTable") && !text.contains("StoreTable"), "{text}");
     }
 }
