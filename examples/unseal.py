@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Opens what bkp sealed, without bkp: Python 3 and OpenSSL's libcrypto are all it needs.
 
-    unseal.py (--key FILE | --passphrase FILE) [--object ID/NAME] OBJECT > OUT
-    unseal.py (--key FILE | --passphrase FILE) --manifest FILE
+    unseal.py (--key FILE | --passphrase FILE | --kms FILE) [--object ID/NAME] OBJECT > OUT
+    unseal.py (--key FILE | --passphrase FILE | --kms FILE) --manifest FILE
 
-The first form writes the plaintext (then `zstd -d`, `tar -x`) and never a byte that did not
+--kms takes what KMS decrypted `encrypted_key` to, in base64; bkp-format(5) has the command. The first form writes the plaintext (then `zstd -d`, `tar -x`) and never a byte that did not
 authenticate; the second checks a manifest's MAC. Exit code 0 means all of it was right. After
 another one, what was written is authentic but not the whole: throw it away. Without --object, the
 name the object was sealed as is printed: compare it with the one you wanted.
@@ -47,7 +47,11 @@ def unbase64(text):
 
 def data_key(recipients, backup_id, args):
     """Opens the first wrapped key that fits the key at hand."""
-    secret = open(args.key or args.passphrase, "rb").read()
+    secret = open(args.key or args.passphrase or args.kms, "rb").read()
+    if args.kms:
+        key = unbase64(secret.strip())
+        if len(key) != 32:
+            fail(args.kms + " does not hold the base64 of 32 bytes")
     if args.key:
         line = re.search(rb"^\s*BKP-KEY-1-(\S+)\s*$", secret, re.MULTILINE)
         key = unbase64(line[1]) if line else b""
@@ -62,6 +66,8 @@ def data_key(recipients, backup_id, args):
             if recipient["kdf"] != "pbkdf2-hmac-sha256" or not 600_000 <= rounds <= 10_000_000:
                 fail("the passphrase's parameters are not acceptable")
             wrapping = hashlib.pbkdf2_hmac("sha256", phrase, unbase64(recipient["salt"]), rounds)
+        elif args.kms and recipient["kind"] == "kms":
+            wrapping = key
         else:
             continue
         wrapped, aad = unbase64(recipient["wrapped"]), b"bkp wrap 1" + backup_id.encode()
@@ -119,6 +125,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     secret = parser.add_mutually_exclusive_group(required=True)
     secret.add_argument("--key", metavar="FILE", help="a key file of bkp")
+    secret.add_argument("--kms", metavar="FILE", help="a file with what KMS decrypted, base64")
     secret.add_argument("--passphrase", metavar="FILE", help="a file that holds the passphrase")
     parser.add_argument("--object", metavar="ID/NAME", help="refuse an object of another name")
     what = parser.add_mutually_exclusive_group(required=True)

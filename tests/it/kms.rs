@@ -142,6 +142,31 @@ fn the_context_ties_a_key_to_its_backup_and_source() {
     verify(&bed, &id, &[]).done();
 }
 
+/// What man/bkp-format.5 says: KMS decrypts the wrapping key, and the rest needs no bkp.
+#[test]
+fn a_backup_for_a_kms_key_opens_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = bed(folder.path(), &[&recipient(&new_key(REGIONS[1]))]);
+    let id = bed.snapshot("full");
+    let manifest = bed.object(&id, "manifest.json");
+    let parsed: Value = serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+    let wrapped = &parsed["keys"][0];
+    let context = json!({ "backup_id": id, "source": wrapped["source"] });
+    let request = json!({
+        "KeyId": wrapped["id"],
+        "CiphertextBlob": wrapped["encrypted_key"],
+        "EncryptionContext": context,
+    });
+    let opened = administer(REGIONS[1], "Decrypt", &request);
+    fs::write(bed.path("wrapping-key"), opened["Plaintext"].as_str().unwrap()).unwrap();
+    let unseal = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/unseal.py");
+    let mut command = Command::new("python3");
+    command.arg(unseal).arg("--kms").arg(bed.path("wrapping-key"));
+    command.arg("--manifest").arg(&manifest);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn a_kms_that_is_away_and_missing_credentials_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
