@@ -170,7 +170,8 @@ impl Service {
         self.send("POST", path, headers, body)
     }
 
-    fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+    /// Asks with a body, without signing.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         let headers = headers.iter().flat_map(|header| [*header, "\r\n"]).collect::<String>();
         let head = format!(

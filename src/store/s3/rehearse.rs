@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use aws_sdk_s3::primitives::SdkBody;
+use aws_sdk_s3::types::{ExpirationStatus, LifecycleRuleFilter};
 use sha2::{Digest as _, Sha256};
 
 use super::refusal::{Class, Refusal};
-use super::remote::Remote;
+use super::remote::{ANSWER, Remote};
 use super::settings::{Checksum, CreateOnly};
 use super::upload::Order;
+use crate::rt;
 use crate::store::{Declared, ObjectLabels, StoreError};
 
 /// The key of the object.
@@ -41,7 +43,35 @@ pub(super) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         Checksum::Sha256 => "sizes and SHA-256 are confirmed",
         Checksum::WhenRequired => "only sizes are confirmed (checksum = \"when-required\")",
     };
-    Ok(format!("{how} `{KEY}`; {kept}; {confirmed}; uploads in parts work"))
+    let lacks = unfinished(remote).map(|lacks| format!("; {lacks}")).unwrap_or_default();
+    Ok(format!("{how} `{KEY}`; {kept}; {confirmed}; uploads in parts work{lacks}"))
+}
+
+/// What is to be said of uploads that a killed run leaves in the bucket: parts that no listing of
+/// objects shows, and that are paid for. `None` if a rule of the bucket removes them.
+fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
+    const NO_RULE: &str = "no lifecycle rule removes uploads that were never finished: add one with AbortIncompleteMultipartUpload";
+    let look = async {
+        let request = remote.client.get_bucket_lifecycle_configuration();
+        let request = request.bucket(&remote.settings.bucket);
+        let answer = remote.once(ANSWER, request.send()).await?;
+        let mut rules = answer.rules().iter();
+        let ours = |prefix: &str| remote.settings.prefix.starts_with(prefix);
+        Ok(rules.any(|rule| {
+            let prefix = rule.filter().and_then(LifecycleRuleFilter::prefix).unwrap_or_default();
+            rule.status() == &ExpirationStatus::Enabled
+                && rule.abort_incomplete_multipart_upload().is_some()
+                && ours(prefix)
+        }))
+    };
+    match rt::wait(&remote.ctx.cancel, look) {
+        Ok(Ok(true)) => None,
+        Ok(Ok(false) | Err(Refusal { class: Class::Missing, .. })) => Some(NO_RULE),
+        // Who makes backups need not be allowed to see the bucket's rules.
+        Ok(Err(_)) | Err(_) => {
+            Some("whether a lifecycle rule removes unfinished uploads cannot be seen")
+        }
+    }
 }
 
 /// What the service did with a write.

@@ -64,6 +64,25 @@ fn backups_go_to_s3_and_come_back() {
 }
 
 #[test]
+fn doctor_says_what_a_bucket_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    usual().ask("PUT", "/ruled", &[]).done();
+    let bed = Bed::new(&file, "");
+    bed.store_is(&usual().table_at(&usual().endpoint(), "ruled", ""));
+    let found = || bed.run(&["doctor"]).done().stdout;
+    assert!(found().contains("no lifecycle rule removes uploads"), "{}", found());
+    let rule = "<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter><AbortIncompleteMultipartUpload><DaysAfterInitiation>2</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>";
+    usual().send("PUT", "/ruled?lifecycle", &[], rule).done();
+    assert!(!found().contains("lifecycle"), "{}", found());
+    let strict_bed = Bed::new(&file, "");
+    strict_bed.store_is(&strict().table_at(&strict().endpoint(), "backups", ""));
+    let found = strict_bed.run(&["doctor"]).done().stdout;
+    assert!(found.contains("lifecycle rule removes unfinished uploads cannot be seen"), "{found}");
+}
+
+#[test]
 fn one_host_name_per_bucket_works_too() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("0_0.tigerbeetle");
