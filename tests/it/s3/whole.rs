@@ -3,12 +3,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::proxy::{Fault, Proxy, Rule};
 use super::{Service, strict, usual};
 use crate::bed::{Bed, Run, bare};
 use crate::tb::{self, Ids};
+
+/// How long something may take to begin on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A data file with something in it, whose server is gone.
 fn data_file(folder: &Path) -> std::path::PathBuf {
@@ -156,6 +162,29 @@ fn a_snapshot_that_cannot_go_on_leaves_nothing_and_says_why() {
         assert_eq!(bed.json(&["list"])["backups"].as_array().unwrap().len(), 0);
         assert!(!is_uploading(&bed));
     }
+    bed.snapshot("full");
+}
+
+/// The wish to stop is heard while a request is tried again, and nothing stays in the bucket.
+#[test]
+fn a_snapshot_that_is_told_to_stop_abandons_its_upload() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = data_file(folder.path());
+    let proxy = Proxy::before(usual().port);
+    let bed = bed(&file, usual(), &proxy.endpoint(), "retry_seconds = 600");
+    let always = Fault::Status(503, "SlowDown");
+    proxy.plan(&[Rule::new("PUT", "partNumber=2", u32::MAX, always)]);
+    let mut command = bed.command(&["snapshot", "books", "--scope", "full"]);
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while !is_uploading(&bed) {
+        assert!(began.elapsed() < PATIENCE, "no upload was begun");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    Run::of(&run.wait_with_output().unwrap()).failed(143, "terminated by a signal");
+    assert!(!is_uploading(&bed));
+    proxy.plan(&[]);
     bed.snapshot("full");
 }
 
