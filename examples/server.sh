@@ -80,6 +80,7 @@ s3_start() {
     "$SERVER_S3" --host 127.0.0.1 --port "$port" --access-key demo --secret-key demo-secret "$1" \
         >"$1.log" 2>&1 </dev/null &
     server_pids+=("$!")
+    # shellcheck disable=SC2034 # For the scripts that source this.
     s3_endpoint=http://127.0.0.1:$port
     until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
         if [ "$SECONDS" -ge "$deadline" ] || ! kill -0 "${server_pids[-1]}" 2>/dev/null; then
