@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
-use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -50,11 +49,9 @@ pub struct Access {
 impl Access {
     /// Resolves region and credentials. Asks the network where the chain leads there.
     ///
-    /// Requests made with the result are sent once: whoever makes them decides on a second try.
     pub async fn resolve(&self) -> SdkConfig {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http_client())
-            .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled()

@@ -4,13 +4,13 @@
 //! handler; it uses the [`Ctx`] it was given. That keeps runs reproducible in tests.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use crate::error::{Fault, Kind};
+use crate::error::{Fault, Kind, diagnose};
 
 /// The longest time for which a waiting run does not look at the wish to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -43,22 +43,55 @@ impl Monitor for Silent {
 
 /// The wish to stop, raised by a signal and asked between two pieces of work.
 ///
-/// Holds the number of the signal that came first, 0 while there is none.
+/// Clones share it. Work that must not be cut in two [puts it off](Cancel::defer).
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicUsize>);
+pub struct Cancel {
+    /// The number of the signal that came first, 0 while there is none.
+    signal: Arc<AtomicUsize>,
+    /// Until when nobody is told of it.
+    deferred: Arc<Mutex<Option<Instant>>>,
+}
+
+/// While this lives the wish to stop is not heard, up to a time limit.
+#[derive(Debug)]
+pub struct Deferral {
+    cancel: Cancel,
+    before: Option<Instant>,
+}
+
+impl Drop for Deferral {
+    fn drop(&mut self) {
+        *self.cancel.deferred() = self.before;
+    }
+}
 
 impl Cancel {
     /// The cell that a signal handler stores its signal number in.
     #[must_use]
     pub fn cell(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.signal)
+    }
+
+    /// Lets what follows go on for `longest` although the run should stop, until the guard is dropped:
+    /// for the few steps that have to happen together.
+    #[must_use]
+    pub fn defer(&self, longest: Duration) -> Deferral {
+        let before = self.deferred().replace(Instant::now() + longest);
+        Deferral { cancel: self.clone(), before }
+    }
+
+    fn deferred(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
     /// [`Kind::Interrupted`] or [`Kind::Terminated`] once a signal was received.
     pub fn check(&self) -> Result<(), Fault> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Ok(()),
+        let signal = self.signal.load(Ordering::Relaxed);
+        if signal == 0 || self.deferred().is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        match signal {
             signal if signal == signal_hook::consts::SIGINT as usize => {
                 Err(Fault::new(Kind::Interrupted, "interrupted by SIGINT"))
             }
@@ -89,6 +122,14 @@ impl Ctx {
     #[must_use]
     pub fn fixed(clock: fn() -> OffsetDateTime) -> Self {
         Ctx { cancel: Cancel::default(), monitor: Arc::new(Silent), clock }
+    }
+
+    /// What `error` is called: what fails once the run should stop fails because of that.
+    #[must_use]
+    pub fn attributed(&self, error: anyhow::Error) -> anyhow::Error {
+        let Err(fault) = self.cancel.check() else { return error };
+        let known = [Kind::Interrupted, Kind::Terminated].contains(&diagnose(&error).kind);
+        if known { error } else { error.context(fault) }
     }
 
     /// Waits for `length`, or until the run should stop.

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -65,22 +66,39 @@ impl Lock {
         Ok(Lock { _file: file, place })
     }
 
-    /// A number that belongs to the state directory: as long as this lock is held, no other process
-    /// can hold the lock of the same job at the same place.
+    /// A number that belongs to the state directory on this host: as long as this lock is held, no other
+    /// process can hold the lock of the same job at the same place. A copy of the directory, and one
+    /// that several hosts share, where kernel locks may not reach, are other places.
     #[must_use]
     pub fn place(&self) -> u64 {
         self.place
     }
 }
 
+/// The number in `path`, mixed with what tells this host and this file from others.
+fn place(path: &Path) -> anyhow::Result<u64> {
+    let number = number(path)?;
+    // Without one, for instance in a container, the name of the host has to do.
+    let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let host = rustix::system::uname();
+    let file = std::fs::metadata(path)?.ino();
+    let digest = Sha256::new()
+        .chain_update(number.to_be_bytes())
+        .chain_update(file.to_be_bytes())
+        .chain_update(machine)
+        .chain_update(host.nodename().to_bytes())
+        .finalize();
+    Ok(digest.iter().take(8).fold(0, |place, byte| place << 8 | u64::from(*byte)))
+}
+
 /// Reads the number in `path`; draws one first if there is none. Of several that draw at once one
 /// wins, and the others read his.
-fn place(path: &Path) -> anyhow::Result<u64> {
+fn number(path: &Path) -> anyhow::Result<u64> {
     for _ in 0..2 {
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                let place = u64::from_str_radix(text.trim(), 16);
-                return place.with_context(|| format!("{} is damaged; remove it", path.display()));
+                let number = u64::from_str_radix(text.trim(), 16);
+                return number.with_context(|| format!("{} is damaged; remove it", path.display()));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),

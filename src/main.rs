@@ -54,7 +54,7 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
     }
     let confirm = ui::confirm(style, cli.yes(), cancel.clone());
     let house = House { settings, ctx: Ctx::new(cancel, progress), confirm, faults: None };
-    cli.run(&house)
+    cli.run(&house).map_err(|error| house.ctx.attributed(error))
 }
 
 fn finish(style: Style, report: &Report) -> anyhow::Result<u8> {

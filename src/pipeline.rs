@@ -23,7 +23,7 @@ use crate::stage::digest::{Deposit, Digest, DigestReader, drain};
 use crate::stage::hop::{Hop, read_ahead};
 use crate::stage::seal::{Opener, Sealer, open_header};
 use crate::stage::{Sink, Trail, gzip, zstd};
-use crate::store::{AppendStore, ObjectLabels, ReadStore};
+use crate::store::{AppendStore, ObjectLabels, ReadStore, Role};
 
 /// Role of the object with the source's data.
 pub const ROLE_DATA: &str = "data";
@@ -71,7 +71,7 @@ impl Recipe<'_> {
     ) -> anyhow::Result<(ObjectRecord, Trail, T)> {
         let (suffix, stage) = spelled(self.compression);
         let key = self.name.key(&format!("tar{suffix}.enc"));
-        let chain = self.chain(&key, self.compression)?;
+        let chain = self.chain(&key, Role::Data, self.compression)?;
         let modified = u64::try_from(self.name.id.created().unix_timestamp()).unwrap_or(0);
         let mut writer = ArchiveWriter::new(chain, modified, self.ctx.cancel.clone());
         let captured = capture(&mut writer)?;
@@ -92,7 +92,8 @@ impl Recipe<'_> {
         let (suffix, stage) = spelled(compression);
         let key = self.name.key(&format!("map.json{suffix}.enc"));
         let blame = Blame::default();
-        let mut sink = SinkWriter { sink: self.chain(&key, compression)?, blame: blame.clone() };
+        let mut sink =
+            SinkWriter { sink: self.chain(&key, Role::Index, compression)?, blame: blame.clone() };
         let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut sink);
         let written = write(&mut buffered).and_then(|()| buffered.flush());
         drop(buffered);
@@ -102,8 +103,13 @@ impl Recipe<'_> {
     }
 
     /// The chain behind the archive, built from its end.
-    fn chain(&self, key: &str, compression: Compression) -> anyhow::Result<Box<dyn Sink>> {
-        let upload = self.store.create(key, &self.labels())?;
+    fn chain(
+        &self,
+        key: &str,
+        role: Role,
+        compression: Compression,
+    ) -> anyhow::Result<Box<dyn Sink>> {
+        let upload = self.store.create(key, &self.labels(role))?;
         let stored = Box::new(Deposit::new("stored", upload));
         let object = object_name(self.name.id, key);
         let sealed = Sealer::new(self.key, &object, self.recipients.to_vec(), stored)?;
@@ -122,7 +128,7 @@ impl Recipe<'_> {
         Ok(Box::new(Digest::new("plaintext", compressed)))
     }
 
-    fn labels(&self) -> ObjectLabels {
+    fn labels(&self, role: Role) -> ObjectLabels {
         let label = |name: &str, value: String| (name.to_owned(), value);
         ObjectLabels {
             pairs: vec![
@@ -131,6 +137,7 @@ impl Recipe<'_> {
                 label("backup-scope", self.name.scope.to_string()),
             ],
             retain_until: None,
+            role,
         }
     }
 }
@@ -405,6 +412,9 @@ impl Read for Watched {
         let count = self.input.read(buffer).map_err(|error| {
             if error.kind() == io::ErrorKind::Interrupted {
                 return error;
+            }
+            if let Err(fault) = self.ctx.cancel.check() {
+                return self.blame.note(fault);
             }
             let fault = Fault::new(Kind::Store, format!("reading from the store failed: {error}"));
             self.blame.note(fault)

@@ -8,7 +8,7 @@ use crate::config::settings::SourceSettings;
 use crate::config::{ConfigError, Settings};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, KeyProvider};
+use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
 use crate::store::layer::fan::Fan;
@@ -65,7 +65,9 @@ impl House {
     /// The store of this name or URL.
     fn place(&self, text: &str) -> anyhow::Result<Place> {
         if text.contains("://") {
-            return Ok(Place::of_url(text));
+            // What the configuration says of that place holds however it is named.
+            let known = self.settings.stores.values().find(|store| store.place.url == text);
+            return Ok(known.map_or_else(|| Place::of_url(text), |store| store.place.clone()));
         }
         let stores = &self.settings.stores;
         let store = stores.get(text).ok_or_else(|| {
@@ -139,7 +141,8 @@ impl House {
                 .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or give --key")
                 .into());
         }
-        let providers = self.settings.recipients.iter().map(|text| keys::open(text));
+        let providers =
+            self.settings.recipients.iter().map(|text| keys::open(text, &self.ctx.cancel));
         Ok(providers.collect::<Result<_, _>>()?)
     }
 
@@ -157,7 +160,8 @@ impl House {
         let mut providers = Vec::new();
         let mut failure = None;
         for text in &self.settings.recipients {
-            match keys::open(text) {
+            match keys::open(text, &self.ctx.cancel) {
+                Err(error @ KeyError::Stopped(_)) => return Err(error.into()),
                 Ok(provider) => providers.push(provider),
                 Err(error) => failure = failure.or(Some((text, error))),
             }

@@ -91,6 +91,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let mut backups = Vec::new();
     for found in found {
         let manifest = if options.long { load(store.as_ref(), &found).map(Some) } else { Ok(None) };
+        // That the run is to stop is no problem of a row.
+        house.ctx.cancel.check()?;
         outcome = worst(outcome, manifest.as_ref().err().map(|error| diagnose(error).kind));
         backups.push(row(found, manifest));
     }

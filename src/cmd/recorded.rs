@@ -1,43 +1,58 @@
 //! What stands around the work of a run: the locks that keep it alone, and the record of how it
 //! went.
 //!
-//! Two locks, because each sees what the other cannot: the kernel's, which ends with the process, and
-//! a lease, which other hosts see. The lease is kept by the ledger, or without one by the store. If
-//! the ledger is away and not required, the run goes on with a lease of the store, and its events
-//! wait in the outbox.
+//! Three kinds of locks, because each sees what the others cannot: the kernel's, which ends with the
+//! process; a lease of the ledger, if there is one, which other hosts see; and a lease of every store
+//! that the backup goes to. The last are taken also beside a ledger, so that a run that finds the
+//! ledger away, and goes on because the ledger is not required, meets the run that did not. The event
+//! of such a run waits in the outbox.
 
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
-use crate::ctx::{Ctx, Monitor};
+use self::kept::Kept;
+use crate::ctx::Monitor;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::BackupType;
 use crate::error::Kind;
+use crate::keys::DataKey;
 use crate::ledger::outbox::Outbox;
-use crate::ledger::{Holder, Lease, Ledger, LedgerError, in_store};
+use crate::ledger::{Holder, Ledger, LedgerError, in_store};
 use crate::lock::Lock;
 use crate::store::layer::fan::Fan;
+use crate::store::{AppendStore as _, Declared, ObjectLabels};
 use crate::wire::House;
 
-/// A lease is renewed when this part of its time is over: two renewals may fail without harm.
-const RENEWALS_PER_LEASE: u32 = 3;
+mod kept;
 
-/// A run that is alone with its job. Dropping it before [`Recorded::finish`] records that it failed.
+/// For how long a run that should stop goes on once its objects are stored: a manifest in one of two
+/// stores, or one that is not recorded, would be found by `verify` only.
+const PUBLISHING: Duration = Duration::from_mins(2);
+/// What to think of a manifest of which it is not known whether it was written.
+const PERHAPS: &str = "the backup may exist all the same: `bkp list` shows it if it does, and `bkp verify --ledger --record` makes its event";
+/// For how long a run that should stop goes on to give back its leases and to record how it ended.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// A run that is alone with its job. Dropping it before it [published](Recorded::publish) a
+/// backup records that it failed.
 pub struct Recorded<'h> {
     house: &'h House,
     fan: &'h Fan,
     holder: Holder,
-    ledger: Option<Box<dyn Ledger>>,
+    ledger: Option<Arc<dyn Ledger>>,
     outbox: Outbox,
-    lease: Arc<Mutex<Box<dyn Lease>>>,
-    renewal: Option<Renewal>,
-    finished: bool,
+    /// The ledger's lease; `None` if there is no ledger, or if it was away.
+    in_ledger: Option<Kept>,
+    /// The leases of the stores, by their places in the fan.
+    in_stores: Vec<(usize, Kept)>,
+    /// The run began and has not ended.
+    begun: bool,
     _lock: Lock,
 }
 
@@ -48,17 +63,31 @@ impl std::fmt::Debug for Recorded<'_> {
 }
 
 impl<'h> Recorded<'h> {
-    /// Takes the locks of `job`, which makes a backup in the stores of `fan`, without waiting, delivers what waits in the outbox, and records that
-    /// the run began.
+    /// Takes the locks of `job`, which makes a backup in the stores of `fan`, without waiting, delivers
+    /// what waits in the outbox, and records that the run began.
     ///
     /// # Errors
     /// [`Kind::Busy`] names who runs already. [`Kind::Store`] if the ledger is required and does not
-    /// answer, or the store does not.
+    /// answer, or the last store does not.
     pub fn begin(
         house: &'h House,
         job: &str,
         backup_type: BackupType,
         fan: &'h Fan,
+    ) -> anyhow::Result<Recorded<'h>> {
+        Recorded::begin_with(house, job, backup_type, fan, house.ledger().map(Arc::from))
+    }
+
+    /// The same with a ledger that is connected already: whoever makes many runs keeps one session.
+    ///
+    /// # Errors
+    /// As [`Recorded::begin`].
+    pub fn begin_with(
+        house: &'h House,
+        job: &str,
+        backup_type: BackupType,
+        fan: &'h Fan,
+        ledger: Option<Arc<dyn Ledger>>,
     ) -> anyhow::Result<Recorded<'h>> {
         let lock = Lock::take(&house.settings.state_dir, job, &house.ctx)?;
         let holder = Holder {
@@ -69,34 +98,57 @@ impl<'h> Recorded<'h> {
             process: std::process::id(),
             place: lock.place(),
         };
-        let (ledger, outbox) = (house.ledger(), Outbox::of(&house.settings.state_dir));
-        let kept = ledger.as_deref().map(|ledger| {
-            flush(&outbox, ledger, &*house.ctx.monitor)?;
-            ledger.acquire(&holder, house.settings.lease)
-        });
-        let lease = match kept {
-            Some(Ok(lease)) => lease,
-            Some(Err(error @ LedgerError::Away { .. })) if !required(house) => {
-                let why = format!("{error}; the run goes on and its event will wait in the outbox");
-                house.ctx.monitor.warn(&why);
-                in_store(house, fan, &holder)?
-            }
-            Some(Err(error)) => return Err(error.into()),
-            None => in_store(house, fan, &holder)?,
-        };
-        let lease = Arc::new(Mutex::new(lease));
-        let renewal = Renewal::start(&lease, house.settings.lease, &house.ctx)?;
-        Ok(Recorded {
+        let outbox = Outbox::of(&house.settings.state_dir);
+        let (in_ledger, in_stores) = (None, Vec::new());
+        let mut run = Recorded {
             house,
             fan,
             holder,
             ledger,
             outbox,
-            lease,
-            renewal: Some(renewal),
-            finished: false,
+            in_ledger,
+            in_stores,
+            begun: false,
             _lock: lock,
-        })
+        };
+        // The ledger comes last: whoever is refused leaves nothing in it.
+        run.take_stores()?;
+        run.take_ledger()?;
+        run.begun = true;
+        Ok(run)
+    }
+
+    /// Takes the lease of every store, in the order of their names: two runs that want the same ones
+    /// in different orders would each keep the other from all of them.
+    fn take_stores(&mut self) -> anyhow::Result<()> {
+        let (ctx, length) = (&self.house.ctx, self.house.settings.lease);
+        let mut stores: Vec<_> = self.fan.stores().collect();
+        stores.sort_by_key(|(_, store)| store.url().to_owned());
+        for (index, store) in stores {
+            match in_store::acquire(Arc::clone(store), &self.holder, length, ctx) {
+                Ok(lease) => self.in_stores.push((index, Kept::new(lease, length, ctx)?)),
+                Err(LedgerError::Store(error)) => self.fan.failed(index, error)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the ledger's lease, which records that the run began; none if the ledger is away and may
+    /// be.
+    fn take_ledger(&mut self) -> anyhow::Result<()> {
+        let Some(ledger) = self.ledger.as_deref() else { return Ok(()) };
+        let (ctx, length) = (&self.house.ctx, self.house.settings.lease);
+        let taken = flush(&self.outbox, ledger, &*ctx.monitor);
+        match taken.and_then(|_delivered| ledger.acquire(&self.holder, length)) {
+            Ok(lease) => self.in_ledger = Some(Kept::new(lease, length, ctx)?),
+            Err(error @ LedgerError::Away { .. }) if !required(self.house) => {
+                let why = format!("{error}; the run goes on and its event will wait in the outbox");
+                ctx.monitor.warn(&why);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// The id of the backup that the run is to make. Its time is the run's beginning.
@@ -105,51 +157,66 @@ impl<'h> Recorded<'h> {
         self.holder.run
     }
 
-    /// Makes sure that the run is still alone, right before its manifest is written. Returns what the
-    /// manifest says of the ledger; nothing if none is configured.
+    /// Makes sure that the run is still alone, writes its manifest, from when on the backup exists,
+    /// records that, and lets the job go. `manifest` lacks what only the run knows: the ledger, the
+    /// copies, the authentication with `key`. Returns it complete, and [`Kind::Pending`] if its event
+    /// has to wait.
     ///
     /// # Errors
-    /// [`LedgerError::Fenced`] if the lease has ended: then no manifest may be written.
-    pub fn fence(&self) -> anyhow::Result<Option<Value>> {
-        let mut lease = locked(&self.lease);
-        match lease.renew() {
-            Ok(()) => {}
-            // Nobody can have taken it yet.
-            Err(LedgerError::Away { .. } | LedgerError::Store(_)) if lease.holds() => {}
-            Err(LedgerError::Away { .. }) if !required(self.house) => {
-                *lease = in_store(self.house, self.fan, &self.holder)?;
+    /// [`LedgerError::Fenced`] if the run is not alone any more; what the last store fails with. Then
+    /// the backup does not exist, unless the error says that it may.
+    pub fn publish(
+        mut self,
+        mut manifest: Manifest,
+        key: &DataKey,
+    ) -> anyhow::Result<(Manifest, Option<Kind>)> {
+        self.house.ctx.cancel.check()?;
+        let _in_peace = self.house.ctx.cancel.defer(PUBLISHING);
+        manifest.ledger = self.fence()?;
+        manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
+        let (manifest, sha256) = write(self.fan, manifest, key)?;
+        self.begun = false;
+        let pending = self.close(&Event::completed(&manifest, &sha256));
+        Ok((manifest, pending))
+    }
+
+    /// A store whose lease was lost drops out. Returns what the manifest says of the ledger; nothing if
+    /// none is configured.
+    fn fence(&self) -> anyhow::Result<Option<Value>> {
+        for (index, kept) in self.in_stores.iter().filter(|(index, _)| self.fan.is_in(*index)) {
+            match kept.confirm() {
+                Ok(()) => {}
+                Err(LedgerError::Store(error)) => self.fan.failed(*index, error)?,
+                Err(error) => self.fan.drop_out(*index, error)?,
             }
-            Err(error) => return Err(error.into()),
         }
-        Ok(self.ledger.as_ref().map(
-            |_| json!({ "transfer": self.holder.run.as_u128().to_string(), "lease": lease.id() }),
-        ))
-    }
-
-    /// Records that the backup exists and lets the job go; `sha256` is that of the manifest as
-    /// stored. Returns [`Kind::Pending`] if the event has to wait.
-    #[must_use]
-    pub fn finish(mut self, manifest: &Manifest, sha256: &[u8; 32]) -> Option<Kind> {
-        self.finished = true;
-        self.close(&Event::completed(manifest, sha256))
-    }
-
-    /// Ends the lease with `event`. Nothing in here can undo what was done: what fails is said.
-    fn close(&mut self, event: &Event) -> Option<Kind> {
-        drop(self.renewal.take());
-        let recorded = locked(&self.lease).release(event);
-        let Some(ledger) = self.ledger.as_deref() else {
-            if let Err(error) = recorded {
-                let why = format!("{error}; the lease of the job ends by itself");
+        match self.in_ledger.as_ref().map(Kept::confirm) {
+            None | Some(Ok(())) => {}
+            Some(Err(error @ LedgerError::Away { .. })) if !required(self.house) => {
+                let why = format!("{error}; the run goes on, alone in its stores");
                 self.house.ctx.monitor.warn(&why);
             }
-            return None;
+            Some(Err(error)) => return Err(error.into()),
+        }
+        let first = self.in_stores.first().map(|(_, kept)| kept);
+        let lease = self.in_ledger.as_ref().or(first).map(Kept::id);
+        Ok(self
+            .ledger
+            .as_ref()
+            .map(|_| json!({ "transfer": self.holder.run.as_u128().to_string(), "lease": lease })))
+    }
+
+    /// Ends the leases and records `event`. Nothing in here can undo what was done: what fails is
+    /// said.
+    fn close(&mut self, event: &Event) -> Option<Kind> {
+        let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+        let recorded = self.in_ledger.take().map(|kept| kept.release(event));
+        let recorded = match (recorded, self.ledger.as_deref()) {
+            (None | Some(Ok(false)), Some(ledger)) => ledger.record(event),
+            (Some(Err(error)), _) => Err(error),
+            (Some(Ok(_)), _) | (None, None) => Ok(()),
         };
-        let recorded = match recorded {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(LedgerError::Store(_)) => ledger.record(event),
-            Err(error) => Err(error),
-        };
+        self.leave_stores(event);
         let error = recorded.err()?;
         let waits = self.outbox.put(event).err();
         let waits = waits.map_or("the event waits in the outbox".to_owned(), |lost| {
@@ -158,17 +225,47 @@ impl<'h> Recorded<'h> {
         self.house.ctx.monitor.warn(&format!("{error}; {waits}"));
         Some(Kind::Pending)
     }
+
+    /// Gives back the leases of the stores. One that dropped out is not asked again.
+    fn leave_stores(&mut self, event: &Event) {
+        for (index, kept) in self.in_stores.drain(..) {
+            if !self.fan.is_in(index) {
+                continue;
+            }
+            if let Err(error) = kept.release(event) {
+                let why = format!("{error}; the lease of the job ends by itself");
+                self.house.ctx.monitor.warn(&why);
+            }
+        }
+    }
 }
 
 impl Drop for Recorded<'_> {
     fn drop(&mut self) {
-        if !self.finished {
-            let seconds = (self.house.ctx.now() - self.holder.run.created()).whole_seconds();
-            let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
-            // Why the run failed is what its exit code says.
-            self.close(&Event::failed(self.holder.run, self.holder.backup_type, seconds));
+        let seconds = (self.house.ctx.now() - self.holder.run.created()).whole_seconds();
+        let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
+        // Why the run failed is what its exit code says.
+        let failed = Event::failed(self.holder.run, self.holder.backup_type, seconds);
+        if self.begun {
+            self.close(&failed);
+        } else {
+            let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+            self.leave_stores(&failed);
         }
     }
+}
+
+/// Writes the manifest, create-only. Returns it, and the SHA-256 of its file.
+fn write(store: &Fan, manifest: Manifest, key: &DataKey) -> anyhow::Result<(Manifest, [u8; 32])> {
+    let at = manifest.name().manifest_key();
+    let bytes = manifest.encode(key)?;
+    // Before it is visible: what a reader would refuse must not become a backup.
+    let manifest = Manifest::parse(&bytes, &at)?;
+    let mut upload = store.create(&at, &ObjectLabels::default())?;
+    upload.write(&bytes)?;
+    let sha256 = sha2::Sha256::digest(&bytes).into();
+    upload.commit(Declared { bytes: bytes.len() as u64, sha256 }).context(PERHAPS)?;
+    Ok((manifest, sha256))
 }
 
 /// Delivers what waits in the outbox.
@@ -193,55 +290,4 @@ pub fn flush(
 
 fn required(house: &House) -> bool {
     house.settings.ledger.as_ref().is_some_and(|ledger| ledger.required)
-}
-
-fn in_store(house: &House, fan: &Fan, holder: &Holder) -> anyhow::Result<Box<dyn Lease>> {
-    Ok(in_store::acquire(fan, holder, house.settings.lease, &house.ctx)?)
-}
-
-fn locked(lease: &Mutex<Box<dyn Lease>>) -> std::sync::MutexGuard<'_, Box<dyn Lease>> {
-    lease.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The thread that renews a lease. Dropping this ends it.
-struct Renewal {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Renewal {
-    fn start(
-        lease: &Arc<Mutex<Box<dyn Lease>>>,
-        length: Duration,
-        ctx: &Ctx,
-    ) -> std::io::Result<Renewal> {
-        let (stop, stopped) = mpsc::channel();
-        let (lease, ctx) = (Arc::clone(lease), ctx.clone());
-        let work = move || {
-            let pause = length / RENEWALS_PER_LEASE;
-            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                match locked(&lease).renew() {
-                    Ok(()) => {}
-                    // The run learns it when it asks; going on here would only say it again.
-                    Err(error @ (LedgerError::Fenced { .. } | LedgerError::Refused { .. })) => {
-                        ctx.monitor.warn(&error.to_string());
-                        return;
-                    }
-                    Err(error) => ctx.monitor.detail(&format!("renewing the lease: {error}")),
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("lease".into()).spawn(work)?;
-        Ok(Renewal { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It fails only if the thread panicked; then there is nothing to end.
-            let _ended = thread.join();
-        }
-    }
 }

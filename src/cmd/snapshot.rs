@@ -17,14 +17,14 @@ use super::recorded::Recorded;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
-use crate::domain::names::{BackupName, Scope};
+use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::pipeline::Recipe;
 use crate::source::CaptureRequest;
 use crate::stage::Trail;
+use crate::store::ReadStore as _;
 use crate::store::layer::fan::{Fan, Fared};
-use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore as _};
 use crate::wire::House;
 
 /// What makes a backup, in its name.
@@ -93,6 +93,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         return describe(options, &plan, store.url());
     }
     let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
+    check_seen(house, &store, settings.backup_type, &options.source)?;
     let Plan { id, scope, onto } = plan(house, options, &*source, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let name = BackupName {
@@ -102,7 +103,6 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         scope,
         kind: MADE.to_owned(),
     };
-    check_seen(house, &store, &name)?;
     let (key, recipients) = new_key(&keys, id, &name.source)?;
     let recipe = Recipe {
         store: &store,
@@ -141,23 +141,27 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         objects,
         keys: recipients,
         retention: Retention::default(),
-        ledger: run.fence()?,
-        copies: Some(store.urls()).filter(|urls| urls.len() > 1).unwrap_or_default(),
+        ledger: None,
+        copies: Vec::new(),
         mac: String::new(),
     };
-    let (manifest, sha256) = publish(&store, manifest, &key)?;
-    let pending = run.finish(&manifest, &sha256);
+    let (manifest, pending) = run.publish(manifest, &key)?;
     house.ctx.monitor.end();
-    store.stores().for_each(|(_, store)| note(house, &Seen::of(house, &**store, &name)));
-    let fared = store.fared();
-    let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
-    Ok(report(&store.urls(), fared, &manifest)?.with_outcome(worst(partial, pending)))
+    store.stores().for_each(|(_, store)| {
+        note(house, &Seen::of(house, &**store, name.backup_type, &name.source));
+    });
+    report(&store, &manifest, pending)
 }
 
 /// Lets every store drop out that has lost what it had.
-fn check_seen(house: &House, fan: &Fan, name: &BackupName) -> anyhow::Result<()> {
+fn check_seen(
+    house: &House,
+    fan: &Fan,
+    backup_type: BackupType,
+    source: &str,
+) -> anyhow::Result<()> {
     for (index, store) in fan.stores() {
-        if let Err(error) = Seen::of(house, &**store, name).check(&**store) {
+        if let Err(error) = Seen::of(house, &**store, backup_type, source).check(&**store) {
             fan.drop_out(index, error)?;
         }
     }
@@ -181,25 +185,6 @@ fn new_key(
     let recipients = keys.iter().map(|provider| provider.wrap(&key, id, source));
     let recipients = recipients.collect::<Result<_, _>>()?;
     Ok((key, recipients))
-}
-
-/// Writes the manifest, create-only: from here on the backup exists.
-/// Returns the manifest and the SHA-256 of its file.
-fn publish(
-    store: &dyn AppendStore,
-    manifest: Manifest,
-    key: &DataKey,
-) -> anyhow::Result<(Manifest, [u8; 32])> {
-    use sha2::Digest as _;
-    let at = manifest.name().manifest_key();
-    let bytes = manifest.encode(key)?;
-    // Before it is visible: what a reader would refuse must not become a backup.
-    let manifest = Manifest::parse(&bytes, &at)?;
-    let mut upload = store.create(&at, &ObjectLabels::default())?;
-    upload.write(&bytes)?;
-    let sha256 = sha2::Sha256::digest(&bytes).into();
-    upload.commit(Declared { bytes: bytes.len() as u64, sha256 })?;
-    Ok((manifest, sha256))
 }
 
 fn host() -> String {
@@ -229,7 +214,7 @@ fn describe(options: &Options, plan: &Plan, store: &str) -> anyhow::Result<Repor
     Report::done("bkp.snapshot-plan/1", &planned, text)
 }
 
-fn report(stores: &[String], fared: Vec<Fared>, manifest: &Manifest) -> anyhow::Result<Report> {
+fn report(fan: &Fan, manifest: &Manifest, pending: Option<Kind>) -> anyhow::Result<Report> {
     use humansize::{BINARY, format_size};
     let Sizes { plaintext_bytes, stored_bytes, ratio } = manifest.sizes;
     let mut text = format!(
@@ -241,6 +226,8 @@ fn report(stores: &[String], fared: Vec<Fared>, manifest: &Manifest) -> anyhow::
         format_size(plaintext_bytes, BINARY),
         (manifest.ended - manifest.started).as_seconds_f64(),
     );
+    let fared = fan.fared();
+    let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
     let mut copies = Vec::new();
     if fared.len() > 1 {
         for Fared { url, lost } in fared {
@@ -251,6 +238,8 @@ fn report(stores: &[String], fared: Vec<Fared>, manifest: &Manifest) -> anyhow::
             copies.push(Copied { store: url, ok: lost.is_none(), problem: lost });
         }
     }
+    let stores = fan.urls();
     let store = stores.first().map_or("", String::as_str);
-    Report::done("bkp.snapshot/1", &Done { store, copies, manifest }, text)
+    let report = Report::done("bkp.snapshot/1", &Done { store, copies, manifest }, text)?;
+    Ok(report.with_outcome(worst(partial, pending)))
 }

@@ -131,8 +131,10 @@ fn all(
     let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
     let mut proven = BTreeSet::new();
     for Found { name, .. } in found {
+        let verified = verify(house, options, catalog, &name, &mut proven);
+        // That the run is to stop is no failure of a backup.
         house.ctx.cancel.check()?;
-        match verify(house, options, catalog, &name, &mut proven) {
+        match verified {
             Ok(verified) => {
                 writeln!(text, "{}", render(&verified))?;
                 backups.push(Outcome::Verified(verified));

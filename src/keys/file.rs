@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
+use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 
@@ -37,13 +38,13 @@ struct KeyFile {
 /// The same from a systemd credential, which is private by other means than its mode.
 pub const CREDENTIAL: RecipientKind = RecipientKind { prefix: "credential", open: open_credential };
 
-fn open(path: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+fn open(path: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("file:{path}");
     let text = secret::read_private(Path::new(path), &origin)?;
     read(&text, origin)
 }
 
-fn open_credential(name: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+fn open_credential(name: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("credential:{name}");
     let text = secret::read_credential(name, &origin)?;
     read(&text, origin)
@@ -175,7 +176,8 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(path.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 
-        let provider = super::super::open(&format!("file:{}", path.display())).unwrap();
+        let provider =
+            super::super::open(&format!("file:{}", path.display()), &Cancel::default()).unwrap();
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
         let key = DataKey([4; 32]);
         let recipient = provider.wrap(&key, id, "books").unwrap();
@@ -219,7 +221,9 @@ mod tests {
         let path = folder.path().join("key");
         generate(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let error = super::super::open(&format!("file:{}", path.display())).err().unwrap();
+        let error = super::super::open(&format!("file:{}", path.display()), &Cancel::default())
+            .err()
+            .unwrap();
         assert!(
             matches!(error, KeyError::Unusable { hint: Some(hint), .. } if hint.contains("chmod 600"))
         );

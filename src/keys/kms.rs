@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_sdk_kms::Client;
@@ -29,8 +30,9 @@ use zeroize::Zeroizing;
 
 use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, wrap};
 use crate::aws::{Access, chain};
+use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
-use crate::rt;
+use crate::rt::{self, Stopped};
 
 /// The line of [`super::RECIPIENTS`].
 pub const KIND: RecipientKind = RecipientKind { prefix: "kms", open };
@@ -52,9 +54,12 @@ struct Kms {
     /// As configured: ARN, id or alias.
     key: String,
     access: Access,
+    cancel: Cancel,
+    /// Made when it is first asked: it keeps connections and credentials for the next backup.
+    client: OnceLock<Client>,
 }
 
-fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("{}:{text}", KIND.prefix);
     let fail = |problem: String| KeyError::Unusable {
         origin: origin.clone(),
@@ -80,7 +85,11 @@ fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
             _ => return Err(fail(format!("`{name}` is not known"))),
         }
     }
-    Ok(Box::new(Kms { origin: origin.clone(), key: key.to_owned(), access }))
+    if access.endpoint.as_ref().is_some_and(|endpoint| endpoint.contains('@')) {
+        return Err(fail("an endpoint must not hold a user or password".to_owned()));
+    }
+    let (origin, cancel) = (origin.clone(), cancel.clone());
+    Ok(Box::new(Kms { origin, key: key.to_owned(), access, cancel, client: OnceLock::new() }))
 }
 
 /// The region in an ARN.
@@ -110,18 +119,23 @@ impl Kms {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let asked = async {
+            if let Some(client) = self.client.get() {
+                return work(client.clone()).await;
+            }
             let config = self.access.resolve().await;
             let config = aws_sdk_kms::config::Builder::from(&config)
                 .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
                 .build();
-            work(Client::from_conf(config)).await
+            let client = Client::from_conf(config);
+            work(self.client.get_or_init(|| client).clone()).await
         };
         let away = "make sure that KMS can be reached from here: network, region and endpoint";
-        match rt::finish(rt::limit(DEADLINE, asked)) {
+        match rt::wait(&self.cancel, rt::limit(DEADLINE, asked)) {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.refused(&error)),
             Ok(Err(elapsed)) => Err(self.unusable(elapsed.to_string(), away)),
-            Err(error) => Err(self.unusable(error.to_string(), away)),
+            Err(Stopped::Cancelled(fault)) => Err(fault.into()),
+            Err(Stopped::Runtime(error)) => Err(self.unusable(error.to_string(), away)),
         }
     }
 
@@ -268,23 +282,34 @@ mod tests {
     #[test]
     fn names_of_keys_are_checked_and_their_region_is_found() {
         for bad in ["", "a b", "alias/x?regoin=y", "alias/x?user=y"] {
-            assert!(matches!(open(bad), Err(KeyError::Unusable { hint: Some(_), .. })), "{bad}");
+            assert!(
+                matches!(
+                    open(bad, &Cancel::default()),
+                    Err(KeyError::Unusable { hint: Some(_), .. })
+                ),
+                "{bad}"
+            );
         }
         assert_eq!(region_of(&format!("{ARN}1234")).as_deref(), Some("eu-central-1"));
         assert_eq!(region_of("alias/backup"), None);
-        let provider = open("alias/backup?region=eu-west-1&endpoint=http://h:1").unwrap();
+        let provider =
+            open("alias/backup?region=eu-west-1&endpoint=http://h:1", &Cancel::default()).unwrap();
         assert_eq!(provider.origin(), "kms:alias/backup?region=eu-west-1&endpoint=http://h:1");
     }
 
     #[test]
     fn a_key_matches_itself_and_its_replicas() {
-        let key = |id: &str| open(&format!("{ARN}{id}")).unwrap();
+        let key = |id: &str| open(&format!("{ARN}{id}"), &Cancel::default()).unwrap();
         assert!(key("1234").matches(&recipient(format!("{ARN}1234"))));
         assert!(!key("1234").matches(&recipient(format!("{ARN}5678"))));
         let replica = ARN.replace("central", "west");
         assert!(key("mrk-1").matches(&recipient(format!("{replica}mrk-1"))));
         assert!(!key("1234").matches(&recipient(format!("{replica}1234"))));
-        assert!(open("alias/backup").unwrap().matches(&recipient(format!("{ARN}1234"))));
+        assert!(
+            open("alias/backup", &Cancel::default())
+                .unwrap()
+                .matches(&recipient(format!("{ARN}1234")))
+        );
         let mut other = recipient(format!("{ARN}1234"));
         other.kind = "file".into();
         assert!(!key("1234").matches(&other));
@@ -293,7 +318,8 @@ mod tests {
     /// What a backup says is untrusted: nothing is asked of KMS before it makes sense.
     #[test]
     fn hostile_parameters_are_refused_before_any_request() {
-        let provider = open("alias/backup?endpoint=http://127.0.0.1:1").unwrap();
+        let provider =
+            open("alias/backup?endpoint=http://127.0.0.1:1", &Cancel::default()).unwrap();
         let id = BackupId::new(time::macros::datetime!(2026-11-21 02:00:00 UTC));
         for (encrypted, source) in [
             (Value::Null, Value::from("books")),

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
-use crate::error::{Classify, Kind};
+use crate::error::{Classify, Fault, Kind};
 
 pub mod file;
 pub mod kms;
@@ -95,28 +95,32 @@ pub trait KeyProvider: Send + Sync {
     fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError>;
 }
 
+/// Opens a provider from what stands after the colon of a recipient string.
+type Open = fn(&str, &Cancel) -> Result<Box<dyn KeyProvider>, KeyError>;
+
 /// How a kind of recipient is opened: one line of [`RECIPIENTS`].
 #[derive(Debug, Clone, Copy)]
 pub struct RecipientKind {
     /// The word before the colon in the configuration.
     pub prefix: &'static str,
     /// Opens a provider from what stands after the colon.
-    pub open: fn(&str) -> Result<Box<dyn KeyProvider>, KeyError>,
+    pub open: Open,
 }
 
 /// Every kind of recipient.
 pub const RECIPIENTS: &[RecipientKind] =
     &[file::KIND, file::CREDENTIAL, passphrase::KIND, kms::KIND];
 
-/// Opens the provider that a recipient string of the configuration names.
+/// Opens the provider that a recipient string of the configuration names; one that asks a service
+/// looks at `cancel` while it waits.
 ///
 /// # Errors
 /// [`KeyError::Unknown`] for an unknown kind, else the kind's own error.
-pub fn open(text: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+pub fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let (prefix, rest) = text.split_once(':').unwrap_or((text, ""));
     let kind = RECIPIENTS.iter().find(|kind| kind.prefix == prefix);
     let kind = kind.ok_or_else(|| KeyError::Unknown { text: prefix.to_owned() })?;
-    (kind.open)(rest)
+    (kind.open)(rest, cancel)
 }
 
 /// Opens a wrapped data key with the first provider that can.
@@ -137,6 +141,7 @@ pub fn unwrap_any(
             cancel.check()?;
             match provider.unwrap(recipient, id) {
                 Ok(key) => return Ok(key),
+                Err(error @ KeyError::Stopped(_)) => return Err(error.into()),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -212,11 +217,22 @@ pub enum KeyError {
     /// The system's random generator failed.
     #[error("the system's random generator failed")]
     Random,
+    /// The run was to stop while it waited for a service.
+    #[error(transparent)]
+    Stopped(#[from] Fault),
 }
 
 impl Classify for KeyError {
     fn kind(&self) -> Kind {
-        Kind::Key
+        match self {
+            KeyError::Stopped(fault) => fault.kind(),
+            KeyError::Unknown { .. }
+            | KeyError::Unusable { .. }
+            | KeyError::Forbidden { .. }
+            | KeyError::Wrong { .. }
+            | KeyError::NoneFits { .. }
+            | KeyError::Random => Kind::Key,
+        }
     }
 
     fn hint(&self) -> Option<String> {
@@ -228,6 +244,7 @@ impl Classify for KeyError {
                     known.join(", ")
                 ))
             }
+            KeyError::Stopped(fault) => fault.hint(),
             KeyError::Unusable { hint, .. } => hint.clone(),
             KeyError::Forbidden { hint, .. } => Some(hint.clone()),
             KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Random => None,

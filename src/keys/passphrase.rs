@@ -16,6 +16,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
+use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::limits::{PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX};
 
@@ -46,7 +47,7 @@ struct Passphrase {
     derived: Mutex<Vec<Derived>>,
 }
 
-fn open(reference: &str) -> Result<Box<dyn KeyProvider>, KeyError> {
+fn open(reference: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let secret = secret::read(reference)?;
     let mut salt = [0; SALT_BYTES];
     SystemRandom::new().fill(&mut salt).map_err(|_unspecified| KeyError::Random)?;

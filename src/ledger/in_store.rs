@@ -1,4 +1,5 @@
-//! Leases as objects of a store, for when there is no ledger or it is away.
+//! Leases as objects of a store. Every run that makes a backup takes them, also beside the lease of a
+//! ledger: another run may find that ledger away, and relies on them.
 //!
 //! A store can only create objects, and of several writers of one key exactly one succeeds. So a
 //! lease is a row of *terms*, `leases/<job>/<number>`, each of which says until when it lasts, and
@@ -12,26 +13,25 @@
 //! run may be overtaken while it works, and then it is the one that is fenced. Two backups are
 //! never mixed, whatever the clocks say: their objects have different names.
 //!
-//! A run that makes its backup in several stores takes a lease in each, so that it keeps apart from
-//! every run that it shares a store with.
+//! A run that makes its backup in several stores takes a lease in each, in the order of their names, so
+//! that it keeps apart from every run that it shares a store with.
 //!
 //! A run leaves three small objects, and one more per renewal. Only the newest of a job means anything;
 //! `cleanup`, which alone can remove objects, takes the others.
 
 use std::io::Read as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use time::OffsetDateTime;
 
-use super::{Holder, Lease, LedgerError};
+use super::{Holder, Lease, LedgerError, Moment};
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
-use crate::store::layer::fan::Fan;
-use crate::store::{AppendStore, Declared, ObjectLabels, StoreError};
+use crate::store::{AppendStore, Declared, ObjectLabels, Role, StoreError};
 
 /// Where the terms of a store are.
 const FOLDER: &str = "leases";
@@ -68,107 +68,63 @@ struct InStore {
     length: Duration,
     ctx: Ctx,
     number: u64,
-    renewed: Instant,
+    renewed: Moment,
 }
 
-/// Takes the lease of a job for `length`, in every store of `fan` that is in. One that fails drops
-/// out of the fan.
+/// Takes the lease of a job for `length` in one store.
 ///
 /// # Errors
 /// [`LedgerError::Busy`] names who holds it; [`LedgerError::Strange`] if the newest term is not one of
-/// ours; what the last store fails with.
+/// ours; what the store fails with.
 pub fn acquire(
-    fan: &Fan,
+    store: Arc<dyn AppendStore>,
     holder: &Holder,
     length: Duration,
     ctx: &Ctx,
 ) -> Result<Box<dyn Lease>, LedgerError> {
-    let mut leases: Vec<InStore> = Vec::new();
-    for (index, store) in fan.stores() {
-        match InStore::acquire(Arc::clone(store), holder, length, ctx) {
-            Ok(lease) => leases.push(lease),
-            Err(LedgerError::Store(error)) => fan.failed(index, error)?,
-            Err(error) => {
-                // What was taken ends by itself, should giving it back fail.
-                for lease in &mut leases {
-                    drop(lease.give_back());
-                }
-                return Err(error);
-            }
+    let (holder, ctx) = (holder.clone(), ctx.clone());
+    let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Moment::now() };
+    let mut busy = None;
+    for _ in 0..TRIES {
+        let last = lease.last()?;
+        if let Some((_, term)) = last.as_ref().filter(|(_, term)| lease.is_taken(term)) {
+            return Err(lease.busy(term));
+        }
+        let number = last.as_ref().map_or(0, |(number, _)| *number);
+        match lease.next(number, length) {
+            Ok(()) => return Ok(Box::new(lease)),
+            Err(LedgerError::Fenced { .. }) => busy = last.map(|(_, term)| term),
+            Err(other) => return Err(other),
         }
     }
-    Ok(Box::new(InStores(leases)))
+    // Somebody is quicker each time; who it was at first is as good a name as any.
+    let holder = busy.map_or_else(|| "another run".to_owned(), |term| lease.describe(&term));
+    Err(LedgerError::Busy { job: lease.holder.job, holder })
 }
 
-/// The leases of a job in several stores. Who has lost one of them has lost the job.
-struct InStores(Vec<InStore>);
-
-impl InStores {
-    /// Does something with every lease. A store that fails does not count while another one
-    /// answers.
-    fn each(
-        &mut self,
-        what: impl Fn(&mut InStore) -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
-        let mut done = 0;
-        let mut failure = None;
-        for lease in &mut self.0 {
-            match what(lease) {
-                Ok(()) => done += 1,
-                Err(error @ LedgerError::Store(_)) => failure = Some(error),
-                Err(other) => return Err(other),
-            }
-        }
-        failure.filter(|_error| done == 0).map_or(Ok(()), Err)
-    }
-}
-
-impl Lease for InStores {
+impl Lease for InStore {
     fn id(&self) -> String {
-        self.0.first().map_or(String::new(), |lease| lease.key(lease.number))
+        self.key(self.number)
     }
 
     fn holds(&self) -> bool {
-        self.0.iter().any(|lease| lease.renewed.elapsed() < lease.length)
+        self.renewed.elapsed() < self.length / 2
     }
 
     fn renew(&mut self) -> Result<(), LedgerError> {
-        self.each(|lease| lease.next(lease.number, lease.length))
+        self.next(self.number, self.length)
     }
 
     fn release(&mut self, _event: &Event) -> Result<bool, LedgerError> {
-        self.each(InStore::give_back).map(|()| false)
+        match self.next(self.number, Duration::ZERO) {
+            // It has ended before: so be it.
+            Ok(()) | Err(LedgerError::Fenced { .. }) => Ok(false),
+            Err(other) => Err(other),
+        }
     }
 }
 
 impl InStore {
-    /// Takes the lease of a job in one store.
-    fn acquire(
-        store: Arc<dyn AppendStore>,
-        holder: &Holder,
-        length: Duration,
-        ctx: &Ctx,
-    ) -> Result<InStore, LedgerError> {
-        let (holder, ctx) = (holder.clone(), ctx.clone());
-        let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Instant::now() };
-        let mut busy = None;
-        for _ in 0..TRIES {
-            let last = lease.last()?;
-            if let Some((_, term)) = last.as_ref().filter(|(_, term)| lease.is_taken(term)) {
-                return Err(lease.busy(term));
-            }
-            let number = last.as_ref().map_or(0, |(number, _)| *number);
-            match lease.next(number, length) {
-                Ok(()) => return Ok(lease),
-                Err(LedgerError::Fenced { .. }) => busy = last.map(|(_, term)| term),
-                Err(other) => return Err(other),
-            }
-        }
-        // Somebody is quicker each time; who it was at first is as good a name as any.
-        let holder = busy.map_or_else(|| "another run".to_owned(), |term| lease.describe(&term));
-        Err(LedgerError::Busy { job: lease.holder.job, holder })
-    }
-
     fn folder(&self) -> String {
         format!("{FOLDER}/{}", self.holder.job)
     }
@@ -205,11 +161,9 @@ impl InStore {
         let term: Term =
             serde_json::from_slice(&bytes).map_err(|error| strange(error.to_string()))?;
         let ours = term.schema == SCHEMA && term.job == self.holder.job;
-        let length = term.until - term.begun;
-        if !ours || length > TERM_LONGEST || length.is_negative() {
-            return Err(strange(
-                "it is not a lease of this job, or lasts longer than a day".into(),
-            ));
+        if !ours || term.until < term.begun || term.until > self.ctx.now() + TERM_LONGEST {
+            let reason = "it is not a lease of this job, or ends later than in a day";
+            return Err(strange(reason.into()));
         }
         Ok(term)
     }
@@ -217,7 +171,8 @@ impl InStore {
     /// Whether somebody works under this term. A holder from our own place cannot: he would hold the
     /// kernel's lock, and we do.
     fn is_taken(&self, term: &Term) -> bool {
-        self.ctx.now() < term.until && term.place != place(&self.holder)
+        let given_back = term.until == term.begun;
+        !given_back && self.ctx.now() < term.until && term.place != place(&self.holder)
     }
 
     fn busy(&self, term: &Term) -> LedgerError {
@@ -232,44 +187,47 @@ impl InStore {
     }
 
     /// Creates the term after `number`, which lasts for `length`.
-    fn next(&mut self, number: u64, length: Duration) -> Result<(), LedgerError> {
-        let began = Instant::now();
-        let now = self.ctx.now();
-        let term = Term {
-            schema: SCHEMA.to_owned(),
-            job: self.holder.job.clone(),
-            run: self.holder.run,
-            host: self.holder.host.clone(),
-            process: self.holder.process,
-            place: place(&self.holder),
-            begun: now,
-            until: now + length,
-        };
-        let number = number.checked_add(1).ok_or_else(|| LedgerError::Strange {
-            key: self.key(number),
-            reason: "there is no number after it".into(),
-        })?;
-        match self.create(&self.key(number), &term) {
-            Ok(()) => {}
-            // A store that answers late may have kept what it says it did not.
-            Err(LedgerError::Store(StoreError::Exists { .. }))
-                if self.read(number).is_ok_and(|found| found == term) => {}
-            Err(LedgerError::Store(StoreError::Exists { key, .. })) => {
-                let job = self.holder.job.clone();
-                let reason = format!("another run has created `{key}`");
-                return Err(LedgerError::Fenced { job, reason });
+    fn next(&mut self, mut number: u64, length: Duration) -> Result<(), LedgerError> {
+        loop {
+            let began = Moment::now();
+            let now = self.ctx.now();
+            let term = Term {
+                schema: SCHEMA.to_owned(),
+                job: self.holder.job.clone(),
+                run: self.holder.run,
+                host: self.holder.host.clone(),
+                process: self.holder.process,
+                place: place(&self.holder),
+                begun: now,
+                until: now + length,
+            };
+            number = number.checked_add(1).ok_or_else(|| LedgerError::Strange {
+                key: self.key(number),
+                reason: "there is no number after it".into(),
+            })?;
+            match self.create(&self.key(number), &term) {
+                Ok(()) => {
+                    (self.number, self.renewed) = (number, began);
+                    return Ok(());
+                }
+                Err(LedgerError::Store(StoreError::Exists { .. })) => {}
+                Err(other) => return Err(other),
             }
-            Err(other) => return Err(other),
-        }
-        (self.number, self.renewed) = (number, began);
-        Ok(())
-    }
-
-    fn give_back(&mut self) -> Result<(), LedgerError> {
-        match self.next(self.number, Duration::ZERO) {
-            // It has ended before: so be it.
-            Ok(()) | Err(LedgerError::Fenced { .. }) => Ok(()),
-            Err(other) => Err(other),
+            // A store may have kept what it said it did not, in this call or in an earlier one. Then
+            // nobody else has come in between, and we go on from there.
+            match self.read(number) {
+                Ok(found) if found == term => {
+                    (self.number, self.renewed) = (number, began);
+                    return Ok(());
+                }
+                Ok(found) if (found.run, &found.place) == (term.run, &term.place) => {}
+                // What was there and is not any more was nobody's but another's.
+                Ok(_) | Err(LedgerError::Store(StoreError::Missing { .. })) => {
+                    let reason = format!("another run has created `{}`", self.key(number));
+                    return Err(LedgerError::Fenced { job: self.holder.job.clone(), reason });
+                }
+                Err(other) => return Err(other),
+            }
         }
     }
 
@@ -278,7 +236,8 @@ impl InStore {
             key: key.to_owned(),
             reason: error.to_string(),
         })?;
-        let mut upload = self.store.create(key, &ObjectLabels::default())?;
+        let labels = ObjectLabels { role: Role::Lease, ..ObjectLabels::default() };
+        let mut upload = self.store.create(key, &labels)?;
         upload.write(&text)?;
         let sha256 = sha2::Sha256::digest(&text).into();
         Ok(upload.commit(Declared { bytes: text.len() as u64, sha256 })?)

@@ -2,7 +2,7 @@
 //! one job apart.
 //!
 //! - [`tigerbeetle`]: the ledger, and leases that its clock ends.
-//! - [`in_store`]: leases as objects of a store, for when there is no ledger or it is away.
+//! - [`in_store`]: leases as objects of a store, whether or not there is a ledger.
 //! - [`outbox`]: events that wait for the ledger.
 //!
 //! A lease is held for a time and renewed while its run works. A run that dies stops renewing, and
@@ -19,7 +19,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
-use crate::error::{Classify, Kind};
+use crate::error::{Classify, Fault, Kind};
 use crate::store::StoreError;
 
 pub mod in_store;
@@ -60,12 +60,28 @@ impl Holder {
     }
 }
 
+/// A moment, by a clock of this host that nobody sets and that goes on while the host sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment(Duration);
+
+impl Moment {
+    fn now() -> Moment {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Moment(now.try_into().unwrap_or_default())
+    }
+
+    fn elapsed(self) -> Duration {
+        Moment::now().0.saturating_sub(self.0)
+    }
+}
+
 /// A lease that is held. Dropping it does nothing: it ends by itself.
 pub trait Lease: Send {
     /// What the manifest says of it.
     fn id(&self) -> String;
 
-    /// Whether it cannot have ended yet, by this host's monotonic clock.
+    /// Whether less than half of its time is over, by this host's own count: then there is time for
+    /// what has to be done under it, even if it cannot be renewed now.
     fn holds(&self) -> bool;
 
     /// Begins its time anew.
@@ -183,6 +199,9 @@ pub enum LedgerError {
     /// The store that keeps a lease failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The run was to stop while it waited for the ledger.
+    #[error(transparent)]
+    Stopped(#[from] Fault),
     /// The outbox cannot be read or written.
     #[error("cannot use the outbox {path}")]
     Outbox {
@@ -202,6 +221,7 @@ impl Classify for LedgerError {
             LedgerError::Busy { .. } | LedgerError::Fenced { .. } => Kind::Busy,
             LedgerError::Strange { .. } => Kind::Refused,
             LedgerError::Store(error) => error.kind(),
+            LedgerError::Stopped(fault) => fault.kind(),
             LedgerError::Outbox { .. } => Kind::Failed,
         }
     }
@@ -225,6 +245,7 @@ impl Classify for LedgerError {
             }
             LedgerError::Outbox { .. } => "let the user that runs bkp write to `state_dir`",
             LedgerError::Store(error) => return error.hint(),
+            LedgerError::Stopped(fault) => return fault.hint(),
         };
         Some(hint.to_owned())
     }

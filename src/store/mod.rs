@@ -46,9 +46,24 @@ pub struct Declared {
     pub sha256: [u8; 32],
 }
 
-/// Labels that travel with an object where the store has a place for them.
+/// What an object is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// What only a restore reads.
+    Data,
+    /// What every run reads: manifests, block maps.
+    #[default]
+    Index,
+    /// What means nothing once its run is over.
+    Lease,
+}
+
+/// What a store is to know of an object, and labels that travel with it where the store has a place
+/// for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectLabels {
+    /// What the object is for.
+    pub role: Role,
     /// Pairs of lower-case ASCII names and values.
     pub pairs: Vec<(String, String)>,
     /// Until when the object must not be removed, for stores that can see to that.
@@ -210,6 +225,14 @@ pub enum StoreError {
     /// The run was to stop while it waited for the store.
     #[error(transparent)]
     Stopped(#[from] Fault),
+    /// The object is in an archive.
+    #[error("{store}: object `{key}` is archived")]
+    Archived {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+    },
     /// Any other failure of the store. `transient` says whether trying again can help.
     #[error("{store}: cannot {operation} `{key}`")]
     Unavailable {
@@ -235,6 +258,7 @@ impl Classify for StoreError {
             StoreError::Full { .. }
             | StoreError::Denied { .. }
             | StoreError::Unavailable { .. } => Kind::Store,
+            StoreError::Archived { .. } => Kind::Thawing,
             StoreError::Stopped(fault) => fault.kind(),
         }
     }
@@ -246,6 +270,9 @@ impl Classify for StoreError {
             }
             StoreError::Absent { hint, .. } | StoreError::Denied { hint, .. } => Some(hint.clone()),
             StoreError::Stopped(fault) => fault.hint(),
+            StoreError::Archived { .. } => Some(
+                "have the service bring it back (aws s3api restore-object), for the whole chain, then run the same command again".into(),
+            ),
             StoreError::Missing { .. }
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
@@ -267,6 +294,7 @@ impl StoreError {
             | StoreError::InvalidKey { .. }
             | StoreError::Mismatch { .. }
             | StoreError::Denied { .. }
+            | StoreError::Archived { .. }
             | StoreError::Stopped(_)
             | StoreError::Full { .. } => false,
         }

@@ -86,7 +86,7 @@ impl Keys {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         keys::file::generate(&path).unwrap();
-        let provider = keys::open(&format!("file:{}", path.display())).unwrap();
+        let provider = keys::open(&format!("file:{}", path.display()), &Cancel::default()).unwrap();
         let data = DataKey::generate().unwrap();
         let recipients = vec![provider.wrap(&data, id(), "books").unwrap()];
         Keys { _folder: folder, provider, data, recipients }

@@ -243,6 +243,35 @@ fn a_ledger_that_goes_away_in_the_middle_costs_no_backup() {
     house.bed.run(&["verify", "--ledger"]).done();
 }
 
+/// A run that finds the ledger away keeps apart from one that began when it was there.
+#[test]
+fn a_run_without_the_ledger_meets_the_one_that_has_it() {
+    let mut house = House::new(Keeper::Ledger, "1h");
+    let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
+    fs::write(house.bed.path("bkp.toml"), config.replace("deadline = \"2m\"", "deadline = \"1s\""))
+        .unwrap();
+    let first = house.start_and_stop(1);
+    let name = format!("process {} on ", first.id());
+    house.server.take().unwrap().stop();
+    house.run(2).failed(11, &name);
+    signal(&first, Signal::CONT);
+    assert_eq!(end(first).code, Some(17));
+    assert_eq!(house.run(2).code, Some(17));
+    assert_eq!(house.backups(), 2);
+}
+
+/// A copy of a state directory is not the same place: its kernel locks are others.
+#[test]
+fn a_copied_state_directory_is_another_host() {
+    let house = House::new(Keeper::Store, "1h");
+    let first = house.start_and_stop(1);
+    fs::create_dir(house.bed.path("state-2")).unwrap();
+    fs::copy(house.bed.path("state-1/place"), house.bed.path("state-2/place")).unwrap();
+    house.run(2).failed(11, "is running already: process");
+    signal(&first, Signal::CONT);
+    end(first).done();
+}
+
 /// Its own host knows at once that it is gone.
 #[test]
 fn the_host_of_a_killed_holder_does_not_wait_for_its_lease() {
@@ -304,7 +333,7 @@ fn strange_leases_are_named() {
         r#"{"schema":"bkp.lease/1","job":"books","run":"01935a3c-7a00-7abc-8def-0123456789ab","host":"h","process":1,"place":"0","begun":"2026-11-21T00:00:00Z","until":"2999-11-21T00:00:00Z"}"#,
     )
     .unwrap();
-    house.run(1).failed(14, "lasts longer than a day");
+    house.run(1).failed(14, "ends later than in a day");
     fs::remove_file(&last).unwrap();
     fs::write(folder.join("7"), "not a term").unwrap();
     house.run(1).done();

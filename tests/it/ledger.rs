@@ -123,7 +123,7 @@ fn every_run_is_recorded() {
     }
     assert_eq!(events[5]["stored_bytes"], 0);
     assert_eq!(events[4]["id"], events[5]["id"]);
-    assert!(!house.bed.path("store/leases").exists(), "the ledger keeps the leases");
+    assert!(house.bed.path("store/leases/books").exists(), "a run without the ledger looks there");
 
     // As DESIGN says it is packed: type, scope, compression, encryption, status, retention, digest.
     let packed = transfers(house.address(), 12)

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::bed::{Bed, Run, bare};
 use crate::s3::proxy::{Fault, Proxy, Rule};
-use crate::s3::usual;
+use crate::s3::{strict, usual};
 use crate::tb::{self, Ids};
 
 /// A bed whose source goes to two folders, `store` and `second`.
@@ -156,8 +159,67 @@ fn the_ledger_names_a_copy_that_is_gone() {
     let manifest = bed.object(&id, "manifest.json");
     let copy = second.join(manifest.strip_prefix(bed.path("store")).unwrap());
     fs::rename(&copy, kept.join("manifest")).unwrap();
-    let run = bed.run(&["verify", "--ledger"]).failed_in_text(13, "REMOVED");
+    let run = bed.run(&["verify", "--ledger"]).failed_in_text(13, "LACKING");
     assert!(run.stdout.contains(&format!("in file://{}", second.display())), "{}", run.stdout);
-    fs::rename(kept.join("manifest"), &copy).unwrap();
+    fs::copy(&manifest, &copy).unwrap();
     bed.run(&["verify", "--ledger"]).done();
+}
+
+/// A backup that is in one store is said to be, whatever happens to the other.
+#[test]
+fn a_signal_while_the_manifest_is_published_does_not_cut_it_in_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = data_file(folder.path());
+    let proxy = Proxy::before(usual().port);
+    let bed = Bed::new(&file, "");
+    second_is(&bed, &usual().table_at(&proxy.endpoint(), "backups", "retry_seconds = 600"));
+    let failing = Fault::Status(503, "SlowDown");
+    proxy.plan(&[Rule::new("PUT", "manifest.json", u32::MAX, failing)]);
+    let mut command = bed.command(&["snapshot", "books", "--json"]);
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let wait_for = |requests: u32| {
+        let began = Instant::now();
+        while proxy.met() < requests {
+            assert!(began.elapsed() < Duration::from_mins(2), "{requests} requests");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    };
+    wait_for(1);
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    // It goes on trying although it should stop.
+    wait_for(proxy.met() + 3);
+    proxy.plan(&[]);
+    let run = Run::of(&run.wait_with_output().unwrap()).done();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let id = report["manifest"]["id"].as_str().unwrap().to_owned();
+    for store in ["main", "second"] {
+        assert_eq!(ids(&bed, store), std::slice::from_ref(&id));
+    }
+}
+
+#[test]
+fn one_place_cannot_be_two_stores() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&data_file(folder.path()), "");
+    second_is(&bed, &format!("url = \"file://{}\"", bed.path("store").display()));
+    bed.run(&["snapshot", "books"]).failed(78, "two of the stores are the same place");
+}
+
+/// The same bucket and prefix at another endpoint is another store.
+#[test]
+fn two_services_can_have_buckets_of_one_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let source = tempfile::tempdir().unwrap();
+    let bed = Bed::new(&data_file(source.path()), "");
+    let table = usual().table_at(&usual().endpoint(), "backups", "");
+    bed.store_is(&table);
+    let place = |text: &str| text.lines().next().unwrap().to_owned();
+    let other = strict().table_at(&strict().endpoint(), "backups", "");
+    second_is(&bed, &other.replace(&place(&other), &place(&table)));
+    bed.set_ledger(server.address(), "1m", "");
+    let id = bed.snapshot("full");
+    bed.run(&["verify", "--ledger"]).done();
+    assert_eq!(ids(&bed, "main"), std::slice::from_ref(&id));
+    assert_eq!(ids(&bed, "second"), [id]);
 }

@@ -115,7 +115,7 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
         let prelude = open_header(&mut reader, &vector.object)?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
         let key = keys::unwrap_any(
-            &[keys::open(&recipient)?],
+            &[keys::open(&recipient, &bkp::ctx::Cancel::default())?],
             &prelude.header.recipients,
             id,
             &bkp::ctx::Cancel::default(),
@@ -195,7 +195,8 @@ fn the_reference_decryptor_checks_a_manifest() {
     keys::file::generate(&secret).unwrap();
     let id: BackupId = "019aa3f2-5c00-7a11-8b22-0123456789ab".parse().unwrap();
     let data_key = DataKey::generate().unwrap();
-    let provider = keys::open(&format!("file:{}", secret.display())).unwrap();
+    let provider =
+        keys::open(&format!("file:{}", secret.display()), &bkp::ctx::Cancel::default()).unwrap();
     let manifest: Manifest = serde_json::from_value(serde_json::json!({
         "schema": "bkp.manifest/1", "id": id, "type": "tigerbeetle", "source": "books",
         "scope": "full", "kind": "snapshot", "parent": null, "base": id, "host": "h",

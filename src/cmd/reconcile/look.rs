@@ -20,9 +20,11 @@ use crate::store::ReadStore;
 pub(in crate::cmd) enum What {
     /// A manifest is not the one that was recorded.
     Changed,
-    /// A recorded backup has no manifest, or not where other copies of it say, and its deletion was
-    /// not recorded.
+    /// A recorded backup has no manifest, and its deletion was not recorded.
     Removed,
+    /// A store has no copy although the manifest in another one names it. The same objects, copied
+    /// from there byte by byte with the manifest last, mend it.
+    Lacking,
     /// A manifest was never recorded: planted, or its event was lost.
     Unrecorded,
     /// A backup that was recorded as deleted is there.
@@ -173,7 +175,7 @@ impl Look {
         for url in manifest.iter().flat_map(|manifest| &manifest.copies) {
             if places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {
                 let (subject, expected) = (format!("{key} in {url}"), "a copy".to_owned());
-                self.note(What::Removed, id, subject, expected, "nothing".into());
+                self.note(What::Lacking, id, subject, expected, "nothing".into());
             }
         }
         for object in manifest.iter().flat_map(|manifest| &manifest.objects) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::manifest::hex;
-use crate::domain::names::BackupName;
+use crate::domain::names::BackupType;
 use crate::draft::Draft;
 use crate::error::{Fault, Kind};
 use crate::store::ReadStore;
@@ -25,13 +25,18 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn of(house: &House, store: &dyn ReadStore, name: &BackupName) -> Seen {
+    pub(super) fn of(
+        house: &House,
+        store: &dyn ReadStore,
+        backup_type: BackupType,
+        source: &str,
+    ) -> Seen {
         let digest = hex(&Sha256::digest(store.url()));
         let digest = digest.get(..16).unwrap_or_default();
         Seen {
-            path: house.settings.state_dir.join("stores").join(format!("{}-{digest}", name.source)),
+            path: house.settings.state_dir.join("stores").join(format!("{source}-{digest}")),
             store: store.url().to_owned(),
-            folder: format!("{}/{}", name.backup_type, name.source),
+            folder: format!("{backup_type}/{source}"),
         }
     }
 

@@ -24,7 +24,12 @@ pub(super) fn open(
         table.into_iter().partition(|(key, _)| SOURCE_KEYS.contains(&key.as_str()));
     let common: SourceTable = parse_table(&place, common)?;
     let kind = kind_named(&place, &common.kind)?;
+    let named = common.store.is_some();
     let chosen = common.store.map(Names::list).unwrap_or_default();
+    if named && chosen.is_empty() {
+        let error = ConfigError::invalid(format!("{place}.store"), "no store is named");
+        return Err(error.suggest("name one, or remove the key"));
+    }
     chosen.iter().try_for_each(|store| known_store(&place, store, stores))?;
     check::once(&format!("{place}.store"), &chosen)?;
     let schema = (kind.schema)();

@@ -6,7 +6,7 @@
 //! that of the run's beginning. Every renewal is a new transfer, because a timeout cannot be changed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tigerbeetle_unofficial::{Transfer, account, transfer};
 
@@ -15,7 +15,7 @@ use super::accounts::{linked, void};
 use super::link::Verdict;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
-use crate::ledger::{Holder, Lease, LedgerError};
+use crate::ledger::{Holder, Lease, LedgerError, Moment};
 
 /// Tries to take a lease whose holder changes each time one looks; then somebody is working.
 const TRIES: usize = 3;
@@ -31,7 +31,7 @@ pub(super) struct Held {
     /// The pending transfer.
     lease: u128,
     /// Before the cluster was asked for it: it ends no earlier than `length` after that.
-    asked: Instant,
+    asked: Moment,
     /// A renewal of which it is not known whether it took effect.
     unsure: Option<Renewal>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Held {
 struct Renewal {
     void: u128,
     lease: u128,
-    asked: Instant,
+    asked: Moment,
 }
 
 impl Held {
@@ -56,7 +56,7 @@ impl Held {
             holder: holder.clone(),
             length,
             lease: 0,
-            asked: Instant::now(),
+            asked: Moment::now(),
             unsure: None,
         };
         let mut other = None;
@@ -80,7 +80,7 @@ impl Held {
     /// Tries once, under a new id; returns why not, if not. With `gone`, in the place of that lease.
     fn take(&mut self, gone: Option<&Transfer>) -> Result<Option<Verdict>, LedgerError> {
         let Shared { link, accounts, .. } = &*self.shared;
-        (self.lease, self.asked) = (self.new_id(), Instant::now());
+        (self.lease, self.asked) = (self.new_id(), Moment::now());
         let started = Event::started(self.holder.run, self.holder.backup_type);
         let mut batch = vec![accounts.funding(&self.holder.job)];
         batch.extend(gone.map(|gone| linked(void(self.new_id(), gone.id()))));
@@ -165,11 +165,11 @@ impl Lease for Held {
     }
 
     fn holds(&self) -> bool {
-        self.asked.elapsed() < self.length
+        self.asked.elapsed() < self.length / 2
     }
 
     fn renew(&mut self) -> Result<(), LedgerError> {
-        let new = || Renewal { void: self.new_id(), lease: self.new_id(), asked: Instant::now() };
+        let new = || Renewal { void: self.new_id(), lease: self.new_id(), asked: Moment::now() };
         let renewal = self.unsure.unwrap_or_else(new);
         self.unsure = Some(renewal);
         let batch = [linked(void(renewal.void, self.lease)), self.pending(renewal.lease)];
@@ -180,7 +180,7 @@ impl Lease for Held {
             None | Some(Verdict::Exists) => {
                 (self.lease, self.asked) = (renewal.lease, renewal.asked);
                 // What took effect long ago may have ended by now.
-                if self.holds() { Ok(()) } else { Err(self.fenced()) }
+                if self.asked.elapsed() < self.length { Ok(()) } else { Err(self.fenced()) }
             }
             Some(Verdict::Ended) => Err(self.fenced()),
             Some(verdict) => Err(self.shared.link.refused("the lease", verdict.reason())),

@@ -17,6 +17,7 @@ use tigerbeetle_unofficial::error::{
 use tigerbeetle_unofficial::{Account, Client, Transfer};
 
 use crate::config::settings::LedgerSettings;
+use crate::ctx::Cancel;
 use crate::ledger::LedgerError;
 use crate::rt;
 
@@ -63,18 +64,20 @@ pub(super) struct Link {
     cluster: u128,
     addresses: Vec<String>,
     deadline: Duration,
+    cancel: Cancel,
     client: Mutex<Option<Client>>,
 }
 
 impl Link {
     /// A link that is not connected yet.
-    pub(super) fn new(settings: &LedgerSettings) -> Link {
+    pub(super) fn new(settings: &LedgerSettings, cancel: &Cancel) -> Link {
         let addresses = settings.addresses.clone();
         Link {
             name: format!("at {} (cluster {})", addresses.join(","), settings.cluster),
             cluster: settings.cluster,
             addresses,
             deadline: settings.deadline,
+            cancel: cancel.clone(),
             client: Mutex::default(),
         }
     }
@@ -83,7 +86,7 @@ impl Link {
     ///
     /// # Errors
     /// [`LedgerError::Away`] if there is no answer within the deadline; [`LedgerError::Refused`] if the
-    /// cluster does not talk to this client.
+    /// cluster does not talk to this client; [`LedgerError::Stopped`].
     pub(super) fn ask<T>(
         &self,
         question: &impl AsyncFn(&Client) -> Result<T, SendError>,
@@ -96,8 +99,11 @@ impl Link {
                 None => self.connect(began)?,
             };
             let left = self.deadline.saturating_sub(began.elapsed());
-            let answer = rt::within(left, question(&client));
-            let answer = answer.map_err(|error| self.away(error.to_string()))?;
+            let answer = match rt::wait(&self.cancel, rt::limit(left, question(&client))) {
+                Ok(answer) => answer,
+                Err(rt::Stopped::Cancelled(fault)) => return Err(fault.into()),
+                Err(rt::Stopped::Runtime(error)) => return Err(self.away(error.to_string())),
+            };
             // A client that did not answer is dropped: what it was asked would stay in its queue.
             match answer.map_err(|_elapsed| self.away(self.silence()))? {
                 Ok(answer) => {
@@ -155,6 +161,7 @@ impl Link {
         // made only once somebody listens. A server that has as many connections as it can hold
         // keeps others waiting: that is no refusal.
         while !self.listens()? {
+            self.cancel.check()?;
             if began.elapsed() >= self.deadline {
                 return Err(self.away(self.silence()));
             }

@@ -57,7 +57,7 @@ impl TigerBeetle {
     /// The ledger that the settings name.
     #[must_use]
     pub fn new(settings: &LedgerSettings, ctx: &Ctx) -> TigerBeetle {
-        let (link, accounts) = (Link::new(settings), Accounts::of(settings));
+        let (link, accounts) = (Link::new(settings, &ctx.cancel), Accounts::of(settings));
         let shared = Shared { link, accounts, opened: AtomicBool::new(false), ctx: ctx.clone() };
         TigerBeetle { shared: Arc::new(shared) }
     }

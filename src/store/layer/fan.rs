@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ctx::Ctx;
+use crate::error::{Fault, Kind};
 use crate::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, ReadStore, StoreError, Upload,
 };
@@ -71,11 +72,24 @@ impl Fan {
         ctx: &Ctx,
     ) -> anyhow::Result<Fan> {
         let opened = stores.iter().filter(|(_, store)| store.is_ok()).count();
+        let places: Vec<&str> =
+            stores.iter().filter_map(|(_, store)| Some(store.as_ref().ok()?.url())).collect();
+        let twice = places
+            .iter()
+            .enumerate()
+            .find(|(index, place)| places.iter().take(*index).any(|before| before == *place));
+        if let Some((_, place)) = twice {
+            let message = format!("two of the stores are the same place: {place}");
+            return Err(Fault::new(Kind::Config, message).hint("name it once").into());
+        }
         let mut members = Vec::new();
         let count = stores.len();
         for (index, (url, store)) in stores.into_iter().enumerate() {
             let member = match store {
-                Ok(store) => Member { url, store: Some(store.into()), lost: Mutex::default() },
+                Ok(store) => {
+                    let url = store.url().to_owned();
+                    Member { url, store: Some(store.into()), lost: Mutex::default() }
+                }
                 Err(error) if opened == 0 && index + 1 == count => return Err(error),
                 Err(error) => {
                     warn(ctx, &url, &error);
@@ -92,6 +106,12 @@ impl Fan {
     pub fn stores(&self) -> impl Iterator<Item = (usize, &Arc<dyn AppendStore>)> {
         let members = self.members.iter().enumerate().filter(|(_, member)| member.is_in());
         members.filter_map(|(index, member)| Some((index, member.store.as_ref()?)))
+    }
+
+    /// Whether the store `index` is in.
+    #[must_use]
+    pub fn is_in(&self, index: usize) -> bool {
+        self.members.get(index).is_some_and(Member::is_in)
     }
 
     /// URLs of the stores that are in.
@@ -232,9 +252,13 @@ impl Upload for FanUpload {
 
     fn commit(self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
         let FanUpload { fan, uploads } = *self;
+        let mut there = false;
         for (index, upload) in uploads {
-            if let Err(error) = upload.commit(declared) {
-                fan.failed(index, error)?;
+            match upload.commit(declared) {
+                Ok(()) => there = true,
+                // It is in a store: it must not be said that it is in none.
+                Err(error) if there => fan.drop_out(index, error)?,
+                Err(error) => fan.failed(index, error)?,
             }
         }
         Ok(())

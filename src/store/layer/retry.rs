@@ -256,7 +256,9 @@ impl<S: ReadStore + ?Sized> Read for Resume<S> {
             };
             self.reader = None;
             if !broken.transient || !self.patience.again(&mut spell, &broken.error) {
-                return Err(broken.error);
+                // `Interrupted` would invite whoever reads the whole of it to go on for ever.
+                let for_good = broken.error.kind() != io::ErrorKind::Interrupted;
+                return Err(if for_good { broken.error } else { io::Error::other(broken.error) });
             }
         }
     }

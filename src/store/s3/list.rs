@@ -64,7 +64,8 @@ impl Pages {
         });
         let more = answer.is_truncated().unwrap_or(false);
         let token = answer.next_continuation_token().filter(|_token| more).map(str::to_owned);
-        if more && token.is_none() {
+        let same = matches!(which, Next::After(before) if Some(before) == token.as_ref());
+        if more && (token.is_none() || same) {
             return Err(Refusal::broken("a page of a listing does not say where it goes on"));
         }
         Ok((objects.collect(), token.map(Next::After)))

@@ -6,8 +6,6 @@ const STEP: u64 = 1000;
 const PART_BYTES_MAX: u64 = 5 << 30;
 /// Most parts of an object; the service's limit.
 pub(super) const PARTS_MAX: u64 = 10_000;
-/// Bytes that parts in flight may hold; one part may always fly.
-const FLYING_BYTES: u64 = 32 << 20;
 
 /// Size of part `number` (from 1), bytes: every thousand parts it doubles. Beginning with 8 MiB,
 /// the last of 10 000 parts ends at 8 TiB, so that a stream of unknown length does not end for
@@ -18,13 +16,15 @@ pub(super) fn part_bytes(first: u64, number: u64) -> u64 {
     first.saturating_mul(factor).min(PART_BYTES_MAX)
 }
 
-/// How many parts of this size may fly at a time; the one that is being filled does not count.
+/// How many parts of this size may fly at a time; the one that is being filled does not count. They
+/// hold no more bytes than `connections` of the `first` parts do; one may always fly.
 ///
-/// With parts of 8 MiB that is 32 MiB in flight and 8 MiB being filled. Larger parts come with
-/// larger objects: beyond 24 GiB an upload holds two parts of 32 MiB, beyond 56 GiB two of 64 MiB,
-/// and so on: about a thousandth of the object.
-pub(super) fn flying(part_bytes: u64) -> usize {
-    usize::try_from((FLYING_BYTES / part_bytes.max(1)).max(1)).unwrap_or(1)
+/// With 4 connections and parts of 8 MiB that is 32 MiB in flight and 8 MiB being filled. Larger parts
+/// come with larger objects: beyond 24 GiB an upload holds two parts of 32 MiB, beyond 56 GiB two of
+/// 64 MiB, and so on: about a thousandth of the object.
+pub(super) fn flying(part_bytes: u64, first: u64, connections: usize) -> usize {
+    let bytes = first.saturating_mul(connections as u64);
+    usize::try_from((bytes / part_bytes.max(1)).max(1)).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -35,8 +35,8 @@ mod tests {
     fn ten_thousand_parts_hold_eight_tebibytes() {
         let total: u64 = (1..=PARTS_MAX).map(|number| part_bytes(8 << 20, number)).sum();
         assert!(total > 7 << 40, "{total}");
-        let widest: u64 = (1..=PARTS_MAX).map(|number| part_bytes(1 << 30, number)).sum();
-        assert!(widest > 40 << 40, "{widest}");
+        let widest: u64 = (1..=PARTS_MAX).map(|number| part_bytes(64 << 20, number)).sum();
+        assert!(widest > 20 << 40, "{widest}");
     }
 
     #[test]
@@ -49,6 +49,7 @@ mod tests {
     #[test]
     fn memory_is_what_is_said() {
         let mib = |bytes: u64| bytes << 20;
-        assert_eq!([8, 16, 32, 64].map(|size| flying(mib(size))), [4, 2, 1, 1]);
+        assert_eq!([8, 16, 32, 64].map(|size| flying(mib(size), mib(8), 4)), [4, 2, 1, 1]);
+        assert_eq!(flying(mib(8), mib(8), 16), 16);
     }
 }

@@ -104,10 +104,10 @@ impl Reader {
                 let text = format!("{url}: cannot read `{}`: {}", self.key, refusal.said);
                 Err(io::Error::other(text))
             }
-            // The layers above ask for the wish to stop before they try again.
+            // Not `Interrupted`, which readers of whole objects take for an invitation to go on.
             Err(Stopped::Cancelled(fault)) => {
-                self.pieces.push_front(piece);
-                Err(io::Error::new(io::ErrorKind::Interrupted, fault.to_string()))
+                (self.pieces, self.ahead) = (VecDeque::new(), 0..0);
+                Err(io::Error::other(fault.to_string()))
             }
             Err(Stopped::Runtime(error)) => Err(error),
         }

@@ -30,6 +30,10 @@ pub(super) enum Class {
     Missing,
     /// There is no such bucket.
     NoBucket,
+    /// There is no such upload in parts.
+    Forgotten,
+    /// The object has to be brought back from an archive first.
+    Archived,
     /// The key is taken (`If-None-Match`).
     Taken,
     /// The range begins behind the object.
@@ -50,6 +54,14 @@ const NO_CREDENTIALS: &str = "give bkp credentials: AWS_ACCESS_KEY_ID and AWS_SE
 const CODES: &[(&[&str], Class)] = &[
     (&["NoSuchKey", "NotFound"], Class::Missing),
     (&["NoSuchBucket"], Class::NoBucket),
+    (&["NoSuchUpload"], Class::Forgotten),
+    (
+        // What services say to headers that they do not know.
+        &["NotImplemented"],
+        Class::Denied(
+            "the service lacks something that is asked of it: try create_only = \"re-read\" or checksum = \"when-required\" in the store's table, and take out sse, storage_class, object_lock and tags",
+        ),
+    ),
     (&["PreconditionFailed"], Class::Taken),
     (&["InvalidRange"], Class::BehindEnd),
     (
@@ -111,12 +123,7 @@ const CODES: &[(&[&str], Class)] = &[
         ],
         Class::Denied("the bucket is in another region: set `region` in the store's table"),
     ),
-    (
-        &["InvalidObjectState"],
-        Class::Denied(
-            "the object is archived: bring it back with `aws s3api restore-object`, then run the same command again",
-        ),
-    ),
+    (&["InvalidObjectState"], Class::Archived),
     (
         &["InvalidStorageClass"],
         Class::Denied(
@@ -215,12 +222,19 @@ impl Refusal {
             Class::Missing => StoreError::Missing { store, key },
             Class::Taken => StoreError::Exists { store, key },
             Class::NoBucket => {
-                let bucket = store.strip_prefix("s3://").and_then(|rest| rest.split('/').next());
+                let bucket =
+                    store.strip_prefix("s3://").and_then(|rest| rest.split(['/', '?']).next());
                 let bucket = bucket.unwrap_or_default();
                 let hint = format!(
                     "correct the URL, or make the bucket once: aws s3api create-bucket --bucket {bucket}"
                 );
                 StoreError::Absent { store, hint }
+            }
+            Class::Archived => StoreError::Archived { store, key },
+            Class::Forgotten => {
+                let hint = "a lifecycle rule or another program removed it: let it wait longer, then run the same command again";
+                let (problem, hint) = (self.said, hint.to_owned());
+                StoreError::Denied { store, operation, key, problem, hint }
             }
             Class::Denied(hint) => {
                 let (problem, hint) = (self.said, hint.to_owned());
@@ -240,10 +254,8 @@ fn unsent<E>(error: &SdkError<E, HttpResponse>) -> Class
 where
     E: Error + 'static,
 {
+    // That there are credentials is known by now; getting new ones can fail and pass.
     let text = chain(error);
-    if text.contains("credentials") || text.contains("identity") {
-        return Class::Denied(NO_CREDENTIALS);
-    }
     if text.contains("Invalid Configuration: Missing Region") || text.contains("region must be set")
     {
         return Class::Denied("set `region` in the store's table, or AWS_REGION");

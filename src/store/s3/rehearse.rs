@@ -1,8 +1,8 @@
 //! What `doctor` tries: everything that a snapshot asks of a bucket, with one small object.
 //!
-//! The object has a fixed name and stays, because who makes backups need not have the right to
-//! remove anything. Writing it a second time is what shows whether the service keeps bkp from
-//! overwriting.
+//! The object stays, because who makes backups need not have the right to remove anything. Its name
+//! tells what the store's table asks for, so that a change there is tried. Writing it a second time is
+//! what shows whether the service keeps bkp from overwriting.
 
 use std::sync::Arc;
 
@@ -12,27 +12,29 @@ use sha2::{Digest as _, Sha256};
 
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
-use super::settings::{Checksum, CreateOnly};
+use super::settings::{Checksum, CreateOnly, Settings};
 use super::upload::Order;
+use crate::domain::manifest::hex;
 use crate::rt;
-use crate::store::{Declared, ObjectLabels, StoreError};
+use crate::store::{Declared, ObjectLabels, Role, StoreError};
 
-/// The key of the object.
-const KEY: &str = "doctor/create-only";
+/// The folder of the object.
+const FOLDER: &str = "doctor";
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
 pub(super) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
-    let first = write(remote)?;
-    let again = write(remote)?;
+    let key = key(remote);
+    let first = write(remote, &key)?;
+    let again = write(remote, &key)?;
     let kept = match (remote.settings.create_only, again) {
         (CreateOnly::IfNoneMatch, Written::Refused) => "nothing can be overwritten",
-        (CreateOnly::IfNoneMatch, Written::Taken) => return Err(ignored(remote)),
+        (CreateOnly::IfNoneMatch, Written::Taken) => return Err(ignored(remote, key)),
         (CreateOnly::ReRead, _) => {
-            "the service may overwrite; bkp looks before and after it writes"
+            "the service may overwrite; bkp looks before and after it writes, which does not keep two hosts apart: use a ledger for that"
         }
     };
-    let order = Order::new(remote, "doctor/parts", &ObjectLabels::default())?;
+    let order = Order::new(remote, &format!("{FOLDER}/parts"), &labels())?;
     let id = remote.wait(("write", &order.key), remote.insist(|| order.begin()))?;
     order.abandon(&id);
     let how = match first {
@@ -44,7 +46,7 @@ pub(super) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         Checksum::WhenRequired => "only sizes are confirmed (checksum = \"when-required\")",
     };
     let lacks = unfinished(remote).map(|lacks| format!("; {lacks}")).unwrap_or_default();
-    Ok(format!("{how} `{KEY}`; {kept}; {confirmed}; uploads in parts work{lacks}"))
+    Ok(format!("{how} `{key}`; {kept}; {confirmed}; uploads in parts work{lacks}"))
 }
 
 /// What is to be said of uploads that a killed run leaves in the bucket: parts that no listing of
@@ -58,8 +60,15 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
         let mut rules = answer.rules().iter();
         let ours = |prefix: &str| remote.settings.prefix.starts_with(prefix);
         Ok(rules.any(|rule| {
-            let prefix = rule.filter().and_then(LifecycleRuleFilter::prefix).unwrap_or_default();
-            rule.status() == &ExpirationStatus::Enabled
+            #[expect(deprecated, reason = "rules of that old form are still in force")]
+            let old = rule.prefix();
+            let filter = rule.filter();
+            // With further conditions it does not take everything below the prefix.
+            let conditional =
+                filter.is_some_and(|filter| filter.and().is_some() || filter.tag().is_some());
+            let prefix = filter.and_then(LifecycleRuleFilter::prefix).or(old).unwrap_or_default();
+            !conditional
+                && rule.status() == &ExpirationStatus::Enabled
                 && rule.abort_incomplete_multipart_upload().is_some()
                 && ours(prefix)
         }))
@@ -83,8 +92,20 @@ enum Written {
     Refused,
 }
 
-fn write(remote: &Arc<Remote>) -> Result<Written, StoreError> {
-    let order = Order::new(remote, KEY, &ObjectLabels::default())?;
+/// As data, which has all that the table asks for.
+fn labels() -> ObjectLabels {
+    ObjectLabels { role: Role::Data, ..ObjectLabels::default() }
+}
+
+fn key(remote: &Remote) -> String {
+    let Settings { marks, checksum, create_only, .. } = &remote.settings;
+    let asked = Sha256::digest(format!("{marks:?} {checksum:?} {create_only:?}"));
+    let asked = hex(&asked);
+    format!("{FOLDER}/{}", asked.get(..8).unwrap_or_default())
+}
+
+fn write(remote: &Arc<Remote>, key: &str) -> Result<Written, StoreError> {
+    let order = Order::new(remote, key, &labels())?;
     let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
     let body = SdkBody::from(CONTENT);
     let put = async {
@@ -94,18 +115,18 @@ fn write(remote: &Arc<Remote>) -> Result<Written, StoreError> {
             Err(refusal) => Err(refusal),
         }
     };
-    let written = remote.wait(("write", KEY), put)?;
+    let written = remote.wait(("write", key), put)?;
     if written == Written::Taken {
         order.settle(Ok(()), Declared { bytes: CONTENT.len() as u64, sha256 }, None)?;
     }
     Ok(written)
 }
 
-fn ignored(remote: &Remote) -> StoreError {
+fn ignored(remote: &Remote, key: String) -> StoreError {
     StoreError::Denied {
         store: remote.settings.url.clone(),
         operation: "protect",
-        key: KEY.to_owned(),
+        key,
         problem: "the service ignores If-None-Match, so two writers could overwrite each other".into(),
         hint: "use a service that honours If-None-Match; or set create_only = \"re-read\" in the store's table, which makes bkp look before and after every write and report a clash".into(),
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{
     ProvideCredentials as _, RequestChecksumCalculation, ResponseChecksumValidation,
 };
@@ -25,6 +26,10 @@ use crate::store::{StoreError, is_key};
 
 /// Longest wait for the answer to a request without a body of ours.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
+/// Tries that a request has, even if the time for trying again is over: one that takes long fails
+/// late.
+const TRIES_LEAST: u32 = 3;
 
 /// Longest name of an object, bytes; the service's limit.
 const NAME_BYTES_MAX: usize = 1024;
@@ -78,6 +83,8 @@ impl Remote {
         // The environment can name an endpoint too; services of that sort want the path.
         let own_endpoint = config.endpoint_url().is_some();
         let config = aws_sdk_s3::config::Builder::from(&config)
+            // Here it is decided when a request is sent again.
+            .retry_config(RetryConfig::disabled())
             .force_path_style(settings.path_style.unwrap_or(own_endpoint))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -128,7 +135,11 @@ impl Remote {
                 return Ok(answer);
             }
             Ok(Err(error)) => Refusal::of(&error),
-            Err(elapsed) => Refusal::late(elapsed),
+            Err(elapsed) => {
+                // A link that is too slow for so many at a time.
+                self.pace.slow(Duration::ZERO);
+                Refusal::late(elapsed)
+            }
         };
         if refusal.class == Class::Slow {
             let backoff = &self.settings.backoff;
@@ -144,7 +155,7 @@ impl Remote {
         F: Future<Output = Result<T, Refusal>>,
     {
         let backoff = &self.settings.backoff;
-        let began = Instant::now();
+        let mut since = None;
         let mut failures = 0_u32;
         loop {
             let refusal = match send().await {
@@ -152,9 +163,13 @@ impl Remote {
                 Err(refusal) => refusal,
             };
             failures = failures.saturating_add(1);
+            // From the first failure on: how long the first try took says nothing.
+            let since = *since.get_or_insert_with(Instant::now);
             let pause = backoff.pause(failures, jitter());
-            let pause = pause.max(refusal.retry_after.unwrap_or_default());
-            if !refusal.can_pass() || began.elapsed() + pause > backoff.total {
+            let asked = refusal.retry_after.unwrap_or_default().min(backoff.longest);
+            let pause = pause.max(asked);
+            let late = since.elapsed().saturating_add(pause) > backoff.total;
+            if !refusal.can_pass() || (late && failures >= TRIES_LEAST) {
                 return Err(refusal);
             }
             let tenths = pause.as_secs_f32();

@@ -10,14 +10,14 @@ use serde::Deserialize;
 use crate::aws::Access;
 use crate::config::{ConfigError, parse_table};
 use crate::store::layer::retry::Backoff;
-use crate::store::{Place, is_key};
+use crate::store::{Place, Role, is_key};
 
 /// Smallest part that the service takes, except for the last one, MiB.
 const PART_MIB_MIN: u32 = 5;
 /// Largest first part, MiB: parts grow from there up to the service's own limit of 5 GiB.
-const PART_MIB_MAX: u32 = 1024;
+const PART_MIB_MAX: u32 = 64;
 /// Most parts in flight: each holds its bytes in memory.
-const CONNECTIONS_MAX: u32 = 64;
+const CONNECTIONS_MAX: u32 = 32;
 /// Longest time for which one request is tried again, seconds.
 const RETRY_SECONDS_MAX: u32 = 3600;
 /// Most days for which an object may be locked: a typing mistake cannot be taken back.
@@ -28,7 +28,8 @@ const PREFIX_BYTES_MAX: usize = 512;
 /// Most tags of an object; the service's limit.
 const TAGS_MAX: usize = 10;
 
-/// The keys of a `[store.NAME]` table whose URL is `s3://BUCKET/PREFIX`.
+/// The keys of a `[store.NAME]` table whose URL is `s3://BUCKET/PREFIX`. For use without a table
+/// `endpoint`, `region` and `profile` may follow the URL: `s3://BUCKET/PREFIX?endpoint=https://…`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Table {
@@ -55,19 +56,21 @@ pub(super) struct Table {
     sse: Option<Sse>,
     /// The key for `sse = "kms"`, as id, ARN or alias. Default: the bucket's.
     sse_kms_key_id: Option<String>,
-    /// The storage class, for instance `STANDARD_IA`. Default: the bucket's.
+    /// The storage class of the data, for instance `STANDARD_IA`; manifests and block maps, which every
+    /// run reads, have the standard one. Default: the bucket's.
     storage_class: Option<String>,
     /// Locks objects against removal: `governance` or `compliance`. The bucket must have object
     /// lock; a lock in compliance mode cannot be taken back by anyone.
     object_lock: Option<LockMode>,
-    /// For how many days from now objects are locked, where no retention says more.
+    /// For how many days from now objects are locked.
     object_lock_days: Option<u32>,
     /// Tags of every object.
     tags: BTreeMap<String, String>,
-    /// Size of the first parts of a large object, MiB (5 to 1024). Parts grow with the object.
+    /// Size of the first parts of a large object, MiB (5 to 64). Parts grow with the object.
     /// Default: 8.
     part_mib: Option<u32>,
-    /// Parts sent or read at a time. Default: 4.
+    /// Parts sent or read at a time (1 to 32). Each takes its size of memory: sending `part_mib`,
+    /// reading 8 MiB. Default: 4.
     connections: Option<u32>,
     /// For how long one request is tried again, seconds. Default: 60.
     retry_seconds: Option<u32>,
@@ -136,15 +139,31 @@ pub(super) struct Settings {
     pub(super) backoff: Backoff,
 }
 
-/// What every object of the store is given.
+/// What the objects of the store are given.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     pub(super) sse: Option<Sse>,
     pub(super) sse_kms_key_id: Option<String>,
     pub(super) storage_class: Option<String>,
-    pub(super) object_lock: Option<(LockMode, Option<u32>)>,
+    /// The mode, and for how many days.
+    pub(super) object_lock: Option<(LockMode, u32)>,
     /// As the service wants them: `name=value&…`, percent-encoded.
     pub(super) tagging: Option<String>,
+}
+
+impl Marks {
+    /// Those that suit what an object is for: what every run reads must not be archived, and what
+    /// means nothing after a run must not be kept.
+    pub(super) fn of(&self, role: Role) -> Marks {
+        let mut marks = self.clone();
+        if role != Role::Data {
+            marks.storage_class = None;
+        }
+        if role == Role::Lease {
+            (marks.object_lock, marks.tagging) = (None, None);
+        }
+        marks
+    }
 }
 
 /// Reads what stands at `place`.
@@ -153,8 +172,27 @@ pub(super) struct Marks {
 /// [`ConfigError::Invalid`].
 pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
     let at = |key: &str| format!("{}.{key}", place.name);
-    let table: Table = parse_table(&place.name, place.table.clone())?;
-    let (bucket, prefix) = split(&place.url).map_err(|problem| {
+    let mut table: Table = parse_table(&place.name, place.table.clone())?;
+    let (url, query) = place.url.split_once('?').unwrap_or((&place.url, ""));
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let slot = match key {
+            "endpoint" => &mut table.endpoint,
+            "region" => &mut table.region,
+            "profile" => &mut table.profile,
+            _ => {
+                let problem = format!("`{key}` cannot stand behind the `?` of a URL");
+                return Err(ConfigError::invalid(&place.name, problem)
+                    .suggest("known there: endpoint, region, profile"));
+            }
+        };
+        if slot.as_deref().is_some_and(|there| there != value) || value.is_empty() {
+            let problem = format!("`{key}` of the URL is empty, or not what the table says");
+            return Err(ConfigError::invalid(&place.name, problem).suggest("say it once"));
+        }
+        *slot = Some(value.to_owned());
+    }
+    let (bucket, prefix) = split(url).map_err(|problem| {
         ConfigError::invalid(&place.name, problem).suggest("write s3://BUCKET/PREFIX")
     })?;
     if let Some(endpoint) = &table.endpoint {
@@ -170,7 +208,11 @@ pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
     let part_mib = within("part_mib", table.part_mib, (PART_MIB_MIN, 8, PART_MIB_MAX))?;
     let connections = within("connections", table.connections, (1, 4, CONNECTIONS_MAX))?;
     let seconds = within("retry_seconds", table.retry_seconds, (0, 60, RETRY_SECONDS_MAX))?;
+    // The same bucket of two services is two stores: the endpoint is part of what a store is called.
     let shown = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+    let at_endpoint = table.endpoint.as_ref();
+    let at_endpoint = at_endpoint.map(|endpoint| format!("?endpoint={endpoint}"));
+    let shown = shown + &at_endpoint.unwrap_or_default();
     let marks = marks(&at, &table, &within)?;
     Ok(Settings {
         url: format!("s3://{bucket}{shown}"),
@@ -203,6 +245,10 @@ fn marks(
         let error = ConfigError::invalid(at("sse_kms_key_id"), "there is no use for a KMS key");
         return Err(error.suggest("set sse = \"kms\", or remove it"));
     }
+    if table.object_lock.is_some() && table.object_lock_days.is_none() {
+        let error = ConfigError::invalid(at("object_lock"), "for how long is not said");
+        return Err(error.suggest("add `object_lock_days = DAYS`, or remove it"));
+    }
     if table.object_lock_days.is_some() && table.object_lock.is_none() {
         let error = ConfigError::invalid(at("object_lock_days"), "nothing is locked");
         return Err(error.suggest("set object_lock = \"governance\" or \"compliance\""));
@@ -221,7 +267,7 @@ fn marks(
         sse: table.sse,
         sse_kms_key_id: table.sse_kms_key_id.clone(),
         storage_class: table.storage_class.clone(),
-        object_lock: table.object_lock.map(|mode| (mode, days)),
+        object_lock: table.object_lock.zip(days),
         tagging: Some(tagging).filter(|tagging| !tagging.is_empty()),
     })
 }
@@ -302,6 +348,9 @@ mod tests {
         assert_eq!(aws.access.region.as_deref(), Some("eu-central-1"));
         assert_eq!((aws.part_bytes, aws.connections), (8 << 20, 4));
         let own = settings("s3://bucket", "endpoint = 'http://127.0.0.1:1'").expect("valid");
+        assert_eq!(own.url, "s3://bucket?endpoint=http://127.0.0.1:1");
+        let again = settings(&own.url, "").expect("valid");
+        assert_eq!((again.url, again.access.endpoint), (own.url, own.access.endpoint));
         assert_eq!((aws.path_style, own.path_style), (None, None));
         assert_eq!((own.checksum, own.create_only), (Checksum::Sha256, CreateOnly::IfNoneMatch));
     }
@@ -313,9 +362,10 @@ mod tests {
             ("create_only = 'never'", "store.main.create_only"),
             ("sse_kms_key_id = 'k'", "set sse = \"kms\""),
             ("object_lock_days = 1", "set object_lock"),
+            ("object_lock = 'governance'", "add `object_lock_days = DAYS`"),
             ("object_lock = 'compliance'\nobject_lock_days = 0", "0 is not between 1 and"),
-            ("part_mib = 4", "4 is not between 5 and 1024"),
-            ("connections = 0", "0 is not between 1 and 64"),
+            ("part_mib = 4", "4 is not between 5 and 64"),
+            ("connections = 0", "0 is not between 1 and 32"),
             ("endpoint = 's3.example.net'", "https://s3.example.net"),
             ("endpoint = 'http://a:b@c'", "without user and password"),
             ("regoin = 'x'", "did you mean `region`?"),

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::parts::{PARTS_MAX, flying, part_bytes};
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
-use super::settings::{Checksum, CreateOnly, LockMode, Sse};
+use super::settings::{Checksum, CreateOnly, LockMode, Marks, Sse};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::rt::{self, Task};
@@ -51,6 +51,7 @@ pub(super) struct Order {
     pub(super) name: String,
     pub(super) metadata: HashMap<String, String>,
     pub(super) lock: Option<(ObjectLockMode, DateTime)>,
+    pub(super) marks: Marks,
 }
 
 /// An upload in parts that the service knows of.
@@ -78,17 +79,18 @@ impl Order {
         let now = remote.ctx.now();
         let token = BackupId::new(now).to_string();
         let pairs = labels.pairs.iter().cloned().chain([(TOKEN.to_owned(), token)]);
-        let lock = remote.settings.marks.object_lock.and_then(|(mode, days)| {
-            let in_days = days.map(|days| now + time::Duration::days(days.into()));
-            let until = labels.retain_until.max(in_days)?;
+        let marks = remote.settings.marks.of(labels.role);
+        let lock = marks.object_lock.map(|(mode, days)| {
+            let in_days = now + time::Duration::days(days.into());
+            let until = labels.retain_until.map_or(in_days, |until| until.max(in_days));
             let mode = match mode {
                 LockMode::Governance => ObjectLockMode::Governance,
                 LockMode::Compliance => ObjectLockMode::Compliance,
             };
-            Some((mode, DateTime::from_secs(until.unix_timestamp())))
+            (mode, DateTime::from_secs(until.unix_timestamp()))
         });
         let (remote, key) = (Arc::clone(remote), key.to_owned());
-        Ok(Order { remote, key, name, metadata: pairs.collect(), lock })
+        Ok(Order { remote, key, name, metadata: pairs.collect(), lock, marks })
     }
 
     fn error(&self, refusal: Refusal) -> StoreError {
@@ -109,19 +111,15 @@ impl Order {
     }
 
     fn sse(&self) -> Option<ServerSideEncryption> {
-        self.remote.settings.marks.sse.map(|sse| match sse {
+        self.marks.sse.map(|sse| match sse {
             Sse::S3 => ServerSideEncryption::Aes256,
             Sse::Kms => ServerSideEncryption::AwsKms,
         })
     }
 
-    fn storage_class(&self) -> Option<StorageClass> {
-        self.remote.settings.marks.storage_class.as_deref().map(StorageClass::from)
-    }
-
     /// Sends a whole object, once.
     pub(super) async fn put(&self, body: &SdkBody, sha256: &[u8; 32]) -> Result<(), Refusal> {
-        let (settings, marks) = (&self.remote.settings, &self.remote.settings.marks);
+        let (settings, marks) = (&self.remote.settings, &self.marks);
         let (lock_mode, lock_until) = self.lock.clone().unzip();
         let mut metadata = self.metadata.clone();
         metadata.insert("checksum-sha256".to_owned(), hex(sha256));
@@ -134,18 +132,18 @@ impl Order {
             .set_checksum_sha256(self.checksum().then(|| BASE64.encode(sha256)))
             .set_server_side_encryption(self.sse())
             .set_ssekms_key_id(marks.sse_kms_key_id.clone())
-            .set_storage_class(self.storage_class())
+            .set_storage_class(marks.storage_class.as_deref().map(StorageClass::from))
             .set_tagging(marks.tagging.clone())
             .set_object_lock_mode(lock_mode)
             .set_object_lock_retain_until_date(lock_until)
             .body(ByteStream::new(copy(body)?));
         let bytes = body.content_length().unwrap_or(0);
-        self.remote.once(patience(bytes), request.send()).await.map(|_answer| ())
+        self.remote.once(patience(bytes, 1), request.send()).await.map(|_answer| ())
     }
 
     /// Begins an object in parts; the id that the service gave it.
     pub(super) async fn begin(&self) -> Result<String, Refusal> {
-        let (settings, marks) = (&self.remote.settings, &self.remote.settings.marks);
+        let (settings, marks) = (&self.remote.settings, &self.marks);
         let (lock_mode, lock_until) = self.lock.clone().unzip();
         let request = self.remote.client.create_multipart_upload();
         let request = request
@@ -156,7 +154,7 @@ impl Order {
             .set_checksum_type(self.checksum().then_some(ChecksumType::Composite))
             .set_server_side_encryption(self.sse())
             .set_ssekms_key_id(marks.sse_kms_key_id.clone())
-            .set_storage_class(self.storage_class())
+            .set_storage_class(marks.storage_class.as_deref().map(StorageClass::from))
             .set_tagging(marks.tagging.clone())
             .set_object_lock_mode(lock_mode)
             .set_object_lock_retain_until_date(lock_until);
@@ -179,7 +177,8 @@ impl Order {
                 .part_number(number)
                 .set_checksum_sha256(self.checksum().then(|| declared.clone()))
                 .body(ByteStream::new(copy(&body)?));
-            let answer = self.remote.once(patience(length), request.send()).await?;
+            let patience = patience(length, self.remote.pace.width());
+            let answer = self.remote.once(patience, request.send()).await?;
             if answer.checksum_sha256().is_some_and(|found| found != declared) {
                 return Err(Refusal::passing("the service got a part with another SHA-256"));
             }
@@ -222,7 +221,7 @@ impl Order {
         };
         let told = rt::finish(rt::limit(ABANDON, self.remote.insist(tell)));
         let why = match told {
-            Ok(Ok(Ok(_) | Err(Refusal { class: Class::Missing, .. }))) => return,
+            Ok(Ok(Ok(_) | Err(Refusal { class: Class::Missing | Class::Forgotten, .. }))) => return,
             Ok(Ok(Err(refusal))) => refusal.said,
             Ok(Err(elapsed)) => elapsed.to_string(),
             Err(error) => error.to_string(),
@@ -267,7 +266,9 @@ impl S3Upload {
         }
         let bytes = std::mem::take(&mut self.buffer);
         if let Some(multipart) = &mut self.multipart {
-            let width = flying(size).min(remote.pace.width());
+            let first = remote.settings.part_bytes;
+            let width = flying(size, first, remote.settings.connections);
+            let width = width.min(remote.pace.width());
             multipart.land(&order, width.saturating_sub(1))?;
             let (id, number) = (multipart.id.clone(), i32::try_from(number).unwrap_or(i32::MAX));
             let order = Arc::clone(&order);
@@ -383,7 +384,7 @@ fn copy(body: &SdkBody) -> Result<SdkBody, Refusal> {
     body.try_clone().ok_or_else(|| Refusal::broken("a body in memory cannot be sent twice"))
 }
 
-/// How long sending this many bytes may take.
-fn patience(bytes: u64) -> Duration {
-    ANSWER + Duration::from_secs(bytes / SLOWEST)
+/// How long sending this many bytes may take while `width` requests share the link.
+fn patience(bytes: u64, width: usize) -> Duration {
+    ANSWER + Duration::from_secs(bytes.saturating_mul(width as u64) / SLOWEST)
 }

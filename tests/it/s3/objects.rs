@@ -2,7 +2,7 @@
 
 use bkp::ctx::Ctx;
 use bkp::store::s3::S3;
-use bkp::store::{AppendStore, Declared, ObjectLabels, ReadStore, StoreError};
+use bkp::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role, StoreError};
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
 use time::OffsetDateTime;
@@ -42,7 +42,8 @@ fn content(length: usize) -> Vec<u8> {
 
 /// The path of an object for [`Service::ask`].
 fn path(store: &S3, key: &str) -> String {
-    format!("/{}/{key}", store.url().strip_prefix("s3://").unwrap())
+    let (place, _endpoint) = store.url().split_once('?').unwrap();
+    format!("/{}/{key}", place.strip_prefix("s3://").unwrap())
 }
 
 #[test]
@@ -97,7 +98,11 @@ fn objects_are_marked_as_the_table_asks() {
     usual().ask("PUT", "/locked", &headers).done();
     let marks = "sse = \"kms\"\nsse_kms_key_id = \"alias/aws/s3\"\nstorage_class = \"STANDARD_IA\"\nobject_lock = \"governance\"\nobject_lock_days = 3\npart_mib = 5\ntags = { team = \"a b\" }";
     let store = S3::open(&usual().place("locked", marks), &ctx()).unwrap();
-    let labels = ObjectLabels { pairs: vec![("backup-id".into(), "x".into())], retain_until: None };
+    let labels = ObjectLabels {
+        pairs: vec![("backup-id".into(), "x".into())],
+        retain_until: None,
+        role: Role::Data,
+    };
     let later: OffsetDateTime = datetime!(2026-12-24 00:00:00 UTC);
     for (key, length, until, day) in [
         ("small", 10, None, "2026-11-24"),
@@ -124,6 +129,15 @@ fn objects_are_marked_as_the_table_asks() {
         let tags = usual().ask("GET", &format!("{}?tagging", path(&store, key)), &[]).done();
         assert!(tags.0.contains("<Key>team</Key><Value>a b</Value>"), "{}", tags.0);
     }
+    // What every run reads is not archived; what means nothing after a run is not locked.
+    for (role, locked) in [(Role::Index, true), (Role::Lease, false)] {
+        let key = format!("{role:?}");
+        put(&store, &key, &ObjectLabels { role, ..labels.clone() }, b"x").unwrap();
+        let head = usual().ask("HEAD", &path(&store, &key), &[]).done();
+        assert!(!matches!(head.header("x-amz-storage-class"), Some("STANDARD_IA")), "{}", head.0);
+        assert_eq!(head.header("x-amz-object-lock-mode").is_some(), locked, "{}", head.0);
+        assert_eq!(head.header("x-amz-server-side-encryption"), Some("aws:kms"), "{}", head.0);
+    }
     let store = open(usual(), "sse = \"s3\"");
     put(&store, "small", &labels, b"x").unwrap();
     let head = usual().ask("HEAD", &path(&store, "small"), &[]).done();
@@ -140,7 +154,8 @@ fn a_service_that_ignores_what_is_asked_is_refused() {
         "{refused:?}"
     );
     let store = open(strict(), "storage_class = \"STANDARD_IA\"");
-    let refused = put(&store, "key", &ObjectLabels::default(), b"x");
+    let labels = ObjectLabels { role: Role::Data, ..ObjectLabels::default() };
+    let refused = put(&store, "key", &labels, b"x");
     assert!(
         matches!(&refused, Err(StoreError::Denied { hint, .. }) if hint.contains("storage_class")),
         "{refused:?}"

@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     Status(u16, &'static str),
     /// The connection breaks off before the service has seen the request.
     ResetBefore,
+    /// The request stands still for this long, and then the connection breaks off.
+    ResetLate(Duration),
     /// The service does as asked, and the connection breaks off before its answer.
     ResetAfter,
     /// The answer's body ends after so many bytes.
@@ -100,6 +102,11 @@ impl Proxy {
     /// Replaces what is planned.
     pub(crate) fn plan(&self, rules: &[Rule]) {
         *self.rules.lock().unwrap() = rules.to_vec();
+    }
+
+    /// How many requests have met a rule.
+    pub(crate) fn met(&self) -> u32 {
+        self.rules.lock().unwrap().iter().map(|rule| rule.met).sum()
     }
 
     /// Everything that was planned has happened; from here on nothing is.
@@ -204,6 +211,10 @@ fn serve(client: TcpStream, upstream: u16, rules: &Rules, end: &AtomicBool) -> i
         let fault = fault_of(rules, &head);
         if matches!(fault, Some(Fault::ResetBefore)) {
             // Closing with bytes unread resets the connection.
+            return Ok(());
+        }
+        if let Some(Fault::ResetLate(after)) = fault {
+            thread::sleep(after);
             return Ok(());
         }
         if head.header("expect").is_some() {

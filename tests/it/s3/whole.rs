@@ -33,7 +33,7 @@ fn bed(data_file: &Path, service: &Service, endpoint: &str, more: &str) -> Bed {
 /// Whether the usual service knows an unfinished upload of this bed's store.
 fn is_uploading(bed: &Bed) -> bool {
     let shown = bed.run(&["config", "show"]).done().stdout;
-    let prefix = shown.split("s3://backups/").nth(1).unwrap().split('"').next().unwrap();
+    let prefix = shown.split("s3://backups/").nth(1).unwrap().split(['"', '?']).next().unwrap();
     let uploads = usual().ask("GET", "/backups?uploads", &[]).done().0;
     uploads.contains(&format!("<Key>{prefix}/"))
 }
@@ -186,6 +186,41 @@ fn a_snapshot_that_is_told_to_stop_abandons_its_upload() {
     assert!(!is_uploading(&bed));
     proxy.plan(&[]);
     bed.snapshot("full");
+}
+
+/// How long one request took says nothing of whether the next one works.
+#[test]
+fn a_request_that_broke_late_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = data_file(folder.path());
+    let proxy = Proxy::before(usual().port);
+    let bed = bed(&file, usual(), &proxy.endpoint(), "retry_seconds = 1");
+    let late = Fault::ResetLate(Duration::from_secs(2));
+    proxy.plan(&[Rule::new("PUT", "partNumber=1", 1, late), Rule::new("HEAD", "", 1, late)]);
+    bed.snapshot("full");
+    proxy.happened();
+}
+
+/// Reading a small object is waiting too.
+#[test]
+fn a_listing_that_stands_still_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = data_file(folder.path());
+    let proxy = Proxy::before(usual().port);
+    let bed = bed(&file, usual(), &proxy.endpoint(), "retry_seconds = 600");
+    bed.snapshot("full");
+    for target in ["list-type", "manifest.json"] {
+        proxy.plan(&[Rule::new("GET", target, u32::MAX, Fault::Stall(10))]);
+        let mut command = bed.command(&["list", "--long"]);
+        let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let began = Instant::now();
+        while proxy.met() == 0 {
+            assert!(began.elapsed() < PATIENCE, "nothing was read");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+        Run::of(&run.wait_with_output().unwrap()).failed(130, "interrupted");
+    }
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Order {
             let hint = "remove `sse` from the store's table, or use a service that has it; bkp's own encryption does not depend on it";
             return Err(self.denied("encryption", hint));
         }
-        let wanted = self.storage_class().map(|class| class.as_str().to_owned());
+        let wanted = self.marks.storage_class.as_deref();
         let found = seen.storage_class.as_deref().unwrap_or("STANDARD");
         if wanted.is_some_and(|wanted| wanted != found) {
             let hint =

@@ -1,0 +1,97 @@
+//! A lease that is kept while a run works: a thread of its own renews it, so that a place that does
+//! not answer holds up no other one.
+
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::ctx::Ctx;
+use crate::domain::event::Event;
+use crate::ledger::{Lease, LedgerError};
+
+/// A lease is renewed when this part of its time is over: two renewals may fail without harm.
+const RENEWALS_PER_LEASE: u32 = 3;
+
+type Shared = Arc<Mutex<Box<dyn Lease>>>;
+
+/// A lease that is renewed. Dropping it ends the renewals, and gives nothing back.
+pub(super) struct Kept {
+    lease: Shared,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kept {
+    /// Keeps a lease that was taken for `length`.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(super) fn new(lease: Box<dyn Lease>, length: Duration, ctx: &Ctx) -> io::Result<Kept> {
+        let lease = Arc::new(Mutex::new(lease));
+        let (stop, stopped) = mpsc::channel();
+        let (shared, ctx) = (Arc::clone(&lease), ctx.clone());
+        let work = move || {
+            let pause = length / RENEWALS_PER_LEASE;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                match locked(&shared).renew() {
+                    Ok(()) => {}
+                    // The run learns it when it asks; going on here would only say it again.
+                    Err(error @ (LedgerError::Fenced { .. } | LedgerError::Refused { .. })) => {
+                        ctx.monitor.warn(&error.to_string());
+                        return;
+                    }
+                    Err(error) => ctx.monitor.detail(&format!("renewing a lease: {error}")),
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("lease".into()).spawn(work)?;
+        Ok(Kept { lease, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What the manifest says of it.
+    pub(super) fn id(&self) -> String {
+        locked(&self.lease).id()
+    }
+
+    /// Makes sure that it lasts for long enough to do what is to be done under it.
+    ///
+    /// # Errors
+    /// As [`Lease::renew`].
+    pub(super) fn confirm(&self) -> Result<(), LedgerError> {
+        let mut lease = locked(&self.lease);
+        match lease.renew() {
+            // Whoever keeps it does not answer, and nobody can have taken it yet.
+            Err(LedgerError::Away { .. } | LedgerError::Store(_)) if lease.holds() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Ends it with `event`, see [`Lease::release`].
+    ///
+    /// # Errors
+    /// As [`Lease::release`].
+    pub(super) fn release(mut self, event: &Event) -> Result<bool, LedgerError> {
+        self.stop();
+        locked(&self.lease).release(event)
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It fails only if the thread panicked; then there is nothing to end.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn locked(lease: &Shared) -> MutexGuard<'_, Box<dyn Lease>> {
+    lease.lock().unwrap_or_else(PoisonError::into_inner)
+}
