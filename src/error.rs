@@ -104,7 +104,7 @@ impl Kind {
                 "give one of the keys the backup was sealed for, in [keys] recipients or with --key"
             }
             Kind::Integrity => {
-                "begin anew with `bkp snapshot SOURCE --scope full`, since nothing that builds on what is damaged restores; `bkp verify --all` tells which backups are whole, and --id restores one of them; keep what is damaged for analysis"
+                "`bkp verify --all` tells which backups are whole, and --id restores one of them; nothing that builds on what is damaged restores, so begin anew with `bkp snapshot SOURCE --scope full`; keep what is damaged for analysis"
             }
             Kind::Refused => {
                 "bkp refused in order to keep data safe: change what the message names"

@@ -35,7 +35,7 @@ impl Lock {
         let path = folder.join(format!("{job}.lock"));
         let hint = || {
             Fault::new(Kind::Config, format!("cannot write the lock {}", path.display())).hint(
-                "let the user that runs bkp write to the state directory, or set another `state_dir`",
+                "let the user that runs bkp write to the state directory, which needs a little free space; or set another `state_dir`",
             )
         };
         std::fs::DirBuilder::new()
@@ -59,9 +59,8 @@ impl Lock {
         }
         // For the message of whoever comes second; the lock itself is the kernel's.
         let note = format!("{} {}", std::process::id(), ctx.now().unix_timestamp());
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(note.as_bytes())?;
+        file.set_len(0).and_then(|()| file.rewind()).with_context(hint)?;
+        file.write_all(note.as_bytes()).with_context(hint)?;
         let place = place(&state_dir.join("place")).with_context(hint)?;
         Ok(Lock { _file: file, place })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::settings::SourceSettings;
 use crate::config::{ConfigError, Settings};
 use crate::ctx::Ctx;
-use crate::error::{Fault, Kind};
+use crate::error::{Diagnosis, Fault, Kind, diagnose};
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
@@ -43,7 +43,12 @@ impl House {
     /// The stores that `--store` names, or those of the source, or the only one; at least one.
     fn places(&self, source: Option<&SourceSettings>) -> anyhow::Result<Vec<Place>> {
         let settings = &self.settings;
-        let of_source = source.map(|source| source.store.as_slice()).unwrap_or_default();
+        // Where no source is named, what all of them agree on is meant.
+        let mut sources = settings.sources.values();
+        let agreed = sources.next().map(|first| first.store.as_slice()).unwrap_or_default();
+        let agree = sources.all(|source| source.store.first() == agreed.first());
+        let of_all = if agree { agreed } else { &[] };
+        let of_source = source.map_or(of_all, |source| source.store.as_slice());
         let wanted = if settings.store.is_empty() { of_source } else { &settings.store };
         match wanted {
             [_, ..] => wanted.iter().map(|text| self.place(text)).collect(),
@@ -52,12 +57,14 @@ impl House {
                 [] => Err(Fault::new(Kind::Config, "no store is configured")
                     .hint("add a [store.NAME] table, or give --store file:///PATH")
                     .into()),
-                _ => Err(Fault::new(
-                    Kind::Config,
-                    "several stores are configured and none was chosen",
-                )
-                .hint("give --store NAME, or set `store` in the source's table")
-                .into()),
+                _ => {
+                    let names = settings.stores.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let message = "several stores are configured and none was chosen";
+                    let hint = format!(
+                        "give --store NAME, one of: {names}; or set `store` in the source's table"
+                    );
+                    Err(Fault::new(Kind::Config, message).hint(hint).into())
+                }
             },
         }
     }
@@ -103,6 +110,24 @@ impl House {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone())))
+    }
+
+    /// Says in `error` which other stores of `source` may have what the first one failed to give.
+    #[must_use]
+    pub fn elsewhere(&self, source: Option<&str>, error: anyhow::Error) -> anyhow::Error {
+        let source = source.and_then(|name| self.settings.sources.get(name));
+        let stores = source.map(|source| source.store.as_slice()).unwrap_or_default();
+        let Diagnosis { kind, hint } = diagnose(&error);
+        let is_of_store = matches!(kind, Kind::Store | Kind::Integrity | Kind::NotFound);
+        let [first, others @ ..] = stores else { return error };
+        if others.is_empty() || !is_of_store || !self.settings.store.is_empty() {
+            return error;
+        }
+        let others: Vec<_> = others.iter().map(|name| format!("--store {name}")).collect();
+        let hint = format!("another copy may be there: add {}; or: {hint}", others.join(" or "));
+        error.context(
+            Fault::new(kind, format!("reading from the store `{first}` failed")).hint(hint),
+        )
     }
 
     /// The stores to add to, as one.

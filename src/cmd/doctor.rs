@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
+use super::snapshot::seen::Seen;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose, worst};
 use crate::keys::{self, DataKey, KeyError};
@@ -146,6 +147,15 @@ fn stores(house: &House) -> Vec<Found> {
 fn store(house: &House, name: &str) -> anyhow::Result<String> {
     let store = house.store_append(name)?;
     let key = format!("doctor-{}", BackupId::new(house.ctx.now()));
+    // A listing of something small: the right to list, not the length of the list, is in question. It
+    // comes first because its refusal says more than that of others.
+    store.list("doctor")?.next().transpose()?;
+    for (source, settings) in &house.settings.sources {
+        let only = settings.store.is_empty() && house.settings.stores.len() == 1;
+        if only || settings.store.iter().any(|of_source| of_source == name) {
+            Seen::of(house, &*store, settings.backup_type, source).check(&*store)?;
+        }
+    }
     let mut upload = store.create(&key, &ObjectLabels::default())?;
     upload.write(b"written by bkp doctor, then abandoned")?;
     drop(upload);
@@ -157,8 +167,6 @@ fn store(house: &House, name: &str) -> anyhow::Result<String> {
             return Err(crate::error::Fault::new(Kind::Store, message).into());
         }
     }
-    // A listing of something small: the right to list, not the length of the list, is in question.
-    store.list("doctor")?.next().transpose()?;
     let left = store.rehearse()?.unwrap_or_else(|| "nothing was left behind".to_owned());
     Ok(format!("{}: began an upload, abandoned it, listed; {left}", store.url()))
 }

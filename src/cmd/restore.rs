@@ -66,6 +66,10 @@ pub(super) struct Done {
 /// [`Kind::Refused`] if the target is taken or the restore would do harm; [`Kind::Integrity`] if
 /// the backup is damaged; then the target is as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    restore(house, options).map_err(|error| house.elsewhere(options.select.source(), error))
+}
+
+fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let began = house.ctx.now();
     let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;

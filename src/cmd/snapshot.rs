@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 mod plan;
-mod seen;
+pub(super) mod seen;
 
 use self::plan::{Plan, plan};
 use self::seen::Seen;
@@ -92,8 +92,9 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         let plan = plan(house, options, &*source, &store, &catalog, id)?;
         return describe(options, &plan, store.url());
     }
-    let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
+    // Before anything is written, leases too.
     check_seen(house, &store, settings.backup_type, &options.source)?;
+    let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
     let Plan { id, scope, onto } = plan(house, options, &*source, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let name = BackupName {

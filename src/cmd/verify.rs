@@ -96,6 +96,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         Which::One(select) => select.source(),
         Which::All(source) => source.as_deref(),
     };
+    verify_which(house, options, source).map_err(|error| house.elsewhere(source, error))
+}
+
+fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyhow::Result<Report> {
     let settings = source.and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys_to_read()?;

@@ -21,7 +21,7 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 
 /// The line of [`super::RECIPIENTS`].
-pub const KIND: RecipientKind = RecipientKind { prefix: "file", open };
+pub const KIND: RecipientKind = RecipientKind { prefix: "file", check: |_text| Ok(()), open };
 
 const LINE_PREFIX: &str = "BKP-KEY-1-";
 const ID_CONTEXT: &[u8] = b"bkp key id";
@@ -36,7 +36,8 @@ struct KeyFile {
 }
 
 /// The same from a systemd credential, which is private by other means than its mode.
-pub const CREDENTIAL: RecipientKind = RecipientKind { prefix: "credential", open: open_credential };
+pub const CREDENTIAL: RecipientKind =
+    RecipientKind { prefix: "credential", check: |_text| Ok(()), open: open_credential };
 
 fn open(path: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("file:{path}");

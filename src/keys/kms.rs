@@ -35,7 +35,8 @@ use crate::domain::id::BackupId;
 use crate::rt::{self, Stopped};
 
 /// The line of [`super::RECIPIENTS`].
-pub const KIND: RecipientKind = RecipientKind { prefix: "kms", open };
+pub const KIND: RecipientKind =
+    RecipientKind { prefix: "kms", check: |text| parse(text).map(|_parsed| ()), open };
 
 /// Longest wait for KMS, all tries together.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -60,14 +61,22 @@ struct Kms {
 }
 
 fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
-    let origin = format!("{}:{text}", KIND.prefix);
-    let fail = |problem: String| KeyError::Unusable {
-        origin: origin.clone(),
-        problem,
-        hint: Some(format!(
+    let origin = super::shown(&format!("{}:{text}", KIND.prefix));
+    let unusable =
+        |(problem, hint)| KeyError::Unusable { origin: origin.clone(), problem, hint: Some(hint) };
+    let (key, access) = parse(text).map_err(unusable)?;
+    let (origin, cancel) = (origin.clone(), cancel.clone());
+    Ok(Box::new(Kms { origin, key, access, cancel, client: OnceLock::new() }))
+}
+
+/// The key and how it is reached; or what is wrong with `text`, and what to write.
+fn parse(text: &str) -> Result<(String, Access), (String, String)> {
+    let fail = |problem: String| {
+        let hint = format!(
             "write {}:KEY, with KEY an ARN, an id or alias/NAME; behind it ?region=, ?endpoint= or ?profile= if needed",
             KIND.prefix
-        )),
+        );
+        (problem, hint)
     };
     let (key, query) = text.split_once('?').unwrap_or((text, ""));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-');
@@ -88,8 +97,7 @@ fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     if access.endpoint.as_ref().is_some_and(|endpoint| endpoint.contains('@')) {
         return Err(fail("an endpoint must not hold a user or password".to_owned()));
     }
-    let (origin, cancel) = (origin.clone(), cancel.clone());
-    Ok(Box::new(Kms { origin, key: key.to_owned(), access, cancel, client: OnceLock::new() }))
+    Ok((key.to_owned(), access))
 }
 
 /// The region in an ARN.
@@ -177,7 +185,7 @@ fn hint(code: &str, text: &str) -> &'static str {
             "allow it in the policy of the user or role, and of the key: kms:GenerateDataKey to make backups, kms:Decrypt to open them; in the key's region and account"
         }
         "InvalidCiphertextException" => {
-            "the wrapped key was altered, or belongs to another backup or source: restore the object from another store, or open the backup with another recipient"
+            "the wrapped key was altered, or is of another backup or source, as that of a planted manifest would be: `bkp verify --ledger` tells; another store (--store) or another recipient (--key) may open it"
         }
         "IncorrectKeyException" => "give the KMS key that the backup was sealed for, by its ARN",
         "NotFoundException" | "KeyUnavailableException" => {
@@ -204,6 +212,10 @@ impl KeyProvider for Kms {
 
     fn origin(&self) -> &str {
         &self.origin
+    }
+
+    fn is_service(&self) -> bool {
+        true
     }
 
     fn wrap(&self, key: &DataKey, id: BackupId, source: &str) -> Result<Recipient, KeyError> {

@@ -79,6 +79,11 @@ pub trait KeyProvider: Send + Sync {
     /// Where the key comes from, for messages; never the key.
     fn origin(&self) -> &str;
 
+    /// Whether it asks somebody else, who may not answer.
+    fn is_service(&self) -> bool {
+        false
+    }
+
     /// Wraps `key` for the backup `id` of `source`.
     ///
     /// # Errors
@@ -103,6 +108,9 @@ type Open = fn(&str, &Cancel) -> Result<Box<dyn KeyProvider>, KeyError>;
 pub struct RecipientKind {
     /// The word before the colon in the configuration.
     pub prefix: &'static str,
+    /// What is wrong with what stands after the colon, as far as its text tells, and what to write. It
+    /// quotes nothing that could be a secret.
+    pub check: fn(&str) -> Result<(), (String, String)>,
     /// Opens a provider from what stands after the colon.
     pub open: Open,
 }
@@ -135,7 +143,10 @@ pub fn unwrap_any(
     cancel: &Cancel,
 ) -> anyhow::Result<DataKey> {
     let mut failure = None;
-    for provider in providers {
+    // What is at hand first: a service that does not answer takes its time.
+    let (services, at_hand): (Vec<_>, Vec<_>) =
+        providers.iter().partition(|provider| provider.is_service());
+    for provider in at_hand.into_iter().chain(services) {
         for recipient in recipients.iter().filter(|recipient| provider.matches(recipient)) {
             // A derivation takes seconds if whoever wrote the recipient wants it to.
             cancel.check()?;
@@ -165,9 +176,16 @@ fn named(recipient: &Recipient) -> String {
 pub fn shown(text: &str) -> String {
     match text.split_once(':') {
         Some(("passphrase", reference)) => format!("passphrase:{}", secret::origin(reference)),
+        // A URL may carry a password, which is refused.
+        Some(("kms", rest)) if rest.contains('@') => {
+            format!("kms:{}?…", rest.split('?').next().unwrap_or_default())
+        }
         _ => text.to_owned(),
     }
 }
+
+/// What to do about a wrapped key that does not open.
+const ALTERED: &str = "give another of the keys that it was sealed for, with --key; if none opens it, its manifest was altered or planted: `bkp verify --ledger` tells, and another store may have it as it was (--store)";
 
 /// What a key operation can fail with. No variant carries key material.
 #[derive(Debug, thiserror::Error)]
@@ -247,7 +265,8 @@ impl Classify for KeyError {
             KeyError::Stopped(fault) => fault.hint(),
             KeyError::Unusable { hint, .. } => hint.clone(),
             KeyError::Forbidden { hint, .. } => Some(hint.clone()),
-            KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Random => None,
+            KeyError::Wrong { .. } => Some(ALTERED.to_owned()),
+            KeyError::NoneFits { .. } | KeyError::Random => None,
         }
     }
 }

@@ -80,6 +80,23 @@ fn a_replica_that_lags_is_waited_for() {
     assert_eq!(found["ok"], true, "{found}");
 }
 
+/// Nobody can tell how far behind a replica is that is cut off from its cluster.
+#[test]
+fn a_replica_whose_cluster_does_not_answer_is_not_captured() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_1.tigerbeetle");
+    tb::format(&file, 1, 3);
+    let bed = Bed::new(&file, "127.0.0.1:9");
+    bed.run(&["snapshot", "books"]).failed(15, "nobody can tell how far");
+    bed.run(&["snapshot", "books", "--mode", "stopped"]).done();
+    // The only replica of a cluster is behind nobody.
+    let alone = folder.path().join("0_0.tigerbeetle");
+    tb::format(&alone, 0, 1);
+    let bed = Bed::new(&alone, "127.0.0.1:9");
+    let run = bed.run(&["snapshot", "books"]).done();
+    assert!(run.stderr.contains("no account totals"), "{}", run.stderr);
+}
+
 #[test]
 fn a_restore_of_a_replica_says_that_nobody_was_asked() {
     let folder = tempfile::tempdir().unwrap();

@@ -180,6 +180,6 @@ fn a_kms_that_is_away_and_missing_credentials_are_told_apart() {
     command.env("AWS_EC2_METADATA_DISABLED", "true");
     Run::of(&command.output().unwrap()).failed(12, "give bkp credentials");
     bed.recipients_are(&["kms:alias/x?regoin=y"]);
-    bed.run(&["snapshot", "books"]).failed(12, "`regoin` is not known");
+    bed.run(&["snapshot", "books"]).failed(78, "`regoin` is not known");
     assert!(bed.stored().is_empty());
 }

@@ -144,6 +144,39 @@ fn a_store_that_fails_on_the_way_leaves_the_other_its_backup() {
     bed.run(&["verify", "--latest", "books", "--store", "second", "--level", "decode"]).done();
 }
 
+/// What one store cannot give the message says where else to look for.
+#[test]
+fn an_error_of_one_store_names_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = bed(&data_file(folder.path()));
+    let id = bed.snapshot("full");
+    let data = bed.object(&id, "tar.zst.enc");
+    fs::rename(&data, data.with_extension("kept")).unwrap();
+    let target = bed.path("target");
+    let words = ["restore", "books", "--yes", "--to", target.to_str().unwrap()];
+    bed.run(&words).failed(13, "add --store second");
+    bed.run(&["verify", "books"]).failed(13, "add --store second");
+    bed.run(&[&words[..], &["--store", "second"]].concat()).done();
+    // Sources that agree on their first store need not be told it.
+    let listing = bed.json(&["list"]);
+    assert_eq!(listing["backups"][0]["id"], id.as_str());
+    bed.run(&["verify", "--all"]).failed_in_text(13, &id);
+    bed.run(&["doctor"]).done();
+}
+
+/// An empty folder where a disk should be mounted gets nothing, and `doctor` says so.
+#[test]
+fn an_unmounted_disk_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = bed(&data_file(folder.path()));
+    bed.snapshot("full");
+    fs::rename(bed.path("second"), bed.path("disk")).unwrap();
+    fs::create_dir(bed.path("second")).unwrap();
+    partial(&bed, "is the disk mounted?");
+    assert_eq!(fs::read_dir(bed.path("second")).unwrap().count(), 0);
+    bed.run(&["doctor"]).failed_in_text(14, "is the disk mounted?");
+}
+
 #[test]
 fn the_ledger_names_a_copy_that_is_gone() {
     let folder = tempfile::tempdir().unwrap();

@@ -16,6 +16,9 @@ const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a program is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(20);
 
+/// What locks and the outbox may need, bytes.
+const STATE_BYTES_MIN: u64 = 1 << 20;
+
 /// Most bytes of a version's first line that are shown.
 const VERSION_CHARS_MAX: usize = 200;
 
@@ -34,6 +37,11 @@ pub(super) fn writable(folder: &Path) -> io::Result<&'static str> {
             format!("{}: {}", existing.display(), io::Error::from(error)),
         )
     })?;
+    let space = rustix::fs::statvfs(existing)?;
+    if space.f_bavail.saturating_mul(space.f_frsize) < STATE_BYTES_MIN {
+        let problem = format!("{} has no free space left", existing.display());
+        return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
+    }
     Ok(if existing == folder { "writable" } else { "does not exist yet, can be created" })
 }
 

@@ -17,7 +17,7 @@ use crate::wire::House;
 
 /// A note in the state directory that a store has backups of a source. Losing it loses nothing but
 /// this check.
-pub(super) struct Seen {
+pub(in crate::cmd) struct Seen {
     path: PathBuf,
     store: String,
     /// The part of the store that holds them.
@@ -25,7 +25,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn of(
+    pub(in crate::cmd) fn of(
         house: &House,
         store: &dyn ReadStore,
         backup_type: BackupType,
@@ -43,7 +43,7 @@ impl Seen {
     /// # Errors
     /// [`Kind::Refused`] if the store had backups of the source and has nothing of it now; what a
     /// listing fails with.
-    pub(super) fn check(&self, store: &dyn ReadStore) -> anyhow::Result<()> {
+    pub(in crate::cmd) fn check(&self, store: &dyn ReadStore) -> anyhow::Result<()> {
         if !self.path.exists() || store.list(&self.folder)?.next().transpose()?.is_some() {
             return Ok(());
         }
@@ -60,7 +60,7 @@ impl Seen {
     ///
     /// # Errors
     /// If the state directory cannot be written.
-    pub(super) fn note(&self) -> anyhow::Result<()> {
+    pub(in crate::cmd) fn note(&self) -> anyhow::Result<()> {
         if self.path.exists() {
             return Ok(());
         }

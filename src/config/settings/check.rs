@@ -81,6 +81,11 @@ pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
         let problem = format!("nothing stands after `{kind}:`");
         return Err(ConfigError::invalid(place, problem).suggest(written));
     }
+    let checked =
+        RECIPIENTS.iter().find(|known| known.prefix == kind).map(|known| (known.check)(rest));
+    if let Some(Err((problem, hint))) = checked {
+        return Err(ConfigError::invalid(place, problem).suggest(hint));
+    }
     let referred = rest
         .split_once(':')
         .is_some_and(|(word, what)| REFERENCES.contains(&word) && !what.is_empty());

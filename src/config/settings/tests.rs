@@ -82,6 +82,10 @@ fn values_are_checked() {
             ("passphrase:env:PASS", "passphrase:hunter2"),
             "keys.recipients[1]: a passphrase must not",
         ),
+        (
+            ("passphrase:env:PASS", "kms:alias/k?endpoint=http://u:hunter2@h"),
+            "keys.recipients[1]: an endpoint must not hold a user or password",
+        ),
     ] {
         let text = failure(&GOOD.replace(change.0, change.1));
         assert!(text.contains(expected), "{text}");

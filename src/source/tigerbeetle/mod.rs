@@ -217,20 +217,32 @@ impl Replica {
         }
     }
 
-    /// What the running cluster says, if there are addresses to ask at. A cluster that does not
-    /// answer is no reason to have no backup.
-    fn ask(&self, cluster: u128, ctx: &Ctx) -> Option<totals::Answer> {
+    /// What the running cluster says, if there are addresses to ask at.
+    ///
+    /// # Errors
+    /// If it does not answer and has several replicas: then this one may be cut off from the others, and
+    /// nobody could tell how far it lags behind them. The only replica lags behind nobody.
+    fn ask(
+        &self,
+        superblock: &Superblock,
+        ctx: &Ctx,
+    ) -> Result<Option<totals::Answer>, SourceError> {
         if self.addresses.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let asked = totals::ask(cluster, &self.addresses.join(","), TOTALS_DEADLINE, ctx);
-        asked
-            .inspect_err(|error| {
-                ctx.monitor.warn(&format!(
-                    "the cluster was not asked for account totals and how far it is: {error}"
-                ));
-            })
-            .ok()
+        let (cluster, addresses) = (superblock.cluster(), self.addresses.join(","));
+        match totals::ask(cluster, &addresses, TOTALS_DEADLINE, ctx) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if superblock.replica_count() > 1 => Err(SourceError::Engine {
+                what: self.data_file.display().to_string(),
+                reason: format!("nobody can tell how far the replica lags behind its cluster: {error}"),
+                hint: "start the cluster or correct `addresses`; or say that you take what this replica has: leave out `addresses`, or stop it and give --mode stopped".into(),
+            }),
+            Err(error) => {
+                ctx.monitor.warn(&format!("no account totals for drills: {error}"));
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -282,8 +294,8 @@ impl Source for Replica {
             })?,
         };
         // Asked before the superblock is read: everything counted here must be in the capture.
-        let cluster = look(&self.data_file, ctx)?.cluster();
-        let before = if mode == Mode::Stopped { None } else { self.ask(cluster, ctx) };
+        let superblock = look(&self.data_file, ctx)?;
+        let before = if mode == Mode::Stopped { None } else { self.ask(&superblock, ctx)? };
         let barrier = before.map_or(0, |answer| answer.newest);
         // Before the file is held: what is held does not catch up.
         capture::await_log(&self.data_file, barrier, LAG_PATIENCE * self.attempts, ctx)?;
@@ -309,7 +321,8 @@ impl Source for Replica {
         let mut record = captured.record;
         if let Value::Object(fields) = &mut record {
             fields.insert("mode".into(), mode.name().into());
-            let after = before.and_then(|_| self.ask(cluster, ctx));
+            // What is captured is captured; without this only a drill compares less.
+            let after = before.and_then(|_| self.ask(&superblock, ctx).ok().flatten());
             if let Some((before, after)) = before.zip(after) {
                 let bracket = Bracket { before: before.totals, after: after.totals };
                 fields.insert("totals".into(), json!(bracket));

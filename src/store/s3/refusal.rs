@@ -101,7 +101,7 @@ const CODES: &[(&[&str], Class)] = &[
         Class::Denied("the credentials have expired: renew them, then run the same command again"),
     ),
     (
-        &["InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId"],
+        &["InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId", "NotSignedUp"],
         Class::Denied(NO_CREDENTIALS),
     ),
     (
@@ -225,8 +225,12 @@ impl Refusal {
                 let bucket =
                     store.strip_prefix("s3://").and_then(|rest| rest.split(['/', '?']).next());
                 let bucket = bucket.unwrap_or_default();
+                let endpoint = store.split_once("?endpoint=");
+                let endpoint = endpoint.map_or(" (and --region)".to_owned(), |(_, endpoint)| {
+                    format!(" --endpoint-url {endpoint}")
+                });
                 let hint = format!(
-                    "correct the URL, or make the bucket once: aws s3api create-bucket --bucket {bucket}"
+                    "correct the URL, or make the bucket once: aws s3api create-bucket --bucket {bucket}{endpoint}"
                 );
                 StoreError::Absent { store, hint }
             }

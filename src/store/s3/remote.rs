@@ -28,6 +28,8 @@ use crate::store::{StoreError, is_key};
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
 /// Tries that a request has, even if the time for trying again is over: one that takes long fails
+/// Failures in a row after which an operator is told, so that he does not wonder at the silence.
+const SAID_AFTER: u32 = 4;
 /// late.
 const TRIES_LEAST: u32 = 3;
 
@@ -172,11 +174,13 @@ impl Remote {
             if !refusal.can_pass() || (late && failures >= TRIES_LEAST) {
                 return Err(refusal);
             }
-            let tenths = pause.as_secs_f32();
-            let said = &refusal.said;
-            self.ctx
-                .monitor
-                .detail(&format!("{}: {said}; trying again in {tenths:.1} s", self.settings.url));
+            let (url, said, tenths) = (&self.settings.url, &refusal.said, pause.as_secs_f32());
+            self.ctx.monitor.detail(&format!("{url}: {said}; trying again in {tenths:.1} s"));
+            if failures == SAID_AFTER {
+                let total = backoff.total.as_secs();
+                let why = format!("{url}: {said}; going on trying, for at most {total} s");
+                self.ctx.monitor.warn(&why);
+            }
             rt::sleep(pause).await;
         }
     }
