@@ -32,6 +32,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'No progress, onl
 complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
@@ -54,6 +55,16 @@ complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one 
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (what the cluster answers) [default: the source\'s own]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l follow -d 'Go on until a signal comes, a look every few seconds'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l type -d 'Only backups of this type' -r -f -a "tigerbeetle\t''
 duckdb\t''
 parquet\t''
@@ -64,6 +75,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuratio
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l windows -d 'From when to when SOURCE restores, and where its log has gaps, instead'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s q -l quiet -d 'No progress, only results, warnings and errors'
@@ -71,7 +83,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Say mo
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l latest -d 'Newest backup of this source' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l id -d 'Backup whose id begins so; must fit exactly one' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l level -d 'How deep to look; each level includes those before it' -r -f -a "exists\t'Manifest and objects are there, authentic, and of the right size'
 digest\t'Every stored byte has the SHA-256 that the manifest names'
 decode\t'Everything decrypts, decompresses, and refers only to what is there'
@@ -81,6 +93,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'The log of SOURCE instead: that its segments follow each other, and every one reads'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead: what was changed, removed or planted. Needs no key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record the authentic backups that the ledger does not have; needs a key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object, errors as JSON on standard error'
@@ -89,7 +102,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Say 
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l latest -d 'Newest backup of this source' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup whose id begins so; must fit exactly one' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Operation of the log of SOURCE that the result ends with, instead of a time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the result' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Which replica of a cluster the result shall be' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Where the original would answer if it still ran, beside the configured addresses' -r
@@ -150,13 +164,18 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l report -d 'Report whose shape is wanted, by the name in its `schema` field: `list` for bkp.list/1' -r -f -a "snapshot\t''
 snapshot-plan\t''
+logs\t''
 list\t''
+list-windows\t''
 verify\t''
 verify-all\t''
+verify-logs\t''
 verify-ledger\t''
 list-ledger\t''
 restore\t''
 restore-plan\t''
+restore-at\t''
+restore-at-plan\t''
 keys\t''
 config-check\t''
 config\t''
@@ -197,16 +216,17 @@ complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print on
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "help-files" -d 'Write man page and completions into a folder'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot list verify restore keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "help-files" -d 'Write man page and completions into a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites one'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Say whether the configuration is valid'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'

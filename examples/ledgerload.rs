@@ -59,6 +59,8 @@ enum Task {
     Check(CheckArgs),
     /// Sum up all accounts.
     Totals(ClusterArgs),
+    /// Read all accounts and all transfers, page by page, as fast as one client can.
+    Pages(ClusterArgs),
 }
 
 #[derive(Args)]
@@ -141,6 +143,10 @@ async fn run(task: Task) -> anyhow::Result<bool> {
             let client = connect(&args)?;
             let totals = within(args.timeout, "totals", totals(&client)).await?;
             totals.to_json()?
+        }
+        Task::Pages(args) => {
+            let client = connect(&args)?;
+            within(args.timeout, "pages", pages(&client)).await?
         }
     };
     println!("{report}");
@@ -499,4 +505,30 @@ async fn totals(client: &Client) -> anyhow::Result<Totals> {
             totals.add(account);
         }
     }
+}
+
+/// Reads all accounts and all transfers in the order of their timestamps, and keeps nothing.
+async fn pages(client: &Client) -> anyhow::Result<Value> {
+    let began = Instant::now();
+    let (mut accounts, mut transfers, mut after) = (0, 0, 0);
+    let filter = |after: u64| {
+        let mut filter = QueryFilter::new(BATCH_MAX);
+        filter.as_raw_mut().timestamp_min = after + 1;
+        Box::new(filter)
+    };
+    while let page = client.query_accounts(filter(after)).await?
+        && let Some(last) = page.last()
+    {
+        after = last.as_raw().timestamp;
+        accounts += page.len();
+    }
+    after = 0;
+    while let page = client.query_transfers(filter(after)).await?
+        && let Some(last) = page.last()
+    {
+        after = last.as_raw().timestamp;
+        transfers += page.len();
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(json!({ "accounts": accounts, "transfers": transfers, "seconds": seconds }))
 }

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::ctx::Ctx;
 use crate::domain::chain;
 use crate::domain::id::BackupId;
@@ -142,10 +144,10 @@ impl<'a> Catalog<'a> {
     /// [`Kind::Integrity`] if a manifest is forged, broken or missing; [`Kind::Key`] if no key opens
     /// it; [`Kind::Refused`] for a manifest of a later schema.
     pub fn chain(&self, name: &BackupName) -> anyhow::Result<Vec<BackupReader<'a>>> {
-        let (last, key) = self.load(name)?;
+        let (last, key, _sha256) = self.load(name)?;
         let mut opened = HashMap::from([(last.id, key)]);
         let links = chain::resolve(last, |parent| -> anyhow::Result<Manifest> {
-            let (manifest, key) = self.load(&self.parent_name(name, parent)?)?;
+            let (manifest, key, _sha256) = self.load(&self.parent_name(name, parent)?)?;
             opened.insert(parent, key);
             Ok(manifest)
         })?;
@@ -154,6 +156,15 @@ impl<'a> Catalog<'a> {
             Some(BackupReader::new(self.store, manifest, key))
         });
         Ok(readers.collect())
+    }
+
+    /// The backup with this name alone, its manifest authentic, and the SHA-256 of that manifest.
+    ///
+    /// # Errors
+    /// As [`Catalog::chain`].
+    pub fn open(&self, name: &BackupName) -> anyhow::Result<(BackupReader<'a>, [u8; 32])> {
+        let (manifest, key, sha256) = self.load(name)?;
+        Ok((BackupReader::new(self.store, manifest, key), sha256))
     }
 
     /// The name of a parent, of which a child knows only the id.
@@ -171,14 +182,14 @@ impl<'a> Catalog<'a> {
         Err(Fault::new(Kind::Integrity, message).into())
     }
 
-    /// A manifest that was authenticated, and the data key that did.
-    fn load(&self, name: &BackupName) -> anyhow::Result<(Manifest, DataKey)> {
+    /// A manifest that was authenticated, the data key that did, and its SHA-256.
+    fn load(&self, name: &BackupName) -> anyhow::Result<(Manifest, DataKey, [u8; 32])> {
         let at = name.manifest_key();
         let bytes = read_manifest(self.store, &at)?;
         let manifest = Manifest::parse(&bytes, &at)?;
         let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id, &self.ctx.cancel)?;
         Manifest::authenticate(&bytes, &key, &at)?;
-        Ok((manifest, key))
+        Ok((manifest, key, Sha256::digest(&bytes).into()))
     }
 }
 

@@ -72,6 +72,30 @@ impl Draft {
         Ok(draft)
     }
 
+    /// Takes over a file that another program made under a name of [`Draft::hidden_name`].
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if it cannot be opened.
+    pub fn adopt(path: &Path) -> Result<Draft, Fault> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Fault::new(Kind::Failed, format!("cannot open {}: {error}", path.display()))
+        };
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| failed(&"not a file name in UTF-8"))?.to_owned();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder_of(path), flags, Mode::empty());
+        let folder = folder.map_err(|error| failed(&error))?;
+        let file = File::options().read(true).write(true).open(path);
+        Ok(Draft { folder, file: file.map_err(|error| failed(&error))?, name: Some(name) })
+    }
+
+    /// A path beside `target` that is nobody's, for another program to make a file at.
+    #[must_use]
+    pub fn hidden_name(target: &Path) -> PathBuf {
+        let random = RandomState::new().hash_one(());
+        folder_of(target).join(format!(".bkp-tmp-{}-{random:016x}", process::id()))
+    }
+
     /// The file, to be written.
     #[must_use]
     pub fn file(&self) -> &File {

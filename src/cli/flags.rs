@@ -72,7 +72,8 @@ pub(super) struct SelectArgs {
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     id: Option<String>,
 
-    /// Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z
+    /// Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls
+    /// it forward to that moment if SOURCE has a log
     #[arg(long, value_name = "TIME", requires = "source", value_parser = time_of)]
     at: Option<OffsetDateTime>,
 }
@@ -80,6 +81,16 @@ pub(super) struct SelectArgs {
 impl SelectArgs {
     pub(super) fn source(self) -> Option<String> {
         self.source
+    }
+
+    /// The source, if no backup of it was chosen by its id.
+    pub(super) fn source_alone(&self) -> Option<&str> {
+        self.source.as_deref().filter(|_source| self.id.is_none())
+    }
+
+    /// The moment that was chosen.
+    pub(super) fn at(&self) -> Option<OffsetDateTime> {
+        self.at
     }
 }
 

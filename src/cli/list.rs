@@ -31,6 +31,10 @@ pub(super) struct Args {
     #[arg(long)]
     long: bool,
 
+    /// From when to when SOURCE restores, and where its log has gaps, instead
+    #[arg(long, requires = "source", conflicts_with_all = ["backup_type", "id", "long", "from_ledger"])]
+    windows: bool,
+
     /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted
     #[arg(long, conflicts_with_all = ["source", "long"])]
     from_ledger: bool,
@@ -41,6 +45,11 @@ impl Args {
     pub(super) fn events(&self) -> Option<history::Options> {
         let options = history::Options { id: self.id.clone(), backup_type: self.backup_type };
         self.from_ledger.then_some(options)
+    }
+
+    /// The source whose windows are to be listed.
+    pub(super) fn windows(&self) -> Option<&str> {
+        self.source.as_deref().filter(|_source| self.windows)
     }
 }
 

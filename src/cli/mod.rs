@@ -20,6 +20,7 @@ mod config;
 mod doctor;
 mod keys;
 mod list;
+mod logs;
 mod restore;
 mod snapshot;
 mod verify;
@@ -45,6 +46,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Snapshot(snapshot::Args),
+    Logs(logs::Args),
     List(list::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -146,6 +148,7 @@ impl Cli {
             Command::HelpFiles(args) => Some(docs::run(args)),
             Command::Config(args) => args.run_alone(),
             Command::Snapshot(_)
+            | Command::Logs(_)
             | Command::List(_)
             | Command::Verify(_)
             | Command::Restore(_)
@@ -161,15 +164,24 @@ impl Cli {
     pub fn run(self, house: &House) -> anyhow::Result<Report> {
         match self.command {
             Command::Snapshot(args) => cmd::snapshot::run(house, &args.into()),
-            Command::List(args) => match args.events() {
-                Some(options) => cmd::history::run(house, &options),
-                None => cmd::list::run(house, &args.into()),
+            Command::Logs(args) => cmd::logs::run(house, &args.into()),
+            Command::List(args) => match (args.events(), args.windows()) {
+                (Some(options), _) => cmd::history::run(house, &options),
+                (None, Some(source)) => cmd::windows::run(house, source),
+                (None, None) => cmd::list::run(house, &args.into()),
             },
-            Command::Verify(args) => match args.ledger() {
-                Some(options) => cmd::reconcile::run(house, options),
-                None => cmd::verify::run(house, &args.into()),
+            Command::Verify(args) => match (args.ledger(), args.logs()) {
+                (Some(options), _) => cmd::reconcile::run(house, options),
+                (None, Some(source)) => cmd::verify_logs::run(house, source),
+                (None, None) => cmd::verify::run(house, &args.into()),
             },
-            Command::Restore(args) => cmd::restore::run(house, &args.into()),
+            Command::Restore(args) => match args.moment() {
+                Some((source, moment)) => {
+                    let restore = args.into();
+                    cmd::rewind::run(house, &cmd::rewind::Options { source, moment, restore })
+                }
+                None => cmd::restore::run(house, &args.into()),
+            },
             Command::Keys(args) => cmd::keys::run(house, &args.into()),
             Command::Config(args) => cmd::config::run(house, &args.into()),
             Command::Doctor(_) => cmd::doctor::run(house),

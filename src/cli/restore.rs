@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::flags::SelectArgs;
 use crate::cmd::restore::Options;
+use crate::cmd::rewind::Moment;
 
 /// Bring a backup back, to a path that does not exist yet
 #[derive(Debug, clap::Args)]
@@ -12,6 +13,10 @@ use crate::cmd::restore::Options;
 pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
+
+    /// Operation of the log of SOURCE that the result ends with, instead of a time
+    #[arg(long, value_name = "OP", requires = "source", conflicts_with_all = ["latest", "id", "at"])]
+    op: Option<u64>,
 
     /// Path of the result
     #[arg(long, value_name = "PATH")]
@@ -42,11 +47,17 @@ impl Args {
     pub(super) fn yes(&self) -> bool {
         self.yes
     }
+
+    /// The source and the moment that its log is to lead to.
+    pub(super) fn moment(&self) -> Option<(String, Moment)> {
+        let moment = self.op.map(Moment::Op).or(self.select.at().map(Moment::At));
+        Some((self.select.source_alone()?.to_owned(), moment?))
+    }
 }
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { select, to, replica, addresses, force, yes, dry_run } = args;
+        let Args { select, op: _, to, replica, addresses, force, yes, dry_run } = args;
         Options { select: select.into(), to, replica, addresses, force, yes, dry_run }
     }
 }

@@ -10,6 +10,7 @@ use crate::cmd::verify::{Level, Options, Which};
 
 /// Check a backup, from "it is there" to "it starts", or the ledger against the stores
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that was typed")]
 #[command(after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
                         Example: bkp verify books --level drill, or bkp verify --all for every backup")]
 pub(super) struct Args {
@@ -28,6 +29,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 
+    /// The log of SOURCE instead: that its segments follow each other, and every one reads
+    #[arg(long, requires = "source", conflicts_with_all = ["latest", "id", "at", "all", "level", "scratch", "ledger"])]
+    logs: bool,
+
     /// Compare the ledger with every configured store instead: what was changed, removed or planted.
     /// Needs no key
     #[arg(long, group = "backup", conflicts_with_all = ["source", "latest", "id", "all", "level", "scratch"])]
@@ -42,6 +47,11 @@ impl Args {
     /// What is to be compared, if it is not one backup that is to be checked.
     pub(super) fn ledger(&self) -> Option<reconcile::Options> {
         self.ledger.then_some(reconcile::Options { record: self.record })
+    }
+
+    /// The source whose log is to be verified.
+    pub(super) fn logs(&self) -> Option<&str> {
+        self.select.source_alone().filter(|_source| self.logs)
     }
 }
 

@@ -136,16 +136,16 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
     let mut text = String::new();
     writeln!(
         text,
-        "{:<20}  {:<11}  {:<width$}  {:<12}  {:>10}  ID",
-        "STARTED", "TYPE", "SOURCE", "SCOPE", "STORED"
+        "{:<20}  {:<11}  {:<width$}  {:<8}  {:<12}  {:>10}  ID",
+        "STARTED", "TYPE", "SOURCE", "KIND", "SCOPE", "STORED"
     )?;
     for row in rows {
         let started = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
         let stored = format_size(row.stored_bytes, BINARY);
-        let Row { backup_type, source, scope, id, .. } = row;
+        let Row { backup_type, source, kind, scope, id, .. } = row;
         writeln!(
             text,
-            "{started:<20}  {backup_type:<11}  {source:<width$}  {scope:<12}  {stored:>10}  {id}"
+            "{started:<20}  {backup_type:<11}  {source:<width$}  {kind:<8}  {scope:<12}  {stored:>10}  {id}"
         )?;
         if let Some(problem) = &row.problem {
             writeln!(text, "{:<20}  {problem}", "")?;

@@ -13,13 +13,18 @@ pub mod doctor;
 pub mod history;
 pub mod keys;
 pub mod list;
+pub mod logs;
 pub mod reconcile;
 pub mod recorded;
 pub mod restore;
+pub mod rewind;
 pub mod schema;
+pub mod segments;
 pub mod select;
 pub mod snapshot;
 pub mod verify;
+pub mod verify_logs;
+pub mod windows;
 
 /// What a command has to say when it ended without an error.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ use super::Report;
 use super::select::Select;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
+use crate::domain::segment;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored};
@@ -75,6 +76,15 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let store = house.store_read(settings)?;
     let keys = house.keys_to_read()?;
     let name = options.select.resolve(store.as_ref())?;
+    if name.kind == segment::KIND {
+        let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
+        return Err(Fault::new(Kind::Refused, message)
+            .hint(format!(
+                "choose a moment instead: `bkp list {} --windows`, then --at TIME",
+                name.source
+            ))
+            .into());
+    }
     let chain = Catalog::new(store.as_ref(), &keys, &house.ctx).chain(&name)?;
     let kind = source::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
@@ -128,7 +138,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// [`Kind::Refused`] for anything but a file, and for a place in the store.
-fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Result<bool> {
+pub(super) fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Result<bool> {
     let shown = target.display();
     let refuse =
         |what: String, hint: String| Err(Fault::new(Kind::Refused, what).hint(hint).into());
@@ -162,7 +172,7 @@ fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Result<bool> {
 
 /// Addresses where the source's servers would answer: those given, and those of the source in the
 /// configuration of this host, if it has it.
-fn known_addresses(house: &House, options: &Options, source: &str) -> Vec<String> {
+pub(super) fn known_addresses(house: &House, options: &Options, source: &str) -> Vec<String> {
     let configured = house.source(source).map(|source| source.addresses().to_vec());
     options.addresses.iter().cloned().chain(configured.unwrap_or_default()).collect()
 }

@@ -6,7 +6,10 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{config, doctor, history, keys, list, reconcile, restore, snapshot, verify};
+use super::{
+    config, doctor, history, keys, list, logs, reconcile, restore, rewind, snapshot, verify,
+    verify_logs, windows,
+};
 
 /// A report's name and its schema: one line of [`REPORTS`].
 #[derive(Debug, Clone, Copy)]
@@ -20,13 +23,18 @@ pub struct Shape {
 pub const REPORTS: &[Shape] = &[
     Shape::of::<snapshot::Done<'_>>("bkp.snapshot/1"),
     Shape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
+    Shape::of::<logs::Done<'_>>("bkp.logs/1"),
     Shape::of::<list::Listing>("bkp.list/1"),
+    Shape::of::<windows::Listing>("bkp.list-windows/1"),
     Shape::of::<verify::Verified>("bkp.verify/1"),
     Shape::of::<verify::Everything>("bkp.verify-all/1"),
+    Shape::of::<verify_logs::Verified>("bkp.verify-logs/1"),
     Shape::of::<reconcile::Reconciled>("bkp.verify-ledger/1"),
     Shape::of::<history::Listing>("bkp.list-ledger/1"),
     Shape::of::<restore::Done>("bkp.restore/1"),
     Shape::of::<restore::Plan>("bkp.restore-plan/1"),
+    Shape::of::<rewind::Done>("bkp.restore-at/1"),
+    Shape::of::<rewind::Plan>("bkp.restore-at-plan/1"),
     Shape::of::<keys::Keys>("bkp.keys/1"),
     Shape::of::<config::Checked>("bkp.config-check/1"),
     Shape::of::<config::Shown>("bkp.config/1"),

@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use crate::catalog::{self, Filter, Found};
 use crate::domain::names::BackupName;
+use crate::domain::segment;
 use crate::error::{Fault, Kind};
 use crate::store::ReadStore;
 
@@ -51,7 +52,11 @@ impl Select {
             id: self.id().map(str::to_owned),
             backup_type: None,
         };
-        let found = catalog::find(store, &filter)?;
+        let mut found = catalog::find(store, &filter)?;
+        if self.id().is_none() {
+            // A segment of a log is no state that could be restored by itself.
+            found.retain(|found| found.name.kind != segment::KIND);
+        }
         let missing = |what: String| Fault::new(Kind::NotFound, format!("{}: {what}", store.url()));
         let chosen = match self {
             Select::Latest(source) => {

@@ -155,7 +155,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// Lets every store drop out that has lost what it had.
-fn check_seen(
+pub(super) fn check_seen(
     house: &House,
     fan: &Fan,
     backup_type: BackupType,
@@ -170,14 +170,14 @@ fn check_seen(
 }
 
 /// Remembers where the backup is, as far as the state directory can be written.
-fn note(house: &House, seen: &Seen) {
+pub(super) fn note(house: &House, seen: &Seen) {
     if let Err(error) = seen.note() {
         house.ctx.monitor.warn(&format!("cannot write to the state directory: {error}"));
     }
 }
 
 /// A new data key, wrapped for every recipient.
-fn new_key(
+pub(super) fn new_key(
     keys: &[Box<dyn KeyProvider>],
     id: BackupId,
     source: &str,
@@ -188,11 +188,15 @@ fn new_key(
     Ok((key, recipients))
 }
 
-fn host() -> String {
+pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn timings(trail: &Trail, started: OffsetDateTime, ended: OffsetDateTime) -> Map<String, Value> {
+pub(super) fn timings(
+    trail: &Trail,
+    started: OffsetDateTime,
+    ended: OffsetDateTime,
+) -> Map<String, Value> {
     let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
     let mut timings: Map<String, Value> = stages
         .map(|measure| (measure.stage.to_owned(), seconds(measure.busy.as_secs_f64())))
@@ -215,6 +219,21 @@ fn describe(options: &Options, plan: &Plan, store: &str) -> anyhow::Result<Repor
     Report::done("bkp.snapshot-plan/1", &planned, text)
 }
 
+/// How several stores fared, also as lines of text.
+pub(super) fn copied(fared: Vec<Fared>, text: &mut String) -> anyhow::Result<Vec<Copied>> {
+    let mut copies = Vec::new();
+    if fared.len() > 1 {
+        for Fared { url, lost } in fared {
+            match &lost {
+                None => writeln!(text, "  in {url}")?,
+                Some(why) => writeln!(text, "  NOT in {url}: {why}")?,
+            }
+            copies.push(Copied { store: url, ok: lost.is_none(), problem: lost });
+        }
+    }
+    Ok(copies)
+}
+
 fn report(fan: &Fan, manifest: &Manifest, pending: Option<Kind>) -> anyhow::Result<Report> {
     use humansize::{BINARY, format_size};
     let Sizes { plaintext_bytes, stored_bytes, ratio } = manifest.sizes;
@@ -229,16 +248,7 @@ fn report(fan: &Fan, manifest: &Manifest, pending: Option<Kind>) -> anyhow::Resu
     );
     let fared = fan.fared();
     let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
-    let mut copies = Vec::new();
-    if fared.len() > 1 {
-        for Fared { url, lost } in fared {
-            match &lost {
-                None => writeln!(text, "  in {url}")?,
-                Some(why) => writeln!(text, "  NOT in {url}: {why}")?,
-            }
-            copies.push(Copied { store: url, ok: lost.is_none(), problem: lost });
-        }
-    }
+    let copies = copied(fared, &mut text)?;
     let stores = fan.urls();
     let store = stores.first().map_or("", String::as_str);
     let report = Report::done("bkp.snapshot/1", &Done { store, copies, manifest }, text)?;

@@ -14,9 +14,10 @@ use crate::catalog::{self, Catalog, Filter, Found};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
+use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::pipeline::BackupReader;
-use crate::source::{self, DrillTools, Drilled, SourceKind};
+use crate::source::{self, DrillTools, Drilled, SourceKind, logs};
 use crate::wire::House;
 
 /// How deep to look. Each level includes those before it.
@@ -172,13 +173,19 @@ fn verify(
     proven: &mut BTreeSet<BackupId>,
 ) -> anyhow::Result<Verified> {
     let began = house.ctx.now();
-    let chain = catalog.chain(name)?;
+    // A segment of a log stands by itself; how segments follow each other, `--logs` verifies.
+    let is_segment = name.kind == segment::KIND;
+    let chain = if is_segment { vec![catalog.open(name)?.0] } else { catalog.chain(name)? };
     let kind = source::kind_of(name.backup_type)?;
     house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let mut drill = None;
     match options.level {
         Level::Exists | Level::Digest => {}
+        Level::Decode | Level::Drill if is_segment => {
+            let decode = logs::kind_of(name.backup_type)?.decode;
+            chain.iter().try_for_each(|segment| decode(segment, &house.ctx))?;
+        }
         Level::Decode => (kind.decode)(&chain, &house.ctx)?,
         Level::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
     }

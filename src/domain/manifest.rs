@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use super::id::BackupId;
 use super::limits::RECIPIENTS_MAX;
 use super::names::{BackupName, BackupType, Scope};
+use super::segment;
 use crate::error::{Classify, Kind};
 use crate::keys::{DataKey, Recipient};
 
@@ -39,7 +40,7 @@ pub struct Manifest {
     pub source: String,
     /// How much of the source this backup holds by itself.
     pub scope: Scope,
-    /// What made it: `snapshot`, `logs`, `export`.
+    /// What made it: `snapshot`, `log`, `export`.
     pub kind: String,
     /// The backup that this one adds to.
     pub parent: Option<BackupId>,
@@ -277,6 +278,10 @@ impl Manifest {
         }
         match (self.scope, self.parent) {
             (Scope::Full, None) if self.base == self.id => Ok(()),
+            // The first segment of a log adds to nothing in the store.
+            (Scope::Incremental, None) if self.base == self.id && self.kind == segment::KIND => {
+                Ok(())
+            }
             (Scope::Incremental | Scope::Differential, Some(parent))
                 if parent < self.id && self.base <= parent =>
             {

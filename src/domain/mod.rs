@@ -5,6 +5,7 @@
 //! - [`manifest`]: what a backup says of itself, and the MAC that makes it trustworthy.
 //! - [`event`]: what the ledger keeps of a run.
 //! - [`chain`]: which backups a restore needs, oldest first.
+//! - [`segment`]: which segments make up a change log, and from when to when it restores.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
 pub mod chain;
@@ -13,3 +14,4 @@ pub mod id;
 pub mod limits;
 pub mod manifest;
 pub mod names;
+pub mod segment;

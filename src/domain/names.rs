@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::Date;
 
 use super::id::BackupId;
 
@@ -148,26 +149,25 @@ pub struct BackupName {
     pub source: String,
     /// The scope.
     pub scope: Scope,
-    /// What made it: `snapshot`, `logs`, `export`.
+    /// What made it: `snapshot`, `log`, `export`.
     pub kind: String,
 }
 
 impl BackupName {
+    /// The folder of one day (UTC).
+    #[must_use]
+    pub fn day(backup_type: BackupType, source: &str, scope: Scope, date: Date) -> String {
+        let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+        format!("{backup_type}/{source}/{scope}/{year:04}/{month:02}/{day:02}")
+    }
+
     /// The key of the object with `extension` (no leading dot).
     #[must_use]
     pub fn key(&self, extension: &str) -> String {
-        let date = self.id.created().date();
-        format!(
-            "{kind}/{source}/{scope}/{year:04}/{month:02}/{day:02}/{kind}-{made}-{id}.{extension}",
-            kind = self.backup_type,
-            source = self.source,
-            scope = self.scope,
-            year = date.year(),
-            month = u8::from(date.month()),
-            day = date.day(),
-            made = self.kind,
-            id = self.id,
-        )
+        let day =
+            BackupName::day(self.backup_type, &self.source, self.scope, self.id.created().date());
+        let BackupName { id, backup_type, kind, .. } = self;
+        format!("{day}/{backup_type}-{kind}-{id}.{extension}")
     }
 
     /// The key of the manifest.

@@ -22,9 +22,11 @@ use serde_json::Value;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::domain::names::{BackupType, Scope};
-use crate::error::{Classify, Kind};
+use crate::domain::segment::Mode;
+use crate::error::{Classify, Fault, Kind};
 use crate::pipeline::BackupReader;
 
+pub mod logs;
 pub mod tigerbeetle;
 
 /// Takes the entries of a capture. A later entry supersedes an earlier one of the same name.
@@ -140,6 +142,19 @@ pub trait Source: Send + Sync {
     /// Addresses at which the source's servers answer, if they are configured.
     fn addresses(&self) -> &[String] {
         &[]
+    }
+
+    /// Opens its change log in `mode`, or in the configured one. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if it has no log, or none of that mode.
+    fn log(
+        &self,
+        _mode: Option<Mode>,
+        _own: Option<logs::OwnEvents>,
+    ) -> anyhow::Result<Box<dyn logs::LogSource>> {
+        let message = "a source of this kind ships no change log";
+        Err(Fault::new(Kind::Usage, message).hint("see `bkp snapshot` and `bkp export`").into())
     }
 }
 

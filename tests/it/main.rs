@@ -13,6 +13,7 @@
 )]
 
 mod bed;
+mod books;
 mod breakglass;
 mod chain;
 mod cli;
@@ -22,9 +23,11 @@ mod damage;
 mod drill;
 mod generated;
 mod giant;
+mod histories;
 mod kms;
 mod lease;
 mod ledger;
+mod logs;
 mod memory;
 mod onto;
 mod recipients;

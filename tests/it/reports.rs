@@ -116,10 +116,7 @@ fn every_report_is_what_its_schema_says() {
         assert!(problems.is_empty(), "{name}: {problems:#?}");
         seen.insert(name);
     };
-    let json = |words: &[&str]| {
-        let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
-        bed.run(&words)
-    };
+    let json = |words: &[&str]| bed.run(&[words, &["--json"]].concat());
     fs::write(bed.path("taken"), "").unwrap();
     let done: &[&[&str]] = &[
         &["keys", "generate"],
@@ -127,7 +124,11 @@ fn every_report_is_what_its_schema_says() {
         &["snapshot", "books"],
         &["snapshot", "books", "--dry-run"],
         &["snapshot", "books"],
+        &["logs", "books"],
+        &["logs", "books"],
         &["list"],
+        &["list", "books", "--windows"],
+        &["verify", "books", "--logs"],
         &["list", "--long"],
         &["list", "--from-ledger"],
         &["verify", "--ledger"],
@@ -147,6 +148,11 @@ fn every_report_is_what_its_schema_says() {
     ];
     for words in done {
         holds(&json(words).done().stdout);
+    }
+    let windows = bed.json(&["list", "books", "--windows"]);
+    let op = windows["windows"][0]["last_op"].to_string();
+    for last in ["--dry-run", "--yes"] {
+        holds(&json(&["restore", "books", "--op", &op, "--to", "y", last]).done().stdout);
     }
     let failed = json(&["snapshot", "absent"]);
     assert_eq!(failed.code, Some(10), "{}", failed.stderr);

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use bkp::cmd::{restore, select::Select, snapshot};
+use bkp::cmd::{logs, restore, select::Select, snapshot};
 use bkp::error::{Kind, diagnose};
 use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
 use rustix::fs::SeekFrom;
@@ -92,6 +92,51 @@ fn a_snapshot_survives_every_failure_of_its_store() {
                 bed.run(&["verify", "--id", id, "--level", "decode"]).done();
             }
         });
+    }
+}
+
+/// A segment that is not shipped is shipped by the next run, whole and once.
+#[test]
+fn a_log_survives_every_failure_of_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    let server = tb::Server::solo(folder.path());
+    let bed = Bed::new(server.data_file(), "");
+    tb::fill(server.address(), &record, 20, 1_000);
+    bed.run(&["logs", "books"]).done();
+    tb::fill(server.address(), &record, 20, 1_000);
+    drop(server);
+    let copy = |from: &str, to: &str| {
+        let _fresh = fs::remove_dir_all(bed.path(to));
+        let words = ["-a", bed.path(from).to_str().unwrap(), bed.path(to).to_str().unwrap()]
+            .map(str::to_owned);
+        assert!(std::process::Command::new("cp").args(words).status().unwrap().success());
+    };
+    copy("store", "before");
+    let before = listed(&bed);
+    for failure in FAILURES {
+        for effect in [Effect::Before(failure), Effect::After(failure)] {
+            sweep(effect, |plan, nth| {
+                copy("before", "store");
+                let options = logs::Options {
+                    source: "books".into(),
+                    mode: None,
+                    follow: false,
+                    dry_run: false,
+                };
+                if let Err(error) = logs::run(&bed.house(Some(plan.clone())), &options) {
+                    let kind = diagnose(&error).kind;
+                    assert!(fits(failure, kind), "{effect:?} {nth}: {kind:?}: {error:#}");
+                    let lost = matches!(effect, Effect::After(_));
+                    assert!(lost || listed(&bed) == before, "{effect:?} {nth}");
+                    bed.run(&["logs", "books"]).done();
+                }
+                let verified = bed.json(&["verify", "books", "--logs"]);
+                assert_eq!(verified["gaps"], serde_json::json!([]), "{effect:?} {nth}: {verified}");
+                assert_eq!(verified["segments"], 2, "{effect:?} {nth}: {verified}");
+                assert!(bed.run(&["logs", "books"]).done().stdout.contains("nothing to ship"));
+            });
+        }
     }
 }
 

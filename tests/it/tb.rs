@@ -388,6 +388,6 @@ fn tail(log: &str) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "another process has no event to wait for")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(LOOK_AGAIN);
 }

@@ -132,11 +132,15 @@ impl Accounts {
             (self.operator, vault)
         }
     }
-}
 
-/// Gives a lease back.
-pub(super) fn void(id: u128, lease: u128) -> Transfer {
-    Transfer::new(id).with_pending_id(lease).with_flags(transfer::Flags::VOID_PENDING_TRANSFER)
+    /// Gives a lease back. The ledger number could be left out; with it, whoever reads the cluster's log
+    /// sees whose transfer it is.
+    pub(super) fn void(&self, id: u128, lease: u128) -> Transfer {
+        Transfer::new(id)
+            .with_pending_id(lease)
+            .with_ledger(self.number)
+            .with_flags(transfer::Flags::VOID_PENDING_TRANSFER)
+    }
 }
 
 /// Ties a transfer to the next one: both are taken, or none.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tigerbeetle_unofficial::{Transfer, account, transfer};
 
 use super::Shared;
-use super::accounts::{linked, void};
+use super::accounts::linked;
 use super::link::Verdict;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
@@ -83,7 +83,7 @@ impl Held {
         (self.lease, self.asked) = (self.new_id(), Moment::now());
         let started = Event::started(self.holder.run, self.holder.backup_type);
         let mut batch = vec![accounts.funding(&self.holder.job)];
-        batch.extend(gone.map(|gone| linked(void(self.new_id(), gone.id()))));
+        batch.extend(gone.map(|gone| linked(accounts.void(self.new_id(), gone.id()))));
         batch.extend([linked(self.pending(self.lease)), accounts.event(&started)]);
         let mut verdicts = link.create_transfers(&batch)?;
         // The unit was given before; the rest is one chain, so one failure is told apart.
@@ -143,7 +143,7 @@ impl Held {
     /// Gives back `lease` and records `event`, both or none.
     fn finish(&self, lease: u128, event: &Event) -> Result<bool, LedgerError> {
         let Shared { link, accounts, .. } = &*self.shared;
-        let batch = [linked(void(self.new_id(), lease)), accounts.event(event)];
+        let batch = [linked(accounts.void(self.new_id(), lease)), accounts.event(event)];
         let verdicts = link.create_transfers(&batch)?;
         let real = verdicts.iter().find(|(_, verdict)| *verdict != Verdict::Linked);
         match real {
@@ -151,7 +151,7 @@ impl Held {
             Some((0, Verdict::Ended)) => Ok(false),
             Some((_, Verdict::Exists)) => {
                 // Recorded before; then only the lease is left.
-                link.create_transfers(&[void(self.new_id(), lease)])?;
+                link.create_transfers(&[accounts.void(self.new_id(), lease)])?;
                 Ok(true)
             }
             Some((_, verdict)) => Err(self.shared.unrecorded(event, verdict)),
@@ -172,7 +172,8 @@ impl Lease for Held {
         let new = || Renewal { void: self.new_id(), lease: self.new_id(), asked: Moment::now() };
         let renewal = self.unsure.unwrap_or_else(new);
         self.unsure = Some(renewal);
-        let batch = [linked(void(renewal.void, self.lease)), self.pending(renewal.lease)];
+        let void = self.shared.accounts.void(renewal.void, self.lease);
+        let batch = [linked(void), self.pending(renewal.lease)];
         let verdicts = self.shared.link.create_transfers(&batch)?;
         self.unsure = None;
         let real = verdicts.into_iter().find(|(_, verdict)| *verdict != Verdict::Linked);

@@ -109,7 +109,7 @@ impl Ledger for TigerBeetle {
         let batch = [
             accounts.funding(PROBE_JOB),
             accounts.pending(lease, PROBE_JOB, PROBE_SECONDS),
-            accounts::void(new_id(), lease),
+            accounts.void(new_id(), lease),
         ];
         let verdicts = link.create_transfers(&batch)?;
         match verdicts.iter().find(|(_, verdict)| *verdict != Verdict::Exists) {

@@ -54,6 +54,10 @@ pub(super) const PIPELINE_OPS: u64 = 8;
 /// Most headers in the superblock's list of view headers.
 pub(super) const VIEW_HEADERS_MAX: usize = 11;
 
+/// Headers of the end of a log with which a view begins (`view_change_headers_suffix_max`): what may be
+/// in flight, and one more.
+pub(super) const VIEW_SUFFIX_OPS: usize = 9;
+
 /// The superblock version of every release build.
 pub(super) const SUPERBLOCK_VERSION: u16 = 2;
 
@@ -292,6 +296,26 @@ impl Superblock {
         self
     }
 
+    /// This superblock with a log that ends with these headers, highest op first, and has no uncertain
+    /// part: the view that its end was written in, and the headers that TigerBeetle makes a view
+    /// begin with, [`VIEW_SUFFIX_OPS`] of them if the log has so many.
+    pub(super) fn with_head(mut self, ends: &[PrepareHeader]) -> Superblock {
+        let Some(head) = ends.first() else { return self };
+        let commit_max = self.checkpoint().op().max(self.commit_max().min(head.op()));
+        self.put(1328, &commit_max.to_le_bytes());
+        self.put(1356, &head.view().to_le_bytes());
+        self.put(1360, &head.view().to_le_bytes());
+        let ends = ends.get(..VIEW_SUFFIX_OPS).unwrap_or(ends);
+        self.put(2152, &u32::try_from(ends.len()).unwrap_or_default().to_le_bytes());
+        self.put(4096, &[0; HEADER_BYTES * VIEW_HEADERS_MAX]);
+        for (index, header) in ends.iter().enumerate() {
+            self.put(4096 + HEADER_BYTES * index, header.bytes());
+        }
+        let sum = self.computed();
+        self.put(0, &sum.0.to_le_bytes());
+        self
+    }
+
     fn put(&mut self, at: usize, bytes: &[u8]) {
         if let Some(place) = self.raw.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
@@ -390,6 +414,11 @@ impl PrepareHeader {
     /// Nanoseconds since the Unix epoch, by the cluster's clock.
     pub(super) fn timestamp(&self) -> u64 {
         u64_at(&self.raw, 240)
+    }
+
+    /// What it does; the numbers are TigerBeetle's (`vsr.Operation`, `tb.Operation`).
+    pub(super) fn operation(&self) -> u8 {
+        self.raw.get(252).copied().unwrap_or_default()
     }
 
     pub(super) fn is_reserved(&self) -> bool {

@@ -5,6 +5,7 @@
 //! - [`layout`]: what a snapshot consists of.
 //! - [`guard`], [`audit`], [`assemble`], [`target`]: from the chain back to a file.
 //! - [`drill`], [`totals`]: starting the real server on it and comparing.
+//! - [`server`]: a server of ours. [`logs`]: the change log, and the way back to a moment.
 //! - [`watchdog`]: what is put right when bkp is killed.
 //!
 //! What a capture holds is *transaction-consistent*: the state after one operation of the log. A
@@ -20,8 +21,10 @@ mod drill;
 mod format;
 mod guard;
 mod layout;
+mod logs;
 mod mode;
 mod quorum;
+mod server;
 mod target;
 mod totals;
 mod wal;
@@ -36,6 +39,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use self::logs::LOG;
+
 use self::capture::Capturing;
 use self::format::Superblock;
 use self::layout::Layout;
@@ -45,7 +50,9 @@ use self::totals::{Bracket, Presence};
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
+use crate::domain::segment::Mode as LogMode;
 use crate::error::{Fault, Kind};
+use crate::source::logs::{LogSource, OwnEvents};
 use crate::source::{
     CaptureRequest, Captured, Check, EntrySink, Held, Opened, Source, SourceError, SourceKind,
 };
@@ -95,6 +102,9 @@ struct Table {
     /// Attempts of an online capture before it gives up. Default 64.
     #[serde(default)]
     attempts: Option<u32>,
+    /// How `bkp logs` ships the change log.
+    #[serde(default)]
+    logs: Option<logs::Table>,
 }
 
 /// Why an attempt at a capture ended.
@@ -142,13 +152,14 @@ fn torn(why: impl Into<String>) -> Setback {
 }
 
 /// A configured TigerBeetle replica.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Replica {
     data_file: PathBuf,
     cluster: Option<u128>,
     addresses: Vec<String>,
     mode: Mode,
     attempts: u32,
+    logs: logs::Settings,
 }
 
 fn open(name: &str, table: toml::Table) -> Opened {
@@ -194,6 +205,7 @@ fn open(name: &str, table: toml::Table) -> Opened {
         addresses: table.addresses,
         mode,
         attempts,
+        logs: logs::settings(&place, table.logs)?,
     }))
 }
 
@@ -365,5 +377,13 @@ impl Source for Replica {
 
     fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    fn log(
+        &self,
+        mode: Option<LogMode>,
+        own: Option<OwnEvents>,
+    ) -> anyhow::Result<Box<dyn LogSource>> {
+        logs::open(self, mode, own)
     }
 }

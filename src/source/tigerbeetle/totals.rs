@@ -100,7 +100,7 @@ pub(super) fn ask(
 }
 
 /// Whether one of `addresses` accepts a connection before `deadline` is over or the run should stop.
-fn listens(addresses: &str, deadline: Duration, ctx: &Ctx) -> bool {
+pub(super) fn listens(addresses: &str, deadline: Duration, ctx: &Ctx) -> bool {
     let began = Instant::now();
     loop {
         if addresses.split(',').any(|address| probe(address) == Presence::There) {

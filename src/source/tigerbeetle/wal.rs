@@ -20,7 +20,7 @@ use crate::source::{EntrySink, Held, SourceError};
 /// checkpoint as durable and insists on the log back to the checkpoint before it: a checkpoint is
 /// durable when the commit number passes its trigger by a pipeline, and the head may be another
 /// pipeline ahead of the commit number (`Checkpoint.durable`, `Replica.op_repair_min`).
-const DURABLE_OPS: u64 = BAR_OPS + 2 * PIPELINE_OPS;
+pub(super) const DURABLE_OPS: u64 = BAR_OPS + 2 * PIPELINE_OPS;
 
 /// The prepares that make up the log of a capture: one unbroken chain by op. Empty if the
 /// checkpoint is the newest op.
@@ -154,22 +154,7 @@ impl WalReader<'_> {
 
     /// The whole prepare in `slot`, left in the buffer.
     fn prepare(&mut self, cluster: u128, slot: u64) -> Result<Option<PrepareHeader>, Setback> {
-        let offset = WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64;
-        let first = self.device.read(self.buffer, offset, SECTOR_BYTES)?;
-        let Some(header) = PrepareHeader::read(first).filter(|header| header.fits(cluster, slot))
-        else {
-            return Ok(None);
-        };
-        let sectors = header.size().next_multiple_of(SECTOR_BYTES);
-        if sectors > SECTOR_BYTES {
-            self.device.read(self.buffer, offset, sectors)?;
-        }
-        let message = self.buffer.slice(sectors);
-        let padding = message.get(header.size()..).unwrap_or_default();
-        let whole = message.get(..HEADER_BYTES) == Some(header.bytes().as_slice())
-            && header.has_body(message)
-            && padding.iter().all(|byte| *byte == 0);
-        Ok(whole.then_some(header))
+        Ok(read_prepare(self.device, self.buffer, cluster, slot)?)
     }
 
     /// Pushes the prepare in the buffer, unless an earlier attempt or the parent did.
@@ -183,6 +168,31 @@ impl WalReader<'_> {
         }
         Ok(())
     }
+}
+
+/// The whole prepare in `slot`, left in the buffer; `None` if there is none or it is not whole.
+pub(super) fn read_prepare(
+    device: &Device,
+    buffer: &mut Buffer,
+    cluster: u128,
+    slot: u64,
+) -> Result<Option<PrepareHeader>, SourceError> {
+    let offset = WAL_PREPARES_AT + slot * MESSAGE_BYTES as u64;
+    let first = device.read(buffer, offset, SECTOR_BYTES)?;
+    let Some(header) = PrepareHeader::read(first).filter(|header| header.fits(cluster, slot))
+    else {
+        return Ok(None);
+    };
+    let sectors = header.size().next_multiple_of(SECTOR_BYTES);
+    if sectors > SECTOR_BYTES {
+        device.read(buffer, offset, sectors)?;
+    }
+    let message = buffer.slice(sectors);
+    let padding = message.get(header.size()..).unwrap_or_default();
+    let whole = message.get(..HEADER_BYTES) == Some(header.bytes().as_slice())
+        && header.has_body(message)
+        && padding.iter().all(|byte| *byte == 0);
+    Ok(whole.then_some(header))
 }
 
 impl Run {
@@ -207,7 +217,7 @@ pub(super) fn header_ring(cluster: u128, ops: &BTreeMap<u64, PrepareHeader>) -> 
 }
 
 /// The valid headers of the ring of redundant headers.
-pub(super) struct Ring(Vec<PrepareHeader>);
+pub(super) struct Ring(pub(super) Vec<PrepareHeader>);
 
 impl Ring {
     /// Reads the ring of the cluster that `superblock` names.
@@ -271,7 +281,7 @@ fn check_promises(superblock: &Superblock, run: &Run, committed: u64) -> Result<
 
 /// The highest op that may be prepared while `checkpoint` is the newest one: the trigger of the next
 /// checkpoint and two pipelines.
-fn prepare_max(checkpoint_op: u64) -> u64 {
+pub(super) fn prepare_max(checkpoint_op: u64) -> u64 {
     let next = if checkpoint_op == 0 { CHECKPOINT_OPS - 1 } else { checkpoint_op + CHECKPOINT_OPS };
     next + BAR_OPS + 2 * PIPELINE_OPS
 }

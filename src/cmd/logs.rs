@@ -1,0 +1,353 @@
+//! `bkp logs`: ships what a source did since the last segment in the store.
+//!
+//! The position is the newest segment itself. A source that did nothing ships nothing, takes no lease
+//! and leaves no event: the run is done.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use humansize::{BINARY, format_size};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::recorded::Recorded;
+use super::segments::{Newest, newest};
+use super::snapshot::seen::Seen;
+use super::snapshot::{self, Copied, check_seen, copied, host, new_key, note, timings};
+use super::{Report, snapshot::Options as SnapshotOptions};
+use crate::catalog::Catalog;
+use crate::config::settings::SourceSettings;
+use crate::domain::id::BackupId;
+use crate::domain::manifest::{Manifest, ObjectRecord, Retention, SCHEMA, Sizes};
+use crate::domain::names::{BackupName, Scope};
+use crate::domain::segment::{self, Mode, Segment};
+use crate::error::{Fault, Kind, diagnose, worst};
+use crate::keys::{DataKey, Recipient};
+use crate::ledger::Ledger;
+use crate::pipeline::Recipe;
+use crate::source::logs::{LogSource, OnGap, OwnEvents};
+use crate::stage::Trail;
+use crate::store::layer::fan::{Fan, Fared};
+use crate::wire::House;
+
+/// What `bkp logs` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The source's name.
+    pub source: String,
+    /// What to ship, if not what is configured: `wal` or `query`.
+    pub mode: Option<String>,
+    /// Go on shipping until a signal comes.
+    pub follow: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// The stable shape `bkp.logs/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Done<'a> {
+    source: &'a str,
+    store: &'a str,
+    mode: Mode,
+    /// How every store fared; left out if there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    copies: Vec<Copied>,
+    /// False if there was nothing to ship.
+    shipped: bool,
+    /// The last moment that is in the store, RFC 3339; null if nothing is.
+    until: Option<String>,
+    /// Why the segment does not continue the one before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<String>,
+    /// The snapshot that was taken because of the gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<BackupId>,
+    /// The segment's manifest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<Manifest>,
+}
+
+/// What one look at the source came to.
+struct Pass {
+    store: String,
+    fared: Vec<Fared>,
+    until: Option<u64>,
+    /// There is something to ship.
+    news: bool,
+    manifest: Option<Manifest>,
+    gap: Option<String>,
+    snapshot: Option<BackupId>,
+    outcome: Option<Kind>,
+}
+
+/// What stays over many looks.
+struct Shipper<'h> {
+    house: &'h House,
+    options: &'h Options,
+    settings: &'h SourceSettings,
+    log: Box<dyn LogSource>,
+    /// The newest segment when it was last looked for.
+    newest: Option<Newest>,
+    /// Connected once, however many segments are shipped.
+    ledger: Option<Arc<dyn Ledger>>,
+}
+
+/// Ships what happened since the newest segment. When this returns without an error it is in the
+/// store, or there was nothing. With `follow` it returns when a signal comes.
+///
+/// # Errors
+/// Of every kind that a chain can fail with; then no segment is visible, and the next run ships the
+/// same and more. A gap is an outcome, [`Kind::Partial`].
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let settings = house.source_settings(&options.source)?;
+    let source = house.source(&options.source)?;
+    let mode = options.mode.as_deref().map(|text| {
+        Mode::parse(text).ok_or_else(|| {
+            Fault::new(Kind::Usage, format!("a log has no mode `{text}`")).hint("modes: wal, query")
+        })
+    });
+    let ledger = house.settings.ledger.as_ref();
+    let own = ledger.map(|own| OwnEvents { cluster: own.cluster, ledger: own.number });
+    let log = source.log(mode.transpose()?, own)?;
+    let ledger = house.ledger().map(Arc::from);
+    let mut shipper = Shipper { house, options, settings, log, newest: None, ledger };
+    if options.follow {
+        return shipper.follow();
+    }
+    let pass = shipper.pass()?;
+    shipper.report(pass)
+}
+
+impl Shipper<'_> {
+    /// Ships until a signal comes. What may pass by itself is said and tried again.
+    fn follow(&mut self) -> anyhow::Result<Report> {
+        let ctx = &self.house.ctx;
+        loop {
+            match self.pass() {
+                Ok(pass) => {
+                    let text = self.report(pass)?.text;
+                    ctx.monitor.detail(text.trim_end());
+                }
+                Err(error) => {
+                    let passing = [Kind::Source, Kind::Store, Kind::Busy];
+                    if !passing.contains(&diagnose(&error).kind) {
+                        return Err(error);
+                    }
+                    ctx.monitor.warn(&format!("nothing shipped, trying again: {error:#}"));
+                }
+            }
+            ctx.pause(self.log.every())?;
+        }
+    }
+
+    /// Looks once, and ships what there is.
+    fn pass(&mut self) -> anyhow::Result<Pass> {
+        let (house, source, mode) = (self.house, &self.options.source, self.log.mode());
+        let keys = house.keys()?;
+        let store = house.stores_append(Some(self.settings))?;
+        let backup_type = self.settings.backup_type;
+        // A store that has lost what it had must not make the others begin anew.
+        check_seen(house, &store, backup_type, source)?;
+        let catalog = Catalog::new(&store, &keys, &house.ctx);
+        let before = newest(&store, &catalog, source, mode, self.newest.as_ref(), &house.ctx)?;
+        self.newest.clone_from(&before);
+        let idle = |before: &Option<Newest>| Pass {
+            store: store.urls().into_iter().next().unwrap_or_default(),
+            fared: Vec::new(),
+            until: before.as_ref().map(|before| before.segment.position.last_timestamp),
+            news: false,
+            manifest: None,
+            gap: None,
+            snapshot: None,
+            outcome: None,
+        };
+        let after = before.as_ref().map(|before| &before.segment);
+        let news = self.log.news(after, &house.ctx)?;
+        if !news || self.options.dry_run {
+            // A store that is away may lack what the others have.
+            let fared = store.fared();
+            return Ok(Pass { news, outcome: partial(&fared), fared, ..idle(&before) });
+        }
+        // Alone among the shippers of this source; a snapshot may run at the same time. No source can
+        // have this name.
+        let job = format!("{source}.{}", segment::KIND);
+        let run = Recorded::begin_with(house, &job, backup_type, &store, self.ledger.clone())?;
+        // Another one may have shipped between the look and the lease.
+        let now = newest(&store, &catalog, source, mode, before.as_ref(), &house.ctx)?;
+        if now.as_ref().map(|now| now.id) != before.as_ref().map(|before| before.id) {
+            let message = format!("another run has just shipped the log of `{source}`");
+            return Err(Fault::new(Kind::Busy, message)
+                .hint("nothing is lost; run it again")
+                .into());
+        }
+        let key = new_key(&keys, run.id(), source)?;
+        let (manifest, pending) = self.ship(&store, run, before.as_ref(), key)?;
+        let shipped = Segment::read(&manifest.capture).map_err(anyhow::Error::msg)?;
+        let fared = store.fared();
+        let gap = shipped.gap.is_some().then_some(Kind::Partial);
+        let mut pass = Pass {
+            until: Some(shipped.position.last_timestamp),
+            gap: shipped.gap,
+            manifest: Some(manifest),
+            outcome: worst(pending, worst(gap, partial(&fared))),
+            fared,
+            ..idle(&None)
+        };
+        self.mend(&mut pass);
+        Ok(pass)
+    }
+
+    /// Makes the segment.
+    fn ship(
+        &mut self,
+        store: &Fan,
+        run: Recorded<'_>,
+        before: Option<&Newest>,
+        (key, recipients): (DataKey, Vec<Recipient>),
+    ) -> anyhow::Result<(Manifest, Option<Kind>)> {
+        let (house, id) = (self.house, run.id());
+        let source = self.options.source.clone();
+        if let Some(ahead) = before.filter(|before| before.id >= id) {
+            let message = format!(
+                "the newest segment {} is dated {}, after this run",
+                ahead.id,
+                ahead.id.created()
+            );
+            return Err(Fault::new(Kind::Refused, message).hint("check the clocks").into());
+        }
+        let backup_type = self.settings.backup_type;
+        let kind = segment::KIND.to_owned();
+        let name = BackupName { id, backup_type, source, scope: Scope::Incremental, kind };
+        let compression = self.settings.compression;
+        let (recipients_of, ctx) = (&recipients[..], &house.ctx);
+        let recipe =
+            Recipe { store, name: &name, key: &key, recipients: recipients_of, compression, ctx };
+        house.ctx.monitor.begin(&format!("logs {}", name.source), None);
+        let after = before.map(|before| &before.segment);
+        let (data, trail, shipped) = recipe.archive(|out| self.log.ship(after, out, &house.ctx))?;
+        let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
+        let capture = serde_json::to_value(&segment)?;
+        let made = Made { name: &name, before, capture, data, trail };
+        let (manifest, pending) = run.publish(made.manifest(house, recipients), &key)?;
+        house.ctx.monitor.end();
+        store.stores().for_each(|(_, member)| {
+            note(house, &Seen::of(house, &**member, backup_type, &name.source));
+        });
+        Ok((manifest, pending))
+    }
+
+    /// Says that there is a gap, and takes the snapshot that begins a new window if that is wanted.
+    fn mend(&self, pass: &mut Pass) {
+        let monitor = &self.house.ctx.monitor;
+        let Some(gap) = &pass.gap else { return };
+        monitor.warn(&format!("the log of `{}` has a gap: {gap}", self.options.source));
+        // In query mode the segment itself begins a new window.
+        if self.log.mode() == Mode::Query {
+            return;
+        }
+        if self.log.on_gap() == OnGap::Report {
+            let what = "a new window begins with the next snapshot; run `logs` more often, or with --follow";
+            monitor.warn(what);
+            return;
+        }
+        let options = SnapshotOptions {
+            source: self.options.source.clone(),
+            scope: None,
+            mode: None,
+            dry_run: false,
+        };
+        let taken = snapshot::run(self.house, &options).context("the snapshot after the gap");
+        match taken {
+            Ok(report) => {
+                let id = report.value.pointer("/manifest/id").and_then(Value::as_str);
+                pass.snapshot = id.and_then(|id| id.parse().ok());
+                pass.outcome = worst(pass.outcome, report.outcome);
+            }
+            Err(error) => {
+                monitor.warn(&format!("{error:#}"));
+                pass.outcome = worst(pass.outcome, Some(diagnose(&error).kind));
+            }
+        }
+    }
+
+    fn report(&self, pass: Pass) -> anyhow::Result<Report> {
+        let source = &self.options.source;
+        let until = pass.until.and_then(segment::spelled);
+        let reached = until.as_deref().unwrap_or("nothing");
+        let mut text = match &pass.manifest {
+            None if pass.news => format!("would ship the log of {source} from {reached} on\n"),
+            None => format!("nothing to ship of {source}; the store has it until {reached}\n"),
+            Some(manifest) => {
+                let records = manifest.capture.get("records").and_then(Value::as_object);
+                let counts = records.into_iter().flatten();
+                let counts: Vec<String> =
+                    counts.map(|(what, count)| format!("{count} {what}")).collect();
+                format!(
+                    "{} log of {source} until {reached}: {}, {} stored\n",
+                    manifest.id,
+                    counts.join(", "),
+                    format_size(manifest.sizes.stored_bytes, BINARY),
+                )
+            }
+        };
+        let done = Done {
+            source,
+            store: &pass.store,
+            mode: self.log.mode(),
+            copies: copied(pass.fared, &mut text)?,
+            shipped: pass.manifest.is_some(),
+            until,
+            gap: pass.gap,
+            snapshot: pass.snapshot,
+            manifest: pass.manifest,
+        };
+        Ok(Report::done("bkp.logs/1", &done, text)?.with_outcome(pass.outcome))
+    }
+}
+
+/// Whether a store was left out.
+fn partial(fared: &[Fared]) -> Option<Kind> {
+    fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial)
+}
+
+/// What a segment's manifest is made of.
+struct Made<'a> {
+    name: &'a BackupName,
+    before: Option<&'a Newest>,
+    capture: Value,
+    data: ObjectRecord,
+    trail: Trail,
+}
+
+impl Made<'_> {
+    /// Without what only the run knows.
+    fn manifest(self, house: &House, keys: Vec<Recipient>) -> Manifest {
+        let Made { name, before, capture, data, trail } = self;
+        let (id, ended) = (name.id, house.ctx.now());
+        Manifest {
+            schema: SCHEMA.to_owned(),
+            id,
+            backup_type: name.backup_type,
+            source: name.source.clone(),
+            scope: name.scope,
+            kind: name.kind.clone(),
+            parent: before.map(|before| before.id),
+            base: before.map_or(id, |before| before.base),
+            host: host(),
+            tool: format!("bkp {}", env!("CARGO_PKG_VERSION")),
+            started: id.created(),
+            ended,
+            status: "completed".to_owned(),
+            capture,
+            sizes: Sizes::of(std::slice::from_ref(&data)),
+            objects: vec![data],
+            keys,
+            retention: Retention::default(),
+            ledger: None,
+            timings: timings(&trail, id.created(), ended),
+            copies: Vec::new(),
+            mac: String::new(),
+        }
+    }
+}

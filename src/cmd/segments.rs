@@ -1,0 +1,237 @@
+//! The logs of a source as its store has them: segments in order, and the snapshots that they roll
+//! forward.
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+
+use crate::catalog::{self, Catalog, Filter, Found};
+use crate::ctx::Ctx;
+use crate::domain::id::BackupId;
+use crate::domain::manifest::{Manifest, ManifestError, hex};
+use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
+use crate::domain::segment::{self, Base, Break, Link, Log, Mode, Segment, Window};
+use crate::error::{Kind, diagnose};
+use crate::store::ReadStore;
+
+/// What makes a snapshot, in its name.
+const SNAPSHOT: &str = "snapshot";
+/// Days that are listed one by one; what is older is found by one listing of everything.
+const DAYS_MAX: i64 = 7;
+
+/// The newest segment of a mode.
+#[derive(Debug, Clone)]
+pub struct Newest {
+    /// Its id.
+    pub id: BackupId,
+    /// The first segment of its log.
+    pub base: BackupId,
+    /// Its type.
+    pub backup_type: BackupType,
+    /// SHA-256 of its manifest, hex.
+    pub sha256: String,
+    /// What it says of itself.
+    pub segment: Segment,
+}
+
+/// The newest segment of `mode`, authentic: what is shipped next follows from it. `known` is what was
+/// found before; if it still is the newest it is not opened again. A segment that is not authentic is
+/// passed over, and said: what it should hold is shipped again.
+///
+/// # Errors
+/// What the store and the keys fail with.
+pub fn newest(
+    store: &dyn ReadStore,
+    catalog: &Catalog<'_>,
+    source: &str,
+    mode: Mode,
+    known: Option<&Newest>,
+    ctx: &Ctx,
+) -> anyhow::Result<Option<Newest>> {
+    let (now, monitor) = (ctx.now(), &*ctx.monitor);
+    let recent = known.map(|known| since(store, source, known, now)).transpose()?.flatten();
+    let found = recent.map_or_else(|| find(store, source), Ok)?;
+    for found in found.iter().rev().filter(|found| is_segment(found)) {
+        if let Some(known) = known.filter(|known| known.id == found.name.id) {
+            return Ok(Some(known.clone()));
+        }
+        let opened = catalog.open(&found.name).and_then(|(reader, sha256)| {
+            let manifest = reader.manifest();
+            let segment = read(&found.name, &manifest.capture)?;
+            let (id, base, backup_type) = (manifest.id, manifest.base, manifest.backup_type);
+            Ok(Newest { id, base, backup_type, sha256: hex(&sha256), segment })
+        });
+        match opened {
+            Ok(newest) if newest.segment.mode == mode => return Ok(Some(newest)),
+            Ok(_other) => {}
+            // Whoever can write to a store must not be able to stop the log.
+            Err(error) if diagnose(&error).kind == Kind::Integrity => monitor.warn(&format!(
+                "going on from what is older than segment {}, which cannot be relied on: {error:#}",
+                found.name.id
+            )),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// The segments from the day of `known` on: whoever follows a log looks every few seconds, and does not
+/// list years. `None` if `known` is not among them, or lies too far back.
+fn since(
+    store: &dyn ReadStore,
+    source: &str,
+    known: &Newest,
+    now: OffsetDateTime,
+) -> anyhow::Result<Option<Vec<Found>>> {
+    let first = known.id.created().date();
+    // Another host's clock may be ahead.
+    let days = (now.date() - first).whole_days() + 1;
+    if !(0..DAYS_MAX).contains(&days) {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for date in std::iter::successors(Some(first), |date| date.next_day()).zip(0..=days) {
+        let day = BackupName::day(known.backup_type, source, Scope::Incremental, date.0);
+        for object in store.list(&day)? {
+            let object = object?;
+            let name = BackupName::parse(&object.key)
+                .filter(|(_, extension)| *extension == MANIFEST_EXTENSION)
+                .map(|(name, _)| name);
+            found.extend(name.map(|name| Found { name, stored_bytes: object.bytes }));
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found.iter().any(|found| found.name.id == known.id).then_some(found))
+}
+
+/// The logs of a source.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The logs of each mode, the one that is continued last.
+    pub logs: Vec<(Mode, Log)>,
+    /// Snapshots, oldest first.
+    pub bases: Vec<Base>,
+    /// What cannot be read.
+    pub problems: Vec<String>,
+}
+
+impl History {
+    /// Reads every manifest of the source. Nothing of it is authenticated, which needs keys: whoever
+    /// acts on it opens what he uses, and compares digests.
+    ///
+    /// # Errors
+    /// What the store fails with. A manifest that cannot be read is one of its problems.
+    pub fn read(store: &dyn ReadStore, found: &[Found]) -> anyhow::Result<History> {
+        let mut history = History::default();
+        let mut links: Vec<Link> = Vec::new();
+        for found in found {
+            let name = &found.name;
+            if is_segment(found) {
+                match link(store, name) {
+                    Ok(link) => links.push(link),
+                    Err(error) => history.problems.push(format!("{}: {error:#}", name.id)),
+                }
+            } else if name.kind == SNAPSHOT {
+                match load(store, name).map(|(manifest, _)| base(&manifest)) {
+                    Ok(base) => history.bases.extend(base),
+                    Err(error) => history.problems.push(format!("{}: {error:#}", name.id)),
+                }
+            }
+        }
+        for mode in Mode::ALL {
+            let (of_mode, others): (Vec<_>, Vec<_>) =
+                links.into_iter().partition(|link| link.segment.mode == mode);
+            links = others;
+            if !of_mode.is_empty() {
+                history.logs.extend(Log::all(&of_mode).into_iter().map(|log| (mode, log)));
+            }
+        }
+        Ok(history)
+    }
+
+    /// Every window with the segments that make it up. A branch that restores nothing more is left out.
+    #[must_use]
+    pub fn windows(&self) -> Vec<(Window, &[Link])> {
+        let mut windows: Vec<(Window, &[Link])> = Vec::new();
+        for mode in Mode::ALL {
+            let of_mode = self.logs.iter().rev().filter(|(of, _)| *of == mode);
+            let mut found: Vec<(Window, &[Link])> = Vec::new();
+            for (index, (_, log)) in of_mode.enumerate() {
+                for run in log.runs().into_iter().rev() {
+                    let window = segment::window(run, &self.bases).filter(|new| {
+                        index == 0 || !found.iter().any(|(known, _)| known.covers(new))
+                    });
+                    found.extend(window.map(|window| (window, run)));
+                }
+            }
+            windows.extend(found.into_iter().rev());
+        }
+        windows
+    }
+
+    /// Segments that the newest one of their mode does not lead to.
+    #[must_use]
+    pub fn strays(&self) -> Vec<BackupId> {
+        let newest = |mode| self.logs.iter().rev().find(|(of, _)| *of == mode);
+        let logs = Mode::ALL.into_iter().filter_map(newest);
+        logs.flat_map(|(_, log)| log.strays.iter().copied()).collect()
+    }
+
+    /// Where segments do not follow each other, as text, and whether it is damage.
+    #[must_use]
+    pub fn breaks(&self) -> Vec<(Mode, BackupId, String, bool)> {
+        let mut breaks: Vec<(Mode, BackupId, String, bool)> = Vec::new();
+        for (mode, log) in &self.logs {
+            for (index, broken) in &log.breaks {
+                let (why, is_damage) = match broken {
+                    Break::Gap(why) => (why, false),
+                    Break::Damage(why) => (why, true),
+                };
+                // Branches share their beginning.
+                let link = log.links.get(*index);
+                let news = link.filter(|link| !breaks.iter().any(|(_, id, ..)| *id == link.id));
+                breaks.extend(news.map(|link| (*mode, link.id, why.clone(), is_damage)));
+            }
+        }
+        breaks
+    }
+}
+
+/// Every backup of a source, oldest first.
+///
+/// # Errors
+/// What the store fails with.
+pub fn find(store: &dyn ReadStore, source: &str) -> anyhow::Result<Vec<Found>> {
+    catalog::find(store, &Filter { source: Some(source.to_owned()), ..Filter::default() })
+}
+
+/// Whether it is a segment of a log.
+#[must_use]
+pub fn is_segment(found: &Found) -> bool {
+    found.name.kind == segment::KIND
+}
+
+fn link(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<Link> {
+    let (manifest, sha256) = load(store, name)?;
+    let segment = read(name, &manifest.capture)?;
+    Ok(Link { id: manifest.id, parent: manifest.parent, sha256, segment })
+}
+
+fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, String)> {
+    let at = name.manifest_key();
+    let bytes = catalog::read_manifest(store, &at)?;
+    Ok((Manifest::parse(&bytes, &at)?, hex(&Sha256::digest(&bytes))))
+}
+
+/// Where a snapshot ends; `None` if it does not say.
+fn base(manifest: &Manifest) -> Option<Base> {
+    let number = |name: &str| manifest.capture.pointer(&format!("/position/{name}"))?.as_u64();
+    let cluster = manifest.capture.get("cluster")?.as_str()?.to_owned();
+    let (op, timestamp) = (number("head_op")?, number("head_timestamp")?);
+    Some(Base { id: manifest.id, cluster, op, timestamp })
+}
+
+fn read(name: &BackupName, capture: &Value) -> Result<Segment, ManifestError> {
+    Segment::read(capture)
+        .map_err(|reason| ManifestError::Invalid { key: name.manifest_key(), reason })
+}

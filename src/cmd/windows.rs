@@ -1,0 +1,131 @@
+//! `bkp list --windows`: from when to when a source restores, and where the gaps are.
+
+use std::fmt::Write as _;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Report;
+use super::segments::{History, find};
+use crate::domain::id::BackupId;
+use crate::domain::segment::{Mode, Window, spelled};
+use crate::error::{Fault, Kind};
+use crate::wire::House;
+
+/// The stable shape `bkp.list-windows/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Listing {
+    store: String,
+    source: String,
+    windows: Vec<Row>,
+    /// Where segments do not follow each other.
+    gaps: Vec<Gap>,
+    /// Manifests that cannot be read.
+    problems: Vec<String>,
+}
+
+/// A time within which every moment restores.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Row {
+    mode: Mode,
+    /// RFC 3339, by the cluster's clock.
+    from: Option<String>,
+    until: Option<String>,
+    from_nanoseconds: u64,
+    until_nanoseconds: u64,
+    /// In wal mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_op: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_op: Option<u64>,
+    /// Segments that make it up.
+    segments: usize,
+}
+
+/// A place where a log is broken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Gap {
+    mode: Mode,
+    /// The segment that does not follow the one before it.
+    segment: BackupId,
+    why: String,
+    /// A segment is missing or was changed; otherwise it was known when it was shipped.
+    pub(super) damage: bool,
+}
+
+impl Row {
+    pub(super) fn of(window: &Window, segments: usize) -> Row {
+        Row {
+            mode: window.mode,
+            from: spelled(window.from),
+            until: spelled(window.until),
+            from_nanoseconds: window.from,
+            until_nanoseconds: window.until,
+            first_op: window.ops.map(|(first, _)| first),
+            last_op: window.ops.map(|(_, last)| last),
+            segments,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let time = |time: &Option<String>| time.clone().unwrap_or_default();
+        let ops = self.first_op.zip(self.last_op);
+        let ops = ops.map(|(first, last)| format!(", ops {first} to {last}")).unwrap_or_default();
+        format!(
+            "{} to {} ({}{ops}, {} segments)",
+            time(&self.from),
+            time(&self.until),
+            self.mode.as_str(),
+            self.segments
+        )
+    }
+}
+
+impl Gap {
+    pub(super) fn all(history: &History) -> Vec<Gap> {
+        let breaks = history.breaks().into_iter();
+        breaks.map(|(mode, segment, why, damage)| Gap { mode, segment, why, damage }).collect()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let what = if self.damage { "DAMAGE" } else { "gap" };
+        format!("{what} before segment {} ({}): {}", self.segment, self.mode.as_str(), self.why)
+    }
+}
+
+/// Lists the windows of a source. Needs no key; reads every manifest of the source.
+///
+/// # Errors
+/// What the store fails with; [`Kind::NotFound`] if the source has no backups.
+pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
+    let store = house.store_read(house.settings.sources.get(source))?;
+    let found = find(store.as_ref(), source)?;
+    if found.is_empty() {
+        let message = format!("{}: no backup of `{source}`", store.url());
+        return Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into());
+    }
+    let history = History::read(store.as_ref(), &found)?;
+    let windows: Vec<Row> =
+        history.windows().iter().map(|(window, run)| Row::of(window, run.len())).collect();
+    let gaps = Gap::all(&history);
+    let mut text = String::new();
+    if windows.is_empty() {
+        writeln!(
+            text,
+            "no window: no snapshot is continued by a log; snapshots restore as they are"
+        )?;
+    }
+    windows.iter().try_for_each(|row| writeln!(text, "{}", row.text()))?;
+    gaps.iter().try_for_each(|gap| writeln!(text, "{}", gap.text()))?;
+    history.problems.iter().try_for_each(|problem| writeln!(text, "PROBLEM {problem}"))?;
+    let damaged = gaps.iter().any(|gap| gap.damage) || !history.problems.is_empty();
+    let body = Listing {
+        store: store.url().to_owned(),
+        source: source.to_owned(),
+        windows,
+        gaps,
+        problems: history.problems,
+    };
+    let outcome = damaged.then_some(Kind::Integrity);
+    Ok(Report::done("bkp.list-windows/1", &body, text)?.with_outcome(outcome))
+}

@@ -1,0 +1,238 @@
+use super::*;
+use crate::domain::id::BackupId;
+use proptest::prelude::*;
+
+fn id(number: usize) -> BackupId {
+    format!("01935a3c-7a00-7000-8000-{number:012x}").parse().expect("valid")
+}
+
+fn sum(op: u64) -> String {
+    format!("{op:032x}")
+}
+
+/// A link with these operations, after the link with that number.
+fn link(number: usize, parent: Option<usize>, first_op: u64, last_op: u64) -> Link {
+    let digest = |number: usize| format!("sha of {number}");
+    Link {
+        id: id(number),
+        parent: parent.map(id),
+        sha256: digest(number),
+        segment: Segment {
+            mode: Mode::Wal,
+            consistency: "transaction-consistent".into(),
+            cluster: "7".into(),
+            parent_sha256: parent.map(digest),
+            gap: None,
+            position: Position {
+                first_timestamp: first_op * 10,
+                last_timestamp: last_op * 10,
+                last_time: None,
+                ops: Some(Ops {
+                    first_op,
+                    last_op,
+                    before_checksum: sum(first_op - 1),
+                    last_checksum: sum(last_op),
+                    expiries: Spans::default(),
+                }),
+                marks: None,
+            },
+            records: BTreeMap::new(),
+        },
+    }
+}
+
+fn base(op: u64) -> Base {
+    Base { id: id(0), cluster: "7".into(), op, timestamp: op * 10 }
+}
+
+/// A log of segments with these numbers of operations, the first one op 1.
+fn log(lengths: &[u64]) -> Vec<Link> {
+    let mut next = 1;
+    let number = |(index, length): (usize, &u64)| {
+        let first = next;
+        next += length;
+        link(index, index.checked_sub(1), first, next - 1)
+    };
+    lengths.iter().enumerate().map(number).collect()
+}
+
+#[test]
+fn what_a_segment_says_reads_back() {
+    let mut segment = link(1, Some(0), 5, 9).segment;
+    let value = serde_json::to_value(&segment).expect("encodes");
+    assert_eq!(value["position"]["first_op"], 5);
+    assert_eq!(Segment::read(&value), Ok(segment.clone()));
+    segment.mode = Mode::Query;
+    segment.position.ops = None;
+    segment.position.marks =
+        Some(Marks { accounts_mark: 3, transfers_mark: 4, timeouts: true, expiries_mark: 0 });
+    let value = serde_json::to_value(&segment).expect("encodes");
+    assert_eq!(Segment::read(&value), Ok(segment));
+    for (at, wrong) in
+        [("first_timestamp", 1000), ("accounts_mark", -1), ("transfers_mark", i64::MIN)]
+    {
+        let mut value = value.clone();
+        // The last one is 2^63.
+        value["position"][at] = if wrong == i64::MIN { (1_u64 << 63).into() } else { wrong.into() };
+        assert!(Segment::read(&value).is_err(), "{at}");
+    }
+}
+
+#[test]
+fn a_gap_that_is_known_is_no_damage() {
+    let mut links = log(&[5, 5, 5]);
+    links[2] = Link {
+        segment: Segment { gap: Some("slow".into()), ..link(2, Some(1), 20, 30).segment },
+        ..links[2].clone()
+    };
+    let log = Log::of(links);
+    assert_eq!(log.breaks, BTreeMap::from([(2, Break::Gap("slow".into()))]));
+    assert!(!log.is_damaged());
+    assert_eq!(log.runs().iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 1]);
+    let windows = |bases: &[Base]| -> Vec<Option<(u64, u64)>> {
+        log.runs().iter().map(|run| window(run, bases).and_then(|window| window.ops)).collect()
+    };
+    assert_eq!(windows(&[base(3), base(7), base(22)]), [Some((3, 10)), Some((22, 30))]);
+    assert_eq!(windows(&[base(0), base(10)]), [Some((0, 10)), None]);
+    assert_eq!(windows(&[base(11), base(31)]), [None, None]);
+}
+
+#[test]
+fn a_branch_that_nobody_continued_is_named() {
+    let mut links = log(&[5, 5, 5]);
+    links.insert(1, Link { id: id(0x100), ..link(0x100, Some(0), 6, 8) });
+    // The branch is the newest by id, and what came before it is not.
+    let found = Log::of(links);
+    assert_eq!(found.strays, [id(1), id(2)]);
+    assert!(!found.is_damaged());
+}
+
+/// With several stores, what one of them missed is shipped again: what the other one has of it goes on
+/// to restore.
+#[test]
+fn a_branch_restores_too() {
+    let mut links = log(&[5, 5, 5]);
+    // Another store lacked 1 and 2, and part of them had left the ring.
+    let gap = Some("overwritten".to_owned());
+    let segment = Segment { gap, ..link(0x100, Some(0), 13, 30).segment };
+    links.push(Link { segment, ..link(0x100, Some(0), 13, 30) });
+    let logs = Log::all(&links);
+    let ids: Vec<Vec<BackupId>> =
+        logs.iter().map(|log| log.links.iter().map(|link| link.id).collect()).collect();
+    assert_eq!(ids, [vec![id(0), id(1), id(2)], vec![id(0), id(0x100)]]);
+    let bases = [base(3), base(20)];
+    let windows: Vec<_> =
+        logs.iter().flat_map(Log::runs).filter_map(|run| window(run, &bases)).collect();
+    let ops: Vec<_> = windows.iter().map(|window| window.ops).collect();
+    assert_eq!(ops, [Some((3, 15)), Some((3, 5)), Some((20, 30))]);
+    assert!(windows[0].covers(&windows[1]) && !windows[1].covers(&windows[0]));
+    assert!(!windows[0].covers(&windows[2]));
+}
+
+/// A store that came later has nothing to go on from; the log that was there before still restores.
+#[test]
+fn a_log_that_begins_anew_keeps_the_old_one() {
+    let mut links = log(&[5, 5]);
+    links.push(link(5, None, 8, 30));
+    links.push(link(6, Some(5), 31, 40));
+    let logs = Log::all(&links);
+    assert_eq!(logs.len(), 2);
+    assert_eq!(logs[0].links.len(), 2);
+    assert_eq!(logs[1].breaks.keys().collect::<Vec<_>>(), [&0]);
+    assert!(!logs[1].is_damaged());
+    assert_eq!(window(logs[0].runs()[0], &[base(3)]).and_then(|w| w.ops), Some((3, 10)));
+    assert_eq!(logs[1].runs().len(), 1);
+}
+
+/// Numbers of operations come twice where a cluster goes on from an earlier state.
+#[test]
+fn a_snapshot_of_another_history_is_no_base() {
+    let links = log(&[5, 5, 5]);
+    let late = Base { timestamp: 1000, ..base(7) };
+    let other = Base { cluster: "8".into(), ..base(7) };
+    assert!(base(7).is_of(&links) && base(0).is_of(&links) && base(15).is_of(&links));
+    assert!(!late.is_of(&links) && !other.is_of(&links) && !base(16).is_of(&links));
+    assert!(!Base { timestamp: 10, ..base(0) }.is_of(&links));
+}
+
+/// A cluster that has lost what was shipped is shipped from its beginning.
+#[test]
+fn a_query_log_begins_again_after_a_gap() {
+    let mut links = log(&[5, 5, 5]);
+    for link in &mut links {
+        link.segment.mode = Mode::Query;
+        link.segment.position.ops = None;
+    }
+    links[2].segment.gap = Some("restored".into());
+    links[2].segment.position.first_timestamp = 1;
+    let log = Log::of(links);
+    let windows: Vec<_> = log.runs().into_iter().filter_map(|run| window(run, &[])).collect();
+    let times: Vec<_> = windows.iter().map(|window| (window.from, window.until)).collect();
+    assert_eq!(times, [(10, 100), (1, 150)]);
+}
+
+proptest! {
+    #[test]
+    fn spans_leave_nothing_out(times in prop::collection::vec(0_u64..10_000, 1..200), now in 0_u64..10_000) {
+        let mut spans = Spans::default();
+        for time in &times {
+            spans.add(*time, time + 3);
+        }
+        prop_assert!(spans.0.len() <= Spans::MAX);
+        prop_assert!(spans.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        spans.pass(now);
+        for time in times.iter().filter(|time| **time > now) {
+            prop_assert!(spans.touch(*time));
+        }
+        if times.len() <= Spans::MAX {
+            let until = now + 50;
+            let known = times.iter().any(|time| *time <= until && time + 3 > now);
+            prop_assert_eq!(spans.touch(until), known);
+        }
+    }
+
+    #[test]
+    fn a_whole_log_is_one_run(lengths in prop::collection::vec(1_u64..50, 1..20), seed: u64) {
+        let mut links = log(&lengths);
+        let ordered = links.clone();
+        let turn = usize::try_from(seed % links.len() as u64).expect("small");
+        links.rotate_left(turn);
+        let found = Log::of(links);
+        prop_assert_eq!(&found.links, &ordered);
+        prop_assert!(found.breaks.is_empty() && found.strays.is_empty());
+        let window = window(found.runs()[0], &[base(0)]).expect("a window");
+        prop_assert_eq!(window.ops, Some((0, lengths.iter().sum())));
+    }
+
+    /// Whatever is missing, but for the newest and the oldest, is noticed.
+    #[test]
+    fn a_missing_segment_is_noticed(
+        lengths in prop::collection::vec(1_u64..50, 3..20),
+        which in any::<prop::sample::Index>(),
+    ) {
+        let mut links = log(&lengths);
+        let index = 1 + which.index(links.len() - 2);
+        links.remove(index);
+        let found = Log::of(links);
+        prop_assert!(found.is_damaged());
+        prop_assert_eq!(found.breaks.keys().copied().collect::<Vec<_>>(), [index]);
+        prop_assert_eq!(found.links.len(), lengths.len() - 1);
+    }
+
+    /// What one segment says in place of another does not pass.
+    #[test]
+    fn segments_in_each_others_places_are_noticed(
+        lengths in prop::collection::vec(1_u64..50, 3..20),
+        a in any::<prop::sample::Index>(),
+        b in any::<prop::sample::Index>(),
+    ) {
+        let mut links = log(&lengths);
+        let (a, b) = (a.index(links.len()), b.index(links.len()));
+        prop_assume!(a != b);
+        let (one, other) = (links[a].segment.clone(), links[b].segment.clone());
+        let (one_sum, other_sum) = (links[a].sha256.clone(), links[b].sha256.clone());
+        (links[a].segment, links[b].segment) = (other, one);
+        (links[a].sha256, links[b].sha256) = (other_sum, one_sum);
+        prop_assert!(Log::of(links).is_damaged());
+    }
+}

@@ -1,0 +1,128 @@
+//! The contract of a change log: what a source did between two snapshots, shipped in segments, and
+//! brought back to a chosen moment.
+//!
+//! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
+//! [`LogKind`] in [`LOGS`].
+
+use std::time::Duration;
+
+use super::{Chain, DrillTools, EntrySink, RestoreRequest, Restored, SourceError, tigerbeetle};
+use crate::ctx::Ctx;
+use crate::domain::names::BackupType;
+use crate::domain::segment::{Mode, Segment, Target};
+use crate::pipeline::BackupReader;
+
+/// Where bkp records its own runs: what happens there does not make a log busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnEvents {
+    /// The cluster's id.
+    pub cluster: u128,
+    /// The ledger number in it, which nobody else uses.
+    pub ledger: u32,
+}
+
+/// What to do when the log lost a part before it was shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnGap {
+    /// Say so, and begin a new window with the next snapshot.
+    Report,
+    /// Say so, and take a snapshot at once.
+    Snapshot,
+}
+
+/// A log that is open for shipping. It may be asked many times, and keeps its connection.
+pub trait LogSource: Send {
+    /// What it consists of.
+    fn mode(&self) -> Mode;
+
+    /// What the configuration says of gaps.
+    fn on_gap(&self) -> OnGap;
+
+    /// The pause between two looks while the log is followed.
+    fn every(&self) -> Duration;
+
+    /// Whether there is something to ship after `after`. Own events alone are nothing. Reads no more
+    /// than it needs to know that.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the source cannot be read or does not answer within its deadline.
+    fn news(&mut self, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<bool>;
+
+    /// Pushes what happened after `after` into `out`, in bounded memory, and says what that is. Where
+    /// it cannot continue `after`, it begins as early as it can and names the gap. The digest of the
+    /// parent is left to the caller.
+    ///
+    /// # Errors
+    /// As [`LogSource::news`], and what `out` failed with.
+    fn ship(
+        &mut self,
+        after: Option<&Segment>,
+        out: &mut dyn EntrySink,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Segment>;
+}
+
+/// What a restore to a moment is asked for.
+#[derive(Debug)]
+pub struct RewindRequest<'a> {
+    /// The snapshot to begin with, with everything it builds on; empty in query mode.
+    pub base: &'a Chain<'a>,
+    /// The segments to apply, in order, unbroken, authentic.
+    pub segments: &'a [BackupReader<'a>],
+    /// Where to end.
+    pub target: Target,
+    /// Where the result goes.
+    pub restore: &'a RestoreRequest,
+    /// The programs that may be started.
+    pub tools: &'a DrillTools,
+}
+
+/// What a restore to a moment did.
+#[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
+pub struct Rewound {
+    /// The result.
+    #[serde(flatten)]
+    pub restored: Restored,
+    /// The last operation in it, in wal mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<u64>,
+    /// When its last operation was, nanoseconds since 1970, by the cluster's clock.
+    pub timestamp: u64,
+    /// How often a server was started and stopped on the way.
+    pub server_starts: u32,
+    /// In what it differs from the original at that moment; empty if in nothing.
+    pub differences: Vec<String>,
+    /// What is to be known before a server is started on it.
+    pub notes: Vec<String>,
+}
+
+/// A kind of log: one line of [`LOGS`].
+pub struct LogKind {
+    /// The type of the backups that its segments are.
+    pub backup_type: BackupType,
+    /// Decodes a segment and checks that it holds what its manifest says.
+    pub decode: fn(&BackupReader<'_>, &Ctx) -> anyhow::Result<()>,
+    /// Brings a source back to a moment. Nothing stands at the target before it is whole.
+    pub rewind: fn(&RewindRequest<'_>, &Ctx) -> anyhow::Result<Rewound>,
+}
+
+impl std::fmt::Debug for LogKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogKind").field("backup_type", &self.backup_type).finish_non_exhaustive()
+    }
+}
+
+/// Every kind of log.
+pub const LOGS: &[LogKind] = &[tigerbeetle::LOG];
+
+/// The kind of log whose segments have this type.
+///
+/// # Errors
+/// [`SourceError::Unsupported`] if this version does not know it.
+pub fn kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceError> {
+    let found = LOGS.iter().find(|kind| kind.backup_type == backup_type);
+    found.ok_or_else(|| SourceError::Unsupported {
+        what: format!("logs of type {backup_type}"),
+        reason: "this version of bkp ships no such log".into(),
+    })
+}

@@ -1,0 +1,297 @@
+//! Records of TigerBeetle's client protocol, as they travel and as segments keep them.
+//!
+//! The offsets are those of `src/tigerbeetle.zig` (`Account`, `Transfer`, `QueryFilter`,
+//! `ChangeEvent`, `ChangeEventsFilter`) and `src/vsr/multi_batch.zig`; `tb_client.h` has the same. All
+//! integers are little-endian.
+
+use std::collections::BTreeSet;
+
+use crate::domain::segment::Spans;
+use crate::source::tigerbeetle::format::PrepareHeader;
+
+/// Size of an account, of a transfer and of the elements of their batches, bytes.
+pub(super) const RECORD_BYTES: usize = 128;
+/// Size of a change event, bytes.
+pub(super) const EVENT_BYTES: usize = 384;
+/// Size of an expiry in a segment, bytes: the pending transfer's id (16), the time (8), the ledger
+/// number (4), zeros (4).
+pub(super) const EXPIRY_BYTES: usize = 32;
+
+/// Records and change events that an answer of 1 MiB holds.
+pub(super) const RECORDS_PER_PAGE: u32 = 8189;
+pub(super) const EVENTS_PER_PAGE: u32 = 2730;
+
+/// Operations of a client.
+pub(super) const GET_CHANGE_EVENTS: u8 = 137;
+pub(super) const CREATE_ACCOUNTS: u8 = 138;
+pub(super) const CREATE_TRANSFERS: u8 = 139;
+pub(super) const QUERY_ACCOUNTS: u8 = 144;
+pub(super) const QUERY_TRANSFERS: u8 = 145;
+/// The same operations of older clients, whose batches have no trailer.
+const CREATE_ACCOUNTS_UNBATCHED: u8 = 129;
+const CREATE_TRANSFERS_UNBATCHED: u8 = 130;
+
+/// Flags of an account.
+pub(super) const ACCOUNT_IMPORTED: u16 = 1 << 4;
+const ACCOUNT_CLOSED: u16 = 1 << 5;
+/// Flags of a transfer; an account has `LINKED` too.
+pub(super) const LINKED: u16 = 1 << 0;
+pub(super) const PENDING: u16 = 1 << 1;
+pub(super) const VOID: u16 = 1 << 3;
+pub(super) const TRANSFER_IMPORTED: u16 = 1 << 8;
+
+/// The type of a change event that tells of an expiry.
+const EVENT_EXPIRED: u8 = 4;
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Offsets that accounts and transfers share.
+const LEDGER_AT: usize = 112;
+const FLAGS_AT: usize = 118;
+const TIMESTAMP_AT: usize = 120;
+/// Offsets in a transfer.
+const PENDING_ID_AT: usize = 64;
+const TIMEOUT_AT: usize = 108;
+
+fn field<const N: usize>(record: &[u8], at: usize) -> [u8; N] {
+    record.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
+}
+
+fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = record.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+/// The id of an account or transfer.
+pub(super) fn id(record: &[u8]) -> u128 {
+    u128::from_le_bytes(field(record, 0))
+}
+
+/// The timestamp of an account or transfer, nanoseconds since 1970.
+pub(super) fn timestamp(record: &[u8]) -> u64 {
+    u64::from_le_bytes(field(record, TIMESTAMP_AT))
+}
+
+/// The ledger number of an account or transfer.
+pub(super) fn ledger(record: &[u8]) -> u32 {
+    u32::from_le_bytes(field(record, LEDGER_AT))
+}
+
+/// The flags of an account or transfer.
+pub(super) fn flags(record: &[u8]) -> u16 {
+    u16::from_le_bytes(field(record, FLAGS_AT))
+}
+
+/// The timeout of a pending transfer, seconds; 0 if it has none.
+pub(super) fn timeout(transfer: &[u8]) -> u32 {
+    if flags(transfer) & PENDING == 0 { 0 } else { u32::from_le_bytes(field(transfer, TIMEOUT_AT)) }
+}
+
+/// Takes from accounts what transfers made of them: balances, and that they are closed.
+pub(super) fn as_created(accounts: &mut [u8]) {
+    for account in accounts.chunks_mut(RECORD_BYTES) {
+        put(account, 16, &[0; 64]);
+        let flags = flags(account) & !ACCOUNT_CLOSED;
+        put(account, FLAGS_AT, &flags.to_le_bytes());
+    }
+}
+
+/// This account, to be imported.
+pub(super) fn account_to_import(account: &mut [u8]) {
+    let flags = flags(account) | ACCOUNT_IMPORTED;
+    put(account, FLAGS_AT, &flags.to_le_bytes());
+}
+
+/// This transfer, to be imported: an import takes no timeout.
+pub(super) fn transfer_to_import(transfer: &mut [u8]) {
+    let flags = flags(transfer) | TRANSFER_IMPORTED;
+    put(transfer, FLAGS_AT, &flags.to_le_bytes());
+    put(transfer, TIMEOUT_AT, &[0; 4]);
+}
+
+/// A transfer that voids a pending one at that time, to be imported in place of its expiry.
+pub(super) fn void_to_import(id: u128, pending: u128, timestamp: u64) -> [u8; RECORD_BYTES] {
+    let mut record = [0; RECORD_BYTES];
+    put(&mut record, 0, &id.to_le_bytes());
+    put(&mut record, PENDING_ID_AT, &pending.to_le_bytes());
+    put(&mut record, FLAGS_AT, &(VOID | TRANSFER_IMPORTED).to_le_bytes());
+    put(&mut record, TIMESTAMP_AT, &timestamp.to_le_bytes());
+    record
+}
+
+/// An expiry of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expiry {
+    pub(super) pending: u128,
+    pub(super) timestamp: u64,
+    pub(super) ledger: u32,
+}
+
+impl Expiry {
+    /// The expiry that a change event tells of, if it tells of one.
+    pub(super) fn of_event(event: &[u8]) -> Option<Expiry> {
+        let expired = event.get(88) == Some(&EVENT_EXPIRED);
+        expired.then(|| Expiry {
+            pending: id(event),
+            timestamp: event_timestamp(event),
+            ledger: u32::from_le_bytes(field(event, 84)),
+        })
+    }
+
+    pub(super) fn bytes(self) -> [u8; EXPIRY_BYTES] {
+        let mut record = [0; EXPIRY_BYTES];
+        put(&mut record, 0, &self.pending.to_le_bytes());
+        put(&mut record, 16, &self.timestamp.to_le_bytes());
+        put(&mut record, 24, &self.ledger.to_le_bytes());
+        record
+    }
+
+    pub(super) fn read(record: &[u8]) -> Expiry {
+        Expiry {
+            pending: id(record),
+            timestamp: u64::from_le_bytes(field(record, 16)),
+            ledger: u32::from_le_bytes(field(record, 24)),
+        }
+    }
+}
+
+/// The first record that was refused, by its place in the batch, and the result's number; `None` if
+/// everything was taken.
+pub(super) fn first_refusal(answer: &[u8]) -> Option<(usize, u32)> {
+    let number = |at| u32::from_le_bytes(field(answer, at));
+    (!answer.is_empty()).then(|| (number(0) as usize, number(4)))
+}
+
+/// When a change event happened.
+pub(super) fn event_timestamp(event: &[u8]) -> u64 {
+    u64::from_le_bytes(field(event, 352))
+}
+
+/// The question for accounts or transfers of these times.
+pub(super) fn query_filter(first: u64, last: u64, limit: u32) -> Vec<u8> {
+    let mut filter = vec![0; 64];
+    put(&mut filter, 40, &first.to_le_bytes());
+    put(&mut filter, 48, &last.to_le_bytes());
+    put(&mut filter, 56, &limit.to_le_bytes());
+    filter
+}
+
+/// The question for change events of these times.
+pub(super) fn events_filter(first: u64, last: u64, limit: u32) -> Vec<u8> {
+    let mut filter = vec![0; 64];
+    put(&mut filter, 0, &first.to_le_bytes());
+    put(&mut filter, 8, &last.to_le_bytes());
+    put(&mut filter, 16, &limit.to_le_bytes());
+    filter
+}
+
+/// What an operation of the log may change in the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing: a question, or a client's registration.
+    None,
+    /// Pending transfers may expire.
+    Expiries,
+    /// Accounts or transfers are created, or refused.
+    Records,
+    /// Not known to this version.
+    Unknown,
+}
+
+/// What an operation with this number may change.
+pub(super) fn effect(operation: u8) -> Effect {
+    match operation {
+        // root, register, noop
+        1 | 2 | 6 => Effect::None,
+        // pulse
+        4 | 128 => Effect::Expiries,
+        CREATE_ACCOUNTS
+        | CREATE_TRANSFERS
+        | CREATE_ACCOUNTS_UNBATCHED
+        | CREATE_TRANSFERS_UNBATCHED => Effect::Records,
+        // lookups and queries
+        131..=137 | 140..=145 => Effect::None,
+        _ => Effect::Unknown,
+    }
+}
+
+/// Whether all records of an operation that creates some are of the ledger `own`.
+pub(super) fn is_own(own: u32, operation: u8, body: &[u8]) -> bool {
+    events(operation, body).all(|record| ledger(record) == own)
+}
+
+/// Adds when the pending transfers of an operation expire. Those of the ledger `own` do not count.
+pub(super) fn expire(own: Option<u32>, header: &PrepareHeader, body: &[u8], spans: &mut Spans) {
+    if ![CREATE_TRANSFERS, CREATE_TRANSFERS_UNBATCHED].contains(&header.operation()) {
+        return;
+    }
+    let foreign = events(header.operation(), body).filter(|record| Some(ledger(record)) != own);
+    let timeouts: BTreeSet<u32> = foreign.map(timeout).filter(|timeout| *timeout > 0).collect();
+    for timeout in timeouts {
+        let last = header.timestamp().saturating_add(u64::from(timeout) * NANOSECONDS);
+        // The transfers of a batch have times one nanosecond apart, the last one that of the operation.
+        spans.add(last.saturating_sub(u64::from(RECORDS_PER_PAGE)), last);
+    }
+}
+
+/// The records of the body of an operation that creates some. A batch of batches ends with a trailer
+/// of 16-bit numbers, the number of batches last, padded to whole records.
+fn events(operation: u8, body: &[u8]) -> std::slice::Chunks<'_, u8> {
+    let has_trailer = [CREATE_ACCOUNTS, CREATE_TRANSFERS].contains(&operation);
+    let trailer = if has_trailer {
+        let at = body.len().saturating_sub(2);
+        let batches = usize::from(u16::from_le_bytes(field(body, at)));
+        (2 * (batches + 1)).next_multiple_of(RECORD_BYTES)
+    } else {
+        0
+    };
+    let end = body.len().saturating_sub(trailer);
+    body.get(..end).unwrap_or_default().chunks(RECORD_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(ledger: u32, flags: u16, timeout: u32) -> [u8; RECORD_BYTES] {
+        let mut record = [0; RECORD_BYTES];
+        put(&mut record, LEDGER_AT, &ledger.to_le_bytes());
+        put(&mut record, FLAGS_AT, &flags.to_le_bytes());
+        put(&mut record, TIMEOUT_AT, &timeout.to_le_bytes());
+        record
+    }
+
+    #[test]
+    fn a_batch_of_batches_has_a_trailer() {
+        let mut body = [record(12, 0, 0), record(12, 0, 0)].concat();
+        assert!(is_own(12, CREATE_TRANSFERS_UNBATCHED, &body));
+        body.extend([0xff; RECORD_BYTES - 6]);
+        body.extend([1_u16, 1, 2].map(u16::to_le_bytes).concat());
+        assert_eq!(events(CREATE_TRANSFERS, &body).count(), 2);
+        assert!(is_own(12, CREATE_TRANSFERS, &body));
+        assert!(!is_own(11, CREATE_TRANSFERS, &body));
+        assert_eq!(events(CREATE_TRANSFERS, &[1]).count(), 0);
+    }
+
+    #[test]
+    fn an_expiry_reads_back() {
+        let expiry = Expiry { pending: 1 << 100, timestamp: 77, ledger: 3 };
+        assert_eq!(Expiry::read(&expiry.bytes()), expiry);
+        let mut event = vec![0; EVENT_BYTES];
+        assert_eq!(Expiry::of_event(&event), None);
+        put(&mut event, 0, &expiry.pending.to_le_bytes());
+        put(&mut event, 84, &3_u32.to_le_bytes());
+        put(&mut event, 88, &[EVENT_EXPIRED]);
+        put(&mut event, 352, &77_u64.to_le_bytes());
+        assert_eq!(Expiry::of_event(&event), Some(expiry));
+    }
+
+    #[test]
+    fn only_a_pending_transfer_has_a_timeout() {
+        assert_eq!(timeout(&record(1, PENDING, 5)), 5);
+        assert_eq!(timeout(&record(1, 0, 5)), 0);
+        let mut one = record(1, PENDING, 5);
+        transfer_to_import(&mut one);
+        assert_eq!((timeout(&one), flags(&one)), (0, PENDING | TRANSFER_IMPORTED));
+    }
+}

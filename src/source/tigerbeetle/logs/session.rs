@@ -1,0 +1,181 @@
+//! One client session that asks in TigerBeetle's own records, with a deadline on every answer.
+//!
+//! The client of the ledger and of drills knows no change events, and copies records into types and
+//! back. Here questions and answers stay bytes. A client waits for ever for a cluster that is away or
+//! has another id; a cluster has 64 sessions, and closing a client does not give its own back. So a
+//! run has one, made when there is something to ask.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use tigerbeetle_unofficial::core::error::{SendError, SendErrorKind};
+use tigerbeetle_unofficial::core::{Callbacks, Client, OperationKind, Packet, Reply, UserData};
+
+use super::record::{
+    CREATE_ACCOUNTS, CREATE_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS, QUERY_TRANSFERS,
+    query_filter,
+};
+use crate::ctx::Ctx;
+use crate::source::SourceError;
+use crate::source::tigerbeetle::totals;
+
+/// The longest time for which a waiting run does not look at the wish to stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What a cluster answers.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) bytes: Vec<u8>,
+    /// When the cluster answered, by its clock: everything that it had taken until then is in the
+    /// answer. Nanoseconds since 1970.
+    pub(super) timestamp: u64,
+}
+
+/// A session.
+pub(super) struct Session {
+    client: Client<&'static Deliver>,
+    addresses: String,
+    deadline: Duration,
+}
+
+/// An answer that is awaited.
+pub(super) struct Asked {
+    answer: Receiver<Result<Answer, SendError>>,
+    since: Instant,
+}
+
+/// Takes answers to where they are awaited.
+pub(super) struct Deliver;
+
+static DELIVER: Deliver = Deliver;
+
+/// A question on its way.
+pub(super) struct Question {
+    bytes: Vec<u8>,
+    answer: SyncSender<Result<Answer, SendError>>,
+}
+
+impl UserData for Question {
+    fn data(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Callbacks for Deliver {
+    type UserDataPtr = Box<Question>;
+
+    fn completion(&self, packet: Packet<Box<Question>>, reply: Option<Reply<'_>>) {
+        let status = packet.status();
+        let question = packet.into_user_data();
+        let answer = status.map(|()| {
+            let (bytes, at) = reply.map_or((Vec::new(), UNIX_EPOCH), |reply| {
+                (reply.payload.to_vec(), reply.timestamp)
+            });
+            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Answer { bytes, timestamp: u64::try_from(since.as_nanos()).unwrap_or(0) }
+        });
+        // Nobody waits any more after a deadline.
+        let _awaited = question.answer.send(answer);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Connects, once somebody listens at one of `addresses`.
+    ///
+    /// # Errors
+    /// [`SourceError::Engine`] if nobody does within `deadline`.
+    pub(super) fn open(
+        cluster: u128,
+        addresses: &[String],
+        deadline: Duration,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Session> {
+        let addresses = addresses.join(",");
+        // A client logs every refused connection to our standard error.
+        if !totals::listens(&addresses, deadline, ctx) {
+            ctx.cancel.check()?;
+            return Err(failed(&addresses, "nobody listens there".into()).into());
+        }
+        let client = Client::with_callback(cluster, &addresses, &DELIVER)
+            .map_err(|error| failed(&addresses, error.to_string()))?;
+        Ok(Session { client, addresses, deadline })
+    }
+
+    /// Asks, and does not wait. `operation` is one of those that [`super::record`] names.
+    pub(super) fn submit(&self, operation: u8, bytes: Vec<u8>) -> anyhow::Result<Asked> {
+        let kind = match operation {
+            GET_CHANGE_EVENTS => OperationKind::GetChangeEvents,
+            CREATE_ACCOUNTS => OperationKind::CreateAccounts,
+            CREATE_TRANSFERS => OperationKind::CreateTransfers,
+            QUERY_ACCOUNTS => OperationKind::QueryAccounts,
+            QUERY_TRANSFERS => OperationKind::QueryTransfers,
+            other => return Err(self.failed(format!("operation {other} is not asked")).into()),
+        };
+        let (sender, answer) = mpsc::sync_channel(1);
+        let question = Box::new(Question { bytes, answer: sender });
+        self.client.submit(Packet::new(question, kind));
+        Ok(Asked { answer, since: Instant::now() })
+    }
+
+    /// Waits for an answer.
+    ///
+    /// # Errors
+    /// [`SourceError::Engine`] if there is none within the deadline, or the cluster refuses the client;
+    /// a cancellation.
+    pub(super) fn wait(&self, asked: &Asked, ctx: &Ctx) -> anyhow::Result<Answer> {
+        loop {
+            match asked.answer.recv_timeout(LOOK_AGAIN) {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => return Err(self.refused(error).into()),
+                Err(RecvTimeoutError::Timeout) if asked.since.elapsed() < self.deadline => {
+                    ctx.cancel.check()?;
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let seconds = self.deadline.as_secs();
+                    return Err(self.failed(format!("no answer within {seconds} s")).into());
+                }
+            }
+        }
+    }
+
+    /// Asks and waits.
+    pub(super) fn ask(&self, operation: u8, bytes: Vec<u8>, ctx: &Ctx) -> anyhow::Result<Answer> {
+        self.wait(&self.submit(operation, bytes)?, ctx)
+    }
+
+    /// The cluster's time; everything that it took before is committed.
+    pub(super) fn now(&self, ctx: &Ctx) -> anyhow::Result<u64> {
+        Ok(self.ask(QUERY_ACCOUNTS, query_filter(0, 0, 1), ctx)?.timestamp)
+    }
+
+    /// A failure of this session.
+    pub(super) fn failed(&self, reason: String) -> SourceError {
+        failed(&self.addresses, reason)
+    }
+
+    fn refused(&self, error: SendError) -> SourceError {
+        if !matches!(error.kind(), SendErrorKind::ClientEvicted) {
+            return self.failed(error.to_string());
+        }
+        SourceError::Engine {
+            what: format!("TigerBeetle at {}", self.addresses),
+            reason: "the cluster ended the session: it has 64, and others are in use".into(),
+            hint: "let fewer clients connect to this cluster, or use logs in mode wal, which take no session".into(),
+        }
+    }
+}
+
+fn failed(addresses: &str, reason: String) -> SourceError {
+    SourceError::Engine {
+        what: format!("TigerBeetle at {addresses}"),
+        reason,
+        hint: "check that the cluster runs at these addresses and has the configured cluster id"
+            .into(),
+    }
+}

@@ -1,0 +1,515 @@
+//! The change log: whatever happens while it is shipped, every moment in its windows restores, and
+//! what does not restore is refused.
+//!
+//! `BKP_TEST_ROUNDS` sets the number of random moments, and of random operations, that are restored
+//! (default 10): `BKP_TEST_ROUNDS=20 tests/run.sh every_moment_restores`.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::bed::Bed;
+use crate::books::{self, Books};
+use crate::tb;
+
+/// A second source: the same cluster, asked instead of read.
+const ASKED: &str = "[source.asked.logs]\nmode = \"query\"\n";
+/// How long something may take that is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A bed with the sources `books`, whose ring is read, and `asked`.
+pub(crate) fn bed(data_file: &Path, addresses: &str, logs: &str) -> Bed {
+    let list: Vec<String> = addresses.split(',').map(|one| format!("{one:?}")).collect();
+    let list = list.join(", ");
+    let more = format!(
+        "[source.books.logs]\n{logs}\n[source.asked]\nkind = \"tigerbeetle\"\ndata_file = {data_file:?}\naddresses = [{list}]\n{ASKED}"
+    );
+    Bed::with(data_file, addresses, &more)
+}
+
+/// Restores `source` to a moment and returns the place and the report.
+#[track_caller]
+pub(crate) fn rewind(bed: &Bed, source: &str, moment: &[&str]) -> (PathBuf, Value) {
+    let name = format!("{source}-{}", moment.join("").replace([':', '-'], ""));
+    let target = bed.path(&format!("{name}.tigerbeetle"));
+    let words = [&["restore", source, "--yes", "--to", target.to_str().unwrap()], moment].concat();
+    (target.clone(), bed.json(&words))
+}
+
+/// A time in nanoseconds as the command line takes it.
+pub(crate) fn spelled(at: u64) -> String {
+    bkp::domain::segment::spelled(at).unwrap()
+}
+
+/// The only window of a mode.
+#[track_caller]
+pub(crate) fn window(bed: &Bed, source: &str) -> Value {
+    let listed = bed.json(&["list", source, "--windows"]);
+    let windows = listed["windows"].as_array().unwrap();
+    assert_eq!(windows.len(), 1, "{listed}");
+    windows[0].clone()
+}
+
+/// Numbers that look random and are the same in every run.
+pub(crate) fn numbers(seed: u64, below: u64) -> impl Iterator<Item = u64> {
+    let next = |number: &u64| Some(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99));
+    std::iter::successors(Some(seed), next).skip(1).map(move |number| (number >> 33) % below)
+}
+
+/// The address of a restored server, which is the only one of its cluster.
+pub(crate) fn with_server<T>(data_file: &Path, work: impl FnOnce(&Books) -> T) -> T {
+    let server = tb::Server::start_existing(data_file);
+    let found = work(&books::open(server.address()));
+    std::fs::remove_file(server.stop()).unwrap();
+    found
+}
+
+fn rounds() -> u64 {
+    std::env::var("BKP_TEST_ROUNDS").map_or(10, |text| text.parse().unwrap())
+}
+
+/// One replica, both modes, a restart in the middle, several checkpoints: random moments of either mode
+/// and random operations.
+#[test]
+fn every_moment_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    bed.snapshot("full");
+    let mut ledger = Books::begin(&address, 11);
+    let mut moments = Vec::new();
+    for (round, more) in (0..rounds()).zip(numbers(17, 60)) {
+        (0..more).for_each(|_| ledger.step());
+        tb::fill(&address, &folder.path().join("record"), 20, 6_000);
+        (0..60 - more).for_each(|_| ledger.step());
+        moments.push(ledger.moment());
+        if round == 4 {
+            let data_file = server.stop();
+            server = tb::Server::spawn(&data_file, &address, 0);
+            assert!(server.wait_ready());
+            bed.snapshot("incremental");
+        }
+        if round == 7 {
+            ledger.let_expire();
+        }
+        (0..3).for_each(|_| ledger.step());
+        for source in ["books", "asked"] {
+            let report = bed.json(&["logs", source]);
+            assert_eq!(report["shipped"], true, "{report}");
+        }
+    }
+    let original = ledger.transfers();
+    let window = window(&bed, "books");
+    let (first, last) = (window["first_op"].as_u64().unwrap(), window["last_op"].as_u64().unwrap());
+    assert!(last > 300 * rounds(), "{window}");
+    let verified = bed.json(&["verify", "books", "--logs"]);
+    let segments = rounds().into();
+    assert_eq!((&verified["ok"], &verified["segments"]), (&true.into(), &segments), "{verified}");
+    bed.run(&["verify", "asked", "--logs"]).done();
+    bed.run(&["verify", "--all", "--level", "decode"]).done();
+
+    for moment in &moments {
+        let at = ["--at", &spelled(moment.at)];
+        let (file, report) = rewind(&bed, "books", &at);
+        assert_eq!(report["timestamp"].as_u64(), Some(moment.at), "{report}");
+        assert_eq!(report["differences"], Value::Array(vec![]));
+        assert!(report["notes"][0].as_str().unwrap().contains("expire"), "{report}");
+        with_server(&file, |books| books::assert_same(books, &original, moment));
+        let (file, report) = rewind(&bed, "asked", &at);
+        assert!(!report["differences"].as_array().unwrap().is_empty(), "{report}");
+        with_server(&file, |books| books::assert_replayed(books, &original, moment));
+    }
+    let ops = numbers(5, last - first + 1).map(|number| first + number);
+    let count = usize::try_from(rounds()).unwrap();
+    let ops = ops.take(count).chain([last]);
+    let mut starts = 0;
+    for op in ops {
+        let (file, report) = rewind(&bed, "books", &["--op", &op.to_string()]);
+        assert_eq!(report["op"].as_u64(), Some(op), "{report}");
+        starts += report["server_starts"].as_u64().unwrap();
+        let at = report["timestamp"].as_u64().unwrap();
+        with_server(&file, |books| {
+            books::assert_same_transfers(books, &original, at);
+            if op == last {
+                assert!(books.remembers(ledger.refused.unwrap()));
+            }
+        });
+    }
+    assert!(starts > 0, "no restore went over a checkpoint");
+}
+
+/// Three replicas, one of which is gone for a while: the log of another one goes on over the change of
+/// view, and all three come back from it.
+#[test]
+fn a_cluster_comes_back_at_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = tb::Cluster::of_three(folder.path());
+    let address = cluster.address().to_owned();
+    let bed = bed(cluster.replicas[1].data_file(), &address, "");
+    bed.snapshot("full");
+    let mut ledger = Books::begin(&address, 23);
+    let mut moments = Vec::new();
+    for round in 0..6 {
+        (0..30).for_each(|_| ledger.step());
+        tb::fill(&address, &folder.path().join("record"), 20, 6_000);
+        // The primary of view 0, then of what came after it.
+        if round == 2 || round == 4 {
+            let gone = if round == 2 { 0 } else { 2 };
+            let stopped = cluster.replicas.remove(gone).stop();
+            (0..30).for_each(|_| ledger.step());
+            tb::fill(&address, &folder.path().join("record"), 20, 2_000);
+            let mut back = tb::Server::spawn(&stopped, &address, gone);
+            assert!(back.wait_ready());
+            cluster.replicas.insert(gone, back);
+        }
+        moments.push(ledger.moment());
+        for source in ["books", "asked"] {
+            bed.run(&["logs", source]).done();
+        }
+    }
+    let original = ledger.transfers();
+    // What was acknowledged last is in the log, although nothing came after it.
+    let last = moments.last().unwrap();
+    let until = window(&bed, "books")["until_nanoseconds"].as_u64().unwrap();
+    assert!(until >= last.at, "{until} {}", last.at);
+    bed.run(&["verify", "books", "--logs"]).done();
+    let at = spelled(last.at);
+    bed.run(&["restore", "books", "--at", &at, "--to", "x", "--yes"]).failed(14, "3 replicas");
+    drop(cluster);
+    for moment in [&moments[2], &moments[3], last] {
+        let (file, _) = rewind(&bed, "asked", &["--at", &spelled(moment.at)]);
+        with_server(&file, |books| books::assert_replayed(books, &original, moment));
+        let restore = |replica: usize| {
+            let moment = ["--replica", &replica.to_string(), "--at", &spelled(moment.at)];
+            rewind(&bed, "books", &moment).0
+        };
+        let files: Vec<PathBuf> = (0..3).map(restore).collect();
+        let restored = tb::Cluster::start_existing(&files);
+        let mut books = books::open(restored.address());
+        books::assert_same(&books, &original, moment);
+        // It takes new ones, too.
+        (0..10).for_each(|_| books.step());
+        drop(restored);
+        for file in files {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}
+
+/// Killed again and again while it ships, it loses nothing and ships nothing twice.
+#[test]
+fn a_killed_run_loses_and_repeats_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    bed.snapshot("full");
+    let mut ledger = Books::begin(&address, 31);
+    for millis in numbers(3, 60).take(24) {
+        (0..10).for_each(|_| ledger.step());
+        for source in ["books", "asked"] {
+            let mut child = bed
+                .command(&["logs", source])
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(millis)
+                && child.try_wait().unwrap().is_none()
+            {}
+            drop(child.kill());
+            child.wait().unwrap();
+        }
+    }
+    let moment = ledger.moment();
+    let original = ledger.transfers();
+    for source in ["books", "asked"] {
+        // The lease of the last one that was killed ends by itself, or with its lock.
+        let began = Instant::now();
+        while bed.run(&["logs", source]).code != Some(0) {
+            assert!(began.elapsed() < PATIENCE);
+            tb::pause();
+        }
+        bed.run(&["verify", source, "--logs"]).done();
+    }
+    let at = ["--at", &spelled(moment.at)];
+    with_server(&rewind(&bed, "asked", &at).0, |books| {
+        books::assert_replayed(books, &original, &moment);
+    });
+    let op = window(&bed, "books")["last_op"].as_u64().unwrap().to_string();
+    with_server(&rewind(&bed, "books", &["--op", &op]).0, |books| {
+        books::assert_same(books, &original, &moment);
+    });
+}
+
+/// Of many hosts that ship at once each operation is shipped by one.
+#[test]
+fn hosts_do_not_ship_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let mut ledger = Books::begin(&address, 61);
+    for _ in 0..5 {
+        (0..10).for_each(|_| ledger.step());
+        let start = |host: usize| {
+            let source = ["books", "asked"][host % 2];
+            let mut command = bed.on_host(host, &["logs", source, "-q"]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let children: Vec<_> = (0..8).map(start).collect();
+        for mut child in children {
+            let code = child.wait().unwrap().code();
+            assert!([Some(0), Some(11)].contains(&code), "{code:?}");
+        }
+    }
+    for source in ["books", "asked"] {
+        let verified = bed.json(&["verify", source, "--logs"]);
+        assert_eq!((&verified["ok"], &verified["strays"]), (&true.into(), &Value::Array(vec![])));
+        assert!(verified["segments"].as_u64().unwrap() >= 5, "{verified}");
+    }
+}
+
+/// A restore that is killed leaves no server, no file and no books in the clear.
+#[test]
+fn a_killed_restore_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    bed.snapshot("full");
+    let record = folder.path().join("record");
+    for _ in 0..3 {
+        tb::fill(&address, &record, 20, 14_000);
+        bed.run(&["logs", "books"]).done();
+    }
+    bed.run(&["logs", "asked"]).done();
+    let target = bed.path("restored");
+    std::fs::create_dir(&target).unwrap();
+    let left = || {
+        std::fs::read_dir(&target)
+            .unwrap()
+            .map(|item| item.unwrap().file_name())
+            .collect::<Vec<_>>()
+    };
+    for source in ["books", "asked"] {
+        let until = spelled(window(&bed, source)["until_nanoseconds"].as_u64().unwrap());
+        let file = target.join("file");
+        let words = ["restore", source, "--at", &until, "--yes", "--to", file.to_str().unwrap()];
+        let mut child =
+            bed.command(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        // Its server is running when there is a log of it.
+        let began = Instant::now();
+        while !left().iter().any(|name| Path::new(name).extension() == Some("log".as_ref())) {
+            assert!(began.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while !left().is_empty() {
+            assert!(began.elapsed() < PATIENCE, "{:?}", left());
+            tb::pause();
+        }
+    }
+}
+
+/// Operations that left the ring before they were shipped are a gap: said, listed, and not restored.
+#[test]
+fn a_gap_is_reported_and_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "on_gap = \"snapshot\"");
+    let record = folder.path().join("record");
+    bed.snapshot("full");
+    tb::fill(&address, &record, 20, 2_000);
+    bed.run(&["logs", "books"]).done();
+    tb::fill(&address, &record, 20, 40_000);
+    let run = bed.run(&["logs", "books", "--json"]);
+    assert_eq!(run.code, Some(3), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert!(report["gap"].as_str().unwrap().contains("overwritten"), "{report}");
+    assert!(report["snapshot"].is_string(), "{report}");
+    tb::fill(&address, &record, 20, 2_000);
+    bed.run(&["logs", "books"]).done();
+    let listed = bed.json(&["list", "books", "--windows"]);
+    let windows = listed["windows"].as_array().unwrap();
+    assert_eq!((windows.len(), listed["gaps"].as_array().unwrap().len()), (2, 1), "{listed}");
+    assert_eq!(listed["gaps"][0]["damage"], false);
+    let between = windows[0]["last_op"].as_u64().unwrap() + 1;
+    let restore =
+        |op: u64| bed.run(&["restore", "books", "--op", &op.to_string(), "--to", "x", "--yes"]);
+    restore(between).failed(14, &format!("op {between} lies outside"));
+    restore(between).failed(14, windows[0]["until"].as_str().unwrap());
+    let at = spelled(windows[1]["until_nanoseconds"].as_u64().unwrap() + 1);
+    bed.run(&["restore", "books", "--at", &at, "--to", "x", "--yes"]).failed(14, "lies outside");
+    assert!(!bed.path("x").exists());
+    let verified = bed.json(&["verify", "books", "--logs"]);
+    assert_eq!(verified["ok"], true, "{verified}");
+    restore(windows[1]["last_op"].as_u64().unwrap()).done();
+    // The ordinary commands go on to mean snapshots.
+    bed.run(&["verify", "books", "--level", "decode"]).done();
+    bed.run(&["restore", "books", "--to", "y", "--yes"]).done();
+}
+
+/// A segment that is missing, or in another's place, is found before anything is restored.
+#[test]
+fn a_damaged_log_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let record = folder.path().join("record");
+    bed.snapshot("full");
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        tb::fill(&address, &record, 20, 2_000);
+        let report = bed.json(&["logs", "books"]);
+        ids.push(report["manifest"]["id"].as_str().unwrap().to_owned());
+    }
+    let last = window(&bed, "books")["last_op"].as_u64().unwrap().to_string();
+    let restore = || bed.run(&["restore", "books", "--op", &last, "--to", "x", "--yes"]);
+    // No segment is a state by itself.
+    bed.run(&["restore", "--id", &ids[1], "--to", "x", "--yes"]).failed(14, "a segment of a log");
+    bed.run(&["verify", "--id", &ids[1], "--level", "drill"]).done();
+
+    let manifest = bed.object(&ids[1], "manifest.json");
+    let away = bed.path("away");
+    std::fs::rename(&manifest, &away).unwrap();
+    let run = bed.run(&["verify", "books", "--logs", "--json"]);
+    assert_eq!(run.code, Some(13), "{}", run.stdout);
+    assert!(run.stdout.contains("is missing"), "{}", run.stdout);
+    restore().failed(13, "is missing");
+    assert_eq!(bed.run(&["list", "books", "--windows"]).code, Some(13));
+    std::fs::rename(&away, &manifest).unwrap();
+    bed.run(&["verify", "books", "--logs"]).done();
+
+    // One that is not authentic does not stop the log: what it should hold is shipped again.
+    let newest = bed.object(&ids[3], "manifest.json");
+    let whole = std::fs::read_to_string(&newest).unwrap();
+    std::fs::remove_file(&newest).unwrap();
+    std::fs::write(&newest, whole.replace("\"bkp 0.1.0\"", "\"bkp 0.9.0\"")).unwrap();
+    let run = bed.run(&["logs", "books", "-v"]).done();
+    assert!(run.stderr.contains("cannot be relied on"), "{}", run.stderr);
+    assert_eq!(bed.run(&["verify", "books", "--logs"]).code, Some(13));
+    std::fs::remove_file(&newest).unwrap();
+    bed.run(&["verify", "books", "--logs"]).done();
+
+    // Bytes of another segment under this one's name.
+    let object = bed.object(&ids[1], "tar.zst.enc");
+    let bytes = std::fs::read(&object).unwrap();
+    std::fs::remove_file(&object).unwrap();
+    std::fs::copy(bed.object(&ids[2], "tar.zst.enc"), &object).unwrap();
+    assert_eq!(bed.run(&["verify", "books", "--logs"]).code, Some(13));
+    assert_eq!(restore().code, Some(13));
+    std::fs::remove_file(&object).unwrap();
+    std::fs::write(&object, bytes).unwrap();
+    assert!(!bed.path("x").exists());
+    restore().done();
+}
+
+/// Where nothing happens nothing is shipped, also where the ledger of the runs is in the same cluster.
+#[test]
+fn an_idle_log_stays_idle() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    bed.set_ledger(&address, "2m", "");
+    let mut ledger = Books::begin(&address, 41);
+    (0..20).for_each(|_| ledger.step());
+    ledger.let_expire();
+    let ship = |source: &str| bed.json(&["logs", source])["shipped"] == true;
+    assert!(ship("books") && ship("asked"));
+    let stored = bed.stored();
+    assert!(!ship("books"), "own events look like news in the ring");
+    assert!(!ship("asked"), "own events look like news in answers");
+    assert_eq!(bed.stored(), stored);
+    // Both runs are recorded, and one event each is all that idle runs left.
+    let events = bed.json(&["list", "--from-ledger"]);
+    let count = |status: &str| {
+        let events = events["events"].as_array().unwrap().iter();
+        events.filter(|event| event["status"] == status && event["scope"] == "incremental").count()
+    };
+    assert_eq!(count("completed"), 2, "{events}");
+    bed.run(&["verify", "--ledger"]).done();
+    bed.snapshot("full");
+    assert!(!ship("books") && !ship("asked"), "events of a snapshot look like news");
+    // An operation of the books is news, and takes bkp's own along.
+    ledger.moment();
+    assert!(ship("books") && ship("asked"));
+    bed.run(&["verify", "books", "--logs"]).done();
+    let dry = bed.run(&["logs", "books", "--dry-run"]).done();
+    assert!(dry.stdout.contains("nothing to ship"), "{}", dry.stdout);
+}
+
+/// A cluster that is away ends with 15 within the deadline; a log of mode wal needs none.
+#[test]
+fn a_cluster_that_is_away_ends_the_run_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    tb::fill(&address, &folder.path().join("record"), 20, 1_000);
+    let data_file = server.stop();
+    let bed = Bed::with(&data_file, &address, "logs = { deadline = \"2s\" }");
+    let began = Instant::now();
+    bed.run(&["logs", "books", "--mode", "query"]).failed(15, "nobody listens");
+    assert!(began.elapsed() < PATIENCE);
+    bed.run(&["logs", "books"]).done();
+    bed.run(&["logs", "books", "--mode", "none"]).failed(2, "`none`");
+}
+
+/// As a service it goes on through a restart of the server, and keeps nothing back when it is stopped.
+#[test]
+fn following_ships_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "every = \"1s\"");
+    bed.snapshot("full");
+    let mut ledger = Books::begin(&address, 53);
+    let follow = |source: &str| {
+        let words = ["logs", source, "--follow", "-q"];
+        bed.command(&words).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut children = ["books", "asked"].map(follow);
+    let wait = |source: &str, at: u64| {
+        let began = Instant::now();
+        loop {
+            let listed = bed.run(&["list", source, "--windows", "--json"]);
+            let listed: Value = serde_json::from_str(&listed.stdout).unwrap_or_default();
+            let until = listed["windows"][0]["until_nanoseconds"].as_u64();
+            if until.is_some_and(|until| until >= at) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{source}: {listed}");
+            tb::pause();
+        }
+    };
+    let mut server = Some(server);
+    for round in 0..3 {
+        (0..20).for_each(|_| ledger.step());
+        let moment = ledger.moment();
+        wait("books", moment.at);
+        wait("asked", moment.at);
+        if round == 0 {
+            let data_file = server.take().unwrap().stop();
+            let mut again = tb::Server::spawn(&data_file, &address, 0);
+            assert!(again.wait_ready());
+            server = Some(again);
+        }
+    }
+    // Another host's run does not ship the same.
+    let child = |child: &std::process::Child| Pid::from_child(child);
+    for running in &mut children {
+        kill_process(child(running), Signal::TERM).unwrap();
+        assert_eq!(running.wait().unwrap().code(), Some(143));
+    }
+    bed.run(&["verify", "books", "--logs"]).done();
+    bed.run(&["verify", "asked", "--logs"]).done();
+    bed.run(&["logs", "books"]).done();
+}
