@@ -274,18 +274,24 @@ impl Shipper<'_> {
     fn report(&self, pass: Pass) -> anyhow::Result<Report> {
         let source = &self.options.source;
         let until = pass.until.and_then(segment::spelled);
-        let reached = until.as_deref().unwrap_or("nothing");
         let mut text = match &pass.manifest {
-            None if pass.news => format!("would ship the log of {source} from {reached} on\n"),
-            None => format!("nothing to ship of {source}; the store has it until {reached}\n"),
+            None => match (pass.news, &until) {
+                (true, Some(until)) => format!("would ship the log of {source} since {until}\n"),
+                (true, None) => format!("would begin the log of {source}\n"),
+                (false, Some(until)) => {
+                    format!("nothing to ship of {source}; the store has it until {until}\n")
+                }
+                (false, None) => format!("nothing to ship of {source}: nothing has happened\n"),
+            },
             Some(manifest) => {
                 let records = manifest.capture.get("records").and_then(Value::as_object);
                 let counts = records.into_iter().flatten();
                 let counts: Vec<String> =
                     counts.map(|(what, count)| format!("{count} {what}")).collect();
                 format!(
-                    "{} log of {source} until {reached}: {}, {} stored\n",
+                    "{} log of {source} until {}: {}, {} stored\n",
                     manifest.id,
+                    until.as_deref().unwrap_or_default(),
                     counts.join(", "),
                     format_size(manifest.sizes.stored_bytes, BINARY),
                 )

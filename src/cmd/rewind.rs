@@ -210,13 +210,15 @@ fn outside(
             listed(windows)
         );
         return Fault::new(Kind::Integrity, message)
-            .hint("look at it with `bkp verify SOURCE --logs`, and choose a moment that restores");
+            .hint(format!(
+                "look at it with `bkp verify {source} --logs`, and choose a moment that restores"
+            ));
     }
     let message =
         format!("{wanted} lies outside of what restores of `{source}`: {}", listed(windows));
-    Fault::new(Kind::Refused, message).hint(
-        "choose a moment within, see `bkp list SOURCE --windows`; or a snapshot as it is, with --id",
-    )
+    Fault::new(Kind::Refused, message).hint(format!(
+        "choose a moment within, see `bkp list {source} --windows`; or a snapshot as it is, with --id"
+    ))
 }
 
 /// Windows in words.

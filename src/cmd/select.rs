@@ -1,6 +1,7 @@
 //! Which backup a command means.
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::catalog::{self, Filter, Found};
 use crate::domain::names::BackupName;
@@ -65,7 +66,10 @@ impl Select {
             Select::At(source, time) => {
                 let mut until = found.iter().filter(|backup| backup.name.id.created() <= *time);
                 until.next_back().ok_or_else(|| {
-                    missing(format!("no backup of `{source}` that began by {time}"))
+                    let time = time.format(&Rfc3339).unwrap_or_default();
+                    let next = found.first().map(|next| format!("; the first is {} of {}", next.name.id, created(next)));
+                    let next = next.unwrap_or_default();
+                    missing(format!("no backup of `{source}` that began by {time}{next}"))
                 })?
             }
             Select::Id(id) | Select::IdOf(_, id) => match found.as_slice() {
@@ -76,6 +80,11 @@ impl Select {
         };
         Ok(chosen.name.clone())
     }
+}
+
+/// When it began, to the millisecond, as `--at` takes it.
+fn created(found: &Found) -> String {
+    found.name.id.created().format(&Rfc3339).unwrap_or_default()
 }
 
 fn ambiguous(id: &str, several: &[Found]) -> Fault {
