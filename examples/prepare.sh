@@ -10,7 +10,8 @@
 #     server are of one release
 #   - with PREPARE_SERVICES=s3 an S3 service for the quickstart (crate `s3s-fs`, built in a few
 #     minutes), with PREPARE_SERVICES=all also those that only the tests need: a second S3 service
-#     (Python package `ministack`) and a KMS (Python package `moto`)
+#     (Python package `ministack`), a KMS (Python package `moto`), and two versions of DuckDB that
+#     write what the tests back up (Python package `duckdb`)
 #
 # Apart from the packages it writes only inside the build folder: $CARGO_TARGET_DIR, or `target` in
 # the repository. A second run finds everything there and takes less than a second; after a change
@@ -31,6 +32,8 @@ PREPARE_DUCKDB_X86_64=3f4962cdd266eab2b479a5b5a4a6d063d279b2954ae814ed00385d553b
 PREPARE_S3S_VERSION=0.14.1
 PREPARE_MINISTACK=(ministack==1.5.33)
 PREPARE_MOTO=('moto[kms]==5.2.5' flask==3.1.3 flask-cors==6.0.5)
+# Writers that are independent of the library that bkp links, one per series of storage versions.
+PREPARE_DUCKDB_WRITERS=(1.5.6 2.0.0)
 # The oldest client that upstream's release of this server admits; the crate does not say it.
 PREPARE_CLIENT_RELEASE_MIN=0.15.3
 
@@ -246,6 +249,10 @@ prepare_services() {
         prepare_s3s
         prepare_python ministack "${PREPARE_MINISTACK[@]}"
         prepare_python moto "${PREPARE_MOTO[@]}"
+        local version
+        for version in "${PREPARE_DUCKDB_WRITERS[@]}"; do
+            prepare_python "duckdb-writer-$version" "duckdb==$version"
+        done
         ;;
     *) prepare_fail "PREPARE_SERVICES is s3 or all, not $PREPARE_SERVICES" ;;
     esac

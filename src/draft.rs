@@ -186,7 +186,10 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Renames what stands at `target` to a free name beside it; `None` if nothing does.
-fn move_aside(target: &Path) -> Result<Option<PathBuf>, Fault> {
+///
+/// # Errors
+/// [`Kind::Failed`] if the system refuses.
+pub fn move_aside(target: &Path) -> Result<Option<PathBuf>, Fault> {
     for number in 1_u32.. {
         let mut name = target.as_os_str().to_owned();
         name.push(format!(".before-restore-{number}"));
@@ -206,7 +209,10 @@ fn move_aside(target: &Path) -> Result<Option<PathBuf>, Fault> {
 }
 
 /// Renames to a name that must be free.
-fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
+///
+/// # Errors
+/// `EXIST` if it is taken; what else the system says.
+pub fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
     let renamed = rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
     match renamed {
         // The file system knows no such renaming. Then looking first is the best there is.

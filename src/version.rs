@@ -30,7 +30,7 @@ pub(crate) fn text() -> &'static str {
 }
 
 /// The version that the linked library tells, without opening a database.
-fn duckdb() -> String {
+pub(crate) fn duckdb() -> String {
     #[expect(unsafe_code, reason = "the safe interface tells the version only of an open database")]
     // SAFETY: the function takes nothing, may be called at any time, and returns a pointer to a
     // NUL-terminated string that lives as long as the library, which is linked into this process.

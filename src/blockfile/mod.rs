@@ -1,7 +1,11 @@
 //! What files made of checksummed blocks share, whatever engine writes them.
 //!
 //! - [`map`]: which checksum the block at an address has.
+//! - [`listing`]: such a map as JSON.
 //! - [`device`]: reading a file that another process writes.
+//! - [`target`]: where the bytes of a restored file go.
 
 pub mod device;
+pub mod listing;
 pub mod map;
+pub mod target;

@@ -40,3 +40,10 @@ pub const CHAIN_LENGTH_MAX: usize = 1000;
 
 /// Most events of a ledger that are read into memory: 28 years of a run every 15 minutes, 150 MB.
 pub const LEDGER_EVENTS_MAX: usize = 1_000_000;
+
+/// Largest DuckDB file that is accepted, bytes: its block map takes 4 GiB of memory then.
+pub const DUCKDB_FILE_BYTES_MAX: u64 = 64 << 40;
+
+/// Largest log of a DuckDB file that is captured, bytes: DuckDB checkpoints at 16 MiB unless it is
+/// told otherwise, and each piece of 1 MiB takes about 100 bytes of memory.
+pub const DUCKDB_LOG_BYTES_MAX: u64 = 256 << 30;

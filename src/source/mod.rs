@@ -26,6 +26,7 @@ use crate::domain::segment::Mode;
 use crate::error::{Classify, Fault, Kind};
 use crate::pipeline::BackupReader;
 
+pub mod duckdb;
 pub mod logs;
 pub mod tigerbeetle;
 
@@ -254,7 +255,7 @@ pub struct DrillTools {
 }
 
 /// Every kind of source.
-pub const SOURCES: &[SourceKind] = &[tigerbeetle::KIND];
+pub const SOURCES: &[SourceKind] = &[duckdb::KIND, tigerbeetle::KIND];
 
 /// The kind of source that made backups of this type.
 ///

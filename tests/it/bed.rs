@@ -35,14 +35,21 @@ impl Bed {
 
     /// The same with more lines in the source's table.
     pub(crate) fn with(data_file: &Path, addresses: &str, more: &str) -> Bed {
-        let bed = Bed { folder: tempfile::tempdir().unwrap() };
         let addresses: Vec<String> =
             addresses.split(',').filter(|a| !a.is_empty()).map(|a| format!("{a:?}")).collect();
-        let config = format!(
-            "state_dir = \"state\"\n[store.main]\nurl = \"file://{store}\"\n[keys]\nrecipients = [\"file:key\"]\n[tools]\ntigerbeetle = {program:?}\n[source.books]\nkind = \"tigerbeetle\"\ndata_file = {data_file:?}\naddresses = [{addresses}]\n{more}\n",
-            store = bed.path("store").display(),
+        Bed::of_source(&format!(
+            "[tools]\ntigerbeetle = {program:?}\n[source.books]\nkind = \"tigerbeetle\"\ndata_file = {data_file:?}\naddresses = [{addresses}]\n{more}\n",
             program = crate::tb::program(),
             addresses = addresses.join(", "),
+        ))
+    }
+
+    /// A bed with these tables beside those of the store and the key.
+    pub(crate) fn of_source(tables: &str) -> Bed {
+        let bed = Bed { folder: tempfile::tempdir().unwrap() };
+        let config = format!(
+            "state_dir = \"state\"\n[store.main]\nurl = \"file://{store}\"\n[keys]\nrecipients = [\"file:key\"]\n{tables}",
+            store = bed.path("store").display(),
         );
         fs::write(bed.path("bkp.toml"), config).unwrap();
         fs::create_dir(bed.path("store")).unwrap();

@@ -21,6 +21,7 @@ mod cluster;
 mod contract_store;
 mod damage;
 mod drill;
+mod duck;
 mod generated;
 mod giant;
 mod histories;

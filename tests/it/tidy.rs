@@ -19,7 +19,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap::", &["src/cli/"]),
     ("clap_complete::", &["src/cli/"]),
     ("clap_mangen::", &["src/cli/"]),
-    ("duckdb::", &["src/version.rs"]),
+    ("duckdb::", &["src/version.rs", "src/source/duckdb/engine.rs", "src/source/mod.rs"]),
     ("flate2::", &["src/stage/gzip.rs"]),
     ("indicatif::", &["src/ui/"]),
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/domain/manifest.rs"]),

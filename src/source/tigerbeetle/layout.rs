@@ -1,17 +1,17 @@
 //! What a snapshot consists of: the names of its tar members, and `layout.json`, its last member,
 //! which lists them with their checksums and says how they make up a data file.
 
-use std::fmt;
 use std::io::{Read, Write};
 
-use serde::de::{Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
 
 use super::format::{
-    BLOCK_BYTES, GRID_AT, REPLY_SLOTS, Reference, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
-    block_offset,
+    GRID_AT, REPLY_SLOTS, Reference, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, block_offset,
 };
-use crate::blockfile::map::{BlockMap, Checksum};
+use crate::blockfile::listing;
+pub(super) use crate::blockfile::listing::{Counter, Hex};
+use crate::blockfile::map::BlockMap;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::error::{Fault, Kind};
 use crate::source::Held;
@@ -95,7 +95,7 @@ pub(super) struct Layout {
     /// Slots with a client's reply, with the checksum of its header.
     pub(super) replies: Vec<(u64, Hex)>,
     /// Addresses of grid blocks with the checksum of their header.
-    #[serde(with = "grid")]
+    #[serde(with = "listing")]
     pub(super) grid: BlockMap,
 }
 
@@ -118,83 +118,6 @@ impl Zones {
         client_replies: super::format::REPLIES_AT,
         grid: GRID_AT,
     };
-}
-
-/// A checksum as 32 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hex(pub(super) Checksum);
-
-impl Serialize for Hex {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Hex {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Digits;
-        impl Visitor<'_> for Digits {
-            type Value = Hex;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("32 hex digits")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hex, E> {
-                let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-                let number = u128::from_str_radix(text, 16).ok().filter(|_| digits);
-                let number = number.ok_or_else(|| E::custom("a checksum has 32 hex digits"))?;
-                Ok(Hex(Checksum(number)))
-            }
-        }
-        deserializer.deserialize_str(Digits)
-    }
-}
-
-/// The grid as a list of pairs, written and read without a copy in memory.
-mod grid {
-    use super::{
-        BLOCK_BYTES, BlockMap, Deserializer, Hex, SeqAccess, Serializer,
-        TIGERBEETLE_FILE_BYTES_MAX, Visitor, fmt,
-    };
-    use serde::de::Error as _;
-
-    pub(super) fn serialize<S: Serializer>(
-        map: &BlockMap,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map.iter().map(|(address, checksum)| (address, Hex(checksum))))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BlockMap, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = BlockMap;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of [address, checksum]")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut pairs: A) -> Result<BlockMap, A::Error> {
-                const ADDRESS_MAX: u64 = TIGERBEETLE_FILE_BYTES_MAX / BLOCK_BYTES as u64;
-                let mut map = BlockMap::default();
-                let mut last = 0;
-                while let Some((address, Hex(checksum))) = pairs.next_element::<(u64, Hex)>()? {
-                    if address <= last || address > ADDRESS_MAX {
-                        return Err(A::Error::custom(format!(
-                            "address {address} is out of order or range"
-                        )));
-                    }
-                    map.set(address, checksum);
-                    last = address;
-                }
-                Ok(map)
-            }
-        }
-        deserializer.deserialize_seq(Pairs)
-    }
 }
 
 impl Layout {
@@ -234,6 +157,8 @@ impl Layout {
             Err("its zones are not those of a data file that this bkp knows")
         } else if self.file_bytes < grid_end || self.file_bytes > TIGERBEETLE_FILE_BYTES_MAX {
             Err("its file length does not fit its blocks")
+        } else if self.grid.get(0).is_some() {
+            Err("it has a block at address 0")
         } else if self.replies.iter().any(|(slot, _)| *slot >= REPLY_SLOTS) {
             Err("it has a reply outside of the slots")
         } else if !self.wal.is_sorted_by(|(a, _), (b, _)| a + 1 == *b) {
@@ -264,24 +189,10 @@ impl Layout {
     }
 }
 
-/// Counts bytes.
-#[derive(Debug, Default)]
-pub(super) struct Counter(pub(super) u64);
-
-impl Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blockfile::map::Checksum;
 
     fn layout() -> Layout {
         let mut grid = BlockMap::default();

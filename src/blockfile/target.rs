@@ -1,4 +1,4 @@
-//! Where the bytes of a data file go: into a sparse file, or nowhere when they are only checked.
+//! Where the bytes of a restored file go: into a sparse file, or nowhere when they are only checked.
 
 use std::fs::File;
 use std::io;
@@ -14,14 +14,18 @@ use crate::error::{Fault, Kind};
 /// Bytes after which write-back to the disk is started.
 const WRITE_BACK_BYTES: u64 = 32 << 20;
 
-/// Takes the bytes of a data file, in any order.
-pub(super) trait Target {
+/// Takes the bytes of a file, in any order.
+pub trait Target {
     /// Puts `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
     fn put(&mut self, offset: u64, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
 /// A target that keeps nothing: decoding only checks.
-pub(super) struct Nowhere;
+#[derive(Debug)]
+pub struct Nowhere;
 
 impl Target for Nowhere {
     fn put(&mut self, _offset: u64, _bytes: &[u8]) -> anyhow::Result<()> {
@@ -30,18 +34,22 @@ impl Target for Nowhere {
 }
 
 /// A file that is written at positions and stays sparse where nothing is written.
-pub(super) struct SparseFile<'a> {
+#[derive(Debug)]
+pub struct SparseFile<'a> {
     file: &'a File,
     /// Where it is, for messages.
     place: &'a Path,
-    pub(super) bytes_written: u64,
+    /// Bytes written so far.
+    pub bytes_written: u64,
     /// What was written since write-back was last started.
     fresh: Option<Range<u64>>,
     fresh_bytes: u64,
 }
 
 impl<'a> SparseFile<'a> {
-    pub(super) fn new(file: &'a File, place: &'a Path) -> Self {
+    /// A target that writes to `file`; `place` is its path, for messages.
+    #[must_use]
+    pub fn new(file: &'a File, place: &'a Path) -> Self {
         SparseFile { file, place, bytes_written: 0, fresh: None, fresh_bytes: 0 }
     }
 }

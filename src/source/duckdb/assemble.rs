@@ -1,0 +1,257 @@
+//! From a chain of snapshots back to one database file.
+//!
+//! The newest snapshot's block map says what file and log consist of. Each snapshot of the chain
+//! streams by once, oldest first; a unit is placed when its address and digest are wanted, so every
+//! byte is written once. The headers, which alone make the file a database, come last.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
+use super::layout::{Layout, Member, PIECE_BYTES};
+use super::mode::beside;
+use super::place::Workshop;
+use super::{engine, wal};
+use crate::blockfile::map::{BlockMap, Checksum};
+use crate::blockfile::target::{Nowhere, SparseFile, Target};
+use crate::ctx::Ctx;
+use crate::error::{Fault, Kind};
+use crate::source::{
+    Chain, Check, Compared, DrillTools, Drilled, RestoreRequest, Restored, SourceError,
+};
+
+/// A failure of the structure inside authentic bytes.
+fn broken(what: &str) -> anyhow::Error {
+    Fault::new(Kind::Integrity, format!("the snapshot is not a whole database: {what}")).into()
+}
+
+/// Decodes a chain and checks its structure.
+pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    assemble(chain, &mut Nowhere, &mut Nowhere, ctx).map(|_assembled| ())
+}
+
+/// What a chain was assembled to: everything is in place but the headers.
+struct Assembled {
+    headers: Headers,
+    layout: Layout,
+}
+
+/// Streams a chain into `file` and `log`.
+fn assemble(
+    chain: &Chain<'_>,
+    file: &mut dyn Target,
+    log: &mut dyn Target,
+    ctx: &Ctx,
+) -> anyhow::Result<Assembled> {
+    let Some((newest, _older)) = chain.split_last() else {
+        return Err(broken("its chain is empty"));
+    };
+    let layout = newest.map(ctx, &mut |input| Layout::read(input))?;
+    let mut assembly = Assembly {
+        units_missing: layout.units.clone(),
+        pieces_missing: layout.wal.clone(),
+        layout,
+        file,
+        log,
+        headers: None,
+        layout_seen: false,
+        buffer: Vec::new(),
+    };
+    for reader in chain {
+        let is_newest = reader.manifest().id == newest.manifest().id;
+        reader.entries(ctx, &mut |name, size, body| {
+            let member = Member::parse(name);
+            let member = member.ok_or_else(|| broken(&format!("it has a member `{name}`")))?;
+            assembly.member(member, size, body, is_newest)
+        })?;
+    }
+    assembly.finish()
+}
+
+/// Puts members in their places and knows what is still missing.
+struct Assembly<'a> {
+    layout: Layout,
+    file: &'a mut dyn Target,
+    log: &'a mut dyn Target,
+    units_missing: BlockMap,
+    pieces_missing: BlockMap,
+    headers: Option<Headers>,
+    layout_seen: bool,
+    buffer: Vec<u8>,
+}
+
+impl Assembly<'_> {
+    /// Takes one member. Which of several with one name is meant, the block map says by digest; only
+    /// headers and map are those of the newest snapshot in any case.
+    fn member(
+        &mut self,
+        member: Member,
+        size: u64,
+        body: &mut dyn Read,
+        is_newest: bool,
+    ) -> anyhow::Result<()> {
+        if self.layout_seen {
+            return Err(broken("it goes on after its block map"));
+        }
+        match member {
+            Member::Layout | Member::Headers if !is_newest => return Ok(()),
+            Member::Layout => {
+                self.layout_seen = true;
+                // The map that travelled by itself and the one in the tar must be the same.
+                let same = Layout::read(body)?.is_same(&self.layout);
+                return if same { Ok(()) } else { Err(broken("its two block maps differ")) };
+            }
+            Member::Headers | Member::Unit(_) | Member::Piece(_) => {}
+        }
+        if size > PIECE_BYTES as u64 {
+            return Err(broken(&format!("a member of {size} bytes is larger than any can be")));
+        }
+        self.buffer.clear();
+        body.read_to_end(&mut self.buffer)?;
+        let bytes = self.buffer.as_slice();
+        let found = digest(bytes);
+        match member {
+            Member::Unit(unit) if self.units_missing.holds(unit, found) => {
+                self.file.put(unit_offset(unit), bytes)?;
+                self.units_missing.set(unit, Checksum(0));
+            }
+            Member::Piece(piece) if self.pieces_missing.holds(piece, found) => {
+                self.log.put(piece * PIECE_BYTES as u64, bytes)?;
+                self.pieces_missing.set(piece, Checksum(0));
+            }
+            // Superseded, or no longer there at the end of the chain.
+            Member::Unit(_) | Member::Piece(_) => {}
+            Member::Headers | Member::Layout => {
+                let headers = Headers::parse(bytes).ok();
+                let headers = headers.filter(|headers| self.layout.has_headers(headers));
+                self.headers = Some(headers.ok_or_else(|| broken("its headers are damaged"))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<Assembled> {
+        if !self.layout_seen {
+            return Err(broken("it ends before its block map"));
+        }
+        for (missing, what) in [(&self.units_missing, "unit"), (&self.pieces_missing, "log piece")]
+        {
+            if let Some((address, digest)) = missing.iter().next() {
+                let count = missing.len();
+                return Err(broken(&format!(
+                    "{count} of its {what}s are missing, {what} {address} ({digest}) for instance"
+                )));
+            }
+        }
+        let headers = self.headers.ok_or_else(|| broken("it has no headers"))?;
+        Ok(Assembled { headers, layout: self.layout })
+    }
+}
+
+/// A database that was written and is durable.
+struct Written {
+    headers: Headers,
+    /// Bytes that went to the disk.
+    bytes: u64,
+    /// Why it was not opened, if it was not.
+    unopened: Option<String>,
+}
+
+/// Writes file and log at `path`, lets the linked engine put them together and open the result,
+/// where it can.
+fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
+    let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
+    let log_path = beside(path, ".wal");
+    let (file, log) = (create(path)?, create(&log_path)?);
+    let mut file_target = SparseFile::new(&file, path);
+    let mut log_target = SparseFile::new(&log, &log_path);
+    let Assembled { headers, layout } = assemble(chain, &mut file_target, &mut log_target, ctx)?;
+    file.set_len(layout.file_bytes)?;
+    file_target.put(0, headers.raw())?;
+    let bytes = file_target.bytes_written + log_target.bytes_written;
+    file.sync_all()?;
+    if layout.wal_bytes == 0 {
+        std::fs::remove_file(&log_path)?;
+    } else {
+        let scan = wal::scan(&log, layout.wal_bytes, u64::MAX)?;
+        if scan.committed != layout.wal_bytes || scan.checkpoint || scan.broken.is_some() {
+            return Err(broken("its log does not end with a commit"));
+        }
+        log.sync_all()?;
+    }
+    // DuckDB's lock would be lost if one of these were closed while it has the file open.
+    drop((file, log));
+    let unopened = engine::cannot_read(&headers);
+    if unopened.is_none() {
+        if layout.wal_bytes > 0 {
+            engine::settle(path)?;
+        }
+        let tables = engine::inspect(path, false)?;
+        ctx.monitor.detail(&format!("DuckDB opens it: {} tables", tables.len()));
+        File::open(path)?.sync_all()?;
+    }
+    Ok(Written { headers, bytes, unopened })
+}
+
+/// Brings a chain back as a database file.
+pub(super) fn restore(
+    chain: &Chain<'_>,
+    request: &RestoreRequest,
+    ctx: &Ctx,
+) -> anyhow::Result<Restored> {
+    let workshop = Workshop::beside(&request.target)?;
+    let built = workshop.path("restored.duckdb");
+    let written = write(chain, &built, ctx)?;
+    let bytes = std::fs::metadata(&built)?.len();
+    let moved_aside = workshop.publish(&built, &request.target, request.force)?;
+    let version = written.headers.storage_version().unwrap_or("of an encrypted file");
+    let next = match written.unopened {
+        None => format!("open it with DuckDB; its storage version is {version}"),
+        Some(why) => format!(
+            "open it with a DuckDB that can: it was not opened here, since {why}; every block of it has the digest that was recorded"
+        ),
+    };
+    Ok(Restored {
+        target: request.target.clone(),
+        bytes,
+        bytes_written: written.bytes,
+        moved_aside,
+        next,
+    })
+}
+
+/// Restores a chain to a file in `scratch` and reads every value of every table with the linked
+/// engine.
+pub(super) fn drill(
+    chain: &Chain<'_>,
+    scratch: &Path,
+    _tools: &DrillTools,
+    ctx: &Ctx,
+) -> anyhow::Result<Drilled> {
+    let began = Instant::now();
+    let path = scratch.join("drill.duckdb");
+    let written = write(chain, &path, ctx)?;
+    if let Some(reason) = written.unopened {
+        return Err(SourceError::Engine {
+            what: "drill".into(),
+            reason: format!("the linked engine cannot open the backup: {reason}"),
+            hint: "verify it with --level decode, or drill it with a bkp that links a later DuckDB"
+                .into(),
+        }
+        .into());
+    }
+    let rto_seconds = began.elapsed().as_secs_f64();
+    let tables = engine::inspect(&path, true)?;
+    let rows: u64 = tables.iter().map(|table| table.rows).sum();
+    let check = Check {
+        what: format!("DuckDB {} reads every value", crate::version::duckdb()),
+        ok: true,
+        found: format!("{} tables, {rows} rows", tables.len()),
+        hint: None,
+    };
+    Ok(Drilled { rto_seconds, compared: Compared::Nothing, checks: vec![check] })
+}
+
+const _: () = assert!(UNIT_BYTES <= PIECE_BYTES, "the longest member is a piece of the log");

@@ -1,0 +1,361 @@
+//! Capturing a database file while another process writes it.
+//!
+//! One attempt: read the headers, read the log, then every unit of the file that changed since it
+//! was last read, and look at headers and log again. If they are what they were, no checkpoint has
+//! ended, so nothing that the headers refer to was overwritten, and everything that the log refers
+//! to had been written before it: file and log are the state after the log's last commit. Blocks
+//! that are completed in place are caught by their own checksums.
+//!
+//! The first attempt reads everything. A later one recognises an unchanged unit by the first page
+//! of each of its blocks, which begins with a checksum of the block, and so takes a moment only.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::format::{
+    BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
+};
+use super::layout::{
+    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, PIECE_BYTES, SCHEMA, piece_member, unit_member,
+};
+use super::mode::{Database, Moment, beside, unreadable};
+use super::persist::persist;
+use super::{Cause, Setback, again};
+use crate::blockfile::listing::{Counter, Hex};
+use crate::blockfile::map::{BlockMap, Checksum};
+use crate::ctx::Ctx;
+use crate::domain::limits::{DUCKDB_FILE_BYTES_MAX, DUCKDB_LOG_BYTES_MAX};
+use crate::source::{EntrySink, Held, SourceError};
+
+/// Times that a block is read which does not have its checksum: it may be in the middle of a write.
+const READS_MAX: u32 = 10;
+/// How long to wait between them.
+const READ_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a finished capture knows.
+#[derive(Debug)]
+pub(super) struct Capture {
+    pub(super) layout: Layout,
+    pub(super) record: Value,
+}
+
+/// Everything that stays over the attempts of one capture.
+pub(super) struct Capturing<'a> {
+    database: &'a Database,
+    out: &'a mut dyn EntrySink,
+    parent: Option<&'a Held>,
+    ctx: &'a Ctx,
+    /// Of each unit, what its first pages looked like when it was read.
+    glances: Vec<u64>,
+    units: BlockMap,
+    pieces: BlockMap,
+    /// Blocks that did not have their checksums when they were last read.
+    torn: BTreeSet<u64>,
+    /// What was pushed last under each name.
+    units_sent: BlockMap,
+    pieces_sent: BlockMap,
+    pushed: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Capturing<'a> {
+    pub(super) fn new(
+        database: &'a Database,
+        out: &'a mut dyn EntrySink,
+        parent: Option<&'a Held>,
+        ctx: &'a Ctx,
+    ) -> Self {
+        Capturing {
+            database,
+            out,
+            parent,
+            ctx,
+            glances: Vec::new(),
+            units: BlockMap::default(),
+            pieces: BlockMap::default(),
+            torn: BTreeSet::new(),
+            units_sent: BlockMap::default(),
+            pieces_sent: BlockMap::default(),
+            pushed: 0,
+            buffer: vec![0; UNIT_BYTES],
+        }
+    }
+
+    /// Captures file and log; `check` sees the headers before anything is pushed.
+    pub(super) fn run(
+        mut self,
+        attempts_max: u32,
+        check: &dyn Fn(&Headers) -> Result<(), SourceError>,
+    ) -> anyhow::Result<Capture> {
+        let (database, ctx) = (self.database, self.ctx);
+        let (moment, attempts) = persist(database, attempts_max, ctx, &mut || {
+            let moment = database.look()?;
+            check(&moment.headers)?;
+            self.attempt(&moment)?;
+            Ok(moment)
+        })?;
+        self.finish(&moment, attempts)
+    }
+
+    fn attempt(&mut self, moment: &Moment) -> Result<(), Setback> {
+        self.log(moment)?;
+        let changed = self.file(moment)?;
+        self.database.recheck(moment)?;
+        if moment.headers.is_encrypted() {
+            // Nothing in the file tells whether a block was read whole; two equal readings do.
+            let settled = changed == 0 || self.database.is_clone();
+            return if settled { Ok(()) } else { Err(again("blocks changed meanwhile")) };
+        }
+        self.judge(&moment.headers)
+    }
+
+    /// Reads the committed part of the log, and pushes the pieces that are new.
+    fn log(&mut self, moment: &Moment) -> Result<(), Setback> {
+        self.pieces = BlockMap::default();
+        let Some((file, scan)) = &moment.log else {
+            return Ok(());
+        };
+        let path = beside(&self.database.path, ".wal");
+        if scan.committed > DUCKDB_LOG_BYTES_MAX {
+            return Err(SourceError::Engine {
+                what: path.display().to_string(),
+                reason: format!("it has {} bytes", scan.committed),
+                hint: "run CHECKPOINT in the database first".into(),
+            }
+            .into());
+        }
+        let mut piece_bytes = vec![0; PIECE_BYTES];
+        for piece in 0..scan.committed.div_ceil(PIECE_BYTES as u64) {
+            let at = piece * PIECE_BYTES as u64;
+            let length = usize::try_from(scan.committed - at).unwrap_or(PIECE_BYTES);
+            let bytes = piece_bytes.get_mut(..length.min(PIECE_BYTES)).unwrap_or_default();
+            file.read_exact_at(bytes, at).map_err(|error| {
+                if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                    return again("the log was emptied meanwhile");
+                }
+                unreadable(&path, error).into()
+            })?;
+            let digest = digest(bytes);
+            let name = piece_member(piece);
+            let held = self.parent.is_some_and(|parent| parent.has_entry(&name, digest));
+            if !held && !self.pieces_sent.holds(piece, digest) {
+                self.out.entry(&name, bytes)?;
+                self.pieces_sent.set(piece, digest);
+            }
+            self.pieces.set(piece, digest);
+        }
+        Ok(())
+    }
+
+    /// Reads the units that changed since the last attempt, and pushes those that are new. Returns
+    /// how many have another content than before.
+    fn file(&mut self, moment: &Moment) -> Result<u64, Setback> {
+        let database = self.database;
+        let file_bytes = whole_bytes(moment);
+        if file_bytes > DUCKDB_FILE_BYTES_MAX {
+            let reason = format!("it has {file_bytes} bytes, more than this bkp captures");
+            let what = database.path.display().to_string();
+            return Err(SourceError::Unsupported { what, reason }.into());
+        }
+        let count = (file_bytes - BLOCKS_AT).div_ceil(UNIT_BYTES as u64);
+        let known = self.glances.len() as u64;
+        let per_unit = UNIT_BYTES as u64 / moment.headers.block_bytes();
+        let torn: BTreeSet<u64> = self.torn.iter().map(|block| block / per_unit).collect();
+        for unit in count..known {
+            self.units.set(unit, Checksum(0));
+            self.torn.retain(|block| block / per_unit != unit);
+        }
+        self.glances.resize(usize::try_from(count).unwrap_or(usize::MAX), 0);
+        let mut changed = 0;
+        for unit in 0..count {
+            let length = file_bytes - unit_offset(unit);
+            let length = usize::try_from(length).unwrap_or(UNIT_BYTES).min(UNIT_BYTES);
+            let is_new = unit >= known || torn.contains(&unit);
+            if is_new || self.is_changed(&moment.headers, unit, length)? {
+                self.ctx.cancel.check().map_err(anyhow::Error::from)?;
+                changed += u64::from(self.unit(&moment.headers, unit, length)?);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Whether a unit looks different at its first pages, or cannot be told by them.
+    fn is_changed(&self, headers: &Headers, unit: u64, length: usize) -> Result<bool, SourceError> {
+        if headers.is_encrypted() {
+            return Ok(true);
+        }
+        let block_bytes = usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES);
+        let mut pages = vec![0; length.div_ceil(block_bytes) * GLANCE_BYTES];
+        for (page, at) in pages.chunks_mut(GLANCE_BYTES).zip((0..).step_by(block_bytes)) {
+            self.database.read(page, unit_offset(unit) + at)?;
+        }
+        let index = usize::try_from(unit).unwrap_or(usize::MAX);
+        Ok(self.glances.get(index) != Some(&glance(&pages, length)))
+    }
+
+    /// Reads a unit until its blocks have their checksums, and pushes it if it is new. Returns
+    /// whether its content is another one than before.
+    fn unit(&mut self, headers: &Headers, unit: u64, length: usize) -> Result<bool, Setback> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let bytes = buffer.get_mut(..length).unwrap_or_default();
+        let read = self.read_unit(headers, unit, bytes);
+        self.buffer = buffer;
+        read
+    }
+
+    fn read_unit(
+        &mut self,
+        headers: &Headers,
+        unit: u64,
+        bytes: &mut [u8],
+    ) -> Result<bool, Setback> {
+        let length = bytes.len();
+        let block_bytes = usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES);
+        let first = unit * (UNIT_BYTES / block_bytes) as u64;
+        for read in 1..=READS_MAX {
+            if self.database.read(bytes, unit_offset(unit))? < length {
+                return Err(again("the file was made shorter meanwhile"));
+            }
+            let blocks = (first..).zip(bytes.chunks(block_bytes));
+            for (block, content) in blocks {
+                let is_torn = !headers.is_encrypted() && !is_whole(content);
+                if is_torn {
+                    self.torn.insert(block)
+                } else {
+                    self.torn.remove(&block)
+                };
+            }
+            let is_torn = self.torn.range(first..first + (length / block_bytes) as u64).next();
+            if is_torn.is_none() || self.database.is_clone() || is_unwritten(bytes) {
+                break;
+            }
+            if read < READS_MAX {
+                self.ctx.pause(READ_PAUSE).map_err(anyhow::Error::from)?;
+            }
+        }
+        let pages: Vec<u8> = bytes
+            .chunks(block_bytes)
+            .flat_map(|block| block.iter().copied().take(GLANCE_BYTES))
+            .collect();
+        let index = usize::try_from(unit).unwrap_or(usize::MAX);
+        if let Some(seen) = self.glances.get_mut(index) {
+            *seen = glance(&pages, length);
+        }
+        let digest = digest(bytes);
+        let held = self.parent.is_some_and(|parent| parent.blocks.holds(unit, digest));
+        if !held && !self.units_sent.holds(unit, digest) {
+            self.out.entry(&unit_member(unit), bytes)?;
+            self.units_sent.set(unit, digest);
+            self.pushed += 1;
+        }
+        self.ctx.monitor.advance(length as u64);
+        Ok(self.units.set(unit, digest) != Some(digest))
+    }
+
+    /// Blocks that do not have their checksums must be ones that nothing refers to.
+    fn judge(&self, headers: &Headers) -> Result<(), Setback> {
+        if self.torn.is_empty() {
+            return Ok(());
+        }
+        let free = self.free_blocks(headers)?;
+        let in_use = |block: &&u64| **block < headers.block_count() && !free.contains(block);
+        match self.torn.iter().find(in_use) {
+            None => Ok(()),
+            Some(block) => {
+                let why = format!("block {block} does not have its checksum");
+                Err(Setback::Again(Cause::Torn, why))
+            }
+        }
+    }
+
+    /// The blocks that the headers list as free.
+    fn free_blocks(&self, headers: &Headers) -> Result<BTreeSet<u64>, Setback> {
+        let mut bytes = Vec::new();
+        let mut next = headers.free_list();
+        let mut seen = 0;
+        let mut wanted = 8;
+        while let Some(pointer) = next.filter(|_| bytes.len() < wanted) {
+            seen += 1;
+            let mut block = vec![0; usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES)];
+            self.database.read(&mut block, headers.block_offset(pointer.block))?;
+            let piece = pointer.read(&block).filter(|_| is_whole(&block));
+            // Every block of the file in the list would need fewer pieces than it has blocks.
+            let piece = piece.filter(|_| seen <= headers.block_count() + 1);
+            let Some((piece, following)) = piece else {
+                let why = format!("the list of free blocks in block {} is torn", pointer.block);
+                return Err(Setback::Again(Cause::Torn, why));
+            };
+            bytes.extend_from_slice(piece);
+            next = following;
+            let count = number(&bytes, 0).min(headers.block_count());
+            wanted = usize::try_from(count).unwrap_or_default().saturating_add(1).saturating_mul(8);
+        }
+        let (words, _rest) = bytes.get(..wanted.min(bytes.len())).unwrap_or_default().as_chunks();
+        Ok(words.iter().skip(1).map(|word| u64::from_le_bytes(*word)).collect())
+    }
+
+    /// Pushes what can wait until everything is settled, `layout.json` last.
+    fn finish(self, moment: &Moment, attempts: u32) -> anyhow::Result<Capture> {
+        let headers = &moment.headers;
+        self.out.entry(HEADERS_MEMBER, headers.raw())?;
+        let layout = Layout {
+            schema: SCHEMA.into(),
+            file_bytes: whole_bytes(moment),
+            units_at: BLOCKS_AT,
+            unit_bytes: UNIT_BYTES as u64,
+            headers: Hex(digest(headers.raw())),
+            wal_bytes: moment.log.as_ref().map_or(0, |(_, scan)| scan.committed),
+            piece_bytes: PIECE_BYTES as u64,
+            wal: self.pieces,
+            units: self.units,
+        };
+        // What a restore would refuse must not become a backup.
+        layout.check().map_err(|problem| {
+            let what = self.database.path.display().to_string();
+            SourceError::Unsupported { what, reason: format!("its block map: {problem}") }
+        })?;
+        let mut size = Counter::default();
+        layout.write(&mut size)?;
+        self.out.stream(LAYOUT_MEMBER, size.0, &mut |out| layout.write(out))?;
+        let encrypted = headers.is_encrypted();
+        let record = json!({
+            "consistency": "transaction-consistent",
+            "position": {
+                "iteration": (!encrypted).then(|| headers.iteration()),
+                "wal_bytes": layout.wal_bytes,
+            },
+            "storage_version": headers.storage_version(),
+            "made_by": headers.made_by(),
+            "database_id": headers.database_id(),
+            "encrypted": encrypted,
+            "file_bytes": layout.file_bytes,
+            "units": layout.units.len(),
+            "units_pushed": self.pushed,
+            "attempts": attempts,
+        });
+        Ok(Capture { layout, record })
+    }
+}
+
+/// Length of the file in whole blocks: a block that is only begun is one that nothing refers to.
+fn whole_bytes(moment: &Moment) -> u64 {
+    let blocks = moment.file_bytes.saturating_sub(BLOCKS_AT);
+    if moment.headers.is_encrypted() {
+        return BLOCKS_AT + blocks;
+    }
+    BLOCKS_AT + blocks / moment.headers.block_bytes() * moment.headers.block_bytes()
+}
+
+/// Whether a unit holds nothing but zeros: a hole that DuckDB punched, or space not written yet.
+fn is_unwritten(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// What the first pages of a unit of `length` bytes look like.
+fn glance(pages: &[u8], length: usize) -> u64 {
+    let Checksum(digest) = digest(pages);
+    number(&digest.to_le_bytes(), 0) ^ length as u64
+}

@@ -1,0 +1,224 @@
+//! What a snapshot consists of: the names of its tar members, and `layout.json`, its last member,
+//! which lists them with their digests and says how they make up a file and its log.
+
+use std::io::{Read, Write};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
+
+use super::format::{BLOCKS_AT, Headers, UNIT_BYTES};
+use crate::blockfile::listing::{self, Hex};
+use crate::blockfile::map::BlockMap;
+use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
+use crate::error::{Fault, Kind};
+use crate::source::Held;
+
+/// The schema this version writes and reads.
+pub(super) const SCHEMA: &str = "bkp.duckdb.layout/1";
+
+/// Name of the last member.
+pub(super) const LAYOUT_MEMBER: &str = "layout.json";
+/// Name of the member with the three headers.
+pub(super) const HEADERS_MEMBER: &str = "headers";
+
+/// Bytes of a piece of the log.
+pub(super) const PIECE_BYTES: usize = 1 << 20;
+
+/// Name of the member with a unit of the file.
+pub(super) fn unit_member(unit: u64) -> String {
+    format!("units/{unit}")
+}
+
+/// Name of the member with a piece of the log.
+pub(super) fn piece_member(piece: u64) -> String {
+    format!("wal/{piece}")
+}
+
+/// A tar member by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Member {
+    Headers,
+    Unit(u64),
+    Piece(u64),
+    Layout,
+}
+
+impl Member {
+    /// Reads a member's name; `None` for every other name.
+    pub(super) fn parse(name: &str) -> Option<Member> {
+        let number = |text: &str| {
+            let number: u64 = text.parse().ok()?;
+            // One spelling only.
+            (number.to_string() == text).then_some(number)
+        };
+        match name.split_once('/') {
+            None if name == HEADERS_MEMBER => Some(Member::Headers),
+            None if name == LAYOUT_MEMBER => Some(Member::Layout),
+            Some(("units", unit)) => Some(Member::Unit(number(unit)?)),
+            Some(("wal", piece)) => Some(Member::Piece(number(piece)?)),
+            _ => None,
+        }
+    }
+}
+
+/// What a file and its log consist of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Layout {
+    /// [`SCHEMA`].
+    pub(super) schema: String,
+    /// Length of the file, bytes.
+    pub(super) file_bytes: u64,
+    /// Where the units begin in the file, bytes; for those who assemble it by hand.
+    pub(super) units_at: u64,
+    /// Bytes of a unit; the last one may be shorter.
+    pub(super) unit_bytes: u64,
+    /// Digest of the headers.
+    pub(super) headers: Hex,
+    /// Length of the log, bytes. 0: there is none.
+    pub(super) wal_bytes: u64,
+    /// Bytes of a piece of the log; the last one may be shorter.
+    pub(super) piece_bytes: u64,
+    /// Pieces of the log with their digests.
+    #[serde(with = "listing")]
+    pub(super) wal: BlockMap,
+    /// Units of the file with their digests.
+    #[serde(with = "listing")]
+    pub(super) units: BlockMap,
+}
+
+impl Layout {
+    /// Writes `layout.json`.
+    ///
+    /// # Errors
+    /// What `out` fails with.
+    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *out, self).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")
+    }
+
+    /// Reads `layout.json` and checks that it describes a file that can exist.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if it does not.
+    pub(super) fn read(input: &mut dyn Read) -> anyhow::Result<Layout> {
+        let mut reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(input));
+        let layout = Layout::deserialize(&mut reader).and_then(|layout| {
+            reader.end()?;
+            layout.check().map_err(serde_json::Error::custom)?;
+            Ok(layout)
+        });
+        layout.map_err(|error| {
+            let message = format!("the block map of the backup is not valid: {error}");
+            Fault::new(Kind::Integrity, message).into()
+        })
+    }
+
+    /// Whether it describes a file that can exist.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let whole = |map: &BlockMap, bytes: u64, unit: u64| {
+            let count = bytes.div_ceil(unit);
+            map.len() as u64 == count
+                && map.iter().last().is_none_or(|(address, _)| address + 1 == count)
+        };
+        if self.schema != SCHEMA {
+            Err("its schema is not one that this bkp reads")
+        } else if (self.units_at, self.unit_bytes) != (BLOCKS_AT, UNIT_BYTES as u64)
+            || self.piece_bytes != PIECE_BYTES as u64
+        {
+            Err("its units are not those of a file that this bkp knows")
+        } else if !(BLOCKS_AT..=DUCKDB_FILE_BYTES_MAX).contains(&self.file_bytes)
+            || self.wal_bytes > DUCKDB_FILE_BYTES_MAX
+        {
+            Err("its file or its log is of a length that none has")
+        } else if !whole(&self.units, self.file_bytes - BLOCKS_AT, self.unit_bytes) {
+            Err("its units do not make up its file")
+        } else if !whole(&self.wal, self.wal_bytes, self.piece_bytes) {
+            Err("its pieces do not make up its log")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether another map says the same.
+    pub(super) fn is_same(&self, other: &Layout) -> bool {
+        (self.file_bytes, self.wal_bytes, self.headers)
+            == (other.file_bytes, other.wal_bytes, other.headers)
+            && self.units.iter().eq(other.units.iter())
+            && self.wal.iter().eq(other.wal.iter())
+    }
+
+    /// Whether these are the headers of the file.
+    pub(super) fn has_headers(&self, headers: &Headers) -> bool {
+        Hex(super::format::digest(headers.raw())) == self.headers
+    }
+
+    /// Everything that a chain which ends with this snapshot holds.
+    pub(super) fn into_held(self) -> Held {
+        let pieces = self.wal.iter().map(|(piece, digest)| (piece_member(piece), digest));
+        let entries = pieces.collect();
+        Held { blocks: self.units, entries }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blockfile::map::Checksum;
+
+    fn layout() -> Layout {
+        let mut units = BlockMap::default();
+        units.set(0, Checksum(0xabc));
+        units.set(1, Checksum(u128::MAX));
+        let mut wal = BlockMap::default();
+        wal.set(0, Checksum(7));
+        Layout {
+            schema: SCHEMA.into(),
+            file_bytes: BLOCKS_AT + 2 * UNIT_BYTES as u64,
+            units_at: BLOCKS_AT,
+            unit_bytes: UNIT_BYTES as u64,
+            headers: Hex(Checksum(1)),
+            wal_bytes: 100,
+            piece_bytes: PIECE_BYTES as u64,
+            wal,
+            units,
+        }
+    }
+
+    #[test]
+    fn a_layout_reads_back() {
+        let mut bytes = Vec::new();
+        layout().write(&mut bytes).expect("writes");
+        assert!(Layout::read(&mut bytes.as_slice()).expect("reads").is_same(&layout()));
+    }
+
+    #[test]
+    fn layouts_of_impossible_files_are_refused() {
+        let spoil: [fn(&mut Layout); 6] = [
+            |layout| layout.file_bytes += 1,
+            |layout| layout.units_at += 1,
+            |layout| layout.wal_bytes = 0,
+            |layout| layout.wal_bytes = u64::MAX,
+            |layout| {
+                layout.units.set(1, Checksum(0));
+                layout.units.set(2, Checksum(5));
+            },
+            |layout| layout.schema = "bkp.duckdb.layout/2".into(),
+        ];
+        for spoil in spoil {
+            let mut layout = layout();
+            spoil(&mut layout);
+            let mut bytes = Vec::new();
+            layout.write(&mut bytes).expect("writes");
+            assert!(Layout::read(&mut bytes.as_slice()).is_err());
+        }
+    }
+
+    #[test]
+    fn member_names_have_one_spelling() {
+        assert_eq!(Member::parse("units/0"), Some(Member::Unit(0)));
+        assert_eq!(Member::parse("wal/12"), Some(Member::Piece(12)));
+        for name in ["units/012", "units/+1", "wal/", "x", "../units/1", "", "layout.json/0"] {
+            assert_eq!(Member::parse(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The DuckDB source: snapshots of a database file that another process has open.
+//!
+//! - [`format`], [`wal`]: what file and log look like.
+//! - [`mode`], [`persist`], [`capture`]: from the file into the chain.
+//! - [`layout`]: what a snapshot consists of.
+//! - [`assemble`], [`place`]: from the chain back to a file.
+//! - [`engine`]: the linked DuckDB, which opens restored files only.
+//!
+//! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
+//! live file is only read: bkp neither takes its lock nor opens it with DuckDB.
+
+mod assemble;
+mod capture;
+mod engine;
+mod format;
+mod layout;
+mod mode;
+mod persist;
+mod place;
+mod wal;
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use self::capture::Capturing;
+use self::format::Headers;
+use self::layout::Layout;
+use self::mode::{Database, Mode};
+use crate::config::{ConfigError, parse_table};
+use crate::ctx::Ctx;
+use crate::domain::names::BackupType;
+use crate::error::{Fault, Kind};
+use crate::source::{
+    CaptureRequest, Captured, Check, EntrySink, Held, Opened, RestoreRequest, Source, SourceError,
+    SourceKind,
+};
+
+/// Attempts of a capture if the configuration does not say otherwise. Under the heaviest load
+/// measured 8 were needed.
+const ATTEMPTS_DEFAULT: u32 = 64;
+
+/// The line in the table of sources.
+pub const KIND: SourceKind = SourceKind {
+    backup_type: BackupType::Duckdb,
+    zstd_level: 3,
+    open,
+    schema: || schemars::schema_for!(Table).to_value(),
+    read_map,
+    decode: assemble::decode,
+    guard,
+    restore: assemble::restore,
+    drill: assemble::drill,
+};
+
+/// The keys of a `[source.NAME]` table with `kind = "duckdb"`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// The database file.
+    #[schemars(extend("format" = "path"))]
+    path: PathBuf,
+    /// How to capture: online (default), reflink or stopped.
+    #[serde(default)]
+    mode: Option<String>,
+    /// Attempts of a capture before it gives up. Default 64.
+    #[serde(default)]
+    attempts: Option<u32>,
+}
+
+/// Why an attempt at a capture ended.
+#[derive(Debug)]
+enum Setback {
+    /// Another attempt may succeed.
+    Again(Cause, String),
+    /// Trying again cannot help.
+    Fatal(anyhow::Error),
+}
+
+/// What kept an attempt from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The file moved on under it.
+    Moved,
+    /// A part is not what it should be: being written, or damaged.
+    Torn,
+    /// A checkpoint is under way.
+    Checkpoint,
+}
+
+impl From<SourceError> for Setback {
+    fn from(error: SourceError) -> Self {
+        Setback::Fatal(error.into())
+    }
+}
+
+impl From<anyhow::Error> for Setback {
+    fn from(error: anyhow::Error) -> Self {
+        Setback::Fatal(error)
+    }
+}
+
+/// The file moved on.
+fn again(why: &str) -> Setback {
+    Setback::Again(Cause::Moved, why.to_owned())
+}
+
+/// A configured database.
+#[derive(Debug)]
+struct Configured {
+    path: PathBuf,
+    mode: Mode,
+    attempts: u32,
+}
+
+fn open(name: &str, table: toml::Table) -> Opened {
+    let place = format!("source.{name}");
+    let table: Table = parse_table(&place, table)?;
+    let invalid = |key: &str, problem: String, hint: String| ConfigError::Invalid {
+        place: format!("{place}.{key}"),
+        problem,
+        hint: Some(hint),
+    };
+    let mode = table.mode.as_deref().unwrap_or(Mode::Online.name());
+    let mode = Mode::parse(mode).ok_or_else(|| {
+        let hint = format!("modes: {}", Mode::NAMES.join(", "));
+        invalid("mode", format!("no mode `{mode}`"), hint)
+    })?;
+    let attempts = table.attempts.unwrap_or(ATTEMPTS_DEFAULT);
+    if attempts == 0 {
+        let problem = "0 attempts capture nothing".to_owned();
+        return Err(invalid("attempts", problem, "use at least 1".into()));
+    }
+    Ok(Box::new(Configured { path: table.path, mode, attempts }))
+}
+
+fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
+    Ok(Layout::read(input)?.into_held())
+}
+
+/// Refuses a restore onto a database that is in use, before anything is read.
+fn guard(_record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
+    if request.replica.is_some() {
+        let fault = Fault::new(Kind::Refused, "a DuckDB database has no replicas");
+        return Err(fault.hint("leave out --replica").into());
+    }
+    place::check_unused(&request.target)?;
+    Ok(Vec::new())
+}
+
+impl Configured {
+    /// Whether a backup with this `capture` record is of another database. Only files since storage
+    /// version v1.3.0 have an id.
+    fn is_other(record: &Value, headers: &Headers) -> bool {
+        let recorded = record.get("database_id").and_then(Value::as_str);
+        recorded.zip(headers.database_id()).is_some_and(|(recorded, id)| *recorded != id)
+    }
+
+    /// The file's headers, read as often as it takes.
+    fn headers(&self, ctx: &Ctx) -> anyhow::Result<Headers> {
+        let database = Database::open(&self.path)?;
+        let read = persist::persist(&database, self.attempts, ctx, &mut || database.headers());
+        Ok(read?.0)
+    }
+
+    /// The file as `mode` reads it.
+    fn hold(&self, mode: Mode, ctx: &Ctx) -> anyhow::Result<Database> {
+        let database = Database::open(&self.path)?;
+        match mode {
+            Mode::Online => Ok(database),
+            Mode::Reflink => {
+                let cloned =
+                    persist::persist(&database, self.attempts, ctx, &mut || database.clone_both());
+                Ok(cloned?.0)
+            }
+            Mode::Stopped => {
+                let held = mode::is_held(&database.file, true);
+                if held.map_err(|error| mode::unreadable(&self.path, error))? {
+                    let reason = "a process has the database open for writing".to_owned();
+                    let hint = "close it there, or use --mode online";
+                    return Err(mode.refuse(&self.path, reason, hint).into());
+                }
+                Ok(database)
+            }
+        }
+    }
+}
+
+impl Source for Configured {
+    fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
+        if !Configured::is_other(record, &self.headers(ctx)?) {
+            return Ok(());
+        }
+        let message = format!("that backup is not of the database {}", self.path.display());
+        Err(Fault::new(Kind::Refused, message).hint("take a full backup: --scope full").into())
+    }
+
+    fn capture(
+        &self,
+        request: &CaptureRequest,
+        out: &mut dyn EntrySink,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        let mode = match request.mode.as_deref() {
+            None => self.mode,
+            Some(text) => Mode::parse(text).ok_or_else(|| {
+                Fault::new(Kind::Usage, format!("a duckdb source has no mode `{text}`"))
+                    .hint(format!("modes: {}", Mode::NAMES.join(", ")))
+            })?,
+        };
+        let database = self.hold(mode, ctx)?;
+        let parent = request.parent.as_ref();
+        let capturing = Capturing::new(&database, out, parent.map(|parent| &parent.held), ctx);
+        let captured = capturing.run(self.attempts, &|headers| {
+            let replaced = parent.is_some_and(|p| Configured::is_other(&p.record, headers));
+            if !replaced {
+                return Ok(());
+            }
+            let reason = "the file was replaced by another one".to_owned();
+            Err(SourceError::Unsupported { what: self.path.display().to_string(), reason })
+        })?;
+        let mut record = captured.record;
+        if let Value::Object(fields) = &mut record {
+            fields.insert("mode".into(), mode.name().into());
+        }
+        let layout = captured.layout;
+        Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))) })
+    }
+
+    fn check(&self, ctx: &Ctx) -> Vec<Check> {
+        let what = format!("database {}", self.path.display());
+        let check = match self.headers(ctx) {
+            Ok(headers) => {
+                let version = headers.storage_version().unwrap_or("unknown, since it is encrypted");
+                let found =
+                    format!("made by DuckDB {}, storage version {version}", headers.made_by());
+                Check { what, ok: true, found, hint: None }
+            }
+            Err(error) => Check {
+                what,
+                ok: false,
+                found: format!("{error:#}"),
+                hint: Some(crate::error::diagnose(&error).hint),
+            },
+        };
+        vec![check]
+    }
+}

@@ -1,0 +1,312 @@
+//! The ways to read a database file that another process may hold, and what is seen of it at one
+//! moment.
+//!
+//! DuckDB locks its file with a POSIX record lock for as long as a process has it open. No lock is
+//! ever taken here, only looked at: one that bkp held would keep the application from opening its
+//! own file.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
+
+use super::format::{BLOCKS_AT, Headers, Wrong};
+use super::wal::{self, Scan};
+use super::{Cause, Setback, again};
+use crate::source::SourceError;
+
+/// How a file is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// While another process writes it.
+    Online,
+    /// From clones that the file system makes in an instant.
+    Reflink,
+    /// While no process has it open for writing.
+    Stopped,
+}
+
+impl Mode {
+    /// Every mode, the default first.
+    const ALL: [Mode; 3] = [Mode::Online, Mode::Reflink, Mode::Stopped];
+
+    /// The words for [`Mode::ALL`].
+    pub(super) const NAMES: &'static [&'static str] = &["online", "reflink", "stopped"];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Online => "online",
+            Mode::Reflink => "reflink",
+            Mode::Stopped => "stopped",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|mode| mode.name() == text)
+    }
+
+    /// A failure that belongs to this mode.
+    pub(super) fn refuse(self, path: &Path, reason: String, hint: &str) -> SourceError {
+        SourceError::Mode {
+            what: path.display().to_string(),
+            mode: self.name(),
+            reason,
+            hint: hint.into(),
+        }
+    }
+}
+
+/// A path with more at its end, as DuckDB names the files beside a database.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// What cannot be read.
+pub(super) fn unreadable(path: &Path, source: io::Error) -> SourceError {
+    SourceError::Unreadable { what: path.display().to_string(), source }
+}
+
+/// Opens a file for reading; `None` if there is none.
+fn open_if_there(path: &Path) -> Result<Option<File>, SourceError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+/// Whether some other process has the file open in DuckDB; `for_writing` asks for writers only.
+///
+/// # Errors
+/// What the system says of the file's lock.
+pub(super) fn is_held(file: &File, for_writing: bool) -> io::Result<bool> {
+    let typ = if for_writing { FlockType::ReadLock } else { FlockType::WriteLock };
+    let wanted = Flock { start: 0, length: 0, pid: None, typ, offset_type: FlockOffsetType::Set };
+    Ok(fcntl_getlk(file, &wanted)?.is_some())
+}
+
+/// A database file and its log, opened for reading.
+#[derive(Debug)]
+pub(super) struct Database {
+    /// The path, for messages and for the names of the files beside it.
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    state: State,
+}
+
+/// Where file and log are.
+#[derive(Debug)]
+enum State {
+    /// In their place, where others change them.
+    Live,
+    /// Cloned, the log too if there was one.
+    Cloned(Option<File>),
+}
+
+/// What was seen of a file and its log at one moment.
+#[derive(Debug)]
+pub(super) struct Moment {
+    pub(super) headers: Headers,
+    /// The log, if there is one, and how much of it a capture can use.
+    pub(super) log: Option<(File, Scan)>,
+    pub(super) file_bytes: u64,
+}
+
+impl Database {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreadable`].
+    pub(super) fn open(path: &Path) -> Result<Database, SourceError> {
+        let file = File::open(path).map_err(|error| unreadable(path, error))?;
+        let kind = file.metadata().map_err(|error| unreadable(path, error))?.file_type();
+        if !kind.is_file() {
+            return Err(unreadable(path, ErrorKind::IsADirectory.into()));
+        }
+        Ok(Database { path: path.to_owned(), file, state: State::Live })
+    }
+
+    /// Whether nobody can change it any more.
+    pub(super) fn is_clone(&self) -> bool {
+        matches!(self.state, State::Cloned(_))
+    }
+
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// A setback if they are torn; [`SourceError::Unsupported`] if it is another kind of file.
+    pub(super) fn headers(&self) -> Result<Headers, Setback> {
+        let mut raw = vec![0; usize::try_from(BLOCKS_AT).unwrap_or_default()];
+        let count = self.read(&mut raw, 0)?;
+        Headers::parse(raw.get(..count).unwrap_or_default()).map_err(|wrong| match wrong {
+            Wrong::Torn(why) => Setback::Again(Cause::Torn, why),
+            Wrong::Foreign(reason) => {
+                SourceError::Unsupported { what: self.path.display().to_string(), reason }.into()
+            }
+        })
+    }
+
+    /// Reads at `offset`, as much as there is.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreadable`].
+    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(unreadable(&self.path, error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Looks at headers and log; the log's prefix is there before any block that it needs is read.
+    ///
+    /// # Errors
+    /// A setback while a checkpoint is under way, or if something is torn.
+    pub(super) fn look(&self) -> Result<Moment, Setback> {
+        let headers = self.headers()?;
+        self.check_no_checkpoint()?;
+        let log = match self.log()? {
+            None => None,
+            Some(file) => {
+                let scan = self.scan(&file, u64::MAX)?;
+                if let Some(at) = scan.broken {
+                    let why = format!("its log does not have its checksum at byte {at}");
+                    return Err(Setback::Again(Cause::Torn, why));
+                }
+                Some((file, scan))
+            }
+        };
+        let file_bytes = self.file.metadata().map_err(|error| unreadable(&self.path, error))?.len();
+        Ok(Moment { headers, log, file_bytes })
+    }
+
+    /// Whether what was read since `before` belongs together: no checkpoint has ended, the log has
+    /// only grown, and nothing was freed that it needs.
+    ///
+    /// # Errors
+    /// A setback if it does not.
+    pub(super) fn recheck(&self, before: &Moment) -> Result<(), Setback> {
+        let headers = self.headers()?;
+        if headers != before.headers {
+            return Err(again("a checkpoint ended meanwhile"));
+        }
+        if self.is_clone() {
+            return Ok(());
+        }
+        self.check_no_checkpoint()?;
+        let now = std::fs::metadata(&self.path).map_err(|error| unreadable(&self.path, error))?;
+        let opened = self.file.metadata().map_err(|error| unreadable(&self.path, error))?;
+        if (now.dev(), now.ino()) != (opened.dev(), opened.ino()) {
+            let reason = "the file was replaced by another one".to_owned();
+            return Err(
+                SourceError::Unsupported { what: self.path.display().to_string(), reason }.into()
+            );
+        }
+        let Some((log, scan)) = &before.log else {
+            // A log that appeared holds later commits, and blocks that a header refers to are not
+            // freed by them; those that none refers to are not in this capture.
+            return Ok(());
+        };
+        let path = beside(&self.path, ".wal");
+        let metadata = |file: &File| file.metadata().map_err(|error| unreadable(&path, error));
+        let now = self.log()?.ok_or_else(|| again("the log was removed meanwhile"))?;
+        let (then, there) = (metadata(log)?, metadata(&now)?);
+        if then.ino() != there.ino() || there.len() < scan.committed {
+            return Err(again("the log was replaced meanwhile"));
+        }
+        if scan.opaque && there.len() != scan.committed {
+            return Err(again("the encrypted log has grown meanwhile"));
+        }
+        if self.scan(&now, scan.committed)?.freeing {
+            return Err(again("a table was dropped or altered meanwhile"));
+        }
+        Ok(())
+    }
+
+    /// The log of now, if there is one.
+    fn log(&self) -> Result<Option<File>, Setback> {
+        let path = beside(&self.path, ".wal");
+        match &self.state {
+            State::Live => Ok(open_if_there(&path)?),
+            State::Cloned(None) => Ok(None),
+            State::Cloned(Some(file)) => {
+                let copy = file.try_clone().map_err(|error| unreadable(&path, error))?;
+                Ok(Some(copy))
+            }
+        }
+    }
+
+    /// Reads a log to its end and looks for entries that free blocks from `tail` on.
+    fn scan(&self, file: &File, tail: u64) -> Result<Scan, Setback> {
+        let path = beside(&self.path, ".wal");
+        let length = file.metadata().map_err(|error| unreadable(&path, error))?.len();
+        let scan = match wal::scan(file, length, tail) {
+            Ok(scan) => scan,
+            // It was made shorter while it was read.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Err(again("the log was emptied meanwhile"));
+            }
+            Err(error) => return Err(unreadable(&path, error).into()),
+        };
+        if scan.checkpoint {
+            return Err(checkpoint());
+        }
+        Ok(scan)
+    }
+
+    /// While a checkpoint is under way, commits go to a log of their own.
+    fn check_no_checkpoint(&self) -> Result<(), Setback> {
+        let path = beside(&self.path, ".wal.checkpoint");
+        match path.symlink_metadata() {
+            _ if self.is_clone() => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(unreadable(&path, error).into()),
+            Ok(_) => Err(checkpoint()),
+        }
+    }
+
+    /// Clones log and file, in this order, into files without names.
+    ///
+    /// # Errors
+    /// A setback if they changed between the two; [`SourceError::Mode`] where the file system cannot.
+    pub(super) fn clone_both(&self) -> Result<Database, Setback> {
+        let before = self.look()?;
+        let log = before.log.as_ref().map(|(file, _)| clone(file, &self.path)).transpose()?;
+        let file = clone(&self.file, &self.path)?;
+        self.recheck(&before)?;
+        Ok(Database { path: self.path.clone(), file, state: State::Cloned(log) })
+    }
+}
+
+fn checkpoint() -> Setback {
+    Setback::Again(Cause::Checkpoint, "a checkpoint is under way".into())
+}
+
+/// Clones a file into one without a name, which disappears with its descriptor.
+fn clone(from: &File, path: &Path) -> Result<File, SourceError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let failed = |error: Errno| {
+        Mode::Reflink.refuse(
+            path,
+            format!("cannot clone the file here: {error}"),
+            "use --mode online, or keep the database on XFS or btrfs, in a folder that bkp may write to",
+        )
+    };
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file: File =
+        rustix::fs::open(folder, flags, FileMode::RUSR | FileMode::WUSR).map_err(failed)?.into();
+    rustix::fs::ioctl_ficlone(&file, from).map_err(failed)?;
+    Ok(file)
+}
