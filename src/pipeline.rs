@@ -25,6 +25,8 @@ use crate::stage::seal::{Opener, Sealer, open_header};
 use crate::stage::{Sink, Trail, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, ReadStore, Role};
 
+pub mod objects;
+
 /// Role of the object with the source's data.
 pub const ROLE_DATA: &str = "data";
 /// Role of the object with the block map.

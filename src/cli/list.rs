@@ -35,12 +35,22 @@ pub(super) struct Args {
     #[arg(long, requires = "source", conflicts_with_all = ["backup_type", "id", "long", "from_ledger"])]
     windows: bool,
 
+    // A plain attribute, because the name of the table would need quotes in a doc comment.
+    #[arg(long, value_name = "QUERY",
+        help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "long", "from_ledger", "windows"])]
+    sql: Option<String>,
+
     /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted
     #[arg(long, conflicts_with_all = ["source", "long"])]
     from_ledger: bool,
 }
 
 impl Args {
+    /// The query, and the source whose backups it sees.
+    pub(super) fn query(&self) -> Option<(&str, Option<&str>)> {
+        Some((self.sql.as_deref()?, self.source.as_deref()))
+    }
+
     /// What is to be listed of the ledger, if it is not the backups of a store.
     pub(super) fn events(&self) -> Option<history::Options> {
         let options = history::Options { id: self.id.clone(), backup_type: self.backup_type };

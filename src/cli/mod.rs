@@ -15,9 +15,11 @@ use crate::wire::House;
 pub mod docs;
 pub mod flags;
 
+mod catalog;
 mod completions;
 mod config;
 mod doctor;
+mod export;
 mod keys;
 mod list;
 mod logs;
@@ -46,10 +48,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Snapshot(snapshot::Args),
+    Export(export::Args),
     Logs(logs::Args),
     List(list::Args),
     Verify(verify::Args),
     Restore(restore::Args),
+    Catalog(catalog::Args),
     Keys(keys::Args),
     Config(config::Args),
     Doctor(doctor::Args),
@@ -149,6 +153,8 @@ impl Cli {
             Command::Config(args) => args.run_alone(),
             Command::Snapshot(_)
             | Command::Logs(_)
+            | Command::Export(_)
+            | Command::Catalog(_)
             | Command::List(_)
             | Command::Verify(_)
             | Command::Restore(_)
@@ -164,11 +170,14 @@ impl Cli {
     pub fn run(self, house: &House) -> anyhow::Result<Report> {
         match self.command {
             Command::Snapshot(args) => cmd::snapshot::run(house, &args.into()),
+            Command::Export(args) => cmd::snapshot::run(house, &args.into()),
+            Command::Catalog(args) => cmd::metadata::run(house, &args.into()),
             Command::Logs(args) => cmd::logs::run(house, &args.into()),
-            Command::List(args) => match (args.events(), args.windows()) {
-                (Some(options), _) => cmd::history::run(house, &options),
-                (None, Some(source)) => cmd::windows::run(house, source),
-                (None, None) => cmd::list::run(house, &args.into()),
+            Command::List(args) => match (args.query(), args.events(), args.windows()) {
+                (Some((sql, source)), _, _) => cmd::metadata::query(house, sql, source),
+                (None, Some(options), _) => cmd::history::run(house, &options),
+                (None, None, Some(source)) => cmd::windows::run(house, source),
+                (None, None, None) => cmd::list::run(house, &args.into()),
             },
             Command::Verify(args) => match (args.ledger(), args.logs()) {
                 (Some(options), _) => cmd::reconcile::run(house, options),

@@ -10,6 +10,7 @@ use crate::cmd::rewind::Moment;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
                         Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
@@ -29,6 +30,14 @@ pub(super) struct Args {
     /// Where the original would answer if it still ran, beside the configured addresses
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     addresses: Vec<String>,
+
+    /// The exports of SOURCE, not its snapshots
+    #[arg(long)]
+    from_export: bool,
+
+    /// Only this table of an export, with those that it refers to
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    table: Option<String>,
 
     /// Move what stands at PATH aside instead of refusing
     #[arg(long)]
@@ -50,6 +59,9 @@ impl Args {
 
     /// The source and the moment that its log is to lead to.
     pub(super) fn moment(&self) -> Option<(String, Moment)> {
+        if self.from_export {
+            return None;
+        }
         let moment = self.op.map(Moment::Op).or(self.select.at().map(Moment::At));
         Some((self.select.source_alone()?.to_owned(), moment?))
     }
@@ -57,7 +69,9 @@ impl Args {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { select, op: _, to, replica, addresses, force, yes, dry_run } = args;
-        Options { select: select.into(), to, replica, addresses, force, yes, dry_run }
+        let Args { select, op: _, to, replica, addresses, .. } = args;
+        let Args { from_export, table, force, yes, dry_run, .. } = args;
+        let select = select.into();
+        Options { select, to, replica, addresses, from_export, table, force, yes, dry_run }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::cmd::snapshot::Options;
+use crate::cmd::snapshot::{Made, Options};
 use crate::domain::names::Scope;
 
 /// Capture a source consistently and make a backup of it
@@ -27,7 +27,7 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScopeArg {
+pub(super) enum ScopeArg {
     /// Everything
     Full,
     /// What changed since the previous backup
@@ -40,12 +40,19 @@ enum ScopeArg {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let scope = match args.scope {
+        let Args { source, scope, mode, dry_run } = args;
+        Options { made: Made::Snapshot, source, scope: scope.scope(), mode, dry_run }
+    }
+}
+
+impl ScopeArg {
+    /// The scope; `None` where bkp chooses.
+    pub(super) fn scope(self) -> Option<Scope> {
+        match self {
             ScopeArg::Full => Some(Scope::Full),
             ScopeArg::Incremental => Some(Scope::Incremental),
             ScopeArg::Differential => Some(Scope::Differential),
             ScopeArg::Auto => None,
-        };
-        Options { source: args.source, scope, mode: args.mode, dry_run: args.dry_run }
+        }
     }
 }

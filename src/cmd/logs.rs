@@ -252,6 +252,7 @@ impl Shipper<'_> {
             return;
         }
         let options = SnapshotOptions {
+            made: snapshot::Made::Snapshot,
             source: self.options.source.clone(),
             scope: None,
             mode: None,

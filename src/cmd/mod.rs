@@ -14,6 +14,7 @@ pub mod history;
 pub mod keys;
 pub mod list;
 pub mod logs;
+pub mod metadata;
 pub mod reconcile;
 pub mod recorded;
 pub mod restore;

@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use super::Report;
 use super::select::Select;
+use super::snapshot::Made;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
+use crate::domain::names::BackupName;
 use crate::domain::segment;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
@@ -19,6 +21,7 @@ use crate::wire::House;
 
 /// What `bkp restore` was asked for.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Options {
     /// The backup.
     pub select: Select,
@@ -28,6 +31,10 @@ pub struct Options {
     pub replica: Option<u8>,
     /// Addresses at which the original would answer if it still ran, beside the configured ones.
     pub addresses: Vec<String>,
+    /// Of the backups of a source only the exports are meant; else all the others.
+    pub from_export: bool,
+    /// The one table that is wanted, as SCHEMA.TABLE.
+    pub table: Option<String>,
     /// Move what stands at the target aside instead of refusing.
     pub force: bool,
     /// Do not ask.
@@ -75,7 +82,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys_to_read()?;
-    let name = options.select.resolve(store.as_ref())?;
+    let name = options.select.resolve_of(store.as_ref(), options.from_export)?;
     if name.kind == segment::KIND {
         let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
         return Err(Fault::new(Kind::Refused, message)
@@ -85,12 +92,14 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
             ))
             .into());
     }
+    check_table(options, &name)?;
     let chain = Catalog::new(store.as_ref(), &keys, &house.ctx).chain(&name)?;
     let kind = source::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
         target: options.to.clone(),
         replica: options.replica,
+        table: options.table.clone(),
         addresses: known_addresses(house, options, &name.source),
         force: options.force,
     };
@@ -131,6 +140,16 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let text = render(&plan, &restored, seconds);
     let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
     Report::done("bkp.restore/1", &done, text)
+}
+
+/// Only exports have tables that can be told apart.
+fn check_table(options: &Options, name: &BackupName) -> Result<(), Fault> {
+    let is_export = name.kind == Made::Export.as_str();
+    if options.table.is_none() || is_export {
+        return Ok(());
+    }
+    let message = format!("{} is a {}: it has no tables to choose from", name.id, name.kind);
+    Err(Fault::new(Kind::Usage, message).hint("add --from-export, or leave out --table"))
 }
 
 /// Whether something stands at `target`. Only a file may, if it is to be moved aside: whoever names a

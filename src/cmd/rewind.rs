@@ -114,6 +114,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let request = RestoreRequest {
         target: restore.to.clone(),
         replica: restore.replica,
+        table: None,
         addresses: known_addresses(house, restore, &options.source),
         force: restore.force,
     };

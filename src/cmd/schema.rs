@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    config, doctor, history, keys, list, logs, reconcile, restore, rewind, snapshot, verify,
-    verify_logs, windows,
+    config, doctor, history, keys, list, logs, metadata, reconcile, restore, rewind, snapshot,
+    verify, verify_logs, windows,
 };
 
 /// A report's name and its schema: one line of [`REPORTS`].
@@ -23,6 +23,10 @@ pub struct Shape {
 pub const REPORTS: &[Shape] = &[
     Shape::of::<snapshot::Done<'_>>("bkp.snapshot/1"),
     Shape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
+    Shape::of::<snapshot::Done<'_>>("bkp.export/1"),
+    Shape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
+    Shape::of::<metadata::Done<'_>>("bkp.catalog/1"),
+    Shape::of::<metadata::Found>("bkp.query/1"),
     Shape::of::<logs::Done<'_>>("bkp.logs/1"),
     Shape::of::<list::Listing>("bkp.list/1"),
     Shape::of::<windows::Listing>("bkp.list-windows/1"),

@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::snapshot::Made;
 use crate::catalog::{self, Filter, Found};
 use crate::domain::names::BackupName;
 use crate::domain::segment;
@@ -48,6 +49,35 @@ impl Select {
     /// # Errors
     /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if an id fits several.
     pub fn resolve(&self, store: &dyn ReadStore) -> anyhow::Result<BackupName> {
+        self.resolve_among(store, &|_name| true)
+    }
+
+    /// The one backup that is meant, for a restore: of a source either among its exports or among
+    /// the others; an id means what it means.
+    ///
+    /// # Errors
+    /// As [`Select::resolve`].
+    pub fn resolve_of(&self, store: &dyn ReadStore, exports: bool) -> anyhow::Result<BackupName> {
+        let is_export = |name: &BackupName| name.kind == Made::Export.as_str();
+        let named = self.id().is_some();
+        let found = self.resolve_among(store, &|name| named || is_export(name) == exports);
+        found.map_err(|error| {
+            let others = self.resolve_among(store, &|name| is_export(name) != exports);
+            match others {
+                Ok(_) if !named && exports => error.context("it has no exports"),
+                Ok(_) if !named => Fault::new(Kind::NotFound, format!("{error}, but exports"))
+                    .hint("restore those with --from-export")
+                    .into(),
+                Ok(_) | Err(_) => error,
+            }
+        })
+    }
+
+    fn resolve_among(
+        &self,
+        store: &dyn ReadStore,
+        wanted: &dyn Fn(&BackupName) -> bool,
+    ) -> anyhow::Result<BackupName> {
         let filter = Filter {
             source: self.source().map(str::to_owned),
             id: self.id().map(str::to_owned),
@@ -58,6 +88,7 @@ impl Select {
             // A segment of a log is no state that could be restored by itself.
             found.retain(|found| found.name.kind != segment::KIND);
         }
+        found.retain(|found| wanted(&found.name));
         let missing = |what: String| Fault::new(Kind::NotFound, format!("{}: {what}", store.url()));
         let chosen = match self {
             Select::Latest(source) => {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+mod objects;
 mod plan;
 pub(super) mod seen;
 
@@ -21,18 +22,36 @@ use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::pipeline::Recipe;
-use crate::source::CaptureRequest;
 use crate::stage::Trail;
 use crate::store::ReadStore as _;
 use crate::store::layer::fan::{Fan, Fared};
 use crate::wire::House;
 
-/// What makes a backup, in its name.
-const MADE: &str = "snapshot";
+/// What makes a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// A capture of the source as it is.
+    Snapshot,
+    /// Its tables as files that other programs read.
+    Export,
+}
+
+impl Made {
+    /// The word in the names of backups and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Made::Snapshot => "snapshot",
+            Made::Export => "export",
+        }
+    }
+}
 
 /// What `bkp snapshot` was asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What is to be made.
+    pub made: Made,
     /// The source's name.
     pub source: String,
     /// The scope; `None` lets bkp choose: incremental while a usable chain exists, else full.
@@ -43,7 +62,7 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-/// The stable shape `bkp.snapshot/1`.
+/// The stable shapes `bkp.snapshot/1` and `bkp.export/1`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Done<'m> {
     /// URL of the first store that has the backup.
@@ -66,7 +85,7 @@ pub(super) struct Copied {
     problem: Option<String>,
 }
 
-/// The stable shape `bkp.snapshot-plan/1`.
+/// The stable shapes `bkp.snapshot-plan/1` and `bkp.export-plan/1`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Planned<'p> {
     source: &'p str,
@@ -102,7 +121,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         backup_type: settings.backup_type,
         source: options.source.clone(),
         scope,
-        kind: MADE.to_owned(),
+        kind: options.made.as_str().to_owned(),
     };
     let (key, recipients) = new_key(&keys, id, &name.source)?;
     let recipe = Recipe {
@@ -113,12 +132,9 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         compression: settings.compression,
         ctx: &house.ctx,
     };
-    let request =
-        CaptureRequest { scope, mode: options.mode.clone(), parent: onto.map(|onto| onto.map) };
-    house.ctx.monitor.begin(&format!("snapshot {}", options.source), None);
-    let (data, trail, captured) =
-        recipe.archive(|out| source.capture(&request, out, &house.ctx))?;
-    let mut objects = vec![data];
+    let what = format!("{} {}", options.made.as_str(), options.source);
+    house.ctx.monitor.begin(&what, None);
+    let (mut objects, trail, captured) = objects::make(house, options, &*source, &recipe, onto)?;
     if let Some(write) = &captured.map {
         objects.push(recipe.map(write.as_ref())?);
     }
@@ -151,7 +167,11 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     store.stores().for_each(|(_, store)| {
         note(house, &Seen::of(house, &**store, name.backup_type, &name.source));
     });
-    report(&store, &manifest, pending)
+    let partial = (!captured.lost.is_empty()).then_some(Kind::Partial);
+    for lost in &captured.lost {
+        house.ctx.monitor.warn(&format!("the backup does not have {lost}"));
+    }
+    report(&store, &manifest, worst(partial, pending))
 }
 
 /// Lets every store drop out that has lost what it had.
@@ -210,13 +230,14 @@ fn seconds(seconds: f64) -> Value {
     ((seconds * 1000.0).round() / 1000.0).into()
 }
 
-fn describe(options: &Options, plan: &Plan, store: &str) -> anyhow::Result<Report> {
+fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<Report> {
+    let made = options.made.as_str();
     let parent = plan.onto.as_ref().map(|onto| onto.parent);
     let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
     let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();
     let text =
-        format!("would take a {} snapshot of {} to {store}{onto}\n", plan.scope, options.source);
-    Report::done("bkp.snapshot-plan/1", &planned, text)
+        format!("would take a {} {made} of {} to {store}{onto}\n", plan.scope, options.source);
+    Report::done(&format!("bkp.{made}-plan/1"), &planned, text)
 }
 
 /// How several stores fared, also as lines of text.
@@ -238,9 +259,10 @@ fn report(fan: &Fan, manifest: &Manifest, pending: Option<Kind>) -> anyhow::Resu
     use humansize::{BINARY, format_size};
     let Sizes { plaintext_bytes, stored_bytes, ratio } = manifest.sizes;
     let mut text = format!(
-        "{} {} snapshot of {}: {} stored ({} before compression, ratio {ratio}) in {:.1} s\n",
+        "{} {} {} of {}: {} stored ({} before compression, ratio {ratio}) in {:.1} s\n",
         manifest.id,
         manifest.scope,
+        manifest.kind,
         manifest.source,
         format_size(stored_bytes, BINARY),
         format_size(plaintext_bytes, BINARY),
@@ -251,6 +273,7 @@ fn report(fan: &Fan, manifest: &Manifest, pending: Option<Kind>) -> anyhow::Resu
     let copies = copied(fared, &mut text)?;
     let stores = fan.urls();
     let store = stores.first().map_or("", String::as_str);
-    let report = Report::done("bkp.snapshot/1", &Done { store, copies, manifest }, text)?;
+    let report =
+        Report::done(&format!("bkp.{}/1", manifest.kind), &Done { store, copies, manifest }, text)?;
     Ok(report.with_outcome(worst(partial, pending)))
 }

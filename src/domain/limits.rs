@@ -41,6 +41,9 @@ pub const CHAIN_LENGTH_MAX: usize = 1000;
 /// Most events of a ledger that are read into memory: 28 years of a run every 15 minutes, 150 MB.
 pub const LEDGER_EVENTS_MAX: usize = 1_000_000;
 
+/// Most tables of an export: each takes up to 700 bytes of the manifest.
+pub const EXPORT_TABLES_MAX: usize = 1000;
+
 /// Largest DuckDB file that is accepted, bytes: its block map takes 4 GiB of memory then.
 pub const DUCKDB_FILE_BYTES_MAX: u64 = 64 << 40;
 

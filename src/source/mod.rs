@@ -10,7 +10,7 @@
 //! - What it captured is consistent, and [`Captured::record`] says in which sense; if it cannot be,
 //!   the capture fails. There are no partial captures.
 //! - Memory does not grow with the size of what is captured, beyond a block map of 16 bytes per
-//!   block. Nothing is staged on disk.
+//!   block. Nothing is staged on disk, except by an export, in the folder it is given.
 //! - The source is only read, unless the operator chose a mode that says otherwise.
 
 use std::collections::BTreeMap;
@@ -48,6 +48,47 @@ pub trait EntrySink {
         size: u64,
         body: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
     ) -> anyhow::Result<()>;
+}
+
+/// Writes the content of an object.
+pub type ObjectBody<'b> = dyn FnMut(&mut dyn Write) -> anyhow::Result<()> + 'b;
+
+/// Takes the objects of an export, one at a time.
+pub trait ObjectSink {
+    /// Makes an object whose content `body` writes. `name` becomes a part of its key: ASCII letters,
+    /// digits, `-`, `_` and `.`. Only if it is `sealed` does it get a seal, and `.enc` after its name.
+    ///
+    /// # Errors
+    /// What `body`, a stage or the store failed with; the export must end then.
+    fn object(
+        &mut self,
+        role: &str,
+        name: &str,
+        sealed: bool,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()>;
+
+    /// Makes the archive of the export, sealed: what only bkp itself reads again.
+    ///
+    /// # Errors
+    /// As [`ObjectSink::object`].
+    fn archive(
+        &mut self,
+        push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()>;
+}
+
+/// What an export is asked for.
+#[derive(Debug)]
+pub struct ExportRequest<'a> {
+    /// The capture mode the operator chose on the command line, if any.
+    pub mode: Option<String>,
+    /// What an increment adds to, base first; empty for a full export.
+    pub chain: &'a Chain<'a>,
+    /// The `capture` record of the newest link.
+    pub record: Option<Value>,
+    /// An empty folder for what the work needs.
+    pub scratch: &'a Path,
 }
 
 /// What a capture is asked for.
@@ -96,6 +137,8 @@ pub struct Captured {
     pub record: Value,
     /// The block map, for sources that have one.
     pub map: Option<MapWriter>,
+    /// What could not be captured, in words: the backup is only a part then.
+    pub lost: Vec<String>,
 }
 
 impl std::fmt::Debug for Captured {
@@ -137,6 +180,21 @@ pub trait Source: Send + Sync {
         ctx: &Ctx,
     ) -> anyhow::Result<Captured>;
 
+    /// Pushes the source's tables into `out`, as files that other programs read.
+    ///
+    /// # Errors
+    /// [`SourceError::Unsupported`] for a source that has no tables; as [`Source::capture`].
+    fn export(
+        &self,
+        _request: &ExportRequest<'_>,
+        _out: &mut dyn ObjectSink,
+        _ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        let (what, reason) =
+            ("export".to_owned(), "a source of this kind has no tables".to_owned());
+        Err(SourceError::Unsupported { what, reason }.into())
+    }
+
     /// What can be said of the source without capturing it.
     fn check(&self, ctx: &Ctx) -> Vec<Check>;
 
@@ -166,6 +224,8 @@ pub struct RestoreRequest {
     pub target: PathBuf,
     /// Which replica of a cluster the result shall be.
     pub replica: Option<u8>,
+    /// The one table that is wanted, as SCHEMA.TABLE.
+    pub table: Option<String>,
     /// Addresses at which a server of the source would answer if it still ran.
     pub addresses: Vec<String>,
     /// Move what stands at `target` aside instead of refusing.

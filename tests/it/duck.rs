@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+mod export;
+
 use crate::bed::{Bed, Run};
 use crate::s3::tool;
 
@@ -29,7 +31,7 @@ fn engine(version: &str, words: &[&str]) -> Command {
 
 /// Runs statements; returns the rows of the last one.
 #[track_caller]
-fn sql(version: &str, file: &Path, statements: &[&str]) -> Value {
+pub(crate) fn sql(version: &str, file: &Path, statements: &[&str]) -> Value {
     let words: Vec<&str> =
         ["sql", file.to_str().unwrap()].into_iter().chain(statements.iter().copied()).collect();
     let run = Run::of(&engine(version, &words).output().unwrap()).done();
@@ -152,6 +154,25 @@ fn chains_of_a_hammered_database_hold_everything_committed_before() {
         }
         writer.stop();
     }
+}
+
+/// What the test above would find if captures were copies: the same writer, and `cp`.
+#[test]
+fn a_naive_copy_of_a_hammered_database_is_no_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let writer = Writer::start("1.5.6", "v1.0.0", &file, 100_000);
+    let broken = (0..20).find(|round| {
+        let copy = folder.path().join(format!("copy-{round}.duckdb"));
+        let low = writer.committed();
+        let words = ["naive", file.to_str().unwrap(), copy.to_str().unwrap()];
+        assert!(engine("1.5.6", &words).status().unwrap().success());
+        let high = (writer.committed() + 1).to_string();
+        let words = ["check", copy.to_str().unwrap(), &low.to_string(), &high];
+        !engine("1.5.6", &words).stderr(Stdio::null()).status().unwrap().success()
+    });
+    assert!(broken.is_some(), "20 copies were good");
+    writer.stop();
 }
 
 /// The version of the linked DuckDB.

@@ -79,8 +79,13 @@ fn a_backup_from_the_future_is_not_built_on() {
 /// Takes a snapshot on another clock; returns its id.
 fn snapshot_at(bed: &Bed, clock: fn() -> OffsetDateTime) -> String {
     let house = House { ctx: Ctx::fixed(clock), ..bed.house(None) };
-    let options =
-        snapshot::Options { source: "books".into(), scope: None, mode: None, dry_run: false };
+    let options = snapshot::Options {
+        made: snapshot::Made::Snapshot,
+        source: "books".into(),
+        scope: None,
+        mode: None,
+        dry_run: false,
+    };
     let report = snapshot::run(&house, &options).unwrap();
     report.value["manifest"]["id"].as_str().unwrap().to_owned()
 }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::bed::Bed;
-use crate::tb;
+use crate::{duck, tb};
 
 /// Says what is wrong with `value`. Knows the keywords that the schemas use and panics at any
 /// other; a field that a schema does not mention is wrong, unless it says that there may be more.
@@ -98,12 +98,49 @@ fn has_format(format: &str, value: &Value) -> bool {
     }
 }
 
+/// What is run, one after the other, each to its end.
+const DONE: &[&[&str]] = &[
+    &["keys", "generate"],
+    &["keys", "generate", "more"],
+    &["snapshot", "books"],
+    &["snapshot", "books", "--dry-run"],
+    &["snapshot", "books"],
+    &["export", "analytics"],
+    &["export", "analytics", "--dry-run"],
+    &["catalog", "--to", "catalog.duckdb"],
+    &["list", "--sql", "FROM backup_metadata"],
+    &["logs", "books"],
+    &["logs", "books"],
+    &["list"],
+    &["list", "books", "--windows"],
+    &["verify", "books", "--logs"],
+    &["list", "--long"],
+    &["list", "--from-ledger"],
+    &["verify", "--ledger"],
+    &["verify", "books", "--level", "exists"],
+    &["verify", "--all"],
+    &["verify", "books", "--level", "drill"],
+    &["restore", "books", "--to", "x", "--dry-run"],
+    &["restore", "books", "--to", "x", "--yes"],
+    &["restore", "books", "--to", "taken", "--yes", "--force"],
+    &["config", "check"],
+    &["config", "show"],
+    &["config", "show", "--origin"],
+    &["config", "schema"],
+    &["config", "schema", "--report", "list"],
+    &["doctor"],
+    &["completions", "fish"],
+];
+
 #[test]
 fn every_report_is_what_its_schema_says() {
     let folder = tempfile::tempdir().unwrap();
     let server = tb::Server::solo(folder.path());
     tb::fill(server.address(), &folder.path().join("record"), 50, 1_000);
-    let bed = Bed::new(server.data_file(), server.address());
+    let database = folder.path().join("analytics.duckdb");
+    duck::sql("1.5.6", &database, &["CREATE TABLE t AS SELECT 1 i"]);
+    let analytics = format!("[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n");
+    let bed = Bed::with(server.data_file(), server.address(), &analytics);
     bed.set_ledger(server.address(), "2m", "");
     let mut seen = BTreeSet::new();
     let mut holds = |text: &str| {
@@ -118,35 +155,7 @@ fn every_report_is_what_its_schema_says() {
     };
     let json = |words: &[&str]| bed.run(&[words, &["--json"]].concat());
     fs::write(bed.path("taken"), "").unwrap();
-    let done: &[&[&str]] = &[
-        &["keys", "generate"],
-        &["keys", "generate", "more"],
-        &["snapshot", "books"],
-        &["snapshot", "books", "--dry-run"],
-        &["snapshot", "books"],
-        &["logs", "books"],
-        &["logs", "books"],
-        &["list"],
-        &["list", "books", "--windows"],
-        &["verify", "books", "--logs"],
-        &["list", "--long"],
-        &["list", "--from-ledger"],
-        &["verify", "--ledger"],
-        &["verify", "books", "--level", "exists"],
-        &["verify", "--all"],
-        &["verify", "books", "--level", "drill"],
-        &["restore", "books", "--to", "x", "--dry-run"],
-        &["restore", "books", "--to", "x", "--yes"],
-        &["restore", "books", "--to", "taken", "--yes", "--force"],
-        &["config", "check"],
-        &["config", "show"],
-        &["config", "show", "--origin"],
-        &["config", "schema"],
-        &["config", "schema", "--report", "list"],
-        &["doctor"],
-        &["completions", "fish"],
-    ];
-    for words in done {
+    for words in DONE {
         holds(&json(words).done().stdout);
     }
     let windows = bed.json(&["list", "books", "--windows"]);

@@ -40,8 +40,13 @@ fn sweep(effect: Effect, mut round: impl FnMut(&Plan, u64)) {
 }
 
 fn take(bed: &Bed, plan: &Plan) -> anyhow::Result<String> {
-    let options =
-        snapshot::Options { source: "books".into(), scope: None, mode: None, dry_run: false };
+    let options = snapshot::Options {
+        made: snapshot::Made::Snapshot,
+        source: "books".into(),
+        scope: None,
+        mode: None,
+        dry_run: false,
+    };
     let report = snapshot::run(&bed.house(Some(plan.clone())), &options)?;
     Ok(report.value["manifest"]["id"].as_str().unwrap().to_owned())
 }
@@ -181,6 +186,8 @@ fn a_restore_survives_every_failure_of_its_store() {
                 to: target.clone(),
                 replica: None,
                 addresses: Vec::new(),
+                from_export: false,
+                table: None,
                 force: false,
                 yes: true,
                 dry_run: false,

@@ -6,35 +6,35 @@ use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::names::{BackupName, Scope};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
-use crate::source::{self, ParentMap, Source};
+use crate::source::{self, Held, ParentMap, Source};
 use crate::store::ReadStore;
 use crate::wire::House;
 
-use super::{MADE, Options};
+use super::{Made, Options};
 
 /// An automatic choice begins a new chain after this many links: a restore reads all of them.
 const CHAIN_LINKS_AUTO_MAX: usize = 28;
 
 /// What is going to be done.
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     /// The new backup's id. Drawn first: a parent must be older.
     pub(super) id: BackupId,
     pub(super) scope: Scope,
     /// The first and the last link of the chain that is continued; `None` for a full backup.
-    pub(super) onto: Option<Onto>,
+    pub(super) onto: Option<Onto<'a>>,
 }
 
 /// What an increment builds on.
-pub(super) struct Onto {
+pub(super) struct Onto<'a> {
     pub(super) base: BackupId,
     pub(super) parent: BackupId,
-    /// Links of the chain so far.
-    links: usize,
+    /// The chain so far, base first.
+    pub(super) chain: Vec<BackupReader<'a>>,
     pub(super) map: ParentMap,
 }
 
-impl Plan {
-    fn full(id: BackupId) -> Plan {
+impl Plan<'_> {
+    fn full(id: BackupId) -> Self {
         Plan { id, scope: Scope::Full, onto: None }
     }
 }
@@ -45,14 +45,14 @@ impl Plan {
 /// # Errors
 /// What store and source fail with; for a scope that was asked for, also what is wrong with the
 /// backup that it would build on.
-pub(super) fn plan(
+pub(super) fn plan<'a>(
     house: &House,
     options: &Options,
     source: &dyn Source,
     store: &dyn ReadStore,
-    catalog: &Catalog<'_>,
+    catalog: &Catalog<'a>,
     id: BackupId,
-) -> anyhow::Result<Plan> {
+) -> anyhow::Result<Plan<'a>> {
     if options.scope == Some(Scope::Full) {
         return Ok(Plan::full(id));
     }
@@ -70,16 +70,17 @@ pub(super) fn plan(
     };
     let built = build_on(house, source, catalog, &parent);
     match (options.scope, built) {
-        (Some(scope), Ok(onto)) if onto.links >= CHAIN_LENGTH_MAX => {
+        (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
                 "the chain of `{}` has {} links, too many for a {scope} one",
-                options.source, onto.links
+                options.source,
+                onto.chain.len()
             );
             Err(Fault::new(Kind::Refused, message).hint("begin a new chain: --scope full").into())
         }
         (Some(scope), Ok(onto)) => Ok(Plan { id, scope, onto: Some(onto) }),
         (Some(_), Err(error)) => Err(error.context(format!("{} cannot be built on", parent.id))),
-        (None, Ok(onto)) if onto.links < CHAIN_LINKS_AUTO_MAX => {
+        (None, Ok(onto)) if onto.chain.len() < CHAIN_LINKS_AUTO_MAX => {
             Ok(Plan { id, scope: Scope::Incremental, onto: Some(onto) })
         }
         (None, Ok(_)) => Ok(Plan::full(id)),
@@ -119,7 +120,7 @@ fn parent(
     };
     let found = catalog::find(store, &filter)?;
     let mut suited = found.into_iter().map(|found| found.name).rev().filter(|name| {
-        name.kind == MADE
+        name.kind == options.made.as_str()
             && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
     });
     let newest = suited.next();
@@ -138,12 +139,12 @@ fn parent(
 
 /// A chain whose manifests are authentic, whose objects are all there, and whose newest block map
 /// reads; of what the source is today.
-fn build_on(
+fn build_on<'a>(
     house: &House,
     source: &dyn Source,
-    catalog: &Catalog<'_>,
+    catalog: &Catalog<'a>,
     parent: &BackupName,
-) -> anyhow::Result<Onto> {
+) -> anyhow::Result<Onto<'a>> {
     let chain = catalog.chain(parent)?;
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let ends = chain.first().zip(chain.last());
@@ -151,11 +152,11 @@ fn build_on(
     let record = last.manifest().capture.clone();
     source.check_parent(&record, &house.ctx)?;
     let kind = source::kind_of(parent.backup_type)?;
-    let held = last.map(&house.ctx, &mut |input| (kind.read_map)(input))?;
-    Ok(Onto {
-        base: base.manifest().id,
-        parent: parent.id,
-        links: chain.len(),
-        map: ParentMap { record, held },
-    })
+    // The map of an export is read by the source, which needs those of the whole chain.
+    let held = if parent.kind == Made::Snapshot.as_str() {
+        last.map(&house.ctx, &mut |input| (kind.read_map)(input))?
+    } else {
+        Held::default()
+    };
+    Ok(Onto { base: base.manifest().id, parent: parent.id, chain, map: ParentMap { record, held } })
 }

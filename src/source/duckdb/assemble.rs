@@ -9,11 +9,12 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
+use super::engine::{self, Session};
 use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
 use super::layout::{Layout, Member, PIECE_BYTES};
 use super::mode::beside;
 use super::place::Workshop;
-use super::{engine, wal};
+use super::{EXPORT, import, wal};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::blockfile::target::{Nowhere, SparseFile, Target};
 use crate::ctx::Ctx;
@@ -27,8 +28,16 @@ fn broken(what: &str) -> anyhow::Error {
     Fault::new(Kind::Integrity, format!("the snapshot is not a whole database: {what}")).into()
 }
 
+/// Whether a chain is one of exports, not of snapshots.
+fn is_export(chain: &Chain<'_>) -> bool {
+    chain.last().is_some_and(|newest| newest.manifest().kind == EXPORT)
+}
+
 /// Decodes a chain and checks its structure.
 pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    if is_export(chain) {
+        return super::decode::decode(chain, ctx);
+    }
     assemble(chain, &mut Nowhere, &mut Nowhere, ctx).map(|_assembled| ())
 }
 
@@ -186,7 +195,8 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
     let unopened = engine::cannot_read(&headers);
     if unopened.is_none() {
         if layout.wal_bytes > 0 {
-            engine::settle(path)?;
+            let spill = path.parent().unwrap_or(Path::new("."));
+            Session::open(Some(path), true, spill, Kind::Integrity)?.settle()?;
         }
         let tables = engine::inspect(path, false)?;
         ctx.monitor.detail(&format!("DuckDB opens it: {} tables", tables.len()));
@@ -201,6 +211,9 @@ pub(super) fn restore(
     request: &RestoreRequest,
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
+    if is_export(chain) {
+        return import::restore(chain, request, ctx);
+    }
     let workshop = Workshop::beside(&request.target)?;
     let built = workshop.path("restored.duckdb");
     let written = write(chain, &built, ctx)?;
@@ -230,6 +243,9 @@ pub(super) fn drill(
     _tools: &DrillTools,
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
+    if is_export(chain) {
+        return import::drill(chain, scratch, ctx);
+    }
     let began = Instant::now();
     let path = scratch.join("drill.duckdb");
     let written = write(chain, &path, ctx)?;

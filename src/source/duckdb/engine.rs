@@ -1,23 +1,25 @@
 //! The linked DuckDB, opened on files of ours only: never on a file that another process may have
 //! open.
 
+use std::io::{PipeReader, Read as _, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use duckdb::{AccessMode, Config, Connection};
 
 use super::format::Headers;
+use super::sql;
+use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 
-/// What DuckDB may take of memory; it spills to the folder of the file beyond that.
+/// What DuckDB may take of memory; it spills to a folder of ours beyond that.
 const MEMORY: &str = "512MB";
 
-/// What was found in a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
-    /// Schema and name, quoted.
-    pub(super) name: String,
-    pub(super) rows: u64,
-}
+/// Bytes taken from DuckDB at once.
+const PIPE_BYTES: usize = 256 << 10;
+
+/// How Parquet is written.
+const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false";
 
 /// Why the linked engine cannot open a file with these headers; `None` if it can.
 pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
@@ -35,58 +37,252 @@ pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
     })
 }
 
-/// Opens a file of ours.
-fn open(path: &Path, mode: AccessMode) -> anyhow::Result<Connection> {
-    let opened = Config::default()
-        .access_mode(mode)
-        .and_then(|config| config.enable_autoload_extension(false))
-        .and_then(|config| config.with("memory_limit", MEMORY))
-        .and_then(|config| Connection::open_with_flags(path, config))
-        .and_then(|connection| {
-            connection.execute_batch("SET lock_configuration = true")?;
-            Ok(connection)
-        });
-    opened.map_err(|error| refused(path, "open", &error))
+/// A row of which every value is text.
+pub(super) type TextRow = Vec<Option<String>>;
+
+/// A database of ours, open in the linked engine.
+pub(super) struct Session {
+    connection: Connection,
+    /// What it is, for messages.
+    what: String,
+    /// What a failure means.
+    kind: Kind,
 }
 
-fn refused(path: &Path, what: &str, error: &duckdb::Error) -> anyhow::Error {
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("what", &self.what).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Opens a database: the file `path`, or one in memory. What does not fit into memory is spilled
+    /// to the folder `spill`. A failure has this kind.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn open(
+        path: Option<&Path>,
+        write: bool,
+        spill: &Path,
+        kind: Kind,
+    ) -> anyhow::Result<Session> {
+        let what = path.map_or("a database in memory".into(), |path| path.display().to_string());
+        let mode = if write { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
+        let opened = Config::default()
+            .access_mode(mode)
+            .and_then(|config| config.enable_autoload_extension(false))
+            .and_then(|config| config.with("memory_limit", MEMORY))
+            .and_then(|config| config.with("temp_directory", spill.to_string_lossy()))
+            .and_then(|config| match path {
+                Some(path) => Connection::open_with_flags(path, config),
+                None => Connection::open_in_memory_with_flags(config),
+            })
+            .and_then(|connection| {
+                connection.execute_batch("SET lock_configuration = true")?;
+                Ok(connection)
+            });
+        match opened {
+            Ok(connection) => Ok(Session { connection, what, kind }),
+            Err(error) => Err(refused(kind, &what, "open", &error)),
+        }
+    }
+
+    /// Opens a database in memory from which no statement gets to files or other programs.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn confined(kind: Kind) -> anyhow::Result<Session> {
+        let what = "a database in memory".to_owned();
+        let opened = Config::default()
+            .enable_autoload_extension(false)
+            .and_then(|config| config.with("enable_external_access", "false"))
+            .and_then(|config| config.with("memory_limit", MEMORY))
+            .and_then(Connection::open_in_memory_with_flags)
+            .and_then(|connection| {
+                connection.execute_batch("SET lock_configuration = true")?;
+                Ok(connection)
+            });
+        match opened {
+            Ok(connection) => Ok(Session { connection, what, kind }),
+            Err(error) => Err(refused(kind, &what, "open", &error)),
+        }
+    }
+
+    fn failed(&self, sql: &str, error: &duckdb::Error) -> anyhow::Error {
+        let short: String = sql.chars().take(300).collect();
+        refused(self.kind, &self.what, &format!("run `{short}` in"), error)
+    }
+
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn run(&self, sql: &str) -> anyhow::Result<()> {
+        self.connection.execute_batch(sql).map_err(|error| self.failed(sql, &error))
+    }
+
+    /// Runs a statement that may be refused; the refusal in the engine's words.
+    pub(super) fn attempt(&self, sql: &str) -> Result<(), String> {
+        self.connection.execute_batch(sql).map_err(|error| error.to_string())
+    }
+
+    /// The rows of a query as text, and the names of their columns.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn table(&self, query: &str) -> anyhow::Result<(Vec<String>, Vec<TextRow>)> {
+        let sql = format!("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM (\n{query}\n)");
+        let failed = |error| self.failed(query, &error);
+        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        let columns = rows.as_ref().map(duckdb::Statement::column_names).unwrap_or_default();
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let row = (0..columns.len()).map(|index| row.get(index)).collect::<Result<_, _>>();
+            found.push(row.map_err(failed)?);
+        }
+        Ok((columns, found))
+    }
+
+    /// The rows of a query as text.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn rows(&self, query: &str) -> anyhow::Result<Vec<TextRow>> {
+        Ok(self.table(query)?.1)
+    }
+
+    /// Adds rows of text to a table, which converts them.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn insert(&self, table: &str, rows: &[TextRow]) -> anyhow::Result<()> {
+        let Some(width) = rows.first().map(Vec::len) else { return Ok(()) };
+        let sql = format!("INSERT INTO {table} VALUES ({})", vec!["?"; width].join(", "));
+        let failed = |error| self.failed(&sql, &error);
+        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
+        for row in rows {
+            statement.execute(duckdb::params_from_iter(row)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of a query as a Parquet file.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn save(&self, query: &str, path: &Path) -> anyhow::Result<()> {
+        let path = sql::text(&path.display().to_string());
+        self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET})"))
+    }
+
+    /// Streams the rows of a query as Parquet into `out`.
+    ///
+    /// # Errors
+    /// What `out` fails with, a cancellation, or what the engine says.
+    pub(super) fn stream(
+        &mut self,
+        query: &str,
+        out: &mut dyn Write,
+        ctx: &Ctx,
+    ) -> anyhow::Result<()> {
+        let (mut reader, writer) = std::io::pipe()?;
+        // The engine opens the pipe by its name; this end keeps it open until the engine is done.
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let sql = format!("COPY (\n{query}\n) TO '{path}' ({PARQUET})");
+        let interrupt = self.connection.interrupt_handle();
+        let connection = &mut self.connection;
+        let statement = sql.as_str();
+        let (pumped, copied) = std::thread::scope(|scope| {
+            let copy = std::thread::Builder::new().name("parquet".into());
+            let copy = copy.spawn_scoped(scope, move || {
+                let copied = connection.execute_batch(statement);
+                drop(writer);
+                copied
+            })?;
+            let pumped = pump(&mut reader, out, ctx);
+            drop(reader);
+            if pumped.is_err() {
+                interrupt.interrupt();
+            }
+            std::io::Result::Ok((pumped, copy.join()))
+        })?;
+        pumped?;
+        let ended = |_panic| Fault::new(Kind::Failed, "the thread that writes Parquet ended");
+        copied.map_err(ended)?.map_err(|error| self.failed(&sql, &error))
+    }
+
+    /// Lets the engine put the log into the file, which then stands alone, and closes it.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn settle(self) -> anyhow::Result<()> {
+        self.run("CHECKPOINT")?;
+        self.close()
+    }
+
+    /// Closes the database.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn close(self) -> anyhow::Result<()> {
+        let Session { connection, what, kind } = self;
+        connection.close().map_err(|(_, error)| refused(kind, &what, "close", &error))
+    }
+}
+
+/// Hands on what the engine writes, until it closes the pipe.
+fn pump(reader: &mut PipeReader, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
+    let mut buffer = vec![0; PIPE_BYTES];
+    loop {
+        ctx.cancel.check()?;
+        let count = reader.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        out.write_all(buffer.get(..count).unwrap_or_default())?;
+        ctx.monitor.advance(count as u64);
+    }
+}
+
+fn refused(kind: Kind, what: &str, verb: &str, error: &duckdb::Error) -> anyhow::Error {
     let engine = crate::version::duckdb();
-    let message = format!("DuckDB {engine} cannot {what} {}: {error}", path.display());
-    Fault::new(Kind::Integrity, message).into()
+    Fault::new(kind, format!("DuckDB {engine} cannot {verb} {what}: {error}")).into()
 }
 
-/// Lets the engine put the log into the file, which then stands alone.
-///
-/// # Errors
-/// [`Kind::Integrity`] with what the engine says.
-pub(super) fn settle(path: &Path) -> anyhow::Result<()> {
-    let connection = open(path, AccessMode::ReadWrite)?;
-    connection.execute_batch("CHECKPOINT").map_err(|error| refused(path, "checkpoint", &error))?;
-    connection.close().map_err(|(_, error)| refused(path, "close", &error))
+/// A table that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Rows.
+    pub(super) rows: u64,
 }
 
 /// Opens the file and counts its tables; with `read`, reads every value of every table.
 ///
 /// # Errors
-/// As [`settle`].
+/// [`Kind::Integrity`] with what the engine says.
 pub(super) fn inspect(path: &Path, read: bool) -> anyhow::Result<Vec<Table>> {
-    const TABLES: &str = "SELECT '\"' || replace(schema_name, '\"', '\"\"') || '\".\"' || replace(table_name, '\"', '\"\"') || '\"', coalesce(estimated_size, 0)::UBIGINT FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY 1";
-    let connection = open(path, AccessMode::ReadOnly)?;
-    let failed = |what: &str, error| refused(path, what, &error);
-    let mut statement =
-        connection.prepare(TABLES).map_err(|error| failed("list the tables of", error))?;
-    let rows = statement.query_map([], |row| Ok(Table { name: row.get(0)?, rows: row.get(1)? }));
-    let tables = rows.and_then(Iterator::collect::<duckdb::Result<Vec<Table>>>);
-    let mut tables = tables.map_err(|error| failed("list the tables of", error))?;
-    for table in tables.iter_mut().filter(|_| read) {
+    const TABLES: &str = "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY ALL";
+    let spill = path.parent().unwrap_or(Path::new("."));
+    let session = Session::open(Some(path), false, spill, Kind::Integrity)?;
+    let number = |row: &TextRow, at: usize| {
+        row.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or_default()
+    };
+    let mut tables = Vec::new();
+    for row in session.rows(TABLES)? {
+        let text =
+            |at: usize| sql::name(row.get(at).cloned().flatten().unwrap_or_default().as_str());
+        if !read {
+            tables.push(Table { rows: number(&row, 2) });
+            continue;
+        }
         // Hashing reads every column; counting alone would read none.
-        let sql = format!(
-            "SELECT count(*)::UBIGINT, bit_xor(hash(*COLUMNS(*)))::VARCHAR FROM {}",
-            table.name
-        );
-        let counted = connection.query_row(&sql, [], |row| row.get(0));
-        table.rows =
-            counted.map_err(|error| failed(&format!("read table {} of", table.name), error))?;
+        let sql =
+            format!("SELECT count(*), bit_xor(hash(*COLUMNS(*))) FROM {}.{}", text(0), text(1));
+        let counted = session.rows(&sql)?;
+        tables.push(Table { rows: counted.first().map_or(0, |row| number(row, 0)) });
     }
+    session.close()?;
     Ok(tables)
 }

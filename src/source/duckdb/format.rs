@@ -231,6 +231,7 @@ impl Headers {
 
     /// Where the list of free blocks begins.
     pub(super) fn free_list(&self) -> Option<Pointer> {
+        self.active?;
         Pointer::parse(self.field(2))
     }
 

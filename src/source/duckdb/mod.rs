@@ -4,19 +4,32 @@
 //! - [`mode`], [`persist`], [`capture`]: from the file into the chain.
 //! - [`layout`]: what a snapshot consists of.
 //! - [`assemble`], [`place`]: from the chain back to a file.
-//! - [`engine`]: the linked DuckDB, which opens restored files only.
+//! - [`engine`]: the linked DuckDB, which opens files of ours only.
+//! - [`private`], [`shape`], [`rehearse`], [`export`], [`delta`], [`index`]: from tables into Parquet.
+//! - [`import`], [`decode`]: from there back to a file, or to nothing.
+//! - [`metadata`]: the catalogue of backups as a table.
 //!
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
 //! live file is only read: bkp neither takes its lock nor opens it with DuckDB.
 
 mod assemble;
 mod capture;
+mod decode;
+mod delta;
 mod engine;
+mod export;
 mod format;
+mod import;
+mod index;
 mod layout;
+pub mod metadata;
 mod mode;
 mod persist;
 mod place;
+mod private;
+mod rehearse;
+mod shape;
+mod sql;
 mod wal;
 
 use std::io::Read;
@@ -27,6 +40,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::capture::Capturing;
+use self::export::{Exporting, Wanted};
 use self::format::Headers;
 use self::layout::Layout;
 use self::mode::{Database, Mode};
@@ -35,13 +49,16 @@ use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
 use crate::error::{Fault, Kind};
 use crate::source::{
-    CaptureRequest, Captured, Check, EntrySink, Held, Opened, RestoreRequest, Source, SourceError,
-    SourceKind,
+    CaptureRequest, Captured, Check, EntrySink, ExportRequest, Held, ObjectSink, Opened,
+    RestoreRequest, Source, SourceError, SourceKind,
 };
 
 /// Attempts of a capture if the configuration does not say otherwise. Under the heaviest load
 /// measured 8 were needed.
 const ATTEMPTS_DEFAULT: u32 = 64;
+
+/// What makes an export, in its name.
+const EXPORT: &str = "export";
 
 /// The line in the table of sources.
 pub const KIND: SourceKind = SourceKind {
@@ -69,6 +86,18 @@ struct Table {
     /// Attempts of a capture before it gives up. Default 64.
     #[serde(default)]
     attempts: Option<u32>,
+    /// Tables that an export has, as patterns of SCHEMA.TABLE in which * stands for anything. All of
+    /// them by default.
+    #[serde(default)]
+    tables: Vec<String>,
+    /// Tables that an export leaves out, as such patterns.
+    #[serde(default)]
+    exclude: Vec<String>,
+    /// Whether the tables of an export are sealed: aes256-gcm (default), or none, so that every
+    /// program that may read the store reads them as they are. Keys and hashes of rows, and
+    /// snapshots, are sealed in any case.
+    #[serde(default)]
+    encryption: Option<String>,
 }
 
 /// Why an attempt at a capture ended.
@@ -114,6 +143,9 @@ struct Configured {
     path: PathBuf,
     mode: Mode,
     attempts: u32,
+    wanted: Wanted,
+    /// Whether the tables of exports are sealed.
+    sealed: bool,
 }
 
 fn open(name: &str, table: toml::Table) -> Opened {
@@ -134,7 +166,16 @@ fn open(name: &str, table: toml::Table) -> Opened {
         let problem = "0 attempts capture nothing".to_owned();
         return Err(invalid("attempts", problem, "use at least 1".into()));
     }
-    Ok(Box::new(Configured { path: table.path, mode, attempts }))
+    let sealed = match table.encryption.as_deref() {
+        None | Some("aes256-gcm") => true,
+        Some("none") => false,
+        Some(other) => {
+            let problem = format!("no encryption `{other}`");
+            return Err(invalid("encryption", problem, "use aes256-gcm or none".into()));
+        }
+    };
+    let wanted = Wanted { tables: table.tables, exclude: table.exclude };
+    Ok(Box::new(Configured { path: table.path, mode, attempts, wanted, sealed }))
 }
 
 fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
@@ -159,11 +200,29 @@ impl Configured {
         recorded.zip(headers.database_id()).is_some_and(|(recorded, id)| *recorded != id)
     }
 
+    /// Whether the file is still the one that a backup with this `capture` record is of.
+    fn check_same(&self, record: Option<&Value>, headers: &Headers) -> Result<(), SourceError> {
+        if !record.is_some_and(|record| Configured::is_other(record, headers)) {
+            return Ok(());
+        }
+        let reason = "the file was replaced by another one".to_owned();
+        Err(SourceError::Unsupported { what: self.path.display().to_string(), reason })
+    }
+
     /// The file's headers, read as often as it takes.
     fn headers(&self, ctx: &Ctx) -> anyhow::Result<Headers> {
         let database = Database::open(&self.path)?;
         let read = persist::persist(&database, self.attempts, ctx, &mut || database.headers());
         Ok(read?.0)
+    }
+
+    /// The mode that was asked for, or the configured one.
+    fn mode_of(&self, asked: Option<&str>) -> Result<Mode, Fault> {
+        let Some(text) = asked else { return Ok(self.mode) };
+        Mode::parse(text).ok_or_else(|| {
+            Fault::new(Kind::Usage, format!("a duckdb source has no mode `{text}`"))
+                .hint(format!("modes: {}", Mode::NAMES.join(", ")))
+        })
     }
 
     /// The file as `mode` reads it.
@@ -204,30 +263,52 @@ impl Source for Configured {
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Captured> {
-        let mode = match request.mode.as_deref() {
-            None => self.mode,
-            Some(text) => Mode::parse(text).ok_or_else(|| {
-                Fault::new(Kind::Usage, format!("a duckdb source has no mode `{text}`"))
-                    .hint(format!("modes: {}", Mode::NAMES.join(", ")))
-            })?,
-        };
+        let mode = self.mode_of(request.mode.as_deref())?;
         let database = self.hold(mode, ctx)?;
         let parent = request.parent.as_ref();
         let capturing = Capturing::new(&database, out, parent.map(|parent| &parent.held), ctx);
-        let captured = capturing.run(self.attempts, &|headers| {
-            let replaced = parent.is_some_and(|p| Configured::is_other(&p.record, headers));
-            if !replaced {
-                return Ok(());
-            }
-            let reason = "the file was replaced by another one".to_owned();
-            Err(SourceError::Unsupported { what: self.path.display().to_string(), reason })
-        })?;
+        let record = parent.map(|parent| &parent.record);
+        let captured = capturing.run(self.attempts, &|headers| self.check_same(record, headers))?;
         let mut record = captured.record;
         if let Value::Object(fields) = &mut record {
             fields.insert("mode".into(), mode.name().into());
         }
         let layout = captured.layout;
-        Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))) })
+        Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))), lost: Vec::new() })
+    }
+
+    fn export(
+        &self,
+        request: &ExportRequest<'_>,
+        out: &mut dyn ObjectSink,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        let mode = self.mode_of(request.mode.as_deref())?;
+        let database = self.hold(mode, ctx)?;
+        let copy = request.scratch.join("copy.duckdb");
+        let check = |headers: &Headers| self.check_same(request.record.as_ref(), headers);
+        let (session, capture) = private::open(&database, &copy, self.attempts, &check, ctx)?;
+        let storage_version = capture.record.get("storage_version").and_then(Value::as_str);
+        let exporting = Exporting {
+            session,
+            storage_version: storage_version.unwrap_or_default().to_owned(),
+            wanted: &self.wanted,
+            sealed: self.sealed,
+            scratch: request.scratch,
+            ctx,
+        };
+        let mut captured = exporting.run(request.chain, out)?;
+        let mut record = serde_json::Map::new();
+        for part in [capture.record, captured.record] {
+            if let Value::Object(fields) = part {
+                record.extend(fields);
+            }
+        }
+        // Of the private copy, not of the export.
+        record.retain(|name, _| !matches!(name.as_str(), "units" | "units_pushed"));
+        record.insert("mode".into(), mode.name().into());
+        captured.record = Value::Object(record);
+        Ok(captured)
     }
 
     fn check(&self, ctx: &Ctx) -> Vec<Check> {

@@ -111,6 +111,31 @@ impl Workshop {
         placed.map(|()| aside.or(kept))
     }
 
+    /// Puts the file `from` in the place of `target`, in one step: whoever has the older one open
+    /// keeps reading that. A log of the older one is removed before.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if a process has the older one open for writing; [`Kind::Failed`].
+    pub(super) fn replace(&self, from: &Path, target: &Path) -> Result<(), Fault> {
+        if File::open(target).is_ok_and(|file| is_held(&file, true).unwrap_or(false)) {
+            let message = format!("a process has {} open for writing", target.display());
+            return Err(Fault::new(Kind::Refused, message).hint("close it there first"));
+        }
+        let failed = |error: std::io::Error| {
+            let message = format!("cannot replace {}: {error}", target.display());
+            Fault::new(Kind::Failed, message)
+        };
+        File::open(from).and_then(|file| file.sync_all()).map_err(failed)?;
+        for suffix in COMPANIONS {
+            match std::fs::remove_file(beside(target, suffix)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        std::fs::rename(from, target).map_err(failed)?;
+        sync_folder(&self.around).map_err(|error| failed(error.into()))
+    }
+
     fn place(&self, from: &Path, target: &Path) -> Result<(), Fault> {
         let failed = |error| match error {
             rustix::io::Errno::EXIST => taken(target),

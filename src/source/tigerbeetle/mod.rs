@@ -341,7 +341,7 @@ impl Source for Replica {
             }
         }
         let layout = captured.layout;
-        Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))) })
+        Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))), lost: Vec::new() })
     }
 
     fn check(&self, ctx: &Ctx) -> Vec<Check> {

@@ -6,6 +6,9 @@
                                          number FROM to TO; prints the number
     engine.py sql FILE SQL...            runs statements, prints the rows of the last one as JSON
     engine.py abandon FILE SQL...        runs statements and dies without closing the database
+    engine.py dump FILE                  prints all there is in a database, schema and rows, as JSON
+    engine.py types FILE                 makes a table for each type there is; prints their number
+    engine.py naive FILE COPY            copies a live database as `cp` would if the file were large
     engine.py hold FILE                  has the database open until standard input ends
 """
 
@@ -124,6 +127,92 @@ def sql(path, statements):
     return rows
 
 
+DUMPED = [
+    "SELECT schema_name, type_name, typeof(NULL), labels, comment FROM duckdb_types() WHERE NOT internal ORDER BY ALL",
+    "SELECT schema_name, sequence_name, sql, comment FROM duckdb_sequences() ORDER BY ALL",
+    "SELECT schema_name, view_name, sql, comment FROM duckdb_views() WHERE NOT internal ORDER BY ALL",
+    "SELECT schema_name, index_name, sql, comment FROM duckdb_indexes() ORDER BY ALL",
+    "SELECT schema_name, function_name, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal ORDER BY ALL",
+    "SELECT schema_name, table_name, sql, comment FROM duckdb_tables() ORDER BY ALL",
+    "SELECT schema_name, table_name, column_name, data_type, column_default, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL",
+    "SELECT schema_name, table_name, constraint_type, constraint_column_names, referenced_table, referenced_column_names FROM duckdb_constraints() ORDER BY ALL",
+]
+
+
+def dump(path):
+    connection = duckdb.connect(path, read_only=True)
+    connection.execute("SET TimeZone = 'UTC'")
+    found = [connection.execute(query).fetchall() for query in DUMPED]
+    for schema, table, *_ in found[5]:
+        name = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table))
+        # Nulls and the tags of unions do not show in the text of a value.
+        rows = connection.execute(f"SELECT COLUMNS(*)::VARCHAR FROM {name}").fetchall()
+        found.append([schema, table, sorted(rows, key=str)])
+    return found
+
+
+# Values that are hard to carry; types that this engine does not have are left out.
+VALUES = [
+    "true", "(-128)::TINYINT", "255::UTINYINT", "(-32768)::SMALLINT", "65535::USMALLINT",
+    "(-2147483648)::INT", "4294967295::UINTEGER", "(-9223372036854775808)::BIGINT",
+    "18446744073709551615::UBIGINT", "170141183460469231731687303715884105727::HUGEINT",
+    "170141183460469231731687303715884105::HUGEINT",
+    "340282366920938463463374607431768211455::UHUGEINT", "3.4e38::FLOAT", "0.1::DOUBLE",
+    "'nan'::DOUBLE", "'-inf'::DOUBLE", "'-0.0'::DOUBLE", "1.5::DECIMAL(4,1)",
+    "123456789012345.678::DECIMAL(18,3)", "99999999999999999999999999999999999999::DECIMAL(38,0)",
+    "'0.12345678901234567890123456789012345678'::DECIMAL(38,38)", "DATE '2024-02-29'",
+    "'infinity'::DATE", "'0044-03-15 (BC)'::DATE", "TIME '23:59:59.999999'", "TIME '24:00:00'",
+    "'23:59:59.123456+05:30'::TIMETZ", "'23:59:59.123456789'::TIME_NS",
+    "TIMESTAMP '2024-01-01 00:00:00.123456'", "'infinity'::TIMESTAMP",
+    "'2024-01-01 00:00:00'::TIMESTAMP_S", "'2024-01-01 00:00:00.123'::TIMESTAMP_MS",
+    "'2024-01-01 00:00:00.123456789'::TIMESTAMP_NS",
+    "'2024-01-01 00:00:00.123456+02'::TIMESTAMPTZ", "'-infinity'::TIMESTAMPTZ",
+    "INTERVAL '1 month 2 days 3.123456 seconds'", "INTERVAL '1 millisecond'",
+    "INTERVAL '-5 months 3 days'", "INTERVAL '1 microsecond'",
+    "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::UUID", "'\\x00\\xFF'::BLOB", "'0101011'::BIT",
+    "'h\u00e9\U0001f600'", "'a' || chr(0) || 'b'", "''", "'b'::ENUM('a', 'b')",
+    "'{\"a\": 1}'::JSON", "'-99999999999999999999999999999999999999999999999999'::BIGNUM",
+    "[1, NULL, 3]", "[[1], [], NULL]", "[]::INT[]", "[1, 2, 3]::INT[3]", "['a', NULL]::VARCHAR[2]",
+    "{'a': 1, 'b': 'x', 'c': [{'d': DATE '2020-01-01'}]}", "{'a b': 1, '\"q': 2}",
+    "MAP {'k': 1, 'l': NULL}", "MAP {[1]: {'x': 'y'}}",
+    "union_value(i := 1)::UNION(i INT, s VARCHAR)", "union_value(s := 'x')::UNION(i INT, s VARCHAR)",
+    "['b']::ENUM('a', 'b')[]", "[340282366920938463463374607431768211455::UHUGEINT]",
+    "{'b': '01'::BIT}", "[INTERVAL '-1 month 1 microsecond']", "{'INTERVAL': INTERVAL '-2 days'}",
+    "MAP {'k': '10:00:00+05'::TIMETZ}", "union_value(v := INTERVAL '-1 day')::UNION(v INTERVAL, i INT)",
+    "[TIME '01:02:03']", "42::VARIANT", "{'a': [1, 'x']}::VARIANT", "NULL",
+]
+
+
+def types(path):
+    connection = duckdb.connect(path)
+    made = 0
+    for number, value in enumerate(VALUES):
+        try:
+            connection.execute(f"CREATE TABLE t{number} AS SELECT {value} AS v")
+        except duckdb.Error:
+            continue
+        connection.execute(f"INSERT INTO t{number} VALUES (NULL)")
+        made += 1
+    return made
+
+
+def naive(path, copy):
+    """Copies the file while some checkpoints go on, and then its log."""
+    committed = path + ".committed"
+    size = os.path.getsize(path)
+    with open(path, "rb") as source, open(copy, "wb") as target:
+        while block := source.read(max(size // 8, 1)):
+            target.write(block)
+            before = int(open(committed).read() or 0)
+            while int(open(committed).read() or 0) < before + 5:
+                pass
+    try:
+        with open(path + ".wal", "rb") as source, open(copy + ".wal", "wb") as target:
+            target.write(source.read())
+    except FileNotFoundError:
+        pass
+
+
 mode, path, *rest = sys.argv[1:]
 if mode == "write":
     write(path, rest[0], int(rest[1]))
@@ -131,6 +220,12 @@ elif mode == "check":
     check(path, int(rest[0]), int(rest[1]))
 elif mode == "sql":
     print(json.dumps(sql(path, rest), default=str))
+elif mode == "dump":
+    print(json.dumps(dump(path), default=str))
+elif mode == "types":
+    print(types(path))
+elif mode == "naive":
+    naive(path, rest[0])
 elif mode == "abandon":
     connection = duckdb.connect(path)
     for statement in rest:

@@ -1,0 +1,33 @@
+//! `bkp catalog`.
+
+use std::path::PathBuf;
+
+use crate::cmd::metadata::Options;
+
+/// Write the catalogue of backups as a DuckDB database with a table of them
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: see bkp(1).\nExample: bkp catalog --to catalog.duckdb")]
+pub(super) struct Args {
+    /// Path of the database
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+
+    /// Replace what stands at PATH
+    #[arg(long)]
+    force: bool,
+
+    /// Only backups of this source
+    #[arg(value_name = "SOURCE")]
+    source: Option<String>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Options {
+        let Args { to, force, source, dry_run } = args;
+        Options { to, force, source, dry_run }
+    }
+}

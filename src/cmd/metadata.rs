@@ -1,0 +1,165 @@
+//! `bkp catalog` and `bkp list --sql`: the backups of a store as the table `backup_metadata`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Report;
+use crate::catalog::{self, Filter};
+use crate::domain::event::{self, Event};
+use crate::domain::manifest::{Manifest, hex};
+use crate::error::{Fault, Kind, diagnose, worst};
+use crate::source::duckdb::metadata::{self, Row};
+use crate::store::ReadStore;
+use crate::wire::House;
+
+/// What `bkp catalog` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Path of the database.
+    pub to: PathBuf,
+    /// Replace what stands there.
+    pub force: bool,
+    /// Only backups of this source.
+    pub source: Option<String>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// The stable shape `bkp.catalog/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Done<'a> {
+    /// URL of the store.
+    store: &'a str,
+    /// The database.
+    path: &'a str,
+    /// Rows of its table.
+    backups: usize,
+    /// Whether it was written.
+    written: bool,
+}
+
+/// The stable shape `bkp.query/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Found {
+    /// Names of the result's columns.
+    columns: Vec<String>,
+    /// Values as text.
+    rows: Vec<Vec<Option<String>>>,
+}
+
+/// Writes the table to a database. Needs no key: manifests are read, not authenticated.
+///
+/// # Errors
+/// [`Kind::Refused`] if the target exists and is not to be replaced; what the store fails with.
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let path = options.to.display().to_string();
+    if !options.force && options.to.symlink_metadata().is_ok() {
+        let fault = Fault::new(Kind::Refused, format!("{path} exists already"));
+        return Err(fault.hint("choose another --to, or add --force to replace it").into());
+    }
+    let Read { store, backups: rows, outcome } = rows(house, options.source.as_deref())?;
+    if !options.dry_run {
+        metadata::materialise(&options.to, &rows)?;
+    }
+    let verb = if options.dry_run { "would write" } else { "wrote" };
+    let text = format!("{verb} {} backups to {path}\n", rows.len());
+    let (backups, written) = (rows.len(), !options.dry_run);
+    let done = Done { store: &store, path: &path, backups, written };
+    Ok(Report::done("bkp.catalog/1", &done, text)?.with_outcome(outcome))
+}
+
+/// Runs a query over the table.
+///
+/// # Errors
+/// [`Kind::Usage`] with what DuckDB says of the query; what the store fails with.
+pub fn query(house: &House, sql: &str, source: Option<&str>) -> anyhow::Result<Report> {
+    let Read { backups: rows, outcome, .. } = rows(house, source)?;
+    let (columns, rows) = metadata::query(&rows, sql)?;
+    let text = render(&columns, &rows)?;
+    Ok(Report::done("bkp.query/1", &Found { columns, rows }, text)?.with_outcome(outcome))
+}
+
+/// The backups of a store.
+struct Read {
+    /// Its URL.
+    store: String,
+    /// Oldest first.
+    backups: Vec<Row>,
+    /// Set if a manifest could not be read: its backup has no row.
+    outcome: Option<Kind>,
+}
+
+fn rows(house: &House, source: Option<&str>) -> anyhow::Result<Read> {
+    let settings = source.and_then(|name| house.settings.sources.get(name));
+    let store = house.store_read(settings)?;
+    let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
+    let (mut rows, mut outcome) = (Vec::new(), None);
+    for found in catalog::find(store.as_ref(), &filter)? {
+        house.ctx.cancel.check()?;
+        match row(store.as_ref(), &found.name.manifest_key()) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                house.ctx.monitor.warn(&format!("{} is left out: {error:#}", found.name.id));
+                outcome = worst(outcome, Some(diagnose(&error).kind));
+            }
+        }
+    }
+    Ok(Read { store: store.url().to_owned(), backups: rows, outcome })
+}
+
+fn row(store: &dyn ReadStore, key: &str) -> anyhow::Result<Row> {
+    let bytes = catalog::read_manifest(store, key)?;
+    let manifest = Manifest::parse(&bytes, key)?;
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let event = Event::completed(&manifest, &digest);
+    let time = |time: OffsetDateTime| time.format(&Rfc3339);
+    Ok(Row {
+        id: manifest.id.to_string(),
+        backup_type: manifest.backup_type.to_string(),
+        backup_scope: manifest.scope.to_string(),
+        start_time: time(manifest.started)?,
+        end_time: time(manifest.ended)?,
+        status: manifest.status.clone(),
+        backup_size_bytes: manifest.sizes.stored_bytes,
+        backup_location: format!("{}/{key}", store.url().trim_end_matches('/')),
+        checksum: hex(&digest),
+        compression: match event.compression {
+            Some(event::Compression::Gzip) => "gzip".to_owned(),
+            Some(event::Compression::Zstd) => "zstd".to_owned(),
+            Some(event::Compression::None) | None => "none".to_owned(),
+        },
+        encryption: match event.encryption {
+            Some(event::Encryption::Aes256Gcm) => "aes256-gcm".to_owned(),
+            Some(event::Encryption::None) | None => "none".to_owned(),
+        },
+        retention_until: manifest.retention.until.map(time).transpose()?,
+        source: manifest.source,
+        kind: manifest.kind,
+        parent_id: manifest.parent.map(|parent| parent.to_string()),
+    })
+}
+
+/// Columns with two spaces between them.
+fn render(columns: &[String], rows: &[Vec<Option<String>>]) -> anyhow::Result<String> {
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+    let rows: Vec<Vec<String>> = std::iter::once(columns.to_vec())
+        .chain(rows.iter().map(|row| row.iter().map(shown).collect()))
+        .collect();
+    let width = |index: usize| {
+        rows.iter().filter_map(|row| row.get(index)).map(|text| text.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(|index| width(index).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        writeln!(text, "{}", line.trim_end())?;
+    }
+    Ok(text)
+}

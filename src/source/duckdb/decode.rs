@@ -1,0 +1,55 @@
+//! Reading a chain of exports to its end without making anything of it.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use super::import::{broken, indexes, links};
+use crate::ctx::Ctx;
+use crate::source::Chain;
+
+/// Reads every byte of a chain and checks that the indexes refer to what is there.
+pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    let indexes = indexes(chain, ctx)?;
+    if let Some(newest) = indexes.last() {
+        for table in &newest.tables {
+            links(&indexes, table)?;
+        }
+    }
+    for (reader, index) in chain.iter().zip(&indexes) {
+        let mut members = BTreeSet::new();
+        reader.entries(ctx, &mut |name, _size, body| {
+            members.insert(name.to_owned());
+            check_parquet(name, body)
+        })?;
+        for table in &index.tables {
+            if let Some(member) = table.rows_member.as_ref().filter(|name| !members.contains(*name))
+            {
+                return Err(broken(&format!("it has no member `{member}`")));
+            }
+            if let Some(data) = &table.data {
+                reader.named(data, ctx, &mut |body| check_parquet(data, body))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a Parquet file to its end and looks for its marks at both ends.
+fn check_parquet(name: &str, body: &mut dyn Read) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let (mut first, mut last): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+    loop {
+        let count = body.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        let bytes = buffer.get(..count).unwrap_or_default();
+        first.extend(bytes.iter().take(4_usize.saturating_sub(first.len())));
+        last.extend(bytes.iter().skip(count.saturating_sub(4)));
+        last.drain(..last.len().saturating_sub(4));
+    }
+    if first == b"PAR1" && last == b"PAR1" {
+        return Ok(());
+    }
+    Err(broken(&format!("`{name}` is not a Parquet file")))
+}

@@ -1,0 +1,240 @@
+//! Exports: every table as Parquet, or what changed in it since an earlier export.
+//!
+//! All of it comes from one private copy of the file, and so from one moment. Rows are streamed
+//! from the engine into the chain; only keys and hashes of rows are written down in between.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::engine::{Session, TextRow};
+use super::index::{Content, Index, SCHEMA, TableEntry};
+use super::shape::{self, Shape};
+use super::{delta, sql};
+use crate::ctx::Ctx;
+use crate::domain::limits::EXPORT_TABLES_MAX;
+use crate::source::{Captured, Chain, ObjectSink, SourceError};
+
+/// Hashes of values of many types: equal where two engines hash alike.
+const PROBE: &str = "SELECT hash(42::BIGINT, 'a longer text than fits inline', DATE '2020-02-29', 1.5::DECIMAL(9,2), TIMESTAMP '2020-01-01 00:00:01', NULL, true, '\\xAA'::BLOB, 170141183460469231731687303715884105727::HUGEINT, uuid '47183823-2574-4bfd-b411-99ed177d3e43'), CAST([1.5, -0.0, NULL] AS VARCHAR), CAST({'a': INTERVAL '1 month -1 us'} AS VARCHAR)";
+
+/// Which tables are exported.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// Patterns of which one must fit; everything if there is none.
+    pub(super) tables: Vec<String>,
+    /// Patterns of which none may fit.
+    pub(super) exclude: Vec<String>,
+}
+
+impl Wanted {
+    fn has(&self, table: &TableEntry) -> bool {
+        let name = table.plain();
+        let fits = |pattern: &String| sql::fits(pattern, &name);
+        (self.tables.is_empty() || self.tables.iter().any(fits)) && !self.exclude.iter().any(fits)
+    }
+}
+
+/// What an engine makes of [`PROBE`].
+pub(super) fn probe(session: &Session) -> anyhow::Result<String> {
+    let rows = session.rows(PROBE)?;
+    Ok(rows.into_iter().flatten().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "))
+}
+
+/// The content of the table `from` that looks like `table`.
+pub(super) fn content(
+    session: &Session,
+    table: &TableEntry,
+    from: &str,
+) -> anyhow::Result<Content> {
+    let rows = session.rows(&delta::content(table, from))?;
+    let row = rows.into_iter().next().unwrap_or_default();
+    let text = |row: &TextRow, at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let count = text(&row, 0).parse().unwrap_or_default();
+    Ok(Content { rows: count, sum: text(&row, 1), xor: text(&row, 2) })
+}
+
+/// What is exported, and from where.
+pub(super) struct Exporting<'a> {
+    pub(super) session: Session,
+    pub(super) storage_version: String,
+    pub(super) wanted: &'a Wanted,
+    /// Whether tables are sealed; keys and hashes always are.
+    pub(super) sealed: bool,
+    /// A folder of ours.
+    pub(super) scratch: &'a Path,
+    pub(super) ctx: &'a Ctx,
+}
+
+/// The chain that an increment adds to: its indexes, base first, and where its keys and hashes are.
+struct Before {
+    indexes: Vec<Index>,
+    folders: Vec<PathBuf>,
+}
+
+impl Exporting<'_> {
+    /// Pushes schema, tables, keys and hashes, and returns the index.
+    pub(super) fn run(
+        mut self,
+        chain: &Chain<'_>,
+        out: &mut dyn ObjectSink,
+    ) -> anyhow::Result<Captured> {
+        let mut shape = shape::read(&self.session, self.scratch)?;
+        shape.narrow(&|table| self.wanted.has(table), self.scratch)?;
+        let Shape { statements, tables, lost } = shape;
+        let mut index = Index {
+            schema: SCHEMA.into(),
+            engine: crate::version::duckdb(),
+            probe: probe(&self.session)?,
+            storage_version: self.storage_version.clone(),
+            statements,
+            lost,
+            tables,
+        };
+        let count = index.tables.len();
+        if count > EXPORT_TABLES_MAX {
+            let what = format!("a database with {count} tables");
+            let reason = format!(
+                "an export has at most {EXPORT_TABLES_MAX}: choose with `tables` and `exclude`"
+            );
+            return Err(SourceError::Unsupported { what, reason }.into());
+        }
+        let before = self.before(chain, &index)?;
+        let script = index.script();
+        out.object("schema", "schema.sql", self.sealed, &mut |out| {
+            Ok(out.write_all(script.as_bytes())?)
+        })?;
+        let mut members = Vec::new();
+        for number in 0..count {
+            self.ctx.cancel.check()?;
+            if let Some(table) = index.tables.get_mut(number) {
+                self.table(number + 1, table, before.as_ref(), out, &mut members)?;
+            }
+        }
+        out.archive(&mut |out| {
+            for (name, path) in &members {
+                let mut file = std::fs::File::open(path)?;
+                let size = file.metadata()?.len();
+                out.stream(name, size, &mut |out| std::io::copy(&mut file, out).map(|_bytes| ()))?;
+            }
+            Ok(())
+        })?;
+        self.session.close()?;
+        let shown = index.tables.iter().map(|table| {
+            json!({ "table": table.plain(), "rows": table.content.rows, "hash": table.content.sum, "object": table.data })
+        });
+        let record = json!({ "engine": index.engine, "tables": shown.collect::<Vec<_>>(), "lost": index.lost });
+        let lost = index.lost.clone();
+        Ok(Captured { record, map: Some(Box::new(move |out| index.write(out))), lost })
+    }
+
+    /// What the chain has, if it was made by an engine that hashes as this one.
+    fn before(&self, chain: &Chain<'_>, index: &Index) -> anyhow::Result<Option<Before>> {
+        let mut before = Before { indexes: Vec::new(), folders: Vec::new() };
+        for (order, reader) in chain.iter().enumerate() {
+            before.indexes.push(reader.map(self.ctx, &mut |input| Index::read(input))?);
+            before.folders.push(self.scratch.join(format!("chain-{order}")));
+        }
+        if before.indexes.iter().any(|link| link.probe != index.probe) {
+            self.ctx.monitor.warn("the exports before were made with a DuckDB that computes other hashes: every table is exported in full");
+            return Ok(None);
+        }
+        for (reader, folder) in chain.iter().zip(&before.folders) {
+            unpack(reader, folder, self.ctx)?;
+        }
+        Ok((!before.indexes.is_empty()).then_some(before))
+    }
+
+    /// Exports one table: not at all if it is as it was, what changed if that can be told, else all.
+    fn table(
+        &mut self,
+        number: usize,
+        table: &mut TableEntry,
+        before: Option<&Before>,
+        out: &mut dyn ObjectSink,
+        members: &mut Vec<(String, PathBuf)>,
+    ) -> anyhow::Result<()> {
+        let from = table.quoted();
+        table.content = content(&self.session, table, &from)?;
+        let (member, path) = (member_name(number), self.scratch.join(format!("rows-{number}")));
+        let last =
+            before.and_then(|before| before.indexes.last()?.table(&table.schema, &table.name));
+        let last = last.filter(|last| last.is_alike(table));
+        let mut query = format!("SELECT {} FROM {from}", delta::bent_columns(table));
+        table.full = true;
+        if let Some((before, last)) = before.zip(last) {
+            if last.content == table.content {
+                (table.full, table.data, table.rows_member) = (false, None, None);
+                return Ok(());
+            }
+            let files = state_files(before, table).filter(|_| delta::is_divisible(table));
+            if let Some(files) = files {
+                let state = delta::state_of(table, &files);
+                self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_before AS {state}"))?;
+                let changes = delta::changes(table, "bkp_before", &from);
+                self.session
+                    .run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {changes}"))?;
+                self.session.run("DROP TABLE bkp_before")?;
+                self.session.save("FROM bkp_changes", &path)?;
+                query = delta::upserts(table, "bkp_changes", &from);
+                table.full = false;
+            }
+        }
+        if table.full {
+            self.session.save(&delta::state(table, &from), &path)?;
+        }
+        let name = object_name(number, table);
+        let sealed = self.sealed;
+        let (session, ctx) = (&mut self.session, self.ctx);
+        out.object("table", &name, sealed, &mut |out| session.stream(&query, out, ctx))?;
+        table.data = Some(if sealed { format!("{name}.enc") } else { name });
+        table.rows_member = Some(member.clone());
+        members.push((member, path));
+        Ok(())
+    }
+}
+
+/// The files with keys and hashes of a table, from its last full export on; `None` if a link of the
+/// chain does not have them.
+fn state_files(before: &Before, table: &TableEntry) -> Option<Vec<String>> {
+    let mut files = Vec::new();
+    for (index, folder) in before.indexes.iter().zip(&before.folders).rev() {
+        let entry = index.table(&table.schema, &table.name)?;
+        if let Some(member) = &entry.rows_member {
+            files.push(folder.join(member).display().to_string());
+        }
+        if entry.full {
+            files.reverse();
+            return Some(files);
+        }
+    }
+    None
+}
+
+/// Puts the files with keys and hashes of an export into a folder.
+pub(super) fn unpack(
+    reader: &crate::pipeline::BackupReader<'_>,
+    folder: &Path,
+    ctx: &Ctx,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder.join("rows"))?;
+    reader.entries(ctx, &mut |name, _size, body| {
+        // Names of members never lead out of a folder; only those that an export writes are wanted.
+        if name.starts_with("rows/") && name.matches('/').count() == 1 {
+            let mut file = std::fs::File::create_new(folder.join(name))?;
+            std::io::copy(body, &mut file)?;
+        }
+        Ok(())
+    })
+}
+
+fn member_name(number: usize) -> String {
+    format!("rows/{number:04}.parquet")
+}
+
+/// The end of an object's name: a number, and so much of the table's name as any store can carry.
+fn object_name(number: usize, table: &TableEntry) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let safe = |name: &str| name.chars().take(60).map(plain).collect::<String>();
+    format!("{number:04}-{}.{}.parquet", safe(&table.schema), safe(&table.name))
+}

@@ -1,0 +1,174 @@
+//! What an export consists of: `index.json`, which travels as the backup's map.
+//!
+//! It has the statements that make the schema, and of each table its columns, how many rows it has
+//! and a hash over them that does not depend on their order; and which objects hold them.
+
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Fault, Kind};
+
+/// The schema this version writes and reads.
+pub(super) const SCHEMA: &str = "bkp.duckdb.export/1";
+
+/// Largest index that is read, bytes.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+/// An export.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Index {
+    /// [`SCHEMA`].
+    pub(super) schema: String,
+    /// The version of DuckDB that computed the hashes.
+    pub(super) engine: String,
+    /// Hashes of known values: an engine that computes others cannot compare.
+    pub(super) probe: String,
+    /// The storage version of the database.
+    pub(super) storage_version: String,
+    /// What makes the schema, in an order in which most of it can be made.
+    pub(super) statements: Vec<Statement>,
+    /// What the export does not have, in words.
+    pub(super) lost: Vec<String>,
+    /// The tables.
+    pub(super) tables: Vec<TableEntry>,
+}
+
+/// A statement of the schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Statement {
+    /// What it makes.
+    pub(super) makes: Makes,
+    /// Which one: schema and name, quoted.
+    pub(super) name: String,
+    /// The statement.
+    pub(super) sql: String,
+}
+
+/// What a statement makes, in the order in which they are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Makes {
+    /// A schema.
+    Schema,
+    /// A type.
+    Type,
+    /// A sequence, at its position.
+    Sequence,
+    /// A macro.
+    Macro,
+    /// A table with its constraints.
+    Table,
+    /// A view.
+    View,
+    /// An index; made when the rows are there.
+    Index,
+    /// A comment.
+    Comment,
+}
+
+/// A table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct TableEntry {
+    /// The schema's true name.
+    pub(super) schema: String,
+    /// The true name.
+    pub(super) name: String,
+    /// The columns that are stored.
+    pub(super) columns: Vec<Column>,
+    /// The columns of the primary key.
+    pub(super) key: Option<Vec<String>>,
+    /// Tables that it refers to, quoted with their schema.
+    pub(super) parents: Vec<String>,
+    /// Its references to itself: columns, and those they refer to.
+    pub(super) own: Vec<(Vec<String>, Vec<String>)>,
+    /// Its content.
+    pub(super) content: Content,
+    /// Extension of the object with rows: all of them, or those that are new or changed.
+    pub(super) data: Option<String>,
+    /// Whether `data` has all of them.
+    pub(super) full: bool,
+    /// The member of the data archive with keys and hashes of rows, or of what changed in them.
+    pub(super) rows_member: Option<String>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Column {
+    /// Its name.
+    pub(super) name: String,
+    /// Its type, as DuckDB writes it.
+    pub(super) data_type: String,
+}
+
+/// What a table has in it: equal for equal tables, whatever the order of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Content {
+    /// Rows.
+    pub(super) rows: u64,
+    /// Sum of the rows' hashes, decimal.
+    pub(super) sum: String,
+    /// Exclusive or of the rows' hashes, decimal.
+    pub(super) xor: String,
+}
+
+impl TableEntry {
+    /// Schema and name, quoted.
+    pub(super) fn quoted(&self) -> String {
+        format!("{}.{}", super::sql::name(&self.schema), super::sql::name(&self.name))
+    }
+
+    /// Schema and name, as people write them.
+    pub(super) fn plain(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    /// Whether rows of both have the same form and the same key.
+    pub(super) fn is_alike(&self, other: &TableEntry) -> bool {
+        self.columns == other.columns && self.key == other.key
+    }
+}
+
+impl Index {
+    /// Writes `index.json`.
+    ///
+    /// # Errors
+    /// What `out` fails with.
+    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")
+    }
+
+    /// Reads `index.json`.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if it is none.
+    pub(super) fn read(input: &mut dyn Read) -> anyhow::Result<Index> {
+        let invalid = |why: String| {
+            Fault::new(Kind::Integrity, format!("the index of the export is not valid: {why}"))
+        };
+        let mut bytes = Vec::new();
+        input.take(INDEX_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > INDEX_BYTES_MAX {
+            return Err(invalid(format!("it is larger than {INDEX_BYTES_MAX} bytes")).into());
+        }
+        let index: Index =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        if index.schema != SCHEMA {
+            return Err(invalid(format!("its schema is `{}`", index.schema)).into());
+        }
+        Ok(index)
+    }
+
+    /// The table with these true names.
+    pub(super) fn table(&self, schema: &str, name: &str) -> Option<&TableEntry> {
+        self.tables.iter().find(|table| table.schema == schema && table.name == name)
+    }
+
+    /// The schema as a script for people.
+    pub(super) fn script(&self) -> String {
+        let heads = "-- Loads in this order: rows go in after the tables and before the indexes.\n";
+        let lines = self.statements.iter().map(|s| format!("{}\n", s.sql));
+        std::iter::once(heads.to_owned()).chain(lines).collect()
+    }
+}

@@ -1,0 +1,115 @@
+//! The catalogue of backups as a table: `backup_metadata`, made from manifests on demand.
+//!
+//! The manifests stay the truth. The table is built in a file of its own that then gets its place
+//! by renaming, so that two runs never wait for each other's lock.
+
+use std::path::Path;
+
+use super::engine::{Session, TextRow};
+use super::place::Workshop;
+use crate::error::Kind;
+
+/// The columns, in their order.
+const TABLE: &str = "CREATE TABLE backup_metadata (
+    id UUID PRIMARY KEY, backup_type VARCHAR, backup_scope VARCHAR, tenant_id VARCHAR,
+    start_time TIMESTAMP, end_time TIMESTAMP, status VARCHAR, backup_size_bytes UBIGINT,
+    backup_location VARCHAR, checksum VARCHAR, compression VARCHAR, encryption VARCHAR,
+    retention_until TIMESTAMP, source VARCHAR, kind VARCHAR, parent_id UUID)";
+
+/// A backup as a row of the table; times are UTC, RFC 3339.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    /// The backup's id.
+    pub id: String,
+    /// Its type.
+    pub backup_type: String,
+    /// Its scope.
+    pub backup_scope: String,
+    /// When it began.
+    pub start_time: String,
+    /// When it was durable.
+    pub end_time: String,
+    /// `completed`.
+    pub status: String,
+    /// Sum over its objects as stored, bytes.
+    pub backup_size_bytes: u64,
+    /// URL of its manifest.
+    pub backup_location: String,
+    /// SHA-256 of its manifest as stored, hex.
+    pub checksum: String,
+    /// `none`, `gzip` or `zstd`.
+    pub compression: String,
+    /// `none` or `aes256-gcm`.
+    pub encryption: String,
+    /// Until when it is to be kept.
+    pub retention_until: Option<String>,
+    /// The source's name.
+    pub source: String,
+    /// What made it.
+    pub kind: String,
+    /// The backup that it adds to.
+    pub parent_id: Option<String>,
+}
+
+impl Row {
+    fn values(&self) -> TextRow {
+        let Row { id, backup_type, backup_scope, start_time, end_time, status, .. } = self;
+        let Row { backup_location, checksum, compression, encryption, source, kind, .. } = self;
+        let size = self.backup_size_bytes.to_string();
+        let text = |text: &String| Some(text.clone());
+        vec![
+            text(id),
+            text(backup_type),
+            text(backup_scope),
+            None,
+            text(start_time),
+            text(end_time),
+            text(status),
+            Some(size),
+            text(backup_location),
+            text(checksum),
+            text(compression),
+            text(encryption),
+            self.retention_until.clone(),
+            text(source),
+            text(kind),
+            self.parent_id.clone(),
+        ]
+    }
+}
+
+fn fill(session: &Session, rows: &[Row]) -> anyhow::Result<()> {
+    session.run(TABLE)?;
+    session.run("BEGIN")?;
+    session.insert("backup_metadata", &rows.iter().map(Row::values).collect::<Vec<_>>())?;
+    session.run("COMMIT")
+}
+
+/// Makes a database file with the table at `path`; an older one is replaced in one step.
+///
+/// # Errors
+/// [`Kind::Refused`] if a process has the older one open; what engine or system say.
+pub fn materialise(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
+    let workshop = Workshop::beside(path)?;
+    let built = workshop.path("catalog.duckdb");
+    let spill = workshop.path("spill");
+    let session = Session::open(Some(&built), true, &spill, Kind::Failed)?;
+    fill(&session, rows)?;
+    session.settle()?;
+    workshop.replace(&built, path)?;
+    Ok(())
+}
+
+/// The names of a result's columns, and its rows as text.
+pub type Answer = (Vec<String>, Vec<Vec<Option<String>>>);
+
+/// Runs a query over the table; returns the names of the result's columns, and its rows as text.
+///
+/// # Errors
+/// [`Kind::Usage`] with what the engine says of the query.
+pub fn query(rows: &[Row], sql: &str) -> anyhow::Result<Answer> {
+    // Nothing is spilled: the table is small, and the query gets no file system.
+    let session = Session::confined(Kind::Usage)?;
+    fill(&session, rows)?;
+    session.table(sql.trim().trim_end_matches(';'))
+}

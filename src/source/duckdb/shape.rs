@@ -1,0 +1,302 @@
+//! The schema of a database: its tables, and the statements that make all of it again.
+//!
+//! The statements come from DuckDB's own catalogue functions. What these leave out is put in: the
+//! foreign keys of a table to itself, the definitions of types, the default arguments of macros.
+//! Then all statements are tried in an empty database, and what does not come out of that is named:
+//! nothing is lost silently.
+
+use std::path::Path;
+
+use super::engine::{Session, TextRow};
+use super::index::{Column, Content, Makes, Statement, TableEntry};
+use super::sql;
+
+/// Separates names in lists that are read as text.
+const SEPARATOR: char = '\u{1f}';
+
+/// A schema.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) statements: Vec<Statement>,
+    /// The tables, without content.
+    pub(super) tables: Vec<TableEntry>,
+    /// What cannot be made again, in words.
+    pub(super) lost: Vec<String>,
+}
+
+/// The `index`th value of a row; empty where there is none.
+pub(super) fn text(row: &TextRow, index: usize) -> String {
+    row.get(index).cloned().flatten().unwrap_or_default()
+}
+
+fn list(row: &TextRow, index: usize) -> Vec<String> {
+    let text = text(row, index);
+    text.split(SEPARATOR).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+pub(super) fn quoted(schema: &str, name: &str) -> String {
+    format!("{}.{}", sql::name(schema), sql::name(name))
+}
+
+/// Reads the schema of an open database; `scratch` is a folder for temporary files.
+///
+/// # Errors
+/// What the engine says.
+pub(super) fn read(session: &Session, scratch: &Path) -> anyhow::Result<Shape> {
+    let mut shape = Shape { statements: Vec::new(), tables: Vec::new(), lost: Vec::new() };
+    shape.simple(session)?;
+    shape.macros(session, scratch)?;
+    shape.tables(session)?;
+    shape.comments(session)?;
+    shape.triggers(session)?;
+    shape.statements.sort_by_key(|statement| statement.makes);
+    shape.rehearse(session, scratch)?;
+    Ok(shape)
+}
+
+impl Shape {
+    fn add(&mut self, makes: Makes, name: String, sql: String) {
+        self.statements.push(Statement { makes, name, sql });
+    }
+
+    /// What the catalogue has a statement for, or nearly.
+    fn simple(&mut self, session: &Session) -> anyhow::Result<()> {
+        const SCHEMAS: &str = "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = current_database() AND schema_name <> 'main' ORDER BY oid";
+        const TYPES: &str = "SELECT schema_name, type_name FROM duckdb_types() WHERE NOT internal AND database_name = current_database() ORDER BY type_oid";
+        for row in session.rows(SCHEMAS)? {
+            let name = sql::name(&text(&row, 0));
+            self.add(Makes::Schema, name.clone(), format!("CREATE SCHEMA IF NOT EXISTS {name};"));
+        }
+        for row in session.rows(TYPES)? {
+            let name = quoted(&text(&row, 0), &text(&row, 1));
+            // A type that was made of others shows what it is made of in the end.
+            let found = session.rows(&format!("SELECT typeof(CAST(NULL AS {name}))"))?;
+            let meaning = found.first().map(|row| text(row, 0)).unwrap_or_default();
+            self.add(Makes::Type, name.clone(), format!("CREATE TYPE {name} AS {meaning};"));
+        }
+        for (makes, query) in [
+            (
+                Makes::Sequence,
+                "SELECT schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() ORDER BY sequence_oid",
+            ),
+            (
+                Makes::View,
+                "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() ORDER BY view_oid",
+            ),
+            (
+                Makes::Index,
+                "SELECT schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = current_database() AND sql IS NOT NULL ORDER BY index_oid",
+            ),
+        ] {
+            for row in session.rows(query)? {
+                self.add(makes, quoted(&text(&row, 0), &text(&row, 1)), text(&row, 2));
+            }
+        }
+        Ok(())
+    }
+
+    /// Macros, whose default arguments only DuckDB's own export writes: it is run on a copy of the
+    /// schema that has nothing else in it.
+    fn macros(&mut self, session: &Session, scratch: &Path) -> anyhow::Result<()> {
+        const MACROS: &str = "SELECT schema_name, function_name, function_type, array_to_string(parameters, ', '), macro_definition FROM duckdb_functions() WHERE NOT internal AND database_name = current_database() AND function_type IN ('macro', 'table_macro') ORDER BY function_oid";
+        const RELATIONS: &str = "SELECT 'VIEW', schema_name, view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'bkp_shape' UNION ALL SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() WHERE NOT internal AND database_name = 'bkp_shape'";
+        let mut macros = session.rows(MACROS)?;
+        // Several bodies of one name are one macro.
+        let count = {
+            let mut names: Vec<_> =
+                macros.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2))).collect();
+            names.dedup();
+            names.len()
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        let current = session.rows("SELECT current_database()")?;
+        let current = sql::name(&current.first().map(|row| text(row, 0)).unwrap_or_default());
+        session.run("ATTACH ':memory:' AS bkp_shape (READ_WRITE)")?;
+        let folder = scratch.join("macros");
+        let copy = format!("COPY FROM DATABASE {current} TO bkp_shape (SCHEMA)");
+        let mut exported = session.attempt(&copy);
+        if exported.is_ok() {
+            for row in session.rows(RELATIONS)? {
+                let name = quoted(&text(&row, 1), &text(&row, 2));
+                // What is gone already went with another one.
+                let _gone = session
+                    .attempt(&format!("DROP {} IF EXISTS bkp_shape.{name} CASCADE", text(&row, 0)));
+            }
+            let path = sql::text(&folder.display().to_string());
+            session.run("USE bkp_shape")?;
+            exported = session.attempt(&format!("EXPORT DATABASE {path}"));
+            session.run(&format!("USE {current}"))?;
+        }
+        session.run("DETACH bkp_shape")?;
+        let script =
+            exported.ok().and_then(|()| std::fs::read_to_string(folder.join("schema.sql")).ok());
+        let script = script.unwrap_or_default();
+        let found: Vec<&str> = script
+            .split(";;\n")
+            .map(str::trim)
+            .filter(|statement| statement.starts_with("CREATE MACRO "))
+            .collect();
+        if found.len() == count {
+            for statement in found {
+                let name = statement.trim_start_matches("CREATE MACRO ");
+                let name = name.split('(').next().unwrap_or_default().trim().to_owned();
+                self.add(Makes::Macro, name, format!("{statement};"));
+            }
+            return Ok(());
+        }
+        for row in macros.drain(..) {
+            let name = quoted(&text(&row, 0), &text(&row, 1));
+            let table = if text(&row, 2) == "table_macro" { "TABLE " } else { "" };
+            let (parameters, body) = (text(&row, 3), text(&row, 4));
+            self.lost.push(format!("default arguments of the macro {name}, if it has any"));
+            self.add(
+                Makes::Macro,
+                name.clone(),
+                format!("CREATE MACRO {name}({parameters}) AS {table}{body};"),
+            );
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self, session: &Session) -> anyhow::Result<()> {
+        const TABLES: &str = "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = current_database() ORDER BY table_oid";
+        const COLUMNS: &str = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() ORDER BY table_oid, column_index";
+        let constraints = format!(
+            "SELECT schema_name, table_name, constraint_type, array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM duckdb_constraints() WHERE database_name = current_database() AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
+        );
+        let columns = session.rows(COLUMNS)?;
+        let constraints = session.rows(&constraints)?;
+        for row in session.rows(TABLES)? {
+            let (schema, name, mut definition) = (text(&row, 0), text(&row, 1), text(&row, 2));
+            let mine = |row: &&TextRow| text(row, 0) == schema && text(row, 1) == name;
+            let all: Vec<Column> = columns
+                .iter()
+                .filter(mine)
+                .map(|row| Column { name: text(row, 2), data_type: text(row, 3) })
+                .collect();
+            let generated = sql::generated(&definition, all.len());
+            let stored = all.into_iter().zip(generated.iter().chain(std::iter::repeat(&false)));
+            let mut table = TableEntry {
+                columns: stored.filter(|(_, made)| !**made).map(|(column, _)| column).collect(),
+                key: None,
+                parents: Vec::new(),
+                own: Vec::new(),
+                content: Content { rows: 0, sum: String::new(), xor: String::new() },
+                data: None,
+                full: true,
+                rows_member: None,
+                schema: schema.clone(),
+                name: name.clone(),
+            };
+            let mut missing = Vec::new();
+            for row in constraints.iter().filter(mine) {
+                let (own, referenced, theirs) = (list(row, 3), text(row, 4), list(row, 5));
+                if text(row, 2) == "PRIMARY KEY" {
+                    table.key = Some(own);
+                } else if referenced == name {
+                    if text(row, 6).is_empty() {
+                        missing.push(format!(
+                            "FOREIGN KEY ({}) REFERENCES {}({})",
+                            sql::names(&own),
+                            quoted(&schema, &name),
+                            sql::names(&theirs)
+                        ));
+                    }
+                    table.own.push((own, theirs));
+                } else {
+                    // References do not leave a schema.
+                    table.parents.push(quoted(&schema, &referenced));
+                }
+            }
+            if !missing.is_empty() {
+                definition = sql::filled(&definition, &missing).unwrap_or(definition);
+            }
+            self.add(Makes::Table, table.quoted(), definition);
+            self.tables.push(table);
+        }
+        Ok(())
+    }
+
+    fn comments(&mut self, session: &Session) -> anyhow::Result<()> {
+        const OF: &str = "comment FROM";
+        const WHERE: &str = "WHERE comment IS NOT NULL AND database_name = current_database()";
+        for (what, query) in [
+            (
+                "TABLE",
+                format!("SELECT schema_name, table_name, NULL, {OF} duckdb_tables() {WHERE}"),
+            ),
+            ("VIEW", format!("SELECT schema_name, view_name, NULL, {OF} duckdb_views() {WHERE}")),
+            (
+                "INDEX",
+                format!("SELECT schema_name, index_name, NULL, {OF} duckdb_indexes() {WHERE}"),
+            ),
+            (
+                "SEQUENCE",
+                format!("SELECT schema_name, sequence_name, NULL, {OF} duckdb_sequences() {WHERE}"),
+            ),
+            ("TYPE", format!("SELECT schema_name, type_name, NULL, {OF} duckdb_types() {WHERE}")),
+            (
+                "MACRO",
+                format!(
+                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} duckdb_functions() {WHERE} AND function_type = 'macro'"
+                ),
+            ),
+            (
+                "MACRO TABLE",
+                format!(
+                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} duckdb_functions() {WHERE} AND function_type = 'table_macro'"
+                ),
+            ),
+            (
+                "COLUMN",
+                format!(
+                    "SELECT schema_name, table_name, column_name, {OF} duckdb_columns() {WHERE}"
+                ),
+            ),
+        ] {
+            for row in session.rows(&query)? {
+                let column =
+                    row.get(2).cloned().flatten().map(|name| format!(".{}", sql::name(&name)));
+                let name = quoted(&text(&row, 0), &text(&row, 1)) + &column.unwrap_or_default();
+                let comment = sql::text(&text(&row, 3));
+                self.add(
+                    Makes::Comment,
+                    name.clone(),
+                    format!("COMMENT ON {what} {name} IS {comment};"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Triggers exist since 2.0, and nothing tells how they were made.
+    fn triggers(&mut self, session: &Session) -> anyhow::Result<()> {
+        const KNOWN: &str =
+            "SELECT 1 FROM duckdb_functions() WHERE function_name = 'duckdb_triggers'";
+        if session.rows(KNOWN)?.is_empty() {
+            return Ok(());
+        }
+        for row in session.rows("SELECT trigger_name FROM duckdb_triggers()")? {
+            self.lost.push(format!("the trigger {}", sql::name(&text(&row, 0))));
+        }
+        Ok(())
+    }
+}
+
+impl Makes {
+    /// What it makes, as people say it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Makes::Schema => "schema",
+            Makes::Type => "type",
+            Makes::Sequence => "sequence",
+            Makes::Macro => "macro",
+            Makes::Table => "table",
+            Makes::View => "view",
+            Makes::Index => "index",
+            Makes::Comment => "comment on",
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Pieces of SQL: quoting, and what can be read from the text of a definition.
+
+/// A name as SQL takes it in every case.
+pub(super) fn name(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A string.
+pub(super) fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Names with commas between them.
+pub(super) fn names(list: &[String]) -> String {
+    list.iter().map(|text| name(text)).collect::<Vec<_>>().join(", ")
+}
+
+/// Walks over SQL and says of each character how many parentheses are open around it; characters
+/// in quotes are `None`.
+fn depths(text: &str) -> Vec<(char, Option<usize>)> {
+    let (mut depth, mut quote) = (0_usize, None);
+    let step = |c: char| {
+        if quote.is_some() || c == '"' || c == '\'' {
+            // A doubled quote ends one and begins the next.
+            quote = if quote == Some(c) { None } else { quote.or(Some(c)) };
+            return (c, None);
+        }
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        (c, Some(depth))
+    };
+    text.chars().map(step).collect()
+}
+
+/// The parts of `CREATE TABLE name(part, part, …)`, and what stands before them.
+fn parts(table_sql: &str) -> Option<(String, Vec<String>)> {
+    let marked = depths(table_sql);
+    let open = marked.iter().position(|found| *found == ('(', Some(1)))?;
+    let close = marked.iter().rposition(|found| *found == (')', Some(0)))?;
+    let head = marked.get(..open)?.iter().map(|(c, _)| c).collect();
+    let mut parts = vec![String::new()];
+    for (c, depth) in marked.get(open + 1..close)? {
+        if (*c, *depth) == (',', Some(1)) {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(*c);
+        }
+    }
+    Some((head, parts.into_iter().map(|part| part.trim().to_owned()).collect()))
+}
+
+/// For each of the first `columns` columns of a table, whether it is generated.
+pub(super) fn generated(table_sql: &str, columns: usize) -> Vec<bool> {
+    let (_, parts) = parts(table_sql).unwrap_or_default();
+    let is_generated = |part: &String| {
+        let bare = depths(part).into_iter().filter(|(_, depth)| *depth == Some(0));
+        bare.map(|(c, _)| c).collect::<String>().contains("GENERATED ALWAYS AS")
+    };
+    parts.iter().take(columns).map(is_generated).collect()
+}
+
+/// Puts `missing` constraints where a table's definition has nothing between two commas: so does
+/// DuckDB before 2.0 write foreign keys of a table to itself. `None` if they do not fit.
+pub(super) fn filled(table_sql: &str, missing: &[String]) -> Option<String> {
+    let (head, parts) = parts(table_sql)?;
+    let mut missing = missing.iter();
+    let mut filled = Vec::new();
+    for part in parts {
+        filled.push(if part.is_empty() { missing.next()?.clone() } else { part });
+    }
+    missing.next().is_none().then(|| format!("{head}({});", filled.join(", ")))
+}
+
+/// The type as which a value of `data_type` goes through Parquet, where that would bend it:
+/// intervals lose what is below a millisecond and cannot be negative, times lose their offset,
+/// large integers become floating-point numbers.
+pub(super) fn bent(data_type: &str) -> Option<String> {
+    const BENT: [&str; 4] = ["INTERVAL", "HUGEINT", "UHUGEINT", "BIGNUM"];
+    const OFFSET: &str = "TIME WITH TIME ZONE";
+    let mut out = String::new();
+    let mut word = String::new();
+    let end_word = |out: &mut String, word: &mut String| {
+        out.push_str(if BENT.contains(&word.as_str()) { "VARCHAR" } else { word });
+        word.clear();
+    };
+    for (c, depth) in depths(data_type) {
+        if depth.is_some() && (c.is_alphanumeric() || c == '_') {
+            word.push(c);
+        } else {
+            end_word(&mut out, &mut word);
+            out.push(c);
+        }
+    }
+    end_word(&mut out, &mut word);
+    // A timestamp with time zone has another first word.
+    let out = unquoted_replace(&out, OFFSET, "VARCHAR");
+    (out != data_type).then_some(out)
+}
+
+/// Replaces `from` where it stands outside of quotes and is not the end of a longer word.
+fn unquoted_replace(text: &str, from: &str, to: &str) -> String {
+    let marked = depths(text);
+    let from: Vec<char> = from.chars().collect();
+    let mut out = String::new();
+    let mut at = 0;
+    while let Some((c, depth)) = marked.get(at) {
+        let here = marked.get(at..at + from.len()).unwrap_or_default();
+        let is_here = depth.is_some() && here.iter().map(|(c, _)| c).eq(from.iter());
+        let starts = !out.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        if is_here && starts {
+            out.push_str(to);
+            at += from.len();
+        } else {
+            out.push(*c);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// Whether DuckDB's own hash tells every two values of this type apart that are not the same.
+pub(super) fn hashes_well(data_type: &str) -> bool {
+    const WELL: [&str; 19] = [
+        "BOOLEAN",
+        "TINYINT",
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "HUGEINT",
+        "UTINYINT",
+        "USMALLINT",
+        "UINTEGER",
+        "UBIGINT",
+        "UHUGEINT",
+        "DATE",
+        "TIME",
+        "TIMESTAMP",
+        "VARCHAR",
+        "BLOB",
+        "UUID",
+        "TIMESTAMP_S",
+        "TIMESTAMP WITH TIME ZONE",
+    ];
+    let decimal = data_type.starts_with("DECIMAL(") && data_type.ends_with(')');
+    WELL.contains(&data_type) || decimal
+}
+
+/// Whether `text` fits a pattern in which `*` stands for anything.
+pub(super) fn fits(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut left) = text.strip_prefix(first) else { return false };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        let Some((_, after)) = left.split_once(piece) else { return false };
+        left = after;
+    }
+    left.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_parquet_bends_goes_as_text_and_names_stay() {
+        for (data_type, expected) in [
+            ("INTEGER", None),
+            ("TIMESTAMP WITH TIME ZONE", None),
+            ("ENUM('INTERVAL', 'it''s TIME WITH TIME ZONE')", None),
+            ("INTERVAL", Some("VARCHAR")),
+            ("TIME WITH TIME ZONE", Some("VARCHAR")),
+            ("HUGEINT[3]", Some("VARCHAR[3]")),
+            (
+                "STRUCT(\"INTERVAL\" INTERVAL, b MAP(VARCHAR, UHUGEINT)[])",
+                Some("STRUCT(\"INTERVAL\" VARCHAR, b MAP(VARCHAR, VARCHAR)[])"),
+            ),
+        ] {
+            assert_eq!(bent(data_type).as_deref(), expected, "{data_type}");
+        }
+    }
+
+    #[test]
+    fn definitions_are_read_outside_of_quotes_and_parentheses() {
+        let sql = "CREATE TABLE s.\"a(b,\"(i INTEGER PRIMARY KEY, \"GENERATED ALWAYS AS\" VARCHAR DEFAULT('x, ('), d DECIMAL(18,3), g INTEGER GENERATED ALWAYS AS((i + 1)), , );";
+        assert_eq!(generated(sql, 4), [false, false, false, true]);
+        let missing = ["A".to_owned(), "B".to_owned()];
+        let filled = filled(sql, &missing).expect("two are missing");
+        assert!(filled.ends_with("AS((i + 1)), A, B);"), "{filled}");
+        assert_eq!(super::filled(sql, &missing[..1]), None);
+        assert_eq!(super::filled("CREATE TABLE t(i INTEGER);", &missing), None);
+    }
+
+    #[test]
+    fn patterns_fit_whole_names() {
+        for (pattern, text, expected) in [
+            ("main.*", "main.orders", true),
+            ("main.*", "other.main.x", false),
+            ("*.log_*_old", "s.log_a_b_old", true),
+            ("*.log_*_old", "s.log_old", false),
+            ("main.orders", "main.orders2", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

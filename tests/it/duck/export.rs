@@ -1,0 +1,379 @@
+//! Exports: Parquet and back, in full and as changes. What is restored is compared by an engine that
+//! knows nothing of bkp.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Writer, bed, bed_with, engine, restore, rounds, sql};
+use crate::bed::{Bed, Run};
+
+/// The version of the engine that writes and compares.
+const V: &str = "1.5.6";
+
+/// Exports and returns the manifest.
+#[track_caller]
+fn export(bed: &Bed, words: &[&str]) -> Value {
+    let words: Vec<&str> = ["export", "analytics"].iter().chain(words).copied().collect();
+    bed.json(&words)["manifest"].clone()
+}
+
+fn id(manifest: &Value) -> &str {
+    manifest["id"].as_str().unwrap()
+}
+
+/// Everything in a database, in words.
+#[track_caller]
+fn dump(file: &Path) -> Value {
+    let run = Run::of(&engine(V, &["dump", file.to_str().unwrap()]).output().unwrap()).done();
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+/// Keys of the objects with a role.
+fn objects<'m>(manifest: &'m Value, role: &str) -> Vec<&'m str> {
+    let objects = manifest["objects"].as_array().unwrap().iter();
+    let wanted = objects.filter(|object| object["role"] == role);
+    wanted.map(|object| object["key"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_type_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let run = Run::of(&engine(V, &["types", file.to_str().unwrap()]).output().unwrap()).done();
+    assert!(run.stdout.trim().parse::<u32>().unwrap() > 60, "{}", run.stdout);
+    let bed = bed(&file);
+    let manifest = export(&bed, &[]);
+    assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file));
+    bed.run(&["verify", "--id", id(&manifest), "--level", "decode"]).done();
+    let drill = bed.json(&["verify", "--id", id(&manifest), "--level", "drill"]);
+    assert_eq!(drill["drill"]["compared"], "equal");
+}
+
+/// A schema with everything that DuckDB's own export loses or fails at.
+const SCHEMA: &[&str] = &[
+    "CREATE SCHEMA \"odd \"\"schema\"",
+    "CREATE TYPE mood AS ENUM ('a', 'b''c')",
+    "CREATE TYPE pair AS STRUCT(x INTEGER, \"Y z\" INTERVAL)",
+    "CREATE SEQUENCE plain START 5 INCREMENT 2",
+    "SELECT nextval('plain'), nextval('plain')",
+    "CREATE SEQUENCE round MINVALUE 1 MAXVALUE 3 CYCLE",
+    "SELECT nextval('round'), nextval('round'), nextval('round')",
+    "CREATE MACRO plus(a, b := 3) AS a + b",
+    "CREATE MACRO several(a) AS a + 1, (a, b) AS a * b",
+    "CREATE MACRO rows_of(n) AS TABLE SELECT range AS r FROM range(n)",
+    "CREATE TABLE parent (i INTEGER PRIMARY KEY, m mood, p pair, d INTEGER DEFAULT nextval('plain'), g INTEGER GENERATED ALWAYS AS (i + 1), f VARCHAR COLLATE nocase CHECK (f <> 'x'), u VARCHAR UNIQUE)",
+    "INSERT INTO parent (i, m, p, f, u) VALUES (1, 'b''c', {x: 1, \"Y z\": INTERVAL '-1 month'}, 'A', NULL), (2, NULL, NULL, NULL, 'u')",
+    "CREATE TABLE child (c INTEGER, i INTEGER REFERENCES parent(i))",
+    "INSERT INTO child VALUES (1, 1), (1, 1), (2, NULL)",
+    "CREATE TABLE tree (id INTEGER PRIMARY KEY, above INTEGER REFERENCES tree(id))",
+    "INSERT INTO tree VALUES (9, NULL)",
+    "INSERT INTO tree SELECT 9 - i, 10 - i FROM range(1, 9) r(i) WHERE i = 1",
+    "INSERT INTO tree VALUES (1, 8)",
+    "INSERT INTO tree VALUES (0, 1)",
+    "CREATE TABLE nothing (\"a,(b\" INTEGER, \"select\" VARCHAR)",
+    "CREATE TABLE \"odd \"\"schema\".\"../../evil\" (\"q\"\"u\" INTEGER NOT NULL, \"z\" DECIMAL(18,3) DEFAULT 1.5)",
+    "INSERT INTO \"odd \"\"schema\".\"../../evil\" VALUES (1, 2), (1, 2)",
+    "CREATE TABLE \"T\u{e9}st\n2\" AS SELECT 1 AS \"\u{1f600}\", 'it''s' AS bkp_h",
+    "CREATE VIEW second AS SELECT i + 1 AS k FROM parent",
+    "CREATE VIEW first AS SELECT plus(k) AS k FROM second",
+    "CREATE INDEX by_m ON parent(m)",
+    "CREATE UNIQUE INDEX \"u x\" ON nothing(\"a,(b\", (\"select\" || 'x'))",
+    "COMMENT ON TABLE parent IS 'it''s'",
+    "COMMENT ON COLUMN parent.m IS 'of a column'",
+    "COMMENT ON VIEW first IS 'of a view'",
+    "COMMENT ON INDEX by_m IS 'of an index'",
+    "COMMENT ON SEQUENCE plain IS 'of a sequence'",
+    "COMMENT ON TYPE mood IS 'of a type'",
+    "COMMENT ON MACRO plus IS 'of a macro'",
+    "COMMENT ON MACRO TABLE rows_of IS 'of a table macro'",
+];
+
+#[test]
+fn every_kind_of_object_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(V, &file, SCHEMA);
+    let bed = bed(&file);
+    let manifest = export(&bed, &[]);
+    assert_eq!(manifest["capture"]["lost"], json!([]));
+    let restored = restore(&bed, id(&manifest));
+    assert_eq!(dump(&restored), dump(&file));
+    // A sequence goes on where it was, a macro knows its defaults.
+    for query in
+        ["SELECT nextval('plain')", "SELECT nextval('round')", "SELECT plus(1), several(2, 3)"]
+    {
+        let before = sql(V, &file, &[query]);
+        assert_eq!(sql(V, &restored, &[query]), before, "{query}");
+    }
+    // One table comes with those that it refers to.
+    let only = bed.path("only.duckdb");
+    let to = only.to_str().unwrap();
+    let words = ["restore", "analytics", "--from-export", "--yes", "--to", to, "--table"];
+    bed.run(&[&words[..], &["absent"]].concat()).failed(10, "no table `absent`");
+    bed.run(&[&words[..], &["main.child"]].concat()).done();
+    let tables = "SELECT table_name, estimated_size FROM duckdb_tables() ORDER BY ALL";
+    assert_eq!(sql(V, &only, &[tables]), json!([["child", 3], ["parent", 2]]));
+    bed.run(&["restore", "analytics", "--to", "x", "--yes"]).failed(10, "exports");
+}
+
+#[test]
+fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let gone = [
+        "CREATE TABLE t AS SELECT 1 i",
+        "CREATE TABLE u AS SELECT 1 i",
+        "CREATE VIEW dangling AS FROM u",
+        "DROP TABLE u",
+    ];
+    sql(V, &file, &gone);
+    let bed = bed(&file);
+    let run = bed.run(&["export", "analytics", "--json"]);
+    assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("dangling"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["manifest"]["capture"]["lost"].as_array().unwrap().len(), 1);
+    let restored = restore(&bed, id(&report["manifest"]));
+    assert_eq!(sql(V, &restored, &["FROM t"]), json!([[1]]));
+}
+
+/// Each step is a state that a chain must bring back.
+const STEPS: &[&[&str]] = &[
+    &[
+        "UPDATE keyed SET s = 'changed' WHERE i % 100 = 3",
+        "DELETE FROM keyed WHERE i % 100 = 4",
+        "INSERT INTO keyed SELECT range, 7, 'new', INTERVAL '-1 day' FROM range(100000, 100100)",
+    ],
+    &[],
+    &[
+        "INSERT INTO bag SELECT 1, 'twice' FROM range(3)",
+        "DELETE FROM bag WHERE rowid IN (SELECT min(rowid) FROM bag WHERE a = 5)",
+    ],
+    &[
+        "DELETE FROM bag WHERE b = 'twice' AND rowid = (SELECT min(rowid) FROM bag WHERE b = 'twice')",
+        "UPDATE bag SET a = NULL WHERE a = 9",
+    ],
+    &[
+        "ALTER TABLE keyed ADD COLUMN more VARCHAR DEFAULT 'x'",
+        "DROP TABLE quiet",
+        "CREATE TABLE fresh AS SELECT 1 i",
+    ],
+    &[
+        "DELETE FROM keyed WHERE i < 500",
+        "INSERT INTO keyed SELECT range, 1, 'back', NULL, NULL FROM range(100)",
+        "DELETE FROM two WHERE a = 1",
+        "INSERT INTO two VALUES (1, 'x', 5)",
+    ],
+    &[
+        "UPDATE keyed SET s = s WHERE i = 700",
+        "DELETE FROM bag",
+        "CREATE OR REPLACE TABLE fresh AS SELECT 2 i, 3 j",
+    ],
+    &[
+        "INSERT INTO bag VALUES (NULL, NULL), (NULL, NULL), (1, '')",
+        "INSERT INTO big VALUES (170141183460469231731687303715884105727, 1)",
+    ],
+    &["UPDATE big SET v = 2 WHERE v = 1", "DELETE FROM nested WHERE l IS NULL"],
+    &["UPDATE nested SET l = [NULL] WHERE l = []", "DELETE FROM two"],
+];
+
+#[test]
+fn a_chain_of_increments_restores_to_each_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(
+        V,
+        &file,
+        &[
+            "CREATE TABLE keyed (i BIGINT PRIMARY KEY, n INTEGER, s VARCHAR, v INTERVAL)",
+            "INSERT INTO keyed SELECT range, range % 7, md5(range::VARCHAR), to_days((range % 5)::INTEGER) FROM range(20000)",
+            "CREATE TABLE two (a INTEGER, b VARCHAR, c INTEGER, PRIMARY KEY (b, a))",
+            "INSERT INTO two VALUES (1, 'x', 1), (1, 'y', 2), (2, 'x', 3)",
+            "CREATE TABLE big (k HUGEINT PRIMARY KEY, v INTEGER)",
+            "CREATE TABLE bag AS SELECT range % 10 AS a, 'same' AS b FROM range(1000)",
+            "CREATE TABLE nested AS SELECT unnest([NULL, [], [NULL], [1, 2]]::INTEGER[][]) AS l",
+            "CREATE TABLE quiet AS SELECT range i FROM range(100000)",
+        ],
+    );
+    let bed = bed(&file);
+    let full = export(&bed, &[]);
+    let mut states = vec![(full, dump(&file))];
+    for statements in STEPS {
+        let statements = if statements.is_empty() { &["SELECT 1"][..] } else { statements };
+        sql(V, &file, statements);
+        let manifest = export(&bed, &["--scope", "incremental"]);
+        assert_eq!(manifest["parent"], states.last().unwrap().0["id"]);
+        states.push((manifest, dump(&file)));
+    }
+    let tables = |step: usize| -> Vec<String> {
+        let keys = objects(&states[step].0, "table").into_iter();
+        keys.map(|key| key.rsplit('-').next().unwrap().to_owned()).collect()
+    };
+    // What did not change is not there.
+    assert_eq!(tables(1), ["main.keyed.parquet.enc"]);
+    assert!(tables(2).is_empty());
+    assert_eq!(tables(3), ["main.bag.parquet.enc"]);
+    assert_eq!(tables(5), ["main.fresh.parquet.enc", "main.keyed.parquet.enc"]);
+    let stored = |step: usize| states[step].0["sizes"]["stored_bytes"].as_u64().unwrap();
+    assert!(stored(1) * 5 < stored(0), "{} of {}", stored(1), stored(0));
+    for (step, (manifest, state)) in states.iter().enumerate() {
+        assert_eq!(&dump(&restore(&bed, id(manifest))), state, "step {step}");
+    }
+    let (last, third) = (&states.last().unwrap().0, &states[3]);
+    bed.run(&["verify", "--id", id(last), "--level", "drill"]).done();
+    // By time: the newest export until then.
+    let at = third.0["started"].as_str().unwrap();
+    let target = bed.path("at.duckdb");
+    let words = ["restore", "analytics", "--from-export", "--at", at, "--yes", "--to"];
+    bed.run(&[&words[..], &[target.to_str().unwrap()]].concat()).done();
+    assert_eq!(dump(&target), third.1);
+    // One table through the whole chain.
+    let only = bed.path("only.duckdb");
+    let words = ["restore", "analytics", "--from-export", "--table", "main.keyed", "--yes", "--to"];
+    bed.run(&[&words[..], &[only.to_str().unwrap()]].concat()).done();
+    let content = "SELECT count(*), bit_xor(hash(*COLUMNS(*)))::VARCHAR FROM keyed";
+    assert_eq!(sql(V, &only, &[content]), sql(V, &file, &[content]));
+    // Another host goes on with the chain: all it needs is in the store.
+    sql(V, &file, &["DELETE FROM keyed WHERE i = 1000"]);
+    let words = ["export", "analytics", "--scope", "auto", "--json"];
+    let run = Run::of(&bed.on_host(2, &words).output().unwrap()).done();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["manifest"]["parent"], last["id"]);
+    assert_eq!(dump(&restore(&bed, id(&report["manifest"]))), dump(&file));
+}
+
+#[test]
+fn unsealed_tables_are_plain_parquet_and_patterns_choose() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(
+        V,
+        &file,
+        &[
+            "CREATE TABLE orders AS SELECT range i FROM range(1000)",
+            "CREATE TABLE log_a AS SELECT 1 i",
+            "CREATE VIEW of_log AS FROM log_a",
+            "COMMENT ON TABLE log_a IS 'left out'",
+            "CREATE SCHEMA s",
+            "CREATE TABLE s.orders AS SELECT 2 i",
+        ],
+    );
+    let bed = bed_with(&file, "encryption = \"none\"\nexclude = [\"main.log_*\"]");
+    let manifest = export(&bed, &[]);
+    let keys = objects(&manifest, "table");
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    for (key, rows) in keys.iter().zip([1000, 1]) {
+        let path = bed.path("store").join(key);
+        assert_eq!(path.extension().unwrap(), "parquet");
+        let count = format!("SELECT count(*) FROM '{}'", path.display());
+        assert_eq!(sql(V, Path::new(":memory:"), &[&count]), json!([[rows]]));
+    }
+    let script = bed.path("store").join(objects(&manifest, "schema")[0]);
+    assert!(fs::read_to_string(script).unwrap().contains("CREATE TABLE s.orders"));
+    let restored = restore(&bed, id(&manifest));
+    assert_eq!(sql(V, &restored, &["SELECT count(*) FROM orders"]), json!([[1000]]));
+    // What was changed in the store does not get far.
+    let path = bed.path("store").join(keys[0]);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let target = bed.path("never.duckdb");
+    let words = ["restore", "--id", id(&manifest), "--yes", "--to", target.to_str().unwrap()];
+    bed.run(&words).failed(13, "SHA-256");
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_hammered_database_is_exported_as_of_one_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let writer = Writer::start(V, "v1.0.0", &file, 20_000);
+    let bed = bed(&file);
+    let mut taken: Vec<(String, u64, u64)> = Vec::new();
+    for round in 0..rounds().min(10) {
+        let low = writer.committed();
+        let scope = if round == 0 { "full" } else { "incremental" };
+        let manifest = export(&bed, &["--scope", scope]);
+        let high = writer.committed() + 1;
+        taken.push((id(&manifest).to_owned(), low, high));
+        writer.reach(high + 3);
+    }
+    for (id, low, high) in &taken {
+        let restored: PathBuf = restore(&bed, id);
+        writer.judge(&restored, *low, *high);
+    }
+    writer.stop();
+    assert!(!bed.path("state/work").join("analytics").exists());
+}
+
+#[test]
+fn a_file_that_the_linked_engine_cannot_read_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret.duckdb");
+    let attach = format!("ATTACH '{}' AS d (ENCRYPTION_KEY 'key')", secret.display());
+    // Without this setting only an extension encrypts what is written.
+    let allow = "SET force_mbedtls_unsafe = 'true'";
+    sql(V, Path::new(":memory:"), &[allow, &attach, "CREATE TABLE d.t AS SELECT 1 i"]);
+    let mut files = vec![(secret, "it is encrypted")];
+    let later = folder.path().join("later.duckdb");
+    sql("2.0.0", &later, &["CREATE TABLE t AS SELECT 1 i"]);
+    if super::linked().starts_with("1.") {
+        files.push((later, "storage version is v2.0.0"));
+    }
+    for (file, reason) in files {
+        let bed = bed(&file);
+        let run = bed.run(&["export", "analytics"]).failed(15, reason);
+        assert!(run.stderr.contains("bkp snapshot"), "{}", run.stderr);
+        assert!(bed.stored().is_empty());
+        let restored = restore(&bed, id(&super::snapshot(&bed, &[])));
+        if reason.contains("encrypted") {
+            let attach =
+                format!("ATTACH '{}' AS d (ENCRYPTION_KEY 'key', READ_ONLY)", restored.display());
+            assert_eq!(sql(V, Path::new(":memory:"), &[&attach, "FROM d.t"]), json!([[1]]));
+        } else {
+            assert_eq!(sql("2.0.0", &restored, &["FROM t"]), json!([[1]]));
+        }
+    }
+}
+
+#[test]
+fn the_catalogue_is_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(V, &file, &["CREATE TABLE t AS SELECT 1 i"]);
+    let bed = bed(&file);
+    let snapshot = super::snapshot(&bed, &[]);
+    let exported = export(&bed, &[]);
+    let target = bed.path("catalog.duckdb");
+    let words = ["catalog", "--to", target.to_str().unwrap()];
+    bed.run(&words).done();
+    bed.run(&words).failed(14, "exists already");
+    bed.run(&[&words[..], &["--force"]].concat()).done();
+    let query = "SELECT id, backup_type, backup_scope, status, kind, encryption, backup_size_bytes FROM backup_metadata ORDER BY id";
+    let row = |manifest: &Value, kind: &str| {
+        json!([
+            manifest["id"],
+            "duckdb",
+            "full",
+            "completed",
+            kind,
+            "aes256-gcm",
+            manifest["sizes"]["stored_bytes"]
+        ])
+    };
+    let expected = json!([row(&snapshot, "snapshot"), row(&exported, "export")]);
+    assert_eq!(sql(V, &target, &[query]), expected);
+    let found = bed.json(&[
+        "list",
+        "--sql",
+        "SELECT kind, count(*) AS n FROM backup_metadata GROUP BY ALL ORDER BY 1;",
+    ]);
+    assert_eq!(found["columns"], json!(["kind", "n"]));
+    assert_eq!(found["rows"], json!([["export", "1"], ["snapshot", "1"]]));
+    bed.run(&["list", "--sql", "SELECT nonsense FROM backup_metadata"]).failed(2, "nonsense");
+    bed.run(&["list", "--sql", "SELECT * FROM read_text('/etc/hostname')"]).failed(2, "disabled");
+}
