@@ -72,7 +72,7 @@ for statement in sys.argv[2:]: connection.execute(statement)' "$@"; }
 timed() { /usr/bin/time -f '%e s, %M KiB' "$@" 2>&1 >/dev/null | tail -1; }
 
 say "makes a database of $rows rows"
-sql "$work/a.duckdb" "CREATE TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP, kind VARCHAR, price DECIMAL(18,2), ratio DOUBLE, ok BOOLEAN, note VARCHAR)" \
+sql "$work/a.duckdb" "CREATE TABLE t (id BIGINT PRIMARY KEY, moment TIMESTAMP, kind VARCHAR, price DECIMAL(18,2), ratio DOUBLE, ok BOOLEAN, note VARCHAR)" \
     "INSERT INTO t SELECT range, TIMESTAMP '2026-01-01' + to_seconds(range), 'k' || (range % 7), (range * 7919 % 1000003)::DECIMAL(18,2) / 100, random(), range % 3 = 0, md5((range % 1000)::VARCHAR) FROM range($rows)"
 say "its file has $(stat -c %s "$work/a.duckdb") bytes"
 for _ in $(seq "$rounds"); do
@@ -81,7 +81,7 @@ for _ in $(seq "$rounds"); do
     say "bkp export:       $(timed "$program" export analytics -q), $("$program" list --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["backups"][-1]["stored_bytes"])') bytes"
 done
 sql "$work/a.duckdb" "UPDATE t SET note = 'changed' WHERE id % 100 = 1" "DELETE FROM t WHERE id % 100 = 2" \
-    "INSERT INTO t SELECT id + $rows * 10, at, kind, price, ratio, ok, note FROM t WHERE id % 100 = 3"
+    "INSERT INTO t SELECT id + $rows * 10, moment, kind, price, ratio, ok, note FROM t WHERE id % 100 = 3"
 say "bkp export --scope incremental: $(timed "$program" export analytics -q --scope incremental), $("$program" list --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["backups"][-1]["stored_bytes"])') bytes"
 say "bkp restore of both: $(timed "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q)"
 [ -n "$commits" ] || exit 0
