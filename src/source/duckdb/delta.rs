@@ -62,6 +62,19 @@ pub(super) fn content(table: &TableEntry, from: &str) -> String {
     format!("SELECT count(*), coalesce(sum({hash}), 0), coalesce(bit_xor({hash}), 0) FROM {from}")
 }
 
+/// The same from the keys and hashes in `state`, which costs no second look at the rows.
+pub(super) fn content_of_state(table: &TableEntry, state: &str) -> String {
+    if is_keyed(table) {
+        return format!(
+            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(bkp_h), 0) FROM {state}"
+        );
+    }
+    // Of equal rows each pair leaves nothing of an exclusive or.
+    format!(
+        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor(bkp_h1) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
+    )
+}
+
 /// The columns of the key, as they go into Parquet.
 fn key(table: &TableEntry) -> Vec<String> {
     let key = table.key.iter().flatten();
@@ -100,6 +113,9 @@ pub(super) fn state(table: &TableEntry, from: &str) -> String {
 
 /// The state after the last of `files`: a full one and what changed since, oldest first.
 pub(super) fn state_of(table: &TableEntry, files: &[String]) -> String {
+    if let [only] = files {
+        return format!("FROM read_parquet({})", sql::text(only));
+    }
     let parts: Vec<String> = files
         .iter()
         .enumerate()
@@ -119,17 +135,16 @@ pub(super) fn state_of(table: &TableEntry, files: &[String]) -> String {
     )
 }
 
-/// What changed from the state in `before` to the rows in `from`.
-pub(super) fn changes(table: &TableEntry, before: &str, from: &str) -> String {
-    let now = state(table, from);
+/// What changed from the state that the query `before` gives to the one in `now`.
+pub(super) fn changes(table: &TableEntry, before: &str, now: &str) -> String {
     if is_keyed(table) {
         let key = key_names(table).join(", ");
         return format!(
-            "SELECT {key}, now.bkp_h AS bkp_h, now.bkp_h IS NOT NULL AS bkp_live FROM {before} AS old FULL JOIN ({now}) AS now USING ({key}) WHERE old.bkp_h IS DISTINCT FROM now.bkp_h"
+            "SELECT {key}, now.bkp_h AS bkp_h, now.bkp_h IS NOT NULL AS bkp_live FROM ({before}) AS old FULL JOIN {now} AS now USING ({key}) WHERE old.bkp_h IS DISTINCT FROM now.bkp_h"
         );
     }
     format!(
-        "SELECT bkp_h1, bkp_h2, coalesce(now.bkp_n, 0) - coalesce(old.bkp_n, 0) AS bkp_n FROM {before} AS old FULL JOIN ({now}) AS now USING (bkp_h1, bkp_h2) WHERE old.bkp_n IS DISTINCT FROM now.bkp_n"
+        "SELECT bkp_h1, bkp_h2, coalesce(now.bkp_n, 0) - coalesce(old.bkp_n, 0) AS bkp_n FROM ({before}) AS old FULL JOIN {now} AS now USING (bkp_h1, bkp_h2) WHERE old.bkp_n IS DISTINCT FROM now.bkp_n"
     )
 }
 

@@ -47,7 +47,12 @@ pub(super) fn content(
     table: &TableEntry,
     from: &str,
 ) -> anyhow::Result<Content> {
-    let rows = session.rows(&delta::content(table, from))?;
+    content_from(session, &delta::content(table, from))
+}
+
+/// What a query for the content of a table gives.
+fn content_from(session: &Session, query: &str) -> anyhow::Result<Content> {
+    let rows = session.rows(query)?;
     let row = rows.into_iter().next().unwrap_or_default();
     let text = |row: &TextRow, at: usize| row.get(at).cloned().flatten().unwrap_or_default();
     let count = text(&row, 0).parse().unwrap_or_default();
@@ -155,33 +160,34 @@ impl Exporting<'_> {
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
         let from = table.quoted();
-        table.content = content(&self.session, table, &from)?;
         let (member, path) = (member_name(number), self.scratch.join(format!("rows-{number}")));
+        // The rows are hashed once; everything else is made of the hashes.
+        self.session.save(&delta::state(table, &from), &path)?;
+        let now = format!("read_parquet({})", sql::text(&path.display().to_string()));
+        table.content = content_from(&self.session, &delta::content_of_state(table, &now))?;
         let last =
             before.and_then(|before| before.indexes.last()?.table(&table.schema, &table.name));
         let last = last.filter(|last| last.is_alike(table));
         let mut query = format!("SELECT {} FROM {from}", delta::bent_columns(table));
         table.full = true;
+        let mut member_path = path.clone();
         if let Some((before, last)) = before.zip(last) {
             if last.content == table.content {
                 (table.full, table.data, table.rows_member) = (false, None, None);
+                std::fs::remove_file(&path)?;
                 return Ok(());
             }
             let files = state_files(before, table).filter(|_| delta::is_divisible(table));
             if let Some(files) = files {
-                let state = delta::state_of(table, &files);
-                self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_before AS {state}"))?;
-                let changes = delta::changes(table, "bkp_before", &from);
+                let changes = delta::changes(table, &delta::state_of(table, &files), &now);
                 self.session
                     .run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {changes}"))?;
-                self.session.run("DROP TABLE bkp_before")?;
-                self.session.save("FROM bkp_changes", &path)?;
+                member_path = self.scratch.join(format!("changes-{number}"));
+                self.session.save("FROM bkp_changes", &member_path)?;
+                std::fs::remove_file(&path)?;
                 query = delta::upserts(table, "bkp_changes", &from);
                 table.full = false;
             }
-        }
-        if table.full {
-            self.session.save(&delta::state(table, &from), &path)?;
         }
         let name = object_name(number, table);
         let sealed = self.sealed;
@@ -189,7 +195,7 @@ impl Exporting<'_> {
         out.object("table", &name, sealed, &mut |out| session.stream(&query, out, ctx))?;
         table.data = Some(if sealed { format!("{name}.enc") } else { name });
         table.rows_member = Some(member.clone());
-        members.push((member, path));
+        members.push((member, member_path));
         Ok(())
     }
 }
