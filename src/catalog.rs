@@ -11,11 +11,19 @@ use crate::domain::chain;
 use crate::domain::id::BackupId;
 use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::{Manifest, ManifestError};
-use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
+use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::error::{Fault, Kind};
 use crate::keys::{self, DataKey, KeyProvider};
 use crate::pipeline::BackupReader;
 use crate::store::{ObjectInfo, ReadStore};
+
+mod contents;
+mod facts;
+mod seen;
+
+pub use contents::{Entry, contents};
+pub use facts::Known;
+pub use seen::Seen;
 
 /// A backup as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +32,8 @@ pub struct Found {
     pub name: BackupName,
     /// Sum over its objects and its manifest, bytes.
     pub stored_bytes: u64,
+    /// Whether no retention may remove it.
+    pub pinned: bool,
 }
 
 /// Which backups to look for.
@@ -42,27 +52,15 @@ pub struct Filter {
 /// # Errors
 /// What the store fails with.
 pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>> {
-    let mut found: HashMap<BackupName, (u64, bool)> = HashMap::new();
-    for prefix in prefixes(filter) {
-        for object in store.list(&prefix)? {
-            let object = object?;
-            let Some((name, extension)) = BackupName::parse(&object.key) else {
-                continue;
-            };
-            let wanted = filter.source.as_ref().is_none_or(|source| *source == name.source)
-                && filter.id.as_ref().is_none_or(|id| name.id.to_string().starts_with(id.as_str()));
-            if wanted {
-                let (bytes, whole) = found.entry(name).or_default();
-                *bytes = bytes.saturating_add(object.bytes);
-                *whole |= extension == MANIFEST_EXTENSION;
-            }
-        }
-    }
-    let whole = found.into_iter().filter(|(_, (_, whole))| *whole);
-    let mut backups: Vec<Found> =
-        whole.map(|(name, (stored_bytes, _))| Found { name, stored_bytes }).collect();
-    backups.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(backups)
+    let entries = contents(store, filter)?.into_iter();
+    let whole = entries.filter(|entry| entry.manifest.is_some());
+    Ok(whole
+        .map(|entry| Found {
+            stored_bytes: entry.stored_bytes(),
+            pinned: entry.is_pinned(),
+            name: entry.name,
+        })
+        .collect())
 }
 
 /// A backup with each of its objects, as a listing shows them.
@@ -87,35 +85,9 @@ impl Stored {
 /// # Errors
 /// What the store fails with.
 pub fn stored(store: &dyn ReadStore) -> anyhow::Result<Vec<Stored>> {
-    let mut found: HashMap<BackupName, (Vec<ObjectInfo>, bool)> = HashMap::new();
-    for prefix in prefixes(&Filter::default()) {
-        for object in store.list(&prefix)? {
-            let object = object?;
-            let Some((name, extension)) = BackupName::parse(&object.key) else { continue };
-            let is_manifest = extension == MANIFEST_EXTENSION;
-            let (objects, whole) = found.entry(name).or_default();
-            if is_manifest {
-                *whole = true;
-            } else {
-                objects.push(object);
-            }
-        }
-    }
-    let whole = found.into_iter().filter(|(_, (_, whole))| *whole);
-    let mut backups: Vec<Stored> =
-        whole.map(|(name, (objects, _))| Stored { name, objects }).collect();
-    backups.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(backups)
-}
-
-/// The parts of the store to list.
-fn prefixes(filter: &Filter) -> Vec<String> {
-    let types = filter.backup_type.map_or_else(|| BackupType::ALL.to_vec(), |only| vec![only]);
-    let folder = |backup_type: BackupType| match &filter.source {
-        Some(source) => format!("{backup_type}/{source}"),
-        None => backup_type.to_string(),
-    };
-    types.into_iter().map(folder).collect()
+    let entries = contents(store, &Filter::default())?.into_iter();
+    let whole = entries.filter(|entry| entry.manifest.is_some());
+    Ok(whole.map(|entry| Stored { name: entry.name, objects: entry.objects }).collect())
 }
 
 /// Reads backups of one source with the keys at hand.

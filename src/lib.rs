@@ -40,9 +40,11 @@
 //! - [`source`], [`store`], [`keys`]: each a contract, a table of adapters, and the adapters. A new
 //!   one is one file and one line in the table.
 //! - [`ledger`]: where runs are recorded, and the leases that keep them apart.
+//! - [`tell`]: news for people, and programs around a run.
 //! - [`stage`], [`archive`]: what bytes pass through. [`blockfile`]: files made of checksummed blocks.
 //! - [`domain`]: plain data and rules, without I/O.
-//! - [`ctx`], [`error`], [`exit`], [`lock`], [`draft`], [`rt`], [`version`]: what every room needs.
+//! - [`ctx`], [`error`], [`exit`], [`lock`], [`draft`], [`cache`], [`rt`], [`version`]: what every
+//!   room needs.
 //!   [`aws`]: what the S3 store and the KMS recipients share.
 //!
 //! # Where to start reading
@@ -55,6 +57,7 @@
 pub mod archive;
 pub mod aws;
 pub mod blockfile;
+pub mod cache;
 pub mod catalog;
 pub mod cli;
 pub mod cmd;
@@ -72,6 +75,7 @@ pub mod rt;
 pub mod source;
 pub mod stage;
 pub mod store;
+pub mod tell;
 pub mod ui;
 pub mod version;
 pub mod wire;

@@ -14,7 +14,7 @@ use crate::source::{self, Source};
 use crate::store::layer::fan::Fan;
 use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
-use crate::store::{AppendStore, Place, ReadStore, STORES, StoreKind};
+use crate::store::{AppendStore, Place, PruneStore, ReadStore, STORES, StoreKind};
 
 /// Asks the operator whether to go on; gets a summary of what is about to be done. An error means
 /// no.
@@ -146,6 +146,44 @@ impl House {
     /// If it cannot be opened.
     pub fn store_append(&self, name: &str) -> anyhow::Result<Box<dyn AppendStore>> {
         self.append(&self.place(name)?)
+    }
+
+    /// The stores that `--store` names, or all that are configured; at least one.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if there is none.
+    pub fn store_names(&self) -> anyhow::Result<Vec<String>> {
+        let Settings { store, stores, .. } = &self.settings;
+        let names: Vec<String> =
+            if store.is_empty() { stores.keys().cloned().collect() } else { store.clone() };
+        if names.is_empty() {
+            // Says what to do about it.
+            self.places(None)?;
+        }
+        Ok(names)
+    }
+
+    /// The store of this name or URL, to look at.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn store_named(&self, name: &str) -> anyhow::Result<Box<dyn ReadStore>> {
+        let mut house = self.clone();
+        house.settings.store = vec![name.to_owned()];
+        house.store_read(None)
+    }
+
+    /// The store of this name or URL, to remove from. Only `cleanup` asks for one.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn store_prune(&self, name: &str) -> anyhow::Result<Box<dyn PruneStore>> {
+        let place = self.place(name)?;
+        let mut inner = (store_kind(&place.url)?.prune)(&place, &self.ctx)?;
+        if let Some(plan) = &self.faults {
+            inner = Box::new(Faulty::new(inner, plan.clone()));
+        }
+        Ok(Box::new(Retry::new(inner, self.ctx.clone())))
     }
 
     fn append(&self, place: &Place) -> anyhow::Result<Box<dyn AppendStore>> {

@@ -1,6 +1,7 @@
 //! Flags that several subcommands share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use time::OffsetDateTime;
@@ -8,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cmd::select::Select;
 use crate::config::settings::Flags;
+use crate::config::units;
 
 /// The flags of every subcommand.
 #[derive(Debug, Args)]
@@ -106,7 +108,25 @@ impl From<SelectArgs> for Select {
     }
 }
 
-fn time_of(text: &str) -> Result<OffsetDateTime, String> {
+/// How long to wait for another run.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct WaitArgs {
+    /// Wait up to this long for another run of the same to end, as 10m [default: do not wait]
+    #[arg(long, value_name = "DURATION", value_parser = duration_of)]
+    wait_lock: Option<Duration>,
+}
+
+impl WaitArgs {
+    pub(super) fn patience(self) -> Duration {
+        self.wait_lock.unwrap_or_default()
+    }
+}
+
+fn duration_of(text: &str) -> Result<Duration, String> {
+    units::duration("--wait-lock", text, 0, 7 * 86_400).map_err(|error| error.to_string())
+}
+
+pub(super) fn time_of(text: &str) -> Result<OffsetDateTime, String> {
     let wrong = |_parse| "expected RFC 3339 with a zone, as in 2026-11-21T02:00:00Z".to_owned();
     OffsetDateTime::parse(text, &Rfc3339).map_err(wrong)
 }

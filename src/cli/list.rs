@@ -2,13 +2,20 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use time::OffsetDateTime;
+
+use super::flags::time_of;
 use crate::cmd::history;
-use crate::cmd::list::Options;
-use crate::domain::names::BackupType;
+use crate::cmd::list::{Options, Window};
+use crate::domain::event::Status;
+use crate::domain::names::{BackupType, Scope};
 
 /// List the backups of a store
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: see bkp(1).\nExample: bkp list books --long")]
+#[command(
+    after_help = "Exit codes: see bkp(1).\nExample: bkp list books --since 2026-11-01T00:00:00Z --limit 50"
+)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(super) struct Args {
     /// Only backups of this source
     #[arg(value_name = "SOURCE")]
@@ -27,6 +34,35 @@ pub(super) struct Args {
     #[arg(long, value_name = "PREFIX")]
     id: Option<String>,
 
+    /// Only backups of this scope
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_parser = PossibleValuesParser::new(Scope::ALL.map(Scope::as_str))
+            .try_map(|text| text.parse::<Scope>())
+    )]
+    scope: Option<Scope>,
+
+    /// Only backups that began at this time or later, as 2026-11-21T02:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time_of)]
+    since: Option<OffsetDateTime>,
+
+    /// Only backups that began before this time
+    #[arg(long, value_name = "TIME", value_parser = time_of)]
+    until: Option<OffsetDateTime>,
+
+    /// Only this many, the newest, newest first [default: all, oldest first]
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+
+    /// What this host saw when it last listed the whole store, without asking it
+    #[arg(long, conflicts_with_all = ["from_ledger", "long"])]
+    cached: bool,
+
+    /// Only backups that are pinned
+    #[arg(long, conflicts_with = "from_ledger")]
+    pinned: bool,
+
     /// Read the manifests too: sizes, positions, parents
     #[arg(long)]
     long: bool,
@@ -43,6 +79,15 @@ pub(super) struct Args {
     /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted
     #[arg(long, conflicts_with_all = ["source", "long"])]
     from_ledger: bool,
+
+    /// Of the ledger's events, only those of this status
+    #[arg(
+        long,
+        value_name = "STATUS",
+        requires = "from_ledger",
+        value_parser = PossibleValuesParser::new(Status::ALL.map(Status::as_str))
+    )]
+    status: Option<String>,
 }
 
 impl Args {
@@ -51,9 +96,24 @@ impl Args {
         Some((self.sql.as_deref()?, self.source.as_deref()))
     }
 
+    fn status(&self) -> Option<Status> {
+        let word = self.status.as_deref()?;
+        Status::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
+    fn window(&self) -> Window {
+        Window { since: self.since, until: self.until, limit: self.limit }
+    }
+
     /// What is to be listed of the ledger, if it is not the backups of a store.
     pub(super) fn events(&self) -> Option<history::Options> {
-        let options = history::Options { id: self.id.clone(), backup_type: self.backup_type };
+        let options = history::Options {
+            id: self.id.clone(),
+            backup_type: self.backup_type,
+            scope: self.scope,
+            status: self.status(),
+            window: self.window(),
+        };
         self.from_ledger.then_some(options)
     }
 
@@ -65,7 +125,8 @@ impl Args {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { source, backup_type, id, long, .. } = args;
-        Options { source, id, backup_type, long }
+        let window = args.window();
+        let Args { source, backup_type, id, scope, pinned, cached, long, .. } = args;
+        Options { source, id, backup_type, scope, pinned, cached, window, long }
     }
 }

@@ -16,6 +16,7 @@ pub mod docs;
 pub mod flags;
 
 mod catalog;
+mod cleanup;
 mod completions;
 mod config;
 mod doctor;
@@ -23,8 +24,11 @@ mod export;
 mod keys;
 mod list;
 mod logs;
+mod pin;
 mod restore;
+mod run;
 mod snapshot;
+mod status;
 mod verify;
 
 use flags::GlobalArgs;
@@ -54,6 +58,12 @@ enum Command {
     Verify(verify::Args),
     Restore(restore::Args),
     Catalog(catalog::Args),
+    Run(run::Args),
+    Status(status::Args),
+    Cleanup(cleanup::Args),
+    Pin(pin::PinArgs),
+    Unpin(pin::UnpinArgs),
+    Note(pin::NoteArgs),
     Keys(keys::Args),
     Config(config::Args),
     Doctor(doctor::Args),
@@ -158,6 +168,12 @@ impl Cli {
             | Command::List(_)
             | Command::Verify(_)
             | Command::Restore(_)
+            | Command::Run(_)
+            | Command::Status(_)
+            | Command::Cleanup(_)
+            | Command::Pin(_)
+            | Command::Unpin(_)
+            | Command::Note(_)
             | Command::Keys(_)
             | Command::Doctor(_) => None,
         }
@@ -169,7 +185,10 @@ impl Cli {
     /// What the command fails with.
     pub fn run(self, house: &House) -> anyhow::Result<Report> {
         match self.command {
-            Command::Snapshot(args) => cmd::snapshot::run(house, &args.into()),
+            Command::Snapshot(args) => {
+                let (patience, options) = (args.patience(), args.into());
+                cmd::alone::patiently(house, patience, || cmd::snapshot::run(house, &options))
+            }
             Command::Export(args) => cmd::snapshot::run(house, &args.into()),
             Command::Catalog(args) => cmd::metadata::run(house, &args.into()),
             Command::Logs(args) => cmd::logs::run(house, &args.into()),
@@ -191,6 +210,12 @@ impl Cli {
                 }
                 None => cmd::restore::run(house, &args.into()),
             },
+            Command::Run(args) => cmd::run::run(house, &args.into()),
+            Command::Status(_) => cmd::status::run(house),
+            Command::Cleanup(args) => cmd::cleanup::run(house, &args.into()),
+            Command::Pin(args) => cmd::pin::run(house, &args.into()),
+            Command::Unpin(args) => cmd::pin::run(house, &args.into()),
+            Command::Note(args) => cmd::pin::run(house, &args.into()),
             Command::Keys(args) => cmd::keys::run(house, &args.into()),
             Command::Config(args) => cmd::config::run(house, &args.into()),
             Command::Doctor(_) => cmd::doctor::run(house),

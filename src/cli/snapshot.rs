@@ -1,7 +1,10 @@
 //! `bkp snapshot`.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
+use super::flags::WaitArgs;
 use crate::cmd::snapshot::{Made, Options};
 use crate::domain::names::Scope;
 
@@ -24,6 +27,16 @@ pub(super) struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl Args {
+    /// How long to wait for another run of the same source.
+    pub(super) fn patience(&self) -> Duration {
+        self.wait.patience()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +53,7 @@ pub(super) enum ScopeArg {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { source, scope, mode, dry_run } = args;
+        let Args { source, scope, mode, dry_run, wait: _ } = args;
         Options { made: Made::Snapshot, source, scope: scope.scope(), mode, dry_run }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::list::Window;
 use super::{Report, reconcile};
 use crate::domain::event::{Event, Status};
 use crate::domain::id::BackupId;
@@ -22,6 +23,12 @@ pub struct Options {
     pub id: Option<String>,
     /// Only this type.
     pub backup_type: Option<BackupType>,
+    /// Only this scope.
+    pub scope: Option<Scope>,
+    /// Only events of this status.
+    pub status: Option<Status>,
+    /// Only runs that began then, and how many.
+    pub window: Window,
 }
 
 /// The stable shape `bkp.list-ledger/1`.
@@ -29,7 +36,7 @@ pub struct Options {
 pub(super) struct Listing {
     /// Where the ledger is.
     ledger: String,
-    /// Oldest first.
+    /// Oldest first; with `--limit` newest first.
     events: Vec<Row>,
 }
 
@@ -64,9 +71,13 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let entries = ledger.entries()?;
     let wanted = |row: &Row| {
         options.backup_type.is_none_or(|only| only == row.backup_type)
+            && options.scope.is_none_or(|only| row.scope == Some(only))
+            && options.status.is_none_or(|only| only == row.status)
+            && options.window.holds(row.started)
             && options.id.as_ref().is_none_or(|id| row.id.to_string().starts_with(id.as_str()))
     };
     let events: Vec<Row> = entries.iter().filter_map(row).filter(wanted).collect();
+    let events = options.window.newest(events);
     let text = render(&events)?;
     let listing = Listing { ledger: ledger.name().to_owned(), events };
     Report::done("bkp.list-ledger/1", &listing, text)
@@ -100,7 +111,7 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
     )?;
     for row in rows {
         let started = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
-        let status = format!("{:?}", row.status).to_lowercase();
+        let status = row.status.as_str();
         let scope = row.scope.map_or("", Scope::as_str);
         let stored = format_size(row.stored_bytes, BINARY);
         let Row { backup_type, id, .. } = row;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Report;
-use crate::catalog::{self, Filter, Found};
+use crate::catalog::{self, Filter, Found, Seen};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupType, Scope};
@@ -27,8 +27,45 @@ pub struct Options {
     pub id: Option<String>,
     /// Only this type.
     pub backup_type: Option<BackupType>,
+    /// Only this scope.
+    pub scope: Option<Scope>,
+    /// Only those that are pinned.
+    pub pinned: bool,
+    /// What this host saw last, without asking the store.
+    pub cached: bool,
+    /// Only those that began then, and how many.
+    pub window: Window,
     /// Read the manifests too: sizes, positions, parents.
     pub long: bool,
+}
+
+/// A part of a history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Window {
+    /// Not before this.
+    pub since: Option<OffsetDateTime>,
+    /// Before this.
+    pub until: Option<OffsetDateTime>,
+    /// Only so many of the newest, and those newest first.
+    pub limit: Option<usize>,
+}
+
+impl Window {
+    /// Whether something that began then is in it.
+    #[must_use]
+    pub fn holds(&self, begun: OffsetDateTime) -> bool {
+        self.since.is_none_or(|since| begun >= since)
+            && self.until.is_none_or(|until| begun < until)
+    }
+
+    /// What is wanted of `items`, which are oldest first.
+    #[must_use]
+    pub fn newest<T>(&self, items: Vec<T>) -> Vec<T> {
+        match self.limit {
+            None => items,
+            Some(limit) => items.into_iter().rev().take(limit).collect(),
+        }
+    }
 }
 
 /// The stable shape `bkp.list/1`.
@@ -36,7 +73,11 @@ pub struct Options {
 pub(super) struct Listing {
     /// URL of the store.
     store: String,
-    /// Oldest first.
+    /// With `--cached`: when this was seen.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    as_of: Option<OffsetDateTime>,
+    /// Oldest first; with `--limit` newest first.
     backups: Vec<Row>,
 }
 
@@ -53,6 +94,8 @@ struct Row {
     started: OffsetDateTime,
     /// Sum over its objects and its manifest, bytes.
     stored_bytes: u64,
+    /// No retention may remove it.
+    pinned: bool,
     /// With `--long`: the manifest as stored. Not authenticated: listing needs no key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Manifest")]
@@ -77,7 +120,17 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         id: options.id.clone(),
         backup_type: options.backup_type,
     };
-    let found = catalog::find(store.as_ref(), &filter)?;
+    let whole = options.source.is_none() && options.id.is_none() && options.backup_type.is_none();
+    let seen = Seen::of(&house.settings.state_dir, store.url());
+    let (mut found, as_of) = if options.cached {
+        seen.load(&filter)?
+    } else {
+        let found = catalog::find(store.as_ref(), &filter)?;
+        if whole {
+            seen.save(&found, &house.ctx);
+        }
+        (found, None)
+    };
     if let Some(name) = options.source.as_ref().filter(|_| found.is_empty() && settings.is_none()) {
         let message = format!(
             "{}: no backup of `{name}`, and no such source in the configuration",
@@ -87,6 +140,12 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
             .hint("see `bkp list` for every source that has backups")
             .into());
     }
+    found.retain(|found| {
+        options.scope.is_none_or(|only| only == found.name.scope)
+            && (found.pinned || !options.pinned)
+            && options.window.holds(found.name.id.created())
+    });
+    let found = options.window.newest(found);
     let mut outcome = None;
     let mut backups = Vec::new();
     for found in found {
@@ -97,7 +156,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         backups.push(row(found, manifest));
     }
     let text = render(&backups)?;
-    let listing = Listing { store: store.url().to_owned(), backups };
+    let listing = Listing { store: store.url().to_owned(), as_of, backups };
     Ok(Report::done("bkp.list/1", &listing, text)?.with_outcome(outcome))
 }
 
@@ -123,6 +182,7 @@ fn row(found: Found, manifest: anyhow::Result<Option<Value>>) -> Row {
         kind: found.name.kind,
         started,
         stored_bytes: found.stored_bytes,
+        pinned: found.pinned,
         manifest,
         problem,
     }

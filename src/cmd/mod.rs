@@ -8,21 +8,27 @@ use serde_json::Value;
 
 use crate::error::Kind;
 
+pub mod alone;
+pub mod cleanup;
 pub mod config;
 pub mod doctor;
 pub mod history;
+pub mod journal;
 pub mod keys;
 pub mod list;
 pub mod logs;
 pub mod metadata;
+pub mod pin;
 pub mod reconcile;
 pub mod recorded;
 pub mod restore;
 pub mod rewind;
+pub mod run;
 pub mod schema;
 pub mod segments;
 pub mod select;
 pub mod snapshot;
+pub mod status;
 pub mod verify;
 pub mod verify_logs;
 pub mod windows;

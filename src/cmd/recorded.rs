@@ -29,7 +29,7 @@ use crate::store::layer::fan::Fan;
 use crate::store::{AppendStore as _, Declared, ObjectLabels};
 use crate::wire::House;
 
-mod kept;
+pub(super) mod kept;
 
 /// For how long a run that should stop goes on once its objects are stored: a manifest in one of two
 /// stores, or one that is not recorded, would be found by `verify` only.
@@ -93,7 +93,7 @@ impl<'h> Recorded<'h> {
         let holder = Holder {
             job: job.to_owned(),
             run: BackupId::new(house.ctx.now()),
-            backup_type,
+            backup_type: Some(backup_type),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             process: std::process::id(),
             place: lock.place(),
@@ -245,7 +245,8 @@ impl Drop for Recorded<'_> {
         let seconds = (self.house.ctx.now() - self.holder.run.created()).whole_seconds();
         let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
         // Why the run failed is what its exit code says.
-        let failed = Event::failed(self.holder.run, self.holder.backup_type, seconds);
+        let failed = |backup_type| Event::failed(self.holder.run, backup_type, seconds);
+        let Some(failed) = self.holder.backup_type.map(failed) else { return };
         if self.begun {
             self.close(&failed);
         } else {
@@ -288,6 +289,6 @@ pub fn flush(
     Ok(delivered)
 }
 
-fn required(house: &House) -> bool {
+pub(super) fn required(house: &House) -> bool {
     house.settings.ledger.as_ref().is_some_and(|ledger| ledger.required)
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    config, doctor, history, keys, list, logs, metadata, reconcile, restore, rewind, snapshot,
-    verify, verify_logs, windows,
+    cleanup, config, doctor, history, keys, list, logs, metadata, pin, reconcile, restore, rewind, run,
+    snapshot, status, verify, verify_logs, windows,
 };
 
 /// A report's name and its schema: one line of [`REPORTS`].
@@ -39,6 +39,10 @@ pub const REPORTS: &[Shape] = &[
     Shape::of::<restore::Plan>("bkp.restore-plan/1"),
     Shape::of::<rewind::Done>("bkp.restore-at/1"),
     Shape::of::<rewind::Plan>("bkp.restore-at-plan/1"),
+    Shape::of::<run::Ran>("bkp.run/1"),
+    Shape::of::<status::Status>("bkp.status/1"),
+    Shape::of::<cleanup::Cleaned>("bkp.cleanup/1"),
+    Shape::of::<pin::Said>("bkp.pin/1"),
     Shape::of::<keys::Keys>("bkp.keys/1"),
     Shape::of::<config::Checked>("bkp.config-check/1"),
     Shape::of::<config::Shown>("bkp.config/1"),

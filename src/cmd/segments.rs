@@ -97,7 +97,11 @@ fn since(
             let name = BackupName::parse(&object.key)
                 .filter(|(_, extension)| *extension == MANIFEST_EXTENSION)
                 .map(|(name, _)| name);
-            found.extend(name.map(|name| Found { name, stored_bytes: object.bytes }));
+            found.extend(name.map(|name| Found {
+                name,
+                stored_bytes: object.bytes,
+                pinned: false,
+            }));
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));

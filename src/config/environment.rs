@@ -23,6 +23,8 @@ pub struct Environment {
     variables: BTreeMap<String, OsString>,
     /// Whether the process runs as root.
     pub root: bool,
+    /// The file of the program that runs.
+    pub program: Option<PathBuf>,
 }
 
 impl Environment {
@@ -33,14 +35,18 @@ impl Environment {
             let name = name.into_string().ok()?;
             NAMES.contains(&name.as_str()).then_some((name, value))
         });
-        Environment { variables: named.collect(), root: rustix::process::geteuid().is_root() }
+        Environment {
+            variables: named.collect(),
+            root: rustix::process::geteuid().is_root(),
+            program: std::env::current_exe().ok(),
+        }
     }
 
     /// An environment with these variables, for tests.
     #[must_use]
     pub fn of<const N: usize>(pairs: [(&str, &str); N]) -> Self {
         let variables = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
-        Environment { variables: variables.collect(), root: false }
+        Environment { variables: variables.collect(), root: false, program: None }
     }
 
     /// Whether the operator asked for output without colour (see no-color.org).

@@ -10,6 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
 
+pub mod jobs;
+
 /// Largest configuration that is read, bytes: a thousand sources need about 200 KiB.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
@@ -38,6 +40,16 @@ pub struct Document {
     /// What is backed up, by name.
     #[schemars(with = "BTreeMap<String, SourceTable>")]
     pub source: BTreeMap<String, toml::Table>,
+    /// What runs by itself, by name.
+    pub job: jobs::Jobs,
+    /// How jobs are run.
+    pub run: jobs::RunTable,
+    /// Where news goes, by name.
+    pub notify: jobs::Notify,
+    /// What `cleanup` removes.
+    pub cleanup: jobs::CleanupTable,
+    /// Where `status` writes to.
+    pub status: jobs::StatusTable,
 }
 
 /// The keys that every store has.

@@ -17,9 +17,11 @@ use crate::domain::names::BackupType;
 use crate::store::Place;
 
 mod check;
+pub mod jobs;
 mod ledger;
 mod sources;
 mod stores;
+pub mod telling;
 
 /// How long a lease outlives a run that died, where the configuration does not say.
 const LEASE: Duration = Duration::from_mins(2);
@@ -47,6 +49,16 @@ pub struct Settings {
     pub lease: Duration,
     /// The ledger, if there is one.
     pub ledger: Option<LedgerSettings>,
+    /// Jobs by name.
+    pub jobs: BTreeMap<String, jobs::JobSettings>,
+    /// Who is told.
+    pub notify: Vec<telling::NotifySettings>,
+    /// What `run` and `cleanup` do besides.
+    pub upkeep: jobs::Upkeep,
+    /// What `status` writes and compares with.
+    pub status: telling::StatusSettings,
+    /// The program that runs, which `run` starts again for every job.
+    pub program: Option<PathBuf>,
     /// The `tigerbeetle` program for drills; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
     /// Where all this came from.
@@ -172,6 +184,7 @@ impl Settings {
             None => Settings::default(),
         };
         settings.provenance.looked = looked;
+        settings.program.clone_from(&environment.program);
         settings.overlay(flags, environment)?;
         Ok(settings)
     }
@@ -287,6 +300,8 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         let source = sources::open(&name, table, &stores, &folder)?;
         sources.insert(name, source);
     }
+    let jobs = jobs::open(document.job, &sources)?;
+    let status = telling::status(document.status, &folder, stores.keys().map(String::as_str))?;
     Ok(Settings {
         file: Some(path.to_owned()),
         state_dir: document.state_dir.map(|path| folder.join(path)).unwrap_or_default(),
@@ -294,11 +309,16 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         stores,
         recipients: recipients.iter().map(|text| check::anchored(text, &folder)).collect(),
         sources,
+        jobs,
         lease: match document.lease {
             Some(text) => duration("lease", &text, LEASE_SECONDS.0, LEASE_SECONDS.1)?,
             None => LEASE,
         },
         ledger: document.ledger.map(ledger::open).transpose()?,
+        upkeep: jobs::upkeep(&document.run, &document.cleanup)?,
+        status,
+        notify: telling::notify(document.notify)?,
+        program: None,
         tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
         provenance,
     })

@@ -29,6 +29,26 @@ pub fn duration(place: &str, text: &str, min: u64, max: u64) -> Result<Duration,
     Ok(Duration::from_secs(seconds))
 }
 
+/// The units of a size, in bytes.
+const SIZES: [(&str, u64); 5] =
+    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+
+/// Reads the size at the key path `place`, bytes: a whole number and a unit.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] for anything else.
+pub fn size(place: &str, text: &str) -> Result<u64, ConfigError> {
+    let read = || {
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+        let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit)?;
+        number.parse::<u64>().ok()?.checked_mul(*bytes)
+    };
+    read().ok_or_else(|| {
+        ConfigError::invalid(place, format!("`{text}` is no size"))
+            .suggest("write a whole number and a unit: 500GiB, 2TiB")
+    })
+}
+
 /// The shortest spelling of a duration that [`duration`] reads.
 #[must_use]
 pub fn spelled(duration: Duration) -> String {
@@ -41,6 +61,14 @@ pub fn spelled(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size("p", "500GiB").ok(), Some(500 << 30));
+        for text in ["", "5", "5GB", "5.5GiB", "99999999999TiB", "-1B"] {
+            assert!(size("p", text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_and_spelled() {

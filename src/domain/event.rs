@@ -67,7 +67,23 @@ pub enum Encryption {
     Aes256Gcm = 2,
 }
 
-const STATUSES: [Status; 4] = [Status::Started, Status::Completed, Status::Failed, Status::Deleted];
+impl Status {
+    /// Every status.
+    pub const ALL: [Status; 4] =
+        [Status::Started, Status::Completed, Status::Failed, Status::Deleted];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Started => "started",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Deleted => "deleted",
+        }
+    }
+}
+
 const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 const ENCRYPTIONS: [Encryption; 2] = [Encryption::None, Encryption::Aes256Gcm];
 
@@ -214,7 +230,7 @@ impl Event {
     pub fn unpack(numbers: &Numbers) -> Option<Event> {
         let Numbers { id, user_data_128: packed, amount, user_data_64, user_data_32 } = *numbers;
         let byte = |shift: u32| u8::try_from(packed >> shift & 0xff).unwrap_or(0);
-        let status = STATUSES.into_iter().find(|word| *word as u8 == byte(88))?;
+        let status = Status::ALL.into_iter().find(|word| *word as u8 == byte(88))?;
         let backup = BackupId::from_u128(id & !VERSION_MASK | 7 << VERSION_SHIFT)?;
         let mut digest = Digest::default();
         for (place, shift) in digest.0.iter_mut().zip((0..=64).rev().step_by(8)) {

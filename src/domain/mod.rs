@@ -6,12 +6,21 @@
 //! - [`event`]: what the ledger keeps of a run.
 //! - [`chain`]: which backups a restore needs, oldest first.
 //! - [`segment`]: which segments make up a change log, and from when to when it restores.
+//! - [`retention`]: which backups are kept; [`schedule`]: when a job is due; [`record`]: what a store
+//!   keeps of a run; [`health`]: what is wrong; [`calendar`]: days and weeks of a time zone.
+//! - [`cost`]: what backups cost to keep.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
+pub mod calendar;
 pub mod chain;
+pub mod cost;
 pub mod event;
+pub mod health;
 pub mod id;
 pub mod limits;
 pub mod manifest;
 pub mod names;
+pub mod record;
+pub mod retention;
+pub mod schedule;
 pub mod segment;

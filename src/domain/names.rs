@@ -127,6 +127,58 @@ impl fmt::Display for Scope {
 /// Extension of a manifest.
 pub const MANIFEST_EXTENSION: &str = "manifest.json";
 
+/// A small object beside a backup that says something of it without being a part of it. Nothing in a
+/// store is ever overwritten, so the marks of one kind are numbered, and the last one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// No retention may remove it: `pin-0001.json`.
+    Pin(u16),
+    /// It may again: `unpin-0002.json`. Counted together with [`Mark::Pin`].
+    Unpin(u16),
+    /// Somebody has written something about it: `note-0001.json`.
+    Note(u16),
+    /// It is being removed: `deleting.json`.
+    Deleting,
+}
+
+impl Mark {
+    /// The extension of its key.
+    #[must_use]
+    pub fn extension(self) -> String {
+        match self {
+            Mark::Pin(number) => format!("pin-{number:04}.json"),
+            Mark::Unpin(number) => format!("unpin-{number:04}.json"),
+            Mark::Note(number) => format!("note-{number:04}.json"),
+            Mark::Deleting => "deleting.json".to_owned(),
+        }
+    }
+
+    /// Reads an extension; `None` if it is not that of a mark.
+    #[must_use]
+    pub fn parse(extension: &str) -> Option<Mark> {
+        let stem = extension.strip_suffix(".json")?;
+        let mark = match stem.split_once('-') {
+            None if stem == "deleting" => Mark::Deleting,
+            Some(("pin", number)) => Mark::Pin(number.parse().ok()?),
+            Some(("unpin", number)) => Mark::Unpin(number.parse().ok()?),
+            Some(("note", number)) => Mark::Note(number.parse().ok()?),
+            _ => return None,
+        };
+        (mark.extension() == extension).then_some(mark)
+    }
+}
+
+/// Folders of a store that hold no backups, but what bkp writes about its runs.
+pub const FOLDERS: [&str; 4] = ["leases", "runs", "audit", "doctor"];
+
+/// Whether a key is one that only bkp would use: that of a backup's object, or in one of
+/// [`FOLDERS`].
+#[must_use]
+pub fn is_of_bkp(key: &str) -> bool {
+    let folder = key.split('/').next().unwrap_or_default();
+    FOLDERS.contains(&folder) || BackupName::parse(key).is_some()
+}
+
 /// Whether `name` may be the name of a source or store: 1 to 64 of `a-z 0-9 _ -`, first a letter
 /// or digit. Everything else could collide with a separator or a file system's rules.
 #[must_use]
@@ -238,6 +290,17 @@ mod tests {
         fn keys_parse_what_they_print(name in names(), extension in "[a-z]{1,5}(\\.[a-z]{1,5}){0,3}") {
             let key = name.key(&extension);
             prop_assert_eq!(BackupName::parse(&key), Some((name, extension.as_str())));
+        }
+
+        #[test]
+        fn marks_are_read_as_they_are_written(number in 0_u16..=u16::MAX, kind in 0..4) {
+            let mark = match kind {
+                0 => Mark::Pin(number),
+                1 => Mark::Unpin(number),
+                2 => Mark::Note(number),
+                _ => Mark::Deleting,
+            };
+            prop_assert_eq!(Mark::parse(&mark.extension()), Some(mark));
         }
 
         #[test]

@@ -33,6 +33,10 @@ use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::store::{AppendStore, Declared, ObjectLabels, Role, StoreError};
 
+mod stale;
+
+pub use stale::stale;
+
 /// Where the terms of a store are.
 const FOLDER: &str = "leases";
 const SCHEMA: &str = "bkp.lease/1";
@@ -116,9 +120,13 @@ impl Lease for InStore {
     }
 
     fn release(&mut self, _event: &Event) -> Result<bool, LedgerError> {
+        self.free().map(|()| false)
+    }
+
+    fn free(&mut self) -> Result<(), LedgerError> {
         match self.next(self.number, Duration::ZERO) {
             // It has ended before: so be it.
-            Ok(()) | Err(LedgerError::Fenced { .. }) => Ok(false),
+            Ok(()) | Err(LedgerError::Fenced { .. }) => Ok(()),
             Err(other) => Err(other),
         }
     }

@@ -33,8 +33,8 @@ pub struct Holder {
     pub job: String,
     /// The backup it is going to make. Its time is when the run began.
     pub run: BackupId,
-    /// The type of that backup.
-    pub backup_type: BackupType,
+    /// The type of that backup; `None` if it makes none, and its beginning is no event.
+    pub backup_type: Option<BackupType>,
     /// The name of its host, for messages.
     pub host: String,
     /// Its process id, for messages.
@@ -97,6 +97,12 @@ pub trait Lease: Send {
     /// # Errors
     /// As [`Ledger::record`].
     fn release(&mut self, event: &Event) -> Result<bool, LedgerError>;
+
+    /// Ends it, and there is nothing to record. One that has ended by itself is success.
+    ///
+    /// # Errors
+    /// As [`Ledger::record`], and store errors.
+    fn free(&mut self) -> Result<(), LedgerError>;
 }
 
 /// One transfer of code [`crate::domain::event::CODE`] in the ledger.

@@ -87,6 +87,19 @@ impl Outbox {
         Ok(paths)
     }
 
+    /// Forgets the events that are not `wanted`.
+    ///
+    /// # Errors
+    /// [`LedgerError::Outbox`] if one cannot be read or removed.
+    pub fn retain(&self, wanted: impl Fn(&Event) -> bool) -> Result<(), LedgerError> {
+        for path in self.waiting()? {
+            if read(&path)?.is_some_and(|event| !wanted(&event)) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Delivers what waits and removes it; returns how many events that were. Asks the ledger nothing
     /// if nothing waits. `warn` is told of what cannot be delivered for a reason of its own; it stays
     /// where it is.

@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::domain::health::Space;
 use crate::draft::{Draft, sync_folder};
 
 use super::{
@@ -36,6 +37,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |_place| Ok(()),
     read: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     append: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
+    prune: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
 };
 
 /// Folders are for their owner alone, whatever the umask.
@@ -149,6 +151,12 @@ impl Local {
 }
 
 impl ReadStore for Local {
+    fn space(&self) -> Option<Space> {
+        let found = rustix::fs::fstatvfs(&self.root).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(Space { free_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) })
+    }
+
     fn url(&self) -> &str {
         &self.url
     }

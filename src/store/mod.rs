@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 
 use crate::config::ConfigError;
 use crate::ctx::Ctx;
+use crate::domain::health::Space;
 use crate::error::{Classify, Fault, Kind};
 
 pub mod layer;
@@ -102,6 +103,11 @@ pub trait ReadStore: Send + Sync {
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError>;
 
+    /// What is free in it, if it has an end.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+
     /// Whether a path of this host is a place in the store.
     fn contains(&self, _path: &Path) -> bool {
         false
@@ -132,8 +138,45 @@ pub trait PruneStore: AppendStore {
     /// Removes an object. Removing one that is not there is done already.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`]; [`StoreError::Retained`] if the store keeps it.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Until when the store keeps an object, whatever anybody asks for; `None` if it can be removed
+    /// or is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn retained(&self, _key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+        Ok(None)
+    }
+
+    /// Uploads of bkp's that began before `before`, were neither finished nor abandoned, and take
+    /// up space. A store that has no such thing has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Denied`].
+    fn unfinished(&self, _before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Frees what an unfinished upload takes up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Denied`].
+    fn abort(&self, _upload: &Unfinished) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// An upload that nobody finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The key that it was to become.
+    pub key: String,
+    /// How the store calls it.
+    pub id: String,
+    /// When it began, by the store's clock.
+    pub begun: OffsetDateTime,
 }
 
 /// An object on its way into a store. Dropping it abandons it.
@@ -222,6 +265,16 @@ pub enum StoreError {
         /// What is to be changed, as an instruction.
         hint: String,
     },
+    /// The store keeps the object for now (object lock), so it was not removed.
+    #[error("{store}: `{key}` is locked until {until} and stays")]
+    Retained {
+        /// The store.
+        store: String,
+        /// The key.
+        key: String,
+        /// The end of the lock.
+        until: OffsetDateTime,
+    },
     /// The run was to stop while it waited for the store.
     #[error(transparent)]
     Stopped(#[from] Fault),
@@ -253,7 +306,7 @@ impl Classify for StoreError {
     fn kind(&self) -> Kind {
         match self {
             StoreError::Missing { .. } | StoreError::Absent { .. } => Kind::NotFound,
-            StoreError::Exists { .. } => Kind::Refused,
+            StoreError::Exists { .. } | StoreError::Retained { .. } => Kind::Refused,
             StoreError::Mismatch { .. } | StoreError::InvalidKey { .. } => Kind::Integrity,
             StoreError::Full { .. }
             | StoreError::Denied { .. }
@@ -277,6 +330,7 @@ impl Classify for StoreError {
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
             | StoreError::Mismatch { .. }
+            | StoreError::Retained { .. }
             | StoreError::Unavailable { .. } => None,
         }
     }
@@ -295,6 +349,7 @@ impl StoreError {
             | StoreError::Mismatch { .. }
             | StoreError::Denied { .. }
             | StoreError::Archived { .. }
+            | StoreError::Retained { .. }
             | StoreError::Stopped(_)
             | StoreError::Full { .. } => false,
         }
@@ -336,6 +391,8 @@ pub struct StoreKind {
     pub read: Open<dyn ReadStore>,
     /// Opens it for adding.
     pub append: Open<dyn AppendStore>,
+    /// Opens it for removing.
+    pub prune: Open<dyn PruneStore>,
 }
 
 /// Every kind of store.

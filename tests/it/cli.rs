@@ -174,8 +174,8 @@ fn an_unknown_key_is_exit_78_and_named_with_line_and_suggestion() {
 
 #[test]
 fn an_unknown_table_is_exit_78() {
-    let run = Bed::with("[job.x]\nrun = \"y\"").run("config check").expect(78);
-    assert!(run.stderr.contains(":1: job: unknown key"), "{}", run.stderr);
+    let run = Bed::with("[jobs.x]\nrun = \"y\"").run("config check").expect(78);
+    assert!(run.stderr.contains(":1: jobs: unknown key"), "{}", run.stderr);
 }
 
 #[test]

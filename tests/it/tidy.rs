@@ -20,8 +20,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete::", &["src/cli/"]),
     ("clap_mangen::", &["src/cli/"]),
     ("duckdb::", &["src/version.rs", "src/source/duckdb/engine.rs", "src/source/mod.rs"]),
+    ("croner::", &["src/domain/schedule.rs"]),
     ("flate2::", &["src/stage/gzip.rs"]),
     ("indicatif::", &["src/ui/"]),
+    ("lettre::", &["src/tell/email.rs"]),
+    ("ureq::", &["src/tell/http.rs"]),
+    ("jiff::", &["src/domain/calendar.rs"]),
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/domain/manifest.rs"]),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs"]),
     ("tar::", &["src/archive.rs"]),
@@ -77,6 +81,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "src/ledger/",
         &["crate::cmd", "crate::cli", "crate::source", "crate::pipeline", "crate::wire"],
     ),
+    ("src/tell/", &["crate::cmd", "crate::cli", "crate::store", "crate::wire"]),
     ("src/cli/", &["crate::store", "crate::source", "crate::pipeline", "crate::ledger"]),
 ];
 

@@ -17,7 +17,7 @@ const RENEWALS_PER_LEASE: u32 = 3;
 type Shared = Arc<Mutex<Box<dyn Lease>>>;
 
 /// A lease that is renewed. Dropping it ends the renewals, and gives nothing back.
-pub(super) struct Kept {
+pub(in crate::cmd) struct Kept {
     lease: Shared,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -28,7 +28,11 @@ impl Kept {
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(super) fn new(lease: Box<dyn Lease>, length: Duration, ctx: &Ctx) -> io::Result<Kept> {
+    pub(in crate::cmd) fn new(
+        lease: Box<dyn Lease>,
+        length: Duration,
+        ctx: &Ctx,
+    ) -> io::Result<Kept> {
         let lease = Arc::new(Mutex::new(lease));
         let (stop, stopped) = mpsc::channel();
         let (shared, ctx) = (Arc::clone(&lease), ctx.clone());
@@ -75,6 +79,15 @@ impl Kept {
     pub(super) fn release(mut self, event: &Event) -> Result<bool, LedgerError> {
         self.stop();
         locked(&self.lease).release(event)
+    }
+
+    /// Ends it, see [`Lease::free`].
+    ///
+    /// # Errors
+    /// As [`Lease::free`].
+    pub(in crate::cmd) fn free(&mut self) -> Result<(), LedgerError> {
+        self.stop();
+        locked(&self.lease).free()
     }
 
     fn stop(&mut self) {

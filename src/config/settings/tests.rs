@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::schedule::When;
 use crate::error::Classify;
 
 const GOOD: &str = r#"
@@ -41,9 +42,9 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
     for (text, expected) in [
         ("state_dri = 'x'", format!("{at}:1: state_dri: unknown key | did you mean `state_dir`?")),
         (
-            "[job]\nrun = 'x'",
+            "[frequency]\nrun = 'x'",
             format!(
-                "{at}:1: job: unknown key | known here: state_dir, store, keys, lease, ledger, tools, source"
+                "{at}:1: frequency: unknown key | known here: state_dir, store, keys, lease, ledger, tools, source, job, run, notify, cleanup, status"
             ),
         ),
         (
@@ -176,4 +177,46 @@ fn a_ledger_has_defaults_and_its_values_are_checked() {
     assert!(text.contains("ledger.addresses: 0 addresses | list every replica"), "{text}");
     let text = failure("lease = '1s'");
     assert!(text.contains("lease: 1s is not between 2 and 86400 seconds"), "{text}");
+}
+
+const JOB: &str = "\n[job.nightly]\nrun = 'snapshot'\nsource = 'books'\n";
+
+#[test]
+fn jobs_have_the_defaults_of_their_sources() {
+    let found = settings(&format!("{GOOD}{JOB}")).expect("valid");
+    let job = found.jobs.get("nightly").expect("a job");
+    assert!(matches!(job.when, When::Every(every) if every.as_secs() == 6 * 3600));
+    let policy = job.retention.as_ref().expect("a policy");
+    assert_eq!(policy.within, Some(time::Duration::days(365)));
+    assert_eq!((policy.min_keep, policy.removed_percent_max), (3, 50));
+    assert!(job.enabled && job.retries.count == 2 && found.upkeep.parallel == 2);
+    let all = settings(&format!("{GOOD}{JOB}retention = {{ keep_all = true }}")).expect("valid");
+    assert_eq!(all.jobs["nightly"].retention, None);
+}
+
+#[test]
+fn jobs_are_checked() {
+    for (more, expected) in [
+        ("evry = '6h'", "job.nightly.evry: unknown key | did you mean `every`?"),
+        ("every = '6'", "job.nightly.every: `6` is no duration"),
+        ("every = '6h'\nat = 'hourly'", "job.nightly.at: `every` is given too"),
+        ("at = 'nightly'", "job.nightly.at: `nightly` is no schedule | write `daily at 03:00`"),
+        ("at = 'daily at 03:00 Europe/Berlín'", "there is no time zone `Europe/Berlín`"),
+        ("zone = 'Berlin'", "job.nightly.zone: there is no time zone `Berlin`"),
+        ("scope = 'ful'", "job.nightly.scope: there is no scope `ful` | did you mean `full`?"),
+        ("level = 'drill'", "job.nightly.level: there is no level of verify `drill`"),
+        ("after = ['nigtly']", "job.nightly.after[0]: there is no job `nigtly` | did you mean"),
+        ("after = ['nightly']", "job.nightly.after: the job comes after itself"),
+        ("retention = {}", "job.nightly.retention: it would keep nothing | say what is kept"),
+        ("retention = { keep_dayly = 7 }", "retention.keep_dayly: unknown key | did you mean"),
+        ("retention = { keep_last = 1, keep_all = true }", "keep_all: other rules are given too"),
+        ("retention = { keep_last = 1, max_removed_percent = 0 }", "0 is not between 1 and 100"),
+        ("\n[job.check]\nrun = 'verify'", "job.check.source: this key is missing"),
+        ("\n[job.check]\nrun = 'backup'", "there is no command `backup` | known here: snapshot"),
+        ("\n[run]\nparallel = 0", "run.parallel: 0 is not between 1 and 64"),
+        ("\n[cleanup]\norphan_age = '1h'", "cleanup.orphan_age: 1h is not between 86400"),
+    ] {
+        let text = failure(&format!("{GOOD}{JOB}{more}"));
+        assert!(text.contains(expected), "{text}");
+    }
 }

@@ -100,7 +100,7 @@ fn a_part_of_a_day_is_a_day_and_centuries_are_the_most_there_is() {
 
 fn events() -> impl Strategy<Value = Event> {
     let words = (
-        proptest::sample::select(&STATUSES[..]),
+        proptest::sample::select(&Status::ALL[..]),
         proptest::sample::select(&BackupType::ALL[..]),
         proptest::option::of(proptest::sample::select(&Scope::ALL[..])),
         proptest::option::of(proptest::sample::select(&COMPRESSIONS[..])),
@@ -137,7 +137,7 @@ proptest! {
 
     #[test]
     fn events_of_a_backup_have_ids_of_their_own(event in events()) {
-        let ids = STATUSES.map(|status| Event { status, ..event }.transfer_id());
+        let ids = Status::ALL.map(|status| Event { status, ..event }.transfer_id());
         for (index, id) in ids.iter().enumerate() {
             prop_assert!(!ids[..index].contains(id));
         }

@@ -81,10 +81,14 @@ impl Held {
     fn take(&mut self, gone: Option<&Transfer>) -> Result<Option<Verdict>, LedgerError> {
         let Shared { link, accounts, .. } = &*self.shared;
         (self.lease, self.asked) = (self.new_id(), Moment::now());
-        let started = Event::started(self.holder.run, self.holder.backup_type);
+        let begun = |backup_type| Event::started(self.holder.run, backup_type);
+        let started = self.holder.backup_type.map(begun);
         let mut batch = vec![accounts.funding(&self.holder.job)];
         batch.extend(gone.map(|gone| linked(accounts.void(self.new_id(), gone.id()))));
-        batch.extend([linked(self.pending(self.lease)), accounts.event(&started)]);
+        batch.extend(match started {
+            Some(started) => vec![linked(self.pending(self.lease)), accounts.event(&started)],
+            None => vec![self.pending(self.lease)],
+        });
         let mut verdicts = link.create_transfers(&batch)?;
         // The unit was given before; the rest is one chain, so one failure is told apart.
         verdicts.retain(|(index, verdict)| (*index, verdict) != (0, &Verdict::Exists));
@@ -199,6 +203,17 @@ impl Lease for Held {
         // It has ended by itself. What is to be recorded has happened all the same.
         self.shared.record(event)?;
         Ok(true)
+    }
+
+    fn free(&mut self) -> Result<(), LedgerError> {
+        self.shared.open()?;
+        let unsure = self.unsure.map(|renewal| renewal.lease);
+        for lease in [Some(self.lease), unsure].into_iter().flatten() {
+            // One that is refused has ended, or was never taken.
+            let Shared { link, accounts, .. } = &*self.shared;
+            link.create_transfers(&[accounts.void(self.new_id(), lease)])?;
+        }
+        Ok(())
     }
 }
 

@@ -9,9 +9,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::trace::Operation;
+use time::OffsetDateTime;
+
+use crate::domain::health::Space;
 use crate::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
-    Upload,
+    Unfinished, Upload,
 };
 
 mod plan;
@@ -51,6 +54,10 @@ impl<S: ReadStore + ?Sized> fmt::Debug for Faulty<S> {
 }
 
 impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
+    }
+
     fn url(&self) -> &str {
         self.inner.url()
     }
@@ -102,6 +109,18 @@ impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         let call = || self.inner.delete(key);
         self.around((Operation::Delete, "remove"), key, call).map(|((), _none)| ())
+    }
+
+    fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+        self.inner.retained(key)
+    }
+
+    fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
+        self.inner.unfinished(before)
+    }
+
+    fn abort(&self, upload: &Unfinished) -> Result<(), StoreError> {
+        self.inner.abort(upload)
     }
 }
 

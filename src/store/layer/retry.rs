@@ -18,9 +18,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
+
 use crate::ctx::Ctx;
+use crate::domain::health::Space;
 use crate::store::{
-    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, Upload,
+    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, Unfinished,
+    Upload,
 };
 
 /// Longest time that passes without asking whether the run should stop.
@@ -117,6 +121,10 @@ impl<S: ReadStore + ?Sized> fmt::Debug for Retry<S> {
 }
 
 impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
+    }
+
     fn url(&self) -> &str {
         self.inner.url()
     }
@@ -158,6 +166,18 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
 impl<S: PruneStore + ?Sized + 'static> PruneStore for Retry<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.patience.insist(|| self.inner.delete(key))
+    }
+
+    fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+        self.patience.insist(|| self.inner.retained(key))
+    }
+
+    fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
+        self.patience.insist(|| self.inner.unfinished(before))
+    }
+
+    fn abort(&self, upload: &Unfinished) -> Result<(), StoreError> {
+        self.patience.insist(|| self.inner.abort(upload))
     }
 }
 

@@ -7,9 +7,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use time::OffsetDateTime;
+
+use crate::domain::health::Space;
 use crate::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
-    Upload,
+    Unfinished, Upload,
 };
 
 /// What can be asked of a store.
@@ -102,6 +105,10 @@ fn record(calls: &Calls, operation: Operation, key: &str, bytes: u64) {
 }
 
 impl<S: ReadStore + ?Sized> ReadStore for Trace<S> {
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
+    }
+
     fn url(&self) -> &str {
         self.inner.url()
     }
@@ -149,6 +156,18 @@ impl<S: PruneStore + ?Sized> PruneStore for Trace<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         record(&self.calls, Operation::Delete, key, 0);
         self.inner.delete(key)
+    }
+
+    fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+        self.inner.retained(key)
+    }
+
+    fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
+        self.inner.unfinished(before)
+    }
+
+    fn abort(&self, upload: &Unfinished) -> Result<(), StoreError> {
+        self.inner.abort(upload)
     }
 }
 

@@ -12,21 +12,25 @@
 //! - `settings`: the table of the configuration.
 //! - `remote`: a bucket, and how requests are sent to it; `pace`: how many and how fast;
 //!   `refusal`: what a failed one means.
-//! - `list`, `read`, `upload` with `parts`: what the contract asks for; `rehearse`: what `doctor`
-//!   tries.
+//! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `rehearse`: what
+//!   `doctor` tries.
 
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use super::{
-    AppendStore, Listing, ObjectInfo, ObjectLabels, Place, ReadStore, StoreError, StoreKind, Upload,
+    AppendStore, Listing, ObjectInfo, ObjectLabels, Place, PruneStore, ReadStore, StoreError,
+    StoreKind, Unfinished, Upload,
 };
 use crate::ctx::Ctx;
 
 mod list;
 mod pace;
 mod parts;
+mod prune;
 mod read;
 mod refusal;
 mod rehearse;
@@ -43,6 +47,7 @@ pub const KIND: StoreKind = StoreKind {
     check: |place| settings::read(place).map(|_settings| ()),
     read: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
     append: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
+    prune: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
 };
 
 /// A store in a bucket.
@@ -113,5 +118,23 @@ impl AppendStore for S3 {
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {
         rehearse::rehearse(&self.remote).map(Some)
+    }
+}
+
+impl PruneStore for S3 {
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        prune::delete(&self.remote, key)
+    }
+
+    fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+        prune::retained(&self.remote, key)
+    }
+
+    fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
+        prune::unfinished(&self.remote, before)
+    }
+
+    fn abort(&self, upload: &Unfinished) -> Result<(), StoreError> {
+        prune::abort(&self.remote, upload)
     }
 }

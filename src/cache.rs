@@ -1,0 +1,72 @@
+//! Files of the state directory that only save time: lost or damaged, they are made again.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::ctx::Ctx;
+
+/// The folder of caches in a state directory.
+#[must_use]
+pub fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("cache")
+}
+
+/// What a file says; nothing if it is not there or is not what was written.
+#[must_use]
+pub fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// Writes a file; what fails is said with `-v` only, since nothing is lost.
+pub fn save(path: &Path, value: &impl Serialize, ctx: &Ctx) {
+    let written = serde_json::to_vec(value).map_err(io::Error::from);
+    let written = written.and_then(|bytes| replace(path, &bytes, 0o600));
+    if let Err(error) = written {
+        ctx.monitor.detail(&format!("cannot write the cache {}: {error}", path.display()));
+    }
+}
+
+/// Puts a file of this content and mode in the place of whatever is there, at once: a reader sees
+/// the old one or the new one.
+///
+/// # Errors
+/// What the system says.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let draft = path.with_file_name(name);
+    let mut options = std::fs::File::options();
+    let file = options.write(true).create(true).truncate(true).mode(mode).open(&draft);
+    let written = file.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let done = written.and_then(|()| std::fs::rename(&draft, path));
+    if done.is_err() {
+        // What the failure left; there may be nothing.
+        let _left = std::fs::remove_file(&draft);
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_loaded_and_what_is_damaged_is_not() {
+        let home = tempfile::tempdir().expect("a folder");
+        let path = folder(home.path()).join("x.json");
+        assert_eq!(load::<Vec<u8>>(&path), None);
+        replace(&path, b"[1,2]", 0o600).expect("written");
+        replace(&path, b"[3]", 0o600).expect("written again");
+        assert_eq!(load::<Vec<u8>>(&path), Some(vec![3]));
+        replace(&path, b"[3", 0o600).expect("written");
+        assert_eq!(load::<Vec<u8>>(&path), None);
+        let items = std::fs::read_dir(folder(home.path())).expect("a folder");
+        assert_eq!(items.count(), 1, "no draft is left");
+    }
+}

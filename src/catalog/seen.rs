@@ -1,0 +1,69 @@
+//! What a host saw when it last listed a whole store.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use time::OffsetDateTime;
+
+use super::{Filter, Found};
+use crate::cache;
+use crate::ctx::Ctx;
+use crate::domain::manifest::hex;
+use crate::domain::names::BackupName;
+use crate::error::{Fault, Kind};
+
+/// The file that keeps it.
+#[derive(Debug)]
+pub struct Seen {
+    path: PathBuf,
+    url: String,
+}
+
+/// What is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    /// Key of the manifest, stored bytes, whether it is pinned.
+    backups: Vec<(String, u64, bool)>,
+}
+
+impl Seen {
+    /// What was seen of the store at `url`.
+    #[must_use]
+    pub fn of(state_dir: &Path, url: &str) -> Seen {
+        let name = hex(&sha2::Sha256::digest(url.as_bytes()));
+        let path = cache::folder(state_dir).join(format!("list-{name}.json"));
+        Seen { path, url: url.to_owned() }
+    }
+
+    /// Keeps what a listing of the whole store found.
+    pub fn save(&self, found: &[Found], ctx: &Ctx) {
+        let backup = |one: &Found| (one.name.manifest_key(), one.stored_bytes, one.pinned);
+        let kept = Kept { at: ctx.now(), backups: found.iter().map(backup).collect() };
+        cache::save(&self.path, &kept, ctx);
+    }
+
+    /// What was found then, and when that was.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if this host has never listed the whole store.
+    pub fn load(&self, filter: &Filter) -> Result<(Vec<Found>, Option<OffsetDateTime>), Fault> {
+        let kept: Kept = cache::load(&self.path).ok_or_else(|| {
+            let message = format!("this host has not listed the whole of {} yet", self.url);
+            Fault::new(Kind::NotFound, message).hint("run `bkp list` without --cached once")
+        })?;
+        let found = kept.backups.into_iter().filter_map(|(key, stored_bytes, pinned)| {
+            let (name, _) = BackupName::parse(&key)?;
+            Some(Found { name, stored_bytes, pinned })
+        });
+        let wanted = |found: &Found| {
+            let Found { name, .. } = found;
+            filter.backup_type.is_none_or(|only| only == name.backup_type)
+                && filter.source.as_ref().is_none_or(|only| *only == name.source)
+                && filter.id.as_ref().is_none_or(|id| name.id.to_string().starts_with(id.as_str()))
+        };
+        Ok((found.filter(wanted).collect(), Some(kept.at)))
+    }
+}

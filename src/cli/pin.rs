@@ -1,0 +1,75 @@
+//! `bkp pin`, `bkp unpin` and `bkp note`.
+
+use crate::cmd::pin::{Options, Word};
+
+/// Keep a backup whatever retention says, and everything it builds on
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: see bkp(1).\nExample: bkp pin 01935a3c --note 'end of the year'"
+)]
+pub(super) struct PinArgs {
+    /// Backup whose id begins so; must fit exactly one
+    #[arg(value_name = "ID")]
+    id: String,
+
+    /// Why, for whoever comes later
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Let retention decide about a backup again
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: see bkp(1).\nExample: bkp unpin 01935a3c")]
+pub(super) struct UnpinArgs {
+    #[command(flatten)]
+    pin: PinArgs,
+}
+
+/// Write something about a backup beside it
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: see bkp(1).\nExample: bkp note 01935a3c 'before the migration'"
+)]
+pub(super) struct NoteArgs {
+    /// Backup whose id begins so; must fit exactly one
+    #[arg(value_name = "ID")]
+    id: String,
+
+    /// What to write
+    #[arg(value_name = "TEXT")]
+    text: String,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl PinArgs {
+    fn options(self, word: Word) -> Options {
+        let PinArgs { id, note, dry_run } = self;
+        Options { id, word, note, dry_run }
+    }
+}
+
+impl From<PinArgs> for Options {
+    fn from(args: PinArgs) -> Options {
+        args.options(Word::Pin)
+    }
+}
+
+impl From<UnpinArgs> for Options {
+    fn from(args: UnpinArgs) -> Options {
+        args.pin.options(Word::Unpin)
+    }
+}
+
+impl From<NoteArgs> for Options {
+    fn from(args: NoteArgs) -> Options {
+        let NoteArgs { id, text, dry_run } = args;
+        Options { id, word: Word::Note, note: Some(text), dry_run }
+    }
+}

@@ -1,0 +1,117 @@
+//! Being the only one who does something that makes no backup: cleaning up, or running a job.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::recorded::kept::Kept;
+use super::recorded::required;
+use crate::domain::id::BackupId;
+use crate::error::{Kind, diagnose};
+use crate::ledger::{Holder, Ledger, LedgerError, in_store};
+use crate::lock::Lock;
+use crate::store::layer::fan::Fan;
+use crate::wire::House;
+
+/// How long a run that waits for another one waits before it asks again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// For how long a run that should stop goes on to give back its leases.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// The lock and the leases of a name. Dropping this gives them back.
+pub struct Alone<'h> {
+    house: &'h House,
+    leases: Vec<Kept>,
+    _lock: Lock,
+}
+
+impl std::fmt::Debug for Alone<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Alone").finish_non_exhaustive()
+    }
+}
+
+impl<'h> Alone<'h> {
+    /// Takes the kernel's lock of `name`, and its leases: that of every store, in the order of their
+    /// names, and that of the ledger if one is given.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] names who has it.
+    pub fn take(
+        house: &'h House,
+        name: &str,
+        fan: &Fan,
+        ledger: Option<&dyn Ledger>,
+    ) -> anyhow::Result<Alone<'h>> {
+        let lock = Lock::take(&house.settings.state_dir, name, &house.ctx)?;
+        let holder = Holder {
+            job: name.to_owned(),
+            run: BackupId::new(house.ctx.now()),
+            backup_type: None,
+            host: host(),
+            process: std::process::id(),
+            place: lock.place(),
+        };
+        let (ctx, length) = (&house.ctx, house.settings.lease);
+        let mut alone = Alone { house, leases: Vec::new(), _lock: lock };
+        let mut stores: Vec<_> = fan.stores().collect();
+        stores.sort_by_key(|(_, store)| store.url().to_owned());
+        for (index, store) in stores {
+            match in_store::acquire(Arc::clone(store), &holder, length, ctx) {
+                Ok(lease) => alone.leases.push(Kept::new(lease, length, ctx)?),
+                Err(LedgerError::Store(error)) => fan.failed(index, error)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match ledger.map(|ledger| ledger.acquire(&holder, length)) {
+            None => {}
+            Some(Ok(lease)) => alone.leases.push(Kept::new(lease, length, ctx)?),
+            Some(Err(error @ LedgerError::Away { .. })) if !required(house) => {
+                ctx.monitor.detail(&format!("{error}; the leases of the stores are enough"));
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        Ok(alone)
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+        for mut kept in self.leases.drain(..) {
+            if let Err(error) = kept.free() {
+                self.house.ctx.monitor.warn(&format!("{error}; the lease ends by itself"));
+            }
+        }
+    }
+}
+
+/// The name of this host.
+#[must_use]
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Tries `what` again for up to `patience` as long as another run is at it.
+///
+/// # Errors
+/// What `what` fails with at last; [`crate::ctx::Cancel::check`].
+pub fn patiently<T>(
+    house: &House,
+    patience: Duration,
+    mut what: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        match what() {
+            Err(error) if diagnose(&error).kind == Kind::Busy && began.elapsed() < patience => {
+                if !said {
+                    house.ctx.monitor.detail(&format!("waiting: {error}"));
+                    said = true;
+                }
+            }
+            done => return done,
+        }
+        house.ctx.pause(ASK_AGAIN.min(patience.saturating_sub(began.elapsed())))?;
+    }
+}

@@ -1,0 +1,166 @@
+//! The program itself, started for one run of a job: what goes wrong in there, out of memory for
+//! instance, ends that run and nothing else.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+
+use crate::cmd::schema::{Failure, Warning};
+use crate::config::settings::jobs::JobSettings;
+use crate::domain::id::BackupId;
+use crate::error::{Fault, Kind};
+use crate::exit;
+use crate::wire::House;
+
+/// How often a run is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long a run that is told to end may take, before it is killed. Killing does no harm.
+const GRACE: Duration = Duration::from_secs(30);
+/// Largest report that is read, bytes; a report of a cleanup has a line for every item.
+const REPORT_BYTES_MAX: u64 = 256 << 20;
+
+/// How a run ended.
+#[derive(Debug, Clone, Default)]
+pub struct Ended {
+    /// Its exit code; 1 if it was killed.
+    pub code: u8,
+    /// Its report, null if there is none.
+    pub report: Value,
+    /// What it said about its failure, or what was done to it.
+    pub message: Option<String>,
+}
+
+impl Ended {
+    /// The backup that it made.
+    #[must_use]
+    pub fn backup(&self) -> Option<BackupId> {
+        self.report.pointer("/manifest/id")?.as_str()?.parse().ok()
+    }
+}
+
+/// What the run of a job is called with.
+#[must_use]
+pub fn words(house: &House, job: &JobSettings) -> Vec<String> {
+    let mut words = vec![job.run.word.to_owned()];
+    words.extend(job.source.clone().filter(|_source| job.run.of_source));
+    let mut flag = |name: &str, value: Option<String>| {
+        words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+    };
+    flag("--scope", job.scope.map(|scope| scope.to_string()));
+    flag("--level", job.level.clone());
+    let file = house.settings.file.as_ref();
+    flag("--config", file.map(|path| path.to_string_lossy().into_owned()));
+    for store in &house.settings.store {
+        flag("--store", Some(store.clone()));
+    }
+    words.push("--json".to_owned());
+    words
+}
+
+/// Runs a job and waits for its end.
+///
+/// # Errors
+/// If the program cannot be started.
+pub fn run(house: &House, job: &JobSettings) -> anyhow::Result<Ended> {
+    let program = house.settings.program.as_ref().ok_or_else(|| {
+        Fault::new(Kind::Failed, "the file of this program is not known")
+            .hint("start bkp by its full path")
+    })?;
+    let mut command = Command::new(program);
+    command.args(words(house, job));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own: it is told to end by us, and what it leaves behind can be ended with it.
+    command.process_group(0);
+    let mut child =
+        command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+    let (out, errors) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let report = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            let read = out.map(|out| out.take(REPORT_BYTES_MAX).read_to_end(&mut bytes));
+            let whole = matches!(read, Some(Ok(_)));
+            serde_json::from_slice(&bytes).ok().filter(|_value: &Value| whole).unwrap_or_default()
+        });
+        let said = scope.spawn(move || {
+            let lines = errors.map(BufReader::new).into_iter().flat_map(BufReader::lines);
+            lines.map_while(Result::ok).filter_map(|line| heard(house, job, line)).last()
+        });
+        let waited = wait(house, job, &mut child);
+        // What it started must not hold the ends of its output open; usually there is nothing.
+        let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        let (status, forced) = waited?;
+        let message = forced
+            .or(said.join().ok().flatten())
+            .or_else(|| status.signal().map(|signal| format!("it was ended by signal {signal}")));
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        let code = code.unwrap_or(exit::code(Kind::Failed));
+        Ok(Ended { code, report: report.join().unwrap_or_default(), message })
+    })
+}
+
+/// Passes on a line that a run wrote to its standard error; returns why it failed, if it says so.
+fn heard(house: &House, job: &JobSettings, line: String) -> Option<String> {
+    let value: Value = serde_json::from_str(&line).unwrap_or_default();
+    let text = |field: &str| value.get(field).and_then(Value::as_str);
+    let message = text("message").unwrap_or(&line);
+    match text("schema") {
+        Some(Failure::SCHEMA) => {
+            let causes = value.get("causes").and_then(Value::as_array).into_iter().flatten();
+            let causes = causes.filter_map(Value::as_str).map(|cause| format!(": {cause}"));
+            Some(causes.fold(message.to_owned(), |text, cause| text + &cause))
+        }
+        Some(Warning::SCHEMA) => {
+            house.ctx.monitor.warn(&format!("{}: {message}", job.name));
+            None
+        }
+        _ => {
+            house.ctx.monitor.detail(&format!("{}: {message}", job.name));
+            // What a program says that dies without an error of ours, a panic for instance.
+            Some(line)
+        }
+    }
+}
+
+/// Waits until a run ends; ends it when its time is over, or when we are to end. Returns what had to
+/// be done.
+fn wait(
+    house: &House,
+    job: &JobSettings,
+    child: &mut Child,
+) -> anyhow::Result<(ExitStatus, Option<String>)> {
+    let began = Instant::now();
+    let mut forced: Option<(Instant, String)> = None;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, forced.map(|(_, why)| why)));
+        }
+        let why = if let Err(stopped) = house.ctx.cancel.check() {
+            Some(stopped.to_string())
+        } else if began.elapsed() > job.timeout {
+            let limit = crate::config::units::spelled(job.timeout);
+            Some(format!("it took longer than its timeout of {limit} and was ended"))
+        } else {
+            None
+        };
+        match (&forced, why) {
+            (None, Some(why)) => {
+                signal(child, Signal::TERM);
+                forced = Some((Instant::now(), why));
+            }
+            (Some((since, _)), _) if since.elapsed() > GRACE => signal(child, Signal::KILL),
+            (None | Some(_), _) => {}
+        }
+        thread::park_timeout(LOOK_AGAIN);
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    // It fails if the process has ended, which is what was wanted.
+    let _ended = kill_process(Pid::from_child(child), signal);
+}

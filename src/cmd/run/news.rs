@@ -1,0 +1,141 @@
+//! Tells people what is wrong: once when it begins, again when it gets worse or lasts, and when it is
+//! over. What was told is kept in the state directory; if that is lost, it is told once more.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use crate::cache;
+use crate::cmd::alone::host;
+use crate::cmd::status;
+use crate::config::settings::telling::NotifySettings;
+use crate::domain::health::{Finding, Level};
+use crate::tell::{Alert, KINDS, News};
+use crate::wire::House;
+
+/// How often it is looked at everything although nothing ran.
+const LOOK_EVERY: Duration = Duration::minutes(15);
+
+/// What every channel was told.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Told {
+    #[serde(with = "time::serde::rfc3339::option")]
+    looked: Option<OffsetDateTime>,
+    channels: BTreeMap<String, Vec<Known>>,
+}
+
+/// Something that a channel afterwards to be wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    rule: String,
+    subject: String,
+    level: Level,
+    message: String,
+    #[serde(with = "time::serde::rfc3339")]
+    told: OffsetDateTime,
+}
+
+/// Looks how everything fares if something ran, or if it was not looked at for a while; writes the
+/// metrics and tells the channels what is new. Returns whether somebody could not be told.
+pub(super) fn spread(house: &House, ran: bool) -> bool {
+    let settings = &house.settings;
+    if settings.notify.is_empty() && settings.status.metrics_file.is_none() {
+        return false;
+    }
+    let path = path(house);
+    let mut told: Told = cache::load(&path).unwrap_or_default();
+    let now = house.ctx.now();
+    let recent = told.looked.is_some_and(|looked| looked <= now && now - looked < LOOK_EVERY);
+    if recent && !ran {
+        return false;
+    }
+    let status = match status::look(house) {
+        Ok(status) => status,
+        Err(error) => {
+            house.ctx.monitor.warn(&format!("cannot look how everything fares: {error:#}"));
+            return !settings.notify.is_empty();
+        }
+    };
+    status::write_metrics(house, &status);
+    told.looked = Some(now);
+    let mut failed = false;
+    for to in &settings.notify {
+        let known = told.channels.remove(&to.channel.name).unwrap_or_default();
+        let (alerts, afterwards) = difference(house, to, &known, status.findings(), now);
+        let heard = alerts.is_empty() || tell(house, to, alerts, now);
+        failed |= !heard;
+        // Whoever did not hear it is told again.
+        told.channels.insert(to.channel.name.clone(), if heard { afterwards } else { known });
+    }
+    cache::save(&path, &told, &house.ctx);
+    failed
+}
+
+fn path(house: &House) -> PathBuf {
+    cache::folder(&house.settings.state_dir).join("told.json")
+}
+
+/// What a channel has to be told, and what it afterwards then.
+fn difference(
+    house: &House,
+    to: &NotifySettings,
+    known: &[Known],
+    findings: &[Finding],
+    now: OffsetDateTime,
+) -> (Vec<Alert>, Vec<Known>) {
+    let remind = Duration::try_from(house.settings.upkeep.remind_after).unwrap_or(Duration::MAX);
+    let same = |known: &Known, finding: &Finding| {
+        known.rule == finding.rule && known.subject == finding.subject
+    };
+    let wanted: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.level >= to.level).collect();
+    let (mut alerts, mut afterwards): (Vec<Alert>, Vec<Known>) = (Vec::new(), Vec::new());
+    for finding in wanted {
+        // Of one rule about one thing in two stores one is enough.
+        if afterwards.iter().any(|known| same(known, finding)) {
+            continue;
+        }
+        let before = known.iter().find(|known| same(known, finding));
+        let quiet = before.filter(|b| b.level >= finding.level && now - b.told < remind);
+        if quiet.is_none() {
+            alerts.push(Alert {
+                level: finding.level,
+                recovered: false,
+                rule: finding.rule.to_owned(),
+                subject: finding.subject.clone(),
+                message: finding.message.clone(),
+            });
+        }
+        afterwards.push(Known {
+            rule: finding.rule.to_owned(),
+            subject: finding.subject.clone(),
+            level: finding.level,
+            message: finding.message.clone(),
+            told: quiet.map_or(now, |before| before.told),
+        });
+    }
+    let gone = |known: &&Known| {
+        !afterwards.iter().any(|k| (&k.rule, &k.subject) == (&known.rule, &known.subject))
+    };
+    alerts.extend(known.iter().filter(gone).map(|known| Alert {
+        level: known.level,
+        recovered: true,
+        rule: known.rule.clone(),
+        subject: known.subject.clone(),
+        message: known.message.clone(),
+    }));
+    (alerts, afterwards)
+}
+
+/// Tells a channel; whether it was heard.
+fn tell(house: &House, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDateTime) -> bool {
+    let news = News { schema: "bkp.alert/1", host: host(), at, alerts };
+    let kind = KINDS.iter().find(|kind| kind.word == to.channel.kind);
+    let told = kind.map(|kind| (kind.tell)(&to.channel, &news));
+    let Some(Err(error)) = told else { return true };
+    let name = &to.channel.name;
+    house.ctx.monitor.warn(&format!("`{name}` could not be told: {error:#}; it is tried again"));
+    false
+}

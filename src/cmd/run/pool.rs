@@ -1,0 +1,60 @@
+//! Which of the jobs that are due run now, which wait, and which may run at the same time: rules
+//! without any I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::settings::jobs::JobSettings;
+
+/// What is to be done with a job that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// It may start.
+    Now,
+    /// It has to wait for something that runs or will run.
+    Later,
+    /// It does not run this time, because this job, which goes first, failed.
+    Not(String),
+}
+
+/// Jobs that are due, that run, and that are over.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// Names of the jobs that wait for their turn.
+    pub waiting: BTreeSet<String>,
+    /// Names of those that run.
+    pub running: BTreeSet<String>,
+    /// Those that are over, and whether they did what they should.
+    pub over: BTreeMap<String, bool>,
+}
+
+impl Pool {
+    /// Whether a job that waits may start, with at most `parallel` at the same time.
+    #[must_use]
+    pub fn turn(
+        &self,
+        job: &JobSettings,
+        jobs: &BTreeMap<String, JobSettings>,
+        parallel: usize,
+    ) -> Turn {
+        for other in &job.after {
+            if self.over.get(other) == Some(&false) {
+                return Turn::Not(other.clone());
+            }
+            if self.waiting.contains(other) || self.running.contains(other) {
+                return Turn::Later;
+            }
+        }
+        let mut running = self.running.iter().filter_map(|name| jobs.get(name));
+        if self.running.len() >= parallel || running.any(|other| !fit(job, other)) {
+            return Turn::Later;
+        }
+        Turn::Now
+    }
+}
+
+/// Whether two jobs may run at the same time: they are about different sources, or what they do is
+/// declared safe together.
+fn fit(a: &JobSettings, b: &JobSettings) -> bool {
+    let same = a.source.is_some() && a.source == b.source;
+    !same || (a.run.beside.contains(&b.run.word) && b.run.beside.contains(&a.run.word))
+}

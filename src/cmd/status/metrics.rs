@@ -1,0 +1,120 @@
+//! The same for Prometheus: its text format, for the textfile collector of the node exporter.
+
+use std::fmt::Write as _;
+
+use time::OffsetDateTime;
+
+use super::Status;
+
+/// One family of metrics: name, help, and samples with their labels.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: Vec<(Vec<(&'static str, String)>, f64)>,
+}
+
+/// The text of the file.
+#[must_use]
+pub(super) fn text(status: &Status) -> String {
+    let mut text = String::new();
+    for Family { name, help, samples } in families(status) {
+        if samples.is_empty() {
+            continue;
+        }
+        let mut lines = format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for (labels, value) in samples {
+            let labels: Vec<String> = labels
+                .into_iter()
+                .map(|(label, value)| format!("{label}=\"{}\"", escaped(&value)))
+                .collect();
+            let labels =
+                if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            // It does not fail: it writes to a string.
+            let _written = writeln!(lines, "{name}{labels} {value}");
+        }
+        text.push_str(&lines);
+    }
+    text
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floating point")]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn families(status: &Status) -> Vec<Family> {
+    let seconds = |at: OffsetDateTime| at.unix_timestamp() as f64;
+    let of_jobs = |name, help, value: &dyn Fn(&super::JobRow) -> Option<f64>| {
+        let sample = |row: &super::JobRow| {
+            let source = row.source.clone().unwrap_or_default();
+            Some((vec![("job", row.job.clone()), ("source", source)], value(row)?))
+        };
+        Family { name, help, samples: status.jobs.iter().filter_map(sample).collect() }
+    };
+    let of_sources = |name, help, value: &dyn Fn(&super::SourceRow) -> Option<f64>| {
+        let sample = |row: &super::SourceRow| {
+            let labels = vec![("source", row.source.clone()), ("store", row.store.clone())];
+            Some((labels, value(row)?))
+        };
+        Family { name, help, samples: status.sources.iter().filter_map(sample).collect() }
+    };
+    let of_stores = |name, help, value: &dyn Fn(&super::StoreRow) -> Option<f64>| {
+        let sample =
+            |row: &super::StoreRow| Some((vec![("store", row.store.clone())], value(row)?));
+        Family { name, help, samples: status.stores.iter().filter_map(sample).collect() }
+    };
+    let flag = |is: bool| Some(f64::from(u8::from(is)));
+    let findings = status.findings.iter().map(|finding| {
+        let (rule, level) = (finding.rule.to_owned(), finding.level.as_str().to_owned());
+        (vec![("rule", rule), ("subject", finding.subject.clone()), ("level", level)], 1.0)
+    });
+    let mut findings: Vec<_> = findings.collect();
+    findings.dedup();
+    let plain = |name, help, value| Family { name, help, samples: vec![(vec![], value)] };
+    vec![
+        of_jobs("bkp_last_success_timestamp_seconds", "Beginning of the last good run.", &|row| {
+            row.last_success.map(seconds)
+        }),
+        of_jobs("bkp_last_run_timestamp_seconds", "Beginning of the last run.", &|row| {
+            row.last_run.map(seconds)
+        }),
+        of_jobs("bkp_last_run_exit_code", "Exit code of the last run.", &|row| {
+            row.last_exit_code.map(f64::from)
+        }),
+        of_jobs("bkp_last_run_duration_seconds", "How long the last run took.", &|row| {
+            row.last_seconds.map(f64::from)
+        }),
+        of_jobs("bkp_failures", "Runs in a row that failed.", &|row| Some(f64::from(row.failures))),
+        of_jobs("bkp_next_run_timestamp_seconds", "When it is due.", &|row| row.next.map(seconds)),
+        of_jobs("bkp_warning_age_seconds", "Age of the last good run that is a warning.", &|row| {
+            Some(row.warning_seconds as f64)
+        }),
+        of_jobs("bkp_critical_age_seconds", "Age of the last good run that is critical.", &|row| {
+            Some(row.critical_seconds as f64)
+        }),
+        of_jobs("bkp_job_enabled", "Whether it runs by itself.", &|row| flag(row.enabled)),
+        of_sources("bkp_backups", "Backups in a store.", &|row| Some(row.backups as f64)),
+        of_sources("bkp_stored_bytes", "What they take up.", &|row| Some(row.stored_bytes as f64)),
+        of_sources("bkp_newest_backup_timestamp_seconds", "Beginning of the newest.", &|row| {
+            row.newest.map(seconds)
+        }),
+        of_sources("bkp_last_verify_timestamp_seconds", "Last good verification.", &|row| {
+            row.last_verify.map(seconds)
+        }),
+        of_sources("bkp_last_drill_timestamp_seconds", "Last good drill.", &|row| {
+            row.last_drill.map(seconds)
+        }),
+        of_sources("bkp_cost_per_month", "What keeping them costs.", &|row| {
+            Some(row.cost_per_month)
+        }),
+        of_stores("bkp_store_up", "Whether the store answers.", &|row| flag(row.problem.is_none())),
+        of_stores("bkp_store_bytes", "What is in it.", &|row| Some(row.stored_bytes as f64)),
+        of_stores("bkp_store_free_bytes", "What is free in it.", &|row| {
+            row.space.map(|space| space.free_bytes as f64)
+        }),
+        Family { name: "bkp_finding", help: "What is wrong.", samples: findings },
+        plain("bkp_outbox_events", "Events that wait for the ledger.", status.outbox as f64),
+        plain("bkp_status_timestamp_seconds", "When this was found.", seconds(status.at)),
+    ]
+}

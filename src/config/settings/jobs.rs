@@ -1,0 +1,375 @@
+//! The tables about what runs by itself, resolved.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::SourceSettings;
+use super::check;
+use crate::config::ConfigError;
+use crate::config::file::jobs::{
+    CleanupTable, HooksTable, JobTable, Jobs, RetentionTable, RunTable,
+};
+use crate::config::table::{join, nearest};
+use crate::config::units::duration;
+use crate::domain::calendar::{Period, TimeZone};
+use crate::domain::names::{BackupType, Scope};
+use crate::domain::retention::Policy;
+use crate::domain::schedule::{Problem, Retries, When, zone_named};
+use crate::tell::check_url;
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+/// The longest time that a configuration may name, seconds: a hundred years.
+const LONGEST: u64 = 36_525 * DAY;
+const WEB: [&str; 2] = ["https", "http"];
+const LEVELS: [&str; 4] = ["exists", "digest", "decode", "drill"];
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Its name.
+    pub name: String,
+    /// What it does: one of [`RUNS`].
+    pub run: &'static RunKind,
+    /// The source it is about.
+    pub source: Option<String>,
+    /// The type of that source.
+    pub backup_type: Option<BackupType>,
+    /// The scope of its snapshots, if it is not left to bkp.
+    pub scope: Option<Scope>,
+    /// The level of its verification, if it is not the default.
+    pub level: Option<String>,
+    /// When it is due.
+    pub when: When,
+    /// Whether it runs by itself.
+    pub enabled: bool,
+    /// Up to how much later than its time it begins.
+    pub jitter: Duration,
+    /// What happens after a failure.
+    pub retries: Retries,
+    /// After how long a run is ended.
+    pub timeout: Duration,
+    /// Jobs that go first.
+    pub after: Vec<String>,
+    /// Age of the last success from which on it is a warning; `None` follows from the interval.
+    pub warn_after: Option<Duration>,
+    /// Age of the last success from which on it is critical; `None` follows from the interval.
+    pub critical_after: Option<Duration>,
+    /// Which of its backups are kept; `None` for all.
+    pub retention: Option<Policy>,
+    /// A URL, or a reference to one, that is told how its runs go.
+    pub ping: Option<String>,
+    /// Programs around its runs.
+    pub hooks: Hooks,
+}
+
+/// Programs around a run; none where there are no words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before it.
+    pub before: Vec<String>,
+    /// After a good one.
+    pub after: Vec<String>,
+    /// After one that failed.
+    pub failed: Vec<String>,
+    /// Last.
+    pub finally: Vec<String>,
+    /// How long each may take.
+    pub timeout: Duration,
+}
+
+/// A command that a job can run: one line of [`RUNS`].
+#[derive(Debug)]
+pub struct RunKind {
+    /// The command.
+    pub word: &'static str,
+    /// What makes its backups, in their names; `None` if it makes none.
+    pub makes: Option<&'static str>,
+    /// Whether it is about a source.
+    pub of_source: bool,
+    /// Commands that may run at the same time on the same source.
+    pub beside: &'static [&'static str],
+}
+
+/// Every command that a job can run.
+pub const RUNS: &[RunKind] = &[
+    RunKind {
+        word: "snapshot",
+        makes: Some("snapshot"),
+        of_source: true,
+        beside: &["logs", "verify"],
+    },
+    // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
+    RunKind { word: "logs", makes: None, of_source: true, beside: &["snapshot", "verify"] },
+    RunKind { word: "verify", makes: None, of_source: true, beside: &["logs", "snapshot"] },
+    RunKind { word: "cleanup", makes: None, of_source: false, beside: &[] },
+];
+
+/// What `run` and `cleanup` do besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How many jobs run at the same time.
+    pub parallel: usize,
+    /// Age from which on what belongs to nothing is removed.
+    pub orphan_age: Duration,
+    /// Age from which on records of runs are removed.
+    pub records: Duration,
+    /// After how long what is still wrong is told again.
+    pub remind_after: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Upkeep {
+        let days = |days| Duration::from_secs(days * DAY);
+        Upkeep { parallel: 2, orphan_age: days(7), records: days(400), remind_after: days(1) }
+    }
+}
+
+/// Checks the `[run]` and `[cleanup]` tables.
+pub(super) fn upkeep(run: &RunTable, cleanup: &CleanupTable) -> Result<Upkeep, ConfigError> {
+    let default = Upkeep::default();
+    let of = |place: &str, text: &Option<String>, least, otherwise| {
+        text.as_ref().map_or(Ok(otherwise), |text| duration(place, text, least, LONGEST))
+    };
+    let parallel = run.parallel.unwrap_or(2);
+    if !(1..=64).contains(&parallel) {
+        let problem = format!("{parallel} is not between 1 and 64");
+        return Err(ConfigError::invalid("run.parallel", problem));
+    }
+    Ok(Upkeep {
+        parallel: usize::try_from(parallel).unwrap_or(default.parallel),
+        orphan_age: of("cleanup.orphan_age", &cleanup.orphan_age, DAY, default.orphan_age)?,
+        records: of("cleanup.records", &cleanup.records, DAY, default.records)?,
+        remind_after: of("run.remind_after", &run.remind_after, 60, default.remind_after)?,
+    })
+}
+
+/// Checks every `[job.NAME]` table.
+pub(super) fn open(
+    jobs: Jobs,
+    sources: &BTreeMap<String, SourceSettings>,
+) -> Result<BTreeMap<String, JobSettings>, ConfigError> {
+    let mut opened = BTreeMap::new();
+    for (name, table) in jobs {
+        check::name("job", &name)?;
+        let job = job(&name, table, sources)?;
+        opened.insert(name, job);
+    }
+    for job in opened.values() {
+        for (index, other) in job.after.iter().enumerate() {
+            if !opened.contains_key(other) {
+                let place = format!("job.{}.after[{index}]", job.name);
+                return Err(unknown(place, "job", other, opened.keys().map(String::as_str)));
+            }
+        }
+        if reaches(&opened, &job.name, &job.name, opened.len()) {
+            let place = format!("job.{}.after", job.name);
+            return Err(ConfigError::invalid(place, "the job comes after itself"));
+        }
+    }
+    Ok(opened)
+}
+
+/// Whether following `after` from `from` leads to `to` within so many steps.
+fn reaches(jobs: &BTreeMap<String, JobSettings>, from: &str, to: &str, steps: usize) -> bool {
+    let after = jobs.get(from).map(|job| job.after.as_slice()).unwrap_or_default();
+    steps > 0 && after.iter().any(|next| next == to || reaches(jobs, next, to, steps - 1))
+}
+
+fn job(
+    name: &str,
+    table: JobTable,
+    sources: &BTreeMap<String, SourceSettings>,
+) -> Result<JobSettings, ConfigError> {
+    let place = join("job", name);
+    let at = |key: &str| join(&place, key);
+    let words = RUNS.iter().map(|kind| kind.word);
+    let run = RUNS.iter().find(|kind| kind.word == table.run);
+    let run = run.ok_or_else(|| unknown(at("run"), "command", &table.run, words))?;
+    let source = source(&place, run, table.source.as_deref(), sources)?;
+    let scope = table.scope.as_deref().map(|word| scope(&at("scope"), run, word)).transpose()?;
+    if let Some(level) = &table.level
+        && (run.word != "verify" || !LEVELS.contains(&level.as_str()))
+    {
+        return Err(unknown(at("level"), "level of verify", level, LEVELS.into_iter()));
+    }
+    let zone = match &table.zone {
+        Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
+        None => TimeZone::UTC,
+    };
+    let of = |key: &str, text: &Option<String>, least: u64| {
+        text.as_ref().map(|text| duration(&at(key), text, least, LONGEST)).transpose()
+    };
+    let backup_type = source.map(|source| source.backup_type);
+    let when = match (&table.every, &table.at) {
+        (Some(_), Some(_)) => {
+            let error = ConfigError::invalid(at("at"), "`every` is given too");
+            return Err(error.suggest("keep one of them"));
+        }
+        (None, Some(text)) => When::at(text, &zone).map_err(|problem| wrong(at("at"), problem))?,
+        (every, None) => {
+            let every = of("every", every, 1)?;
+            When::Every(every.unwrap_or_else(|| default_interval(run, backup_type, scope)))
+        }
+    };
+    let retries = table.retries.unwrap_or(2);
+    if retries > 20 {
+        return Err(ConfigError::invalid(at("retries"), format!("{retries} is more than 20")));
+    }
+    let pause = of("retry_after", &table.retry_after, 1)?.unwrap_or(Duration::from_mins(5));
+    let (warn_after, critical_after) =
+        (of("warn_after", &table.warn_after, 1)?, of("critical_after", &table.critical_after, 1)?);
+    let retention = match (run.makes, table.retention) {
+        (None, Some(_)) => {
+            let problem = format!("`{}` makes no backups", run.word);
+            return Err(ConfigError::invalid(at("retention"), problem));
+        }
+        (None, None) => None,
+        (Some(_), Some(table)) => policy(&at("retention"), &table, zone)?,
+        (Some(_), None) => Some(default_policy(backup_type, zone)),
+    };
+    if let Some(problem) = table.ping.as_deref().and_then(|url| check_url(url, &WEB).err()) {
+        return Err(ConfigError::invalid(at("ping"), problem));
+    }
+    let hooks = hooks(&at("hooks"), table.hooks)?;
+    Ok(JobSettings {
+        name: name.to_owned(),
+        run,
+        source: table.source,
+        backup_type,
+        scope,
+        level: table.level,
+        when,
+        enabled: table.enabled.unwrap_or(true),
+        jitter: of("jitter", &table.jitter, 0)?.unwrap_or_default(),
+        retries: Retries { count: retries, pause },
+        timeout: of("timeout", &table.timeout, 1)?.unwrap_or(Duration::from_secs(DAY)),
+        after: table.after,
+        warn_after,
+        critical_after,
+        retention,
+        ping: table.ping,
+        hooks,
+    })
+}
+
+fn hooks(place: &str, table: HooksTable) -> Result<Hooks, ConfigError> {
+    let HooksTable { before, after, failed, finally, timeout } = table;
+    let timeout =
+        timeout.map(|text| duration(&join(place, "timeout"), &text, 1, DAY)).transpose()?;
+    let timeout = timeout.unwrap_or(Duration::from_mins(1));
+    Ok(Hooks { before, after, failed, finally, timeout })
+}
+
+fn wrong(place: String, problem: Problem) -> ConfigError {
+    ConfigError::invalid(place, problem.what).suggest(problem.hint)
+}
+
+pub(super) fn unknown<'a>(
+    place: String,
+    what: &str,
+    word: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> ConfigError {
+    let hint = match nearest(word, known.clone()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    ConfigError::invalid(place, format!("there is no {what} `{word}`")).suggest(hint)
+}
+
+fn source<'s>(
+    place: &str,
+    run: &RunKind,
+    name: Option<&str>,
+    sources: &'s BTreeMap<String, SourceSettings>,
+) -> Result<Option<&'s SourceSettings>, ConfigError> {
+    match name {
+        None if run.of_source => {
+            let error = ConfigError::invalid(join(place, "source"), "this key is missing");
+            Err(error.suggest("add `source = …`"))
+        }
+        None => Ok(None),
+        Some(name) => {
+            let known = sources.keys().map(String::as_str);
+            let error = || unknown(join(place, "source"), "source", name, known);
+            sources.get(name).map(Some).ok_or_else(error)
+        }
+    }
+}
+
+fn scope(place: &str, run: &RunKind, word: &str) -> Result<Scope, ConfigError> {
+    let known = Scope::ALL.map(Scope::as_str);
+    match word.parse() {
+        Ok(scope) if run.makes.is_some() => Ok(scope),
+        Ok(_) => {
+            let problem = format!("`{}` has no scope", run.word);
+            Err(ConfigError::invalid(place, problem))
+        }
+        Err(_) => Err(unknown(place.to_owned(), "scope", word, known.into_iter())),
+    }
+}
+
+fn default_interval(
+    run: &RunKind,
+    backup_type: Option<BackupType>,
+    scope: Option<Scope>,
+) -> Duration {
+    if run.word == "logs" {
+        return Duration::from_mins(15);
+    }
+    let hours = match (run.word, backup_type, scope) {
+        ("snapshot", Some(BackupType::Duckdb), Some(Scope::Incremental))
+        | ("snapshot", Some(BackupType::Tigerbeetle), _) => 6,
+        _ => 24,
+    };
+    Duration::from_secs(hours * HOUR)
+}
+
+fn default_policy(backup_type: Option<BackupType>, zone: TimeZone) -> Policy {
+    let days = if backup_type == Some(BackupType::Tigerbeetle) { 365 } else { 90 };
+    let within = Some(time::Duration::days(days));
+    Policy { zone, within, min_keep: 3, removed_percent_max: 50, ..Policy::empty() }
+}
+
+/// `None` keeps everything.
+fn policy(
+    place: &str,
+    table: &RetentionTable,
+    zone: TimeZone,
+) -> Result<Option<Policy>, ConfigError> {
+    let within = table.keep_within.as_ref();
+    let within =
+        within.map(|text| duration(&join(place, "keep_within"), text, 60, LONGEST)).transpose()?;
+    let percent = table.max_removed_percent.unwrap_or(50);
+    if !(1..=100).contains(&percent) {
+        let problem = format!("{percent} is not between 1 and 100");
+        return Err(ConfigError::invalid(join(place, "max_removed_percent"), problem));
+    }
+    let policy = Policy {
+        zone,
+        within: within.and_then(|within| time::Duration::try_from(within).ok()),
+        last: table.keep_last,
+        periods: vec![
+            (Period::Hour, table.keep_hourly),
+            (Period::Day, table.keep_daily),
+            (Period::Week, table.keep_weekly),
+            (Period::Month, table.keep_monthly),
+            (Period::Year, table.keep_yearly),
+        ],
+        min_keep: table.min_keep.unwrap_or(3),
+        removed_percent_max: percent,
+        frozen_after: None,
+    };
+    match (policy.is_empty(), table.keep_all) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(policy)),
+        (true, false) => Err(ConfigError::invalid(place, "it would keep nothing").suggest(
+            "say what is kept: keep_daily = 7, keep_within = \"90d\"; or keep_all = true",
+        )),
+        (false, true) => {
+            let error = ConfigError::invalid(join(place, "keep_all"), "other rules are given too");
+            Err(error.suggest("remove keep_all, or the others"))
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What backups cost to keep: bytes times the price of their storage class.
+
+use std::collections::BTreeMap;
+
+use time::{Duration, OffsetDateTime};
+
+use super::id::BackupId;
+use super::retention::{Backup, Group, Policy, decide};
+
+/// Public prices of S3 in us-east-1 in November 2026, US dollars per GiB and month; the first tier,
+/// storage alone. A store in a folder costs nothing here.
+pub const PRICES: [(&str, f64); 8] = [
+    ("STANDARD", 0.023),
+    ("INTELLIGENT_TIERING", 0.023),
+    ("STANDARD_IA", 0.0125),
+    ("ONEZONE_IA", 0.01),
+    ("GLACIER_IR", 0.004),
+    ("GLACIER", 0.0036),
+    ("DEEP_ARCHIVE", 0.00099),
+    ("LOCAL", 0.0),
+];
+
+/// What keeping so many bytes costs a month, at a price per GiB and month.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "money to a few digits")]
+pub fn monthly(bytes: u64, price: f64) -> f64 {
+    bytes as f64 / f64::from(1 << 30) * price
+}
+
+/// The prices: the public ones, and those of the configuration in their place.
+#[must_use]
+pub fn prices(own: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let mut prices: BTreeMap<String, f64> =
+        PRICES.into_iter().map(|(class, price)| (class.to_owned(), price)).collect();
+    prices.extend(own.iter().map(|(class, price)| (class.clone(), *price)));
+    prices
+}
+
+/// Most backups that a forecast imagines; a year of one every 15 minutes.
+const IMAGINED_MAX: i64 = 36_000;
+
+/// How many bytes a policy will hold a year from `now`, if a backup of `bytes` is made every
+/// `interval`. Each is taken to be full: a chain keeps a little more.
+#[must_use]
+pub fn in_a_year(
+    policy: Option<&Policy>,
+    interval: Duration,
+    bytes: u64,
+    now: OffsetDateTime,
+) -> u64 {
+    let year = Duration::days(365);
+    let step = interval.max(year / 36_000);
+    let count = (year.whole_seconds() / step.whole_seconds().max(1)).min(IMAGINED_MAX);
+    let Some(policy) = policy else {
+        return bytes.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
+    };
+    let imagined = (0..count).map(|number| {
+        let id = BackupId::new(now + step * i32::try_from(number).unwrap_or(i32::MAX));
+        Backup { id, parent: None, base: id, whole: true, pinned: false, held_until: None }
+    });
+    let backups: Vec<Backup> = imagined.collect();
+    let policy = Policy { frozen_after: None, removed_percent_max: 100, ..policy.clone() };
+    let members = (0..backups.len()).collect();
+    let groups = [Group { policy: &policy, members, frozen: None }];
+    let whys = decide(&groups, &backups, now + year);
+    let kept = whys.iter().filter(|whys| !whys.is_empty()).count();
+    bytes.saturating_mul(u64::try_from(kept).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::calendar::Period;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_forecast_follows_from_the_policy() {
+        let now = datetime!(2026-01-01 00:00 UTC);
+        let day = Duration::DAY;
+        let policy = Policy { periods: vec![(Period::Day, 7)], ..Policy::empty() };
+        assert_eq!(in_a_year(Some(&policy), day, 10, now), 70);
+        assert_eq!(in_a_year(Some(&policy), Duration::hours(6), 10, now), 70);
+        assert_eq!(in_a_year(None, day, 10, now), 3650);
+        let within = Policy { within: Some(day * 90), ..Policy::empty() };
+        assert_eq!(in_a_year(Some(&within), day, 1, now), 90);
+    }
+
+    #[test]
+    fn own_prices_take_the_place_of_public_ones() {
+        let prices = prices(&BTreeMap::from([("STANDARD".to_owned(), 1.0), ("X".to_owned(), 2.0)]));
+        assert!((monthly(3 << 30, prices["STANDARD"]) - 3.0).abs() < 1e-9);
+        assert!((prices["X"] - 2.0).abs() < 1e-9 && prices.contains_key("DEEP_ARCHIVE"));
+    }
+}

@@ -1,0 +1,321 @@
+//! Which backups are kept, as a pure function of policies, backups and time.
+//!
+//! A policy names calendar periods and how many of each are wanted: of every one of the last seven
+//! days *that have a backup* the newest is kept, and so on. Only backups that are whole fill a
+//! period. Ages are never compared where a count will do, so that backups do not run out while
+//! nothing new arrives.
+//!
+//! Whatever a policy says, these stay: the newest backup and the newest full one, what is pinned or
+//! held, what is dated in the future, what is damaged (somebody should look at it), what no policy
+//! is about, and everything that any of those builds on.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use time::{Duration, OffsetDateTime};
+
+use super::calendar::{Period, TimeZone, number};
+use super::id::BackupId;
+
+/// What is to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose days, weeks, months and years count.
+    pub zone: TimeZone,
+    /// Everything that is younger than this.
+    pub within: Option<Duration>,
+    /// That many of the newest.
+    pub last: u32,
+    /// That many periods of each kind that have a backup, and of each the newest backup.
+    pub periods: Vec<(Period, u32)>,
+    /// Never fewer than this many whole backups.
+    pub min_keep: u32,
+    /// At most this share of the backups is removed at once; rounded up.
+    pub removed_percent_max: u8,
+    /// If the newest whole backup is older than this, nothing is removed: the job is failing, or
+    /// the clock is wrong.
+    pub frozen_after: Option<Duration>,
+}
+
+impl Policy {
+    /// A policy without any rule, in UTC.
+    #[must_use]
+    pub fn empty() -> Policy {
+        Policy {
+            zone: TimeZone::UTC,
+            within: None,
+            last: 0,
+            periods: Vec::new(),
+            min_keep: 1,
+            removed_percent_max: 100,
+            frozen_after: None,
+        }
+    }
+
+    /// Whether it has no rule by which it keeps anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.within.is_none() && self.last == 0 && self.periods.iter().all(|(_, count)| *count == 0)
+    }
+}
+
+/// A backup as retention sees it. Its time is that in its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backup {
+    /// The id.
+    pub id: BackupId,
+    /// What it adds to.
+    pub parent: Option<BackupId>,
+    /// The first of its chain; itself if it is full.
+    pub base: BackupId,
+    /// All its objects are there.
+    pub whole: bool,
+    /// Somebody has pinned it.
+    pub pinned: bool,
+    /// Not to be removed before this, as its manifest or the store says.
+    pub held_until: Option<OffsetDateTime>,
+}
+
+/// The backups that a policy is about.
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// What is wanted.
+    pub policy: &'a Policy,
+    /// Positions in the list of backups.
+    pub members: Vec<usize>,
+    /// Why nothing of this group is to be removed today: its last run failed, or is suspicious.
+    pub frozen: Option<String>,
+}
+
+/// Why a backup is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It is the newest whole one.
+    Newest,
+    /// It is the newest whole one that is full.
+    NewestFull,
+    /// It is one of the newest, of which so many are wanted.
+    Last,
+    /// It is young enough.
+    Within,
+    /// It is the newest of its hour, day, week, month or year.
+    NewestOf(Period),
+    /// There would be too few.
+    Minimum,
+    /// Another backup that is kept builds on it.
+    NeededBy(BackupId),
+    /// Somebody has pinned it.
+    Pinned,
+    /// Its manifest or the store holds it until then.
+    Held(OffsetDateTime),
+    /// It is dated in the future.
+    Future,
+    /// Something of it or of what it builds on is missing.
+    Damaged,
+    /// No policy is about it.
+    Ungoverned,
+    /// Nothing is removed today, for this reason.
+    Frozen(String),
+    /// It goes next time: enough is removed today.
+    Limit,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Newest => f.write_str("the newest"),
+            Why::NewestFull => f.write_str("the newest full one"),
+            Why::Last => f.write_str("keep_last"),
+            Why::Within => f.write_str("keep_within"),
+            Why::NewestOf(Period::Hour) => f.write_str("keep_hourly"),
+            Why::NewestOf(Period::Day) => f.write_str("keep_daily"),
+            Why::NewestOf(Period::Week) => f.write_str("keep_weekly"),
+            Why::NewestOf(Period::Month) => f.write_str("keep_monthly"),
+            Why::NewestOf(Period::Year) => f.write_str("keep_yearly"),
+            Why::Minimum => f.write_str("min_keep"),
+            Why::NeededBy(id) => write!(f, "needed by {id}"),
+            Why::Pinned => f.write_str("pinned"),
+            Why::Held(until) => write!(f, "held until {}", until.date()),
+            Why::Future => f.write_str("dated in the future"),
+            Why::Damaged => f.write_str("damaged: neither counted nor removed"),
+            Why::Ungoverned => f.write_str("no job has a retention for it"),
+            Why::Frozen(reason) => write!(f, "nothing is removed: {reason}"),
+            Why::Limit => f.write_str("removed next time: max_removed is reached"),
+        }
+    }
+}
+
+/// Decides about every backup: why it is kept, or nothing if it is to be removed. The answer is in
+/// the order of `backups`.
+///
+/// Removing what it says, in the order of [`removals`], never leaves a backup without what it builds
+/// on, and deciding again removes nothing more (but what the limit left).
+#[must_use]
+pub fn decide(groups: &[Group<'_>], backups: &[Backup], now: OffsetDateTime) -> Vec<Vec<Why>> {
+    let mut decision = Decision {
+        places: backups.iter().enumerate().map(|(at, backup)| (backup.id, at)).collect(),
+        whys: vec![Vec::new(); backups.len()],
+        whole: Vec::new(),
+        backups,
+        now,
+    };
+    decision.look();
+    let governed: HashSet<usize> = groups.iter().flat_map(|group| group.members.clone()).collect();
+    for at in (0..backups.len()).filter(|at| !governed.contains(at)) {
+        decision.keep(at, Why::Ungoverned);
+    }
+    for group in groups {
+        decision.apply(group);
+    }
+    decision.close();
+    for group in groups {
+        decision.limit(group);
+    }
+    decision.close();
+    decision.whys
+}
+
+/// The positions of what is to be removed, in the order in which it has to be done: chain by chain,
+/// and within a chain the newest first.
+#[must_use]
+pub fn removals(backups: &[Backup], whys: &[Vec<Why>]) -> Vec<usize> {
+    let gone = backups.iter().zip(whys).enumerate().filter(|(_, (_, whys))| whys.is_empty());
+    let mut gone: Vec<(usize, &Backup)> = gone.map(|(at, (backup, _))| (at, backup)).collect();
+    gone.sort_by_key(|(_, backup)| (backup.base, std::cmp::Reverse(backup.id)));
+    gone.into_iter().map(|(at, _)| at).collect()
+}
+
+/// What is decided so far.
+struct Decision<'a> {
+    backups: &'a [Backup],
+    now: OffsetDateTime,
+    places: HashMap<BackupId, usize>,
+    whys: Vec<Vec<Why>>,
+    /// Positions of whole backups that are not of the future, newest first.
+    whole: Vec<usize>,
+}
+
+impl Decision<'_> {
+    fn keep(&mut self, at: usize, why: Why) {
+        if let Some(whys) = self.whys.get_mut(at) {
+            whys.push(why);
+        }
+    }
+
+    fn backup(&self, at: usize) -> Option<&Backup> {
+        self.backups.get(at)
+    }
+
+    fn parent(&self, backup: &Backup) -> Option<usize> {
+        backup.parent.and_then(|parent| self.places.get(&parent).copied())
+    }
+
+    /// What can be said of a backup without any policy.
+    fn look(&mut self) {
+        let mut order: Vec<usize> = (0..self.backups.len()).collect();
+        order.sort_by_key(|at| self.backup(*at).map(|backup| backup.id));
+        let mut whole = HashSet::new();
+        for at in order {
+            let Some(backup) = self.backup(at).copied() else { continue };
+            let chained = backup.parent.is_none()
+                || self.parent(&backup).is_some_and(|parent| whole.contains(&parent));
+            let future = backup.id.created() > self.now;
+            if backup.whole && chained {
+                whole.insert(at);
+                if !future {
+                    self.whole.push(at);
+                }
+            } else {
+                self.keep(at, Why::Damaged);
+            }
+            if future {
+                self.keep(at, Why::Future);
+            }
+            if backup.pinned {
+                self.keep(at, Why::Pinned);
+            }
+            if let Some(until) = backup.held_until.filter(|until| *until > self.now) {
+                self.keep(at, Why::Held(until));
+            }
+        }
+        self.whole.reverse();
+    }
+
+    /// Keeps what the policy of a group wants.
+    fn apply(&mut self, group: &Group<'_>) {
+        let Group { policy, members, frozen } = group;
+        let inside: HashSet<usize> = members.iter().copied().collect();
+        let found = self.whole.iter().filter(|at| inside.contains(at));
+        let whole: Vec<(usize, Backup)> =
+            found.filter_map(|at| Some((*at, *self.backup(*at)?))).collect();
+        let late = policy
+            .frozen_after
+            .zip(whole.first())
+            .is_some_and(|(after, (_, newest))| self.now - newest.id.created() > after);
+        let late = late.then(|| "there is no recent backup".to_owned());
+        if let Some(reason) = frozen.clone().or(late) {
+            for at in members {
+                self.keep(*at, Why::Frozen(reason.clone()));
+            }
+        }
+        if let Some((at, _)) = whole.first() {
+            self.keep(*at, Why::Newest);
+        }
+        if let Some((at, _)) = whole.iter().find(|(_, backup)| backup.parent.is_none()) {
+            self.keep(*at, Why::NewestFull);
+        }
+        let newest = |count: u32| whole.iter().take(usize::try_from(count).unwrap_or(usize::MAX));
+        newest(policy.last).for_each(|(at, _)| self.keep(*at, Why::Last));
+        newest(policy.min_keep).for_each(|(at, _)| self.keep(*at, Why::Minimum));
+        if let Some(within) = policy.within {
+            let young = |(_, backup): &&(usize, Backup)| self.now - backup.id.created() <= within;
+            let young: Vec<usize> = whole.iter().filter(young).map(|(at, _)| *at).collect();
+            for at in young {
+                self.keep(at, Why::Within);
+            }
+        }
+        for (period, count) in &policy.periods {
+            let mut seen = HashSet::new();
+            for (at, backup) in &whole {
+                let of = number(*period, backup.id.created(), &policy.zone);
+                if seen.contains(&of) {
+                    continue;
+                }
+                if seen.len() >= usize::try_from(*count).unwrap_or(usize::MAX) {
+                    break;
+                }
+                seen.insert(of);
+                self.keep(*at, Why::NewestOf(*period));
+            }
+        }
+    }
+
+    /// Keeps what a kept backup builds on.
+    fn close(&mut self) {
+        let kept = self.whys.iter().enumerate().filter(|(_, whys)| !whys.is_empty());
+        let mut kept: Vec<usize> = kept.map(|(at, _)| at).collect();
+        while let Some(at) = kept.pop() {
+            let Some(backup) = self.backup(at).copied() else { continue };
+            let Some(parent) = self.parent(&backup) else { continue };
+            if self.whys.get(parent).is_some_and(Vec::is_empty) {
+                self.keep(parent, Why::NeededBy(backup.id));
+                kept.push(parent);
+            }
+        }
+    }
+
+    /// Leaves what is too much for one time to the next.
+    fn limit(&mut self, group: &Group<'_>) {
+        let inside: HashSet<usize> = group.members.iter().copied().collect();
+        let gone = removals(self.backups, &self.whys);
+        let gone = gone.into_iter().filter(|at| inside.contains(at));
+        let percent = usize::from(group.policy.removed_percent_max);
+        let most = (group.members.len() * percent).div_ceil(100);
+        for at in gone.skip(most).collect::<Vec<_>>() {
+            self.keep(at, Why::Limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

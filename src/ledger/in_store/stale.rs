@@ -1,0 +1,78 @@
+//! Terms that mean nothing any more.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::{FOLDER, TERM_BYTES_MAX};
+use crate::store::{ObjectInfo, ReadStore, StoreError};
+
+/// When a term ends; nothing else of it matters here.
+#[derive(Deserialize)]
+struct End {
+    #[serde(with = "time::serde::rfc3339")]
+    until: OffsetDateTime,
+}
+
+/// The terms of all jobs that ended before `before`, but of each job the newest. They must have ended
+/// long ago: a holder that slept through them all would take the number of one that is not there any
+/// more for his own.
+///
+/// # Errors
+/// What the store fails with.
+pub fn stale(store: &dyn ReadStore, before: OffsetDateTime) -> Result<Vec<ObjectInfo>, StoreError> {
+    let mut jobs: BTreeMap<String, Vec<ObjectInfo>> = BTreeMap::new();
+    for object in store.list(FOLDER)? {
+        let object = object?;
+        let parts: Vec<&str> = object.key.split('/').collect();
+        if let [_, job, number] = parts.as_slice()
+            && number.len() == 20
+            && number.bytes().all(|digit| digit.is_ascii_digit())
+        {
+            jobs.entry((*job).to_owned()).or_default().push(object);
+        }
+    }
+    let mut found = Vec::new();
+    for (_, mut terms) in jobs {
+        terms.sort_by(|a, b| a.key.cmp(&b.key));
+        terms.pop();
+        let count = ended(store, &terms, before)?;
+        terms.truncate(count);
+        found.extend(terms);
+    }
+    Ok(found)
+}
+
+/// How many of the first `terms` ended before `before`. They follow one another, so few are read.
+fn ended(
+    store: &dyn ReadStore,
+    terms: &[ObjectInfo],
+    before: OffsetDateTime,
+) -> Result<usize, StoreError> {
+    let (mut low, mut high) = (0, terms.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let Some(term) = terms.get(middle) else { break };
+        // One that cannot be read counts as young.
+        if end(store, &term.key)?.is_some_and(|until| until < before) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+fn end(store: &dyn ReadStore, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+    let input = match store.open(key, None) {
+        Err(StoreError::Missing { .. }) => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    if input.take(TERM_BYTES_MAX).read_to_end(&mut bytes).is_err() {
+        return Ok(None);
+    }
+    Ok(serde_json::from_slice::<End>(&bytes).ok().map(|end| end.until))
+}

@@ -1,0 +1,149 @@
+//! Removing: objects, and uploads in parts that nobody will finish. Only `cleanup` does that.
+//!
+//! In a bucket with versions a plain DELETE hides an object and keeps its bytes for ever, and it
+//! does so even to a locked one. So bkp looks first: what is locked stays visible and is *retained*,
+//! and of everything else the very version is removed.
+
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::ObjectLockLegalHoldStatus;
+use time::OffsetDateTime;
+
+use super::refusal::{Class, Refusal};
+use super::remote::{ANSWER, Remote};
+use crate::domain::names::is_of_bkp;
+use crate::store::{StoreError, Unfinished, is_key};
+
+const NOT_ALLOWED: &str = "give whoever runs `bkp cleanup` the rights s3:DeleteObject, s3:DeleteObjectVersion, s3:ListBucketMultipartUploads and s3:AbortMultipartUpload";
+/// A legal hold has no end; it is looked at again every time.
+const HOLD: time::Duration = time::Duration::days(1);
+
+/// An object as far as removing it is concerned.
+struct Target {
+    /// The version that is visible, where the bucket has versions.
+    version: Option<String>,
+    /// Until when it is locked.
+    locked_until: Option<OffsetDateTime>,
+}
+
+/// Until when the bucket keeps an object.
+pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+    let name = remote.name(key)?;
+    let seen = remote.wait(("look at", key), remote.insist(|| look(remote, &name)));
+    match seen {
+        Ok(target) => Ok(target.locked_until),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes an object, if it is not locked.
+pub(super) fn delete(remote: &Remote, key: &str) -> Result<(), StoreError> {
+    let name = remote.name(key)?;
+    let work = async {
+        let target = match remote.insist(|| look(remote, &name)).await {
+            Err(Refusal { class: Class::Missing, .. }) => return Ok(None),
+            seen => seen?,
+        };
+        if target.locked_until.is_some() {
+            return Ok(target.locked_until);
+        }
+        let send = || async {
+            let request = remote.client.delete_object().bucket(&remote.settings.bucket).key(&name);
+            let request = request.set_version_id(target.version.clone());
+            remote.once(ANSWER, request.send()).await
+        };
+        match remote.insist(send).await {
+            Ok(_) | Err(Refusal { class: Class::Missing, .. }) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    };
+    let told = async { work.await.map_err(with_rights) };
+    match remote.wait(("remove", key), told)? {
+        None => Ok(()),
+        Some(until) => {
+            let (store, key) = (remote.settings.url.clone(), key.to_owned());
+            Err(StoreError::Retained { store, key, until })
+        }
+    }
+}
+
+async fn look(remote: &Remote, name: &str) -> Result<Target, Refusal> {
+    let request = remote.client.head_object().bucket(&remote.settings.bucket).key(name);
+    let found = remote.once(ANSWER, request.send()).await?;
+    let now = remote.ctx.now();
+    let held = found.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On);
+    let locked = found.object_lock_retain_until_date().and_then(time_of);
+    let locked = locked.max(held.then(|| now + HOLD)).filter(|until| *until > now);
+    // A bucket that had no versions yet calls that of its objects "null".
+    let version = found.version_id().filter(|version| *version != "null").map(str::to_owned);
+    Ok(Target { version, locked_until: locked })
+}
+
+/// Uploads below the prefix that began before `before` and whose keys are of bkp's making.
+pub(super) fn unfinished(
+    remote: &Remote,
+    before: OffsetDateTime,
+) -> Result<Vec<Unfinished>, StoreError> {
+    let mut found = Vec::new();
+    let mut after: Option<(String, String)> = None;
+    loop {
+        let fetch = || async {
+            let (key, upload) = after.clone().unzip();
+            let request = remote.client.list_multipart_uploads();
+            let request = request.bucket(&remote.settings.bucket).prefix(&remote.settings.prefix);
+            let request = request.set_key_marker(key).set_upload_id_marker(upload);
+            remote.once(ANSWER, request.send()).await
+        };
+        let fetched = async { remote.insist(fetch).await.map_err(with_rights) };
+        let page = remote.wait(("list the uploads below", &remote.settings.prefix), fetched)?;
+        for upload in page.uploads() {
+            let key = upload.key().and_then(|name| name.strip_prefix(&*remote.settings.prefix));
+            let key = key.filter(|key| is_key(key) && is_of_bkp(key));
+            let begun = upload.initiated().and_then(time_of);
+            if let (Some(key), Some(id), Some(begun)) = (key, upload.upload_id(), begun)
+                && begun < before
+            {
+                found.push(Unfinished { key: key.to_owned(), id: id.to_owned(), begun });
+            }
+        }
+        let next = page.next_key_marker().zip(page.next_upload_id_marker());
+        let next = next.map(|(key, upload)| (key.to_owned(), upload.to_owned()));
+        if page.is_truncated() != Some(true) || next.is_none() || next == after {
+            return Ok(found);
+        }
+        after = next;
+    }
+}
+
+/// Tells the service to forget an upload. One that is not there any more is forgotten already.
+pub(super) fn abort(remote: &Remote, upload: &Unfinished) -> Result<(), StoreError> {
+    let name = remote.name(&upload.key)?;
+    let send = || async {
+        let request = remote.client.abort_multipart_upload().bucket(&remote.settings.bucket);
+        remote.once(ANSWER, request.key(&name).upload_id(&upload.id).send()).await
+    };
+    let work = async {
+        match remote.insist(send).await {
+            Ok(_) => Ok(()),
+            Err(refusal) if is_gone(&refusal) => Ok(()),
+            Err(refusal) => Err(with_rights(refusal)),
+        }
+    };
+    remote.wait(("abort the upload of", &upload.key), work)
+}
+
+fn is_gone(refusal: &Refusal) -> bool {
+    refusal.class == Class::Missing || refusal.said.contains("NoSuchUpload")
+}
+
+/// The same refusal; if something is not allowed, with the rights that removing needs.
+fn with_rights(refusal: Refusal) -> Refusal {
+    if matches!(refusal.class, Class::Denied(_)) && refusal.said.contains("AccessDenied") {
+        return Refusal { class: Class::Denied(NOT_ALLOWED), ..refusal };
+    }
+    refusal
+}
+
+fn time_of(time: &DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp(time.secs()).ok()
+}

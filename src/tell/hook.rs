@@ -1,0 +1,99 @@
+//! Programs of the operator that run around a job. Each gets a JSON object on its standard input.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// How often a program is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How much of what it says is kept for a message, bytes.
+const SAID_BYTES_MAX: u64 = 4096;
+
+/// Runs a program with `input` on its standard input, for at most `patience`; then it and what it
+/// started are killed.
+///
+/// # Errors
+/// If it cannot be started, takes too long, or does not end with 0; with the end of what it wrote to
+/// its standard error.
+pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result<()> {
+    let (program, arguments) = words.split_first().context("the hook names no program")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // A group of its own, so that all of it can be ended.
+    command.process_group(0);
+    let mut child = command.spawn().with_context(|| format!("cannot start `{program}`"))?;
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+    let input = input.to_vec();
+    let feeder = thread::spawn(move || {
+        // A program that does not read it is no failure.
+        let _unread = stdin.map(|mut stdin| stdin.write_all(&input));
+    });
+    let listener = thread::spawn(move || {
+        let mut said = Vec::new();
+        if let Some(mut stderr) = stderr {
+            let _unheard = stderr.by_ref().take(SAID_BYTES_MAX).read_to_end(&mut said);
+            // It may go on talking; nobody listens, but it must not wait.
+            let _drained = std::io::copy(&mut stderr, &mut std::io::sink());
+        }
+        said
+    });
+    let (status, late) = wait(&mut child, patience)?;
+    let _fed = feeder.join();
+    let said = listener.join().unwrap_or_default();
+    if late {
+        anyhow::bail!("`{program}` took longer than {} s and was ended", patience.as_secs());
+    }
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    anyhow::bail!("`{program}` ended with {status}: {}", said.trim())
+}
+
+/// Waits for the end; whether it had to be enforced.
+fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<(ExitStatus, bool)> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, false));
+        }
+        if began.elapsed() > patience {
+            let _ended = kill_process_group(Pid::from_child(child), Signal::KILL);
+            return Ok((child.wait()?, true));
+        }
+        thread::park_timeout(LOOK_AGAIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, patience: u64) -> Result<(), String> {
+        let words = ["sh", "-c", script].map(str::to_owned);
+        run(&words, b"{\"a\":1}", Duration::from_secs(patience)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_hook_gets_its_input_and_is_believed() {
+        assert_eq!(shell("test \"$(cat)\" = '{\"a\":1}'", 60), Ok(()));
+        assert_eq!(shell("exit 0", 60), Ok(()), "it need not read");
+        let failed = shell("echo no space >&2; exit 3", 60).expect_err("it failed");
+        assert!(failed.contains("exit status: 3") && failed.contains("no space"), "{failed}");
+        let late = shell("sleep 600", 0).expect_err("it is late");
+        assert!(late.contains("took longer"), "{late}");
+        let loud = "i=0; while [ $i -lt 20000 ]; do echo loud-loud-loud >&2; i=$((i+1)); done";
+        assert_eq!(shell(loud, 60), Ok(()), "it may say more than is kept");
+        assert!(
+            run(&["/no/such".to_owned()], b"", PATIENCE).is_err()
+                && run(&[], b"", PATIENCE).is_err()
+        );
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+}

@@ -1,0 +1,168 @@
+//! Telling people and programs outside: that something is wrong or well again, and how a job went.
+//!
+//! All of it is best effort: nothing here ever fails a run, and nothing that fails here is silent. A new
+//! kind of channel is one file and one line in [`KINDS`].
+//!
+//! - [`http`]: a webhook, Slack, and the ping of a dead man's switch; [`email`]: SMTP.
+//! - [`hook`]: programs of the operator around a run.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::domain::health::Level;
+use crate::keys::secret;
+
+pub mod email;
+pub mod hook;
+pub mod http;
+
+/// How long any of them may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something to tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Alert {
+    /// How bad it is, or was.
+    pub level: Level,
+    /// Whether it is over.
+    pub recovered: bool,
+    /// The rule that found it.
+    pub rule: String,
+    /// What it is about.
+    pub subject: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// What is told at once, schema `bkp.alert/1`.
+#[derive(Debug, Clone, Serialize)]
+pub struct News {
+    /// `bkp.alert/1`.
+    pub schema: &'static str,
+    /// The host that tells it.
+    pub host: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// At least one.
+    pub alerts: Vec<Alert>,
+}
+
+impl News {
+    /// One line for a subject.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let bad = self.alerts.iter().filter(|alert| !alert.recovered);
+        match (bad.clone().map(|alert| alert.level).max(), bad.count()) {
+            (None, _) => format!("bkp on {}: recovered", self.host),
+            (Some(level), count) => format!("bkp on {}: {} ({count})", self.host, level.as_str()),
+        }
+    }
+
+    /// A line for each.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let lines = self.alerts.iter().map(|alert| {
+            let Alert { level, recovered, rule, subject, message } = alert;
+            let word = if *recovered { "recovered" } else { level.as_str() };
+            format!("{word}: {subject}: {message} ({rule})\n")
+        });
+        lines.collect()
+    }
+}
+
+/// Where news goes, as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// The word for its kind.
+    pub kind: String,
+    /// A URL, or a reference to a secret that is one.
+    pub url: String,
+    /// For e-mail: the sender.
+    pub from: String,
+    /// For e-mail: the recipients.
+    pub to: Vec<String>,
+    /// For e-mail: who logs in; nobody if empty.
+    pub user: String,
+    /// For e-mail: a reference to the password.
+    pub password: String,
+}
+
+/// A kind of channel: one line of [`KINDS`].
+#[derive(Debug)]
+pub struct ChannelKind {
+    /// The word for it.
+    pub word: &'static str,
+    /// Says what is wrong with a channel, without going anywhere.
+    pub check: fn(&Channel) -> Result<(), String>,
+    /// Tells.
+    pub tell: fn(&Channel, &News) -> anyhow::Result<()>,
+}
+
+/// Every kind of channel.
+pub const KINDS: &[ChannelKind] = &[http::WEBHOOK, http::SLACK, email::KIND];
+
+/// The URL that `text` is or refers to.
+///
+/// # Errors
+/// If the secret cannot be read or is no text.
+pub fn url_of(text: &str) -> anyhow::Result<String> {
+    if text.contains("://") {
+        return Ok(text.to_owned());
+    }
+    let bytes = secret::read(text)?;
+    Ok(std::str::from_utf8(&bytes)?.to_owned())
+}
+
+/// Whether `text` may be a URL of one of these schemes, or refers to a secret.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(text: &str, schemes: &[&str]) -> Result<(), String> {
+    let reference = ["file:", "env:", "credential:", "cmd:"];
+    let is_url = schemes.iter().any(|scheme| {
+        text.strip_prefix(scheme)
+            .and_then(|rest| rest.strip_prefix("://"))
+            .is_some_and(|r| !r.is_empty())
+    });
+    let is_reference = !text.contains("://") && reference.iter().any(|kind| text.starts_with(kind));
+    if is_url || is_reference {
+        return Ok(());
+    }
+    let schemes = schemes.join(":// or ");
+    Err(format!("write a URL ({schemes}://), or a reference to one: file:PATH, env:NAME"))
+}
+
+/// A URL without what could be a secret: its path and who logs in.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_be_a_secret_is_not_shown() {
+        assert_eq!(shown("https://hooks.example/T0/B0/secret?x=y"), "https://hooks.example");
+        assert_eq!(shown("smtp://me:secret@mail.example:25/x"), "smtp://mail.example:25");
+    }
+
+    #[test]
+    fn urls_are_checked() {
+        let check = |text| check_url(text, &["https", "http"]).is_ok();
+        assert!(
+            check("https://a/b") && check("http://a") && check("file:/etc/url") && check("env:X")
+        );
+        assert!(!check("ftp://a") && !check("https://") && !check("a.example") && !check(""));
+        assert!(!check("file://a"), "that is no reference");
+    }
+}

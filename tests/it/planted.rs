@@ -1,0 +1,132 @@
+//! Backups of any age, as bkp would have made them then: authentic manifests, objects of the size and
+//! digest that they name. What is in the objects is no archive; retention does not look.
+
+use std::fs;
+
+use bkp::ctx::Ctx;
+use bkp::domain::id::BackupId;
+use bkp::domain::manifest::{Manifest, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, hex};
+use bkp::domain::names::{BackupName, BackupType, Scope};
+use bkp::domain::record::Record;
+use bkp::keys::DataKey;
+use bkp::store::AppendStore;
+use bkp::wire::House;
+use sha2::Digest as _;
+use time::OffsetDateTime;
+
+use crate::bed::Bed;
+
+/// What is planted.
+#[derive(Debug, Clone)]
+pub(crate) struct Seed {
+    pub(crate) source: String,
+    pub(crate) at: OffsetDateTime,
+    /// What it builds on, and the base of that.
+    pub(crate) onto: Option<(BackupId, BackupId)>,
+    pub(crate) bytes: usize,
+    pub(crate) retention: Retention,
+}
+
+impl Seed {
+    /// A full backup of `books`.
+    pub(crate) fn at(at: OffsetDateTime) -> Seed {
+        let retention = Retention::default();
+        Seed { source: "books".into(), at, onto: None, bytes: 100, retention }
+    }
+
+    pub(crate) fn onto(self, parent: &Manifest) -> Seed {
+        Seed { onto: Some((parent.id, parent.base)), ..self }
+    }
+}
+
+/// The files of a backup: its objects, then its manifest.
+pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u8>)>) {
+    let id = BackupId::new(seed.at);
+    let key = DataKey::generate().unwrap();
+    let keys = house.keys().unwrap();
+    let name = BackupName {
+        id,
+        backup_type: BackupType::Tigerbeetle,
+        source: seed.source.clone(),
+        scope: if seed.onto.is_some() { Scope::Incremental } else { Scope::Full },
+        kind: "snapshot".into(),
+    };
+    let body = vec![b'x'; seed.bytes];
+    let sha256 = hex(&sha2::Sha256::digest(&body));
+    let bytes = body.len() as u64;
+    let object = ObjectRecord {
+        role: "data".into(),
+        key: name.key("tar.zst.enc"),
+        bytes,
+        sha256: sha256.clone(),
+        plaintext: Plaintext { bytes, sha256 },
+        stages: ["tar", "zstd", "seal"].map(str::to_owned).to_vec(),
+    };
+    let manifest = Manifest {
+        schema: SCHEMA.into(),
+        id,
+        backup_type: name.backup_type,
+        source: name.source.clone(),
+        scope: name.scope,
+        kind: name.kind.clone(),
+        parent: seed.onto.map(|(parent, _)| parent),
+        base: seed.onto.map_or(id, |(_, base)| base),
+        host: "planted".into(),
+        tool: "bkp".into(),
+        started: id.created(),
+        ended: id.created(),
+        status: "completed".into(),
+        capture: serde_json::json!({}),
+        sizes: Sizes::of(std::slice::from_ref(&object)),
+        objects: vec![object.clone()],
+        keys: keys.iter().map(|one| one.wrap(&key, id, &name.source).unwrap()).collect(),
+        retention: seed.retention,
+        ledger: None,
+        copies: Vec::new(),
+        timings: serde_json::Map::new(),
+        mac: String::new(),
+    };
+    let at = name.manifest_key();
+    let file = manifest.encode(&key).unwrap();
+    let manifest = Manifest::parse(&file, &at).unwrap();
+    (manifest, vec![(object.key, body), (at, file)])
+}
+
+/// Plants a backup in the bed's folder.
+pub(crate) fn plant(bed: &Bed, house: &House, seed: &Seed) -> Manifest {
+    let (manifest, files) = files(house, seed);
+    for (key, bytes) in files {
+        let path = bed.path("store").join(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    manifest
+}
+
+/// Plants a backup in any store.
+pub(crate) fn plant_in(store: &dyn AppendStore, house: &House, seed: &Seed) -> Manifest {
+    let (manifest, files) = files(house, seed);
+    for (key, bytes) in files {
+        let mut upload = store.create(&key, &bkp::store::ObjectLabels::default()).unwrap();
+        upload.write(&bytes).unwrap();
+        let sha256 = sha2::Sha256::digest(&bytes).into();
+        upload.commit(bkp::store::Declared { bytes: bytes.len() as u64, sha256 }).unwrap();
+    }
+    manifest
+}
+
+/// Plants the record of a run of a job.
+pub(crate) fn record(bed: &Bed, job: &str, at: OffsetDateTime, code: u8) {
+    let record = Record { id: BackupId::new(at), job: job.into(), code, seconds: 1 };
+    let path = bed.path("store").join(record.key());
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, "{}").unwrap();
+}
+
+/// The time, to the second: what is planted is counted from it.
+pub(crate) fn now() -> OffsetDateTime {
+    Ctx::new(bkp::ctx::Cancel::default(), std::sync::Arc::new(bkp::ctx::Silent))
+        .now()
+        .replace_nanosecond(0)
+        .unwrap()
+}

@@ -1,0 +1,170 @@
+//! `bkp status`: it sees what is wrong, from the stores alone, and says it in every form.
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::Value;
+use time::Duration;
+
+use crate::bed::{Bed, Run};
+use crate::planted::{self, Seed, now, plant};
+use crate::run::bed;
+
+const JOBS: &str = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nevery = \"6h\"\nretention = { keep_daily = 7 }\n[job.drill]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"drill\"\nevery = \"7d\"\nafter = [\"nightly\"]\n";
+
+/// Adds lines to the table `[status]`.
+fn set(bed: &Bed, lines: &str) {
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    fs::write(bed.path("bkp.toml"), config.replace("[status]\n", &format!("[status]\n{lines}\n")))
+        .unwrap();
+}
+
+/// Level by rule and subject.
+fn findings(report: &Value) -> BTreeMap<(String, String), String> {
+    let text = |finding: &Value, field: &str| finding[field].as_str().unwrap().to_owned();
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings.map(|one| ((text(one, "rule"), text(one, "subject")), text(one, "level"))).collect()
+}
+
+fn status(bed: &Bed, code: i32) -> Value {
+    let run = bed.run(&["status", "--json"]);
+    assert_eq!(run.code, Some(code), "{}{}", run.stdout, run.stderr);
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+fn has(report: &Value, rule: &str, subject: &str, level: &str) {
+    let found = findings(report);
+    let found = found.get(&(rule.to_owned(), subject.to_owned()));
+    assert_eq!(found.map(String::as_str), Some(level), "{rule} of {subject}: {report:#}");
+}
+
+#[test]
+fn what_is_wrong_is_seen_and_what_is_well_again_is_not() {
+    let (_folder, bed) = bed(JOBS);
+    let bad = status(&bed, 18);
+    has(&bad, "missing", "books", "critical");
+    has(&bad, "late", "nightly", "critical");
+    assert_eq!(bad["health"], "critical");
+    bed.run(&["run"]).done();
+    let text = bed.run(&["status"]).done().stdout;
+    assert!(text.ends_with("all is well\n"), "{text}");
+    let good = status(&bed, 0);
+    let source = &good["sources"][0];
+    assert_eq!((&source["backups"], &source["full"]), (&1.into(), &1.into()));
+    assert!(source["last_drill"].is_string(), "{source}");
+    assert_eq!(good["jobs"][0]["job"], "drill");
+    assert_eq!(good["jobs"][1]["warning_seconds"], 24 * 3600);
+    assert_eq!(good["jobs"][1]["critical_seconds"], 48 * 3600);
+    // Another host sees the same in the store.
+    let other = Run::of(&bed.on_host(3, &["status", "--json"]).output().unwrap()).done();
+    let other: Value = serde_json::from_str(&other.stdout).unwrap();
+    for field in ["jobs", "sources"] {
+        let ages = |value: &Value| {
+            let mut rows = value[field].clone();
+            for row in rows.as_array_mut().unwrap() {
+                row.as_object_mut().unwrap().remove("age_seconds");
+            }
+            rows
+        };
+        assert_eq!(ages(&other), ages(&good));
+    }
+}
+
+#[test]
+fn ages_failures_sizes_quotas_and_stores_are_watched() {
+    let (_folder, bed) = bed(JOBS);
+    set(&bed, "quota = { main = \"10KiB\" }\nprices = { LOCAL = 1048576.0 }");
+    let house = bed.house(None);
+    let began = now();
+    for days in (2..9).rev() {
+        let at = Seed::at(began - Duration::days(days));
+        plant(&bed, &house, &Seed { bytes: if days == 2 { 10 } else { 50_000 }, ..at });
+    }
+    planted::record(&bed, "nightly", began - Duration::days(2), 0);
+    for minutes in [30, 20, 10] {
+        planted::record(&bed, "nightly", began - Duration::minutes(minutes), 16);
+    }
+    planted::record(&bed, "drill", began - Duration::days(9), 0);
+    planted::record(&bed, "drill", began - Duration::days(1), 13);
+    plant(&bed, &house, &Seed::at(began + Duration::days(1)));
+    let report = status(&bed, 18);
+    has(&report, "failing", "nightly", "critical");
+    has(&report, "damage", "drill", "critical");
+    has(&report, "size", "books", "warning");
+    has(&report, "future", "books", "warning");
+    has(&report, "quota", "main", "critical");
+    let late = findings(&report);
+    assert_eq!(late[&("late".to_owned(), "nightly".to_owned())], "critical");
+    // A KiB costs one here.
+    let source = &report["sources"][0];
+    let (bytes, cost) =
+        (source["stored_bytes"].as_u64().unwrap(), source["cost_per_month"].as_f64());
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let expected = bytes as f64 / 1024.0;
+    assert!((cost.unwrap() - expected).abs() < 0.001, "{source}");
+    assert!(source["cost_per_month_in_a_year"].as_f64().unwrap() > 0.0);
+    fs::rename(bed.path("store"), bed.path("away")).unwrap();
+    has(&status(&bed, 18), "store", "main", "critical");
+    bed.run(&["status"]).failed_in_text(18, "does not answer");
+}
+
+#[test]
+fn a_source_that_nobody_backs_up_is_named() {
+    let (_folder, bed) = bed("");
+    bed.snapshot("full");
+    has(&status(&bed, 0), "unscheduled", "books", "warning");
+}
+
+/// What a metrics file says: value by name and labels. Strict about the format.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let (mut found, mut typed, mut current) = (BTreeMap::new(), Vec::new(), String::new());
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            rest.split(' ').next().unwrap().clone_into(&mut current);
+            assert!(rest.len() > current.len() + 1, "no help: {line}");
+            assert!(!typed.contains(&current), "two families {current}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert_eq!(rest, format!("{current} gauge"));
+            typed.push(current.clone());
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            assert_eq!(name, current, "a sample apart from its family");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+            if let Some(labels) = series.strip_prefix(&format!("{name}{{")) {
+                let labels = labels.strip_suffix("\"}").unwrap_or_else(|| panic!("{line}"));
+                for label in labels.split("\",") {
+                    let (label, _) = label.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
+                    assert!(label.chars().all(|c| c.is_ascii_lowercase()), "{line}");
+                }
+            }
+            let before = found.insert(series.to_owned(), value.parse().unwrap());
+            assert_eq!(before, None, "twice: {line}");
+        }
+    }
+    found
+}
+
+#[test]
+fn prometheus_reads_the_same() {
+    let (_folder, bed) = bed(JOBS);
+    set(&bed, "metrics_file = \"out/bkp.prom\"");
+    let before = now();
+    bed.run(&["run"]).done();
+    let found = parse(&fs::read_to_string(bed.path("out/bkp.prom")).unwrap());
+    let last = found["bkp_last_success_timestamp_seconds{job=\"nightly\",source=\"books\"}"];
+    #[expect(clippy::cast_possible_truncation, reason = "seconds")]
+    let last = last as i64;
+    assert!((before.unix_timestamp()..=now().unix_timestamp()).contains(&last));
+    let is = |series: &str, value: f64| {
+        assert!((found[series] - value).abs() < f64::EPSILON, "{series}: {found:?}");
+    };
+    is("bkp_last_run_exit_code{job=\"nightly\",source=\"books\"}", 0.0);
+    is("bkp_backups{source=\"books\",store=\"main\"}", 1.0);
+    is("bkp_store_up{store=\"main\"}", 1.0);
+    is("bkp_outbox_events", 0.0);
+    is("bkp_critical_age_seconds{job=\"nightly\",source=\"books\"}", 172_800.0);
+    assert_eq!(fs::read_dir(bed.path("out")).unwrap().count(), 1, "no draft is left");
+}
