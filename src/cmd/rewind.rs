@@ -210,10 +210,9 @@ fn outside(
             "{wanted} cannot be reached, since the log of `{source}` is damaged at segment {id}: {why}; it restores {}",
             listed(windows)
         );
-        return Fault::new(Kind::Integrity, message)
-            .hint(format!(
-                "look at it with `bkp verify {source} --logs`, and choose a moment that restores"
-            ));
+        return Fault::new(Kind::Integrity, message).hint(format!(
+            "look at it with `bkp verify {source} --logs`, and choose a moment that restores"
+        ));
     }
     let message =
         format!("{wanted} lies outside of what restores of `{source}`: {}", listed(windows));

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    cleanup, config, doctor, history, keys, list, logs, metadata, pin, reconcile, restore, rewind, run,
-    snapshot, status, verify, verify_logs, windows,
+    cleanup, config, doctor, history, keys, list, logs, metadata, pin, reconcile, restore, rewind,
+    run, snapshot, status, verify, verify_logs, windows,
 };
 
 /// A report's name and its schema: one line of [`REPORTS`].

@@ -98,7 +98,9 @@ impl Select {
                 let mut until = found.iter().filter(|backup| backup.name.id.created() <= *time);
                 until.next_back().ok_or_else(|| {
                     let time = time.format(&Rfc3339).unwrap_or_default();
-                    let next = found.first().map(|next| format!("; the first is {} of {}", next.name.id, created(next)));
+                    let next = found.first().map(|next| {
+                        format!("; the first is {} of {}", next.name.id, created(next))
+                    });
                     let next = next.unwrap_or_default();
                     missing(format!("no backup of `{source}` that began by {time}{next}"))
                 })?

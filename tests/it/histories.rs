@@ -124,8 +124,8 @@ fn a_replica_that_lags_is_no_idle_one() {
     // By now everything is known.
     let idle = bed.json(&["logs", "books"]);
     assert_eq!(idle["shipped"], false, "{idle}");
-    let config = std::fs::read_to_string(bed.path("bkp.toml")).unwrap();
-    std::fs::write(bed.path("bkp.toml"), config.replace("\"2m\"", "\"3s\"")).unwrap();
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    fs::write(bed.path("bkp.toml"), config.replace("\"2m\"", "\"3s\"")).unwrap();
     drop(cluster.replicas.remove(1).stop());
     (0..20).for_each(|_| ledger.step());
     bed.run(&["logs", "books"]).failed(15, "lags behind");

@@ -99,9 +99,15 @@ pub const RUNS: &[RunKind] = &[
         of_source: true,
         beside: &["logs", "verify"],
     },
+    RunKind { word: "export", makes: Some("export"), of_source: true, beside: &["verify"] },
     // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
     RunKind { word: "logs", makes: None, of_source: true, beside: &["snapshot", "verify"] },
-    RunKind { word: "verify", makes: None, of_source: true, beside: &["logs", "snapshot"] },
+    RunKind {
+        word: "verify",
+        makes: None,
+        of_source: true,
+        beside: &["export", "logs", "snapshot"],
+    },
     RunKind { word: "cleanup", makes: None, of_source: false, beside: &[] },
 ];
 
@@ -319,7 +325,7 @@ fn default_interval(
         return Duration::from_mins(15);
     }
     let hours = match (run.word, backup_type, scope) {
-        ("snapshot", Some(BackupType::Duckdb), Some(Scope::Incremental))
+        ("snapshot" | "export", Some(BackupType::Duckdb), Some(Scope::Incremental))
         | ("snapshot", Some(BackupType::Tigerbeetle), _) => 6,
         _ => 24,
     };
