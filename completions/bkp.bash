@@ -16,6 +16,12 @@ _bkp() {
             ",$1")
                 cmd="bkp"
                 ;;
+            bkp,catalog)
+                cmd="bkp__subcmd__catalog"
+                ;;
+            bkp,cleanup)
+                cmd="bkp__subcmd__cleanup"
+                ;;
             bkp,completions)
                 cmd="bkp__subcmd__completions"
                 ;;
@@ -24,6 +30,9 @@ _bkp() {
                 ;;
             bkp,doctor)
                 cmd="bkp__subcmd__doctor"
+                ;;
+            bkp,export)
+                cmd="bkp__subcmd__export"
                 ;;
             bkp,help)
                 cmd="bkp__subcmd__help"
@@ -88,6 +97,12 @@ _bkp() {
             bkp__subcmd__config__subcmd__help,show)
                 cmd="bkp__subcmd__config__subcmd__help__subcmd__show"
                 ;;
+            bkp__subcmd__help,catalog)
+                cmd="bkp__subcmd__help__subcmd__catalog"
+                ;;
+            bkp__subcmd__help,cleanup)
+                cmd="bkp__subcmd__help__subcmd__cleanup"
+                ;;
             bkp__subcmd__help,completions)
                 cmd="bkp__subcmd__help__subcmd__completions"
                 ;;
@@ -96,6 +111,9 @@ _bkp() {
                 ;;
             bkp__subcmd__help,doctor)
                 cmd="bkp__subcmd__help__subcmd__doctor"
+                ;;
+            bkp__subcmd__help,export)
+                cmd="bkp__subcmd__help__subcmd__export"
                 ;;
             bkp__subcmd__help,help)
                 cmd="bkp__subcmd__help__subcmd__help"
@@ -167,12 +185,72 @@ _bkp() {
 
     case "${cmd}" in
         bkp)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="-q -v -h --config --store --key --json --quiet --verbose --help snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__catalog)
+            opts="-q -v -h --to --force --dry-run --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__cleanup)
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --wait-lock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -348,7 +426,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan logs list list-windows verify verify-all verify-logs verify-ledger list-ledger restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan catalog query logs list list-windows verify verify-all verify-logs verify-ledger list-ledger restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -422,8 +500,42 @@ _bkp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        bkp__subcmd__export)
+            opts="-q -v -h --scope --mode --dry-run --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --scope)
+                    COMPREPLY=($(compgen -W "full incremental differential auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         bkp__subcmd__help)
-            opts="snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -455,6 +567,34 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__catalog)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__cleanup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -533,6 +673,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__export)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -837,7 +991,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__list)
-            opts="-q -v -h --type --id --scope --since --until --limit --cached --pinned --long --windows --from-ledger --status --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --type --id --scope --since --until --limit --cached --pinned --long --windows --sql --from-ledger --status --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -849,6 +1003,30 @@ _bkp() {
                     ;;
                 --id)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --scope)
+                    COMPREPLY=($(compgen -W "full incremental differential" -- "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sql)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --status)
+                    COMPREPLY=($(compgen -W "started completed failed deleted" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -957,7 +1135,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --to --replica --addresses --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --to --replica --addresses --from-export --table --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -988,6 +1166,10 @@ _bkp() {
                     return 0
                     ;;
                 --addresses)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --table)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

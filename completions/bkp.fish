@@ -32,10 +32,18 @@ complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'No progress, onl
 complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "catalog" -d 'Write the catalogue of backups as a DuckDB database with a table of them'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "run" -d 'Run every job that is due, or one job now'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "status" -d 'Say how jobs, backups and stores fare, and what is wrong'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "cleanup" -d 'Remove the backups that no job\'s retention keeps, and what belongs to no backup'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "pin" -d 'Keep a backup whatever retention says, and everything it builds on'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "unpin" -d 'Let retention decide about a backup again'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "note" -d 'Write something about a backup beside it'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "keys" -d 'Manage key files'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "config" -d 'Check, show or describe the configuration'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "doctor" -d 'Check everything a backup needs, without making one'
@@ -56,6 +64,19 @@ complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one 
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l scope -d 'How much of the source the export holds by itself' -r -f -a "full\t'Everything'
+incremental\t'What changed since the previous backup'
+differential\t'What changed since the last full backup'
+auto\t'Incremental while a usable chain exists, else full'"
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l mode -d 'How to capture, as one of the source\'s modes [default: the source\'s own]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (what the cluster answers) [default: the source\'s own]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
@@ -72,6 +93,17 @@ parquet\t''
 postgres\t''
 kms\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l id -d 'Only backups whose id begins so' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l scope -d 'Only backups of this scope' -r -f -a "full\t''
+incremental\t''
+differential\t''"
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l since -d 'Only backups that began at this time or later, as 2026-11-21T02:00:00Z' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups that began before this time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only this many, the newest, newest first [default: all, oldest first]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'The result of a query over the table backup_metadata instead, for instance "SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL"' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l status -d 'Of the ledger\'s events, only those of this status' -r -f -a "started\t''
+completed\t''
+failed\t''
+deleted\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
@@ -110,9 +142,11 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Operation of 
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the result' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Which replica of a cluster the result shall be' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Where the original would answer if it still ran, beside the configured addresses' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l table -d 'Only this table of an export, with those that it refers to' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'The exports of SOURCE, not its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Move what stands at PATH aside instead of refusing'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l dry-run -d 'Say what would be done, and do nothing'
@@ -120,6 +154,67 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l json -d 'Print one J
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l to -d 'Path of the database' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l force -d 'Replace what stands at PATH'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l dry-run -d 'Say what would run, and run nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l dry-run -d 'Say what would be removed and why, and remove nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l note -d 'Why, for whoever comes later' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l note -d 'Why, for whoever comes later' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l json -d 'Print one JSON object, errors as JSON on standard error'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -s q -l quiet -d 'No progress, only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
@@ -167,6 +262,10 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l report -d 'Report whose shape is wanted, by the name in its `schema` field: `list` for bkp.list/1' -r -f -a "snapshot\t''
 snapshot-plan\t''
+export\t''
+export-plan\t''
+catalog\t''
+query\t''
 logs\t''
 list\t''
 list-windows\t''
@@ -223,23 +322,25 @@ complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print on
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "run" -d 'Run every job that is due, or one job now'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "status" -d 'Say how jobs, backups and stores fare, and what is wrong'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "cleanup" -d 'Remove the backups that no job\'s retention keeps, and what belongs to no backup'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Keep a backup whatever retention says, and everything it builds on'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Let retention decide about a backup again'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Write something about a backup beside it'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write man page and completions into a folder'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot logs list verify restore run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "catalog" -d 'Write the catalogue of backups as a DuckDB database with a table of them'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "run" -d 'Run every job that is due, or one job now'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "status" -d 'Say how jobs, backups and stores fare, and what is wrong'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "cleanup" -d 'Remove the backups that no job\'s retention keeps, and what belongs to no backup'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Keep a backup whatever retention says, and everything it builds on'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Let retention decide about a backup again'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Write something about a backup beside it'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write man page and completions into a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites one'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Say whether the configuration is valid'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
