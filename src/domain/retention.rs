@@ -125,7 +125,7 @@ impl fmt::Display for Why {
         match self {
             Why::Newest => f.write_str("the newest"),
             Why::NewestFull => f.write_str("the newest full one"),
-            Why::Last => f.write_str("keep_last"),
+            Why::Last => f.write_str("keep_last, or keep_all"),
             Why::Within => f.write_str("keep_within"),
             Why::NewestOf(Period::Hour) => f.write_str("keep_hourly"),
             Why::NewestOf(Period::Day) => f.write_str("keep_daily"),
@@ -152,13 +152,12 @@ impl fmt::Display for Why {
 /// on, and deciding again removes nothing more (but what the limit left).
 #[must_use]
 pub fn decide(groups: &[Group<'_>], backups: &[Backup], now: OffsetDateTime) -> Vec<Vec<Why>> {
-    let mut decision = Decision {
-        places: backups.iter().enumerate().map(|(at, backup)| (backup.id, at)).collect(),
-        whys: vec![Vec::new(); backups.len()],
-        whole: Vec::new(),
-        backups,
-        now,
-    };
+    let mut places: HashMap<BackupId, Vec<usize>> = HashMap::new();
+    for (at, backup) in backups.iter().enumerate() {
+        places.entry(backup.id).or_default().push(at);
+    }
+    let mut decision =
+        Decision { places, whys: vec![Vec::new(); backups.len()], whole: Vec::new(), backups, now };
     decision.look();
     let governed: HashSet<usize> = groups.iter().flat_map(|group| group.members.clone()).collect();
     for at in (0..backups.len()).filter(|at| !governed.contains(at)) {
@@ -189,7 +188,9 @@ pub fn removals(backups: &[Backup], whys: &[Vec<Why>]) -> Vec<usize> {
 struct Decision<'a> {
     backups: &'a [Backup],
     now: OffsetDateTime,
-    places: HashMap<BackupId, usize>,
+    /// By id. Whoever can write to a store can give one to a second backup; neither may then take the
+    /// other's place.
+    places: HashMap<BackupId, Vec<usize>>,
     whys: Vec<Vec<Why>>,
     /// Positions of whole backups that are not of the future, newest first.
     whole: Vec<usize>,
@@ -206,8 +207,10 @@ impl Decision<'_> {
         self.backups.get(at)
     }
 
-    fn parent(&self, backup: &Backup) -> Option<usize> {
-        backup.parent.and_then(|parent| self.places.get(&parent).copied())
+    /// What a backup builds on, which is one unless somebody planted another of its id.
+    fn parents(&self, backup: &Backup) -> &[usize] {
+        let places = backup.parent.and_then(|parent| self.places.get(&parent));
+        places.map_or(&[], Vec::as_slice)
     }
 
     /// What can be said of a backup without any policy.
@@ -217,8 +220,9 @@ impl Decision<'_> {
         let mut whole = HashSet::new();
         for at in order {
             let Some(backup) = self.backup(at).copied() else { continue };
+            let parents = self.parents(&backup);
             let chained = backup.parent.is_none()
-                || self.parent(&backup).is_some_and(|parent| whole.contains(&parent));
+                || (!parents.is_empty() && parents.iter().all(|parent| whole.contains(parent)));
             let future = backup.id.created() > self.now;
             if backup.whole && chained {
                 whole.insert(at);
@@ -296,10 +300,11 @@ impl Decision<'_> {
         let mut kept: Vec<usize> = kept.map(|(at, _)| at).collect();
         while let Some(at) = kept.pop() {
             let Some(backup) = self.backup(at).copied() else { continue };
-            let Some(parent) = self.parent(&backup) else { continue };
-            if self.whys.get(parent).is_some_and(Vec::is_empty) {
-                self.keep(parent, Why::NeededBy(backup.id));
-                kept.push(parent);
+            for parent in self.parents(&backup).to_vec() {
+                if self.whys.get(parent).is_some_and(Vec::is_empty) {
+                    self.keep(parent, Why::NeededBy(backup.id));
+                    kept.push(parent);
+                }
             }
         }
     }

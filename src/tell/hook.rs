@@ -42,7 +42,10 @@ pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result
         }
         said
     });
-    let (status, late) = wait(&mut child, patience)?;
+    let waited = wait(&mut child, patience);
+    // What it left in the background must not hold its output open; usually there is nothing.
+    let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    let (status, late) = waited?;
     let _fed = feeder.join();
     let said = listener.join().unwrap_or_default();
     if late {
@@ -87,6 +90,11 @@ mod tests {
         assert!(failed.contains("exit status: 3") && failed.contains("no space"), "{failed}");
         let late = shell("sleep 600", 0).expect_err("it is late");
         assert!(late.contains("took longer"), "{late}");
+        assert_eq!(
+            shell("sleep 600 & exit 0", 60),
+            Ok(()),
+            "what it leaves behind is not waited for"
+        );
         let loud = "i=0; while [ $i -lt 20000 ]; do echo loud-loud-loud >&2; i=$((i+1)); done";
         assert_eq!(shell(loud, 60), Ok(()), "it may say more than is kept");
         assert!(

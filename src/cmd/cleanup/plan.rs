@@ -221,6 +221,7 @@ fn policies(
         let Some((policy, made)) = job.retention.clone().zip(job.run.makes) else { continue };
         let is_member = |entry: &Entry| {
             job.source.as_ref() == Some(&entry.name.source)
+                && job.backup_type.is_none_or(|of_job| of_job == entry.name.backup_type)
                 && entry.name.kind == made
                 && job.scope.is_none_or(|scope| scope == entry.name.scope)
         };

@@ -368,7 +368,8 @@ fn policy(
         frozen_after: None,
     };
     match (policy.is_empty(), table.keep_all) {
-        (true, true) => Ok(None),
+        // A rule like others: what it wants stays although another job's policy is about it, too.
+        (true, true) => Ok(Some(Policy { last: u32::MAX, ..policy })),
         (false, false) => Ok(Some(policy)),
         (true, false) => Err(ConfigError::invalid(place, "it would keep nothing").suggest(
             "say what is kept: keep_daily = 7, keep_within = \"90d\"; or keep_all = true",

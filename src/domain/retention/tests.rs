@@ -303,3 +303,19 @@ fn of_two_policies_the_more_generous_one_counts_and_of_none_nothing_is_removed()
     let frozen = Group { frozen: Some("x".into()), ..group(&one, 0..20) };
     assert!(decide(&[frozen], &backups, now).iter().all(|whys| !whys.is_empty()));
 }
+
+/// Whoever can write to a store can plant a second backup of an id: neither takes the other's place.
+#[test]
+fn a_planted_backup_does_not_take_the_place_of_a_base() {
+    let begin = datetime!(2026-01-01 00:00 UTC);
+    let base = backup(begin, None);
+    let child = backup(begin + Duration::days(1), Some(base));
+    let later = backup(begin + Duration::days(2), None);
+    let planted = Backup { whole: false, ..base };
+    let policy = Policy { last: 2, ..Policy::empty() };
+    for backups in [[base, child, later, planted], [planted, base, child, later]] {
+        let group = Group { policy: &policy, members: vec![0, 1, 2, 3], frozen: None };
+        let whys = decide(&[group], &backups, begin + Duration::days(3));
+        assert!(whys.iter().all(|whys| !whys.is_empty()), "{whys:?}");
+    }
+}
