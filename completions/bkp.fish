@@ -139,6 +139,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l latest -d 'Newest ba
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup whose id begins so; must fit exactly one' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Operation of the log of SOURCE that the result ends with, instead of a time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to begin with, by how its id begins, where a log leads on to the moment [default: the newest]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the result' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Which replica of a cluster the result shall be' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Where the original would answer if it still ran, beside the configured addresses' -r

@@ -18,10 +18,12 @@ use crate::pipeline::BackupReader;
 use crate::store::{ObjectInfo, ReadStore};
 
 mod contents;
+mod each;
 mod facts;
 mod seen;
 
 pub use contents::{Entry, contents};
+pub use each::each;
 pub use facts::Known;
 pub use seen::Seen;
 

@@ -205,8 +205,10 @@ impl Cli {
             },
             Command::Restore(args) => match args.moment() {
                 Some((source, moment)) => {
+                    let base = args.base();
                     let restore = args.into();
-                    cmd::rewind::run(house, &cmd::rewind::Options { source, moment, restore })
+                    let options = cmd::rewind::Options { source, moment, base, restore };
+                    cmd::rewind::run(house, &options)
                 }
                 None => cmd::restore::run(house, &args.into()),
             },

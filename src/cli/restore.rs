@@ -10,6 +10,7 @@ use crate::cmd::rewind::Moment;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
                         Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle")]
+#[group(id = "moment", args = ["at", "op"])]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -18,6 +19,10 @@ pub(super) struct Args {
     /// Operation of the log of SOURCE that the result ends with, instead of a time
     #[arg(long, value_name = "OP", requires = "source", conflicts_with_all = ["latest", "id", "at"])]
     op: Option<u64>,
+
+    /// Snapshot to begin with, by how its id begins, where a log leads on to the moment [default: the newest]
+    #[arg(long, value_name = "ID", requires = "moment", conflicts_with = "from_export")]
+    base: Option<String>,
 
     /// Path of the result
     #[arg(long, value_name = "PATH")]
@@ -65,11 +70,16 @@ impl Args {
         let moment = self.op.map(Moment::Op).or(self.select.at().map(Moment::At));
         Some((self.select.source_alone()?.to_owned(), moment?))
     }
+
+    /// How the id of the snapshot to begin with begins.
+    pub(super) fn base(&self) -> Option<String> {
+        self.base.clone()
+    }
 }
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { select, op: _, to, replica, addresses, .. } = args;
+        let Args { select, op: _, base: _, to, replica, addresses, .. } = args;
         let Args { from_export, table, force, yes, dry_run, .. } = args;
         let select = select.into();
         Options { select, to, replica, addresses, from_export, table, force, yes, dry_run }

@@ -148,10 +148,12 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let found = options.window.newest(found);
     let mut outcome = None;
     let mut backups = Vec::new();
-    for found in found {
-        let manifest = if options.long { load(store.as_ref(), &found).map(Some) } else { Ok(None) };
-        // That the run is to stop is no problem of a row.
-        house.ctx.cancel.check()?;
+    let manifests = catalog::each(&found, &house.ctx.cancel, |found| {
+        Ok(if options.long { load(store.as_ref(), found).map(Some) } else { Ok(None) })
+    })?;
+    // That the run is to stop is no problem of a row.
+    house.ctx.cancel.check()?;
+    for (found, manifest) in found.into_iter().zip(manifests) {
         outcome = worst(outcome, manifest.as_ref().err().map(|error| diagnose(error).kind));
         backups.push(row(found, manifest));
     }

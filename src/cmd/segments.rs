@@ -124,22 +124,19 @@ impl History {
     /// acts on it opens what he uses, and compares digests.
     ///
     /// # Errors
-    /// What the store fails with. A manifest that cannot be read is one of its problems.
-    pub fn read(store: &dyn ReadStore, found: &[Found]) -> anyhow::Result<History> {
+    /// That the run is to stop. A manifest that cannot be read is one of its problems.
+    pub fn read(store: &dyn ReadStore, found: &[Found], ctx: &Ctx) -> anyhow::Result<History> {
         let mut history = History::default();
         let mut links: Vec<Link> = Vec::new();
-        for found in found {
-            let name = &found.name;
-            if is_segment(found) {
-                match link(store, name) {
-                    Ok(link) => links.push(link),
-                    Err(error) => history.problems.push(format!("{}: {error:#}", name.id)),
-                }
-            } else if name.kind == SNAPSHOT {
-                match load(store, name).map(|(manifest, _)| base(&manifest)) {
-                    Ok(base) => history.bases.extend(base),
-                    Err(error) => history.problems.push(format!("{}: {error:#}", name.id)),
-                }
+        let steps = catalog::each(found, &ctx.cancel, |found| Ok(step(store, found)))?;
+        // That the run is to stop is no problem of a backup.
+        ctx.cancel.check()?;
+        for (found, step) in found.iter().zip(steps) {
+            match step {
+                Ok(Step::Segment(link)) => links.push(*link),
+                Ok(Step::Snapshot(base)) => history.bases.push(base),
+                Ok(Step::Other) => {}
+                Err(error) => history.problems.push(format!("{}: {error:#}", found.name.id)),
             }
         }
         for mode in Mode::ALL {
@@ -215,10 +212,27 @@ pub fn is_segment(found: &Found) -> bool {
     found.name.kind == segment::KIND
 }
 
-fn link(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<Link> {
-    let (manifest, sha256) = load(store, name)?;
-    let segment = read(name, &manifest.capture)?;
-    Ok(Link { id: manifest.id, parent: manifest.parent, sha256, segment })
+/// What a backup is to a history.
+enum Step {
+    Segment(Box<Link>),
+    Snapshot(Base),
+    /// Anything else, and a snapshot that does not say where it ends.
+    Other,
+}
+
+fn step(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Step> {
+    let name = &found.name;
+    if is_segment(found) {
+        let (manifest, sha256) = load(store, name)?;
+        let segment = read(name, &manifest.capture)?;
+        let link = Link { id: manifest.id, parent: manifest.parent, sha256, segment };
+        return Ok(Step::Segment(Box::new(link)));
+    }
+    if name.kind != SNAPSHOT {
+        return Ok(Step::Other);
+    }
+    let (manifest, _) = load(store, name)?;
+    Ok(base(&manifest).map_or(Step::Other, Step::Snapshot))
 }
 
 fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, String)> {

@@ -46,7 +46,7 @@ pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
         let message = format!("{}: no log of `{source}`", store.url());
         return Err(Fault::new(Kind::NotFound, message).hint("ship one with `bkp logs`").into());
     }
-    let history = History::read(store.as_ref(), &found)?;
+    let history = History::read(store.as_ref(), &found, &house.ctx)?;
     let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
     let (mut segments, mut problems, mut outcome) = (0, history.problems.clone(), None);
     for found in found.iter().filter(|found| is_segment(found)) {

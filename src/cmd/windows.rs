@@ -104,7 +104,7 @@ pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
         let message = format!("{}: no backup of `{source}`", store.url());
         return Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into());
     }
-    let history = History::read(store.as_ref(), &found)?;
+    let history = History::read(store.as_ref(), &found, &house.ctx)?;
     let windows: Vec<Row> =
         history.windows().iter().map(|(window, run)| Row::of(window, run.len())).collect();
     let gaps = Gap::all(&history);

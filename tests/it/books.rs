@@ -8,7 +8,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bkp::rt;
 use tigerbeetle_unofficial::error::{CreateTransferErrorKind, CreateTransfersError};
@@ -244,6 +244,12 @@ impl Books {
             .any(|(id, balance)| balance.debits_pending != pending_at(&transfers, u64::MAX, *id).0)
         {
             assert!(began.elapsed() < ANSWER, "pending transfers do not expire");
+            pause();
+        }
+        // The server looks at those that were posted or voided in time, too, once their time is over.
+        let last = transfers.iter().map(|row| row.timestamp).max().unwrap_or_default();
+        let over = UNIX_EPOCH + Duration::from_nanos(last) + Duration::from_secs(SHORT.into());
+        while SystemTime::now() <= over {
             pause();
         }
     }

@@ -310,11 +310,21 @@ fn a_killed_restore_leaves_nothing() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        while !left().is_empty() {
+        while !left().is_empty() || is_served(&target) {
             assert!(began.elapsed() < PATIENCE, "{:?}", left());
             tb::pause();
         }
     }
+}
+
+/// Whether a process has a path below `folder` among its words.
+fn is_served(folder: &Path) -> bool {
+    let folder = folder.to_str().unwrap();
+    let mut processes = std::fs::read_dir("/proc").unwrap();
+    processes.any(|process| {
+        let words = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains(folder)
+    })
 }
 
 /// Operations that left the ring before they were shipped are a gap: said, listed, and not restored.
@@ -412,6 +422,51 @@ fn a_damaged_log_is_found() {
     restore().done();
 }
 
+/// Where the newest snapshot is not whole an older one leads to the same op, by itself where that can be
+/// told from the store's listing, else by choice.
+#[test]
+fn a_snapshot_that_is_not_whole_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let record = folder.path().join("record");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let report = bed.json(&["snapshot", "books", "--scope", "full"]);
+        ids.push(report["manifest"]["id"].as_str().unwrap().to_owned());
+        tb::fill(&address, &record, 20, 2_000);
+        bed.json(&["logs", "books"]);
+    }
+    let (older, newer) = (ids[0].clone(), ids[1].clone());
+    let last = window(&bed, "books")["last_op"].as_u64().unwrap().to_string();
+    let from = |base: &str, to: &str| {
+        bed.run(&["restore", "books", "--op", &last, "--base", base, "--to", to, "--yes"])
+    };
+    let plan = ["restore", "books", "--op", &last, "--to", "x", "--dry-run"];
+    assert_eq!(bed.json(&plan)["base"], newer.as_str());
+    let object = bed.object(&newer, "tar.zst.enc");
+    let mut rotten = std::fs::read(&object).unwrap();
+    std::fs::rename(&object, bed.path("away")).unwrap();
+    from(&newer, "x").failed(13, &newer);
+    let words = ["restore", "books", "--op", &last, "--to", "older", "--yes", "--json"];
+    let run = bed.run(&words).done();
+    assert!(run.stderr.contains(&format!("passing over snapshot {newer}")), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["base"], report["op"].to_string()), (&older.as_str().into(), last.clone()));
+    // Damage that shows only when it is read is told with the way around it.
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    std::fs::write(&object, rotten).unwrap();
+    from(&newer, "x").failed(13, "--base");
+    from(&older, "chosen").done();
+    assert!(!bed.path("x").exists());
+    let read = |path: &str| std::fs::read(bed.path(path)).unwrap();
+    assert!(read("older") == read("chosen"));
+    from("2020", "x").failed(10, "no snapshot 2020");
+    bed.run(&["restore", "books", "--base", &older, "--to", "x", "--yes"]).failed(2, "--base");
+}
+
 /// Where nothing happens nothing is shipped, also where the ledger of the runs is in the same cluster.
 #[test]
 fn an_idle_log_stays_idle() {
@@ -424,18 +479,22 @@ fn an_idle_log_stays_idle() {
     (0..20).for_each(|_| ledger.step());
     ledger.let_expire();
     let ship = |source: &str| bed.json(&["logs", source])["shipped"] == true;
-    assert!(ship("books") && ship("asked"));
+    // A busy server is late with looking at what expires, which is news. If bkp's own events were, too,
+    // no run would ever find none.
+    let runs = |source| (0..10).take_while(|_| ship(source)).count();
+    let shipped = runs("books") + runs("asked");
+    assert!((2..10).contains(&shipped), "own events look like news, {shipped} times");
     let stored = bed.stored();
     assert!(!ship("books"), "own events look like news in the ring");
     assert!(!ship("asked"), "own events look like news in answers");
     assert_eq!(bed.stored(), stored);
-    // Both runs are recorded, and one event each is all that idle runs left.
+    // Those runs are recorded, and nothing is of idle ones.
     let events = bed.json(&["list", "--from-ledger"]);
     let count = |status: &str| {
         let events = events["events"].as_array().unwrap().iter();
         events.filter(|event| event["status"] == status && event["scope"] == "incremental").count()
     };
-    assert_eq!(count("completed"), 2, "{events}");
+    assert_eq!(count("completed"), shipped, "{events}");
     bed.run(&["verify", "--ledger"]).done();
     bed.snapshot("full");
     assert!(!ship("books") && !ship("asked"), "events of a snapshot look like news");

@@ -34,7 +34,7 @@ pub(super) fn drill(
     let program = tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     let began = Instant::now();
     // From the first byte on.
-    let mut watchdog = Watchdog::begin("", CLEAN_UP, &[scratch.as_os_str()])?;
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[scratch.as_os_str()])?;
     let data_file = scratch.join("drill.tigerbeetle");
     let file = File::options().write(true).create_new(true).open(&data_file)?;
     // One replica of a cluster does not answer alone; the copy is made a cluster of one.
@@ -42,7 +42,7 @@ pub(super) fn drill(
     drop(file);
     let cluster = record.get("cluster").and_then(Value::as_str).unwrap_or_default();
     let cluster = cluster.parse().unwrap_or_default();
-    let found = answer(program, &data_file, &mut watchdog, cluster, ctx)
+    let found = answer(program, &data_file, &watchdog, cluster, ctx)
         .map_err(|error| explain(error, program, &record))?;
     let rto_seconds = began.elapsed().as_secs_f64();
     drop(watchdog);
@@ -119,7 +119,7 @@ fn explain(error: anyhow::Error, program: &Path, record: &Value) -> anyhow::Erro
 fn answer(
     program: &Path,
     data_file: &Path,
-    watchdog: &mut Watchdog,
+    watchdog: &Watchdog,
     cluster: u128,
     ctx: &Ctx,
 ) -> anyhow::Result<Totals> {

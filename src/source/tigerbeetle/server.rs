@@ -20,6 +20,10 @@ pub(super) const PORT_TRIES: u32 = 5;
 /// removed. A killed run leaves neither a server nor the books in the clear.
 pub(super) const CLEAN_UP: &str = "[ -z \"$told\" ] || kill -KILL \"$told\"; rm -rf -- \"$@\"";
 
+/// Tells the watchdog its number before it becomes the server: were we to tell, a kill in between
+/// would leave a server that nobody knows of.
+const TELL_AND_BECOME: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2";
+
 /// A server of ours; killed when dropped, or, by the watchdog, when we are.
 pub(super) struct Server {
     pub(super) child: Child,
@@ -32,23 +36,29 @@ impl Server {
     pub(super) fn start(
         program: &Path,
         data_file: &Path,
-        watchdog: &mut Watchdog,
+        watchdog: &Watchdog,
     ) -> anyhow::Result<Server> {
         // The listener is closed before the server binds the port; nothing else is told of it.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
         let log = log_of(data_file);
         let output = File::create(&log)?;
-        let child = Command::new(program)
+        // A shell would say in its own way that there is no such program.
+        Command::new(program)
+            .arg("version")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| missing(program, &error))?;
+        let child = Command::new("/bin/sh")
+            .args(["-c", TELL_AND_BECOME])
+            .arg(program)
             .args(["start", CACHE])
             .arg(format!("--addresses={address}"))
             .arg(data_file)
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
+            .stdout(watchdog.ear()?)
             .stderr(output)
-            .spawn()
-            .map_err(|error| missing(program, &error))?;
-        watchdog.tell(&child.id().to_string());
+            .spawn()?;
         Ok(Server { child, address, log })
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +13,7 @@ pub(super) struct Watchdog(Child);
 
 impl Watchdog {
     /// Starts one. `script` is what it does if we die; it sees `words` as `$1` and so on, and `$told`
-    /// as what [`Watchdog::tell`] said last. `meanwhile` is a command that it runs at its beginning,
+    /// as the last line that came in through [`Watchdog::ear`]. `meanwhile` is a command that it runs at its beginning,
     /// and whose children end with it.
     ///
     /// # Errors
@@ -37,20 +38,24 @@ impl Watchdog {
         Ok(Watchdog(child))
     }
 
-    /// Tells it a word that was not known when it began.
-    pub(super) fn tell(&mut self, word: &str) {
-        if let Some(pipe) = &mut self.0.stdin {
-            // Fails only if the child was killed; then nobody watches, and we go on.
-            let _watched = writeln!(pipe, "{word}");
-        }
+    /// Where a child of ours can tell it a word by itself, a line of its own, so that no kill comes
+    /// between the child's beginning and our telling. The watchdog does not act while anybody holds this.
+    ///
+    /// # Errors
+    /// If the process is out of file descriptors.
+    pub(super) fn ear(&self) -> std::io::Result<OwnedFd> {
+        let pipe = self.0.stdin.as_ref().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        pipe.as_fd().try_clone_to_owned()
     }
 }
 
 impl Drop for Watchdog {
     /// Ends it, and what it began with, without doing anything.
     fn drop(&mut self) {
-        self.tell("done");
-        drop(self.0.stdin.take());
+        if let Some(mut pipe) = self.0.stdin.take() {
+            // Fails only if the child was killed; then there is nothing to end.
+            let _ended = pipe.write_all(b"done\n");
+        }
         let _status = self.0.wait();
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let target = &request.restore.target;
     let path = Draft::hidden_name(target);
     let log = log_of(&path);
-    let mut watchdog = Watchdog::begin("", CLEAN_UP, &[path.as_os_str(), log.as_os_str()])?;
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[path.as_os_str(), log.as_os_str()])?;
     let mut options = File::options();
     let made = options.write(true).create_new(true).mode(0o600).open(&path);
     made.map_err(|error| {
@@ -63,7 +63,7 @@ pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
                 return Ok(());
             }
             if !roll.has_room(header) {
-                roll.next_checkpoint(program, &mut watchdog, ctx)?;
+                roll.next_checkpoint(program, &watchdog, ctx)?;
             }
             let taken = roll.take(header, bytes);
             taken.map_err(|error| error.context(broken(segment, "it does not fit its snapshot")))
@@ -214,7 +214,7 @@ impl<'f> Roll<'f> {
     fn next_checkpoint(
         &mut self,
         program: &Path,
-        watchdog: &mut Watchdog,
+        watchdog: &Watchdog,
         ctx: &Ctx,
     ) -> anyhow::Result<()> {
         // One replica of several does not run alone.

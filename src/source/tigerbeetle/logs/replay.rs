@@ -45,11 +45,11 @@ pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let target = &request.restore.target;
     let path = Draft::hidden_name(target);
     let log = log_of(&path);
-    let mut watchdog = Watchdog::begin("", CLEAN_UP, &[path.as_os_str(), log.as_os_str()])?;
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[path.as_os_str(), log.as_os_str()])?;
     let program = request.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     format(program, cluster, &path)?;
     let draft = Draft::adopt(&path)?;
-    let (server, session, starts) = start(program, cluster, &path, &mut watchdog, ctx)?;
+    let (server, session, starts) = start(program, cluster, &path, &watchdog, ctx)?;
     let mut import = Import::new(&session, until, ctx);
     for segment in request.segments {
         let mut sent = Ok(());
@@ -114,7 +114,7 @@ fn start(
     program: &Path,
     cluster: u128,
     path: &Path,
-    watchdog: &mut Watchdog,
+    watchdog: &Watchdog,
     ctx: &Ctx,
 ) -> anyhow::Result<(Server, Session, u32)> {
     let mut starts = 0;

@@ -1,0 +1,200 @@
+//! The way to a moment: which log, which snapshot, which segments.
+
+use super::{Moment, Options};
+use crate::catalog::{Catalog, Found};
+use crate::cmd::segments::History;
+use crate::ctx::Ctx;
+use crate::domain::id::BackupId;
+use crate::domain::manifest::hex;
+use crate::domain::names::BackupType;
+use crate::domain::segment::{Base, Link, Mode, Target, Window, needed, spelled};
+use crate::error::{Fault, Kind, diagnose};
+use crate::pipeline::BackupReader;
+
+/// How a moment is reached.
+pub(super) struct Way<'a> {
+    pub(super) mode: Mode,
+    pub(super) target: Target,
+    /// Snapshots that it can begin with, newest first; none in query mode.
+    bases: Vec<&'a Base>,
+    run: &'a [Link],
+}
+
+/// What a way leads over, every manifest authentic.
+pub(super) struct Opened<'c> {
+    /// The chain of the snapshot; empty in query mode.
+    pub(super) base: Vec<BackupReader<'c>>,
+    pub(super) segments: Vec<BackupReader<'c>>,
+    pub(super) backup_type: BackupType,
+}
+
+impl Way<'_> {
+    /// Opens what it leads over. A snapshot that is not whole is passed over and said: an older one and
+    /// more of the log lead to the same moment.
+    ///
+    /// # Errors
+    /// What store and keys fail with; [`Kind::Integrity`] if no snapshot or not every segment can be
+    /// relied on.
+    pub(super) fn open<'c>(
+        &self,
+        catalog: &Catalog<'c>,
+        found: &[Found],
+        ctx: &Ctx,
+    ) -> anyhow::Result<Opened<'c>> {
+        let (op, base) = match self.mode {
+            Mode::Query => (None, Vec::new()),
+            Mode::Wal => {
+                let (op, chain) = self.base(catalog, found, ctx)?;
+                (Some(op), chain)
+            }
+        };
+        let segments = authentic(catalog, found, &needed(self.run, op, self.target))?;
+        let first = base.last().or(segments.first()).map(|reader| reader.manifest().id);
+        let first =
+            first.ok_or_else(|| Fault::new(Kind::Failed, "nothing leads to this moment"))?;
+        let backup_type = named(found, first)?.name.backup_type;
+        Ok(Opened { base, segments, backup_type })
+    }
+
+    /// The newest snapshot that is whole, as far as that can be told without reading it: the op that it
+    /// ends with, and its chain.
+    fn base<'c>(
+        &self,
+        catalog: &Catalog<'c>,
+        found: &[Found],
+        ctx: &Ctx,
+    ) -> anyhow::Result<(u64, Vec<BackupReader<'c>>)> {
+        let mut newest_error = None;
+        for base in &self.bases {
+            let chain = named(found, base.id).and_then(|found| catalog.chain(&found.name));
+            let whole = chain.and_then(|chain| {
+                chain.iter().try_for_each(BackupReader::check_objects)?;
+                Ok(chain)
+            });
+            match whole {
+                Ok(chain) => return Ok((base.op, chain)),
+                Err(error) => {
+                    let kind = diagnose(&error).kind;
+                    if !matches!(kind, Kind::Integrity | Kind::NotFound) {
+                        return Err(error);
+                    }
+                    ctx.monitor.warn(&format!("passing over snapshot {}: {error:#}", base.id));
+                    newest_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(newest_error.unwrap_or_else(|| {
+            Fault::new(Kind::NotFound, "no snapshot leads to this moment").into()
+        }))
+    }
+}
+
+/// Chooses the log, and the snapshots that it can begin with.
+///
+/// # Errors
+/// [`Kind::Refused`] if the moment lies in no window, with the windows in the message; [`Kind::Integrity`]
+/// if that is because of damage; [`Kind::NotFound`] for a wanted snapshot that does not lead there.
+pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Result<Way<'a>> {
+    let target = match options.moment {
+        Moment::Op(op) => Target::Op(op),
+        Moment::At(time) => {
+            let nanoseconds = time.unix_timestamp_nanos();
+            // Before 1970 nothing was, and what is too far ahead lies outside of every window.
+            Target::Time(u64::try_from(nanoseconds.max(0)).unwrap_or(u64::MAX))
+        }
+    };
+    let windows = history.windows();
+    // After a cluster was restored to an earlier state numbers of operations come twice, and the last
+    // ones are meant; but at a time within the first log the cluster was as that log says.
+    let of = |mode: Mode| {
+        let mut admit =
+            windows.iter().filter(|(window, _)| window.mode == mode && window.admits(target));
+        match target {
+            Target::Time(_) => admit.next(),
+            Target::Op(_) => admit.next_back(),
+        }
+    };
+    // Byte for byte is better than balances.
+    let chosen = of(Mode::Wal).or_else(|| of(Mode::Query));
+    let Some((window, run)) = chosen else {
+        return Err(outside(history, &windows, target, &options.source).into());
+    };
+    let leads = |base: &&Base| {
+        let wanted = options.base.as_ref().is_none_or(|id| base.id.to_string().starts_with(id));
+        wanted && base.is_of(run) && !target.is_before(base.op, base.timestamp)
+    };
+    let mut bases: Vec<&Base> = match window.mode {
+        Mode::Wal => history.bases.iter().filter(leads).collect(),
+        Mode::Query => Vec::new(),
+    };
+    bases.sort_by_key(|base| std::cmp::Reverse(base.op));
+    if let Some(id) = options.base.as_ref().filter(|_| bases.is_empty()) {
+        let message = format!("no snapshot {id} of `{}` leads to this moment", options.source);
+        let hint = "leave out --base, or see `bkp list SOURCE` for one before the moment and in its window";
+        return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
+    }
+    Ok(Way { mode: window.mode, target, bases, run })
+}
+
+/// Why no window admits the moment.
+fn outside(
+    history: &History,
+    windows: &[(Window, &[Link])],
+    target: Target,
+    source: &str,
+) -> Fault {
+    let wanted = match target {
+        Target::Op(op) => format!("op {op}"),
+        Target::Time(at) => spelled(at).unwrap_or_else(|| at.to_string()),
+    };
+    let damage = history.breaks().into_iter().find(|(.., is_damage)| *is_damage);
+    if let Some((_, id, why, _)) = damage {
+        let message = format!(
+            "{wanted} cannot be reached, since the log of `{source}` is damaged at segment {id}: {why}; it restores {}",
+            listed(windows)
+        );
+        return Fault::new(Kind::Integrity, message).hint(format!(
+            "look at it with `bkp verify {source} --logs`, and choose a moment that restores"
+        ));
+    }
+    let message =
+        format!("{wanted} lies outside of what restores of `{source}`: {}", listed(windows));
+    Fault::new(Kind::Refused, message).hint(format!(
+        "choose a moment within, see `bkp list {source} --windows`; or a snapshot as it is, with --id"
+    ))
+}
+
+/// Windows in words.
+fn listed(windows: &[(Window, &[Link])]) -> String {
+    if windows.is_empty() {
+        return "nothing, since no snapshot is continued by its log".into();
+    }
+    let words = windows.iter().map(|(window, _)| {
+        let time = |at: u64| spelled(at).unwrap_or_else(|| at.to_string());
+        let ops = window.ops.map(|(first, last)| format!(" (ops {first} to {last})"));
+        format!("{} to {}{}", time(window.from), time(window.until), ops.unwrap_or_default())
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn named(found: &[Found], id: BackupId) -> anyhow::Result<&Found> {
+    let named = found.iter().find(|found| found.name.id == id);
+    Ok(named.ok_or_else(|| Fault::new(Kind::NotFound, format!("backup {id} has gone")))?)
+}
+
+/// Opens segments, and makes sure that they are those that the plan was made from.
+fn authentic<'c>(
+    catalog: &Catalog<'c>,
+    found: &[Found],
+    links: &[&Link],
+) -> anyhow::Result<Vec<BackupReader<'c>>> {
+    let open = |link: &&Link| {
+        let (reader, sha256) = catalog.open(&named(found, link.id)?.name)?;
+        if hex(&sha256) != link.sha256 {
+            let message = format!("the manifest of segment {} changes while it is read", link.id);
+            return Err(Fault::new(Kind::Integrity, message).into());
+        }
+        Ok(reader)
+    };
+    links.iter().map(open).collect()
+}
