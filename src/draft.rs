@@ -7,6 +7,9 @@
 //!
 //! Where the file system has no unnamed files, or `/proc` (the way to link one) is missing, the
 //! file is hidden under a temporary name, linked the same way, and removed.
+//!
+//! What a library or another program writes needs names from the beginning: it is built in a
+//! [`workshop`], and gets its place by [`renames`], which also keep what stood there.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,10 +17,14 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use self::renames::{Renames, taken};
 use crate::error::{Fault, Kind};
+
+pub mod renames;
+pub mod workshop;
 
 /// Files are for their owner alone, whatever the umask.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -63,9 +70,7 @@ impl Draft {
     /// Begins a file that has a temporary name in `folder`.
     pub(crate) fn named(folder: OwnedFd) -> Result<Draft, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        // The hasher's keys come from the system's random numbers; EXCL settles the rest.
-        let random = RandomState::new().hash_one(());
-        let name = format!(".bkp-tmp-{}-{random:016x}", process::id());
+        let name = hidden();
         let file = retry_on_intr(|| rustix::fs::openat(&folder, &name, flags, FILE_MODE))?;
         let draft = Draft { folder, file: File::from(file), name: Some(name) };
         retry_on_intr(|| rustix::fs::fchmod(&draft.file, FILE_MODE))?;
@@ -92,8 +97,7 @@ impl Draft {
     /// A path beside `target` that is nobody's, for another program to make a file at.
     #[must_use]
     pub fn hidden_name(target: &Path) -> PathBuf {
-        let random = RandomState::new().hash_one(());
-        folder_of(target).join(format!(".bkp-tmp-{}-{random:016x}", process::id()))
+        folder_of(target).join(hidden())
     }
 
     /// The file, to be written.
@@ -135,26 +139,14 @@ impl Draft {
         };
         let name = target.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| failed("create", &"not a file name in UTF-8"))?.to_owned();
-        let aside = if replace { move_aside(target)? } else { None };
-        let published = match self.publish(&name) {
+        let mut renames = Renames::default();
+        let aside = if replace { renames.move_aside(target, &[])? } else { None };
+        let fault = match self.publish(&name) {
             Ok(()) => return Ok(aside),
-            Err(Errno::EXIST) => {
-                let message = format!("{} exists already", target.display());
-                Fault::new(Kind::Refused, message).hint("choose another place")
-            }
+            Err(Errno::EXIST) => taken(target),
             Err(error) => failed("create", &error),
         };
-        match aside.map(|aside| (rename_new(&aside, target), aside)) {
-            None | Some((Ok(()), _)) => Err(published),
-            Some((Err(error), aside)) => Err(Fault::new(
-                Kind::Failed,
-                format!(
-                    "{published}; what was there is now {} and could not be put back: {error}",
-                    aside.display()
-                ),
-            )
-            .hint("rename it back by hand")),
-        }
+        Err(renames.undo(fault))
     }
 
     fn forget_name(&mut self) {
@@ -180,48 +172,20 @@ pub(crate) fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
+/// What hidden names begin with.
+const HIDDEN: &str = ".bkp-tmp-";
+
+/// A name that is nobody's: the hasher's keys come from the system's random numbers, and whoever makes
+/// something of the name makes sure that it is new.
+fn hidden() -> String {
+    let random = RandomState::new().hash_one(());
+    format!("{HIDDEN}{}-{random:016x}", process::id())
+}
+
 /// The folder of a path; the current one for a bare name.
-fn folder_of(path: &Path) -> &Path {
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Renames what stands at `target` to a free name beside it; `None` if nothing does.
-///
-/// # Errors
-/// [`Kind::Failed`] if the system refuses.
-pub fn move_aside(target: &Path) -> Result<Option<PathBuf>, Fault> {
-    for number in 1_u32.. {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".before-restore-{number}"));
-        let aside = PathBuf::from(name);
-        match rename_new(target, &aside) {
-            Ok(()) => return Ok(Some(aside)),
-            Err(Errno::EXIST) => {}
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => {
-                let message = format!("cannot move {} aside: {error}", target.display());
-                return Err(Fault::new(Kind::Failed, message)
-                    .hint("let this user write to the folder, or choose another place"));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Renames to a name that must be free.
-///
-/// # Errors
-/// `EXIST` if it is taken; what else the system says.
-pub fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
-    let renamed = rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
-    match renamed {
-        // The file system knows no such renaming. Then looking first is the best there is.
-        Err(Errno::INVAL | Errno::NOSYS) => match to.symlink_metadata() {
-            Ok(_) => Err(Errno::EXIST),
-            Err(_free) => rustix::fs::rename(from, to),
-        },
-        done => done,
-    }
 }
 
 /// A file without a name in `folder` that can be linked later.

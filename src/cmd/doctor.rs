@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Report;
 use super::snapshot::seen::Seen;
+use super::{Report, scratch};
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose, worst};
 use crate::keys::{self, DataKey, KeyError};
@@ -90,6 +90,11 @@ fn local(house: &House) -> Vec<Found> {
         found.push((Kind::Config, check));
     }
     let what = format!("state directory {}", settings.state_dir.display());
+    found.extend(scratch::left(house).iter().map(|left| {
+        let what = format!("folder {}", left.folder.display());
+        let hint = "the next snapshot, export or restore removes it; until then it may hold rows of a database as they are";
+        (Kind::Failed, bad(what, "left behind by a run that was killed", hint))
+    }));
     found.push((
         Kind::Config,
         match probe::writable(&settings.state_dir) {

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Report;
+use super::restore::check_target;
 use crate::catalog::{self, Filter};
 use crate::domain::event::{self, Event};
 use crate::domain::manifest::{Manifest, hex};
@@ -42,6 +43,9 @@ pub(super) struct Done<'a> {
     backups: usize,
     /// Whether it was written.
     written: bool,
+    /// Where what stood there was moved, if it was another database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_aside: Option<PathBuf>,
 }
 
 /// The stable shape `bkp.query/1`.
@@ -56,21 +60,27 @@ pub(super) struct Found {
 /// Writes the table to a database. Needs no key: manifests are read, not authenticated.
 ///
 /// # Errors
-/// [`Kind::Refused`] if the target exists and is not to be replaced; what the store fails with.
+/// [`Kind::Refused`] if the target exists and is not to be replaced, or is in the store; what the store fails with.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let path = options.to.display().to_string();
-    if !options.force && options.to.symlink_metadata().is_ok() {
+    let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
+    let exists = check_target(house.store_read(settings)?.as_ref(), &options.to)?;
+    if !options.force && exists {
         let fault = Fault::new(Kind::Refused, format!("{path} exists already"));
         return Err(fault.hint("choose another --to, or add --force to replace it").into());
     }
     let Read { store, backups: rows, outcome } = rows(house, options.source.as_deref())?;
-    if !options.dry_run {
-        metadata::materialise(&options.to, &rows)?;
-    }
+    let moved_aside = if options.dry_run {
+        None
+    } else {
+        metadata::materialise(&options.to, &rows, options.force)?
+    };
     let verb = if options.dry_run { "would write" } else { "wrote" };
-    let text = format!("{verb} {} backups to {path}\n", rows.len());
+    let aside = moved_aside.as_ref();
+    let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
+    let text = format!("{verb} {} backups to {path}\n{}", rows.len(), aside.unwrap_or_default());
     let (backups, written) = (rows.len(), !options.dry_run);
-    let done = Done { store: &store, path: &path, backups, written };
+    let done = Done { store: &store, path: &path, backups, written, moved_aside };
     Ok(Report::done("bkp.catalog/1", &done, text)?.with_outcome(outcome))
 }
 

@@ -25,6 +25,7 @@ pub mod restore;
 pub mod rewind;
 pub mod run;
 pub mod schema;
+mod scratch;
 pub mod segments;
 pub mod select;
 pub mod snapshot;

@@ -90,6 +90,7 @@ impl<'h> Recorded<'h> {
         ledger: Option<Arc<dyn Ledger>>,
     ) -> anyhow::Result<Recorded<'h>> {
         let lock = Lock::take(&house.settings.state_dir, job, &house.ctx)?;
+        super::scratch::sweep(house);
         let holder = Holder {
             job: job.to_owned(),
             run: BackupId::new(house.ctx.now()),

@@ -7,12 +7,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
+use super::scratch;
 use super::select::Select;
 use super::snapshot::Made;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::segment;
+use crate::draft::folder_of;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored};
@@ -134,12 +136,18 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     }
     chain.iter().try_for_each(BackupReader::check_objects)?;
     house.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
+    let noted = scratch::elsewhere(house, folder_of(&options.to));
     let restored = (kind.restore)(&chain, &request, &house.ctx)?;
+    drop(noted);
     house.ctx.monitor.end();
     let seconds = (house.ctx.now() - began).as_seconds_f64();
     let text = render(&plan, &restored, seconds);
+    for lost in &restored.lost {
+        house.ctx.monitor.warn(&format!("the result does not have {lost}"));
+    }
+    let partial = (!restored.lost.is_empty()).then_some(Kind::Partial);
     let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
-    Report::done("bkp.restore/1", &done, text)
+    Ok(Report::done("bkp.restore/1", &done, text)?.with_outcome(partial))
 }
 
 /// Only exports have tables that can be told apart.

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
+use super::scratch;
 use super::select::Select;
 use crate::catalog::{self, Catalog, Filter, Found};
-use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::segment;
+use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::pipeline::BackupReader;
 use crate::source::{self, DrillTools, Drilled, SourceKind, logs};
@@ -225,36 +225,12 @@ fn run_drill(
     chain: &[BackupReader<'_>],
     options: &Options,
 ) -> anyhow::Result<Drilled> {
-    let parent = options.scratch.clone().unwrap_or_else(|| house.settings.state_dir.join("drill"));
-    let scratch = Scratch::make(&parent, &house.ctx)?;
+    let (_noted, scratch) = match &options.scratch {
+        None => (None, scratch::make(house)?),
+        Some(place) => (scratch::elsewhere(house, place), Workshop::within(place)?),
+    };
     let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone() };
-    (kind.drill)(chain, scratch.path(), &tools, &house.ctx)
-}
-
-/// A folder of our own.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(parent: &Path, ctx: &Ctx) -> anyhow::Result<Scratch> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let path = parent.join(format!("drill-{}", BackupId::new(ctx.now())));
-        let mut builder = std::fs::DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(parent);
-        let made = made.and_then(|()| builder.recursive(false).create(&path));
-        made.with_context(|| format!("cannot make the scratch folder {}", path.display()))?;
-        Ok(Scratch(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Nothing can be done about a failure here, and what is left is visibly scratch.
-        let _left_behind = std::fs::remove_dir_all(&self.0);
-    }
+    (kind.drill)(chain, scratch.folder(), &tools, &house.ctx)
 }
 
 fn render(verified: &Verified) -> String {

@@ -175,7 +175,11 @@ impl Event {
             (false, true) => Compression::Gzip,
             (false, false) => Compression::None,
         };
-        let encryption = if through("seal") { Encryption::Aes256Gcm } else { Encryption::None };
+        // A backup is as secret as its least secret part: an export may be sealed but for its tables.
+        let mut objects = manifest.objects.iter();
+        let sealed = objects.all(|object| object.stages.iter().any(|name| name == "seal"));
+        let encryption =
+            if sealed && stages.is_some() { Encryption::Aes256Gcm } else { Encryption::None };
         let started = manifest.started.unix_timestamp();
         let until = manifest.retention.until.map(|until| until.unix_timestamp() - started);
         let days =

@@ -246,6 +246,9 @@ pub struct Restored {
     pub moved_aside: Option<PathBuf>,
     /// What the operator should do next.
     pub next: String,
+    /// What of the backup is not in the result, in words: the restore is only a part then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
 }
 
 /// How a drill compared what it restored with what was recorded at capture.

@@ -13,7 +13,7 @@ use super::engine::{self, Session};
 use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
 use super::layout::{Layout, Member, PIECE_BYTES};
 use super::mode::beside;
-use super::place::Workshop;
+use super::place::{self, Workshop};
 use super::{EXPORT, import, wal};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::blockfile::target::{Nowhere, SparseFile, Target};
@@ -164,13 +164,65 @@ struct Written {
     headers: Headers,
     /// Bytes that went to the disk.
     bytes: u64,
-    /// Why it was not opened, if it was not.
-    unopened: Option<String>,
+    /// Why it was not opened, if it was not: file and log are as they were captured then.
+    unopened: Option<Unopened>,
+}
+
+/// Why a database was not opened.
+#[derive(Debug)]
+enum Unopened {
+    /// The linked engine cannot be meant to.
+    Beyond(String),
+    /// It should have been able to, and failed.
+    Failed(String),
 }
 
 /// Writes file and log at `path`, lets the linked engine put them together and open the result,
-/// where it can.
+/// where it can. Every byte has the digest that was recorded: if the engine fails, that is no reason
+/// to keep from anybody what another one may open.
 fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
+    let laid = lay(chain, path, ctx)?;
+    let mut written = Written { headers: laid.headers, bytes: laid.bytes, unopened: None };
+    if let Some(why) = engine::cannot_read(&written.headers) {
+        written.unopened = Some(Unopened::Beyond(why));
+        return Ok(written);
+    }
+    let Err(failure) = settle(path, laid.has_log, ctx) else {
+        return Ok(written);
+    };
+    ctx.cancel.check()?;
+    let why = format!("{:#}", failure.error);
+    if is_no_room(&why) {
+        let fault = Fault::new(Kind::Failed, format!("no room to open {}: {why}", path.display()));
+        return Err(fault.hint(NO_ROOM).into());
+    }
+    if failure.changed {
+        // The engine had begun to write, and what it left is not what was captured.
+        place::remove(path)?;
+        written.bytes += lay(chain, path, ctx)?.bytes;
+    }
+    written.unopened = Some(Unopened::Failed(why));
+    Ok(written)
+}
+
+/// What to do about a disk that is full.
+const NO_ROOM: &str = "free space there or choose another place (--to, or --scratch for a drill); nothing was left behind";
+
+/// Whether the engine failed for want of space on a disk.
+fn is_no_room(why: &str) -> bool {
+    ["No space left", "Could not write", "disk quota", "Disk quota"]
+        .iter()
+        .any(|words| why.contains(words))
+}
+
+/// File and log in their places, durable, untouched by any engine.
+struct Laid {
+    headers: Headers,
+    bytes: u64,
+    has_log: bool,
+}
+
+fn lay(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Laid> {
     let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
     let log_path = beside(path, ".wal");
     let (file, log) = (create(path)?, create(&log_path)?);
@@ -181,28 +233,40 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
     file_target.put(0, headers.raw())?;
     let bytes = file_target.bytes_written + log_target.bytes_written;
     file.sync_all()?;
-    if layout.wal_bytes == 0 {
-        std::fs::remove_file(&log_path)?;
-    } else {
+    let has_log = layout.wal_bytes > 0;
+    if has_log {
         let scan = wal::scan(&log, layout.wal_bytes, u64::MAX)?;
         if scan.committed != layout.wal_bytes || scan.checkpoint || scan.broken.is_some() {
             return Err(broken("its log does not end with a commit"));
         }
         log.sync_all()?;
+    } else {
+        std::fs::remove_file(&log_path)?;
     }
     // DuckDB's lock would be lost if one of these were closed while it has the file open.
-    drop((file, log));
-    let unopened = engine::cannot_read(&headers);
-    if unopened.is_none() {
-        if layout.wal_bytes > 0 {
-            let spill = path.parent().unwrap_or(Path::new("."));
-            Session::open(Some(path), true, spill, Kind::Integrity)?.settle()?;
-        }
-        let tables = engine::inspect(path, false)?;
-        ctx.monitor.detail(&format!("DuckDB opens it: {} tables", tables.len()));
-        File::open(path)?.sync_all()?;
+    Ok(Laid { headers, bytes, has_log })
+}
+
+/// A failure of the engine.
+struct Failure {
+    error: anyhow::Error,
+    /// It may have written to the files.
+    changed: bool,
+}
+
+/// Lets the engine open the file, which writes nothing, and put the log into it.
+fn settle(path: &Path, has_log: bool, ctx: &Ctx) -> Result<(), Failure> {
+    let tables = engine::inspect(path, false).map_err(|error| Failure { error, changed: false })?;
+    if has_log {
+        let spill = path.parent().unwrap_or(Path::new("."));
+        let settled = Session::open(Some(path), true, spill, Kind::Failed).and_then(|session| {
+            session.settle()?;
+            Ok(File::open(path)?.sync_all()?)
+        });
+        settled.map_err(|error| Failure { error, changed: true })?;
     }
-    Ok(Written { headers, bytes, unopened })
+    ctx.monitor.detail(&format!("DuckDB opens it: {} tables", tables.len()));
+    Ok(())
 }
 
 /// Brings a chain back as a database file.
@@ -220,10 +284,18 @@ pub(super) fn restore(
     let bytes = std::fs::metadata(&built)?.len();
     let moved_aside = workshop.publish(&built, &request.target, request.force)?;
     let version = written.headers.storage_version().unwrap_or("of an encrypted file");
-    let next = match written.unopened {
+    let (why, lost) = match written.unopened {
+        None => (None, Vec::new()),
+        Some(Unopened::Beyond(why)) => (Some(why), Vec::new()),
+        Some(Unopened::Failed(why)) => {
+            let lost = format!("the proof that DuckDB opens it: {why}");
+            (Some("the linked engine failed".to_owned()), vec![lost])
+        }
+    };
+    let next = match why {
         None => format!("open it with DuckDB; its storage version is {version}"),
         Some(why) => format!(
-            "open it with a DuckDB that can: it was not opened here, since {why}; every block of it has the digest that was recorded"
+            "open it with a DuckDB that can, and keep the log beside it, if there is one, until then: it was not opened here, since {why}; every block of it has the digest that was recorded"
         ),
     };
     Ok(Restored {
@@ -232,6 +304,7 @@ pub(super) fn restore(
         bytes_written: written.bytes,
         moved_aside,
         next,
+        lost,
     })
 }
 
@@ -249,11 +322,11 @@ pub(super) fn drill(
     let began = Instant::now();
     let path = scratch.join("drill.duckdb");
     let written = write(chain, &path, ctx)?;
-    if let Some(reason) = written.unopened {
+    if let Some(Unopened::Beyond(reason) | Unopened::Failed(reason)) = written.unopened {
         return Err(SourceError::Engine {
             what: "drill".into(),
             reason: format!("the linked engine cannot open the backup: {reason}"),
-            hint: "verify it with --level decode, or drill it with a bkp that links a later DuckDB"
+            hint: "every block of it has the digest that was recorded: verify it with --level decode, or drill it with a bkp that links the DuckDB that made it"
                 .into(),
         }
         .into());

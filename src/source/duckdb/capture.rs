@@ -109,7 +109,7 @@ impl<'a> Capturing<'a> {
             let settled = changed == 0 || self.database.is_clone();
             return if settled { Ok(()) } else { Err(again("blocks changed meanwhile")) };
         }
-        self.judge(&moment.headers)
+        self.judge(moment)
     }
 
     /// Reads the committed part of the log, and pushes the pieces that are new.
@@ -228,8 +228,8 @@ impl<'a> Capturing<'a> {
                     self.torn.remove(&block)
                 };
             }
-            let is_torn = self.torn.range(first..first + (length / block_bytes) as u64).next();
-            if is_torn.is_none() || self.database.is_clone() || is_unwritten(bytes) {
+            let in_work = !headers.is_encrypted() && is_in_work(bytes, block_bytes);
+            if !in_work || self.database.is_clone() {
                 break;
             }
             if read < READS_MAX {
@@ -255,13 +255,19 @@ impl<'a> Capturing<'a> {
         Ok(self.units.set(unit, digest) != Some(digest))
     }
 
-    /// Blocks that do not have their checksums must be ones that nothing refers to.
-    fn judge(&self, headers: &Headers) -> Result<(), Setback> {
+    /// Blocks that do not have their checksums must be ones that nothing refers to: neither the headers
+    /// nor the log, whose commits may have put rows into the file that no header knows of yet.
+    fn judge(&self, moment: &Moment) -> Result<(), Setback> {
+        let headers = &moment.headers;
         if self.torn.is_empty() {
             return Ok(());
         }
         let free = self.free_blocks(headers)?;
-        let in_use = |block: &&u64| **block < headers.block_count() && !free.contains(block);
+        let in_log =
+            |block: &u64| moment.log.as_ref().is_some_and(|(_, scan)| scan.blocks.contains(block));
+        let in_use = |block: &&u64| {
+            in_log(*block) || **block < headers.block_count() && !free.contains(*block)
+        };
         match self.torn.iter().find(in_use) {
             None => Ok(()),
             Some(block) => {
@@ -349,13 +355,37 @@ fn whole_bytes(moment: &Moment) -> u64 {
     BLOCKS_AT + blocks / moment.headers.block_bytes() * moment.headers.block_bytes()
 }
 
-/// Whether a unit holds nothing but zeros: a hole that DuckDB punched, or space not written yet.
-fn is_unwritten(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
+/// Whether a block of a unit is only partly there. One of nothing but zeros is a hole that DuckDB
+/// punched, or space not written yet: reading it again changes nothing.
+fn is_in_work(unit: &[u8], block_bytes: usize) -> bool {
+    let mut blocks = unit.chunks(block_bytes);
+    blocks.any(|block| !is_whole(block) && block.iter().any(|byte| *byte != 0))
 }
 
 /// What the first pages of a unit of `length` bytes look like.
 fn glance(pages: &[u8], length: usize) -> u64 {
     let Checksum(digest) = digest(pages);
     number(&digest.to_le_bytes(), 0) ^ length as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::duckdb::format::Sum;
+
+    #[test]
+    fn a_hole_among_small_blocks_is_not_in_work() {
+        let block_bytes = 16 << 10;
+        let mut unit = vec![7; UNIT_BYTES];
+        for block in unit.chunks_mut(block_bytes) {
+            let mut sum = Sum::new();
+            sum.add(&block[8..]);
+            block[..8].copy_from_slice(&sum.value().to_le_bytes());
+        }
+        assert!(!is_in_work(&unit, block_bytes));
+        unit[3 * block_bytes..4 * block_bytes].fill(0);
+        assert!(!is_in_work(&unit, block_bytes));
+        unit[5 * block_bytes + 100] ^= 1;
+        assert!(is_in_work(&unit, block_bytes));
+    }
 }

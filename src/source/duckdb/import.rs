@@ -321,6 +321,7 @@ pub(super) fn restore(
             "open it with DuckDB: {} tables with {} rows, equal to what was recorded",
             built.tables, built.rows
         ),
+        lost: Vec::new(),
     })
 }
 

@@ -3,10 +3,10 @@
 //! The manifests stay the truth. The table is built in a file of its own that then gets its place
 //! by renaming, so that two runs never wait for each other's lock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::engine::{Session, TextRow};
-use super::place::Workshop;
+use super::place::{self, Workshop};
 use crate::error::Kind;
 
 /// The columns, in their order.
@@ -85,19 +85,46 @@ fn fill(session: &Session, rows: &[Row]) -> anyhow::Result<()> {
     session.run("COMMIT")
 }
 
-/// Makes a database file with the table at `path`; an older one is replaced in one step.
+/// Makes a database file with the table at `path`, in the place of what stands there if that is to be
+/// replaced. An older table of the kind is removed then; anything else is kept under another name, which
+/// is returned.
 ///
 /// # Errors
-/// [`Kind::Refused`] if a process has the older one open; what engine or system say.
-pub fn materialise(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
+/// [`Kind::Refused`] if something stands there that is not to be replaced, or that a process has open
+/// for writing; what engine or system say.
+pub fn materialise(path: &Path, rows: &[Row], replace: bool) -> anyhow::Result<Option<PathBuf>> {
     let workshop = Workshop::beside(path)?;
     let built = workshop.path("catalog.duckdb");
     let spill = workshop.path("spill");
     let session = Session::open(Some(&built), true, &spill, Kind::Failed)?;
     fill(&session, rows)?;
     session.settle()?;
-    workshop.replace(&built, path)?;
-    Ok(())
+    std::fs::File::open(&built)?.sync_all()?;
+    if !replace {
+        return Ok(workshop.publish(&built, path, false)?);
+    }
+    match workshop.replace(&built, path)? {
+        Some(older) if holds_nothing_else(&older, &spill) => {
+            place::remove(&older)?;
+            Ok(None)
+        }
+        kept => Ok(kept),
+    }
+}
+
+/// Whether a file is a database that has the table of backups and nothing else.
+fn holds_nothing_else(path: &Path, spill: &Path) -> bool {
+    const MADE: &str = "SELECT table_name FROM duckdb_tables() WHERE NOT internal
+        UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal
+        UNION ALL SELECT sequence_name FROM duckdb_sequences()
+        UNION ALL SELECT type_name FROM duckdb_types() WHERE NOT internal
+        UNION ALL SELECT function_name FROM duckdb_functions() WHERE NOT internal";
+    let found = Session::open(Some(path), false, spill, Kind::Failed).and_then(|session| {
+        let found = session.rows(MADE)?;
+        session.close()?;
+        Ok(found)
+    });
+    found.is_ok_and(|found| found == [[Some("backup_metadata".to_owned())]])
 }
 
 /// The names of a result's columns, and its rows as text.

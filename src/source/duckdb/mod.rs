@@ -80,7 +80,8 @@ struct Table {
     /// The database file.
     #[schemars(extend("format" = "path"))]
     path: PathBuf,
-    /// How to capture: online (default), reflink or stopped.
+    /// How to capture: online, reflink or stopped. By default reflink where the file system can, else
+    /// online.
     #[serde(default)]
     mode: Option<String>,
     /// Attempts of a capture before it gives up. Default 64.
@@ -116,6 +117,8 @@ enum Cause {
     Moved,
     /// A part is not what it should be: being written, or damaged.
     Torn,
+    /// The log is not one that belongs to the file: a checkpoint ended between two looks, or for good.
+    Foreign,
     /// A checkpoint is under way.
     Checkpoint,
 }
@@ -141,7 +144,8 @@ fn again(why: &str) -> Setback {
 #[derive(Debug)]
 struct Configured {
     path: PathBuf,
-    mode: Mode,
+    /// `None` takes what the file system can.
+    mode: Option<Mode>,
     attempts: u32,
     wanted: Wanted,
     /// Whether the tables of exports are sealed.
@@ -156,11 +160,13 @@ fn open(name: &str, table: toml::Table) -> Opened {
         problem,
         hint: Some(hint),
     };
-    let mode = table.mode.as_deref().unwrap_or(Mode::Online.name());
-    let mode = Mode::parse(mode).ok_or_else(|| {
-        let hint = format!("modes: {}", Mode::NAMES.join(", "));
-        invalid("mode", format!("no mode `{mode}`"), hint)
-    })?;
+    let parse = |text: &str| {
+        Mode::parse(text).ok_or_else(|| {
+            let hint = format!("modes: {}", Mode::NAMES.join(", "));
+            invalid("mode", format!("no mode `{text}`"), hint)
+        })
+    };
+    let mode = table.mode.as_deref().map(parse).transpose()?;
     let attempts = table.attempts.unwrap_or(ATTEMPTS_DEFAULT);
     if attempts == 0 {
         let problem = "0 attempts capture nothing".to_owned();
@@ -216,17 +222,32 @@ impl Configured {
         Ok(read?.0)
     }
 
-    /// The mode that was asked for, or the configured one.
-    fn mode_of(&self, asked: Option<&str>) -> Result<Mode, Fault> {
+    /// The mode that was asked for, or the configured one, if any.
+    fn mode_of(&self, asked: Option<&str>) -> Result<Option<Mode>, Fault> {
         let Some(text) = asked else { return Ok(self.mode) };
-        Mode::parse(text).ok_or_else(|| {
+        let mode = Mode::parse(text).ok_or_else(|| {
             Fault::new(Kind::Usage, format!("a duckdb source has no mode `{text}`"))
                 .hint(format!("modes: {}", Mode::NAMES.join(", ")))
-        })
+        })?;
+        Ok(Some(mode))
     }
 
-    /// The file as `mode` reads it.
-    fn hold(&self, mode: Mode, ctx: &Ctx) -> anyhow::Result<Database> {
+    /// The file as `mode` reads it, or in the best way that there is; and that mode.
+    fn hold(&self, mode: Option<Mode>, ctx: &Ctx) -> anyhow::Result<(Database, Mode)> {
+        if let Some(mode) = mode {
+            return Ok((self.hold_as(mode, ctx)?, mode));
+        }
+        let file = std::fs::File::open(&self.path).ok();
+        if file.is_some_and(|file| mode::may_clone(&file)) {
+            match self.hold_as(Mode::Reflink, ctx) {
+                Ok(cloned) => return Ok((cloned, Mode::Reflink)),
+                Err(error) => ctx.monitor.detail(&format!("{error:#}; goes on without a clone")),
+            }
+        }
+        Ok((self.hold_as(Mode::Online, ctx)?, Mode::Online))
+    }
+
+    fn hold_as(&self, mode: Mode, ctx: &Ctx) -> anyhow::Result<Database> {
         let database = Database::open(&self.path)?;
         match mode {
             Mode::Online => Ok(database),
@@ -263,8 +284,7 @@ impl Source for Configured {
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Captured> {
-        let mode = self.mode_of(request.mode.as_deref())?;
-        let database = self.hold(mode, ctx)?;
+        let (database, mode) = self.hold(self.mode_of(request.mode.as_deref())?, ctx)?;
         let parent = request.parent.as_ref();
         let capturing = Capturing::new(&database, out, parent.map(|parent| &parent.held), ctx);
         let record = parent.map(|parent| &parent.record);
@@ -283,8 +303,7 @@ impl Source for Configured {
         out: &mut dyn ObjectSink,
         ctx: &Ctx,
     ) -> anyhow::Result<Captured> {
-        let mode = self.mode_of(request.mode.as_deref())?;
-        let database = self.hold(mode, ctx)?;
+        let (database, mode) = self.hold(self.mode_of(request.mode.as_deref())?, ctx)?;
         let copy = request.scratch.join("copy.duckdb");
         let check = |headers: &Headers| self.check_same(request.record.as_ref(), headers);
         let (session, capture) = private::open(&database, &copy, self.attempts, &check, ctx)?;

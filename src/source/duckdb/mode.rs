@@ -31,7 +31,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// Every mode, the default first.
+    /// Every mode.
     const ALL: [Mode; 3] = [Mode::Online, Mode::Reflink, Mode::Stopped];
 
     /// The words for [`Mode::ALL`].
@@ -109,6 +109,13 @@ enum State {
     Cloned(Option<File>),
 }
 
+/// What tells whether anybody works on the files: the headers, and inode and length of file and logs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Sight {
+    pub(super) headers: Option<Vec<u8>>,
+    pub(super) files: [Option<(u64, u64)>; 3],
+}
+
 /// What was seen of a file and its log at one moment.
 #[derive(Debug)]
 pub(super) struct Moment {
@@ -152,6 +159,16 @@ impl Database {
         })
     }
 
+    /// Looks at the files from outside.
+    pub(super) fn sight(&self) -> Sight {
+        let headers = self.headers().ok().map(|headers| headers.raw().to_vec());
+        let look = |suffix: &str| {
+            let found = std::fs::metadata(beside(&self.path, suffix)).ok()?;
+            Some((found.ino(), found.len()))
+        };
+        Sight { headers, files: ["", ".wal", ".wal.checkpoint"].map(look) }
+    }
+
     /// Reads at `offset`, as much as there is.
     ///
     /// # Errors
@@ -184,6 +201,7 @@ impl Database {
                     let why = format!("its log does not have its checksum at byte {at}");
                     return Err(Setback::Again(Cause::Torn, why));
                 }
+                check_owner(&headers, &scan)?;
                 Some((file, scan))
             }
         };
@@ -287,6 +305,40 @@ impl Database {
         self.recheck(&before)?;
         Ok(Database { path: self.path.clone(), file, state: State::Cloned(log) })
     }
+}
+
+/// Whether a log belongs to the file, and is one that can be understood.
+///
+/// # Errors
+/// A setback if not: between two looks a checkpoint may have ended.
+fn check_owner(headers: &Headers, scan: &Scan) -> Result<(), Setback> {
+    let foreign = |why: String| Err(Setback::Again(Cause::Foreign, why));
+    if headers.is_encrypted() {
+        return Ok(());
+    }
+    if scan.opaque {
+        return foreign("its log has a form that this bkp does not know".into());
+    }
+    let (Some(owner), Some(id)) = (scan.owner, headers.database_id()) else { return Ok(()) };
+    if crate::domain::manifest::hex(&owner.database_id) != id {
+        return foreign("the log beside it belongs to another database".into());
+    }
+    let (log, file) = (owner.iteration, headers.iteration());
+    if log != file {
+        return foreign(format!(
+            "the log beside it goes on from checkpoint {log}, and the file is at checkpoint {file}"
+        ));
+    }
+    Ok(())
+}
+
+/// Magic numbers of file systems that clone a file in an instant.
+const CLONING: [u64; 2] = [0x5846_5342, 0x9123_683e];
+
+/// Whether a file is on XFS or btrfs, which may clone it.
+pub(super) fn may_clone(file: &File) -> bool {
+    let found = rustix::fs::fstatfs(file);
+    found.is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|magic| CLONING.contains(&magic)))
 }
 
 fn checkpoint() -> Setback {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::mode::{Database, Mode, is_held, unreadable};
+use super::mode::{Database, Mode, Sight, is_held, unreadable};
 use super::{Cause, Setback};
 use crate::ctx::Ctx;
 use crate::source::SourceError;
@@ -11,9 +11,12 @@ use crate::source::SourceError;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
 /// The longest time to wait between two attempts.
 const ATTEMPT_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How long a checkpoint may take that keeps a capture from beginning.
+/// How long a checkpoint may take that keeps an attempt from its end.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_mins(10);
-/// Attempts in a row that find the same damage under the same headers before it counts as such.
+/// For how long a checkpoint that no process is seen to be at work on has to look the same before it
+/// counts as broken off: a process that ends gives up its lock a moment after its checkpoint.
+const BROKEN_OFF: Duration = Duration::from_millis(300);
+/// Attempts in a row that find the same damage before it counts as such.
 const REPEATS_MAX: u32 = 3;
 
 /// Repeats `attempt` until it succeeds, cannot succeed, or was made `attempts_max` times.
@@ -23,9 +26,9 @@ pub(super) fn persist<T>(
     ctx: &Ctx,
     attempt: &mut dyn FnMut() -> Result<T, Setback>,
 ) -> anyhow::Result<(T, u32)> {
-    let began = Instant::now();
     let (mut attempts, mut repeats) = (0, 0);
     let mut last = String::new();
+    let mut patience = Patience::default();
     while attempts < attempts_max {
         ctx.cancel.check()?;
         let (cause, why) = match attempt() {
@@ -35,13 +38,14 @@ pub(super) fn persist<T>(
         };
         ctx.monitor.detail(&format!("attempt {}: {why}", attempts + 1));
         repeats = if why == last { repeats + 1 } else { 1 };
-        if cause == Cause::Torn && repeats >= REPEATS_MAX {
-            return Err(damaged(database, why).into());
-        }
-        if cause == Cause::Checkpoint {
-            await_checkpoint(database, began)?;
-        } else {
-            attempts += 1;
+        match cause {
+            Cause::Torn if repeats >= REPEATS_MAX => return Err(damaged(database, why).into()),
+            Cause::Foreign if repeats >= REPEATS_MAX => return Err(foreign(database, why).into()),
+            Cause::Checkpoint => await_checkpoint(database, &mut patience)?,
+            Cause::Moved | Cause::Torn | Cause::Foreign => {
+                patience = Patience::default();
+                attempts += 1;
+            }
         }
         last = why;
         ctx.pause(ATTEMPT_PAUSE_MAX.min(ATTEMPT_PAUSE * (attempts + 1)))?;
@@ -53,21 +57,61 @@ pub(super) fn persist<T>(
     Err(Mode::Online.refuse(&database.path, reason, hint).into())
 }
 
+/// How long one and the same checkpoint has been waited for: an attempt that ends in another way
+/// begins anew.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Since when attempts in a row met a checkpoint.
+    since: Option<Instant>,
+    /// What is there although no process has the database open, and since when.
+    deserted: Option<(Instant, Sight)>,
+}
+
+/// What to think of a checkpoint.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Wait,
+    TooLong,
+    BrokenOff,
+}
+
+impl Patience {
+    /// Judges what is seen `now`: whether a process has the database open for writing, and files and
+    /// headers.
+    fn judge(&mut self, now: Instant, held: bool, sight: Sight) -> Verdict {
+        let since = *self.since.get_or_insert(now);
+        if held {
+            self.deserted = None;
+            let patient = now.duration_since(since) < CHECKPOINT_PATIENCE;
+            return if patient { Verdict::Wait } else { Verdict::TooLong };
+        }
+        match &self.deserted {
+            Some((since, before)) if *before == sight => {
+                let over = now.duration_since(*since) >= BROKEN_OFF;
+                if over { Verdict::BrokenOff } else { Verdict::Wait }
+            }
+            Some(_) | None => {
+                self.deserted = Some((now, sight));
+                Verdict::Wait
+            }
+        }
+    }
+}
+
 /// A checkpoint that nobody is at work on does not end.
-fn await_checkpoint(database: &Database, began: Instant) -> Result<(), SourceError> {
+fn await_checkpoint(database: &Database, patience: &mut Patience) -> Result<(), SourceError> {
     let path = &database.path;
     let held = is_held(&database.file, true);
     let held = held.map_err(|error| unreadable(path, error))?;
-    if held && began.elapsed() < CHECKPOINT_PATIENCE {
-        return Ok(());
-    }
-    let (reason, hint) = if held {
-        ("a checkpoint has been under way for too long", "run it again when it has ended")
-    } else {
-        (
+    let (reason, hint) = match patience.judge(Instant::now(), held, database.sight()) {
+        Verdict::Wait => return Ok(()),
+        Verdict::TooLong => {
+            ("a checkpoint has been under way for too long", "run it again when it has ended")
+        }
+        Verdict::BrokenOff => (
             "a process was killed in the middle of a checkpoint",
             "open the database with DuckDB and close it again: that puts it in order",
-        )
+        ),
     };
     Err(SourceError::Engine {
         what: path.display().to_string(),
@@ -76,10 +120,59 @@ fn await_checkpoint(database: &Database, began: Instant) -> Result<(), SourceErr
     })
 }
 
+/// The log is not one that belongs to the file.
+fn foreign(database: &Database, reason: String) -> SourceError {
+    SourceError::Engine {
+        what: database.path.display().to_string(),
+        reason,
+        hint: "DuckDB refuses the two, too: move the log away if it was left by another database, or bring back the file that it belongs to; if DuckDB opens them, use a bkp that knows this form".into(),
+    }
+}
+
 fn damaged(database: &Database, reason: String) -> SourceError {
     SourceError::Damaged {
         what: database.path.display().to_string(),
         reason,
         hint: "check the disk; bring back a good backup with `bkp restore`, or save what DuckDB still reads with EXPORT DATABASE".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(began: Instant, milliseconds: u64) -> Instant {
+        began + Duration::from_millis(milliseconds)
+    }
+
+    /// The first pass over a large file takes longer than any checkpoint: what counts is how long a
+    /// checkpoint has been met.
+    #[test]
+    fn patience_begins_with_the_checkpoint() {
+        let began = Instant::now();
+        let late = at(began, 3_600_000);
+        let mut patience = Patience::default();
+        assert_eq!(patience.judge(late, true, Sight::default()), Verdict::Wait);
+        let almost = late + CHECKPOINT_PATIENCE - Duration::from_millis(1);
+        assert_eq!(patience.judge(almost, true, Sight::default()), Verdict::Wait);
+        let over = late + CHECKPOINT_PATIENCE;
+        assert_eq!(patience.judge(over, true, Sight::default()), Verdict::TooLong);
+    }
+
+    /// A writer that closes the database gives up its lock after its checkpoint.
+    #[test]
+    fn one_look_does_not_tell_that_a_process_was_killed() {
+        let began = Instant::now();
+        let there = Sight { headers: Some(vec![1]), ..Sight::default() };
+        let moved = Sight { headers: Some(vec![2]), ..Sight::default() };
+        let mut patience = Patience::default();
+        assert_eq!(patience.judge(began, false, there.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 299), false, there.clone()), Verdict::Wait);
+        // Somebody is at work on it after all.
+        assert_eq!(patience.judge(at(began, 400), false, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 699), false, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 700), true, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 800), false, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 1100), false, moved), Verdict::BrokenOff);
     }
 }

@@ -11,6 +11,7 @@
 //! database had. A checkpoint appends a marker before it writes its header, and empties or replaces
 //! the file after that.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
@@ -29,13 +30,24 @@ mod kind {
     /// Their commit frees blocks that no header refers to yet, so they can be written again at
     /// once: `DROP TABLE`, `DROP SCHEMA`, `ALTER`, `DROP INDEX`.
     pub(super) const FREEING: [u8; 4] = [2, 4, 20, 24];
+    /// Groups of rows that were written into the file before they were committed.
+    pub(super) const ROWS: u8 = 29;
     pub(super) const VERSION: u8 = 98;
     pub(super) const CHECKPOINT: u8 = 99;
     pub(super) const COMMIT: u8 = 100;
 }
 
-/// What a log holds up to some length.
+/// How a log names the checkpoint of the database that it goes on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Owner {
+    /// The database's id.
+    pub(super) database_id: [u8; 16],
+    /// The iteration of its header.
+    pub(super) iteration: u64,
+}
+
+/// What a log holds up to some length.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Scan {
     /// Length of the prefix that ends with the last commit, bytes.
     pub(super) committed: u64,
@@ -47,6 +59,10 @@ pub(super) struct Scan {
     pub(super) broken: Option<u64>,
     /// Its entries cannot be told apart: encrypted, or of a version that is not known.
     pub(super) opaque: bool,
+    /// What it goes on from, where its version says so.
+    pub(super) owner: Option<Owner>,
+    /// Blocks of the file that its commits refer to. Those of long texts are not among them.
+    pub(super) blocks: BTreeSet<u64>,
 }
 
 /// Reads the entries of a log up to `end` (bytes), and looks for freeing ones from `tail` on.
@@ -56,44 +72,50 @@ pub(super) fn scan(file: &File, end: u64, tail: u64) -> io::Result<Scan> {
         return Ok(scan);
     }
     let mut input = BufReader::with_capacity(READ_BYTES, Stretch { file, next: 0, end });
-    let Some(mut at) = header(&mut input)? else {
+    let Some(begin) = header(&mut input)? else {
         // A header that is being written, or something that is not known.
         let opaque = end > HEADER_BYTES_MAX as u64;
         return Ok(Scan { opaque, committed: if opaque { end } else { 0 }, ..scan });
     };
-    if at.encrypted {
+    scan.owner = begin.owner;
+    if begin.encrypted {
         return Ok(Scan { opaque: true, committed: end, ..scan });
     }
     // A header alone belongs to the prefix: the file is one that a commit has yet to be added to.
-    scan.committed = at.bytes;
-    while end - at.bytes >= ENTRY_HEAD_BYTES as u64 {
+    scan.committed = begin.bytes;
+    let mut at = begin.bytes;
+    let mut blocks = BTreeSet::new();
+    while end - at >= ENTRY_HEAD_BYTES as u64 {
         let mut head = [0; ENTRY_HEAD_BYTES];
         input.read_exact(&mut head)?;
         let (length, checksum) = (number(&head, 0), number(&head, 8));
         let next =
-            at.bytes.checked_add(ENTRY_HEAD_BYTES as u64).and_then(|body| body.checked_add(length));
+            at.checked_add(ENTRY_HEAD_BYTES as u64).and_then(|body| body.checked_add(length));
         let Some(next) = next.filter(|next| *next <= end && length > 0) else {
             break;
         };
-        let (sum, kind) = body(&mut input, length)?;
+        let (sum, kind) = body(&mut input, length, &mut blocks)?;
         if sum != checksum {
-            scan.broken = Some(at.bytes);
+            scan.broken = Some(at);
             break;
         }
         scan.checkpoint |= kind == kind::CHECKPOINT;
-        scan.freeing |= at.bytes >= tail && kind::FREEING.contains(&kind);
-        at.bytes = next;
+        scan.freeing |= at >= tail && kind::FREEING.contains(&kind);
+        at = next;
         if kind == kind::COMMIT {
             scan.committed = next;
+            scan.blocks.append(&mut blocks);
         }
     }
     Ok(scan)
 }
 
-/// Where the entries begin.
+/// What a header says.
 struct Begin {
+    /// Where the entries begin.
     bytes: u64,
     encrypted: bool,
+    owner: Option<Owner>,
 }
 
 /// Reads the header; `None` if it is not one of those above.
@@ -102,7 +124,7 @@ fn header(input: &mut impl Read) -> io::Result<Option<Begin>> {
     let found = reader.header();
     let bytes = reader.bytes;
     match found {
-        Ok(found) => Ok(found.map(|encrypted| Begin { bytes, encrypted })),
+        Ok(found) => Ok(found.map(|(encrypted, owner)| Begin { bytes, encrypted, owner })),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
@@ -115,8 +137,8 @@ struct Fields<'a, R> {
 }
 
 impl<R: Read> Fields<'_, R> {
-    /// Whether the log is encrypted, if the header is a known one.
-    fn header(&mut self) -> io::Result<Option<bool>> {
+    /// Whether the log is encrypted, and what it goes on from, if the header is a known one.
+    fn header(&mut self) -> io::Result<Option<(bool, Option<Owner>)>> {
         if self.field()? != 100 || self.value()? != u64::from(kind::VERSION) {
             return Ok(None);
         }
@@ -128,18 +150,24 @@ impl<R: Read> Fields<'_, R> {
             3 => true,
             _ => return Ok(None),
         };
+        let (mut database_id, mut iteration) = ([0; 16], None);
         loop {
             match self.field()? {
                 102 => {
                     let count = self.value()?;
-                    for _ in 0..count.min(HEADER_BYTES_MAX as u64) {
-                        self.value()?;
+                    for place in 0..count.min(HEADER_BYTES_MAX as u64) {
+                        let value = self.value()?;
+                        let place = usize::try_from(place).unwrap_or(usize::MAX);
+                        if let Some(byte) = database_id.get_mut(place) {
+                            *byte = u8::try_from(value).unwrap_or_default();
+                        }
                     }
                 }
-                103 => {
-                    self.value()?;
+                103 => iteration = Some(self.value()?),
+                0xffff => {
+                    let owner = iteration.map(|iteration| Owner { database_id, iteration });
+                    return Ok(Some((encrypted, owner)));
                 }
-                0xffff => return Ok(Some(encrypted)),
                 _ => return Ok(None),
             }
         }
@@ -169,10 +197,11 @@ impl<R: Read> Fields<'_, R> {
     }
 }
 
-/// Reads the body of an entry: its checksum and its kind.
-fn body(input: &mut impl Read, length: u64) -> io::Result<(u64, u8)> {
+/// Reads the body of an entry: its checksum and its kind. The blocks that it refers to join `blocks`.
+fn body(input: &mut impl Read, length: u64, blocks: &mut BTreeSet<u64>) -> io::Result<(u64, u8)> {
     let mut sum = Sum::new();
     let mut kind = 0;
+    let mut seen = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut left = length;
     while left > 0 {
@@ -184,8 +213,36 @@ fn body(input: &mut impl Read, length: u64) -> io::Result<(u64, u8)> {
         }
         sum.add(piece);
         left -= bytes as u64;
+        if kind == kind::ROWS {
+            seen.extend_from_slice(piece);
+            pointers(&seen, blocks);
+            // A pointer may go on in the next piece.
+            seen.drain(..seen.len().saturating_sub(POINTER_BYTES_MAX));
+        }
     }
     Ok((sum.value(), kind))
+}
+
+/// Bytes of the longest pointer: two field numbers, and a number of 63 bits.
+const POINTER_BYTES_MAX: usize = 4 + 9;
+
+/// Finds the blocks that a stretch of an entry refers to. A pointer is field 102 of a column's segment,
+/// which begins with field 100, the block; -1 stands for none. Whatever else looks like one costs
+/// nothing but that a block is looked at more strictly.
+fn pointers(bytes: &[u8], blocks: &mut BTreeSet<u64>) {
+    for (at, window) in bytes.windows(4).enumerate() {
+        if window != [102, 0, 100, 0] {
+            continue;
+        }
+        let rest = bytes.get(at + 4..).unwrap_or_default();
+        let Some(last) = rest.iter().take(9).position(|byte| byte & 0x80 == 0) else { continue };
+        let digits = rest.get(..=last).unwrap_or_default();
+        let is_negative = digits.last().is_some_and(|byte| byte & 0x40 != 0);
+        if !is_negative {
+            let block = digits.iter().rev().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+            blocks.insert(block);
+        }
+    }
 }
 
 /// Reads a file from `next` to `end` without moving its position.

@@ -280,6 +280,7 @@ pub(super) fn restore(
         bytes_written: written.bytes_written,
         moved_aside,
         next: id.map_or_else(String::new, |id| guard::next(&written.superblock, request, id)),
+        lost: Vec::new(),
     })
 }
 

@@ -84,6 +84,7 @@ pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
             bytes_written,
             moved_aside,
             next: id.map_or_else(String::new, |id| guard::next(&superblock, request.restore, id)),
+            lost: Vec::new(),
         },
         op: Some(head.op()),
         timestamp: head.timestamp(),

@@ -77,6 +77,7 @@ pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
             bytes_written: bytes,
             moved_aside,
             next: format!("tigerbeetle start --addresses=<address> {}", target.display()),
+            lost: Vec::new(),
         },
         op: None,
         timestamp,

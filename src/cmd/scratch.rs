@@ -1,0 +1,41 @@
+//! Folders of ours, in the state directory and elsewhere, and what killed runs left of them.
+//!
+//! All of them are found from one folder of the state directory: those that a run has elsewhere, beside
+//! the target of a restore for instance, are stood for there.
+
+use std::path::{Path, PathBuf};
+
+use crate::draft::workshop::{self, Left, Workshop};
+use crate::error::Fault;
+use crate::wire::House;
+
+fn folder(house: &House) -> PathBuf {
+    house.settings.state_dir.join("work")
+}
+
+/// A folder in the state directory.
+///
+/// # Errors
+/// [`crate::error::Kind::Failed`] if it cannot be made.
+pub(super) fn make(house: &House) -> Result<Workshop, Fault> {
+    Workshop::within(&folder(house))
+}
+
+/// Lets it be known that a folder is going to be made in `place`, for as long as what this returns
+/// lives. A restore goes on where the state directory cannot be written: then only the next one to
+/// the same place finds what it leaves if it is killed.
+pub(super) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
+    let noted = make(house).ok()?;
+    noted.stand_for(place).ok()?;
+    Some(noted)
+}
+
+/// What killed runs left.
+pub(super) fn left(house: &House) -> Vec<Left> {
+    workshop::left_in(&folder(house))
+}
+
+/// Removes what killed runs left, as far as it can be.
+pub(super) fn sweep(house: &House) {
+    workshop::sweep(&folder(house));
+}

@@ -1,0 +1,287 @@
+//! A folder of ours, in which something is built that needs names: a database of a library, a scratch
+//! copy, the state of a drill.
+//!
+//! It has a name that is nobody's and a kernel lock that ends with its process, so two runs never meet
+//! in one. What a killed run left is known by its lock, which nobody holds: whoever makes a folder in
+//! the same place removes it first.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::renames::{Renames, taken};
+use super::{HIDDEN, folder_of, hidden, sync_folder};
+use crate::error::{Fault, Kind};
+
+/// In a folder that stands for another one, which is somewhere else: the path of the place to look
+/// for that.
+const ELSEWHERE: &str = "elsewhere";
+
+/// A folder of ours. It is removed with everything in it when this is dropped.
+#[derive(Debug)]
+pub struct Workshop {
+    folder: PathBuf,
+    /// The folder around it.
+    around: OwnedFd,
+    /// Says that this run lives.
+    _lock: File,
+}
+
+impl Workshop {
+    /// Makes one in the folder that `target` is to be in.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if that folder does not exist or cannot be written to.
+    pub fn beside(target: &Path) -> Result<Workshop, Fault> {
+        Workshop::make(folder_of(target))
+    }
+
+    /// Makes one in `place`, which is made too if it is not there.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`] if that cannot be written to.
+    pub fn within(place: &Path) -> Result<Workshop, Fault> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
+        made.map_err(|error| failed(place, &error))?;
+        Workshop::make(place)
+    }
+
+    fn make(place: &Path) -> Result<Workshop, Fault> {
+        sweep(place);
+        let around = open_folder(place).map_err(|error| failed(place, &error))?;
+        loop {
+            let folder = place.join(hidden());
+            let made = DirBuilder::new().mode(0o700).create(&folder);
+            made.map_err(|error| failed(place, &error))?;
+            // Whoever sweeps between these two steps takes it for left behind.
+            if let Some(lock) = lock(&folder) {
+                return Ok(Workshop { folder, around, _lock: lock });
+            }
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A path in the folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Lets this folder stand for one that is made in `place`: whoever finds this one left behind
+    /// looks there, too.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn stand_for(&self, place: &Path) -> io::Result<()> {
+        let place = std::path::absolute(place)?;
+        std::os::unix::fs::symlink(place, self.path(ELSEWHERE))
+    }
+
+    /// Gives the file `from`, and those with one of the `companions` (endings) added to its name, their
+    /// places at `target`, durably. With `replace`, what stands there is kept under another name;
+    /// what stands in the place of a companion is, in any case. Returns the name of what was kept.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if the target is taken; [`Kind::Failed`] for anything else that the system
+    /// refuses. Then everything is where it was.
+    pub fn publish(
+        &self,
+        from: &Path,
+        target: &Path,
+        companions: &[&str],
+        replace: bool,
+    ) -> Result<Option<PathBuf>, Fault> {
+        if !replace && target.symlink_metadata().is_ok() {
+            return Err(taken(target));
+        }
+        let mut renames = Renames::default();
+        let aside = renames.move_aside(target, companions)?;
+        match self.place(from, target, companions, &mut renames) {
+            Ok(()) => Ok(aside),
+            Err(Errno::EXIST) => Err(renames.undo(taken(target))),
+            Err(error) => {
+                let message = format!("cannot create {}: {error}", target.display());
+                Err(renames.undo(Fault::new(Kind::Failed, message)))
+            }
+        }
+    }
+
+    /// Companions first: a file without its log would lack commits, a log without its file is moved
+    /// aside by the next run.
+    fn place(
+        &self,
+        from: &Path,
+        target: &Path,
+        companions: &[&str],
+        renames: &mut Renames,
+    ) -> Result<(), Errno> {
+        let ended = |path: &Path, ending: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        for ending in companions {
+            let companion = ended(from, ending);
+            if companion.symlink_metadata().is_ok() {
+                renames.rename(&companion, &ended(target, ending))?;
+            }
+        }
+        renames.rename(from, target)?;
+        sync_folder(&self.around)
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure, and the next run here tries again.
+        let _left = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn failed(place: &Path, error: &dyn std::fmt::Display) -> Fault {
+    let message = format!("cannot create a folder in {}: {error}", place.display());
+    Fault::new(Kind::Failed, message).hint("create the folder, or let this user write to it")
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Takes a folder's lock; `None` if another process has it, or had it and removed the folder.
+fn lock(folder: &Path) -> Option<File> {
+    let lock = File::from(open_folder(folder).ok()?);
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return None,
+        // Where there are no locks nobody can take the folder for left behind.
+        Ok(()) | Err(_) => {}
+    }
+    let (ours, there) = (lock.metadata().ok()?, folder.symlink_metadata().ok()?);
+    ((ours.dev(), ours.ino()) == (there.dev(), there.ino())).then_some(lock)
+}
+
+/// A folder that a killed run left. As long as this lives it is nobody else's.
+#[derive(Debug)]
+pub struct Left {
+    /// The folder.
+    pub folder: PathBuf,
+    _lock: File,
+}
+
+/// The folders that killed runs left in `place`, and in the places that those name.
+#[must_use]
+pub fn left_in(place: &Path) -> Vec<Left> {
+    let mut found = left(place);
+    let elsewhere: Vec<PathBuf> = found
+        .iter()
+        .filter_map(|left| std::fs::read_link(left.folder.join(ELSEWHERE)).ok())
+        .collect();
+    found.extend(elsewhere.iter().flat_map(|place| left(place)));
+    found
+}
+
+fn left(place: &Path) -> Vec<Left> {
+    let Ok(items) = std::fs::read_dir(place) else { return Vec::new() };
+    let hidden = items.filter_map(Result::ok).filter(|item| {
+        item.file_name().to_string_lossy().starts_with(HIDDEN)
+            && item.file_type().is_ok_and(|kind| kind.is_dir())
+    });
+    let path = hidden.map(|item| item.path());
+    path.filter_map(|folder| sole(&folder).map(|lock| Left { folder, _lock: lock })).collect()
+}
+
+/// The lock of a folder of this user that nobody has; only where the kernel says so.
+fn sole(folder: &Path) -> Option<File> {
+    let probe = File::from(open_folder(folder).ok()?);
+    let own = probe.metadata().ok()?.uid() == rustix::process::geteuid().as_raw();
+    if !own {
+        return None;
+    }
+    rustix::fs::flock(&probe, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(probe)
+}
+
+/// Removes what killed runs left in `place`, and in the places that those name, as far as it can be.
+pub fn sweep(place: &Path) {
+    // Those elsewhere first: afterwards nothing would name them.
+    for left in left_in(place).iter().rev() {
+        let _left_behind = std::fs::remove_dir_all(&left.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Classify as _;
+
+    const LOG: &[&str] = &[".wal"];
+
+    #[test]
+    fn two_runs_have_two_folders_and_leave_none() {
+        let place = tempfile::tempdir().expect("folder");
+        let target = place.path().join("x");
+        let (one, two) = (Workshop::beside(&target), Workshop::beside(&target));
+        let (one, two) = (one.expect("made"), two.expect("made"));
+        assert!(one.folder() != two.folder() && one.folder().exists() && two.folder().exists());
+        drop((one, two));
+        assert_eq!(std::fs::read_dir(place.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_here_and_elsewhere() {
+        let (here, there) =
+            (tempfile::tempdir().expect("here"), tempfile::tempdir().expect("there"));
+        let living = Workshop::within(there.path()).expect("made");
+        let dead = |place: &Path| {
+            let folder = place.join(hidden());
+            std::fs::create_dir(&folder).expect("made");
+            std::fs::write(folder.join("secret"), "rows").expect("written");
+            folder
+        };
+        let (note, hall) = (dead(here.path()), dead(there.path()));
+        std::os::unix::fs::symlink(there.path(), note.join(ELSEWHERE)).expect("linked");
+        std::fs::create_dir(here.path().join("other")).expect("made");
+        assert_eq!(left_in(here.path()).len(), 2);
+        let run = Workshop::within(here.path()).expect("made");
+        assert!(!note.exists() && !hall.exists());
+        assert!(living.folder().exists() && run.folder().exists());
+        assert!(here.path().join("other").exists());
+        assert!(left_in(here.path()).is_empty());
+    }
+
+    /// A file and its log are moved together or not at all.
+    #[test]
+    fn a_failure_puts_file_and_log_back_together() {
+        let place = tempfile::tempdir().expect("folder");
+        let target = place.path().join("x");
+        let write = |path: &Path, text: &str| std::fs::write(path, text).expect("written");
+        write(&target, "old");
+        write(&place.path().join("x.wal"), "old log");
+        let workshop = Workshop::beside(&target).expect("made");
+        // There is a log to place and no file: the second of two renames fails.
+        write(&workshop.path("built.wal"), "new log");
+        let refused = workshop.publish(&workshop.path("built"), &target, LOG, true);
+        assert_eq!(refused.expect_err("fails").kind(), Kind::Failed);
+        let read = |name: &str| std::fs::read_to_string(place.path().join(name)).expect("readable");
+        assert_eq!((read("x"), read("x.wal")), ("old".into(), "old log".into()));
+        assert!(workshop.path("built.wal").exists());
+        // The same with everything in place.
+        write(&workshop.path("built"), "new");
+        let refused = workshop.publish(&workshop.path("built"), &target, LOG, false);
+        assert_eq!(refused.expect_err("taken").kind(), Kind::Refused);
+        let aside = workshop.publish(&workshop.path("built"), &target, LOG, true);
+        assert_eq!(aside.expect("placed"), Some(place.path().join("x.before-restore-1")));
+        assert_eq!((read("x"), read("x.wal")), ("new".into(), "new log".into()));
+        assert_eq!(read("x.before-restore-1.wal"), "old log");
+    }
+}
