@@ -21,6 +21,7 @@ mod contents;
 mod each;
 mod facts;
 mod seen;
+pub mod table;
 
 pub use contents::{Entry, contents};
 pub use each::each;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cmd::metadata::Options;
+use crate::cmd::catalogue::Options;
 
 /// Write the catalogue of backups as a DuckDB database with a table of them
 #[derive(Debug, clap::Args)]

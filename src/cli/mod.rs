@@ -190,10 +190,10 @@ impl Cli {
                 cmd::alone::patiently(house, patience, || cmd::snapshot::run(house, &options))
             }
             Command::Export(args) => cmd::snapshot::run(house, &args.into()),
-            Command::Catalog(args) => cmd::metadata::run(house, &args.into()),
+            Command::Catalog(args) => cmd::catalogue::run(house, &args.into()),
             Command::Logs(args) => cmd::logs::run(house, &args.into()),
             Command::List(args) => match (args.query(), args.events(), args.windows()) {
-                (Some((sql, source)), _, _) => cmd::metadata::query(house, sql, source),
+                (Some((sql, source)), _, _) => cmd::catalogue::query(house, sql, source),
                 (None, Some(options), _) => cmd::history::run(house, &options),
                 (None, None, Some(source)) => cmd::windows::run(house, source),
                 (None, None, None) => cmd::list::run(house, &args.into()),

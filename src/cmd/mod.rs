@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::error::Kind;
 
 pub mod alone;
+pub mod catalogue;
 pub mod cleanup;
 pub mod config;
 pub mod doctor;
@@ -17,7 +18,6 @@ pub mod journal;
 pub mod keys;
 pub mod list;
 pub mod logs;
-pub mod metadata;
 pub mod pin;
 pub mod reconcile;
 pub mod recorded;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    cleanup, config, doctor, history, keys, list, logs, metadata, pin, reconcile, restore, rewind,
+    catalogue, cleanup, config, doctor, history, keys, list, logs, pin, reconcile, restore, rewind,
     run, snapshot, status, verify, verify_logs, windows,
 };
 
@@ -25,8 +25,8 @@ pub const REPORTS: &[Shape] = &[
     Shape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
     Shape::of::<snapshot::Done<'_>>("bkp.export/1"),
     Shape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
-    Shape::of::<metadata::Done<'_>>("bkp.catalog/1"),
-    Shape::of::<metadata::Found>("bkp.query/1"),
+    Shape::of::<catalogue::Done<'_>>("bkp.catalog/1"),
+    Shape::of::<catalogue::Found>("bkp.query/1"),
     Shape::of::<logs::Done<'_>>("bkp.logs/1"),
     Shape::of::<list::Listing>("bkp.list/1"),
     Shape::of::<windows::Listing>("bkp.list-windows/1"),

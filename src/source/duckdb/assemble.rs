@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::engine::{self, Session};
 use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
-use super::layout::{Layout, Member, PIECE_BYTES};
+use super::layout::{Layout, Listed as _, Member, PIECE_BYTES};
 use super::mode::beside;
 use super::place::{self, Workshop};
 use super::{EXPORT, import, wal};

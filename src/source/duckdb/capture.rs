@@ -19,7 +19,8 @@ use super::format::{
     BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
 };
 use super::layout::{
-    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, PIECE_BYTES, SCHEMA, piece_member, unit_member,
+    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, Listed as _, PIECE_BYTES, SCHEMA, piece_member,
+    unit_member,
 };
 use super::mode::{Database, Moment, beside, unreadable};
 use super::persist::persist;

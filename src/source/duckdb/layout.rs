@@ -1,23 +1,19 @@
 //! What a snapshot consists of: the names of its tar members, and `layout.json`, its last member,
 //! which lists them with their digests and says how they make up a file and its log.
 
-use std::io::{Read, Write};
-
-use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::format::{BLOCKS_AT, Headers, UNIT_BYTES};
+use crate::blockfile::listed::number;
+pub(super) use crate::blockfile::listed::{LAYOUT_MEMBER, Listed};
 use crate::blockfile::listing::{self, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
-use crate::error::{Fault, Kind};
 use crate::source::Held;
 
 /// The schema this version writes and reads.
 pub(super) const SCHEMA: &str = "bkp.duckdb.layout/1";
 
-/// Name of the last member.
-pub(super) const LAYOUT_MEMBER: &str = "layout.json";
 /// Name of the member with the three headers.
 pub(super) const HEADERS_MEMBER: &str = "headers";
 
@@ -46,11 +42,6 @@ pub(super) enum Member {
 impl Member {
     /// Reads a member's name; `None` for every other name.
     pub(super) fn parse(name: &str) -> Option<Member> {
-        let number = |text: &str| {
-            let number: u64 = text.parse().ok()?;
-            // One spelling only.
-            (number.to_string() == text).then_some(number)
-        };
         match name.split_once('/') {
             None if name == HEADERS_MEMBER => Some(Member::Headers),
             None if name == LAYOUT_MEMBER => Some(Member::Layout),
@@ -86,35 +77,8 @@ pub(super) struct Layout {
     pub(super) units: BlockMap,
 }
 
-impl Layout {
-    /// Writes `layout.json`.
-    ///
-    /// # Errors
-    /// What `out` fails with.
-    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        serde_json::to_writer(&mut *out, self).map_err(std::io::Error::from)?;
-        out.write_all(b"\n")
-    }
-
-    /// Reads `layout.json` and checks that it describes a file that can exist.
-    ///
-    /// # Errors
-    /// [`Kind::Integrity`] if it does not.
-    pub(super) fn read(input: &mut dyn Read) -> anyhow::Result<Layout> {
-        let mut reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(input));
-        let layout = Layout::deserialize(&mut reader).and_then(|layout| {
-            reader.end()?;
-            layout.check().map_err(serde_json::Error::custom)?;
-            Ok(layout)
-        });
-        layout.map_err(|error| {
-            let message = format!("the block map of the backup is not valid: {error}");
-            Fault::new(Kind::Integrity, message).into()
-        })
-    }
-
-    /// Whether it describes a file that can exist.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+impl Listed for Layout {
+    fn check(&self) -> Result<(), &'static str> {
         let whole = |map: &BlockMap, bytes: u64, unit: u64| {
             let count = bytes.div_ceil(unit);
             map.len() as u64 == count
@@ -138,7 +102,9 @@ impl Layout {
             Ok(())
         }
     }
+}
 
+impl Layout {
     /// Whether another map says the same.
     pub(super) fn is_same(&self, other: &Layout) -> bool {
         (self.file_bytes, self.wal_bytes, self.headers)

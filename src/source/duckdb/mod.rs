@@ -7,7 +7,7 @@
 //! - [`engine`]: the linked DuckDB, which opens files of ours only.
 //! - [`private`], [`shape`], [`rehearse`], [`export`], [`delta`], [`index`]: from tables into Parquet.
 //! - [`import`], [`decode`]: from there back to a file, or to nothing.
-//! - [`metadata`]: the catalogue of backups as a table.
+//! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
 //! live file is only read: bkp neither takes its lock nor opens it with DuckDB.
@@ -22,13 +22,13 @@ mod format;
 mod import;
 mod index;
 mod layout;
-pub mod metadata;
 mod mode;
 mod persist;
 mod place;
 mod private;
 mod rehearse;
 mod shape;
+pub mod sheet;
 mod sql;
 mod wal;
 
@@ -42,7 +42,7 @@ use serde_json::Value;
 use self::capture::Capturing;
 use self::export::{Exporting, Wanted};
 use self::format::Headers;
-use self::layout::Layout;
+use self::layout::{Layout, Listed as _};
 use self::mode::{Database, Mode};
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;

@@ -18,7 +18,7 @@ use super::format::{
     block_offset, reply_bytes,
 };
 use super::guard;
-use super::layout::{Hex, Layout, Member};
+use super::layout::{Hex, Layout, Listed as _, Member};
 use super::target::{Nowhere, SparseFile, Target};
 use super::wal::header_ring;
 use crate::blockfile::map::{BlockMap, Checksum};

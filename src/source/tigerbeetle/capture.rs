@@ -17,8 +17,8 @@ use super::format::{
     SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN, Superblock, reply_bytes,
 };
 use super::layout::{
-    Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, SCHEMA, SUPERBLOCK_MEMBER, Zones,
-    reply_member,
+    Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, Listed as _, SCHEMA, SUPERBLOCK_MEMBER,
+    Zones, reply_member,
 };
 use super::quorum::{damaged, read_superblock};
 use super::wal::{Ring, Run, WalReader, header_ring};

@@ -1,26 +1,22 @@
 //! What a snapshot consists of: the names of its tar members, and `layout.json`, its last member,
 //! which lists them with their checksums and says how they make up a data file.
 
-use std::io::{Read, Write};
-
-use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::format::{
     GRID_AT, REPLY_SLOTS, Reference, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, block_offset,
 };
+use crate::blockfile::listed::number;
+pub(super) use crate::blockfile::listed::{LAYOUT_MEMBER, Listed};
 use crate::blockfile::listing;
 pub(super) use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
-use crate::error::{Fault, Kind};
 use crate::source::Held;
 
 /// The schema this version writes and reads.
 pub(super) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
 
-/// Name of the last member.
-pub(super) const LAYOUT_MEMBER: &str = "layout.json";
 /// Name of the member with the ring of prepare headers as the restored file has it. It follows from
 /// the log; it travels so that a file can be assembled without knowing TigerBeetle's checksum.
 pub(super) const HEADERS_MEMBER: &str = "wal_headers";
@@ -56,11 +52,6 @@ pub(super) enum Member {
 impl Member {
     /// Reads a member's name; `None` for every other name.
     pub(super) fn parse(name: &str) -> Option<Member> {
-        let number = |text: &str| {
-            let number: u64 = text.parse().ok()?;
-            // One spelling only.
-            (number.to_string() == text).then_some(number)
-        };
         match name.split_once('/') {
             None if name == SUPERBLOCK_MEMBER => Some(Member::Superblock),
             None if name == HEADERS_MEMBER => Some(Member::Headers),
@@ -120,35 +111,8 @@ impl Zones {
     };
 }
 
-impl Layout {
-    /// Writes `layout.json`.
-    ///
-    /// # Errors
-    /// What `out` fails with.
-    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        serde_json::to_writer(&mut *out, self).map_err(std::io::Error::from)?;
-        out.write_all(b"\n")
-    }
-
-    /// Reads `layout.json` and checks that it describes a file that can exist.
-    ///
-    /// # Errors
-    /// [`Kind::Integrity`] if it does not; [`Kind::Refused`] for a later schema.
-    pub(super) fn read(input: &mut dyn Read) -> anyhow::Result<Layout> {
-        let mut reader = serde_json::Deserializer::from_reader(std::io::BufReader::new(input));
-        let layout = Layout::deserialize(&mut reader).and_then(|layout| {
-            reader.end()?;
-            layout.check().map_err(serde_json::Error::custom)?;
-            Ok(layout)
-        });
-        layout.map_err(|error| {
-            let message = format!("the block map of the backup is not valid: {error}");
-            Fault::new(Kind::Integrity, message).into()
-        })
-    }
-
-    /// Whether it describes a file that can exist.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
+impl Listed for Layout {
+    fn check(&self) -> Result<(), &'static str> {
         let last = self.grid.iter().last().map_or(0, |(address, _)| address);
         let grid_end = if last == 0 { GRID_AT } else { block_offset(last + 1) };
         if self.schema != SCHEMA {
@@ -169,7 +133,9 @@ impl Layout {
             Ok(())
         }
     }
+}
 
+impl Layout {
     /// Everything that a chain which ends with this snapshot holds.
     pub(super) fn into_held(self) -> Held {
         let prepares = self.wal.iter().map(|(op, Hex(sum))| (prepare_member(*op), *sum));

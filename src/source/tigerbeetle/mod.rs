@@ -42,7 +42,7 @@ pub use self::logs::LOG;
 
 use self::capture::Capturing;
 use self::format::Superblock;
-use self::layout::Layout;
+use self::layout::{Layout, Listed as _};
 use self::mode::Mode;
 use self::quorum::look;
 use self::totals::{Bracket, Presence};

@@ -11,11 +11,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Report;
 use super::restore::check_target;
+use crate::catalog::table::{self, Row};
 use crate::catalog::{self, Filter};
 use crate::domain::event::{self, Event};
 use crate::domain::manifest::{Manifest, hex};
 use crate::error::{Fault, Kind, diagnose, worst};
-use crate::source::duckdb::metadata::{self, Row};
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -70,11 +70,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         return Err(fault.hint("choose another --to, or add --force to replace it").into());
     }
     let Read { store, backups: rows, outcome } = rows(house, options.source.as_deref())?;
-    let moved_aside = if options.dry_run {
-        None
-    } else {
-        metadata::materialise(&options.to, &rows, options.force)?
-    };
+    let moved_aside =
+        if options.dry_run { None } else { table::materialise(&options.to, &rows, options.force)? };
     let verb = if options.dry_run { "would write" } else { "wrote" };
     let aside = moved_aside.as_ref();
     let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
@@ -90,7 +87,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 /// [`Kind::Usage`] with what DuckDB says of the query; what the store fails with.
 pub fn query(house: &House, sql: &str, source: Option<&str>) -> anyhow::Result<Report> {
     let Read { backups: rows, outcome, .. } = rows(house, source)?;
-    let (columns, rows) = metadata::query(&rows, sql)?;
+    let (columns, rows) = table::query(&rows, sql)?;
     let text = render(&columns, &rows)?;
     Ok(Report::done("bkp.query/1", &Found { columns, rows }, text)?.with_outcome(outcome))
 }
