@@ -9,33 +9,50 @@ use crate::draft::workshop::{self, Left, Workshop};
 use crate::error::Fault;
 use crate::wire::House;
 
-fn folder(house: &House) -> PathBuf {
-    house.settings.state_dir.join("work")
+/// What a folder is for: the name of the one that it is in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Use {
+    /// Exporting, or standing for a folder elsewhere.
+    Work,
+    /// Drilling.
+    Drill,
+}
+
+impl Use {
+    const ALL: [Use; 2] = [Use::Work, Use::Drill];
+
+    fn place(self, house: &House) -> PathBuf {
+        let name = match self {
+            Use::Work => "work",
+            Use::Drill => "drill",
+        };
+        house.settings.state_dir.join(name)
+    }
 }
 
 /// A folder in the state directory.
 ///
 /// # Errors
 /// [`crate::error::Kind::Failed`] if it cannot be made.
-pub(super) fn make(house: &House) -> Result<Workshop, Fault> {
-    Workshop::within(&folder(house))
+pub(super) fn make(house: &House, what: Use) -> Result<Workshop, Fault> {
+    Workshop::within(&what.place(house))
 }
 
 /// Lets it be known that a folder is going to be made in `place`, for as long as what this returns
 /// lives. A restore goes on where the state directory cannot be written: then only the next one to
 /// the same place finds what it leaves if it is killed.
 pub(super) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
-    let noted = make(house).ok()?;
+    let noted = make(house, Use::Work).ok()?;
     noted.stand_for(place).ok()?;
     Some(noted)
 }
 
 /// What killed runs left.
 pub(super) fn left(house: &House) -> Vec<Left> {
-    workshop::left_in(&folder(house))
+    Use::ALL.into_iter().flat_map(|what| workshop::left_in(&what.place(house))).collect()
 }
 
 /// Removes what killed runs left, as far as it can be.
 pub(super) fn sweep(house: &House) {
-    workshop::sweep(&folder(house));
+    Use::ALL.into_iter().for_each(|what| workshop::sweep(&what.place(house)));
 }

@@ -226,7 +226,7 @@ fn run_drill(
     options: &Options,
 ) -> anyhow::Result<Drilled> {
     let (_noted, scratch) = match &options.scratch {
-        None => (None, scratch::make(house)?),
+        None => (None, scratch::make(house, scratch::Use::Drill)?),
         Some(place) => (scratch::elsewhere(house, place), Workshop::within(place)?),
     };
     let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone() };

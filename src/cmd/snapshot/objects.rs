@@ -31,7 +31,7 @@ pub(super) fn make(
             Ok((vec![data], trail, captured))
         }
         Made::Export => {
-            let work = scratch::make(house)?;
+            let work = scratch::make(house, scratch::Use::Work)?;
             let (chain, record) = match onto {
                 Some(onto) => (onto.chain, Some(onto.map.record)),
                 None => (Vec::new(), None),
