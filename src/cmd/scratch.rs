@@ -54,5 +54,7 @@ pub(super) fn left(house: &House) -> Vec<Left> {
 
 /// Removes what killed runs left, as far as it can be.
 pub(super) fn sweep(house: &House) {
-    Use::ALL.into_iter().for_each(|what| workshop::sweep(&what.place(house)));
+    for what in Use::ALL {
+        workshop::sweep(&what.place(house));
+    }
 }

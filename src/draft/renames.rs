@@ -159,7 +159,7 @@ mod tests {
 
     fn write(folder: &Path, names: &[&str]) {
         for name in names {
-            std::fs::write(folder.join(name), name).expect("written");
+            std::fs::File::create_new(folder.join(name)).expect("created");
         }
     }
 

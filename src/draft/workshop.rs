@@ -161,10 +161,10 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
 /// Takes a folder's lock; `None` if another process has it, or had it and removed the folder.
 fn lock(folder: &Path) -> Option<File> {
     let lock = File::from(open_folder(folder).ok()?);
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return None,
-        // Where there are no locks nobody can take the folder for left behind.
-        Ok(()) | Err(_) => {}
+    let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    // Where there are no locks nobody can take the folder for left behind.
+    if locked == Err(Errno::WOULDBLOCK) {
+        return None;
     }
     let (ours, there) = (lock.metadata().ok()?, folder.symlink_metadata().ok()?);
     ((ours.dev(), ours.ino()) == (there.dev(), there.ino())).then_some(lock)
@@ -223,6 +223,7 @@ pub fn sweep(place: &Path) {
 mod tests {
     use super::*;
     use crate::error::Classify as _;
+    use std::io::Write as _;
 
     const LOG: &[&str] = &[".wal"];
 
@@ -245,7 +246,7 @@ mod tests {
         let dead = |place: &Path| {
             let folder = place.join(hidden());
             std::fs::create_dir(&folder).expect("made");
-            std::fs::write(folder.join("secret"), "rows").expect("written");
+            File::create_new(folder.join("secret")).expect("created");
             folder
         };
         let (note, hall) = (dead(here.path()), dead(there.path()));
@@ -264,7 +265,10 @@ mod tests {
     fn a_failure_puts_file_and_log_back_together() {
         let place = tempfile::tempdir().expect("folder");
         let target = place.path().join("x");
-        let write = |path: &Path, text: &str| std::fs::write(path, text).expect("written");
+        let write = |path: &Path, text: &str| {
+            let mut file = File::create_new(path).expect("created");
+            file.write_all(text.as_bytes()).expect("written");
+        };
         write(&target, "old");
         write(&place.path().join("x.wal"), "old log");
         let workshop = Workshop::beside(&target).expect("made");

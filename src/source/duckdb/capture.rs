@@ -267,7 +267,7 @@ impl<'a> Capturing<'a> {
         let in_log =
             |block: &u64| moment.log.as_ref().is_some_and(|(_, scan)| scan.blocks.contains(block));
         let in_use = |block: &&u64| {
-            in_log(*block) || **block < headers.block_count() && !free.contains(*block)
+            in_log(block) || **block < headers.block_count() && !free.contains(*block)
         };
         match self.torn.iter().find(in_use) {
             None => Ok(()),

@@ -153,9 +153,9 @@ mod tests {
         let late = at(began, 3_600_000);
         let mut patience = Patience::default();
         assert_eq!(patience.judge(late, true, Sight::default()), Verdict::Wait);
-        let almost = late + CHECKPOINT_PATIENCE - Duration::from_millis(1);
+        let almost = at(late, 599_999);
         assert_eq!(patience.judge(almost, true, Sight::default()), Verdict::Wait);
-        let over = late + CHECKPOINT_PATIENCE;
+        let over = at(late, 600_000);
         assert_eq!(patience.judge(over, true, Sight::default()), Verdict::TooLong);
     }
 
