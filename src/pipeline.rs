@@ -71,9 +71,21 @@ impl Recipe<'_> {
         &self,
         capture: impl FnOnce(&mut dyn EntrySink) -> anyhow::Result<T>,
     ) -> anyhow::Result<(ObjectRecord, Trail, T)> {
+        self.archive_for(Role::Data, capture)
+    }
+
+    /// The same with the role that the store is told.
+    ///
+    /// # Errors
+    /// As [`Recipe::archive`].
+    pub(crate) fn archive_for<T>(
+        &self,
+        role: Role,
+        capture: impl FnOnce(&mut dyn EntrySink) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(ObjectRecord, Trail, T)> {
         let (suffix, stage) = spelled(self.compression);
         let key = self.name.key(&format!("tar{suffix}.enc"));
-        let chain = self.chain(&key, Role::Data, self.compression)?;
+        let chain = self.chain(&key, role, self.compression)?;
         let modified = u64::try_from(self.name.id.created().unix_timestamp()).unwrap_or(0);
         let mut writer = ArchiveWriter::new(chain, modified, self.ctx.cancel.clone());
         let captured = capture(&mut writer)?;

@@ -18,9 +18,10 @@ use self::kept::Kept;
 use crate::ctx::Monitor;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
+use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::BackupType;
-use crate::error::Kind;
+use crate::error::{Fault, Kind};
 use crate::keys::DataKey;
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError, in_store};
@@ -263,6 +264,13 @@ fn write(store: &Fan, manifest: Manifest, key: &DataKey) -> anyhow::Result<(Mani
     let bytes = manifest.encode(key)?;
     // Before it is visible: what a reader would refuse must not become a backup.
     let manifest = Manifest::parse(&bytes, &at)?;
+    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+        let size = bytes.len();
+        let message = format!("the manifest would have {size} bytes, more than any command reads");
+        return Err(Fault::new(Kind::Failed, message)
+            .hint("let the backup have fewer objects: an export of fewer tables, for instance")
+            .into());
+    }
     let mut upload = store.create(&at, &ObjectLabels::default())?;
     upload.write(&bytes)?;
     let sha256 = sha2::Sha256::digest(&bytes).into();

@@ -104,6 +104,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
         table: options.table.clone(),
         addresses: known_addresses(house, options, &name.source),
         force: options.force,
+        share: house.source(&name.source).map(|source| source.share()).unwrap_or_default(),
     };
     let target_exists = check_target(store.as_ref(), &options.to)?;
     for warning in (kind.guard)(&record, &request)? {

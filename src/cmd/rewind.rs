@@ -19,7 +19,7 @@ use crate::domain::segment::{Mode, spelled};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
 use crate::source::logs::{self, RewindRequest, Rewound};
-use crate::source::{self, DrillTools, RestoreRequest};
+use crate::source::{self, DrillTools, RestoreRequest, Share};
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -129,6 +129,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         table: None,
         addresses: known_addresses(house, restore, &options.source),
         force: restore.force,
+        share: Share::default(),
     };
     guard(house, &plan, &base, &request, backup_type)?;
     let summary = summarise(&plan, options.moment);
@@ -139,7 +140,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         (house.confirm)(&summary)?;
     }
     readers().try_for_each(BackupReader::check_objects)?;
-    let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone() };
+    let tools =
+        DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), share: Share::default() };
     let rewind = RewindRequest {
         base: &base,
         segments: &segments,

@@ -229,7 +229,10 @@ fn run_drill(
         None => (None, scratch::make(house, scratch::Use::Drill)?),
         Some(place) => (scratch::elsewhere(house, place), Workshop::within(place)?),
     };
-    let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone() };
+    let source = chain.last().map(|newest| newest.manifest().source.as_str()).unwrap_or_default();
+    // A drill needs no configuration of the source; what it says of this machine is heeded.
+    let share = house.source(source).map(|source| source.share()).unwrap_or_default();
+    let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), share };
     (kind.drill)(chain, scratch.folder(), &tools, &house.ctx)
 }
 

@@ -68,7 +68,8 @@ pub trait ObjectSink {
         body: &mut ObjectBody<'_>,
     ) -> anyhow::Result<()>;
 
-    /// Makes the archive of the export, sealed: what only bkp itself reads again.
+    /// Makes the archive of the export, sealed: what only bkp itself reads again, at the next increment
+    /// already. A store keeps it where it can be read at any time.
     ///
     /// # Errors
     /// As [`ObjectSink::object`].
@@ -198,6 +199,11 @@ pub trait Source: Send + Sync {
     /// What can be said of the source without capturing it.
     fn check(&self, ctx: &Ctx) -> Vec<Check>;
 
+    /// What its engine may take of this machine, as configured.
+    fn share(&self) -> Share {
+        Share::default()
+    }
+
     /// Addresses at which the source's servers answer, if they are configured.
     fn addresses(&self) -> &[String] {
         &[]
@@ -217,6 +223,15 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// What an engine that runs inside of bkp may take of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Bytes of memory; `None` leaves it to the source.
+    pub memory_bytes: Option<u64>,
+    /// Threads; `None` leaves it to the source.
+    pub threads: Option<u32>,
+}
+
 /// What a restore is asked for.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
@@ -230,6 +245,8 @@ pub struct RestoreRequest {
     pub addresses: Vec<String>,
     /// Move what stands at `target` aside instead of refusing.
     pub force: bool,
+    /// What an engine may take of this machine.
+    pub share: Share,
 }
 
 /// What a restore did.
@@ -310,11 +327,13 @@ impl std::fmt::Debug for SourceKind {
     }
 }
 
-/// The programs that a drill starts.
+/// What a drill works with.
 #[derive(Debug, Clone, Default)]
 pub struct DrillTools {
     /// The `tigerbeetle` binary; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
+    /// What an engine may take of this machine.
+    pub share: Share,
 }
 
 /// Every kind of source.

@@ -313,11 +313,11 @@ pub(super) fn restore(
 pub(super) fn drill(
     chain: &Chain<'_>,
     scratch: &Path,
-    _tools: &DrillTools,
+    tools: &DrillTools,
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
     if is_export(chain) {
-        return import::drill(chain, scratch, ctx);
+        return import::drill(chain, scratch, tools.share, ctx);
     }
     let began = Instant::now();
     let path = scratch.join("drill.duckdb");

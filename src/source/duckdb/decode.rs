@@ -34,7 +34,8 @@ pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads a Parquet file to its end and looks for its marks at both ends.
+/// Reads a Parquet file to its end, so that its digest is compared, and looks for its marks at both
+/// ends. What stands between them is not decoded: that is what a drill does.
 fn check_parquet(name: &str, body: &mut dyn Read) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let (mut first, mut last): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());

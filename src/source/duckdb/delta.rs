@@ -7,13 +7,26 @@
 //! with a key:  bkp_k0, bkp_k1, …, bkp_h, bkp_live    the row with this key has this hash, or is gone
 //! without:     bkp_h1, bkp_h2, bkp_n                 so many rows of this content, or so many more
 //! ```
+//!
+//! DuckDB combines the hashes of columns so that the last one goes in by an exclusive or. A sum of
+//! such hashes would not see that two rows have swapped that column, so a row's hash is hashed once
+//! more. What stands for a whole table is a sum of these and an exclusive or of hashes of these.
 
+use super::hashed::{hash, second_hash};
 use super::index::{Column, TableEntry};
 use super::sql;
 
+/// What a row of the table is called in a query: no column is.
+pub(super) const ROW: &str = "bkp_row";
+
+/// A column of [`ROW`].
+pub(super) fn of_row(name: &str) -> String {
+    format!("{ROW}.{}", sql::name(name))
+}
+
 /// A column as it goes into Parquet.
 fn bent(column: &Column) -> String {
-    let name = sql::name(&column.name);
+    let name = of_row(&column.name);
     match sql::bent(&column.data_type) {
         None => name,
         Some(data_type) => format!("CAST({name} AS {data_type})"),
@@ -21,65 +34,41 @@ fn bent(column: &Column) -> String {
 }
 
 /// The columns of a table as they go into Parquet.
-pub(super) fn bent_columns(table: &TableEntry) -> String {
+fn bent_columns(table: &TableEntry) -> String {
     let column = |column: &Column| format!("{} AS {}", bent(column), sql::name(&column.name));
     table.columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
-/// What a row's hash is computed from, column by column. Where DuckDB's hash takes different values
-/// for the same, as it does for some nested ones, their text goes in too.
-fn hashed(table: &TableEntry) -> Vec<String> {
-    let column = |column: &Column| {
-        let name = sql::name(&column.name);
-        if sql::hashes_well(&column.data_type) {
-            name
-        } else if column.data_type.starts_with("UNION(") {
-            format!("CAST(union_tag({name}) AS VARCHAR), CAST({name} AS VARCHAR)")
-        } else {
-            format!("CAST({name} AS VARCHAR)")
-        }
-    };
-    table.columns.iter().map(column).collect()
-}
-
-/// The hash of a row.
-fn hash(table: &TableEntry) -> String {
-    format!("hash({})", hashed(table).join(", "))
-}
-
-/// Another hash of it: combining depends on the order, so that rows which agree in one differ in
-/// the other.
-fn hash_back(table: &TableEntry) -> String {
-    let mut columns = hashed(table);
-    columns.reverse();
-    columns.push(columns.len().to_string());
-    format!("hash({})", columns.join(", "))
+/// All rows, as they go into Parquet.
+pub(super) fn rows(table: &TableEntry, from: &str) -> String {
+    format!("SELECT {} FROM {from} AS {ROW}", bent_columns(table))
 }
 
 /// Rows, sum and exclusive or of their hashes.
 pub(super) fn content(table: &TableEntry, from: &str) -> String {
     let hash = hash(table);
-    format!("SELECT count(*), coalesce(sum({hash}), 0), coalesce(bit_xor({hash}), 0) FROM {from}")
+    format!(
+        "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(hash(bkp_h)), 0) FROM (SELECT {hash} AS bkp_h FROM {from} AS {ROW})"
+    )
 }
 
 /// The same from the keys and hashes in `state`, which costs no second look at the rows.
 pub(super) fn content_of_state(table: &TableEntry, state: &str) -> String {
     if is_keyed(table) {
         return format!(
-            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(bkp_h), 0) FROM {state}"
+            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(hash(bkp_h)), 0) FROM {state}"
         );
     }
     // Of equal rows each pair leaves nothing of an exclusive or.
     format!(
-        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor(bkp_h1) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
+        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor(hash(bkp_h1)) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
     )
 }
 
-/// The columns of the key, as they go into Parquet.
-fn key(table: &TableEntry) -> Vec<String> {
+/// The columns of the key.
+fn key(table: &TableEntry) -> Vec<&Column> {
     let key = table.key.iter().flatten();
-    let column = |name: &String| table.columns.iter().find(|column| column.name == *name);
-    key.filter_map(column).map(bent).collect()
+    key.filter_map(|name| table.columns.iter().find(|column| column.name == *name)).collect()
 }
 
 /// Whether rows are told apart by a key.
@@ -89,25 +78,32 @@ fn is_keyed(table: &TableEntry) -> bool {
 
 /// Whether changes of the table can be told row by row.
 pub(super) fn is_divisible(table: &TableEntry) -> bool {
-    // A column of that name hides the number of the row.
-    is_keyed(table) || table.columns.iter().all(|column| !column.name.eq_ignore_ascii_case("rowid"))
+    is_keyed(table) || !table.has_column("rowid")
 }
 
-fn key_names(table: &TableEntry) -> Vec<String> {
-    (0..key(table).len()).map(|index| format!("bkp_k{index}")).collect()
+/// Whether changes of the table can be applied only by an engine that hashes as the one did that
+/// found them.
+pub(super) fn is_bound(table: &TableEntry) -> bool {
+    !is_keyed(table)
+}
+
+fn key_names(table: &TableEntry) -> String {
+    let names = (0..key(table).len()).map(|index| format!("bkp_k{index}"));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Keys and hashes of all rows.
 pub(super) fn state(table: &TableEntry, from: &str) -> String {
+    let hash = hash(table);
     if is_keyed(table) {
-        let named = key(table).into_iter().zip(key_names(table));
-        let named = named.map(|(key, name)| format!("{key} AS {name}")).collect::<Vec<_>>();
-        let (key, hash) = (named.join(", "), hash(table));
-        return format!("SELECT {key}, {hash} AS bkp_h, true AS bkp_live FROM {from}");
+        let keys = key(table).into_iter().enumerate();
+        let keys = keys.map(|(index, column)| format!("{} AS bkp_k{index}", bent(column)));
+        let keys = keys.collect::<Vec<_>>().join(", ");
+        return format!("SELECT {keys}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW}");
     }
-    let (h1, h2) = (hash(table), hash_back(table));
+    let second = second_hash(table);
     format!(
-        "SELECT bkp_h1, bkp_h2, count(*) AS bkp_n FROM (SELECT {h1} AS bkp_h1, {h2} AS bkp_h2 FROM {from}) GROUP BY ALL"
+        "SELECT bkp_h1, bkp_h2, count(*) AS bkp_n FROM (SELECT {hash} AS bkp_h1, {second} AS bkp_h2 FROM {from} AS {ROW}) GROUP BY ALL"
     )
 }
 
@@ -125,7 +121,7 @@ pub(super) fn state_of(table: &TableEntry, files: &[String]) -> String {
         .collect();
     let all = parts.join(" UNION ALL ");
     if is_keyed(table) {
-        let key = key_names(table).join(", ");
+        let key = key_names(table);
         return format!(
             "SELECT {key}, arg_max(bkp_h, bkp_order) AS bkp_h FROM ({all}) GROUP BY {key} HAVING arg_max(bkp_live, bkp_order)"
         );
@@ -138,7 +134,7 @@ pub(super) fn state_of(table: &TableEntry, files: &[String]) -> String {
 /// What changed from the state that the query `before` gives to the one in `now`.
 pub(super) fn changes(table: &TableEntry, before: &str, now: &str) -> String {
     if is_keyed(table) {
-        let key = key_names(table).join(", ");
+        let key = key_names(table);
         return format!(
             "SELECT {key}, now.bkp_h AS bkp_h, now.bkp_h IS NOT NULL AS bkp_live FROM ({before}) AS old FULL JOIN {now} AS now USING ({key}) WHERE old.bkp_h IS DISTINCT FROM now.bkp_h"
         );
@@ -148,34 +144,44 @@ pub(super) fn changes(table: &TableEntry, before: &str, now: &str) -> String {
     )
 }
 
-/// Which rows of `from` the relation `changes` speaks of: those with a live key, or as many of a
-/// content as were added (`sign` 1) or removed (`sign` -1).
+/// The keys in the relation `changes`, as the table has them and not as Parquet does, and the
+/// condition under which [`ROW`] has one of them.
+fn meets(table: &TableEntry, changes: &str, filter: &str) -> (String, String) {
+    let keys = key(table).into_iter().enumerate();
+    let (mut named, mut same) = (Vec::new(), Vec::new());
+    for (index, column) in keys {
+        named.push(format!("CAST(bkp_k{index} AS {}) AS bkp_k{index}", column.data_type));
+        same.push(format!("{} = bkp_key.bkp_k{index}", of_row(&column.name)));
+    }
+    let named = format!("(SELECT {} FROM {changes}{filter}) AS bkp_key", named.join(", "));
+    (named, same.join(" AND "))
+}
+
+/// Which rows of `from` the relation `changes` speaks of: as many of a content as were added (`sign`
+/// 1) or removed (`sign` -1).
 fn rows_of(table: &TableEntry, changes: &str, from: &str, sign: i8) -> String {
-    let (h1, h2) = (hash(table), hash_back(table));
+    let (h1, h2) = (hash(table), second_hash(table));
     format!(
-        "SELECT bkp_r FROM (SELECT r.bkp_r, c.bkp_n, row_number() OVER (PARTITION BY r.bkp_h1, r.bkp_h2) AS bkp_i FROM (SELECT rowid AS bkp_r, {h1} AS bkp_h1, {h2} AS bkp_h2 FROM {from}) AS r JOIN {changes} AS c USING (bkp_h1, bkp_h2) WHERE c.bkp_n * {sign} > 0) WHERE bkp_i <= bkp_n * {sign}"
+        "SELECT bkp_r FROM (SELECT r.bkp_r, c.bkp_n, row_number() OVER (PARTITION BY r.bkp_h1, r.bkp_h2) AS bkp_i FROM (SELECT {ROW}.rowid AS bkp_r, {h1} AS bkp_h1, {h2} AS bkp_h2 FROM {from} AS {ROW}) AS r JOIN {changes} AS c USING (bkp_h1, bkp_h2) WHERE c.bkp_n * {sign} > 0) WHERE bkp_i <= bkp_n * {sign}"
     )
 }
 
 /// The rows that are new or changed, as they go into Parquet.
 pub(super) fn upserts(table: &TableEntry, changes: &str, from: &str) -> String {
-    let columns = bent_columns(table);
+    let rows = rows(table, from);
     if is_keyed(table) {
-        let key = key(table).join(", ");
-        let names = key_names(table).join(", ");
-        return format!(
-            "SELECT {columns} FROM {from} WHERE ({key}) IN (SELECT ({names}) FROM {changes} WHERE bkp_live)"
-        );
+        let (keys, same) = meets(table, changes, " WHERE bkp_live");
+        return format!("{rows} SEMI JOIN {keys} ON {same}");
     }
-    let rows = rows_of(table, changes, from, 1);
-    format!("SELECT {columns} FROM {from} WHERE rowid IN ({rows})")
+    let wanted = rows_of(table, changes, from, 1);
+    format!("{rows} WHERE {ROW}.rowid IN ({wanted})")
 }
 
 /// Removes from `stage` what `changes` (a Parquet file) says is gone or has another content now.
 pub(super) fn removal(table: &TableEntry, changes: &str, stage: &str) -> String {
     if is_keyed(table) {
-        let (key, names) = (key(table).join(", "), key_names(table).join(", "));
-        return format!("DELETE FROM {stage} WHERE ({key}) IN (SELECT ({names}) FROM {changes})");
+        let (keys, same) = meets(table, changes, "");
+        return format!("DELETE FROM {stage} AS {ROW} USING {keys} WHERE {same}");
     }
     let rows = rows_of(table, changes, stage, -1);
     format!("DELETE FROM {stage} WHERE rowid IN ({rows})")
@@ -190,10 +196,12 @@ pub(super) fn loadable(table: &TableEntry, target: &str) -> Option<String> {
         let all = |term: &dyn Fn(&(String, String)) -> String, word: &str| {
             pairs.iter().map(term).collect::<Vec<_>>().join(word)
         };
-        let empty = all(&|(own, _)| format!("s.{own} IS NULL"), " OR ");
-        let itself = all(&|(own, theirs)| format!("s.{own} = s.{theirs}"), " AND ");
-        let there = all(&|(own, theirs)| format!("t.{theirs} = s.{own}"), " AND ");
-        format!("({empty} OR ({itself}) OR EXISTS (SELECT 1 FROM {target} AS t WHERE {there}))")
+        let empty = all(&|(own, _)| format!("{ROW}.{own} IS NULL"), " OR ");
+        let itself = all(&|(own, theirs)| format!("{ROW}.{own} = {ROW}.{theirs}"), " AND ");
+        let there = all(&|(own, theirs)| format!("bkp_there.{theirs} = {ROW}.{own}"), " AND ");
+        format!(
+            "({empty} OR ({itself}) OR EXISTS (SELECT 1 FROM {target} AS bkp_there WHERE {there}))"
+        )
     };
     let rules: Vec<String> = table.own.iter().map(rule).collect();
     (!rules.is_empty()).then(|| rules.join(" AND "))

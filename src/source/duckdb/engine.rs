@@ -3,17 +3,21 @@
 
 use std::io::{PipeReader, Read as _, Write};
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use duckdb::{AccessMode, Config, Connection};
 
 use super::format::Headers;
+use super::means::{self, Means};
 use super::sql;
+use super::watch::Watch;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
+use crate::source::Share;
 
-/// What DuckDB may take of memory; it spills to a folder of ours beyond that.
-const MEMORY: &str = "512MB";
+/// What a database of ours is called, and the stem of its file: a schema of that name would make names
+/// of two parts ambiguous.
+pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
 
 /// Bytes taken from DuckDB at once.
 const PIPE_BYTES: usize = 256 << 10;
@@ -40,13 +44,28 @@ pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
 /// A row of which every value is text.
 pub(super) type TextRow = Vec<Option<String>>;
 
-/// A database of ours, open in the linked engine.
+/// How a database is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening<'a> {
+    /// A folder of ours for what does not fit into memory.
+    pub(super) spill: &'a Path,
+    /// What a failure means.
+    pub(super) kind: Kind,
+    /// What the engine may take.
+    pub(super) means: Means,
+    /// The run, whose end is also that of a statement.
+    pub(super) ctx: Option<&'a Ctx>,
+}
+
+/// A database of ours, open in the linked engine. Texts of times with a time zone are in UTC.
 pub(super) struct Session {
     connection: Connection,
     /// What it is, for messages.
     what: String,
-    /// What a failure means.
     kind: Kind,
+    means: Means,
+    spill: PathBuf,
+    watch: Option<Watch>,
 }
 
 impl std::fmt::Debug for Session {
@@ -67,25 +86,25 @@ impl Session {
         spill: &Path,
         kind: Kind,
     ) -> anyhow::Result<Session> {
-        let what = path.map_or("a database in memory".into(), |path| path.display().to_string());
+        let means = Means::modest(Share::default());
+        Session::opened(path, write, &Opening { spill, kind, means, ctx: None })
+    }
+
+    /// The same in every detail. One in memory is called [`CATALOGUE`], as a file should be.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn opened(
+        path: Option<&Path>,
+        write: bool,
+        opening: &Opening<'_>,
+    ) -> anyhow::Result<Session> {
         let mode = if write { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
-        let opened = Config::default()
+        let spill = opening.spill.to_string_lossy();
+        let config = Config::default()
             .access_mode(mode)
-            .and_then(|config| config.enable_autoload_extension(false))
-            .and_then(|config| config.with("memory_limit", MEMORY))
-            .and_then(|config| config.with("temp_directory", spill.to_string_lossy()))
-            .and_then(|config| match path {
-                Some(path) => Connection::open_with_flags(path, config),
-                None => Connection::open_in_memory_with_flags(config),
-            })
-            .and_then(|connection| {
-                connection.execute_batch("SET lock_configuration = true")?;
-                Ok(connection)
-            });
-        match opened {
-            Ok(connection) => Ok(Session { connection, what, kind }),
-            Err(error) => Err(refused(kind, &what, "open", &error)),
-        }
+            .and_then(|config| config.with("temp_directory", spill));
+        Session::made(config, path, opening)
     }
 
     /// Opens a database in memory from which no statement gets to files or other programs.
@@ -93,25 +112,44 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn confined(kind: Kind) -> anyhow::Result<Session> {
-        let what = "a database in memory".to_owned();
-        let opened = Config::default()
-            .enable_autoload_extension(false)
-            .and_then(|config| config.with("enable_external_access", "false"))
-            .and_then(|config| config.with("memory_limit", MEMORY))
-            .and_then(Connection::open_in_memory_with_flags)
+        let means = Means::modest(Share::default());
+        let opening = Opening { spill: Path::new(""), kind, means, ctx: None };
+        let config = Config::default().with("enable_external_access", "false");
+        Session::made(config, None, &opening)
+    }
+
+    fn made(
+        config: duckdb::Result<Config>,
+        path: Option<&Path>,
+        opening: &Opening<'_>,
+    ) -> anyhow::Result<Session> {
+        let Opening { spill, kind, means, ctx } = *opening;
+        let what = path.map_or("a database in memory".into(), |path| path.display().to_string());
+        let memory = format!("{}KiB", means.memory_bytes >> 10);
+        let opened = config
+            .and_then(|config| config.enable_autoload_extension(false))
+            .and_then(|config| config.with("memory_limit", memory))
+            .and_then(|config| config.with("threads", means.threads.to_string()))
+            .and_then(|config| match path {
+                Some(path) => Connection::open_with_flags(path, config),
+                None => Connection::open_in_memory_with_flags(config),
+            })
             .and_then(|connection| {
-                connection.execute_batch("SET lock_configuration = true")?;
+                settle_in(&connection, path.is_none())?;
                 Ok(connection)
             });
-        match opened {
-            Ok(connection) => Ok(Session { connection, what, kind }),
-            Err(error) => Err(refused(kind, &what, "open", &error)),
-        }
+        let connection =
+            opened.map_err(|error| refused(kind, &format!("open {what}"), &error, means, spill))?;
+        let interrupt = connection.interrupt_handle();
+        let watch = ctx.map(|ctx| Watch::begin(ctx.cancel.clone(), move || interrupt.interrupt()));
+        let watch = watch.transpose()?;
+        Ok(Session { connection, what, kind, means, spill: spill.to_owned(), watch })
     }
 
     fn failed(&self, sql: &str, error: &duckdb::Error) -> anyhow::Error {
         let short: String = sql.chars().take(300).collect();
-        refused(self.kind, &self.what, &format!("run `{short}` in"), error)
+        let what = format!("run `{short}` in {}", self.what);
+        refused(self.kind, &what, error, self.means, &self.spill)
     }
 
     /// Runs statements.
@@ -227,9 +265,28 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn close(self) -> anyhow::Result<()> {
-        let Session { connection, what, kind } = self;
-        connection.close().map_err(|(_, error)| refused(kind, &what, "close", &error))
+        let Session { connection, what, kind, means, spill, watch } = self;
+        drop(watch);
+        let closed = connection.close();
+        closed.map_err(|(_, error)| refused(kind, &format!("close {what}"), &error, means, &spill))
     }
+}
+
+/// What is the same in every session: the time zone, in which values become text and are hashed, and
+/// the name of a database in memory. Nothing can be set after it.
+fn settle_in(connection: &Connection, in_memory: bool) -> duckdb::Result<()> {
+    // An engine without time zones has no such setting, and writes UTC.
+    const KNOWN: &str = "SELECT count(*) FROM duckdb_settings() WHERE name = 'TimeZone'";
+    let known: i64 = connection.query_row(KNOWN, [], |row| row.get(0))?;
+    if known > 0 {
+        connection.execute_batch("SET TimeZone = 'UTC'")?;
+    }
+    if in_memory {
+        let name = sql::name(CATALOGUE);
+        connection
+            .execute_batch(&format!("ATTACH ':memory:' AS {name}; USE {name}; DETACH memory"))?;
+    }
+    connection.execute_batch("SET lock_configuration = true")
 }
 
 /// Hands on what the engine writes, until it closes the pipe.
@@ -246,9 +303,15 @@ fn pump(reader: &mut PipeReader, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Resu
     }
 }
 
-fn refused(kind: Kind, what: &str, verb: &str, error: &duckdb::Error) -> anyhow::Error {
-    let engine = crate::version::duckdb();
-    Fault::new(kind, format!("DuckDB {engine} cannot {verb} {what}: {error}")).into()
+fn refused(
+    kind: Kind,
+    what: &str,
+    error: &duckdb::Error,
+    means: Means,
+    spill: &Path,
+) -> anyhow::Error {
+    let message = format!("DuckDB {} cannot {what}", crate::version::duckdb());
+    means::fault(kind, &message, &error.to_string(), means, spill).into()
 }
 
 /// A table that was found.

@@ -8,36 +8,23 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::engine::{Session, TextRow};
-use super::index::{Content, Index, SCHEMA, TableEntry};
+use super::index::{Content, Index, Makes, SCHEMA, TableEntry};
 use super::shape::{self, Shape};
-use super::{delta, sql};
+use super::wanted::Wanted;
+use super::{delta, hashed, sql};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
-use crate::source::{Captured, Chain, ObjectSink, SourceError};
+use crate::source::{Captured, Chain, MapWriter, ObjectSink, SourceError};
 
-/// Hashes of values of many types: equal where two engines hash alike.
-const PROBE: &str = "SELECT hash(42::BIGINT, 'a longer text than fits inline', DATE '2020-02-29', 1.5::DECIMAL(9,2), TIMESTAMP '2020-01-01 00:00:01', NULL, true, '\\xAA'::BLOB, 170141183460469231731687303715884105727::HUGEINT, uuid '47183823-2574-4bfd-b411-99ed177d3e43'), CAST([1.5, -0.0, NULL] AS VARCHAR), CAST({'a': INTERVAL '1 month -1 us'} AS VARCHAR)";
+/// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
+const NAME_CHARS_MAX: usize = 100;
 
-/// Which tables are exported.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
-    /// Patterns of which one must fit; everything if there is none.
-    pub(super) tables: Vec<String>,
-    /// Patterns of which none may fit.
-    pub(super) exclude: Vec<String>,
-}
+/// What an export lacks, as far as the manifest names it, items.
+const LOST_MAX: usize = 100;
 
-impl Wanted {
-    fn has(&self, table: &TableEntry) -> bool {
-        let name = table.plain();
-        let fits = |pattern: &String| sql::fits(pattern, &name);
-        (self.tables.is_empty() || self.tables.iter().any(fits)) && !self.exclude.iter().any(fits)
-    }
-}
-
-/// What an engine makes of [`PROBE`].
+/// What an engine makes of [`hashed::PROBE`].
 pub(super) fn probe(session: &Session) -> anyhow::Result<String> {
-    let rows = session.rows(PROBE)?;
+    let rows = session.rows(hashed::PROBE)?;
     Ok(rows.into_iter().flatten().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "))
 }
 
@@ -84,9 +71,15 @@ impl Exporting<'_> {
         chain: &Chain<'_>,
         out: &mut dyn ObjectSink,
     ) -> anyhow::Result<Captured> {
-        let mut shape = shape::read(&self.session, self.scratch)?;
-        shape.narrow(&|table| self.wanted.has(table), self.scratch)?;
-        let Shape { statements, tables, lost } = shape;
+        let wanted = self.wanted;
+        let shape = shape::read(&self.session, &|table| wanted.has(table), self.scratch)?;
+        let left_out = shape.without.iter().filter(|one| one.makes == Makes::Table).count();
+        let mut missing = wanted.missing(&shape.tables, left_out)?;
+        for name in &shape.depending {
+            let why = "left out, since it needs a table that `tables` or `exclude` leave out";
+            self.ctx.monitor.warn(&format!("{name} is {why}"));
+        }
+        let Shape { statements, tables, lost, .. } = shape;
         let mut index = Index {
             schema: SCHEMA.into(),
             engine: crate::version::duckdb(),
@@ -125,12 +118,16 @@ impl Exporting<'_> {
             Ok(())
         })?;
         self.session.close()?;
-        let shown = index.tables.iter().map(|table| {
-            json!({ "table": table.plain(), "rows": table.content.rows, "hash": table.content.sum, "object": table.data })
+        missing.extend(index.lost.iter().cloned());
+        missing.extend(index.untried());
+        let encoded = index.encode()?;
+        let record = json!({
+            "engine": index.engine,
+            "tables": index.tables.iter().map(shown).collect::<Vec<_>>(),
+            "lost": bounded(&missing),
         });
-        let record = json!({ "engine": index.engine, "tables": shown.collect::<Vec<_>>(), "lost": index.lost });
-        let lost = index.lost.clone();
-        Ok(Captured { record, map: Some(Box::new(move |out| index.write(out))), lost })
+        let map: MapWriter = Box::new(move |out| out.write_all(&encoded));
+        Ok(Captured { record, map: Some(map), lost: missing })
     }
 
     /// What the chain has, if it was made by an engine that hashes as this one.
@@ -159,7 +156,7 @@ impl Exporting<'_> {
         out: &mut dyn ObjectSink,
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
-        let from = table.quoted();
+        let from = table.here();
         let (member, path) = (member_name(number), self.scratch.join(format!("rows-{number}")));
         // The rows are hashed once; everything else is made of the hashes.
         self.session.save(&delta::state(table, &from), &path)?;
@@ -168,7 +165,7 @@ impl Exporting<'_> {
         let last =
             before.and_then(|before| before.indexes.last()?.table(&table.schema, &table.name));
         let last = last.filter(|last| last.is_alike(table));
-        let mut query = format!("SELECT {} FROM {from}", delta::bent_columns(table));
+        let mut query = delta::rows(table, &from);
         table.full = true;
         let mut member_path = path.clone();
         if let Some((before, last)) = before.zip(last) {
@@ -198,6 +195,24 @@ impl Exporting<'_> {
         members.push((member, member_path));
         Ok(())
     }
+}
+
+/// A table in the manifest. Names in there are cut: those in the index are whole.
+fn shown(table: &TableEntry) -> serde_json::Value {
+    let name = short(&table.plain(), NAME_CHARS_MAX);
+    json!({ "table": name, "rows": table.content.rows, "hash": table.content.sum, "object": table.data })
+}
+
+fn short(text: &str, chars_max: usize) -> String {
+    let cut = text.chars().take(chars_max).collect::<String>();
+    if cut.len() < text.len() { cut + "…" } else { cut }
+}
+
+/// As much of a list as the manifest takes; the index has all of it.
+fn bounded(list: &[String]) -> Vec<String> {
+    let more = list.len().saturating_sub(LOST_MAX);
+    let shown = list.iter().take(LOST_MAX).map(|text| short(text, 4 * NAME_CHARS_MAX));
+    shown.chain((more > 0).then(|| format!("{more} more, which the run has named"))).collect()
 }
 
 /// The files with keys and hashes of a table, from its last full export on; `None` if a link of the

@@ -5,16 +5,18 @@
 //! recorded: number of rows, and hashes over them. Indexes, views and comments come last.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use super::engine::Session;
+use super::build::{self, Building};
+use super::engine::{CATALOGUE, Opening, Session};
 use super::index::{Index, Makes, Statement, TableEntry};
+use super::means::Means;
 use super::place::Workshop;
-use super::{delta, export, rehearse, sql};
+use super::{export, rehearse, sql};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
-use crate::source::{Chain, Check, Compared, Drilled, RestoreRequest, Restored, SourceError};
+use crate::source::{Chain, Check, Compared, Drilled, RestoreRequest, Restored, Share};
 
 pub(super) fn broken(what: &str) -> anyhow::Error {
     Fault::new(Kind::Integrity, format!("the export is not whole: {what}")).into()
@@ -50,83 +52,134 @@ pub(super) fn links<'i>(
 struct Built {
     tables: usize,
     rows: u64,
+    /// What the file does not have.
     lost: Vec<String>,
+    /// Why hashes were not compared, if they were not.
+    uncompared: Option<String>,
 }
 
-/// A file that is being built.
-struct Building<'a> {
-    chain: &'a Chain<'a>,
-    indexes: Vec<Index>,
-    session: Session,
-    /// A folder of ours.
-    folder: &'a Path,
-    /// Which links have their keys and hashes unpacked.
-    unpacked: BTreeSet<usize>,
-    ctx: &'a Ctx,
+impl Built {
+    fn found(&self) -> String {
+        let Built { tables, rows, uncompared, .. } = self;
+        match uncompared {
+            None => format!("{tables} tables with {rows} rows, equal to what was recorded"),
+            Some(why) => format!(
+                "{tables} tables with {rows} rows, as many as were recorded; hashes were not compared, since {why}"
+            ),
+        }
+    }
 }
 
 /// Builds the file at `path`, in a folder of ours; of one table only, if it is named, with those it
 /// refers to.
-fn build(chain: &Chain<'_>, path: &Path, only: Option<&str>, ctx: &Ctx) -> anyhow::Result<Built> {
+fn build(
+    chain: &Chain<'_>,
+    path: &Path,
+    only: Option<&str>,
+    means: Means,
+    ctx: &Ctx,
+) -> anyhow::Result<Built> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let indexes = indexes(chain, ctx)?;
     let newest = indexes.last().cloned().ok_or_else(|| broken("its chain is empty"))?;
     let tables = chosen(&newest, only)?;
-    create(path, &newest.storage_version, folder)?;
-    let session = Session::open(Some(path), true, folder, Kind::Integrity)?;
-    if export::probe(&session)? != newest.probe {
-        return Err(SourceError::Engine {
-            what: format!("an export made with DuckDB {}", newest.engine),
-            reason: format!(
-                "the linked DuckDB {} computes other hashes, so that nothing could be compared",
-                crate::version::duckdb()
-            ),
-            hint: format!("restore it with a bkp that links DuckDB {}", newest.engine),
-        }
-        .into());
-    }
+    let opening = Opening { spill: folder, kind: Kind::Failed, means, ctx: Some(ctx) };
+    create(path, &newest.storage_version, &opening)?;
+    let session = Session::opened(Some(path), true, &opening)?;
+    let comparable = export::probe(&session)? == newest.probe;
+    let uncompared = (!comparable).then(|| {
+        let linked = crate::version::duckdb();
+        format!(
+            "DuckDB {}, which made the export, hashes in another way than {linked}",
+            newest.engine
+        )
+    });
     let stage = folder.join("stage.duckdb");
-    session.run(&format!("ATTACH {} AS bkp_stage", sql::text(&stage.display().to_string())))?;
-    let names: BTreeSet<String> = tables.iter().map(TableEntry::quoted).collect();
-    let is_wanted = |statement: &&Statement| {
-        statement.makes <= Makes::Macro
-            || statement.makes == Makes::Table && names.contains(&statement.name)
-    };
-    let mut lost = newest.lost.clone();
-    let failed = rehearse::run(&session, newest.statements.iter().filter(is_wanted));
-    if let Some((statement, why)) = failed.iter().find(|(found, _)| found.makes == Makes::Table) {
-        return Err(broken(&format!("the table {} cannot be made: {why}", statement.name)));
-    }
-    lost.extend(failed.iter().map(|(statement, why)| format!("{}: {why}", statement.name)));
-    let mut building = Building { chain, indexes, session, folder, unpacked: BTreeSet::new(), ctx };
-    for table in &tables {
+    let name = sql::name(&build::stage());
+    session.run(&format!("ATTACH {} AS {name}", sql::text(&stage.display().to_string())))?;
+    // Of a whole database also what the export itself does not have.
+    let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
+    let tables = make_tables(&session, &newest, tables, only.is_none(), &mut lost);
+    let mut building =
+        Building { chain, indexes, session, folder, unpacked: BTreeSet::new(), comparable, ctx };
+    let mut filled = Vec::new();
+    for table in tables {
         ctx.cancel.check()?;
-        building.fill(table)?;
+        match building.fill(&table)? {
+            None => filled.push(table),
+            Some(why) => lost.push(format!("the rows of {}: {why}", table.quoted())),
+        }
     }
     let session = building.session;
-    let later = |statement: &&Statement| match statement.makes {
-        Makes::View => only.is_none(),
-        Makes::Index | Makes::Comment => true,
-        Makes::Schema | Makes::Type | Makes::Sequence | Makes::Macro | Makes::Table => false,
+    let names: BTreeSet<String> = filled.iter().map(TableEntry::quoted).collect();
+    let later = |statement: &&Statement| match (&statement.table, statement.makes) {
+        (Some(table), _) => names.contains(table) || only.is_none(),
+        (None, Makes::View | Makes::Index | Makes::Comment) => only.is_none(),
+        (None, _) => false,
     };
     let failed = rehearse::run(&session, newest.statements.iter().filter(later));
-    if only.is_none() {
-        lost.extend(failed.iter().map(|(statement, why)| format!("{}: {why}", statement.name)));
-    }
-    session.run("DETACH bkp_stage")?;
+    ctx.cancel.check()?;
+    lost.extend(failed.iter().map(in_words));
+    session.run(&format!("DETACH {name}"))?;
     session.settle()?;
     for name in ["stage.duckdb", "stage.duckdb.wal"] {
         // It may have no log.
         let _gone = std::fs::remove_file(folder.join(name));
     }
-    let rows = compare(path, &tables, folder)?;
+    let rows = compare(path, &filled, comparable, &opening)?;
     std::fs::File::open(path)?.sync_all()?;
-    Ok(Built { tables: tables.len(), rows, lost })
+    Ok(Built { tables: filled.len(), rows, lost, uncompared })
+}
+
+fn in_words((statement, why): &(&Statement, String)) -> String {
+    let (word, name) = (statement.makes.word(), &statement.name);
+    format!("the {word} {name}: {}", rehearse::first_line(why))
+}
+
+/// Makes what tables need, and the tables, in their order. One whose statement fails is made of its
+/// columns; one for which that fails too is left out. Returns those that are there.
+fn make_tables(
+    session: &Session,
+    newest: &Index,
+    tables: Vec<TableEntry>,
+    all: bool,
+    lost: &mut Vec<String>,
+) -> Vec<TableEntry> {
+    let names: BTreeSet<String> = tables.iter().map(TableEntry::quoted).collect();
+    let is_wanted = |statement: &&Statement| {
+        statement.makes <= Makes::Macro
+            || statement.makes == Makes::Table && names.contains(&statement.name)
+    };
+    let mut left: Vec<&Statement> = newest.statements.iter().filter(is_wanted).collect();
+    loop {
+        let failed = rehearse::run(session, left.iter().copied());
+        let first = failed.iter().find(|(statement, _)| statement.makes == Makes::Table);
+        let Some((statement, why)) = first else {
+            // What no table needs is missed only where everything is wanted.
+            lost.extend(failed.iter().filter(|_| all).map(in_words));
+            break;
+        };
+        // Others may refer to it: they are tried again when it is there.
+        let table = tables.iter().find(|table| table.quoted() == statement.name);
+        let made = table.map(|table| session.attempt(&build::bare(table)));
+        let name = &statement.name;
+        lost.push(match made {
+            Some(Ok(())) => format!(
+                "what the table {name} has beside columns and rows: {}",
+                rehearse::first_line(why)
+            ),
+            Some(Err(_)) | None => format!("the table {name}: {}", rehearse::first_line(why)),
+        });
+        let done: &Statement = statement;
+        left = failed.iter().map(|(one, _)| *one).filter(|one| *one != done).collect();
+    }
+    let there = |table: &TableEntry| session.attempt(&format!("FROM {} LIMIT 0", table.here()));
+    tables.into_iter().filter(|table| there(table).is_ok()).collect()
 }
 
 /// An empty file with this storage version.
-fn create(path: &Path, storage_version: &str, folder: &Path) -> anyhow::Result<()> {
-    let session = Session::open(None, true, folder, Kind::Integrity)?;
+fn create(path: &Path, storage_version: &str, opening: &Opening<'_>) -> anyhow::Result<()> {
+    let session = Session::opened(None, true, opening)?;
     let place = sql::text(&path.display().to_string());
     let version = sql::text(storage_version);
     session.run(&format!("ATTACH {place} AS bkp_new (STORAGE_VERSION {version})"))?;
@@ -172,7 +225,7 @@ fn chosen(index: &Index, only: Option<&str>) -> anyhow::Result<Vec<TableEntry>> 
         let (ready, rest): (Vec<_>, Vec<_>) =
             left.iter().partition(|table| !table.parents.iter().any(|p| names.contains(p)));
         if ready.is_empty() {
-            return Err(broken("its tables refer to each other in a circle"));
+            return Err(build::circle().into());
         }
         ordered.extend(ready.into_iter().cloned());
         left = rest;
@@ -180,108 +233,21 @@ fn chosen(index: &Index, only: Option<&str>) -> anyhow::Result<Vec<TableEntry>> 
     Ok(ordered)
 }
 
-impl Building<'_> {
-    /// Brings the rows of one table into the new file.
-    fn fill(&mut self, table: &TableEntry) -> anyhow::Result<()> {
-        let target = table.quoted();
-        let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
-        let columns = sql::names(&columns);
-        let links: Vec<(usize, TableEntry)> = links(&self.indexes, table)?
-            .into_iter()
-            .map(|(order, entry)| (order, entry.clone()))
-            .collect();
-        let at_once = links.len() == 1 && table.own.is_empty();
-        let stage = if at_once { target.clone() } else { "bkp_stage.main.rows".to_owned() };
-        if !at_once {
-            self.session.run(&format!(
-                "CREATE OR REPLACE TABLE {stage} AS SELECT {columns} FROM {target} LIMIT 0"
-            ))?;
-        }
-        for (order, entry) in &links {
-            if !entry.full {
-                let changes = self.rows(*order, entry)?;
-                self.session.run(&delta::removal(table, &changes, &stage))?;
-            }
-            let path = self.fetch(*order, entry)?;
-            let from = sql::text(&path.display().to_string());
-            self.session.run(&format!(
-                "INSERT INTO {stage} ({columns}) SELECT * FROM read_parquet({from})"
-            ))?;
-            std::fs::remove_file(&path)?;
-        }
-        if !at_once {
-            self.load(table, &stage, &columns)?;
-        }
-        Ok(())
-    }
-
-    /// From the stage into the table with its constraints.
-    fn load(&self, table: &TableEntry, stage: &str, columns: &str) -> anyhow::Result<()> {
-        let target = table.quoted();
-        let insert = format!("INSERT INTO {target} ({columns}) SELECT {columns} FROM {stage} AS s");
-        let Some(rule) = delta::loadable(table, &target) else {
-            return self.session.run(&insert);
-        };
-        let left = || -> anyhow::Result<String> {
-            let rows = self.session.rows(&format!("SELECT count(*) FROM {stage}"))?;
-            Ok(rows.into_iter().flatten().next().flatten().unwrap_or_default())
-        };
-        let mut before = left()?;
-        while before != "0" {
-            self.ctx.cancel.check()?;
-            self.session.run(&format!(
-                "CREATE OR REPLACE TEMP TABLE bkp_next AS SELECT s.rowid AS bkp_r, {columns} FROM {stage} AS s WHERE {rule}"
-            ))?;
-            self.session
-                .run(&format!("INSERT INTO {target} ({columns}) SELECT {columns} FROM bkp_next"))?;
-            self.session
-                .run(&format!("DELETE FROM {stage} WHERE rowid IN (SELECT bkp_r FROM bkp_next)"))?;
-            let now = left()?;
-            if now == before {
-                return Err(broken(&format!(
-                    "{now} rows of {target} refer to each other in a circle"
-                )));
-            }
-            before = now;
-        }
-        self.session.run("DROP TABLE IF EXISTS bkp_next")
-    }
-
-    /// What changed in a link, as a relation.
-    fn rows(&mut self, order: usize, entry: &TableEntry) -> anyhow::Result<String> {
-        let folder = self.folder.join(format!("chain-{order}"));
-        let reader = self.chain.get(order).ok_or_else(|| broken("a link is missing"))?;
-        if self.unpacked.insert(order) {
-            export::unpack(reader, &folder, self.ctx)?;
-        }
-        let member = entry.rows_member.as_deref().unwrap_or_default();
-        Ok(format!("read_parquet({})", sql::text(&folder.join(member).display().to_string())))
-    }
-
-    /// The rows of a link as a file: Parquet is read from its end. Its digest is compared before
-    /// anything is made of it.
-    fn fetch(&self, order: usize, entry: &TableEntry) -> anyhow::Result<PathBuf> {
-        let reader = self.chain.get(order).ok_or_else(|| broken("a link is missing"))?;
-        let name = entry.data.as_deref().unwrap_or_default();
-        // A name of its own for every file: DuckDB keeps what it has read of one, and tells two
-        // files under one name apart by size and time only.
-        let path = self.folder.join(format!("fetched-{order}-{name}"));
-        reader.named(name, self.ctx, &mut |body| {
-            let mut file = std::fs::File::create(&path)?;
-            std::io::copy(body, &mut file)?;
-            Ok(())
-        })?;
-        Ok(path)
-    }
-}
-
-/// Opens the file anew and compares every table with what was recorded. Returns the rows.
-fn compare(path: &Path, tables: &[TableEntry], spill: &Path) -> anyhow::Result<u64> {
-    let session = Session::open(Some(path), false, spill, Kind::Integrity)?;
+/// Opens the file anew and compares every table with what was recorded; without the hashes if they are
+/// not `comparable`. Returns the rows.
+fn compare(
+    path: &Path,
+    tables: &[TableEntry],
+    comparable: bool,
+    opening: &Opening<'_>,
+) -> anyhow::Result<u64> {
+    let session = Session::opened(Some(path), false, opening)?;
     let mut rows = 0;
     for table in tables {
-        let found = export::content(&session, table, &table.quoted())?;
-        if found != table.content {
+        let found = export::content(&session, table, &table.here())?;
+        let is_same =
+            if comparable { found == table.content } else { found.rows == table.content.rows };
+        if !is_same {
             let what = format!(
                 "the table {} has {} rows with the hash {}, recorded are {} with {}",
                 table.quoted(),
@@ -305,36 +271,33 @@ pub(super) fn restore(
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
     let workshop = Workshop::beside(&request.target)?;
-    let built_at = workshop.path("restored.duckdb");
-    let built = build(chain, &built_at, request.table.as_deref(), ctx)?;
+    let built_at = workshop.path(&format!("{CATALOGUE}.duckdb"));
+    let means = Means::ample(request.share);
+    let built = build(chain, &built_at, request.table.as_deref(), means, ctx)?;
     let bytes = std::fs::metadata(&built_at)?.len();
     let moved_aside = workshop.publish(&built_at, &request.target, request.force)?;
-    for lost in &built.lost {
-        ctx.monitor.warn(&format!("the export does not have {lost}"));
-    }
-    Ok(Restored {
-        target: request.target.clone(),
-        bytes,
-        bytes_written: bytes,
-        moved_aside,
-        next: format!(
-            "open it with DuckDB: {} tables with {} rows, equal to what was recorded",
-            built.tables, built.rows
-        ),
-        lost: Vec::new(),
-    })
+    let next = format!("open it with DuckDB: {}", built.found());
+    let target = request.target.clone();
+    Ok(Restored { target, bytes, bytes_written: bytes, moved_aside, next, lost: built.lost })
 }
 
 /// Builds the file in `scratch` and compares it.
-pub(super) fn drill(chain: &Chain<'_>, scratch: &Path, ctx: &Ctx) -> anyhow::Result<Drilled> {
+pub(super) fn drill(
+    chain: &Chain<'_>,
+    scratch: &Path,
+    share: Share,
+    ctx: &Ctx,
+) -> anyhow::Result<Drilled> {
     let began = Instant::now();
-    let built = build(chain, &scratch.join("drill.duckdb"), None, ctx)?;
+    let path = scratch.join(format!("{CATALOGUE}.duckdb"));
+    let built = build(chain, &path, None, Means::ample(share), ctx)?;
     let check = Check {
         what: format!("DuckDB {} loads every table", crate::version::duckdb()),
         ok: built.lost.is_empty(),
-        found: format!("{} tables, {} rows, equal to what was recorded", built.tables, built.rows),
+        found: built.found(),
         hint: (!built.lost.is_empty()).then(|| format!("not in it: {}", built.lost.join("; "))),
     };
     let rto_seconds = began.elapsed().as_secs_f64();
-    Ok(Drilled { rto_seconds, compared: Compared::Equal, checks: vec![check] })
+    let compared = if built.uncompared.is_none() { Compared::Equal } else { Compared::Nothing };
+    Ok(Drilled { rto_seconds, compared, checks: vec![check] })
 }

@@ -3,7 +3,7 @@
 //! It has the statements that make the schema, and of each table its columns, how many rows it has
 //! and a hash over them that does not depend on their order; and which objects hold them.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,12 @@ pub(super) struct Statement {
     pub(super) name: String,
     /// The statement.
     pub(super) sql: String,
+    /// The table that it is for, quoted with its schema: of an index, and of a comment on a table, a
+    /// column or an index.
+    pub(super) table: Option<String>,
+    /// Why it could not be run in an empty database, if it could not: what another engine or another
+    /// machine has may be all that it needs.
+    pub(super) tried: Option<String>,
 }
 
 /// What a statement makes, in the order in which they are run.
@@ -76,7 +82,7 @@ pub(super) struct TableEntry {
     pub(super) name: String,
     /// The columns that are stored.
     pub(super) columns: Vec<Column>,
-    /// The columns of the primary key.
+    /// The columns of the primary key, by their true names.
     pub(super) key: Option<Vec<String>>,
     /// Tables that it refers to, quoted with their schema.
     pub(super) parents: Vec<String>,
@@ -118,6 +124,22 @@ impl TableEntry {
         format!("{}.{}", super::sql::name(&self.schema), super::sql::name(&self.name))
     }
 
+    /// The table in a database of ours: unlike a name of two parts this one is never ambiguous.
+    pub(super) fn here(&self) -> String {
+        format!("{}.{}", super::sql::name(super::engine::CATALOGUE), self.quoted())
+    }
+
+    /// Whether it has a column of this name, in any case.
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The true name of a column, which may be written in any case.
+    pub(super) fn true_column(&self, name: &str) -> String {
+        let is_it = |column: &&Column| column.name.eq_ignore_ascii_case(name);
+        self.columns.iter().find(is_it).map_or(name, |column| &column.name).to_owned()
+    }
+
     /// Schema and name, as people write them.
     pub(super) fn plain(&self) -> String {
         format!("{}.{}", self.schema, self.name)
@@ -130,13 +152,22 @@ impl TableEntry {
 }
 
 impl Index {
-    /// Writes `index.json`.
+    /// `index.json`.
     ///
     /// # Errors
-    /// What `out` fails with.
-    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        serde_json::to_writer_pretty(&mut *out, self).map_err(std::io::Error::from)?;
-        out.write_all(b"\n")
+    /// [`Kind::Failed`] if it is larger than what is read.
+    pub(super) fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        if bytes.len() as u64 > INDEX_BYTES_MAX {
+            let size = bytes.len();
+            let message = format!(
+                "the index of the export would have {size} bytes, more than the {INDEX_BYTES_MAX} that are read"
+            );
+            let hint = "export fewer tables: see `tables` and `exclude` in the source's table";
+            return Err(Fault::new(Kind::Failed, message).hint(hint).into());
+        }
+        Ok(bytes)
     }
 
     /// Reads `index.json`.
@@ -160,6 +191,17 @@ impl Index {
         Ok(index)
     }
 
+    /// The statements that could not be run in an empty database, in words.
+    pub(super) fn untried(&self) -> impl Iterator<Item = String> {
+        self.statements.iter().filter_map(|statement| {
+            let why = statement.tried.as_ref()?;
+            let (word, name) = (statement.makes.word(), &statement.name);
+            Some(format!(
+                "proof that the {word} {name} can be made again, only its statement: {why}"
+            ))
+        })
+    }
+
     /// The table with these true names.
     pub(super) fn table(&self, schema: &str, name: &str) -> Option<&TableEntry> {
         self.tables.iter().find(|table| table.schema == schema && table.name == name)
@@ -168,7 +210,12 @@ impl Index {
     /// The schema as a script for people.
     pub(super) fn script(&self) -> String {
         let heads = "-- Loads in this order: rows go in after the tables and before the indexes.\n";
-        let lines = self.statements.iter().map(|s| format!("{}\n", s.sql));
+        let lines = self.statements.iter().map(|statement| {
+            let words = |why: &String| why.replace(['\n', '\r'], " ");
+            let tried = statement.tried.as_ref().map(words);
+            let tried = tried.map(|why| format!("-- Failed in an empty database: {why}\n"));
+            format!("{}{}\n", tried.unwrap_or_default(), statement.sql)
+        });
         std::iter::once(heads.to_owned()).chain(lines).collect()
     }
 }

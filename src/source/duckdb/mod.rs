@@ -4,24 +4,28 @@
 //! - [`mode`], [`persist`], [`capture`]: from the file into the chain.
 //! - [`layout`]: what a snapshot consists of.
 //! - [`assemble`], [`place`]: from the chain back to a file.
-//! - [`engine`]: the linked DuckDB, which opens files of ours only.
-//! - [`private`], [`shape`], [`rehearse`], [`export`], [`delta`], [`index`]: from tables into Parquet.
-//! - [`import`], [`decode`]: from there back to a file, or to nothing.
+//! - [`engine`], [`means`], [`watch`]: the linked DuckDB, which opens files of ours only.
+//! - [`private`], [`shape`], [`rehearse`], [`wanted`], [`export`], [`delta`], [`hashed`], [`index`]: from
+//!   tables into Parquet.
+//! - [`import`], [`build`], [`decode`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
 //! live file is only read: bkp neither takes its lock nor opens it with DuckDB.
 
 mod assemble;
+mod build;
 mod capture;
 mod decode;
 mod delta;
 mod engine;
 mod export;
 mod format;
+mod hashed;
 mod import;
 mod index;
 mod layout;
+mod means;
 mod mode;
 mod persist;
 mod place;
@@ -31,6 +35,8 @@ mod shape;
 pub mod sheet;
 mod sql;
 mod wal;
+mod wanted;
+mod watch;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -40,17 +46,21 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::capture::Capturing;
-use self::export::{Exporting, Wanted};
+use self::engine::Opening;
+use self::export::Exporting;
 use self::format::Headers;
 use self::layout::{Layout, Listed as _};
+use self::means::Means;
 use self::mode::{Database, Mode};
+use self::wanted::Wanted;
+use crate::config::units::size;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
 use crate::error::{Fault, Kind};
 use crate::source::{
     CaptureRequest, Captured, Check, EntrySink, ExportRequest, Held, ObjectSink, Opened,
-    RestoreRequest, Source, SourceError, SourceKind,
+    RestoreRequest, Share, Source, SourceError, SourceKind,
 };
 
 /// Attempts of a capture if the configuration does not say otherwise. Under the heaviest load
@@ -87,8 +97,8 @@ struct Table {
     /// Attempts of a capture before it gives up. Default 64.
     #[serde(default)]
     attempts: Option<u32>,
-    /// Tables that an export has, as patterns of SCHEMA.TABLE in which * stands for anything. All of
-    /// them by default.
+    /// Tables that an export has, as patterns of SCHEMA.TABLE in which * stands for anything; one
+    /// without a schema is of main. All of them by default.
     #[serde(default)]
     tables: Vec<String>,
     /// Tables that an export leaves out, as such patterns.
@@ -99,7 +109,19 @@ struct Table {
     /// snapshots, are sealed in any case.
     #[serde(default)]
     encryption: Option<String>,
+    /// Memory that DuckDB may take in exports, restores and drills of exports, with its unit: 4GiB.
+    /// Default 512MiB for an export, and three fifths of the machine's for the others, since the index
+    /// of a primary key has to fit into it.
+    #[serde(default)]
+    memory: Option<String>,
+    /// Threads that DuckDB may start for them. By default as many as there are processors, if each gets
+    /// 128MiB of that memory.
+    #[serde(default)]
+    threads: Option<u32>,
 }
+
+/// The least memory that can be configured: with less DuckDB does not read one group of rows.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// Why an attempt at a capture ended.
 #[derive(Debug)]
@@ -150,6 +172,7 @@ struct Configured {
     wanted: Wanted,
     /// Whether the tables of exports are sealed.
     sealed: bool,
+    share: Share,
 }
 
 fn open(name: &str, table: toml::Table) -> Opened {
@@ -180,8 +203,24 @@ fn open(name: &str, table: toml::Table) -> Opened {
             return Err(invalid("encryption", problem, "use aes256-gcm or none".into()));
         }
     };
-    let wanted = Wanted { tables: table.tables, exclude: table.exclude };
-    Ok(Box::new(Configured { path: table.path, mode, attempts, wanted, sealed }))
+    let wanted = Wanted::new(&table.tables, &table.exclude);
+    let share = share(&place, table.memory.as_deref(), table.threads)?;
+    Ok(Box::new(Configured { path: table.path, mode, attempts, wanted, sealed, share }))
+}
+
+/// What the engine may take, as the table at `place` says.
+fn share(place: &str, memory: Option<&str>, threads: Option<u32>) -> Result<Share, ConfigError> {
+    let at = format!("{place}.memory");
+    let memory_bytes = memory.map(|text| size(&at, text)).transpose()?;
+    if memory_bytes.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
+        let problem = "less than 64MiB is too little for the engine".to_owned();
+        return Err(ConfigError::invalid(at, problem).suggest("give it 512MiB"));
+    }
+    if threads == Some(0) {
+        let problem = "0 threads do nothing".to_owned();
+        return Err(ConfigError::invalid(format!("{place}.threads"), problem).suggest("use 1"));
+    }
+    Ok(Share { memory_bytes, threads })
 }
 
 fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
@@ -304,9 +343,11 @@ impl Source for Configured {
         ctx: &Ctx,
     ) -> anyhow::Result<Captured> {
         let (database, mode) = self.hold(self.mode_of(request.mode.as_deref())?, ctx)?;
-        let copy = request.scratch.join("copy.duckdb");
         let check = |headers: &Headers| self.check_same(request.record.as_ref(), headers);
-        let (session, capture) = private::open(&database, &copy, self.attempts, &check, ctx)?;
+        let means = Means::modest(self.share);
+        let (kind, ctx_of) = (Kind::Source, Some(ctx));
+        let opening = Opening { spill: request.scratch, kind, means, ctx: ctx_of };
+        let (session, capture) = private::open(&database, &opening, self.attempts, &check, ctx)?;
         let storage_version = capture.record.get("storage_version").and_then(Value::as_str);
         let exporting = Exporting {
             session,
@@ -328,6 +369,10 @@ impl Source for Configured {
         record.insert("mode".into(), mode.name().into());
         captured.record = Value::Object(record);
         Ok(captured)
+    }
+
+    fn share(&self) -> Share {
+        self.share
     }
 
     fn check(&self, ctx: &Ctx) -> Vec<Check> {

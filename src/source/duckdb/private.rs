@@ -4,36 +4,40 @@
 //! from opening it for as long as the work goes on.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::capture::{Capture, Capturing};
-use super::engine::{self, Session};
+use super::engine::{self, CATALOGUE, Opening, Session};
 use super::format::{Headers, unit_offset};
 use super::layout::{Member, PIECE_BYTES};
 use super::mode::{Database, beside};
 use crate::ctx::Ctx;
-use crate::error::Kind;
+use crate::error::{Fault, Kind};
 use crate::source::{EntrySink, SourceError};
+
+/// What to do about a copy that does not fit.
+const NO_ROOM: &str =
+    "free space there, or set `state_dir` to a place with more of it; nothing was left behind";
 
 /// Puts what a capture pushes into its place in a file and its log.
 struct Placing {
     file: File,
     log: File,
+    path: PathBuf,
+    log_path: PathBuf,
 }
 
 impl EntrySink for Placing {
     fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        match Member::parse(name) {
-            Some(Member::Headers) => self.file.write_all_at(bytes, 0)?,
-            Some(Member::Unit(unit)) => self.file.write_all_at(bytes, unit_offset(unit))?,
-            Some(Member::Piece(piece)) => {
-                self.log.write_all_at(bytes, piece * PIECE_BYTES as u64)?;
-            }
-            Some(Member::Layout) | None => {}
-        }
-        Ok(())
+        let (file, path, offset) = match Member::parse(name) {
+            Some(Member::Headers) => (&self.file, &self.path, 0),
+            Some(Member::Unit(unit)) => (&self.file, &self.path, unit_offset(unit)),
+            Some(Member::Piece(piece)) => (&self.log, &self.log_path, piece * PIECE_BYTES as u64),
+            Some(Member::Layout) | None => return Ok(()),
+        };
+        file.write_all_at(bytes, offset).map_err(|error| unwritten(path, &error))
     }
 
     fn stream(
@@ -46,13 +50,15 @@ impl EntrySink for Placing {
     }
 }
 
-/// Copies `database` to `path`, which must be in a folder of ours, and opens the copy.
+/// Copies `database` into the folder that `opening` names, which must be one of ours, and opens the
+/// copy.
 ///
 /// # Errors
-/// What a capture fails with; [`SourceError::Engine`] if the linked engine cannot read the file.
+/// What a capture fails with; [`SourceError::Engine`] if the linked engine cannot read the file;
+/// [`Kind::Failed`] if there is no room.
 pub(super) fn open(
     database: &Database,
-    path: &Path,
+    opening: &Opening<'_>,
     attempts: u32,
     check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ctx: &Ctx,
@@ -70,8 +76,16 @@ pub(super) fn open(
         let created = File::options().write(true).create_new(true).open(path);
         created.map_err(|error| super::mode::unreadable(path, error))
     };
-    let log_path = beside(path, ".wal");
-    let mut placing = Placing { file: create(path)?, log: create(&log_path)? };
+    let folder = opening.spill;
+    let path = folder.join(format!("{CATALOGUE}.duckdb"));
+    let log_path = beside(&path, ".wal");
+    check_room(database, folder)?;
+    let mut placing = Placing {
+        file: create(&path)?,
+        log: create(&log_path)?,
+        path: path.clone(),
+        log_path: log_path.clone(),
+    };
     let capture = Capturing::new(database, &mut placing, None, ctx).run(attempts, &readable)?;
     placing.file.set_len(capture.layout.file_bytes)?;
     placing.log.set_len(capture.layout.wal_bytes)?;
@@ -80,7 +94,33 @@ pub(super) fn open(
     if capture.layout.wal_bytes == 0 {
         std::fs::remove_file(&log_path)?;
     }
-    let spill = path.parent().unwrap_or(Path::new("."));
-    let session = Session::open(Some(path), false, spill, Kind::Source)?;
+    let session = Session::opened(Some(&path), false, opening)?;
     Ok((session, capture))
+}
+
+/// Refuses a copy for which there is no room, before anything is written.
+fn check_room(database: &Database, folder: &Path) -> Result<(), Fault> {
+    let log = std::fs::metadata(beside(&database.path, ".wal")).map_or(0, |log| log.len());
+    let wanted = database.file.metadata().map_or(0, |file| file.len()) + log;
+    // What cannot be told is found out by writing.
+    let Ok(there) = rustix::fs::statvfs(folder) else { return Ok(()) };
+    let free = there.f_bavail.saturating_mul(there.f_frsize);
+    if free >= wanted {
+        return Ok(());
+    }
+    let message = format!(
+        "an export works on a copy of the database, which needs {wanted} bytes in {}, where {free} are free",
+        folder.display()
+    );
+    Err(Fault::new(Kind::Failed, message).hint(NO_ROOM))
+}
+
+/// A copy that cannot be written; a full disk says so and what to do.
+fn unwritten(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let message = format!("cannot write {}: {error}", path.display());
+    let fault = Fault::new(Kind::Failed, message);
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        return fault.hint(NO_ROOM).into();
+    }
+    fault.into()
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::engine::{Session, TextRow};
 use super::index::{Column, Content, Makes, Statement, TableEntry};
 use super::sql;
+use crate::source::SourceError;
 
 /// Separates names in lists that are read as text.
 const SEPARATOR: char = '\u{1f}';
@@ -22,6 +23,10 @@ pub(super) struct Shape {
     pub(super) tables: Vec<TableEntry>,
     /// What cannot be made again, in words.
     pub(super) lost: Vec<String>,
+    /// The statements of tables that are left out, and of what belongs to them.
+    pub(super) without: Vec<Statement>,
+    /// What else is left out because it needs one of these, in words.
+    pub(super) depending: Vec<String>,
 }
 
 /// The `index`th value of a row; empty where there is none.
@@ -38,25 +43,41 @@ pub(super) fn quoted(schema: &str, name: &str) -> String {
     format!("{}.{}", sql::name(schema), sql::name(name))
 }
 
-/// Reads the schema of an open database; `scratch` is a folder for temporary files.
+/// Reads the schema of an open database, as far as it is `wanted`; `scratch` is a folder for
+/// temporary files.
 ///
 /// # Errors
-/// What the engine says.
-pub(super) fn read(session: &Session, scratch: &Path) -> anyhow::Result<Shape> {
-    let mut shape = Shape { statements: Vec::new(), tables: Vec::new(), lost: Vec::new() };
+/// What the engine says, and as [`Shape::narrow`].
+pub(super) fn read(
+    session: &Session,
+    wanted: &dyn Fn(&TableEntry) -> bool,
+    scratch: &Path,
+) -> anyhow::Result<Shape> {
+    let mut shape = Shape {
+        statements: Vec::new(),
+        tables: Vec::new(),
+        lost: Vec::new(),
+        without: Vec::new(),
+        depending: Vec::new(),
+    };
     shape.simple(session)?;
     shape.macros(session, scratch)?;
     shape.tables(session)?;
     shape.comments(session)?;
     shape.triggers(session)?;
     shape.statements.sort_by_key(|statement| statement.makes);
-    shape.rehearse(session, scratch)?;
+    shape.narrow(wanted)?;
+    shape.rehearse(session)?;
     Ok(shape)
 }
 
 impl Shape {
     fn add(&mut self, makes: Makes, name: String, sql: String) {
-        self.statements.push(Statement { makes, name, sql });
+        self.add_for(makes, name, sql, None);
+    }
+
+    fn add_for(&mut self, makes: Makes, name: String, sql: String, table: Option<String>) {
+        self.statements.push(Statement { makes, name, sql, table, tried: None });
     }
 
     /// What the catalogue has a statement for, or nearly.
@@ -77,19 +98,22 @@ impl Shape {
         for (makes, query) in [
             (
                 Makes::Sequence,
-                "SELECT schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() ORDER BY sequence_oid",
+                "SELECT schema_name, sequence_name, sql, NULL FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() ORDER BY sequence_oid",
             ),
             (
                 Makes::View,
-                "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() ORDER BY view_oid",
+                "SELECT schema_name, view_name, sql, NULL FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() ORDER BY view_oid",
             ),
             (
                 Makes::Index,
-                "SELECT schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = current_database() AND sql IS NOT NULL ORDER BY index_oid",
+                "SELECT schema_name, index_name, sql, table_name FROM duckdb_indexes() WHERE database_name = current_database() AND sql IS NOT NULL ORDER BY index_oid",
             ),
         ] {
             for row in session.rows(query)? {
-                self.add(makes, quoted(&text(&row, 0), &text(&row, 1)), text(&row, 2));
+                let table = row.get(3).cloned().flatten();
+                let table = table.map(|table| quoted(&text(&row, 0), &table));
+                let name = quoted(&text(&row, 0), &text(&row, 1));
+                self.add_for(makes, name, text(&row, 2), table);
             }
         }
         Ok(())
@@ -168,8 +192,9 @@ impl Shape {
         );
         let columns = session.rows(COLUMNS)?;
         let constraints = session.rows(&constraints)?;
-        for row in session.rows(TABLES)? {
-            let (schema, name, mut definition) = (text(&row, 0), text(&row, 1), text(&row, 2));
+        let tables = session.rows(TABLES)?;
+        for row in &tables {
+            let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));
             let mine = |row: &&TextRow| text(row, 0) == schema && text(row, 1) == name;
             let all: Vec<Column> = columns
                 .iter()
@@ -190,12 +215,26 @@ impl Shape {
                 schema: schema.clone(),
                 name: name.clone(),
             };
+            // References do not leave a schema, and name a table in any case.
+            let true_name = |referenced: &str| {
+                let same = |row: &&TextRow| {
+                    text(row, 0) == schema && text(row, 1).eq_ignore_ascii_case(referenced)
+                };
+                tables.iter().find(same).map(|row| text(row, 1)).ok_or_else(|| {
+                    let what = format!("the table {}", quoted(&schema, &name));
+                    let reason = format!("it refers to `{referenced}`, which is not there");
+                    SourceError::Unsupported { what, reason }
+                })
+            };
             let mut missing = Vec::new();
             for row in constraints.iter().filter(mine) {
-                let (own, referenced, theirs) = (list(row, 3), text(row, 4), list(row, 5));
+                let (own, theirs) = (list(row, 3), list(row, 5));
                 if text(row, 2) == "PRIMARY KEY" {
-                    table.key = Some(own);
-                } else if referenced == name {
+                    table.key = Some(own.iter().map(|name| table.true_column(name)).collect());
+                    continue;
+                }
+                let referenced = true_name(&text(row, 4))?;
+                if referenced == name {
                     if text(row, 6).is_empty() {
                         missing.push(format!(
                             "FOREIGN KEY ({}) REFERENCES {}({})",
@@ -206,7 +245,6 @@ impl Shape {
                     }
                     table.own.push((own, theirs));
                 } else {
-                    // References do not leave a schema.
                     table.parents.push(quoted(&schema, &referenced));
                 }
             }
@@ -220,17 +258,18 @@ impl Shape {
     }
 
     fn comments(&mut self, session: &Session) -> anyhow::Result<()> {
-        const OF: &str = "comment FROM";
+        const OF: &str = "comment, NULL FROM";
+        const ON: &str = "comment, table_name FROM";
         const WHERE: &str = "WHERE comment IS NOT NULL AND database_name = current_database()";
         for (what, query) in [
             (
                 "TABLE",
-                format!("SELECT schema_name, table_name, NULL, {OF} duckdb_tables() {WHERE}"),
+                format!("SELECT schema_name, table_name, NULL, {ON} duckdb_tables() {WHERE}"),
             ),
             ("VIEW", format!("SELECT schema_name, view_name, NULL, {OF} duckdb_views() {WHERE}")),
             (
                 "INDEX",
-                format!("SELECT schema_name, index_name, NULL, {OF} duckdb_indexes() {WHERE}"),
+                format!("SELECT schema_name, index_name, NULL, {ON} duckdb_indexes() {WHERE}"),
             ),
             (
                 "SEQUENCE",
@@ -252,7 +291,7 @@ impl Shape {
             (
                 "COLUMN",
                 format!(
-                    "SELECT schema_name, table_name, column_name, {OF} duckdb_columns() {WHERE}"
+                    "SELECT schema_name, table_name, column_name, {ON} duckdb_columns() {WHERE}"
                 ),
             ),
         ] {
@@ -261,10 +300,12 @@ impl Shape {
                     row.get(2).cloned().flatten().map(|name| format!(".{}", sql::name(&name)));
                 let name = quoted(&text(&row, 0), &text(&row, 1)) + &column.unwrap_or_default();
                 let comment = sql::text(&text(&row, 3));
-                self.add(
+                let table = row.get(4).cloned().flatten();
+                self.add_for(
                     Makes::Comment,
                     name.clone(),
                     format!("COMMENT ON {what} {name} IS {comment};"),
+                    table.map(|table| quoted(&text(&row, 0), &table)),
                 );
             }
         }

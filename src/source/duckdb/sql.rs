@@ -121,31 +121,63 @@ fn unquoted_replace(text: &str, from: &str, to: &str) -> String {
     out
 }
 
-/// Whether DuckDB's own hash tells every two values of this type apart that are not the same.
-pub(super) fn hashes_well(data_type: &str) -> bool {
-    const WELL: [&str; 19] = [
+/// How well DuckDB's own hash tells values of a type apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hashes {
+    /// Every two: they have 64 bits or fewer.
+    Narrow,
+    /// Every two, but for chance.
+    Wide,
+    /// All but the sign of zero and of what is no number.
+    Float,
+    /// Some that differ have the same hash.
+    Loosely,
+}
+
+/// How well DuckDB's own hash tells values of this type apart.
+pub(super) fn hashes(data_type: &str) -> Hashes {
+    const NARROW: [&str; 16] = [
         "BOOLEAN",
         "TINYINT",
         "SMALLINT",
         "INTEGER",
         "BIGINT",
-        "HUGEINT",
         "UTINYINT",
         "USMALLINT",
         "UINTEGER",
         "UBIGINT",
-        "UHUGEINT",
         "DATE",
         "TIME",
         "TIMESTAMP",
-        "VARCHAR",
-        "BLOB",
-        "UUID",
         "TIMESTAMP_S",
+        "TIMESTAMP_MS",
+        "TIMESTAMP_NS",
         "TIMESTAMP WITH TIME ZONE",
     ];
-    let decimal = data_type.starts_with("DECIMAL(") && data_type.ends_with(')');
-    WELL.contains(&data_type) || decimal
+    const WIDE: [&str; 5] = ["HUGEINT", "UHUGEINT", "VARCHAR", "BLOB", "UUID"];
+    match data_type {
+        "FLOAT" | "DOUBLE" => Hashes::Float,
+        _ if NARROW.contains(&data_type) => Hashes::Narrow,
+        _ if WIDE.contains(&data_type) => Hashes::Wide,
+        _ => match digits(data_type) {
+            Some(0..=18) => Hashes::Narrow,
+            Some(_) => Hashes::Wide,
+            None => Hashes::Loosely,
+        },
+    }
+}
+
+/// Digits of a decimal type.
+fn digits(data_type: &str) -> Option<u8> {
+    let inner = data_type.strip_prefix("DECIMAL(")?.strip_suffix(')')?;
+    inner.split(',').next()?.parse().ok()
+}
+
+/// A pattern of tables as it is matched: one without a schema is of `main`, unless it begins with `*`,
+/// which then stands for the schema too.
+pub(super) fn qualified(pattern: &str) -> String {
+    let is_whole = pattern.contains('.') || pattern.starts_with('*');
+    if is_whole { pattern.to_owned() } else { format!("main.{pattern}") }
 }
 
 /// Whether `text` fits a pattern in which `*` stands for anything.
@@ -204,9 +236,14 @@ mod tests {
             ("*.log_*_old", "s.log_a_b_old", true),
             ("*.log_*_old", "s.log_old", false),
             ("main.orders", "main.orders2", false),
-            ("*", "", true),
+            ("*", "main.orders", true),
+            ("orders", "main.orders", true),
+            ("orders", "s.orders", false),
+            ("log_*", "main.log_a", true),
+            ("*orders", "s.orders", true),
         ] {
-            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+            let pattern = qualified(pattern);
+            assert_eq!(fits(&pattern, text), expected, "{pattern} {text}");
         }
     }
 }

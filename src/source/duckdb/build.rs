@@ -1,0 +1,210 @@
+//! Filling the tables of a new file from a chain of exports.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::delta::{self, ROW};
+use super::engine::{CATALOGUE, Session};
+use super::import::{broken, links};
+use super::index::{Index, TableEntry};
+use super::{export, sql};
+use crate::ctx::Ctx;
+use crate::error::{Fault, Kind};
+use crate::source::Chain;
+
+/// Rows that go into a table at once: eight groups of rows as DuckDB stores them. The index of a key
+/// is held twice for those that are on their way.
+const BATCH_ROWS: u64 = 8 * 122_880;
+
+/// A file that is being built.
+pub(super) struct Building<'a> {
+    pub(super) chain: &'a Chain<'a>,
+    pub(super) indexes: Vec<Index>,
+    pub(super) session: Session,
+    /// A folder of ours.
+    pub(super) folder: &'a Path,
+    /// Which links have their keys and hashes unpacked.
+    pub(super) unpacked: BTreeSet<usize>,
+    /// Whether the linked engine hashes as the one did that made the export.
+    pub(super) comparable: bool,
+    pub(super) ctx: &'a Ctx,
+}
+
+/// Where the tables are put together that cannot be loaded at once.
+pub(super) fn stage() -> String {
+    format!("{CATALOGUE}_stage")
+}
+
+impl Building<'_> {
+    /// Brings the rows of one table into the new file, or says why that cannot be done here.
+    ///
+    /// # Errors
+    /// What engine, chain and store say.
+    pub(super) fn fill(&mut self, table: &TableEntry) -> anyhow::Result<Option<String>> {
+        let links: Vec<(usize, TableEntry)> = links(&self.indexes, table)?
+            .into_iter()
+            .map(|(order, entry)| (order, entry.clone()))
+            .collect();
+        if !self.comparable && delta::is_bound(table) && links.iter().any(|(_, entry)| !entry.full)
+        {
+            return Ok(Some(
+                "it has no primary key, and what changed in it since its last full export can be applied only by an engine with the same hashes".into(),
+            ));
+        }
+        let at_once = links.len() == 1 && table.own.is_empty();
+        let target = table.here();
+        let columns = columns(table);
+        let stage = if at_once { target.clone() } else { format!("{}.main.rows", stage()) };
+        if !at_once {
+            self.session.run(&format!(
+                "CREATE OR REPLACE TABLE {stage} AS SELECT {columns} FROM {target} LIMIT 0"
+            ))?;
+        }
+        for (order, entry) in &links {
+            if !entry.full {
+                let changes = self.rows(*order, entry)?;
+                self.session.run(&delta::removal(table, &changes, &stage))?;
+            }
+            let path = self.fetch(*order, entry)?;
+            self.insert(table, &stage, &path)?;
+            std::fs::remove_file(&path)?;
+        }
+        if !at_once {
+            self.load(table, &stage)?;
+        }
+        Ok(None)
+    }
+
+    /// The rows of a file into a table, some at a time.
+    fn insert(&self, table: &TableEntry, into: &str, path: &Path) -> anyhow::Result<()> {
+        let file = sql::text(&path.display().to_string());
+        let count = format!("SELECT num_rows FROM parquet_file_metadata({file})");
+        let insert =
+            format!("INSERT INTO {into} ({}) SELECT * FROM read_parquet({file})", columns(table));
+        self.batched(table, "file_row_number", self.number(&count)?, &insert)
+    }
+
+    /// Runs `insert` for the rows whose `number` is below `end`, some at a time.
+    fn batched(
+        &self,
+        table: &TableEntry,
+        number: &str,
+        end: u64,
+        insert: &str,
+    ) -> anyhow::Result<()> {
+        if table.has_column(number) || end <= BATCH_ROWS {
+            // A column of that name hides the number of the row.
+            return self.session.run(insert);
+        }
+        let batch = usize::try_from(BATCH_ROWS).unwrap_or(usize::MAX);
+        for start in (0..end).step_by(batch) {
+            self.ctx.cancel.check()?;
+            let last = start + BATCH_ROWS - 1;
+            self.session.run(&format!("{insert} WHERE {number} BETWEEN {start} AND {last}"))?;
+        }
+        Ok(())
+    }
+
+    fn number(&self, query: &str) -> anyhow::Result<u64> {
+        let rows = self.session.rows(query)?;
+        let text = rows.into_iter().flatten().next().flatten().unwrap_or_default();
+        Ok(text.parse().unwrap_or_default())
+    }
+
+    /// From the stage into the table with its constraints.
+    fn load(&self, table: &TableEntry, stage: &str) -> anyhow::Result<()> {
+        let (target, columns) = (table.here(), columns(table));
+        let insert = |from: &str| {
+            format!("INSERT INTO {target} ({columns}) SELECT {columns} FROM {from} AS {ROW}")
+        };
+        let Some(rule) = delta::loadable(table, &target) else {
+            let end = if table.has_column("rowid") {
+                0
+            } else {
+                self.number(&format!("SELECT coalesce(max(rowid) + 1, 0) FROM {stage}"))?
+            };
+            return self.batched(table, "rowid", end, &insert(stage));
+        };
+        let mut number = "bkp_r".to_owned();
+        while table.has_column(&number) {
+            number.push('_');
+        }
+        let left = format!("SELECT count(*) FROM {stage}");
+        let mut before = self.number(&left)?;
+        while before != 0 {
+            self.ctx.cancel.check()?;
+            self.session.run(&format!(
+                "CREATE OR REPLACE TEMP TABLE bkp_next AS SELECT {ROW}.rowid AS {number}, {columns} FROM {stage} AS {ROW} WHERE {rule}"
+            ))?;
+            self.session.run(&insert("temp.main.bkp_next"))?;
+            self.session.run(&format!(
+                "DELETE FROM {stage} WHERE rowid IN (SELECT {number} FROM temp.main.bkp_next)"
+            ))?;
+            let now = self.number(&left)?;
+            if now == before {
+                return Err(broken(&format!(
+                    "{now} rows of {} refer to each other in a circle",
+                    table.quoted()
+                )));
+            }
+            before = now;
+        }
+        self.session.run("DROP TABLE IF EXISTS temp.main.bkp_next")
+    }
+
+    /// What changed in a link, as a relation.
+    fn rows(&mut self, order: usize, entry: &TableEntry) -> anyhow::Result<String> {
+        let folder = self.folder.join(format!("chain-{order}"));
+        let reader = self.chain.get(order).ok_or_else(|| broken("a link is missing"))?;
+        if self.unpacked.insert(order) {
+            export::unpack(reader, &folder, self.ctx)?;
+        }
+        let member = entry.rows_member.as_deref().unwrap_or_default();
+        Ok(format!("read_parquet({})", sql::text(&folder.join(member).display().to_string())))
+    }
+
+    /// The rows of a link as a file: Parquet is read from its end. Its digest is compared before
+    /// anything is made of it.
+    fn fetch(&self, order: usize, entry: &TableEntry) -> anyhow::Result<PathBuf> {
+        let reader = self.chain.get(order).ok_or_else(|| broken("a link is missing"))?;
+        let name = entry.data.as_deref().unwrap_or_default();
+        // A name of its own for every file: DuckDB keeps what it has read of one, and tells two
+        // files under one name apart by size and time only.
+        let path = self.folder.join(format!("fetched-{order}-{name}"));
+        reader.named(name, self.ctx, &mut |body| {
+            let written = std::fs::File::create(&path)
+                .and_then(|mut file| std::io::copy(body, &mut file).map(|_bytes| ()));
+            written.map_err(|error| match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    let message = format!("cannot write {}: {error}", path.display());
+                    let hint = "free space there, or choose another place (--to, --scratch)";
+                    Fault::new(Kind::Failed, message).hint(hint).into()
+                }
+                // Also what the chain fails with comes this way.
+                _ => error.into(),
+            })
+        })?;
+        Ok(path)
+    }
+}
+
+fn columns(table: &TableEntry) -> String {
+    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    sql::names(&columns)
+}
+
+/// A table with no more than its columns, for one whose statement fails here.
+pub(super) fn bare(table: &TableEntry) -> String {
+    let columns = table.columns.iter();
+    let columns = columns.map(|column| format!("{} {}", sql::name(&column.name), column.data_type));
+    format!("CREATE TABLE {} ({})", table.here(), columns.collect::<Vec<_>>().join(", "))
+}
+
+/// The failure of a chain whose tables cannot be put into an order.
+pub(super) fn circle() -> Fault {
+    Fault::new(
+        Kind::Integrity,
+        "the export is not whole: its tables refer to each other in a circle",
+    )
+}

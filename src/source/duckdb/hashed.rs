@@ -1,0 +1,45 @@
+//! What the hashes of a row are computed from.
+//!
+//! DuckDB's hash takes some values for the same that are not: those of `-0.0` and `0.0`, an empty
+//! list and none. So some columns go in twice, the second time as what tells these apart.
+
+use super::delta::of_row;
+use super::index::{Column, TableEntry};
+use super::sql;
+
+/// Hashes of values of many types, as text: equal where two engines hash alike.
+pub(super) const PROBE: &str = "SELECT hash(hash(42::BIGINT, 'a longer text than fits inline', DATE '2020-02-29', 1.5::DECIMAL(9,2), TIMESTAMP '2020-01-01 00:00:01', NULL, true, '\\xAA'::BLOB, 170141183460469231731687303715884105727::HUGEINT, uuid '47183823-2574-4bfd-b411-99ed177d3e43', 1.5::DOUBLE, signbit('-0.0'::DOUBLE), 1.5::FLOAT)), hash([1.5, -0.0, NULL], {'a': INTERVAL '1 month -1 us'}, MAP {'k': 2.5::DOUBLE}, '0101'::BIT, 'b'::ENUM('a', 'b'), [1, 2]::INTEGER[2], union_value(i := 1)), CAST([1.5, -0.0, NULL] AS VARCHAR), CAST([0.1::DOUBLE, 'nan'::DOUBLE, 1e300] AS VARCHAR), CAST([0.1::FLOAT] AS VARCHAR), CAST({'a': INTERVAL '1 month -1 us', 'it''s': [NULL]} AS VARCHAR), CAST([TIMESTAMPTZ '2024-01-01 00:00:00+00', TIMESTAMPTZ '2024-07-01 12:00:00.000001+00'] AS VARCHAR), CAST('x' AS BLOB)::VARCHAR";
+
+/// What tells every two values of a column apart.
+fn told_apart(column: &Column) -> String {
+    let name = of_row(&column.name);
+    match sql::hashes(&column.data_type) {
+        sql::Hashes::Narrow | sql::Hashes::Wide => name,
+        sql::Hashes::Float => format!("{name}, signbit({name})"),
+        sql::Hashes::Loosely => format!("{name}, CAST({name} AS VARCHAR)"),
+    }
+}
+
+/// The same by other hashes: two long values whose hash is the same in [`told_apart`] differ here.
+fn told_apart_otherwise(column: &Column) -> String {
+    let name = of_row(&column.name);
+    match sql::hashes(&column.data_type) {
+        // No two of them have the same hash.
+        sql::Hashes::Narrow => name,
+        sql::Hashes::Float => format!("signbit({name}), {name}"),
+        sql::Hashes::Wide => format!("'bkp' || CAST({name} AS VARCHAR)"),
+        sql::Hashes::Loosely => format!("'bkp' || CAST({name} AS VARCHAR), {name}"),
+    }
+}
+
+/// The hash of a row, of 64 bits.
+pub(super) fn hash(table: &TableEntry) -> String {
+    let columns: Vec<String> = table.columns.iter().map(told_apart).collect();
+    format!("hash(hash({}))", columns.join(", "))
+}
+
+/// A second one that shares no hash of a long value with the first.
+pub(super) fn second_hash(table: &TableEntry) -> String {
+    let columns: Vec<String> = table.columns.iter().rev().map(told_apart_otherwise).collect();
+    format!("hash(hash({}, {}))", columns.join(", "), columns.len())
+}
