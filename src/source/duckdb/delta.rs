@@ -10,7 +10,8 @@
 //!
 //! DuckDB combines the hashes of columns so that the last one goes in by an exclusive or. A sum of
 //! such hashes would not see that two rows have swapped that column, so a row's hash is hashed once
-//! more. What stands for a whole table is a sum of these and an exclusive or of hashes of these.
+//! more. What stands for a whole table is a sum of these and an exclusive or of hashes of these, or of
+//! the second hashes where there are some.
 
 use super::hashed::{hash, second_hash};
 use super::index::{Column, TableEntry};
@@ -47,8 +48,9 @@ pub(super) fn rows(table: &TableEntry, from: &str) -> String {
 /// Rows, sum and exclusive or of their hashes.
 pub(super) fn content(table: &TableEntry, from: &str) -> String {
     let hash = hash(table);
+    let other = if is_keyed(table) { hash.clone() } else { second_hash(table) };
     format!(
-        "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(hash(bkp_h)), 0) FROM (SELECT {hash} AS bkp_h FROM {from} AS {ROW})"
+        "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(hash(bkp_o)), 0) FROM (SELECT {hash} AS bkp_h, {other} AS bkp_o FROM {from} AS {ROW})"
     )
 }
 
@@ -61,7 +63,7 @@ pub(super) fn content_of_state(table: &TableEntry, state: &str) -> String {
     }
     // Of equal rows each pair leaves nothing of an exclusive or.
     format!(
-        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor(hash(bkp_h1)) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
+        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor(hash(bkp_h2)) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
     )
 }
 

@@ -145,9 +145,9 @@ def dump(path):
     found = [connection.execute(query).fetchall() for query in DUMPED]
     for schema, table, *_ in found[5]:
         name = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table))
-        # Nulls and the tags of unions do not show in the text of a value.
-        rows = connection.execute(f"SELECT COLUMNS(*)::VARCHAR FROM {name}").fetchall()
-        found.append([schema, table, sorted(rows, key=str)])
+        # The text of a value does not show nulls in it, the option of a union, the type in a variant.
+        rows = connection.execute(f"SELECT COLUMNS(*)::VARCHAR, hash(COLUMNS(*))::VARCHAR FROM {name}")
+        found.append([schema, table, sorted(rows.fetchall(), key=str)])
     return found
 
 

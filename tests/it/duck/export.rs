@@ -10,28 +10,28 @@ use super::{Writer, bed, bed_with, engine, restore, rounds, sql};
 use crate::bed::{Bed, Run};
 
 /// The version of the engine that writes and compares.
-const V: &str = "1.5.6";
+pub(super) const V: &str = "1.5.6";
 
 /// Exports and returns the manifest.
 #[track_caller]
-fn export(bed: &Bed, words: &[&str]) -> Value {
+pub(super) fn export(bed: &Bed, words: &[&str]) -> Value {
     let words: Vec<&str> = ["export", "analytics"].iter().chain(words).copied().collect();
     bed.json(&words)["manifest"].clone()
 }
 
-fn id(manifest: &Value) -> &str {
+pub(super) fn id(manifest: &Value) -> &str {
     manifest["id"].as_str().unwrap()
 }
 
 /// Everything in a database, in words.
 #[track_caller]
-fn dump(file: &Path) -> Value {
+pub(super) fn dump(file: &Path) -> Value {
     let run = Run::of(&engine(V, &["dump", file.to_str().unwrap()]).output().unwrap()).done();
     serde_json::from_str(&run.stdout).unwrap()
 }
 
 /// Keys of the objects with a role.
-fn objects<'m>(manifest: &'m Value, role: &str) -> Vec<&'m str> {
+pub(super) fn objects<'m>(manifest: &'m Value, role: &str) -> Vec<&'m str> {
     let objects = manifest["objects"].as_array().unwrap().iter();
     let wanted = objects.filter(|object| object["role"] == role);
     wanted.map(|object| object["key"].as_str().unwrap()).collect()
@@ -135,8 +135,15 @@ fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
     assert!(run.stderr.contains("dangling"), "{}", run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(report["manifest"]["capture"]["lost"].as_array().unwrap().len(), 1);
-    let restored = restore(&bed, id(&report["manifest"]));
-    assert_eq!(sql(V, &restored, &["FROM t"]), json!([[1]]));
+    let target = bed.path("partial.duckdb");
+    let to = target.to_str().unwrap();
+    let id = id(&report["manifest"]);
+    let run = bed.run(&["restore", "--id", id, "--to", to, "--yes", "--json"]);
+    assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["lost"].as_array().unwrap().len(), 1);
+    assert!(report["lost"][0].as_str().unwrap().contains("dangling"), "{report}");
+    assert_eq!(sql(V, &target, &["FROM t"]), json!([[1]]));
 }
 
 /// Each step is a state that a chain must bring back.

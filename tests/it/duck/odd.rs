@@ -1,0 +1,348 @@
+//! Exports of what is unusual: changes that cancel out, values whose text is the same, schemas that
+//! cannot be made again everywhere, machines that are too small.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::export::{V, dump, export, id, objects};
+use super::{bed, bed_with, restore, sql};
+use crate::bed::{Bed, Run};
+
+/// A database made by these statements, and the folder that it is in.
+fn made(statements: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(V, &file, statements);
+    (folder, file)
+}
+
+/// Names of the tables that a backup has rows of.
+fn tables(manifest: &Value) -> Vec<String> {
+    let name = |key: &&str| key.rsplit('-').next().unwrap().replace(".parquet.enc", "");
+    objects(manifest, "table").iter().map(name).collect()
+}
+
+/// Restores with these words; the report is that of a run with this exit code.
+#[track_caller]
+fn restored(bed: &Bed, words: &[&str], code: i32) -> (PathBuf, Value) {
+    let target = bed.path(&format!("to-{}.duckdb", fs::read_dir(bed.path("")).unwrap().count()));
+    let to = ["restore", "analytics", "--from-export", "--yes", "--json", "--to"];
+    let words = [&to[..], &[target.to_str().unwrap()], words].concat();
+    let run = bed.run(&words);
+    assert_eq!(run.code, Some(code), "{}{}", run.stdout, run.stderr);
+    (target, serde_json::from_str(&run.stdout).unwrap_or_default())
+}
+
+/// Hashes as DuckDB combines them have the last column in an exclusive or: the sum and the exclusive or
+/// over these two rows stay as they are when the two flags are swapped.
+#[test]
+fn a_swap_that_a_sum_does_not_see_is_exported() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, flag BOOLEAN)",
+        "INSERT INTO t SELECT range, range = 39 FROM range(300000)",
+        "CREATE TABLE bag AS SELECT id, flag FROM t",
+    ]);
+    let sums = "SELECT sum(hash(id, flag))::VARCHAR, bit_xor(hash(id, flag))::VARCHAR FROM t";
+    let before = sql(V, &file, &[sums]);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    for table in ["t", "bag"] {
+        let swap = format!("UPDATE {table} SET flag = (id = 163893) WHERE id IN (39, 163893)");
+        sql(V, &file, &[&swap]);
+    }
+    assert_eq!(sql(V, &file, &[sums]), before, "these ids do not cancel out in this engine");
+    let manifest = export(&bed, &["--scope", "incremental"]);
+    assert_eq!(tables(&manifest), ["main.t", "main.bag"]);
+    assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file));
+}
+
+/// Two values of 16 bytes with one hash are easily made: each step is an exclusive or and a product.
+#[test]
+fn values_with_one_hash_are_told_apart_in_a_table_without_a_key() {
+    const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
+    let seed = 0xe17a_1465 ^ 16_u64.wrapping_mul(0xc6a4_a793_5bd1_e995);
+    let step = |word: u64| (seed ^ word).wrapping_mul(FACTOR);
+    let (first, other) = (u64::from_le_bytes(*b"AAAAAAAA"), u64::from_le_bytes(*b"CCCCCCCC"));
+    let last = u64::from_le_bytes(*b"BBBBBBBB");
+    let blob = |a: u64, b: u64| {
+        let bytes = [a.to_le_bytes(), b.to_le_bytes()].concat();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("from_hex('{hex}')")
+    };
+    let one = blob(first, last);
+    let two = blob(other, last ^ step(first) ^ step(other));
+    let (_folder, file) = made(&[&format!("CREATE TABLE bag AS SELECT {one} AS b")]);
+    let same = format!("SELECT hash({one}) = hash({two}), {one} = {two}");
+    assert_eq!(sql(V, &file, &[&same]), json!([[true, false]]), "this engine hashes otherwise");
+    let bed = bed(&file);
+    export(&bed, &[]);
+    sql(V, &file, &[&format!("UPDATE bag SET b = {two}")]);
+    let manifest = export(&bed, &["--scope", "incremental"]);
+    assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file));
+}
+
+/// The same text, and another value: an option of a union, the type in a variant.
+#[test]
+fn values_with_one_text_are_told_apart() {
+    let (_folder, file) = made(&[
+        "CREATE TYPE either AS UNION(i INTEGER, s VARCHAR)",
+        "CREATE TABLE keyed (k INTEGER PRIMARY KEY, l either[], n STRUCT(u either), v VARIANT, d DOUBLE)",
+        "INSERT INTO keyed VALUES (1, [union_value(i := 1)], {'u': union_value(i := 1)}, 42::VARIANT, 0.0), (2, NULL, NULL, NULL, NULL)",
+        "CREATE TABLE bag AS SELECT * FROM keyed",
+        "CREATE TABLE variants AS SELECT k, v FROM keyed",
+        "CREATE TABLE signs AS SELECT k, d FROM keyed",
+    ]);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    for change in [
+        "UPDATE keyed SET l = [union_value(s := '1')]::either[] WHERE k = 1",
+        "UPDATE bag SET n = {'u': union_value(s := '1')} WHERE k = 1",
+        "UPDATE variants SET v = '42'::VARIANT WHERE k = 1",
+        "UPDATE signs SET d = '-0.0'::DOUBLE WHERE k = 1",
+    ] {
+        let table = change.split(' ').nth(1).unwrap();
+        let text = |file: &Path| sql(V, file, &[&format!("SELECT {table}::VARCHAR FROM {table}")]);
+        let before = (text(&file), dump(&file));
+        sql(V, &file, &[change]);
+        // The oracle sees what the text does not show.
+        assert_ne!(dump(&file), before.1, "{change}");
+        assert_eq!(text(&file) == before.0, table != "signs", "{change}");
+        let manifest = export(&bed, &["--scope", "incremental"]);
+        assert_eq!(tables(&manifest), [format!("main.{table}")]);
+        assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file), "{change}");
+    }
+}
+
+/// The text of a nested time depends on the zone that a process lives in; hashes must not.
+#[test]
+fn an_export_from_berlin_is_restored_in_tokyo() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE keyed (k INTEGER PRIMARY KEY, l TIMESTAMPTZ[])",
+        "INSERT INTO keyed VALUES (1, [TIMESTAMPTZ '2024-07-01 12:00:00+00'])",
+        "CREATE TABLE bag AS SELECT {'t': TIMESTAMPTZ '2024-01-01 00:00:00+00'} AS s FROM range(3)",
+    ]);
+    let bed = bed(&file);
+    let within = |zone: &str, words: &[&str]| {
+        let run = Run::of(&bed.command(words).env("TZ", zone).output().unwrap()).done();
+        serde_json::from_str::<Value>(&run.stdout).unwrap()
+    };
+    within("Europe/Berlin", &["export", "analytics", "--json"]);
+    // Nothing has changed but the zone.
+    let next = ["export", "analytics", "--scope", "incremental", "--json"];
+    let report = within("America/New_York", &next);
+    assert_eq!(tables(&report["manifest"]), Vec::<String>::new());
+    sql(V, &file, &["DELETE FROM bag WHERE rowid = 1"]);
+    within("Asia/Kolkata", &next);
+    let target = bed.path("tokyo.duckdb");
+    let to = target.to_str().unwrap();
+    within("Asia/Tokyo", &["restore", "analytics", "--from-export", "--yes", "--json", "--to", to]);
+    assert_eq!(dump(&target), dump(&file));
+}
+
+/// What cannot be made in an empty database is kept: another engine or another machine may.
+#[test]
+fn a_statement_that_fails_here_is_kept_and_tried_again() {
+    let (folder, file) = made(&["CREATE TABLE t AS SELECT 1 AS i"]);
+    let data = folder.path().join("data.csv");
+    fs::write(&data, "a,b\n1,2\n").unwrap();
+    let view = format!("CREATE VIEW of_file AS FROM read_csv('{}')", data.display());
+    sql(V, &file, &[&view]);
+    // A schema that has the name of a catalogue: its own statement is ambiguous, its rows are not.
+    let attach = format!("ATTACH '{}' AS d", file.display());
+    let temp =
+        ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT range AS i FROM range(3)"];
+    sql(V, Path::new(":memory:"), &[&[attach.as_str()], &temp[..]].concat());
+    let bed = bed_with(&file, "encryption = \"none\"");
+    let run = bed.run(&["export", "analytics", "--json"]);
+    assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let lost = report["manifest"]["capture"]["lost"].to_string();
+    assert!(lost.contains("of_file") && lost.contains("odd"), "{lost}");
+    let script = bed.path("store").join(objects(&report["manifest"], "schema")[0]);
+    let script = fs::read_to_string(script).unwrap();
+    assert!(script.contains("read_csv") && script.contains("-- Failed in an empty"), "{script}");
+    // The file of the view is there: it is a view again. The odd table is one of columns and rows.
+    let (target, report) = restored(&bed, &[], 3);
+    assert_eq!(sql(V, &target, &["FROM of_file"]), json!([[1, 2]]));
+    let there = format!("ATTACH '{}' AS d", target.display());
+    let rows = sql(V, Path::new(":memory:"), &[&there, "SELECT sum(i)::INTEGER FROM d.temp.odd"]);
+    assert_eq!(rows, json!([[3]]));
+    let lost = report["lost"].to_string();
+    assert!(lost.contains("odd") && !lost.contains("of_file"), "{lost}");
+    // It is not, and that is said.
+    fs::remove_file(&data).unwrap();
+    let (target, report) = restored(&bed, &[], 3);
+    assert_eq!(sql(V, &target, &["FROM t"]), json!([[1]]));
+    assert!(report["lost"].to_string().contains("of_file"), "{report}");
+    // Whoever wants one table does not miss the view.
+    let (target, report) = restored(&bed, &["--table", "t"], 0);
+    assert_eq!(sql(V, &target, &["FROM t"]), json!([[1]]));
+    assert_eq!(report["lost"], Value::Null);
+}
+
+/// A name in a reference is written in any case.
+#[test]
+fn references_in_another_case_are_resolved() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE \"Parent\" (\"Id\" INTEGER PRIMARY KEY)",
+        "INSERT INTO \"Parent\" VALUES (1)",
+        "CREATE TABLE child (i INTEGER REFERENCES PARENT(ID))",
+        "INSERT INTO child VALUES (1), (NULL)",
+        "CREATE TABLE tree (id INTEGER, above INTEGER REFERENCES TREE(ID), PRIMARY KEY (ID))",
+        "INSERT INTO tree VALUES (3, NULL)",
+        "INSERT INTO tree VALUES (1, 3)",
+        "INSERT INTO tree VALUES (2, 1)",
+        "CREATE INDEX by_i ON child(i)",
+        "COMMENT ON TABLE child IS 'small'",
+    ]);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    let (target, _) = restored(&bed, &[], 0);
+    assert_eq!(dump(&target), dump(&file));
+    sql(V, &file, &["UPDATE tree SET above = 3 WHERE id = 2"]);
+    export(&bed, &["--scope", "incremental"]);
+    let (target, _) = restored(&bed, &[], 0);
+    assert_eq!(dump(&target), dump(&file));
+    let (target, _) = restored(&bed, &["--table", "child"], 0);
+    let names = "SELECT table_name, comment FROM duckdb_tables() ORDER BY ALL";
+    assert_eq!(sql(V, &target, &[names]), json!([["Parent", null], ["child", "small"]]));
+    let indexes = "SELECT index_name FROM duckdb_indexes()";
+    assert_eq!(sql(V, &target, &[indexes]), json!([["by_i"]]));
+    let left_out = bed_with(&file, "exclude = [\"Parent\"]");
+    left_out.run(&["export", "analytics"]).failed(15, "refers to \"main\".\"Parent\"");
+}
+
+#[test]
+fn schemas_may_have_any_name() {
+    let schemas = ["copy", "restored", "drill", "memory", "bkp_stage", "bkp_new", "bkp_shape"];
+    let mut statements = vec!["CREATE MACRO one() AS 1".to_owned()];
+    for schema in schemas {
+        statements.push(format!("CREATE SCHEMA d.{schema}"));
+        statements.push(format!("CREATE TABLE d.{schema}.t (i INTEGER PRIMARY KEY, s VARCHAR)"));
+        statements.push(format!("INSERT INTO d.{schema}.t VALUES (1, '{schema}')"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let attach = format!("ATTACH '{}' AS d", file.display());
+    statements.insert(0, attach);
+    let words: Vec<&str> = statements.iter().map(String::as_str).collect();
+    sql(V, Path::new(":memory:"), &words);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    sql(V, &file, &["UPDATE analytics.memory.t SET s = 'new'"]);
+    let manifest = export(&bed, &["--scope", "incremental"]);
+    let (target, _) = restored(&bed, &[], 0);
+    assert_eq!(dump(&target), dump(&file));
+    bed.run(&["verify", "--id", id(&manifest), "--level", "drill"]).done();
+}
+
+#[test]
+fn patterns_that_fit_nothing_are_told() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE orders AS SELECT 1 AS i",
+        "CREATE TABLE log_a AS SELECT 1 AS i",
+        "CREATE VIEW of_log AS FROM log_a",
+    ]);
+    let with = |lines: &str| bed_with(&file, lines);
+    let none = with("tables = [\"order\", \"s.*\"]");
+    none.run(&["export", "analytics"]).failed(78, "none of the 2 tables");
+    assert!(none.stored().is_empty());
+    let bed = with("tables = [\"orders\", \"sales_*\"]");
+    let run = bed.run(&["export", "analytics", "--json"]);
+    assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("main.sales_*"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(tables(&report["manifest"]), ["main.orders"]);
+    // What needs what is left out is named, and nothing is missing.
+    let bed = with("exclude = [\"log_*\"]");
+    let run = bed.run(&["export", "analytics"]).done();
+    assert!(run.stderr.contains("of_log"), "{}", run.stderr);
+}
+
+/// A table that is left out because it cannot be made does not make every run a partial one.
+#[test]
+fn what_is_left_out_is_not_tried() {
+    let (_folder, file) = made(&["CREATE TABLE t AS SELECT 1 AS i"]);
+    let attach = format!("ATTACH '{}' AS d", file.display());
+    let odd = ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT 1 AS i"];
+    sql(V, Path::new(":memory:"), &[&[attach.as_str()], &odd[..]].concat());
+    assert_eq!(bed(&file).run(&["export", "analytics"]).code, Some(3));
+    bed_with(&file, "exclude = [\"temp.*\"]").run(&["export", "analytics"]).done();
+}
+
+#[test]
+fn keys_of_bits_and_columns_with_our_names_go_through_increments() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE bits (b BIT PRIMARY KEY, v INTEGER)",
+        "INSERT INTO bits VALUES ('0101', 1), ('11', 2), ('000', 3)",
+        "CREATE TABLE moods (m ENUM('a', 'b'), t TIMESTAMP_S, v INTEGER, PRIMARY KEY (m, t))",
+        "INSERT INTO moods VALUES ('a', '2024-01-01', 1), ('b', '2024-01-01', 2)",
+        "CREATE TABLE tree (id INTEGER PRIMARY KEY, bkp_r INTEGER REFERENCES tree(id), \"BKP_R_\" INTEGER, bkp_k0 INTEGER, bkp_row INTEGER)",
+        "INSERT INTO tree VALUES (1, NULL, 1, 1, 1)",
+        "INSERT INTO tree VALUES (2, 1, 1, 1, 1)",
+        "CREATE TABLE numbers AS SELECT 1 AS rowid, 2 AS file_row_number",
+    ]);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    for change in [
+        "UPDATE bits SET v = 7 WHERE b = '11'",
+        "DELETE FROM bits WHERE b = '000'",
+        "UPDATE moods SET v = 7 WHERE m = 'b'",
+        "UPDATE tree SET bkp_k0 = 7 WHERE id = 2",
+        "INSERT INTO numbers VALUES (1, 2)",
+    ] {
+        sql(V, &file, &[change]);
+        let manifest = export(&bed, &["--scope", "incremental"]);
+        assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file), "{change}");
+    }
+}
+
+/// A manifest takes what names there may be, and nobody writes one that nobody reads.
+#[test]
+fn long_names_fit_into_a_manifest() {
+    let (_folder, file) = made(&["CREATE TABLE t AS SELECT 1 AS i"]);
+    let names: Vec<String> = (0..300).map(|n| format!("t{n:03}{}", "x".repeat(4000))).collect();
+    let create: Vec<String> =
+        names.iter().map(|name| format!("CREATE TABLE {name} AS SELECT 1 AS i")).collect();
+    sql(V, &file, &create.iter().map(String::as_str).collect::<Vec<_>>());
+    let bed = bed(&file);
+    export(&bed, &[]);
+    let only = names[7].as_str();
+    let (target, _) = restored(&bed, &["--table", only], 0);
+    assert_eq!(sql(V, &target, &[&format!("FROM {only}")]), json!([[1]]));
+}
+
+/// A key's index has to fit into memory: too little is the machine's fault, not the backup's.
+#[test]
+fn too_little_memory_is_no_damage_and_names_the_key() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE t (k VARCHAR PRIMARY KEY)",
+        "INSERT INTO t SELECT md5(range::VARCHAR) FROM range(1500000)",
+    ]);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let small = config.replace("kind = \"duckdb\"", "kind = \"duckdb\"\nmemory = \"64MiB\"");
+    fs::write(bed.path("bkp.toml"), small).unwrap();
+    let target = bed.path("small.duckdb");
+    let words = ["restore", "analytics", "--from-export", "--yes", "--to"];
+    let run = bed.run(&[&words[..], &[target.to_str().unwrap()]].concat());
+    let run = run.failed(1, "Out of Memory");
+    assert!(run.stderr.contains("set `memory` in the source's table"), "{}", run.stderr);
+    assert!(!target.exists());
+    bed.run(&["verify", "--latest", "analytics", "--level", "drill"]).failed(1, "Out of Memory");
+    for (lines, naming) in [
+        ("memory = \"1MiB\"", "memory"),
+        ("memory = \"much\"", "memory"),
+        ("threads = 0", "threads"),
+    ] {
+        let wrong = config.replace("kind = \"duckdb\"", &format!("kind = \"duckdb\"\n{lines}"));
+        fs::write(bed.path("bkp.toml"), wrong).unwrap();
+        bed.run(&["export", "analytics"]).failed(78, naming);
+    }
+    fs::write(bed.path("bkp.toml"), config).unwrap();
+    let (target, _) = restored(&bed, &[], 0);
+    assert_eq!(sql(V, &target, &["SELECT count(*) FROM t"]), json!([[1_500_000]]));
+}
