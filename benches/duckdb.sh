@@ -9,7 +9,7 @@
 # The owner of the database commits small transactions meanwhile if --commits is given; the table
 # then has the time of its commits with and without bkp at work.
 #
-# What is measured: wall time, and the largest resident size of the process. Everything is in `bench`
+# What is measured: wall time, the time of processors, and the largest resident size of the process. Everything is in `bench`
 # in the build folder, which is removed at the end.
 
 set -euo pipefail
@@ -68,8 +68,8 @@ sql() { "$python" -c 'import duckdb, sys
 connection = duckdb.connect(sys.argv[1])
 for statement in sys.argv[2:]: connection.execute(statement)' "$@"; }
 
-# timed COMMAND...: wall time and largest resident size of a command.
-timed() { /usr/bin/time -f '%e s, %M KiB' "$@" 2>&1 >/dev/null | tail -1; }
+# timed COMMAND...: wall time, time of processors and largest resident size of a command.
+timed() { /usr/bin/time -f '%e s (%U + %S s of processors), %M KiB' "$@" 2>&1 >/dev/null | tail -1; }
 
 say "makes a database of $rows rows"
 sql "$work/a.duckdb" "CREATE TABLE t (id BIGINT PRIMARY KEY, moment TIMESTAMP, kind VARCHAR, price DECIMAL(18,2), ratio DOUBLE, ok BOOLEAN, note VARCHAR)" \

@@ -46,42 +46,56 @@ impl Building<'_> {
             .into_iter()
             .map(|(order, entry)| (order, entry.clone()))
             .collect();
-        if !self.comparable && delta::is_bound(table) && links.iter().any(|(_, entry)| !entry.full)
-        {
+        let by_hash = !delta::is_keyed(table) && links.len() > 1;
+        if by_hash && !self.comparable {
             return Ok(Some(
                 "it has no primary key, and what changed in it since its last full export can be applied only by an engine with the same hashes".into(),
             ));
         }
-        let at_once = links.len() == 1 && table.own.is_empty();
         let target = table.here();
-        let columns = columns(table);
-        let stage = if at_once { target.clone() } else { format!("{}.main.rows", stage()) };
-        if !at_once {
+        let is_staged = by_hash || !table.own.is_empty();
+        let stage = if is_staged { format!("{}.main.rows", stage()) } else { target.clone() };
+        if is_staged {
             self.session.run(&format!(
-                "CREATE OR REPLACE TABLE {stage} AS SELECT {columns} FROM {target} LIMIT 0"
+                "CREATE OR REPLACE TABLE {stage} AS SELECT {} FROM {target} LIMIT 0",
+                columns(table)
             ))?;
         }
-        for (order, entry) in &links {
-            if !entry.full {
-                let changes = self.rows(*order, entry)?;
-                self.session.run(&delta::removal(table, &changes, &stage))?;
+        let mut changes = Vec::new();
+        for (order, entry) in links.iter().filter(|(_, entry)| !entry.full) {
+            changes.push(self.rows(*order, entry)?);
+        }
+        for (number, (order, entry)) in links.iter().enumerate() {
+            // The first link is a full one: the changes of the second are the first.
+            let mut later = changes.get(number..).unwrap_or_default();
+            if by_hash {
+                if let Some(change) = number.checked_sub(1).and_then(|before| changes.get(before)) {
+                    self.session.run(&delta::removal(table, change, &stage))?;
+                }
+                later = &[];
             }
             let path = self.fetch(*order, entry)?;
-            self.insert(table, &stage, &path)?;
+            self.insert(table, &stage, &path, later)?;
             std::fs::remove_file(&path)?;
         }
-        if !at_once {
+        if is_staged {
             self.load(table, &stage)?;
         }
         Ok(None)
     }
 
-    /// The rows of a file into a table, some at a time.
-    fn insert(&self, table: &TableEntry, into: &str, path: &Path) -> anyhow::Result<()> {
+    /// The rows of a file into a table, some at a time, but for those that `later` links change.
+    fn insert(
+        &self,
+        table: &TableEntry,
+        into: &str,
+        path: &Path,
+        later: &[String],
+    ) -> anyhow::Result<()> {
         let file = sql::text(&path.display().to_string());
         let count = format!("SELECT num_rows FROM parquet_file_metadata({file})");
-        let insert =
-            format!("INSERT INTO {into} ({}) SELECT * FROM read_parquet({file})", columns(table));
+        let rows = delta::lasting(table, &file, later);
+        let insert = format!("INSERT INTO {into} ({}) {rows}", columns(table));
         self.batched(table, "file_row_number", self.number(&count)?, &insert)
     }
 
@@ -101,7 +115,8 @@ impl Building<'_> {
         for start in (0..end).step_by(batch) {
             self.ctx.cancel.check()?;
             let last = start + BATCH_ROWS - 1;
-            self.session.run(&format!("{insert} WHERE {number} BETWEEN {start} AND {last}"))?;
+            self.session
+                .run(&format!("{insert} WHERE {ROW}.{number} BETWEEN {start} AND {last}"))?;
         }
         Ok(())
     }

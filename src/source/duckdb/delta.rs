@@ -74,19 +74,13 @@ fn key(table: &TableEntry) -> Vec<&Column> {
 }
 
 /// Whether rows are told apart by a key.
-fn is_keyed(table: &TableEntry) -> bool {
+pub(super) fn is_keyed(table: &TableEntry) -> bool {
     table.key.as_ref().is_some_and(|names| !names.is_empty() && key(table).len() == names.len())
 }
 
 /// Whether changes of the table can be told row by row.
 pub(super) fn is_divisible(table: &TableEntry) -> bool {
     is_keyed(table) || !table.has_column("rowid")
-}
-
-/// Whether changes of the table can be applied only by an engine that hashes as the one did that
-/// found them.
-pub(super) fn is_bound(table: &TableEntry) -> bool {
-    !is_keyed(table)
 }
 
 fn key_names(table: &TableEntry) -> String {
@@ -146,16 +140,16 @@ pub(super) fn changes(table: &TableEntry, before: &str, now: &str) -> String {
     )
 }
 
-/// The keys in the relation `changes`, as the table has them and not as Parquet does, and the
-/// condition under which [`ROW`] has one of them.
-fn meets(table: &TableEntry, changes: &str, filter: &str) -> (String, String) {
-    let keys = key(table).into_iter().enumerate();
+/// The keys of live rows in the relation `changes`, as the table has them and not as Parquet does, and
+/// the condition under which [`ROW`] has one of them.
+fn live(table: &TableEntry, changes: &str) -> (String, String) {
     let (mut named, mut same) = (Vec::new(), Vec::new());
-    for (index, column) in keys {
+    for (index, column) in key(table).into_iter().enumerate() {
         named.push(format!("CAST(bkp_k{index} AS {}) AS bkp_k{index}", column.data_type));
         same.push(format!("{} = bkp_key.bkp_k{index}", of_row(&column.name)));
     }
-    let named = format!("(SELECT {} FROM {changes}{filter}) AS bkp_key", named.join(", "));
+    let named = named.join(", ");
+    let named = format!("(SELECT {named} FROM {changes} WHERE bkp_live) AS bkp_key");
     (named, same.join(" AND "))
 }
 
@@ -172,19 +166,33 @@ fn rows_of(table: &TableEntry, changes: &str, from: &str, sign: i8) -> String {
 pub(super) fn upserts(table: &TableEntry, changes: &str, from: &str) -> String {
     let rows = rows(table, from);
     if is_keyed(table) {
-        let (keys, same) = meets(table, changes, " WHERE bkp_live");
+        let (keys, same) = live(table, changes);
         return format!("{rows} SEMI JOIN {keys} ON {same}");
     }
     let wanted = rows_of(table, changes, from, 1);
     format!("{rows} WHERE {ROW}.rowid IN ({wanted})")
 }
 
-/// Removes from `stage` what `changes` (a Parquet file) says is gone or has another content now.
-pub(super) fn removal(table: &TableEntry, changes: &str, stage: &str) -> String {
-    if is_keyed(table) {
-        let (keys, same) = meets(table, changes, "");
-        return format!("DELETE FROM {stage} AS {ROW} USING {keys} WHERE {same}");
+/// The rows of a Parquet file of which none of the `later` relations with changes speaks: what is gone or
+/// has another content then. Keys are as Parquet has them on both sides.
+pub(super) fn lasting(table: &TableEntry, file: &str, later: &[String]) -> String {
+    let rows = format!("SELECT {ROW}.* FROM read_parquet({file}) AS {ROW}");
+    if later.is_empty() {
+        return rows;
     }
+    let names = key_names(table);
+    let keys = later.iter().map(|changes| format!("SELECT {names} FROM {changes}"));
+    let keys = keys.collect::<Vec<_>>().join(" UNION ALL ");
+    let same = key(table).into_iter().enumerate();
+    let same =
+        same.map(|(index, column)| format!("{} = bkp_key.bkp_k{index}", of_row(&column.name)));
+    let same = same.collect::<Vec<_>>().join(" AND ");
+    format!("{rows} ANTI JOIN ({keys}) AS bkp_key ON {same}")
+}
+
+/// Removes from `stage`, the rows of a table without a key, as many of each content as `changes` (a
+/// Parquet file) says.
+pub(super) fn removal(table: &TableEntry, changes: &str, stage: &str) -> String {
     let rows = rows_of(table, changes, stage, -1);
     format!("DELETE FROM {stage} WHERE rowid IN ({rows})")
 }

@@ -64,6 +64,14 @@ struct Before {
     folders: Vec<PathBuf>,
 }
 
+impl Before {
+    /// The table as it was, if its rows have the same form.
+    fn last(&self, table: &TableEntry) -> Option<&TableEntry> {
+        let last = self.indexes.last()?.table(&table.schema, &table.name);
+        last.filter(|last| last.is_alike(table))
+    }
+}
+
 impl Exporting<'_> {
     /// Pushes schema, tables, keys and hashes, and returns the index.
     pub(super) fn run(
@@ -157,43 +165,61 @@ impl Exporting<'_> {
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
         let from = table.here();
-        let (member, path) = (member_name(number), self.scratch.join(format!("rows-{number}")));
-        // The rows are hashed once; everything else is made of the hashes.
-        self.session.save(&delta::state(table, &from), &path)?;
-        let now = format!("read_parquet({})", sql::text(&path.display().to_string()));
-        table.content = content_from(&self.session, &delta::content_of_state(table, &now))?;
-        let last =
-            before.and_then(|before| before.indexes.last()?.table(&table.schema, &table.name));
-        let last = last.filter(|last| last.is_alike(table));
-        let mut query = delta::rows(table, &from);
-        table.full = true;
-        let mut member_path = path.clone();
-        if let Some((before, last)) = before.zip(last) {
-            if last.content == table.content {
-                (table.full, table.data, table.rows_member) = (false, None, None);
-                std::fs::remove_file(&path)?;
-                return Ok(());
+        let path = self.scratch.join(format!("rows-{number}"));
+        let last = before.and_then(|before| before.last(table));
+        let query = match last {
+            Some(last) => {
+                table.content = content(&self.session, table, &from)?;
+                if last.content == table.content {
+                    (table.full, table.data, table.rows_member) = (false, None, None);
+                    return Ok(());
+                }
+                let files = before.and_then(|before| state_files(before, table));
+                match files.filter(|_| delta::is_divisible(table)) {
+                    Some(files) => self.changes(table, &files, &path)?,
+                    None => self.all(table, &path)?,
+                }
             }
-            let files = state_files(before, table).filter(|_| delta::is_divisible(table));
-            if let Some(files) = files {
-                let changes = delta::changes(table, &delta::state_of(table, &files), &now);
-                self.session
-                    .run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {changes}"))?;
-                member_path = self.scratch.join(format!("changes-{number}"));
-                self.session.save("FROM bkp_changes", &member_path)?;
-                std::fs::remove_file(&path)?;
-                query = delta::upserts(table, "bkp_changes", &from);
-                table.full = false;
-            }
-        }
+            None => self.all(table, &path)?,
+        };
         let name = object_name(number, table);
         let sealed = self.sealed;
         let (session, ctx) = (&mut self.session, self.ctx);
         out.object("table", &name, sealed, &mut |out| session.stream(&query, out, ctx))?;
         table.data = Some(if sealed { format!("{name}.enc") } else { name });
+        let member = member_name(number);
         table.rows_member = Some(member.clone());
-        members.push((member, member_path));
+        members.push((member, path));
         Ok(())
+    }
+
+    /// Writes keys and hashes of all rows; returns the query for the rows. They are hashed once: what
+    /// stands for the table is made of the hashes.
+    fn all(&self, table: &mut TableEntry, path: &Path) -> anyhow::Result<String> {
+        let from = table.here();
+        self.session.save(&delta::state(table, &from), path)?;
+        let state = format!("read_parquet({})", sql::text(&path.display().to_string()));
+        table.content = content_from(&self.session, &delta::content_of_state(table, &state))?;
+        table.full = true;
+        Ok(delta::rows(table, &from))
+    }
+
+    /// Writes keys and hashes of what changed since the state in `files`; returns the query for the rows
+    /// that are new or changed. Of the others nothing is written down.
+    fn changes(
+        &self,
+        table: &mut TableEntry,
+        files: &[String],
+        path: &Path,
+    ) -> anyhow::Result<String> {
+        let from = table.here();
+        let now = format!("({})", delta::state(table, &from));
+        let changes = delta::changes(table, &delta::state_of(table, files), &now);
+        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {changes}"))?;
+        let changes = "temp.main.bkp_changes";
+        self.session.save(&format!("FROM {changes}"), path)?;
+        table.full = false;
+        Ok(delta::upserts(table, changes, &from))
     }
 }
 

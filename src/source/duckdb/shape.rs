@@ -239,7 +239,7 @@ impl Shape {
                         missing.push(format!(
                             "FOREIGN KEY ({}) REFERENCES {}({})",
                             sql::names(&own),
-                            quoted(&schema, &name),
+                            quoted(&schema, &text(row, 4)),
                             sql::names(&theirs)
                         ));
                     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::export::{V, dump, export, id, objects};
 use super::{bed, bed_with, restore, sql};
 use crate::bed::{Bed, Run};
+use crate::s3::usual;
 
 /// A database made by these statements, and the folder that it is in.
 fn made(statements: &[&str]) -> (tempfile::TempDir, PathBuf) {
@@ -21,7 +22,9 @@ fn made(statements: &[&str]) -> (tempfile::TempDir, PathBuf) {
 /// Names of the tables that a backup has rows of.
 fn tables(manifest: &Value) -> Vec<String> {
     let name = |key: &&str| key.rsplit('-').next().unwrap().replace(".parquet.enc", "");
-    objects(manifest, "table").iter().map(name).collect()
+    let mut names: Vec<String> = objects(manifest, "table").iter().map(name).collect();
+    names.sort();
+    names
 }
 
 /// Restores with these words; the report is that of a run with this exit code.
@@ -54,7 +57,7 @@ fn a_swap_that_a_sum_does_not_see_is_exported() {
     }
     assert_eq!(sql(V, &file, &[sums]), before, "these ids do not cancel out in this engine");
     let manifest = export(&bed, &["--scope", "incremental"]);
-    assert_eq!(tables(&manifest), ["main.t", "main.bag"]);
+    assert_eq!(tables(&manifest), ["main.bag", "main.t"]);
     assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file));
 }
 
@@ -86,14 +89,20 @@ fn values_with_one_hash_are_told_apart_in_a_table_without_a_key() {
 /// The same text, and another value: an option of a union, the type in a variant.
 #[test]
 fn values_with_one_text_are_told_apart() {
-    let (_folder, file) = made(&[
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    // Variants exist since this storage version.
+    let attach = format!("ATTACH '{}' AS d (STORAGE_VERSION 'v1.5.0')", file.display());
+    sql(V, Path::new(":memory:"), &[&attach, "CREATE TABLE d.first AS SELECT 1 AS i"]);
+    let statements = [
         "CREATE TYPE either AS UNION(i INTEGER, s VARCHAR)",
         "CREATE TABLE keyed (k INTEGER PRIMARY KEY, l either[], n STRUCT(u either), v VARIANT, d DOUBLE)",
         "INSERT INTO keyed VALUES (1, [union_value(i := 1)], {'u': union_value(i := 1)}, 42::VARIANT, 0.0), (2, NULL, NULL, NULL, NULL)",
         "CREATE TABLE bag AS SELECT * FROM keyed",
         "CREATE TABLE variants AS SELECT k, v FROM keyed",
         "CREATE TABLE signs AS SELECT k, d FROM keyed",
-    ]);
+    ];
+    sql(V, &file, &statements);
     let bed = bed(&file);
     export(&bed, &[]);
     for change in [
@@ -345,4 +354,26 @@ fn too_little_memory_is_no_damage_and_names_the_key() {
     fs::write(bed.path("bkp.toml"), config).unwrap();
     let (target, _) = restored(&bed, &[], 0);
     assert_eq!(sql(V, &target, &["SELECT count(*) FROM t"]), json!([[1_500_000]]));
+}
+
+/// Keys and hashes are read by the next increment, which cannot wait until an archive thaws.
+#[test]
+fn what_the_next_increment_reads_is_not_archived() {
+    let (_folder, file) =
+        made(&["CREATE TABLE t (i INTEGER PRIMARY KEY)", "INSERT INTO t VALUES (1)"]);
+    let bed = bed(&file);
+    let service = usual();
+    bed.store_is(&service.table_at(
+        &service.endpoint(),
+        "backups",
+        "storage_class = \"STANDARD_IA\"",
+    ));
+    let report = bed.json(&["export", "analytics"]);
+    let prefix = report["store"].as_str().unwrap().strip_prefix("s3:/").unwrap();
+    for (role, archived) in [("table", true), ("data", false), ("map", false)] {
+        let key = objects(&report["manifest"], role)[0];
+        let head = service.ask("HEAD", &format!("{prefix}/{key}"), &[]).done();
+        let class = head.header("x-amz-storage-class");
+        assert_eq!(class == Some("STANDARD_IA"), archived, "{role}: {}", head.0);
+    }
 }
