@@ -92,8 +92,8 @@ fn key_names(table: &TableEntry) -> String {
 pub(super) fn state(table: &TableEntry, from: &str) -> String {
     let hash = hash(table);
     if is_keyed(table) {
-        let keys = key(table).into_iter().enumerate();
-        let keys = keys.map(|(index, column)| format!("{} AS bkp_k{index}", bent(column)));
+        let keys = key_columns(table);
+        let keys = keys.map(|(number, column)| format!("{} AS bkp_k{number}", bent(column)));
         let keys = keys.collect::<Vec<_>>().join(", ");
         return format!("SELECT {keys}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW}");
     }
@@ -127,30 +127,48 @@ pub(super) fn state_of(table: &TableEntry, files: &[String]) -> String {
     )
 }
 
-/// What changed from the state that the query `before` gives to the one in `now`.
-pub(super) fn changes(table: &TableEntry, before: &str, now: &str) -> String {
+/// What changed in the table `from` since the state that the query `before` gives. Keys are as the table
+/// has them.
+pub(super) fn changes(table: &TableEntry, before: &str, from: &str) -> String {
     if is_keyed(table) {
-        let key = key_names(table);
+        let (key, typed) = (key_names(table), typed_keys(table));
+        let names = key_columns(table)
+            .map(|(number, column)| format!("{} AS bkp_k{number}", of_row(&column.name)));
+        let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
         return format!(
-            "SELECT {key}, now.bkp_h AS bkp_h, now.bkp_h IS NOT NULL AS bkp_live FROM ({before}) AS old FULL JOIN {now} AS now USING ({key}) WHERE old.bkp_h IS DISTINCT FROM now.bkp_h"
+            "SELECT {key}, now.bkp_h AS bkp_h, now.bkp_h IS NOT NULL AS bkp_live FROM (SELECT {typed}, bkp_h FROM ({before})) AS old FULL JOIN (SELECT {names}, {hash} AS bkp_h FROM {from} AS {ROW}) AS now USING ({key}) WHERE old.bkp_h IS DISTINCT FROM now.bkp_h"
         );
     }
+    let now = state(table, from);
     format!(
-        "SELECT bkp_h1, bkp_h2, coalesce(now.bkp_n, 0) - coalesce(old.bkp_n, 0) AS bkp_n FROM ({before}) AS old FULL JOIN {now} AS now USING (bkp_h1, bkp_h2) WHERE old.bkp_n IS DISTINCT FROM now.bkp_n"
+        "SELECT bkp_h1, bkp_h2, coalesce(now.bkp_n, 0) - coalesce(old.bkp_n, 0) AS bkp_n FROM ({before}) AS old FULL JOIN ({now}) AS now USING (bkp_h1, bkp_h2) WHERE old.bkp_n IS DISTINCT FROM now.bkp_n"
     )
 }
 
-/// The keys of live rows in the relation `changes`, as the table has them and not as Parquet does, and
-/// the condition under which [`ROW`] has one of them.
-fn live(table: &TableEntry, changes: &str) -> (String, String) {
-    let (mut named, mut same) = (Vec::new(), Vec::new());
-    for (index, column) in key(table).into_iter().enumerate() {
-        named.push(format!("CAST(bkp_k{index} AS {}) AS bkp_k{index}", column.data_type));
-        same.push(format!("{} = bkp_key.bkp_k{index}", of_row(&column.name)));
+/// The changes as they go into Parquet.
+pub(super) fn bent_changes(table: &TableEntry, changes: &str) -> String {
+    if !is_keyed(table) {
+        return format!("FROM {changes}");
     }
-    let named = named.join(", ");
-    let named = format!("(SELECT {named} FROM {changes} WHERE bkp_live) AS bkp_key");
-    (named, same.join(" AND "))
+    let bent = |(number, column): (usize, &Column)| match sql::bent(&column.data_type) {
+        None => format!("bkp_k{number}"),
+        Some(data_type) => format!("CAST(bkp_k{number} AS {data_type}) AS bkp_k{number}"),
+    };
+    let keys = key_columns(table).map(bent).collect::<Vec<_>>().join(", ");
+    format!("SELECT {keys}, bkp_h, bkp_live FROM {changes}")
+}
+
+/// The columns of the key, each with its number.
+fn key_columns(table: &TableEntry) -> impl Iterator<Item = (usize, &Column)> {
+    key(table).into_iter().enumerate()
+}
+
+/// Keys that come from Parquet, as the table has them.
+fn typed_keys(table: &TableEntry) -> String {
+    let typed = |(number, column): (usize, &Column)| {
+        format!("CAST(bkp_k{number} AS {}) AS bkp_k{number}", column.data_type)
+    };
+    key_columns(table).map(typed).collect::<Vec<_>>().join(", ")
 }
 
 /// Which rows of `from` the relation `changes` speaks of: as many of a content as were added (`sign`
@@ -165,28 +183,31 @@ fn rows_of(table: &TableEntry, changes: &str, from: &str, sign: i8) -> String {
 /// The rows that are new or changed, as they go into Parquet.
 pub(super) fn upserts(table: &TableEntry, changes: &str, from: &str) -> String {
     let rows = rows(table, from);
-    if is_keyed(table) {
-        let (keys, same) = live(table, changes);
-        return format!("{rows} SEMI JOIN {keys} ON {same}");
+    if !is_keyed(table) {
+        let wanted = rows_of(table, changes, from, 1);
+        return format!("{rows} WHERE {ROW}.rowid IN ({wanted})");
     }
-    let wanted = rows_of(table, changes, from, 1);
-    format!("{rows} WHERE {ROW}.rowid IN ({wanted})")
+    let same = |(number, column): (usize, &Column)| {
+        format!("{} = bkp_key.bkp_k{number}", of_row(&column.name))
+    };
+    let same = key_columns(table).map(same).collect::<Vec<_>>().join(" AND ");
+    format!("{rows} SEMI JOIN (FROM {changes} WHERE bkp_live) AS bkp_key ON {same}")
 }
 
 /// The rows of a Parquet file of which none of the `later` relations with changes speaks: what is gone or
-/// has another content then. Keys are as Parquet has them on both sides.
+/// has another content then.
 pub(super) fn lasting(table: &TableEntry, file: &str, later: &[String]) -> String {
     let rows = format!("SELECT {ROW}.* FROM read_parquet({file}) AS {ROW}");
     if later.is_empty() {
         return rows;
     }
-    let names = key_names(table);
-    let keys = later.iter().map(|changes| format!("SELECT {names} FROM {changes}"));
+    let typed = typed_keys(table);
+    let keys = later.iter().map(|changes| format!("SELECT {typed} FROM {changes}"));
     let keys = keys.collect::<Vec<_>>().join(" UNION ALL ");
-    let same = key(table).into_iter().enumerate();
-    let same =
-        same.map(|(index, column)| format!("{} = bkp_key.bkp_k{index}", of_row(&column.name)));
-    let same = same.collect::<Vec<_>>().join(" AND ");
+    let same = |(number, column): (usize, &Column)| {
+        format!("CAST({} AS {}) = bkp_key.bkp_k{number}", of_row(&column.name), column.data_type)
+    };
+    let same = key_columns(table).map(same).collect::<Vec<_>>().join(" AND ");
     format!("{rows} ANTI JOIN ({keys}) AS bkp_key ON {same}")
 }
 

@@ -62,13 +62,15 @@ pub(super) struct Exporting<'a> {
 struct Before {
     indexes: Vec<Index>,
     folders: Vec<PathBuf>,
+    /// What the linked engine makes of [`hashed::PROBE`].
+    probe: String,
 }
 
 impl Before {
     /// The table as it was, if its rows have the same form.
     fn last(&self, table: &TableEntry) -> Option<&TableEntry> {
-        let last = self.indexes.last()?.table(&table.schema, &table.name);
-        last.filter(|last| last.is_alike(table))
+        let index = self.indexes.last().filter(|index| index.probe == self.probe)?;
+        index.table(&table.schema, &table.name).filter(|last| last.is_alike(table))
     }
 }
 
@@ -140,13 +142,14 @@ impl Exporting<'_> {
 
     /// What the chain has, if it was made by an engine that hashes as this one.
     fn before(&self, chain: &Chain<'_>, index: &Index) -> anyhow::Result<Option<Before>> {
-        let mut before = Before { indexes: Vec::new(), folders: Vec::new() };
+        let probe = index.probe.clone();
+        let mut before = Before { indexes: Vec::new(), folders: Vec::new(), probe };
         for (order, reader) in chain.iter().enumerate() {
             before.indexes.push(reader.map(self.ctx, &mut |input| Index::read(input))?);
             before.folders.push(self.scratch.join(format!("chain-{order}")));
         }
-        if before.indexes.iter().any(|link| link.probe != index.probe) {
-            self.ctx.monitor.warn("the exports before were made with a DuckDB that computes other hashes: every table is exported in full");
+        if before.indexes.last().is_some_and(|last| last.probe != index.probe) {
+            self.ctx.monitor.warn("the export before was made with a DuckDB that computes other hashes: every table is exported in full");
             return Ok(None);
         }
         for (reader, folder) in chain.iter().zip(&before.folders) {
@@ -213,11 +216,10 @@ impl Exporting<'_> {
         path: &Path,
     ) -> anyhow::Result<String> {
         let from = table.here();
-        let now = format!("({})", delta::state(table, &from));
-        let changes = delta::changes(table, &delta::state_of(table, files), &now);
+        let changes = delta::changes(table, &delta::state_of(table, files), &from);
         self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {changes}"))?;
         let changes = "temp.main.bkp_changes";
-        self.session.save(&format!("FROM {changes}"), path)?;
+        self.session.save(&delta::bent_changes(table, changes), path)?;
         table.full = false;
         Ok(delta::upserts(table, changes, &from))
     }
@@ -246,6 +248,7 @@ fn bounded(list: &[String]) -> Vec<String> {
 fn state_files(before: &Before, table: &TableEntry) -> Option<Vec<String>> {
     let mut files = Vec::new();
     for (index, folder) in before.indexes.iter().zip(&before.folders).rev() {
+        let index = Some(index).filter(|index| index.probe == before.probe)?;
         let entry = index.table(&table.schema, &table.name)?;
         if let Some(member) = &entry.rows_member {
             files.push(folder.join(member).display().to_string());
