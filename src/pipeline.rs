@@ -63,22 +63,11 @@ impl std::fmt::Debug for Recipe<'_> {
 
 impl Recipe<'_> {
     /// Makes the object with the source's data: `capture` pushes entries, the result is what it
-    /// returned, once the object is durable and confirmed.
+    /// returned, once the object is durable and confirmed. The store is told this `role`.
     ///
     /// # Errors
     /// What `capture`, a stage or the store failed with; then no object is visible.
     pub fn archive<T>(
-        &self,
-        capture: impl FnOnce(&mut dyn EntrySink) -> anyhow::Result<T>,
-    ) -> anyhow::Result<(ObjectRecord, Trail, T)> {
-        self.archive_for(Role::Data, capture)
-    }
-
-    /// The same with the role that the store is told.
-    ///
-    /// # Errors
-    /// As [`Recipe::archive`].
-    pub(crate) fn archive_for<T>(
         &self,
         role: Role,
         capture: impl FnOnce(&mut dyn EntrySink) -> anyhow::Result<T>,
@@ -144,15 +133,12 @@ impl Recipe<'_> {
 
     fn labels(&self, role: Role) -> ObjectLabels {
         let label = |name: &str, value: String| (name.to_owned(), value);
-        ObjectLabels {
-            pairs: vec![
-                label("backup-id", self.name.id.to_string()),
-                label("backup-type", self.name.backup_type.to_string()),
-                label("backup-scope", self.name.scope.to_string()),
-            ],
-            retain_until: None,
-            role,
-        }
+        let pairs = vec![
+            label("backup-id", self.name.id.to_string()),
+            label("backup-type", self.name.backup_type.to_string()),
+            label("backup-scope", self.name.scope.to_string()),
+        ];
+        ObjectLabels { pairs, role, ..ObjectLabels::default() }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::pipeline::Recipe;
 use crate::source::logs::{LogSource, OnGap, OwnEvents};
 use crate::stage::Trail;
+use crate::store::Role;
 use crate::store::layer::fan::{Fan, Fared};
 use crate::wire::House;
 
@@ -225,7 +226,8 @@ impl Shipper<'_> {
             Recipe { store, name: &name, key: &key, recipients: recipients_of, compression, ctx };
         house.ctx.monitor.begin(&format!("logs {}", name.source), None);
         let after = before.map(|before| &before.segment);
-        let (data, trail, shipped) = recipe.archive(|out| self.log.ship(after, out, &house.ctx))?;
+        let (data, trail, shipped) =
+            recipe.archive(Role::Data, |out| self.log.ship(after, out, &house.ctx))?;
         let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
         let capture = serde_json::to_value(&segment)?;
         let made = Made { name: &name, before, capture, data, trail };

@@ -85,7 +85,7 @@ impl ObjectSink for Objects<'_> {
         &mut self,
         push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let (object, trail, ()) = self.recipe.archive_for(Role::Index, |out| push(out))?;
+        let (object, trail, ()) = self.recipe.archive(Role::Index, |out| push(out))?;
         self.made.push(object);
         self.note(&trail);
         Ok(())

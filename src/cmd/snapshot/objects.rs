@@ -8,6 +8,7 @@ use crate::pipeline::Recipe;
 use crate::pipeline::objects::Objects;
 use crate::source::{CaptureRequest, Captured, ExportRequest, Source};
 use crate::stage::Trail;
+use crate::store::Role;
 use crate::wire::House;
 
 /// Makes the objects that hold the source's data.
@@ -27,7 +28,7 @@ pub(super) fn make(
             let parent = onto.map(|onto| onto.map);
             let request = CaptureRequest { scope: recipe.name.scope, mode, parent };
             let (data, trail, captured) =
-                recipe.archive(|out| source.capture(&request, out, &house.ctx))?;
+                recipe.archive(Role::Data, |out| source.capture(&request, out, &house.ctx))?;
             Ok((vec![data], trail, captured))
         }
         Made::Export => {

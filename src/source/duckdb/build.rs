@@ -190,14 +190,17 @@ impl Building<'_> {
         reader.named(name, self.ctx, &mut |body| {
             let written = std::fs::File::create(&path)
                 .and_then(|mut file| std::io::copy(body, &mut file).map(|_bytes| ()));
-            written.map_err(|error| match error.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    let message = format!("cannot write {}: {error}", path.display());
-                    let hint = "free space there, or choose another place (--to, --scratch)";
-                    Fault::new(Kind::Failed, message).hint(hint).into()
+            let is_full = |error: &std::io::Error| {
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            };
+            written.map_err(|error| {
+                if !is_full(&error) {
+                    // Also what the chain fails with comes this way.
+                    return error.into();
                 }
-                // Also what the chain fails with comes this way.
-                _ => error.into(),
+                let message = format!("cannot write {}: {error}", path.display());
+                let hint = "free space there, or choose another place (--to, --scratch)";
+                Fault::new(Kind::Failed, message).hint(hint).into()
             })
         })?;
         Ok(path)

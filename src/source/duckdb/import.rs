@@ -96,7 +96,10 @@ fn build(
     });
     let stage = folder.join("stage.duckdb");
     let name = sql::name(&build::stage());
-    session.run(&format!("ATTACH {} AS {name}", sql::text(&stage.display().to_string())))?;
+    // Some types exist since a storage version.
+    let version = sql::text(&newest.storage_version);
+    let place = sql::text(&stage.display().to_string());
+    session.run(&format!("ATTACH {place} AS {name} (STORAGE_VERSION {version})"))?;
     // Of a whole database also what the export itself does not have.
     let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
     let tables = make_tables(&session, &newest, tables, only.is_none(), &mut lost);

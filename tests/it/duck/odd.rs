@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use bkp::catalog::Catalog;
 use bkp::config::settings::Compression;
-use bkp::domain::manifest::Manifest;
+use bkp::domain::manifest::{Manifest, hex};
 use bkp::pipeline::Recipe;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::export::{V, dump, export, id, objects};
@@ -75,8 +78,7 @@ fn values_with_one_hash_are_told_apart_in_a_table_without_a_key() {
     let last = u64::from_le_bytes(*b"BBBBBBBB");
     let blob = |a: u64, b: u64| {
         let bytes = [a.to_le_bytes(), b.to_le_bytes()].concat();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("from_hex('{hex}')")
+        format!("from_hex('{}')", hex(&bytes))
     };
     let one = blob(first, last);
     let two = blob(other, last ^ step(first) ^ step(other));
@@ -385,6 +387,42 @@ fn what_the_next_increment_reads_is_not_archived() {
     }
 }
 
+/// A signal ends the statement that the engine is at, however long that would go on.
+#[test]
+fn a_signal_interrupts_the_engine() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE t (k VARCHAR PRIMARY KEY)",
+        "INSERT INTO t SELECT md5(range::VARCHAR) FROM range(1500000)",
+    ]);
+    let bed = bed(&file);
+    let manifest = export(&bed, &[]);
+    let objects = manifest["objects"].as_array().unwrap();
+    let rows = objects.iter().find(|object| object["role"] == "table").unwrap();
+    let bytes = rows["plaintext"]["bytes"].as_u64().unwrap();
+    let target = bed.path("never.duckdb");
+    let words = ["restore", "--id", id(&manifest), "--yes", "--to", target.to_str().unwrap()];
+    let mut command = bed.command(&words);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // When all rows were fetched the next thing is to load them.
+    let folder = bed.path(".never.duckdb.bkp-restore");
+    let is_fetched = || {
+        let items = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut fetched =
+            items.filter(|item| item.file_name().to_string_lossy().starts_with("fetched-"));
+        fetched.any(|item| item.metadata().is_ok_and(|found| found.len() == bytes))
+    };
+    let began = Instant::now();
+    while !is_fetched() {
+        assert!(began.elapsed() < Duration::from_mins(2), "nothing is fetched");
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let run = Run::of(&child.wait_with_output().unwrap());
+    assert_eq!(run.code, Some(143), "{}", run.stderr);
+    assert!(run.stderr.contains("INTERRUPT"), "{}", run.stderr);
+    assert!(!target.exists() && !folder.exists());
+}
+
 /// Puts another index in the place of that of an export, sealed with the same key.
 fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) {
     let house = bed.house(None);
@@ -444,7 +482,10 @@ fn an_export_of_an_engine_with_other_hashes_is_restored() {
     assert_eq!(sql(V, &target, &[content]), sql(V, &file, &[content]));
     assert_eq!(sql(V, &target, &["SELECT count(*) FROM still"]), json!([[10]]));
     // A count that differs is damage.
-    reindex(&bed, &last, &|index| index["tables"][0]["content"]["rows"] = json!(77));
+    reindex(&bed, &last, &|index| {
+        let mut tables = index["tables"].as_array_mut().unwrap().iter_mut();
+        tables.find(|table| table["name"] == "keyed").unwrap()["content"]["rows"] = json!(77);
+    });
     let target = bed.path("never.duckdb");
     let words = ["restore", "--id", id(&last), "--yes", "--to", target.to_str().unwrap()];
     bed.run(&words).failed(13, "recorded are 77");
