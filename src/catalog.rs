@@ -23,9 +23,9 @@ mod facts;
 mod seen;
 pub mod table;
 
-pub use contents::{Entry, contents};
+pub use contents::{Entry, again, contents};
 pub use each::each;
-pub use facts::Known;
+pub use facts::{Known, Met, Proof};
 pub use seen::Seen;
 
 /// A backup as a listing shows it.
@@ -37,6 +37,8 @@ pub struct Found {
     pub stored_bytes: u64,
     /// Whether no retention may remove it.
     pub pinned: bool,
+    /// Whether a cleanup has begun to remove it.
+    pub going: bool,
 }
 
 /// Which backups to look for.
@@ -61,6 +63,7 @@ pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>
         .map(|entry| Found {
             stored_bytes: entry.stored_bytes(),
             pinned: entry.is_pinned(),
+            going: entry.is_going(),
             name: entry.name,
         })
         .collect())

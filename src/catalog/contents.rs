@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Mark};
-use crate::store::{ObjectInfo, ReadStore};
+use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 use super::Filter;
 
@@ -21,6 +21,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    fn empty(name: BackupName) -> Entry {
+        Entry { name, manifest: None, objects: Vec::new(), marks: Vec::new() }
+    }
+
+    fn add(&mut self, object: ObjectInfo, mark: Option<Mark>, is_manifest: bool) {
+        match mark {
+            Some(mark) => self.marks.push(mark),
+            None if is_manifest => self.manifest = Some(object.bytes),
+            None => self.objects.push(object),
+        }
+    }
+
     /// Whether the last word about it is a pin. Of two that were said at once, the pin counts.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
@@ -61,19 +73,9 @@ pub fn contents(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<En
             if !wanted {
                 continue;
             }
-            let mark = Mark::parse(extension);
-            let is_manifest = extension == MANIFEST_EXTENSION;
-            let entry = found.entry(name).or_insert_with_key(|name| Entry {
-                name: name.clone(),
-                manifest: None,
-                objects: Vec::new(),
-                marks: Vec::new(),
-            });
-            match mark {
-                Some(mark) => entry.marks.push(mark),
-                None if is_manifest => entry.manifest = Some(object.bytes),
-                None => entry.objects.push(object),
-            }
+            let (mark, is_manifest) = (Mark::parse(extension), extension == MANIFEST_EXTENSION);
+            let entry = found.entry(name).or_insert_with_key(|name| Entry::empty(name.clone()));
+            entry.add(object, mark, is_manifest);
         }
     }
     let mut entries: Vec<Entry> = found.into_values().collect();
@@ -82,6 +84,27 @@ pub fn contents(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<En
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
+}
+
+/// What a store has of one backup now. Costs a listing of its day.
+///
+/// # Errors
+/// What the store fails with.
+pub fn again(store: &dyn ReadStore, name: &BackupName) -> Result<Entry, StoreError> {
+    let mut entry = Entry::empty(name.clone());
+    let BackupName { id, backup_type, source, scope, .. } = name;
+    let day = BackupName::day(*backup_type, source, *scope, id.created().date());
+    for object in store.list(&day)? {
+        let object = object?;
+        let found = BackupName::parse(&object.key).filter(|(found, _)| found == name);
+        if let Some((mark, is_manifest)) =
+            found.map(|(_, extension)| (Mark::parse(extension), extension == MANIFEST_EXTENSION))
+        {
+            entry.add(object, mark, is_manifest);
+        }
+    }
+    entry.marks.sort_unstable();
+    Ok(entry)
 }
 
 /// The parts of the store to list.

@@ -1,8 +1,10 @@
 //! What retention has to know of a backup and its key does not say. Manifests never change, so what
 //! was read once is kept in the state directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -12,15 +14,34 @@ use super::{Entry, read_manifest};
 use crate::cache;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Manifest, hex};
+use crate::domain::manifest::{Manifest, hex, unhex};
 use crate::domain::retention::Backup;
+use crate::error::diagnose;
+use crate::keys::{self, KeyError, KeyProvider};
 use crate::store::{ReadStore, StoreError};
+
+/// How many manifests are read at once: a service takes its time for each, whatever its size.
+const READERS: usize = 8;
+
+/// Whether a manifest is one that bkp wrote, as the keys at hand tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// Its MAC is right.
+    Authentic,
+    /// No key was at hand that could tell.
+    Unchecked,
+    /// Its MAC is wrong, or it cannot be understood.
+    Forged,
+}
 
 /// What the manifest of a backup says, as far as retention goes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Facts {
     /// Size of its file: another one is another file.
     manifest_bytes: u64,
+    /// Of its file, hex.
+    sha256: String,
+    proof: Proof,
     parent: Option<BackupId>,
     base: BackupId,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -29,11 +50,23 @@ struct Facts {
     objects: Vec<(String, u64)>,
 }
 
-/// The facts of the backups of one store.
+/// A backup as retention sees it, and how far its manifest is to be believed.
+#[derive(Debug, Clone)]
+pub struct Met {
+    /// The backup.
+    pub backup: Backup,
+    /// What the keys say.
+    pub proof: Proof,
+    /// SHA-256 of the manifest; `None` if it cannot be read.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// The facts of the backups of one store, by the keys of their manifests: an id is not enough, whoever
+/// can write to a store can use one twice.
 #[derive(Debug)]
 pub struct Known {
     path: PathBuf,
-    facts: HashMap<BackupId, Facts>,
+    facts: HashMap<String, Facts>,
     read: bool,
 }
 
@@ -46,62 +79,114 @@ impl Known {
         Known { facts: cache::load(&path).unwrap_or_default(), path, read: false }
     }
 
-    /// A backup as retention sees it. Reads its manifest, unless that was read before; one that
-    /// cannot be understood belongs to a backup that is not whole.
+    /// The backups of `entries`, in their order. Reads the manifests that were not read before, or
+    /// that no key could tell anything of then, several at a time. One that cannot be understood
+    /// belongs to a backup that is not whole.
     ///
     /// # Errors
-    /// What the store fails with.
-    pub fn backup(&mut self, store: &dyn ReadStore, entry: &Entry) -> anyhow::Result<Backup> {
+    /// What the store or a key's service fails with.
+    pub fn backups(
+        &mut self,
+        store: &dyn ReadStore,
+        entries: &[Entry],
+        keys: &[Box<dyn KeyProvider>],
+        ctx: &Ctx,
+    ) -> anyhow::Result<Vec<Met>> {
+        let news: Vec<&Entry> = entries.iter().filter(|entry| self.is_news(entry, keys)).collect();
+        let found = read_all(store, &news, keys, ctx)?;
+        self.read |= !found.is_empty();
+        self.facts.extend(found);
+        Ok(entries.iter().map(|entry| self.met(entry)).collect())
+    }
+
+    fn is_news(&self, entry: &Entry, keys: &[Box<dyn KeyProvider>]) -> bool {
+        let known = self.facts.get(&entry.name.manifest_key());
+        known
+            .filter(|facts| entry.manifest == Some(facts.manifest_bytes))
+            .is_none_or(|facts| facts.proof == Proof::Unchecked && !keys.is_empty())
+    }
+
+    fn met(&self, entry: &Entry) -> Met {
         let id = entry.name.id;
-        let damaged = Backup {
-            id,
-            parent: None,
-            base: id,
-            whole: false,
-            pinned: entry.is_pinned(),
-            held_until: None,
-        };
-        let Some(manifest_bytes) = entry.manifest else { return Ok(damaged) };
-        let known = self.facts.get(&id).filter(|facts| facts.manifest_bytes == manifest_bytes);
-        let facts = match known {
-            Some(facts) => facts.clone(),
-            None => match read(store, entry, manifest_bytes)? {
-                Some(facts) => {
-                    self.read = true;
-                    self.facts.insert(id, facts.clone());
-                    facts
-                }
-                None => return Ok(damaged),
-            },
+        let pinned = entry.is_pinned();
+        let known = self.facts.get(&entry.name.manifest_key());
+        let Some(facts) = known.filter(|facts| entry.manifest == Some(facts.manifest_bytes)) else {
+            let backup = Backup { whole: false, pinned, ..Backup::full(id) };
+            return Met { backup, proof: Proof::Forged, sha256: None };
         };
         let is_there = |(key, bytes): &(String, u64)| {
             entry.objects.iter().any(|object| object.key == *key && object.bytes == *bytes)
         };
-        Ok(Backup {
+        let backup = Backup {
             parent: facts.parent,
             base: facts.base,
-            whole: facts.objects.iter().all(is_there),
-            pinned: entry.is_pinned() || facts.pinned,
+            // A backup of nothing is not what anybody means to keep.
+            whole: !facts.objects.is_empty() && facts.objects.iter().all(is_there),
+            pinned: pinned || facts.pinned,
             held_until: facts.until,
-            ..damaged
-        })
+            ..Backup::full(id)
+        };
+        let sha256 = unhex(facts.sha256.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        Met { backup, proof: facts.proof, sha256 }
     }
 
     /// Keeps what was read for the next time, without what is not in the store any more.
     pub fn save(&mut self, present: &[Entry], ctx: &Ctx) {
         let before = self.facts.len();
-        let ids: std::collections::HashSet<BackupId> =
-            present.iter().map(|entry| entry.name.id).collect();
-        self.facts.retain(|id, _| ids.contains(id));
+        let keys: HashSet<String> = present.iter().map(|entry| entry.name.manifest_key()).collect();
+        self.facts.retain(|key, _| keys.contains(key));
         if self.read || before != self.facts.len() {
             cache::save(&self.path, &self.facts, ctx);
         }
     }
 }
 
+/// Reads manifests, by their keys. Those that are none, or have gone, are left out.
+fn read_all(
+    store: &dyn ReadStore,
+    entries: &[&Entry],
+    keys: &[Box<dyn KeyProvider>],
+    ctx: &Ctx,
+) -> anyhow::Result<Vec<(String, Facts)>> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new((Vec::new(), None));
+    let work = || {
+        while let Some(entry) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let found = ctx.cancel.check().map_err(Into::into);
+            let found = found.and_then(|()| read(store, entry, keys, ctx));
+            let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match found {
+                Ok(facts) => {
+                    done.0.extend(facts.map(|facts| (entry.name.manifest_key(), facts)));
+                }
+                Err(error) => {
+                    next.store(entries.len(), Ordering::Relaxed);
+                    done.1 = done.1.take().or(Some(error));
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..READERS.min(entries.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        (_, Some(error)) => Err(error),
+        (found, None) => Ok(found),
+    }
+}
+
 /// Reads a manifest; `None` if it is not one, or has gone.
-fn read(store: &dyn ReadStore, entry: &Entry, size: u64) -> anyhow::Result<Option<Facts>> {
+fn read(
+    store: &dyn ReadStore,
+    entry: &Entry,
+    keys: &[Box<dyn KeyProvider>],
+    ctx: &Ctx,
+) -> anyhow::Result<Option<Facts>> {
     let key = entry.name.manifest_key();
+    let Some(manifest_bytes) = entry.manifest else { return Ok(None) };
     let bytes = match read_manifest(store, &key) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -110,12 +195,40 @@ fn read(store: &dyn ReadStore, entry: &Entry, size: u64) -> anyhow::Result<Optio
         }
     };
     let Ok(manifest) = Manifest::parse(&bytes, &key) else { return Ok(None) };
+    let proof = prove(&manifest, &bytes, &key, keys, ctx)?;
     Ok(Some(Facts {
-        manifest_bytes: size,
+        manifest_bytes,
+        sha256: hex(&sha2::Sha256::digest(&bytes)),
+        proof,
         parent: manifest.parent,
         base: manifest.base,
         until: manifest.retention.until,
         pinned: manifest.retention.pinned,
         objects: manifest.objects.into_iter().map(|object| (object.key, object.bytes)).collect(),
     }))
+}
+
+/// Whether a manifest is authentic, as far as the keys at hand can tell.
+fn prove(
+    manifest: &Manifest,
+    bytes: &[u8],
+    at: &str,
+    keys: &[Box<dyn KeyProvider>],
+    ctx: &Ctx,
+) -> anyhow::Result<Proof> {
+    if keys.is_empty() {
+        return Ok(Proof::Unchecked);
+    }
+    match keys::unwrap_any(keys, &manifest.keys, manifest.id, &ctx.cancel) {
+        Ok(key) if Manifest::authenticate(bytes, &key, at).is_ok() => Ok(Proof::Authentic),
+        Ok(_) => Ok(Proof::Forged),
+        Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
+        // Sealed for others, or a service that does not answer today: to be looked at again.
+        Err(error) => {
+            let id = manifest.id;
+            let why = diagnose(&error).hint;
+            ctx.monitor.detail(&format!("the manifest of {id} is not checked: {error:#}; {why}"));
+            Ok(Proof::Unchecked)
+        }
+    }
 }

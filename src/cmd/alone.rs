@@ -20,7 +20,8 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// The lock and the leases of a name. Dropping this gives them back.
 pub struct Alone<'h> {
     house: &'h House,
-    leases: Vec<Kept>,
+    /// With the places of their stores in the fan; that of the ledger has none.
+    leases: Vec<(Option<usize>, Kept)>,
     _lock: Lock,
 }
 
@@ -57,14 +58,14 @@ impl<'h> Alone<'h> {
         stores.sort_by_key(|(_, store)| store.url().to_owned());
         for (index, store) in stores {
             match in_store::acquire(Arc::clone(store), &holder, length, ctx) {
-                Ok(lease) => alone.leases.push(Kept::new(lease, length, ctx)?),
+                Ok(lease) => alone.leases.push((Some(index), Kept::new(lease, length, ctx)?)),
                 Err(LedgerError::Store(error)) => fan.failed(index, error)?,
                 Err(error) => return Err(error.into()),
             }
         }
         match ledger.map(|ledger| ledger.acquire(&holder, length)) {
             None => {}
-            Some(Ok(lease)) => alone.leases.push(Kept::new(lease, length, ctx)?),
+            Some(Ok(lease)) => alone.leases.push((None, Kept::new(lease, length, ctx)?)),
             Some(Err(error @ LedgerError::Away { .. })) if !required(house) => {
                 ctx.monitor.detail(&format!("{error}; the leases of the stores are enough"));
             }
@@ -72,12 +73,22 @@ impl<'h> Alone<'h> {
         }
         Ok(alone)
     }
+
+    /// Makes sure that it still is alone in the store at this place of the fan. Asks nobody as long as
+    /// the lease was renewed a short while ago.
+    ///
+    /// # Errors
+    /// [`LedgerError::Fenced`] if it is not: the host slept, for instance.
+    pub fn confirm(&self, index: usize) -> Result<(), LedgerError> {
+        let kept = self.leases.iter().find(|(of, _)| *of == Some(index));
+        kept.map_or(Ok(()), |(_, kept)| kept.assure())
+    }
 }
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
         let _in_peace = self.house.ctx.cancel.defer(CLOSING);
-        for mut kept in self.leases.drain(..) {
+        for (_, mut kept) in self.leases.drain(..) {
             if let Err(error) = kept.free() {
                 self.house.ctx.monitor.warn(&format!("{error}; the lease ends by itself"));
             }

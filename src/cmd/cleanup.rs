@@ -13,20 +13,27 @@ use serde::Serialize;
 
 mod apply;
 mod plan;
+mod rules;
+mod told;
 
-use self::apply::Removal;
-use self::plan::{Plan, plan};
+use self::apply::{Done, Failed, Removal};
+use self::plan::{Plan, Target, plan};
+use self::rules::Witness;
 use super::Report;
 use super::alone::{Alone, patiently};
 use super::recorded;
+use crate::catalog::{self, Filter};
 use crate::domain::id::BackupId;
-use crate::error::{Kind, diagnose, worst};
+use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
+use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
 /// The name of its lock and lease; no source can have it.
 const LEASE: &str = "cleanup.all";
+/// So many failures one after the other are the store's, not those of one backup.
+const FAILURES_MAX: usize = 3;
 
 /// What `bkp cleanup` was asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,12 +122,15 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let fan = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
     let take = |fan| Alone::take(house, LEASE, fan, ledger.as_deref());
     let taken = fan.as_ref().map(|fan| patiently(house, options.patience, || take(fan)));
-    let _alone = taken.transpose()?;
-    let mut round = Round { house, options, intents: intents(house), left: Some(HashSet::new()) };
+    let alone = taken.transpose()?;
+    let witness = Witness::of(house);
+    let (intents, left) = (intents(house), Some(HashSet::new()));
+    let alone = fan.as_ref().zip(alone.as_ref());
+    let mut round = Round { house, options, witness, alone, intents, left };
     let (mut stores, mut outcome) = (Vec::new(), None);
-    for name in &names {
+    for (index, name) in names.iter().enumerate() {
         house.ctx.cancel.check()?;
-        match round.store(name) {
+        match round.store(index, name) {
             Ok((store, ended)) => {
                 stores.push(store);
                 outcome = worst(outcome, ended);
@@ -134,7 +144,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         }
     }
     if let Some(ledger) = &ledger {
-        outcome = worst(outcome, round.tell(&**ledger));
+        round.look_elsewhere(&names);
+        outcome = worst(outcome, round.tell(&**ledger, &names));
     }
     let cleaned = Cleaned { dry_run: options.dry_run, stores };
     let text = render(&cleaned)?;
@@ -152,56 +163,145 @@ fn intents(house: &House) -> Option<Outbox> {
 struct Round<'a> {
     house: &'a House,
     options: &'a Options,
+    witness: Witness<'a>,
+    /// The stores, and the leases in them; nothing in a dry run.
+    alone: Option<(&'a Fan, &'a Alone<'a>)>,
     intents: Option<Outbox>,
     /// The backups that are in any store afterwards; `None` if a store did not say.
     left: Option<HashSet<BackupId>>,
 }
 
 impl Round<'_> {
-    fn store(&mut self, name: &str) -> anyhow::Result<(Outcome, Option<Kind>)> {
+    fn store(&mut self, index: usize, name: &str) -> anyhow::Result<(Outcome, Option<Kind>)> {
+        if self.alone.is_some_and(|(fan, _)| !fan.is_in(index)) {
+            let message = format!("the lease of the store `{name}` could not be taken");
+            let hint = "see the warning above, then run `bkp cleanup` again";
+            return Err(Fault::new(Kind::Store, message).hint(hint).into());
+        }
         let store = self.house.store_prune(name)?;
         let now = self.house.ctx.now();
-        let Plan { mut items, targets } = plan(self.house, &*store, now)?;
-        let mut problem = None;
-        if !self.options.dry_run {
-            let removal = Removal { house: self.house, store: &*store, intents: &self.intents };
-            for (item, target) in items.iter_mut().zip(&targets) {
-                if item.action != Action::Remove {
-                    continue;
-                }
-                self.house.ctx.cancel.check()?;
-                if problem.is_some() {
-                    (item.action, item.reason) = (Action::Keep, "not reached".to_owned());
-                } else if let Err(error) = removal.remove(item, target) {
-                    (item.action, item.reason) = (Action::Keep, format!("{error:#}"));
-                    problem = Some(error);
+        let mut plan = plan(self.house, &*store, &self.witness, now)?;
+        let mut problems = Vec::new();
+        if let Some((_, alone)) = self.alone {
+            let (house, intents) = (self.house, &self.intents);
+            let (store, keys) = (&*store, self.witness.keys.as_slice());
+            let removal = Removal { house, store, alone: Some((alone, index)), intents, keys };
+            problems = apply(&removal, &mut plan, &mut self.left)?;
+        }
+        for (item, target) in plan.items.iter().zip(&plan.targets) {
+            if let Target::Entry { is_ours: true, entry, .. } = target
+                && (self.options.dry_run || item.action != Action::Remove)
+                && let Some(left) = &mut self.left
+            {
+                left.insert(entry.name.id);
+            }
+        }
+        let kinds = problems.iter().map(|error| Some(diagnose(error).kind));
+        let outcome = kinds.fold(None, worst);
+        let texts: Vec<String> = problems.iter().map(|error| format!("{error:#}")).collect();
+        let problem = (!texts.is_empty()).then(|| texts.join("; "));
+        Ok((Outcome::of(store.url(), plan.items, problem), outcome))
+    }
+
+    /// Looks for backups in the stores that are not cleaned up today.
+    fn look_elsewhere(&mut self, names: &[String]) {
+        for name in self.house.settings.stores.keys().filter(|name| !names.contains(name)) {
+            let store = self.house.store_named(name);
+            let found = store.and_then(|store| catalog::find(&*store, &Filter::default()));
+            match (found, &mut self.left) {
+                (Ok(found), Some(left)) => left.extend(found.iter().map(|found| found.name.id)),
+                (Ok(_), None) => {}
+                (Err(error), _) => {
+                    let what = "the deletions are recorded when that store can be asked";
+                    self.house.ctx.monitor.warn(&format!("{error:#}; {what}"));
+                    self.left = None;
                 }
             }
         }
-        let stay = items.iter().filter(|item| {
-            item.what == What::Backup && (self.options.dry_run || item.action != Action::Remove)
-        });
-        if let Some(left) = &mut self.left {
-            left.extend(stay.filter_map(|item| item.id));
-        }
-        let outcome = problem.as_ref().map(|error| diagnose(error).kind);
-        let problem = problem.map(|error| format!("{error:#}"));
-        Ok((Outcome::of(store.url(), items, problem), outcome))
     }
 
-    /// Tells the ledger of the backups that have gone from every store.
-    fn tell(&self, ledger: &dyn Ledger) -> Option<Kind> {
-        let (intents, left) = self.intents.as_ref().zip(self.left.as_ref())?;
-        let monitor = &*self.house.ctx.monitor;
-        let told = intents.retain(|event| !left.contains(&event.backup));
-        let told = told.and_then(|()| recorded::flush(intents, ledger, monitor));
-        if let Err(error) = told {
-            monitor.warn(&format!("{error}; the deletions are recorded by the next cleanup"));
+    /// Tells the ledger of the backups that have gone from every store: those that this host has noted,
+    /// and those that the stores have.
+    fn tell(&self, ledger: &dyn Ledger, names: &[String]) -> Option<Kind> {
+        let intents = self.intents.as_ref()?;
+        let ctx = &self.house.ctx;
+        let told = || -> anyhow::Result<()> {
+            let Some(left) = &self.left else { return Ok(()) };
+            intents.retain(|event| !left.contains(&event.backup))?;
+            recorded::flush(intents, ledger, &*ctx.monitor)?;
+            for name in names {
+                let store = self.house.store_append(name)?;
+                told::tell(&*store, ledger, left, &self.witness.keys, ctx)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = told() {
+            let what = "the deletions are recorded by the next cleanup";
+            ctx.monitor.warn(&format!("{error:#}; {what}"));
             return Some(Kind::Pending);
         }
         let waiting = intents.waiting().map_or(0, |waiting| waiting.len());
         (waiting > 0).then_some(Kind::Pending)
     }
+}
+
+/// Removes what the plan says, and puts into it what came of that. Returns what failed: one backup that
+/// cannot be removed does not keep the others.
+fn apply(
+    removal: &Removal<'_>,
+    plan: &mut Plan,
+    left: &mut Option<HashSet<BackupId>>,
+) -> anyhow::Result<Vec<anyhow::Error>> {
+    let (mut problems, mut in_a_row) = (Vec::new(), 0);
+    // Nothing may go that something builds on which is still there.
+    let mut stuck: HashSet<BackupId> = HashSet::new();
+    for (item, target) in plan.items.iter_mut().zip(&plan.targets) {
+        removal.house.ctx.cancel.check()?;
+        let base = match target {
+            Target::Entry { base, .. } => Some(*base),
+            Target::Upload(_) | Target::Object(_) => None,
+        };
+        if item.action != Action::Remove {
+            if let Target::Entry { entry, is_ours: true, .. } = target
+                && entry.is_going()
+            {
+                removal.unmark(entry)?;
+            }
+            continue;
+        }
+        if in_a_row >= FAILURES_MAX || base.is_some_and(|base| stuck.contains(&base)) {
+            (item.action, item.reason) = (Action::Keep, "not reached".to_owned());
+            continue;
+        }
+        let stays = match removal.remove(item, target) {
+            Ok(Done::Gone(rest)) => {
+                in_a_row = 0;
+                item.reason.extend(rest.map(|rest| format!("; {rest}")));
+                None
+            }
+            Ok(Done::Stays(action, why)) => Some((action, why)),
+            Err(Failed { error, gone }) => {
+                in_a_row += 1;
+                let why = format!("{error:#}");
+                problems.push(error);
+                if gone.is_none() {
+                    // Whether the ledger is to be told shows when the store says.
+                    *left = None;
+                }
+                if gone == Some(true) {
+                    item.reason = format!("{}; the rest stays for now: {why}", item.reason);
+                    None
+                } else {
+                    Some((Action::Keep, why))
+                }
+            }
+        };
+        if let Some((action, why)) = stays {
+            (item.action, item.reason) = (action, why);
+            stuck.extend(base);
+        }
+    }
+    Ok(problems)
 }
 
 impl Outcome {

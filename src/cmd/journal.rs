@@ -1,5 +1,7 @@
 //! What stores keep of runs and of what was done to backups: small objects that are only ever added.
 
+use std::io::Read as _;
+
 use serde::Serialize;
 use sha2::Digest as _;
 use time::OffsetDateTime;
@@ -46,22 +48,52 @@ pub fn below(store: &dyn ReadStore, folder: &str) -> Result<Vec<Record>, StoreEr
 ///
 /// # Errors
 /// What the store fails with.
-pub fn add(
+pub fn add(store: &dyn AppendStore, of: (&str, Role), body: &impl Serialize) -> anyhow::Result<()> {
+    put(store, of, &line(body)?).map(|_created| ()).map_err(Into::into)
+}
+
+/// Adds a small object whose key another one may take at the same time. Returns whether what is there now
+/// is this one.
+///
+/// # Errors
+/// What the store fails with.
+pub fn add_own(
     store: &dyn AppendStore,
     (key, role): (&str, Role),
     body: &impl Serialize,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
+    let bytes = line(body)?;
+    if put(store, (key, role), &bytes)? {
+        return Ok(true);
+    }
+    // A store may have kept what it said it did not.
+    let mut found = Vec::new();
+    let read = store.open(key, None)?.take(bytes.len() as u64 + 1).read_to_end(&mut found);
+    Ok(read.is_ok() && found == bytes)
+}
+
+fn line(body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(body)?;
     bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Creates an object; returns whether it was not there before.
+fn put(
+    store: &dyn AppendStore,
+    (key, role): (&str, Role),
+    bytes: &[u8],
+) -> Result<bool, StoreError> {
     let labels = ObjectLabels { role, ..ObjectLabels::default() };
     let put = || -> Result<(), StoreError> {
         let mut upload = store.create(key, &labels)?;
-        upload.write(&bytes)?;
-        let sha256 = sha2::Sha256::digest(&bytes).into();
+        upload.write(bytes)?;
+        let sha256 = sha2::Sha256::digest(bytes).into();
         upload.commit(Declared { bytes: bytes.len() as u64, sha256 })
     };
     match put() {
-        Ok(()) | Err(StoreError::Exists { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+        Ok(()) => Ok(true),
+        Err(StoreError::Exists { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }

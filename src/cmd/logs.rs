@@ -231,7 +231,9 @@ impl Shipper<'_> {
         let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
         let capture = serde_json::to_value(&segment)?;
         let made = Made { name: &name, before, capture, data, trail };
-        let (manifest, pending) = run.publish(made.manifest(house, recipients), &key)?;
+        let onto = before.map(|before| BackupName { id: before.id, ..name.clone() });
+        let (manifest, pending) =
+            run.publish(made.manifest(house, recipients), &key, onto.as_slice())?;
         house.ctx.monitor.end();
         store.stores().for_each(|(_, member)| {
             note(house, &Seen::of(house, &**member, backup_type, &name.source));

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::error::Kind;
 
 pub mod alone;
+pub mod audit;
 pub mod catalogue;
 pub mod cleanup;
 pub mod config;

@@ -11,8 +11,11 @@ use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
-use crate::store::Role;
+use crate::store::{AppendStore, Role, StoreError};
 use crate::wire::House;
+
+/// How many numbers are tried if others take them.
+const TRIES: u16 = 100;
 
 /// What is said about a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -46,7 +49,17 @@ pub(super) struct Said {
     word: Word,
     /// URLs of the stores that have the backup, and now the word about it.
     stores: Vec<String>,
+    /// Stores in which nothing is said now, or nothing that can be relied on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
     dry_run: bool,
+}
+
+/// A store that failed.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Failed {
+    store: String,
+    problem: String,
 }
 
 /// What is stored, schema `bkp.mark/1`.
@@ -57,76 +70,127 @@ struct Stored<'a> {
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     host: String,
+    process: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a str>,
 }
 
-/// Writes a mark beside the backup, in every store that has it.
+/// Writes a mark beside the backup, in every store that has it. A store that fails keeps no other one
+/// from it.
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such backup, [`Kind::Usage`] if the id fits several; what the
-/// stores fail with.
+/// last store fails with.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let filter = Filter { id: Some(options.id.clone()), ..Filter::default() };
     let mut found: Vec<(String, String, Entry)> = Vec::new();
+    let (mut failed, mut failure) = (Vec::new(), None);
+    let mut fail = |store: &str, error: anyhow::Error| {
+        let problem = format!("{error:#}");
+        house.ctx.monitor.warn(&format!("going on without the store {store}: {problem}"));
+        failed.push(Failed { store: store.to_owned(), problem });
+        failure = Some(error);
+    };
     for name in house.store_names()? {
-        let store = house.store_named(&name)?;
-        let entries = catalog::contents(&*store, &filter)?.into_iter();
-        let whole = entries.filter(|entry| entry.manifest.is_some());
-        found.extend(whole.map(|entry| (name.clone(), store.url().to_owned(), entry)));
+        let looked = house.store_named(&name).and_then(|store| {
+            let entries = catalog::contents(&*store, &filter)?;
+            Ok((store.url().to_owned(), entries))
+        });
+        match looked {
+            Ok((url, entries)) => {
+                let whole = entries.into_iter().filter(|entry| entry.manifest.is_some());
+                found.extend(whole.map(|entry| (name.clone(), url.clone(), entry)));
+            }
+            Err(error) => fail(&name, error),
+        }
+    }
+    if found.iter().any(|(_, _, entry)| Some(entry.name.id) != found.first().map(|f| f.2.name.id)) {
+        let message = format!("`{}` fits several backups", options.id);
+        return Err(Fault::new(Kind::Usage, message).hint("give more of the id").into());
+    }
+    let mut stores = Vec::new();
+    for (name, url, entry) in &found {
+        let done = if options.dry_run { Ok(()) } else { say(house, options, name, entry) };
+        match done {
+            Ok(()) => stores.push(url.clone()),
+            Err(error) => fail(url, error),
+        }
+    }
+    if stores.is_empty()
+        && let Some(error) = failure
+    {
+        return Err(error);
     }
     let Some((_, _, Entry { name, .. })) = found.first() else {
         let message = format!("no backup with id `{}`", options.id);
         return Err(Fault::new(Kind::NotFound, message).into());
     };
     let id = name.id;
-    if found.iter().any(|(_, _, entry)| entry.name.id != id) {
-        let message = format!("`{}` fits several backups", options.id);
-        return Err(Fault::new(Kind::Usage, message).hint("give more of the id").into());
-    }
-    let mut stores = Vec::new();
-    for (name, url, entry) in &found {
-        if !options.dry_run {
-            say(house, options, name, entry)?;
-        }
-        stores.push(url.clone());
-    }
     let verb = match options.word {
         Word::Pin => "pinned",
         Word::Unpin => "unpinned",
         Word::Note => "noted",
     };
     let would = if options.dry_run { "would be " } else { "" };
-    let text = format!("{id} {would}{verb} in {}\n", stores.join(", "));
-    let said = Said { id, word: options.word, stores, dry_run: options.dry_run };
-    Report::done("bkp.pin/1", &said, text)
+    let mut text = format!("{id} {would}{verb} in {}\n", stores.join(", "));
+    for Failed { store, problem } in &failed {
+        text.push_str(&format!("NOT {verb} in {store}: {problem}\n"));
+    }
+    let outcome = (!failed.is_empty()).then_some(Kind::Partial);
+    let said = Said { id, word: options.word, stores, failed, dry_run: options.dry_run };
+    Ok(Report::done("bkp.pin/1", &said, text)?.with_outcome(outcome))
 }
 
+/// Writes the mark in one store.
 fn say(house: &House, options: &Options, store: &str, entry: &Entry) -> anyhow::Result<()> {
-    let notes = |mark: &Mark| matches!(mark, Mark::Note(_));
-    let last = entry.marks.iter().filter_map(|mark| match mark {
-        Mark::Note(number) if options.word == Word::Note => Some(*number),
-        Mark::Pin(number) | Mark::Unpin(number) if options.word != Word::Note && !notes(mark) => {
-            Some(*number)
-        }
-        Mark::Note(_) | Mark::Pin(_) | Mark::Unpin(_) | Mark::Deleting => None,
+    let last = entry.marks.iter().filter_map(|mark| match (mark, options.word) {
+        (Mark::Note(number), Word::Note) => Some(*number),
+        (Mark::Pin(number) | Mark::Unpin(number), Word::Pin | Word::Unpin) => Some(*number),
+        (Mark::Note(_) | Mark::Pin(_) | Mark::Unpin(_) | Mark::Deleting, _) => None,
     });
-    let next = last.max().unwrap_or(0).checked_add(1).ok_or_else(|| {
-        let message = format!("backup {} has too many marks of this kind", entry.name.id);
-        Fault::new(Kind::Refused, message).hint("unpin and clean up, or leave it as it is")
-    })?;
-    let mark = match options.word {
-        Word::Pin => Mark::Pin(next),
-        Word::Unpin => Mark::Unpin(next),
-        Word::Note => Mark::Note(next),
-    };
+    let last = last.max().unwrap_or(0);
     let stored = Stored {
         schema: "bkp.mark/1",
         word: options.word,
         at: house.ctx.now(),
         host: host(),
+        process: std::process::id(),
         note: options.note.as_deref(),
     };
     let store = house.store_append(store)?;
-    journal::add(&*store, (&entry.name.key(&mark.extension()), Role::Index), &stored)
+    // Somebody else may say something at the same time, and takes the number.
+    for further in 1..=TRIES {
+        let next = last.checked_add(further).ok_or_else(|| {
+            let message = format!("backup {} has too many marks of this kind", entry.name.id);
+            Fault::new(Kind::Refused, message).hint("unpin and clean up, or leave it as it is")
+        })?;
+        let mark = match options.word {
+            Word::Pin => Mark::Pin(next),
+            Word::Unpin => Mark::Unpin(next),
+            Word::Note => Mark::Note(next),
+        };
+        let key = entry.name.key(&mark.extension());
+        if journal::add_own(&*store, (&key, Role::Index), &stored)? {
+            return if options.word == Word::Pin { look(&*store, entry) } else { Ok(()) };
+        }
+    }
+    let message = format!("others keep writing marks beside backup {}", entry.name.id);
+    Err(Fault::new(Kind::Busy, message).into())
+}
+
+/// Makes sure that no cleanup has begun to remove what was just pinned. Cleanup marks first and looks for
+/// pins then, so one of the two sees the other.
+fn look(store: &dyn AppendStore, entry: &Entry) -> anyhow::Result<()> {
+    let is_there = |key: &str| match store.head(key) {
+        Ok(_) => Ok(true),
+        Err(StoreError::Missing { .. }) => Ok(false),
+        Err(error) => Err(error),
+    };
+    let going = is_there(&entry.name.key(&Mark::Deleting.extension()))?;
+    if going || !is_there(&entry.name.manifest_key())? {
+        let message = format!("a cleanup has begun to remove backup {}", entry.name.id);
+        let hint = "look with `bkp list` what became of it; if it is there, run the same command again after `bkp cleanup`";
+        return Err(Fault::new(Kind::Refused, message).hint(hint).into());
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::Manifest;
-use crate::domain::names::BackupType;
+use crate::domain::names::{BackupName, BackupType};
 use crate::error::{Fault, Kind};
 use crate::keys::DataKey;
 use crate::ledger::outbox::Outbox;
@@ -31,6 +31,7 @@ use crate::store::{AppendStore as _, Declared, ObjectLabels};
 use crate::wire::House;
 
 pub(super) mod kept;
+mod look;
 
 /// For how long a run that should stop goes on once its objects are stored: a manifest in one of two
 /// stores, or one that is not recorded, would be found by `verify` only.
@@ -161,8 +162,9 @@ impl<'h> Recorded<'h> {
 
     /// Makes sure that the run is still alone, writes its manifest, from when on the backup exists,
     /// records that, and lets the job go. `manifest` lacks what only the run knows: the ledger, the
-    /// copies, the authentication with `key`. Returns it complete, and [`Kind::Pending`] if its event
-    /// has to wait.
+    /// copies, the authentication with `key`. `chain` is what it builds on: a store that has lost any of
+    /// that, or an object of the backup itself, drops out. Returns it complete, and [`Kind::Pending`] if
+    /// its event has to wait.
     ///
     /// # Errors
     /// [`LedgerError::Fenced`] if the run is not alone any more; what the last store fails with. Then
@@ -171,14 +173,17 @@ impl<'h> Recorded<'h> {
         mut self,
         mut manifest: Manifest,
         key: &DataKey,
+        chain: &[BackupName],
     ) -> anyhow::Result<(Manifest, Option<Kind>)> {
         self.house.ctx.cancel.check()?;
         let _in_peace = self.house.ctx.cancel.defer(PUBLISHING);
         manifest.ledger = self.fence()?;
+        look::before(self.fan, chain, &manifest)?;
         manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
         let (manifest, sha256) = write(self.fan, manifest, key)?;
         self.begun = false;
         let pending = self.close(&Event::completed(&manifest, &sha256));
+        look::after(self.fan, &manifest)?;
         Ok((manifest, pending))
     }
 

@@ -101,6 +101,7 @@ fn since(
                 name,
                 stored_bytes: object.bytes,
                 pinned: false,
+                going: false,
             }));
         }
     }

@@ -116,6 +116,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
     let Plan { id, scope, onto } = plan(house, options, &*source, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
+    let chain = onto.iter().flat_map(|onto| &onto.chain).map(|link| link.manifest().name());
+    let chain: Vec<BackupName> = chain.collect();
     let name = BackupName {
         id,
         backup_type: settings.backup_type,
@@ -162,7 +164,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         copies: Vec::new(),
         mac: String::new(),
     };
-    let (manifest, pending) = run.publish(manifest, &key)?;
+    let (manifest, pending) = run.publish(manifest, &key, &chain)?;
     house.ctx.monitor.end();
     store.stores().for_each(|(_, store)| {
         note(house, &Seen::of(house, &**store, name.backup_type, &name.source));

@@ -301,6 +301,8 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         sources.insert(name, source);
     }
     let jobs = jobs::open(document.job, &sources)?;
+    let upkeep = jobs::upkeep(&document.run, &document.cleanup)?;
+    jobs::check_ages(&upkeep, &jobs)?;
     let status = telling::status(document.status, &folder, stores.keys().map(String::as_str))?;
     Ok(Settings {
         file: Some(path.to_owned()),
@@ -315,7 +317,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
             None => LEASE,
         },
         ledger: document.ledger.map(ledger::open).transpose()?,
-        upkeep: jobs::upkeep(&document.run, &document.cleanup)?,
+        upkeep,
         status,
         notify: telling::notify(document.notify)?,
         program: None,

@@ -56,7 +56,7 @@ pub fn in_a_year(
     };
     let imagined = (0..count).map(|number| {
         let id = BackupId::new(now + step * i32::try_from(number).unwrap_or(i32::MAX));
-        Backup { id, parent: None, base: id, whole: true, pinned: false, held_until: None }
+        Backup::full(id)
     });
     let backups: Vec<Backup> = imagined.collect();
     let policy = Policy { frozen_after: None, removed_percent_max: 100, ..policy.clone() };

@@ -305,6 +305,14 @@ impl Manifest {
     }
 }
 
+/// HMAC-SHA256 of a text that is to be as authentic as a manifest of the same data key, hex. `info` keeps
+/// one use from being taken for another.
+#[must_use]
+pub fn tag(key: &DataKey, info: &[u8], text: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(&[], &[info]));
+    hex(hmac::sign(&key, text).as_ref())
+}
+
 fn mac_key(key: &DataKey) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(&[], &[MAC_INFO]))
 }

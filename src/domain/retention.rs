@@ -6,8 +6,10 @@
 //! nothing new arrives.
 //!
 //! Whatever a policy says, these stay: the newest backup and the newest full one, what is pinned or
-//! held, what is dated in the future, what is damaged (somebody should look at it), what no policy
-//! is about, and everything that any of those builds on.
+//! held, what is dated in the future, what is damaged (somebody should look at it), what nobody can
+//! say bkp made, what a log begins at, what no policy is about, and everything that any of those builds
+//! on. And nothing of a job goes while its newest backup is late, or while there are only few since it
+//! was late: that is also how a clock looks that was set forward.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,6 +18,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::calendar::{Period, TimeZone, number};
 use super::id::BackupId;
+
+/// After a time without backups at least so many have to be made before any is removed.
+const BACK_MIN: usize = 3;
 
 /// What is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub struct Policy {
     /// At most this share of the backups is removed at once; rounded up.
     pub removed_percent_max: u8,
     /// If the newest whole backup is older than this, nothing is removed: the job is failing, or
-    /// the clock is wrong.
+    /// the clock is wrong. And if there was such a gap before one of the newest three (or `min_keep`).
     pub frozen_after: Option<Duration>,
 }
 
@@ -70,10 +75,31 @@ pub struct Backup {
     pub base: BackupId,
     /// All its objects are there.
     pub whole: bool,
+    /// Its manifest is authentic, or nobody here could tell.
+    pub proven: bool,
+    /// A log that is to be restorable begins at it.
+    pub replayed: bool,
     /// Somebody has pinned it.
     pub pinned: bool,
     /// Not to be removed before this, as its manifest or the store says.
     pub held_until: Option<OffsetDateTime>,
+}
+
+impl Backup {
+    /// A full backup that nothing is wrong with.
+    #[must_use]
+    pub fn full(id: BackupId) -> Backup {
+        Backup {
+            id,
+            parent: None,
+            base: id,
+            whole: true,
+            proven: true,
+            replayed: false,
+            pinned: false,
+            held_until: None,
+        }
+    }
 }
 
 /// The backups that a policy is about.
@@ -112,10 +138,16 @@ pub enum Why {
     Future,
     /// Something of it or of what it builds on is missing.
     Damaged,
+    /// No key at hand shows that its manifest is authentic.
+    Unproven,
+    /// The log that follows it is to be restorable.
+    Replayed,
     /// No policy is about it.
     Ungoverned,
     /// Nothing is removed today, for this reason.
     Frozen(String),
+    /// Nothing is removed today: the job does not run as it should, or the clock is wrong.
+    Late(&'static str),
     /// It goes next time: enough is removed today.
     Limit,
 }
@@ -138,7 +170,12 @@ impl fmt::Display for Why {
             Why::Held(until) => write!(f, "held until {}", until.date()),
             Why::Future => f.write_str("dated in the future"),
             Why::Damaged => f.write_str("damaged: neither counted nor removed"),
+            Why::Unproven => {
+                f.write_str("not shown to be authentic by any key: neither counted nor removed")
+            }
+            Why::Replayed => f.write_str("keep_log: a log that is kept begins here"),
             Why::Ungoverned => f.write_str("no job has a retention for it"),
+            Why::Late(reason) => write!(f, "nothing is removed: {reason}"),
             Why::Frozen(reason) => write!(f, "nothing is removed: {reason}"),
             Why::Limit => f.write_str("removed next time: max_removed is reached"),
         }
@@ -152,12 +189,7 @@ impl fmt::Display for Why {
 /// on, and deciding again removes nothing more (but what the limit left).
 #[must_use]
 pub fn decide(groups: &[Group<'_>], backups: &[Backup], now: OffsetDateTime) -> Vec<Vec<Why>> {
-    let mut places: HashMap<BackupId, Vec<usize>> = HashMap::new();
-    for (at, backup) in backups.iter().enumerate() {
-        places.entry(backup.id).or_default().push(at);
-    }
-    let mut decision =
-        Decision { places, whys: vec![Vec::new(); backups.len()], whole: Vec::new(), backups, now };
+    let mut decision = Decision::of(backups, now);
     decision.look();
     let governed: HashSet<usize> = groups.iter().flat_map(|group| group.members.clone()).collect();
     for at in (0..backups.len()).filter(|at| !governed.contains(at)) {
@@ -172,6 +204,19 @@ pub fn decide(groups: &[Group<'_>], backups: &[Backup], now: OffsetDateTime) -> 
     }
     decision.close();
     decision.whys
+}
+
+/// Why nothing of a group is to be removed today, as far as times alone say.
+#[must_use]
+pub fn lateness(
+    policy: &Policy,
+    members: &[usize],
+    backups: &[Backup],
+    now: OffsetDateTime,
+) -> Option<&'static str> {
+    let mut decision = Decision::of(backups, now);
+    decision.look();
+    decision.late(policy, &decision.counted(members))
 }
 
 /// The positions of what is to be removed, in the order in which it has to be done: chain by chain,
@@ -196,7 +241,15 @@ struct Decision<'a> {
     whole: Vec<usize>,
 }
 
-impl Decision<'_> {
+impl<'a> Decision<'a> {
+    fn of(backups: &'a [Backup], now: OffsetDateTime) -> Decision<'a> {
+        let mut places: HashMap<BackupId, Vec<usize>> = HashMap::new();
+        for (at, backup) in backups.iter().enumerate() {
+            places.entry(backup.id).or_default().push(at);
+        }
+        Decision { places, whys: vec![Vec::new(); backups.len()], whole: Vec::new(), backups, now }
+    }
+
     fn keep(&mut self, at: usize, why: Why) {
         if let Some(whys) = self.whys.get_mut(at) {
             whys.push(why);
@@ -224,13 +277,16 @@ impl Decision<'_> {
             let chained = backup.parent.is_none()
                 || (!parents.is_empty() && parents.iter().all(|parent| whole.contains(parent)));
             let future = backup.id.created() > self.now;
-            if backup.whole && chained {
+            if backup.whole && backup.proven && chained {
                 whole.insert(at);
                 if !future {
                     self.whole.push(at);
                 }
             } else {
-                self.keep(at, Why::Damaged);
+                self.keep(at, if backup.proven { Why::Damaged } else { Why::Unproven });
+            }
+            if backup.replayed {
+                self.keep(at, Why::Replayed);
             }
             if future {
                 self.keep(at, Why::Future);
@@ -245,21 +301,45 @@ impl Decision<'_> {
         self.whole.reverse();
     }
 
+    /// The members of a group that count, newest first.
+    fn counted(&self, members: &[usize]) -> Vec<(usize, Backup)> {
+        let inside: HashSet<usize> = members.iter().copied().collect();
+        let found = self.whole.iter().filter(|at| inside.contains(at));
+        found.filter_map(|at| Some((*at, *self.backup(*at)?))).collect()
+    }
+
+    /// Why nothing is to be removed of a group with these backups that count, newest first.
+    ///
+    /// A clock that jumps forward makes everything old at once, and the next run hides that by making
+    /// a new backup. So after a gap backups have to be made anew before others go.
+    fn late(&self, policy: &Policy, whole: &[(usize, Backup)]) -> Option<&'static str> {
+        let after = policy.frozen_after?;
+        let mut later = self.now;
+        for (place, (_, backup)) in whole.iter().enumerate() {
+            let at = backup.id.created();
+            if later - at > after {
+                return Some(if place == 0 {
+                    "there is no recent backup"
+                } else {
+                    "there are only few backups since a time without any"
+                });
+            }
+            if place + 1 >= BACK_MIN.max(usize::try_from(policy.min_keep).unwrap_or(usize::MAX)) {
+                return None;
+            }
+            later = at;
+        }
+        None
+    }
+
     /// Keeps what the policy of a group wants.
     fn apply(&mut self, group: &Group<'_>) {
         let Group { policy, members, frozen } = group;
-        let inside: HashSet<usize> = members.iter().copied().collect();
-        let found = self.whole.iter().filter(|at| inside.contains(at));
-        let whole: Vec<(usize, Backup)> =
-            found.filter_map(|at| Some((*at, *self.backup(*at)?))).collect();
-        let late = policy
-            .frozen_after
-            .zip(whole.first())
-            .is_some_and(|(after, (_, newest))| self.now - newest.id.created() > after);
-        let late = late.then(|| "there is no recent backup".to_owned());
-        if let Some(reason) = frozen.clone().or(late) {
+        let whole = self.counted(members);
+        let late = self.late(policy, &whole).map(Why::Late);
+        if let Some(why) = frozen.clone().map(Why::Frozen).or(late) {
             for at in members {
-                self.keep(*at, Why::Frozen(reason.clone()));
+                self.keep(*at, why.clone());
             }
         }
         if let Some((at, _)) = whole.first() {

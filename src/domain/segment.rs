@@ -13,10 +13,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::names::BackupName;
+
 pub use self::log::{Base, Break, Link, Log, Target, Window, needed, window};
 
 /// What makes a segment, in its name.
 pub const KIND: &str = "log";
+
+/// The name of the lease under which a run makes a backup of this name, or builds on one.
+#[must_use]
+pub fn lease(name: &BackupName) -> String {
+    if name.kind == KIND { format!("{}.{KIND}", name.source) } else { name.source.clone() }
+}
 
 /// Timestamps and numbers of operations are smaller: TigerBeetle has the same limit.
 const NUMBER_MAX: u64 = 1 << 63;

@@ -33,8 +33,10 @@ use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::store::{AppendStore, Declared, ObjectLabels, Role, StoreError};
 
+mod held;
 mod stale;
 
+pub use held::held;
 pub use stale::stale;
 
 /// Where the terms of a store are.

@@ -3,46 +3,59 @@
 //! A backup exists as long as its manifest does. So first it is marked and the deletion noted, then
 //! its manifest goes, then its objects, and the mark last: whatever stops this, what is listed is
 //! whole, and the next cleanup finds by the mark what is left to do.
+//!
+//! Between the mark and the rest it looks again: whoever pins a backup, or publishes one that builds on
+//! it, writes first and looks for the mark then, so one of the two always sees the other.
 
 use serde::Serialize;
-use sha2::Digest as _;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::plan::Target;
-use super::{Action, Item, What};
+use super::{Action, Item, What, told};
 use crate::catalog::{self, Entry};
-use crate::cmd::alone::host;
+use crate::cmd::alone::{Alone, host};
 use crate::cmd::journal;
-use crate::domain::event::Event;
-use crate::domain::id::BackupId;
-use crate::domain::manifest::{Manifest, hex};
-use crate::domain::names::Mark;
+use crate::domain::names::{BackupName, Mark};
+use crate::domain::segment;
+use crate::error::{Fault, Kind};
+use crate::keys::KeyProvider;
+use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
 use crate::store::{PruneStore, Role, StoreError};
 use crate::wire::House;
+
+/// How far the clock of whoever runs a job may be from ours. Beyond that the run itself finds out, when
+/// it looks at its chain before it publishes.
+pub(super) const CLOCKS_APART: Duration = Duration::HOUR;
+/// How many versions of a manifest are removed, one below the other.
+const VERSIONS_MAX: usize = 100;
 
 /// How things are removed from one store.
 pub(super) struct Removal<'a> {
     pub(super) house: &'a House,
     pub(super) store: &'a dyn PruneStore,
-    /// Where deletions are noted until the ledger has them; without a ledger the store notes them.
+    /// The lease of this cleanup in this store.
+    pub(super) alone: Option<(&'a Alone<'a>, usize)>,
+    /// Where deletions are noted besides the store until the ledger has them.
     pub(super) intents: &'a Option<Outbox>,
+    pub(super) keys: &'a [Box<dyn KeyProvider>],
 }
 
-/// What is kept of a backup that was removed, schema `bkp.audit/1`.
-#[derive(Debug, Serialize)]
-struct Deleted<'a> {
-    schema: &'static str,
-    what: &'static str,
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-    backup: BackupId,
-    manifest: &'a str,
-    sha256: String,
-    bytes: u64,
-    reason: &'a str,
-    host: String,
-    process: u32,
+/// How a removal ended.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// All of it is gone, or all but what the text names.
+    Gone(Option<String>),
+    /// It was left as it was, for this reason.
+    Stays(Action, String),
+}
+
+/// A removal that came to no end.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: anyhow::Error,
+    /// Whether its manifest is gone; `None` if the store does not say.
+    pub(super) gone: Option<bool>,
 }
 
 /// What the mark of a backup that is being removed says, schema `bkp.mark/1`.
@@ -55,76 +68,166 @@ struct Going {
     process: u32,
 }
 
+impl<E: Into<anyhow::Error>> From<E> for Failed {
+    fn from(error: E) -> Failed {
+        Failed { error: error.into(), gone: Some(false) }
+    }
+}
+
 impl Removal<'_> {
-    /// Removes what `target` is. If the store locks it, the item says so and stays.
-    pub(super) fn remove(&self, item: &mut Item, target: &Target) -> anyhow::Result<()> {
-        let done = match target {
-            Target::Upload(upload) => self.store.abort(upload).map_err(Into::into),
-            Target::Object(key) => self.store.delete(key).map_err(Into::into),
-            Target::Entry(entry) => self.entry(item, entry),
-        };
-        match done {
-            Err(error) => match error.downcast_ref() {
-                Some(StoreError::Retained { until, .. }) => {
-                    item.reason = format!("locked by the store until {}", until.date());
-                    item.action = Action::Retain;
-                    Ok(())
-                }
-                _ => Err(error),
-            },
-            Ok(()) => Ok(()),
+    /// Removes what `target` is. What the store locks stays, and so does what somebody needs by now.
+    pub(super) fn remove(&self, item: &Item, target: &Target) -> Result<Done, Failed> {
+        if let Some((alone, index)) = self.alone {
+            alone.confirm(index)?;
+        }
+        match target {
+            Target::Upload(upload) => {
+                self.store.abort(upload)?;
+                Ok(Done::Gone(None))
+            }
+            Target::Object(key) => Ok(match self.delete(key)? {
+                Some(until) => Done::Stays(Action::Retain, locked(until)),
+                None => Done::Gone(None),
+            }),
+            Target::Entry { entry, .. } if item.what == What::Backup => self.backup(item, entry),
+            Target::Entry { entry, .. } => self.orphan(entry),
         }
     }
 
-    fn entry(&self, item: &Item, entry: &Entry) -> anyhow::Result<()> {
-        let mark = entry.name.key(&Mark::Deleting.extension());
-        if item.what == What::Backup {
-            self.note(item, entry)?;
-            let (at, process) = (self.house.ctx.now(), std::process::id());
-            let going = Going { schema: "bkp.mark/1", at, host: host(), process };
-            journal::add(self.store, (&mark, Role::Lease), &going)?;
-            match self.store.delete(&entry.name.manifest_key()) {
-                Err(locked @ StoreError::Retained { .. }) => {
-                    self.store.delete(&mark)?;
-                    return Err(locked.into());
-                }
-                done => done?,
+    fn backup(&self, item: &Item, entry: &Entry) -> Result<Done, Failed> {
+        let mark = self.mark(&entry.name)?;
+        let now = catalog::again(self.store, &entry.name)?;
+        if let Some(why) = self.second_thought(&now, CLOCKS_APART)? {
+            self.delete(&mark)?;
+            return Ok(Done::Stays(Action::Keep, why));
+        }
+        let has_ledger = self.house.settings.ledger.is_some();
+        let noted = (item, entry);
+        let event = told::note(self.store, noted, has_ledger, self.keys, &self.house.ctx)?;
+        if let Some((intents, event)) = self.intents.as_ref().zip(event) {
+            intents.put(&event)?;
+        }
+        match self.vanish(&entry.name.manifest_key()) {
+            Ok(None) => {}
+            Ok(Some(until)) => {
+                self.delete(&mark)?;
+                return Ok(Done::Stays(Action::Retain, locked(until)));
+            }
+            Err(error) => return Err(Failed { gone: self.is_gone(&entry.name), error }),
+        }
+        let rest = self.sweep(&now).map_err(|error| Failed { error, gone: Some(true) })?;
+        Ok(Done::Gone(rest.map(|until| format!("the rest is {}", locked(until)))))
+    }
+
+    /// Removes what has no manifest; a run may be about to write it.
+    fn orphan(&self, entry: &Entry) -> Result<Done, Failed> {
+        let mark = if entry.is_going() {
+            entry.name.key(&Mark::Deleting.extension())
+        } else {
+            self.mark(&entry.name)?
+        };
+        let now = catalog::again(self.store, &entry.name)?;
+        let grace = Duration::try_from(self.house.settings.upkeep.orphan_age);
+        let appeared = now.manifest.map(|_| "it has a manifest by now".to_owned());
+        let busy = self.second_thought(&now, grace.unwrap_or(Duration::MAX))?;
+        if let Some(why) = appeared.or(busy) {
+            self.delete(&mark)?;
+            return Ok(Done::Stays(Action::Keep, why));
+        }
+        let until = self.sweep(&now)?;
+        if self.is_gone(&entry.name) == Some(false) {
+            let message = format!("backup {} became visible while it was removed", entry.name.id);
+            let hint = "check the clocks of the hosts; the run that made it says that it failed";
+            return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
+        }
+        Ok(match until {
+            Some(until) => Done::Stays(Action::Retain, locked(until)),
+            None => Done::Gone(None),
+        })
+    }
+
+    /// Marks a backup as one that is being removed. Returns the key of the mark.
+    fn mark(&self, name: &BackupName) -> anyhow::Result<String> {
+        let mark = name.key(&Mark::Deleting.extension());
+        let (at, process) = (self.house.ctx.now(), std::process::id());
+        let going = Going { schema: "bkp.mark/1", at, host: host(), process };
+        journal::add(self.store, (&mark, Role::Lease), &going)?;
+        Ok(mark)
+    }
+
+    /// Why something stays that was to be removed a moment ago.
+    fn second_thought(&self, now: &Entry, grace: Duration) -> Result<Option<String>, StoreError> {
+        if now.is_pinned() {
+            return Ok(Some("pinned".to_owned()));
+        }
+        let job = segment::lease(&now.name);
+        let held = in_store::held(self.store, &job, self.house.ctx.now(), grace)?;
+        Ok(held.map(|holder| busy(&holder)))
+    }
+
+    /// Removes every version of a manifest: where a bucket has versions, the one below the newest would
+    /// come to light. Returns until when the store locks it, if it does.
+    fn vanish(&self, key: &str) -> anyhow::Result<Option<OffsetDateTime>> {
+        for _ in 0..VERSIONS_MAX {
+            if let Some(until) = self.delete(key)? {
+                return Ok(Some(until));
+            }
+            match self.store.head(key) {
+                Err(StoreError::Missing { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
             }
         }
-        for object in &entry.objects {
-            self.store.delete(&object.key)?;
-        }
-        for other in entry.marks.iter().filter(|mark| **mark != Mark::Deleting) {
-            self.store.delete(&entry.name.key(&other.extension()))?;
-        }
-        Ok(self.store.delete(&mark)?)
+        let message = format!("{}: `{key}` was removed and is still there", self.store.url());
+        let hint = "look at the versions of this object, and remove them";
+        Err(Fault::new(Kind::Store, message).hint(hint).into())
     }
 
-    /// Notes that a backup is about to be removed.
-    fn note(&self, item: &Item, entry: &Entry) -> anyhow::Result<()> {
-        let key = entry.name.manifest_key();
-        let bytes = catalog::read_manifest(self.store, &key)?;
-        let sha256: [u8; 32] = sha2::Sha256::digest(&bytes).into();
-        if let Some(intents) = self.intents {
-            let manifest = Manifest::parse(&bytes, &key)?;
-            return Ok(intents.put(&Event::completed(&manifest, &sha256).deleted())?);
+    /// Whether the manifest is gone, if the store says.
+    fn is_gone(&self, name: &BackupName) -> Option<bool> {
+        match self.store.head(&name.manifest_key()) {
+            Ok(_) => Some(false),
+            Err(StoreError::Missing { .. }) => Some(true),
+            Err(_) => None,
         }
-        let at = self.house.ctx.now();
-        let deleted = Deleted {
-            schema: "bkp.audit/1",
-            what: "deleted",
-            at,
-            backup: entry.name.id,
-            manifest: &key,
-            sha256: hex(&sha256),
-            bytes: item.bytes,
-            reason: &item.reason,
-            host: host(),
-            process: std::process::id(),
-        };
-        let (year, month, day) = at.to_calendar_date();
-        let (month, id) = (u8::from(month), entry.name.id);
-        let place = format!("audit/{year:04}/{month:02}/{day:02}/deleted-{id}.json");
-        journal::add(self.store, (&place, Role::Index), &deleted)
     }
+
+    /// Removes everything but the manifest, the mark of its removal last. Returns until when the store
+    /// locks what it leaves.
+    fn sweep(&self, entry: &Entry) -> anyhow::Result<Option<OffsetDateTime>> {
+        let mut until = None;
+        for object in &entry.objects {
+            until = until.max(self.delete(&object.key)?);
+        }
+        for other in entry.marks.iter().filter(|mark| **mark != Mark::Deleting) {
+            until = until.max(self.delete(&entry.name.key(&other.extension()))?);
+        }
+        if until.is_none() {
+            until = self.delete(&entry.name.key(&Mark::Deleting.extension()))?;
+        }
+        Ok(until)
+    }
+
+    /// Removes an object. Returns until when the store locks it, if it does.
+    fn delete(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
+        match self.store.delete(key) {
+            Ok(()) => Ok(None),
+            Err(StoreError::Retained { until, .. }) => Ok(Some(until)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the mark from a backup that stays; an earlier cleanup had begun to remove it.
+    pub(super) fn unmark(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.delete(&entry.name.key(&Mark::Deleting.extension())).map(|_until| ())
+    }
+}
+
+/// Why something of a source stays while somebody runs it.
+pub(super) fn busy(holder: &str) -> String {
+    format!("a run of it is going on: {holder}")
+}
+
+fn locked(until: OffsetDateTime) -> String {
+    format!("locked by the store until {}", until.date())
 }

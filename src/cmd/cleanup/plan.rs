@@ -1,26 +1,39 @@
 //! Decides about everything in a store; changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::{Duration, OffsetDateTime};
 
+use super::apply::{CLOCKS_APART, busy};
+use super::rules::{Rule, Witness, rules};
 use super::{Action, Item, What};
 use crate::catalog::{self, Entry, Filter, Known};
 use crate::cmd::journal;
-use crate::config::settings::jobs::JobSettings;
-use crate::domain::health::{Ages, is_odd};
-use crate::domain::names::Scope;
-use crate::domain::record::{self, Outcome};
-use crate::domain::retention::{Backup, Group, Policy, Why, decide, removals};
+use crate::domain::id::BackupId;
+use crate::domain::names::BackupName;
+use crate::domain::record::{self, Outcome, Record};
+use crate::domain::retention::{Backup, Group, Why, decide, removals};
+use crate::domain::segment;
 use crate::ledger::in_store;
-use crate::store::{PruneStore, Unfinished};
+use crate::store::{PruneStore, StoreError, Unfinished};
 use crate::wire::House;
+
+/// A mark of removal beside objects without a manifest is believed from this age on: whoever can write
+/// to the store can put one beside an upload that is going on.
+const MARK_AGE: Duration = Duration::DAY;
 
 /// What is removed for an item.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A backup, or objects without a manifest.
-    Entry(Box<Entry>),
+    Entry {
+        /// What there is of it.
+        entry: Box<Entry>,
+        /// The first of its chain.
+        base: BackupId,
+        /// Its manifest is one that bkp wrote, as far as anybody here can tell.
+        is_ours: bool,
+    },
     /// An upload.
     Upload(Unfinished),
     /// One object, by its key.
@@ -33,125 +46,174 @@ pub(super) struct Plan {
     pub(super) targets: Vec<Target>,
 }
 
+/// What decides.
+struct Planner<'a> {
+    house: &'a House,
+    store: &'a dyn PruneStore,
+    witness: &'a Witness<'a>,
+    now: OffsetDateTime,
+    /// Who runs what, by the names of leases that were asked for.
+    held: HashMap<(String, Duration), Option<String>>,
+    plan: Plan,
+}
+
 /// Decides about everything in `store`.
 pub(super) fn plan(
     house: &House,
     store: &dyn PruneStore,
+    witness: &Witness<'_>,
     now: OffsetDateTime,
 ) -> anyhow::Result<Plan> {
-    let mut plan = Plan { items: Vec::new(), targets: Vec::new() };
     let entries = catalog::contents(store, &Filter::default())?;
-    let mut known = Known::of(&house.settings.state_dir, store.url());
     let (whole, rest): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.manifest.is_some());
-    plan.backups(house, store, &mut known, whole, now)?;
-    plan.orphans(house, rest, now);
-    plan.upkeep(house, store, now)?;
-    Ok(plan)
+    let (held, plan) = (HashMap::new(), Plan { items: Vec::new(), targets: Vec::new() });
+    let mut planner = Planner { house, store, witness, now, held, plan };
+    let late = planner.backups(whole)?;
+    planner.orphans(rest, late)?;
+    // A clock that was set forward makes leases, records and uploads old, too.
+    if late.is_none() {
+        planner.upkeep()?;
+    }
+    Ok(planner.plan)
 }
 
-impl Plan {
+impl Planner<'_> {
     fn add(&mut self, item: Item, target: Target) {
-        self.items.push(item);
-        self.targets.push(target);
+        self.plan.items.push(item);
+        self.plan.targets.push(target);
     }
 
-    fn backups(
-        &mut self,
-        house: &House,
-        store: &dyn PruneStore,
-        known: &mut Known,
-        entries: Vec<Entry>,
-        now: OffsetDateTime,
-    ) -> anyhow::Result<()> {
-        let mut backups = Vec::new();
-        for entry in &entries {
-            house.ctx.cancel.check()?;
-            backups.push(known.backup(store, entry)?);
-        }
+    /// Decides about backups. Returns why nothing may be called old today.
+    fn backups(&mut self, entries: Vec<Entry>) -> anyhow::Result<Option<&'static str>> {
+        let Planner { house, store, witness, now, .. } = *self;
+        let mut known = Known::of(&house.settings.state_dir, store.url());
+        let met = known.backups(store, &entries, &witness.keys, &house.ctx)?;
         known.save(&entries, &house.ctx);
-        let policies = policies(house, store, &entries, now)?;
-        let groups: Vec<Group<'_>> = policies
-            .iter()
-            .map(|(policy, members, frozen)| Group {
-                policy,
-                members: members.clone(),
-                frozen: frozen.clone(),
-            })
-            .collect();
+        let believed: Vec<bool> = met.iter().map(|met| witness.believes(met)).collect();
+        let ours: Vec<bool> =
+            met.iter().zip(&believed).map(|(met, ok)| *ok && met.sha256.is_some()).collect();
+        let proven = met.into_iter().zip(believed);
+        let mut backups: Vec<Backup> =
+            proven.map(|(met, proven)| Backup { proven, ..met.backup }).collect();
+        let rules = rules(house, store, &entries, now)?;
+        let late = rules.iter().find_map(|rule| rule.late(&backups, now));
+        let groups: Vec<Group<'_>> = rules.iter().map(Rule::group).collect();
         let (whys, locked) = settle(store, &groups, &entries, &mut backups, now)?;
         let gone = removals(&backups, &whys);
         let stay = (0..entries.len()).filter(|at| whys.get(*at).is_some_and(|w| !w.is_empty()));
         let order: Vec<usize> = gone.into_iter().chain(stay).collect();
         let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
         for at in order {
-            let (Some(entry), Some(whys)) =
-                (entries.get_mut(at).and_then(Option::take), whys.get(at))
+            let (Some(entry), Some(whys), Some(backup)) =
+                (entries.get_mut(at).and_then(Option::take), whys.get(at), backups.get(at))
             else {
                 continue;
             };
-            let action = match whys.as_slice() {
-                [] => Action::Remove,
-                [..] if locked.contains(&at) => Action::Retain,
-                [..] => Action::Keep,
-            };
             let reasons: Vec<String> = whys.iter().map(Why::to_string).collect();
-            let reason = match action {
-                Action::Remove => "no rule keeps it".to_owned(),
-                Action::Keep | Action::Retain => reasons.join(", "),
+            let (action, reason) = match whys.as_slice() {
+                [] => match self.held(&entry.name, CLOCKS_APART)? {
+                    Some(holder) => (Action::Keep, busy(&holder)),
+                    None => (Action::Remove, "no rule keeps it".to_owned()),
+                },
+                [..] if locked.contains(&at) => (Action::Retain, reasons.join(", ")),
+                [..] => (Action::Keep, reasons.join(", ")),
             };
-            self.add(item(What::Backup, action, &entry, reason), Target::Entry(Box::new(entry)));
+            let item = item(What::Backup, action, &entry, reason);
+            let is_ours = ours.get(at).copied().unwrap_or_default();
+            self.add(item, Target::Entry { entry: Box::new(entry), base: backup.base, is_ours });
+        }
+        Ok(late)
+    }
+
+    fn orphans(&mut self, entries: Vec<Entry>, late: Option<&str>) -> anyhow::Result<()> {
+        let limit = signed(self.house.settings.upkeep.orphan_age);
+        for entry in entries {
+            let age = self.now - entry.name.id.created();
+            let days = age.whole_days();
+            let (action, reason) = if entry.is_going() && age > MARK_AGE {
+                (Action::Remove, "the rest of a backup that was removed".to_owned())
+            } else if age <= limit {
+                (Action::Keep, "has no manifest yet, a run may be at it".to_owned())
+            } else if let Some(why) = late {
+                (Action::Keep, format!("nothing is removed: {why}"))
+            } else {
+                (Action::Remove, format!("belongs to no backup, {days} days old"))
+            };
+            // Its run may have begun by a clock that was far behind.
+            let held = if action == Action::Remove { self.held(&entry.name, limit)? } else { None };
+            let (action, reason) =
+                held.map_or((action, reason), |holder| (Action::Keep, busy(&holder)));
+            let base = entry.name.id;
+            let item = item(What::Orphan, action, &entry, reason);
+            self.add(item, Target::Entry { entry: Box::new(entry), base, is_ours: false });
         }
         Ok(())
     }
 
-    fn orphans(&mut self, house: &House, entries: Vec<Entry>, now: OffsetDateTime) {
-        let limit = signed(house.settings.upkeep.orphan_age);
-        for entry in entries {
-            let age = now - entry.name.id.created();
-            let days = age.whole_days();
-            let (action, reason) = if entry.is_going() {
-                (Action::Remove, "the rest of a backup that was removed".to_owned())
-            } else if age > limit {
-                (Action::Remove, format!("belongs to no backup, {days} days old"))
-            } else {
-                (Action::Keep, "has no manifest yet, a run may be at it".to_owned())
-            };
-            self.add(item(What::Orphan, action, &entry, reason), Target::Entry(Box::new(entry)));
-        }
-    }
-
     /// Uploads, leases and records that are old.
-    fn upkeep(
-        &mut self,
-        house: &House,
-        store: &dyn PruneStore,
-        now: OffsetDateTime,
-    ) -> anyhow::Result<()> {
+    fn upkeep(&mut self) -> anyhow::Result<()> {
+        let Planner { house, store, now, .. } = *self;
         let upkeep = house.settings.upkeep;
-        let before = now - signed(upkeep.orphan_age);
+        let limit = signed(upkeep.orphan_age);
+        let before = now - limit;
         let mut plain = |what, key: &str, bytes, reason: String, target| {
             let (action, key) = (Action::Remove, key.to_owned());
-            self.add(Item { what, action, id: None, source: None, key, bytes, reason }, target);
+            let item = Item { what, action, id: None, source: None, key, bytes, reason };
+            self.plan.items.push(item);
+            self.plan.targets.push(target);
         };
-        for upload in store.unfinished(before)? {
-            let reason =
-                format!("an upload that began on {} and was not finished", upload.begun.date());
-            plain(What::Upload, &upload.key.clone(), 0, reason, Target::Upload(upload));
-        }
         for term in in_store::stale(store, before)? {
             let target = Target::Object(term.key.clone());
             plain(What::Lease, &term.key, term.bytes, "a lease that has ended".into(), target);
         }
-        let before = now - signed(upkeep.records);
-        for record in journal::below(store, record::FOLDER)? {
-            if record.id.created() < before {
-                let target = Target::Object(record.key());
-                plain(What::Record, &record.key(), 0, "the record of an old run".into(), target);
+        let records = journal::below(store, record::FOLDER)?;
+        for record in old_records(&records, now - signed(upkeep.records)) {
+            let target = Target::Object(record.key());
+            plain(What::Record, &record.key(), 0, "the record of an old run".into(), target);
+        }
+        for upload in store.unfinished(before)? {
+            let name = BackupName::parse(&upload.key).map(|(name, _)| name);
+            if let Some(name) = name
+                && self.held(&name, limit)?.is_some()
+            {
+                continue;
             }
+            let (action, key) = (Action::Remove, upload.key.clone());
+            let reason =
+                format!("an upload that began on {} and was not finished", upload.begun.date());
+            let (what, id, source, bytes) = (What::Upload, None, None, 0);
+            let item = Item { what, action, id, source, key, bytes, reason };
+            self.add(item, Target::Upload(upload));
         }
         Ok(())
     }
+
+    /// Who may be making a backup of the same source and kind.
+    fn held(&mut self, name: &BackupName, grace: Duration) -> Result<Option<String>, StoreError> {
+        let asked = (segment::lease(name), grace);
+        if let Some(known) = self.held.get(&asked) {
+            return Ok(known.clone());
+        }
+        let holder = in_store::held(self.store, &asked.0, self.now, grace)?;
+        self.held.insert(asked, holder.clone());
+        Ok(holder)
+    }
+}
+
+/// The records from before a time, but of each job not that of its last good run: without that the job
+/// would look as if it had never run.
+fn old_records(records: &[Record], before: OffsetDateTime) -> Vec<&Record> {
+    let good = records.iter().filter(|record| record.outcome() == Outcome::Good);
+    let mut last: BTreeMap<&str, BackupId> = BTreeMap::new();
+    for record in good {
+        let newest = last.entry(&record.job).or_insert(record.id);
+        *newest = record.id.max(*newest);
+    }
+    let is_old = |record: &&Record| {
+        record.id.created() < before && last.get(record.job.as_str()) != Some(&record.id)
+    };
+    records.iter().filter(is_old).collect()
 }
 
 fn item(what: What, action: Action, entry: &Entry, reason: String) -> Item {
@@ -197,64 +259,16 @@ fn settle(
     }
 }
 
-/// Until when the store locks any part of a backup.
+/// Until when the store locks any part of a backup, or what was said about it.
 fn lock(store: &dyn PruneStore, entry: &Entry) -> anyhow::Result<Option<OffsetDateTime>> {
     let mut until = store.retained(&entry.name.manifest_key())?;
     for object in &entry.objects {
         until = until.max(store.retained(&object.key)?);
     }
+    for mark in &entry.marks {
+        until = until.max(store.retained(&entry.name.key(&mark.extension()))?);
+    }
     Ok(until)
-}
-
-/// A policy, the positions of the backups that it is about, and why it removes nothing today.
-type Ruled = (Policy, Vec<usize>, Option<String>);
-
-/// The policies of all jobs that have one.
-fn policies(
-    house: &House,
-    store: &dyn PruneStore,
-    entries: &[Entry],
-    now: OffsetDateTime,
-) -> anyhow::Result<Vec<Ruled>> {
-    let mut found = Vec::new();
-    for job in house.settings.jobs.values() {
-        let Some((policy, made)) = job.retention.clone().zip(job.run.makes) else { continue };
-        let is_member = |entry: &Entry| {
-            job.source.as_ref() == Some(&entry.name.source)
-                && job.backup_type.is_none_or(|of_job| of_job == entry.name.backup_type)
-                && entry.name.kind == made
-                && job.scope.is_none_or(|scope| scope == entry.name.scope)
-        };
-        let members = entries.iter().enumerate().filter(|(_, entry)| is_member(entry));
-        let members: Vec<usize> = members.map(|(at, _)| at).collect();
-        let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
-        let policy = Policy { frozen_after: Some(ages.critical), ..policy };
-        let frozen = frozen(store, job, entries, &members, now)?;
-        found.push((policy, members, frozen));
-    }
-    Ok(found)
-}
-
-/// Why nothing of a job is to be removed: retention never follows a run that failed or that looks as
-/// if the source was emptied.
-fn frozen(
-    store: &dyn PruneStore,
-    job: &JobSettings,
-    entries: &[Entry],
-    members: &[usize],
-    now: OffsetDateTime,
-) -> anyhow::Result<Option<String>> {
-    let records = journal::recent(store, &job.name, now)?;
-    let counted = records.iter().rev().find(|record| record.outcome() != Outcome::Skipped);
-    if let Some(last) = counted.filter(|last| last.outcome() != Outcome::Good) {
-        let code = last.code;
-        return Ok(Some(format!("the last run of `{}` ended with exit code {code}", job.name)));
-    }
-    let members = members.iter().filter_map(|at| entries.get(*at));
-    let full = members.filter(|entry| entry.name.scope == Scope::Full);
-    let sizes: Vec<u64> = full.map(Entry::stored_bytes).collect();
-    let odd = "the size of the newest full backup is far from those before it";
-    Ok(is_odd(&sizes).then(|| odd.to_owned()))
 }
 
 fn signed(length: std::time::Duration) -> Duration {

@@ -72,6 +72,14 @@ impl Kept {
         }
     }
 
+    /// Makes sure that it still holds, without a word to anybody if it was renewed a short while ago.
+    ///
+    /// # Errors
+    /// As [`Lease::renew`].
+    pub(in crate::cmd) fn assure(&self) -> Result<(), LedgerError> {
+        if locked(&self.lease).holds() { Ok(()) } else { self.confirm() }
+    }
+
     /// Ends it with `event`, see [`Lease::release`].
     ///
     /// # Errors

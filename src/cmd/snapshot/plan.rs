@@ -119,7 +119,10 @@ fn parent(
         id: None,
     };
     let found = catalog::find(store, &filter)?;
-    let mut suited = found.into_iter().map(|found| found.name).rev().filter(|name| {
+    // What cleanup has begun to remove, and not ended, will be gone.
+    let stay = found.into_iter().filter(|found| !found.going).map(|found| found.name);
+    let stay: Vec<BackupName> = stay.collect();
+    let mut suited = stay.into_iter().rev().filter(|name| {
         name.kind == options.made.as_str()
             && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
     });

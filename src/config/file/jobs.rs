@@ -45,8 +45,12 @@ pub struct JobTable {
     /// From which age on that is critical, and nothing is removed any more. Default: twice that,
     /// 48h for a job of every six hours.
     pub critical_after: Option<String>,
-    /// Which of its backups are kept. Default: TigerBeetle 365 days, others 90 days.
+    /// Which of its backups are kept. Default: TigerBeetle 365 days, others 90 days, and whatever their
+    /// age the newest 30.
     pub retention: Option<RetentionTable>,
+    /// For `logs`: from how long ago on any moment is to be restorable. Segments in wal mode that are only
+    /// needed for earlier ones are removed, and snapshots that are needed stay. Default: for ever.
+    pub keep_log: Option<String>,
     /// A URL, or a reference to a secret that is one, that is told when it begins (`/start`) and how it
     /// ended (`/EXIT CODE`), as healthchecks services understand it.
     pub ping: Option<String>,

@@ -21,6 +21,8 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 /// The longest time that a configuration may name, seconds: a hundred years.
 const LONGEST: u64 = 36_525 * DAY;
+/// How many of the newest backups stay, however old they are, if a job says nothing else.
+const DEFAULT_LAST: u32 = 30;
 const WEB: [&str; 2] = ["https", "http"];
 const LEVELS: [&str; 4] = ["exists", "digest", "decode", "drill"];
 
@@ -57,6 +59,8 @@ pub struct JobSettings {
     pub critical_after: Option<Duration>,
     /// Which of its backups are kept; `None` for all.
     pub retention: Option<Policy>,
+    /// From how long ago on any moment is to be restorable from its log; `None` for ever.
+    pub keep_log: Option<Duration>,
     /// A URL, or a reference to one, that is told how its runs go.
     pub ping: Option<String>,
     /// Programs around its runs.
@@ -150,6 +154,21 @@ pub(super) fn upkeep(run: &RunTable, cleanup: &CleanupTable) -> Result<Upkeep, C
     })
 }
 
+/// Makes sure that what belongs to no backup gets older than any run of bkp's own can last: it may be
+/// what such a run has stored so far.
+pub(super) fn check_ages(
+    upkeep: &Upkeep,
+    jobs: &BTreeMap<String, JobSettings>,
+) -> Result<(), ConfigError> {
+    let makes = |job: &&JobSettings| job.run.makes.is_some() || job.run.word == "logs";
+    let longest = jobs.values().filter(makes).max_by_key(|job| job.timeout);
+    let Some(job) = longest.filter(|job| job.timeout >= upkeep.orphan_age) else { return Ok(()) };
+    let (name, hours) = (&job.name, job.timeout.as_secs().div_ceil(HOUR));
+    let problem = format!("a run of `{name}` may last as long: its timeout is {hours}h");
+    let error = ConfigError::invalid("cleanup.orphan_age", problem);
+    Err(error.suggest(format!("make it longer than that, or set job.{name}.timeout")))
+}
+
 /// Checks every `[job.NAME]` table.
 pub(super) fn open(
     jobs: Jobs,
@@ -238,6 +257,11 @@ fn job(
         return Err(ConfigError::invalid(at("ping"), problem));
     }
     let hooks = hooks(&at("hooks"), table.hooks)?;
+    let keep_log = of("keep_log", &table.keep_log, DAY)?;
+    if keep_log.is_some() && run.word != "logs" {
+        let problem = format!("`{}` ships no log", run.word);
+        return Err(ConfigError::invalid(at("keep_log"), problem));
+    }
     Ok(JobSettings {
         name: name.to_owned(),
         run,
@@ -254,6 +278,7 @@ fn job(
         warn_after,
         critical_after,
         retention,
+        keep_log,
         ping: table.ping,
         hooks,
     })
@@ -335,7 +360,9 @@ fn default_interval(
 fn default_policy(backup_type: Option<BackupType>, zone: TimeZone) -> Policy {
     let days = if backup_type == Some(BackupType::Tigerbeetle) { 365 } else { 90 };
     let within = Some(time::Duration::days(days));
-    Policy { zone, within, min_keep: 3, removed_percent_max: 50, ..Policy::empty() }
+    // A count beside the age: a clock that is far ahead makes everything old, but nothing fewer.
+    let last = DEFAULT_LAST;
+    Policy { zone, within, last, min_keep: 3, removed_percent_max: 50, ..Policy::empty() }
 }
 
 /// `None` keeps everything.

@@ -188,7 +188,7 @@ fn jobs_have_the_defaults_of_their_sources() {
     assert!(matches!(job.when, When::Every(every) if every.as_secs() == 6 * 3600));
     let policy = job.retention.as_ref().expect("a policy");
     assert_eq!(policy.within, Some(time::Duration::days(365)));
-    assert_eq!((policy.min_keep, policy.removed_percent_max), (3, 50));
+    assert_eq!((policy.min_keep, policy.removed_percent_max, policy.last), (3, 50, 30));
     assert!(job.enabled && job.retries.count == 2 && found.upkeep.parallel == 2);
     let all = settings(&format!("{GOOD}{JOB}retention = {{ keep_all = true }}")).expect("valid");
     let all = all.jobs["nightly"].retention.as_ref().expect("a policy");
@@ -216,6 +216,12 @@ fn jobs_are_checked() {
         ("\n[job.check]\nrun = 'backup'", "there is no command `backup` | known here: snapshot"),
         ("\n[run]\nparallel = 0", "run.parallel: 0 is not between 1 and 64"),
         ("\n[cleanup]\norphan_age = '1h'", "cleanup.orphan_age: 1h is not between 86400"),
+        (
+            "timeout = '168h'",
+            "cleanup.orphan_age: a run of `nightly` may last as long: its timeout",
+        ),
+        ("\n[cleanup]\norphan_age = '1d'", "longer than that, or set job.nightly.timeout"),
+        ("keep_log = '35d'", "job.nightly.keep_log: `snapshot` ships no log"),
     ] {
         let text = failure(&format!("{GOOD}{JOB}{more}"));
         assert!(text.contains(expected), "{text}");

@@ -14,14 +14,8 @@ fn berlin() -> TimeZone {
 
 fn backup(at: OffsetDateTime, parent: Option<Backup>) -> Backup {
     let id = BackupId::new(at);
-    Backup {
-        id,
-        parent: parent.map(|parent| parent.id),
-        base: parent.map_or(id, |parent| parent.base),
-        whole: true,
-        pinned: false,
-        held_until: None,
-    }
+    let base = parent.map_or(id, |parent| parent.base);
+    Backup { parent: parent.map(|parent| parent.id), base, ..Backup::full(id) }
 }
 
 fn kept(policy: &Policy, backups: &[Backup], now: OffsetDateTime) -> BTreeSet<BackupId> {
@@ -61,59 +55,101 @@ fn named(period: Period, at: OffsetDateTime) -> String {
     }
 }
 
+/// A group of the model: a policy, the positions of its members, and whether its job failed.
+type Told<'a> = (&'a Policy, BTreeSet<usize>, bool);
+
+/// The positions of what a backup builds on: more than one only if an id comes twice.
+fn parents(backups: &[Backup], at: usize) -> Vec<usize> {
+    let of = backups[at].parent;
+    (0..backups.len()).filter(|other| Some(backups[*other].id) == of).collect()
+}
+
+/// Whether it can be restored, as far as anybody knows.
+fn restores(backups: &[Backup], at: usize) -> bool {
+    let Backup { whole, proven, parent, .. } = backups[at];
+    let parents = parents(backups, at);
+    let stands = parents.iter().all(|parent| restores(backups, *parent));
+    whole && proven && (parent.is_none() || (!parents.is_empty() && stands))
+}
+
 /// The rules again, as they would be told: slow, and one backup at a time.
-fn model(policy: &Policy, backups: &[Backup], now: OffsetDateTime) -> BTreeSet<BackupId> {
-    let find = |id: BackupId| backups.iter().find(|backup| backup.id == id);
-    let chain = |backup: &Backup| {
-        let mut links = vec![*backup];
-        while let Some(parent) = links.last().expect("one").parent {
-            links.push(*find(parent)?);
-        }
-        Some(links)
+fn model_of(groups: &[Told<'_>], backups: &[Backup], now: OffsetDateTime) -> BTreeSet<usize> {
+    let past = |at: usize| backups[at].id.created() <= now;
+    let counts: Vec<bool> =
+        (0..backups.len()).map(|at| restores(backups, at) && past(at)).collect();
+    let stays = |at: usize| {
+        let Backup { pinned, replayed, held_until, .. } = backups[at];
+        let held = held_until.is_some_and(|until| until > now);
+        let of: Vec<&Told<'_>> = groups.iter().filter(|group| group.1.contains(&at)).collect();
+        let wanted = of.iter().any(|group| is_wanted(group, backups, &counts, at, now));
+        pinned || replayed || held || !restores(backups, at) || !past(at) || of.is_empty() || wanted
     };
-    let whole =
-        |backup: &Backup| chain(backup).is_some_and(|links| links.iter().all(|link| link.whole));
-    let past = |backup: &Backup| backup.id.created() <= now;
-    let counted: Vec<&Backup> = backups.iter().filter(|b| whole(b) && past(b)).collect();
-    let newer = |backup: &Backup| counted.iter().filter(|other| other.id > backup.id).count();
-    let frozen = policy.frozen_after.is_some_and(|after| {
-        let newest = counted.iter().map(|backup| backup.id.created()).max();
-        newest.is_some_and(|newest| now - newest > after)
+    let mut kept: BTreeSet<usize> = (0..backups.len()).filter(|at| stays(*at)).collect();
+    with_parents(backups, &mut kept);
+    // What is too much for one time: of each group only so many go, in the order of removals.
+    for (policy, members, _) in groups {
+        let mut gone: Vec<usize> =
+            members.iter().copied().filter(|at| !kept.contains(at)).collect();
+        gone.sort_by_key(|at| (backups[*at].base, std::cmp::Reverse(backups[*at].id)));
+        let most = (members.len() * usize::from(policy.removed_percent_max)).div_ceil(100);
+        kept.extend(gone.into_iter().skip(most));
+    }
+    with_parents(backups, &mut kept);
+    kept
+}
+
+fn with_parents(backups: &[Backup], kept: &mut BTreeSet<usize>) {
+    loop {
+        let more: BTreeSet<usize> = kept.iter().flat_map(|at| parents(backups, *at)).collect();
+        if more.is_subset(kept) {
+            return;
+        }
+        kept.extend(more);
+    }
+}
+
+/// Whether a group wants a backup that counts.
+fn is_wanted(
+    (policy, members, failed): &Told<'_>,
+    backups: &[Backup],
+    counts: &[bool],
+    at: usize,
+    now: OffsetDateTime,
+) -> bool {
+    let counted: Vec<usize> = members.iter().copied().filter(|at| counts[*at]).collect();
+    // Whether one of the newest few, or now, comes too long after the one before it.
+    let late = policy.frozen_after.is_some_and(|after| {
+        let mut times: Vec<OffsetDateTime> =
+            counted.iter().map(|at| backups[*at].id.created()).collect();
+        times.push(now);
+        times.sort_unstable();
+        let newest: Vec<_> = times.iter().rev().take(1 + policy.min_keep.max(3) as usize).collect();
+        newest.windows(2).any(|pair| *pair[0] - *pair[1] > after)
     });
-    let wanted = |backup: &Backup| {
-        if frozen || backup.pinned || !whole(backup) || !past(backup) {
-            return true;
-        }
-        if backup.held_until.is_some_and(|until| until > now) {
-            return true;
-        }
-        let position = newer(backup);
-        let full = |other: &&&Backup| other.parent.is_none();
-        let newest_full = counted.iter().filter(full).map(|full| full.id).max();
-        let most = policy.last.max(policy.min_keep).max(1);
-        if position < most as usize || newest_full == Some(backup.id) {
-            return true;
-        }
-        if policy.within.is_some_and(|within| now - backup.id.created() <= within) {
-            return true;
-        }
-        policy.periods.iter().any(|(period, count)| {
-            let own = named(*period, backup.id.created());
-            let later = counted.iter().filter(|other| other.id > backup.id);
-            let later: BTreeSet<String> =
-                later.map(|other| named(*period, other.id.created())).collect();
-            !later.contains(&own) && later.len() < *count as usize
+    if *failed || late {
+        return true;
+    }
+    let age = |at: usize| (backups[at].id, at);
+    let later: Vec<usize> = counted.iter().copied().filter(|other| age(*other) > age(at)).collect();
+    let full = counted.iter().filter(|at| backups[**at].parent.is_none());
+    let most = policy.last.max(policy.min_keep).max(1);
+    let newest_full = full.max_by_key(|at| age(**at));
+    if later.len() < most as usize || newest_full == Some(&at) {
+        return true;
+    }
+    let own = backups[at].id.created();
+    policy.within.is_some_and(|within| now - own <= within)
+        || policy.periods.iter().any(|(period, count)| {
+            let named = |at: &usize| named(*period, backups[*at].id.created());
+            let later: BTreeSet<String> = later.iter().map(named).collect();
+            !later.contains(&named(&at)) && later.len() < *count as usize
         })
-    };
-    let wanted = backups.iter().filter(|backup| wanted(backup));
-    let with_chain = wanted.flat_map(|backup| {
-        let mut links = vec![*backup];
-        while let Some(parent) = links.last().and_then(|link| link.parent).and_then(find) {
-            links.push(*parent);
-        }
-        links
-    });
-    with_chain.map(|link| link.id).collect()
+}
+
+/// The same for one policy that is about everything.
+fn model(policy: &Policy, backups: &[Backup], now: OffsetDateTime) -> BTreeSet<BackupId> {
+    let kept = model_of(&[(policy, (0..backups.len()).collect(), false)], backups, now);
+    kept.into_iter().map(|at| backups[at].id).collect()
 }
 
 /// Times that cluster around changes of the clock, ends of years and a leap day.
@@ -139,6 +175,26 @@ struct Made {
     whole: bool,
     pinned: bool,
     held: bool,
+}
+
+/// A history in which some ids come twice, some manifests are not proven, and some backups are needed by
+/// a log.
+fn odd_histories() -> impl Strategy<Value = Vec<Backup>> {
+    let odd = proptest::collection::vec((any::<proptest::sample::Index>(), 0_u8..6), 0..6);
+    (histories(), odd).prop_map(|(mut backups, odd)| {
+        for (at, what) in odd.into_iter().filter(|_| !backups.is_empty()).collect::<Vec<_>>() {
+            let at = at.index(backups.len());
+            match what {
+                0 => backups[at].proven = false,
+                1 => backups[at].replayed = true,
+                2 => backups.push(Backup { whole: false, ..backups[at] }),
+                3 => backups.push(Backup { proven: false, ..backups[at] }),
+                4 => backups.push(Backup { parent: None, base: backups[at].id, ..backups[at] }),
+                _ => backups.insert(0, backups[at]),
+            }
+        }
+        backups
+    })
 }
 
 /// A history: backups in order of time, each full or on top of the one before.
@@ -193,6 +249,54 @@ proptest! {
         policy in policies(), backups in histories(), now in times(),
     ) {
         prop_assert_eq!(kept(&policy, &backups, now), model(&policy, &backups, now));
+    }
+
+    /// Groups that share members, as two jobs of one source do; limits; jobs that failed; ids that come
+    /// twice.
+    #[test]
+    fn the_rules_of_several_groups_are_those_of_the_model(
+        drawn in proptest::collection::vec(
+            (policies(), 1_u8..=100, 0_usize..4, 0_usize..4, 0_u8..8), 1..4,
+        ),
+        backups in odd_histories(),
+        now in times(),
+    ) {
+        let drawn: Vec<(Policy, Vec<usize>, bool)> = drawn.into_iter().map(
+            |(policy, removed_percent_max, first, step, failed)| {
+                // All, every second one, …; some backups are in no group and some in several.
+                let members = (first..backups.len()).step_by(step.max(1)).collect();
+                (Policy { removed_percent_max, ..policy }, members, failed == 0)
+            },
+        ).collect();
+        let groups: Vec<Group<'_>> = drawn.iter().map(|(policy, members, failed)| {
+            let frozen = failed.then(|| "it failed".to_owned());
+            Group { policy, members: members.clone(), frozen }
+        }).collect();
+        let whys = decide(&groups, &backups, now);
+        let kept: BTreeSet<usize> = (0..backups.len()).filter(|at| !whys[*at].is_empty()).collect();
+        let told: Vec<Told<'_>> = drawn.iter().map(|(policy, members, failed)| {
+            (policy, members.iter().copied().collect(), *failed)
+        }).collect();
+        prop_assert_eq!(kept, model_of(&told, &backups, now));
+    }
+
+    /// A clock that steps forward, and with it the next backups: as long as they are few, nothing goes.
+    #[test]
+    fn a_clock_that_jumps_removes_nothing(
+        policy in policies(), backups in histories(), jump in 31_i64..4000, made in 0_usize..3,
+    ) {
+        let policy = Policy { frozen_after: Some(Duration::days(30)), ..policy };
+        prop_assume!(!backups.is_empty());
+        let last = backups.iter().map(|backup| backup.id.created()).max().expect("one");
+        let now = last + Duration::days(jump);
+        let mut later = backups.clone();
+        for hour in 0..made {
+            let at = now + Duration::hours(6 * i64::try_from(hour).expect("small"));
+            let parent = later.last().copied().filter(|_| hour > 0);
+            later.push(backup(at, parent));
+        }
+        let then = now + Duration::hours(6 * 3);
+        prop_assert_eq!(kept(&policy, &later, then).len(), later.len());
     }
 
     #[test]

@@ -1,0 +1,214 @@
+//! What stays of a backup that was removed: an object in its store, written before anything goes, from
+//! which the ledger's event can be made by whoever cleans up next, on any host.
+//!
+//! The ledger must not be made to say that bkp removed what somebody else did. So the object is
+//! authentic like a manifest, by the key of the backup itself, and the event is made from one that is.
+//! Where no key is at hand only the host that removed the backup can tell the ledger, from its own
+//! state directory. Beside an object about which nothing is left to do there is another one,
+//! `settled-…`.
+
+use std::collections::HashSet;
+use std::io::Read as _;
+
+use serde::{Deserialize, Serialize};
+use time::{Date, OffsetDateTime};
+
+use super::Item;
+use crate::catalog::{self, Entry};
+use crate::cmd::alone::host;
+use crate::cmd::{audit, journal};
+use crate::ctx::Ctx;
+use crate::domain::event::{Event, Numbers, Status};
+use crate::domain::id::BackupId;
+use crate::domain::manifest::{self, Manifest, hex};
+use crate::keys::{self, KeyProvider, Recipient};
+use crate::ledger::{Ledger, LedgerError};
+use crate::store::{AppendStore, Role};
+
+/// What the authentication of such an object is for; no manifest's can be taken for it.
+const MAC_INFO: &[u8] = b"bkp deletion 1";
+/// Largest object that is read, bytes.
+const BYTES_MAX: u64 = 64 << 10;
+/// How many months back deletions are looked for that the ledger does not have yet.
+const MONTHS: usize = 4;
+
+/// What is kept of a backup that was removed, schema `bkp.audit/1`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Deleted {
+    schema: String,
+    what: String,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    backup: BackupId,
+    manifest: String,
+    sha256: String,
+    bytes: u64,
+    reason: String,
+    host: String,
+    process: u32,
+    /// For the ledger, if there was one.
+    event: Option<Numbers>,
+    /// The backup's recipients: whoever can open it can authenticate this.
+    keys: Vec<Recipient>,
+    /// HMAC-SHA256 of this object without it, hex; nothing if no key was at hand.
+    mac: Option<String>,
+}
+
+/// What is said of a deletion about which nothing is left to do.
+#[derive(Debug, Serialize)]
+struct Settled<'a> {
+    schema: &'static str,
+    of: &'a str,
+    why: &'a str,
+}
+
+impl Deleted {
+    fn tag(&self, key: &keys::DataKey) -> Option<String> {
+        let text = serde_json::to_vec(&Unsigned::of(self)).ok()?;
+        Some(manifest::tag(key, MAC_INFO, &text))
+    }
+
+    /// The event, if this is what bkp wrote.
+    fn event(&self, keys: &[Box<dyn KeyProvider>], ctx: &Ctx) -> Option<Event> {
+        let event = self.event.as_ref().and_then(Event::unpack)?;
+        let key = keys::unwrap_any(keys, &self.keys, self.backup, &ctx.cancel).ok()?;
+        let is_right = self.mac.is_some() && self.tag(&key) == self.mac;
+        (is_right && event.backup == self.backup && event.status == Status::Deleted)
+            .then_some(event)
+    }
+}
+
+/// The fields that are authenticated.
+#[derive(Serialize)]
+struct Unsigned<'a> {
+    at: i128,
+    backup: BackupId,
+    manifest: &'a str,
+    sha256: &'a str,
+    bytes: u64,
+    reason: &'a str,
+    host: &'a str,
+    process: u32,
+    event: Option<Numbers>,
+}
+
+impl<'a> Unsigned<'a> {
+    fn of(of: &'a Deleted) -> Unsigned<'a> {
+        let Deleted { at, backup, manifest, sha256, bytes, reason, host, process, event, .. } = of;
+        Unsigned {
+            at: at.unix_timestamp_nanos(),
+            backup: *backup,
+            manifest,
+            sha256,
+            bytes: *bytes,
+            reason,
+            host,
+            process: *process,
+            event: *event,
+        }
+    }
+}
+
+/// Notes in the store that a backup is about to be removed. Returns the event that says so.
+pub(super) fn note(
+    store: &dyn AppendStore,
+    (item, entry): (&Item, &Entry),
+    has_ledger: bool,
+    keys: &[Box<dyn KeyProvider>],
+    ctx: &Ctx,
+) -> anyhow::Result<Option<Event>> {
+    let (at, id, place) = (ctx.now(), entry.name.id, entry.name.manifest_key());
+    let bytes = catalog::read_manifest(store, &place)?;
+    let sha256: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
+    let manifest = Manifest::parse(&bytes, &place)?;
+    let event = has_ledger.then(|| Event::completed(&manifest, &sha256).deleted());
+    let mut deleted = Deleted {
+        schema: "bkp.audit/1".to_owned(),
+        what: "deleted".to_owned(),
+        at,
+        backup: id,
+        manifest: place,
+        sha256: hex(&sha256),
+        bytes: item.bytes,
+        reason: item.reason.clone(),
+        host: host(),
+        process: std::process::id(),
+        event: event.as_ref().map(Numbers::from),
+        keys: manifest.keys,
+        mac: None,
+    };
+    if let Ok(key) = keys::unwrap_any(keys, &deleted.keys, id, &ctx.cancel) {
+        deleted.mac = deleted.tag(&key);
+    }
+    journal::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
+    Ok(event)
+}
+
+/// Tells the ledger of the deletions that this store knows of and the ledger may not, but not of backups
+/// in `left`, which are still somewhere.
+///
+/// # Errors
+/// What the store fails with, and [`LedgerError::Away`].
+pub(super) fn tell(
+    store: &dyn AppendStore,
+    ledger: &dyn Ledger,
+    left: &HashSet<BackupId>,
+    keys: &[Box<dyn KeyProvider>],
+    ctx: &Ctx,
+) -> anyhow::Result<()> {
+    for key in open(store, ctx.now().date())? {
+        ctx.cancel.check()?;
+        let Some(deleted) = read(store, &key)? else { continue };
+        // Without a ledger, or without a key, this object is all that there is.
+        if deleted.event.is_none() || deleted.mac.is_none() {
+            continue;
+        }
+        if left.contains(&deleted.backup) {
+            settle(store, &key, "the backup is still there")?;
+            continue;
+        }
+        let Some(event) = deleted.event(keys, ctx) else {
+            let what = "says that bkp removed a backup, and no key at hand shows that it is true";
+            ctx.monitor.warn(&format!("`{key}` {what}; the ledger is not told"));
+            continue;
+        };
+        match ledger.record(&event) {
+            Ok(()) => settle(store, &key, "the ledger knows")?,
+            Err(error @ LedgerError::Away { .. }) => return Err(error.into()),
+            Err(error) => ctx.monitor.warn(&format!("a deletion is not recorded: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// The deletions of the last months about which something may be left to do, by their keys.
+fn open(store: &dyn AppendStore, today: Date) -> anyhow::Result<Vec<String>> {
+    let before = |day: &Date| day.replace_day(1).ok().and_then(Date::previous_day);
+    let (mut found, mut settled) = (Vec::new(), HashSet::new());
+    for day in std::iter::successors(Some(today), before).take(MONTHS) {
+        for object in store.list(&audit::month(day))? {
+            let key = object?.key;
+            let name = key.rsplit('/').next().unwrap_or_default();
+            if let Some(of) = name.strip_prefix("settled-") {
+                settled.insert(key.replace(name, &format!("deleted-{of}")));
+            } else if name.starts_with("deleted-") {
+                found.push(key);
+            }
+        }
+    }
+    found.retain(|key| !settled.contains(key));
+    found.sort();
+    Ok(found)
+}
+
+fn read(store: &dyn AppendStore, key: &str) -> anyhow::Result<Option<Deleted>> {
+    let mut bytes = Vec::new();
+    // What cannot be read now may be next time; what is no such object never is.
+    let read = store.open(key, None)?.take(BYTES_MAX).read_to_end(&mut bytes);
+    Ok(read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()))
+}
+
+fn settle(store: &dyn AppendStore, of: &str, why: &str) -> anyhow::Result<()> {
+    let key = of.replace("/deleted-", "/settled-");
+    journal::add(store, (&key, Role::Index), &Settled { schema: "bkp.audit/1", of, why })
+}

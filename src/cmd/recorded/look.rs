@@ -1,0 +1,84 @@
+//! The last looks of a run at its stores, before and after its backup becomes visible.
+//!
+//! A run works for hours, and cleanup may have taken what it relies on for what nobody needs: a clock
+//! was wrong, a lease was lost. Both write first and look then (cleanup its mark, a run its manifest), so
+//! one of them sees the other.
+
+use crate::domain::manifest::Manifest;
+use crate::domain::names::{BackupName, Mark};
+use crate::error::{Fault, Kind};
+use crate::store::layer::fan::Fan;
+use crate::store::{ReadStore, StoreError};
+
+/// What is said of a backup that may have been taken apart while it was made.
+const TAKEN: &str = "cleanup took it for what a run left behind, while it was made";
+const AGAIN: &str =
+    "check the clocks of the hosts; run the same command again, it begins with what is there now";
+
+/// Makes sure that every store still has `chain`, and the objects of `manifest`, and that nobody has
+/// begun to remove any of it. A store of which that is not true drops out.
+pub(super) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
+    each(fan, &|store| {
+        for link in chain {
+            let is_there = match store.head(&link.manifest_key()) {
+                Ok(_) => !is_going(store, link)?,
+                Err(StoreError::Missing { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if !is_there {
+                let what = "what the backup builds on was removed while it was made";
+                return Ok(Some(format!("{what}: {}", link.id)));
+            }
+        }
+        for object in &manifest.objects {
+            let is_there = match store.head(&object.key) {
+                Ok(found) => found.bytes == object.bytes,
+                Err(StoreError::Missing { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if !is_there {
+                return Ok(Some(format!("`{}` has gone: {TAKEN}", object.key)));
+            }
+        }
+        let going = is_going(store, &manifest.name())?;
+        Ok(going.then(|| format!("backup {} is being removed: {TAKEN}", manifest.id)))
+    })
+}
+
+/// Makes sure that nobody began to remove the backup while it became visible.
+pub(super) fn after(fan: &Fan, manifest: &Manifest) -> anyhow::Result<()> {
+    each(fan, &|store| {
+        // The backup is there, whether or not the store still answers.
+        let going = is_going(store, &manifest.name()).unwrap_or(false);
+        let id = manifest.id;
+        Ok(going.then(|| format!("backup {id} is visible and may lack objects: {TAKEN}")))
+    })
+}
+
+fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError> {
+    match store.head(&name.key(&Mark::Deleting.extension())) {
+        Ok(_) => Ok(true),
+        Err(StoreError::Missing { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks every store; one of which there is something to say drops out.
+fn each(
+    fan: &Fan,
+    look: &dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>,
+) -> anyhow::Result<()> {
+    let stores: Vec<_> = fan.stores().collect();
+    for (index, store) in stores {
+        match look(&**store) {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                let why = format!("{}: {why}", store.url());
+                let fault = Fault::new(Kind::Store, why).hint(AGAIN);
+                fan.drop_out::<anyhow::Error>(index, fault.into())?;
+            }
+            Err(error) => fan.failed(index, error)?,
+        }
+    }
+    Ok(())
+}
