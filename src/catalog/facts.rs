@@ -16,6 +16,7 @@ use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, hex, unhex};
 use crate::domain::retention::Backup;
+use crate::domain::segment::{self, Base, Link, Segment};
 use crate::error::diagnose;
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::store::{ReadStore, StoreError};
@@ -48,6 +49,10 @@ struct Facts {
     until: Option<OffsetDateTime>,
     pinned: bool,
     objects: Vec<(String, u64)>,
+    /// What it says of itself as a segment of a log.
+    segment: Option<Segment>,
+    /// Where it ends, if a log can go on from it.
+    ends: Option<Base>,
 }
 
 /// A backup as retention sees it, and how far its manifest is to be believed.
@@ -59,6 +64,10 @@ pub struct Met {
     pub proof: Proof,
     /// SHA-256 of the manifest; `None` if it cannot be read.
     pub sha256: Option<[u8; 32]>,
+    /// Its place in a log, if it is a segment of one.
+    pub link: Option<Link>,
+    /// Where it ends, if a log can go on from it.
+    pub ends: Option<Base>,
 }
 
 /// The facts of the backups of one store, by the keys of their manifests: an id is not enough, whoever
@@ -112,7 +121,8 @@ impl Known {
         let known = self.facts.get(&entry.name.manifest_key());
         let Some(facts) = known.filter(|facts| entry.manifest == Some(facts.manifest_bytes)) else {
             let backup = Backup { whole: false, pinned, ..Backup::full(id) };
-            return Met { backup, proof: Proof::Forged, sha256: None };
+            let (proof, sha256, link, ends) = (Proof::Forged, None, None, None);
+            return Met { backup, proof, sha256, link, ends };
         };
         let is_there = |(key, bytes): &(String, u64)| {
             entry.objects.iter().any(|object| object.key == *key && object.bytes == *bytes)
@@ -127,7 +137,13 @@ impl Known {
             ..Backup::full(id)
         };
         let sha256 = unhex(facts.sha256.as_bytes()).and_then(|bytes| bytes.try_into().ok());
-        Met { backup, proof: facts.proof, sha256 }
+        let link = facts.segment.clone().map(|segment| Link {
+            id,
+            parent: facts.parent,
+            sha256: facts.sha256.clone(),
+            segment,
+        });
+        Met { backup, proof: facts.proof, sha256, link, ends: facts.ends.clone() }
     }
 
     /// Keeps what was read for the next time, without what is not in the store any more.
@@ -196,7 +212,11 @@ fn read(
     };
     let Ok(manifest) = Manifest::parse(&bytes, &key) else { return Ok(None) };
     let proof = prove(&manifest, &bytes, &key, keys, ctx)?;
+    let is_segment = manifest.kind == segment::KIND;
+    let capture = Some(&manifest.capture);
     Ok(Some(Facts {
+        segment: capture.filter(|_| is_segment).and_then(|c| Segment::read(c).ok()),
+        ends: capture.filter(|_| !is_segment).and_then(|c| Base::read(manifest.id, c)),
         manifest_bytes,
         sha256: hex(&sha2::Sha256::digest(&bytes)),
         proof,

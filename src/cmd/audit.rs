@@ -7,9 +7,11 @@
 use serde::Serialize;
 use time::{Date, OffsetDateTime};
 
+use super::Report;
 use super::alone::host;
 use super::journal;
 use crate::domain::id::BackupId;
+use crate::exit;
 use crate::store::{AppendStore, Role};
 use crate::wire::House;
 
@@ -58,4 +60,26 @@ pub fn add(
     let (schema, process) = ("bkp.audit/1", std::process::id());
     let line = Line { schema, what, at, backup, host: host(), process, more };
     journal::add(store, (&key(what, backup, at), Role::Index), &line)
+}
+
+/// What is kept of a restore or a verification.
+#[derive(Debug, Serialize)]
+struct Ended<'a> {
+    source: Option<&'a str>,
+    exit_code: u8,
+}
+
+/// Adds that something was done with a backup, to the store that it was read from, as far as this host
+/// may write there. `report` says which backup, or it was about many.
+pub fn done(house: &House, what: &str, source: Option<&str>, report: &Report) {
+    let text = |name: &str| report.value.get(name).and_then(serde_json::Value::as_str);
+    let Some(store) = text("store") else { return };
+    let id = text("id").and_then(|id| id.parse().ok());
+    let id = id.unwrap_or_else(|| BackupId::new(house.ctx.now()));
+    let exit_code = report.outcome.map_or(0, exit::code);
+    let ended = Ended { source, exit_code };
+    let added = house.store_append(store).and_then(|store| add(house, &*store, (what, id), &ended));
+    if let Err(error) = added {
+        house.ctx.monitor.detail(&format!("not on record in {store}: {error:#}"));
+    }
 }

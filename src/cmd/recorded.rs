@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use self::kept::Kept;
+use super::audit;
 use crate::ctx::Monitor;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
@@ -213,6 +214,19 @@ impl<'h> Recorded<'h> {
             .map(|_| json!({ "transfer": self.holder.run.as_u128().to_string(), "lease": lease })))
     }
 
+    /// Leaves in the stores that the run failed, where no ledger has it.
+    fn note_failure(&self, seconds: u32) {
+        let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+        let more = json!({ "job": self.holder.job, "seconds": seconds });
+        for (_, store) in self.fan.stores() {
+            let what = ("failed", self.holder.run);
+            if let Err(error) = audit::add(self.house, &**store, what, &more) {
+                let why = format!("not on record in {}: {error:#}", store.url());
+                self.house.ctx.monitor.detail(&why);
+            }
+        }
+    }
+
     /// Ends the leases and records `event`. Nothing in here can undo what was done: what fails is
     /// said.
     fn close(&mut self, event: &Event) -> Option<Kind> {
@@ -255,6 +269,9 @@ impl Drop for Recorded<'_> {
         let failed = |backup_type| Event::failed(self.holder.run, backup_type, seconds);
         let Some(failed) = self.holder.backup_type.map(failed) else { return };
         if self.begun {
+            if self.ledger.is_none() {
+                self.note_failure(seconds);
+            }
             self.close(&failed);
         } else {
             let _in_peace = self.house.ctx.cancel.defer(CLOSING);

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
+use super::audit;
 use super::scratch;
 use super::select::Select;
 use super::snapshot::Made;
@@ -76,7 +77,12 @@ pub(super) struct Done {
 /// [`Kind::Refused`] if the target is taken or the restore would do harm; [`Kind::Integrity`] if
 /// the backup is damaged; then the target is as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    restore(house, options).map_err(|error| house.elsewhere(options.select.source(), error))
+    let source = options.select.source();
+    let report = restore(house, options).map_err(|error| house.elsewhere(source, error))?;
+    if !options.dry_run {
+        audit::done(house, "restored", source, &report);
+    }
+    Ok(report)
 }
 
 fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {

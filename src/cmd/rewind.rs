@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use self::way::Opened;
 use super::Report;
+use super::audit;
 use super::restore::{self, check_target, known_addresses};
 use super::segments::{History, find, is_segment};
 use crate::catalog::Catalog;
@@ -95,6 +96,16 @@ pub(super) struct Done {
 /// [`Kind::Integrity`] if a segment on the way is missing, damaged or out of order. Then the target is
 /// as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let report = rewind(house, options)?;
+    // Without a log it was a plain restore, which is on record.
+    let is_plain = report.value.get("schema") == Some(&"bkp.restore/1".into());
+    if !options.restore.dry_run && !is_plain {
+        audit::done(house, "restored", Some(&options.source), &report);
+    }
+    Ok(report)
+}
+
+fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     let began = house.ctx.now();
     let store = house.store_read(house.settings.sources.get(&options.source))?;
     let found = find(store.as_ref(), &options.source)?;

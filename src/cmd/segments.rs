@@ -233,21 +233,13 @@ fn step(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Step> {
         return Ok(Step::Other);
     }
     let (manifest, _) = load(store, name)?;
-    Ok(base(&manifest).map_or(Step::Other, Step::Snapshot))
+    Ok(Base::read(manifest.id, &manifest.capture).map_or(Step::Other, Step::Snapshot))
 }
 
 fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, String)> {
     let at = name.manifest_key();
     let bytes = catalog::read_manifest(store, &at)?;
     Ok((Manifest::parse(&bytes, &at)?, hex(&Sha256::digest(&bytes))))
-}
-
-/// Where a snapshot ends; `None` if it does not say.
-fn base(manifest: &Manifest) -> Option<Base> {
-    let number = |name: &str| manifest.capture.pointer(&format!("/position/{name}"))?.as_u64();
-    let cluster = manifest.capture.get("cluster")?.as_str()?.to_owned();
-    let (op, timestamp) = (number("head_op")?, number("head_timestamp")?);
-    Some(Base { id: manifest.id, cluster, op, timestamp })
 }
 
 fn read(name: &BackupName, capture: &Value) -> Result<Segment, ManifestError> {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
+use super::audit;
 use super::scratch;
 use super::select::Select;
 use crate::catalog::{self, Catalog, Filter, Found};
@@ -97,7 +98,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         Which::One(select) => select.source(),
         Which::All(source) => source.as_deref(),
     };
-    verify_which(house, options, source).map_err(|error| house.elsewhere(source, error))
+    let report =
+        verify_which(house, options, source).map_err(|error| house.elsewhere(source, error))?;
+    audit::done(house, "verified", source, &report);
+    Ok(report)
 }
 
 fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyhow::Result<Report> {

@@ -4,6 +4,7 @@
 //! and by the SHA-256 of that one's manifest, so a segment that is missing, changed or out of order is
 //! found by reading manifests alone. Segments of the two modes are two logs.
 
+mod keep;
 mod log;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use time::OffsetDateTime;
 
 use super::names::BackupName;
 
+pub use self::keep::{Kept, keep};
 pub use self::log::{Base, Break, Link, Log, Target, Window, needed, window};
 
 /// What makes a segment, in its name.

@@ -127,10 +127,20 @@ impl Bed {
         found.find(|path| path.to_str().unwrap().ends_with(&ending)).unwrap()
     }
 
-    /// Every file in the store, hidden ones too, but no leases: a run leaves those whatever it does.
+    /// Every file in the store, hidden ones too, but no leases and nothing about what was done: a run
+    /// leaves those whatever it does.
     pub(crate) fn stored(&self) -> Vec<PathBuf> {
         let mut found = files(&self.path("store"));
-        found.retain(|path| !path.starts_with(self.path("store/leases")));
+        let aside = ["store/leases", "store/audit"].map(|folder| self.path(folder));
+        found.retain(|path| !aside.iter().any(|folder| path.starts_with(folder)));
+        found
+    }
+
+    /// What the store has on record of this, besides runs of jobs.
+    pub(crate) fn noted(&self, what: &str) -> Vec<PathBuf> {
+        let mut found = files(&self.path("store/audit"));
+        let name = format!("{what}-");
+        found.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&name));
         found
     }
 

@@ -33,6 +33,7 @@ mod logs;
 mod memory;
 mod onto;
 mod planted;
+mod prune;
 mod recipients;
 mod refusals;
 mod reports;

@@ -62,6 +62,8 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         plaintext: Plaintext { bytes, sha256 },
         stages: ["tar", "zstd", "seal"].map(str::to_owned).to_vec(),
     };
+    // Of no bytes: a backup of nothing, with no object.
+    let objects = if seed.bytes == 0 { Vec::new() } else { vec![object.clone()] };
     let manifest = Manifest {
         schema: SCHEMA.into(),
         id,
@@ -77,8 +79,8 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         ended: id.created(),
         status: "completed".into(),
         capture: serde_json::json!({}),
-        sizes: Sizes::of(std::slice::from_ref(&object)),
-        objects: vec![object.clone()],
+        sizes: Sizes::of(&objects),
+        objects,
         keys: keys.iter().map(|one| one.wrap(&key, id, &name.source).unwrap()).collect(),
         retention: seed.retention,
         ledger: None,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use time::{Duration, OffsetDateTime};
 
 use super::apply::{CLOCKS_APART, busy};
+use super::logs::{self, Logs};
 use super::rules::{Rule, Witness, rules};
 use super::{Action, Item, What};
 use crate::catalog::{self, Entry, Filter, Known};
@@ -86,23 +87,18 @@ impl Planner<'_> {
 
     /// Decides about backups. Returns why nothing may be called old today.
     fn backups(&mut self, entries: Vec<Entry>) -> anyhow::Result<Option<&'static str>> {
-        let Planner { house, store, witness, now, .. } = *self;
-        let mut known = Known::of(&house.settings.state_dir, store.url());
-        let met = known.backups(store, &entries, &witness.keys, &house.ctx)?;
-        known.save(&entries, &house.ctx);
-        let believed: Vec<bool> = met.iter().map(|met| witness.believes(met)).collect();
-        let ours: Vec<bool> =
-            met.iter().zip(&believed).map(|(met, ok)| *ok && met.sha256.is_some()).collect();
-        let proven = met.into_iter().zip(believed);
-        let mut backups: Vec<Backup> =
-            proven.map(|(met, proven)| Backup { proven, ..met.backup }).collect();
+        let Planner { house, store, now, .. } = *self;
+        let (mut backups, ours, logs) = self.meet(&entries)?;
         let rules = rules(house, store, &entries, now)?;
         let late = rules.iter().find_map(|rule| rule.late(&backups, now));
         let groups: Vec<Group<'_>> = rules.iter().map(Rule::group).collect();
         let (whys, locked) = settle(store, &groups, &entries, &mut backups, now)?;
-        let gone = removals(&backups, &whys);
-        let stay = (0..entries.len()).filter(|at| whys.get(*at).is_some_and(|w| !w.is_empty()));
-        let order: Vec<usize> = gone.into_iter().chain(stay).collect();
+        let spare = self.spare(&logs, &entries, &whys)?;
+        let of_logs: HashMap<usize, BackupId> = first_of_logs(&logs, &backups);
+        let gone: Vec<usize> = removals(&backups, &whys).into_iter().chain(spare).collect();
+        let gone_set: HashSet<usize> = gone.iter().copied().collect();
+        let stay = (0..entries.len()).filter(|at| !gone_set.contains(at));
+        let order: Vec<usize> = gone.iter().copied().chain(stay).collect();
         let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
         for at in order {
             let (Some(entry), Some(whys), Some(backup)) =
@@ -111,19 +107,71 @@ impl Planner<'_> {
                 continue;
             };
             let reasons: Vec<String> = whys.iter().map(Why::to_string).collect();
-            let (action, reason) = match whys.as_slice() {
-                [] => match self.held(&entry.name, CLOCKS_APART)? {
-                    Some(holder) => (Action::Keep, busy(&holder)),
-                    None => (Action::Remove, "no rule keeps it".to_owned()),
-                },
-                [..] if locked.contains(&at) => (Action::Retain, reasons.join(", ")),
-                [..] => (Action::Keep, reasons.join(", ")),
+            let (action, reason) = if !gone_set.contains(&at) {
+                let action = if locked.contains(&at) { Action::Retain } else { Action::Keep };
+                (action, reasons.join(", "))
+            } else if let Some(holder) = self.held(&entry.name, CLOCKS_APART)? {
+                (Action::Keep, busy(&holder))
+            } else if of_logs.contains_key(&at) {
+                (Action::Remove, "keep_log: no moment that is kept needs it".to_owned())
+            } else {
+                (Action::Remove, "no rule keeps it".to_owned())
             };
             let item = item(What::Backup, action, &entry, reason);
             let is_ours = ours.get(at).copied().unwrap_or_default();
-            self.add(item, Target::Entry { entry: Box::new(entry), base: backup.base, is_ours });
+            // Of a log the first segment that cannot be removed keeps those after it.
+            let base = of_logs.get(&at).copied().unwrap_or(backup.base);
+            self.add(item, Target::Entry { entry: Box::new(entry), base, is_ours });
         }
         Ok(late)
+    }
+
+    /// What there is to know of backups: as retention sees them, whether each is bkp's own as far as
+    /// anybody can tell, and their logs.
+    fn meet(&self, entries: &[Entry]) -> anyhow::Result<(Vec<Backup>, Vec<bool>, Logs)> {
+        let Planner { house, store, witness, now, .. } = *self;
+        let mut known = Known::of(&house.settings.state_dir, store.url());
+        let met = known.backups(store, entries, &witness.keys, &house.ctx)?;
+        known.save(entries, &house.ctx);
+        let (mut backups, mut ours) = (Vec::new(), Vec::new());
+        for (met, entry) in met.iter().zip(entries) {
+            let proven = witness.believes(met);
+            let mut backup = Backup { proven, ..met.backup };
+            if logs::is_segment(entry) {
+                (backup.parent, backup.base) = (None, backup.id);
+            }
+            backups.push(backup);
+            ours.push(proven && met.sha256.is_some());
+        }
+        let logs = logs::look(house, entries, &met, &backups, now);
+        for at in &logs.bases {
+            if let Some(backup) = backups.get_mut(*at) {
+                backup.replayed = true;
+            }
+        }
+        Ok((backups, ours, logs))
+    }
+
+    /// The segments that go, of each log oldest first: only from its beginning on, or it would have a
+    /// hole.
+    fn spare(
+        &self,
+        logs: &Logs,
+        entries: &[Entry],
+        whys: &[Vec<Why>],
+    ) -> anyhow::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        for log in &logs.spare {
+            for at in log {
+                let (Some(entry), Some(whys)) = (entries.get(*at), whys.get(*at)) else { break };
+                let is_free = matches!(whys.as_slice(), [Why::Ungoverned]);
+                if !is_free || lock(self.store, entry)?.is_some_and(|until| until > self.now) {
+                    break;
+                }
+                found.push(*at);
+            }
+        }
+        Ok(found)
     }
 
     fn orphans(&mut self, entries: Vec<Entry>, late: Option<&str>) -> anyhow::Result<()> {
@@ -199,6 +247,16 @@ impl Planner<'_> {
         self.held.insert(asked, holder.clone());
         Ok(holder)
     }
+}
+
+/// For each segment that is spare the first one of its log.
+fn first_of_logs(logs: &Logs, backups: &[Backup]) -> HashMap<usize, BackupId> {
+    let mut found = HashMap::new();
+    for log in &logs.spare {
+        let first = log.first().and_then(|at| backups.get(*at));
+        found.extend(first.into_iter().flat_map(|first| log.iter().map(|at| (*at, first.id))));
+    }
+    found
 }
 
 /// The records from before a time, but of each job not that of its last good run: without that the job

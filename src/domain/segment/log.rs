@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use super::{Mode, Position, Segment};
 use crate::domain::id::BackupId;
 
@@ -132,7 +135,7 @@ impl Log {
 }
 
 /// A snapshot that a log can be rolled forward from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// Its id.
     pub id: BackupId,
@@ -145,6 +148,15 @@ pub struct Base {
 }
 
 impl Base {
+    /// Where the snapshot `id` ends, as its `capture` record says; `None` if it does not say.
+    #[must_use]
+    pub fn read(id: BackupId, capture: &Value) -> Option<Base> {
+        let number = |name: &str| capture.pointer(&format!("/position/{name}"))?.as_u64();
+        let cluster = capture.get("cluster")?.as_str()?.to_owned();
+        let (op, timestamp) = (number("head_op")?, number("head_timestamp")?);
+        Some(Base { id, cluster, op, timestamp })
+    }
+
     /// Whether the run leads on from this snapshot. After a cluster was restored to an earlier state
     /// numbers of operations come twice, so the time must fit, too.
     #[must_use]

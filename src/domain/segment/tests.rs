@@ -236,3 +236,51 @@ proptest! {
         prop_assert!(Log::of(links).is_damaged());
     }
 }
+
+/// Runs of segments of ten operations each, with a gap before each run but the first.
+fn runs(lengths: &[usize]) -> Vec<Link> {
+    let mut links: Vec<Link> = Vec::new();
+    for length in lengths {
+        for place in 0..*length {
+            let number = links.len();
+            let first = u64::try_from(number).expect("small") * 10 + 1;
+            let mut link = link(number, number.checked_sub(1), first, first + 9);
+            link.segment.gap = (place == 0 && number > 0).then(|| "too late".into());
+            links.push(link);
+        }
+    }
+    links
+}
+
+#[test]
+fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
+    let logs = Log::all(&runs(&[4, 3]));
+    assert_eq!(logs[0].runs().len(), 2);
+    let bases: Vec<Base> = [(1000, 5), (1001, 15), (1002, 25), (1003, 50), (1004, 60)]
+        .map(|(number, op)| Base { id: id(number), ..base(op) })
+        .into();
+    let kept = |since| {
+        let Kept { bases, spare } = keep(&logs, &bases, since);
+        let known = |number: &usize| bases.contains(&id(1000 + number));
+        ((0..5).filter(known).collect::<Vec<_>>(), spare.len())
+    };
+    // For ever: the first base of each run, and no segment goes but those before it.
+    assert_eq!(kept(0), (vec![0, 3], 0));
+    assert_eq!(kept(140), (vec![0, 3], 0), "not yet at the second base");
+    assert_eq!(kept(150), (vec![1, 3], 1), "the first segment ends at 10, the base at 15");
+    assert_eq!(kept(399), (vec![2, 3], 2));
+    // The first run ends at 400: nothing of it is wanted any more.
+    assert_eq!(kept(401), (vec![3], 4), "and the second begins at op 41, with its base at 50");
+    assert_eq!(kept(u64::MAX), (vec![4], 6), "the newest run stays, from its last base on");
+}
+
+#[test]
+fn a_run_without_a_base_goes_only_from_the_beginning_and_the_newest_never() {
+    let logs = Log::all(&runs(&[2, 2, 2]));
+    assert_eq!(keep(&logs, &[], 0).spare.len(), 4, "two runs restore nothing");
+    assert_eq!(keep(&logs, &[], u64::MAX).spare.len(), 4);
+    // The first run restores, the second does not: a hole in the middle would be damage.
+    let first = Base { id: id(1000), ..base(5) };
+    assert_eq!(keep(&logs, &[first], 0).spare, []);
+    assert_eq!(keep(&[], &[], 0), Kept::default());
+}

@@ -1,0 +1,58 @@
+//! What of a log is needed to restore any moment since a given one.
+
+use std::collections::BTreeSet;
+
+use super::log::{Base, Log};
+use crate::domain::id::BackupId;
+
+/// What is needed of the logs of a source in wal mode, and what is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Snapshots from which segments are rolled forward: of each unbroken run the last one before the
+    /// wanted time, or else the first one there is.
+    pub bases: BTreeSet<BackupId>,
+    /// Segments that nothing wanted needs, oldest first. Only ever the oldest of the log: where one of
+    /// the middle is missing, that is damage.
+    pub spare: Vec<BackupId>,
+}
+
+/// What is needed to restore any moment since `since` (nanoseconds since 1970, by the cluster's clock).
+/// `logs` are those of [`Log::all`], the one that is continued last.
+///
+/// An unbroken run without a base restores nothing. The newest one stays all the same: what it lacks may
+/// be a snapshot that is being taken.
+#[must_use]
+pub fn keep(logs: &[Log], bases: &[Base], since: u64) -> Kept {
+    let mut kept = Kept::default();
+    let mut needed: BTreeSet<BackupId> = BTreeSet::new();
+    for log in logs {
+        let runs = log.runs();
+        for (index, run) in runs.iter().enumerate() {
+            let is_newest = index + 1 == runs.len();
+            let end = run.last().map_or(0, |last| last.segment.position.last_timestamp);
+            let of_run: Vec<&Base> = bases.iter().filter(|base| base.is_of(run)).collect();
+            let before = of_run.iter().filter(|base| base.timestamp <= since);
+            let first = before.max_by_key(|base| base.op);
+            let first = first.or(of_run.iter().min_by_key(|base| base.op));
+            let wanted = is_newest || end >= since;
+            let from = match first.filter(|_base| wanted) {
+                Some(base) => {
+                    kept.bases.insert(base.id);
+                    base.op
+                }
+                None if is_newest => 0,
+                None => u64::MAX,
+            };
+            let beyond = run.iter().filter(|link| {
+                let ops = link.segment.position.ops.as_ref();
+                ops.is_none_or(|ops| ops.last_op > from)
+            });
+            needed.extend(beyond.map(|link| link.id));
+        }
+        needed.extend(&log.strays);
+    }
+    let newest = logs.last().map(|log| log.links.as_slice()).unwrap_or_default();
+    let spare = newest.iter().map(|link| link.id).take_while(|id| !needed.contains(id));
+    kept.spare = spare.collect();
+    kept
+}
