@@ -35,18 +35,35 @@ impl Bed {
 
     /// The same with more lines in the source's table.
     pub(crate) fn with(data_file: &Path, addresses: &str, more: &str) -> Bed {
+        Bed::of_source(&Bed::tables(data_file, addresses, more))
+    }
+
+    fn tables(data_file: &Path, addresses: &str, more: &str) -> String {
         let addresses: Vec<String> =
             addresses.split(',').filter(|a| !a.is_empty()).map(|a| format!("{a:?}")).collect();
-        Bed::of_source(&format!(
+        format!(
             "[tools]\ntigerbeetle = {program:?}\n[source.books]\nkind = \"tigerbeetle\"\ndata_file = {data_file:?}\naddresses = [{addresses}]\n{more}\n",
             program = crate::tb::program(),
             addresses = addresses.join(", "),
-        ))
+        )
+    }
+
+    /// The same in memory, where the system has such a place: for tests that write very many files and in
+    /// which nothing depends on what a disk does.
+    pub(crate) fn in_memory(data_file: &Path) -> Bed {
+        let memory = Path::new("/dev/shm");
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Bed::in_folder(folder.unwrap(), &Bed::tables(data_file, "", ""))
     }
 
     /// A bed with these tables beside those of the store and the key.
     pub(crate) fn of_source(tables: &str) -> Bed {
-        let bed = Bed { folder: tempfile::tempdir().unwrap() };
+        Bed::in_folder(tempfile::tempdir().unwrap(), tables)
+    }
+
+    fn in_folder(folder: TempDir, tables: &str) -> Bed {
+        let bed = Bed { folder };
         let config = format!(
             "state_dir = \"state\"\n[store.main]\nurl = \"file://{store}\"\n[keys]\nrecipients = [\"file:key\"]\n{tables}",
             store = bed.path("store").display(),

@@ -153,7 +153,7 @@ fn expected(made: &[Manifest]) -> BTreeSet<BackupId> {
 #[test]
 #[expect(clippy::too_many_lines, reason = "one story, told in the order in which it happens")]
 fn two_years_end_with_exactly_the_backups_of_the_model() {
-    let bed = Bed::new(Path::new("/nowhere/0_0.tigerbeetle"), "");
+    let bed = Bed::in_memory(Path::new("/nowhere/0_0.tigerbeetle"));
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     fs::write(bed.path("bkp.toml"), config + JOBS).unwrap();
     let mut house = bed.house(None);

@@ -270,7 +270,7 @@ fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
     assert_eq!(kept(150), (vec![1, 3], 1), "the first segment ends at 10, the base at 15");
     assert_eq!(kept(399), (vec![2, 3], 2));
     // The first run ends at 400: nothing of it is wanted any more.
-    assert_eq!(kept(401), (vec![3], 4), "and the second begins at op 41, with its base at 50");
+    assert_eq!(kept(401), (vec![3], 5), "and of the second what its base at op 50 has");
     assert_eq!(kept(u64::MAX), (vec![4], 6), "the newest run stays, from its last base on");
 }
 
