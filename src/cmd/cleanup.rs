@@ -265,13 +265,16 @@ fn apply(
         if item.action != Action::Remove {
             if let Target::Entry { entry, is_ours: true, .. } = target
                 && entry.is_going()
+                && let Err(error) = removal.unmark(entry)
             {
-                removal.unmark(entry)?;
+                problems.push(error.into());
             }
             continue;
         }
-        if in_a_row >= FAILURES_MAX || base.is_some_and(|base| stuck.contains(&base)) {
-            (item.action, item.reason) = (Action::Keep, "not reached".to_owned());
+        let is_stuck = base.is_some_and(|base| stuck.contains(&base));
+        if is_stuck || in_a_row >= FAILURES_MAX {
+            let why = if is_stuck { "what builds on it stays" } else { "not reached" };
+            (item.action, item.reason) = (Action::Keep, why.to_owned());
             continue;
         }
         let stays = match removal.remove(item, target) {

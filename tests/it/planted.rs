@@ -24,6 +24,10 @@ pub(crate) struct Seed {
     /// What it builds on, and the base of that.
     pub(crate) onto: Option<(BackupId, BackupId)>,
     pub(crate) bytes: usize,
+    /// What made it.
+    pub(crate) kind: &'static str,
+    /// Where it ends, as its source says.
+    pub(crate) capture: serde_json::Value,
     pub(crate) retention: Retention,
 }
 
@@ -31,7 +35,8 @@ impl Seed {
     /// A full backup of `books`.
     pub(crate) fn at(at: OffsetDateTime) -> Seed {
         let retention = Retention::default();
-        Seed { source: "books".into(), at, onto: None, bytes: 100, retention }
+        let (kind, capture) = ("snapshot", serde_json::json!({}));
+        Seed { source: "books".into(), at, onto: None, bytes: 100, kind, capture, retention }
     }
 
     pub(crate) fn onto(self, parent: &Manifest) -> Seed {
@@ -48,8 +53,12 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         id,
         backup_type: BackupType::Tigerbeetle,
         source: seed.source.clone(),
-        scope: if seed.onto.is_some() { Scope::Incremental } else { Scope::Full },
-        kind: "snapshot".into(),
+        scope: if seed.onto.is_some() || seed.kind == "log" {
+            Scope::Incremental
+        } else {
+            Scope::Full
+        },
+        kind: seed.kind.into(),
     };
     let body = vec![b'x'; seed.bytes];
     let sha256 = hex(&sha2::Sha256::digest(&body));
@@ -78,7 +87,7 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         started: id.created(),
         ended: id.created(),
         status: "completed".into(),
-        capture: serde_json::json!({}),
+        capture: seed.capture.clone(),
         sizes: Sizes::of(&objects),
         objects,
         keys: keys.iter().map(|one| one.wrap(&key, id, &name.source).unwrap()).collect(),

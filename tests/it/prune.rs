@@ -527,3 +527,83 @@ fn restores_verifications_and_failures_are_on_record() {
     fs::write(bed.path("store/audit"), "in the way").unwrap();
     bed.run(&["verify", "--id", &id]).done();
 }
+
+/// A log of a segment every six hours and a snapshot a day, for so many days: ten operations each time.
+fn log_of(bed: &Bed, days: i64) {
+    let house = bed.house(None);
+    let begin = now() - Duration::days(days);
+    let nanoseconds = |at: OffsetDateTime| u64::try_from(at.unix_timestamp_nanos()).unwrap();
+    let sum = |op: i64| format!("{op:032x}");
+    let mut before: Option<Manifest> = None;
+    for number in 0..days * 4 {
+        let (from, until) =
+            (begin + Duration::hours(6 * number), begin + Duration::hours(6 * number + 6));
+        let (first, last) = (number * 10 + 1, number * 10 + 10);
+        let parent_sha256 = before.as_ref().map(|before| {
+            let path = bed.path("store").join(before.name().manifest_key());
+            bkp::domain::manifest::hex(&sha2::Sha256::digest(fs::read(path).unwrap()))
+        });
+        let capture = serde_json::json!({
+            "mode": "wal", "consistency": "transaction-consistent", "cluster": "7",
+            "parent_sha256": parent_sha256, "gap": null, "records": {},
+            "position": {
+                "first_timestamp": nanoseconds(from) + 1, "last_timestamp": nanoseconds(until),
+                "last_time": null, "first_op": first, "last_op": last,
+                "before_checksum": sum(first - 1), "last_checksum": sum(last), "expiries": [],
+            },
+        });
+        let at = until - Duration::minutes(1);
+        let seed = Seed { kind: "log", capture, ..Seed::at(at) };
+        let seed = match &before {
+            Some(before) => seed.onto(before),
+            None => seed,
+        };
+        before = Some(plant(bed, &house, &seed));
+        if number % 4 == 0 {
+            let at = from + Duration::hours(3);
+            let position =
+                serde_json::json!({ "head_op": first, "head_timestamp": nanoseconds(at) });
+            let capture = serde_json::json!({ "cluster": "7", "position": position });
+            plant(bed, &house, &Seed { capture, ..Seed::at(at) });
+        }
+    }
+}
+
+#[test]
+fn a_log_keeps_its_bases_and_loses_what_restores_nothing() {
+    let kinds = |bed: &Bed| {
+        let listing = bed.json(&["list"]);
+        let backups = listing["backups"].as_array().unwrap().clone();
+        let count = |kind: &str| backups.iter().filter(|backup| backup["kind"] == kind).count();
+        (count("log"), count("snapshot"))
+    };
+    let bed = bed(LAST);
+    log_of(&bed, 60);
+    assert_eq!(kinds(&bed), (240, 60));
+    // A log that is kept for ever keeps the snapshot that it begins at.
+    let report = bed.json(&["cleanup"]);
+    assert!(report.to_string().contains("keep_log: a log that is kept begins here"), "{report}");
+    assert_eq!(kinds(&bed), (240, 2));
+    let windows = || bed.json(&["list", "books", "--windows"])["windows"].clone();
+    assert_eq!(windows().as_array().unwrap().len(), 1, "{}", windows());
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let job = "[job.log]\nrun = \"logs\"\nsource = \"books\"\nevery = \"6h\"\nkeep_log = \"35d\"\n";
+    fs::write(bed.path("bkp.toml"), config + job).unwrap();
+    // The only base is the first: everything since is needed.
+    bed.run(&["cleanup"]).done();
+    assert_eq!(kinds(&bed), (240, 2));
+
+    let bed = self::bed(LAST);
+    log_of(&bed, 60);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    fs::write(bed.path("bkp.toml"), config + job).unwrap();
+    let planned = bed.json(&["cleanup", "--dry-run"]);
+    let done = bed.json(&["cleanup"]);
+    assert_eq!(with(&done, "remove"), with(&planned, "remove"));
+    // 35 days of four segments each, and what lies between them and the snapshot before.
+    let (segments, snapshots) = kinds(&bed);
+    assert!((140..=144).contains(&segments) && snapshots == 2, "{segments} {snapshots}");
+    let windows = bed.json(&["list", "books", "--windows"])["windows"].clone();
+    assert_eq!(windows.as_array().unwrap().len(), 1, "{windows}");
+    assert_eq!(bed.json(&["cleanup"])["stores"][0]["removed"], 0);
+}

@@ -2,11 +2,21 @@
 
 use std::io::Read as _;
 
+use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 
 use super::{FOLDER, TERM_BYTES_MAX, Term};
 use crate::ledger::Holder;
 use crate::store::{ReadStore, StoreError};
+
+/// From when to when a term lasts; whatever else it should say, this is enough to know that it is over.
+#[derive(Deserialize)]
+struct End {
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    begun: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    until: OffsetDateTime,
+}
 
 /// Who holds the lease of `job` in a store, if anybody may: its newest term was not given back and ends
 /// later than `grace` ago. The clock of its holder may be behind, or ours ahead; and what cannot be read
@@ -35,12 +45,15 @@ pub fn held(
     };
     let mut bytes = Vec::new();
     let read = input.take(TERM_BYTES_MAX).read_to_end(&mut bytes);
-    let Some(term) = read.ok().and_then(|_| serde_json::from_slice::<Term>(&bytes).ok()) else {
+    let Some(end) = read.ok().and_then(|_| serde_json::from_slice::<End>(&bytes).ok()) else {
         return Ok(Some(format!("`{key}` cannot be understood")));
     };
-    if term.until == term.begun || term.until.saturating_add(grace) < now {
+    if end.begun == Some(end.until) || end.until.saturating_add(grace) < now {
         return Ok(None);
     }
+    let Ok(term) = serde_json::from_slice::<Term>(&bytes) else {
+        return Ok(Some(format!("`{key}` cannot be understood")));
+    };
     let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let host: String = term.host.chars().filter(plain).take(64).collect();
     Ok(Some(Holder::describe(&host, term.process, term.run.created(), now)))
