@@ -1,5 +1,7 @@
 //! `bkp pin`, `bkp unpin` and `bkp note`: a word about a backup, kept beside it.
 
+use std::fmt::Write as _;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -134,7 +136,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let would = if options.dry_run { "would be " } else { "" };
     let mut text = format!("{id} {would}{verb} in {}\n", stores.join(", "));
     for Failed { store, problem } in &failed {
-        text.push_str(&format!("NOT {verb} in {store}: {problem}\n"));
+        writeln!(text, "NOT {verb} in {store}: {problem}")?;
     }
     let outcome = (!failed.is_empty()).then_some(Kind::Partial);
     let said = Said { id, word: options.word, stores, failed, dry_run: options.dry_run };
@@ -144,8 +146,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 /// Writes the mark in one store.
 fn say(house: &House, options: &Options, store: &str, entry: &Entry) -> anyhow::Result<()> {
     let last = entry.marks.iter().filter_map(|mark| match (mark, options.word) {
-        (Mark::Note(number), Word::Note) => Some(*number),
-        (Mark::Pin(number) | Mark::Unpin(number), Word::Pin | Word::Unpin) => Some(*number),
+        (Mark::Note(number), Word::Note)
+        | (Mark::Pin(number) | Mark::Unpin(number), Word::Pin | Word::Unpin) => Some(*number),
         (Mark::Note(_) | Mark::Pin(_) | Mark::Unpin(_) | Mark::Deleting, _) => None,
     });
     let last = last.max().unwrap_or(0);

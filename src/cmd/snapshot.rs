@@ -11,7 +11,7 @@ mod objects;
 mod plan;
 pub(super) mod seen;
 
-use self::plan::{Plan, plan};
+use self::plan::{Onto, Plan, plan};
 use self::seen::Seen;
 use super::Report;
 use super::recorded::Recorded;
@@ -116,8 +116,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
     let Plan { id, scope, onto } = plan(house, options, &*source, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
-    let chain = onto.iter().flat_map(|onto| &onto.chain).map(|link| link.manifest().name());
-    let chain: Vec<BackupName> = chain.collect();
+    let chain = onto.as_ref().map(Onto::names).unwrap_or_default();
     let name = BackupName {
         id,
         backup_type: settings.backup_type,
@@ -134,8 +133,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         compression: settings.compression,
         ctx: &house.ctx,
     };
-    let what = format!("{} {}", options.made.as_str(), options.source);
-    house.ctx.monitor.begin(&what, None);
+    house.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
     let (mut objects, trail, captured) = objects::make(house, options, &*source, &recipe, onto)?;
     if let Some(write) = &captured.map {
         objects.push(recipe.map(write.as_ref())?);

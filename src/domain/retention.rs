@@ -66,6 +66,7 @@ impl Policy {
 
 /// A backup as retention sees it. Its time is that in its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "things that are true or not by themselves")]
 pub struct Backup {
     /// The id.
     pub id: BackupId,

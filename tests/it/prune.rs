@@ -74,7 +74,8 @@ fn still(folder: &Path, stores: &[&str]) -> Bed {
     let mut config = config.replace(kind, &format!("{kind}store = {stores:?}\n"));
     for store in stores.iter().filter(|store| **store != "main") {
         fs::create_dir(bed.path(store)).unwrap();
-        config += &format!("[store.{store}]\nurl = \"file://{}\"\n", bed.path(store).display());
+        let url = bed.path(store).display().to_string();
+        config += &["[store.", store, "]\nurl = \"file://", &url, "\"\n"].concat();
     }
     fs::write(bed.path("bkp.toml"), config).unwrap();
     add_job(&bed, LAST);

@@ -63,11 +63,11 @@ fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError
     }
 }
 
+/// Looks at a store, and says what is wrong with it.
+type Look<'a> = &'a dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>;
+
 /// Asks every store; one of which there is something to say drops out.
-fn each(
-    fan: &Fan,
-    look: &dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>,
-) -> anyhow::Result<()> {
+fn each(fan: &Fan, look: Look<'_>) -> anyhow::Result<()> {
     let stores: Vec<_> = fan.stores().collect();
     for (index, store) in stores {
         match look(&**store) {

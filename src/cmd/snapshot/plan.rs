@@ -33,6 +33,13 @@ pub(super) struct Onto<'a> {
     pub(super) map: ParentMap,
 }
 
+impl Onto<'_> {
+    /// The names of the chain.
+    pub(super) fn names(&self) -> Vec<BackupName> {
+        self.chain.iter().map(|link| link.manifest().name()).collect()
+    }
+}
+
 impl Plan<'_> {
     fn full(id: BackupId) -> Self {
         Plan { id, scope: Scope::Full, onto: None }

@@ -193,15 +193,7 @@ fn job(
     let pause = of("retry_after", &table.retry_after, 1)?.unwrap_or(Duration::from_mins(5));
     let (warn_after, critical_after) =
         (of("warn_after", &table.warn_after, 1)?, of("critical_after", &table.critical_after, 1)?);
-    let retention = match (run.makes, table.retention) {
-        (None, Some(_)) => {
-            let problem = format!("`{}` makes no backups", run.word);
-            return Err(ConfigError::invalid(at("retention"), problem));
-        }
-        (None, None) => None,
-        (Some(_), Some(table)) => policy(&at("retention"), &table, zone)?,
-        (Some(_), None) => Some(default_policy(backup_type, zone)),
-    };
+    let retention = retention(&place, run, table.retention.as_ref(), backup_type, zone)?;
     if let Some(problem) = table.ping.as_deref().and_then(|url| check_url(url, &WEB).err()) {
         return Err(ConfigError::invalid(at("ping"), problem));
     }
@@ -231,6 +223,26 @@ fn job(
         ping: table.ping,
         hooks,
     })
+}
+
+/// Which backups of a job are kept.
+fn retention(
+    place: &str,
+    run: &RunKind,
+    table: Option<&RetentionTable>,
+    backup_type: Option<BackupType>,
+    zone: TimeZone,
+) -> Result<Option<Policy>, ConfigError> {
+    let place = join(place, "retention");
+    match (run.makes, table) {
+        (None, Some(_)) => {
+            let problem = format!("`{}` makes no backups", run.word);
+            Err(ConfigError::invalid(place, problem))
+        }
+        (None, None) => Ok(None),
+        (Some(_), Some(table)) => policy(&place, table, zone),
+        (Some(_), None) => Ok(Some(default_policy(backup_type, zone))),
+    }
 }
 
 fn hooks(place: &str, table: HooksTable) -> Result<Hooks, ConfigError> {
