@@ -175,7 +175,7 @@ fn what_belongs_to_nothing_goes_when_it_is_old() {
     for manifest in [&old, &young] {
         fs::remove_file(bed.path("store").join(manifest.name().manifest_key())).unwrap();
     }
-    // A term that ended long ago, and a young one; a record that nobody needs; somebody else's file.
+    // Terms that ended long ago, records that nobody needs, somebody else's file.
     let term = |number: u32, days| {
         let key = bed.path("store/leases/books").join(format!("{number:020}"));
         fs::create_dir_all(key.parent().unwrap()).unwrap();
@@ -183,7 +183,7 @@ fn what_belongs_to_nothing_goes_when_it_is_old() {
             (end - Duration::days(days)).format(&time::format_description::well_known::Rfc3339);
         fs::write(key, format!("{{\"until\":\"{}\"}}", time.unwrap())).unwrap();
     };
-    (1..=5).for_each(|number| term(number, 20 - 3 * i64::from(number)));
+    (1..=5).for_each(|number| term(number, 20 - 2 * i64::from(number)));
     planted::record(&bed, "nightly", end - Duration::days(500), 0);
     planted::record(&bed, "nightly", end - Duration::days(100), 0);
     // The only good run of a job, however old, says that it ran.
