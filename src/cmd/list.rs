@@ -9,8 +9,9 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Report;
+use super::{Report, cost};
 use crate::catalog::{self, Filter, Found, Seen};
+use crate::domain::cost::monthly;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupType, Scope};
@@ -94,6 +95,8 @@ struct Row {
     started: OffsetDateTime,
     /// Sum over its objects and its manifest, bytes.
     stored_bytes: u64,
+    /// What keeping it costs, in the currency of the prices; what it builds on has costs of its own.
+    cost_per_month: f64,
     /// No retention may remove it.
     pinned: bool,
     /// With `--long`: the manifest as stored. Not authenticated: listing needs no key.
@@ -146,6 +149,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
             && options.window.holds(found.name.id.created())
     });
     let found = options.window.newest(found);
+    let (_, price) = cost::price(house, store.url());
     let mut outcome = None;
     let mut backups = Vec::new();
     let manifests = catalog::each(&found, &house.ctx.cancel, |found| {
@@ -155,7 +159,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     house.ctx.cancel.check()?;
     for (found, manifest) in found.into_iter().zip(manifests) {
         outcome = worst(outcome, manifest.as_ref().err().map(|error| diagnose(error).kind));
-        backups.push(row(found, manifest));
+        backups.push(row(found, manifest, price));
     }
     let text = render(&backups)?;
     let listing = Listing { store: store.url().to_owned(), as_of, backups };
@@ -170,7 +174,7 @@ fn load(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-fn row(found: Found, manifest: anyhow::Result<Option<Value>>) -> Row {
+fn row(found: Found, manifest: anyhow::Result<Option<Value>>, price: f64) -> Row {
     let (manifest, problem) = match manifest {
         Ok(manifest) => (manifest, None),
         Err(error) => (None, Some(format!("{error:#}"))),
@@ -184,6 +188,7 @@ fn row(found: Found, manifest: anyhow::Result<Option<Value>>) -> Row {
         kind: found.name.kind,
         started,
         stored_bytes: found.stored_bytes,
+        cost_per_month: monthly(found.stored_bytes, price),
         pinned: found.pinned,
         manifest,
         problem,
@@ -217,7 +222,9 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
             let onto = field("/parent").and_then(Value::as_str);
             let onto = onto.map(|parent| format!("builds on {parent}; ")).unwrap_or_default();
             let position = field("/capture/position").map(describe).unwrap_or_default();
-            writeln!(text, "{:<20}  {onto}{position}", "")?;
+            let cost = row.cost_per_month;
+            let cost = if cost > 0.0 { format!("; {cost:.4} a month") } else { String::new() };
+            writeln!(text, "{:<20}  {onto}{position}{cost}", "")?;
         }
     }
     Ok(text)

@@ -13,6 +13,7 @@ pub mod audit;
 pub mod catalogue;
 pub mod cleanup;
 pub mod config;
+mod cost;
 pub mod doctor;
 pub mod history;
 pub mod journal;
@@ -45,6 +46,8 @@ pub struct Report {
     /// Set where the command did its work and what it found still is not "done": a check of
     /// `doctor` that failed, for instance.
     pub outcome: Option<Kind>,
+    /// Whoever asked for quiet need not read it, unless something is wrong.
+    pub is_routine: bool,
 }
 
 impl Report {
@@ -59,7 +62,14 @@ impl Report {
         if let Value::Object(fields) = serde_json::to_value(body)? {
             value.extend(fields);
         }
-        Ok(Report { value: Value::Object(value), text, outcome: None })
+        Ok(Report { value: Value::Object(value), text, outcome: None, is_routine: false })
+    }
+
+    /// The same report, of no interest to who asked for quiet, as long as all is well.
+    #[must_use]
+    pub fn routine(mut self) -> Report {
+        self.is_routine = true;
+        self
     }
 
     /// The same report with an outcome other than "done".

@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+mod gaps;
 mod look;
 mod metrics;
 
@@ -87,7 +88,7 @@ pub(super) struct SourceRow {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     newest: Option<OffsetDateTime>,
     stored_bytes: u64,
-    /// When a job verified its backups last, at any level, and found them well.
+    /// When a job verified its backups here last, at any level, and found them well.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     last_verify: Option<OffsetDateTime>,
@@ -122,6 +123,12 @@ impl Status {
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// Names of the stores that do not answer: nothing is known of what is in them.
+    pub fn away(&self) -> impl Iterator<Item = &str> + Clone {
+        let away = self.stores.iter().filter(|row| row.problem.is_some());
+        away.map(|row| row.store.as_str())
     }
 }
 
@@ -212,8 +219,9 @@ fn render(status: &Status) -> anyhow::Result<String> {
             "{source:<wide$}  {store:<8}  {backups:>7}  {stored:>10}  {newest:<20}  {drill:<20}  {now:.2}, {later:.2}"
         )?;
     }
-    for Finding { level, rule, subject, message } in &status.findings {
-        writeln!(text, "{}: {subject}: {message} ({rule})", level.as_str())?;
+    for finding in &status.findings {
+        let Finding { level, rule, message, .. } = finding;
+        writeln!(text, "{}: {}: {message} ({rule})", level.as_str(), finding.about())?;
     }
     if status.findings.iter().all(|finding| finding.level == Level::Info) {
         text.push_str("all is well\n");

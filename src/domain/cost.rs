@@ -39,32 +39,47 @@ pub fn prices(own: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
 /// Most backups that a forecast imagines; a year of one every 15 minutes.
 const IMAGINED_MAX: i64 = 36_000;
 
-/// How many bytes a policy will hold a year from `now`, if a backup of `bytes` is made every
-/// `interval`. Each is taken to be full: a chain keeps a little more.
+/// What the backups of a job are like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Size of a full one, bytes.
+    pub full_bytes: u64,
+    /// Size of one that builds on another one, bytes.
+    pub built_bytes: u64,
+    /// How many of those follow each full one.
+    pub built_per_full: usize,
+}
+
+/// How many bytes a policy will hold a year from `now`, if a backup of this shape is made every
+/// `interval`; with everything that those build on which it keeps.
 #[must_use]
 pub fn in_a_year(
     policy: Option<&Policy>,
     interval: Duration,
-    bytes: u64,
+    shape: Shape,
     now: OffsetDateTime,
 ) -> u64 {
     let year = Duration::days(365);
     let step = interval.max(year / 36_000);
     let count = (year.whole_seconds() / step.whole_seconds().max(1)).min(IMAGINED_MAX);
-    let Some(policy) = policy else {
-        return bytes.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
-    };
-    let imagined = (0..count).map(|number| {
+    let mut backups: Vec<Backup> = Vec::new();
+    for number in 0..count {
         let id = BackupId::new(now + step * i32::try_from(number).unwrap_or(i32::MAX));
-        Backup::full(id)
-    });
-    let backups: Vec<Backup> = imagined.collect();
+        let place = backups.len() % shape.built_per_full.saturating_add(1);
+        let before = backups.last().filter(|_before| place > 0 && shape.full_bytes > 0);
+        let (parent, base) = (before.map(|b| b.id), before.map_or(id, |before| before.base));
+        backups.push(Backup { parent, base, ..Backup::full(id) });
+    }
+    let bytes = |at: usize| match at % shape.built_per_full.saturating_add(1) {
+        0 if shape.full_bytes > 0 => shape.full_bytes,
+        _ => shape.built_bytes,
+    };
+    let Some(policy) = policy else { return (0..backups.len()).map(bytes).sum() };
     let policy = Policy { frozen_after: None, removed_percent_max: 100, ..policy.clone() };
     let members = (0..backups.len()).collect();
     let groups = [Group { policy: &policy, members, frozen: None }];
     let whys = decide(&groups, &backups, now + year);
-    let kept = whys.iter().filter(|whys| !whys.is_empty()).count();
-    bytes.saturating_mul(u64::try_from(kept).unwrap_or(u64::MAX))
+    whys.iter().enumerate().filter(|(_, whys)| !whys.is_empty()).map(|(at, _)| bytes(at)).sum()
 }
 
 #[cfg(test)]
@@ -78,11 +93,30 @@ mod tests {
         let now = datetime!(2026-01-01 00:00 UTC);
         let day = Duration::DAY;
         let policy = Policy { periods: vec![(Period::Day, 7)], ..Policy::empty() };
-        assert_eq!(in_a_year(Some(&policy), day, 10, now), 70);
-        assert_eq!(in_a_year(Some(&policy), Duration::hours(6), 10, now), 70);
-        assert_eq!(in_a_year(None, day, 10, now), 3650);
+        let full = |full_bytes| Shape { full_bytes, ..Shape::default() };
+        assert_eq!(in_a_year(Some(&policy), day, full(10), now), 70);
+        assert_eq!(in_a_year(Some(&policy), Duration::hours(6), full(10), now), 70);
+        assert_eq!(in_a_year(None, day, full(10), now), 3650);
         let within = Policy { within: Some(day * 90), ..Policy::empty() };
-        assert_eq!(in_a_year(Some(&within), day, 1, now), 90);
+        assert_eq!(in_a_year(Some(&within), day, full(1), now), 90);
+    }
+
+    #[test]
+    fn what_kept_backups_build_on_is_paid_for_too() {
+        let now = datetime!(2026-01-01 00:00 UTC);
+        let day = Duration::DAY;
+        // A full one every ten days, and nine small ones on it: a year ends in a day after 36 of them.
+        let shape = Shape { full_bytes: 1000, built_bytes: 1, built_per_full: 9 };
+        assert_eq!(in_a_year(None, day, shape, now), 37 * 1000 + (365 - 37));
+        let policy = Policy { periods: vec![(Period::Day, 2)], ..Policy::empty() };
+        // The last two days are the fourth and fifth after a full one: five backups.
+        assert_eq!(in_a_year(Some(&policy), day, shape, now), 1000 + 4);
+        let increments = Shape { full_bytes: 0, built_bytes: 5, built_per_full: 30 };
+        assert_eq!(
+            in_a_year(Some(&policy), day, increments, now),
+            10,
+            "another job makes the full"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
+use super::record::DAMAGE;
 use super::schedule::Past;
 
 /// How bad something is.
@@ -54,13 +55,35 @@ pub struct Finding {
     pub rule: &'static str,
     /// What it is about: a job, a source, a store.
     pub subject: String,
+    /// The store in which that is so, if it need not be so in others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// What is wrong, in one sentence.
     pub message: String,
 }
 
 impl Finding {
     fn new(level: Level, rule: &'static str, subject: &str, message: String) -> Finding {
-        Finding { level, rule, subject: subject.to_owned(), message }
+        Finding { level, rule, subject: subject.to_owned(), store: None, message }
+    }
+
+    /// Its subject, and the store if it is about that alone.
+    #[must_use]
+    pub fn about(&self) -> String {
+        about(&self.subject, self.store.as_deref())
+    }
+
+    fn of_store(self, store: &str) -> Finding {
+        Finding { store: Some(store.to_owned()), ..self }
+    }
+}
+
+/// What something is about, in words: a subject, and perhaps one store.
+#[must_use]
+pub fn about(subject: &str, store: Option<&str>) -> String {
+    match store.filter(|store| *store != subject) {
+        Some(store) => format!("{subject} in {store}"),
+        None => subject.to_owned(),
     }
 }
 
@@ -90,6 +113,20 @@ impl Ages {
         let critical = critical.map_or(warning.saturating_mul(2), given);
         Ages { warning: warning.min(critical), critical }
     }
+
+    /// How bad it is to be so old.
+    fn level(&self, age: Duration) -> Option<Level> {
+        match age {
+            age if age > self.critical => Some(Level::Critical),
+            age if age > self.warning => Some(Level::Warning),
+            _ => None,
+        }
+    }
+}
+
+/// A length of time as people say it.
+fn spelled(length: Duration) -> String {
+    format!("{} h {} min", length.whole_hours(), length.whole_minutes() % 60)
 }
 
 /// How many earlier sizes a size is compared with at least.
@@ -124,14 +161,25 @@ pub struct JobFacts {
     pub retries: u32,
     /// How long its good runs took, seconds, oldest first.
     pub seconds: Vec<u32>,
+    /// Since when none of its runs did all that it should, if the last one did not.
+    pub unwell: Option<OffsetDateTime>,
+    /// The job that it waits for because that one failed, and since when it has been due.
+    pub waits: Option<(String, OffsetDateTime)>,
+    /// The time between two runs.
+    pub interval: Duration,
+    /// Whether a job removes what its retention does not keep.
+    pub removed: bool,
+    /// Of each of several stores that answer: its name, and when the newest of the job's backups there
+    /// began, or the last good verification of what is there.
+    pub copies: Vec<(String, Option<OffsetDateTime>)>,
 }
 
+/// What a run ends with that did its work in part.
+const PARTIAL: u8 = 3;
 /// How often the median a run may take before it counts as slow.
 const SLOW: u32 = 3;
 /// Runs of less than this are never slow, seconds.
 const SLOW_SECONDS_MIN: u32 = 60;
-/// What a damaged backup makes `bkp verify` end with.
-const DAMAGE: u8 = 13;
 
 /// What is wrong with a job that runs by itself.
 #[must_use]
@@ -144,14 +192,8 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         None => say(Level::Critical, "late", "it has never done what it should".to_owned()),
         Some(last) => {
             let age = now - last;
-            let level = match age {
-                age if age > ages.critical => Some(Level::Critical),
-                age if age > ages.warning => Some(Level::Warning),
-                _ => None,
-            };
-            if let Some(level) = level {
-                let (hours, minutes) = (age.whole_hours(), age.whole_minutes() % 60);
-                say(level, "late", format!("its last good run began {hours} h {minutes} min ago"));
+            if let Some(level) = ages.level(age) {
+                say(level, "late", format!("its last good run began {} ago", spelled(age)));
             }
         }
     }
@@ -160,7 +202,30 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     } else if job.past.failures > 0 {
         let (failures, code) = (job.past.failures, job.code.unwrap_or(1));
         let level = if failures > job.retries { Level::Critical } else { Level::Warning };
-        say(level, "failing", format!("{failures} run(s) in a row failed, exit code {code}"));
+        let how = if job.past.away {
+            "and reached no store".to_owned()
+        } else {
+            format!("exit code {code}")
+        };
+        say(level, "failing", format!("{failures} run(s) in a row failed, {how}"));
+    }
+    if let Some(since) = job.unwell {
+        let age = now - since;
+        if job.code == Some(PARTIAL) {
+            let level = if age > ages.critical { Level::Critical } else { Level::Warning };
+            let message = "a store gets nothing, or a part of the source is left out: for";
+            say(level, "partial", format!("{message} {} now", spelled(age)));
+        }
+        if job.removed && age > ages.critical {
+            let message = "since its runs do not do what they should, cleanup removes nothing: for";
+            say(Level::Warning, "frozen", format!("{message} {} now", spelled(age)));
+        }
+    }
+    if let Some((first, since)) = &job.waits
+        && now - *since > job.interval
+    {
+        let message = format!("it was due {} ago, and waits for `{first}`", spelled(now - *since));
+        say(Level::Warning, "waits", message);
     }
     if let Some((last, before)) = job.seconds.split_last()
         && before.len() >= SIZES_MIN
@@ -173,7 +238,25 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
             say(Level::Warning, "slow", message);
         }
     }
+    found.extend(of_copies(job, ages, now));
     found
+}
+
+/// Stores that lack what others have. That all of them lack it is another rule's.
+fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
+    let best = job.copies.iter().filter_map(|(_, newest)| *newest).max();
+    let lacking = job.copies.iter().filter_map(|(store, newest)| {
+        let age = newest.map_or(Duration::MAX, |newest| now - newest);
+        let level = ages.level(age).filter(|_level| *newest < best)?;
+        let message = match newest {
+            Some(_) => {
+                format!("what `{store}` has of it is {} old, others have more", spelled(age))
+            }
+            None => format!("`{store}` has nothing of it, others have"),
+        };
+        Some(Finding::new(level, "copy", &job.name, message).of_store(store))
+    });
+    lacking.collect()
 }
 
 /// What is known of the backups of a source in one store.
@@ -181,6 +264,8 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
 pub struct SourceFacts {
     /// Its name.
     pub name: String,
+    /// The store.
+    pub store: String,
     /// When its full backups began and their sizes in bytes, oldest first.
     pub full: Vec<(OffsetDateTime, u64)>,
     /// How many backups it has.
@@ -193,6 +278,19 @@ pub struct SourceFacts {
     pub made: bool,
     /// Whether a job that is enabled verifies them.
     pub verified: bool,
+    /// Places where its log is broken, of those that are recent.
+    pub gaps: Vec<GapFacts>,
+}
+
+/// A place where a log is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapFacts {
+    /// When what is missing should have been shipped.
+    pub at: OffsetDateTime,
+    /// Why it is missing.
+    pub why: String,
+    /// Whether what comes after it restores again.
+    pub mended: bool,
 }
 
 /// What is wrong with the backups of a source.
@@ -200,7 +298,10 @@ pub struct SourceFacts {
 pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |level, rule, message: String| {
-        found.push(Finding::new(level, rule, &source.name, message));
+        let finding = Finding::new(level, rule, &source.name, message);
+        // What nobody does is so wherever nothing is.
+        let nobody = ["unscheduled", "unverified"].contains(&rule);
+        found.push(if nobody { finding } else { finding.of_store(&source.store) });
     };
     if source.backups == 0 {
         say(Level::Critical, "missing", "it has no backup".to_owned());
@@ -220,7 +321,7 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     }
     let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
     if is_odd(&sizes) {
-        let message = "the newest full backup has a size far from those before it";
+        let message = "the newest full backup has a size far from those before it; cleanup removes none of them";
         say(Level::Warning, "size", message.to_owned());
     }
     let before = source.full.iter().rev().find(|(at, _)| now - *at > DAY * 30);
@@ -228,6 +329,14 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         && *new / 2 > *old
     {
         say(Level::Warning, "growth", format!("it grew from {old} to {new} bytes in a month"));
+    }
+    for GapFacts { at, why, mended } in &source.gaps {
+        let (level, then) = match mended {
+            true => (Level::Warning, ""),
+            false => (Level::Critical, "; nothing after it restores until the next snapshot"),
+        };
+        let age = spelled(now - *at);
+        say(level, "gap", format!("its log has a gap of {age} ago: {why}{then}"));
     }
     found
 }
@@ -261,12 +370,8 @@ pub fn of_space(
             _ => None,
         };
         if let Some(level) = level {
-            found.push(Finding::new(
-                level,
-                "quota",
-                name,
-                format!("{used} % of its quota is used"),
-            ));
+            let message = format!("{used} % of its quota is used");
+            found.push(Finding::new(level, "quota", name, message).of_store(name));
         }
     }
     if let Some(Space { free_bytes, total_bytes }) = space {
@@ -279,7 +384,8 @@ pub fn of_space(
             _ => None,
         };
         if let Some(level) = level {
-            found.push(Finding::new(level, "space", name, format!("only {free} % of it is free")));
+            let message = format!("only {free} % of it is free");
+            found.push(Finding::new(level, "space", name, message).of_store(name));
         }
     }
     found
@@ -298,10 +404,13 @@ pub fn of_outbox(
     (waiting > 0).then(|| Finding::new(level, "outbox", "ledger", message))
 }
 
+/// The rule of a store that does not answer.
+pub const UNREACHABLE: &str = "store";
+
 /// A store that does not answer.
 #[must_use]
 pub fn unreachable(name: &str, why: &str) -> Finding {
-    Finding::new(Level::Critical, "store", name, format!("it does not answer: {why}"))
+    Finding::new(Level::Critical, UNREACHABLE, name, format!("it does not answer: {why}"))
 }
 
 #[cfg(test)]
@@ -320,7 +429,7 @@ mod tests {
         let ages = Ages { warning: Duration::hours(24), critical: Duration::hours(48) };
         let of = |hours, failures, code| {
             let succeeded = Some(NOW - Duration::hours(hours));
-            let past = Past { succeeded, tried: succeeded, failures };
+            let past = Past { succeeded, tried: succeeded, failures, away: false };
             let facts = JobFacts { past, code: Some(code), retries: 2, ..JobFacts::default() };
             rules(&of_job(&facts, ages, NOW))
         };
@@ -332,6 +441,36 @@ mod tests {
         assert_eq!(of(1, 1, 13), [("damage", Level::Critical)]);
         let never = rules(&of_job(&JobFacts::default(), ages, NOW));
         assert_eq!(never, [("late", Level::Critical)]);
+    }
+
+    #[test]
+    fn runs_that_do_a_part_stores_that_lack_and_jobs_that_wait_are_seen() {
+        let ages = Ages { warning: Duration::hours(24), critical: Duration::hours(48) };
+        let past = Past { succeeded: Some(NOW), tried: Some(NOW), ..Past::default() };
+        let well = JobFacts { past, interval: Duration::hours(6), ..JobFacts::default() };
+        let of = |facts: JobFacts| rules(&of_job(&facts, ages, NOW));
+        let hours = |hours| NOW - Duration::hours(hours);
+        let partial = |since, removed| {
+            let unwell = Some(hours(since));
+            of(JobFacts { code: Some(3), unwell, removed, ..well.clone() })
+        };
+        assert_eq!(partial(1, true), [("partial", Level::Warning)]);
+        assert_eq!(partial(49, true), [("partial", Level::Critical), ("frozen", Level::Warning)]);
+        assert_eq!(partial(49, false), [("partial", Level::Critical)]);
+        let copies = |a: Option<i64>, b: Option<i64>| {
+            let copies = vec![("a".into(), a.map(hours)), ("b".into(), b.map(hours))];
+            let found = of_job(&JobFacts { copies, ..well.clone() }, ages, NOW);
+            found.into_iter().map(|one| (one.level, one.store.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(copies(Some(1), Some(24)), []);
+        assert_eq!(copies(Some(1), Some(25)), [(Level::Warning, "b".to_owned())]);
+        assert_eq!(copies(Some(49), Some(1)), [(Level::Critical, "a".to_owned())]);
+        assert_eq!(copies(Some(1), None), [(Level::Critical, "b".to_owned())]);
+        assert_eq!(copies(Some(90), Some(90)), [], "that is `late`");
+        assert_eq!(copies(None, None), [], "that is `missing`");
+        let waits =
+            |since| of(JobFacts { waits: Some(("a".into(), hours(since))), ..well.clone() });
+        assert_eq!((waits(6), waits(7)), (vec![], vec![("waits", Level::Warning)]));
     }
 
     #[test]
@@ -370,6 +509,12 @@ mod tests {
         let bad = SourceFacts { backups: 0, made: false, future: 1, empty: 1, ..good.clone() };
         let found = of(&bad).into_iter().map(|(rule, _)| rule).collect::<Vec<_>>();
         assert_eq!(found, ["missing", "unscheduled", "future", "damage"]);
+        let gap = |mended| {
+            let gaps = vec![GapFacts { at: NOW, why: "the ring turned".into(), mended }];
+            of(&SourceFacts { gaps, ..good.clone() })
+        };
+        assert_eq!(gap(true), [("gap", Level::Warning)]);
+        assert_eq!(gap(false), [("gap", Level::Critical)]);
         assert_eq!(of(&SourceFacts { verified: false, ..good }), [("unverified", Level::Info)]);
     }
 

@@ -10,7 +10,10 @@
 use time::{Date, OffsetDateTime};
 
 use super::id::BackupId;
-use super::schedule::Past;
+use super::schedule::{Past, SKEW};
+
+/// What a damaged backup makes `bkp verify` end with.
+pub const DAMAGE: u8 = 13;
 
 /// Where the records are.
 pub const FOLDER: &str = "runs";
@@ -28,15 +31,15 @@ pub struct Record {
     pub seconds: u32,
 }
 
-/// What a run means for the schedule of its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a run means for the schedule of its job; what weighs more comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
+    /// It did nothing, because another run was at it.
+    Skipped,
     /// It did what it should; an event may still wait for the ledger.
     Good,
     /// It did its work in part: one of several stores has no copy, for instance.
     Partial,
-    /// It did nothing, because another run was at it.
-    Skipped,
     /// It failed.
     Failed,
 }
@@ -70,21 +73,42 @@ impl Record {
     /// What it means.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        match self.code {
-            0 | 17 => Outcome::Good,
-            3 => Outcome::Partial,
-            11 | 75 => Outcome::Skipped,
-            _ => Outcome::Failed,
-        }
+        outcome(self.code)
     }
 }
 
+/// What an exit code means.
+fn outcome(code: u8) -> Outcome {
+    match code {
+        0 | 17 => Outcome::Good,
+        3 => Outcome::Partial,
+        11 | 75 => Outcome::Skipped,
+        _ => Outcome::Failed,
+    }
+}
+
+/// How much an exit code weighs against another one: damage more than anything else.
+#[must_use]
+pub fn weigh(code: u8) -> (Outcome, bool, u8) {
+    (outcome(code), code == DAMAGE, code)
+}
+
+/// One record for each run, oldest first, from those of several stores: a record may say how the run
+/// went in its store alone, and of those the worst counts.
+#[must_use]
+pub fn merged(mut records: Vec<Record>) -> Vec<Record> {
+    records.sort_by_key(|record| (record.id, std::cmp::Reverse(weigh(record.code))));
+    records.dedup_by_key(|record| record.id);
+    records
+}
+
 /// What the records of a job, in any order, say about its past at `now`. What is dated in the future
-/// was dated by a wrong clock and does not count.
+/// by more than clocks may differ was dated by a wrong clock and does not count.
 #[must_use]
 pub fn past(records: &[Record], now: OffsetDateTime) -> Past {
-    let real =
-        |record: &&Record| record.outcome() != Outcome::Skipped && record.id.created() <= now;
+    let real = |record: &&Record| {
+        record.outcome() != Outcome::Skipped && record.id.created() - now <= SKEW
+    };
     let mut counted: Vec<&Record> = records.iter().filter(real).collect();
     counted.sort();
     let good = |record: &&&Record| matches!(record.outcome(), Outcome::Good | Outcome::Partial);
@@ -94,6 +118,7 @@ pub fn past(records: &[Record], now: OffsetDateTime) -> Past {
         succeeded: succeeded.map(|record| record.id.created()),
         tried: counted.last().map(|record| record.id.created()),
         failures: u32::try_from(failures).unwrap_or(u32::MAX),
+        away: false,
     }
 }
 
@@ -135,6 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn of_one_run_in_several_stores_the_worst_counts() {
+        let of = |id: &Record, code| Record { code, ..id.clone() };
+        let (first, second) = (record(0, 0), record(5, 0));
+        let all = vec![
+            of(&second, 0),
+            first.clone(),
+            of(&second, 13),
+            of(&second, 16),
+            of(&first, 3),
+            of(&first, 11),
+        ];
+        assert_eq!(merged(all), [of(&first, 3), of(&second, 13)]);
+    }
+
+    #[test]
     fn the_past_counts_failures_since_the_last_success_and_no_skipped_runs() {
         let now = datetime!(2026-11-21 13:00 UTC);
         let runs = [record(9, 11), record(0, 0), record(5, 16), record(7, 1), record(300, 0)];
@@ -143,6 +183,8 @@ mod tests {
         assert_eq!(found.tried, Some(datetime!(2026-11-21 12:07 UTC)));
         assert_eq!(found.failures, 2);
         assert_eq!(past(&[], now), Past::default());
+        let of_another_clock = past(&[record(0, 0), record(69, 1)], now);
+        assert_eq!(of_another_clock.failures, 1, "{of_another_clock:?}");
         assert_eq!(past(&[record(1, 3), record(2, 17)], now).failures, 0);
     }
 }

@@ -40,6 +40,14 @@ pub struct Problem {
 
 const FORMS: &str = "write `daily at 03:00`, `weekly on sunday at 03:00`, `monthly on 1 at 03:00` or five fields of cron, and then a time zone if it is not `zone`: `daily at 03:00 Europe/Berlin`";
 
+/// How far ahead of ours the clock of another host may be: what is dated that far in the future has
+/// just happened, what is dated further was dated by a wrong clock.
+pub const SKEW: Duration = Duration::minutes(10);
+/// The longest pause before a run is tried again that reached no store, unless a longer one is wanted.
+const AWAY_PAUSE_MAX: Duration = Duration::HOUR;
+/// How many times of a calendar are looked at for the longest time between two of them.
+const TIMES_MAX: usize = 2000;
+
 /// What a job's past says about its future.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Past {
@@ -49,12 +57,15 @@ pub struct Past {
     pub tried: Option<OffsetDateTime>,
     /// How many runs in a row have failed since.
     pub failures: u32,
+    /// Whether the last of them reached no store, so that nothing but this host knows of it.
+    pub away: bool,
 }
 
 /// How failed runs are repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
-    /// How often a run that failed is tried again before the next regular time.
+    /// How often a run that failed is tried again before the next regular time. One that reached no
+    /// store is tried again for as long as it takes.
     pub count: u32,
     /// How long after the first failure; doubles with each further one.
     pub pause: StdDuration,
@@ -93,16 +104,12 @@ impl When {
         Ok(When::At(Box::new(Calendar { cron, zone })))
     }
 
-    /// The time between two runs, roughly; what ages are measured by.
+    /// The longest time between two runs; what ages are measured by.
     #[must_use]
     pub fn interval(&self, now: OffsetDateTime) -> Duration {
         match self {
             When::Every(length) => signed(*length),
-            When::At(calendar) => {
-                let next = calendar.next(now);
-                let after = next.and_then(|next| calendar.next(next));
-                next.zip(after).map_or(Duration::days(366), |(next, after)| after - next)
-            }
+            When::At(calendar) => calendar.longest(now),
         }
     }
 
@@ -116,17 +123,23 @@ impl When {
         delay: StdDuration,
         now: OffsetDateTime,
     ) -> Due {
-        // Whatever is dated in the future was dated by another clock, or before ours was set back.
-        let begun = |at: Option<OffsetDateTime>| at.filter(|at| *at <= now);
+        // What is dated far in the future was dated by a wrong clock, or before ours was set back.
+        let skew = match self {
+            When::Every(length) => SKEW.min(signed(*length)),
+            When::At(_) => SKEW,
+        };
+        let begun = |at: Option<OffsetDateTime>| at.filter(|at| *at - now <= skew);
         let (succeeded, tried) = (begun(past.succeeded), begun(past.tried));
         let Some(last) = succeeded.max(tried) else { return Due::Since(now) };
         let failing = past.failures > 0 && tried >= succeeded;
         let regular = self.after(last, signed(delay), now);
-        if !failing || past.failures > retries.count {
+        if !failing || (past.failures > retries.count && !past.away) {
             return regular;
         }
         let factor = 1_i32 << (past.failures - 1).min(16);
-        let again = last.saturating_add(signed(retries.pause).saturating_mul(factor));
+        let first = signed(retries.pause);
+        let most = if past.away { AWAY_PAUSE_MAX.max(first) } else { Duration::MAX };
+        let again = last.saturating_add(first.saturating_mul(factor).min(most));
         match regular {
             Due::Since(since) => Due::Since(since),
             Due::At(at) if at <= again => Due::At(at),
@@ -155,6 +168,23 @@ impl Calendar {
         let from = timestamp(time).to_zoned(self.zone.clone());
         let next = self.cron.find_next_occurrence(&from, false).ok()?;
         Some(time_of(next.timestamp()))
+    }
+
+    /// The longest time between two times of the coming year, at least between the next two: on
+    /// working days only, a weekend is no delay.
+    fn longest(&self, now: OffsetDateTime) -> Duration {
+        let year = Duration::days(366);
+        let Some(mut at) = self.next(now) else { return year };
+        let mut longest = None;
+        for _ in 0..TIMES_MAX {
+            let Some(next) = self.next(at) else { break };
+            longest = longest.max(Some(next - at));
+            at = next;
+            if at - now > year {
+                break;
+            }
+        }
+        longest.unwrap_or(year)
     }
 }
 

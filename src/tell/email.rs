@@ -1,19 +1,27 @@
 //! E-mail over SMTP: `smtp://host:25`, `smtp://host:587?tls=required`, `smtps://host:465`.
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use anyhow::Context as _;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{SmtpTransport, Transport as _};
 
-use super::{Channel, ChannelKind, News, PATIENCE, check_url, shown, url_of};
+use super::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
 use crate::keys::secret;
+
+const SCHEMES: [&str; 2] = ["smtps", "smtp"];
+/// How long the whole of a message may take.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// E-mail.
 pub const KIND: ChannelKind = ChannelKind { word: "email", check, tell };
 
 fn check(channel: &Channel) -> Result<(), String> {
-    check_url(&channel.url, &["smtps", "smtp"])?;
+    check_url(&channel.url, &SCHEMES)?;
     if channel.url.contains('@') {
         return Err("write who logs in as `user` and `password`, not into the URL".to_owned());
     }
@@ -35,7 +43,9 @@ fn check(channel: &Channel) -> Result<(), String> {
 }
 
 fn tell(channel: &Channel, news: &News) -> anyhow::Result<()> {
-    let url = url_of(&channel.url)?;
+    // What a reference leads to was not checked with the configuration.
+    let channel = Channel { url: resolved(&channel.url, &SCHEMES)?, ..channel.clone() };
+    check(&channel).map_err(|problem| anyhow::anyhow!("{}: {problem}", shown(&channel.url)))?;
     let mut message = Message::builder()
         .from(channel.from.parse()?)
         .subject(news.subject())
@@ -44,12 +54,25 @@ fn tell(channel: &Channel, news: &News) -> anyhow::Result<()> {
         message = message.to(to.parse()?);
     }
     let message = message.body(news.text())?;
-    let mut transport = SmtpTransport::from_url(&url)?.timeout(Some(PATIENCE));
+    // What its error says of the URL is not known.
+    let no_url =
+        |_error| anyhow::anyhow!("{}: this is no URL of a mail server", shown(&channel.url));
+    let mut transport = SmtpTransport::from_url(&channel.url).map_err(no_url)?;
+    transport = transport.timeout(Some(PATIENCE));
     if !channel.user.is_empty() {
         let password = secret::read(&channel.password)?;
         let password = std::str::from_utf8(&password).context("the password is no text")?;
         transport = transport.credentials(Credentials::new(channel.user.clone(), password.into()));
     }
-    transport.build().send(&message).with_context(|| shown(&url))?;
-    Ok(())
+    let transport = transport.build();
+    // Names are looked up without any limit, and every step of the conversation has its own.
+    let (say, said) = mpsc::channel();
+    thread::spawn(move || say.send(transport.send(&message).map(drop)));
+    match said.recv_timeout(DEADLINE) {
+        Ok(sent) => sent.with_context(|| shown(&channel.url)),
+        Err(_silence) => {
+            let limit = DEADLINE.as_secs();
+            anyhow::bail!("{}: it took longer than {limit} s", shown(&channel.url))
+        }
+    }
 }

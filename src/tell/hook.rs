@@ -54,8 +54,12 @@ pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result
     if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&said);
-    anyhow::bail!("`{program}` ended with {status}: {}", said.trim())
+    let ended = format!("`{program}` ended with {status}");
+    // What it said is a cause of its own, so that it can be kept apart.
+    match String::from_utf8_lossy(&said).trim() {
+        "" => anyhow::bail!(ended),
+        said => Err(anyhow::anyhow!("{said}").context(ended)),
+    }
 }
 
 /// Waits for the end; whether it had to be enforced.
@@ -79,7 +83,8 @@ mod tests {
 
     fn shell(script: &str, patience: u64) -> Result<(), String> {
         let words = ["sh", "-c", script].map(str::to_owned);
-        run(&words, b"{\"a\":1}", Duration::from_secs(patience)).map_err(|error| error.to_string())
+        run(&words, b"{\"a\":1}", Duration::from_secs(patience))
+            .map_err(|error| format!("{error:#}"))
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Over HTTP: a webhook that gets JSON, Slack, and pings as healthchecks services understand them.
 
-use super::{Channel, ChannelKind, News, PATIENCE, check_url, shown, url_of};
+use super::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
 
 const SCHEMES: [&str; 2] = ["https", "http"];
 
@@ -8,7 +8,9 @@ const SCHEMES: [&str; 2] = ["https", "http"];
 pub const WEBHOOK: ChannelKind = ChannelKind {
     word: "webhook",
     check: |channel| check_url(&channel.url, &SCHEMES),
-    tell: |channel, news| post(&url_of(&channel.url)?, &serde_json::to_vec(news)?, JSON),
+    tell: |channel, news| {
+        post(&resolved(&channel.url, &SCHEMES)?, &serde_json::to_vec(news)?, JSON)
+    },
 };
 
 /// Gets the news as text, in the shape that Slack and its likes take.
@@ -29,7 +31,7 @@ fn check_slack(url: &str) -> Result<(), String> {
 fn slack(channel: &Channel, news: &News) -> anyhow::Result<()> {
     let text = format!("*{}*\n{}", news.subject(), news.text());
     let body = serde_json::json!({ "text": text });
-    post(&url_of(&channel.url)?, &serde_json::to_vec(&body)?, JSON)
+    post(&resolved(&channel.url, &SCHEMES)?, &serde_json::to_vec(&body)?, JSON)
 }
 
 /// How far a run is.
@@ -46,7 +48,7 @@ pub enum Ping {
 /// # Errors
 /// If the service does not take it.
 pub fn ping(url: &str, ping: Ping, message: &str) -> anyhow::Result<()> {
-    let url = url_of(url)?;
+    let url = resolved(url, &SCHEMES)?;
     let url = url.trim_end_matches('/');
     let url = match ping {
         Ping::Start => format!("{url}/start"),
@@ -62,6 +64,10 @@ fn post(url: &str, body: &[u8], kind: &str) -> anyhow::Result<()> {
     match sent {
         Ok(answer) if answer.status().is_success() => Ok(()),
         Ok(answer) => anyhow::bail!("{} answers {}", shown(url), answer.status()),
+        // These two would say the whole URL, and with it the secret.
+        Err(ureq::Error::BadUri(_) | ureq::Error::Http(_)) => {
+            anyhow::bail!("{}: this is no URL that can be asked", shown(url))
+        }
         Err(error) => anyhow::bail!("{}: {error}", shown(url)),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::domain::health::Level;
+use crate::domain::health::{Level, about};
 use crate::keys::secret;
 
 pub mod email;
@@ -32,6 +32,9 @@ pub struct Alert {
     pub rule: String,
     /// What it is about.
     pub subject: String,
+    /// The store in which that is so, if it need not be so in others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// What is wrong.
     pub message: String,
 }
@@ -65,9 +68,9 @@ impl News {
     #[must_use]
     pub fn text(&self) -> String {
         let lines = self.alerts.iter().map(|alert| {
-            let Alert { level, recovered, rule, subject, message } = alert;
+            let Alert { level, recovered, rule, subject, store, message } = alert;
             let word = if *recovered { "recovered" } else { level.as_str() };
-            format!("{word}: {subject}: {message} ({rule})\n")
+            format!("{word}: {}: {message} ({rule})\n", about(subject, store.as_deref()))
         });
         lines.collect()
     }
@@ -118,6 +121,20 @@ pub fn url_of(text: &str) -> anyhow::Result<String> {
     Ok(std::str::from_utf8(&bytes)?.to_owned())
 }
 
+/// The URL that `text` is or refers to, which must be one of these schemes: what a secret refers to was
+/// not checked with the configuration.
+///
+/// # Errors
+/// As [`url_of`], and if it is none; the message has nothing of it.
+pub fn resolved(text: &str, schemes: &[&str]) -> anyhow::Result<String> {
+    let url = url_of(text)?;
+    let url = url.trim();
+    if url.contains("://") && check_url(url, schemes).is_ok() {
+        return Ok(url.to_owned());
+    }
+    anyhow::bail!("what the reference leads to is no URL ({}://)", schemes.join(":// or "))
+}
+
 /// Whether `text` may be a URL of one of these schemes, or refers to a secret.
 ///
 /// # Errors
@@ -154,6 +171,24 @@ mod tests {
     fn what_could_be_a_secret_is_not_shown() {
         assert_eq!(shown("https://hooks.example/T0/B0/secret?x=y"), "https://hooks.example");
         assert_eq!(shown("smtp://me:secret@mail.example:25/x"), "smtp://mail.example:25");
+    }
+
+    #[test]
+    fn what_a_reference_leads_to_is_checked_and_not_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("url");
+        let of = |text: &str| {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::write(&file, text).expect("written");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+            let reference = format!("file:{}", file.display());
+            resolved(&reference, &["https"]).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(of("https://a.example/x\n"), Ok("https://a.example/x".to_owned()));
+        for wrong in ["secret", "http://a.example/secret", "file:/etc/secret", "https://"] {
+            let message = of(wrong).expect_err("it is no such URL");
+            assert!(!message.contains("secret") && message.contains("https://"), "{message}");
+        }
     }
 
     #[test]

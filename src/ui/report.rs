@@ -11,6 +11,9 @@ use crate::cmd::Report;
 /// If standard output cannot be written, a full disk for instance. That the reader has gone is not
 /// an error: `bkp list | head` is fine.
 pub fn report(style: Style, report: &Report) -> io::Result<()> {
+    if report.is_routine && style.quiet && !style.json && report.outcome.is_none() {
+        return Ok(());
+    }
     let text = if style.json { report.value.to_string() } else { report.text.clone() };
     answer(&text)
 }

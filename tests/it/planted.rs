@@ -105,9 +105,14 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
 
 /// Plants a backup in the bed's folder.
 pub(crate) fn plant(bed: &Bed, house: &House, seed: &Seed) -> Manifest {
+    plant_below(bed, "store", house, seed)
+}
+
+/// Plants a backup in a folder of the bed.
+pub(crate) fn plant_below(bed: &Bed, folder: &str, house: &House, seed: &Seed) -> Manifest {
     let (manifest, files) = files(house, seed);
     for (key, bytes) in files {
-        let path = bed.path("store").join(key);
+        let path = bed.path(folder).join(key);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
@@ -128,8 +133,13 @@ pub(crate) fn plant_in(store: &dyn AppendStore, house: &House, seed: &Seed) -> M
 
 /// Plants the record of a run of a job.
 pub(crate) fn record(bed: &Bed, job: &str, at: OffsetDateTime, code: u8) {
+    record_below(bed, "store", job, at, code);
+}
+
+/// Plants the record of a run of a job in a folder of the bed.
+pub(crate) fn record_below(bed: &Bed, folder: &str, job: &str, at: OffsetDateTime, code: u8) {
     let record = Record { id: BackupId::new(at), job: job.into(), code, seconds: 1 };
-    let path = bed.path("store").join(record.key());
+    let path = bed.path(folder).join(record.key());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, "{}").unwrap();
 }

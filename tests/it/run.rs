@@ -29,7 +29,7 @@ pub(crate) fn add(bed: &Bed, tables: &str) {
 }
 
 /// The jobs of a report with this outcome.
-fn with(report: &Value, outcome: &str) -> Vec<String> {
+pub(crate) fn with(report: &Value, outcome: &str) -> Vec<String> {
     let jobs = report["jobs"].as_array().unwrap().iter();
     let found = jobs.filter(|job| job["outcome"] == outcome);
     found.map(|job| job["job"].as_str().unwrap().to_owned()).collect()
@@ -50,7 +50,7 @@ pub(crate) fn code(record: &str) -> &str {
     record.rsplit('-').nth(1).unwrap()
 }
 
-const SNAPSHOT: &str =
+pub(crate) const SNAPSHOT: &str =
     "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nevery = \"6h\"\nretry_after = \"1s\"\n";
 
 #[test]
@@ -165,7 +165,7 @@ fn of_many_ticks_at_once_one_runs_the_job() {
 }
 
 /// A hook that notes who begins in a file, and waits until another file is there.
-fn gate(bed: &Bed, job: &str) -> String {
+pub(crate) fn gate(bed: &Bed, job: &str) -> String {
     let (log, gate) = (bed.path("begun"), bed.path(&format!("go-{job}")));
     format!(
         "[job.{job}.hooks]\nbefore = [\"sh\", \"-c\", \"echo {job} >>{}; until [ -e {} ]; do sleep 0.02; done\"]\ntimeout = \"10m\"\n",
@@ -174,14 +174,14 @@ fn gate(bed: &Bed, job: &str) -> String {
     )
 }
 
-fn begun(bed: &Bed) -> Vec<String> {
+pub(crate) fn begun(bed: &Bed) -> Vec<String> {
     let log = fs::read_to_string(bed.path("begun")).unwrap_or_default();
     log.lines().map(str::to_owned).collect()
 }
 
 /// Waits until `done` is true.
 #[track_caller]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = now();
     while !done() {
         assert!(now() - began < time::Duration::minutes(5), "{what} does not happen");

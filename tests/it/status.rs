@@ -14,26 +14,26 @@ use crate::run::bed;
 const JOBS: &str = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nevery = \"6h\"\nretention = { keep_daily = 7 }\n[job.drill]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"drill\"\nevery = \"7d\"\nafter = [\"nightly\"]\n";
 
 /// Adds lines to the table `[status]`.
-fn set(bed: &Bed, lines: &str) {
+pub(crate) fn set(bed: &Bed, lines: &str) {
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     fs::write(bed.path("bkp.toml"), config.replace("[status]\n", &format!("[status]\n{lines}\n")))
         .unwrap();
 }
 
 /// Level by rule and subject.
-fn findings(report: &Value) -> BTreeMap<(String, String), String> {
+pub(crate) fn findings(report: &Value) -> BTreeMap<(String, String), String> {
     let text = |finding: &Value, field: &str| finding[field].as_str().unwrap().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
     findings.map(|one| ((text(one, "rule"), text(one, "subject")), text(one, "level"))).collect()
 }
 
-fn status(bed: &Bed, code: i32) -> Value {
+pub(crate) fn status(bed: &Bed, code: i32) -> Value {
     let run = bed.run(&["status", "--json"]);
     assert_eq!(run.code, Some(code), "{}{}", run.stdout, run.stderr);
     serde_json::from_str(&run.stdout).unwrap()
 }
 
-fn has(report: &Value, rule: &str, subject: &str, level: &str) {
+pub(crate) fn has(report: &Value, rule: &str, subject: &str, level: &str) {
     let found = findings(report);
     let found = found.get(&(rule.to_owned(), subject.to_owned()));
     assert_eq!(found.map(String::as_str), Some(level), "{rule} of {subject}: {report:#}");
@@ -117,7 +117,7 @@ fn a_source_that_nobody_backs_up_is_named() {
 }
 
 /// What a metrics file says: value by name and labels. Strict about the format.
-fn parse(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn parse(text: &str) -> BTreeMap<String, f64> {
     let (mut found, mut typed, mut current) = (BTreeMap::new(), Vec::new(), String::new());
     assert!(text.ends_with('\n'));
     for line in text.lines() {

@@ -11,14 +11,14 @@ use serde_json::Value;
 use crate::run::{add, bed, code, records};
 
 /// A server that answers every HTTP request as it is told and keeps its path and body.
-struct Web {
+pub(crate) struct Web {
     port: u16,
     heard: Arc<Mutex<Vec<(String, String)>>>,
     answer: Arc<Mutex<&'static str>>,
 }
 
 impl Web {
-    fn start() -> Web {
+    pub(crate) fn start() -> Web {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let heard = Arc::<Mutex<Vec<(String, String)>>>::default();
@@ -34,11 +34,11 @@ impl Web {
         Web { port, heard, answer }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
-    fn heard(&self) -> Vec<(String, String)> {
+    pub(crate) fn heard(&self) -> Vec<(String, String)> {
         std::mem::take(&mut *self.heard.lock().unwrap())
     }
 }
@@ -114,7 +114,7 @@ fn converse(stream: TcpStream) -> String {
 const JOB: &str = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nretries = 0\nretention = { keep_all = true }\n[job.check]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nenabled = true\nafter = [\"nightly\"]\n";
 
 /// Takes the source away; the answer brings it back.
-fn hide(folder: &std::path::Path) -> impl FnOnce() + use<> {
+pub(crate) fn hide(folder: &std::path::Path) -> impl FnOnce() + use<> {
     let (file, gone) = (folder.join("0_0.tigerbeetle"), folder.join("gone"));
     fs::rename(&file, &gone).unwrap();
     move || fs::rename(&gone, &file).unwrap()

@@ -207,7 +207,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
                 code: if fails { 16 } else { 0 },
                 seconds: 1,
             };
-            states.add(&house, job, &record, now);
+            states.add(&house, job, &record, true, now);
             if !fails {
                 // Two jobs of one hour come one after the other.
                 let seed = Seed::at(now - Duration::seconds(if name == "full" { 2 } else { 1 }));

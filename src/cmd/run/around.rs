@@ -32,6 +32,7 @@ struct Input<'a> {
 }
 
 /// One run of one job, for those around it.
+#[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
     pub(super) house: &'a House,
     pub(super) job: &'a JobSettings,

@@ -11,10 +11,12 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
+use super::state::places;
 use crate::cmd::schema::{Failure, Warning};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::id::BackupId;
-use crate::error::{Fault, Kind};
+use crate::domain::record::weigh;
+use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
 use crate::wire::House;
 
@@ -28,15 +30,56 @@ const REPORT_BYTES_MAX: u64 = 256 << 20;
 /// How a run ended.
 #[derive(Debug, Clone, Default)]
 pub struct Ended {
-    /// Its exit code; 1 if it was killed.
+    /// Its exit code; 1 if it was killed. Of several runs, one for each store, the worst.
     pub code: u8,
     /// Its report, null if there is none.
     pub report: Value,
     /// What it said about its failure, or what was done to it.
     pub message: Option<String>,
+    /// What a program of the operator said. It stays on this host: nobody knows what is in it.
+    pub aside: Option<String>,
+    /// Exit codes by the names of stores, if it was run for each of them.
+    pub stores: Vec<(String, u8)>,
 }
 
 impl Ended {
+    /// A run that could not begin.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Ended {
+        let message = Some(format!("{error:#}"));
+        Ended { code: exit::code(diagnose(error).kind), message, ..Ended::default() }
+    }
+
+    /// A run that a hook kept from beginning: the first line of its error is for everybody.
+    #[must_use]
+    pub fn of_hook(error: &anyhow::Error) -> Ended {
+        let said: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        let aside = (!said.is_empty()).then(|| said.join(": "));
+        Ended { message: Some(error.to_string()), aside, ..Ended::of(error) }
+    }
+
+    /// How it ended in this store, if it was run for each.
+    #[must_use]
+    pub fn code_in(&self, store: &str) -> Option<u8> {
+        self.stores.iter().find(|(name, _)| name == store).map(|(_, code)| *code)
+    }
+
+    /// All that is known of why it failed, for whoever sits at this host.
+    #[must_use]
+    pub fn words(&self) -> Option<String> {
+        let message = self.message.clone()?;
+        Some(self.aside.iter().fold(message, |text, aside| format!("{text}: {aside}")))
+    }
+
+    /// Takes in how another run of the same job ended, in another store.
+    fn join(&mut self, store: &str, other: Ended) {
+        let message = other.message.map(|message| format!("{store}: {message}"));
+        let messages: Vec<String> = self.message.take().into_iter().chain(message).collect();
+        self.message = (!messages.is_empty()).then(|| messages.join("; "));
+        self.code = weigh(self.code).max(weigh(other.code)).2;
+        self.stores.push((store.to_owned(), other.code));
+    }
+
     /// The backup that it made.
     #[must_use]
     pub fn backup(&self) -> Option<BackupId> {
@@ -44,9 +87,9 @@ impl Ended {
     }
 }
 
-/// What the run of a job is called with.
+/// What the run of a job is called with: for one store, or for those that were chosen.
 #[must_use]
-pub fn words(house: &House, job: &JobSettings) -> Vec<String> {
+pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<String> {
     let mut words = vec![job.run.word.to_owned()];
     words.extend(job.source.clone().filter(|_source| job.run.of_source));
     let mut flag = |name: &str, value: Option<String>| {
@@ -56,24 +99,49 @@ pub fn words(house: &House, job: &JobSettings) -> Vec<String> {
     flag("--level", job.level.clone());
     let file = house.settings.file.as_ref();
     flag("--config", file.map(|path| path.to_string_lossy().into_owned()));
-    for store in &house.settings.store {
-        flag("--store", Some(store.clone()));
+    match store {
+        Some(store) => flag("--store", Some(store.to_owned())),
+        None => {
+            house.settings.store.iter().for_each(|store| flag("--store", Some(store.clone())));
+        }
     }
+    words.extend(job.all.then(|| "--all".to_owned()));
     words.push("--json".to_owned());
     words
 }
 
-/// Runs a job and waits for its end.
+/// Runs a job and waits for its end: once, or once for each of its stores.
 ///
 /// # Errors
 /// If the program cannot be started.
 pub fn run(house: &House, job: &JobSettings) -> anyhow::Result<Ended> {
+    let began = Instant::now();
+    if !job.run.each_store {
+        return once(house, job, None, began);
+    }
+    let mut all = Ended::default();
+    for store in places(house, job) {
+        let ended = once(house, job, Some(&store), began)?;
+        all.join(&store, ended);
+        if house.ctx.cancel.check().is_err() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn once(
+    house: &House,
+    job: &JobSettings,
+    store: Option<&str>,
+    began: Instant,
+) -> anyhow::Result<Ended> {
     let program = house.settings.program.as_ref().ok_or_else(|| {
         Fault::new(Kind::Failed, "the file of this program is not known")
             .hint("start bkp by its full path")
     })?;
     let mut command = Command::new(program);
-    command.args(words(house, job));
+    command.args(words(house, job, store));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: it is told to end by us, and what it leaves behind can be ended with it.
     command.process_group(0);
@@ -89,23 +157,45 @@ pub fn run(house: &House, job: &JobSettings) -> anyhow::Result<Ended> {
         });
         let said = scope.spawn(move || {
             let lines = errors.map(BufReader::new).into_iter().flat_map(BufReader::lines);
-            lines.map_while(Result::ok).filter_map(|line| heard(house, job, line)).last()
+            let heard = lines.map_while(Result::ok).filter_map(|line| heard(house, job, line));
+            // Whatever else it says, how it failed is what it says itself of that.
+            heard.fold(None, |known, next| match (known, next) {
+                (Some(Said::Failure(text)), Said::Stray(_)) => Some(Said::Failure(text)),
+                (_, next) => Some(next),
+            })
         });
-        let waited = wait(house, job, &mut child);
+        let waited = wait(house, job, &mut child, began);
         // What it started must not hold the ends of its output open; usually there is nothing.
         let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
         let (status, forced) = waited?;
         let message = forced
-            .or(said.join().ok().flatten())
+            .or(said.join().ok().flatten().map(Said::text))
             .or_else(|| status.signal().map(|signal| format!("it was ended by signal {signal}")));
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         let code = code.unwrap_or(exit::code(Kind::Failed));
-        Ok(Ended { code, report: report.join().unwrap_or_default(), message })
+        let report = report.join().unwrap_or_default();
+        Ok(Ended { code, report, message, ..Ended::default() })
     })
 }
 
+/// What a run said of its failure.
+enum Said {
+    /// In our words.
+    Failure(String),
+    /// In any others: what a program says that dies without an error of ours, a panic for instance.
+    Stray(String),
+}
+
+impl Said {
+    fn text(self) -> String {
+        match self {
+            Said::Failure(text) | Said::Stray(text) => text,
+        }
+    }
+}
+
 /// Passes on a line that a run wrote to its standard error; returns why it failed, if it says so.
-fn heard(house: &House, job: &JobSettings, line: String) -> Option<String> {
+fn heard(house: &House, job: &JobSettings, line: String) -> Option<Said> {
     let value: Value = serde_json::from_str(&line).unwrap_or_default();
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     let message = text("message").unwrap_or(&line);
@@ -113,7 +203,7 @@ fn heard(house: &House, job: &JobSettings, line: String) -> Option<String> {
         Some(Failure::SCHEMA) => {
             let causes = value.get("causes").and_then(Value::as_array).into_iter().flatten();
             let causes = causes.filter_map(Value::as_str).map(|cause| format!(": {cause}"));
-            Some(causes.fold(message.to_owned(), |text, cause| text + &cause))
+            Some(Said::Failure(causes.fold(message.to_owned(), |text, cause| text + &cause)))
         }
         Some(Warning::SCHEMA) => {
             house.ctx.monitor.warn(&format!("{}: {message}", job.name));
@@ -121,8 +211,7 @@ fn heard(house: &House, job: &JobSettings, line: String) -> Option<String> {
         }
         _ => {
             house.ctx.monitor.detail(&format!("{}: {message}", job.name));
-            // What a program says that dies without an error of ours, a panic for instance.
-            Some(line)
+            Some(Said::Stray(line))
         }
     }
 }
@@ -133,8 +222,8 @@ fn wait(
     house: &House,
     job: &JobSettings,
     child: &mut Child,
+    began: Instant,
 ) -> anyhow::Result<(ExitStatus, Option<String>)> {
-    let began = Instant::now();
     let mut forced: Option<(Instant, String)> = None;
     loop {
         if let Some(status) = child.try_wait()? {

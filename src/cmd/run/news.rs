@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
+use super::state::places;
 use crate::cache;
 use crate::cmd::alone::host;
-use crate::cmd::status;
+use crate::cmd::status::{self, Status};
 use crate::config::settings::telling::NotifySettings;
-use crate::domain::health::{Finding, Level};
+use crate::domain::health::{Finding, Level, UNREACHABLE};
 use crate::tell::{Alert, KINDS, News};
 use crate::wire::House;
 
@@ -31,6 +32,8 @@ struct Told {
 struct Known {
     rule: String,
     subject: String,
+    #[serde(default)]
+    store: Option<String>,
     level: Level,
     message: String,
     #[serde(with = "time::serde::rfc3339")]
@@ -63,7 +66,7 @@ pub(super) fn spread(house: &House, ran: bool) -> bool {
     let mut failed = false;
     for to in &settings.notify {
         let known = told.channels.remove(&to.channel.name).unwrap_or_default();
-        let (alerts, afterwards) = difference(house, to, &known, status.findings(), now);
+        let (alerts, afterwards) = difference(house, to, &known, &status, now);
         let heard = alerts.is_empty() || tell(house, to, alerts, now);
         failed |= !heard;
         // Whoever did not hear it is told again.
@@ -82,18 +85,19 @@ fn difference(
     house: &House,
     to: &NotifySettings,
     known: &[Known],
-    findings: &[Finding],
+    status: &Status,
     now: OffsetDateTime,
 ) -> (Vec<Alert>, Vec<Known>) {
     let remind = Duration::try_from(house.settings.upkeep.remind_after).unwrap_or(Duration::MAX);
     let same = |known: &Known, finding: &Finding| {
-        known.rule == finding.rule && known.subject == finding.subject
+        known.rule == finding.rule
+            && known.subject == finding.subject
+            && known.store == finding.store
     };
-    let wanted: Vec<&Finding> =
-        findings.iter().filter(|finding| finding.level >= to.level).collect();
+    let wanted = status.findings().iter().filter(|finding| finding.level >= to.level);
     let (mut alerts, mut afterwards): (Vec<Alert>, Vec<Known>) = (Vec::new(), Vec::new());
     for finding in wanted {
-        // Of one rule about one thing in two stores one is enough.
+        // Of one rule about one thing one is enough, the worst.
         if afterwards.iter().any(|known| same(known, finding)) {
             continue;
         }
@@ -105,28 +109,57 @@ fn difference(
                 recovered: false,
                 rule: finding.rule.to_owned(),
                 subject: finding.subject.clone(),
+                store: finding.store.clone(),
                 message: finding.message.clone(),
             });
         }
         afterwards.push(Known {
             rule: finding.rule.to_owned(),
             subject: finding.subject.clone(),
+            store: finding.store.clone(),
             level: finding.level,
             message: finding.message.clone(),
             told: quiet.map_or(now, |before| before.told),
         });
     }
-    let gone = |known: &&Known| {
-        !afterwards.iter().any(|k| (&k.rule, &k.subject) == (&known.rule, &known.subject))
-    };
-    alerts.extend(known.iter().filter(gone).map(|known| Alert {
-        level: known.level,
-        recovered: true,
-        rule: known.rule.clone(),
-        subject: known.subject.clone(),
-        message: known.message.clone(),
-    }));
+    for known in known {
+        let is_same = |other: &Known| {
+            (&other.rule, &other.subject, &other.store)
+                == (&known.rule, &known.subject, &known.store)
+        };
+        if afterwards.iter().any(is_same) {
+            continue;
+        }
+        if is_hidden(house, known, status) {
+            afterwards.push(known.clone());
+            continue;
+        }
+        alerts.push(Alert {
+            level: known.level,
+            recovered: true,
+            rule: known.rule.clone(),
+            subject: known.subject.clone(),
+            store: known.store.clone(),
+            message: known.message.clone(),
+        });
+    }
     (alerts, afterwards)
+}
+
+/// Whether what was wrong may only be out of sight, because a store does not answer that it is about.
+fn is_hidden(house: &House, known: &Known, status: &Status) -> bool {
+    let is_away = |store: &str| status.away().any(|away| away == store);
+    if known.rule == UNREACHABLE {
+        return false;
+    }
+    if let Some(store) = &known.store {
+        return is_away(store);
+    }
+    let jobs = house.settings.jobs.values();
+    let about = jobs.filter(|job| {
+        job.name == known.subject || job.source.as_deref() == Some(known.subject.as_str())
+    });
+    about.flat_map(|job| places(house, job)).any(|store| is_away(&store))
 }
 
 /// Tells a channel; whether it was heard.

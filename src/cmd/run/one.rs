@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::Options;
 use super::around::Around;
 use super::child::{self, Ended};
+use super::report::{Outcome, Row};
 use super::state::{States, places};
-use super::{Options, Outcome, Row};
 use crate::cmd::alone::{Alone, host, patiently};
 use crate::cmd::journal;
 use crate::config::settings::jobs::JobSettings;
@@ -27,8 +28,10 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// What came of it.
 pub(super) struct End {
     pub(super) row: Row,
-    /// What is recorded of it; nothing if it did not run.
+    /// What is to be known of it; nothing if it did not run.
     pub(super) record: Option<Record>,
+    /// Whether any store has that on record.
+    pub(super) reached: bool,
 }
 
 /// What is kept of a run in the stores, schema `bkp.run-record/1`.
@@ -48,27 +51,41 @@ struct Body<'a> {
     message: Option<&'a str>,
 }
 
-/// Runs a job, unless it is running or another host has just run it.
+/// Runs a job, unless it is running or another host has just run it. Whoever is to be told of its runs
+/// is also told of one that could not begin.
 pub(super) fn run(house: &House, job: &JobSettings, options: &Options) -> End {
-    let began = house.ctx.now();
-    match alone(house, job, options) {
-        Ok(end) => end,
-        Err(error) => {
-            let kind = diagnose(&error).kind;
-            let outcome = if kind == Kind::Busy { Outcome::Busy } else { Outcome::Failed };
-            let mut row = Row::new(job.name.clone(), outcome, Some(format!("{error:#}")));
-            row.exit_code = Some(exit::code(kind));
+    let around = Around { house, job, began: house.ctx.now() };
+    let fan = match fan(house, job) {
+        Ok(fan) => fan,
+        Err(error) => return failed(&around, None, &error),
+    };
+    // No source can have this name, so it is nobody else's lease.
+    let lease = format!("{}.job", job.name);
+    let taken = patiently(house, options.patience, || Alone::take(house, &lease, &fan, None));
+    match taken {
+        Ok(_alone) => alone(house, job, options, &fan),
+        Err(error) => match diagnose(&error).kind {
             // A tick that finds its job at work is no run. One that was asked for and could not is.
-            let tried = kind != Kind::Busy || options.job.is_some();
-            let record = Record {
-                id: BackupId::new(began),
-                job: job.name.clone(),
-                code: exit::code(kind),
-                seconds: 0,
-            };
-            End { row, record: tried.then_some(record) }
-        }
+            Kind::Busy if options.job.is_none() => {
+                let message = Some(format!("{error:#}"));
+                let mut row = Row::new(job.name.clone(), Outcome::Busy, message);
+                row.exit_code = Some(exit::code(Kind::Busy));
+                End { row, record: None, reached: true }
+            }
+            Kind::Busy => close(&around, Some(&fan), &Ended::of(&error)),
+            // What could not take a lease in any store takes no record either.
+            Kind::Store => failed(&around, None, &error),
+            _ => failed(&around, Some(&fan), &error),
+        },
     }
+}
+
+/// Ends a run that could not begin.
+fn failed(around: &Around<'_>, fan: Option<&Fan>, error: &anyhow::Error) -> End {
+    let ended = Ended::of(error);
+    let end = close(around, fan, &ended);
+    around.after(&ended);
+    end
 }
 
 /// The stores of a job, as one.
@@ -78,23 +95,8 @@ fn fan(house: &House, job: &JobSettings) -> anyhow::Result<Fan> {
     house.stores_append(None)
 }
 
-fn alone(house: &House, job: &JobSettings, options: &Options) -> anyhow::Result<End> {
-    let fan = fan(house, job)?;
-    // No source can have this name, so it is nobody else's lease.
-    let lease = format!("{}.job", job.name);
-    let taken = patiently(house, options.patience, || Alone::take(house, &lease, &fan, None));
-    let _alone = match taken {
-        Ok(alone) => alone,
-        Err(error) if options.job.is_some() && diagnose(&error).kind == Kind::Busy => {
-            let ended = Ended {
-                code: exit::code(Kind::Busy),
-                message: Some(format!("{error:#}")),
-                ..Ended::default()
-            };
-            return Ok(close(house, job, &fan, house.ctx.now(), &ended));
-        }
-        Err(error) => return Err(error),
-    };
+/// Runs a job whose lease is held.
+fn alone(house: &House, job: &JobSettings, options: &Options, fan: &Fan) -> End {
     let began = house.ctx.now();
     if options.job.is_none() {
         // Another host may have run it since we looked.
@@ -102,24 +104,23 @@ fn alone(house: &House, job: &JobSettings, options: &Options) -> anyhow::Result<
         states.refresh(house, job, began);
         if !matches!(states.due(house, job, began), Due::Since(_)) {
             let row = Row::new(job.name.clone(), Outcome::Elsewhere, None);
-            return Ok(End { row, record: None });
+            return End { row, record: None, reached: true };
         }
     }
     house.ctx.monitor.detail(&format!("{}: begins", job.name));
     let around = Around { house, job, began };
-    let ended = around.before().and_then(|()| child::run(house, job));
-    let ended = ended.unwrap_or_else(|error| Ended {
-        code: exit::code(diagnose(&error).kind),
-        message: Some(format!("{error:#}")),
-        ..Ended::default()
-    });
-    let end = close(house, job, &fan, began, &ended);
+    let ended = match around.before() {
+        Ok(()) => child::run(house, job).unwrap_or_else(|error| Ended::of(&error)),
+        Err(error) => Ended::of_hook(&error),
+    };
+    let end = close(&around, Some(fan), &ended);
     around.after(&ended);
-    Ok(end)
+    end
 }
 
-/// Puts a run on record.
-fn close(house: &House, job: &JobSettings, fan: &Fan, began: OffsetDateTime, ended: &Ended) -> End {
+/// Puts a run on record: in every store how it went, if it went differently in each.
+fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
+    let Around { house, job, began } = *around;
     // Also of a run that was told to end.
     let _in_peace = house.ctx.cancel.defer(CLOSING);
     let now = house.ctx.now();
@@ -131,20 +132,30 @@ fn close(house: &House, job: &JobSettings, fan: &Fan, began: OffsetDateTime, end
         code: ended.code,
         seconds: u32::try_from(took.whole_seconds().max(0)).unwrap_or(u32::MAX),
     };
-    let body = Body {
-        schema: "bkp.run-record/1",
-        job: &job.name,
-        command: child::words(house, job),
-        host: host(),
-        process: std::process::id(),
-        started: began,
-        ended: now,
-        exit_code: ended.code,
-        backup,
-        message: ended.message.as_deref(),
-    };
-    if let Err(error) = journal::add(fan, (&record.key(), Role::Index), &body) {
-        house.ctx.monitor.warn(&format!("{}: its run is not on record: {error:#}", job.name));
+    let (names, mut reached) = (places(house, job), false);
+    for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
+        let name = names.get(index).map(String::as_str);
+        let code = name.and_then(|name| ended.code_in(name)).unwrap_or(ended.code);
+        let body = Body {
+            schema: "bkp.run-record/1",
+            job: &job.name,
+            command: child::words(house, job, name.filter(|_name| job.run.each_store)),
+            host: host(),
+            process: std::process::id(),
+            started: began,
+            ended: now,
+            exit_code: code,
+            backup,
+            message: ended.message.as_deref(),
+        };
+        let key = Record { code, ..record.clone() }.key();
+        match journal::add(&**store, (&key, Role::Index), &body) {
+            Ok(()) => reached = true,
+            Err(error) => {
+                let why = format!("{}: its run is not on record: {error:#}", job.name);
+                house.ctx.monitor.warn(&why);
+            }
+        }
     }
     let outcome = match record.outcome() {
         record::Outcome::Good => Outcome::Done,
@@ -158,7 +169,7 @@ fn close(house: &House, job: &JobSettings, fan: &Fan, began: OffsetDateTime, end
         exit_code: Some(ended.code),
         seconds: took.as_seconds_f64(),
         backup,
-        message: ended.message.clone().filter(|_message| ended.code != exit::DONE),
+        message: ended.words().filter(|_words| ended.code != exit::DONE),
     };
-    End { row, record: Some(record) }
+    End { row, record: Some(record), reached }
 }

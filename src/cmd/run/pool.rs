@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use time::OffsetDateTime;
+
 use crate::config::settings::jobs::JobSettings;
 
 /// What is to be done with a job that is due.
@@ -12,8 +14,19 @@ pub enum Turn {
     Now,
     /// It has to wait for something that runs or will run.
     Later,
-    /// It does not run this time, because this job, which goes first, failed.
-    Not(String),
+    /// It does not run this time, because this job, which goes first, ended so.
+    Not(String, Over),
+}
+
+/// How a job ended in this tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// It did what it should, here or on another host.
+    Done,
+    /// It failed, or waits for one that did, whose run began then.
+    Failed(Option<OffsetDateTime>),
+    /// Another run is at it.
+    Busy,
 }
 
 /// Jobs that are due, that run, and that are over.
@@ -23,11 +36,17 @@ pub struct Pool {
     pub waiting: BTreeSet<String>,
     /// Names of those that run.
     pub running: BTreeSet<String>,
-    /// Those that are over, and whether they did what they should.
-    pub over: BTreeMap<String, bool>,
+    /// Those that are over.
+    pub over: BTreeMap<String, Over>,
 }
 
 impl Pool {
+    /// Whether a job waits for its turn or runs.
+    #[must_use]
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.waiting.contains(name) || self.running.contains(name)
+    }
+
     /// Whether a job that waits may start, with at most `parallel` at the same time.
     #[must_use]
     pub fn turn(
@@ -37,11 +56,14 @@ impl Pool {
         parallel: usize,
     ) -> Turn {
         for other in &job.after {
-            if self.over.get(other) == Some(&false) {
-                return Turn::Not(other.clone());
-            }
-            if self.waiting.contains(other) || self.running.contains(other) {
+            if self.is_taken(other) {
                 return Turn::Later;
+            }
+            match self.over.get(other) {
+                None | Some(Over::Done) => {}
+                Some(over @ (Over::Failed(_) | Over::Busy)) => {
+                    return Turn::Not(other.clone(), *over);
+                }
             }
         }
         let mut running = self.running.iter().filter_map(|name| jobs.get(name));

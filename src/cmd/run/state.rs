@@ -13,7 +13,7 @@ use crate::cmd::journal;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION, Scope};
 use crate::domain::record::{self, Record};
-use crate::domain::schedule::{Due, Past, jitter};
+use crate::domain::schedule::{Due, Past, SKEW, jitter};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::House;
 
@@ -27,13 +27,19 @@ pub struct States {
 /// The past of a job, as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
-    /// The stores that it comes from; in others it says nothing.
+    /// URLs of the stores that it comes from; of others it says nothing.
     stores: Vec<String>,
     #[serde(with = "time::serde::rfc3339::option")]
     succeeded: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
     tried: Option<OffsetDateTime>,
     failures: u32,
+    /// The last of them is on record nowhere else.
+    #[serde(default)]
+    away: bool,
+    /// When the run of a job that goes first began, of whose failure it was said that this one waits.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    waits: Option<OffsetDateTime>,
 }
 
 impl States {
@@ -47,12 +53,16 @@ impl States {
     /// What is known of the past of a job, without asking anybody.
     #[must_use]
     pub fn past(&self, house: &House, job: &JobSettings) -> Past {
-        let kept = self.known.get(&job.name).filter(|kept| kept.stores == places(house, job));
-        kept.map_or_else(Past::default, |kept| Past {
+        self.entry(house, job).map_or_else(Past::default, |kept| Past {
             succeeded: kept.succeeded,
             tried: kept.tried,
             failures: kept.failures,
+            away: kept.away,
         })
+    }
+
+    fn entry(&self, house: &House, job: &JobSettings) -> Option<&Kept> {
+        self.known.get(&job.name).filter(|kept| kept.stores == urls(house, job))
     }
 
     /// Whether a job is due, as far as is known without asking anybody.
@@ -66,7 +76,14 @@ impl States {
     /// Asks the stores of a job about its past. If none of them answers, what was known stays.
     pub fn refresh(&mut self, house: &House, job: &JobSettings, now: OffsetDateTime) {
         match past_of(house, job, now) {
-            Ok(past) => self.set(house, job, past),
+            Ok(mut past) => {
+                // What failed before it could be put on record anywhere failed all the same.
+                let known = self.past(house, job);
+                if known.away && known.tried > past.tried.max(past.succeeded) {
+                    past = Past { succeeded: past.succeeded, ..known };
+                }
+                self.set(house, job, past);
+            }
             Err(error) => {
                 let why = format!("{}: no store says when it ran last: {error:#}", job.name);
                 house.ctx.monitor.warn(&why);
@@ -74,8 +91,34 @@ impl States {
         }
     }
 
-    /// Adds a run to what is known.
-    pub fn add(&mut self, house: &House, job: &JobSettings, run: &Record, now: OffsetDateTime) {
+    /// Notes that a job waits because the run of another one failed that began then. Returns whether
+    /// that is new.
+    pub fn waits(
+        &mut self,
+        house: &House,
+        job: &JobSettings,
+        failed: Option<OffsetDateTime>,
+    ) -> bool {
+        if self.entry(house, job).is_some_and(|kept| kept.waits.is_some() && kept.waits == failed) {
+            return false;
+        }
+        self.set(house, job, self.past(house, job));
+        if let Some(kept) = self.known.get_mut(&job.name) {
+            kept.waits = failed;
+        }
+        self.save(house);
+        true
+    }
+
+    /// Adds a run to what is known; `reached` says whether any store has it on record.
+    pub fn add(
+        &mut self,
+        house: &House,
+        job: &JobSettings,
+        run: &Record,
+        reached: bool,
+        now: OffsetDateTime,
+    ) {
         let mut past = self.past(house, job);
         let new = record::past(std::slice::from_ref(run), now.max(run.id.created()));
         past.tried = past.tried.max(new.tried);
@@ -84,12 +127,15 @@ impl States {
         } else {
             past.failures = past.failures.saturating_add(new.failures);
         }
+        past.away = past.failures > 0 && !reached;
         self.set(house, job, past);
     }
 
     fn set(&mut self, house: &House, job: &JobSettings, past: Past) {
-        let Past { succeeded, tried, failures } = past;
-        let kept = Kept { stores: places(house, job), succeeded, tried, failures };
+        let Past { succeeded, tried, failures, away } = past;
+        let stores = urls(house, job);
+        let waits = self.entry(house, job).and_then(|kept| kept.waits);
+        let kept = Kept { stores, succeeded, tried, failures, away, waits };
         self.known.insert(job.name.clone(), kept);
     }
 
@@ -110,6 +156,13 @@ pub fn places(house: &House, job: &JobSettings) -> Vec<String> {
         (true, false) => of_source,
         (true, true) => settings.stores.keys().cloned().collect(),
     }
+}
+
+/// Their URLs: what is known of a store says nothing of another one that takes its name.
+fn urls(house: &House, job: &JobSettings) -> Vec<String> {
+    let stores = &house.settings.stores;
+    let url = |name: String| stores.get(&name).map_or(name, |store| store.place.url.clone());
+    places(house, job).into_iter().map(url).collect()
 }
 
 /// The past of a job, by all of its stores that answer.
@@ -133,9 +186,7 @@ fn past_of(house: &House, job: &JobSettings, now: OffsetDateTime) -> anyhow::Res
     if let Some(error) = failure.filter(|_error| answers == 0) {
         return Err(error);
     }
-    records.sort();
-    records.dedup();
-    let mut past = record::past(&records, now);
+    let mut past = record::past(&record::merged(records), now);
     // A backup that somebody made by hand counts as well.
     if made > past.succeeded {
         past.succeeded = made;
@@ -182,7 +233,7 @@ fn newest(
                     continue;
                 };
                 let begun = name.id.created();
-                if name.kind == made && begun <= now {
+                if name.kind == made && begun - now <= SKEW {
                     newest = newest.max(Some(begun));
                 }
             }

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
-use super::{JobRow, SourceRow, StoreRow};
+use super::{JobRow, SourceRow, StoreRow, gaps};
 use crate::catalog::{self, Entry, Filter};
+use crate::cmd::cost::{forecast, price};
 use crate::cmd::journal;
 use crate::cmd::run::state::{States, places};
 use crate::config::settings::jobs::JobSettings;
-use crate::domain::cost;
+use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
-use crate::domain::names::{BackupName, Scope};
-use crate::domain::record::{Outcome, Record};
-use crate::domain::schedule::Due;
+use crate::domain::names::Scope;
+use crate::domain::record::{DAMAGE, Outcome, Record, merged};
+use crate::domain::schedule::{Due, SKEW};
 use crate::ledger::outbox::Outbox;
+use crate::store::ReadStore;
 use crate::wire::House;
 
 /// What was found.
@@ -31,18 +33,48 @@ pub(super) struct Look {
 /// What one store has.
 struct Seen {
     name: String,
+    store: Box<dyn ReadStore>,
     /// Price of its storage class per GiB and month.
     price: f64,
     entries: Vec<Entry>,
+    /// Its own records of the runs of each job, oldest first.
+    records: BTreeMap<String, Vec<Record>>,
+}
+
+impl Seen {
+    fn records(&self, job: &JobSettings) -> &[Record] {
+        self.records.get(&job.name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// When the last run began that did what it should, as far as this store is concerned.
+    fn good(&self, job: &JobSettings) -> Option<OffsetDateTime> {
+        let mut records = self.records(job).iter().rev();
+        let good = records.find(|record| record.outcome() == Outcome::Good)?;
+        Some(good.id.created())
+    }
+
+    /// When the newest of a job's backups here began, or their last good verification.
+    fn newest(&self, job: &JobSettings) -> Option<OffsetDateTime> {
+        let Some(made) = job.run.makes else { return self.good(job) };
+        let is_of = |entry: &&Entry| {
+            let name = &entry.name;
+            entry.manifest.is_some()
+                && job.source.as_ref() == Some(&name.source)
+                && name.kind == made
+                && job.scope.is_none_or(|scope| scope == name.scope)
+        };
+        let mine = self.entries.iter().filter(is_of);
+        mine.map(|entry| entry.name.id.created()).max()
+    }
 }
 
 impl Look {
     pub(super) fn take(house: &House, now: OffsetDateTime) -> anyhow::Result<Look> {
         let mut look = Look::default();
-        let (mut seen, mut records) = (Vec::new(), BTreeMap::new());
+        let mut seen = Vec::new();
         for name in house.store_names()? {
             house.ctx.cancel.check()?;
-            match look.store(house, &name, &mut records, now) {
+            match look.store(house, &name, now) {
                 Ok(store) => seen.push(store),
                 Err(error) => {
                     let why = format!("{error:#}");
@@ -53,8 +85,7 @@ impl Look {
         }
         let mut states = States::kept(house);
         for job in house.settings.jobs.values() {
-            let records = records.remove(&job.name).unwrap_or_default();
-            look.job(house, job, &mut states, records, now);
+            look.job(house, job, &mut states, &seen, now);
         }
         for name in house.settings.sources.keys() {
             look.source(house, name, &seen, now);
@@ -64,34 +95,20 @@ impl Look {
         Ok(look)
     }
 
-    fn store(
-        &mut self,
-        house: &House,
-        name: &str,
-        records: &mut BTreeMap<String, Vec<Record>>,
-        now: OffsetDateTime,
-    ) -> anyhow::Result<Seen> {
+    fn store(&mut self, house: &House, name: &str, now: OffsetDateTime) -> anyhow::Result<Seen> {
         let store = house.store_named(name)?;
         let entries = catalog::contents(&*store, &Filter::default())?;
+        let mut records = BTreeMap::new();
         for job in house.settings.jobs.values() {
             if places(house, job).iter().any(|place| place == name) {
-                let found = journal::recent(&*store, &job.name, now)?;
-                records.entry(job.name.clone()).or_default().extend(found);
+                records.insert(job.name.clone(), journal::recent(&*store, &job.name, now)?);
             }
         }
         let stored_bytes = entries.iter().map(Entry::stored_bytes).sum();
         let quota = house.settings.status.quota.get(name).copied();
         let (space, least) = (store.space(), house.settings.status.free_percent_min);
         self.findings.extend(health::of_space(name, stored_bytes, quota, space, least));
-        let settings = house.settings.stores.get(name);
-        let class = settings.and_then(|store| store.place.table.get("storage_class"));
-        let class = match class.and_then(|class| class.as_str()) {
-            Some(class) => class,
-            None if store.url().starts_with("file:") => "LOCAL",
-            None => "STANDARD",
-        };
-        let prices = cost::prices(&house.settings.status.prices);
-        let price = prices.get(class).copied().unwrap_or(0.0);
+        let (storage_class, price) = price(house, store.url());
         self.stores.push(StoreRow {
             store: name.to_owned(),
             problem: None,
@@ -99,10 +116,10 @@ impl Look {
             stored_bytes,
             quota_bytes: quota,
             space,
-            storage_class: class.to_owned(),
-            cost_per_month: cost::monthly(stored_bytes, price),
+            storage_class,
+            cost_per_month: monthly(stored_bytes, price),
         });
-        Ok(Seen { name: name.to_owned(), price, entries })
+        Ok(Seen { name: name.to_owned(), store, price, entries, records })
     }
 
     fn job(
@@ -110,27 +127,40 @@ impl Look {
         house: &House,
         job: &JobSettings,
         states: &mut States,
-        mut records: Vec<Record>,
+        seen: &[Seen],
         now: OffsetDateTime,
     ) {
         if places(house, job).iter().all(|place| self.answers(place)) {
             states.refresh(house, job, now);
         }
-        records.sort();
-        records.dedup();
-        records.retain(|record| record.outcome() != Outcome::Skipped);
+        let records = merged(seen.iter().flat_map(|seen| seen.records(job)).cloned().collect());
+        let counted = |record: &&Record| {
+            record.outcome() != Outcome::Skipped && record.id.created() - now <= SKEW
+        };
+        let records: Vec<&Record> = records.iter().filter(counted).collect();
         let past = states.past(house, job);
-        let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
-        let good = records.iter().filter(|record| record.outcome() == Outcome::Good);
+        let interval = job.when.interval(now);
+        let ages = Ages::of(interval, job.warn_after, job.critical_after);
+        let due = states.due(house, job, now);
+        let is_good = |record: &&&Record| record.outcome() == Outcome::Good;
+        let unwell = records.iter().rev().take_while(|record| !is_good(record)).last();
+        // What one store has that is damaged, a later run about another one does not mend.
+        let newest = seen.iter().filter_map(|seen| seen.records(job).last());
+        let damaged = newest.into_iter().any(|record| record.code == DAMAGE);
+        let cleanup = |other: &JobSettings| other.enabled && other.run.word == "cleanup";
         let facts = JobFacts {
             name: job.name.clone(),
             past,
-            code: records.last().map(|record| record.code),
+            code: if damaged { Some(DAMAGE) } else { records.last().map(|record| record.code) },
             retries: job.retries.count,
-            seconds: good.map(|record| record.seconds).collect(),
+            seconds: records.iter().filter(is_good).map(|record| record.seconds).collect(),
+            unwell: unwell.map(|record| record.id.created()),
+            waits: waits(house, job, states, due),
+            interval,
+            removed: job.retention.is_some() && house.settings.jobs.values().any(cleanup),
+            copies: copies(house, job, seen),
         };
         let found = if job.enabled { health::of_job(&facts, ages, now) } else { Vec::new() };
-        let due = states.due(house, job, now);
         self.jobs.push(JobRow {
             job: job.name.clone(),
             command: job.run.word.to_owned(),
@@ -163,17 +193,18 @@ impl Look {
             let jobs = house.settings.jobs.values();
             jobs.filter(|job| job.enabled && job.source.as_deref() == Some(name))
         };
-        let last = |level: Option<&str>| {
-            let verifies = |row: &&JobRow| {
-                row.source.as_deref() == Some(name)
-                    && row.command == "verify"
-                    && level.is_none_or(|level| row.level.as_deref() == Some(level))
-            };
-            self.jobs.iter().filter(verifies).filter_map(|row| row.last_success).max()
-        };
-        let (last_verify, last_drill) = (last(None), last(Some("drill")));
         let of_source = |entry: &&Entry| entry.name.source == name && entry.manifest.is_some();
-        for Seen { name: store, price, entries } in seen {
+        for seen in seen {
+            let Seen { name: store, price, entries, .. } = seen;
+            let last = |level: Option<&str>| {
+                let of_name = house.settings.jobs.values();
+                let of_name = of_name.filter(|job| job.source.as_deref() == Some(name));
+                let verifies = |job: &&JobSettings| {
+                    job.run.word == "verify"
+                        && level.is_none_or(|level| job.level.as_deref() == Some(level))
+                };
+                of_name.filter(verifies).filter_map(|job| seen.good(job)).max()
+            };
             let mine: Vec<&Entry> = entries.iter().filter(of_source).collect();
             let settings = house.settings.sources.get(name);
             let elsewhere = settings.is_some_and(|settings| {
@@ -183,8 +214,12 @@ impl Look {
                 continue;
             }
             let full = mine.iter().filter(|entry| entry.name.scope == Scope::Full);
+            let logs = jobs().filter(|job| job.run.word == "logs");
+            let logs: Vec<Record> = logs.flat_map(|job| seen.records(job)).cloned().collect();
             let facts = SourceFacts {
                 name: name.to_owned(),
+                store: store.clone(),
+                gaps: gaps::recent(&*seen.store, &mine, &logs, now),
                 full: full.map(|entry| (entry.name.id.created(), entry.stored_bytes())).collect(),
                 backups: mine.len(),
                 future: mine.iter().filter(|entry| entry.name.id.created() > now).count(),
@@ -194,8 +229,7 @@ impl Look {
             };
             self.findings.extend(health::of_source(&facts, now));
             let stored_bytes: u64 = mine.iter().map(|entry| entry.stored_bytes()).sum();
-            let in_a_year = jobs().filter(|job| job.run.makes.is_some());
-            let in_a_year: u64 = in_a_year.map(|job| forecast(job, &mine, now)).sum();
+            let in_a_year: u64 = jobs().map(|job| forecast(job, &mine, now)).sum();
             self.sources.push(SourceRow {
                 source: name.to_owned(),
                 store: store.clone(),
@@ -205,10 +239,10 @@ impl Look {
                 oldest: mine.first().map(|entry| entry.name.id.created()),
                 newest: mine.last().map(|entry| entry.name.id.created()),
                 stored_bytes,
-                last_verify,
-                last_drill,
-                cost_per_month: cost::monthly(stored_bytes, *price),
-                cost_per_month_in_a_year: cost::monthly(in_a_year, *price),
+                last_verify: last(None),
+                last_drill: last(Some("drill")),
+                cost_per_month: monthly(stored_bytes, *price),
+                cost_per_month_in_a_year: monthly(in_a_year, *price),
             });
         }
     }
@@ -225,14 +259,30 @@ impl Look {
     }
 }
 
-/// How many bytes the backups of a job will take a year from now, by the size of the recent ones.
-fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTime) -> u64 {
-    let is_of = |name: &BackupName| {
-        Some(name.kind.as_str()) == job.run.makes
-            && job.scope.is_none_or(|scope| scope == name.scope)
+/// The job that a job waits for, and since when it has been due.
+fn waits(
+    house: &House,
+    job: &JobSettings,
+    states: &States,
+    due: Due,
+) -> Option<(String, OffsetDateTime)> {
+    let Due::Since(since) = due else { return None };
+    let failing = |first: &&String| {
+        let first = house.settings.jobs.get(*first).filter(|first| first.enabled);
+        first.is_some_and(|first| states.past(house, first).failures > 0)
     };
-    let recent = entries.iter().rev().filter(|entry| is_of(&entry.name)).take(15);
-    let sizes: Vec<u64> = recent.map(|entry| entry.stored_bytes()).collect();
-    let Some(mean) = sizes.iter().sum::<u64>().checked_div(sizes.len() as u64) else { return 0 };
-    cost::in_a_year(job.retention.as_ref(), job.when.interval(now), mean, now)
+    Some((job.after.iter().find(failing)?.clone(), since))
+}
+
+/// What each of several stores has of a job, of those that answer. A run of `logs` that finds nothing
+/// writes nothing, so nothing follows from the age of a segment.
+fn copies(
+    house: &House,
+    job: &JobSettings,
+    seen: &[Seen],
+) -> Vec<(String, Option<OffsetDateTime>)> {
+    let places = places(house, job);
+    let is_one = places.len() < 2 || !(job.run.makes.is_some() || job.run.each_store);
+    let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
+    answer.map(|seen| (seen.name.clone(), seen.newest(job))).collect()
 }

@@ -1,10 +1,12 @@
 //! The same for Prometheus: its text format, for the textfile collector of the node exporter.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use time::OffsetDateTime;
 
 use super::Status;
+use crate::domain::health::Finding;
 
 /// One family of metrics: name, help, and samples with their labels.
 struct Family {
@@ -41,6 +43,15 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+fn labels(finding: &Finding) -> Vec<(&'static str, String)> {
+    vec![
+        ("rule", finding.rule.to_owned()),
+        ("subject", finding.subject.clone()),
+        ("store", finding.store.clone().unwrap_or_default()),
+        ("level", finding.level.as_str().to_owned()),
+    ]
+}
+
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floating point")]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn families(status: &Status) -> Vec<Family> {
@@ -65,12 +76,9 @@ fn families(status: &Status) -> Vec<Family> {
         Family { name, help, samples: status.stores.iter().filter_map(sample).collect() }
     };
     let flag = |is: bool| Some(f64::from(u8::from(is)));
-    let findings = status.findings.iter().map(|finding| {
-        let (rule, level) = (finding.rule.to_owned(), finding.level.as_str().to_owned());
-        (vec![("rule", rule), ("subject", finding.subject.clone()), ("level", level)], 1.0)
-    });
-    let mut findings: Vec<_> = findings.collect();
-    findings.dedup();
+    // Two findings may differ in their words alone, and Prometheus takes no series twice.
+    let findings: BTreeSet<Vec<_>> = status.findings.iter().map(labels).collect();
+    let findings = findings.into_iter().map(|labels| (labels, 1.0)).collect();
     let plain = |name, help, value| Family { name, help, samples: vec![(vec![], value)] };
     vec![
         of_jobs("bkp_last_success_timestamp_seconds", "Beginning of the last good run.", &|row| {
@@ -107,6 +115,9 @@ fn families(status: &Status) -> Vec<Family> {
         }),
         of_sources("bkp_cost_per_month", "What keeping them costs.", &|row| {
             Some(row.cost_per_month)
+        }),
+        of_sources("bkp_cost_per_month_in_a_year", "The same a year from now.", &|row| {
+            Some(row.cost_per_month_in_a_year)
         }),
         of_stores("bkp_store_up", "Whether the store answers.", &|row| flag(row.problem.is_none())),
         of_stores("bkp_store_bytes", "What is in it.", &|row| Some(row.stored_bytes as f64)),

@@ -39,6 +39,8 @@ pub struct JobTable {
     pub scope: Option<String>,
     /// For `verify`: exists, digest, decode or drill.
     pub level: Option<String>,
+    /// For `verify`: every backup of the source, each time, and not the newest alone. Default: no.
+    pub all: bool,
     /// From which age of the last good run on `status` warns. Default: four intervals, at most 24h
     /// but at least one and a half intervals.
     pub warn_after: Option<String>,

@@ -44,6 +44,8 @@ pub struct JobSettings {
     pub scope: Option<Scope>,
     /// The level of its verification, if it is not the default.
     pub level: Option<String>,
+    /// For a verification: every backup of the source, not the newest alone.
+    pub all: bool,
     /// When it is due.
     pub when: When,
     /// Whether it runs by itself.
@@ -96,6 +98,8 @@ pub struct RunKind {
     pub of_source: bool,
     /// Commands that may run at the same time on the same source.
     pub beside: &'static [&'static str],
+    /// Whether it is about one store at a time, and so is run once for each.
+    pub each_store: bool,
 }
 
 /// Every command that a job can run.
@@ -105,17 +109,31 @@ pub const RUNS: &[RunKind] = &[
         makes: Some("snapshot"),
         of_source: true,
         beside: &["logs", "verify"],
+        each_store: false,
     },
-    RunKind { word: "export", makes: Some("export"), of_source: true, beside: &["verify"] },
+    RunKind {
+        word: "export",
+        makes: Some("export"),
+        of_source: true,
+        beside: &["verify"],
+        each_store: false,
+    },
     // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
-    RunKind { word: "logs", makes: None, of_source: true, beside: &["snapshot", "verify"] },
+    RunKind {
+        word: "logs",
+        makes: None,
+        of_source: true,
+        beside: &["snapshot", "verify"],
+        each_store: false,
+    },
     RunKind {
         word: "verify",
         makes: None,
         of_source: true,
         beside: &["export", "logs", "snapshot"],
+        each_store: true,
     },
-    RunKind { word: "cleanup", makes: None, of_source: false, beside: &[] },
+    RunKind { word: "cleanup", makes: None, of_source: false, beside: &[], each_store: false },
 ];
 
 /// Checks every `[job.NAME]` table.
@@ -167,6 +185,10 @@ fn job(
     {
         return Err(unknown(at("level"), "level of verify", level, LEVELS.into_iter()));
     }
+    if table.all && run.word != "verify" {
+        let problem = format!("`{}` is not about single backups", run.word);
+        return Err(ConfigError::invalid(at("all"), problem).suggest("remove it"));
+    }
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
         None => TimeZone::UTC,
@@ -210,6 +232,7 @@ fn job(
         backup_type,
         scope,
         level: table.level,
+        all: table.all,
         when,
         enabled: table.enabled.unwrap_or(true),
         jitter: of("jitter", &table.jitter, 0)?.unwrap_or_default(),

@@ -10,7 +10,7 @@ fn at(text: &str) -> When {
 }
 
 fn ran(at: OffsetDateTime) -> Past {
-    Past { succeeded: Some(at), tried: Some(at), failures: 0 }
+    Past { succeeded: Some(at), tried: Some(at), ..Past::default() }
 }
 
 fn next(when: &When, last: OffsetDateTime) -> OffsetDateTime {
@@ -100,7 +100,7 @@ fn failures_are_tried_again_with_growing_pauses_until_the_next_regular_time() {
     let began = datetime!(2026-11-21 12:00 UTC);
     let retries = Retries { count: 3, pause: StdDuration::from_mins(5) };
     let due = |failures, seconds| {
-        let past = Past { succeeded: None, tried: Some(began), failures };
+        let past = Past { tried: Some(began), failures, ..Past::default() };
         when.due(&past, retries, StdDuration::ZERO, began + Duration::seconds(seconds))
     };
     let then = |seconds| began + Duration::seconds(seconds);
@@ -110,6 +110,60 @@ fn failures_are_tried_again_with_growing_pauses_until_the_next_regular_time() {
     assert_eq!(due(3, 0), Due::At(then(1200)));
     assert_eq!(due(4, 1200), Due::At(then(3600)), "tried often enough");
     assert_eq!(due(4, 3600), Due::Since(then(3600)));
+}
+
+#[test]
+fn a_run_that_reached_no_store_is_tried_again_for_as_long_as_it_takes() {
+    let when = When::Every(StdDuration::from_hours(24));
+    let began = datetime!(2026-11-21 03:00 UTC);
+    let retries = Retries { count: 2, pause: StdDuration::from_mins(5) };
+    let due = |failures, away| {
+        let past = Past { tried: Some(began), failures, away, ..Past::default() };
+        when.due(&past, retries, StdDuration::ZERO, began)
+    };
+    let then = |minutes| Due::At(began + Duration::minutes(minutes));
+    assert_eq!((due(2, true), due(2, false)), (then(10), then(10)));
+    assert_eq!((due(3, true), due(3, false)), (then(20), then(24 * 60)));
+    assert_eq!((due(5, true), due(400, true)), (then(60), then(60)), "at least every hour");
+    let slow = Retries { count: 0, pause: StdDuration::from_hours(3) };
+    let past = Past { tried: Some(began), failures: 9, away: true, ..Past::default() };
+    assert_eq!(when.due(&past, slow, StdDuration::ZERO, began), then(180));
+}
+
+#[test]
+fn what_another_clock_dates_a_little_ahead_has_just_happened() {
+    let now = datetime!(2026-11-21 12:00 UTC);
+    let when = When::Every(StdDuration::from_hours(1));
+    let due = |when: &When, seconds| {
+        when.due(&ran(now + Duration::seconds(seconds)), NONE, StdDuration::ZERO, now)
+    };
+    assert_eq!(due(&when, 120), Due::At(now + Duration::minutes(62)));
+    assert_eq!(due(&when, 601), Due::Since(now), "that is no skew");
+    // Nor does a wrong clock hold back what runs more often than that.
+    let often = When::Every(StdDuration::from_secs(1));
+    assert_eq!(due(&often, 2), Due::Since(now));
+    assert_eq!(due(&at("daily at 12:00"), 120), Due::At(now + Duration::days(1)));
+}
+
+#[test]
+fn the_longest_pause_of_a_calendar_is_its_interval() {
+    // A Saturday and a Tuesday: the same whenever it is asked.
+    for now in [datetime!(2026-11-21 12:00 UTC), datetime!(2026-11-24 01:00 UTC)] {
+        for (text, hours) in [
+            ("daily at 03:00", 24),
+            ("30 2 * * 1-5", 72),
+            ("0 8,20 1 * *", 31 * 24 - 12),
+            ("*/15 9-17 * * 1-5", 63),
+            ("weekly on sunday at 03:00", 7 * 24),
+            ("0 0 1 1 *", 365 * 24),
+        ] {
+            let found = at(text).interval(now);
+            let expected = Duration::hours(hours);
+            let near = (found - expected).abs() <= Duration::minutes(15);
+            assert!(near, "{text}: {found} and not {expected}");
+        }
+    }
+    assert_eq!(at("* * * * *").interval(datetime!(2026-11-21 12:00 UTC)), Duration::MINUTE);
 }
 
 #[test]
@@ -135,7 +189,7 @@ proptest! {
     ) {
         let last = OffsetDateTime::from_unix_timestamp(last).expect("in range");
         let when = at(schedule);
-        let past = Past { succeeded: None, tried: Some(last), failures };
+        let past = Past { tried: Some(last), failures, ..Past::default() };
         let retries = Retries { count, pause: StdDuration::from_mins(1) };
         let Due::At(then) = when.due(&past, retries, StdDuration::ZERO, last) else {
             return Err(TestCaseError::fail("due at once"));

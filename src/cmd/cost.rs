@@ -1,0 +1,67 @@
+//! What keeping backups costs, by the prices of the configuration, now and a year from now.
+
+use time::{Duration, OffsetDateTime};
+
+use crate::catalog::Entry;
+use crate::config::settings::jobs::JobSettings;
+use crate::domain::cost::{self, Shape};
+use crate::domain::names::{BackupName, Scope};
+use crate::wire::House;
+
+/// How many of the newest backups tell what the coming ones will be like.
+const RECENT: usize = 30;
+/// From how much of the past the growth of a log follows.
+const LOG_SPAN: Duration = Duration::days(30);
+
+/// The storage class of the store at `url`, and its price per GiB and month.
+pub(super) fn price(house: &House, url: &str) -> (String, f64) {
+    let mut stores = house.settings.stores.values();
+    let settings = stores.find(|store| store.place.url == url);
+    let class = settings.and_then(|store| store.place.table.get("storage_class"));
+    let class = match class.and_then(|class| class.as_str()) {
+        Some(class) => class,
+        None if url.starts_with("file:") => "LOCAL",
+        None => "STANDARD",
+    };
+    let prices = cost::prices(&house.settings.status.prices);
+    (class.to_owned(), prices.get(class).copied().unwrap_or(0.0))
+}
+
+/// How many bytes the backups of a job will take a year from now, if the coming ones are like the recent
+/// ones: as large, and as many increments for each full one.
+pub(super) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTime) -> u64 {
+    if job.run.word == "logs" {
+        return log(entries, now);
+    }
+    let is_of = |name: &BackupName| {
+        Some(name.kind.as_str()) == job.run.makes
+            && job.scope.is_none_or(|scope| scope == name.scope)
+    };
+    let recent = entries.iter().rev().filter(|entry| is_of(&entry.name)).take(RECENT);
+    let (mut full, mut built) = (Vec::new(), Vec::new());
+    for entry in recent {
+        let sizes = if entry.name.scope == Scope::Full { &mut full } else { &mut built };
+        sizes.push(entry.stored_bytes());
+    }
+    let mean = |sizes: &[u64]| sizes.iter().sum::<u64>().checked_div(sizes.len() as u64);
+    let shape = Shape {
+        full_bytes: mean(&full).unwrap_or(0),
+        built_bytes: mean(&built).unwrap_or(0),
+        built_per_full: built.len().checked_div(full.len()).unwrap_or(built.len()),
+    };
+    cost::in_a_year(job.retention.as_ref(), job.when.interval(now), shape, now)
+}
+
+/// Segments of a log: nothing removes them, so there will be those of today and a year more.
+fn log(entries: &[&Entry], now: OffsetDateTime) -> u64 {
+    let segments = entries.iter().filter(|entry| entry.name.kind == crate::domain::segment::KIND);
+    let recent = segments.clone().filter(|entry| now - entry.name.id.created() <= LOG_SPAN);
+    let begun = segments.clone().map(|entry| entry.name.id.created()).min().unwrap_or(now);
+    // A log that began an hour ago says little about a year; a day is the least that counts.
+    let span = (now - begun).clamp(Duration::DAY, LOG_SPAN).whole_seconds().unsigned_abs();
+    let recent: u64 = recent.map(|entry| entry.stored_bytes()).sum();
+    let year = Duration::days(365).whole_seconds().unsigned_abs();
+    let coming = u128::from(recent) * u128::from(year) / u128::from(span.max(1));
+    let present: u64 = segments.map(|entry| entry.stored_bytes()).sum();
+    present.saturating_add(u64::try_from(coming).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,138 @@
+//! What `bkp run` reports: what became of every job, and what comes next.
+
+use std::fmt::Write as _;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::domain::id::BackupId;
+use crate::error::Kind;
+use crate::exit;
+
+/// The stable shape `bkp.run/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cmd) struct Ran {
+    /// Nothing was run, only decided.
+    pub(super) dry_run: bool,
+    /// What ran or should have, in the order in which it ended.
+    pub(super) jobs: Vec<Row>,
+    /// What comes next.
+    pub(super) next: Vec<Next>,
+}
+
+/// What became of one job.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(in crate::cmd) struct Row {
+    pub(super) job: String,
+    pub(super) outcome: Outcome,
+    /// The exit code of its run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) exit_code: Option<u8>,
+    pub(super) seconds: f64,
+    /// The backup that it made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) backup: Option<BackupId>,
+    /// Why it failed or did not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+}
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::cmd) enum Outcome {
+    /// It would run.
+    Due,
+    /// It did what it should.
+    Done,
+    /// It did a part of it.
+    Partial,
+    /// It failed.
+    Failed,
+    /// Another run of it is going on.
+    Busy,
+    /// Another host has just run it.
+    Elsewhere,
+    /// A job that goes first failed. Said once for each such failure.
+    Waits,
+}
+
+/// When a job is due next.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cmd) struct Next {
+    pub(super) job: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub(super) at: OffsetDateTime,
+}
+
+impl Row {
+    pub(super) fn new(job: String, outcome: Outcome, message: Option<String>) -> Row {
+        Row { job, outcome, exit_code: None, seconds: 0.0, backup: None, message }
+    }
+
+    /// What its run ended with; `None` if that was well.
+    fn kind(&self) -> Option<Kind> {
+        if self.outcome == Outcome::Waits {
+            return Some(Kind::Partial);
+        }
+        let code = self.exit_code?;
+        let found = Kind::ALL.into_iter().find(|kind| exit::code(*kind) == code);
+        if code == exit::DONE { None } else { found.or(Some(Kind::Failed)) }
+    }
+
+    /// Whether somebody should see it.
+    pub(super) fn is_bad(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed | Outcome::Partial | Outcome::Waits)
+    }
+
+    /// Whether the job did not run, which is over as soon as it does.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.outcome, Outcome::Busy | Outcome::Elsewhere | Outcome::Waits)
+    }
+
+    /// The same in a line.
+    pub(super) fn line(&self) -> String {
+        let verb = match self.outcome {
+            Outcome::Due => "is due",
+            Outcome::Done => "done",
+            Outcome::Partial => "done in part",
+            Outcome::Failed => "FAILED",
+            Outcome::Busy => "runs already",
+            Outcome::Elsewhere => "was run by another host",
+            Outcome::Waits => "did not run",
+        };
+        let ended = self.exit_code.map(|code| format!(", exit code {code}, {:.1} s", self.seconds));
+        let why = self.message.as_ref().map(|message| format!(": {message}"));
+        format!("{}: {verb}{}{}", self.job, ended.unwrap_or_default(), why.unwrap_or_default())
+    }
+}
+
+impl Ran {
+    /// What the tick ends with. That a job runs already is well, unless it was asked for by name.
+    pub(super) fn outcome(&self, by_name: bool) -> Option<Kind> {
+        let counts = |row: &&Row| by_name || row.outcome != Outcome::Busy;
+        let kinds: Vec<Option<Kind>> = self.jobs.iter().filter(counts).map(Row::kind).collect();
+        let bad = kinds.iter().flatten().next().copied();
+        if kinds.contains(&None) && bad.is_some() { Some(Kind::Partial) } else { bad }
+    }
+
+    pub(super) fn render(&self) -> anyhow::Result<String> {
+        let mut text = String::new();
+        for row in &self.jobs {
+            writeln!(text, "{}", row.line())?;
+        }
+        if self.jobs.is_empty() {
+            text.push_str("nothing is due");
+            match self.next.first() {
+                Some(Next { job, at }) => {
+                    writeln!(text, "; next is {job} at {}", at.format(&Rfc3339)?)?;
+                }
+                None => text.push('\n'),
+            }
+        }
+        Ok(text)
+    }
+}

@@ -1,0 +1,295 @@
+//! One tick of the scheduler: looks what is due, runs it, and goes on looking as long as anything runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::pool::{Over, Pool, Turn};
+use super::report::{Next, Outcome, Ran, Row};
+use super::state::States;
+use super::{Options, news, one};
+use crate::cmd::Report;
+use crate::config::settings::jobs::JobSettings;
+use crate::domain::schedule::Due;
+use crate::error::Kind;
+use crate::wire::House;
+
+/// How long the end of a run may go unnoticed by the others.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often it is looked what is due while something runs.
+const TICK: Duration = Duration::from_secs(30);
+/// For how long a job is left alone whose source, or which itself, another run is at.
+const BUSY_PAUSE: Duration = Duration::from_mins(1);
+/// How often people are told how everything fares while jobs run and end well.
+const NEWS_EVERY: Duration = Duration::from_mins(5);
+
+/// One tick of the scheduler.
+pub(super) struct Tick<'h> {
+    house: &'h House,
+    options: &'h Options,
+    states: States,
+    pool: Pool,
+    rows: Vec<Row>,
+    /// Jobs that are left alone until then.
+    paused: BTreeMap<String, Instant>,
+    /// What people have not been told yet.
+    untold: Untold,
+}
+
+/// What has happened since people were told last how everything fares.
+struct Untold {
+    since: Instant,
+    /// Some run has ended.
+    ended: bool,
+    /// Something that somebody should see at once.
+    bad: bool,
+}
+
+impl Untold {
+    fn nothing() -> Untold {
+        Untold { since: Instant::now(), ended: false, bad: false }
+    }
+
+    /// Whether it is time to tell it, which is then taken as done.
+    fn is_due(&mut self) -> bool {
+        let due = self.bad || (self.ended && self.since.elapsed() > NEWS_EVERY);
+        if due {
+            *self = Untold::nothing();
+        }
+        due
+    }
+}
+
+impl<'h> Tick<'h> {
+    pub(super) fn new(house: &'h House, options: &'h Options) -> Tick<'h> {
+        Tick {
+            house,
+            options,
+            states: States::kept(house),
+            pool: Pool::default(),
+            rows: Vec::new(),
+            paused: BTreeMap::new(),
+            untold: Untold::nothing(),
+        }
+    }
+
+    /// Lets a job run whether it is due or not.
+    pub(super) fn want(&mut self, name: &str) {
+        self.pool.waiting.insert(name.to_owned());
+    }
+
+    /// Looks which jobs are due; of those that seem to be, the stores are asked.
+    pub(super) fn look(&mut self, now: OffsetDateTime) {
+        let Tick { house, states, pool, paused, .. } = self;
+        let (mut asked, mut due) = (false, BTreeSet::new());
+        paused.retain(|_, until| Instant::now() < *until);
+        for job in house.settings.jobs.values() {
+            let is_due = |states: &States| matches!(states.due(house, job, now), Due::Since(_));
+            let known = pool.is_taken(&job.name) || paused.contains_key(&job.name);
+            if !job.enabled || known || !is_due(states) {
+                continue;
+            }
+            states.refresh(house, job, now);
+            asked = true;
+            if is_due(states) {
+                due.insert(job.name.clone());
+            }
+        }
+        let held = self.held(&due);
+        for name in due {
+            let job = self.house.settings.jobs.get(&name);
+            if let Some((first, failed)) = held.get(&name) {
+                self.waits(&name, first, *failed);
+                continue;
+            }
+            // What the jobs before it did in this tick is over: none of them is failing now.
+            for known in job.map(|job| job.after.iter()).into_iter().flatten().chain([&name]) {
+                self.pool.over.remove(known);
+            }
+            self.pool.waiting.insert(name);
+        }
+        if asked {
+            self.states.save(self.house);
+        }
+    }
+
+    /// Which of the jobs that are due wait because one that goes first failed and is not about to run
+    /// again, or because that one waits itself; and when the run began that failed.
+    fn held(&self, due: &BTreeSet<String>) -> BTreeMap<String, (String, Option<OffsetDateTime>)> {
+        let jobs = &self.house.settings.jobs;
+        let mut held = BTreeMap::<String, (String, Option<OffsetDateTime>)>::new();
+        loop {
+            let before = held.len();
+            for job in due.iter().filter_map(|name| jobs.get(name)) {
+                let keeps = |first: &String| {
+                    let waits = held.get(first).map(|(_, failed)| *failed);
+                    let comes = due.contains(first) || self.pool.is_taken(first);
+                    let failed = || self.failed(first).filter(|_failed| !comes);
+                    Some((first.clone(), waits.or_else(failed)?))
+                };
+                let found = job.after.iter().find_map(keeps);
+                held.extend(found.map(|found| (job.name.clone(), found)));
+            }
+            if held.len() == before {
+                return held;
+            }
+        }
+    }
+
+    /// When the last run of a job began, if it failed.
+    fn failed(&self, name: &str) -> Option<Option<OffsetDateTime>> {
+        let job = self.house.settings.jobs.get(name).filter(|job| job.enabled)?;
+        let past = self.states.past(self.house, job);
+        (past.failures > 0).then_some(past.tried)
+    }
+
+    /// Says that a job waits, once for each failure of the one that goes first.
+    fn waits(&mut self, name: &str, first: &str, failed: Option<OffsetDateTime>) {
+        let Some(job) = self.house.settings.jobs.get(name) else { return };
+        if self.options.dry_run || self.states.waits(self.house, job, failed) {
+            let why = format!("it comes after `{first}`, whose last run failed");
+            self.push(Row::new(name.to_owned(), Outcome::Waits, Some(why)));
+        }
+    }
+
+    /// Runs what waits, and what becomes due meanwhile, until nothing runs any more.
+    pub(super) fn work(&mut self) {
+        let (tell, told) = mpsc::channel();
+        let house = self.house;
+        thread::scope(|scope| {
+            let mut looked = Instant::now();
+            let mut herald: Option<thread::ScopedJoinHandle<'_, ()>> = None;
+            loop {
+                for job in self.ready() {
+                    let (tell, options): (Sender<_>, _) = (tell.clone(), self.options);
+                    scope.spawn(move || {
+                        // It is heard as long as anything runs.
+                        let _heard = tell.send(one::run(house, job, options));
+                    });
+                }
+                if self.pool.running.is_empty() {
+                    break;
+                }
+                match told.recv_timeout(LOOK_AGAIN) {
+                    Ok(end) => self.ended(end),
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+                }
+                if self.options.job.is_some() || looked.elapsed() < TICK {
+                    continue;
+                }
+                self.look(house.ctx.now());
+                looked = Instant::now();
+                // Telling people may take long, and holds nothing back.
+                if herald.as_ref().is_none_or(thread::ScopedJoinHandle::is_finished) {
+                    let due = self.untold.is_due();
+                    herald = Some(scope.spawn(move || {
+                        // Whoever could not be told is told again, at the latest at the end.
+                        let _untold = news::spread(house, due);
+                    }));
+                }
+            }
+        });
+    }
+
+    /// Takes the jobs that may start now.
+    fn ready(&mut self) -> Vec<&'h JobSettings> {
+        let house = self.house;
+        let jobs = &house.settings.jobs;
+        let mut ready = Vec::new();
+        // Whoever ran longest ago comes first, so that nobody waits for ever.
+        let mut waiting: Vec<String> = self.pool.waiting.iter().cloned().collect();
+        let tried =
+            |name: &String| jobs.get(name).and_then(|job| self.states.past(house, job).tried);
+        waiting.sort_by_cached_key(tried);
+        for name in waiting {
+            let Some(job) = jobs.get(&name) else { continue };
+            if house.ctx.cancel.check().is_err() {
+                self.pool.waiting.clear();
+                break;
+            }
+            match self.pool.turn(job, jobs, house.settings.upkeep.parallel) {
+                Turn::Later => {}
+                Turn::Now => {
+                    self.pool.waiting.remove(&name);
+                    self.pool.running.insert(name);
+                    ready.push(job);
+                }
+                Turn::Not(first, why) => {
+                    self.pool.waiting.remove(&name);
+                    self.pool.over.insert(name.clone(), why);
+                    match why {
+                        Over::Failed(failed) => self.waits(&name, &first, failed),
+                        Over::Done | Over::Busy => self.pause(name),
+                    }
+                }
+            }
+        }
+        ready
+    }
+
+    fn pause(&mut self, name: String) {
+        self.paused.insert(name, Instant::now() + BUSY_PAUSE);
+    }
+
+    fn ended(&mut self, end: one::End) {
+        let one::End { row, record, reached } = end;
+        self.pool.running.remove(&row.job);
+        let over = match row.outcome {
+            Outcome::Busy => Over::Busy,
+            Outcome::Failed => Over::Failed(record.as_ref().map(|record| record.id.created())),
+            _ => Over::Done,
+        };
+        self.pool.over.insert(row.job.clone(), over);
+        if over == Over::Busy {
+            self.pause(row.job.clone());
+        }
+        if let (Some(record), Some(job)) = (record, self.house.settings.jobs.get(&row.job)) {
+            self.states.add(self.house, job, &record, reached, self.house.ctx.now());
+            self.states.save(self.house);
+        }
+        self.push(row);
+    }
+
+    /// Adds to the report; what somebody should see is said at once.
+    fn push(&mut self, row: Row) {
+        if row.is_bad() && !self.options.dry_run {
+            self.house.ctx.monitor.warn(&row.line());
+        }
+        self.untold.ended = true;
+        self.untold.bad |= row.is_bad();
+        self.rows.retain(|old| old.job != row.job || !old.is_passing());
+        self.rows.push(row);
+    }
+
+    /// Reports what would run.
+    pub(super) fn planned(mut self) -> anyhow::Result<Report> {
+        let due = std::mem::take(&mut self.pool.waiting).into_iter();
+        self.rows.extend(due.map(|name| Row::new(name, Outcome::Due, None)));
+        self.report(None)
+    }
+
+    /// Tells people, and reports.
+    pub(super) fn over(self) -> anyhow::Result<Report> {
+        let untold = news::spread(self.house, !self.rows.is_empty());
+        self.report(untold.then_some(Kind::Pending))
+    }
+
+    fn report(self, outcome: Option<Kind>) -> anyhow::Result<Report> {
+        let now = self.house.ctx.now();
+        let enabled = self.house.settings.jobs.values().filter(|job| job.enabled);
+        let next = enabled.filter_map(|job| match self.states.due(self.house, job, now) {
+            Due::At(at) => Some(Next { job: job.name.clone(), at }),
+            Due::Since(at) => Some(Next { job: job.name.clone(), at: at.max(now) }),
+            Due::Never => None,
+        });
+        let mut next: Vec<Next> = next.collect();
+        next.sort_by_key(|next| next.at);
+        let ran = Ran { dry_run: self.options.dry_run, jobs: self.rows, next };
+        let of_runs = ran.outcome(self.options.job.is_some()).filter(|_kind| !ran.dry_run);
+        let report = Report::done("bkp.run/1", &ran, ran.render()?)?;
+        Ok(report.with_outcome(of_runs.or(outcome)).routine())
+    }
+}
