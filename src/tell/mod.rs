@@ -174,6 +174,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file of a test")]
     fn what_a_reference_leads_to_is_checked_and_not_shown() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("url");

@@ -80,9 +80,9 @@ fn a_run_that_reaches_no_store_is_told_of_and_tried_again() {
     };
     until("the fourth try", || {
         let run = bed.run(&["run", "-q"]);
-        assert!([Some(0), Some(16)].contains(&run.code), "{}{}", run.stdout, run.stderr);
-        let said = run.stderr.contains("nightly: FAILED, exit code 16");
-        assert_eq!(said, run.code == Some(16), "{}", run.stderr);
+        assert!([Some(0), Some(10)].contains(&run.code), "{}{}", run.stdout, run.stderr);
+        let said = run.stderr.contains("nightly: FAILED, exit code 10");
+        assert_eq!(said, run.code == Some(10), "{}", run.stderr);
         failures() >= 4
     });
     let report = status(&bed, 18);
@@ -91,7 +91,7 @@ fn a_run_that_reaches_no_store_is_told_of_and_tried_again() {
     let log = fs::read_to_string(&log).unwrap();
     assert!(!log.contains("before") && log.ends_with("failed\nfinally\n"), "{log}");
     let pings: Vec<String> = web.heard().into_iter().map(|(path, _)| path).collect();
-    assert!(pings.iter().all(|path| path == "/ping/16"), "{pings:?}");
+    assert!(pings.iter().all(|path| path == "/ping/10"), "{pings:?}");
     fs::rename(bed.path("away"), bed.path("store")).unwrap();
     until("a good run", || {
         bed.run(&["run"]).done();

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use super::state::places;
+use super::state::{is_for_each, places};
 use crate::cmd::schema::{Failure, Warning};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::id::BackupId;
@@ -116,7 +116,7 @@ pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<Strin
 /// If the program cannot be started.
 pub fn run(house: &House, job: &JobSettings) -> anyhow::Result<Ended> {
     let began = Instant::now();
-    if !job.run.each_store {
+    if !is_for_each(job) {
         return once(house, job, None, began);
     }
     let mut all = Ended::default();

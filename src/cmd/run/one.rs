@@ -9,7 +9,7 @@ use super::Options;
 use super::around::Around;
 use super::child::{self, Ended};
 use super::report::{Outcome, Row};
-use super::state::{States, places};
+use super::state::{States, is_for_each, places};
 use crate::cmd::alone::{Alone, host, patiently};
 use crate::cmd::journal;
 use crate::config::settings::jobs::JobSettings;
@@ -62,22 +62,22 @@ pub(super) fn run(house: &House, job: &JobSettings, options: &Options) -> End {
     // No source can have this name, so it is nobody else's lease.
     let lease = format!("{}.job", job.name);
     let taken = patiently(house, options.patience, || Alone::take(house, &lease, &fan, None));
-    match taken {
-        Ok(_alone) => alone(house, job, options, &fan),
-        Err(error) => match diagnose(&error).kind {
-            // A tick that finds its job at work is no run. One that was asked for and could not is.
-            Kind::Busy if options.job.is_none() => {
-                let message = Some(format!("{error:#}"));
-                let mut row = Row::new(job.name.clone(), Outcome::Busy, message);
-                row.exit_code = Some(exit::code(Kind::Busy));
-                End { row, record: None, reached: true }
-            }
-            Kind::Busy => close(&around, Some(&fan), &Ended::of(&error)),
-            // What could not take a lease in any store takes no record either.
-            Kind::Store => failed(&around, None, &error),
-            _ => failed(&around, Some(&fan), &error),
-        },
+    let error = match taken {
+        Ok(_alone) => return alone(house, job, options, &fan),
+        Err(error) => error,
+    };
+    let kind = diagnose(&error).kind;
+    if kind != Kind::Busy {
+        // What could not take a lease in any store takes no record either.
+        return failed(&around, Some(&fan).filter(|_fan| kind != Kind::Store), &error);
     }
+    if options.job.is_some() {
+        // One that was asked for and could not is a run, if one that did nothing.
+        return close(&around, Some(&fan), &Ended::of(&error));
+    }
+    let mut row = Row::new(job.name.clone(), Outcome::Busy, Some(format!("{error:#}")));
+    row.exit_code = Some(exit::code(kind));
+    End { row, record: None, reached: true }
 }
 
 /// Ends a run that could not begin.
@@ -139,7 +139,7 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         let body = Body {
             schema: "bkp.run-record/1",
             job: &job.name,
-            command: child::words(house, job, name.filter(|_name| job.run.each_store)),
+            command: child::words(house, job, name.filter(|_name| is_for_each(job))),
             host: host(),
             process: std::process::id(),
             started: began,

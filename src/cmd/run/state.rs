@@ -158,6 +158,12 @@ pub fn places(house: &House, job: &JobSettings) -> Vec<String> {
     }
 }
 
+/// Whether a job is run once for each of its stores: what it does is about one at a time.
+#[must_use]
+pub fn is_for_each(job: &JobSettings) -> bool {
+    job.run.word == "verify"
+}
+
 /// Their URLs: what is known of a store says nothing of another one that takes its name.
 fn urls(house: &House, job: &JobSettings) -> Vec<String> {
     let stores = &house.settings.stores;

@@ -102,7 +102,7 @@ impl<'h> Tick<'h> {
         for name in due {
             let job = self.house.settings.jobs.get(&name);
             if let Some((first, failed)) = held.get(&name) {
-                self.waits(&name, first, *failed);
+                self.waits(&name, first, Some(*failed));
                 continue;
             }
             // What the jobs before it did in this tick is over: none of them is failing now.
@@ -118,9 +118,9 @@ impl<'h> Tick<'h> {
 
     /// Which of the jobs that are due wait because one that goes first failed and is not about to run
     /// again, or because that one waits itself; and when the run began that failed.
-    fn held(&self, due: &BTreeSet<String>) -> BTreeMap<String, (String, Option<OffsetDateTime>)> {
+    fn held(&self, due: &BTreeSet<String>) -> BTreeMap<String, (String, OffsetDateTime)> {
         let jobs = &self.house.settings.jobs;
-        let mut held = BTreeMap::<String, (String, Option<OffsetDateTime>)>::new();
+        let mut held = BTreeMap::<String, (String, OffsetDateTime)>::new();
         loop {
             let before = held.len();
             for job in due.iter().filter_map(|name| jobs.get(name)) {
@@ -140,10 +140,10 @@ impl<'h> Tick<'h> {
     }
 
     /// When the last run of a job began, if it failed.
-    fn failed(&self, name: &str) -> Option<Option<OffsetDateTime>> {
+    fn failed(&self, name: &str) -> Option<OffsetDateTime> {
         let job = self.house.settings.jobs.get(name).filter(|job| job.enabled)?;
         let past = self.states.past(self.house, job);
-        (past.failures > 0).then_some(past.tried)
+        past.tried.filter(|_tried| past.failures > 0)
     }
 
     /// Says that a job waits, once for each failure of the one that goes first.
@@ -240,7 +240,11 @@ impl<'h> Tick<'h> {
         let over = match row.outcome {
             Outcome::Busy => Over::Busy,
             Outcome::Failed => Over::Failed(record.as_ref().map(|record| record.id.created())),
-            _ => Over::Done,
+            Outcome::Due
+            | Outcome::Done
+            | Outcome::Partial
+            | Outcome::Elsewhere
+            | Outcome::Waits => Over::Done,
         };
         self.pool.over.insert(row.job.clone(), over);
         if over == Over::Busy {

@@ -48,7 +48,7 @@ pub(super) fn recent(
         let is_base =
             |other: &&Entry| other.name.kind == "snapshot" && other.name.id.created() > at;
         // In query mode the segment itself begins a new window.
-        let mended = segment.mode == Mode::Query || entries.iter().any(|other| is_base(other));
+        let mended = segment.mode == Mode::Query || entries.iter().any(is_base);
         found.push(GapFacts { at, why, mended });
     }
     found

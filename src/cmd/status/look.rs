@@ -9,7 +9,7 @@ use super::{JobRow, SourceRow, StoreRow, gaps};
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::cost::{forecast, price};
 use crate::cmd::journal;
-use crate::cmd::run::state::{States, places};
+use crate::cmd::run::state::{States, is_for_each, places};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
@@ -267,11 +267,15 @@ fn waits(
     due: Due,
 ) -> Option<(String, OffsetDateTime)> {
     let Due::Since(since) = due else { return None };
-    let failing = |first: &&String| {
-        let first = house.settings.jobs.get(*first).filter(|first| first.enabled);
-        first.is_some_and(|first| states.past(house, first).failures > 0)
+    let failed = |first: &String| {
+        let known = house.settings.jobs.get(first).filter(|known| known.enabled)?;
+        let past = states.past(house, known);
+        Some((first.clone(), past.tried.filter(|_tried| past.failures > 0)?))
     };
-    Some((job.after.iter().find(failing)?.clone(), since))
+    let (first, failed) = job.after.iter().find_map(failed)?;
+    // A job that never ran is due at any time; it waits since the other one failed.
+    let never = states.past(house, job).tried.is_none();
+    Some((first, if never { failed } else { since }))
 }
 
 /// What each of several stores has of a job, of those that answer. A run of `logs` that finds nothing
@@ -282,7 +286,7 @@ fn copies(
     seen: &[Seen],
 ) -> Vec<(String, Option<OffsetDateTime>)> {
     let places = places(house, job);
-    let is_one = places.len() < 2 || !(job.run.makes.is_some() || job.run.each_store);
+    let is_one = places.len() < 2 || !(job.run.makes.is_some() || is_for_each(job));
     let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
     answer.map(|seen| (seen.name.clone(), seen.newest(job))).collect()
 }

@@ -98,8 +98,6 @@ pub struct RunKind {
     pub of_source: bool,
     /// Commands that may run at the same time on the same source.
     pub beside: &'static [&'static str],
-    /// Whether it is about one store at a time, and so is run once for each.
-    pub each_store: bool,
 }
 
 /// Every command that a job can run.
@@ -109,31 +107,17 @@ pub const RUNS: &[RunKind] = &[
         makes: Some("snapshot"),
         of_source: true,
         beside: &["logs", "verify"],
-        each_store: false,
     },
-    RunKind {
-        word: "export",
-        makes: Some("export"),
-        of_source: true,
-        beside: &["verify"],
-        each_store: false,
-    },
+    RunKind { word: "export", makes: Some("export"), of_source: true, beside: &["verify"] },
     // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
-    RunKind {
-        word: "logs",
-        makes: None,
-        of_source: true,
-        beside: &["snapshot", "verify"],
-        each_store: false,
-    },
+    RunKind { word: "logs", makes: None, of_source: true, beside: &["snapshot", "verify"] },
     RunKind {
         word: "verify",
         makes: None,
         of_source: true,
         beside: &["export", "logs", "snapshot"],
-        each_store: true,
     },
-    RunKind { word: "cleanup", makes: None, of_source: false, beside: &[], each_store: false },
+    RunKind { word: "cleanup", makes: None, of_source: false, beside: &[] },
 ];
 
 /// Checks every `[job.NAME]` table.
@@ -180,15 +164,7 @@ fn job(
     let run = run.ok_or_else(|| unknown(at("run"), "command", &table.run, words))?;
     let source = source(&place, run, table.source.as_deref(), sources)?;
     let scope = table.scope.as_deref().map(|word| scope(&at("scope"), run, word)).transpose()?;
-    if let Some(level) = &table.level
-        && (run.word != "verify" || !LEVELS.contains(&level.as_str()))
-    {
-        return Err(unknown(at("level"), "level of verify", level, LEVELS.into_iter()));
-    }
-    if table.all && run.word != "verify" {
-        let problem = format!("`{}` is not about single backups", run.word);
-        return Err(ConfigError::invalid(at("all"), problem).suggest("remove it"));
-    }
+    for_verify(&place, run, &table)?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
         None => TimeZone::UTC,
@@ -266,6 +242,21 @@ fn retention(
         (Some(_), Some(table)) => policy(&place, table, zone),
         (Some(_), None) => Ok(Some(default_policy(backup_type, zone))),
     }
+}
+
+/// Checks what only a verification has.
+fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<(), ConfigError> {
+    let is_verify = run.word == "verify";
+    if let Some(level) = &table.level
+        && (!is_verify || !LEVELS.contains(&level.as_str()))
+    {
+        return Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()));
+    }
+    if table.all && !is_verify {
+        let problem = format!("`{}` is not about single backups", run.word);
+        return Err(ConfigError::invalid(join(place, "all"), problem).suggest("remove it"));
+    }
+    Ok(())
 }
 
 fn hooks(place: &str, table: HooksTable) -> Result<Hooks, ConfigError> {
