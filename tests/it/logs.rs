@@ -350,6 +350,16 @@ fn a_gap_is_reported_and_mended() {
     let windows = listed["windows"].as_array().unwrap();
     assert_eq!((windows.len(), listed["gaps"].as_array().unwrap().len()), (2, 1), "{listed}");
     assert_eq!(listed["gaps"][0]["damage"], false);
+    // It is news, and what the log will take up is in the forecast.
+    let logs =
+        "[job.ship]\nrun = \"logs\"\nsource = \"books\"\n[status]\nprices = { LOCAL = 1048576.0 }";
+    crate::run::add(&bed, logs);
+    let status: Value = serde_json::from_str(&bed.run(&["status", "--json"]).stdout).unwrap();
+    let gap = status["findings"].as_array().unwrap().iter().find(|found| found["rule"] == "gap");
+    assert_eq!(gap.unwrap()["level"], "warning", "a snapshot followed: {status}");
+    let books = status["sources"].as_array().unwrap().iter().find(|row| row["source"] == "books");
+    let cost = |field: &str| books.unwrap()[field].as_f64().unwrap();
+    assert!(cost("cost_per_month_in_a_year") > cost("cost_per_month") * 2.0, "{status}");
     let between = windows[0]["last_op"].as_u64().unwrap() + 1;
     let restore =
         |op: u64| bed.run(&["restore", "books", "--op", &op.to_string(), "--to", "x", "--yes"]);

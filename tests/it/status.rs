@@ -104,6 +104,12 @@ fn ages_failures_sizes_quotas_and_stores_are_watched() {
     let expected = bytes as f64 / 1024.0;
     assert!((cost.unwrap() - expected).abs() < 0.001, "{source}");
     assert!(source["cost_per_month_in_a_year"].as_f64().unwrap() > 0.0);
+    // Each backup costs its part.
+    let listed = bed.json(&["list"]);
+    let each = listed["backups"].as_array().unwrap().iter();
+    let each: f64 = each.map(|row| row["cost_per_month"].as_f64().unwrap()).sum();
+    assert!((cost.unwrap() - each).abs() < 0.001 && each > 0.0, "{listed}");
+    assert!(bed.run(&["list", "--long"]).done().stdout.contains(" a month\n"));
     fs::rename(bed.path("store"), bed.path("away")).unwrap();
     has(&status(&bed, 18), "store", "main", "critical");
     bed.run(&["status"]).failed_in_text(18, "does not answer");
