@@ -52,15 +52,18 @@ bkp -q run --json > "$work/first" || { cat "$work/first" >&2 && exit 1; }
 mv "$work/store" "$work/away"
 bkp run | grep -q '^nothing is due' || { echo "something is due" >&2 && exit 1; }
 
-# Median of the wall times of a command, milliseconds.
-median() {
+# Medians of the wall times and of the processor's times of a command, milliseconds.
+LC_ALL=C
+TIMEFORMAT='%3R %3U %3S'
+measure() {
     for ((round = 0; round < rounds; round++)); do
-        local begin=${EPOCHREALTIME/./}
-        "$@" > "$work/out"
-        echo $((${EPOCHREALTIME/./} - begin))
-    done | sort -n | awk '{ all[NR] = $1 } END { printf "%.1f\n", all[int((NR + 1) / 2)] / 1000 }'
+        { time "$@" > "$work/out"; } 2>&1
+    done > "$work/times"
+    local wall processor
+    wall=$(awk '{ print $1 * 1000 }' "$work/times" | sort -n | middle)
+    processor=$(awk '{ print ($2 + $3) * 1000 }' "$work/times" | sort -n | middle)
+    echo "$wall ms, $processor ms of a processor"
 }
-version=$(median "$program" --version)
-idle=$(median "$program" --config "$work/bkp.toml" run)
-echo "version:   $version ms"
-echo "idle tick: $idle ms with $jobs jobs"
+middle() { awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+echo "version:   $(measure "$program" --version)"
+echo "idle tick: $(measure "$program" --config "$work/bkp.toml" run), $jobs jobs"

@@ -195,6 +195,7 @@ fn the_validator_finds_what_is_wrong() {
     let row = serde_json::json!({
         "id": "x", "type": "duckdb", "source": "s", "scope": "full", "kind": "snapshot",
         "started": "2026-11-21T02:00:00Z", "stored_bytes": 1, "pinned": false,
+        "cost_per_month": 0.5,
     });
     let problems = |change: &dyn Fn(&mut Value)| {
         let mut row = row.clone();
