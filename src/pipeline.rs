@@ -138,7 +138,7 @@ impl Recipe<'_> {
             label("backup-type", self.name.backup_type.to_string()),
             label("backup-scope", self.name.scope.to_string()),
         ];
-        ObjectLabels { pairs, role, ..ObjectLabels::default() }
+        ObjectLabels { role, pairs, ..ObjectLabels::default() }
     }
 }
 

@@ -115,7 +115,8 @@ fn values_with_one_text_are_told_apart() {
         "UPDATE keyed SET l = [union_value(s := '1')]::either[] WHERE k = 1",
         "UPDATE bag SET n = {'u': union_value(s := '1')} WHERE k = 1",
         "UPDATE variants SET v = '42'::VARIANT WHERE k = 1",
-        "UPDATE signs SET d = '-0.0'::DOUBLE WHERE k = 1",
+        // To DuckDB itself -0.0 in the place of 0.0 is no change.
+        "UPDATE signs SET d = 1 WHERE k = 1; UPDATE signs SET d = '-0.0'::DOUBLE WHERE k = 1",
     ] {
         let table = change.split(' ').nth(1).unwrap();
         let text = |file: &Path| {
@@ -396,24 +397,19 @@ fn a_signal_interrupts_the_engine() {
     ]);
     let bed = bed(&file);
     let manifest = export(&bed, &[]);
-    let objects = manifest["objects"].as_array().unwrap();
-    let rows = objects.iter().find(|object| object["role"] == "table").unwrap();
-    let bytes = rows["plaintext"]["bytes"].as_u64().unwrap();
     let target = bed.path("never.duckdb");
     let words = ["restore", "--id", id(&manifest), "--yes", "--to", target.to_str().unwrap()];
     let mut command = bed.command(&words);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // When all rows were fetched the next thing is to load them.
+    // The file grows while rows are on their way into it, in a statement that has more of them.
     let folder = bed.path(".never.duckdb.bkp-restore");
-    let is_fetched = || {
-        let items = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mut fetched =
-            items.filter(|item| item.file_name().to_string_lossy().starts_with("fetched-"));
-        fetched.any(|item| item.metadata().is_ok_and(|found| found.len() == bytes))
+    let is_loading = || {
+        let built = fs::metadata(folder.join("bkp_6f3a90c1.duckdb"));
+        built.is_ok_and(|found| found.len() > 1 << 20)
     };
     let began = Instant::now();
-    while !is_fetched() {
-        assert!(began.elapsed() < Duration::from_mins(2), "nothing is fetched");
+    while !is_loading() {
+        assert!(began.elapsed() < Duration::from_mins(2), "nothing is loaded");
         std::thread::yield_now();
     }
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
