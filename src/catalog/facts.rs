@@ -3,14 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use time::OffsetDateTime;
 
-use super::{Entry, read_manifest};
+use super::{Entry, each, read_manifest};
 use crate::cache;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
@@ -20,9 +18,6 @@ use crate::domain::segment::{self, Base, Link, Segment};
 use crate::error::diagnose;
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::store::{ReadStore, StoreError};
-
-/// How many manifests are read at once: a service takes its time for each, whatever its size.
-const READERS: usize = 8;
 
 /// Whether a manifest is one that bkp wrote, as the keys at hand tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,9 +97,11 @@ impl Known {
         ctx: &Ctx,
     ) -> anyhow::Result<Vec<Met>> {
         let news: Vec<&Entry> = entries.iter().filter(|entry| self.is_news(entry, keys)).collect();
-        let found = read_all(store, &news, keys, ctx)?;
-        self.read |= !found.is_empty();
+        let found = each(&news, &ctx.cancel, |entry| read(store, entry, keys, ctx))?;
+        let found = news.iter().zip(found);
+        let found = found.filter_map(|(entry, facts)| Some((entry.name.manifest_key(), facts?)));
         self.facts.extend(found);
+        self.read |= !news.is_empty();
         Ok(entries.iter().map(|entry| self.met(entry)).collect())
     }
 
@@ -154,43 +151,6 @@ impl Known {
         if self.read || before != self.facts.len() {
             cache::save(&self.path, &self.facts, ctx);
         }
-    }
-}
-
-/// Reads manifests, by their keys. Those that are none, or have gone, are left out.
-fn read_all(
-    store: &dyn ReadStore,
-    entries: &[&Entry],
-    keys: &[Box<dyn KeyProvider>],
-    ctx: &Ctx,
-) -> anyhow::Result<Vec<(String, Facts)>> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new((Vec::new(), None));
-    let work = || {
-        while let Some(entry) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let found = ctx.cancel.check().map_err(Into::into);
-            let found = found.and_then(|()| read(store, entry, keys, ctx));
-            let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match found {
-                Ok(facts) => {
-                    done.0.extend(facts.map(|facts| (entry.name.manifest_key(), facts)));
-                }
-                Err(error) => {
-                    next.store(entries.len(), Ordering::Relaxed);
-                    done.1 = done.1.take().or(Some(error));
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..READERS.min(entries.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    match done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        (_, Some(error)) => Err(error),
-        (found, None) => Ok(found),
     }
 }
 

@@ -6,17 +6,19 @@ use std::time::Duration;
 use super::SourceSettings;
 use super::check;
 use crate::config::ConfigError;
-use crate::config::file::jobs::{HooksTable, JobTable, Jobs, RetentionTable};
+use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
 use crate::config::table::{join, nearest};
 use crate::config::units::duration;
-use crate::domain::calendar::{Period, TimeZone};
+use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::retention::Policy;
 use crate::domain::schedule::{Problem, Retries, When, zone_named};
 use crate::tell::check_url;
 
+mod keep;
 mod upkeep;
 
+use self::keep::retention;
 pub use upkeep::Upkeep;
 pub(super) use upkeep::{check_ages, upkeep};
 
@@ -24,8 +26,6 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 /// The longest time that a configuration may name, seconds: a hundred years.
 const LONGEST: u64 = 36_525 * DAY;
-/// How many of the newest backups stay, however old they are, if a job says nothing else.
-const DEFAULT_LAST: u32 = 30;
 const WEB: [&str; 2] = ["https", "http"];
 const LEVELS: [&str; 4] = ["exists", "digest", "decode", "drill"];
 
@@ -224,26 +224,6 @@ fn job(
     })
 }
 
-/// Which backups of a job are kept.
-fn retention(
-    place: &str,
-    run: &RunKind,
-    table: Option<&RetentionTable>,
-    backup_type: Option<BackupType>,
-    zone: TimeZone,
-) -> Result<Option<Policy>, ConfigError> {
-    let place = join(place, "retention");
-    match (run.makes, table) {
-        (None, Some(_)) => {
-            let problem = format!("`{}` makes no backups", run.word);
-            Err(ConfigError::invalid(place, problem))
-        }
-        (None, None) => Ok(None),
-        (Some(_), Some(table)) => policy(&place, table, zone),
-        (Some(_), None) => Ok(Some(default_policy(backup_type, zone))),
-    }
-}
-
 /// Checks what only a verification has.
 fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<(), ConfigError> {
     let is_verify = run.word == "verify";
@@ -330,55 +310,4 @@ fn default_interval(
         _ => 24,
     };
     Duration::from_secs(hours * HOUR)
-}
-
-fn default_policy(backup_type: Option<BackupType>, zone: TimeZone) -> Policy {
-    let days = if backup_type == Some(BackupType::Tigerbeetle) { 365 } else { 90 };
-    let within = Some(time::Duration::days(days));
-    // A count beside the age: a clock that is far ahead makes everything old, but nothing fewer.
-    let last = DEFAULT_LAST;
-    Policy { zone, within, last, min_keep: 3, removed_percent_max: 50, ..Policy::empty() }
-}
-
-/// `None` keeps everything.
-fn policy(
-    place: &str,
-    table: &RetentionTable,
-    zone: TimeZone,
-) -> Result<Option<Policy>, ConfigError> {
-    let within = table.keep_within.as_ref();
-    let within =
-        within.map(|text| duration(&join(place, "keep_within"), text, 60, LONGEST)).transpose()?;
-    let percent = table.max_removed_percent.unwrap_or(50);
-    if !(1..=100).contains(&percent) {
-        let problem = format!("{percent} is not between 1 and 100");
-        return Err(ConfigError::invalid(join(place, "max_removed_percent"), problem));
-    }
-    let policy = Policy {
-        zone,
-        within: within.and_then(|within| time::Duration::try_from(within).ok()),
-        last: table.keep_last,
-        periods: vec![
-            (Period::Hour, table.keep_hourly),
-            (Period::Day, table.keep_daily),
-            (Period::Week, table.keep_weekly),
-            (Period::Month, table.keep_monthly),
-            (Period::Year, table.keep_yearly),
-        ],
-        min_keep: table.min_keep.unwrap_or(3),
-        removed_percent_max: percent,
-        frozen_after: None,
-    };
-    match (policy.is_empty(), table.keep_all) {
-        // A rule like others: what it wants stays although another job's policy is about it, too.
-        (true, true) => Ok(Some(Policy { last: u32::MAX, ..policy })),
-        (false, false) => Ok(Some(policy)),
-        (true, false) => Err(ConfigError::invalid(place, "it would keep nothing").suggest(
-            "say what is kept: keep_daily = 7, keep_within = \"90d\"; or keep_all = true",
-        )),
-        (false, true) => {
-            let error = ConfigError::invalid(join(place, "keep_all"), "other rules are given too");
-            Err(error.suggest("remove keep_all, or the others"))
-        }
-    }
 }
