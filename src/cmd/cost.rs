@@ -31,7 +31,7 @@ pub(super) fn price(house: &House, url: &str) -> (String, f64) {
 /// ones: as large, and as many increments for each full one.
 pub(super) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTime) -> u64 {
     if job.run.word == "logs" {
-        return log(entries, now);
+        return log(entries, job.keep_log, now);
     }
     let is_of = |name: &BackupName| {
         Some(name.kind.as_str()) == job.run.makes
@@ -52,8 +52,8 @@ pub(super) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTim
     cost::in_a_year(job.retention.as_ref(), job.when.interval(now), shape, now)
 }
 
-/// Segments of a log: nothing removes them, so there will be those of today and a year more.
-fn log(entries: &[&Entry], now: OffsetDateTime) -> u64 {
+/// Segments of a log: those of today and a year more, or as much as `keep_log` keeps.
+fn log(entries: &[&Entry], keep_log: Option<std::time::Duration>, now: OffsetDateTime) -> u64 {
     let segments = entries.iter().filter(|entry| entry.name.kind == crate::domain::segment::KIND);
     let recent = segments.clone().filter(|entry| now - entry.name.id.created() <= LOG_SPAN);
     let begun = segments.clone().map(|entry| entry.name.id.created()).min().unwrap_or(now);
@@ -61,7 +61,9 @@ fn log(entries: &[&Entry], now: OffsetDateTime) -> u64 {
     let span = (now - begun).clamp(Duration::DAY, LOG_SPAN).whole_seconds().unsigned_abs();
     let recent: u64 = recent.map(|entry| entry.stored_bytes()).sum();
     let year = Duration::days(365).whole_seconds().unsigned_abs();
-    let coming = u128::from(recent) * u128::from(year) / u128::from(span.max(1));
-    let present: u64 = segments.map(|entry| entry.stored_bytes()).sum();
+    let kept = keep_log.map_or(year, |kept| kept.as_secs().min(year));
+    let coming = u128::from(recent) * u128::from(kept) / u128::from(span.max(1));
+    let present = segments.filter(|_entry| kept == year);
+    let present: u64 = present.map(|entry| entry.stored_bytes()).sum();
     present.saturating_add(u64::try_from(coming).unwrap_or(u64::MAX))
 }
