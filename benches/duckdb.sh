@@ -6,31 +6,26 @@
 # zstd)` of the Python package opens the file, which needs its lock, and writes Parquet. Then one
 # row in a hundred is changed, deleted or inserted, and an incremental export is taken.
 #
-# The owner of the database commits small transactions meanwhile if --commits is given; the table
-# then has the time of its commits with and without bkp at work.
-#
-# What is measured: wall time, the time of processors, and the largest resident size of the process. Everything is in `bench`
-# in the build folder, which is removed at the end.
+# What is measured: wall time, the time of processors, and the largest resident size of the process.
+# Everything is in `bench` in the build folder, which is removed at the end.
 
 set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: benches/duckdb.sh [--rounds N] [--rows N] [--commits]
+Usage: benches/duckdb.sh [--rounds N] [--rows N]
 
   --rounds N         measure everything N times (default 3)
   --rows N           rows of the table that is exported (default 10000000)
-  --commits          time the commits of the database's owner with and without bkp
   --help             this text
 END
 }
 
-rounds=3 rows=10000000 commits=
+rounds=3 rows=10000000
 while [ $# -gt 0 ]; do
     case $1 in
     --rounds) rounds=${2:?} && shift 2 ;;
     --rows) rows=${2:?} && shift 2 ;;
-    --commits) commits=1 && shift ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -84,30 +79,3 @@ sql "$work/a.duckdb" "UPDATE t SET note = 'changed' WHERE id % 100 = 1" "DELETE 
     "INSERT INTO t SELECT id + $rows * 10, moment, kind, price, ratio, ok, note FROM t WHERE id % 100 = 3"
 say "bkp export --scope incremental: $(timed "$program" export analytics -q --scope incremental), $("$program" list --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["backups"][-1]["stored_bytes"])') bytes"
 say "bkp restore of both: $(timed "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q)"
-[ -n "$commits" ] || exit 0
-"$python" - "$work/a.duckdb" "$program" <<'END'
-"""Commits for ten seconds without and with bkp at work, and says how long commits took."""
-import subprocess
-import sys
-import time
-
-import duckdb
-
-path, program = sys.argv[1:]
-connection = duckdb.connect(path)
-connection.execute("CREATE TABLE IF NOT EXISTS ticks (i BIGINT)")
-for what, words in [("alone", []), ("beside bkp snapshot", ["snapshot", "analytics", "-q"])]:
-    times, runs, child, began = [], 0, None, time.monotonic()
-    while time.monotonic() - began < 10:
-        if words and (child is None or child.poll() is not None):
-            assert child is None or child.returncode == 0
-            child, runs = subprocess.Popen([program, *words]), runs + 1
-        start = time.monotonic()
-        connection.execute("INSERT INTO ticks VALUES (1)")
-        times.append(time.monotonic() - start)
-    if child:
-        child.wait()
-    times.sort()
-    at = lambda part: 1000 * times[int(len(times) * part)]
-    print(f"duckdb: commits {what} ({runs} runs): {len(times)}, median {at(0.5):.2f} ms, 99 % {at(0.99):.2f} ms, longest {at(0.99999):.2f} ms")
-END
