@@ -21,6 +21,10 @@ pub(super) struct Args {
     #[arg(long, group = "backup", conflicts_with_all = ["latest", "id", "at"])]
     all: bool,
 
+    /// The exports of SOURCE, not its snapshots
+    #[arg(long, conflicts_with_all = ["all", "ledger", "logs"])]
+    from_export: bool,
+
     /// How deep to look; each level includes those before it
     #[arg(long, value_enum, default_value_t = LevelArg::Digest)]
     level: LevelArg,
@@ -80,6 +84,6 @@ impl From<Args> for Options {
         } else {
             Which::One(args.select.into())
         };
-        Options { which, level, scratch: args.scratch }
+        Options { which, from_export: args.from_export, level, scratch: args.scratch }
     }
 }

@@ -11,6 +11,7 @@ use super::Report;
 use super::alone::host;
 use super::journal;
 use crate::domain::id::BackupId;
+use crate::error::{Kind, diagnose};
 use crate::exit;
 use crate::store::{AppendStore, Role};
 use crate::wire::House;
@@ -69,15 +70,38 @@ struct Ended<'a> {
     exit_code: u8,
 }
 
-/// Adds that something was done with a backup, to the store that it was read from, as far as this host
-/// may write there. `report` says which backup, or it was about many.
-pub fn done(house: &House, what: &str, source: Option<&str>, report: &Report) {
-    let text = |name: &str| report.value.get(name).and_then(serde_json::Value::as_str);
-    let Some(store) = text("store") else { return };
-    let id = text("id").and_then(|id| id.parse().ok());
+/// Adds that something was done with a backup, or that it failed, to the store that it was read from, as
+/// far as this host may write there. A report says which backup, or it was about many.
+pub fn ended(house: &House, what: &str, source: Option<&str>, ended: &anyhow::Result<Report>) {
+    match ended {
+        Ok(report) => {
+            let text = |name: &str| report.value.get(name).and_then(serde_json::Value::as_str);
+            let Some(store) = text("store") else { return };
+            let id = text("id").and_then(|id| id.parse().ok());
+            line(house, store, (what, id), source, report.outcome);
+        }
+        Err(error) => {
+            // What never came to a backup says nothing of any.
+            let kind = diagnose(error).kind;
+            if !matches!(kind, Kind::Integrity | Kind::Failed | Kind::Source | Kind::Key) {
+                return;
+            }
+            let settings = source.and_then(|name| house.settings.sources.get(name));
+            let Ok(store) = house.store_read(settings) else { return };
+            line(house, store.url(), (what, None), source, Some(kind));
+        }
+    }
+}
+
+fn line(
+    house: &House,
+    store: &str,
+    (what, id): (&str, Option<BackupId>),
+    source: Option<&str>,
+    outcome: Option<Kind>,
+) {
     let id = id.unwrap_or_else(|| BackupId::new(house.ctx.now()));
-    let exit_code = report.outcome.map_or(0, exit::code);
-    let ended = Ended { source, exit_code };
+    let ended = Ended { source, exit_code: outcome.map_or(0, exit::code) };
     let added = house.store_append(store).and_then(|store| add(house, &*store, (what, id), &ended));
     if let Err(error) = added {
         house.ctx.monitor.detail(&format!("not on record in {store}: {error:#}"));

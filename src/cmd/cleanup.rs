@@ -190,7 +190,7 @@ impl Round<'_> {
             problems = apply(&removal, &mut plan, &mut self.left)?;
         }
         for (item, target) in plan.items.iter().zip(&plan.targets) {
-            if let Target::Entry { is_ours: true, entry, .. } = target
+            if let Target::Entry { may_be_ours: true, entry, .. } = target
                 && (self.options.dry_run || item.action != Action::Remove)
                 && let Some(left) = &mut self.left
             {
@@ -263,7 +263,7 @@ fn apply(
             Target::Upload(_) | Target::Object(_) => None,
         };
         if item.action != Action::Remove {
-            if let Target::Entry { entry, is_ours: true, .. } = target
+            if let Target::Entry { entry, sha256: Some(_), .. } = target
                 && entry.is_going()
                 && let Err(error) = removal.unmark(entry)
             {

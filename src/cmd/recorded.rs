@@ -182,9 +182,9 @@ impl<'h> Recorded<'h> {
         look::before(self.fan, chain, &manifest)?;
         manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
         let (manifest, sha256) = write(self.fan, manifest, key)?;
+        look::after(self.fan, chain, &manifest)?;
         self.begun = false;
         let pending = self.close(&Event::completed(&manifest, &sha256));
-        look::after(self.fan, &manifest)?;
         Ok((manifest, pending))
     }
 

@@ -78,11 +78,11 @@ pub(super) struct Done {
 /// the backup is damaged; then the target is as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let source = options.select.source();
-    let report = restore(house, options).map_err(|error| house.elsewhere(source, error))?;
+    let report = restore(house, options);
     if !options.dry_run {
-        audit::done(house, "restored", source, &report);
+        audit::ended(house, "restored", source, &report);
     }
-    Ok(report)
+    report.map_err(|error| house.elsewhere(source, error))
 }
 
 fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {

@@ -96,13 +96,15 @@ pub(super) struct Done {
 /// [`Kind::Integrity`] if a segment on the way is missing, damaged or out of order. Then the target is
 /// as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let report = rewind(house, options)?;
+    let report = rewind(house, options);
     // Without a log it was a plain restore, which is on record.
-    let is_plain = report.value.get("schema") == Some(&"bkp.restore/1".into());
+    let is_plain = report
+        .as_ref()
+        .is_ok_and(|report| report.value.get("schema") == Some(&"bkp.restore/1".into()));
     if !options.restore.dry_run && !is_plain {
-        audit::done(house, "restored", Some(&options.source), &report);
+        audit::ended(house, "restored", Some(&options.source), &report);
     }
-    Ok(report)
+    report
 }
 
 fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {

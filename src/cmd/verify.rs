@@ -49,6 +49,8 @@ pub enum Which {
 pub struct Options {
     /// The backups.
     pub which: Which,
+    /// Of the backups of a source only the exports are meant; else all the others, if there are any.
+    pub from_export: bool,
     /// How deep.
     pub level: Level,
     /// Where a drill restores to; `None` takes a folder in the state directory.
@@ -69,6 +71,13 @@ pub(super) struct Verified {
     seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     drill: Option<Drilled>,
+}
+
+impl Verified {
+    /// What it counts for: a drill that lacks something is no success.
+    fn outcome(&self) -> Option<Kind> {
+        (!self.ok).then_some(Kind::Partial)
+    }
 }
 
 /// The stable shape `bkp.verify-all/1`.
@@ -98,10 +107,9 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         Which::One(select) => select.source(),
         Which::All(source) => source.as_deref(),
     };
-    let report =
-        verify_which(house, options, source).map_err(|error| house.elsewhere(source, error))?;
-    audit::done(house, "verified", source, &report);
-    Ok(report)
+    let report = verify_which(house, options, source);
+    audit::ended(house, "verified", source, &report);
+    report.map_err(|error| house.elsewhere(source, error))
 }
 
 fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyhow::Result<Report> {
@@ -111,11 +119,18 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
     let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
     match &options.which {
         Which::One(select) => {
-            let name = select.resolve(store.as_ref())?;
+            // What a restore would take; a source may have nothing but exports.
+            let name = match select.resolve_of(store.as_ref(), options.from_export) {
+                Err(error) if !options.from_export && diagnose(&error).kind == Kind::NotFound => {
+                    select.resolve(store.as_ref())?
+                }
+                resolved => resolved?,
+            };
             let mut verified = verify(house, options, &catalog, &name, &mut BTreeSet::new())?;
             verified.store = Some(store.url().to_owned());
             let text = render(&verified);
-            Report::done("bkp.verify/1", &verified, text)
+            let outcome = verified.outcome();
+            Ok(Report::done("bkp.verify/1", &verified, text)?.with_outcome(outcome))
         }
         Which::All(source) => {
             let filter = Filter { source: source.clone(), ..Filter::default() };
@@ -145,6 +160,7 @@ fn all(
         house.ctx.cancel.check()?;
         match verified {
             Ok(verified) => {
+                outcome = worst(outcome, verified.outcome());
                 writeln!(text, "{}", render(&verified))?;
                 backups.push(Outcome::Verified(verified));
             }
@@ -184,7 +200,9 @@ fn verify(
     house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let mut drill = None;
-    match options.level {
+    // A segment alone is nothing that a server could start from.
+    let level = if is_segment { options.level.min(Level::Decode) } else { options.level };
+    match level {
         Level::Exists | Level::Digest => {}
         Level::Decode | Level::Drill if is_segment => {
             let decode = logs::kind_of(name.backup_type)?.decode;
@@ -208,9 +226,9 @@ fn verify(
         store: None,
         id: name.id,
         source: name.source.clone(),
-        level: options.level,
+        level,
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
-        ok: true,
+        ok: drill.as_ref().is_none_or(Drilled::is_ok),
         seconds: (house.ctx.now() - began).as_seconds_f64(),
         drill,
     })

@@ -93,7 +93,11 @@ pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
 
 fn render(body: &Verified) -> anyhow::Result<String> {
     let mut text = String::new();
-    let state = if body.ok { "unbroken" } else { "DAMAGED" };
+    let state = match body.gaps.len() {
+        _ if !body.ok => "DAMAGED".to_owned(),
+        0 => "unbroken".to_owned(),
+        gaps => format!("whole but for {gaps} gap(s) that were known when it was shipped"),
+    };
     writeln!(text, "log of {}: {state}, {} segments read", body.source, body.segments)?;
     body.windows.iter().try_for_each(|row| writeln!(text, "  {}", row.text()))?;
     body.gaps.iter().try_for_each(|gap| writeln!(text, "  {}", gap.text()))?;

@@ -220,6 +220,15 @@ pub fn lateness(
     decision.late(policy, &decision.counted(members))
 }
 
+/// The positions of the backups that restore, as far as is known of them and of what they build on, and
+/// that are not dated in the future.
+#[must_use]
+pub fn restorable(backups: &[Backup], now: OffsetDateTime) -> HashSet<usize> {
+    let mut decision = Decision::of(backups, now);
+    decision.look();
+    decision.whole.into_iter().collect()
+}
+
 /// The positions of what is to be removed, in the order in which it has to be done: chain by chain,
 /// and within a chain the newest first.
 #[must_use]

@@ -291,6 +291,14 @@ pub struct Drilled {
     pub checks: Vec<Check>,
 }
 
+impl Drilled {
+    /// Whether nothing was amiss.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.checks.iter().all(|check| check.ok)
+    }
+}
+
 /// The chain of a backup, base first, each opened on demand.
 pub type Chain<'a> = [BackupReader<'a>];
 

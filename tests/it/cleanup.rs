@@ -231,6 +231,7 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
             let stopped = cleanup::run(&bed.house(Some(plan.clone())), &options);
             let all = verify::Options {
                 which: verify::Which::All(None),
+                from_export: false,
                 level: verify::Level::Digest,
                 scratch: None,
             };

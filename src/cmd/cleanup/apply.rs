@@ -89,12 +89,19 @@ impl Removal<'_> {
                 Some(until) => Done::Stays(Action::Retain, locked(until)),
                 None => Done::Gone(None),
             }),
-            Target::Entry { entry, .. } if item.what == What::Backup => self.backup(item, entry),
+            Target::Entry { entry, sha256, .. } if item.what == What::Backup => {
+                self.backup(item, entry, *sha256)
+            }
             Target::Entry { entry, .. } => self.orphan(entry),
         }
     }
 
-    fn backup(&self, item: &Item, entry: &Entry) -> Result<Done, Failed> {
+    fn backup(
+        &self,
+        item: &Item,
+        entry: &Entry,
+        decided_on: Option<[u8; 32]>,
+    ) -> Result<Done, Failed> {
         let mark = self.mark(&entry.name)?;
         let now = catalog::again(self.store, &entry.name)?;
         if let Some(why) = self.second_thought(&now, CLOCKS_APART)? {
@@ -102,7 +109,7 @@ impl Removal<'_> {
             return Ok(Done::Stays(Action::Keep, why));
         }
         let has_ledger = self.house.settings.ledger.is_some();
-        let noted = (item, entry);
+        let noted = (item, entry, decided_on);
         let event = told::note(self.store, noted, has_ledger, self.keys, &self.house.ctx)?;
         if let Some((intents, event)) = self.intents.as_ref().zip(event) {
             intents.put(&event)?;

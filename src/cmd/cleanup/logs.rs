@@ -8,16 +8,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::{Duration, OffsetDateTime};
 
-use crate::catalog::{Entry, Met};
+use super::rules::frozen;
+use crate::catalog::{Entry, Met, Proof};
+use crate::cmd::journal;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::health::Ages;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
-use crate::domain::retention::{Backup, Policy, lateness};
+use crate::domain::record::Outcome;
+use crate::domain::retention::{Backup, Policy, lateness, restorable};
 use crate::domain::segment::{self, Base, Link, Log, Mode, keep};
+use crate::store::ReadStore;
 use crate::wire::House;
 
-/// So many segments have to be shipped after a time without any before others go.
+/// So many runs have to be good after a time without any before segments go.
 const BACK_MIN: u32 = 24;
 
 /// What is found of all logs of a store, by positions.
@@ -35,23 +39,32 @@ struct Parts {
     links: Vec<Link>,
     bases: Vec<Base>,
     places: HashMap<BackupId, usize>,
+    /// Whether a manifest could not be checked today: what it says may be needed.
+    unsure: bool,
 }
 
 /// Looks at the logs of every source. Only backups that count are looked at.
+///
+/// # Errors
+/// What the store fails with.
 pub(super) fn look(
     house: &House,
+    store: &dyn ReadStore,
     entries: &[Entry],
     met: &[Met],
     backups: &[Backup],
     now: OffsetDateTime,
-) -> Logs {
+) -> anyhow::Result<Logs> {
+    let counts = restorable(backups, now);
     let mut sources: BTreeMap<(BackupType, &str), Parts> = BTreeMap::new();
-    for (at, ((entry, met), backup)) in entries.iter().zip(met).zip(backups).enumerate() {
-        if !backup.whole || !backup.proven {
-            continue;
-        }
+    for (at, (entry, met)) in entries.iter().zip(met).enumerate() {
         let source = (entry.name.backup_type, entry.name.source.as_str());
         let parts = sources.entry(source).or_default();
+        let is_proven = backups.get(at).is_some_and(|backup| backup.proven);
+        parts.unsure |= !is_proven && met.proof != Proof::Forged;
+        if !counts.contains(&at) {
+            continue;
+        }
         let link = met.link.as_ref().filter(|link| link.segment.mode == Mode::Wal);
         parts.links.extend(link.cloned());
         parts.bases.extend(met.ends.clone());
@@ -64,7 +77,7 @@ pub(super) fn look(
         if parts.links.is_empty() {
             continue;
         }
-        let since = since(house, source, &parts, backups, now);
+        let since = since(house, store, source, &parts, now)?;
         let found = keep(&Log::all(&parts.links), &parts.bases, since.unwrap_or(0));
         let place = |id: &BackupId| parts.places.get(id).copied();
         logs.bases.extend(found.bases.iter().filter_map(place));
@@ -72,39 +85,53 @@ pub(super) fn look(
             logs.spare.push(found.spare.iter().filter_map(place).collect());
         }
     }
-    logs
+    Ok(logs)
 }
 
-/// From when on every moment is to be restorable, nanoseconds since 1970; nothing if for ever, or if the
-/// log is late.
+/// From when on every moment is to be restorable, nanoseconds since 1970; nothing if for ever, or if
+/// there is a reason to remove nothing today.
 fn since(
     house: &House,
+    store: &dyn ReadStore,
     source: &str,
     parts: &Parts,
-    backups: &[Backup],
     now: OffsetDateTime,
-) -> Option<u64> {
+) -> anyhow::Result<Option<u64>> {
+    if parts.unsure {
+        return Ok(None);
+    }
     let of_source =
         |job: &&JobSettings| job.run.word == "logs" && job.source.as_deref() == Some(source);
-    let jobs: Vec<&JobSettings> = house.settings.jobs.values().filter(of_source).collect();
     let mut longest: Option<Duration> = None;
-    let members: Vec<usize> =
-        parts.links.iter().filter_map(|link| parts.places.get(&link.id).copied()).collect();
-    for job in jobs {
-        let kept = Duration::try_from(job.keep_log?).ok()?;
-        longest = longest.max(Some(kept));
-        let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
-        let frozen_after = Some(ages.critical);
-        let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
-        if lateness(&policy, &members, backups, now).is_some() {
-            return None;
+    for job in house.settings.jobs.values().filter(of_source) {
+        let kept = job.keep_log.and_then(|kept| Duration::try_from(kept).ok());
+        if kept.is_none() || frozen(store, house, job, now)?.is_some() || is_late(store, job, now)?
+        {
+            return Ok(None);
         }
+        longest = longest.max(kept);
     }
     // The cluster's clock counts; ours may be ahead of it.
-    let newest = parts.links.iter().map(|link| link.segment.position.last_timestamp).max()?;
-    let by_ours = u64::try_from(now.unix_timestamp_nanos()).ok()?;
-    let length = u64::try_from(longest?.whole_nanoseconds()).ok()?;
-    newest.min(by_ours).checked_sub(length)
+    let newest = parts.links.iter().map(|link| link.segment.position.last_timestamp).max();
+    let by_ours = u64::try_from(now.unix_timestamp_nanos()).ok();
+    let length = longest.and_then(|length| u64::try_from(length.whole_nanoseconds()).ok());
+    Ok(newest
+        .zip(by_ours)
+        .zip(length)
+        .and_then(|((newest, ours), length)| newest.min(ours).checked_sub(length)))
+}
+
+/// Whether the runs of a job are late, or were until a few runs ago. A log at rest has no new segments, so
+/// its runs tell.
+fn is_late(store: &dyn ReadStore, job: &JobSettings, now: OffsetDateTime) -> anyhow::Result<bool> {
+    let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
+    let frozen_after = Some(ages.critical);
+    let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
+    let records = journal::recent(store, &job.name, now)?.into_iter();
+    let good = records.filter(|record| record.outcome() == Outcome::Good);
+    let runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
+    let members: Vec<usize> = (0..runs.len()).collect();
+    Ok(runs.is_empty() || lateness(&policy, &members, &runs, now).is_some())
 }
 
 /// Whether an entry is a segment. As retention sees it, it builds on nothing: what it follows is looked

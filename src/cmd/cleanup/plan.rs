@@ -8,7 +8,7 @@ use super::apply::{CLOCKS_APART, busy};
 use super::logs::{self, Logs};
 use super::rules::{Rule, Witness, rules};
 use super::{Action, Item, What};
-use crate::catalog::{self, Entry, Filter, Known};
+use crate::catalog::{self, Entry, Filter, Known, Proof};
 use crate::cmd::journal;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
@@ -32,8 +32,11 @@ pub(super) enum Target {
         entry: Box<Entry>,
         /// The first of its chain.
         base: BackupId,
-        /// Its manifest is one that bkp wrote, as far as anybody here can tell.
-        is_ours: bool,
+        /// SHA-256 of the manifest by which it was decided; nothing for one that is not shown to be bkp's
+        /// own, and for what has none.
+        sha256: Option<[u8; 32]>,
+        /// Nobody here can say that it is not bkp's own.
+        may_be_ours: bool,
     },
     /// An upload.
     Upload(Unfinished),
@@ -46,6 +49,9 @@ pub(super) struct Plan {
     pub(super) items: Vec<Item>,
     pub(super) targets: Vec<Target>,
 }
+
+/// Of a manifest: its digest if it is shown to be bkp's own, and whether it may be.
+type Standing = (Option<[u8; 32]>, bool);
 
 /// What decides.
 struct Planner<'a> {
@@ -106,7 +112,12 @@ impl Planner<'_> {
             else {
                 continue;
             };
-            let reasons: Vec<String> = whys.iter().map(Why::to_string).collect();
+            let of_log = logs::is_segment(&entry) && matches!(whys.as_slice(), [Why::Ungoverned]);
+            let reasons: Vec<String> = if of_log {
+                vec!["part of a log that is kept".to_owned()]
+            } else {
+                whys.iter().map(Why::to_string).collect()
+            };
             let (action, reason) = if !gone_set.contains(&at) {
                 let action = if locked.contains(&at) { Action::Retain } else { Action::Keep };
                 (action, reasons.join(", "))
@@ -118,17 +129,18 @@ impl Planner<'_> {
                 (Action::Remove, "no rule keeps it".to_owned())
             };
             let item = item(What::Backup, action, &entry, reason);
-            let is_ours = ours.get(at).copied().unwrap_or_default();
+            let (sha256, may_be_ours) = ours.get(at).copied().unwrap_or_default();
             // Of a log the first segment that cannot be removed keeps those after it.
             let base = of_logs.get(&at).copied().unwrap_or(backup.base);
-            self.add(item, Target::Entry { entry: Box::new(entry), base, is_ours });
+            let entry = Box::new(entry);
+            self.add(item, Target::Entry { entry, base, sha256, may_be_ours });
         }
         Ok(late)
     }
 
-    /// What there is to know of backups: as retention sees them, whether each is bkp's own as far as
-    /// anybody can tell, and their logs.
-    fn meet(&self, entries: &[Entry]) -> anyhow::Result<(Vec<Backup>, Vec<bool>, Logs)> {
+    /// What there is to know of backups: as retention sees them, how far each is bkp's own, and their
+    /// logs.
+    fn meet(&self, entries: &[Entry]) -> anyhow::Result<(Vec<Backup>, Vec<Standing>, Logs)> {
         let Planner { house, store, witness, now, .. } = *self;
         let mut known = Known::of(&house.settings.state_dir, store.url());
         let met = known.backups(store, entries, &witness.keys, &house.ctx)?;
@@ -141,9 +153,9 @@ impl Planner<'_> {
                 (backup.parent, backup.base) = (None, backup.id);
             }
             backups.push(backup);
-            ours.push(proven && met.sha256.is_some());
+            ours.push((met.sha256.filter(|_| proven), met.proof != Proof::Forged));
         }
-        let logs = logs::look(house, entries, &met, &backups, now);
+        let logs = logs::look(house, store, entries, &met, &backups, now)?;
         for at in &logs.bases {
             if let Some(backup) = backups.get_mut(*at) {
                 backup.replayed = true;
@@ -194,7 +206,8 @@ impl Planner<'_> {
                 held.map_or((action, reason), |holder| (Action::Keep, busy(&holder)));
             let base = entry.name.id;
             let item = item(What::Orphan, action, &entry, reason);
-            self.add(item, Target::Entry { entry: Box::new(entry), base, is_ours: false });
+            let (entry, sha256, may_be_ours) = (Box::new(entry), None, false);
+            self.add(item, Target::Entry { entry, base, sha256, may_be_ours });
         }
         Ok(())
     }

@@ -126,20 +126,18 @@ pub(super) fn rules(
         let members: Vec<usize> = members.map(|(at, _)| at).collect();
         let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
         let policy = Policy { frozen_after: Some(ages.critical), ..policy };
-        let frozen = frozen(house, store, job, entries, &members, now)?;
+        let frozen = frozen(store, house, job, now)?.or_else(|| emptied(entries, &members));
         found.push(Rule { policy, members, frozen, enabled: job.enabled });
     }
     Ok(found)
 }
 
-/// Why nothing of a job is to be removed: retention never follows a run that failed or that looks as
-/// if the source was emptied, nor a verification that found damage.
-fn frozen(
-    house: &House,
+/// Why nothing that a job makes is to be removed: retention never follows a run that failed, nor a
+/// verification that found damage.
+pub(super) fn frozen(
     store: &dyn ReadStore,
+    house: &House,
     job: &JobSettings,
-    entries: &[Entry],
-    members: &[usize],
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<String>> {
     if let Some(last) = last(store, job, now)?.filter(|last| last.outcome() != Outcome::Good) {
@@ -155,11 +153,16 @@ fn frozen(
             return Ok(Some(format!("the last run of `{}` found damage", other.name)));
         }
     }
+    Ok(None)
+}
+
+/// Whether the newest full backup looks as if the source was emptied.
+fn emptied(entries: &[Entry], members: &[usize]) -> Option<String> {
     let members = members.iter().filter_map(|at| entries.get(*at));
     let full = members.filter(|entry| entry.name.scope == Scope::Full);
     let sizes: Vec<u64> = full.map(Entry::stored_bytes).collect();
     let odd = "the size of the newest full backup is far from those before it";
-    Ok(is_odd(&sizes).then(|| odd.to_owned()))
+    is_odd(&sizes).then(|| odd.to_owned())
 }
 
 /// The last run of a job that was one. What is dated in the future was dated by a wrong clock.

@@ -21,6 +21,7 @@ use crate::ctx::Ctx;
 use crate::domain::event::{Event, Numbers, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{self, Manifest, hex};
+use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyProvider, Recipient};
 use crate::ledger::{Ledger, LedgerError};
 use crate::store::{AppendStore, Role};
@@ -109,10 +110,14 @@ impl<'a> Unsigned<'a> {
     }
 }
 
-/// Notes in the store that a backup is about to be removed. Returns the event that says so.
+/// Notes in the store that a backup is about to be removed, whose manifest is still the one with the
+/// digest that was decided on. Returns the event that says so.
+///
+/// # Errors
+/// What the store fails with; [`Kind::Integrity`] if the manifest is another one now.
 pub(super) fn note(
     store: &dyn AppendStore,
-    (item, entry): (&Item, &Entry),
+    (item, entry, decided_on): (&Item, &Entry, Option<[u8; 32]>),
     has_ledger: bool,
     keys: &[Box<dyn KeyProvider>],
     ctx: &Ctx,
@@ -120,6 +125,11 @@ pub(super) fn note(
     let (at, id, place) = (ctx.now(), entry.name.id, entry.name.manifest_key());
     let bytes = catalog::read_manifest(store, &place)?;
     let sha256: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
+    if decided_on != Some(sha256) {
+        let message = format!("`{place}` is not the manifest any more that it was");
+        let hint = "look at it with `bkp verify --id`; if it is damaged, remove it by hand";
+        return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
+    }
     let manifest = Manifest::parse(&bytes, &place)?;
     let event = has_ledger.then(|| Event::completed(&manifest, &sha256).deleted());
     let mut deleted = Deleted {

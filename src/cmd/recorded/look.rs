@@ -19,16 +19,8 @@ const AGAIN: &str =
 /// begun to remove any of it. A store of which that is not true drops out.
 pub(super) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
     each(fan, &|store| {
-        for link in chain {
-            let is_there = match store.head(&link.manifest_key()) {
-                Ok(_) => !is_going(store, link)?,
-                Err(StoreError::Missing { .. }) => false,
-                Err(error) => return Err(error),
-            };
-            if !is_there {
-                let what = "what the backup builds on was removed while it was made";
-                return Ok(Some(format!("{what}: {}", link.id)));
-            }
+        if let Some(lost) = lost(store, chain)? {
+            return Ok(Some(lost));
         }
         for object in &manifest.objects {
             let is_there = match store.head(&object.key) {
@@ -45,14 +37,35 @@ pub(super) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> an
     })
 }
 
-/// Makes sure that nobody began to remove the backup while it became visible.
-pub(super) fn after(fan: &Fan, manifest: &Manifest) -> anyhow::Result<()> {
+/// Makes sure that nobody began to remove the backup, or what it builds on, while it became visible.
+pub(super) fn after(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
     each(fan, &|store| {
-        // The backup is there, whether or not the store still answers.
-        let going = is_going(store, &manifest.name()).unwrap_or(false);
         let id = manifest.id;
-        Ok(going.then(|| format!("backup {id} is visible and may lack objects: {TAKEN}")))
+        // The backup is there, whether or not the store still answers.
+        if is_going(store, &manifest.name()).unwrap_or(false) {
+            return Ok(Some(format!("backup {id} is visible and may lack objects: {TAKEN}")));
+        }
+        // Said of a backup that exists: so not by one answer alone.
+        let lost = lost(store, chain).unwrap_or_default();
+        let lost = lost.and_then(|_first| self::lost(store, chain).unwrap_or_default());
+        Ok(lost.map(|lost| format!("backup {id} is visible and does not restore: {lost}")))
     })
+}
+
+/// What is missing of a chain, or about to go.
+fn lost(store: &dyn ReadStore, chain: &[BackupName]) -> Result<Option<String>, StoreError> {
+    for link in chain {
+        let is_there = match store.head(&link.manifest_key()) {
+            Ok(_) => !is_going(store, link)?,
+            Err(StoreError::Missing { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !is_there {
+            let what = "what the backup builds on was removed while it was made";
+            return Ok(Some(format!("{what}: {}", link.id)));
+        }
+    }
+    Ok(None)
 }
 
 fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError> {
@@ -66,7 +79,7 @@ fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError
 /// Looks at a store, and says what is wrong with it.
 type Look<'a> = &'a dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>;
 
-/// Asks every store; one of which there is something to say drops out.
+/// Asks every store; one of which there is something to say drops out with that.
 fn each(fan: &Fan, look: Look<'_>) -> anyhow::Result<()> {
     let stores: Vec<_> = fan.stores().collect();
     for (index, store) in stores {
@@ -74,7 +87,7 @@ fn each(fan: &Fan, look: Look<'_>) -> anyhow::Result<()> {
             Ok(None) => {}
             Ok(Some(why)) => {
                 let why = format!("{}: {why}", store.url());
-                let fault = Fault::new(Kind::Store, why).hint(AGAIN);
+                let fault = Fault::new(Kind::Integrity, why).hint(AGAIN);
                 fan.drop_out::<anyhow::Error>(index, fault.into())?;
             }
             Err(error) => fan.failed(index, error)?,

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::state::{is_for_each, places};
 use crate::cmd::schema::{Failure, Warning};
-use crate::config::settings::jobs::JobSettings;
+use crate::config::settings::jobs::{JobSettings, LooksAt};
 use crate::domain::id::BackupId;
 use crate::domain::record::weigh;
 use crate::error::{Fault, Kind, diagnose};
@@ -95,7 +95,8 @@ pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<Strin
     let mut flag = |name: &str, value: Option<String>| {
         words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
     };
-    flag("--scope", job.scope.map(|scope| scope.to_string()));
+    let auto = job.auto_scope.then(|| "auto".to_owned());
+    flag("--scope", job.scope.map(|scope| scope.to_string()).or(auto));
     flag("--level", job.level.clone());
     let file = house.settings.file.as_ref();
     flag("--config", file.map(|path| path.to_string_lossy().into_owned()));
@@ -105,7 +106,11 @@ pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<Strin
             house.settings.store.iter().for_each(|store| flag("--store", Some(store.clone())));
         }
     }
-    words.extend(job.all.then(|| "--all".to_owned()));
+    match job.looks_at {
+        LooksAt::Newest => {}
+        LooksAt::NewestExport => words.push("--from-export".to_owned()),
+        LooksAt::All => words.push("--all".to_owned()),
+    }
     words.push("--json".to_owned());
     words
 }

@@ -35,12 +35,16 @@ pub struct JobTable {
     pub timeout: Option<String>,
     /// Jobs that run before it if they are due at the same time; it waits if one of them failed.
     pub after: Vec<String>,
-    /// For `snapshot`: full, incremental or differential. Default: bkp chooses.
+    /// For `snapshot` and `export`: full, incremental, differential or auto. Default: auto for
+    /// snapshots, full for exports.
     pub scope: Option<String>,
     /// For `verify`: exists, digest, decode or drill.
     pub level: Option<String>,
     /// For `verify`: every backup of the source, each time, and not the newest alone. Default: no.
     pub all: bool,
+    /// For `verify`: the newest export of the source, and not the newest of its other backups. Default:
+    /// no.
+    pub from_export: bool,
     /// From which age of the last good run on `status` warns. Default: four intervals, at most 24h
     /// but at least one and a half intervals.
     pub warn_after: Option<String>,

@@ -29,6 +29,17 @@ const LONGEST: u64 = 36_525 * DAY;
 const WEB: [&str; 2] = ["https", "http"];
 const LEVELS: [&str; 4] = ["exists", "digest", "decode", "drill"];
 
+/// Which backups of a source a verification is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LooksAt {
+    /// The one that a restore would take.
+    Newest,
+    /// The newest export.
+    NewestExport,
+    /// All.
+    All,
+}
+
 /// A job.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
@@ -42,10 +53,12 @@ pub struct JobSettings {
     pub backup_type: Option<BackupType>,
     /// The scope of its snapshots, if it is not left to bkp.
     pub scope: Option<Scope>,
+    /// Whether it says that the scope is left to bkp, which for an export is not the default.
+    pub auto_scope: bool,
     /// The level of its verification, if it is not the default.
     pub level: Option<String>,
-    /// For a verification: every backup of the source, not the newest alone.
-    pub all: bool,
+    /// What a verification is about.
+    pub looks_at: LooksAt,
     /// When it is due.
     pub when: When,
     /// Whether it runs by itself.
@@ -163,7 +176,9 @@ fn job(
     let run = RUNS.iter().find(|kind| kind.word == table.run);
     let run = run.ok_or_else(|| unknown(at("run"), "command", &table.run, words))?;
     let source = source(&place, run, table.source.as_deref(), sources)?;
-    let scope = table.scope.as_deref().map(|word| scope(&at("scope"), run, word)).transpose()?;
+    let auto_scope = table.scope.as_deref() == Some("auto") && run.makes.is_some();
+    let word = table.scope.as_deref().filter(|_word| !auto_scope);
+    let scope = word.map(|word| scope(&at("scope"), run, word)).transpose()?;
     for_verify(&place, run, &table)?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
@@ -208,7 +223,12 @@ fn job(
         backup_type,
         scope,
         level: table.level,
-        all: table.all,
+        auto_scope,
+        looks_at: match (table.all, table.from_export) {
+            (true, _) => LooksAt::All,
+            (false, true) => LooksAt::NewestExport,
+            (false, false) => LooksAt::Newest,
+        },
         when,
         enabled: table.enabled.unwrap_or(true),
         jitter: of("jitter", &table.jitter, 0)?.unwrap_or_default(),
@@ -226,17 +246,22 @@ fn job(
 
 /// Checks what only a verification has.
 fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<(), ConfigError> {
-    let is_verify = run.word == "verify";
-    if let Some(level) = &table.level
-        && (!is_verify || !LEVELS.contains(&level.as_str()))
-    {
-        return Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()));
+    let given =
+        [("level", table.level.is_some()), ("all", table.all), ("from_export", table.from_export)];
+    if let Some((key, _)) = given.into_iter().find(|(_, is)| *is && run.word != "verify") {
+        let problem = format!("it is for `verify`, and this job runs `{}`", run.word);
+        return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
     }
-    if table.all && !is_verify {
-        let problem = format!("`{}` is not about single backups", run.word);
-        return Err(ConfigError::invalid(join(place, "all"), problem).suggest("remove it"));
+    if table.all && table.from_export {
+        let problem = "all are looked at, exports and others";
+        return Err(ConfigError::invalid(join(place, "from_export"), problem).suggest("remove it"));
     }
-    Ok(())
+    match &table.level {
+        Some(level) if !LEVELS.contains(&level.as_str()) => {
+            Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn hooks(place: &str, table: HooksTable) -> Result<Hooks, ConfigError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::log::{Base, Log};
+use super::log::{Base, Log, sure_until};
 use crate::domain::id::BackupId;
 
 /// What is needed of the logs of a source in wal mode, and what is not.
@@ -19,8 +19,8 @@ pub struct Kept {
 /// What is needed to restore any moment since `since` (nanoseconds since 1970, by the cluster's clock).
 /// `logs` are those of [`Log::all`], the one that is continued last.
 ///
-/// An unbroken run without a base restores nothing. The newest one stays all the same: what it lacks may
-/// be a snapshot that is being taken.
+/// An unbroken run without a base from before the wanted time stays as it is: what it lacks may be a
+/// snapshot that is being taken, or one that can be mended.
 #[must_use]
 pub fn keep(logs: &[Log], bases: &[Base], since: u64) -> Kept {
     let mut kept = Kept::default();
@@ -32,16 +32,15 @@ pub fn keep(logs: &[Log], bases: &[Base], since: u64) -> Kept {
             let end = run.last().map_or(0, |last| last.segment.position.last_timestamp);
             let of_run: Vec<&Base> = bases.iter().filter(|base| base.is_of(run)).collect();
             let before = of_run.iter().filter(|base| base.timestamp <= since);
-            let first = before.max_by_key(|base| base.op);
-            let first = first.or(of_run.iter().min_by_key(|base| base.op));
+            let anchor = before.max_by_key(|base| base.op);
+            let first = anchor.or(of_run.iter().min_by_key(|base| base.op));
             let wanted = is_newest || end >= since;
-            let from = match first.filter(|_base| wanted) {
-                Some(base) => {
-                    kept.bases.insert(base.id);
-                    base.op
-                }
-                None if is_newest => 0,
-                None => u64::MAX,
+            kept.bases.extend(first.filter(|_base| wanted).map(|base| base.id));
+            let from = match anchor {
+                _ if !wanted => u64::MAX,
+                Some(base) => sure_until(base.op),
+                // Where no snapshot leads to the wanted time, one may be damaged and mended again.
+                None => 0,
             };
             let beyond = run.iter().filter(|link| {
                 let ops = link.segment.position.ops.as_ref();

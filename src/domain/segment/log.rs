@@ -258,11 +258,17 @@ pub fn window(run: &[Link], bases: &[Base]) -> Option<Window> {
     }
 }
 
+/// The last operation that a snapshot that ends with `op` holds for sure: only segments that end later are
+/// needed with it.
+pub(super) fn sure_until(op: u64) -> u64 {
+    op.saturating_sub(UNSURE_OPS_MAX)
+}
+
 /// The segments of a run that lead from a snapshot that ends with op `base` to `target`, and the
 /// snapshot's last operations themselves: the cluster may have taken those back.
 #[must_use]
 pub fn needed(run: &[Link], base: Option<u64>, target: Target) -> Vec<&Link> {
-    let from = base.map_or(0, |base| base.saturating_sub(UNSURE_OPS_MAX));
+    let from = base.map_or(0, sure_until);
     let wanted = run.iter().filter(|link| {
         let Position { first_timestamp, ops, .. } = &link.segment.position;
         let begins = ops.as_ref().map_or(0, |ops| ops.first_op);

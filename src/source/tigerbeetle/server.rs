@@ -1,6 +1,7 @@
 //! A server of ours: started on loopback on a file of ours, and killed when it is no longer needed.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,6 +30,8 @@ pub(super) struct Server {
     pub(super) child: Child,
     pub(super) address: String,
     log: PathBuf,
+    /// The watchdog's.
+    ear: File,
 }
 
 impl Server {
@@ -49,6 +52,7 @@ impl Server {
             .stdin(Stdio::null())
             .output()
             .map_err(|error| missing(program, &error))?;
+        let ear = File::from(watchdog.ear()?);
         let child = Command::new("/bin/sh")
             .args(["-c", TELL_AND_BECOME])
             .arg(program)
@@ -56,10 +60,10 @@ impl Server {
             .arg(format!("--addresses={address}"))
             .arg(data_file)
             .stdin(Stdio::null())
-            .stdout(watchdog.ear()?)
+            .stdout(ear.try_clone()?)
             .stderr(output)
             .spawn()?;
-        Ok(Server { child, address, log })
+        Ok(Server { child, address, log, ear })
     }
 
     /// What it has said so far; nothing if that cannot be read.
@@ -98,6 +102,8 @@ impl Drop for Server {
         // A data file is in order at any moment. Both calls fail only if the server is gone already.
         let _gone = self.child.kill();
         let _status = self.child.wait();
+        // Its number may be another process's from now on.
+        let _forgotten = self.ear.write_all(b"\n");
         let _removed = std::fs::remove_file(&self.log);
     }
 }
