@@ -45,8 +45,6 @@ const FORMS: &str = "write `daily at 03:00`, `weekly on sunday at 03:00`, `month
 pub const SKEW: Duration = Duration::minutes(10);
 /// The longest pause before a run is tried again that reached no store, unless a longer one is wanted.
 const AWAY_PAUSE_MAX: Duration = Duration::HOUR;
-/// How many times of a calendar are looked at for the longest time between two of them.
-const TIMES_MAX: usize = 2000;
 
 /// What a job's past says about its future.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -171,20 +169,32 @@ impl Calendar {
     }
 
     /// The longest time between two times of the coming year, at least between the next two: on
-    /// working days only, a weekend is no delay.
+    /// working days only, a weekend is no delay. Every day that has any times has the same, so that
+    /// those of one day are looked at, and of the others the first and the last alone.
     fn longest(&self, now: OffsetDateTime) -> Duration {
         let year = Duration::days(366);
-        let Some(mut at) = self.next(now) else { return year };
+        let Some(mut first) = self.next(now) else { return year };
         let mut longest = None;
-        for _ in 0..TIMES_MAX {
-            let Some(next) = self.next(at) else { break };
+        while first - now <= year {
+            let last = self.last_of_day(first);
+            let Some(next) = self.next(last) else { break };
+            longest = longest.max(Some(next - last));
+            first = next;
+        }
+        let (mut at, last) = (first, self.last_of_day(first));
+        while let Some(next) = self.next(at).filter(|next| *next <= last) {
             longest = longest.max(Some(next - at));
             at = next;
-            if at - now > year {
-                break;
-            }
         }
         longest.unwrap_or(year)
+    }
+
+    /// The last time of the day of `time`, which is one of its times.
+    fn last_of_day(&self, time: OffsetDateTime) -> OffsetDateTime {
+        let local = timestamp(time).to_zoned(self.zone.clone());
+        let end = local.tomorrow().and_then(|day| day.start_of_day());
+        let last = end.ok().and_then(|end| self.cron.find_previous_occurrence(&end, false).ok());
+        last.map_or(time, |last| time_of(last.timestamp()).max(time))
     }
 }
 
