@@ -107,9 +107,12 @@ fn rows(house: &House, source: Option<&str>) -> anyhow::Result<Read> {
     let store = house.store_read(settings)?;
     let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
     let (mut rows, mut outcome) = (Vec::new(), None);
-    for found in catalog::find(store.as_ref(), &filter)? {
-        house.ctx.cancel.check()?;
-        match row(store.as_ref(), &found.name.manifest_key()) {
+    let all = catalog::find(store.as_ref(), &filter)?;
+    let read = catalog::each(&all, &house.ctx.cancel, |found| {
+        Ok(row(store.as_ref(), &found.name.manifest_key()))
+    })?;
+    for (found, row) in all.iter().zip(read) {
+        match row {
             Ok(row) => rows.push(row),
             Err(error) => {
                 house.ctx.monitor.warn(&format!("{} is left out: {error:#}", found.name.id));

@@ -27,7 +27,7 @@ struct Told {
     channels: BTreeMap<String, Vec<Known>>,
 }
 
-/// Something that a channel afterwards to be wrong.
+/// Something that is wrong, as far as a channel was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     rule: String,
@@ -80,7 +80,7 @@ fn path(house: &House) -> PathBuf {
     cache::folder(&house.settings.state_dir).join("told.json")
 }
 
-/// What a channel has to be told, and what it afterwards then.
+/// What a channel has to be told now, and all that it knows to be wrong once it was.
 fn difference(
     house: &House,
     to: &NotifySettings,
