@@ -3,12 +3,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 use serde_json::Value;
 
 use super::state::{is_for_each, places};
@@ -36,7 +38,8 @@ pub struct Ended {
     pub report: Value,
     /// What it said about its failure, or what was done to it.
     pub message: Option<String>,
-    /// What a program of the operator said. It stays on this host: nobody knows what is in it.
+    /// What a program of the operator said, or the run itself in words that are no error of ours. It
+    /// stays on this host: nobody knows what is in it.
     pub aside: Option<String>,
     /// Exit codes by the names of stores, if it was run for each of them.
     pub stores: Vec<(String, u8)>,
@@ -67,23 +70,46 @@ impl Ended {
     /// All that is known of why it failed, for whoever sits at this host.
     #[must_use]
     pub fn words(&self) -> Option<String> {
-        let message = self.message.clone()?;
-        Some(self.aside.iter().fold(message, |text, aside| format!("{text}: {aside}")))
+        let known: Vec<&str> =
+            [&self.message, &self.aside].into_iter().flatten().map(String::as_str).collect();
+        (!known.is_empty()).then(|| known.join(": "))
     }
 
-    /// Takes in how another run of the same job ended, in another store.
-    fn join(&mut self, store: &str, other: Ended) {
-        let message = other.message.map(|message| format!("{store}: {message}"));
-        let messages: Vec<String> = self.message.take().into_iter().chain(message).collect();
-        self.message = (!messages.is_empty()).then(|| messages.join("; "));
-        self.code = weigh(self.code).max(weigh(other.code)).2;
+    /// Takes in how a run of the same job ended in one store more.
+    fn join(&mut self, store: &str, other: &Ended) {
+        // What did not run at all has done nothing well that could outweigh the first.
+        let begun = !self.stores.is_empty();
+        self.code = if begun { worse(self.code, other.code) } else { other.code };
+        append(&mut self.message, store, other.message.as_deref());
+        append(&mut self.aside, store, other.aside.as_deref());
         self.stores.push((store.to_owned(), other.code));
+    }
+
+    /// Takes in that a run was told to end before it began in a store: it did not do all it should,
+    /// and that store has nothing of it.
+    fn stop(&mut self, store: &str, stopped: Fault) {
+        let why = format!("not begun: {stopped}");
+        self.code = worse(self.code, Ended::of(&stopped.into()).code);
+        append(&mut self.message, store, Some(&why));
     }
 
     /// The backup that it made.
     #[must_use]
     pub fn backup(&self) -> Option<BackupId> {
         self.report.pointer("/manifest/id")?.as_str()?.parse().ok()
+    }
+}
+
+/// The exit code that counts of two.
+fn worse(one: u8, other: u8) -> u8 {
+    weigh(one).max(weigh(other)).2
+}
+
+/// Adds what is to be said of one store.
+fn append(said: &mut Option<String>, store: &str, more: Option<&str>) {
+    if let Some(more) = more {
+        let before = said.take().map(|said| said + "; ").unwrap_or_default();
+        *said = Some(format!("{before}{store}: {more}"));
     }
 }
 
@@ -124,15 +150,27 @@ pub fn run(house: &House, job: &JobSettings) -> anyhow::Result<Ended> {
     if !is_for_each(job) {
         return once(house, job, None, began);
     }
+    let run = |store: &str| {
+        once(house, job, Some(store), began).unwrap_or_else(|error| Ended::of(&error))
+    };
+    Ok(in_each(&places(house, job), || house.ctx.cancel.check(), run))
+}
+
+/// Runs a job in one store after the other, until it is told to end.
+fn in_each(
+    stores: &[String],
+    check: impl Fn() -> Result<(), Fault>,
+    run: impl Fn(&str) -> Ended,
+) -> Ended {
     let mut all = Ended::default();
-    for store in places(house, job) {
-        let ended = once(house, job, Some(&store), began)?;
-        all.join(&store, ended);
-        if house.ctx.cancel.check().is_err() {
+    for store in stores {
+        if let Err(stopped) = check() {
+            all.stop(store, stopped);
             break;
         }
+        all.join(store, &run(store));
     }
-    Ok(all)
+    all
 }
 
 fn once(
@@ -163,23 +201,34 @@ fn once(
         let said = scope.spawn(move || {
             let lines = errors.map(BufReader::new).into_iter().flat_map(BufReader::lines);
             let heard = lines.map_while(Result::ok).filter_map(|line| heard(house, job, line));
-            // Whatever else it says, how it failed is what it says itself of that.
-            heard.fold(None, |known, next| match (known, next) {
-                (Some(Said::Failure(text)), Said::Stray(_)) => Some(Said::Failure(text)),
-                (_, next) => Some(next),
+            heard.fold((None, None), |(failure, stray), next| match next {
+                Said::Failure(text) => (Some(text), stray),
+                Said::Stray(text) => (failure, Some(text)),
             })
         });
-        let waited = wait(house, job, &mut child, began);
-        // What it started must not hold the ends of its output open; usually there is nothing.
+        let waited = wait(house, job, &child, began);
+        // What it started must not hold the ends of its output open; usually there is nothing. Its
+        // number is nobody else's before it has been waited for, which comes after this.
         let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
-        let (status, forced) = waited?;
-        let message = forced
-            .or(said.join().ok().flatten().map(Said::text))
-            .or_else(|| status.signal().map(|signal| format!("it was ended by signal {signal}")));
+        let status = child.wait()?;
+        let forced = waited?;
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         let code = code.unwrap_or(exit::code(Kind::Failed));
         let report = report.join().unwrap_or_default();
-        Ok(Ended { code, report, message, ..Ended::default() })
+        let (failure, stray) = said.join().unwrap_or_default();
+        if code == exit::DONE {
+            return Ok(Ended { code, report, ..Ended::default() });
+        }
+        let signal = status.signal().map(|signal| format!("it was ended by signal {signal}"));
+        // Whatever else it says, how it failed is what it says itself of that.
+        let aside = stray.filter(|_stray| failure.is_none());
+        Ok(Ended {
+            code,
+            report,
+            message: forced.or(failure).or(signal),
+            aside,
+            ..Ended::default()
+        })
     })
 }
 
@@ -189,14 +238,6 @@ enum Said {
     Failure(String),
     /// In any others: what a program says that dies without an error of ours, a panic for instance.
     Stray(String),
-}
-
-impl Said {
-    fn text(self) -> String {
-        match self {
-            Said::Failure(text) | Said::Stray(text) => text,
-        }
-    }
 }
 
 /// Passes on a line that a run wrote to its standard error; returns why it failed, if it says so.
@@ -221,18 +262,19 @@ fn heard(house: &House, job: &JobSettings, line: String) -> Option<Said> {
     }
 }
 
-/// Waits until a run ends; ends it when its time is over, or when we are to end. Returns what had to
-/// be done.
+/// Waits until a run has ended, but leaves its number to it; ends it when its time is over, or when we
+/// are to end. Returns what had to be done.
 fn wait(
     house: &House,
     job: &JobSettings,
-    child: &mut Child,
+    child: &Child,
     began: Instant,
-) -> anyhow::Result<(ExitStatus, Option<String>)> {
+) -> anyhow::Result<Option<String>> {
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let mut forced: Option<(Instant, String)> = None;
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((status, forced.map(|(_, why)| why)));
+        if waitid(WaitId::Pid(Pid::from_child(child)), ended)?.is_some() {
+            return Ok(forced.map(|(_, why)| why));
         }
         let why = if let Err(stopped) = house.ctx.cancel.check() {
             Some(stopped.to_string())
@@ -258,3 +300,6 @@ fn signal(child: &Child, signal: Signal) {
     // It fails if the process has ended, which is what was wanted.
     let _ended = kill_process(Pid::from_child(child), signal);
 }
+
+#[cfg(test)]
+mod tests;

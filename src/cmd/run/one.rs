@@ -1,5 +1,7 @@
 //! One run of one job: alone, on record, and told of.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,7 +18,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::domain::id::BackupId;
 use crate::domain::record::{self, Record};
 use crate::domain::schedule::Due;
-use crate::error::{Kind, diagnose};
+use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
 use crate::store::Role;
 use crate::store::layer::fan::Fan;
@@ -55,9 +57,28 @@ struct Body<'a> {
 /// is also told of one that could not begin.
 pub(super) fn run(house: &House, job: &JobSettings, options: &Options) -> End {
     let around = Around { house, job, began: house.ctx.now() };
+    // Whoever waits for the end would wait for ever for that of a run that panicked. No store is asked
+    // to keep it: what asks them may be what panicked.
+    caught(|| begin(&around, options))
+        .unwrap_or_else(|error| close(&around, None, &Ended::of(&error)))
+}
+
+/// What `work` comes to, a panic as an error.
+fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic: Box<dyn Any + Send>| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+        let fault = Fault::new(Kind::Failed, format!("an error in bkp itself: {said}"));
+        fault.hint("report it, with the line before that names a place in the source").into()
+    })
+}
+
+/// The run itself.
+fn begin(around: &Around<'_>, options: &Options) -> End {
+    let Around { house, job, .. } = *around;
     let fan = match fan(house, job) {
         Ok(fan) => fan,
-        Err(error) => return failed(&around, None, &error),
+        Err(error) => return failed(around, None, &error),
     };
     // No source can have this name, so it is nobody else's lease.
     let lease = format!("{}.job", job.name);
@@ -69,11 +90,11 @@ pub(super) fn run(house: &House, job: &JobSettings, options: &Options) -> End {
     let kind = diagnose(&error).kind;
     if kind != Kind::Busy {
         // What could not take a lease in any store takes no record either.
-        return failed(&around, Some(&fan).filter(|_fan| kind != Kind::Store), &error);
+        return failed(around, Some(&fan).filter(|_fan| kind != Kind::Store), &error);
     }
     if options.job.is_some() {
         // One that was asked for and could not is a run, if one that did nothing.
-        return close(&around, Some(&fan), &Ended::of(&error));
+        return close(around, Some(&fan), &Ended::of(&error));
     }
     let mut row = Row::new(job.name.clone(), Outcome::Busy, Some(format!("{error:#}")));
     row.exit_code = Some(exit::code(kind));
@@ -118,7 +139,8 @@ fn alone(house: &House, job: &JobSettings, options: &Options, fan: &Fan) -> End 
     end
 }
 
-/// Puts a run on record: in every store how it went, if it went differently in each.
+/// Puts a run on record: in every store how it went, if it went differently in each, and only where it
+/// went at all.
 fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
     let Around { house, job, began } = *around;
     // Also of a run that was told to end.
@@ -135,7 +157,12 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
     let (names, mut reached) = (places(house, job), false);
     for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
         let name = names.get(index).map(String::as_str);
-        let code = name.and_then(|name| ended.code_in(name)).unwrap_or(ended.code);
+        let code = match name.and_then(|name| ended.code_in(name)) {
+            Some(code) => code,
+            None if ended.stores.is_empty() => ended.code,
+            // It was told to end before it came to this store, which can say nothing of it.
+            None => continue,
+        };
         let body = Body {
             schema: "bkp.run-record/1",
             job: &job.name,
@@ -172,4 +199,24 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         message: ended.words().filter(|_words| ended.code != exit::DONE),
     };
     End { row, record: Some(record), reached }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_that_says_what_happened() {
+        assert_eq!(caught(|| 7).expect("no panic"), 7);
+        let place = "here";
+        for (error, said) in [
+            (caught(|| panic!("out of luck")).map(|()| 0), "out of luck"),
+            (caught(|| panic!("out of luck {place}")).map(|()| 0), "out of luck here"),
+            (caught(|| std::panic::panic_any(7)).map(|()| 0), "it panicked"),
+        ] {
+            let error = error.expect_err("a panic");
+            assert_eq!(error.to_string(), format!("an error in bkp itself: {said}"));
+            assert_eq!(Ended::of(&error).code, exit::code(Kind::Failed));
+        }
+    }
 }

@@ -100,6 +100,7 @@ impl Row {
             Outcome::Done => "done",
             Outcome::Partial => "done in part",
             Outcome::Failed => "FAILED",
+            Outcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "has to wait",
             Outcome::Busy => "runs already",
             Outcome::Elsewhere => "was run by another host",
             Outcome::Waits => "did not run",
