@@ -179,7 +179,7 @@ fn job(
     let auto_scope = table.scope.as_deref() == Some("auto") && run.makes.is_some();
     let word = table.scope.as_deref().filter(|_word| !auto_scope);
     let scope = word.map(|word| scope(&at("scope"), run, word)).transpose()?;
-    for_verify(&place, run, &table)?;
+    let looks_at = for_verify(&place, run, &table)?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
         None => TimeZone::UTC,
@@ -224,11 +224,7 @@ fn job(
         scope,
         level: table.level,
         auto_scope,
-        looks_at: match (table.all, table.from_export) {
-            (true, _) => LooksAt::All,
-            (false, true) => LooksAt::NewestExport,
-            (false, false) => LooksAt::Newest,
-        },
+        looks_at,
         when,
         enabled: table.enabled.unwrap_or(true),
         jitter: of("jitter", &table.jitter, 0)?.unwrap_or_default(),
@@ -245,22 +241,24 @@ fn job(
 }
 
 /// Checks what only a verification has.
-fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<(), ConfigError> {
+fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<LooksAt, ConfigError> {
     let given =
         [("level", table.level.is_some()), ("all", table.all), ("from_export", table.from_export)];
     if let Some((key, _)) = given.into_iter().find(|(_, is)| *is && run.word != "verify") {
         let problem = format!("it is for `verify`, and this job runs `{}`", run.word);
         return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
     }
-    if table.all && table.from_export {
-        let problem = "all are looked at, exports and others";
-        return Err(ConfigError::invalid(join(place, "from_export"), problem).suggest("remove it"));
+    if let Some(level) = table.level.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
+        return Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()));
     }
-    match &table.level {
-        Some(level) if !LEVELS.contains(&level.as_str()) => {
-            Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()))
+    match (table.all, table.from_export) {
+        (true, true) => {
+            let problem = "all are looked at, exports and others";
+            Err(ConfigError::invalid(join(place, "from_export"), problem).suggest("remove it"))
         }
-        Some(_) | None => Ok(()),
+        (true, false) => Ok(LooksAt::All),
+        (false, true) => Ok(LooksAt::NewestExport),
+        (false, false) => Ok(LooksAt::Newest),
     }
 }
 
