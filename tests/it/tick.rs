@@ -221,3 +221,31 @@ fn a_clock_that_is_a_little_behind_runs_nothing_twice() {
     crate::planted::record(&bed, "nightly", soon + time::Duration::hours(1), 0);
     assert_eq!(with(&bed.json(&["run"]), "done"), ["nightly"]);
 }
+
+#[test]
+fn what_a_run_says_in_no_words_of_ours_stays_on_its_host_too() {
+    let web = Web::start();
+    let (_folder, bed) = bed(&format!("{SNAPSHOT}ping = \"{}\"\n", web.url("ping")));
+    // A program of the operator says something, and the run is killed: that is what is told.
+    bed.recipients_are(&["passphrase:cmd:echo swordfish >&2; kill -9 $PPID"]);
+    let run = bed.run(&["run", "nightly"]).failed_in_text(1, "it was ended by signal 9: swordfish");
+    assert!(run.stdout.contains("nightly: FAILED, exit code 1"), "{}", run.stdout);
+    // It says the same, and all is well.
+    bed.recipients_are(&["passphrase:cmd:echo swordfish >&2; echo correct horse battery staple"]);
+    let run = bed.run(&["run", "nightly"]).done();
+    assert!(!run.stdout.contains("swordfish"), "{}", run.stdout);
+    let kept: Vec<String> = bed
+        .stored()
+        .into_iter()
+        .filter(|path| path.to_str().unwrap().contains("/runs/"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    assert_eq!(kept.len(), 2);
+    assert!(!kept.concat().contains("swordfish"), "{kept:?}");
+    assert_eq!(kept.concat().matches("it was ended by signal 9").count(), 1, "{kept:?}");
+    let heard = web.heard();
+    let paths: Vec<&str> = heard.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["/ping/start", "/ping/1", "/ping/start", "/ping/0"]);
+    assert!(!format!("{heard:?}").contains("swordfish"), "{heard:?}");
+    assert_eq!((heard[1].1.as_str(), heard[3].1.as_str()), ("it was ended by signal 9", ""));
+}
