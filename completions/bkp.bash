@@ -1321,7 +1321,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__verify)
-            opts="-q -v -h --latest --id --at --all --level --scratch --logs --ledger --record --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --logs --ledger --record --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -128,6 +128,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'The exports of SOURCE, not its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'The log of SOURCE instead: that its segments follow each other, and every one reads'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead: what was changed, removed or planted. Needs no key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record the authentic backups that the ledger does not have; needs a key'

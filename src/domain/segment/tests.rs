@@ -254,9 +254,9 @@ fn runs(lengths: &[usize]) -> Vec<Link> {
 
 #[test]
 fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
-    let logs = Log::all(&runs(&[4, 3]));
+    let logs = Log::all(&runs(&[6, 6]));
     assert_eq!(logs[0].runs().len(), 2);
-    let bases: Vec<Base> = [(1000, 5), (1001, 15), (1002, 25), (1003, 50), (1004, 60)]
+    let bases: Vec<Base> = [(1000, 5), (1001, 25), (1002, 45), (1003, 70), (1004, 100)]
         .map(|(number, op)| Base { id: id(number), ..base(op) })
         .into();
     let kept = |since| {
@@ -264,14 +264,15 @@ fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
         let known = |number: &usize| bases.contains(&id(1000 + number));
         ((0..5).filter(known).collect::<Vec<_>>(), spare.len())
     };
-    // For ever: the first base of each run, and no segment goes but those before it.
+    // For ever: the first base of each run, and no segment goes.
     assert_eq!(kept(0), (vec![0, 3], 0));
-    assert_eq!(kept(140), (vec![0, 3], 0), "not yet at the second base");
-    assert_eq!(kept(150), (vec![1, 3], 1), "the first segment ends at 10, the base at 15");
-    assert_eq!(kept(399), (vec![2, 3], 2));
-    // The first run ends at 400: nothing of it is wanted any more.
-    assert_eq!(kept(401), (vec![3], 5), "and of the second what its base at op 50 has");
-    assert_eq!(kept(u64::MAX), (vec![4], 6), "the newest run stays, from its last base on");
+    assert_eq!(kept(249), (vec![0, 3], 0), "not yet at the second base");
+    assert_eq!(kept(250), (vec![1, 3], 0), "the cluster may take back 16 operations before it");
+    assert_eq!(kept(450), (vec![2, 3], 2), "those that end at 10 and 20, the base is sure until 29");
+    assert_eq!(kept(599), (vec![2, 3], 2));
+    // The first run ends at 600: nothing of it is wanted any more. Of the second nothing leads to 601.
+    assert_eq!(kept(601), (vec![3], 6), "and of the second all, since no base is old enough");
+    assert_eq!(kept(u64::MAX), (vec![4], 8), "the newest run stays, from its last base on");
 }
 
 #[test]
