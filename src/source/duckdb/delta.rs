@@ -25,6 +25,18 @@ pub(super) fn of_row(name: &str) -> String {
     format!("{ROW}.{}", sql::name(name))
 }
 
+/// A value of a column as keys compare it: texts by their bytes. `=` takes some for equal where the column
+/// has a collation, and queries hand that on; in a primary key they are two.
+fn exact(value: &str, data_type: &str) -> String {
+    // No other type has collations.
+    if data_type == "VARCHAR" { format!("({value} COLLATE \"C\")") } else { value.to_owned() }
+}
+
+/// A column of [`ROW`], of the table's key, to be compared.
+fn exact_of_row(column: &Column) -> String {
+    exact(&of_row(&column.name), &column.data_type)
+}
+
 /// A column as it goes into Parquet.
 fn bent(column: &Column) -> String {
     let name = of_row(&column.name);
@@ -133,7 +145,7 @@ pub(super) fn changes(table: &TableEntry, before: &str, from: &str) -> String {
     if is_keyed(table) {
         let (key, typed) = (key_names(table), typed_keys(table));
         let names = key_columns(table)
-            .map(|(number, column)| format!("{} AS bkp_k{number}", of_row(&column.name)));
+            .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
         let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
         return format!(
             "SELECT {key}, now.bkp_h AS bkp_h, now.bkp_h IS NOT NULL AS bkp_live FROM (SELECT {typed}, bkp_h FROM ({before})) AS old FULL JOIN (SELECT {names}, {hash} AS bkp_h FROM {from} AS {ROW}) AS now USING ({key}) WHERE old.bkp_h IS DISTINCT FROM now.bkp_h"
@@ -188,7 +200,7 @@ pub(super) fn upserts(table: &TableEntry, changes: &str, from: &str) -> String {
         return format!("{rows} WHERE {ROW}.rowid IN ({wanted})");
     }
     let same = |(number, column): (usize, &Column)| {
-        format!("{} = bkp_key.bkp_k{number}", of_row(&column.name))
+        format!("{} = bkp_key.bkp_k{number}", exact_of_row(column))
     };
     let same = key_columns(table).map(same).collect::<Vec<_>>().join(" AND ");
     format!("{rows} SEMI JOIN (FROM {changes} WHERE bkp_live) AS bkp_key ON {same}")
@@ -221,15 +233,24 @@ pub(super) fn removal(table: &TableEntry, changes: &str, stage: &str) -> String 
 /// Whether a table's own references keep it from being loaded at once, and if so the rows that can
 /// go next: those that refer to nothing, to themselves, or to what is in `target` already.
 pub(super) fn loadable(table: &TableEntry, target: &str) -> Option<String> {
+    let value = |relation: &str, name: &str| {
+        let column = table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name));
+        let data_type = column.map_or("", |column| &column.data_type);
+        exact(&format!("{relation}.{}", sql::name(name)), data_type)
+    };
     let rule = |(own, theirs): &(Vec<String>, Vec<String>)| {
         let pairs: Vec<(String, String)> =
-            own.iter().map(|n| sql::name(n)).zip(theirs.iter().map(|n| sql::name(n))).collect();
+            own.iter().cloned().zip(theirs.iter().cloned()).collect();
         let all = |term: &dyn Fn(&(String, String)) -> String, word: &str| {
             pairs.iter().map(term).collect::<Vec<_>>().join(word)
         };
-        let empty = all(&|(own, _)| format!("{ROW}.{own} IS NULL"), " OR ");
-        let itself = all(&|(own, theirs)| format!("{ROW}.{own} = {ROW}.{theirs}"), " AND ");
-        let there = all(&|(own, theirs)| format!("bkp_there.{theirs} = {ROW}.{own}"), " AND ");
+        let mine = |name: &str| value(ROW, name);
+        let empty = all(&|(own, _)| format!("{} IS NULL", mine(own)), " OR ");
+        let itself = all(&|(own, theirs)| format!("{} = {}", mine(own), mine(theirs)), " AND ");
+        let there = |(own, theirs): &(String, String)| {
+            format!("{} = {}", value("bkp_there", theirs), mine(own))
+        };
+        let there = all(&there, " AND ");
         format!(
             "({empty} OR ({itself}) OR EXISTS (SELECT 1 FROM {target} AS bkp_there WHERE {there}))"
         )

@@ -317,6 +317,45 @@ fn keys_of_bits_and_columns_with_our_names_go_through_increments() {
     }
 }
 
+/// Where `a` equals `A` they are still two keys: a primary key compares bytes.
+#[test]
+fn keys_that_a_collation_takes_for_equal_are_told_apart() {
+    let (_folder, file) = made(&[
+        "CREATE TABLE words (k VARCHAR COLLATE NOCASE PRIMARY KEY, v INTEGER)",
+        "INSERT INTO words VALUES ('a', 1), ('A', 2), ('b', 3), ('é', 4), ('É', 5), ('same', 6)",
+        "CREATE TABLE pairs (k VARCHAR COLLATE NOCASE.NOACCENT, n INTEGER, PRIMARY KEY (k, n))",
+        "INSERT INTO pairs VALUES ('e', 1), ('E', 1), ('é', 1), ('e', 2)",
+        "CREATE TABLE bag AS SELECT k FROM words",
+        "CREATE TABLE tree (id VARCHAR COLLATE NOCASE PRIMARY KEY, above VARCHAR COLLATE NOCASE REFERENCES tree(id))",
+        "INSERT INTO tree VALUES ('A', NULL)",
+        "INSERT INTO tree VALUES ('a', 'A')",
+    ]);
+    let equal = "SELECT count(*) FROM words WHERE k = 'a'";
+    assert_eq!(sql(V, &file, &[equal]), json!([[2]]), "this engine has other collations");
+    let bed = bed(&file);
+    let full = export(&bed, &[]);
+    assert_eq!(dump(&restore(&bed, id(&full))), dump(&file));
+    for change in [
+        "DELETE FROM words WHERE k COLLATE \"C\" = 'A'",
+        "UPDATE words SET k = 'B' WHERE v = 3",
+        "UPDATE words SET v = 7 WHERE v = 5",
+        "INSERT INTO words VALUES ('A', 8)",
+        "DELETE FROM words WHERE v = 1",
+        "DELETE FROM pairs WHERE k COLLATE \"C\" = 'E'",
+        "INSERT INTO pairs VALUES ('É', 1)",
+        "DELETE FROM bag WHERE k COLLATE \"C\" = 'A'",
+        "INSERT INTO tree VALUES ('B', 'a')",
+        "INSERT INTO tree VALUES ('b', 'B')",
+    ] {
+        sql(V, &file, &[change]);
+        let table =
+            ["words", "pairs", "bag", "tree"].into_iter().find(|name| change.contains(name));
+        let manifest = export(&bed, &["--scope", "incremental"]);
+        assert_eq!(tables(&manifest), [format!("main.{}", table.unwrap())], "{change}");
+        assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file), "{change}");
+    }
+}
+
 /// A manifest takes what names there may be, and nobody writes one that nobody reads.
 #[test]
 fn long_names_fit_into_a_manifest() {
