@@ -13,8 +13,13 @@ const MODEST_BYTES: u64 = 512 << 20;
 /// rows.
 const THREAD_BYTES: u64 = 128 << 20;
 
-/// Where the kernel says how much memory the service may take, if that is limited.
-const LIMIT: &str = "/sys/fs/cgroup/memory.max";
+/// Where the kernel says which groups of processes this one belongs to, a line for each hierarchy: that
+/// of control groups in version 2 is `0::/PATH`.
+const OWN_GROUP: &str = "/proc/self/cgroup";
+
+/// Where these groups are folders. In a container this is the group of the container; on a host a
+/// service has its own further below, and here is none with a limit.
+const GROUPS: &str = "/sys/fs/cgroup";
 
 /// What the engine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +55,20 @@ fn machine_bytes() -> u64 {
     let system = rustix::system::sysinfo();
     #[expect(clippy::useless_conversion, reason = "the field is narrower on some machines")]
     let all = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
-    let limit = std::fs::read_to_string(LIMIT).ok().and_then(|text| text.trim().parse().ok());
-    limit.map_or(all, |limit: u64| limit.min(all))
+    let own = std::fs::read_to_string(OWN_GROUP).unwrap_or_default();
+    limit_bytes(&own, Path::new(GROUPS)).map_or(all, |limit| limit.min(all))
+}
+
+/// The smallest limit of memory, bytes, of the group that `own` names (the text of [`OWN_GROUP`]) and
+/// of those around it, up to the folder `groups`: each of them counts.
+fn limit_bytes(own: &str, groups: &Path) -> Option<u64> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    // A group without a limit says `max`.
+    let limit = |group: &Path| {
+        let text = std::fs::read_to_string(groups.join(group).join("memory.max")).ok()?;
+        text.trim().parse().ok()
+    };
+    Path::new(path).ancestors().filter_map(limit).min()
 }
 
 /// A failure of the engine with these words: of this kind, unless they say that memory or disk was
@@ -98,6 +115,33 @@ mod tests {
         assert!(full == Kind::Failed && hint.contains("where x is"), "{hint}");
         assert_eq!(kind("IO Error: Could not write file: No space left on device").0, Kind::Failed);
         assert_eq!(kind("IO Error: Corrupt database file").0, Kind::Integrity);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "files of a test")]
+    fn every_group_around_a_process_limits_its_memory() {
+        let groups = tempfile::tempdir().expect("a folder");
+        let service = groups.path().join("system.slice/bkp.service");
+        std::fs::create_dir_all(service.join("inner")).expect("folders");
+        let limit = |folder: &Path, text: &str| {
+            std::fs::write(folder.join("memory.max"), text).expect("a file");
+        };
+        let found = |own: &str| limit_bytes(own, groups.path());
+        let own = "4:memory:/other\n0::/system.slice/bkp.service/inner\n";
+        assert_eq!(found(own), None);
+        limit(&service, "1073741824\n");
+        assert_eq!(found(own), Some(1 << 30));
+        // Neither a group within without a limit, nor a larger one around it, lifts it.
+        limit(&service.join("inner"), "max\n");
+        limit(&groups.path().join("system.slice"), "4294967296\n");
+        assert_eq!(found(own), Some(1 << 30));
+        assert_eq!(found("0::/system.slice/other.service"), Some(4 << 30));
+        assert_eq!(found("0::/user.slice\n"), None);
+        // In a container, which sees its own group as the root.
+        limit(groups.path(), "536870912\n");
+        assert_eq!(found("0::/\n"), Some(512 << 20));
+        assert_eq!(found(""), Some(512 << 20));
+        assert_eq!(found(own), Some(512 << 20));
     }
 
     #[test]
