@@ -268,7 +268,11 @@ fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
     assert_eq!(kept(0), (vec![0, 3], 0));
     assert_eq!(kept(249), (vec![0, 3], 0), "not yet at the second base");
     assert_eq!(kept(250), (vec![1, 3], 0), "the cluster may take back 16 operations before it");
-    assert_eq!(kept(450), (vec![2, 3], 2), "those that end at 10 and 20, the base is sure until 29");
+    assert_eq!(
+        kept(450),
+        (vec![2, 3], 2),
+        "those that end at 10 and 20, the base is sure until 29"
+    );
     assert_eq!(kept(599), (vec![2, 3], 2));
     // The first run ends at 600: nothing of it is wanted any more. Of the second nothing leads to 601.
     assert_eq!(kept(601), (vec![3], 6), "and of the second all, since no base is old enough");
