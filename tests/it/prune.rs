@@ -143,7 +143,7 @@ fn a_run_whose_chain_was_removed_makes_no_backup() {
     let house = gated(&bed, Box::new(act));
     let error = snapshot::run(&house, &incremental()).unwrap_err();
     assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
-    assert_eq!(diagnose(&error).kind, Kind::Store);
+    assert_eq!(diagnose(&error).kind, Kind::Integrity);
     assert_eq!(ids(&bed).len(), 1, "only what was planted");
 }
 

@@ -105,7 +105,9 @@ fn since(
     let mut longest: Option<Duration> = None;
     for job in house.settings.jobs.values().filter(of_source) {
         let kept = job.keep_log.and_then(|kept| Duration::try_from(kept).ok());
-        if kept.is_none() || frozen(store, house, job, now)?.is_some() || is_late(store, job, now)?
+        if kept.is_none()
+            || frozen(store, house, job, now)?.is_some()
+            || is_late(store, job, parts, now)?
         {
             return Ok(None);
         }
@@ -122,14 +124,22 @@ fn since(
 }
 
 /// Whether the runs of a job are late, or were until a few runs ago. A log at rest has no new segments, so
-/// its runs tell.
-fn is_late(store: &dyn ReadStore, job: &JobSettings, now: OffsetDateTime) -> anyhow::Result<bool> {
+/// the records of runs tell; where none are kept, as of `--follow` as a service, the segments do.
+fn is_late(
+    store: &dyn ReadStore,
+    job: &JobSettings,
+    parts: &Parts,
+    now: OffsetDateTime,
+) -> anyhow::Result<bool> {
     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
     let frozen_after = Some(ages.critical);
     let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
     let records = journal::recent(store, &job.name, now)?.into_iter();
     let good = records.filter(|record| record.outcome() == Outcome::Good);
-    let runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
+    let mut runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
+    if runs.is_empty() {
+        runs = parts.links.iter().map(|link| Backup::full(link.id)).collect();
+    }
     let members: Vec<usize> = (0..runs.len()).collect();
     Ok(runs.is_empty() || lateness(&policy, &members, &runs, now).is_some())
 }
