@@ -37,31 +37,10 @@ done
 say() { printf 'duckdb-latency: %s\n' "$*"; }
 
 cd "$(dirname "$0")/.."
-PREPARE_SERVICES=all
-# shellcheck source=examples/prepare.sh
-. examples/prepare.sh
-cargo build --release --locked --bins --examples
-
-work=$CARGO_TARGET_DIR/bench
-trap 'rm -rf "$work"' EXIT
-rm -rf "$work"
-mkdir -p "$work/store"
-cat >"$work/bkp.toml" <<END
-state_dir = "$work/state"
-[store.main]
-url = "file://$work/store"
-[keys]
-recipients = ["file:$work/key"]
-[source.analytics]
-kind = "duckdb"
-path = "$work/a.duckdb"
-END
-export BKP_CONFIG=$work/bkp.toml
-program=$CARGO_TARGET_DIR/release/bkp
-"$program" keys generate -q
+# shellcheck source=benches/analytics.sh
+. benches/analytics.sh
 
 say "a database of $rows rows, $commits commits in each of $rounds rounds"
-python=$CARGO_TARGET_DIR/tools/duckdb-writer-1.5.6/bin/python
 "$python" - "$work/a.duckdb" "$program" "$rounds" "$rows" "$commits" <<'END'
 import subprocess
 import sys

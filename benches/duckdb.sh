@@ -34,37 +34,28 @@ done
 say() { printf 'duckdb: %s\n' "$*"; }
 
 cd "$(dirname "$0")/.."
-PREPARE_SERVICES=all
-# shellcheck source=examples/prepare.sh
-. examples/prepare.sh
+# shellcheck source=benches/analytics.sh
+. benches/analytics.sh
 prepare_packages /usr/bin/time=time
-cargo build --release --locked --bins
-
-work=$CARGO_TARGET_DIR/bench
-program=$CARGO_TARGET_DIR/release/bkp
-python=$CARGO_TARGET_DIR/tools/duckdb-writer-1.5.6/bin/python
-trap 'rm -rf "$work"' EXIT
-rm -rf "$work"
-mkdir -p "$work/store"
-cat >"$work/bkp.toml" <<END
-state_dir = "$work/state"
-[store.main]
-url = "file://$work/store"
-[keys]
-recipients = ["file:$work/key"]
-[source.analytics]
-kind = "duckdb"
-path = "$work/a.duckdb"
-END
-export BKP_CONFIG=$work/bkp.toml
-"$program" keys generate -q
 
 sql() { "$python" -c 'import duckdb, sys
 connection = duckdb.connect(sys.argv[1])
 for statement in sys.argv[2:]: connection.execute(statement)' "$@"; }
 
-# timed COMMAND...: wall time, time of processors and largest resident size of a command.
-timed() { /usr/bin/time -f '%e s (%U + %S s of processors), %M KiB' "$@" 2>&1 >/dev/null | tail -1; }
+# timed WHAT COMMAND...: says wall time, time of processors and largest resident size of a command.
+timed() {
+    local what=$1 figures=$work/figures
+    shift
+    /usr/bin/time -o "$figures" -f '%e s (%U + %S s of processors), %M KiB' "$@" >/dev/null
+    say "$what $(cat "$figures")"
+}
+
+# stored: says the size of the newest backup.
+stored() {
+    local bytes
+    bytes=$("$program" list --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["backups"][-1]["stored_bytes"])')
+    say "stored $bytes bytes"
+}
 
 say "makes a database of $rows rows"
 sql "$work/a.duckdb" "CREATE TABLE t (id BIGINT PRIMARY KEY, moment TIMESTAMP, kind VARCHAR, price DECIMAL(18,2), ratio DOUBLE, ok BOOLEAN, note VARCHAR)" \
@@ -72,10 +63,16 @@ sql "$work/a.duckdb" "CREATE TABLE t (id BIGINT PRIMARY KEY, moment TIMESTAMP, k
 say "its file has $(stat -c %s "$work/a.duckdb") bytes"
 for _ in $(seq "$rounds"); do
     rm -rf "$work/own"
-    say "EXPORT DATABASE:  $(timed "$python" -c "import duckdb; duckdb.connect('$work/a.duckdb', read_only=True).execute(\"EXPORT DATABASE '$work/own' (FORMAT parquet, COMPRESSION zstd)\")"), $(du -sb "$work/own" | cut -f1) bytes"
-    say "bkp export:       $(timed "$program" export analytics -q), $("$program" list --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["backups"][-1]["stored_bytes"])') bytes"
+    timed "EXPORT DATABASE" "$python" -c "import duckdb; duckdb.connect('$work/a.duckdb', read_only=True).execute(\"EXPORT DATABASE '$work/own' (FORMAT parquet, COMPRESSION zstd)\")"
+    say "stored $(du -sb "$work/own" | cut -f1) bytes"
+    timed "bkp export" "$program" export analytics -q
+    stored
 done
-sql "$work/a.duckdb" "UPDATE t SET note = 'changed' WHERE id % 100 = 1" "DELETE FROM t WHERE id % 100 = 2" \
-    "INSERT INTO t SELECT id + $rows * 10, moment, kind, price, ratio, ok, note FROM t WHERE id % 100 = 3"
-say "bkp export --scope incremental: $(timed "$program" export analytics -q --scope incremental), $("$program" list --json | "$python" -c 'import json, sys; print(json.load(sys.stdin)["backups"][-1]["stored_bytes"])') bytes"
-say "bkp restore of both: $(timed "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q)"
+for round in $(seq "$rounds"); do
+    sql "$work/a.duckdb" "UPDATE t SET note = 'changed $round' WHERE id % 100 = 1" "DELETE FROM t WHERE id % 100 = 10 + $round" \
+        "INSERT INTO t SELECT id + $rows * 10 * $round, moment, kind, price, ratio, ok, note FROM t WHERE id < $rows AND id % 100 = 3"
+    timed "bkp export --scope incremental" "$program" export analytics -q --scope incremental
+    stored
+    rm -f "$work/restored.duckdb"
+    timed "bkp restore of the full export and $round increment(s)" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
+done

@@ -41,6 +41,12 @@ impl Monitor for Silent {
     fn end(&self) {}
 }
 
+/// The name of the host that this runs on, as people know it.
+#[must_use]
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The wish to stop, raised by a signal and asked between two pieces of work.
 ///
 /// Clones share it. Work that must not be cut in two [puts it off](Cancel::defer).

@@ -212,7 +212,8 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    fn names(folder: &Path) -> Vec<String> {
+    /// What a folder holds, in order.
+    pub(super) fn names(folder: &Path) -> Vec<String> {
         let items = std::fs::read_dir(folder).expect("readable");
         let mut names: Vec<_> = items
             .map(|item| item.expect("entry").file_name().into_string().expect("text"))

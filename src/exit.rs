@@ -7,7 +7,7 @@ pub const DONE: u8 = 0;
 
 /// The exit code of a kind of failure.
 #[must_use]
-pub fn code(kind: Kind) -> u8 {
+pub const fn code(kind: Kind) -> u8 {
     match kind {
         Kind::Failed => 1,
         Kind::Usage => 2,
@@ -45,7 +45,7 @@ pub fn meaning(kind: Kind) -> &'static str {
             "the store is unavailable, full, or refused a write; or a required ledger does not answer"
         }
         Kind::Pending => "the backup is durable; a ledger event or notification is pending",
-        Kind::Stale => "stale: out of the recovery point objective",
+        Kind::Stale => "status found something critical",
         Kind::Thawing => "come back later: cold objects are thawing",
         Kind::Config => "the configuration is not valid",
         Kind::Interrupted => "interrupted (SIGINT)",

@@ -55,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
 
-    /// What this host saw when it last listed the whole store, without asking it
+    /// What this host saw when it last listed the whole store, without listing it again
     #[arg(long, conflicts_with_all = ["from_ledger", "long"])]
     cached: bool,
 

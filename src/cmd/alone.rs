@@ -1,13 +1,13 @@
 //! Being the only one who does something that makes no backup: cleaning up, or running a job.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::recorded::kept::Kept;
+use super::recorded::kept::{self, Kept};
 use super::recorded::required;
+use crate::ctx;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose};
-use crate::ledger::{Holder, Ledger, LedgerError, in_store};
+use crate::ledger::{Holder, Ledger, LedgerError};
 use crate::lock::Lock;
 use crate::store::layer::fan::Fan;
 use crate::wire::House;
@@ -48,21 +48,16 @@ impl<'h> Alone<'h> {
             job: name.to_owned(),
             run: BackupId::new(house.ctx.now()),
             backup_type: None,
-            host: host(),
+            host: ctx::host(),
             process: std::process::id(),
             place: lock.place(),
         };
         let (ctx, length) = (&house.ctx, house.settings.lease);
         let mut alone = Alone { house, leases: Vec::new(), _lock: lock };
-        let mut stores: Vec<_> = fan.stores().collect();
-        stores.sort_by_key(|(_, store)| store.url().to_owned());
-        for (index, store) in stores {
-            match in_store::acquire(Arc::clone(store), &holder, length, ctx) {
-                Ok(lease) => alone.leases.push((Some(index), Kept::new(lease, length, ctx)?)),
-                Err(LedgerError::Store(error)) => fan.failed(index, error)?,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let leases = &mut alone.leases;
+        kept::of_stores(fan, &holder, length, ctx, &mut |index, kept| {
+            leases.push((Some(index), kept));
+        })?;
         match ledger.map(|ledger| ledger.acquire(&holder, length)) {
             None => {}
             Some(Ok(lease)) => alone.leases.push((None, Kept::new(lease, length, ctx)?)),
@@ -94,12 +89,6 @@ impl Drop for Alone<'_> {
             }
         }
     }
-}
-
-/// The name of this host.
-#[must_use]
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Tries `what` again for up to `patience` as long as another run is at it.

@@ -8,8 +8,8 @@ use serde::Serialize;
 use time::{Date, OffsetDateTime};
 
 use super::Report;
-use super::alone::host;
 use super::journal;
+use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose};
 use crate::exit;

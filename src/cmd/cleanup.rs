@@ -186,7 +186,7 @@ impl Round<'_> {
         if let Some((_, alone)) = self.alone {
             let (house, intents) = (self.house, &self.intents);
             let (store, keys) = (&*store, self.witness.keys.as_slice());
-            let removal = Removal { house, store, alone: Some((alone, index)), intents, keys };
+            let removal = Removal { house, store, alone, index, intents, keys };
             problems = apply(&removal, &mut plan, &mut self.left)?;
         }
         for (item, target) in plan.items.iter().zip(&plan.targets) {

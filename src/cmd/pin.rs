@@ -7,9 +7,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Report;
-use super::alone::host;
 use super::journal;
 use crate::catalog::{self, Entry, Filter};
+use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};

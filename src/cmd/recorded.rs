@@ -25,7 +25,7 @@ use crate::domain::names::{BackupName, BackupType};
 use crate::error::{Fault, Kind};
 use crate::keys::DataKey;
 use crate::ledger::outbox::Outbox;
-use crate::ledger::{Holder, Ledger, LedgerError, in_store};
+use crate::ledger::{Holder, Ledger, LedgerError};
 use crate::lock::Lock;
 use crate::store::layer::fan::Fan;
 use crate::store::{AppendStore as _, Declared, ObjectLabels};
@@ -98,7 +98,7 @@ impl<'h> Recorded<'h> {
             job: job.to_owned(),
             run: BackupId::new(house.ctx.now()),
             backup_type: Some(backup_type),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            host: crate::ctx::host(),
             process: std::process::id(),
             place: lock.place(),
         };
@@ -122,20 +122,13 @@ impl<'h> Recorded<'h> {
         Ok(run)
     }
 
-    /// Takes the lease of every store, in the order of their names: two runs that want the same ones
-    /// in different orders would each keep the other from all of them.
+    /// Takes the lease of every store.
     fn take_stores(&mut self) -> anyhow::Result<()> {
         let (ctx, length) = (&self.house.ctx, self.house.settings.lease);
-        let mut stores: Vec<_> = self.fan.stores().collect();
-        stores.sort_by_key(|(_, store)| store.url().to_owned());
-        for (index, store) in stores {
-            match in_store::acquire(Arc::clone(store), &self.holder, length, ctx) {
-                Ok(lease) => self.in_stores.push((index, Kept::new(lease, length, ctx)?)),
-                Err(LedgerError::Store(error)) => self.fan.failed(index, error)?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        let taken = &mut self.in_stores;
+        kept::of_stores(self.fan, &self.holder, length, ctx, &mut |index, kept| {
+            taken.push((index, kept));
+        })
     }
 
     /// Takes the ledger's lease, which records that the run began; none if the ledger is away and may

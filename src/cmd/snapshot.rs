@@ -16,6 +16,7 @@ use self::seen::Seen;
 use super::Report;
 use super::recorded::Recorded;
 use crate::catalog::Catalog;
+use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
 use crate::domain::names::{BackupName, BackupType, Scope};
@@ -206,10 +207,6 @@ pub(super) fn new_key(
     let recipients = keys.iter().map(|provider| provider.wrap(&key, id, source));
     let recipients = recipients.collect::<Result<_, _>>()?;
     Ok((key, recipients))
-}
-
-pub(super) fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 pub(super) fn timings(

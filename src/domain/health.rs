@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
-use super::record::DAMAGE;
+use super::record::{DAMAGE, PARTIAL};
 use super::schedule::Past;
 
 /// How bad something is.
@@ -174,8 +174,6 @@ pub struct JobFacts {
     pub copies: Vec<(String, Option<OffsetDateTime>)>,
 }
 
-/// What a run ends with that did its work in part.
-const PARTIAL: u8 = 3;
 /// How often the median a run may take before it counts as slow.
 const SLOW: u32 = 3;
 /// Runs of less than this are never slow, seconds.

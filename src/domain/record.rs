@@ -11,9 +11,19 @@ use time::{Date, OffsetDateTime};
 
 use super::id::BackupId;
 use super::schedule::{Past, SKEW};
+use crate::error::Kind;
+use crate::exit;
 
 /// What a damaged backup makes `bkp verify` end with.
-pub const DAMAGE: u8 = 13;
+pub const DAMAGE: u8 = exit::code(Kind::Integrity);
+/// What a run ends with that did its work in part.
+pub const PARTIAL: u8 = exit::code(Kind::Partial);
+/// What a run ends with that did its work, and somebody has yet to be told.
+const PENDING: u8 = exit::code(Kind::Pending);
+/// What a run ends with that another one was in the way of.
+const BUSY: u8 = exit::code(Kind::Busy);
+/// What a run ends with that has to wait for cold objects.
+const THAWING: u8 = exit::code(Kind::Thawing);
 
 /// Where the records are.
 pub const FOLDER: &str = "runs";
@@ -80,9 +90,9 @@ impl Record {
 /// What an exit code means.
 fn outcome(code: u8) -> Outcome {
     match code {
-        0 | 17 => Outcome::Good,
-        3 => Outcome::Partial,
-        11 | 75 => Outcome::Skipped,
+        exit::DONE | PENDING => Outcome::Good,
+        PARTIAL => Outcome::Partial,
+        BUSY | THAWING => Outcome::Skipped,
         _ => Outcome::Failed,
     }
 }

@@ -145,17 +145,9 @@ fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::draft::tests::names;
 
     const COMPANIONS: [&str; 2] = [".wal", ".wal.recovery"];
-
-    fn names(folder: &Path) -> Vec<String> {
-        let items = std::fs::read_dir(folder).expect("readable");
-        let mut names: Vec<_> = items
-            .map(|item| item.expect("entry").file_name().into_string().expect("text"))
-            .collect();
-        names.sort();
-        names
-    }
 
     fn write(folder: &Path, names: &[&str]) {
         for name in names {

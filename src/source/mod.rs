@@ -28,6 +28,7 @@ use crate::pipeline::BackupReader;
 
 pub mod duckdb;
 pub mod logs;
+mod setback;
 pub mod tigerbeetle;
 
 /// Takes the entries of a capture. A later entry supersedes an earlier one of the same name.

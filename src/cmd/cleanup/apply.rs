@@ -13,8 +13,9 @@ use time::{Duration, OffsetDateTime};
 use super::plan::Target;
 use super::{Action, Item, What, told};
 use crate::catalog::{self, Entry};
-use crate::cmd::alone::{Alone, host};
+use crate::cmd::alone::Alone;
 use crate::cmd::journal;
+use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::segment;
 use crate::error::{Fault, Kind};
@@ -34,8 +35,10 @@ const VERSIONS_MAX: usize = 100;
 pub(super) struct Removal<'a> {
     pub(super) house: &'a House,
     pub(super) store: &'a dyn PruneStore,
-    /// The lease of this cleanup in this store.
-    pub(super) alone: Option<(&'a Alone<'a>, usize)>,
+    /// The leases of this cleanup.
+    pub(super) alone: &'a Alone<'a>,
+    /// The place of the store among them.
+    pub(super) index: usize,
     /// Where deletions are noted besides the store until the ledger has them.
     pub(super) intents: &'a Option<Outbox>,
     pub(super) keys: &'a [Box<dyn KeyProvider>],
@@ -77,9 +80,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 impl Removal<'_> {
     /// Removes what `target` is. What the store locks stays, and so does what somebody needs by now.
     pub(super) fn remove(&self, item: &Item, target: &Target) -> Result<Done, Failed> {
-        if let Some((alone, index)) = self.alone {
-            alone.confirm(index)?;
-        }
+        self.alone.confirm(self.index)?;
         match target {
             Target::Upload(upload) => {
                 self.store.abort(upload)?;

@@ -12,10 +12,8 @@ use crate::domain::event::{Digest, Status};
 use crate::domain::health::{Ages, is_odd};
 use crate::domain::id::BackupId;
 use crate::domain::names::Scope;
-use crate::domain::record::{Outcome, Record};
+use crate::domain::record::{DAMAGE, Outcome, Record};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
-use crate::error::Kind;
-use crate::exit;
 use crate::keys::KeyProvider;
 use crate::store::ReadStore;
 use crate::wire::House;
@@ -149,7 +147,7 @@ pub(super) fn frozen(
     };
     for other in house.settings.jobs.values().filter(verifies) {
         let found = last(store, other, now)?;
-        if found.is_some_and(|last| last.code == exit::code(Kind::Integrity)) {
+        if found.is_some_and(|last| last.code == DAMAGE) {
             return Ok(Some(format!("the last run of `{}` found damage", other.name)));
         }
     }

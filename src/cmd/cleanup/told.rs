@@ -15,9 +15,8 @@ use time::{Date, OffsetDateTime};
 
 use super::Item;
 use crate::catalog::{self, Entry};
-use crate::cmd::alone::host;
 use crate::cmd::{audit, journal};
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, host};
 use crate::domain::event::{Event, Numbers, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{self, Manifest, hex};

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
-use crate::ledger::{Lease, LedgerError};
+use crate::ledger::{Holder, Lease, LedgerError, in_store};
+use crate::store::layer::fan::Fan;
 
 /// A lease is renewed when this part of its time is over: two renewals may fail without harm.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -111,6 +112,31 @@ impl Drop for Kept {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Takes the lease of every store for `holder`, in the order of their names: two runs that want the same
+/// ones in different orders would each keep the other from all of them. `keep` gets each with its place in
+/// the fan, at once, so that a failure of the next one gives it back.
+///
+/// # Errors
+/// Who has one; what the last store fails with.
+pub(in crate::cmd) fn of_stores(
+    fan: &Fan,
+    holder: &Holder,
+    length: Duration,
+    ctx: &Ctx,
+    keep: &mut dyn FnMut(usize, Kept),
+) -> anyhow::Result<()> {
+    let mut stores: Vec<_> = fan.stores().collect();
+    stores.sort_by_key(|(_, store)| store.url().to_owned());
+    for (index, store) in stores {
+        match in_store::acquire(Arc::clone(store), holder, length, ctx) {
+            Ok(lease) => keep(index, Kept::new(lease, length, ctx)?),
+            Err(LedgerError::Store(error)) => fan.failed(index, error)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn locked(lease: &Shared) -> MutexGuard<'_, Box<dyn Lease>> {

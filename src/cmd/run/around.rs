@@ -4,8 +4,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::child::Ended;
-use crate::cmd::alone::host;
 use crate::config::settings::jobs::JobSettings;
+use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::exit;
 use crate::tell::hook;

@@ -9,9 +9,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::state::places;
 use crate::cache;
-use crate::cmd::alone::host;
 use crate::cmd::status::{self, Status};
 use crate::config::settings::telling::NotifySettings;
+use crate::ctx::host;
 use crate::domain::health::{Finding, Level, UNREACHABLE};
 use crate::tell::{Alert, KINDS, News};
 use crate::wire::House;

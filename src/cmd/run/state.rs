@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use crate::cache;
 use crate::cmd::journal;
 use crate::config::settings::jobs::JobSettings;
+use crate::ctx::host;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION, Scope};
 use crate::domain::record::{self, Record};
 use crate::domain::schedule::{Due, Past, SKEW, jitter};
@@ -68,7 +69,7 @@ impl States {
     /// Whether a job is due, as far as is known without asking anybody.
     #[must_use]
     pub fn due(&self, house: &House, job: &JobSettings, now: OffsetDateTime) -> Due {
-        let name = format!("{}/{}", crate::cmd::alone::host(), job.name);
+        let name = format!("{}/{}", host(), job.name);
         let delay = jitter(&name, job.jitter);
         job.when.due(&self.past(house, job), job.retries, delay, now)
     }

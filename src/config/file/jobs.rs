@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobTable {
-    /// The command: `snapshot`, `logs`, `verify` or `cleanup`.
+    /// The command: `snapshot`, `export`, `logs`, `verify` or `cleanup`.
     #[schemars(required)]
     pub run: String,
     /// The source it is about. `cleanup` needs none.

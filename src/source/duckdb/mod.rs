@@ -124,13 +124,7 @@ struct Table {
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// Why an attempt at a capture ended.
-#[derive(Debug)]
-enum Setback {
-    /// Another attempt may succeed.
-    Again(Cause, String),
-    /// Trying again cannot help.
-    Fatal(anyhow::Error),
-}
+type Setback = crate::source::setback::Setback<Cause>;
 
 /// What kept an attempt from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,18 +137,6 @@ enum Cause {
     Foreign,
     /// A checkpoint is under way.
     Checkpoint,
-}
-
-impl From<SourceError> for Setback {
-    fn from(error: SourceError) -> Self {
-        Setback::Fatal(error.into())
-    }
-}
-
-impl From<anyhow::Error> for Setback {
-    fn from(error: anyhow::Error) -> Self {
-        Setback::Fatal(error)
-    }
 }
 
 /// The file moved on.

@@ -108,13 +108,7 @@ struct Table {
 }
 
 /// Why an attempt at a capture ended.
-#[derive(Debug)]
-enum Setback {
-    /// Another attempt may succeed.
-    Again(Cause, String),
-    /// Trying again cannot help.
-    Fatal(anyhow::Error),
-}
+type Setback = crate::source::setback::Setback<Cause>;
 
 /// What kept an attempt from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,18 +119,6 @@ enum Cause {
     Torn,
     /// The replica lags behind its cluster, or has something to repair from it.
     Behind,
-}
-
-impl From<SourceError> for Setback {
-    fn from(error: SourceError) -> Self {
-        Setback::Fatal(error.into())
-    }
-}
-
-impl From<anyhow::Error> for Setback {
-    fn from(error: anyhow::Error) -> Self {
-        Setback::Fatal(error)
-    }
 }
 
 fn moved(why: impl Into<String>) -> Setback {

@@ -1,0 +1,24 @@
+//! Why an attempt at a capture of a file in use ended, for those who decide whether to make another one.
+
+use super::SourceError;
+
+/// Why an attempt at a capture ended. What can keep one from its end, `C`, each kind of source knows.
+#[derive(Debug)]
+pub(super) enum Setback<C> {
+    /// Another attempt may succeed.
+    Again(C, String),
+    /// Trying again cannot help.
+    Fatal(anyhow::Error),
+}
+
+impl<C> From<SourceError> for Setback<C> {
+    fn from(error: SourceError) -> Self {
+        Setback::Fatal(error.into())
+    }
+}
+
+impl<C> From<anyhow::Error> for Setback<C> {
+    fn from(error: anyhow::Error) -> Self {
+        Setback::Fatal(error)
+    }
+}
