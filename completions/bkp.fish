@@ -107,7 +107,7 @@ deleted\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'What this host saw when it last listed the whole store, without asking it'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'What this host saw when it last listed the whole store, without listing it again'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only backups that are pinned'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l windows -d 'From when to when SOURCE restores, and where its log has gaps, instead'
