@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # How long `bkp list` takes over many backups: a year of a run every 15 minutes is 35 000.
 #
-# The store is a bucket of an S3 service on loopback (ministack, which reads its objects from files when it
-# starts, so that they can be made at once), and a folder. Listing reads no object, so the objects are
-# empty. (s3s-fs walks all of its files for each page: with so many it does not end.)
+# The store is a bucket of an S3 service on loopback, and a folder. Listing reads no object, so the objects
+# are empty. The service is Garage where --garage says where its program is, since it answers a page in
+# milliseconds, as those do that people keep their backups in; otherwise ministack, a server in Python that
+# sorts every name of the bucket for each page: it shows how many pages are asked for, not how fast bkp is.
+# (s3s-fs walks all of its files for each page: with so many it does not end.)
 #
-#   service   what the service alone takes for those pages, asked by curl
+#   service   what the service alone takes for those pages, asked by curl one after the other
 #   cold      bkp list, all pages of the listing; beside it the processor time of bkp
 #   cached    bkp list --cached, what this host saw last
 #   idle run  bkp run with a job that is not due, which asks no store; beside it `bkp --version`
@@ -14,17 +16,20 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: benches/list.sh [--backups N] [--rounds N]
+Usage: benches/list.sh [--garage PROGRAM] [--backups N] [--rounds N]
 
+  --garage PROGRAM   Garage 2 (cargo install garage --locked --no-default-features
+                     --features sqlite,bundled-libs; default: ministack)
   --backups N        how many (default 35000)
   --rounds N         measure everything N times (default 5); the result is the median
   --help             this text
 END
 }
 
-backups=35000 rounds=5
+backups=35000 rounds=5 garage=''
 while [ $# -gt 0 ]; do
     case $1 in
+    --garage) garage=$(realpath "${2:?}") && shift 2 ;;
     --backups) backups=${2:?} && shift 2 ;;
     --rounds) rounds=${2:?} && shift 2 ;;
     -h | --help) usage && exit 0 ;;
@@ -62,24 +67,59 @@ awk -v count="$backups" 'BEGIN {
         print key ".manifest.json"
     }
 }' > "$work/keys"
-for place in data/backups folder; do
-    mkdir -p "$work/$place"
-    (cd "$work/$place" && xargs -n 1000 dirname < "$work/keys" | sort -u | xargs mkdir -p &&
+plant() {
+    mkdir -p "$1"
+    (cd "$1" && xargs -n 1000 dirname < "$work/keys" | sort -u | xargs mkdir -p &&
         xargs -n 1000 touch < "$work/keys")
-done
+}
+plant "$work/folder"
 port=$((20000 + RANDOM % 20000))
-BIND_HOST=127.0.0.1 GATEWAY_PORT=$port SERVICES=s3 LOG_LEVEL=WARNING S3_PERSIST=1 \
-    S3_DATA_DIR="$work/data" "$CARGO_TARGET_DIR/tools/ministack/bin/ministack" > "$work/log" 2>&1 &
-server=$!
 listing="http://127.0.0.1:$port/backups?list-type=2&max-keys=1000"
-deadline=$((SECONDS + 300))
-until curl -sf "$listing" > "$work/page" && grep -q '<IsTruncated>true' "$work/page"; do
-    [ "$SECONDS" -lt "$deadline" ] || { cat "$work/log" >&2 && exit 1; }
-    sleep 0.5
-done
+user=test secret=testsecret
+# Signed, which ministack does not look at.
+ask() { curl -sf --aws-sigv4 aws:amz:us-east-1:s3 --user "$user:$secret" "$@"; }
+# await SECONDS COMMAND...: until the service does it.
+await() {
+    local deadline=$((SECONDS + $1))
+    until "${@:2}" > "$work/answer" 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || { cat "$work/answer" "$work/log" >&2 && exit 1; }
+        sleep 0.5
+    done
+}
+whole() { ask "$listing" > "$work/page" && grep -q '<IsTruncated>true' "$work/page"; }
+if [ -n "$garage" ]; then
+    user=GK$(openssl rand -hex 12) secret=$(openssl rand -hex 32)
+    (umask 077 && cat > "$work/garage.toml") << END
+metadata_dir = "$work/garage/meta"
+data_dir = "$work/garage/data"
+db_engine = "sqlite"
+replication_factor = 1
+rpc_bind_addr = "127.0.0.1:$((port + 1))"
+rpc_public_addr = "127.0.0.1:$((port + 1))"
+rpc_secret = "$(openssl rand -hex 32)"
+[s3_api]
+s3_region = "us-east-1"
+api_bind_addr = "127.0.0.1:$port"
+END
+    GARAGE_DEFAULT_ACCESS_KEY=$user GARAGE_DEFAULT_SECRET_KEY=$secret GARAGE_DEFAULT_BUCKET=backups \
+        RUST_LOG=error "$garage" -c "$work/garage.toml" server --single-node --default-bucket \
+        > "$work/log" 2>&1 &
+    server=$!
+    await 60 ask "$listing"
+    sed "s|.*|url = http://127.0.0.1:$port/backups/&\nupload-file = $work/empty\noutput = /dev/null|" \
+        "$work/keys" > "$work/uploads"
+    : > "$work/empty"
+    ask --parallel --parallel-max 16 -K "$work/uploads"
+else
+    plant "$work/data/backups"
+    BIND_HOST=127.0.0.1 GATEWAY_PORT=$port SERVICES=s3 LOG_LEVEL=WARNING S3_PERSIST=1 \
+        S3_DATA_DIR="$work/data" "$CARGO_TARGET_DIR/tools/ministack/bin/ministack" > "$work/log" 2>&1 &
+    server=$!
+fi
+await 300 whole
 
-printf '[default]\naws_access_key_id = test\naws_secret_access_key = testsecret\n' > "$work/credentials"
-chmod 600 "$work/credentials"
+(umask 077 && printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' \
+    "$user" "$secret" > "$work/credentials")
 cat > "$work/bkp.toml" <<END
 state_dir = "$work/state"
 [store.bucket]
@@ -112,7 +152,7 @@ median() {
 pages() {
     local token='' page
     while :; do
-        page=$(curl -sf -G "$listing" ${token:+--data-urlencode "continuation-token=$token"})
+        page=$(ask -G "$listing" ${token:+--data-urlencode "continuation-token=$token"})
         token=$(sed -n 's/.*<NextContinuationToken>\([^<]*\)<.*/\1/p' <<< "$page")
         [ -n "$token" ] || break
     done

@@ -501,7 +501,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__export)
-            opts="-q -v -h --scope --mode --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -512,6 +512,10 @@ _bkp() {
                     return 0
                     ;;
                 --mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait-lock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1049,13 +1053,17 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__logs)
-            opts="-q -v -h --mode --follow --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --mode --follow --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait-lock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

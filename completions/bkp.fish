@@ -69,6 +69,7 @@ incremental\t'What changed since the previous backup'
 differential\t'What changed since the last full backup'
 auto\t'Incremental while a usable chain exists, else full'"
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l mode -d 'How to capture, as one of the source\'s modes [default: the source\'s own]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
@@ -78,6 +79,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'No pro
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Say more; may be repeated'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (what the cluster answers) [default: the source\'s own]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
@@ -109,7 +111,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by nam
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'What this host saw when it last listed the whole store, without listing it again'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only backups that are pinned'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents; and notes'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l windows -d 'From when to when SOURCE restores, and where its log has gaps, instead'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object, errors as JSON on standard error'

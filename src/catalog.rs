@@ -6,12 +6,12 @@ use std::io::Read as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ctx::Ctx;
+use crate::ctx::{Cancel, Ctx};
 use crate::domain::chain;
 use crate::domain::id::BackupId;
 use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::{Manifest, ManifestError};
-use crate::domain::names::{BackupName, BackupType, Scope};
+use crate::domain::names::{BackupName, BackupType, Mark, Scope};
 use crate::error::{Fault, Kind};
 use crate::keys::{self, DataKey, KeyProvider};
 use crate::pipeline::BackupReader;
@@ -39,6 +39,8 @@ pub struct Found {
     pub pinned: bool,
     /// Whether a cleanup has begun to remove it.
     pub going: bool,
+    /// What stands beside it, in order; nothing where no whole listing was at hand.
+    pub marks: Vec<Mark>,
 }
 
 /// Which backups to look for.
@@ -56,14 +58,15 @@ pub struct Filter {
 ///
 /// # Errors
 /// What the store fails with.
-pub fn find(store: &dyn ReadStore, filter: &Filter) -> anyhow::Result<Vec<Found>> {
-    let entries = contents(store, filter)?.into_iter();
+pub fn find(store: &dyn ReadStore, filter: &Filter, cancel: &Cancel) -> anyhow::Result<Vec<Found>> {
+    let entries = contents(store, filter, cancel)?.into_iter();
     let whole = entries.filter(|entry| entry.manifest.is_some());
     Ok(whole
         .map(|entry| Found {
             stored_bytes: entry.stored_bytes(),
             pinned: entry.is_pinned(),
             going: entry.is_going(),
+            marks: entry.marks,
             name: entry.name,
         })
         .collect())
@@ -90,8 +93,8 @@ impl Stored {
 ///
 /// # Errors
 /// What the store fails with.
-pub fn stored(store: &dyn ReadStore) -> anyhow::Result<Vec<Stored>> {
-    let entries = contents(store, &Filter::default())?.into_iter();
+pub fn stored(store: &dyn ReadStore, cancel: &Cancel) -> anyhow::Result<Vec<Stored>> {
+    let entries = contents(store, &Filter::default(), cancel)?.into_iter();
     let whole = entries.filter(|entry| entry.manifest.is_some());
     Ok(whole.map(|entry| Stored { name: entry.name, objects: entry.objects }).collect())
 }

@@ -56,7 +56,7 @@ impl Seen {
         })?;
         let found = kept.backups.into_iter().filter_map(|(key, stored_bytes, pinned)| {
             let (name, _) = BackupName::parse(&key)?;
-            Some(Found { name, stored_bytes, pinned, going: false })
+            Some(Found { name, stored_bytes, pinned, going: false, marks: Vec::new() })
         });
         let wanted = |found: &Found| {
             let Found { name, .. } = found;

@@ -1,5 +1,8 @@
 //! `bkp export`.
 
+use std::time::Duration;
+
+use super::flags::WaitArgs;
 use super::snapshot::ScopeArg;
 use crate::cmd::snapshot::{Made, Options};
 
@@ -25,11 +28,21 @@ pub(super) struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl Args {
+    /// How long to wait for another run of the same source.
+    pub(super) fn patience(&self) -> Duration {
+        self.wait.patience()
+    }
 }
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { source, scope, mode, dry_run } = args;
+        let Args { source, scope, mode, dry_run, wait: _ } = args;
         Options { made: Made::Export, source, scope: scope.scope(), mode, dry_run }
     }
 }

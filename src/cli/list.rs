@@ -63,17 +63,17 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "from_ledger")]
     pinned: bool,
 
-    /// Read the manifests too: sizes, positions, parents
+    /// Read the manifests too: sizes, positions, parents; and notes
     #[arg(long)]
     long: bool,
 
     /// From when to when SOURCE restores, and where its log has gaps, instead
-    #[arg(long, requires = "source", conflicts_with_all = ["backup_type", "id", "long", "from_ledger"])]
+    #[arg(long, requires = "source", conflicts_with_all = ["backup_type", "id", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger"])]
     windows: bool,
 
     // A plain attribute, because the name of the table would need quotes in a doc comment.
     #[arg(long, value_name = "QUERY",
-        help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "long", "from_ledger", "windows"])]
+        help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger", "windows"])]
     sql: Option<String>,
 
     /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted

@@ -1,5 +1,8 @@
 //! `bkp logs`.
 
+use std::time::Duration;
+
+use super::flags::WaitArgs;
 use crate::cmd::logs::Options;
 
 /// Ship what a source did since the last shipped position: the change log between two snapshots
@@ -24,11 +27,21 @@ pub(super) struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl Args {
+    /// How long to wait for another run of the same source.
+    pub(super) fn patience(&self) -> Duration {
+        self.wait.patience()
+    }
 }
 
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
-        let Args { source, mode, follow, dry_run } = args;
+        let Args { source, mode, follow, dry_run, wait: _ } = args;
         Options { source, mode, follow, dry_run }
     }
 }

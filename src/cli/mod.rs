@@ -4,10 +4,12 @@
 //! [`crate::cmd`]; [`flags`] holds what several share. Nothing here opens a file or decides anything.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cmd::alone::in_turn;
 use crate::cmd::{self, Report};
 use crate::config::settings::Flags;
 use crate::wire::House;
@@ -187,11 +189,18 @@ impl Cli {
         match self.command {
             Command::Snapshot(args) => {
                 let (patience, options) = (args.patience(), args.into());
-                cmd::alone::patiently(house, patience, || cmd::snapshot::run(house, &options))
+                backup(house, patience, &options)
             }
-            Command::Export(args) => cmd::snapshot::run(house, &args.into()),
+            Command::Export(args) => {
+                let (patience, options) = (args.patience(), args.into());
+                backup(house, patience, &options)
+            }
             Command::Catalog(args) => cmd::catalogue::run(house, &args.into()),
-            Command::Logs(args) => cmd::logs::run(house, &args.into()),
+            Command::Logs(args) => {
+                let (patience, options) = (args.patience(), cmd::logs::Options::from(args));
+                let ship = || cmd::logs::run(house, &options);
+                in_turn(house, &options.source, patience, ship)
+            }
             Command::List(args) => match (args.query(), args.events(), args.windows()) {
                 (Some((sql, source)), _, _) => cmd::catalogue::query(house, sql, source),
                 (None, Some(options), _) => cmd::history::run(house, &options),
@@ -225,6 +234,14 @@ impl Cli {
             Command::HelpFiles(args) => docs::run(&args),
         }
     }
+}
+
+fn backup(
+    house: &House,
+    patience: Duration,
+    options: &cmd::snapshot::Options,
+) -> anyhow::Result<Report> {
+    in_turn(house, &options.source, patience, || cmd::snapshot::run(house, options))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `bkp pin`, `bkp unpin` and `bkp note`.
 
-use crate::cmd::pin::{Options, Word};
+use crate::cmd::marks::Word;
+use crate::cmd::pin::Options;
 
 /// Keep a backup whatever retention says, and everything it builds on
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::recorded::kept::{self, Kept};
 use super::recorded::required;
+use super::{Report, audit};
 use crate::ctx;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose};
@@ -89,6 +90,26 @@ impl Drop for Alone<'_> {
             }
         }
     }
+}
+
+/// A run that makes a backup of `source`, after another one if that ends within `patience`. One that
+/// gives way is on record.
+///
+/// # Errors
+/// As [`patiently`].
+pub fn in_turn(
+    house: &House,
+    source: &str,
+    patience: Duration,
+    run: impl FnMut() -> anyhow::Result<Report>,
+) -> anyhow::Result<Report> {
+    let ended = patiently(house, patience, run);
+    if let Err(error) = &ended
+        && diagnose(error).kind == Kind::Busy
+    {
+        audit::gave_way(house, source, error);
+    }
+    ended
 }
 
 /// Tries `what` again for up to `patience` as long as another run is at it.

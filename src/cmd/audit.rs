@@ -63,11 +63,13 @@ pub fn add(
     journal::add(store, (&key(what, backup, at), Role::Index), &line)
 }
 
-/// What is kept of a restore or a verification.
+/// What is kept of a restore, a verification, or a run that did not begin.
 #[derive(Debug, Serialize)]
 struct Ended<'a> {
     source: Option<&'a str>,
     exit_code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 /// Adds that something was done with a backup, or that it failed, to the store that it was read from, as
@@ -93,6 +95,17 @@ pub fn ended(house: &House, what: &str, source: Option<&str>, ended: &anyhow::Re
     }
 }
 
+/// Adds that a run of `source` did not begin, since another one was at it.
+pub fn gave_way(house: &House, source: &str, error: &anyhow::Error) {
+    let settings = house.settings.sources.get(source);
+    if let Ok(store) = house.stores_append(settings) {
+        let (id, kind) = (BackupId::new(house.ctx.now()), diagnose(error).kind);
+        let (source, exit_code, why) = (Some(source), exit::code(kind), Some(format!("{error:#}")));
+        let ended = Ended { source, exit_code, why };
+        add_or_say(house, &store, ("skipped", id), &ended);
+    }
+}
+
 fn line(
     house: &House,
     store: &str,
@@ -101,9 +114,19 @@ fn line(
     outcome: Option<Kind>,
 ) {
     let id = id.unwrap_or_else(|| BackupId::new(house.ctx.now()));
-    let ended = Ended { source, exit_code: outcome.map_or(0, exit::code) };
-    let added = house.store_append(store).and_then(|store| add(house, &*store, (what, id), &ended));
-    if let Err(error) = added {
-        house.ctx.monitor.detail(&format!("not on record in {store}: {error:#}"));
+    let ended = Ended { source, exit_code: outcome.map_or(0, exit::code), why: None };
+    match house.store_append(store) {
+        Ok(store) => add_or_say(house, &*store, (what, id), &ended),
+        Err(error) => not_on_record(house, store, &error),
     }
+}
+
+fn add_or_say(house: &House, store: &dyn AppendStore, of: (&str, BackupId), ended: &Ended<'_>) {
+    if let Err(error) = add(house, store, of, ended) {
+        not_on_record(house, store.url(), &error);
+    }
+}
+
+fn not_on_record(house: &House, store: &str, error: &anyhow::Error) {
+    house.ctx.monitor.detail(&format!("not on record in {store}: {error:#}"));
 }

@@ -64,7 +64,7 @@ pub(super) struct Found {
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let path = options.to.display().to_string();
     let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
-    let exists = check_target(house.store_read(settings)?.as_ref(), &options.to)?;
+    let exists = check_target(house.store_read(settings)?.as_ref(), &options.to, "duckdb")?;
     if !options.force && exists {
         let fault = Fault::new(Kind::Refused, format!("{path} exists already"));
         return Err(fault.hint("choose another --to, or add --force to replace it").into());
@@ -107,7 +107,7 @@ fn rows(house: &House, source: Option<&str>) -> anyhow::Result<Read> {
     let store = house.store_read(settings)?;
     let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
     let (mut rows, mut outcome) = (Vec::new(), None);
-    let all = catalog::find(store.as_ref(), &filter)?;
+    let all = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
     let read = catalog::each(&all, &house.ctx.cancel, |found| {
         Ok(row(store.as_ref(), &found.name.manifest_key()))
     })?;

@@ -208,7 +208,8 @@ impl Round<'_> {
     fn look_elsewhere(&mut self, names: &[String]) {
         for name in self.house.settings.stores.keys().filter(|name| !names.contains(name)) {
             let store = self.house.store_named(name);
-            let found = store.and_then(|store| catalog::find(&*store, &Filter::default()));
+            let cancel = &self.house.ctx.cancel;
+            let found = store.and_then(|store| catalog::find(&*store, &Filter::default(), cancel));
             match (found, &mut self.left) {
                 (Ok(found), Some(left)) => left.extend(found.iter().map(|found| found.name.id)),
                 (Ok(_), None) => {}

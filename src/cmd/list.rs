@@ -9,6 +9,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::marks::{self, Said};
 use super::{Report, cost};
 use crate::catalog::{self, Filter, Found, Seen};
 use crate::domain::cost::monthly;
@@ -103,6 +104,9 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Manifest")]
     manifest: Option<Value>,
+    /// With `--long`: what people have said about it, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    said: Vec<Said>,
     /// With `--long`: why the manifest cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -128,7 +132,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let (mut found, as_of) = if options.cached {
         seen.load(&filter)?
     } else {
-        let found = catalog::find(store.as_ref(), &filter)?;
+        let found = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
         if whole {
             seen.save(&found, &house.ctx);
         }
@@ -157,28 +161,37 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     })?;
     // That the run is to stop is no problem of a row.
     house.ctx.cancel.check()?;
-    for (found, manifest) in found.into_iter().zip(manifests) {
-        outcome = worst(outcome, manifest.as_ref().err().map(|error| diagnose(error).kind));
-        backups.push(row(found, manifest, price));
+    for (found, long) in found.into_iter().zip(manifests) {
+        outcome = worst(outcome, long.as_ref().err().map(|error| diagnose(error).kind));
+        backups.push(row(found, long, price));
     }
     let text = render(&backups)?;
     let listing = Listing { store: store.url().to_owned(), as_of, backups };
     Ok(Report::done("bkp.list/1", &listing, text)?.with_outcome(outcome))
 }
 
-/// The manifest as stored; checked, but not authenticated.
-fn load(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Value> {
+/// What `--long` adds to a row.
+struct Long {
+    manifest: Value,
+    said: Vec<Said>,
+}
+
+/// The manifest as stored; checked, but not authenticated. And what was said.
+fn load(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Long> {
     let key = found.name.manifest_key();
     let bytes = catalog::read_manifest(store, &key)?;
     Manifest::parse(&bytes, &key)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    let said = marks::said(store, &found.name, &found.marks)?;
+    Ok(Long { manifest: serde_json::from_slice(&bytes)?, said })
 }
 
-fn row(found: Found, manifest: anyhow::Result<Option<Value>>, price: f64) -> Row {
-    let (manifest, problem) = match manifest {
-        Ok(manifest) => (manifest, None),
+fn row(found: Found, long: anyhow::Result<Option<Long>>, price: f64) -> Row {
+    let (long, problem) = match long {
+        Ok(long) => (long, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
+    let (manifest, said) = long.map(|Long { manifest, said }| (manifest, said)).unzip();
+    let said = said.unwrap_or_default();
     let started = found.name.id.created();
     Row {
         id: found.name.id,
@@ -191,6 +204,7 @@ fn row(found: Found, manifest: anyhow::Result<Option<Value>>, price: f64) -> Row
         cost_per_month: monthly(found.stored_bytes, price),
         pinned: found.pinned,
         manifest,
+        said,
         problem,
     }
 }
@@ -203,19 +217,21 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
     let mut text = String::new();
     writeln!(
         text,
-        "{:<20}  {:<11}  {:<width$}  {:<8}  {:<12}  {:>10}  ID",
+        "{:<24}  {:<11}  {:<width$}  {:<8}  {:<12}  {:>10}  ID",
         "STARTED", "TYPE", "SOURCE", "KIND", "SCOPE", "STORED"
     )?;
     for row in rows {
-        let started = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
+        // Whoever gives this to --at means this one, and not the one before.
+        let second = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
+        let started = format!("{}.{:03}Z", second.trim_end_matches('Z'), row.started.millisecond());
         let stored = format_size(row.stored_bytes, BINARY);
         let Row { backup_type, source, kind, scope, id, .. } = row;
         writeln!(
             text,
-            "{started:<20}  {backup_type:<11}  {source:<width$}  {kind:<8}  {scope:<12}  {stored:>10}  {id}"
+            "{started:<24}  {backup_type:<11}  {source:<width$}  {kind:<8}  {scope:<12}  {stored:>10}  {id}"
         )?;
         if let Some(problem) = &row.problem {
-            writeln!(text, "{:<20}  {problem}", "")?;
+            writeln!(text, "{:<24}  {problem}", "")?;
         }
         if let Some(manifest) = &row.manifest {
             let field = |at: &str| manifest.pointer(at).filter(|value| !value.is_null());
@@ -224,7 +240,12 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
             let position = field("/capture/position").map(describe).unwrap_or_default();
             let cost = row.cost_per_month;
             let cost = if cost > 0.0 { format!("; {cost:.4} a month") } else { String::new() };
-            writeln!(text, "{:<20}  {onto}{position}{cost}", "")?;
+            writeln!(text, "{:<24}  {onto}{position}{cost}", "")?;
+        }
+        for Said { word, at, host, note, .. } in &row.said {
+            let (word, at) = (word.done(), at.replace_nanosecond(0)?.format(&Rfc3339)?);
+            let note = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+            writeln!(text, "{:<24}  {word} {at} on {host}{note}", "")?;
         }
     }
     Ok(text)

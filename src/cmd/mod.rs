@@ -20,6 +20,7 @@ pub mod journal;
 pub mod keys;
 pub mod list;
 pub mod logs;
+pub mod marks;
 pub mod pin;
 pub mod reconcile;
 pub mod recorded;

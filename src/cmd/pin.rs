@@ -4,32 +4,18 @@ use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use super::Report;
-use super::journal;
+use super::marks::{self, Word};
 use crate::catalog::{self, Entry, Filter};
-use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
-use crate::store::{AppendStore, Role, StoreError};
+use crate::store::{AppendStore, StoreError};
 use crate::wire::House;
 
-/// How many numbers are tried if others take them.
-const TRIES: u16 = 100;
-
-/// What is said about a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Word {
-    /// No retention may remove it.
-    Pin,
-    /// Retention may remove it again.
-    Unpin,
-    /// Something to remember.
-    Note,
-}
+/// Longest note, bytes.
+const NOTE_BYTES_MAX: usize = 4096;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -64,26 +50,19 @@ struct Failed {
     problem: String,
 }
 
-/// What is stored, schema `bkp.mark/1`.
-#[derive(Debug, Serialize)]
-struct Stored<'a> {
-    schema: &'static str,
-    word: Word,
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-    host: String,
-    process: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'a str>,
-}
-
 /// Writes a mark beside the backup, in every store that has it. A store that fails keeps no other one
 /// from it.
 ///
 /// # Errors
-/// [`Kind::NotFound`] if there is no such backup, [`Kind::Usage`] if the id fits several; what the
-/// last store fails with.
+/// [`Kind::NotFound`] if there is no such backup, [`Kind::Usage`] if the id fits several or the note is
+/// too long; what the last store fails with.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    if let Some(bytes) =
+        options.note.as_ref().map(String::len).filter(|bytes| *bytes > NOTE_BYTES_MAX)
+    {
+        let message = format!("a note of {bytes} bytes is longer than {NOTE_BYTES_MAX}");
+        return Err(Fault::new(Kind::Usage, message).hint("say it in fewer words").into());
+    }
     let filter = Filter { id: Some(options.id.clone()), ..Filter::default() };
     let mut found: Vec<(String, String, Entry)> = Vec::new();
     let (mut failed, mut failure) = (Vec::new(), None);
@@ -95,7 +74,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     };
     for name in house.store_names()? {
         let looked = house.store_named(&name).and_then(|store| {
-            let entries = catalog::contents(&*store, &filter)?;
+            let entries = catalog::contents(&*store, &filter, &house.ctx.cancel)?;
             Ok((store.url().to_owned(), entries))
         });
         match looked {
@@ -128,11 +107,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         return Err(Fault::new(Kind::NotFound, message).into());
     };
     let id = name.id;
-    let verb = match options.word {
-        Word::Pin => "pinned",
-        Word::Unpin => "unpinned",
-        Word::Note => "noted",
-    };
+    let verb = options.word.done();
     let would = if options.dry_run { "would be " } else { "" };
     let mut text = format!("{id} {would}{verb} in {}\n", stores.join(", "));
     for Failed { store, problem } in &failed {
@@ -145,39 +120,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 
 /// Writes the mark in one store.
 fn say(house: &House, options: &Options, store: &str, entry: &Entry) -> anyhow::Result<()> {
-    let last = entry.marks.iter().filter_map(|mark| match (mark, options.word) {
-        (Mark::Note(number), Word::Note)
-        | (Mark::Pin(number) | Mark::Unpin(number), Word::Pin | Word::Unpin) => Some(*number),
-        (Mark::Note(_) | Mark::Pin(_) | Mark::Unpin(_) | Mark::Deleting, _) => None,
-    });
-    let last = last.max().unwrap_or(0);
-    let stored = Stored {
-        schema: "bkp.mark/1",
-        word: options.word,
-        at: house.ctx.now(),
-        host: host(),
-        process: std::process::id(),
-        note: options.note.as_deref(),
-    };
     let store = house.store_append(store)?;
-    // Somebody else may say something at the same time, and takes the number.
-    for further in 1..=TRIES {
-        let next = last.checked_add(further).ok_or_else(|| {
-            let message = format!("backup {} has too many marks of this kind", entry.name.id);
-            Fault::new(Kind::Refused, message).hint("unpin and clean up, or leave it as it is")
-        })?;
-        let mark = match options.word {
-            Word::Pin => Mark::Pin(next),
-            Word::Unpin => Mark::Unpin(next),
-            Word::Note => Mark::Note(next),
-        };
-        let key = entry.name.key(&mark.extension());
-        if journal::add_own(&*store, (&key, Role::Index), &stored)? {
-            return if options.word == Word::Pin { look(&*store, entry) } else { Ok(()) };
-        }
-    }
-    let message = format!("others keep writing marks beside backup {}", entry.name.id);
-    Err(Fault::new(Kind::Busy, message).into())
+    let said = marks::Said::now(&house.ctx, options.word, options.note.clone(), None);
+    said.add(&*store, &entry.name, &entry.marks)?;
+    if options.word == Word::Pin { look(&*store, entry) } else { Ok(()) }
 }
 
 /// Makes sure that no cleanup has begun to remove what was just pinned. Cleanup marks first and looks for

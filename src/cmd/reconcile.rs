@@ -61,7 +61,7 @@ pub fn run(house: &House, options: Options) -> anyhow::Result<Report> {
     let stores = stores(house)?;
     let outbox = Outbox::of(&house.settings.state_dir);
     recorded::flush(&outbox, &*ledger, &*house.ctx.monitor)?;
-    let mut look = Look::take(&*ledger, &stores)?;
+    let mut look = Look::take(&*ledger, &stores, &house.ctx)?;
     let mut recorded = Vec::new();
     if options.record {
         recorded = record(house, &*ledger, &stores, &look)?;
@@ -69,7 +69,7 @@ pub fn run(house: &House, options: Options) -> anyhow::Result<Report> {
     if !look.differences.is_empty() {
         // A run that ended between reading the stores and reading the ledger looks like a
         // difference, once.
-        let first = std::mem::replace(&mut look, Look::take(&*ledger, &stores)?);
+        let first = std::mem::replace(&mut look, Look::take(&*ledger, &stores, &house.ctx)?);
         look.differences.retain(|difference| first.differences.contains(difference));
     }
     let reconciled = Reconciled {

@@ -90,7 +90,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys_to_read()?;
-    let name = options.select.resolve_of(store.as_ref(), options.from_export)?;
+    let name = options.select.resolve_of(store.as_ref(), options.from_export, &house.ctx)?;
     if name.kind == segment::KIND {
         let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
         return Err(Fault::new(Kind::Refused, message)
@@ -112,7 +112,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
         force: options.force,
         share: house.source(&name.source).map(|source| source.share()).unwrap_or_default(),
     };
-    let target_exists = check_target(store.as_ref(), &options.to)?;
+    let target_exists = check_target(store.as_ref(), &options.to, name.backup_type.as_str())?;
     for warning in (kind.guard)(&record, &request)? {
         house.ctx.monitor.warn(&warning);
     }
@@ -172,7 +172,11 @@ fn check_table(options: &Options, name: &BackupName) -> Result<(), Fault> {
 ///
 /// # Errors
 /// [`Kind::Refused`] for anything but a file, and for a place in the store.
-pub(super) fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Result<bool> {
+pub(super) fn check_target(
+    store: &dyn ReadStore,
+    target: &Path,
+    extension: &str,
+) -> anyhow::Result<bool> {
     let shown = target.display();
     let refuse =
         |what: String, hint: String| Err(Fault::new(Kind::Refused, what).hint(hint).into());
@@ -186,7 +190,11 @@ pub(super) fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Resu
     }
     match target.symlink_metadata() {
         Ok(found) if found.is_file() => Ok(true),
-        Err(_) if !named.ends_with('/') => Ok(false),
+        Err(_) if !named.ends_with('/') && folder_of(target).is_dir() => Ok(false),
+        Err(_) if !named.ends_with('/') => {
+            let folder = folder_of(target).display();
+            refuse(format!("there is no folder {folder}"), format!("make it: mkdir -p {folder}"))
+        }
         Ok(found) if found.is_symlink() => {
             refuse(format!("{shown} is a symbolic link"), "give the path that it leads to".into())
         }
@@ -197,7 +205,7 @@ pub(super) fn check_target(store: &dyn ReadStore, target: &Path) -> anyhow::Resu
         Ok(_) | Err(_) => refuse(
             format!("{shown} is a folder"),
             format!(
-                "--to names the file that is made; for instance: --to {}/restored.tigerbeetle",
+                "--to names the file that is made; for instance: --to {}/restored.{extension}",
                 named.trim_end_matches('/')
             ),
         ),

@@ -110,7 +110,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     let began = house.ctx.now();
     let store = house.store_read(house.settings.sources.get(&options.source))?;
-    let found = find(store.as_ref(), &options.source)?;
+    let found = find(store.as_ref(), &options.source, &house.ctx)?;
     if !found.iter().any(is_segment) {
         let is_snapshot = matches!(options.moment, Moment::At(_)) && options.base.is_none();
         return if is_snapshot {
@@ -133,7 +133,7 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
         base: base.last().map(|newest| newest.manifest().id),
         segments: segments.len(),
         stored_bytes: readers().map(|reader| reader.manifest().sizes.stored_bytes).sum(),
-        target_exists: check_target(store.as_ref(), &restore.to)?,
+        target_exists: check_target(store.as_ref(), &restore.to, "tigerbeetle")?,
         target: restore.to.clone(),
     };
     let request = RestoreRequest {

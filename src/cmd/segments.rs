@@ -50,7 +50,7 @@ pub fn newest(
 ) -> anyhow::Result<Option<Newest>> {
     let (now, monitor) = (ctx.now(), &*ctx.monitor);
     let recent = known.map(|known| since(store, source, known, now)).transpose()?.flatten();
-    let found = recent.map_or_else(|| find(store, source), Ok)?;
+    let found = recent.map_or_else(|| find(store, source, ctx), Ok)?;
     for found in found.iter().rev().filter(|found| is_segment(found)) {
         if let Some(known) = known.filter(|known| known.id == found.name.id) {
             return Ok(Some(known.clone()));
@@ -102,6 +102,7 @@ fn since(
                 stored_bytes: object.bytes,
                 pinned: false,
                 going: false,
+                marks: Vec::new(),
             }));
         }
     }
@@ -203,8 +204,9 @@ impl History {
 ///
 /// # Errors
 /// What the store fails with.
-pub fn find(store: &dyn ReadStore, source: &str) -> anyhow::Result<Vec<Found>> {
-    catalog::find(store, &Filter { source: Some(source.to_owned()), ..Filter::default() })
+pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Vec<Found>> {
+    let filter = Filter { source: Some(source.to_owned()), ..Filter::default() };
+    catalog::find(store, &filter, &ctx.cancel)
 }
 
 /// Whether it is a segment of a log.

@@ -5,6 +5,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::snapshot::Made;
 use crate::catalog::{self, Filter, Found};
+use crate::ctx::Ctx;
 use crate::domain::names::BackupName;
 use crate::domain::segment;
 use crate::error::{Fault, Kind};
@@ -48,8 +49,8 @@ impl Select {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if an id fits several.
-    pub fn resolve(&self, store: &dyn ReadStore) -> anyhow::Result<BackupName> {
-        self.resolve_among(store, &|_name| true)
+    pub fn resolve(&self, store: &dyn ReadStore, ctx: &Ctx) -> anyhow::Result<BackupName> {
+        self.resolve_among(store, &|_name| true, ctx)
     }
 
     /// The one backup that is meant, for a restore: of a source either among its exports or among
@@ -57,12 +58,17 @@ impl Select {
     ///
     /// # Errors
     /// As [`Select::resolve`].
-    pub fn resolve_of(&self, store: &dyn ReadStore, exports: bool) -> anyhow::Result<BackupName> {
+    pub fn resolve_of(
+        &self,
+        store: &dyn ReadStore,
+        exports: bool,
+        ctx: &Ctx,
+    ) -> anyhow::Result<BackupName> {
         let is_export = |name: &BackupName| name.kind == Made::Export.as_str();
         let named = self.id().is_some();
-        let found = self.resolve_among(store, &|name| named || is_export(name) == exports);
+        let found = self.resolve_among(store, &|name| named || is_export(name) == exports, ctx);
         found.map_err(|error| {
-            let others = self.resolve_among(store, &|name| is_export(name) != exports);
+            let others = self.resolve_among(store, &|name| is_export(name) != exports, ctx);
             match others {
                 Ok(_) if !named && exports => error.context("it has no exports"),
                 Ok(_) if !named => Fault::new(Kind::NotFound, format!("{error}, but exports"))
@@ -77,13 +83,14 @@ impl Select {
         &self,
         store: &dyn ReadStore,
         wanted: &dyn Fn(&BackupName) -> bool,
+        ctx: &Ctx,
     ) -> anyhow::Result<BackupName> {
         let filter = Filter {
             source: self.source().map(str::to_owned),
             id: self.id().map(str::to_owned),
             backup_type: None,
         };
-        let mut found = catalog::find(store, &filter)?;
+        let mut found = catalog::find(store, &filter, &ctx.cancel)?;
         if self.id().is_none() {
             // A segment of a log is no state that could be restored by itself.
             found.retain(|found| found.name.kind != segment::KIND);

@@ -232,8 +232,8 @@ fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<R
     let parent = plan.onto.as_ref().map(|onto| onto.parent);
     let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
     let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();
-    let text =
-        format!("would take a {} {made} of {} to {store}{onto}\n", plan.scope, options.source);
+    let (scope, source) = (plan.scope.with_article(), &options.source);
+    let text = format!("would take {scope} {made} of {source} to {store}{onto}\n");
     Report::done(&format!("bkp.{made}-plan/1"), &planned, text)
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Report;
 use super::audit;
@@ -19,10 +19,15 @@ use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::pipeline::BackupReader;
 use crate::source::{self, DrillTools, Drilled, SourceKind, logs};
+use crate::store::ReadStore;
 use crate::wire::House;
 
+mod found;
+
 /// How deep to look. Each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Manifest and objects are there, authentic, and of the right size.
@@ -120,13 +125,16 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
     match &options.which {
         Which::One(select) => {
             // What a restore would take; a source may have nothing but exports.
-            let name = match select.resolve_of(store.as_ref(), options.from_export) {
+            let name = match select.resolve_of(store.as_ref(), options.from_export, &house.ctx) {
                 Err(error) if !options.from_export && diagnose(&error).kind == Kind::NotFound => {
-                    select.resolve(store.as_ref())?
+                    select.resolve(store.as_ref(), &house.ctx)?
                 }
                 resolved => resolved?,
             };
-            let mut verified = verify(house, options, &catalog, &name, &mut BTreeSet::new())?;
+            let verified = verify(house, options, &catalog, &name, &mut BTreeSet::new());
+            let marks = || Ok(catalog::again(store.as_ref(), &name)?.marks);
+            found::note(house, store.as_ref(), (&name, &marks), options.level, &verified);
+            let mut verified = verified?;
             verified.store = Some(store.url().to_owned());
             let text = render(&verified);
             let outcome = verified.outcome();
@@ -134,12 +142,12 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
         }
         Which::All(source) => {
             let filter = Filter { source: source.clone(), ..Filter::default() };
-            let found = catalog::find(store.as_ref(), &filter)?;
+            let found = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
             if found.is_empty() {
                 let message = format!("{}: no backup to verify", store.url());
                 return Err(Fault::new(Kind::NotFound, message).into());
             }
-            all(house, options, &catalog, store.url(), found)
+            all(house, options, &catalog, store.as_ref(), found)
         }
     }
 }
@@ -149,15 +157,16 @@ fn all(
     house: &House,
     options: &Options,
     catalog: &Catalog<'_>,
-    store: &str,
+    store: &dyn ReadStore,
     found: Vec<Found>,
 ) -> anyhow::Result<Report> {
     let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
     let mut proven = BTreeSet::new();
-    for Found { name, .. } in found {
+    for Found { name, marks, .. } in found {
         let verified = verify(house, options, catalog, &name, &mut proven);
         // That the run is to stop is no failure of a backup.
         house.ctx.cancel.check()?;
+        found::note(house, store, (&name, &|| Ok(marks.clone())), options.level, &verified);
         match verified {
             Ok(verified) => {
                 outcome = worst(outcome, verified.outcome());
@@ -175,7 +184,7 @@ fn all(
         }
     }
     let body = Everything {
-        store: store.to_owned(),
+        store: store.url().to_owned(),
         level: options.level,
         ok: outcome.is_none(),
         backups,

@@ -41,7 +41,7 @@ pub(super) struct Verified {
 pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
     let store = house.store_read(house.settings.sources.get(source))?;
     let keys = house.keys_to_read()?;
-    let found = find(store.as_ref(), source)?;
+    let found = find(store.as_ref(), source, &house.ctx)?;
     if !found.iter().any(is_segment) {
         let message = format!("{}: no log of `{source}`", store.url());
         return Err(Fault::new(Kind::NotFound, message).hint("ship one with `bkp logs`").into());

@@ -99,7 +99,7 @@ impl Gap {
 /// What the store fails with; [`Kind::NotFound`] if the source has no backups.
 pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
     let store = house.store_read(house.settings.sources.get(source))?;
-    let found = find(store.as_ref(), source)?;
+    let found = find(store.as_ref(), source, &house.ctx)?;
     if found.is_empty() {
         let message = format!("{}: no backup of `{source}`", store.url());
         return Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into());

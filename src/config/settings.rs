@@ -284,6 +284,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     for (name, table) in document.store {
         check::name("store", &name)?;
         let place = stores::open(&name, table, &folder)?;
+        stores::check_other(&place, &stores)?;
         stores.insert(name, StoreSettings { place });
     }
     let recipients = document.keys.recipients;

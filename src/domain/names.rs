@@ -84,6 +84,16 @@ impl Scope {
             Scope::Differential => "differential",
         }
     }
+
+    /// The word with its article, for messages.
+    #[must_use]
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Scope::Full => "a full",
+            Scope::Incremental => "an incremental",
+            Scope::Differential => "a differential",
+        }
+    }
 }
 
 /// The text is none of the words that the grammar knows in this place.
@@ -137,6 +147,10 @@ pub enum Mark {
     Unpin(u16),
     /// Somebody has written something about it: `note-0001.json`.
     Note(u16),
+    /// A verification has found it damaged: `damaged-0001.json`.
+    Damaged(u16),
+    /// A later one has found it whole: `sound-0002.json`. Counted together with [`Mark::Damaged`].
+    Sound(u16),
     /// It is being removed: `deleting.json`.
     Deleting,
 }
@@ -149,6 +163,8 @@ impl Mark {
             Mark::Pin(number) => format!("pin-{number:04}.json"),
             Mark::Unpin(number) => format!("unpin-{number:04}.json"),
             Mark::Note(number) => format!("note-{number:04}.json"),
+            Mark::Damaged(number) => format!("damaged-{number:04}.json"),
+            Mark::Sound(number) => format!("sound-{number:04}.json"),
             Mark::Deleting => "deleting.json".to_owned(),
         }
     }
@@ -162,10 +178,39 @@ impl Mark {
             Some(("pin", number)) => Mark::Pin(number.parse().ok()?),
             Some(("unpin", number)) => Mark::Unpin(number.parse().ok()?),
             Some(("note", number)) => Mark::Note(number.parse().ok()?),
+            Some(("damaged", number)) => Mark::Damaged(number.parse().ok()?),
+            Some(("sound", number)) => Mark::Sound(number.parse().ok()?),
             _ => return None,
         };
         (mark.extension() == extension).then_some(mark)
     }
+
+    /// Whether the last word of `marks` about it is a pin. Of two that were said at once, the pin counts.
+    #[must_use]
+    pub fn pin(marks: &[Mark]) -> bool {
+        let pin = |mark| if let Mark::Pin(number) = mark { Some(number) } else { None };
+        let unpin = |mark| if let Mark::Unpin(number) = mark { Some(number) } else { None };
+        counts(marks, pin, unpin)
+    }
+
+    /// Whether the last word of `marks` about it is that it is damaged. Of two that were said at once,
+    /// the damage counts.
+    #[must_use]
+    pub fn damage(marks: &[Mark]) -> bool {
+        let damaged = |mark| if let Mark::Damaged(number) = mark { Some(number) } else { None };
+        let sound = |mark| if let Mark::Sound(number) = mark { Some(number) } else { None };
+        counts(marks, damaged, sound)
+    }
+}
+
+/// Whether the last number of one kind is not below that of its opposite.
+fn counts(
+    marks: &[Mark],
+    one: impl Fn(Mark) -> Option<u16>,
+    opposite: impl Fn(Mark) -> Option<u16>,
+) -> bool {
+    let one = marks.iter().copied().filter_map(one).max();
+    one.is_some() && one >= marks.iter().copied().filter_map(opposite).max()
 }
 
 /// Folders of a store that hold no backups, but what bkp writes about its runs.
@@ -285,6 +330,20 @@ mod tests {
         )
     }
 
+    #[test]
+    fn the_last_word_counts() {
+        let pinned = Mark::pin;
+        assert!(!pinned(&[]) && !pinned(&[Mark::Note(9), Mark::Damaged(9), Mark::Deleting]));
+        assert!(pinned(&[Mark::Pin(1)]) && !pinned(&[Mark::Pin(1), Mark::Unpin(2)]));
+        assert!(pinned(&[Mark::Pin(1), Mark::Pin(3), Mark::Unpin(2)]));
+        assert!(pinned(&[Mark::Pin(2), Mark::Unpin(2)]), "said at once");
+        let damaged = Mark::damage;
+        assert!(!damaged(&[]) && !damaged(&[Mark::Sound(1), Mark::Pin(9)]));
+        assert!(damaged(&[Mark::Damaged(1)]) && !damaged(&[Mark::Damaged(1), Mark::Sound(2)]));
+        assert!(damaged(&[Mark::Damaged(1), Mark::Sound(2), Mark::Damaged(3)]));
+        assert!(damaged(&[Mark::Sound(2), Mark::Damaged(2)]), "said at once");
+    }
+
     proptest! {
         #[test]
         fn keys_parse_what_they_print(name in names(), extension in "[a-z]{1,5}(\\.[a-z]{1,5}){0,3}") {
@@ -293,11 +352,13 @@ mod tests {
         }
 
         #[test]
-        fn marks_are_read_as_they_are_written(number in 0_u16..=u16::MAX, kind in 0..4) {
+        fn marks_are_read_as_they_are_written(number in 0_u16..=u16::MAX, kind in 0..6) {
             let mark = match kind {
                 0 => Mark::Pin(number),
                 1 => Mark::Unpin(number),
                 2 => Mark::Note(number),
+                3 => Mark::Damaged(number),
+                4 => Mark::Sound(number),
                 _ => Mark::Deleting,
             };
             prop_assert_eq!(Mark::parse(&mark.extension()), Some(mark));

@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::config::ConfigError;
 use crate::domain::health::Space;
 use crate::draft::{Draft, sync_folder};
 
@@ -34,7 +35,10 @@ mod walk;
 pub const KIND: StoreKind = StoreKind {
     scheme: "file",
     schema: || serde_json::json!({ "type": "object", "properties": {} }),
-    check: |_place| Ok(()),
+    check: |place| match path_of(&place.url) {
+        Ok(_path) => Ok(()),
+        Err(problem) => Err(ConfigError::invalid(&place.name, problem)),
+    },
     read: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     append: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     prune: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
@@ -173,6 +177,13 @@ impl ReadStore for Local {
             self.check(prefix)?;
         }
         Ok(Box::new(walk::Walk::begin(self, prefix)?))
+    }
+
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        if !prefix.is_empty() {
+            self.check(prefix)?;
+        }
+        walk::folders(self, prefix)
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {

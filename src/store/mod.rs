@@ -86,6 +86,14 @@ pub trait ReadStore: Send + Sync {
     /// an error.
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError>;
 
+    /// The folders directly below `prefix` (as for [`ReadStore::list`]) that have objects somewhere in
+    /// them, or had, as prefixes to list, in any order: so that a large store can be listed in parts,
+    /// several at a time.
+    ///
+    /// # Errors
+    /// As [`ReadStore::list`].
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
     /// Size of one object.
     ///
     /// # Errors

@@ -14,8 +14,15 @@ pub fn report(style: Style, report: &Report) -> io::Result<()> {
     if report.is_routine && style.quiet && !style.json && report.outcome.is_none() {
         return Ok(());
     }
-    let text = if style.json { report.value.to_string() } else { report.text.clone() };
+    // Much of a text may come from a store, which anybody may have written to: no terminal is to obey it.
+    let text = if style.json { report.value.to_string() } else { plain(&report.text) };
     answer(&text)
+}
+
+/// A text without characters that a terminal acts upon, ends of lines and tabs apart.
+fn plain(text: &str) -> String {
+    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Prints a text and ends its last line.

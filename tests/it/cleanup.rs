@@ -120,7 +120,12 @@ fn pins_promises_and_failing_jobs_hold_backups() {
     let newest = [2, 1, 0].map(|days| plant(&bed, &house, &at(days)).id.to_string());
     bed.run(&["pin", &pinned, "--note", "the audit of 2026"]).done();
     bed.run(&["pin", &child.id.to_string()]).done();
-    bed.run(&["note", &plain, "nothing special"]).done();
+    bed.run(&["note", &plain, "nothing \u{1b}[2J special"]).done();
+    bed.run(&["note", &plain, &"long ".repeat(1000)]).failed(2, "longer than 4096");
+    let long = bed.run(&["list", "--long"]);
+    for said in [": the audit of 2026\n", ": nothing \u{fffd}[2J special\n"] {
+        assert!(long.stdout.contains(said), "{said}: {long:?}");
+    }
     bed.run(&["pin", "0"]).failed(2, "fits several");
     bed.run(&["pin", "ffffffff"]).failed(10, "no backup");
     // A run that failed freezes everything.

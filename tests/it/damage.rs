@@ -105,6 +105,49 @@ fn damaged_manifests_are_refused() {
     refused(&bed, "base without a manifest", 13);
 }
 
+/// Nothing is built on what a verification has found damaged, until a later one takes that back.
+#[test]
+fn what_was_found_damaged_is_not_built_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, base, last) = store_with_a_chain(folder.path());
+    let path = bed.object(&base, "tar.zst.enc");
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let marks = |what: &str| {
+        let stored = bed.stored().into_iter();
+        stored.filter(|path| path.to_str().unwrap().contains(&format!(".{what}-"))).count()
+    };
+    // All is there: nobody has read it yet.
+    bed.run(&["verify", "books", "--level", "exists"]).done();
+    assert_eq!(bed.snapshot("incremental").len(), last.len());
+    assert_eq!((marks("damaged"), marks("sound")), (0, 0));
+    for _ in 0..2 {
+        bed.run(&["verify", "--id", &last, "--level", "digest"]).failed(13, "tar.zst.enc");
+        assert_eq!((marks("damaged"), marks("sound")), (1, 0), "said once");
+    }
+    let refused = ["snapshot", "books", "--scope", "incremental"];
+    bed.run(&refused).failed(13, &format!("has found backup {last} damaged"));
+    let listed = bed.run(&["list", "--long"]);
+    assert!(listed.stdout.contains("found damaged 20"), "{listed:?}");
+    // Mended; a look that reads nothing does not know it.
+    fs::write(&path, &whole).unwrap();
+    bed.run(&["verify", "--id", &last, "--level", "exists"]).done();
+    bed.run(&refused).failed(13, &last);
+    bed.run(&["verify", "--id", &last, "--level", "decode"]).done();
+    assert_eq!((marks("damaged"), marks("sound")), (1, 1));
+    bed.snapshot("incremental");
+    // Verifying everything finds what builds on it, too; and a run that may choose begins anew.
+    fs::write(&path, &bytes).unwrap();
+    bed.run(&["verify", "--all", "--level", "digest"]).failed_in_text(13, "FAILED");
+    assert_eq!((marks("damaged"), marks("sound")), (5, 1));
+    let auto = bed.run(&["snapshot", "books"]).done();
+    assert!(auto.stderr.contains("taking a full backup"), "{auto:?}");
+    bed.run(&["verify", "books", "--level", "digest"]).done();
+    bed.snapshot("incremental");
+}
+
 #[test]
 fn verifying_everything_tells_what_is_whole() {
     let folder = tempfile::tempdir().unwrap();

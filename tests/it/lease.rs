@@ -10,6 +10,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bed::{Bed, Run};
@@ -138,6 +139,7 @@ fn exactly_one(house: &House, round: usize) {
     signal(&winner, Signal::CONT);
     end(winner).done();
     assert_eq!(house.backups(), before + 1, "round {round}");
+    assert_eq!(house.bed.noted("skipped").len(), (round + 1) * (STARTS - 1), "round {round}");
     eprintln!("round {round}: ok");
 }
 
@@ -169,6 +171,11 @@ fn a_second_run_on_the_same_host_is_told_of_the_first() {
     house.run(1).failed(11, &name);
     signal(&first, Signal::CONT);
     end(first).done();
+    let skipped = house.bed.noted("skipped");
+    let [line] = skipped.as_slice() else { panic!("{skipped:?}") };
+    let line: Value = serde_json::from_slice(&fs::read(line).unwrap()).unwrap();
+    assert_eq!((&line["source"], &line["exit_code"]), (&json!("books"), &json!(11)), "{line}");
+    assert!(line["why"].as_str().unwrap().contains(&name), "{line}");
 }
 
 fn a_killed_holder_frees_its_job(keeper: Keeper) {

@@ -15,6 +15,7 @@
 mod bed;
 mod books;
 mod breakglass;
+mod catalog;
 mod chain;
 mod cleanup;
 mod cli;

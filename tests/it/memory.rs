@@ -60,6 +60,17 @@ impl ReadStore for Memory {
         Ok(Box::new(found.into_iter()))
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let above = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let folder = |key: &str| {
+            let (folder, _rest) = key.strip_prefix(&above)?.split_once('/')?;
+            Some(format!("{above}{folder}"))
+        };
+        let mut found: Vec<String> = self.objects().keys().filter_map(|key| folder(key)).collect();
+        found.dedup();
+        Ok(found)
+    }
+
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let bytes = self.object(key)?.len() as u64;
         Ok(ObjectInfo { key: key.into(), bytes })

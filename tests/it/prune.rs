@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration as StdDuration;
 
+use bkp::cmd::marks::Word;
 use bkp::cmd::recorded::Recorded;
 use bkp::cmd::snapshot::{self, Made};
 use bkp::cmd::{cleanup, pin};
@@ -501,7 +502,7 @@ fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
 fn a_pin_that_cannot_look_says_so() {
     let bed = bed("keep_all = true");
     let id = plant(&bed, &bed.house(None), &Seed::at(now())).id.to_string();
-    let options = pin::Options { id, word: pin::Word::Pin, note: None, dry_run: false };
+    let options = pin::Options { id, word: Word::Pin, note: None, dry_run: false };
     let fault = Planned::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Head);
     let house = bed.house(Some(Plan::new(vec![fault.at("deleting.json")])));
     assert_eq!(diagnose(&pin::run(&house, &options).unwrap_err()).kind, Kind::Store);

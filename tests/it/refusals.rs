@@ -294,6 +294,8 @@ fn a_taken_target_is_refused_and_with_force_kept_aside() {
     fs::write(bed.path("target"), "precious").unwrap();
     let words = ["restore", "books", "--to", "target", "--yes"];
     bed.run(&words).failed(14, "target exists already");
+    let nowhere = ["restore", "books", "--to", "nowhere/target", "--yes"];
+    bed.run(&nowhere).failed(14, "there is no folder nowhere");
     assert_eq!(fs::read_to_string(bed.path("target")).unwrap(), "precious");
     let words = ["restore", "books", "--to", "target", "--yes", "--force"];
     bed.run(&words).done();

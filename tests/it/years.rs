@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bkp::catalog::{self, Filter};
 use bkp::cmd::cleanup;
 use bkp::cmd::run::state::States;
-use bkp::ctx::Ctx;
+use bkp::ctx::{Cancel, Ctx};
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::Manifest;
 use bkp::domain::record::Record;
@@ -242,7 +242,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
     CLOCK.store((end + Duration::hours(1)).unix_timestamp(), Ordering::Relaxed);
     cleanup::run(&house, &options).unwrap();
     let store = house.store_named("main").unwrap();
-    let left = catalog::find(&*store, &Filter::default()).unwrap();
+    let left = catalog::find(&*store, &Filter::default(), &Cancel::default()).unwrap();
     let left: BTreeSet<BackupId> = left.iter().map(|found| found.name.id).collect();
     let expected = expected(&made);
     assert_eq!(left, expected, "{} left, {} expected", left.len(), expected.len());

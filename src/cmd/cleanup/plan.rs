@@ -71,7 +71,7 @@ pub(super) fn plan(
     witness: &Witness<'_>,
     now: OffsetDateTime,
 ) -> anyhow::Result<Plan> {
-    let entries = catalog::contents(store, &Filter::default())?;
+    let entries = catalog::contents(store, &Filter::default(), &house.ctx.cancel)?;
     let (whole, rest): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.manifest.is_some());
     let (held, plan) = (HashMap::new(), Plan { items: Vec::new(), targets: Vec::new() });

@@ -7,6 +7,7 @@ use serde::Serialize;
 use sha2::Digest as _;
 
 use crate::catalog::{self, Stored};
+use crate::ctx::Ctx;
 use crate::domain::event::{Digest, Event, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
@@ -72,8 +73,12 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) fn take(ledger: &dyn Ledger, stores: &[Box<dyn ReadStore>]) -> anyhow::Result<Look> {
-        let held = stores.iter().map(|store| catalog::stored(store.as_ref()));
+    pub(super) fn take(
+        ledger: &dyn Ledger,
+        stores: &[Box<dyn ReadStore>],
+        ctx: &Ctx,
+    ) -> anyhow::Result<Look> {
+        let held = stores.iter().map(|store| catalog::stored(store.as_ref(), &ctx.cancel));
         let held = held.collect::<anyhow::Result<Vec<_>>>()?;
         let mut look = Look {
             events: 0,

@@ -6,7 +6,7 @@ use crate::cmd::segments::History;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
-use crate::domain::names::BackupType;
+use crate::domain::names::{BackupType, Mark};
 use crate::domain::segment::{Base, Link, Mode, Target, Window, needed, spelled};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
@@ -56,15 +56,15 @@ impl Way<'_> {
         Ok(Opened { base, segments, backup_type })
     }
 
-    /// The newest snapshot that is whole, as far as that can be told without reading it: the op that it
-    /// ends with, and its chain.
+    /// The newest snapshot that is whole, as far as that can be told without reading it, and that no
+    /// verification has found damaged if there is another one: the op that it ends with, and its chain.
     fn base<'c>(
         &self,
         catalog: &Catalog<'c>,
         found: &[Found],
         ctx: &Ctx,
     ) -> anyhow::Result<(u64, Vec<BackupReader<'c>>)> {
-        let mut newest_error = None;
+        let (mut newest_error, mut marked) = (None, None);
         for base in &self.bases {
             let chain = named(found, base.id).and_then(|found| catalog.chain(&found.name));
             let whole = chain.and_then(|chain| {
@@ -72,7 +72,15 @@ impl Way<'_> {
                 Ok(chain)
             });
             match whole {
-                Ok(chain) => return Ok((base.op, chain)),
+                Ok(chain) => match chain.iter().find(|link| is_damaged(found, link)) {
+                    None => return Ok((base.op, chain)),
+                    Some(link) => {
+                        let (id, link) = (base.id, link.manifest().id);
+                        let why = format!("a verification has found {link} damaged");
+                        ctx.monitor.warn(&format!("passing over snapshot {id}: {why}"));
+                        marked.get_or_insert((base.op, chain));
+                    }
+                },
                 Err(error) => {
                     let kind = diagnose(&error).kind;
                     if !matches!(kind, Kind::Integrity | Kind::NotFound) {
@@ -83,10 +91,18 @@ impl Way<'_> {
                 }
             }
         }
-        Err(newest_error.unwrap_or_else(|| {
-            Fault::new(Kind::NotFound, "no snapshot leads to this moment").into()
-        }))
+        // It is all there is; reading it will show whether it does.
+        marked.ok_or_else(|| {
+            newest_error.unwrap_or_else(|| {
+                Fault::new(Kind::NotFound, "no snapshot leads to this moment").into()
+            })
+        })
     }
+}
+
+fn is_damaged(found: &[Found], link: &BackupReader<'_>) -> bool {
+    let id = link.manifest().id;
+    found.iter().any(|found| found.name.id == id && Mark::damage(&found.marks))
 }
 
 /// Chooses the log, and the snapshots that it can begin with.

@@ -1,13 +1,15 @@
 //! What a snapshot builds on: the choice of scope and parent.
 
-use crate::catalog::{self, Catalog, Filter};
+use std::collections::HashSet;
+
+use crate::catalog::{self, Catalog, Filter, Found};
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
-use crate::domain::names::{BackupName, Scope};
+use crate::domain::names::{BackupName, Mark, Scope};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
 use crate::source::{self, Held, ParentMap, Source};
-use crate::store::ReadStore;
+use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
 use super::{Made, Options};
@@ -56,32 +58,40 @@ pub(super) fn plan<'a>(
     house: &House,
     options: &Options,
     source: &dyn Source,
-    store: &dyn ReadStore,
+    store: &Fan,
     catalog: &Catalog<'a>,
     id: BackupId,
 ) -> anyhow::Result<Plan<'a>> {
     if options.scope == Some(Scope::Full) {
         return Ok(Plan::full(id));
     }
-    let Some(parent) = parent(house, options, store, id)? else {
+    let filter = Filter {
+        backup_type: Some(house.source_settings(&options.source)?.backup_type),
+        source: Some(options.source.clone()),
+        id: None,
+    };
+    let found = catalog::find(store, &filter, &house.ctx.cancel)?;
+    let damaged = damaged(house, store, &filter, &found)?;
+    let Some(parent) = parent(house, options, found, id) else {
         return match options.scope {
             None => Ok(Plan::full(id)),
             Some(scope) => {
-                let message =
-                    format!("no backup of `{}` that a {scope} one could build on", options.source);
+                let (source, scope) = (&options.source, scope.with_article());
+                let message = format!("no backup of `{source}` that {scope} one could build on");
                 Err(Fault::new(Kind::NotFound, message)
                     .hint("take a full one first: --scope full, or leave --scope out")
                     .into())
             }
         };
     };
-    let built = build_on(house, source, catalog, &parent);
+    let built = build_on(house, source, catalog, &parent, &damaged);
     match (options.scope, built) {
         (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
-                "the chain of `{}` has {} links, too many for a {scope} one",
+                "the chain of `{}` has {} links, too many for {} one",
                 options.source,
-                onto.chain.len()
+                onto.chain.len(),
+                scope.with_article()
             );
             Err(Fault::new(Kind::Refused, message).hint("begin a new chain: --scope full").into())
         }
@@ -113,19 +123,7 @@ fn is_about_parent(error: &anyhow::Error) -> bool {
 }
 
 /// The newest backup that the new one could build on.
-fn parent(
-    house: &House,
-    options: &Options,
-    store: &dyn ReadStore,
-    id: BackupId,
-) -> anyhow::Result<Option<BackupName>> {
-    let settings = house.source_settings(&options.source)?;
-    let filter = Filter {
-        backup_type: Some(settings.backup_type),
-        source: Some(options.source.clone()),
-        id: None,
-    };
-    let found = catalog::find(store, &filter)?;
+fn parent(house: &House, options: &Options, found: Vec<Found>, id: BackupId) -> Option<BackupName> {
     // What cleanup has begun to remove, and not ended, will be gone.
     let stay = found.into_iter().filter(|found| !found.going).map(|found| found.name);
     let stay: Vec<BackupName> = stay.collect();
@@ -136,7 +134,7 @@ fn parent(
     let newest = suited.next();
     // A clock that was set back: the chain goes on from what is older by this clock, too.
     let Some(ahead) = newest.clone().filter(|newest| newest.id >= id) else {
-        return Ok(newest);
+        return newest;
     };
     house.ctx.monitor.warn(&format!(
         "backup {} of `{}` is dated {}, after this run: check the clocks; until that time it stays the newest backup",
@@ -144,18 +142,51 @@ fn parent(
         options.source,
         ahead.id.created()
     ));
-    Ok(suited.find(|name| name.id < id))
+    suited.find(|name| name.id < id)
 }
 
-/// A chain whose manifests are authentic, whose objects are all there, and whose newest block map
-/// reads; of what the source is today.
+/// The backups of a source that a verification has found damaged, in any of the stores. What several
+/// stores have in common, `found`, has no mark that stands in one of them alone.
+fn damaged(
+    house: &House,
+    fan: &Fan,
+    filter: &Filter,
+    found: &[Found],
+) -> anyhow::Result<HashSet<BackupId>> {
+    let of = |found: &[Found]| -> Vec<BackupId> {
+        let damaged = found.iter().filter(|found| Mark::damage(&found.marks));
+        damaged.map(|found| found.name.id).collect()
+    };
+    let mut all: HashSet<BackupId> = of(found).into_iter().collect();
+    if fan.stores().nth(1).is_some() {
+        for (index, store) in fan.stores() {
+            match catalog::find(&**store, filter, &house.ctx.cancel) {
+                Ok(found) => all.extend(of(&found)),
+                Err(error) => {
+                    house.ctx.cancel.check()?;
+                    fan.drop_out(index, error)?;
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A chain whose manifests are authentic, whose objects are all there and not known to be damaged, and
+/// whose newest block map reads; of what the source is today.
 fn build_on<'a>(
     house: &House,
     source: &dyn Source,
     catalog: &Catalog<'a>,
     parent: &BackupName,
+    damaged: &HashSet<BackupId>,
 ) -> anyhow::Result<Onto<'a>> {
     let chain = catalog.chain(parent)?;
+    if let Some(link) = chain.iter().find(|link| damaged.contains(&link.manifest().id)) {
+        let message = format!("a verification has found backup {} damaged", link.manifest().id);
+        let hint = "begin a new chain: --scope full; `bkp list --long` says what was found";
+        return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
+    }
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let ends = chain.first().zip(chain.last());
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;

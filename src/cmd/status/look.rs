@@ -97,7 +97,7 @@ impl Look {
 
     fn store(&mut self, house: &House, name: &str, now: OffsetDateTime) -> anyhow::Result<Seen> {
         let store = house.store_named(name)?;
-        let entries = catalog::contents(&*store, &Filter::default())?;
+        let entries = catalog::contents(&*store, &Filter::default(), &house.ctx.cancel)?;
         let mut records = BTreeMap::new();
         for job in house.settings.jobs.values() {
             if places(house, job).iter().any(|place| place == name) {

@@ -1,9 +1,10 @@
 //! A `[store.NAME]` table: the keys that every store has, and the rest, which belongs to its kind.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::check;
 use super::sources::{anchor_paths, known_keys};
+use super::{StoreSettings, check};
 use crate::config::file::{STORE_KEYS, StoreTable};
 use crate::config::{ConfigError, parse_table};
 use crate::store::Place;
@@ -22,4 +23,22 @@ pub(super) fn open(name: &str, table: toml::Table, folder: &Path) -> Result<Plac
     let place = Place { name: place, url: common.url, table: rest };
     (kind.check)(&place)?;
     Ok(place)
+}
+
+/// That a place is not one of `others`: two copies of a backup in one place are one.
+pub(super) fn check_other(
+    place: &Place,
+    others: &BTreeMap<String, StoreSettings>,
+) -> Result<(), ConfigError> {
+    let url = |place: &Place| place.url.trim_end_matches('/').to_owned();
+    let is_same = |other: &&StoreSettings| {
+        url(&other.place) == url(place) && other.place.table == place.table
+    };
+    match others.values().find(is_same) {
+        None => Ok(()),
+        Some(other) => {
+            let problem = format!("it is the place of [{}] already", other.place.name);
+            Err(ConfigError::invalid(&place.name, problem))
+        }
+    }
 }

@@ -74,6 +74,11 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
 fn values_are_checked() {
     for (change, expected) in [
         (("file:///b", "nowhere"), "store.main.url: this is no URL"),
+        (("file:///b", "file://b"), "store.main: the path must be absolute"),
+        (
+            ("[source", "[store.more]\nurl = \"file:///b/\"\n[source"),
+            "store.more: it is the place of [store.main] already",
+        ),
         (("store.main", "store.Main"), "this is no name for a store"),
         (("\"gzip\"", "\"none\"\nlevel = 3"), "source.books.level: there is no level"),
         (("\"gzip\"", "\"gzip\"\nlevel = 12"), "12 is not between 1 and 9"),

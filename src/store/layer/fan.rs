@@ -7,6 +7,7 @@
 //! restores from each of them. An object that one of them lacks, or holds in another size, is not
 //! there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::iter::Peekable;
@@ -177,6 +178,18 @@ impl ReadStore for Fan {
             }
         }
         Ok(Box::new(Common { fan: self, parts }))
+    }
+
+    /// Those of any store: what is not in every one of them is left out by [`Fan::list`].
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let mut found = BTreeSet::new();
+        for (index, store) in self.stores() {
+            match store.folders(prefix) {
+                Ok(folders) => found.extend(folders),
+                Err(error) => self.failed(index, error)?,
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {

@@ -71,6 +71,11 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
         self.around((Operation::List, "list"), prefix, call).map(|(listing, _none)| listing)
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let call = || self.inner.folders(prefix);
+        self.around((Operation::List, "list"), prefix, call).map(|(folders, _none)| folders)
+    }
+
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let call = || self.inner.head(key);
         self.around((Operation::Head, "look at"), key, call).map(|(info, _none)| info)

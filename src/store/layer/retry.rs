@@ -137,6 +137,10 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
         self.patience.insist(|| self.inner.list(prefix))
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.patience.insist(|| self.inner.folders(prefix))
+    }
+
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         self.patience.insist(|| self.inner.head(key))
     }

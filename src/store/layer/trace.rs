@@ -122,6 +122,11 @@ impl<S: ReadStore + ?Sized> ReadStore for Trace<S> {
         self.inner.list(prefix)
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        record(&self.calls, Operation::List, prefix, 0);
+        self.inner.folders(prefix)
+    }
+
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         record(&self.calls, Operation::Head, key, 0);
         self.inner.head(key)

@@ -29,21 +29,35 @@ impl<'a> Walk<'a> {
     /// Reads the first folder at once, so that a store that is away is known before anything else
     /// happens.
     pub(super) fn begin(store: &'a Local, prefix: &str) -> Result<Self, StoreError> {
-        let above = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let mut walk = Walk { store, levels: Vec::new() };
-        walk.enter(&above)?;
+        walk.enter(&above(prefix))?;
         Ok(walk)
     }
 
     fn enter(&mut self, path: &str) -> Result<(), StoreError> {
-        let entries = match entries(self.store, path) {
-            Ok(entries) => entries,
-            // Not there, or not a folder, or removed while we looked elsewhere.
-            Err(errno) if is_absent(errno) => Vec::new(),
-            Err(errno) => return Err(failed(&self.store.url, "list", path, errno)),
-        };
-        self.levels.push(entries.into_iter());
+        self.levels.push(look(self.store, path)?.into_iter());
         Ok(())
+    }
+}
+
+/// The folders directly below `prefix`.
+pub(super) fn folders(store: &Local, prefix: &str) -> Result<Vec<String>, StoreError> {
+    let entries = look(store, &above(prefix))?.into_iter();
+    Ok(entries.filter_map(|entry| entry.path.strip_suffix('/').map(str::to_owned)).collect())
+}
+
+/// `prefix` as [`entries`] takes it.
+fn above(prefix: &str) -> String {
+    if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
+}
+
+/// What is in a folder, which may be there or not.
+fn look(store: &Local, path: &str) -> Result<Vec<Entry>, StoreError> {
+    match entries(store, path) {
+        Ok(entries) => Ok(entries),
+        // Not there, or not a folder, or removed while we looked elsewhere.
+        Err(errno) if is_absent(errno) => Ok(Vec::new()),
+        Err(errno) => Err(failed(&store.url, "list", path, errno)),
     }
 }
 

@@ -38,6 +38,7 @@ mod remote;
 mod settings;
 mod upload;
 
+use self::list::Depth;
 use self::remote::Remote;
 
 /// Stores of the scheme `s3`.
@@ -80,11 +81,12 @@ impl ReadStore for S3 {
     }
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
-        let folder = match prefix {
-            "" => self.remote.settings.prefix.clone(),
-            prefix => format!("{}/", self.remote.name(prefix)?),
-        };
-        Ok(Box::new(list::Pages::begin(&self.remote, prefix, folder)?))
+        Ok(Box::new(list::Pages::begin(&self.remote, prefix, Depth::All)?))
+    }
+
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let found = list::Pages::begin(&self.remote, prefix, Depth::Folders)?;
+        found.map(|folder| folder.map(|folder| folder.key)).collect()
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {

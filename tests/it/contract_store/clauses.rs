@@ -1,5 +1,7 @@
 //! The clauses of the contract, each a function over a maker of empty stores.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 type Suite = &'static [(&'static str, fn(&dyn Fn() -> Fixture))];
@@ -137,6 +139,13 @@ fn a_listing_is_sorted_and_whole(make: &dyn Fn() -> Fixture) {
     assert_eq!(keys(store.as_ref(), "a/b"), ["a/b/c"]);
     assert_eq!(keys(store.as_ref(), "many").len(), many);
     assert!(keys(store.as_ref(), "a/x").is_empty(), "an object is not a folder");
+    let folders = |prefix| BTreeSet::from_iter(store.folders(prefix).unwrap());
+    let expected = |folders: &[&str]| folders.iter().map(ToString::to_string).collect();
+    assert_eq!(folders(""), expected(&["A", "a", "a-b", "ab", "many"]));
+    assert_eq!(folders("a"), expected(&["a/b", "a/b.c"]));
+    for none in ["a/b", "a/x", "nowhere"] {
+        assert!(folders(none).is_empty(), "{none}");
+    }
     for item in store.list("").unwrap() {
         let item = item.unwrap();
         assert_eq!(item.bytes, item.key.len() as u64);
