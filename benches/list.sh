@@ -74,10 +74,13 @@ plant() {
 }
 plant "$work/folder"
 port=$((20000 + RANDOM % 20000))
-listing="http://127.0.0.1:$port/backups?list-type=2&max-keys=1000"
+bucket="http://127.0.0.1:$port/backups" query='list-type=2&max-keys=1000'
+listing="$bucket?$query"
 user=test secret=testsecret
 # Signed, which ministack does not look at.
-ask() { curl -sf --aws-sigv4 aws:amz:us-east-1:s3 --user "$user:$secret" "$@"; }
+ask() {
+    curl -sf --aws-sigv4 aws:amz:us-east-1:s3 --user "$user:$secret" -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" "$@"
+}
 # await SECONDS COMMAND...: until the service does it.
 await() {
     local deadline=$((SECONDS + $1))
@@ -109,7 +112,7 @@ END
     sed "s|.*|url = http://127.0.0.1:$port/backups/&\nupload-file = $work/empty\noutput = /dev/null|" \
         "$work/keys" > "$work/uploads"
     : > "$work/empty"
-    ask --parallel --parallel-max 16 -K "$work/uploads"
+    ask --retry 3 --no-progress-meter --parallel --parallel-max 16 -K "$work/uploads" 2> "$work/log"
 else
     plant "$work/data/backups"
     BIND_HOST=127.0.0.1 GATEWAY_PORT=$port SERVICES=s3 LOG_LEVEL=WARNING S3_PERSIST=1 \
@@ -134,38 +137,44 @@ run = "cleanup"
 every = "10d"
 END
 
-# Medians of the wall and of the processor times of a command, seconds.
-median() {
+# measure NAME COMMAND...: says the medians of the wall and of the processor times of a command, seconds.
+measure() {
+    local name=$1 begin end
+    shift
+    : > "$work/all"
     for _ in $(seq "$rounds"); do
-        local begin end
         begin=$(date +%s.%N)
-        (TIMEFORMAT='%U %S'; time "$@" > "$work/out") 2> "$work/times"
+        (TIMEFORMAT='%U %S'; time "$@" > "$work/out") 2> "$work/times" || { cat "$work/times" >&2 && exit 1; }
         end=$(date +%s.%N)
-        echo "$end $begin $(tail -n 1 "$work/times")" | awk '{ printf "%.3f %.3f\n", $1 - $2, $3 + $4 }'
-    done > "$work/all"
+        echo "$end $begin $(tail -n 1 "$work/times")" |
+            awk '{ printf "%.3f %.3f\n", $1 - $2, $3 + $4 }' >> "$work/all"
+    done
     local wall processor
     wall=$(sort -n "$work/all" | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }')
     processor=$(sort -n -k 2 "$work/all" | awk '{ all[NR] = $2 } END { print all[int((NR + 1) / 2)] }')
-    echo "$wall s (processor $processor s)"
+    printf '%-15s%s s (processor %s s)\n' "$name:" "$wall" "$processor"
 }
-# Every page of the listing, by curl.
+# Every page of the listing, by curl, which signs a query only if its names are in order.
 pages() {
-    local token='' page
+    local token='' page count=0
     while :; do
-        page=$(ask -G "$listing" ${token:+--data-urlencode "continuation-token=$token"})
+        page=$(ask "$bucket?${token:+continuation-token=$token&}$query") || return 1
+        count=$((count + 1))
         token=$(sed -n 's/.*<NextContinuationToken>\([^<]*\)<.*/\1/p' <<< "$page")
         [ -n "$token" ] || break
+        token=${token//+/%2B} token=${token//\//%2F} token=${token//=/%3D} token=${token//]/%5D}
     done
+    [ "$count" = "$(((2 * backups + 999) / 1000))" ] || return 1
 }
 bkp() { "$program" --config "$work/bkp.toml" "$@"; }
 
-echo "service:       $(median pages)"
+measure service pages
 for store in bucket folder; do
-    echo "$store cold:   $(median bkp list --store "$store")"
+    measure "$store cold" bkp list --store "$store"
     found=$(bkp list --store "$store" | tail -n +2 | wc -l)
     [ "$found" = "$backups" ] || { echo "list found $found of $backups" >&2 && exit 1; }
-    echo "$store cached: $(median bkp list --store "$store" --cached)"
+    measure "$store cached" bkp list --store "$store" --cached
 done
 bkp -q run --store folder > "$work/first" || { cat "$work/first" >&2 && exit 1; }
-echo "idle run:      $(median bkp run --store folder)"
-echo "version:       $(median "$program" --version)"
+measure 'idle run' bkp run --store folder
+measure version "$program" --version
