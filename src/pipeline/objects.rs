@@ -85,7 +85,9 @@ impl ObjectSink for Objects<'_> {
         &mut self,
         push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let (object, trail, ()) = self.recipe.archive(Role::Index, |out| push(out))?;
+        // It holds Parquet, which is compressed.
+        let recipe = Recipe { compression: Compression::None, ..*self.recipe };
+        let (object, trail, ()) = recipe.archive(Role::Index, |out| push(out))?;
         self.made.push(object);
         self.note(&trail);
         Ok(())

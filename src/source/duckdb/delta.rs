@@ -13,7 +13,7 @@
 //! more. What stands for a whole table is a sum of these and an exclusive or of hashes of these, or of
 //! the second hashes where there are some.
 
-use super::hashed::{hash, second_hash};
+use super::hashed::{self, hash, second_hash};
 use super::index::{Column, TableEntry};
 use super::sql;
 
@@ -155,6 +155,57 @@ pub(super) fn changes(table: &TableEntry, before: &str, from: &str) -> String {
     format!(
         "SELECT bkp_h1, bkp_h2, coalesce(now.bkp_n, 0) - coalesce(old.bkp_n, 0) AS bkp_n FROM ({before}) AS old FULL JOIN ({now}) AS now USING (bkp_h1, bkp_h2) WHERE old.bkp_n IS DISTINCT FROM now.bkp_n"
     )
+}
+
+/// Tables of one session with what [`super::diff`] found: rows by their `rowid`, and keys by their hashes.
+pub(super) const FOUND_ROWS: &str = "temp.main.bkp_rows";
+pub(super) const FOUND_GONE: &str = "temp.main.bkp_gone";
+
+/// Of every row two hashes of its key, the hash of the row, and a number: of each of the `files` of a
+/// state 1 if there is such a row and 0 if it is gone, of the table `from`, which comes last, the place.
+/// Nothing for a table of which that cannot be told.
+pub(super) fn sequences(table: &TableEntry, files: &[String], from: &str) -> Option<Vec<String>> {
+    if !is_keyed(table) || table.has_column("rowid") {
+        return None;
+    }
+    let new = key(table).into_iter().map(|column| (of_row(&column.name), &*column.data_type));
+    let (old_key, old_other) = hashed::key_hashes(&old_key(table))?;
+    let (new_key, new_other) = hashed::key_hashes(&new.collect::<Vec<_>>())?;
+    let (typed, hash) = (typed_keys(table), hash(table));
+    let of_file = |path: &String| {
+        let file = sql::text(path);
+        format!(
+            "SELECT {old_key}, {old_other}, coalesce(bkp_h, 0), CAST(bkp_live AS UBIGINT) FROM (SELECT {typed}, bkp_h, bkp_live FROM read_parquet({file}))"
+        )
+    };
+    let now = format!(
+        "SELECT {new_key}, {new_other}, {hash}, CAST({ROW}.rowid AS UBIGINT) FROM {from} AS {ROW}"
+    );
+    Some(files.iter().map(of_file).chain([now]).collect())
+}
+
+/// As [`changes`], of what was found. A key that is gone comes up in some of the `files`.
+pub(super) fn changes_found(table: &TableEntry, files: &[String], from: &str) -> Option<String> {
+    let names = key_columns(table)
+        .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
+    let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
+    let (old_key, old_other) = hashed::key_hashes(&old_key(table))?;
+    let (key, typed) = (key_names(table), typed_keys(table));
+    let files = files.iter().map(|path| sql::text(path)).collect::<Vec<_>>().join(", ");
+    Some(format!(
+        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM {FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM (SELECT {typed} FROM read_parquet([{files}])) WHERE ({old_key}, {old_other}) IN (FROM {FOUND_GONE})"
+    ))
+}
+
+/// The key as keys and hashes have it, with its types.
+fn old_key(table: &TableEntry) -> Vec<(String, &str)> {
+    let named = key_columns(table).map(|(number, column)| (format!("bkp_k{number}"), column));
+    named.map(|(name, column)| (name, column.data_type.as_str())).collect()
+}
+
+/// As [`upserts`], of what was found.
+pub(super) fn upserts_found(table: &TableEntry, from: &str) -> String {
+    format!("{} WHERE {ROW}.rowid IN (FROM {FOUND_ROWS})", rows(table, from))
 }
 
 /// The changes as they go into Parquet.

@@ -5,6 +5,8 @@ use std::io::{PipeReader, Read as _, Write};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use duckdb::arrow::array::UInt64Array;
+use duckdb::arrow::record_batch::RecordBatch;
 use duckdb::{AccessMode, Config, Connection};
 
 use super::format::Headers;
@@ -40,6 +42,9 @@ pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
         format!("its storage version is {version}, and bkp links DuckDB {engine}, which reads up to its own")
     })
 }
+
+/// More rows of a query, added to those given; false once there are none.
+pub(super) type Numbers<'a, R> = &'a mut dyn FnMut(&mut Vec<R>) -> anyhow::Result<bool>;
 
 /// A row of which every value is text.
 pub(super) type TextRow = Vec<Option<String>>;
@@ -215,6 +220,76 @@ impl Session {
         self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET})"))
     }
 
+    /// Memory that the engine may take, bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.means.memory_bytes
+    }
+
+    /// Gives the rows of two queries to `work`, which takes of each as it likes; nothing of them is held
+    /// but what is on its way. Their columns are four of type UBIGINT, none of which is null.
+    ///
+    /// # Errors
+    /// What the engine says, and `work`.
+    pub(super) fn side_by_side<R: From<[u64; 4]>, T>(
+        &self,
+        [one, other]: [&str; 2],
+        work: impl FnOnce(Numbers<'_, R>, Numbers<'_, R>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let failed = |query| move |error| self.failed(query, &error);
+        // A connection has one result at a time.
+        let second = self.connection.try_clone().map_err(failed(other))?;
+        let mut ones = self.connection.prepare(one).map_err(failed(one))?;
+        let mut others = second.prepare(other).map_err(failed(other))?;
+        let mut ones = ones.stream_arrow([]).map_err(failed(one))?;
+        let mut others = others.stream_arrow([]).map_err(failed(other))?;
+        let next = |query, stream: &mut duckdb::ArrowStream<'_>, into: &mut Vec<R>| {
+            let batch = stream.next().transpose().map_err(failed(query))?;
+            into.extend(batch.iter().flat_map(numbers));
+            anyhow::Ok(batch.is_some())
+        };
+        work(&mut |into| next(one, &mut ones, into), &mut |into| next(other, &mut others, into))
+    }
+
+    /// Gives each row of such a query to `take`.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn numbers(
+        &self,
+        query: &str,
+        take: &mut dyn FnMut([u64; 4]),
+    ) -> anyhow::Result<()> {
+        let failed = |error| self.failed(query, &error);
+        let mut statement = self.connection.prepare(query).map_err(failed)?;
+        for batch in statement.stream_arrow([]).map_err(failed)? {
+            numbers(&batch.map_err(failed)?).for_each(&mut *take);
+        }
+        Ok(())
+    }
+
+    /// Makes a temporary table, `temp.main.…`, with these columns, of numbers, anew and fills it.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn fill<const N: usize>(
+        &self,
+        table: &str,
+        columns: &str,
+        rows: impl Iterator<Item = [u64; N]>,
+    ) -> anyhow::Result<()> {
+        let name = table.rsplit('.').next().unwrap_or(table);
+        let sql = format!("CREATE OR REPLACE TEMP TABLE {name} ({columns})");
+        self.run(&sql)?;
+        let fill = || -> duckdb::Result<()> {
+            let mut appender = self.connection.appender_to_catalog_and_db(name, "temp", "main")?;
+            for row in rows {
+                appender.append_row(duckdb::appender_params_from_iter(row))?;
+            }
+            appender.flush()
+        };
+        fill().map_err(|error| self.failed(&sql, &error))
+    }
+
     /// Streams the rows of a query as Parquet into `out`.
     ///
     /// # Errors
@@ -287,6 +362,18 @@ fn settle_in(connection: &Connection, in_memory: bool) -> duckdb::Result<()> {
             .execute_batch(&format!("ATTACH ':memory:' AS {name}; USE {name}; DETACH memory"))?;
     }
     connection.execute_batch("SET lock_configuration = true")
+}
+
+/// The rows of a batch of numbers; none if a column is of another type, which shows in the sums that are
+/// made of them.
+fn numbers<R: From<[u64; 4]>>(batch: &RecordBatch) -> impl Iterator<Item = R> {
+    let column = |index: usize| {
+        let column = batch.columns().get(index);
+        let column = column.and_then(|column| column.as_any().downcast_ref::<UInt64Array>());
+        column.map(|column| &**column.values()).unwrap_or_default()
+    };
+    let rows = column(0).iter().zip(column(1)).zip(column(2)).zip(column(3));
+    rows.map(|(((a, b), c), d)| R::from([*a, *b, *c, *d]))
 }
 
 /// Hands on what the engine writes, until it closes the pipe.

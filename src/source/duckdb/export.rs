@@ -11,13 +11,17 @@ use super::engine::{Session, TextRow};
 use super::index::{Content, Index, Makes, SCHEMA, TableEntry};
 use super::shape::{self, Shape};
 use super::wanted::Wanted;
-use super::{delta, hashed, sql};
+use super::{delta, diff, hashed, sql};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::source::{Captured, Chain, MapWriter, ObjectSink, SourceError};
 
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
+
+/// What a row that waits for another one takes of memory, bytes: so much of what the engine may have is
+/// at most taken, and a few times as many rows are found.
+const WAITING_BYTES: u64 = 512;
 
 /// What an export lacks, as far as the manifest names it, items.
 const LOST_MAX: usize = 100;
@@ -179,7 +183,7 @@ impl Exporting<'_> {
                 }
                 let files = before.and_then(|before| state_files(before, table));
                 match files.filter(|_| delta::is_divisible(table)) {
-                    Some(files) => self.changes(table, &files, &path)?,
+                    Some(files) => self.changes(table, &last.content, &files, &path)?,
                     None => self.all(table, &path)?,
                 }
             }
@@ -212,16 +216,72 @@ impl Exporting<'_> {
     fn changes(
         &self,
         table: &mut TableEntry,
+        last: &Content,
         files: &[String],
         path: &Path,
     ) -> anyhow::Result<String> {
         let from = table.here();
-        let changes = delta::changes(table, &delta::state_of(table, files), &from);
-        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {changes}"))?;
+        let found = self.differences(table, last, files)?;
+        let found = found.then(|| delta::changes_found(table, files, &from)).flatten();
+        let is_found = found.is_some();
+        let query =
+            found.unwrap_or_else(|| delta::changes(table, &delta::state_of(table, files), &from));
+        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {query}"))?;
         let changes = "temp.main.bkp_changes";
         self.session.save(&delta::bent_changes(table, changes), path)?;
         table.full = false;
-        Ok(delta::upserts(table, changes, &from))
+        Ok(if is_found {
+            delta::upserts_found(table, &from)
+        } else {
+            delta::upserts(table, changes, &from)
+        })
+    }
+
+    /// Looks for what changed in one pass over the state in `files` and the table as it is, and puts that
+    /// into the tables [`delta::FOUND_ROWS`] and [`delta::FOUND_GONE`]. False if that cannot be told so:
+    /// then a join has to.
+    fn differences(
+        &self,
+        table: &TableEntry,
+        last: &Content,
+        files: &[String],
+    ) -> anyhow::Result<bool> {
+        let sequences = delta::sequences(table, files, &table.here()).unwrap_or_default();
+        let [base, later @ .., now] = sequences.as_slice() else { return Ok(false) };
+        let most = self.session.memory_bytes() / WAITING_BYTES;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut changes = diff::Changes::default();
+        for query in later {
+            self.session.numbers(query, &mut |[key, other, hash, live]| {
+                changes.add((key, other), (live > 0).then_some(hash));
+            })?;
+        }
+        let found = if changes.count() <= most {
+            self.session.side_by_side([base, now], |base, now| {
+                diff::differences(&mut changes.over(base), now, most, &self.ctx.cancel)
+            })?
+        } else {
+            None
+        };
+        let Some(found) = found else {
+            let why = "too much of it differs, or is in another order: it is compared by a join";
+            self.ctx.monitor.detail(&format!("{}: {why}", table.plain()));
+            return Ok(false);
+        };
+        // A hash that two keys share, or a state that is not that of the export before, shows in a sum.
+        let is_of = |content: &Content, total: diff::Total| {
+            content.rows == total.rows && content.sum == total.sum.to_string()
+        };
+        if !is_of(last, found.before) || !is_of(&table.content, found.now) {
+            let why = "the sums of its hashes do not match: it is compared by a join";
+            self.ctx.monitor.detail(&format!("{}: {why}", table.plain()));
+            return Ok(false);
+        }
+        let rows = found.rows.iter().map(|place| [*place]);
+        self.session.fill(delta::FOUND_ROWS, "bkp_r BIGINT", rows)?;
+        let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
+        self.session.fill(delta::FOUND_GONE, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
+        Ok(true)
     }
 }
 

@@ -32,6 +32,26 @@ fn told_apart_otherwise(column: &Column) -> String {
     }
 }
 
+/// Two hashes of a key with these values, of these types, that no two keys of a table share; nothing if
+/// equal values of one of the types may look different.
+pub(super) fn key_hashes(values: &[(String, &str)]) -> Option<(String, String)> {
+    let other = |(value, data_type): &(String, &str)| match sql::hashes(data_type) {
+        sql::Hashes::Narrow => Some(value.clone()),
+        sql::Hashes::Wide => Some(format!("'bkp' || CAST({value} AS VARCHAR)")),
+        sql::Hashes::Float | sql::Hashes::Loosely => None,
+    };
+    let others = values.iter().rev().map(other).collect::<Option<Vec<_>>>()?;
+    let (first, count) = (values.iter().map(|(value, _)| value.as_str()), values.len());
+    let first = format!("hash({})", first.collect::<Vec<_>>().join(", "));
+    // That of one narrow value is enough.
+    let is_narrow =
+        |(_, data_type): &(String, &str)| matches!(sql::hashes(data_type), sql::Hashes::Narrow);
+    if count == 1 && values.iter().all(is_narrow) {
+        return Some((first, "0::UBIGINT".to_owned()));
+    }
+    Some((first, format!("hash(hash({}, {count}))", others.join(", "))))
+}
+
 /// The hash of a row, of 64 bits.
 pub(super) fn hash(table: &TableEntry) -> String {
     let columns: Vec<String> = table.columns.iter().map(told_apart).collect();

@@ -18,6 +18,7 @@ mod build;
 mod capture;
 mod decode;
 mod delta;
+mod diff;
 mod engine;
 mod export;
 mod format;
