@@ -295,7 +295,9 @@ pub(super) fn differences(
                 new.take(1);
             }
             (Some(first), Some(other)) => {
-                let (in_old, in_new) = (old.find(other.key, window), new.find(first.key, window));
+                let in_old = old.find(other.key, window);
+                // Only what is nearer matters.
+                let in_new = new.find(first.key, in_old.unwrap_or(window));
                 let (olds, news) = match (in_old, in_new) {
                     (None, None) => (1, 1),
                     (Some(olds), news) if news.is_none_or(|news| olds <= news) => (olds, 0),

@@ -251,22 +251,20 @@ fn a_chain_of_increments_restores_to_each_step() {
     assert_eq!(dump(&restore(&bed, id(&report["manifest"]))), dump(&file));
 }
 
+/// Tables with keys of every kind: names, columns, values.
+const KEYS: [(&str, &str, &str); 5] = [
+    ("number", "k BIGINT PRIMARY KEY", "range"),
+    ("wide", "k VARCHAR COLLATE NOCASE PRIMARY KEY", "'Key ' || range"),
+    ("pair", "k INTEGER, l VARCHAR, PRIMARY KEY (k, l)", "range % 100, (range // 100)::VARCHAR"),
+    ("float", "k DOUBLE PRIMARY KEY", "range / 8"),
+    ("rowid", "rowid BIGINT PRIMARY KEY", "range"),
+];
+
 /// Keys of every kind; and rows in another order, of which too many would wait for each other.
 #[test]
 fn what_changed_is_found_in_one_pass_or_by_a_join() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
-    const KEYS: [(&str, &str, &str); 5] = [
-        ("number", "k BIGINT PRIMARY KEY", "range"),
-        ("wide", "k VARCHAR COLLATE NOCASE PRIMARY KEY", "'Key ' || range"),
-        (
-            "pair",
-            "k INTEGER, l VARCHAR, PRIMARY KEY (k, l)",
-            "range % 100, (range // 100)::VARCHAR",
-        ),
-        ("float", "k DOUBLE PRIMARY KEY", "range / 8"),
-        ("rowid", "rowid BIGINT PRIMARY KEY", "range"),
-    ];
     let mut statements = Vec::new();
     for (table, columns, values) in KEYS {
         statements.push(format!("CREATE TABLE {table} (v INTEGER, {columns})"));
