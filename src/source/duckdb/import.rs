@@ -180,8 +180,15 @@ fn make_tables(
     tables.into_iter().filter(|table| there(table).is_ok()).collect()
 }
 
-/// An empty file with this storage version.
-fn create(path: &Path, storage_version: &str, opening: &Opening<'_>) -> anyhow::Result<()> {
+/// Makes an empty file with this storage version.
+///
+/// # Errors
+/// What the engine says.
+pub(super) fn create(
+    path: &Path,
+    storage_version: &str,
+    opening: &Opening<'_>,
+) -> anyhow::Result<()> {
     let session = Session::opened(None, true, opening)?;
     let place = sql::text(&path.display().to_string());
     let version = sql::text(storage_version);

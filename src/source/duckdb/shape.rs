@@ -157,11 +157,8 @@ impl Shape {
         let script =
             exported.ok().and_then(|()| std::fs::read_to_string(folder.join("schema.sql")).ok());
         let script = script.unwrap_or_default();
-        let found: Vec<&str> = script
-            .split(";;\n")
-            .map(str::trim)
-            .filter(|statement| statement.starts_with("CREATE MACRO "))
-            .collect();
+        let mut found = sql::statements(&script);
+        found.retain(|statement| statement.starts_with("CREATE MACRO "));
         if found.len() == count {
             for statement in found {
                 let name = statement.trim_start_matches("CREATE MACRO ");

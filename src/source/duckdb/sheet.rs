@@ -5,9 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::engine::Session;
+use super::engine::{Opening, Session};
+use super::import;
+use super::means::Means;
 use super::place::{self, Workshop};
 use crate::error::Kind;
+use crate::source::Share;
+
+/// What every DuckDB since 1.0 reads, whichever is linked.
+const STORAGE_VERSION: &str = "v1.0.0";
 
 /// A table and its rows, which are text that its columns convert.
 #[derive(Debug)]
@@ -38,7 +44,10 @@ pub fn materialise(sheet: &Sheet, path: &Path, replace: bool) -> anyhow::Result<
     let workshop = Workshop::beside(path)?;
     let built = workshop.path("sheet.duckdb");
     let spill = workshop.path("spill");
-    let session = Session::open(Some(&built), true, &spill, Kind::Failed)?;
+    let (kind, means) = (Kind::Failed, Means::modest(Share::default()));
+    let opening = Opening { spill: &spill, kind, means, ctx: None };
+    import::create(&built, STORAGE_VERSION, &opening)?;
+    let session = Session::opened(Some(&built), true, &opening)?;
     fill(&session, sheet)?;
     session.settle()?;
     std::fs::File::open(&built)?.sync_all()?;

@@ -173,6 +173,22 @@ fn digits(data_type: &str) -> Option<u8> {
     inner.split(',').next()?.parse().ok()
 }
 
+/// The statements of a script, without the semicolons that end them: DuckDB 1 ends some with two. Those in
+/// texts and in quoted names end nothing.
+pub(super) fn statements(script: &str) -> Vec<&str> {
+    let mut quote = None;
+    let ends = |c: char| {
+        match quote {
+            // A doubled quote closes and opens again.
+            Some(open) if open == c => quote = None,
+            None if matches!(c, '\'' | '"') => quote = Some(c),
+            Some(_) | None => {}
+        }
+        c == ';' && quote.is_none()
+    };
+    script.split(ends).map(str::trim).filter(|statement| !statement.is_empty()).collect()
+}
+
 /// A pattern of tables as it is matched: one without a schema is of `main`, unless it begins with `*`,
 /// which then stands for the schema too.
 pub(super) fn qualified(pattern: &str) -> String {
@@ -198,6 +214,14 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_is_cut_at_the_ends_of_its_statements() {
+        let script =
+            "CREATE MACRO a() AS 'x;\n''CREATE;';;\nCREATE MACRO \"b;\"\"\"() AS (1);\n\n;";
+        let expected = ["CREATE MACRO a() AS 'x;\n''CREATE;'", "CREATE MACRO \"b;\"\"\"() AS (1)"];
+        assert_eq!(statements(script), expected);
+    }
 
     #[test]
     fn what_parquet_bends_goes_as_text_and_names_stay() {
