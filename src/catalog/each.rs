@@ -53,7 +53,8 @@ pub fn each<I: Sync, T: Send>(
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::thread;
 
     use super::{READERS, each};
     use crate::ctx::Cancel;
@@ -74,10 +75,19 @@ mod tests {
     #[test]
     fn an_error_ends_all_of_it() {
         let items: Vec<usize> = (0..100_000).collect();
-        let reads = AtomicUsize::new(0);
+        let (reads, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let error = each(&items, &Cancel::default(), |item| {
             reads.fetch_add(1, Ordering::Relaxed);
-            if *item == 40 { Err(anyhow::anyhow!("item 40")) } else { Ok(()) }
+            if *item == 40 {
+                failed.store(true, Ordering::Relaxed);
+                return Err(anyhow::anyhow!("item 40"));
+            }
+            // Whoever has that one may be the last to be given a processor.
+            thread::yield_now();
+            while *item > 40 && !failed.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            Ok(())
         });
         assert_eq!(error.unwrap_err().to_string(), "item 40");
         assert!(reads.load(Ordering::Relaxed) < items.len());

@@ -13,6 +13,7 @@ use crate::cache;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, hex, unhex};
+use crate::domain::names::Mark;
 use crate::domain::retention::Backup;
 use crate::domain::segment::{self, Base, Link, Segment};
 use crate::error::diagnose;
@@ -128,7 +129,9 @@ impl Known {
             parent: facts.parent,
             base: facts.base,
             // A backup of nothing is not what anybody means to keep.
-            whole: !facts.objects.is_empty() && facts.objects.iter().all(is_there),
+            whole: !facts.objects.is_empty()
+                && facts.objects.iter().all(is_there)
+                && !Mark::damage(&entry.marks),
             pinned: pinned || facts.pinned,
             held_until: facts.until,
             ..Backup::full(id)

@@ -104,8 +104,10 @@ pub fn in_turn(
     run: impl FnMut() -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
     let ended = patiently(house, patience, run);
+    // One that was fenced had begun, and is on record for that.
     if let Err(error) = &ended
         && diagnose(error).kind == Kind::Busy
+        && !matches!(error.downcast_ref(), Some(LedgerError::Fenced { .. }))
     {
         audit::gave_way(house, source, error);
     }

@@ -11,9 +11,9 @@ use super::audit;
 use super::scratch;
 use super::select::Select;
 use super::snapshot::Made;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog, Filter};
 use crate::domain::id::BackupId;
-use crate::domain::names::BackupName;
+use crate::domain::names::{BackupName, Mark};
 use crate::domain::segment;
 use crate::draft::folder_of;
 use crate::error::{Fault, Kind};
@@ -102,6 +102,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     }
     check_table(options, &name)?;
     let chain = Catalog::new(store.as_ref(), &keys, &house.ctx).chain(&name)?;
+    warn_of_damage(house, store.as_ref(), &name, &chain)?;
     let kind = source::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
@@ -155,6 +156,27 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let partial = (!restored.lost.is_empty()).then_some(Kind::Partial);
     let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
     Ok(Report::done("bkp.restore/1", &done, text)?.with_outcome(partial))
+}
+
+/// Says if a verification has found a link of the chain damaged: the restore will show whether it still is.
+fn warn_of_damage(
+    house: &House,
+    store: &dyn ReadStore,
+    name: &BackupName,
+    chain: &[BackupReader<'_>],
+) -> anyhow::Result<()> {
+    let (backup_type, source) = (Some(name.backup_type), Some(name.source.clone()));
+    let filter = Filter { backup_type, source, id: None };
+    for found in catalog::find(store, &filter, &house.ctx.cancel)? {
+        let is_link = chain.iter().any(|link| link.manifest().id == found.name.id);
+        if is_link && Mark::damage(&found.marks) {
+            let id = found.name.id;
+            house.ctx.monitor.warn(&format!(
+                "a verification has found backup {id} damaged; `bkp list --long` says which are not"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Only exports have tables that can be told apart.

@@ -41,6 +41,12 @@ pub struct Options {
 /// outcome is that of the run, or [`Kind::Partial`] if others did what they should.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let jobs = &house.settings.jobs;
+    if jobs.is_empty() {
+        // Whoever has a timer for this means something to happen.
+        return Err(Fault::new(Kind::Config, "no job is configured")
+            .hint("add tables [job.NAME] to the configuration, or name its file: --config FILE, or BKP_CONFIG")
+            .into());
+    }
     let mut tick = Tick::new(house, options);
     match &options.job {
         Some(name) if !jobs.contains_key(name) => {

@@ -1,5 +1,6 @@
 //! `bkp verify`: how sure one can be of a backup, from "it is there" to "it starts".
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use crate::pipeline::BackupReader;
 use crate::source::{self, DrillTools, Drilled, SourceKind, logs};
 use crate::store::ReadStore;
 use crate::wire::House;
+
+use self::found::Notes;
 
 mod found;
 
@@ -132,8 +135,17 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
                 resolved => resolved?,
             };
             let verified = verify(house, options, &catalog, &name, &mut BTreeSet::new());
-            let marks = || Ok(catalog::again(store.as_ref(), &name)?.marks);
-            found::note(house, store.as_ref(), (&name, &marks), options.level, &verified);
+            // That the run is to stop is no failure of a backup.
+            house.ctx.cancel.check()?;
+            let filter = Filter {
+                backup_type: Some(name.backup_type),
+                source: Some(name.source.clone()),
+                id: None,
+            };
+            let found = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
+            let (store, catalog, level) = (store.as_ref(), &catalog, options.level);
+            let noted = RefCell::default();
+            Notes { house, store, catalog, found: &found, level, noted }.take(&name, &verified);
             let mut verified = verified?;
             verified.store = Some(store.url().to_owned());
             let text = render(&verified);
@@ -147,7 +159,7 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
                 let message = format!("{}: no backup to verify", store.url());
                 return Err(Fault::new(Kind::NotFound, message).into());
             }
-            all(house, options, &catalog, store.as_ref(), found)
+            all(house, options, &catalog, store.as_ref(), &found)
         }
     }
 }
@@ -158,15 +170,17 @@ fn all(
     options: &Options,
     catalog: &Catalog<'_>,
     store: &dyn ReadStore,
-    found: Vec<Found>,
+    found: &[Found],
 ) -> anyhow::Result<Report> {
     let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
     let mut proven = BTreeSet::new();
-    for Found { name, marks, .. } in found {
-        let verified = verify(house, options, catalog, &name, &mut proven);
+    let (level, noted) = (options.level, RefCell::default());
+    let beside = Notes { house, store, catalog, found, level, noted };
+    for Found { name, .. } in found {
+        let verified = verify(house, options, catalog, name, &mut proven);
         // That the run is to stop is no failure of a backup.
         house.ctx.cancel.check()?;
-        found::note(house, store, (&name, &|| Ok(marks.clone())), options.level, &verified);
+        beside.take(name, &verified);
         match verified {
             Ok(verified) => {
                 outcome = worst(outcome, verified.outcome());
@@ -178,7 +192,7 @@ fn all(
                 outcome = worst(outcome, Some(kind));
                 let (id, problem) = (name.id, format!("{error:#}"));
                 writeln!(text, "{id} of {}: FAILED: {problem}", name.source)?;
-                let (source, kind) = (name.source, kind.name());
+                let (source, kind) = (name.source.clone(), kind.name());
                 backups.push(Outcome::Failed { id, source, ok: false, kind, problem });
             }
         }

@@ -272,6 +272,10 @@ pub struct SourceFacts {
     pub future: usize,
     /// How many of those have no object at all.
     pub empty: usize,
+    /// How many of those a verification has found damaged.
+    pub damaged: usize,
+    /// Whether that is so of the newest.
+    pub newest_damaged: bool,
     /// Whether a job that is enabled makes backups of it, and whether one verifies them.
     pub made: bool,
     /// Whether a job that is enabled verifies them.
@@ -316,6 +320,14 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     if source.empty > 0 {
         let count = source.empty;
         say(Level::Critical, "damage", format!("{count} backup(s) have lost their objects"));
+    }
+    if source.damaged > 0 {
+        let level = if source.newest_damaged { Level::Critical } else { Level::Warning };
+        let count = source.damaged;
+        let message = format!(
+            "{count} backup(s) were found damaged: `bkp list --long` says which; cleanup neither counts nor removes them"
+        );
+        say(level, "damage", message);
     }
     let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
     if is_odd(&sizes) {

@@ -147,6 +147,23 @@ fn pins_promises_and_failing_jobs_hold_backups() {
     readable(&bed);
 }
 
+/// A backup of which a verification has found that it does not restore is none.
+#[test]
+fn what_was_found_damaged_does_not_count() {
+    let bed = bed("keep_last = 2, min_keep = 1, max_removed_percent = 100");
+    let house = bed.house(None);
+    let end = now() - Duration::hours(1);
+    let full = |days| plant(&bed, &house, &Seed::at(end - Duration::days(days)));
+    let (_older, good, base, newest) = (full(4), full(3), full(2), full(0));
+    let child = plant(&bed, &house, &Seed::at(end - Duration::days(1)).onto(&base));
+    let manifest = bed.object(&base.id.to_string(), "manifest.json");
+    let beside = manifest.to_str().unwrap().replace("manifest.json", "damaged-0001.json");
+    fs::write(beside, "{}").unwrap();
+    bed.run(&["cleanup"]).done();
+    let stay = [&good, &base, &child, &newest].map(|one| one.id.to_string());
+    assert_eq!(ids(&bed), BTreeSet::from(stay));
+}
+
 #[test]
 fn a_source_that_shrank_or_stopped_loses_no_old_backups() {
     let bed = bed("keep_last = 1, min_keep = 1, max_removed_percent = 100");

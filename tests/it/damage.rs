@@ -125,23 +125,30 @@ fn what_was_found_damaged_is_not_built_on() {
     assert_eq!((marks("damaged"), marks("sound")), (0, 0));
     for _ in 0..2 {
         bed.run(&["verify", "--id", &last, "--level", "digest"]).failed(13, "tar.zst.enc");
-        assert_eq!((marks("damaged"), marks("sound")), (1, 0), "said once");
+        // Of the one that was asked for, and of the one that is to blame.
+        assert_eq!((marks("damaged"), marks("sound")), (2, 0), "said once");
     }
     let refused = ["snapshot", "books", "--scope", "incremental"];
-    bed.run(&refused).failed(13, &format!("has found backup {last} damaged"));
+    bed.run(&refused).failed(13, &format!("has found backup {base} damaged"));
+    let restore = ["restore", "--id", &last, "--to", "target", "--yes"];
+    bed.run(&restore).failed(13, &format!("a verification has found backup {base} damaged"));
+    let differential = ["snapshot", "books", "--scope", "differential"];
+    bed.run(&differential).failed(13, &format!("has found backup {base} damaged"));
+    let status = bed.json(&["status"]);
+    assert!(status["findings"].to_string().contains("2 backup(s) were found damaged"), "{status}");
     let listed = bed.run(&["list", "--long"]);
     assert!(listed.stdout.contains("found damaged 20"), "{listed:?}");
     // Mended; a look that reads nothing does not know it.
     fs::write(&path, &whole).unwrap();
     bed.run(&["verify", "--id", &last, "--level", "exists"]).done();
-    bed.run(&refused).failed(13, &last);
+    bed.run(&refused).failed(13, &base);
     bed.run(&["verify", "--id", &last, "--level", "decode"]).done();
-    assert_eq!((marks("damaged"), marks("sound")), (1, 1));
+    assert_eq!((marks("damaged"), marks("sound")), (2, 2));
     bed.snapshot("incremental");
     // Verifying everything finds what builds on it, too; and a run that may choose begins anew.
     fs::write(&path, &bytes).unwrap();
     bed.run(&["verify", "--all", "--level", "digest"]).failed_in_text(13, "FAILED");
-    assert_eq!((marks("damaged"), marks("sound")), (5, 1));
+    assert_eq!((marks("damaged"), marks("sound")), (6, 2));
     let auto = bed.run(&["snapshot", "books"]).done();
     assert!(auto.stderr.contains("taking a full backup"), "{auto:?}");
     bed.run(&["verify", "books", "--level", "digest"]).done();

@@ -235,7 +235,7 @@ fn one_place_cannot_be_two_stores() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Bed::new(&data_file(folder.path()), "");
     second_is(&bed, &format!("url = \"file://{}\"", bed.path("store").display()));
-    bed.run(&["snapshot", "books"]).failed(78, "two of the stores are the same place");
+    bed.run(&["snapshot", "books"]).failed(78, "it is the place of [store.main] already");
 }
 
 /// The same bucket and prefix at another endpoint is another store.

@@ -77,7 +77,9 @@ impl Way<'_> {
                     Some(link) => {
                         let (id, link) = (base.id, link.manifest().id);
                         let why = format!("a verification has found {link} damaged");
-                        ctx.monitor.warn(&format!("passing over snapshot {id}: {why}"));
+                        ctx.monitor.warn(&format!(
+                            "snapshot {id} is taken only if there is no other: {why}"
+                        ));
                         marked.get_or_insert((base.op, chain));
                     }
                 },

@@ -1,72 +1,127 @@
-//! What a verification found is written beside the backup, so that nothing is built on damage.
+//! What a verification found is written beside the backups that it is about, so that nothing is built on
+//! damage, and nothing good removed in its favour.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 use super::{Level, Verified};
+use crate::catalog::{Catalog, Found};
 use crate::cmd::marks::{Said, Word, said};
+use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Kind, diagnose};
+use crate::pipeline::BackupReader;
 use crate::store::ReadStore;
 use crate::wire::House;
 
 /// The longest reason that is kept, characters.
 const REASON_CHARS_MAX: usize = 500;
 
-/// Writes it down if it is news: that the backup is damaged, or that it is not after all. Not being able
-/// to is no failure of the verification.
-pub(super) fn note(
-    house: &House,
-    store: &dyn ReadStore,
-    (name, marks): (&BackupName, &dyn Fn() -> anyhow::Result<Vec<Mark>>),
-    level: Level,
-    verified: &anyhow::Result<Verified>,
-) {
-    let noted = match verified {
-        Ok(verified) if verified.ok => {
-            marks().and_then(|marks| sound(house, store, name, level, &marks))
-        }
-        Err(error) if diagnose(error).kind == Kind::Integrity => {
-            let why = format!("{error:#}").chars().take(REASON_CHARS_MAX).collect();
-            marks().and_then(|marks| damaged(house, store, name, (level, why), &marks))
-        }
-        Ok(_) | Err(_) => return,
-    };
-    if let Err(error) = noted {
-        let id = name.id;
-        house.ctx.monitor.warn(&format!(
-            "what was found is not noted beside backup {id}, so that a later one may build on it: {error:#}"
-        ));
-    }
+/// Where it is written.
+pub(super) struct Notes<'a> {
+    pub(super) house: &'a House,
+    pub(super) store: &'a dyn ReadStore,
+    pub(super) catalog: &'a Catalog<'a>,
+    /// The backups of the source at least, with their marks.
+    pub(super) found: &'a [Found],
+    pub(super) level: Level,
+    /// What this run has written down already.
+    pub(super) noted: RefCell<HashSet<(BackupId, bool)>>,
 }
 
-fn damaged(
-    house: &House,
-    store: &dyn ReadStore,
-    name: &BackupName,
-    (level, why): (Level, String),
-    marks: &[Mark],
-) -> anyhow::Result<()> {
-    if Mark::damage(marks) {
-        return Ok(());
+impl Notes<'_> {
+    /// Writes down what is news: which backups are damaged, or that they are not after all. Not being able
+    /// to is no failure of the verification.
+    pub(super) fn take(&self, name: &BackupName, verified: &anyhow::Result<Verified>) {
+        let noted = match verified {
+            Ok(verified) if verified.ok => {
+                verified.chain.iter().try_for_each(|id| self.sound(name, *id))
+            }
+            Err(error) if diagnose(error).kind == Kind::Integrity => {
+                let why: String = format!("{error:#}").chars().take(REASON_CHARS_MAX).collect();
+                self.culprits(name).into_iter().try_for_each(|id| self.damaged(name, id, &why))
+            }
+            Ok(_) | Err(_) => return,
+        };
+        if let Err(error) = noted {
+            let why =
+                format!("what was found is not noted beside the backup {}: {error:#}", name.id);
+            self.house.ctx.monitor.warn(&why);
+        }
     }
-    let said = Said::now(&house.ctx, Word::Damaged, Some(why), Some(level));
-    said.add(&*house.store_append(store.url())?, name, marks)
-}
 
-/// A look that was less deep than the one that found the damage takes nothing back.
-fn sound(
-    house: &House,
-    store: &dyn ReadStore,
-    name: &BackupName,
-    level: Level,
-    marks: &[Mark],
-) -> anyhow::Result<()> {
-    if !Mark::damage(marks) {
-        return Ok(());
+    /// The backup that does not verify, and the links of its chain that are to blame: what builds on them
+    /// is damaged, too. Where every stored byte is right, its first link is as suspect as the last.
+    fn culprits(&self, name: &BackupName) -> Vec<BackupId> {
+        let mut blamed = vec![name.id];
+        if let Ok(chain) = self.catalog.chain(name) {
+            let is_to_blame = |link: &&BackupReader<'_>| {
+                let read = link.check_objects().and_then(|()| match self.level {
+                    Level::Exists => Ok(()),
+                    Level::Digest | Level::Decode | Level::Drill => {
+                        link.check_digests(&self.house.ctx)
+                    }
+                });
+                read.is_err_and(|error| diagnose(&error).kind == Kind::Integrity)
+            };
+            let id = |link: &BackupReader<'_>| link.manifest().id;
+            blamed.extend(chain.iter().filter(is_to_blame).map(id));
+            if blamed.len() == 1 {
+                blamed.extend(chain.first().map(id));
+            }
+        }
+        blamed.sort_unstable();
+        blamed.dedup();
+        blamed
     }
-    let found = said(store, name, marks)?;
-    let damage = found.iter().rfind(|said| said.word == Word::Damaged);
-    if damage.and_then(|said| said.level).is_some_and(|deepest| deepest > level) {
-        return Ok(());
+
+    /// A link of the chain of `name`.
+    fn link(&self, name: &BackupName, id: BackupId) -> Option<&Found> {
+        self.found.iter().find(|found| {
+            found.name.id == id
+                && found.name.source == name.source
+                && found.name.backup_type == name.backup_type
+        })
     }
-    let said = Said::now(&house.ctx, Word::Sound, None, Some(level));
-    said.add(&*house.store_append(store.url())?, name, marks)
+
+    fn damaged(&self, name: &BackupName, id: BackupId, why: &str) -> anyhow::Result<()> {
+        let Some(Found { name, marks, .. }) = self.link(name, id) else { return Ok(()) };
+        if Mark::damage(marks) || !self.is_new(id, true) {
+            return Ok(());
+        }
+        self.add(name, marks, Word::Damaged, Some(why.to_owned()))
+    }
+
+    /// A look that was less deep than the one that found the damage takes nothing back.
+    fn sound(&self, name: &BackupName, id: BackupId) -> anyhow::Result<()> {
+        let Some(Found { name, marks, .. }) = self.link(name, id) else { return Ok(()) };
+        if !Mark::damage(marks) {
+            return Ok(());
+        }
+        let found = said(self.store, name, marks)?;
+        let damage = found.iter().rfind(|said| said.word == Word::Damaged);
+        if damage.and_then(|said| said.level).is_some_and(|deepest| deepest > self.level) {
+            return Ok(());
+        }
+        if !self.is_new(id, false) {
+            return Ok(());
+        }
+        self.add(name, marks, Word::Sound, None)
+    }
+
+    /// Whether it has not been written down yet.
+    fn is_new(&self, id: BackupId, damaged: bool) -> bool {
+        self.noted.borrow_mut().insert((id, damaged))
+    }
+
+    fn add(
+        &self,
+        name: &BackupName,
+        marks: &[Mark],
+        word: Word,
+        note: Option<String>,
+    ) -> anyhow::Result<()> {
+        let said = Said::now(&self.house.ctx, word, note, Some(self.level));
+        said.add(&*self.house.store_append(self.store.url())?, name, marks)
+    }
 }

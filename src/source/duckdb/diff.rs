@@ -14,7 +14,7 @@ use crate::ctx::Cancel;
 /// How far each sequence is searched for the other one, rows.
 const AHEAD: usize = 1024;
 
-/// The key of a row, as hashes that no two keys of a table share.
+/// The key of a row: two hashes of which no two keys share both, but for chance.
 pub(super) type Key = (u64, u64);
 
 /// A row.

@@ -236,7 +236,7 @@ impl Session {
         work: impl FnOnce(Numbers<'_, R>, Numbers<'_, R>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let failed = |query| move |error| self.failed(query, &error);
-        // A connection has one result at a time.
+        // A connection has one result at a time. The other one has the time zone of this machine.
         let second = self.connection.try_clone().map_err(failed(other))?;
         let mut ones = self.connection.prepare(one).map_err(failed(one))?;
         let mut others = second.prepare(other).map_err(failed(other))?;
@@ -250,19 +250,21 @@ impl Session {
         work(&mut |into| next(one, &mut ones, into), &mut |into| next(other, &mut others, into))
     }
 
-    /// Gives each row of such a query to `take`.
+    /// Gives each row of such a query to `take`, until that has enough.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn numbers(
         &self,
         query: &str,
-        take: &mut dyn FnMut([u64; 4]),
+        take: &mut dyn FnMut([u64; 4]) -> bool,
     ) -> anyhow::Result<()> {
         let failed = |error| self.failed(query, &error);
         let mut statement = self.connection.prepare(query).map_err(failed)?;
         for batch in statement.stream_arrow([]).map_err(failed)? {
-            numbers(&batch.map_err(failed)?).for_each(&mut *take);
+            if !numbers(&batch.map_err(failed)?).all(&mut *take) {
+                break;
+            }
         }
         Ok(())
     }

@@ -19,9 +19,12 @@ use crate::source::{Captured, Chain, MapWriter, ObjectSink, SourceError};
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
 
-/// What a row that waits for another one takes of memory, bytes: so much of what the engine may have is
-/// at most taken, and a few times as many rows are found.
+/// One row may wait for another one, be found, or have changed earlier, for so many bytes of what the
+/// engine may take. It takes about a hundred of them, while the engine itself needs little.
 const WAITING_BYTES: u64 = 512;
+
+/// The table of the session with what changed in one of the exported.
+const CHANGES: &str = "temp.main.bkp_changes";
 
 /// What an export lacks, as far as the manifest names it, items.
 const LOST_MAX: usize = 100;
@@ -221,43 +224,59 @@ impl Exporting<'_> {
         path: &Path,
     ) -> anyhow::Result<String> {
         let from = table.here();
-        let found = self.differences(table, last, files)?;
-        let found = found.then(|| delta::changes_found(table, files, &from)).flatten();
-        let is_found = found.is_some();
-        let query =
-            found.unwrap_or_else(|| delta::changes(table, &delta::state_of(table, files), &from));
-        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {query}"))?;
-        let changes = "temp.main.bkp_changes";
-        self.session.save(&delta::bent_changes(table, changes), path)?;
         table.full = false;
-        Ok(if is_found {
-            delta::upserts_found(table, &from)
-        } else {
-            delta::upserts(table, changes, &from)
-        })
+        if let Some(counts) = self.differences(table, last, files)?
+            && let Some(query) = delta::changes_found(table, files, &from)
+            && self.noted(&query)? == counts
+        {
+            self.session.save(&delta::bent_changes(table, CHANGES), path)?;
+            return Ok(delta::upserts_found(table, &from));
+        }
+        self.noted(&delta::changes(table, &delta::state_of(table, files), &from))?;
+        self.session.save(&delta::bent_changes(table, CHANGES), path)?;
+        Ok(delta::upserts(table, CHANGES, &from))
+    }
+
+    /// Puts the changes that a query gives into the table [`CHANGES`]; returns how many rows of a table with
+    /// a key there are, and how many are gone.
+    fn noted(&self, query: &str) -> anyhow::Result<[u64; 2]> {
+        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {query}"))?;
+        let columns =
+            self.session.rows(&format!("SELECT column_name FROM (DESCRIBE {CHANGES})"))?;
+        if !columns.iter().flatten().flatten().any(|name| name == "bkp_live") {
+            return Ok([0, 0]);
+        }
+        let counts = format!(
+            "SELECT count(*) FILTER (bkp_live), count(*) FILTER (NOT bkp_live) FROM {CHANGES}"
+        );
+        let counted = self.session.rows(&counts)?;
+        let number = |at| counted.first().and_then(|row| shape::text(row, at).parse().ok());
+        Ok([number(0).unwrap_or_default(), number(1).unwrap_or_default()])
     }
 
     /// Looks for what changed in one pass over the state in `files` and the table as it is, and puts that
-    /// into the tables [`delta::FOUND_ROWS`] and [`delta::FOUND_GONE`]. False if that cannot be told so:
-    /// then a join has to.
+    /// into the tables [`delta::FOUND_ROWS`] and [`delta::FOUND_GONE`]; returns how many rows are in each.
+    /// Nothing if that cannot be told so: then a join has to.
     fn differences(
         &self,
         table: &TableEntry,
         last: &Content,
         files: &[String],
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<[u64; 2]>> {
         let sequences = delta::sequences(table, files, &table.here()).unwrap_or_default();
-        let [base, later @ .., now] = sequences.as_slice() else { return Ok(false) };
+        let [base, later @ .., now] = sequences.as_slice() else { return Ok(None) };
         let most = self.session.memory_bytes() / WAITING_BYTES;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut changes = diff::Changes::default();
         for query in later {
             self.session.numbers(query, &mut |[key, other, hash, live]| {
                 changes.add((key, other), (live > 0).then_some(hash));
+                changes.count() <= most
             })?;
         }
         let found = if changes.count() <= most {
-            self.session.side_by_side([base, now], |base, now| {
+            // The one that hashes rows is run where times have a zone.
+            self.session.side_by_side([now, base], |now, base| {
                 diff::differences(&mut changes.over(base), now, most, &self.ctx.cancel)
             })?
         } else {
@@ -266,22 +285,22 @@ impl Exporting<'_> {
         let Some(found) = found else {
             let why = "too much of it differs, or is in another order: it is compared by a join";
             self.ctx.monitor.detail(&format!("{}: {why}", table.plain()));
-            return Ok(false);
+            return Ok(None);
         };
-        // A hash that two keys share, or a state that is not that of the export before, shows in a sum.
+        // That what was compared is the export before and the table, the sums show.
         let is_of = |content: &Content, total: diff::Total| {
             content.rows == total.rows && content.sum == total.sum.to_string()
         };
         if !is_of(last, found.before) || !is_of(&table.content, found.now) {
             let why = "the sums of its hashes do not match: it is compared by a join";
             self.ctx.monitor.detail(&format!("{}: {why}", table.plain()));
-            return Ok(false);
+            return Ok(None);
         }
         let rows = found.rows.iter().map(|place| [*place]);
         self.session.fill(delta::FOUND_ROWS, "bkp_r BIGINT", rows)?;
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
         self.session.fill(delta::FOUND_GONE, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
-        Ok(true)
+        Ok(Some([found.rows.len() as u64, found.gone.len() as u64]))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the hashes of a row are computed from.
 //!
 //! DuckDB's hash takes some values for the same that are not: those of `-0.0` and `0.0`, an empty
-//! list and none. So some columns go in twice, the second time as what tells these apart.
+//! list and none, 0 and -1 where they have 128 bits. So some columns go in twice, the second time as what tells these apart.
 
 use super::delta::of_row;
 use super::index::{Column, TableEntry};
@@ -16,7 +16,7 @@ fn told_apart(column: &Column) -> String {
     match sql::hashes(&column.data_type) {
         sql::Hashes::Narrow | sql::Hashes::Wide => name,
         sql::Hashes::Float => format!("{name}, signbit({name})"),
-        sql::Hashes::Loosely => format!("{name}, CAST({name} AS VARCHAR)"),
+        sql::Hashes::Folded | sql::Hashes::Loosely => format!("{name}, CAST({name} AS VARCHAR)"),
     }
 }
 
@@ -28,16 +28,20 @@ fn told_apart_otherwise(column: &Column) -> String {
         sql::Hashes::Narrow => name,
         sql::Hashes::Float => format!("signbit({name}), {name}"),
         sql::Hashes::Wide => format!("'bkp' || CAST({name} AS VARCHAR)"),
-        sql::Hashes::Loosely => format!("'bkp' || CAST({name} AS VARCHAR), {name}"),
+        sql::Hashes::Folded | sql::Hashes::Loosely => {
+            format!("'bkp' || CAST({name} AS VARCHAR), {name}")
+        }
     }
 }
 
-/// Two hashes of a key with these values, of these types, that no two keys of a table share; nothing if
-/// equal values of one of the types may look different.
+/// Two hashes of a key with these values, of these types, of which no two keys share both, but for
+/// chance; nothing if equal values of one of the types may look different.
 pub(super) fn key_hashes(values: &[(String, &str)]) -> Option<(String, String)> {
     let other = |(value, data_type): &(String, &str)| match sql::hashes(data_type) {
         sql::Hashes::Narrow => Some(value.clone()),
-        sql::Hashes::Wide => Some(format!("'bkp' || CAST({value} AS VARCHAR)")),
+        sql::Hashes::Wide | sql::Hashes::Folded => {
+            Some(format!("'bkp' || CAST({value} AS VARCHAR)"))
+        }
         sql::Hashes::Float | sql::Hashes::Loosely => None,
     };
     let others = values.iter().rev().map(other).collect::<Option<Vec<_>>>()?;

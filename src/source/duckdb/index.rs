@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, Kind};
 
 /// The schema this version writes and reads.
-pub(super) const SCHEMA: &str = "bkp.duckdb.export/1";
+/// (`/1` was that of hashes that took 0 and -1 in columns of 128 bits for the same.)
+pub(super) const SCHEMA: &str = "bkp.duckdb.export/2";
 
 /// Largest index that is read, bytes.
 const INDEX_BYTES_MAX: u64 = 64 << 20;

@@ -122,6 +122,7 @@ impl Shape {
     /// Macros, whose default arguments only DuckDB's own export writes: it is run on a copy of the
     /// schema that has nothing else in it.
     fn macros(&mut self, session: &Session, scratch: &Path) -> anyhow::Result<()> {
+        const MACRO: &str = "CREATE MACRO ";
         const MACROS: &str = "SELECT schema_name, function_name, function_type, array_to_string(parameters, ', '), macro_definition FROM duckdb_functions() WHERE NOT internal AND database_name = current_database() AND function_type IN ('macro', 'table_macro') ORDER BY function_oid";
         const RELATIONS: &str = "SELECT 'VIEW', schema_name, view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'bkp_shape' UNION ALL SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() WHERE NOT internal AND database_name = 'bkp_shape'";
         let mut macros = session.rows(MACROS)?;
@@ -157,11 +158,15 @@ impl Shape {
         let script =
             exported.ok().and_then(|()| std::fs::read_to_string(folder.join("schema.sql")).ok());
         let script = script.unwrap_or_default();
-        let mut found = sql::statements(&script);
-        found.retain(|statement| statement.starts_with("CREATE MACRO "));
+        // DuckDB 1 does not double the quotes in the values of types, which come before.
+        let begin =
+            if script.starts_with(MACRO) { Some(0) } else { script.find(&format!("\n{MACRO}")) };
+        let mut found =
+            sql::statements(script.get(begin.unwrap_or(script.len())..).unwrap_or_default());
+        found.retain(|statement| statement.starts_with(MACRO));
         if found.len() == count {
             for statement in found {
-                let name = statement.trim_start_matches("CREATE MACRO ");
+                let name = statement.trim_start_matches(MACRO);
                 let name = name.split('(').next().unwrap_or_default().trim().to_owned();
                 self.add(Makes::Macro, name, format!("{statement};"));
             }

@@ -128,6 +128,8 @@ pub(super) enum Hashes {
     Narrow,
     /// Every two, but for chance.
     Wide,
+    /// Many: what has 128 bits is folded in halves, so that 0 and -1 have the same hash.
+    Folded,
     /// All but the sign of zero and of what is no number.
     Float,
     /// Some that differ have the same hash.
@@ -154,14 +156,16 @@ pub(super) fn hashes(data_type: &str) -> Hashes {
         "TIMESTAMP_NS",
         "TIMESTAMP WITH TIME ZONE",
     ];
-    const WIDE: [&str; 5] = ["HUGEINT", "UHUGEINT", "VARCHAR", "BLOB", "UUID"];
+    const WIDE: [&str; 2] = ["VARCHAR", "BLOB"];
+    const FOLDED: [&str; 3] = ["HUGEINT", "UHUGEINT", "UUID"];
     match data_type {
         "FLOAT" | "DOUBLE" => Hashes::Float,
         _ if NARROW.contains(&data_type) => Hashes::Narrow,
         _ if WIDE.contains(&data_type) => Hashes::Wide,
+        _ if FOLDED.contains(&data_type) => Hashes::Folded,
         _ => match digits(data_type) {
             Some(0..=18) => Hashes::Narrow,
-            Some(_) => Hashes::Wide,
+            Some(_) => Hashes::Folded,
             None => Hashes::Loosely,
         },
     }

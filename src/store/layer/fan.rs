@@ -28,6 +28,8 @@ pub struct Fan {
     /// Where it is, for messages.
     url: String,
     ctx: Ctx,
+    /// Held by whoever lets a store drop out.
+    dropping: Arc<Mutex<()>>,
 }
 
 struct Member {
@@ -100,7 +102,7 @@ impl Fan {
             members.push(member);
         }
         let url = members.iter().map(|member| member.url.as_str()).collect::<Vec<_>>().join(", ");
-        Ok(Fan { members: members.into(), url, ctx: ctx.clone() })
+        Ok(Fan { members: members.into(), url, ctx: ctx.clone(), dropping: Arc::default() })
     }
 
     /// The stores that are in, each by itself.
@@ -134,6 +136,8 @@ impl Fan {
     /// # Errors
     /// `error` itself if no other store is in.
     pub fn drop_out<E: Into<anyhow::Error>>(&self, index: usize, error: E) -> Result<(), E> {
+        // Two that drop out at once must not each take the other for the one that stays.
+        let _alone = self.dropping.lock().unwrap_or_else(PoisonError::into_inner);
         let others = self.members.iter().enumerate().any(|(i, other)| i != index && other.is_in());
         let Some(member) = self.members.get(index).filter(|_member| others) else {
             return Err(error);
@@ -273,6 +277,15 @@ impl Upload for FanUpload {
                 Err(error) if there => fan.drop_out(index, error)?,
                 Err(error) => fan.failed(index, error)?,
             }
+        }
+        if !there {
+            return Err(StoreError::Unavailable {
+                store: fan.url.clone(),
+                operation: "write",
+                key: String::new(),
+                transient: false,
+                source: "no store is left".into(),
+            });
         }
         Ok(())
     }

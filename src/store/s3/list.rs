@@ -99,6 +99,10 @@ impl Pages {
         let (found, next) = page;
         self.next = next;
         for (name, bytes) in found {
+            if self.depth == Depth::Folders && name == self.last {
+                // A folder may be told of on two pages.
+                continue;
+            }
             if name <= self.last && !self.last.is_empty() {
                 let refusal = Refusal::broken("the service does not list in the order of names");
                 return Err(self.remote.error(refusal, "list", &self.prefix));

@@ -270,6 +270,12 @@ fn what_changed_is_found_in_one_pass_or_by_a_join() {
         statements.push(format!("CREATE TABLE {table} (v INTEGER, {columns})"));
         statements.push(format!("INSERT INTO {table} SELECT range, {values} FROM range(5000)"));
     }
+    // Of 128 bits, 0 and -1 have the same hash.
+    for (table, key) in [("folded", "PRIMARY KEY"), ("bag", "")] {
+        let columns = format!("k INTEGER {key}, h HUGEINT, d DECIMAL(38,2)");
+        statements.push(format!("CREATE TABLE {table} ({columns})"));
+        statements.push(format!("INSERT INTO {table} VALUES (1, 0, 0), (2, -1, -0.01)"));
+    }
     statements.push("CREATE TABLE turned (k BIGINT PRIMARY KEY, v INTEGER)".to_owned());
     statements.push("INSERT INTO turned SELECT range, range FROM range(300000)".to_owned());
     let make: Vec<&str> = statements.iter().map(String::as_str).collect();
@@ -285,6 +291,10 @@ fn what_changed_is_found_in_one_pass_or_by_a_join() {
             statements.push(format!(
                 "INSERT OR REPLACE INTO {table} SELECT range, {values} FROM {range}"
             ));
+        }
+        for table in ["folded", "bag"] {
+            let column = ["h = -h - 1", "d = -d - 0.01", "h = -h - 1, d = -d - 0.01"][round];
+            statements.push(format!("UPDATE {table} SET {column}"));
         }
         if round == 1 {
             let turned = "SELECT k, v + (k % 100 = 0)::INTEGER FROM turned ORDER BY k DESC";
