@@ -322,6 +322,14 @@ fn forged_backups_count_for_nothing() {
     // What was found is remembered, and found again where the memory is lost.
     fs::remove_dir_all(bed.path("state/cache")).unwrap();
     assert_eq!(bed.json(&["cleanup"])["stores"][0]["removed"], 0);
+    // A host that has lost its key believes nothing, and removes nothing.
+    fs::remove_dir_all(bed.path("state/cache")).unwrap();
+    fs::rename(bed.path("key"), bed.path("key.away")).unwrap();
+    let lost = bed.run(&["cleanup", "--json"]).done();
+    assert!(lost.stderr.contains("going on without a key"), "{}", lost.stderr);
+    let report: Value = serde_json::from_str(&lost.stdout).unwrap();
+    assert_eq!(report["stores"][0]["removed"], 0, "{report}");
+    fs::rename(bed.path("key.away"), bed.path("key")).unwrap();
     // A host without a key says that it cannot tell.
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     fs::write(bed.path("bkp.toml"), config.replace("[\"file:key\"]", "[]")).unwrap();

@@ -47,7 +47,8 @@ impl<'a> Witness<'a> {
             // It cannot even be read: that is damage, as retention sees it.
             Proof::Forged => met.sha256.is_none(),
             Proof::Unchecked if self.house.settings.ledger.is_none() => {
-                let is_blind = self.keys.is_empty();
+                // One that has lost its key is not one that was never given any.
+                let is_blind = self.house.settings.recipients.is_empty();
                 if is_blind {
                     self.warned.get_or_init(|| self.warn());
                 }
