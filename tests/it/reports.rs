@@ -143,7 +143,9 @@ fn every_report_is_what_its_schema_says() {
     tb::fill(server.address(), &folder.path().join("record"), 50, 1_000);
     let database = folder.path().join("analytics.duckdb");
     duck::sql("1.5.6", &database, &["CREATE TABLE t AS SELECT 1 i"]);
-    let analytics = format!("[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n");
+    let analytics = format!(
+        "[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n[job.clean]\nrun = \"cleanup\"\nevery = \"1d\"\n"
+    );
     let bed = Bed::with(server.data_file(), server.address(), &analytics);
     bed.set_ledger(server.address(), "2m", "");
     let mut seen = BTreeSet::new();

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bed::{Bed, Run};
+use crate::bed::{Bed, Run, bare};
 use crate::planted::now;
 use crate::tb;
 
@@ -222,6 +222,15 @@ fn of_a_hundred_starts_of_a_job_one_runs_it_and_the_others_name_it() {
     let recorded = records(&bed, "nightly");
     assert_eq!(recorded.iter().filter(|name| code(name) == "11").count(), 99);
     assert_eq!(bed.json(&["run"])["jobs"].as_array().unwrap().len(), 0);
+}
+
+/// A timer for a configuration without jobs is a mistake, and so is a wrong path.
+#[test]
+fn without_any_job_there_is_nothing_to_be_quiet_about() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&["run"][..], &["run", "-q"], &["run", "--dry-run"]] {
+        Run::of(&bare(folder.path(), words).output().unwrap()).failed(78, "no job is configured");
+    }
 }
 
 #[test]

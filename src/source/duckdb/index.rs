@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, Kind};
 
 /// The schema this version writes and reads.
-/// (`/1` was that of hashes that took 0 and -1 in columns of 128 bits for the same.)
 pub(super) const SCHEMA: &str = "bkp.duckdb.export/2";
+
+/// The schema before: its hashes took 0 and -1 in columns of 128 bits for the same.
+const SCHEMA_OF_OTHER_HASHES: &str = "bkp.duckdb.export/1";
 
 /// Largest index that is read, bytes.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -184,10 +186,13 @@ impl Index {
         if bytes.len() as u64 > INDEX_BYTES_MAX {
             return Err(invalid(format!("it is larger than {INDEX_BYTES_MAX} bytes")).into());
         }
-        let index: Index =
+        let mut index: Index =
             serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-        if index.schema != SCHEMA {
-            return Err(invalid(format!("its schema is `{}`", index.schema)).into());
+        match index.schema.as_str() {
+            SCHEMA => {}
+            // Its rows are as good as ever, but nothing can be compared with what it says of them.
+            SCHEMA_OF_OTHER_HASHES => index.probe.clear(),
+            other => return Err(invalid(format!("its schema is `{other}`")).into()),
         }
         Ok(index)
     }
@@ -218,5 +223,23 @@ impl Index {
             format!("{}{}\n", tried.unwrap_or_default(), statement.sql)
         });
         std::iter::once(heads.to_owned()).chain(lines).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_with_other_hashes_is_read_and_never_compared() {
+        let index = |schema: &str| {
+            format!(
+                r#"{{"schema":"{schema}","engine":"1.5.6","probe":"1 2","storage_version":"v1.0.0","statements":[],"lost":[],"tables":[]}}"#
+            )
+        };
+        let read = |schema: &str| Index::read(&mut index(schema).as_bytes());
+        assert_eq!(read(SCHEMA).expect("an index").probe, "1 2");
+        assert_eq!(read(SCHEMA_OF_OTHER_HASHES).expect("an index").probe, "");
+        assert!(read("bkp.duckdb.export/3").is_err());
     }
 }
