@@ -62,9 +62,9 @@ impl Entry {
 
 /// What a store has of every backup, oldest first. Costs a listing and no other request.
 ///
-/// A listing comes in pages, and each of them says where the next one begins: one after the other,
-/// those of a year of backups every 15 minutes take a distant store ten seconds. What has more than
-/// one page is therefore listed by its months, several at a time.
+/// A listing comes in pages, and each of them says where the next one begins: a year of backups every
+/// 15 minutes has 70 of them, and a distant store is waited for 70 times. What has more than one page
+/// is therefore listed by its months, several at a time.
 ///
 /// # Errors
 /// What the store fails with; that the run is to stop.

@@ -3,8 +3,8 @@
 //! Rows are known by a key and a hash. Tables keep their order: what was deleted is missing in the one
 //! sequence, what was inserted is mostly at its end. So both are walked side by side, and where they part
 //! each is searched a little ahead for the other. What is not found there waits until it turns up; in the
-//! end nobody waits but what is gone, and what is new. A hash join of ten million rows on each side takes
-//! some hundred megabytes of memory and half of the time that a full export takes; this takes neither.
+//! end nobody waits but what is gone, and what is new. A hash join holds every row of one side; this holds
+//! what waits.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

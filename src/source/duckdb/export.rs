@@ -20,7 +20,7 @@ use crate::source::{Captured, Chain, MapWriter, ObjectSink, SourceError};
 const NAME_CHARS_MAX: usize = 100;
 
 /// One row may wait for another one, be found, or have changed earlier, for so many bytes of what the
-/// engine may take. It takes about a hundred of them, while the engine itself needs little.
+/// engine may take: several times what it takes itself, beside what the engine does.
 const WAITING_BYTES: u64 = 512;
 
 /// The table of the session with what changed in one of the exported.
