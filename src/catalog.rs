@@ -54,6 +54,22 @@ pub struct Filter {
     pub id: Option<String>,
 }
 
+impl Filter {
+    /// Every backup of a source.
+    #[must_use]
+    pub fn of_source(backup_type: BackupType, source: &str) -> Filter {
+        Filter { backup_type: Some(backup_type), source: Some(source.to_owned()), id: None }
+    }
+}
+
+impl Found {
+    /// Whether a verification has found it [damaged](Mark::damage).
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        Mark::damage(&self.marks)
+    }
+}
+
 /// The backups of a store, oldest first. Costs a listing and no other request.
 ///
 /// # Errors

@@ -46,6 +46,12 @@ impl Entry {
         Mark::pin(&self.marks)
     }
 
+    /// Whether a verification has found it [damaged](Mark::damage).
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        Mark::damage(&self.marks)
+    }
+
     /// Whether somebody has begun to remove it.
     #[must_use]
     pub fn is_going(&self) -> bool {

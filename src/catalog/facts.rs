@@ -13,7 +13,6 @@ use crate::cache;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, hex, unhex};
-use crate::domain::names::Mark;
 use crate::domain::retention::Backup;
 use crate::domain::segment::{self, Base, Link, Segment};
 use crate::error::diagnose;
@@ -131,7 +130,7 @@ impl Known {
             // A backup of nothing is not what anybody means to keep.
             whole: !facts.objects.is_empty()
                 && facts.objects.iter().all(is_there)
-                && !Mark::damage(&entry.marks),
+                && !entry.is_damaged(),
             pinned: pinned || facts.pinned,
             held_until: facts.until,
             ..Backup::full(id)

@@ -188,16 +188,16 @@ impl Cli {
     pub fn run(self, house: &House) -> anyhow::Result<Report> {
         match self.command {
             Command::Snapshot(args) => {
-                let (patience, options) = (args.patience(), args.into());
+                let (patience, options) = (args.wait.patience(), args.into());
                 backup(house, patience, &options)
             }
             Command::Export(args) => {
-                let (patience, options) = (args.patience(), args.into());
+                let (patience, options) = (args.wait.patience(), args.into());
                 backup(house, patience, &options)
             }
             Command::Catalog(args) => cmd::catalogue::run(house, &args.into()),
             Command::Logs(args) => {
-                let (patience, options) = (args.patience(), cmd::logs::Options::from(args));
+                let (patience, options) = (args.wait.patience(), cmd::logs::Options::from(args));
                 let ship = || cmd::logs::run(house, &options);
                 in_turn(house, &options.source, patience, ship)
             }

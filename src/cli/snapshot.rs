@@ -1,7 +1,5 @@
 //! `bkp snapshot`.
 
-use std::time::Duration;
-
 use clap::ValueEnum;
 
 use super::flags::WaitArgs;
@@ -29,14 +27,7 @@ pub(super) struct Args {
     dry_run: bool,
 
     #[command(flatten)]
-    wait: WaitArgs,
-}
-
-impl Args {
-    /// How long to wait for another run of the same source.
-    pub(super) fn patience(&self) -> Duration {
-        self.wait.patience()
-    }
+    pub(super) wait: WaitArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -13,7 +13,7 @@ use super::select::Select;
 use super::snapshot::Made;
 use crate::catalog::{self, Catalog, Filter};
 use crate::domain::id::BackupId;
-use crate::domain::names::{BackupName, Mark};
+use crate::domain::names::BackupName;
 use crate::domain::segment;
 use crate::draft::folder_of;
 use crate::error::{Fault, Kind};
@@ -165,11 +165,10 @@ fn warn_of_damage(
     name: &BackupName,
     chain: &[BackupReader<'_>],
 ) -> anyhow::Result<()> {
-    let (backup_type, source) = (Some(name.backup_type), Some(name.source.clone()));
-    let filter = Filter { backup_type, source, id: None };
+    let filter = Filter::of_source(name.backup_type, &name.source);
     for found in catalog::find(store, &filter, &house.ctx.cancel)? {
         let is_link = chain.iter().any(|link| link.manifest().id == found.name.id);
-        if is_link && Mark::damage(&found.marks) {
+        if is_link && found.is_damaged() {
             let id = found.name.id;
             house.ctx.monitor.warn(&format!(
                 "a verification has found backup {id} damaged; `bkp list --long` says which are not"

@@ -137,11 +137,7 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
             let verified = verify(house, options, &catalog, &name, &mut BTreeSet::new());
             // That the run is to stop is no failure of a backup.
             house.ctx.cancel.check()?;
-            let filter = Filter {
-                backup_type: Some(name.backup_type),
-                source: Some(name.source.clone()),
-                id: None,
-            };
+            let filter = Filter::of_source(name.backup_type, &name.source);
             let found = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
             let (store, catalog, level) = (store.as_ref(), &catalog, options.level);
             let noted = RefCell::default();

@@ -6,7 +6,7 @@ use crate::cmd::segments::History;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
-use crate::domain::names::{BackupType, Mark};
+use crate::domain::names::BackupType;
 use crate::domain::segment::{Base, Link, Mode, Target, Window, needed, spelled};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
@@ -104,7 +104,7 @@ impl Way<'_> {
 
 fn is_damaged(found: &[Found], link: &BackupReader<'_>) -> bool {
     let id = link.manifest().id;
-    found.iter().any(|found| found.name.id == id && Mark::damage(&found.marks))
+    found.iter().any(|found| found.name.id == id && found.is_damaged())
 }
 
 /// Chooses the log, and the snapshots that it can begin with.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::catalog::{self, Catalog, Filter, Found};
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
-use crate::domain::names::{BackupName, Mark, Scope};
+use crate::domain::names::{BackupName, Scope};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
 use crate::source::{self, Held, ParentMap, Source};
@@ -65,11 +65,8 @@ pub(super) fn plan<'a>(
     if options.scope == Some(Scope::Full) {
         return Ok(Plan::full(id));
     }
-    let filter = Filter {
-        backup_type: Some(house.source_settings(&options.source)?.backup_type),
-        source: Some(options.source.clone()),
-        id: None,
-    };
+    let backup_type = house.source_settings(&options.source)?.backup_type;
+    let filter = Filter::of_source(backup_type, &options.source);
     let found = catalog::find(store, &filter, &house.ctx.cancel)?;
     let damaged = damaged(house, store, &filter, &found)?;
     let Some(parent) = parent(house, options, found, id) else {
@@ -154,7 +151,7 @@ fn damaged(
     found: &[Found],
 ) -> anyhow::Result<HashSet<BackupId>> {
     let of = |found: &[Found]| -> Vec<BackupId> {
-        let damaged = found.iter().filter(|found| Mark::damage(&found.marks));
+        let damaged = found.iter().filter(|found| found.is_damaged());
         damaged.map(|found| found.name.id).collect()
     };
     let mut all: HashSet<BackupId> = of(found).into_iter().collect();

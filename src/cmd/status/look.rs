@@ -13,7 +13,7 @@ use crate::cmd::run::state::{States, is_for_each, places};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
-use crate::domain::names::{Mark, Scope};
+use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Outcome, Record, merged};
 use crate::domain::schedule::{Due, SKEW};
 use crate::ledger::outbox::Outbox;
@@ -224,8 +224,8 @@ impl Look {
                 backups: mine.len(),
                 future: mine.iter().filter(|entry| entry.name.id.created() > now).count(),
                 empty: mine.iter().filter(|entry| entry.objects.is_empty()).count(),
-                damaged: mine.iter().filter(|entry| Mark::damage(&entry.marks)).count(),
-                newest_damaged: mine.last().is_some_and(|entry| Mark::damage(&entry.marks)),
+                damaged: mine.iter().filter(|entry| entry.is_damaged()).count(),
+                newest_damaged: mine.last().is_some_and(|entry| entry.is_damaged()),
                 made: jobs().any(|job| job.run.makes.is_some()),
                 verified: jobs().any(|job| job.run.word == "verify"),
             };

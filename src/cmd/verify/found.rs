@@ -8,7 +8,7 @@ use super::{Level, Verified};
 use crate::catalog::{Catalog, Found};
 use crate::cmd::marks::{Said, Word, said};
 use crate::domain::id::BackupId;
-use crate::domain::names::{BackupName, Mark};
+use crate::domain::names::BackupName;
 use crate::error::{Kind, diagnose};
 use crate::pipeline::BackupReader;
 use crate::store::ReadStore;
@@ -85,20 +85,19 @@ impl Notes<'_> {
     }
 
     fn damaged(&self, name: &BackupName, id: BackupId, why: &str) -> anyhow::Result<()> {
-        let Some(Found { name, marks, .. }) = self.link(name, id) else { return Ok(()) };
-        if Mark::damage(marks) || !self.is_new(id, true) {
+        let Some(link) = self.link(name, id) else { return Ok(()) };
+        if link.is_damaged() || !self.is_new(id, true) {
             return Ok(());
         }
-        self.add(name, marks, Word::Damaged, Some(why.to_owned()))
+        self.add(link, Word::Damaged, Some(why.to_owned()))
     }
 
     /// A look that was less deep than the one that found the damage takes nothing back.
     fn sound(&self, name: &BackupName, id: BackupId) -> anyhow::Result<()> {
-        let Some(Found { name, marks, .. }) = self.link(name, id) else { return Ok(()) };
-        if !Mark::damage(marks) {
+        let Some(link) = self.link(name, id).filter(|link| link.is_damaged()) else {
             return Ok(());
-        }
-        let found = said(self.store, name, marks)?;
+        };
+        let found = said(self.store, &link.name, &link.marks)?;
         let damage = found.iter().rfind(|said| said.word == Word::Damaged);
         if damage.and_then(|said| said.level).is_some_and(|deepest| deepest > self.level) {
             return Ok(());
@@ -106,7 +105,7 @@ impl Notes<'_> {
         if !self.is_new(id, false) {
             return Ok(());
         }
-        self.add(name, marks, Word::Sound, None)
+        self.add(link, Word::Sound, None)
     }
 
     /// Whether it has not been written down yet.
@@ -114,14 +113,8 @@ impl Notes<'_> {
         self.noted.borrow_mut().insert((id, damaged))
     }
 
-    fn add(
-        &self,
-        name: &BackupName,
-        marks: &[Mark],
-        word: Word,
-        note: Option<String>,
-    ) -> anyhow::Result<()> {
+    fn add(&self, link: &Found, word: Word, note: Option<String>) -> anyhow::Result<()> {
         let said = Said::now(&self.house.ctx, word, note, Some(self.level));
-        said.add(&*self.house.store_append(self.store.url())?, name, marks)
+        said.add(&*self.house.store_append(self.store.url())?, &link.name, &link.marks)
     }
 }

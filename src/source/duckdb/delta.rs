@@ -157,9 +157,9 @@ pub(super) fn changes(table: &TableEntry, before: &str, from: &str) -> String {
     )
 }
 
-/// Tables of one session with what [`super::diff`] found: rows by their `rowid`, and keys by their hashes.
-pub(super) const FOUND_ROWS: &str = "temp.main.bkp_rows";
-pub(super) const FOUND_GONE: &str = "temp.main.bkp_gone";
+/// Temporary tables of one session with what [`super::diff`] found: rows by their `rowid`, and keys by their hashes.
+pub(super) const FOUND_ROWS: &str = "bkp_rows";
+pub(super) const FOUND_GONE: &str = "bkp_gone";
 
 /// Of every row two hashes of its key, the hash of the row, and a number: of each of the `files` of a
 /// state 1 if there is such a row and 0 if it is gone, of the table `from`, which comes last, the place.
@@ -193,7 +193,7 @@ pub(super) fn changes_found(table: &TableEntry, files: &[String], from: &str) ->
     let (key, typed) = (key_names(table), typed_keys(table));
     let files = files.iter().map(|path| sql::text(path)).collect::<Vec<_>>().join(", ");
     Some(format!(
-        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM {FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM (SELECT {typed} FROM read_parquet([{files}])) WHERE ({old_key}, {old_other}) IN (FROM {FOUND_GONE})"
+        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM (SELECT {typed} FROM read_parquet([{files}])) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
     ))
 }
 
@@ -205,7 +205,7 @@ fn old_key(table: &TableEntry) -> Vec<(String, &str)> {
 
 /// As [`upserts`], of what was found.
 pub(super) fn upserts_found(table: &TableEntry, from: &str) -> String {
-    format!("{} WHERE {ROW}.rowid IN (FROM {FOUND_ROWS})", rows(table, from))
+    format!("{} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS})", rows(table, from))
 }
 
 /// The changes as they go into Parquet.

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::engine::Numbers;
 use crate::ctx::Cancel;
 
 /// How far each sequence is searched for the other one, rows.
@@ -33,8 +34,8 @@ impl From<[u64; 4]> for Row {
     }
 }
 
-/// More rows of a sequence, added to those given; false once there are none.
-pub(super) type More<'a> = &'a mut dyn FnMut(&mut Vec<Row>) -> anyhow::Result<bool>;
+/// More rows of a sequence.
+pub(super) type More<'a> = Numbers<'a, Row>;
 
 /// How many rows there were, and the sum of their hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -269,17 +269,16 @@ impl Session {
         Ok(())
     }
 
-    /// Makes a temporary table, `temp.main.…`, with these columns, of numbers, anew and fills it.
+    /// Makes a temporary table with these columns, of numbers, anew and fills it.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn fill<const N: usize>(
         &self,
-        table: &str,
+        name: &str,
         columns: &str,
         rows: impl Iterator<Item = [u64; N]>,
     ) -> anyhow::Result<()> {
-        let name = table.rsplit('.').next().unwrap_or(table);
         let sql = format!("CREATE OR REPLACE TEMP TABLE {name} ({columns})");
         self.run(&sql)?;
         let fill = || -> duckdb::Result<()> {

@@ -227,31 +227,37 @@ impl Exporting<'_> {
         table.full = false;
         if let Some(counts) = self.differences(table, last, files)?
             && let Some(query) = delta::changes_found(table, files, &from)
-            && self.noted(&query)? == counts
         {
-            self.session.save(&delta::bent_changes(table, CHANGES), path)?;
-            return Ok(delta::upserts_found(table, &from));
+            self.note(&query)?;
+            if self.noted()? == Some(counts) {
+                self.session.save(&delta::bent_changes(table, CHANGES), path)?;
+                return Ok(delta::upserts_found(table, &from));
+            }
+            self.say_joined(table, "not every row that was found came back");
         }
-        self.noted(&delta::changes(table, &delta::state_of(table, files), &from))?;
+        self.note(&delta::changes(table, &delta::state_of(table, files), &from))?;
         self.session.save(&delta::bent_changes(table, CHANGES), path)?;
         Ok(delta::upserts(table, CHANGES, &from))
     }
 
-    /// Puts the changes that a query gives into the table [`CHANGES`]; returns how many rows of a table with
-    /// a key there are, and how many are gone.
-    fn noted(&self, query: &str) -> anyhow::Result<[u64; 2]> {
-        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {query}"))?;
-        let columns =
-            self.session.rows(&format!("SELECT column_name FROM (DESCRIBE {CHANGES})"))?;
-        if !columns.iter().flatten().flatten().any(|name| name == "bkp_live") {
-            return Ok([0, 0]);
-        }
+    /// Puts the changes that a query gives into the table [`CHANGES`].
+    fn note(&self, query: &str) -> anyhow::Result<()> {
+        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {query}"))
+    }
+
+    /// How many rows are in [`CHANGES`], and how many are gone: of a table with a key.
+    fn noted(&self) -> anyhow::Result<Option<[u64; 2]>> {
         let counts = format!(
             "SELECT count(*) FILTER (bkp_live), count(*) FILTER (NOT bkp_live) FROM {CHANGES}"
         );
         let counted = self.session.rows(&counts)?;
         let number = |at| counted.first().and_then(|row| shape::text(row, at).parse().ok());
-        Ok([number(0).unwrap_or_default(), number(1).unwrap_or_default()])
+        Ok(number(0).zip(number(1)).map(|(rows, gone)| [rows, gone]))
+    }
+
+    fn say_joined(&self, table: &TableEntry, why: &str) {
+        let table = table.plain();
+        self.ctx.monitor.detail(&format!("{table}: {why}: it is compared by a join"));
     }
 
     /// Looks for what changed in one pass over the state in `files` and the table as it is, and puts that
@@ -283,8 +289,7 @@ impl Exporting<'_> {
             None
         };
         let Some(found) = found else {
-            let why = "too much of it differs, or is in another order: it is compared by a join";
-            self.ctx.monitor.detail(&format!("{}: {why}", table.plain()));
+            self.say_joined(table, "too much of it differs, or is in another order");
             return Ok(None);
         };
         // That what was compared is the export before and the table, the sums show.
@@ -292,8 +297,7 @@ impl Exporting<'_> {
             content.rows == total.rows && content.sum == total.sum.to_string()
         };
         if !is_of(last, found.before) || !is_of(&table.content, found.now) {
-            let why = "the sums of its hashes do not match: it is compared by a join";
-            self.ctx.monitor.detail(&format!("{}: {why}", table.plain()));
+            self.say_joined(table, "the sums of its hashes do not match");
             return Ok(None);
         }
         let rows = found.rows.iter().map(|place| [*place]);
