@@ -1,7 +1,11 @@
 //! Backups of several objects: an export has one for each table, so that other programs can read
 //! them where they are stored.
+//!
+//! While a store confirms one object the next one is made: with many tables, or far away, waiting
+//! would take most of the time.
 
 use std::io::Read;
+use std::thread::{self, JoinHandle};
 
 use super::{BackupReader, Recipe, SinkWriter, record};
 use crate::config::settings::Compression;
@@ -11,7 +15,7 @@ use crate::error::{Blame, Fault, Kind};
 use crate::source::{EntrySink, ObjectBody, ObjectSink};
 use crate::stage::digest::{Deposit, Digest};
 use crate::stage::hop::Hop;
-use crate::stage::{Measure, Sink, Trail};
+use crate::stage::{Measure, Sink, StageError, Trail};
 use crate::store::Role;
 
 /// Chunks that wait for the thread that hashes and stores.
@@ -23,19 +27,43 @@ pub struct Objects<'a> {
     recipe: &'a Recipe<'a>,
     made: Vec<ObjectRecord>,
     busy: Trail,
+    ending: Option<Ending>,
+}
+
+/// An object of which everything was written, and which is being confirmed on a thread of its own.
+#[derive(Debug)]
+struct Ending {
+    role: String,
+    key: String,
+    sealed: bool,
+    thread: JoinHandle<anyhow::Result<Trail>>,
 }
 
 impl<'a> Objects<'a> {
     /// No object yet; all will be made by this recipe.
     #[must_use]
     pub fn new(recipe: &'a Recipe<'a>) -> Self {
-        Objects { recipe, made: Vec::new(), busy: Trail::default() }
+        Objects { recipe, made: Vec::new(), busy: Trail::default(), ending: None }
     }
 
-    /// What was made, and how long each stage was busy with all of it.
-    #[must_use]
-    pub fn finish(self) -> (Vec<ObjectRecord>, Trail) {
-        (self.made, self.busy)
+    /// What was made, all of it confirmed, and how long each stage was busy with it.
+    ///
+    /// # Errors
+    /// What the last object failed with.
+    pub fn finish(mut self) -> anyhow::Result<(Vec<ObjectRecord>, Trail)> {
+        self.end()?;
+        Ok((std::mem::take(&mut self.made), std::mem::take(&mut self.busy)))
+    }
+
+    /// Waits until the object that is ending is confirmed.
+    fn end(&mut self) -> anyhow::Result<()> {
+        let Some(Ending { role, key, sealed, thread }) = self.ending.take() else { return Ok(()) };
+        let ended = thread.join();
+        let trail =
+            ended.unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "end" }.into()))?;
+        self.made.push(record(&role, key, &trail, sealed.then_some("seal").into_iter())?);
+        self.note(&trail);
+        Ok(())
     }
 
     fn note(&mut self, trail: &Trail) {
@@ -75,9 +103,11 @@ impl ObjectSink for Objects<'_> {
         let blame = Blame::default();
         let mut out = SinkWriter { sink, blame: blame.clone() };
         body(&mut out).map_err(|error| blame.or(error))?;
-        let trail = out.sink.finish()?;
-        self.made.push(record(role, key, &trail, sealed.then_some("seal").into_iter())?);
-        self.note(&trail);
+        // One at a time: each holds buffers.
+        self.end()?;
+        let sink = out.sink;
+        let thread = thread::Builder::new().name("end".into()).spawn(move || sink.finish())?;
+        self.ending = Some(Ending { role: role.to_owned(), key, sealed, thread });
         Ok(())
     }
 
@@ -88,9 +118,17 @@ impl ObjectSink for Objects<'_> {
         // It holds Parquet, which is compressed.
         let recipe = Recipe { compression: Compression::None, ..*self.recipe };
         let (object, trail, ()) = recipe.archive(Role::Index, |out| push(out))?;
+        self.end()?;
         self.made.push(object);
         self.note(&trail);
         Ok(())
+    }
+}
+
+impl Drop for Objects<'_> {
+    fn drop(&mut self) {
+        // Whoever drops this has an error already; what is stored meanwhile belongs to no backup.
+        let _abandoned = self.end();
     }
 }
 

@@ -226,6 +226,18 @@ fn nothing_is_left_unfinished_and_nothing_is_private_to_a_machine() {
 }
 
 #[test]
+fn the_top_level_is_what_it_is() {
+    const WANTED: &str = "Cargo.lock Cargo.toml LICENSE README.md benches completions examples man src systemd target tests";
+    for item in fs::read_dir(root()).unwrap() {
+        let name = item.unwrap().file_name().into_string().unwrap();
+        assert!(
+            name.starts_with('.') || WANTED.split(' ').any(|wanted| wanted == name),
+            "{name} does not belong into the repository"
+        );
+    }
+}
+
+#[test]
 fn the_readme_lists_the_commands() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     for command in bkp::cli::commands() {

@@ -40,7 +40,7 @@ pub(super) fn make(
             let request = ExportRequest { mode, chain: &chain, record, scratch: work.folder() };
             let mut objects = Objects::new(recipe);
             let captured = source.export(&request, &mut objects, &house.ctx)?;
-            let (objects, trail) = objects.finish();
+            let (objects, trail) = objects.finish()?;
             Ok((objects, trail, captured))
         }
     }

@@ -24,7 +24,7 @@ use super::layout::{
 };
 use super::mode::{Database, Moment, beside, unreadable};
 use super::persist::persist;
-use super::{Cause, Setback, again};
+use super::{Cause, Setback, again, free};
 use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
@@ -43,12 +43,22 @@ pub(super) struct Capture {
     pub(super) record: Value,
 }
 
+/// The moment that was captured, without what was pushed of it.
+#[derive(Debug)]
+pub(super) struct Caught {
+    pub(super) file_bytes: u64,
+    pub(super) wal_bytes: u64,
+    pub(super) record: Value,
+}
+
 /// Everything that stays over the attempts of one capture.
 pub(super) struct Capturing<'a> {
     database: &'a Database,
     out: &'a mut dyn EntrySink,
     parent: Option<&'a Held>,
     ctx: &'a Ctx,
+    /// Whether units are to be known again later, which takes a digest of each.
+    mapped: bool,
     /// Of each unit, what its first pages looked like when it was read.
     glances: Vec<u64>,
     units: BlockMap,
@@ -74,6 +84,7 @@ impl<'a> Capturing<'a> {
             out,
             parent,
             ctx,
+            mapped: true,
             glances: Vec::new(),
             units: BlockMap::default(),
             pieces: BlockMap::default(),
@@ -91,6 +102,29 @@ impl<'a> Capturing<'a> {
         attempts_max: u32,
         check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ) -> anyhow::Result<Capture> {
+        let (moment, caught) = self.settle(attempts_max, check)?;
+        self.finish(&moment, caught)
+    }
+
+    /// The same for a copy that is used at once: nobody has to know its units again, so none is hashed,
+    /// and no layout is pushed.
+    pub(super) fn copy(
+        mut self,
+        attempts_max: u32,
+        check: &dyn Fn(&Headers) -> Result<(), SourceError>,
+    ) -> anyhow::Result<Caught> {
+        self.mapped = false;
+        let (moment, caught) = self.settle(attempts_max, check)?;
+        self.out.entry(HEADERS_MEMBER, moment.headers.raw())?;
+        Ok(caught)
+    }
+
+    /// Reads until nothing changes meanwhile.
+    fn settle(
+        &mut self,
+        attempts_max: u32,
+        check: &dyn Fn(&Headers) -> Result<(), SourceError>,
+    ) -> anyhow::Result<(Moment, Caught)> {
         let (database, ctx) = (self.database, self.ctx);
         let (moment, attempts) = persist(database, attempts_max, ctx, &mut || {
             let moment = database.look()?;
@@ -98,7 +132,24 @@ impl<'a> Capturing<'a> {
             self.attempt(&moment)?;
             Ok(moment)
         })?;
-        self.finish(&moment, attempts)
+        let headers = &moment.headers;
+        let encrypted = headers.is_encrypted();
+        let file_bytes = whole_bytes(&moment);
+        let wal_bytes = moment.log.as_ref().map_or(0, |(_, scan)| scan.committed);
+        let record = json!({
+            "consistency": "transaction-consistent",
+            "position": {
+                "iteration": (!encrypted).then(|| headers.iteration()),
+                "wal_bytes": wal_bytes,
+            },
+            "storage_version": headers.storage_version(),
+            "made_by": headers.made_by(),
+            "database_id": headers.database_id(),
+            "encrypted": encrypted,
+            "file_bytes": file_bytes,
+            "attempts": attempts,
+        });
+        Ok((moment, Caught { file_bytes, wal_bytes, record }))
     }
 
     fn attempt(&mut self, moment: &Moment) -> Result<(), Setback> {
@@ -220,16 +271,16 @@ impl<'a> Capturing<'a> {
             if self.database.read(bytes, unit_offset(unit))? < length {
                 return Err(again("the file was made shorter meanwhile"));
             }
-            let blocks = (first..).zip(bytes.chunks(block_bytes));
-            for (block, content) in blocks {
+            let mut in_work = false;
+            for (block, content) in (first..).zip(bytes.chunks(block_bytes)) {
                 let is_torn = !headers.is_encrypted() && !is_whole(content);
+                in_work |= is_torn && !is_hole(content);
                 if is_torn {
                     self.torn.insert(block)
                 } else {
                     self.torn.remove(&block)
                 };
             }
-            let in_work = !headers.is_encrypted() && is_in_work(bytes, block_bytes);
             if !in_work || self.database.is_clone() {
                 break;
             }
@@ -245,6 +296,11 @@ impl<'a> Capturing<'a> {
         if let Some(seen) = self.glances.get_mut(index) {
             *seen = glance(&pages, length);
         }
+        self.ctx.monitor.advance(length as u64);
+        if !self.mapped {
+            self.out.entry(&unit_member(unit), bytes)?;
+            return Ok(true);
+        }
         let digest = digest(bytes);
         let held = self.parent.is_some_and(|parent| parent.blocks.holds(unit, digest));
         if !held && !self.units_sent.holds(unit, digest) {
@@ -252,7 +308,6 @@ impl<'a> Capturing<'a> {
             self.units_sent.set(unit, digest);
             self.pushed += 1;
         }
-        self.ctx.monitor.advance(length as u64);
         Ok(self.units.set(unit, digest) != Some(digest))
     }
 
@@ -263,7 +318,7 @@ impl<'a> Capturing<'a> {
         if self.torn.is_empty() {
             return Ok(());
         }
-        let free = self.free_blocks(headers)?;
+        let free = free::blocks(self.database, headers)?;
         let in_log =
             |block: &u64| moment.log.as_ref().is_some_and(|(_, scan)| scan.blocks.contains(block));
         let in_use = |block: &&u64| {
@@ -278,43 +333,17 @@ impl<'a> Capturing<'a> {
         }
     }
 
-    /// The blocks that the headers list as free.
-    fn free_blocks(&self, headers: &Headers) -> Result<BTreeSet<u64>, Setback> {
-        let mut bytes = Vec::new();
-        let mut next = headers.free_list();
-        let mut seen = 0;
-        let mut wanted = 8;
-        while let Some(pointer) = next.filter(|_| bytes.len() < wanted) {
-            seen += 1;
-            let mut block = vec![0; usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES)];
-            self.database.read(&mut block, headers.block_offset(pointer.block))?;
-            let piece = pointer.read(&block).filter(|_| is_whole(&block));
-            // Every block of the file in the list would need fewer pieces than it has blocks.
-            let piece = piece.filter(|_| seen <= headers.block_count() + 1);
-            let Some((piece, following)) = piece else {
-                let why = format!("the list of free blocks in block {} is torn", pointer.block);
-                return Err(Setback::Again(Cause::Torn, why));
-            };
-            bytes.extend_from_slice(piece);
-            next = following;
-            let count = number(&bytes, 0).min(headers.block_count());
-            wanted = usize::try_from(count).unwrap_or_default().saturating_add(1).saturating_mul(8);
-        }
-        let (words, _rest) = bytes.get(..wanted.min(bytes.len())).unwrap_or_default().as_chunks();
-        Ok(words.iter().skip(1).map(|word| u64::from_le_bytes(*word)).collect())
-    }
-
     /// Pushes what can wait until everything is settled, `layout.json` last.
-    fn finish(self, moment: &Moment, attempts: u32) -> anyhow::Result<Capture> {
+    fn finish(self, moment: &Moment, caught: Caught) -> anyhow::Result<Capture> {
         let headers = &moment.headers;
         self.out.entry(HEADERS_MEMBER, headers.raw())?;
         let layout = Layout {
             schema: SCHEMA.into(),
-            file_bytes: whole_bytes(moment),
+            file_bytes: caught.file_bytes,
             units_at: BLOCKS_AT,
             unit_bytes: UNIT_BYTES as u64,
             headers: Hex(digest(headers.raw())),
-            wal_bytes: moment.log.as_ref().map_or(0, |(_, scan)| scan.committed),
+            wal_bytes: caught.wal_bytes,
             piece_bytes: PIECE_BYTES as u64,
             wal: self.pieces,
             units: self.units,
@@ -327,22 +356,11 @@ impl<'a> Capturing<'a> {
         let mut size = Counter::default();
         layout.write(&mut size)?;
         self.out.stream(LAYOUT_MEMBER, size.0, &mut |out| layout.write(out))?;
-        let encrypted = headers.is_encrypted();
-        let record = json!({
-            "consistency": "transaction-consistent",
-            "position": {
-                "iteration": (!encrypted).then(|| headers.iteration()),
-                "wal_bytes": layout.wal_bytes,
-            },
-            "storage_version": headers.storage_version(),
-            "made_by": headers.made_by(),
-            "database_id": headers.database_id(),
-            "encrypted": encrypted,
-            "file_bytes": layout.file_bytes,
-            "units": layout.units.len(),
-            "units_pushed": self.pushed,
-            "attempts": attempts,
-        });
+        let mut record = caught.record;
+        if let Value::Object(fields) = &mut record {
+            fields.insert("units".into(), layout.units.len().into());
+            fields.insert("units_pushed".into(), self.pushed.into());
+        }
         Ok(Capture { layout, record })
     }
 }
@@ -356,11 +374,10 @@ fn whole_bytes(moment: &Moment) -> u64 {
     BLOCKS_AT + blocks / moment.headers.block_bytes() * moment.headers.block_bytes()
 }
 
-/// Whether a block of a unit is only partly there. One of nothing but zeros is a hole that DuckDB
-/// punched, or space not written yet: reading it again changes nothing.
-fn is_in_work(unit: &[u8], block_bytes: usize) -> bool {
-    let mut blocks = unit.chunks(block_bytes);
-    blocks.any(|block| !is_whole(block) && block.iter().any(|byte| *byte != 0))
+/// Whether a block is a hole that DuckDB punched, or space not written yet: it lacks its checksum, but
+/// is not in the middle of a write, and reading it again changes nothing.
+fn is_hole(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0)
 }
 
 /// What the first pages of a unit of `length` bytes look like.
@@ -375,18 +392,15 @@ mod tests {
     use crate::source::duckdb::format::Sum;
 
     #[test]
-    fn a_hole_among_small_blocks_is_not_in_work() {
-        let block_bytes = 16 << 10;
-        let mut unit = vec![7; UNIT_BYTES];
-        for block in unit.chunks_mut(block_bytes) {
-            let mut sum = Sum::new();
-            sum.add(&block[8..]);
-            block[..8].copy_from_slice(&sum.value().to_le_bytes());
-        }
-        assert!(!is_in_work(&unit, block_bytes));
-        unit[3 * block_bytes..4 * block_bytes].fill(0);
-        assert!(!is_in_work(&unit, block_bytes));
-        unit[5 * block_bytes + 100] ^= 1;
-        assert!(is_in_work(&unit, block_bytes));
+    fn a_hole_is_not_in_work() {
+        let mut block = vec![7; 16 << 10];
+        let mut sum = Sum::new();
+        sum.add(&block[8..]);
+        block[..8].copy_from_slice(&sum.value().to_le_bytes());
+        assert!(is_whole(&block) && !is_hole(&block));
+        block[100] ^= 1;
+        assert!(!is_whole(&block) && !is_hole(&block));
+        block.fill(0);
+        assert!(!is_whole(&block) && is_hole(&block));
     }
 }

@@ -27,6 +27,10 @@ const PIPE_BYTES: usize = 256 << 10;
 /// How Parquet is written.
 const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false";
 
+/// What is different for keys and hashes: hardly a value of theirs comes up twice, so that looking for
+/// those that do is wasted.
+const UNIQUE: &str = "COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1024";
+
 /// Why the linked engine cannot open a file with these headers; `None` if it can.
 pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
     let Some(version) = headers.storage_version() else {
@@ -211,13 +215,13 @@ impl Session {
         Ok(())
     }
 
-    /// Writes the rows of a query as a Parquet file.
+    /// Writes the rows of a query, keys and hashes, as a Parquet file.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn save(&self, query: &str, path: &Path) -> anyhow::Result<()> {
         let path = sql::text(&path.display().to_string());
-        self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET})"))
+        self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET}, {UNIQUE})"))
     }
 
     /// Memory that the engine may take, bytes.

@@ -22,6 +22,7 @@ mod diff;
 mod engine;
 mod export;
 mod format;
+mod free;
 mod hashed;
 mod import;
 mod index;
@@ -330,8 +331,8 @@ impl Source for Configured {
         let means = Means::modest(self.share);
         let (kind, ctx_of) = (Kind::Source, Some(ctx));
         let opening = Opening { spill: request.scratch, kind, means, ctx: ctx_of };
-        let (session, capture) = private::open(&database, &opening, self.attempts, &check, ctx)?;
-        let storage_version = capture.record.get("storage_version").and_then(Value::as_str);
+        let (session, caught) = private::open(&database, &opening, self.attempts, &check, ctx)?;
+        let storage_version = caught.record.get("storage_version").and_then(Value::as_str);
         let exporting = Exporting {
             session,
             storage_version: storage_version.unwrap_or_default().to_owned(),
@@ -342,13 +343,11 @@ impl Source for Configured {
         };
         let mut captured = exporting.run(request.chain, out)?;
         let mut record = serde_json::Map::new();
-        for part in [capture.record, captured.record] {
+        for part in [caught.record, captured.record] {
             if let Value::Object(fields) = part {
                 record.extend(fields);
             }
         }
-        // Of the private copy, not of the export.
-        record.retain(|name, _| !matches!(name.as_str(), "units" | "units_pushed"));
         record.insert("mode".into(), mode.name().into());
         captured.record = Value::Object(record);
         Ok(captured)

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::capture::{Capture, Capturing};
+use super::capture::{Capturing, Caught};
 use super::engine::{self, CATALOGUE, Opening, Session};
 use super::format::{Headers, unit_offset};
 use super::layout::{Member, PIECE_BYTES};
@@ -62,7 +62,7 @@ pub(super) fn open(
     attempts: u32,
     check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ctx: &Ctx,
-) -> anyhow::Result<(Session, Capture)> {
+) -> anyhow::Result<(Session, Caught)> {
     let readable = |headers: &Headers| {
         check(headers)?;
         let Some(reason) = engine::cannot_read(headers) else { return Ok(()) };
@@ -86,16 +86,16 @@ pub(super) fn open(
         path: path.clone(),
         log_path: log_path.clone(),
     };
-    let capture = Capturing::new(database, &mut placing, None, ctx).run(attempts, &readable)?;
-    placing.file.set_len(capture.layout.file_bytes)?;
-    placing.log.set_len(capture.layout.wal_bytes)?;
+    let caught = Capturing::new(database, &mut placing, None, ctx).copy(attempts, &readable)?;
+    placing.file.set_len(caught.file_bytes)?;
+    placing.log.set_len(caught.wal_bytes)?;
     // DuckDB's lock would be lost if one of these were closed while it has the file open.
     drop(placing);
-    if capture.layout.wal_bytes == 0 {
+    if caught.wal_bytes == 0 {
         std::fs::remove_file(&log_path)?;
     }
     let session = Session::opened(Some(&path), false, opening)?;
-    Ok((session, capture))
+    Ok((session, caught))
 }
 
 /// Refuses a copy for which there is no room, before anything is written.

@@ -6,7 +6,7 @@
 
 use super::engine::Session;
 use super::index::{Makes, Statement, TableEntry};
-use super::shape::{Shape, quoted, text};
+use super::shape::{MACROS, Shape, note_macros, quoted, text};
 use crate::error::Kind;
 use crate::source::SourceError;
 
@@ -65,9 +65,15 @@ impl Shape {
 
     /// Names what came out of the statements in another form than it has.
     fn compare(&mut self, session: &Session, empty: &Session) -> anyhow::Result<()> {
-        const COMPARED: &str = "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = current_database() UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = current_database() UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() UNION ALL SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM duckdb_functions() WHERE NOT internal AND database_name = current_database() AND function_type IN ('macro', 'table_macro') UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = current_database()";
-        let made = empty.rows(COMPARED)?;
-        for row in session.rows(COMPARED)? {
+        const COMPARED: &str = "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = current_database() UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = current_database() UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = current_database()";
+        let mut compared = vec![COMPARED.to_owned()];
+        if self.statements.iter().any(|statement| statement.makes == Makes::Macro) {
+            note_macros(empty)?;
+            compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
+        }
+        let compared = compared.join(" UNION ALL ");
+        let made = empty.rows(&compared)?;
+        for row in session.rows(&compared)? {
             let (word, name) = (text(&row, 0), quoted(&text(&row, 1), &text(&row, 2)));
             let is_tried = |statement: &Statement| {
                 statement.makes.word() == word

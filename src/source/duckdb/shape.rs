@@ -29,6 +29,15 @@ pub(super) struct Shape {
     pub(super) depending: Vec<String>,
 }
 
+/// The table of a session with its database's macros: see [`note_macros`].
+pub(super) const MACROS: &str = "temp.main.bkp_macros";
+
+/// Puts what the engine says of the database's macros into [`MACROS`]: it goes through thousands of its
+/// own functions each time it is asked.
+pub(super) fn note_macros(session: &Session) -> anyhow::Result<()> {
+    session.run("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = current_database() AND function_type IN ('macro', 'table_macro')")
+}
+
 /// The `index`th value of a row; empty where there is none.
 pub(super) fn text(row: &TextRow, index: usize) -> String {
     row.get(index).cloned().flatten().unwrap_or_default()
@@ -60,6 +69,7 @@ pub(super) fn read(
         without: Vec::new(),
         depending: Vec::new(),
     };
+    note_macros(session)?;
     shape.simple(session)?;
     shape.macros(session, scratch)?;
     shape.tables(session)?;
@@ -123,9 +133,8 @@ impl Shape {
     /// schema that has nothing else in it.
     fn macros(&mut self, session: &Session, scratch: &Path) -> anyhow::Result<()> {
         const MACRO: &str = "CREATE MACRO ";
-        const MACROS: &str = "SELECT schema_name, function_name, function_type, array_to_string(parameters, ', '), macro_definition FROM duckdb_functions() WHERE NOT internal AND database_name = current_database() AND function_type IN ('macro', 'table_macro') ORDER BY function_oid";
         const RELATIONS: &str = "SELECT 'VIEW', schema_name, view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'bkp_shape' UNION ALL SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() WHERE NOT internal AND database_name = 'bkp_shape'";
-        let mut macros = session.rows(MACROS)?;
+        let mut macros = session.rows(&format!("SELECT schema_name, function_name, function_type, array_to_string(parameters, ', '), macro_definition FROM {MACROS} ORDER BY function_oid"))?;
         // Several bodies of one name are one macro.
         let count = {
             let mut names: Vec<_> =
@@ -281,13 +290,13 @@ impl Shape {
             (
                 "MACRO",
                 format!(
-                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} duckdb_functions() {WHERE} AND function_type = 'macro'"
+                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} {MACROS} {WHERE} AND function_type = 'macro'"
                 ),
             ),
             (
                 "MACRO TABLE",
                 format!(
-                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} duckdb_functions() {WHERE} AND function_type = 'table_macro'"
+                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} {MACROS} {WHERE} AND function_type = 'table_macro'"
                 ),
             ),
             (
@@ -316,9 +325,7 @@ impl Shape {
 
     /// Triggers exist since 2.0, and nothing tells how they were made.
     fn triggers(&mut self, session: &Session) -> anyhow::Result<()> {
-        const KNOWN: &str =
-            "SELECT 1 FROM duckdb_functions() WHERE function_name = 'duckdb_triggers'";
-        if session.rows(KNOWN)?.is_empty() {
+        if session.attempt("FROM duckdb_triggers() LIMIT 0").is_err() {
             return Ok(());
         }
         for row in session.rows("SELECT trigger_name FROM duckdb_triggers()")? {
