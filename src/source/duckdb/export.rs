@@ -11,7 +11,7 @@ use super::engine::{Session, TextRow};
 use super::index::{Content, Index, Makes, SCHEMA, TableEntry};
 use super::shape::{self, Shape};
 use super::wanted::Wanted;
-use super::{delta, diff, hashed, sql};
+use super::{delta, diff, hashed, overlay, sql};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::source::{Captured, Chain, MapWriter, ObjectSink, SourceError};
@@ -273,7 +273,7 @@ impl Exporting<'_> {
         let [base, later @ .., now] = sequences.as_slice() else { return Ok(None) };
         let most = self.session.memory_bytes() / WAITING_BYTES;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let mut changes = diff::Changes::default();
+        let mut changes = overlay::Changes::default();
         for query in later {
             self.session.numbers(query, &mut |[key, other, hash, live]| {
                 changes.add((key, other), (live > 0).then_some(hash));

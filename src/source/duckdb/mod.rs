@@ -29,6 +29,7 @@ mod index;
 mod layout;
 mod means;
 mod mode;
+mod overlay;
 mod persist;
 mod place;
 mod private;
