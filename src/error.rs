@@ -104,7 +104,7 @@ impl Kind {
                 "give one of the keys the backup was sealed for, in [keys] recipients or with --key"
             }
             Kind::Integrity => {
-                "`bkp verify --all` tells which backups are whole, and --id restores one of them; nothing that builds on what is damaged restores, so begin anew with `bkp snapshot SOURCE --scope full`; keep what is damaged for analysis"
+                "`bkp verify --all` tells which backups are whole, and --id restores one of them; nothing that builds on what is damaged restores, so begin anew with `bkp snapshot SOURCE --scope full`, or `bkp export SOURCE` where it is an export; keep what is damaged for analysis"
             }
             Kind::Refused => {
                 "bkp refused in order to keep data safe: change what the message names"
@@ -116,7 +116,7 @@ impl Kind {
             Kind::Thawing => "run the same command again later",
             Kind::Config => "`bkp config schema` lists every key, examples/bkp.toml explains them",
             Kind::Interrupted | Kind::Terminated => {
-                "nothing was left behind; run the same command again"
+                "nothing that counts was left behind; run the same command again"
             }
         }
     }

@@ -122,7 +122,7 @@ fn tools(house: &House) -> Vec<Found> {
         match (probe::version_of(program, &house.ctx), configured) {
             (Ok(version), _) => good(what, version),
             (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => {
-                good(what, "not in PATH; only `bkp verify --level drill` needs it")
+                good(what, "not in PATH; only drills of TigerBeetle need it")
             }
             (Err(error), _) => bad(
                 what,

@@ -279,8 +279,10 @@ fn run_drill(
 
 fn render(verified: &Verified) -> String {
     let level = format!("{:?}", verified.level).to_lowercase();
+    let checks = verified.drill.iter().flat_map(|drill| &drill.checks);
+    let found = if checks.into_iter().all(|check| check.ok) { "ok" } else { "not complete" };
     let mut lines = vec![format!(
-        "{} of {}: {level} ok, {} backup(s) in its chain, {:.1} s",
+        "{} of {}: {level} {found}, {} backup(s) in its chain, {:.1} s",
         verified.id,
         verified.source,
         verified.chain.len(),

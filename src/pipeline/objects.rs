@@ -93,6 +93,9 @@ impl ObjectSink for Objects<'_> {
         sealed: bool,
         body: &mut ObjectBody<'_>,
     ) -> anyhow::Result<()> {
+        if self.ending.as_ref().is_some_and(|ending| ending.thread.is_finished()) {
+            self.end()?;
+        }
         let extension = if sealed { format!("{name}.enc") } else { name.to_owned() };
         let key = self.recipe.name.key(&extension);
         let sink = if sealed {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 mod captures;
 mod export;
+mod field;
 mod odd;
 mod restores;
 

@@ -14,7 +14,7 @@ use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
 use super::layout::{Layout, Listed as _, Member, PIECE_BYTES};
 use super::mode::beside;
 use super::place::{self, Workshop};
-use super::{EXPORT, import, wal};
+use super::{EXPORT, import, inspect, means, wal};
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::blockfile::target::{Nowhere, SparseFile, Target};
 use crate::ctx::Ctx;
@@ -192,7 +192,7 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
     };
     ctx.cancel.check()?;
     let why = format!("{:#}", failure.error);
-    if is_no_room(&why) {
+    if means::is_no_room(&why) {
         let fault = Fault::new(Kind::Failed, format!("no room to open {}: {why}", path.display()));
         return Err(fault.hint(NO_ROOM).into());
     }
@@ -207,13 +207,6 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
 
 /// What to do about a disk that is full.
 const NO_ROOM: &str = "free space there or choose another place (--to, or --scratch for a drill); nothing was left behind";
-
-/// Whether the engine failed for want of space on a disk.
-fn is_no_room(why: &str) -> bool {
-    ["No space left", "Could not write", "disk quota", "Disk quota"]
-        .iter()
-        .any(|words| why.contains(words))
-}
 
 /// File and log in their places, durable, untouched by any engine.
 struct Laid {
@@ -254,9 +247,8 @@ struct Failure {
     changed: bool,
 }
 
-/// Lets the engine open the file, which writes nothing, and put the log into it.
+/// Lets the engine put the log into the file, and open it. Without writing it could not read every log.
 fn settle(path: &Path, has_log: bool, ctx: &Ctx) -> Result<(), Failure> {
-    let tables = engine::inspect(path, false).map_err(|error| Failure { error, changed: false })?;
     if has_log {
         let spill = path.parent().unwrap_or(Path::new("."));
         let settled = Session::open(Some(path), true, spill, Kind::Failed).and_then(|session| {
@@ -265,6 +257,8 @@ fn settle(path: &Path, has_log: bool, ctx: &Ctx) -> Result<(), Failure> {
         });
         settled.map_err(|error| Failure { error, changed: true })?;
     }
+    let inspected = inspect::inspect(path, false);
+    let tables = inspected.map_err(|error| Failure { error, changed: has_log })?;
     ctx.monitor.detail(&format!("DuckDB opens it: {} tables", tables.len()));
     Ok(())
 }
@@ -332,7 +326,7 @@ pub(super) fn drill(
         .into());
     }
     let rto_seconds = began.elapsed().as_secs_f64();
-    let tables = engine::inspect(&path, true)?;
+    let tables = inspect::inspect(&path, true)?;
     let rows: u64 = tables.iter().map(|table| table.rows).sum();
     let check = Check {
         what: format!("DuckDB {} reads every value", crate::version::duckdb()),

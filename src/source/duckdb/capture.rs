@@ -249,7 +249,7 @@ impl<'a> Capturing<'a> {
     }
 
     /// Reads a unit until its blocks have their checksums, and pushes it if it is new. Returns
-    /// whether its content is another one than before.
+    /// whether its content may be another one than before.
     fn unit(&mut self, headers: &Headers, unit: u64, length: usize) -> Result<bool, Setback> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let bytes = buffer.get_mut(..length).unwrap_or_default();

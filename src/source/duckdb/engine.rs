@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use duckdb::arrow::array::UInt64Array;
 use duckdb::arrow::record_batch::RecordBatch;
-use duckdb::{AccessMode, Config, Connection};
+use duckdb::{Config, Connection};
 
 use super::format::Headers;
 use super::means::{self, Means};
@@ -17,9 +17,11 @@ use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::Share;
 
-/// What a database of ours is called, and the stem of its file: a schema of that name would make names
-/// of two parts ambiguous.
+/// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
 pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
+
+/// An empty database in memory, where names lead to nothing of the database: see [`Session::step_out`].
+const OUTSIDE: &str = "bkp_6f3a90c1_outside";
 
 /// Bytes taken from DuckDB at once.
 const PIPE_BYTES: usize = 256 << 10;
@@ -66,6 +68,15 @@ pub(super) struct Opening<'a> {
     pub(super) ctx: Option<&'a Ctx>,
 }
 
+/// Where a database is.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// The file, and whether it may be written; in memory if there is none.
+    file: Option<(&'a Path, bool)>,
+    /// No statement gets to other files or programs.
+    confined: bool,
+}
+
 /// A database of ours, open in the linked engine. Texts of times with a time zone are in UTC.
 pub(super) struct Session {
     connection: Connection,
@@ -99,7 +110,7 @@ impl Session {
         Session::opened(path, write, &Opening { spill, kind, means, ctx: None })
     }
 
-    /// The same in every detail. One in memory is called [`CATALOGUE`], as a file should be.
+    /// The same in every detail. Whatever it is, it is called [`CATALOGUE`].
     ///
     /// # Errors
     /// What the engine says.
@@ -108,43 +119,57 @@ impl Session {
         write: bool,
         opening: &Opening<'_>,
     ) -> anyhow::Result<Session> {
-        let mode = if write { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
-        let spill = opening.spill.to_string_lossy();
-        let config = Config::default()
-            .access_mode(mode)
-            .and_then(|config| config.with("temp_directory", spill));
-        Session::made(config, path, opening)
+        let config = Config::default().with("temp_directory", opening.spill.to_string_lossy());
+        let place = Place { file: path.map(|path| (path, write)), confined: false };
+        Session::made(config, place, opening)
     }
 
-    /// Opens a database in memory from which no statement gets to files or other programs.
+    /// Opens a database, the file `path` or one in memory, from which no statement gets to other files or
+    /// programs.
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn confined(kind: Kind) -> anyhow::Result<Session> {
+    pub(super) fn confined(path: Option<&Path>, kind: Kind) -> anyhow::Result<Session> {
         let means = Means::modest(Share::default());
         let opening = Opening { spill: Path::new(""), kind, means, ctx: None };
-        let config = Config::default().with("enable_external_access", "false");
-        Session::made(config, None, &opening)
+        let place = Place { file: path.map(|path| (path, true)), confined: true };
+        Session::made(Ok(Config::default()), place, &opening)
+    }
+
+    /// From here on functions are the engine's own, and tables are found by their full names only. Macros
+    /// of the database may have the names of functions, and would be taken for them.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn step_out(&self) -> anyhow::Result<()> {
+        self.run(&format!("USE {OUTSIDE}.main"))
+    }
+
+    /// From here on statements are read as those of the database were, as at the beginning.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(super) fn step_in(&self) -> anyhow::Result<()> {
+        self.run(&format!("USE {CATALOGUE}.main"))
     }
 
     fn made(
         config: duckdb::Result<Config>,
-        path: Option<&Path>,
+        place: Place<'_>,
         opening: &Opening<'_>,
     ) -> anyhow::Result<Session> {
         let Opening { spill, kind, means, ctx } = *opening;
-        let what = path.map_or("a database in memory".into(), |path| path.display().to_string());
+        let what = place
+            .file
+            .map_or("a database in memory".into(), |(path, _)| path.display().to_string());
         let memory = format!("{}KiB", means.memory_bytes >> 10);
         let opened = config
             .and_then(|config| config.enable_autoload_extension(false))
             .and_then(|config| config.with("memory_limit", memory))
             .and_then(|config| config.with("threads", means.threads.to_string()))
-            .and_then(|config| match path {
-                Some(path) => Connection::open_with_flags(path, config),
-                None => Connection::open_in_memory_with_flags(config),
-            })
+            .and_then(Connection::open_in_memory_with_flags)
             .and_then(|connection| {
-                settle_in(&connection, path.is_none())?;
+                settle_in(&connection, place)?;
                 Ok(connection)
             });
         let connection =
@@ -171,7 +196,7 @@ impl Session {
 
     /// Runs a statement that may be refused; the refusal in the engine's words.
     pub(super) fn attempt(&self, sql: &str) -> Result<(), String> {
-        self.connection.execute_batch(sql).map_err(|error| error.to_string())
+        self.connection.execute_batch(sql).map_err(|error| words(&error))
     }
 
     /// The rows of a query as text, and the names of their columns.
@@ -242,6 +267,7 @@ impl Session {
         let failed = |query| move |error| self.failed(query, &error);
         // A connection has one result at a time. The other one has the time zone of this machine.
         let second = self.connection.try_clone().map_err(failed(other))?;
+        second.execute_batch(&format!("USE {OUTSIDE}.main")).map_err(failed(other))?;
         let mut ones = self.connection.prepare(one).map_err(failed(one))?;
         let mut others = second.prepare(other).map_err(failed(other))?;
         let mut ones = ones.stream_arrow([]).map_err(failed(one))?;
@@ -336,7 +362,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn settle(self) -> anyhow::Result<()> {
-        self.run("CHECKPOINT")?;
+        self.run(&format!("CHECKPOINT {CATALOGUE}"))?;
         self.close()
     }
 
@@ -353,18 +379,30 @@ impl Session {
 }
 
 /// What is the same in every session: the time zone, in which values become text and are hashed, and
-/// the name of a database in memory. Nothing can be set after it.
-fn settle_in(connection: &Connection, in_memory: bool) -> duckdb::Result<()> {
+/// that the database, a file that may be written or not or one in memory, is an attached one. Opened as
+/// the engine's own it could not read every log: what the log's statements refer to, like functions in
+/// defaults, is looked up in a catalogue that is not there yet. Nothing can be set after it.
+fn settle_in(connection: &Connection, place: Place<'_>) -> duckdb::Result<()> {
     // An engine without time zones has no such setting, and writes UTC.
     const KNOWN: &str = "SELECT count(*) FROM duckdb_settings() WHERE name = 'TimeZone'";
     let known: i64 = connection.query_row(KNOWN, [], |row| row.get(0))?;
     if known > 0 {
         connection.execute_batch("SET TimeZone = 'UTC'")?;
     }
-    if in_memory {
-        let name = sql::name(CATALOGUE);
-        connection
-            .execute_batch(&format!("ATTACH ':memory:' AS {name}; USE {name}; DETACH memory"))?;
+    let attach = match place.file {
+        None => format!("ATTACH ':memory:' AS {CATALOGUE}"),
+        Some((path, write)) => {
+            let path = sql::text(&path.display().to_string());
+            let mode = if write { "READ_WRITE" } else { "READ_ONLY" };
+            format!("ATTACH {path} AS {CATALOGUE} (TYPE duckdb, {mode})")
+        }
+    };
+    // The engine's own is called `memory`, as a schema may be.
+    connection.execute_batch(&format!(
+        "ATTACH ':memory:' AS {OUTSIDE}; {attach}; USE {CATALOGUE}.main; DETACH memory"
+    ))?;
+    if place.confined {
+        connection.execute_batch("SET enable_external_access = false")?;
     }
     connection.execute_batch("SET lock_configuration = true")
 }
@@ -403,41 +441,11 @@ fn refused(
     spill: &Path,
 ) -> anyhow::Error {
     let message = format!("DuckDB {} cannot {what}", crate::version::duckdb());
-    means::fault(kind, &message, &error.to_string(), means, spill).into()
+    means::fault(kind, &message, &words(error), means, spill).into()
 }
 
-/// A table that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
-    /// Rows.
-    pub(super) rows: u64,
-}
-
-/// Opens the file and counts its tables; with `read`, reads every value of every table.
-///
-/// # Errors
-/// [`Kind::Integrity`] with what the engine says.
-pub(super) fn inspect(path: &Path, read: bool) -> anyhow::Result<Vec<Table>> {
-    const TABLES: &str = "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY ALL";
-    let spill = path.parent().unwrap_or(Path::new("."));
-    let session = Session::open(Some(path), false, spill, Kind::Integrity)?;
-    let number = |row: &TextRow, at: usize| {
-        row.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or_default()
-    };
-    let mut tables = Vec::new();
-    for row in session.rows(TABLES)? {
-        let text =
-            |at: usize| sql::name(row.get(at).cloned().flatten().unwrap_or_default().as_str());
-        if !read {
-            tables.push(Table { rows: number(&row, 2) });
-            continue;
-        }
-        // Hashing reads every column; counting alone would read none.
-        let sql =
-            format!("SELECT count(*), bit_xor(hash(*COLUMNS(*))) FROM {}.{}", text(0), text(1));
-        let counted = session.rows(&sql)?;
-        tables.push(Table { rows: counted.first().map_or(0, |row| number(row, 0)) });
-    }
-    session.close()?;
-    Ok(tables)
+/// What the engine says, without where in its code that is.
+fn words(error: &duckdb::Error) -> String {
+    let words = error.to_string();
+    words.split("\n\nStack Trace:").next().unwrap_or_default().trim_end().to_owned()
 }

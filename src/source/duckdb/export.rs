@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::engine::{Session, TextRow};
-use super::index::{Content, Index, Makes, SCHEMA, TableEntry};
+use super::index::{Content, Index, SCHEMA, TableEntry};
 use super::shape::{self, Shape};
+use super::trial::Trials;
 use super::wanted::Wanted;
 use super::{delta, diff, hashed, overlay, sql};
 use crate::ctx::Ctx;
@@ -89,9 +90,16 @@ impl Exporting<'_> {
         out: &mut dyn ObjectSink,
     ) -> anyhow::Result<Captured> {
         let wanted = self.wanted;
-        let shape = shape::read(&self.session, &|table| wanted.has(table), self.scratch)?;
-        let left_out = shape.without.iter().filter(|one| one.makes == Makes::Table).count();
-        let mut missing = wanted.missing(&shape.tables, left_out)?;
+        let trials = Trials::new(&self.session, self.scratch);
+        let is_taken = |table: &TableEntry| wanted.has(table) && trials.passes(table);
+        let shape = shape::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
+        let bent = trials.failed();
+        let mut missing = wanted.missing(&shape.tables, shape.left_out.len() - bent.len())?;
+        missing.extend(bent);
+        for pattern in wanted.idle(&shape.left_out) {
+            let warning = format!("no table fits `{pattern}` in `exclude`");
+            self.ctx.monitor.warn(&warning);
+        }
         for name in &shape.depending {
             let why = "left out, since it needs a table that `tables` or `exclude` leave out";
             self.ctx.monitor.warn(&format!("{name} is {why}"));

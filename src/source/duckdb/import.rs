@@ -103,17 +103,25 @@ fn build(
     // Of a whole database also what the export itself does not have.
     let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
     let tables = make_tables(&session, &newest, tables, only.is_none(), &mut lost);
+    session.step_out()?;
     let mut building =
         Building { chain, indexes, session, folder, unpacked: BTreeSet::new(), comparable, ctx };
     let mut filled = Vec::new();
     for table in tables {
         ctx.cancel.check()?;
+        let is_there =
+            |parent: &&String| filled.iter().any(|t: &TableEntry| t.quoted() == **parent);
+        if let Some(parent) = table.parents.iter().find(|parent| !is_there(parent)) {
+            lost.push(format!("the rows of {}: it refers to {parent}", table.quoted()));
+            continue;
+        }
         match building.fill(&table)? {
             None => filled.push(table),
             Some(why) => lost.push(format!("the rows of {}: {why}", table.quoted())),
         }
     }
     let session = building.session;
+    session.step_in()?;
     let names: BTreeSet<String> = filled.iter().map(TableEntry::quoted).collect();
     let later = |statement: &&Statement| match (&statement.table, statement.makes) {
         (Some(table), _) => names.contains(table) || only.is_none(),
@@ -252,6 +260,7 @@ fn compare(
     opening: &Opening<'_>,
 ) -> anyhow::Result<u64> {
     let session = Session::opened(Some(path), false, opening)?;
+    session.step_out()?;
     let mut rows = 0;
     for table in tables {
         let found = export::content(&session, table, &table.here())?;

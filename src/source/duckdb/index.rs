@@ -215,7 +215,7 @@ impl Index {
 
     /// The schema as a script for people.
     pub(super) fn script(&self) -> String {
-        let heads = "-- Loads in this order: rows go in after the tables and before the indexes.\n";
+        let heads = "-- Rows go in after the tables and before the indexes. A statement that needs a later one is to be run again.\n";
         let lines = self.statements.iter().map(|statement| {
             let words = |why: &String| why.replace(['\n', '\r'], " ");
             let tried = statement.tried.as_ref().map(words);

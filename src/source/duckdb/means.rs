@@ -71,13 +71,18 @@ fn limit_bytes(own: &str, groups: &Path) -> Option<u64> {
     Path::new(path).ancestors().filter_map(limit).min()
 }
 
+/// Whether the engine's words are those of a full disk.
+pub(super) fn is_no_room(words: &str) -> bool {
+    const DISK: [&str; 4] =
+        ["No space left", "max_temp_directory_size", "Disk quota exceeded", "File too large"];
+    DISK.iter().any(|part| words.contains(part))
+}
+
 /// A failure of the engine with these words: of this kind, unless they say that memory or disk was
 /// full, which says nothing of the data.
 pub(super) fn fault(kind: Kind, message: &str, words: &str, means: Means, spill: &Path) -> Fault {
-    const DISK: [&str; 4] =
-        ["No space left", "max_temp_directory_size", "Disk quota exceeded", "Could not write"];
     let message = format!("{message}: {words}");
-    if DISK.iter().any(|part| words.contains(part)) {
+    if is_no_room(words) {
         let place = if spill.as_os_str().is_empty() { Path::new(".") } else { spill };
         return Fault::new(Kind::Failed, message).hint(format!(
             "free space where {} is, or choose another place (--to, --scratch, `state_dir`)",

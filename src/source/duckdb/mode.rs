@@ -126,11 +126,13 @@ pub(super) struct Moment {
 }
 
 impl Database {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`. Behind a link it is known by its true path, as to DuckDB: its log is
+    /// beside that.
     ///
     /// # Errors
     /// [`SourceError::Unreadable`].
     pub(super) fn open(path: &Path) -> Result<Database, SourceError> {
+        let path = &path.canonicalize().map_err(|error| unreadable(path, error))?;
         let file = File::open(path).map_err(|error| unreadable(path, error))?;
         let kind = file.metadata().map_err(|error| unreadable(path, error))?.file_type();
         if !kind.is_file() {

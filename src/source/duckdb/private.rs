@@ -14,7 +14,7 @@ use super::format::{Headers, unit_offset};
 use super::layout::{Member, PIECE_BYTES};
 use super::mode::{Database, beside};
 use crate::ctx::Ctx;
-use crate::error::{Fault, Kind};
+use crate::error::{Fault, Kind, diagnose};
 use crate::source::{EntrySink, SourceError};
 
 /// What to do about a copy that does not fit.
@@ -35,6 +35,7 @@ impl EntrySink for Placing {
             Some(Member::Headers) => (&self.file, &self.path, 0),
             Some(Member::Unit(unit)) => (&self.file, &self.path, unit_offset(unit)),
             Some(Member::Piece(piece)) => (&self.log, &self.log_path, piece * PIECE_BYTES as u64),
+            // A copy has none.
             Some(Member::Layout) | None => return Ok(()),
         };
         file.write_all_at(bytes, offset).map_err(|error| unwritten(path, &error))
@@ -94,7 +95,12 @@ pub(super) fn open(
     if caught.wal_bytes == 0 {
         std::fs::remove_file(&log_path)?;
     }
-    let session = Session::opened(Some(&path), false, opening)?;
+    // Some logs cannot be read without writing: what they say of an index is done to the file.
+    let session = Session::opened(Some(&path), caught.wal_bytes > 0, opening).map_err(|error| {
+        let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
+        fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE")
+    })?;
+    session.step_out()?;
     Ok((session, caught))
 }
 

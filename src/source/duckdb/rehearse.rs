@@ -1,30 +1,37 @@
 //! Trying in an empty database whether statements make a schema again.
 //!
-//! The database is in memory and confined: a view over files or over a network would otherwise make
+//! The database is a file of ours, and confined: a view over files or over a network would otherwise make
 //! bkp, which may run as another user, open them. What fails is kept with the reason, and tried
 //! again by a restore.
 
-use super::engine::Session;
+use std::path::Path;
+
+use super::engine::{CATALOGUE, Opening, Session};
+use super::import;
 use super::index::{Makes, Statement, TableEntry};
+use super::means::Means;
 use super::shape::{MACROS, Shape, note_macros, quoted, text};
-use crate::error::Kind;
-use crate::source::SourceError;
+use crate::error::{Fault, Kind};
+use crate::source::Share;
 
 impl Shape {
     /// Keeps only the tables that are wanted, and what can be made without the others.
     ///
     /// # Errors
-    /// [`SourceError::Unsupported`] if one that is wanted refers to one that is not.
+    /// [`Kind::Config`] if one that is wanted refers to one that is not.
     pub(super) fn narrow(&mut self, wanted: &dyn Fn(&TableEntry) -> bool) -> anyhow::Result<()> {
         let (kept, left_out): (Vec<_>, Vec<_>) = self.tables.drain(..).partition(|t| wanted(t));
         self.tables = kept;
+        self.left_out = left_out.iter().map(TableEntry::plain).collect();
         let names: Vec<String> = left_out.iter().map(TableEntry::quoted).collect();
         for table in &self.tables {
             if let Some(parent) = table.parents.iter().find(|parent| names.contains(parent)) {
-                let what = format!("the table {}", table.quoted());
-                let reason =
-                    format!("it refers to {parent}, which `tables` and `exclude` leave out");
-                return Err(SourceError::Unsupported { what, reason }.into());
+                let message = format!(
+                    "the table {} refers to {parent}, which `tables` and `exclude` leave out",
+                    table.quoted()
+                );
+                let hint = "take both or leave out both: correct the source's table";
+                return Err(Fault::new(Kind::Config, message).hint(hint).into());
             }
         }
         let is_left_out = |statement: &Statement| {
@@ -39,8 +46,17 @@ impl Shape {
 
     /// Makes the schema in an empty database, and compares. What needs a table that is left out is
     /// left out, and named.
-    pub(super) fn rehearse(&mut self, session: &Session) -> anyhow::Result<()> {
-        let empty = Session::confined(Kind::Source)?;
+    pub(super) fn rehearse(
+        &mut self,
+        session: &Session,
+        storage_version: &str,
+        scratch: &Path,
+    ) -> anyhow::Result<()> {
+        let means = Means::modest(Share::default());
+        let opening = Opening { spill: scratch, kind: Kind::Source, means, ctx: None };
+        let path = scratch.join("rehearsal.duckdb");
+        import::create(&path, storage_version, &opening)?;
+        let empty = Session::confined(Some(&path), Kind::Source)?;
         let mut failed = owned(run(&empty, self.statements.iter()));
         if !failed.is_empty() && !self.without.is_empty() {
             // What can be made as soon as the others are there too depends on them.
@@ -60,19 +76,24 @@ impl Shape {
             let found = failed.iter().find(|(left, _)| left == statement);
             statement.tried = found.map(|(_, why)| first_line(why));
         }
-        self.compare(session, &empty)
+        // How a definition reads depends on the version of the file that it was in.
+        empty.settle()?;
+        let made = Session::opened(Some(&path), false, &opening)?;
+        made.step_out()?;
+        self.compare(session, &made)
     }
 
     /// Names what came out of the statements in another form than it has.
-    fn compare(&mut self, session: &Session, empty: &Session) -> anyhow::Result<()> {
-        const COMPARED: &str = "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = current_database() UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = current_database() UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = current_database()";
-        let mut compared = vec![COMPARED.to_owned()];
+    fn compare(&mut self, session: &Session, made: &Session) -> anyhow::Result<()> {
+        let mut compared = vec![format!(
+            "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOGUE}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}'"
+        )];
         if self.statements.iter().any(|statement| statement.makes == Makes::Macro) {
-            note_macros(empty)?;
+            note_macros(made)?;
             compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
         }
         let compared = compared.join(" UNION ALL ");
-        let made = empty.rows(&compared)?;
+        let made = made.rows(&compared)?;
         for row in session.rows(&compared)? {
             let (word, name) = (text(&row, 0), quoted(&text(&row, 1), &text(&row, 2)));
             let is_tried = |statement: &Statement| {

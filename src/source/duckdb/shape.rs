@@ -5,9 +5,10 @@
 //! Then all statements are tried in an empty database, and what does not come out of that is named:
 //! nothing is lost silently.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use super::engine::{Session, TextRow};
+use super::engine::{CATALOGUE, Session, TextRow};
 use super::index::{Column, Content, Makes, Statement, TableEntry};
 use super::sql;
 use crate::source::SourceError;
@@ -23,7 +24,9 @@ pub(super) struct Shape {
     pub(super) tables: Vec<TableEntry>,
     /// What cannot be made again, in words.
     pub(super) lost: Vec<String>,
-    /// The statements of tables that are left out, and of what belongs to them.
+    /// The tables that are left out.
+    pub(super) left_out: Vec<String>,
+    /// The statements of these tables, and of what belongs to them.
     pub(super) without: Vec<Statement>,
     /// What else is left out because it needs one of these, in words.
     pub(super) depending: Vec<String>,
@@ -35,7 +38,7 @@ pub(super) const MACROS: &str = "temp.main.bkp_macros";
 /// Puts what the engine says of the database's macros into [`MACROS`]: it goes through thousands of its
 /// own functions each time it is asked.
 pub(super) fn note_macros(session: &Session) -> anyhow::Result<()> {
-    session.run("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = current_database() AND function_type IN ('macro', 'table_macro')")
+    session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = '{CATALOGUE}' AND function_type IN ('macro', 'table_macro')"))
 }
 
 /// The `index`th value of a row; empty where there is none.
@@ -48,24 +51,44 @@ fn list(row: &TextRow, index: usize) -> Vec<String> {
     text.split(SEPARATOR).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
+/// Rows by schema and table, which come first.
+fn by_table(rows: Vec<TextRow>) -> HashMap<(String, String), Vec<TextRow>> {
+    let mut found: HashMap<_, Vec<TextRow>> = HashMap::new();
+    for row in rows {
+        found.entry((text(&row, 0), text(&row, 1))).or_default().push(row);
+    }
+    found
+}
+
+/// The columns of a table with this definition, but for those that are computed.
+fn stored_columns(definition: &str, rows: Option<&Vec<TextRow>>) -> Vec<Column> {
+    let rows = rows.map(Vec::as_slice).unwrap_or_default();
+    let generated = sql::generated(definition, rows.len());
+    let stored = rows.iter().zip(generated.into_iter().chain(std::iter::repeat(false)));
+    let stored = stored.filter(|(_, computed)| !computed);
+    stored.map(|(row, _)| Column { name: text(row, 2), data_type: text(row, 3) }).collect()
+}
+
 pub(super) fn quoted(schema: &str, name: &str) -> String {
     format!("{}.{}", sql::name(schema), sql::name(name))
 }
 
-/// Reads the schema of an open database, as far as it is `wanted`; `scratch` is a folder for
-/// temporary files.
+/// Reads the schema of an open database of this storage version, as far as it is `wanted`; `scratch` is a
+/// folder for temporary files.
 ///
 /// # Errors
 /// What the engine says, and as [`Shape::narrow`].
 pub(super) fn read(
     session: &Session,
     wanted: &dyn Fn(&TableEntry) -> bool,
+    storage_version: &str,
     scratch: &Path,
 ) -> anyhow::Result<Shape> {
     let mut shape = Shape {
         statements: Vec::new(),
         tables: Vec::new(),
         lost: Vec::new(),
+        left_out: Vec::new(),
         without: Vec::new(),
         depending: Vec::new(),
     };
@@ -77,7 +100,7 @@ pub(super) fn read(
     shape.triggers(session)?;
     shape.statements.sort_by_key(|statement| statement.makes);
     shape.narrow(wanted)?;
-    shape.rehearse(session)?;
+    shape.rehearse(session, storage_version, scratch)?;
     Ok(shape)
 }
 
@@ -92,38 +115,56 @@ impl Shape {
 
     /// What the catalogue has a statement for, or nearly.
     fn simple(&mut self, session: &Session) -> anyhow::Result<()> {
-        const SCHEMAS: &str = "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = current_database() AND schema_name <> 'main' ORDER BY oid";
-        const TYPES: &str = "SELECT schema_name, type_name FROM duckdb_types() WHERE NOT internal AND database_name = current_database() ORDER BY type_oid";
-        for row in session.rows(SCHEMAS)? {
+        let schemas_query = format!(
+            "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = '{CATALOGUE}' AND schema_name <> 'main' ORDER BY oid"
+        );
+        let types_query = format!(
+            "SELECT schema_name, type_name FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY type_oid"
+        );
+        for row in session.rows(&schemas_query)? {
             let name = sql::name(&text(&row, 0));
             self.add(Makes::Schema, name.clone(), format!("CREATE SCHEMA IF NOT EXISTS {name};"));
         }
-        for row in session.rows(TYPES)? {
+        for row in session.rows(&types_query)? {
             let name = quoted(&text(&row, 0), &text(&row, 1));
             // A type that was made of others shows what it is made of in the end.
-            let found = session.rows(&format!("SELECT typeof(CAST(NULL AS {name}))"))?;
+            let found =
+                session.rows(&format!("SELECT typeof(CAST(NULL AS {CATALOGUE}.{name}))"))?;
             let meaning = found.first().map(|row| text(row, 0)).unwrap_or_default();
             self.add(Makes::Type, name.clone(), format!("CREATE TYPE {name} AS {meaning};"));
         }
         for (makes, query) in [
             (
                 Makes::Sequence,
-                "SELECT schema_name, sequence_name, sql, NULL FROM duckdb_sequences() WHERE NOT temporary AND database_name = current_database() ORDER BY sequence_oid",
+                format!(
+                    "SELECT schema_name, sequence_name, sql, NULL FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOGUE}' ORDER BY sequence_oid"
+                ),
             ),
             (
                 Makes::View,
-                "SELECT schema_name, view_name, sql, NULL FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = current_database() ORDER BY view_oid",
+                format!(
+                    "SELECT schema_name, view_name, sql, NULL FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' ORDER BY view_oid"
+                ),
             ),
             (
                 Makes::Index,
-                "SELECT schema_name, index_name, sql, table_name FROM duckdb_indexes() WHERE database_name = current_database() AND sql IS NOT NULL ORDER BY index_oid",
+                format!(
+                    "SELECT schema_name, index_name, sql, table_name FROM duckdb_indexes() WHERE database_name = '{CATALOGUE}' AND sql IS NOT NULL ORDER BY index_oid"
+                ),
             ),
         ] {
-            for row in session.rows(query)? {
+            for row in session.rows(&query)? {
                 let table = row.get(3).cloned().flatten();
                 let table = table.map(|table| quoted(&text(&row, 0), &table));
                 let name = quoted(&text(&row, 0), &text(&row, 1));
-                self.add_for(makes, name, text(&row, 2), table);
+                let mut sql = text(&row, 2);
+                // It has the bare name there, in no schema and in no quotes.
+                if let Some((_, rest)) = sql.rsplit_once(" INCREMENT BY ")
+                    && makes == Makes::Sequence
+                {
+                    sql = format!("CREATE SEQUENCE {name} INCREMENT BY {rest}");
+                }
+                self.add_for(makes, name, sql, table);
             }
         }
         Ok(())
@@ -145,11 +186,9 @@ impl Shape {
         if count == 0 {
             return Ok(());
         }
-        let current = session.rows("SELECT current_database()")?;
-        let current = sql::name(&current.first().map(|row| text(row, 0)).unwrap_or_default());
         session.run("ATTACH ':memory:' AS bkp_shape (READ_WRITE)")?;
         let folder = scratch.join("macros");
-        let copy = format!("COPY FROM DATABASE {current} TO bkp_shape (SCHEMA)");
+        let copy = format!("COPY FROM DATABASE {CATALOGUE} TO bkp_shape (SCHEMA)");
         let mut exported = session.attempt(&copy);
         if exported.is_ok() {
             for row in session.rows(RELATIONS)? {
@@ -161,7 +200,7 @@ impl Shape {
             let path = sql::text(&folder.display().to_string());
             session.run("USE bkp_shape")?;
             exported = session.attempt(&format!("EXPORT DATABASE {path}"));
-            session.run(&format!("USE {current}"))?;
+            session.step_out()?;
         }
         session.run("DETACH bkp_shape")?;
         let script =
@@ -175,8 +214,12 @@ impl Shape {
         found.retain(|statement| statement.starts_with(MACRO));
         if found.len() == count {
             for statement in found {
-                let name = statement.trim_start_matches(MACRO);
-                let name = name.split('(').next().unwrap_or_default().trim().to_owned();
+                let name = sql::identifiers(statement.trim_start_matches(MACRO));
+                let name = match name.as_slice() {
+                    [.., schema, name] => quoted(schema, name),
+                    [name] => quoted("main", name),
+                    [] => String::new(),
+                };
                 self.add(Makes::Macro, name, format!("{statement};"));
             }
             return Ok(());
@@ -196,26 +239,23 @@ impl Shape {
     }
 
     fn tables(&mut self, session: &Session) -> anyhow::Result<()> {
-        const TABLES: &str = "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = current_database() ORDER BY table_oid";
-        const COLUMNS: &str = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = current_database() ORDER BY table_oid, column_index";
-        let constraints = format!(
-            "SELECT schema_name, table_name, constraint_type, array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM duckdb_constraints() WHERE database_name = current_database() AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
+        let tables_query = format!(
+            "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' ORDER BY table_oid"
         );
-        let columns = session.rows(COLUMNS)?;
-        let constraints = session.rows(&constraints)?;
-        let tables = session.rows(TABLES)?;
+        let columns_query = format!(
+            "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY table_oid, column_index"
+        );
+        let constraints = format!(
+            "SELECT schema_name, table_name, constraint_type, array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM duckdb_constraints() WHERE database_name = '{CATALOGUE}' AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
+        );
+        let columns = by_table(session.rows(&columns_query)?);
+        let constraints = by_table(session.rows(&constraints)?);
+        let tables = session.rows(&tables_query)?;
         for row in &tables {
             let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));
-            let mine = |row: &&TextRow| text(row, 0) == schema && text(row, 1) == name;
-            let all: Vec<Column> = columns
-                .iter()
-                .filter(mine)
-                .map(|row| Column { name: text(row, 2), data_type: text(row, 3) })
-                .collect();
-            let generated = sql::generated(&definition, all.len());
-            let stored = all.into_iter().zip(generated.iter().chain(std::iter::repeat(&false)));
+            let of_it = (schema.clone(), name.clone());
             let mut table = TableEntry {
-                columns: stored.filter(|(_, made)| !**made).map(|(column, _)| column).collect(),
+                columns: stored_columns(&definition, columns.get(&of_it)),
                 key: None,
                 parents: Vec::new(),
                 own: Vec::new(),
@@ -238,7 +278,7 @@ impl Shape {
                 })
             };
             let mut missing = Vec::new();
-            for row in constraints.iter().filter(mine) {
+            for row in constraints.get(&of_it).into_iter().flatten() {
                 let (own, theirs) = (list(row, 3), list(row, 5));
                 if text(row, 2) == "PRIMARY KEY" {
                     table.key = Some(own.iter().map(|name| table.true_column(name)).collect());
@@ -271,39 +311,31 @@ impl Shape {
     fn comments(&mut self, session: &Session) -> anyhow::Result<()> {
         const OF: &str = "comment, NULL FROM";
         const ON: &str = "comment, table_name FROM";
-        const WHERE: &str = "WHERE comment IS NOT NULL AND database_name = current_database()";
+        let and = format!("WHERE comment IS NOT NULL AND database_name = '{CATALOGUE}'");
         for (what, query) in [
-            (
-                "TABLE",
-                format!("SELECT schema_name, table_name, NULL, {ON} duckdb_tables() {WHERE}"),
-            ),
-            ("VIEW", format!("SELECT schema_name, view_name, NULL, {OF} duckdb_views() {WHERE}")),
-            (
-                "INDEX",
-                format!("SELECT schema_name, index_name, NULL, {ON} duckdb_indexes() {WHERE}"),
-            ),
+            ("TABLE", format!("SELECT schema_name, table_name, NULL, {ON} duckdb_tables() {and}")),
+            ("VIEW", format!("SELECT schema_name, view_name, NULL, {OF} duckdb_views() {and}")),
+            ("INDEX", format!("SELECT schema_name, index_name, NULL, {ON} duckdb_indexes() {and}")),
             (
                 "SEQUENCE",
-                format!("SELECT schema_name, sequence_name, NULL, {OF} duckdb_sequences() {WHERE}"),
+                format!("SELECT schema_name, sequence_name, NULL, {OF} duckdb_sequences() {and}"),
             ),
-            ("TYPE", format!("SELECT schema_name, type_name, NULL, {OF} duckdb_types() {WHERE}")),
+            ("TYPE", format!("SELECT schema_name, type_name, NULL, {OF} duckdb_types() {and}")),
             (
                 "MACRO",
                 format!(
-                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} {MACROS} {WHERE} AND function_type = 'macro'"
+                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} {MACROS} {and} AND function_type = 'macro'"
                 ),
             ),
             (
                 "MACRO TABLE",
                 format!(
-                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} {MACROS} {WHERE} AND function_type = 'table_macro'"
+                    "SELECT DISTINCT schema_name, function_name, NULL, {OF} {MACROS} {and} AND function_type = 'table_macro'"
                 ),
             ),
             (
                 "COLUMN",
-                format!(
-                    "SELECT schema_name, table_name, column_name, {ON} duckdb_columns() {WHERE}"
-                ),
+                format!("SELECT schema_name, table_name, column_name, {ON} duckdb_columns() {and}"),
             ),
         ] {
             for row in session.rows(&query)? {
@@ -325,7 +357,8 @@ impl Shape {
 
     /// Triggers exist since 2.0, and nothing tells how they were made.
     fn triggers(&mut self, session: &Session) -> anyhow::Result<()> {
-        if session.attempt("FROM duckdb_triggers() LIMIT 0").is_err() {
+        let known = session.attempt("FROM duckdb_triggers() LIMIT 0");
+        if known.is_err_and(|why| why.starts_with("Catalog Error")) {
             return Ok(());
         }
         for row in session.rows("SELECT trigger_name FROM duckdb_triggers()")? {

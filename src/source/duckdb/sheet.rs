@@ -9,7 +9,7 @@ use super::engine::{Opening, Session};
 use super::import;
 use super::means::Means;
 use super::place::{self, Workshop};
-use crate::error::Kind;
+use crate::error::{Fault, Kind};
 use crate::source::Share;
 
 /// What every DuckDB since 1.0 reads, whichever is linked.
@@ -87,7 +87,10 @@ pub type Answer = (Vec<String>, Vec<Vec<Option<String>>>);
 /// [`Kind::Usage`] with what the engine says of the query.
 pub fn query(sheet: &Sheet, sql: &str) -> anyhow::Result<Answer> {
     // Nothing is spilled: the table is small, and the query gets no file system.
-    let session = Session::confined(Kind::Usage)?;
+    let session = Session::confined(None, Kind::Usage)?;
     fill(&session, sheet)?;
-    session.table(sql.trim().trim_end_matches(';'))
+    session.table(sql.trim().trim_end_matches(';')).map_err(|error| {
+        let hint = format!("the columns: bkp list --sql \"DESCRIBE {}\"", sheet.name);
+        Fault::new(Kind::Usage, format!("{error:#}")).hint(hint).into()
+    })
 }

@@ -76,9 +76,9 @@ pub(super) fn filled(table_sql: &str, missing: &[String]) -> Option<String> {
 
 /// The type as which a value of `data_type` goes through Parquet, where that would bend it:
 /// intervals lose what is below a millisecond and cannot be negative, times lose their offset,
-/// large integers become floating-point numbers.
+/// large integers become floating-point numbers, infinite seconds cannot be microseconds.
 pub(super) fn bent(data_type: &str) -> Option<String> {
-    const BENT: [&str; 4] = ["INTERVAL", "HUGEINT", "UHUGEINT", "BIGNUM"];
+    const BENT: [&str; 5] = ["INTERVAL", "HUGEINT", "UHUGEINT", "BIGNUM", "TIMESTAMP_S"];
     const OFFSET: &str = "TIME WITH TIME ZONE";
     let mut out = String::new();
     let mut word = String::new();
@@ -193,6 +193,39 @@ pub(super) fn statements(script: &str) -> Vec<&str> {
     script.split(ends).map(str::trim).filter(|statement| !statement.is_empty()).collect()
 }
 
+/// The parts of the name that a text begins with.
+pub(super) fn identifiers(text: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = text.trim_start();
+    loop {
+        let mut part = String::new();
+        if let Some(mut inner) = rest.strip_prefix('"') {
+            while let Some((before, after)) = inner.split_once('"') {
+                part.push_str(before);
+                inner = after;
+                match inner.strip_prefix('"') {
+                    Some(after) => {
+                        part.push('"');
+                        inner = after;
+                    }
+                    None => break,
+                }
+            }
+            rest = inner;
+        } else {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '$');
+            let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
+            part.push_str(name);
+            rest = after;
+        }
+        parts.push(part);
+        match rest.strip_prefix('.') {
+            Some(after) => rest = after,
+            None => return parts,
+        }
+    }
+}
+
 /// A pattern of tables as it is matched: one without a schema is of `main`, unless it begins with `*`,
 /// which then stands for the schema too.
 pub(super) fn qualified(pattern: &str) -> String {
@@ -200,8 +233,9 @@ pub(super) fn qualified(pattern: &str) -> String {
     if is_whole { pattern.to_owned() } else { format!("main.{pattern}") }
 }
 
-/// Whether `text` fits a pattern in which `*` stands for anything.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+/// Whether a name fits a pattern in which `*` stands for anything. No two names differ by case only.
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, text) = (pattern.to_lowercase(), name.to_lowercase());
     let Some((first, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -257,6 +291,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_parts_in_quotes_or_not() {
+        for (text, expected) in [
+            ("f(x) AS x", &["f"] as &[&str]),
+            ("s.f (x)", &["s", "f"]),
+            ("\"a.b\".\"odd(\"\"name\"(x)", &["a.b", "odd(\"name"]),
+            ("c.\"s 2\".plain_1(x)", &["c", "s 2", "plain_1"]),
+        ] {
+            assert_eq!(identifiers(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn patterns_fit_whole_names() {
         for (pattern, text, expected) in [
             ("main.*", "main.orders", true),
@@ -269,6 +315,7 @@ mod tests {
             ("orders", "s.orders", false),
             ("log_*", "main.log_a", true),
             ("*orders", "s.orders", true),
+            ("Sales.ORDERS*", "sales.Orders_old", true),
         ] {
             let pattern = qualified(pattern);
             assert_eq!(fits(&pattern, text), expected, "{pattern} {text}");

@@ -25,6 +25,12 @@ impl Wanted {
         (self.tables.is_empty() || self.tables.iter().any(fits)) && !self.exclude.iter().any(fits)
     }
 
+    /// The patterns of `exclude` that fit none of the tables that are left out.
+    pub(super) fn idle<'a>(&'a self, left_out: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let fits_none = |pattern: &&String| !left_out.iter().any(|name| sql::fits(pattern, name));
+        self.exclude.iter().filter(fits_none).map(String::as_str)
+    }
+
     /// What was asked for and is not among the tables that were found, in words.
     ///
     /// # Errors

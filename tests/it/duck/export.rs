@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::restores::hidden;
 use super::{Writer, bed, bed_with, engine, restore, rounds, sql};
 use crate::bed::{Bed, Run};
 
@@ -385,7 +386,7 @@ fn a_hammered_database_is_exported_as_of_one_moment() {
         writer.judge(&restored, *low, *high);
     }
     writer.stop();
-    assert!(!bed.path("state/work").join("analytics").exists());
+    assert!(hidden(&bed.path("state/work")).is_empty());
 }
 
 #[test]

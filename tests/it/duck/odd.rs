@@ -228,7 +228,7 @@ fn references_in_another_case_are_resolved() {
     let indexes = "SELECT index_name FROM duckdb_indexes()";
     assert_eq!(sql(V, &target, &[indexes]), json!([["by_i"]]));
     let left_out = bed_with(&file, "exclude = [\"Parent\"]");
-    left_out.run(&["export", "analytics"]).failed(15, "refers to \"main\".\"Parent\"");
+    left_out.run(&["export", "analytics"]).failed(78, "refers to \"main\".\"Parent\"");
 }
 
 #[test]
@@ -276,6 +276,11 @@ fn patterns_that_fit_nothing_are_told() {
     let bed = with("exclude = [\"log_*\"]");
     let run = bed.run(&["export", "analytics"]).done();
     assert!(run.stderr.contains("of_log"), "{}", run.stderr);
+    let run = with("exclude = [\"LOG_*\", \"nix\"]").run(&["export", "analytics", "--json"]);
+    assert!(run.stderr.contains("no table fits `main.nix` in `exclude`"), "{}", run.stderr);
+    assert!(!run.stderr.to_lowercase().contains("`main.log_*`"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(tables(&report["manifest"]), ["main.orders"]);
 }
 
 /// A table that is left out because it cannot be made does not make every run a partial one.

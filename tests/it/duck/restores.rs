@@ -12,7 +12,7 @@ use super::{abandon, bed, bed_with, snapshot, sql};
 const V: &str = "1.5.6";
 
 /// Hidden names in a folder.
-fn hidden(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn hidden(folder: &Path) -> Vec<PathBuf> {
     let items = fs::read_dir(folder).into_iter().flatten().map(|item| item.unwrap().path());
     let is_hidden = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with('.');
     items.filter(is_hidden).collect()
