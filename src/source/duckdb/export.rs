@@ -95,7 +95,6 @@ impl Exporting<'_> {
         let shape = shape::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
         let bent = trials.failed();
         let mut missing = wanted.missing(&shape.tables, shape.left_out.len() - bent.len())?;
-        missing.extend(bent);
         for pattern in wanted.idle(&shape.left_out) {
             let warning = format!("no table fits `{pattern}` in `exclude`");
             self.ctx.monitor.warn(&warning);
@@ -104,7 +103,8 @@ impl Exporting<'_> {
             let why = "left out, since it needs a table that `tables` or `exclude` leave out";
             self.ctx.monitor.warn(&format!("{name} is {why}"));
         }
-        let Shape { statements, tables, lost, .. } = shape;
+        let Shape { statements, tables, mut lost, .. } = shape;
+        lost.extend(bent);
         let mut index = Index {
             schema: SCHEMA.into(),
             engine: crate::version::duckdb(),
