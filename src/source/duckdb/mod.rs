@@ -1,12 +1,12 @@
 //! The DuckDB source: snapshots of a database file that another process has open.
 //!
 //! - [`format`], [`wal`]: what file and log look like.
-//! - [`mode`], [`persist`], [`capture`]: from the file into the chain.
+//! - [`mode`], [`persist`], [`free`], [`capture`]: from the file into the chain.
 //! - [`layout`]: what a snapshot consists of.
-//! - [`assemble`], [`place`]: from the chain back to a file.
+//! - [`assemble`], [`inspect`], [`place`]: from the chain back to a file.
 //! - [`engine`], [`means`], [`watch`]: the linked DuckDB, which opens files of ours only.
-//! - [`private`], [`shape`], [`rehearse`], [`wanted`], [`export`], [`delta`], [`hashed`], [`index`]: from
-//!   tables into Parquet.
+//! - [`private`], [`shape`], [`rehearse`], [`trial`], [`wanted`], [`export`], [`index`], [`sql`]: from
+//!   tables into Parquet; [`delta`], [`diff`], [`overlay`], [`hashed`]: what changed in them.
 //! - [`import`], [`build`], [`decode`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
