@@ -426,7 +426,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan catalog query logs list list-windows verify verify-all verify-logs verify-ledger list-ledger restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan catalog query logs list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -995,7 +995,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__list)
-            opts="-q -v -h --type --id --scope --since --until --limit --cached --pinned --long --windows --sql --from-ledger --status --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --type --id --scope --since --until --limit --cached --pinned --long --windows --sql --from-ledger --runs --failed --job --status --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1029,8 +1029,12 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --job)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --status)
-                    COMPREPLY=($(compgen -W "started completed failed deleted" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "started completed failed deleted restored verified" -- "${cur}"))
                     return 0
                     ;;
                 --config)

@@ -102,10 +102,13 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l since -d 'Only backups 
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups that began before this time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only this many, the newest, newest first [default: all, oldest first]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'The result of a query over the table backup_metadata instead, for instance "SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL"' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l job -d 'Of the runs, only those of this job' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l status -d 'Of the ledger\'s events, only those of this status' -r -f -a "started\t''
 completed\t''
 failed\t''
-deleted\t''"
+deleted\t''
+restored\t''
+verified\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
@@ -113,7 +116,9 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'What this ho
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only backups that are pinned'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents; and notes'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l windows -d 'From when to when SOURCE restores, and where its log has gaps, instead'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted, restored, verified'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l runs -d 'The runs that are on record instead: started, completed, partial, failed, skipped, restored, verified; the newest 100, or as --limit says'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l failed -d 'Of the runs, only those that failed'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object, errors as JSON on standard error'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s q -l quiet -d 'No progress, only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Say more; may be repeated'
@@ -131,7 +136,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by n
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'The exports of SOURCE, not its snapshots'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'The log of SOURCE instead: that its segments follow each other, and every one reads'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'The log of SOURCE instead: that its segments follow each other, and every one reads; with --level drill also that a random moment of it restores and its server starts'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead: what was changed, removed or planted. Needs no key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record the authentic backups that the ledger does not have; needs a key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object, errors as JSON on standard error'
@@ -278,6 +283,7 @@ verify-all\t''
 verify-logs\t''
 verify-ledger\t''
 list-ledger\t''
+list-runs\t''
 restore\t''
 restore-plan\t''
 restore-at\t''

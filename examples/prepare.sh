@@ -81,16 +81,25 @@ prepare_apt() {
 # prepare_has COMMAND: whether the command is there; `libclang` and `pip` are no commands.
 prepare_has() {
     case $1 in
-    libclang)
-        [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-            ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so'
-        ;;
+    libclang) prepare_libclang ;;
     # libclang is of no use to bindgen without the C library's headers.
     libc) [ -e /usr/include/stdlib.h ] ;;
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
+}
+
+# Whether bindgen finds libclang: `libclang.so`, `libclang-14.so` or `libclang-14.0.6.so`.
+# Other libraries of LLVM have similar names (libclang-cpp14, libclangSema) and are none.
+prepare_libclang() {
+    [ -z "${LIBCLANG_PATH:-}" ] || return 0
+    local file
+    for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* \
+        /usr/lib/libclang*.so* /usr/local/lib/libclang*.so*; do
+        [[ ! -e $file || ! ${file##*/} =~ ^libclang(-[0-9.]+)?\.so$ ]] || return 0
+    done
+    return 1
 }
 
 prepare_system() {

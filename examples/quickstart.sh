@@ -6,9 +6,11 @@
 #
 # Everything happens in the build folder (`quickstart` in $CARGO_TARGET_DIR or target); it is
 # removed and made anew by each run. Servers listen on loopback only, on free ports, and are stopped
-# at the end. Takes a few minutes when bkp is built, and about 6 GB of disk.
+# at the end, or with --keep by `stop.sh` in that folder. Takes a few minutes when bkp is built, and about 6 GB of disk.
 
 set -euo pipefail
+# bkp refuses a configuration that others can write.
+umask 022
 
 usage() {
     cat <<'END'
@@ -16,7 +18,7 @@ Usage: examples/quickstart.sh [--s3] [--keep]
 
   --s3     back up to an S3 service on loopback, with a ledger (builds the service first, which takes
            a few minutes once)
-  --keep   leave the demo's folder, to look around or to go on with bkp by hand
+  --keep   leave the demo as it is, servers too, to go on with bkp by hand; says how, and how to end it
   --help   this text
 END
 }
@@ -50,14 +52,43 @@ cd "$(dirname "$0")/.."
 cargo build --release --locked --bins --examples
 
 demo=$CARGO_TARGET_DIR/quickstart
+
+# What is kept goes on after this script: `stop.sh` ends the servers that still are those of the demo,
+# and removes the folder.
+keep_running() {
+    cat >"$demo/stop.sh" <<END
+#!/bin/sh
+for pid in ${server_pids[*]}; do
+    if tr '\\0' ' ' <"/proc/\$pid/cmdline" 2>/dev/null | grep -qF "$demo"; then kill "\$pid"; fi
+done
+rm -rf "$demo"
+END
+    chmod +x "$demo/stop.sh"
+    disown -a
+    cat <<END
+Kept, and still running: the server at $address and what bkp needs; all of it is in $demo.
+Try, in this or another shell:
+
+  export BKP_CONFIG=$demo/bkp.toml PATH=$CARGO_TARGET_DIR/release:\$PATH
+  bkp list --long
+  bkp status
+  bkp snapshot books
+  bkp restore books --to $demo/again.tigerbeetle
+  $SERVER_LEDGERLOAD totals --cluster $SERVER_CLUSTER --addresses $address
+
+To stop it and remove everything: $demo/stop.sh
+END
+}
+
 finish() {
     local status=$?
+    if [ "$status" = 0 ] && [ "$keep" = yes ]; then
+        keep_running
+        return
+    fi
     server_stop_all
     if [ "$status" != 0 ]; then
         printf '\nquickstart: FAILED (exit code %s). Everything is still in %s\n' "$status" "$demo" >&2
-    elif [ "$keep" = yes ]; then
-        printf 'Kept: %s. Try: %s --config %s list\n' \
-            "$demo" "$CARGO_TARGET_DIR/release/bkp" "$demo/bkp.toml"
     else
         rm -rf "$demo"
     fi
@@ -67,6 +98,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 step "A TigerBeetle server in $demo"
+# What an earlier run kept.
+[ ! -x "$demo/stop.sh" ] || "$demo/stop.sh"
 rm -rf "$demo"
 mkdir -p "$demo"
 data_file=$demo/0_0.tigerbeetle
@@ -161,5 +194,7 @@ if [ "$original" != "$restored" ]; then
     printf 'quickstart: the restored server says something else than the original\n' >&2
     exit 1
 fi
+server_stop "$server_pid"
+rm "$demo/restored.tigerbeetle"
 printf 'quickstart: OK. The restored server holds every transfer that was acknowledged, and its accounts\n'
 printf 'are those of the original.\n'

@@ -1,13 +1,15 @@
 //! Files of the state directory that only save time: lost or damaged, they are made again.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ctx::Ctx;
+use crate::draft::{Draft, folder_of};
 
 /// The folder of caches in a state directory.
 #[must_use]
@@ -31,25 +33,20 @@ pub fn save(path: &Path, value: &impl Serialize, ctx: &Ctx) {
 }
 
 /// Puts a file of this content and mode in the place of whatever is there, at once: a reader sees
-/// the old one or the new one.
+/// the old one or the new one. Who else can write to that folder cannot make this write to any other file:
+/// it is written under a name that nobody knows before, and that must be new.
 ///
 /// # Errors
 /// What the system says.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let draft = path.with_file_name(name);
-    let mut options = std::fs::File::options();
-    let file = options.write(true).create(true).truncate(true).mode(mode).open(&draft);
-    let written = file.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    let done = written.and_then(|()| std::fs::rename(&draft, path));
-    if done.is_err() {
-        // What the failure left; there may be nothing.
-        let _left = std::fs::remove_file(&draft);
-    }
-    done
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let draft = Draft::named(rustix::fs::open(folder, flags, Mode::empty())?)?;
+    draft.file().write_all(bytes)?;
+    rustix::fs::fchmod(draft.file(), Mode::from_raw_mode(mode))?;
+    draft.file().sync_all()?;
+    Ok(draft.replace(path.file_name().unwrap_or_default())?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,9 +14,9 @@ use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::{Manifest, ManifestError};
 use crate::domain::names::{BackupName, BackupType, Mark, Scope};
 use crate::error::{Fault, Kind};
-use crate::keys::{self, DataKey, KeyProvider};
+use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider};
 use crate::pipeline::BackupReader;
-use crate::store::{ObjectInfo, ReadStore};
+use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 mod contents;
 mod each;
@@ -120,7 +121,13 @@ pub struct Catalog<'a> {
     store: &'a dyn ReadStore,
     keys: &'a [Box<dyn KeyProvider>],
     ctx: &'a Ctx,
+    effort: Effort,
+    /// What was loaded last, so that a backup that was looked at costs nothing when it is opened then.
+    last: Mutex<Option<(BackupName, Loaded)>>,
 }
+
+/// A manifest that was authenticated, the data key that did, and its SHA-256.
+type Loaded = (Manifest, DataKey, [u8; 32]);
 
 impl std::fmt::Debug for Catalog<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -132,7 +139,48 @@ impl<'a> Catalog<'a> {
     /// A catalogue of `store`, opened with `keys`.
     #[must_use]
     pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>], ctx: &'a Ctx) -> Self {
-        Catalog { store, keys, ctx }
+        Catalog { store, keys, ctx, effort: Effort::Usual, last: Mutex::default() }
+    }
+
+    /// The same with as much [`Effort`] as is allowed.
+    #[must_use]
+    pub fn with_effort(self, effort: Effort) -> Self {
+        Catalog { effort, ..self }
+    }
+
+    /// The store that it reads.
+    #[must_use]
+    pub fn store(&self) -> &'a dyn ReadStore {
+        self.store
+    }
+
+    /// The keys that it opens backups with.
+    #[must_use]
+    pub fn keys(&self) -> &'a [Box<dyn KeyProvider>] {
+        self.keys
+    }
+
+    /// Whether a backup of this id is authentic under another name: then what has this one is a copy of
+    /// it that somebody planted. Costs a listing.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub fn is_elsewhere(&self, name: &BackupName) -> anyhow::Result<bool> {
+        let filter = Filter { id: Some(name.id.to_string()), ..Filter::default() };
+        let found = find(self.store, &filter, &self.ctx.cancel)?;
+        Ok(found.iter().any(|other| other.name != *name && self.load(&other.name).is_ok()))
+    }
+
+    /// Makes sure that a backup is there and one that bkp made, as a key at hand shows. What was found is
+    /// kept until another one is looked at.
+    ///
+    /// # Errors
+    /// What the store fails with; else one that [`is_unproven`], or what is wrong with a key.
+    pub fn prove(&self, name: &BackupName) -> anyhow::Result<Manifest> {
+        let loaded = self.load(name)?;
+        let manifest = loaded.0.clone();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.clone(), loaded));
+        Ok(manifest)
     }
 
     /// The backup with this name and everything it builds on, base first, every manifest authentic.
@@ -144,7 +192,7 @@ impl<'a> Catalog<'a> {
         let (last, key, _sha256) = self.load(name)?;
         let mut opened = HashMap::from([(last.id, key)]);
         let links = chain::resolve(last, |parent| -> anyhow::Result<Manifest> {
-            let (manifest, key, _sha256) = self.load(&self.parent_name(name, parent)?)?;
+            let (manifest, key) = self.parent(name, parent)?;
             opened.insert(parent, key);
             Ok(manifest)
         })?;
@@ -164,30 +212,58 @@ impl<'a> Catalog<'a> {
         Ok((BackupReader::new(self.store, manifest, key), sha256))
     }
 
-    /// The name of a parent, of which a child knows only the id.
-    fn parent_name(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<BackupName> {
+    /// A parent, of which a child knows only the id. Whoever can write to the store can put something of
+    /// that id into another scope, so all of them are looked at until one is authentic.
+    fn parent(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<(Manifest, DataKey)> {
+        let mut unproven = None;
         for scope in Scope::ALL {
             let name = BackupName { id: parent, scope, ..child.clone() };
             match self.store.head(&name.manifest_key()) {
-                Ok(_) => return Ok(name),
-                Err(crate::store::StoreError::Missing { .. }) => {}
+                Ok(_) => {}
+                Err(StoreError::Missing { .. }) => continue,
                 Err(error) => return Err(error.into()),
+            }
+            match self.load(&name) {
+                Ok((manifest, key, _sha256)) => return Ok((manifest, key)),
+                Err(error) if is_unproven(&error) => unproven = unproven.or(Some(error)),
+                Err(error) => return Err(error),
             }
         }
         let message =
             format!("backup {} builds on {parent}, which is not in {}", child.id, self.store.url());
-        Err(Fault::new(Kind::Integrity, message).into())
+        Err(unproven.unwrap_or_else(|| Fault::new(Kind::Integrity, message).into()))
     }
 
-    /// A manifest that was authenticated, the data key that did, and its SHA-256.
-    fn load(&self, name: &BackupName) -> anyhow::Result<(Manifest, DataKey, [u8; 32])> {
+    fn load(&self, name: &BackupName) -> anyhow::Result<Loaded> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, loaded)) = last.take_if(|(of, _)| of == name) {
+            return Ok(loaded);
+        }
+        drop(last);
         let at = name.manifest_key();
         let bytes = read_manifest(self.store, &at)?;
         let manifest = Manifest::parse(&bytes, &at)?;
-        let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id, &self.ctx.cancel)?;
+        let (id, cancel) = (manifest.id, &self.ctx.cancel);
+        let key = keys::open_any(self.keys, &manifest.keys, id, self.effort, cancel)?;
         Manifest::authenticate(&bytes, &key, &at)?;
         Ok((manifest, key, Sha256::digest(&bytes).into()))
     }
+}
+
+/// Whether an error says that what stands in the place of a manifest is not shown to be one that bkp
+/// wrote: it is none, or not authentic, or no key at hand opens it. Whoever can write to the store can
+/// bring that about, so it must not keep anybody from the other backups. That a key could not be asked
+/// today is something else.
+#[must_use]
+pub fn is_unproven(error: &anyhow::Error) -> bool {
+    let of_key = error.downcast_ref::<KeyError>().is_some_and(KeyError::is_of_backup);
+    of_key || error.downcast_ref::<ManifestError>().is_some()
+}
+
+/// Whether an error says that a manifest was altered whose data key a key at hand opens.
+#[must_use]
+pub fn is_altered(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ManifestError::Forged { .. }))
 }
 
 /// The bytes of a manifest, as stored.

@@ -47,6 +47,14 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// The user that this process belongs to, by name, or by number where the system knows no name.
+#[must_use]
+pub fn user() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let name = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
+    name.unwrap_or_else(|| uid.to_string())
+}
+
 /// The wish to stop, raised by a signal and asked between two pieces of work.
 ///
 /// Clones share it. Work that must not be cut in two [puts it off](Cancel::defer).

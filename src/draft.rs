@@ -6,18 +6,20 @@
 //! overwrite and is not used.
 //!
 //! Where the file system has no unnamed files, or `/proc` (the way to link one) is missing, the
-//! file is hidden under a temporary name, linked the same way, and removed.
+//! file is hidden under a temporary name, linked the same way, and removed. Where it has no hard links
+//! either (vfat), that name is changed, which the system refuses if the new one is taken.
 //!
 //! What a library or another program writes needs names from the beginning: it is built in a
 //! [`workshop`], and gets its place by [`renames`], which also keep what stood there.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use self::renames::{Renames, taken};
@@ -77,29 +79,6 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Takes over a file that another program made under a name of [`Draft::hidden_name`].
-    ///
-    /// # Errors
-    /// [`Kind::Failed`] if it cannot be opened.
-    pub fn adopt(path: &Path) -> Result<Draft, Fault> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Fault::new(Kind::Failed, format!("cannot open {}: {error}", path.display()))
-        };
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| failed(&"not a file name in UTF-8"))?.to_owned();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(folder_of(path), flags, Mode::empty());
-        let folder = folder.map_err(|error| failed(&error))?;
-        let file = File::options().read(true).write(true).open(path);
-        Ok(Draft { folder, file: file.map_err(|error| failed(&error))?, name: Some(name) })
-    }
-
-    /// A path beside `target` that is nobody's, for another program to make a file at.
-    #[must_use]
-    pub fn hidden_name(target: &Path) -> PathBuf {
-        folder_of(target).join(hidden())
-    }
-
     /// The file, to be written.
     #[must_use]
     pub fn file(&self) -> &File {
@@ -109,10 +88,11 @@ impl Draft {
     /// Gives the file, which the caller has synced, its name in the folder, durably.
     ///
     /// # Errors
-    /// `EXIST` if the name is taken; then, as after any other error, there is no such file of ours.
+    /// `EXIST` if the name is taken; `OPNOTSUPP` if the file system cannot give a file a name without
+    /// taking it from another one. Then, as after any other error, there is no such file of ours.
     pub fn publish(mut self, name: &str) -> Result<(), Errno> {
-        if let Some(temporary) = &self.name {
-            rustix::fs::linkat(&self.folder, temporary, &self.folder, name, AtFlags::empty())?;
+        if self.name.is_some() {
+            self.name_for_good(name)?;
         } else {
             let path = proc_path(&self.file);
             rustix::fs::linkat(CWD, path, &self.folder, name, AtFlags::SYMLINK_FOLLOW)?;
@@ -125,6 +105,18 @@ impl Draft {
             let _kept = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
         }
         durable
+    }
+
+    /// Gives a file that has a temporary name another one in its folder, in place of whatever has that
+    /// name: for what is made anew all the time.
+    ///
+    /// # Errors
+    /// What the system says; then there is no such file of ours.
+    pub(crate) fn replace(mut self, name: &OsStr) -> Result<(), Errno> {
+        let temporary = self.name.as_ref().ok_or(Errno::NOENT)?;
+        rustix::fs::renameat(&self.folder, temporary, &self.folder, name)?;
+        self.name = None;
+        Ok(())
     }
 
     /// Gives the file its name at `target`. With `replace`, what stands there is kept under another
@@ -147,6 +139,25 @@ impl Draft {
             Err(error) => failed("create", &error),
         };
         Err(renames.undo(fault))
+    }
+
+    /// Gives a file that has a temporary name one more, or another one.
+    fn name_for_good(&mut self, name: &str) -> Result<(), Errno> {
+        let Some(temporary) = &self.name else { return Ok(()) };
+        let (folder, flags) = (&self.folder, RenameFlags::NOREPLACE);
+        match rustix::fs::linkat(folder, temporary, folder, name, AtFlags::empty()) {
+            // What file systems say that have no links.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            done => return done,
+        }
+        match rustix::fs::renameat_with(folder, temporary, folder, name, flags) {
+            Ok(()) => {
+                self.name = None;
+                Ok(())
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::OPNOTSUPP),
+            other => other,
+        }
     }
 
     fn forget_name(&mut self) {

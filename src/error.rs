@@ -107,10 +107,12 @@ impl Kind {
                 "`bkp verify --all` tells which backups are whole, and --id restores one of them; nothing that builds on what is damaged restores, so begin anew with `bkp snapshot SOURCE --scope full`, or `bkp export SOURCE` where it is an export; keep what is damaged for analysis"
             }
             Kind::Refused => {
-                "bkp refused in order to keep data safe: change what the message names"
+                "nothing was changed; choose another backup, target or store than the one that the message names, then run the command again"
             }
             Kind::Source => "check the source's table in the configuration, and the source itself",
-            Kind::Store => "check the store's URL, space, permissions and reachability",
+            Kind::Store => {
+                "run `bkp doctor`, which tries everything that a store has to do and names what fails"
+            }
             Kind::Pending => "nothing is lost; the next run, or `bkp verify --ledger`, delivers it",
             Kind::Stale => "see `bkp status`",
             Kind::Thawing => "run the same command again later",

@@ -43,8 +43,8 @@
 //! - [`tell`]: news for people, and programs around a run.
 //! - [`stage`], [`archive`]: what bytes pass through. [`blockfile`]: files made of checksummed blocks.
 //! - [`domain`]: plain data and rules, without I/O.
-//! - [`ctx`], [`error`], [`exit`], [`lock`], [`draft`], [`cache`], [`rt`], [`version`]: what every
-//!   room needs.
+//! - [`ctx`], [`error`], [`exit`], [`lock`], [`draft`], [`cache`], [`process`], [`rt`], [`version`]:
+//!   what every room needs.
 //!   [`aws`]: what the S3 store and the KMS recipients share.
 //!
 //! # Where to start reading
@@ -71,6 +71,7 @@ pub mod keys;
 pub mod ledger;
 pub mod lock;
 pub mod pipeline;
+pub mod process;
 pub mod rt;
 pub mod source;
 pub mod stage;

@@ -12,19 +12,32 @@ use bkp::cmd::Report;
 use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, Monitor as _};
 use bkp::exit;
+use bkp::process;
+use bkp::source::{duckdb, logs};
 use bkp::ui::{self, Progress, Style};
 use bkp::wire::House;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
+    // Started by ourselves, to work in a place of its own.
+    if std::env::args_os().nth(1).is_some_and(|word| word == duckdb::ENGINE_WORD) {
+        return duckdb::serve_engine();
+    }
+    if let Some(done) = logs::inside(std::env::args_os()) {
+        return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    // Before anything is read that is secret, and before there is a second thread.
+    let hardened = process::harden();
     let environment = Environment::of_process();
     let style =
         |json, quiet, verbose| Style::of_process(json, quiet, verbose, environment.no_color());
     let code = match cli::parse(std::env::args_os()) {
         Ok(cli) => {
             let style = style(cli.json(), cli.quiet(), cli.verbose());
-            let printed = run(cli, style, &environment).and_then(|report| finish(style, &report));
+            let hardened = hardened.context("cannot keep what this process holds from others");
+            let done = hardened.and_then(|()| run(cli, style, &environment));
+            let printed = done.and_then(|report| finish(style, &report));
             printed.unwrap_or_else(|error| ui::fail(style, &error))
         }
         Err(Early::Answer(text)) => {
@@ -46,6 +59,7 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         return report;
     }
     let settings = Settings::load(&cli.flags(), environment)?;
+    process::hide(settings.secret_variables());
     let cancel = Cancel::default();
     listen(&cancel)?;
     let progress = Arc::new(Progress::new(style));

@@ -23,7 +23,7 @@ use crate::stage::digest::{Deposit, Digest, DigestReader, drain};
 use crate::stage::hop::{Hop, read_ahead};
 use crate::stage::seal::{Opener, Sealer, open_header};
 use crate::stage::{Sink, Trail, gzip, zstd};
-use crate::store::{AppendStore, ObjectLabels, ReadStore, Role};
+use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role};
 
 pub mod objects;
 
@@ -80,7 +80,7 @@ impl Recipe<'_> {
         let captured = capture(&mut writer)?;
         let trail = writer.finish()?;
         let stages = ["tar"].into_iter().chain(stage).chain(["seal"]);
-        Ok((record(ROLE_DATA, key, &trail, stages)?, trail, captured))
+        Ok((record(ROLE_DATA, key, &trail, stages, self.store)?, trail, captured))
     }
 
     /// Makes the object with the block map.
@@ -102,7 +102,7 @@ impl Recipe<'_> {
         drop(buffered);
         written.map_err(|error| blame.or(error))?;
         let trail = sink.sink.finish()?;
-        record(ROLE_MAP, key, &trail, stage.into_iter().chain(["seal"]))
+        record(ROLE_MAP, key, &trail, stage.into_iter().chain(["seal"]), self.store)
     }
 
     /// The chain behind the archive, built from its end.
@@ -169,6 +169,7 @@ fn record<'s>(
     key: String,
     trail: &Trail,
     stages: impl Iterator<Item = &'s str>,
+    store: &dyn AppendStore,
 ) -> anyhow::Result<ObjectRecord> {
     let measured = |stage: &str| {
         let measure = trail.get(stage);
@@ -184,6 +185,7 @@ fn record<'s>(
         sha256,
         plaintext: Plaintext { bytes: plaintext_bytes, sha256: plaintext_sha256 },
         stages: stages.map(str::to_owned).collect(),
+        sse: store.sse().map(str::to_owned),
     })
 }
 
@@ -232,18 +234,17 @@ impl<'a> BackupReader<'a> {
         &self.manifest
     }
 
-    /// Checks that every object is there and has the size that the manifest names.
+    /// Checks that every object is there and has the size that the manifest names, and its SHA-256
+    /// where the store tells one.
     ///
     /// # Errors
-    /// [`Kind::Integrity`] if one is missing or of another size.
+    /// [`Kind::Integrity`] if one is missing, of another size or of another SHA-256.
     pub fn check_objects(&self) -> anyhow::Result<()> {
         for object in &self.manifest.objects {
             let found = self.store.head(&object.key).map_err(|error| lost(error, &object.key))?;
-            if found.bytes != object.bytes {
-                let message = format!(
-                    "object `{}` has {} bytes, the manifest says {}",
-                    object.key, found.bytes, object.bytes
-                );
+            let sha256 = digest(&object.sha256, &object.key)?;
+            if let Some(why) = found.differs(&Declared { bytes: object.bytes, sha256 }) {
+                let message = format!("object `{}` {why}", object.key);
                 return Err(Fault::new(Kind::Integrity, message).into());
             }
         }
@@ -265,6 +266,18 @@ impl<'a> BackupReader<'a> {
             drain(&mut input).map_err(|error| blame.or(error))?;
             self.proven().insert(object.key.clone());
         }
+        Ok(())
+    }
+
+    /// Reads the stored bytes of the block map and compares their digest, if there is one.
+    ///
+    /// # Errors
+    /// As [`BackupReader::check_digests`].
+    pub fn check_map(&self, ctx: &Ctx) -> anyhow::Result<()> {
+        let Ok(object) = self.object(ROLE_MAP) else { return Ok(()) };
+        let blame = Blame::default();
+        let mut input = self.stored(object, ctx, &blame)?;
+        drain(&mut input).map_err(|error| blame.or(error))?;
         Ok(())
     }
 

@@ -6,10 +6,11 @@
 
 use std::io;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tigerbeetle_unofficial_sys::{TB_LOG_LEVEL, tb_client_register_log_callback};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
@@ -36,6 +37,18 @@ pub enum Stopped {
     /// No runtime can be made: out of threads or file descriptors.
     #[error("cannot start the thread that drives connections")]
     Runtime(#[from] io::Error),
+}
+
+/// Keeps TigerBeetle's client library from writing to our standard error whatever it thinks of its
+/// connections, which is nobody's report: what fails is said with the question that it fails.
+pub fn silence_clients() {
+    static ONCE: Once = Once::new();
+    extern "C" fn nothing(_level: TB_LOG_LEVEL::Type, _text: *const u8, _length: u32) {}
+    ONCE.call_once(|| {
+        #[expect(unsafe_code, reason = "the safe client has no way to be silenced")]
+        // SAFETY: the callback touches none of its arguments, and stays valid for ever.
+        let _registered = unsafe { tb_client_register_log_callback(Some(nothing), false) };
+    });
 }
 
 /// Runs `work` on this thread until it ends or `deadline` has passed; then it is dropped.

@@ -72,9 +72,7 @@ impl House {
     /// The store of this name or URL.
     fn place(&self, text: &str) -> anyhow::Result<Place> {
         if text.contains("://") {
-            // What the configuration says of that place holds however it is named.
-            let known = self.settings.stores.values().find(|store| store.place.url == text);
-            return Ok(known.map_or_else(|| Place::of_url(text), |store| store.place.clone()));
+            return self.place_at(text);
         }
         let stores = &self.settings.stores;
         let store = stores.get(text).ok_or_else(|| {
@@ -90,6 +88,39 @@ impl House {
         Ok(store.place.clone())
     }
 
+    /// The store at this URL. What the configuration says of that place holds however it is named: by
+    /// the URL of its table, or by the one that messages and reports show.
+    fn place_at(&self, url: &str) -> anyhow::Result<Place> {
+        let asked = Place::of_url(url);
+        let shown = |place: &Place| (store_kind(&place.url).ok()?.check)(place).ok();
+        let asked_shown = shown(&asked);
+        let is_there = |place: &&Place| {
+            place.url == url || (asked_shown.is_some() && shown(place) == asked_shown)
+        };
+        let places = self.settings.stores.values().map(|store| &store.place);
+        match places.filter(is_there).collect::<Vec<_>>().as_slice() {
+            [] => Ok(asked),
+            [only] => Ok((*only).clone()),
+            several => {
+                let names: Vec<_> = several.iter().map(|place| place.called()).collect();
+                let message = format!("several stores of the configuration are at {url}");
+                let hint = format!("give --store NAME, one of: {}", names.join(", "));
+                Err(Fault::new(Kind::Config, message).hint(hint).into())
+            }
+        }
+    }
+
+    /// The place to read from: of several that a source has, the first.
+    fn place_to_read(&self, source: Option<&SourceSettings>) -> anyhow::Result<Place> {
+        let chosen = &self.settings.store;
+        if chosen.len() > 1 {
+            let message = format!("this command reads one store, not {}", chosen.join(", "));
+            return Err(Fault::new(Kind::Usage, message).hint("give --store once").into());
+        }
+        let place = self.places(source)?.into_iter().next();
+        Ok(place.ok_or_else(|| Fault::new(Kind::Config, "no store"))?)
+    }
+
     /// The store to read from: of several that a source has, the first.
     ///
     /// # Errors
@@ -98,18 +129,23 @@ impl House {
         &self,
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn ReadStore>> {
-        let chosen = &self.settings.store;
-        if chosen.len() > 1 {
-            let message = format!("this command reads one store, not {}", chosen.join(", "));
-            return Err(Fault::new(Kind::Usage, message).hint("give --store once").into());
-        }
-        let places = self.places(source)?;
-        let place = places.first().ok_or_else(|| Fault::new(Kind::Config, "no store"))?;
-        let mut inner = (store_kind(&place.url)?.read)(place, &self.ctx)?;
+        let place = self.place_to_read(source)?;
+        let mut inner = (store_kind(&place.url)?.read)(&place, &self.ctx)?;
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }
-        Ok(Box::new(Retry::new(inner, self.ctx.clone())))
+        Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
+    }
+
+    /// The store that [`House::store_read`] opens, to note beside what is read what was found.
+    ///
+    /// # Errors
+    /// As [`House::store_read`].
+    pub fn store_read_and_note(
+        &self,
+        source: Option<&SourceSettings>,
+    ) -> anyhow::Result<Box<dyn AppendStore>> {
+        self.append(&self.place_to_read(source)?)
     }
 
     /// Says in `error` which other stores of `source` may have what the first one failed to give.
@@ -183,7 +219,7 @@ impl House {
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }
-        Ok(Box::new(Retry::new(inner, self.ctx.clone())))
+        Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }
 
     fn append(&self, place: &Place) -> anyhow::Result<Box<dyn AppendStore>> {
@@ -191,7 +227,7 @@ impl House {
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
         }
-        Ok(Box::new(Retry::new(inner, self.ctx.clone())))
+        Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }
 
     /// The configured key providers, every one of them opened.

@@ -79,10 +79,9 @@ impl Target for SparseFile<'_> {
 /// A target that cannot be written to; a full disk says so and what to do.
 fn unwritten(error: &io::Error, place: &Path) -> anyhow::Error {
     let message = format!("cannot write {}: {error}", place.display());
-    let fault = Fault::new(Kind::Failed, message);
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         let hint = "free space there or choose another place (--to, or --scratch for a drill); nothing was left behind";
-        return fault.hint(hint).into();
+        return Fault::new(Kind::Refused, message).hint(hint).into();
     }
-    fault.into()
+    Fault::new(Kind::Failed, message).into()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::ctx::Cancel;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Mark};
-use crate::store::{ObjectInfo, ReadStore, StoreError};
+use crate::store::{ObjectInfo, ReadStore, StoreError, Version};
 
 use super::{Filter, each};
 
@@ -21,6 +21,8 @@ pub struct Entry {
     pub name: BackupName,
     /// Size of its manifest, bytes; `None` if there is none, and so no backup.
     pub manifest: Option<u64>,
+    /// Which version of its manifest the store has; `None` if there is none, or the store does not tell.
+    pub version: Option<Version>,
     /// Its objects, without the manifest.
     pub objects: Vec<ObjectInfo>,
     /// What stands beside it, in order.
@@ -29,13 +31,15 @@ pub struct Entry {
 
 impl Entry {
     fn empty(name: BackupName) -> Entry {
-        Entry { name, manifest: None, objects: Vec::new(), marks: Vec::new() }
+        Entry { name, manifest: None, version: None, objects: Vec::new(), marks: Vec::new() }
     }
 
     fn add(&mut self, object: ObjectInfo, mark: Option<Mark>, is_manifest: bool) {
         match mark {
             Some(mark) => self.marks.push(mark),
-            None if is_manifest => self.manifest = Some(object.bytes),
+            None if is_manifest => {
+                (self.manifest, self.version) = (Some(object.bytes), object.version);
+            }
             None => self.objects.push(object),
         }
     }

@@ -1,23 +1,31 @@
 //! What retention has to know of a backup and its key does not say. Manifests never change, so what
-//! was read once is kept in the state directory.
+//! was read once is kept in the state directory, by what the store says identifies the stored version.
+//! That saves reading what is decided about; whatever a deletion relies on is [read again](Known::confirm).
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
-use super::{Entry, each, read_manifest};
+use super::{Entry, each, is_unproven, read_manifest};
 use crate::cache;
 use crate::ctx::Ctx;
+use crate::domain::hex::{hex, unhex};
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Manifest, hex, unhex};
+use crate::domain::manifest::{Identity, Manifest, ObjectRecord};
 use crate::domain::retention::Backup;
 use crate::domain::segment::{self, Base, Link, Segment};
 use crate::error::diagnose;
 use crate::keys::{self, KeyError, KeyProvider};
-use crate::store::{ReadStore, StoreError};
+use crate::store::{Declared, ReadStore, StoreError, Version};
+
+/// For how long a manifest is not tried again that these keys did not open: what is planted costs a
+/// derivation each time, and a passphrase that was mistyped is corrected one day.
+const TRIED_FOR: Duration = Duration::days(7);
+/// How many manifests that are none are named in a run.
+const NAMED_MAX: usize = 10;
 
 /// Whether a manifest is one that bkp wrote, as the keys at hand tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,13 +41,16 @@ pub enum Proof {
 /// What the manifest of a backup says, as far as retention goes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Facts {
-    /// Size of its file: another one is another file.
-    manifest_bytes: u64,
-    /// Of its file, hex.
+    /// Which version of its file was read: another one is another file.
+    version: Option<Version>,
+    /// Of its file, hex; empty if that cannot be understood.
     sha256: String,
     proof: Proof,
+    /// With which keys it was tried that did not open it, and until when it is not tried again.
+    tried: Option<Tried>,
     parent: Option<BackupId>,
     base: BackupId,
+    identity: Identity,
     #[serde(with = "time::serde::rfc3339::option")]
     until: Option<OffsetDateTime>,
     pinned: bool,
@@ -50,10 +61,17 @@ struct Facts {
     ends: Option<Base>,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Tried {
+    keys: String,
+    #[serde(with = "time::serde::rfc3339")]
+    until: OffsetDateTime,
+}
+
 /// A backup as retention sees it, and how far its manifest is to be believed.
 #[derive(Debug, Clone)]
 pub struct Met {
-    /// The backup.
+    /// The backup, without what [marks](crate::domain::names::Mark) say of it.
     pub backup: Backup,
     /// What the keys say.
     pub proof: Proof,
@@ -63,6 +81,8 @@ pub struct Met {
     pub link: Option<Link>,
     /// Where it ends, if a log can go on from it.
     pub ends: Option<Base>,
+    /// What it is of, as its manifest says.
+    pub identity: Identity,
 }
 
 /// The facts of the backups of one store, by the keys of their manifests: an id is not enough, whoever
@@ -71,7 +91,11 @@ pub struct Met {
 pub struct Known {
     path: PathBuf,
     facts: HashMap<String, Facts>,
-    read: bool,
+    /// What was read in this run, by the keys of manifests. Where a store does not tell versions, this is
+    /// all that is known.
+    seen: HashSet<String>,
+    /// Of what was [confirmed](Known::confirm), that of which objects are not as they should be.
+    lost: HashSet<String>,
 }
 
 impl Known {
@@ -80,7 +104,8 @@ impl Known {
     pub fn of(state_dir: &Path, url: &str) -> Known {
         let name = hex(&sha2::Sha256::digest(url.as_bytes()));
         let path = cache::folder(state_dir).join(format!("facts-{name}.json"));
-        Known { facts: cache::load(&path).unwrap_or_default(), path, read: false }
+        let facts = cache::load(&path).unwrap_or_default();
+        Known { facts, path, seen: HashSet::new(), lost: HashSet::new() }
     }
 
     /// The backups of `entries`, in their order. Reads the manifests that were not read before, or
@@ -88,7 +113,7 @@ impl Known {
     /// belongs to a backup that is not whole.
     ///
     /// # Errors
-    /// What the store or a key's service fails with.
+    /// What the store fails with; that the run is to stop.
     pub fn backups(
         &mut self,
         store: &dyn ReadStore,
@@ -96,30 +121,103 @@ impl Known {
         keys: &[Box<dyn KeyProvider>],
         ctx: &Ctx,
     ) -> anyhow::Result<Vec<Met>> {
-        let news: Vec<&Entry> = entries.iter().filter(|entry| self.is_news(entry, keys)).collect();
-        let found = each(&news, &ctx.cancel, |entry| read(store, entry, keys, ctx))?;
-        let found = news.iter().zip(found);
-        let found = found.filter_map(|(entry, facts)| Some((entry.name.manifest_key(), facts?)));
-        self.facts.extend(found);
-        self.read |= !news.is_empty();
+        let tried = named(keys);
+        let is_news = |entry: &&Entry| self.is_news(entry, &tried, ctx.now());
+        let news: Vec<&Entry> = entries.iter().filter(is_news).collect();
+        self.read(store, &news, keys, ctx)?;
         Ok(entries.iter().map(|entry| self.met(entry)).collect())
     }
 
-    fn is_news(&self, entry: &Entry, keys: &[Box<dyn KeyProvider>]) -> bool {
-        let known = self.facts.get(&entry.name.manifest_key());
-        known
-            .filter(|facts| entry.manifest == Some(facts.manifest_bytes))
-            .is_none_or(|facts| facts.proof == Proof::Unchecked && !keys.is_empty())
+    /// Reads again what a deletion relies on, whatever is known of it: the manifests are authenticated,
+    /// and the store is asked for every object, its size, and its SHA-256 if it tells one. What is found
+    /// now is known from now on.
+    ///
+    /// # Errors
+    /// As [`Known::backups`].
+    pub fn confirm(
+        &mut self,
+        store: &dyn ReadStore,
+        entries: &[&Entry],
+        keys: &[Box<dyn KeyProvider>],
+        ctx: &Ctx,
+    ) -> anyhow::Result<()> {
+        let objects = self.read(store, entries, keys, ctx)?;
+        let lost = each(&objects, &ctx.cancel, |objects| {
+            let lost = objects.iter().map(|object| differs(store, object));
+            Ok(lost.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().next())
+        })?;
+        for (entry, lost) in entries.iter().zip(lost) {
+            if let Some(why) = lost {
+                let id = entry.name.id;
+                let hint = format!("look at it with `bkp verify --id {id}`");
+                ctx.monitor.warn(&format!("backup {id} does not count: {why}; {hint}"));
+                self.lost.insert(entry.name.manifest_key());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads manifests, several at a time; returns the objects that each of them names.
+    fn read(
+        &mut self,
+        store: &dyn ReadStore,
+        entries: &[&Entry],
+        keys: &[Box<dyn KeyProvider>],
+        ctx: &Ctx,
+    ) -> anyhow::Result<Vec<Vec<ObjectRecord>>> {
+        let tried = named(keys);
+        let found = each(entries, &ctx.cancel, |entry| read(store, entry, (keys, &tried), ctx))?;
+        let (mut objects, mut nameless) = (Vec::new(), 0_usize);
+        for (entry, found) in entries.iter().zip(found) {
+            let key = entry.name.manifest_key();
+            if let Some(problem) = &found.problem {
+                nameless += 1;
+                if nameless <= NAMED_MAX {
+                    ctx.monitor.warn(&format!("passing over {problem}"));
+                }
+            }
+            objects.push(found.objects);
+            match found.facts {
+                Some(facts) => self.facts.insert(key.clone(), facts),
+                None => self.facts.remove(&key),
+            };
+            self.seen.insert(key);
+        }
+        if nameless > NAMED_MAX {
+            let more = nameless - NAMED_MAX;
+            ctx.monitor.warn(&format!("passing over {more} more that are no manifests"));
+        }
+        Ok(objects)
+    }
+
+    /// What is known of the version that the store has.
+    fn facts(&self, entry: &Entry) -> Option<&Facts> {
+        let key = entry.name.manifest_key();
+        let facts = self.facts.get(&key)?;
+        let is_same = entry.version.is_some() && facts.version == entry.version;
+        (is_same || self.seen.contains(&key)).then_some(facts)
+    }
+
+    fn is_news(&self, entry: &Entry, keys: &str, now: OffsetDateTime) -> bool {
+        if self.seen.contains(&entry.name.manifest_key()) {
+            return false;
+        }
+        let is_tried =
+            |tried: &Tried| tried.keys == keys && (now..=now + TRIED_FOR).contains(&tried.until);
+        self.facts(entry).is_none_or(|facts| {
+            facts.proof == Proof::Unchecked
+                && !keys.is_empty()
+                && !facts.tried.as_ref().is_some_and(is_tried)
+        })
     }
 
     fn met(&self, entry: &Entry) -> Met {
         let id = entry.name.id;
-        let pinned = entry.is_pinned();
-        let known = self.facts.get(&entry.name.manifest_key());
-        let Some(facts) = known.filter(|facts| entry.manifest == Some(facts.manifest_bytes)) else {
-            let backup = Backup { whole: false, pinned, ..Backup::full(id) };
+        let known = self.facts(entry).filter(|facts| !facts.sha256.is_empty());
+        let Some(facts) = known else {
+            let backup = Backup { whole: false, ..Backup::full(id) };
             let (proof, sha256, link, ends) = (Proof::Forged, None, None, None);
-            return Met { backup, proof, sha256, link, ends };
+            return Met { backup, proof, sha256, link, ends, identity: Identity::new() };
         };
         let is_there = |(key, bytes): &(String, u64)| {
             entry.objects.iter().any(|object| object.key == *key && object.bytes == *bytes)
@@ -130,8 +228,8 @@ impl Known {
             // A backup of nothing is not what anybody means to keep.
             whole: !facts.objects.is_empty()
                 && facts.objects.iter().all(is_there)
-                && !entry.is_damaged(),
-            pinned: pinned || facts.pinned,
+                && !self.lost.contains(&entry.name.manifest_key()),
+            pinned: facts.pinned,
             held_until: facts.until,
             ..Backup::full(id)
         };
@@ -142,7 +240,8 @@ impl Known {
             sha256: facts.sha256.clone(),
             segment,
         });
-        Met { backup, proof: facts.proof, sha256, link, ends: facts.ends.clone() }
+        let (ends, identity) = (facts.ends.clone(), facts.identity.clone());
+        Met { backup, proof: facts.proof, sha256, link, ends, identity }
     }
 
     /// Keeps what was read for the next time, without what is not in the store any more.
@@ -150,67 +249,125 @@ impl Known {
         let before = self.facts.len();
         let keys: HashSet<String> = present.iter().map(|entry| entry.name.manifest_key()).collect();
         self.facts.retain(|key, _| keys.contains(key));
-        if self.read || before != self.facts.len() {
+        if !self.seen.is_empty() || before != self.facts.len() {
             cache::save(&self.path, &self.facts, ctx);
         }
     }
 }
 
-/// Reads a manifest; `None` if it is not one, or has gone.
+/// Which keys these are: what they did not open is not tried with them again.
+fn named(keys: &[Box<dyn KeyProvider>]) -> String {
+    keys.iter().map(|key| key.origin()).collect::<Vec<_>>().join("\n")
+}
+
+/// What an object is not as a manifest says; nothing if it is.
+fn differs(store: &dyn ReadStore, object: &ObjectRecord) -> Result<Option<String>, StoreError> {
+    let ObjectRecord { key, bytes, sha256, .. } = object;
+    let Some(sha256) = unhex(sha256.as_bytes()).and_then(|sha256| sha256.try_into().ok()) else {
+        return Ok(Some(format!("its manifest names no SHA-256 of `{key}`")));
+    };
+    match store.head(key) {
+        Ok(found) => {
+            let why = found.differs(&Declared { bytes: *bytes, sha256 });
+            Ok(why.map(|why| format!("`{key}` {why}")))
+        }
+        Err(StoreError::Missing { .. }) => Ok(Some(format!("`{key}` is missing"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// What was read in the place of a manifest.
+#[derive(Default)]
+struct Found {
+    /// Nothing if it has gone.
+    facts: Option<Facts>,
+    objects: Vec<ObjectRecord>,
+    /// Why it is no manifest.
+    problem: Option<String>,
+}
+
+/// Reads a manifest. One that is none is no failure, whatever it is instead.
 fn read(
     store: &dyn ReadStore,
     entry: &Entry,
-    keys: &[Box<dyn KeyProvider>],
+    (keys, tried): (&[Box<dyn KeyProvider>], &str),
     ctx: &Ctx,
-) -> anyhow::Result<Option<Facts>> {
+) -> anyhow::Result<Found> {
     let key = entry.name.manifest_key();
-    let Some(manifest_bytes) = entry.manifest else { return Ok(None) };
-    let bytes = match read_manifest(store, &key) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let missing = matches!(error.downcast_ref(), Some(StoreError::Missing { .. }));
-            return if missing { Ok(None) } else { Err(error) };
+    let parsed = read_manifest(store, &key).and_then(|bytes| {
+        let manifest = Manifest::parse(&bytes, &key)?;
+        Ok((bytes, manifest))
+    });
+    let version = entry.version;
+    let (bytes, manifest) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) if is_unproven(&error) => {
+            let problem = Some(format!("{error:#}"));
+            let facts = Facts {
+                version,
+                sha256: String::new(),
+                proof: Proof::Forged,
+                tried: None,
+                parent: None,
+                base: entry.name.id,
+                identity: Identity::new(),
+                until: None,
+                pinned: false,
+                objects: Vec::new(),
+                segment: None,
+                ends: None,
+            };
+            return Ok(Found { facts: Some(facts), problem, ..Found::default() });
         }
+        Err(error) if matches!(error.downcast_ref(), Some(StoreError::Missing { .. })) => {
+            return Ok(Found::default());
+        }
+        Err(error) => return Err(error),
     };
-    let Ok(manifest) = Manifest::parse(&bytes, &key) else { return Ok(None) };
-    let proof = prove(&manifest, &bytes, &key, keys, ctx)?;
+    let (proof, is_final) = prove(&manifest, &bytes, &key, keys, ctx)?;
+    let again = Tried { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
     let is_segment = manifest.kind == segment::KIND;
     let capture = Some(&manifest.capture);
-    Ok(Some(Facts {
+    let facts = Facts {
         segment: capture.filter(|_| is_segment).and_then(|c| Segment::read(c).ok()),
         ends: capture.filter(|_| !is_segment).and_then(|c| Base::read(manifest.id, c)),
-        manifest_bytes,
+        version,
         sha256: hex(&sha2::Sha256::digest(&bytes)),
         proof,
+        tried: is_final.then_some(again),
         parent: manifest.parent,
         base: manifest.base,
+        identity: manifest.identity,
         until: manifest.retention.until,
         pinned: manifest.retention.pinned,
-        objects: manifest.objects.into_iter().map(|object| (object.key, object.bytes)).collect(),
-    }))
+        objects: manifest.objects.iter().map(|object| (object.key.clone(), object.bytes)).collect(),
+    };
+    Ok(Found { facts: Some(facts), objects: manifest.objects, problem: None })
 }
 
-/// Whether a manifest is authentic, as far as the keys at hand can tell.
+/// Whether a manifest is authentic, as far as the keys at hand can tell, and whether they would say the
+/// same tomorrow.
 fn prove(
     manifest: &Manifest,
     bytes: &[u8],
     at: &str,
     keys: &[Box<dyn KeyProvider>],
     ctx: &Ctx,
-) -> anyhow::Result<Proof> {
+) -> anyhow::Result<(Proof, bool)> {
     if keys.is_empty() {
-        return Ok(Proof::Unchecked);
+        return Ok((Proof::Unchecked, false));
     }
     match keys::unwrap_any(keys, &manifest.keys, manifest.id, &ctx.cancel) {
-        Ok(key) if Manifest::authenticate(bytes, &key, at).is_ok() => Ok(Proof::Authentic),
-        Ok(_) => Ok(Proof::Forged),
+        Ok(key) if Manifest::authenticate(bytes, &key, at).is_ok() => Ok((Proof::Authentic, true)),
+        Ok(_) => Ok((Proof::Forged, true)),
         Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
         // Sealed for others, or a service that does not answer today: to be looked at again.
         Err(error) => {
             let id = manifest.id;
             let why = diagnose(&error).hint;
             ctx.monitor.detail(&format!("the manifest of {id} is not checked: {error:#}; {why}"));
-            Ok(Proof::Unchecked)
+            let is_spent = matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
+            Ok((Proof::Unchecked, is_unproven(&error) && !is_spent))
         }
     }
 }

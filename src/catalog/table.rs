@@ -28,6 +28,8 @@ pub struct Row {
     pub backup_type: String,
     /// Its scope.
     pub backup_scope: String,
+    /// Whose data it is.
+    pub tenant_id: Option<String>,
     /// When it began.
     pub start_time: String,
     /// When it was durable.
@@ -64,7 +66,7 @@ impl Row {
             text(id),
             text(backup_type),
             text(backup_scope),
-            None,
+            self.tenant_id.clone(),
             text(start_time),
             text(end_time),
             text(status),

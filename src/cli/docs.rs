@@ -116,6 +116,10 @@ The store, if \-\-store is not given.
 \fBBKP_KEY\fR
 One key, if \-\-key is not given.
 .TP
+\fBBKP_TRIGGER\fR, \fBBKP_JOB\fR
+What started the run (manual, scheduled or hook) and for which job, for the record: \fBbkp run\fR sets
+both for the runs that it starts.
+.TP
 \fBSTATE_DIRECTORY\fR, \fBXDG_STATE_HOME\fR
 Where caches and the local lock are, if the configuration does not say.
 .TP

@@ -5,8 +5,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use time::OffsetDateTime;
 
 use super::flags::time_of;
-use crate::cmd::history;
 use crate::cmd::list::{Options, Window};
+use crate::cmd::{history, runs};
 use crate::domain::event::Status;
 use crate::domain::names::{BackupType, Scope};
 
@@ -76,9 +76,23 @@ pub(super) struct Args {
         help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger", "windows"])]
     sql: Option<String>,
 
-    /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted
+    /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted,
+    /// restored, verified
     #[arg(long, conflicts_with_all = ["source", "long"])]
     from_ledger: bool,
+
+    /// The runs that are on record instead: started, completed, partial, failed, skipped, restored,
+    /// verified; the newest 100, or as --limit says
+    #[arg(long, conflicts_with_all = ["backup_type", "id", "scope", "cached", "pinned", "long", "windows", "sql", "from_ledger"])]
+    runs: bool,
+
+    /// Of the runs, only those that failed
+    #[arg(long, requires = "runs")]
+    failed: bool,
+
+    /// Of the runs, only those of this job
+    #[arg(long, value_name = "JOB", requires = "runs")]
+    job: Option<String>,
 
     /// Of the ledger's events, only those of this status
     #[arg(
@@ -115,6 +129,17 @@ impl Args {
             window: self.window(),
         };
         self.from_ledger.then_some(options)
+    }
+
+    /// What is to be listed of the runs, if it is not the backups of a store.
+    pub(super) fn runs(&self) -> Option<runs::Options> {
+        let options = runs::Options {
+            source: self.source.clone(),
+            job: self.job.clone(),
+            failed: self.failed,
+            window: self.window(),
+        };
+        self.runs.then_some(options)
     }
 
     /// The source whose windows are to be listed.

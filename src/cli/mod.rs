@@ -201,6 +201,9 @@ impl Cli {
                 let ship = || cmd::logs::run(house, &options);
                 in_turn(house, &options.source, patience, ship)
             }
+            Command::List(args) if args.runs().is_some() => {
+                cmd::runs::run(house, &args.runs().unwrap_or_default())
+            }
             Command::List(args) => match (args.query(), args.events(), args.windows()) {
                 (Some((sql, source)), _, _) => cmd::catalogue::query(house, sql, source),
                 (None, Some(options), _) => cmd::history::run(house, &options),
@@ -209,7 +212,7 @@ impl Cli {
             },
             Command::Verify(args) => match (args.ledger(), args.logs()) {
                 (Some(options), _) => cmd::reconcile::run(house, options),
-                (None, Some(source)) => cmd::verify_logs::run(house, source),
+                (None, Some(options)) => cmd::verify_logs::run(house, &options),
                 (None, None) => cmd::verify::run(house, &args.into()),
             },
             Command::Restore(args) => match args.moment() {

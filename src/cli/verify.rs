@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::flags::SelectArgs;
-use crate::cmd::reconcile;
 use crate::cmd::verify::{Level, Options, Which};
+use crate::cmd::{reconcile, verify_logs};
 
 /// Check a backup, from "it is there" to "it starts", or the ledger against the stores
 #[derive(Debug, clap::Args)]
@@ -33,8 +33,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 
-    /// The log of SOURCE instead: that its segments follow each other, and every one reads
-    #[arg(long, requires = "source", conflicts_with_all = ["latest", "id", "at", "all", "level", "scratch", "ledger"])]
+    /// The log of SOURCE instead: that its segments follow each other, and every one reads; with --level
+    /// drill also that a random moment of it restores and its server starts
+    #[arg(long, requires = "source", conflicts_with_all = ["latest", "id", "at", "all", "ledger"])]
     logs: bool,
 
     /// Compare the ledger with every configured store instead: what was changed, removed or planted.
@@ -53,9 +54,14 @@ impl Args {
         self.ledger.then_some(reconcile::Options { record: self.record })
     }
 
-    /// The source whose log is to be verified.
-    pub(super) fn logs(&self) -> Option<&str> {
-        self.select.source_alone().filter(|_source| self.logs)
+    /// The log that is to be verified.
+    pub(super) fn logs(&self) -> Option<verify_logs::Options> {
+        let source = self.select.source_alone().filter(|_source| self.logs)?.to_owned();
+        Some(verify_logs::Options {
+            source,
+            drill: self.level == LevelArg::Drill,
+            scratch: self.scratch.clone(),
+        })
     }
 }
 
@@ -71,14 +77,20 @@ enum LevelArg {
     Drill,
 }
 
-impl From<Args> for Options {
-    fn from(args: Args) -> Options {
-        let level = match args.level {
+impl From<LevelArg> for Level {
+    fn from(level: LevelArg) -> Level {
+        match level {
             LevelArg::Exists => Level::Exists,
             LevelArg::Digest => Level::Digest,
             LevelArg::Decode => Level::Decode,
             LevelArg::Drill => Level::Drill,
-        };
+        }
+    }
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Options {
+        let level = args.level.into();
         let which = if args.all {
             Which::All(args.select.source())
         } else {

@@ -52,6 +52,7 @@ impl<'h> Alone<'h> {
             host: ctx::host(),
             process: std::process::id(),
             place: lock.place(),
+            state_dir: house.settings.state_dir.clone(),
         };
         let (ctx, length) = (&house.ctx, house.settings.lease);
         let mut alone = Alone { house, leases: Vec::new(), _lock: lock };
@@ -93,7 +94,7 @@ impl Drop for Alone<'_> {
 }
 
 /// A run that makes a backup of `source`, after another one if that ends within `patience`. One that
-/// gives way is on record.
+/// gives way is on record, and one that fails.
 ///
 /// # Errors
 /// As [`patiently`].
@@ -103,13 +104,11 @@ pub fn in_turn(
     patience: Duration,
     run: impl FnMut() -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
+    let began = house.ctx.now();
     let ended = patiently(house, patience, run);
-    // One that was fenced had begun, and is on record for that.
-    if let Err(error) = &ended
-        && diagnose(error).kind == Kind::Busy
-        && !matches!(error.downcast_ref(), Some(LedgerError::Fenced { .. }))
-    {
-        audit::gave_way(house, source, error);
+    if let Err(error) = &ended {
+        let _in_peace = house.ctx.cancel.defer(CLOSING);
+        audit::no_backup(house, source, began, error);
     }
     ended
 }

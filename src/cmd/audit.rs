@@ -5,14 +5,19 @@
 //! ```
 
 use serde::Serialize;
+use serde_json::Value;
 use time::{Date, OffsetDateTime};
 
-use super::Report;
-use super::journal;
-use crate::ctx::host;
+use super::proof::{self, Prover, RECORD};
+use super::run::witness::witnesses;
+use super::{Report, journal, retold};
+use crate::ctx::{host, user};
+use crate::domain::event::Status;
 use crate::domain::id::BackupId;
+use crate::domain::manifest::Trigger;
 use crate::error::{Kind, diagnose};
 use crate::exit;
+use crate::ledger::LedgerError;
 use crate::store::{AppendStore, Role};
 use crate::wire::House;
 
@@ -29,6 +34,11 @@ struct Line<'a, T> {
     backup: BackupId,
     host: String,
     process: u32,
+    user: String,
+    /// Why it was done: `scheduled` or `manual`.
+    trigger: Trigger,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<&'a str>,
     #[serde(flatten)]
     more: &'a T,
 }
@@ -47,40 +57,88 @@ pub fn key(what: &str, backup: BackupId, at: OffsetDateTime) -> String {
     format!("{}/{:02}/{what}-{backup}-{time}.json", month(at.date()), at.day())
 }
 
-/// Adds what was done to a backup; `more` is what else there is to say.
+/// Adds what was done to a backup, or to a source; `more` is what else there is to say. It is proven by
+/// that backup, or a recent one of the source, if a key at hand opens one.
 ///
 /// # Errors
 /// What the store fails with.
-pub fn add(
+fn add(
     house: &House,
     store: &dyn AppendStore,
-    (what, backup): (&str, BackupId),
+    (what, backup, source): (&str, BackupId, Option<&str>),
     more: &impl Serialize,
 ) -> anyhow::Result<()> {
     let at = house.ctx.now();
-    let (schema, process) = ("bkp.audit/1", std::process::id());
-    let line = Line { schema, what, at, backup, host: host(), process, more };
-    journal::add(store, (&key(what, backup, at), Role::Index), &line)
+    let settings = &house.settings;
+    let line = Line {
+        schema: "bkp.audit/1",
+        what,
+        at,
+        backup,
+        host: host(),
+        process: std::process::id(),
+        user: user(),
+        trigger: settings.started_by.trigger,
+        job: settings.started_by.job.as_deref(),
+        more,
+    };
+    let (key, keys) = (key(what, backup, at), proof::keys(house));
+    let by = witnesses(house, store, source, Some(backup));
+    let object = Prover::new(store, &keys, &house.ctx).object(RECORD, &key, &line, by)?;
+    Ok(journal::add_bytes(store, (&key, Role::Index), &object)?)
 }
 
-/// What is kept of a restore, a verification, or a run that did not begin.
-#[derive(Debug, Serialize)]
+/// What is kept of a restore, a verification, or a run that made no backup.
+#[derive(Debug, Default, Serialize)]
 struct Ended<'a> {
     source: Option<&'a str>,
     exit_code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    /// The level of a verification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<&'a str>,
+    /// What a drill measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rto_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
 
 /// Adds that something was done with a backup, or that it failed, to the store that it was read from, as
-/// far as this host may write there. A report says which backup, or it was about many.
-pub fn ended(house: &House, what: &str, source: Option<&str>, ended: &anyhow::Result<Report>) {
+/// far as this host may write there, and to the ledger. A report says which backup, or it was about many:
+/// then the last of them stands for all.
+pub fn ended(
+    house: &House,
+    (what, status): (&str, Status),
+    source: Option<&str>,
+    ended: &anyhow::Result<Report>,
+) {
     match ended {
         Ok(report) => {
-            let text = |name: &str| report.value.get(name).and_then(serde_json::Value::as_str);
-            let Some(store) = text("store") else { return };
-            let id = text("id").and_then(|id| id.parse().ok());
-            line(house, store, (what, id), source, report.outcome);
+            let all = report.value.get("backups").and_then(Value::as_array);
+            let one = all.and_then(|all| all.last()).unwrap_or(&report.value);
+            let text = |name: &str| one.get(name).and_then(Value::as_str);
+            if report.value.get("store").is_none() {
+                return;
+            }
+            let id = text("id").or_else(|| text("base")).and_then(|id| id.parse().ok());
+            let source = source.or_else(|| text("source"));
+            let ended = Ended {
+                source,
+                exit_code: report.outcome.map_or(0, exit::code),
+                seconds: one.get("seconds").and_then(Value::as_f64),
+                level: text("level"),
+                rto_seconds: one.pointer("/drill/rto_seconds").and_then(Value::as_f64),
+                why: None,
+            };
+            // One about many has an id of its own: it is no line about the last of them.
+            line(house, (what, id.filter(|_| all.is_none()), source), &ended);
+            // What was not found as it should be is not verified.
+            let is_done = report.outcome.is_none() || status == Status::Restored;
+            if let (Some(id), Some(source), true) = (id, source, is_done) {
+                retold::tell(house, (status, id, source), ended.seconds.unwrap_or(0.0));
+            }
         }
         Err(error) => {
             // What never came to a backup says nothing of any.
@@ -88,45 +146,71 @@ pub fn ended(house: &House, what: &str, source: Option<&str>, ended: &anyhow::Re
             if !matches!(kind, Kind::Integrity | Kind::Failed | Kind::Source | Kind::Key) {
                 return;
             }
-            let settings = source.and_then(|name| house.settings.sources.get(name));
-            let Ok(store) = house.store_read(settings) else { return };
-            line(house, store.url(), (what, None), source, Some(kind));
+            let (exit_code, why) = (exit::code(kind), Some(format!("{error:#}")));
+            line(
+                house,
+                (what, None, source),
+                &Ended { source, exit_code, why, ..Ended::default() },
+            );
         }
     }
 }
 
-/// Adds that a run of `source` did not begin, since another one was at it.
-pub fn gave_way(house: &House, source: &str, error: &anyhow::Error) {
+/// Adds that a run of `source` made no backup: it failed, or did not begin since another one was at it.
+pub fn no_backup(house: &House, source: &str, began: OffsetDateTime, error: &anyhow::Error) {
     let settings = house.settings.sources.get(source);
-    if let Ok(store) = house.stores_append(settings) {
-        let (id, kind) = (BackupId::new(house.ctx.now()), diagnose(error).kind);
-        let (source, exit_code, why) = (Some(source), exit::code(kind), Some(format!("{error:#}")));
-        let ended = Ended { source, exit_code, why };
-        add_or_say(house, &store, ("skipped", id), &ended);
+    let (id, kind) = (BackupId::new(began), diagnose(error).kind);
+    // One that was fenced had begun.
+    let is_fenced = matches!(error.downcast_ref(), Some(LedgerError::Fenced { .. }));
+    let what = if kind == Kind::Busy && !is_fenced { "skipped" } else { "failed" };
+    let ended = Ended {
+        source: Some(source),
+        exit_code: exit::code(kind),
+        seconds: Some((house.ctx.now() - began).as_seconds_f64()),
+        why: Some(format!("{error:#}")),
+        ..Ended::default()
+    };
+    // Without a store in the configuration there is none to put it into.
+    if settings.is_none() {
+        return;
+    }
+    match house.stores_append(settings) {
+        Ok(fan) => {
+            for (_, store) in fan.stores() {
+                add_or_say(house, &**store, (what, id, Some(source)), &ended);
+            }
+        }
+        Err(error) => not_on_record(house, what, "the store", &error),
     }
 }
 
+/// Adds a line to the store that a command on `source` reads from.
 fn line(
     house: &House,
-    store: &str,
-    (what, id): (&str, Option<BackupId>),
-    source: Option<&str>,
-    outcome: Option<Kind>,
+    (what, id, source): (&str, Option<BackupId>, Option<&str>),
+    ended: &Ended<'_>,
 ) {
     let id = id.unwrap_or_else(|| BackupId::new(house.ctx.now()));
-    let ended = Ended { source, exit_code: outcome.map_or(0, exit::code), why: None };
-    match house.store_append(store) {
-        Ok(store) => add_or_say(house, &*store, (what, id), &ended),
-        Err(error) => not_on_record(house, store, &error),
+    let settings = source.and_then(|name| house.settings.sources.get(name));
+    match house.store_read_and_note(settings) {
+        Ok(store) => add_or_say(house, &*store, (what, id, source), ended),
+        Err(error) => not_on_record(house, what, "the store", &error),
     }
 }
 
-fn add_or_say(house: &House, store: &dyn AppendStore, of: (&str, BackupId), ended: &Ended<'_>) {
+fn add_or_say(
+    house: &House,
+    store: &dyn AppendStore,
+    of: (&str, BackupId, Option<&str>),
+    ended: &Ended<'_>,
+) {
     if let Err(error) = add(house, store, of, ended) {
-        not_on_record(house, store.url(), &error);
+        not_on_record(house, of.0, store.url(), &error);
     }
 }
 
-fn not_on_record(house: &House, store: &str, error: &anyhow::Error) {
-    house.ctx.monitor.detail(&format!("not on record in {store}: {error:#}"));
+/// Says that what was done is not on record. It was done all the same.
+pub(super) fn not_on_record(house: &House, what: &str, store: &str, error: &anyhow::Error) {
+    let why = format!("that something was {what} is not on record in {store}: {error:#}");
+    house.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
 }

@@ -120,6 +120,7 @@ fn rows(house: &House, source: Option<&str>) -> anyhow::Result<Read> {
             }
         }
     }
+    rows.extend(super::runs::failed(house, store.as_ref(), source)?);
     Ok(Read { store: store.url().to_owned(), backups: rows, outcome })
 }
 
@@ -133,21 +134,20 @@ fn row(store: &dyn ReadStore, key: &str) -> anyhow::Result<Row> {
         id: manifest.id.to_string(),
         backup_type: manifest.backup_type.to_string(),
         backup_scope: manifest.scope.to_string(),
+        tenant_id: manifest.tenant,
         start_time: time(manifest.started)?,
         end_time: time(manifest.ended)?,
         status: manifest.status.clone(),
         backup_size_bytes: manifest.sizes.stored_bytes,
-        backup_location: format!("{}/{key}", store.url().trim_end_matches('/')),
+        backup_location: crate::store::location(store.url(), key),
         checksum: hex(&digest),
         compression: match event.compression {
             Some(event::Compression::Gzip) => "gzip".to_owned(),
             Some(event::Compression::Zstd) => "zstd".to_owned(),
+            Some(event::Compression::ParquetZstd) => "parquet-zstd".to_owned(),
             Some(event::Compression::None) | None => "none".to_owned(),
         },
-        encryption: match event.encryption {
-            Some(event::Encryption::Aes256Gcm) => "aes256-gcm".to_owned(),
-            Some(event::Encryption::None) | None => "none".to_owned(),
-        },
+        encryption: event.encryption.unwrap_or(event::Encryption::None).as_str().to_owned(),
         retention_until: manifest.retention.until.map(time).transpose()?,
         source: manifest.source,
         kind: manifest.kind,

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 mod apply;
+mod decide;
 mod logs;
 mod plan;
 mod rules;

@@ -95,13 +95,14 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
     ];
     let lacking = lacking.into_iter().filter(|(_, _, count)| *count == 0);
     let lacking = lacking.map(|(what, key, _)| format!("no {what} is configured ({key})"));
+    let unreadable = settings.check_secret_files()?;
     let body = Checked {
         file: file.display().to_string(),
         valid: true,
         stores: settings.stores.len(),
         recipients: settings.recipients.len(),
         sources: settings.sources.len(),
-        warnings: warnings.iter().cloned().chain(lacking).collect(),
+        warnings: warnings.iter().cloned().chain(lacking).chain(unreadable).collect(),
     };
     let mut text = format!(
         "{}: valid; stores: {}, recipients: {}, sources: {}\n",

@@ -6,6 +6,7 @@ use crate::catalog::Entry;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::{self, Shape};
 use crate::domain::names::{BackupName, Scope};
+use crate::store::ReadStore;
 use crate::wire::House;
 
 /// How many of the newest backups tell what the coming ones will be like.
@@ -13,18 +14,22 @@ const RECENT: usize = 30;
 /// From how much of the past the growth of a log follows.
 const LOG_SPAN: Duration = Duration::days(30);
 
-/// The storage class of the store at `url`, and its price per GiB and month.
-pub(super) fn price(house: &House, url: &str) -> (String, f64) {
-    let mut stores = house.settings.stores.values();
-    let settings = stores.find(|store| store.place.url == url);
+/// The storage class of a store, and its price per GiB and month.
+pub(super) fn price(house: &House, store: &dyn ReadStore) -> (String, f64) {
+    let settings = house.settings.stores.get(store.name());
     let class = settings.and_then(|store| store.place.table.get("storage_class"));
     let class = match class.and_then(|class| class.as_str()) {
         Some(class) => class,
-        None if url.starts_with("file:") => "LOCAL",
+        None if store.url().starts_with("file:") => "LOCAL",
         None => "STANDARD",
     };
     let prices = cost::prices(&house.settings.status.prices);
     (class.to_owned(), prices.get(class).copied().unwrap_or(0.0))
+}
+
+/// A sum of sizes. Whoever can write to a store chooses them.
+pub(super) fn total(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
 }
 
 /// How many bytes the backups of a job will take a year from now, if the coming ones are like the recent
@@ -43,7 +48,7 @@ pub(super) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTim
         let sizes = if entry.name.scope == Scope::Full { &mut full } else { &mut built };
         sizes.push(entry.stored_bytes());
     }
-    let mean = |sizes: &[u64]| sizes.iter().sum::<u64>().checked_div(sizes.len() as u64);
+    let mean = |sizes: &[u64]| total(sizes.iter().copied()).checked_div(sizes.len() as u64);
     let shape = Shape {
         full_bytes: mean(&full).unwrap_or(0),
         built_bytes: mean(&built).unwrap_or(0),
@@ -59,11 +64,11 @@ fn log(entries: &[&Entry], keep_log: Option<std::time::Duration>, now: OffsetDat
     let begun = segments.clone().map(|entry| entry.name.id.created()).min().unwrap_or(now);
     // A log that began an hour ago says little about a year; a day is the least that counts.
     let span = (now - begun).clamp(Duration::DAY, LOG_SPAN).whole_seconds().unsigned_abs();
-    let recent: u64 = recent.map(|entry| entry.stored_bytes()).sum();
+    let recent = total(recent.map(|entry| entry.stored_bytes()));
     let year = Duration::days(365).whole_seconds().unsigned_abs();
     let kept = keep_log.map_or(year, |kept| kept.as_secs().min(year));
     let coming = u128::from(recent) * u128::from(kept) / u128::from(span.max(1));
     let present = segments.filter(|_entry| kept == year);
-    let present: u64 = present.map(|entry| entry.stored_bytes()).sum();
+    let present = total(present.map(|entry| entry.stored_bytes()));
     present.saturating_add(u64::try_from(coming).unwrap_or(u64::MAX))
 }

@@ -5,16 +5,20 @@ use serde::Serialize;
 
 use super::snapshot::seen::Seen;
 use super::{Report, scratch};
+use crate::config::Settings;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose, worst};
 use crate::keys::{self, DataKey, KeyError};
+use crate::ledger::in_store;
 use crate::source::Check;
-use crate::store::{ObjectLabels, StoreError};
+use crate::store::{ObjectLabels, ReadStore, StoreError};
 use crate::version;
 use crate::wire::House;
 
+mod leases;
 mod ledger;
 mod probe;
+mod told;
 
 /// The stable shape `bkp.doctor/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -36,8 +40,8 @@ type Found = (Kind, Check);
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(house: &House) -> anyhow::Result<Report> {
-    let steps: [fn(&House) -> Vec<Found>; 6] =
-        [local, tools, stores, recipients, ledger::ledger, sources];
+    let steps: [fn(&House) -> Vec<Found>; 8] =
+        [local, tools, stores, recipients, ledger::ledger, sources, told::exports, told::told];
     let mut found = Vec::new();
     for step in steps {
         house.ctx.cancel.check()?;
@@ -85,9 +89,14 @@ fn local(house: &House) -> Vec<Found> {
     let looked = || format!("none; looked at {}", settings.provenance.looked.join(", "));
     let file = settings.file.as_ref().map_or_else(looked, |path| path.display().to_string());
     let mut found = vec![(Kind::Config, good("configuration", file))];
-    for warning in &settings.provenance.warnings {
-        let check = bad("configuration permissions", warning, "let only its owner write it");
-        found.push((Kind::Config, check));
+    if let Err(error) = settings.check_secret_files() {
+        found.push(tried("files with secrets".to_owned(), Err(error.into())));
+    }
+    if probe::is_shared(&settings.state_dir) {
+        let hint = format!("chmod go-w {}", settings.state_dir.display());
+        let shared =
+            "others can write to it, and so change what bkp remembers of its stores and runs";
+        found.push((Kind::Config, bad("state directory permissions", shared, hint)));
     }
     let what = format!("state directory {}", settings.state_dir.display());
     found.extend(scratch::left(house).iter().map(|left| {
@@ -135,8 +144,8 @@ fn tools(house: &House) -> Vec<Found> {
 }
 
 /// Every store: an upload that is begun, written to, and abandoned, then a listing that must not
-/// show it. An [`crate::store::AppendStore`] cannot delete, so nothing is committed here; what a
-/// kind of store has to try beyond that, it rehearses itself.
+/// show it; the leases of every source and job are read. What takes a commit, each kind of store
+/// rehearses itself: it knows whether it can remove again what it wrote.
 fn stores(house: &House) -> Vec<Found> {
     let settings = &house.settings;
     let chosen = settings.store.iter().filter(|text| text.contains("://"));
@@ -146,7 +155,10 @@ fn stores(house: &House) -> Vec<Found> {
             bad("store", "none is configured", "add a [store.NAME] table, or give --store URL");
         return vec![(Kind::Config, check)];
     }
-    names.into_iter().map(|name| tried(format!("store {name}"), store(house, name))).collect()
+    let leases = |name: &String| tried(format!("leases in {name}"), leases::odd(house, name));
+    let of_store =
+        |name: &String| [tried(format!("store {name}"), store(house, name)), leases(name)];
+    names.into_iter().flat_map(of_store).collect()
 }
 
 fn store(house: &House, name: &str) -> anyhow::Result<String> {
@@ -173,7 +185,20 @@ fn store(house: &House, name: &str) -> anyhow::Result<String> {
         }
     }
     let left = store.rehearse()?.unwrap_or_else(|| "nothing was left behind".to_owned());
-    Ok(format!("{}: began an upload, abandoned it, listed; {left}", store.url()))
+    let leases = leases(house, &*store)?;
+    Ok(format!("{}: began an upload, abandoned it, listed; {left}; {leases}", store.url()))
+}
+
+/// Reads the leases that a run of any source or job would have to take.
+fn leases(house: &House, store: &dyn ReadStore) -> anyhow::Result<String> {
+    let Settings { sources, jobs, .. } = &house.settings;
+    let names = sources.keys().cloned().chain(jobs.keys().map(|name| format!("{name}.job")));
+    let mut taken = Vec::new();
+    for name in names {
+        let holder = in_store::held(store, &name, house.ctx.now(), time::Duration::ZERO)?;
+        taken.extend(holder.map(|holder| format!("the lease of `{name}` is taken: {holder}")));
+    }
+    Ok(if taken.is_empty() { "no lease is taken".to_owned() } else { taken.join("; ") })
 }
 
 /// Every recipient: wraps a key and opens it again.

@@ -1,11 +1,13 @@
 //! What stores keep of runs and of what was done to backups: small objects that are only ever added.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 
 use serde::Serialize;
 use sha2::Digest as _;
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 
+use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::domain::record::{FOLDER, Outcome, Record};
 use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role, StoreError};
 
@@ -20,7 +22,7 @@ pub fn recent(
     now: OffsetDateTime,
 ) -> Result<Vec<Record>, StoreError> {
     let today = now.date();
-    let before = today.replace_day(1).ok().and_then(time::Date::previous_day).unwrap_or(today);
+    let before = today.replace_day(1).ok().and_then(Date::previous_day).unwrap_or(today);
     let mut found = Vec::new();
     for day in [before, today] {
         found.extend(below(store, &Record::folder(job, day))?);
@@ -52,24 +54,69 @@ pub fn add(store: &dyn AppendStore, of: (&str, Role), body: &impl Serialize) -> 
     put(store, of, &line(body)?).map(|_created| ()).map_err(Into::into)
 }
 
-/// Adds a small object whose key another one may take at the same time. Returns whether what is there now
-/// is this one.
+/// Adds a small object with these bytes under a key that nobody else takes.
 ///
 /// # Errors
-/// What the store fails with.
-pub fn add_own(
+/// What the store fails with; [`StoreError::Exists`] if somebody else has taken the key.
+pub fn add_new(
     store: &dyn AppendStore,
     (key, role): (&str, Role),
-    body: &impl Serialize,
-) -> anyhow::Result<bool> {
-    let bytes = line(body)?;
-    if put(store, (key, role), &bytes)? {
-        return Ok(true);
+    bytes: &[u8],
+) -> anyhow::Result<()> {
+    if put(store, (key, role), bytes)? {
+        return Ok(());
     }
     // A store may have kept what it said it did not.
     let mut found = Vec::new();
     let read = store.open(key, None)?.take(bytes.len() as u64 + 1).read_to_end(&mut found);
-    Ok(read.is_ok() && found == bytes)
+    if read.is_ok() && found == bytes {
+        return Ok(());
+    }
+    let (store, key) = (store.url().to_owned(), key.to_owned());
+    Err(StoreError::Exists { store, key }.into())
+}
+
+/// Adds a small object of these bytes. One that is there already is success.
+///
+/// # Errors
+/// What the store fails with.
+pub fn add_bytes(
+    store: &dyn AppendStore,
+    of: (&str, Role),
+    bytes: &[u8],
+) -> Result<(), StoreError> {
+    put(store, of, bytes).map(|_created| ())
+}
+
+/// Names of the backups of a source, for whoever wants a recent one: first those of the newest days, then
+/// those of the months before, each newest first. A folder is listed when those before it are used up;
+/// what the store fails with ends it.
+pub fn backups<'a>(
+    store: &'a dyn ReadStore,
+    (backup_type, source): (BackupType, &'a str),
+    scopes: &'a [Scope],
+    today: Date,
+) -> impl Iterator<Item = BackupName> + 'a {
+    let before = |day: Option<Date>| day.and_then(Date::previous_day).unwrap_or(today);
+    let last_month = before(today.replace_day(1).ok());
+    let folders = [(today, true), (before(Some(today)), true), (today, false), (last_month, false)];
+    let list = move |(date, is_day): (Date, bool)| {
+        let mut names = Vec::new();
+        for scope in scopes {
+            let day = BackupName::day(backup_type, source, *scope, date);
+            let month = day.rsplit_once('/').map_or(day.as_str(), |(month, _)| month);
+            for object in store.list(if is_day { &day } else { month })? {
+                if let Some((name, MANIFEST_EXTENSION)) = BackupName::parse(&object?.key) {
+                    names.push(name);
+                }
+            }
+        }
+        names.sort_by(|a, b| b.cmp(a));
+        Ok(names)
+    };
+    let listed = folders.into_iter().map(list).map_while(Result::<_, StoreError>::ok);
+    let mut seen = HashSet::new();
+    listed.flatten().filter(move |name| seen.insert(name.clone()))
 }
 
 fn line(body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {

@@ -1,6 +1,7 @@
 //! `bkp list`: the backups of a store.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
@@ -9,15 +10,17 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::marks::{self, Said};
+use super::marks::{self, Body, Said};
+use super::proof::{self, Prover};
 use super::{Report, cost};
 use crate::catalog::{self, Filter, Found, Seen};
 use crate::domain::cost::monthly;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::Manifest;
+use crate::domain::limits::LISTED_WEIGHT_MAX;
+use crate::domain::manifest::{self, Manifest};
 use crate::domain::names::{BackupType, Scope};
 use crate::error::{Fault, Kind, diagnose, worst};
-use crate::store::ReadStore;
+use crate::store::{ReadStore, location};
 use crate::wire::House;
 
 /// What `bkp list` was asked for.
@@ -94,11 +97,21 @@ struct Row {
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     started: OffsetDateTime,
+    /// With `--long`: when its last object was stored, as its manifest says.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    ended: Option<OffsetDateTime>,
+    /// With `--long`: as its manifest says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    /// Where its manifest is: the store's URL and the key.
+    location: String,
     /// Sum over its objects and its manifest, bytes.
     stored_bytes: u64,
     /// What keeping it costs, in the currency of the prices; what it builds on has costs of its own.
     cost_per_month: f64,
-    /// No retention may remove it.
+    /// No retention may remove it, as the names of what stands beside it say. With `--long`, `said` tells
+    /// what of that is proven: a pin counts without a proof, and nothing against it does.
     pinned: bool,
     /// With `--long`: the manifest as stored. Not authenticated: listing needs no key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,17 +166,21 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
             && options.window.holds(found.name.id.created())
     });
     let found = options.window.newest(found);
-    let (_, price) = cost::price(house, store.url());
+    let (_, price) = cost::price(house, store.as_ref());
     let mut outcome = None;
     let mut backups = Vec::new();
+    let keys = if options.long { proof::keys(house) } else { Vec::new() };
+    let prover = Prover::new(store.as_ref(), &keys, &house.ctx);
+    let weight = AtomicU64::new(0);
     let manifests = catalog::each(&found, &house.ctx.cancel, |found| {
-        Ok(if options.long { load(store.as_ref(), found).map(Some) } else { Ok(None) })
+        let load = || load(store.as_ref(), &prover, found, &weight).map(Some);
+        Ok(if options.long { load() } else { Ok(None) })
     })?;
     // That the run is to stop is no problem of a row.
     house.ctx.cancel.check()?;
     for (found, long) in found.into_iter().zip(manifests) {
         outcome = worst(outcome, long.as_ref().err().map(|error| diagnose(error).kind));
-        backups.push(row(found, long, price));
+        backups.push(row(store.url(), found, long, price));
     }
     let text = render(&backups)?;
     let listing = Listing { store: store.url().to_owned(), as_of, backups };
@@ -173,25 +190,44 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 /// What `--long` adds to a row.
 struct Long {
     manifest: Value,
+    ended: OffsetDateTime,
+    status: String,
     said: Vec<Said>,
 }
 
-/// The manifest as stored; checked, but not authenticated. And what was said.
-fn load(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Long> {
+/// The manifest as stored; checked, but not authenticated. And what was said. `weight` is what those that
+/// were loaded take in memory.
+fn load(
+    store: &dyn ReadStore,
+    prover: &Prover<'_>,
+    found: &Found,
+    weight: &AtomicU64,
+) -> anyhow::Result<Long> {
     let key = found.name.manifest_key();
     let bytes = catalog::read_manifest(store, &key)?;
-    Manifest::parse(&bytes, &key)?;
-    let said = marks::said(store, &found.name, &found.marks)?;
-    Ok(Long { manifest: serde_json::from_slice(&bytes)?, said })
+    let said = marks::said(store, prover, &found.name, &found.marks)?;
+    let own = said.iter().map(Said::weight).fold(manifest::weight(&bytes), u64::saturating_add);
+    if weight.fetch_add(own, Ordering::Relaxed).saturating_add(own) > LISTED_WEIGHT_MAX {
+        let message = format!("`{key}` is not shown: those before it take all the memory there is");
+        let hint = "list fewer: a SOURCE, --limit, --since or --until, or this one with --id";
+        return Err(Fault::new(Kind::Partial, message).hint(hint).into());
+    }
+    let Manifest { ended, status, .. } = Manifest::parse(&bytes, &key)?;
+    Ok(Long { manifest: serde_json::from_slice(&bytes)?, ended, status, said })
 }
 
-fn row(found: Found, long: anyhow::Result<Option<Long>>, price: f64) -> Row {
+fn row(store: &str, found: Found, long: anyhow::Result<Option<Long>>, price: f64) -> Row {
     let (long, problem) = match long {
         Ok(long) => (long, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
-    let (manifest, said) = long.map(|Long { manifest, said }| (manifest, said)).unzip();
-    let said = said.unwrap_or_default();
+    let location = location(store, &found.name.manifest_key());
+    let (mut row_ended, mut row_status, mut row_manifest, mut said) =
+        (None, None, None, Vec::new());
+    if let Some(long) = long {
+        (row_ended, row_status) = (Some(long.ended), Some(long.status));
+        (row_manifest, said) = (Some(long.manifest), long.said);
+    }
     let started = found.name.id.created();
     Row {
         id: found.name.id,
@@ -200,10 +236,13 @@ fn row(found: Found, long: anyhow::Result<Option<Long>>, price: f64) -> Row {
         scope: found.name.scope,
         kind: found.name.kind,
         started,
+        ended: row_ended,
+        status: row_status,
+        location,
         stored_bytes: found.stored_bytes,
         cost_per_month: monthly(found.stored_bytes, price),
         pinned: found.pinned,
-        manifest,
+        manifest: row_manifest,
         said,
         problem,
     }
@@ -241,11 +280,18 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
             let cost = row.cost_per_month;
             let cost = if cost > 0.0 { format!("; {cost:.4} a month") } else { String::new() };
             writeln!(text, "{:<24}  {onto}{position}{cost}", "")?;
+            let ended = row
+                .ended
+                .map(|at| at.replace_nanosecond(0)?.format(&Rfc3339).map_err(anyhow::Error::from));
+            let ended = ended.transpose()?.unwrap_or_default();
+            let (status, location) = (row.status.as_deref().unwrap_or_default(), &row.location);
+            writeln!(text, "{:<24}  {status} {ended}; {location}", "")?;
         }
-        for Said { word, at, host, note, .. } in &row.said {
+        for Said { body: Body { word, at, host, note, .. }, proven } in &row.said {
             let (word, at) = (word.done(), at.replace_nanosecond(0)?.format(&Rfc3339)?);
             let note = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-            writeln!(text, "{:<24}  {word} {at} on {host}{note}", "")?;
+            let proven = if *proven { "" } else { " (unproven)" };
+            writeln!(text, "{:<24}  {word} {at} on {host}{proven}{note}", "")?;
         }
     }
     Ok(text)

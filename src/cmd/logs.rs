@@ -11,18 +11,18 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::manifests::{self, Content};
 use super::recorded::Recorded;
 use super::segments::{Newest, newest};
 use super::snapshot::seen::Seen;
-use super::snapshot::{self, Copied, check_seen, copied, new_key, note, timings};
+use super::snapshot::{self, Copied, check_seen, copied, new_key, note};
 use super::{Report, snapshot::Options as SnapshotOptions};
 use crate::catalog::Catalog;
 use crate::config::settings::SourceSettings;
-use crate::ctx::host;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Manifest, ObjectRecord, Retention, SCHEMA, Sizes};
+use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::domain::names::{BackupName, Scope};
-use crate::domain::segment::{self, Mode, Segment};
+use crate::domain::segment::{self, Mode, Segment, rfc3339};
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::{DataKey, Recipient};
 use crate::ledger::Ledger;
@@ -187,10 +187,11 @@ impl Shipper<'_> {
         let (manifest, pending) = self.ship(&store, run, before.as_ref(), key)?;
         let shipped = Segment::read(&manifest.capture).map_err(anyhow::Error::msg)?;
         let fared = store.fared();
-        let gap = shipped.gap.is_some().then_some(Kind::Partial);
+        let broken = shipped.gap.or(shipped.unreplayable);
+        let gap = broken.is_some().then_some(Kind::Partial);
         let mut pass = Pass {
             until: Some(shipped.position.last_timestamp),
-            gap: shipped.gap,
+            gap: broken,
             manifest: Some(manifest),
             outcome: worst(pending, worst(gap, partial(&fared))),
             fared,
@@ -214,7 +215,7 @@ impl Shipper<'_> {
             let message = format!(
                 "the newest segment {} is dated {}, after this run",
                 ahead.id,
-                ahead.id.created()
+                rfc3339(ahead.id.created())
             );
             return Err(Fault::new(Kind::Refused, message).hint("check the clocks").into());
         }
@@ -336,30 +337,10 @@ impl Made<'_> {
     /// Without what only the run knows.
     fn manifest(self, house: &House, keys: Vec<Recipient>) -> Manifest {
         let Made { name, before, capture, data, trail } = self;
-        let (id, ended) = (name.id, house.ctx.now());
-        Manifest {
-            schema: SCHEMA.to_owned(),
-            id,
-            backup_type: name.backup_type,
-            source: name.source.clone(),
-            scope: name.scope,
-            kind: name.kind.clone(),
-            parent: before.map(|before| before.id),
-            base: before.map_or(id, |before| before.base),
-            host: host(),
-            tool: format!("bkp {}", env!("CARGO_PKG_VERSION")),
-            started: id.created(),
-            ended,
-            status: "completed".to_owned(),
-            capture,
-            sizes: Sizes::of(std::slice::from_ref(&data)),
-            objects: vec![data],
-            keys,
-            retention: Retention::default(),
-            ledger: None,
-            timings: timings(&trail, id.created(), ended),
-            copies: Vec::new(),
-            mac: String::new(),
-        }
+        let cluster = capture.get("cluster").and_then(Value::as_str);
+        let identity = cluster.map(|id| ("cluster".to_owned(), id.to_owned()));
+        let links = before.map(|before| (before.base, before.id));
+        let (identity, objects) = (identity.into_iter().collect(), vec![data]);
+        manifests::new(house, name, Content { links, identity, capture, objects, trail, keys })
     }
 }

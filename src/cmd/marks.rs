@@ -1,5 +1,11 @@
 //! Words about a backup, each a small object beside it: that it is to stay, that it is damaged, notes.
+//!
+//! Whoever can write to the store can write such a word, so each carries a [proof]: a MAC under the data
+//! key of the backup that it is about, by whoever could open that. A pin counts without one, and so does
+//! damage, as something to be looked into. What takes such a word back names what it takes back, and
+//! counts with a proof only.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 
 use schemars::JsonSchema;
@@ -7,20 +13,25 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::journal;
+use super::proof::{self, ANNOTATION, Prover};
 use super::verify::Level;
 use crate::ctx::{Ctx, host};
-use crate::domain::names::{BackupName, Mark};
-use crate::error::{Fault, Kind};
+use crate::domain::id::BackupId;
+use crate::domain::names::{BackupName, Mark, Nth};
 use crate::store::{AppendStore, ReadStore, Role, StoreError};
-
-/// How many numbers are tried if others take them.
-const TRIES: u16 = 100;
 
 /// The schema that this version writes and reads.
 const SCHEMA: &str = "bkp.mark/1";
 
 /// Largest mark that is read, bytes.
 const MARK_BYTES_MAX: u64 = 64 << 10;
+
+/// How many words one object takes back: their names fit into it.
+const TAKEN_BACK_MAX: usize = 1000;
+
+/// How many marks of one kind are read beside one backup, the newest. Beyond that somebody plants them;
+/// then what was said against a pin or damage may not be found, and both stay.
+const READ_MAX: usize = 64;
 
 /// What is said about a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,33 +61,42 @@ impl Word {
         }
     }
 
-    /// The mark with this word and number.
-    fn mark(self, number: u16) -> Mark {
+    /// A mark with this word.
+    fn mark(self, nth: Nth) -> Mark {
         match self {
-            Word::Pin => Mark::Pin(number),
-            Word::Unpin => Mark::Unpin(number),
-            Word::Note => Mark::Note(number),
-            Word::Damaged => Mark::Damaged(number),
-            Word::Sound => Mark::Sound(number),
+            Word::Pin => Mark::Pin(nth),
+            Word::Unpin => Mark::Unpin(nth),
+            Word::Note => Mark::Note(nth),
+            Word::Damaged => Mark::Damaged(nth),
+            Word::Sound => Mark::Sound(nth),
         }
     }
 
-    /// The number of a mark that is counted together with those of this word.
-    fn number(self, mark: Mark) -> Option<u16> {
-        match (self, mark) {
-            (Word::Pin | Word::Unpin, Mark::Pin(number) | Mark::Unpin(number))
-            | (Word::Note, Mark::Note(number))
-            | (Word::Damaged | Word::Sound, Mark::Damaged(number) | Mark::Sound(number)) => {
-                Some(number)
-            }
-            (Word::Pin | Word::Unpin | Word::Note | Word::Damaged | Word::Sound, _) => None,
+    /// The word of a mark, if it has one.
+    fn of(mark: Mark) -> Option<Word> {
+        match mark {
+            Mark::Pin(_) => Some(Word::Pin),
+            Mark::Unpin(_) => Some(Word::Unpin),
+            Mark::Note(_) => Some(Word::Note),
+            Mark::Damaged(_) => Some(Word::Damaged),
+            Mark::Sound(_) => Some(Word::Sound),
+            Mark::Deleting => None,
+        }
+    }
+
+    /// The word that it takes back.
+    fn against(self) -> Option<Word> {
+        match self {
+            Word::Unpin => Some(Word::Pin),
+            Word::Sound => Some(Word::Damaged),
+            Word::Pin | Word::Note | Word::Damaged => None,
         }
     }
 }
 
-/// What is stored, schema `bkp.mark/1`. Whoever can write to the store can write one.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Said {
+/// What is stored, schema `bkp.mark/1`. Behind it stands the proof, if there is one.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Body {
     schema: String,
     pub(super) word: Word,
     #[serde(with = "time::serde::rfc3339")]
@@ -89,41 +109,86 @@ pub(super) struct Said {
     pub(super) note: Option<String>,
     /// How deep a verification had looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) level: Option<Level>,
+    level: Option<Level>,
+    /// The marks that count no more, by their extensions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    takes_back: Vec<String>,
+}
+
+/// What somebody said.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Said {
+    #[serde(flatten)]
+    pub(super) body: Body,
+    /// Whether a key at hand shows that somebody said it who could open the backup.
+    pub(super) proven: bool,
 }
 
 impl Said {
+    /// About what it takes in memory, bytes.
+    pub(super) fn weight(&self) -> u64 {
+        let Body { note, host, takes_back, .. } = &self.body;
+        let taken = takes_back.iter().map(|name| name.len() + 32).sum::<usize>();
+        (note.as_ref().map_or(0, String::len) + host.len() + taken + 256) as u64
+    }
+}
+
+/// What is true of a backup, as far as its marks go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// No retention may remove it.
+    pub(super) pinned: bool,
+    pub(super) damage: Damage,
+    /// Something is said of it, or against what was said of it, that no key at hand proves.
+    pub(super) unproven: bool,
+}
+
+/// Whether a backup is damaged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Damage {
+    /// Nobody says so.
+    #[default]
+    None,
+    /// Somebody says so without a proof.
+    Claimed,
+    /// A verification found it.
+    Found,
+}
+
+impl Body {
     /// Said now, by this process.
-    pub(super) fn now(ctx: &Ctx, word: Word, note: Option<String>, level: Option<Level>) -> Said {
-        let (schema, process) = (SCHEMA.to_owned(), std::process::id());
-        Said { schema, word, at: ctx.now(), host: host(), process, note, level }
+    pub(super) fn now(ctx: &Ctx, word: Word, note: Option<String>, level: Option<Level>) -> Body {
+        let (schema, process, at) = (SCHEMA.to_owned(), std::process::id(), ctx.now());
+        Body { schema, word, at, host: host(), process, note, level, takes_back: Vec::new() }
     }
 
-    /// Says it of a backup that has these `marks` already.
+    /// Says it of a backup, and against those of `marks` that are its opposite. It is proven if the
+    /// backup can be opened.
     ///
     /// # Errors
-    /// What the store fails with; [`Kind::Refused`] if no number is left, [`Kind::Busy`] if others keep
-    /// taking them.
+    /// What the store fails with.
     pub(super) fn add(
         &self,
         store: &dyn AppendStore,
         name: &BackupName,
         marks: &[Mark],
+        prover: &Prover<'_>,
     ) -> anyhow::Result<()> {
-        let last = marks.iter().filter_map(|mark| self.word.number(*mark)).max().unwrap_or(0);
-        // Somebody else may say something at the same time, and takes the number.
-        for further in 1..=TRIES {
-            let next = last.checked_add(further).ok_or_else(|| {
-                let message = format!("backup {} has too many marks of this kind", name.id);
-                Fault::new(Kind::Refused, message).hint("unpin and clean up, or leave it as it is")
-            })?;
-            let key = name.key(&self.word.mark(next).extension());
-            if journal::add_own(store, (&key, Role::Index), self)? {
-                return Ok(());
-            }
+        let against = self.word.against();
+        let against = against.into_iter().flat_map(|word| of(marks, word));
+        let taken: Vec<String> = against.map(Mark::extension).collect();
+        let mut parts: Vec<&[String]> = taken.chunks(TAKEN_BACK_MAX).collect();
+        if parts.is_empty() {
+            parts.push(&[]);
         }
-        let message = format!("others keep writing marks beside backup {}", name.id);
-        Err(Fault::new(Kind::Busy, message).into())
+        for part in parts {
+            let nth = Nth::Made(BackupId::new(self.at));
+            let key = name.key(&self.word.mark(nth).extension());
+            let body = Body { takes_back: part.to_vec(), ..self.clone() };
+            let bytes = prover.object(ANNOTATION, &key, &body, [name])?;
+            journal::add_new(store, (&key, Role::Index), &bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -133,20 +198,127 @@ impl Said {
 /// What the store fails with.
 pub(super) fn said(
     store: &dyn ReadStore,
+    prover: &Prover<'_>,
     name: &BackupName,
     marks: &[Mark],
 ) -> Result<Vec<Said>, StoreError> {
     let mut found = Vec::new();
-    for mark in marks.iter().filter(|mark| **mark != Mark::Deleting) {
-        let mut bytes = Vec::new();
-        let body = match store.open(&name.key(&mark.extension()), None) {
-            Err(StoreError::Missing { .. }) => continue,
-            opened => opened?,
-        };
-        let whole = body.take(MARK_BYTES_MAX).read_to_end(&mut bytes);
-        let said = whole.ok().and_then(|_length| serde_json::from_slice::<Said>(&bytes).ok());
-        found.extend(said.filter(|said| said.schema == SCHEMA));
+    for word in [Word::Pin, Word::Unpin, Word::Note, Word::Damaged, Word::Sound] {
+        let read = newest(store, prover, name, marks, word)?;
+        found.extend(read.into_iter().map(|(_, said)| said));
     }
-    found.sort_by_key(|said| said.at);
+    found.sort_by_key(|said| said.body.at);
     Ok(found)
+}
+
+/// What counts of what was said about a backup with these marks. Asks the store only where something
+/// was said against a pin, or of damage.
+///
+/// # Errors
+/// What the store fails with.
+pub(super) fn judge(
+    store: &dyn ReadStore,
+    prover: &Prover<'_>,
+    name: &BackupName,
+    marks: &[Mark],
+) -> Result<Judged, StoreError> {
+    let mut unproven = false;
+    let mut left = |word: Word, against: Word| -> Result<Vec<Mark>, StoreError> {
+        let mut found: Vec<Mark> = of(marks, word).collect();
+        if found.is_empty() || of(marks, against).next().is_none() {
+            return Ok(found);
+        }
+        let read = newest(store, prover, name, marks, against)?;
+        unproven |= read.len() < of(marks, against).count();
+        let mut taken: HashSet<String> = HashSet::new();
+        for (_, said) in read {
+            unproven |= !said.proven;
+            if said.proven {
+                taken.extend(said.body.takes_back);
+            }
+        }
+        found.retain(|mark| !taken.contains(&mark.extension()));
+        Ok(found)
+    };
+    let pinned = !left(Word::Pin, Word::Unpin)?.is_empty();
+    let damaged = left(Word::Damaged, Word::Sound)?;
+    let mut damage = Damage::None;
+    if !damaged.is_empty() {
+        let read = newest(store, prover, name, &damaged, Word::Damaged)?;
+        let is_found = read.iter().any(|(_, said)| said.proven);
+        unproven |= !is_found;
+        damage = if is_found { Damage::Found } else { Damage::Claimed };
+    }
+    Ok(Judged { pinned, damage, unproven })
+}
+
+/// The marks of damage of a backup that a look of this depth can take back: a look that was less deep
+/// than the one that found the damage takes nothing back. What nobody has proven says nothing of how deep
+/// that was.
+///
+/// # Errors
+/// What the store fails with.
+pub(super) fn refutable(
+    store: &dyn ReadStore,
+    prover: &Prover<'_>,
+    name: &BackupName,
+    marks: &[Mark],
+    level: Level,
+) -> Result<Vec<Mark>, StoreError> {
+    let read = newest(store, prover, name, marks, Word::Damaged)?;
+    let is_deeper = |said: &Said| {
+        let depth = said.body.level.filter(|_| said.proven).unwrap_or(Level::Digest);
+        depth > level
+    };
+    let deeper: Vec<Mark> =
+        read.iter().filter(|(_, said)| is_deeper(said)).map(|(mark, _)| *mark).collect();
+    let is_read = |mark: &Mark| read.iter().any(|(of, _)| of == mark);
+    // What is no mark, or cannot be read, is as unproven as anything.
+    let rest = |mark: &Mark| is_read(mark) || level >= Level::Digest;
+    Ok(of(marks, Word::Damaged).filter(|mark| !deeper.contains(mark) && rest(mark)).collect())
+}
+
+fn of(marks: &[Mark], word: Word) -> impl Iterator<Item = Mark> {
+    marks.iter().copied().filter(move |mark| Word::of(*mark) == Some(word))
+}
+
+/// The newest marks with a word that can be read.
+fn newest(
+    store: &dyn ReadStore,
+    prover: &Prover<'_>,
+    name: &BackupName,
+    marks: &[Mark],
+    word: Word,
+) -> Result<Vec<(Mark, Said)>, StoreError> {
+    let mut wanted: Vec<Mark> = of(marks, word).collect();
+    wanted.sort_unstable_by(|a, b| b.cmp(a));
+    let mut found = Vec::new();
+    for mark in wanted.into_iter().take(READ_MAX) {
+        let said = read(store, prover, name, mark)?.filter(|said| said.body.word == word);
+        found.extend(said.map(|said| (mark, said)));
+    }
+    Ok(found)
+}
+
+/// What a mark says; `None` if it is none, or has gone.
+fn read(
+    store: &dyn ReadStore,
+    prover: &Prover<'_>,
+    name: &BackupName,
+    mark: Mark,
+) -> Result<Option<Said>, StoreError> {
+    let key = name.key(&mark.extension());
+    let body = match store.open(&key, None) {
+        Err(StoreError::Missing { .. }) => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    let whole = body.take(MARK_BYTES_MAX).read_to_end(&mut bytes);
+    let body = whole.ok().and_then(|_length| serde_json::from_slice::<Body>(&bytes).ok());
+    Ok(body.filter(|body| body.schema == SCHEMA).map(|body| {
+        // By this backup, and no other one that the writer may open.
+        let is_claimed = proof::named(&bytes).as_ref() == Some(name);
+        let is_right = is_claimed && prover.proven(ANNOTATION, &key, &bytes).is_some();
+        Said { body, proven: is_right }
+    }))
 }

@@ -6,11 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Report;
-use super::marks::{self, Word};
+use super::marks::{Body, Word};
+use super::proof::{self, Prover};
 use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
+use crate::keys::KeyProvider;
 use crate::store::{AppendStore, StoreError};
 use crate::wire::House;
 
@@ -55,7 +57,8 @@ struct Failed {
 ///
 /// # Errors
 /// [`Kind::NotFound`] if there is no such backup, [`Kind::Usage`] if the id fits several or the note is
-/// too long; what the last store fails with.
+/// too long; [`Kind::Key`] if it is to be unpinned and no key at hand opens it; what the last store fails
+/// with.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     if let Some(bytes) =
         options.note.as_ref().map(String::len).filter(|bytes| *bytes > NOTE_BYTES_MAX)
@@ -89,9 +92,11 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         let message = format!("`{}` fits several backups", options.id);
         return Err(Fault::new(Kind::Usage, message).hint("give more of the id").into());
     }
+    let keys = if options.dry_run { Vec::new() } else { proof::keys(house) };
     let mut stores = Vec::new();
     for (name, url, entry) in &found {
-        let done = if options.dry_run { Ok(()) } else { say(house, options, name, entry) };
+        let say = || say(house, options, name, entry, &keys);
+        let done = if options.dry_run { Ok(()) } else { say() };
         match done {
             Ok(()) => stores.push(url.clone()),
             Err(error) => fail(url, error),
@@ -118,12 +123,35 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     Ok(Report::done("bkp.pin/1", &said, text)?.with_outcome(outcome))
 }
 
-/// Writes the mark in one store.
-fn say(house: &House, options: &Options, store: &str, entry: &Entry) -> anyhow::Result<()> {
-    let store = house.store_append(store)?;
-    let said = marks::Said::now(&house.ctx, options.word, options.note.clone(), None);
-    said.add(&*store, &entry.name, &entry.marks)?;
-    if options.word == Word::Pin { look(&*store, entry) } else { Ok(()) }
+/// Writes the mark in one store. What only keeps a backup may be said by anybody; what lets it go has to
+/// be proven.
+fn say(
+    house: &House,
+    options: &Options,
+    store: &str,
+    entry: &Entry,
+    keys: &[Box<dyn KeyProvider>],
+) -> anyhow::Result<()> {
+    let (store, ctx, word, id) =
+        (house.store_append(store)?, &house.ctx, options.word, entry.name.id);
+    let prover = Prover::new(&*store, keys, ctx);
+    match (prover.open(&entry.name), word) {
+        (None, Word::Unpin) => {
+            let message = format!(
+                "backup {id} stays pinned: no key at hand opens it, so nobody would believe the word of this host"
+            );
+            let hint = "run it where one of the keys is that the backup was sealed for, or give one with --key";
+            return Err(Fault::new(Kind::Key, message).hint(hint).into());
+        }
+        (None, _) => ctx.monitor.warn(&format!(
+            "no key at hand opens backup {id}: it is {} without a proof that this host may say so",
+            word.done()
+        )),
+        (Some(_), _) => {}
+    }
+    let said = Body::now(ctx, word, options.note.clone(), None);
+    said.add(&*store, &entry.name, &entry.marks, &prover)?;
+    if word == Word::Pin { look(&*store, entry) } else { Ok(()) }
 }
 
 /// Makes sure that no cleanup has begun to remove what was just pinned. Cleanup marks first and looks for

@@ -126,8 +126,8 @@ fn record(
     for (index, backup) in &look.unrecorded {
         let Some(store) = stores.get(*index) else { continue };
         let key = backup.name.manifest_key();
-        let file = catalog::read_manifest(store.as_ref(), &key)?;
         let authentic = || -> anyhow::Result<Event> {
+            let file = catalog::read_manifest(store.as_ref(), &key)?;
             let manifest = Manifest::parse(&file, &key)?;
             let data_key =
                 keys::unwrap_any(&providers, &manifest.keys, manifest.id, &house.ctx.cancel)?;
@@ -139,7 +139,11 @@ fn record(
                 ledger.record(&event)?;
                 recorded.push(event.backup);
             }
-            Err(error) => house.ctx.monitor.warn(&format!("`{key}` is not recorded: {error:#}")),
+            Err(error) => {
+                // That the run is to stop says nothing of a backup.
+                house.ctx.cancel.check()?;
+                house.ctx.monitor.warn(&format!("`{key}` is not recorded: {error:#}"));
+            }
         }
     }
     Ok(recorded)

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use self::kept::Kept;
-use super::audit;
 use crate::ctx::Monitor;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
@@ -101,6 +100,7 @@ impl<'h> Recorded<'h> {
             host: crate::ctx::host(),
             process: std::process::id(),
             place: lock.place(),
+            state_dir: house.settings.state_dir.clone(),
         };
         let outbox = Outbox::of(&house.settings.state_dir);
         let (in_ledger, in_stores) = (None, Vec::new());
@@ -171,7 +171,8 @@ impl<'h> Recorded<'h> {
     ) -> anyhow::Result<(Manifest, Option<Kind>)> {
         self.house.ctx.cancel.check()?;
         let _in_peace = self.house.ctx.cancel.defer(PUBLISHING);
-        manifest.ledger = self.fence()?;
+        // Afterwards it would not be true: then there is a backup.
+        manifest.ledger = self.fence().context("this run makes no backup")?;
         look::before(self.fan, chain, &manifest)?;
         manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
         let (manifest, sha256) = write(self.fan, manifest, key)?;
@@ -205,19 +206,6 @@ impl<'h> Recorded<'h> {
             .ledger
             .as_ref()
             .map(|_| json!({ "transfer": self.holder.run.as_u128().to_string(), "lease": lease })))
-    }
-
-    /// Leaves in the stores that the run failed, where no ledger has it.
-    fn note_failure(&self, seconds: u32) {
-        let _in_peace = self.house.ctx.cancel.defer(CLOSING);
-        let more = json!({ "job": self.holder.job, "seconds": seconds });
-        for (_, store) in self.fan.stores() {
-            let what = ("failed", self.holder.run);
-            if let Err(error) = audit::add(self.house, &**store, what, &more) {
-                let why = format!("not on record in {}: {error:#}", store.url());
-                self.house.ctx.monitor.detail(&why);
-            }
-        }
     }
 
     /// Ends the leases and records `event`. Nothing in here can undo what was done: what fails is
@@ -262,9 +250,6 @@ impl Drop for Recorded<'_> {
         let failed = |backup_type| Event::failed(self.holder.run, backup_type, seconds);
         let Some(failed) = self.holder.backup_type.map(failed) else { return };
         if self.begun {
-            if self.ledger.is_none() {
-                self.note_failure(seconds);
-            }
             self.close(&failed);
         } else {
             let _in_peace = self.house.ctx.cancel.defer(CLOSING);

@@ -8,15 +8,20 @@ use serde::Serialize;
 
 use super::Report;
 use super::audit;
+use super::marks::{Damage, judge};
+use super::proof::Prover;
 use super::scratch;
 use super::select::Select;
 use super::snapshot::Made;
-use crate::catalog::{self, Catalog, Filter};
+use crate::catalog::{self, Catalog, Entry, Filter, Found};
+use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
-use crate::domain::segment;
+use crate::domain::schedule::SKEW;
+use crate::domain::segment::{self, rfc3339};
 use crate::draft::folder_of;
-use crate::error::{Fault, Kind};
+use crate::error::{Fault, Kind, diagnose};
+use crate::keys::KeyProvider;
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored};
 use crate::store::ReadStore;
@@ -80,7 +85,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let source = options.select.source();
     let report = restore(house, options);
     if !options.dry_run {
-        audit::ended(house, "restored", source, &report);
+        audit::ended(house, ("restored", Status::Restored), source, &report);
     }
     report.map_err(|error| house.elsewhere(source, error))
 }
@@ -90,19 +95,13 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
     let store = house.store_read(settings)?;
     let keys = house.keys_to_read()?;
-    let name = options.select.resolve_of(store.as_ref(), options.from_export, &house.ctx)?;
-    if name.kind == segment::KIND {
-        let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
-        return Err(Fault::new(Kind::Refused, message)
-            .hint(format!(
-                "choose a moment instead: `bkp list {} --windows`, then --at TIME",
-                name.source
-            ))
-            .into());
-    }
+    let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
+    let catalog = catalog.with_effort(options.select.effort());
+    let name = options.select.resolve_of(&catalog, options.from_export, &house.ctx)?.name;
+    check_kind(&name)?;
     check_table(options, &name)?;
-    let chain = Catalog::new(store.as_ref(), &keys, &house.ctx).chain(&name)?;
-    warn_of_damage(house, store.as_ref(), &name, &chain)?;
+    let chain = catalog.chain(&name)?;
+    warn(house, options, (store.as_ref(), &keys), &name, &chain)?;
     let kind = source::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
@@ -122,7 +121,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
         id: name.id,
         source: name.source,
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
-        stored_bytes: chain.iter().map(|reader| reader.manifest().sizes.stored_bytes).sum(),
+        stored_bytes: stored_bytes(&chain),
         target_exists,
         target: options.to.clone(),
         replica: options.replica,
@@ -158,24 +157,113 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     Ok(Report::done("bkp.restore/1", &done, text)?.with_outcome(partial))
 }
 
-/// Says if a verification has found a link of the chain damaged: the restore will show whether it still is.
-fn warn_of_damage(
+/// Says what is to be known of a choice before it is restored.
+fn warn(
     house: &House,
-    store: &dyn ReadStore,
+    options: &Options,
+    (store, keys): (&dyn ReadStore, &[Box<dyn KeyProvider>]),
     name: &BackupName,
     chain: &[BackupReader<'_>],
 ) -> anyhow::Result<()> {
-    let filter = Filter::of_source(name.backup_type, &name.source);
-    for found in catalog::find(store, &filter, &house.ctx.cancel)? {
-        let is_link = chain.iter().any(|link| link.manifest().id == found.name.id);
-        if is_link && found.is_damaged() {
-            let id = found.name.id;
-            house.ctx.monitor.warn(&format!(
-                "a verification has found backup {id} damaged; `bkp list --long` says which are not"
-            ));
+    warn_of_damage(house, store, keys, chain)?;
+    if matches!(options.select, Select::Latest(_)) {
+        warn_of_newer(house, store, name)?;
+    }
+    warn_of_maps(house, chain)
+}
+
+/// Sum over what a chain has in the store.
+pub(super) fn stored_bytes<'r, 's: 'r>(
+    chain: impl IntoIterator<Item = &'r BackupReader<'s>>,
+) -> u64 {
+    let sizes = chain.into_iter().map(|reader| reader.manifest().sizes.stored_bytes);
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// Says if a verification has found a link of the chain damaged, or somebody else says so: the restore
+/// will show whether it is.
+fn warn_of_damage(
+    house: &House,
+    store: &dyn ReadStore,
+    keys: &[Box<dyn KeyProvider>],
+    chain: &[BackupReader<'_>],
+) -> anyhow::Result<()> {
+    let prover = Prover::new(store, keys, &house.ctx);
+    let Some(last) = chain.last().map(|link| link.manifest().name()) else { return Ok(()) };
+    let filter = Filter::of_source(last.backup_type, &last.source);
+    for Found { name, marks, .. } in catalog::find(store, &filter, &house.ctx.cancel)? {
+        let is_link = |link: &BackupReader<'_>| link.manifest().name() == name;
+        if marks.is_empty() || !chain.iter().any(is_link) {
+            continue;
+        }
+        let id = name.id;
+        let who = match judge(store, &prover, &name, &marks)?.damage {
+            Damage::None => continue,
+            Damage::Found => format!("a verification has found backup {id} damaged"),
+            Damage::Claimed => {
+                format!("backup {id} is called damaged, by whom no key at hand proves")
+            }
+        };
+        house.ctx.monitor.warn(&format!("{who}; `bkp list --long` says which are not"));
+    }
+    Ok(())
+}
+
+/// Says what the newest backup of a source may not be: the newest that there was, of a time that can be, or as
+/// far as its log reaches.
+fn warn_of_newer(house: &House, store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<()> {
+    let (monitor, source, at) = (&house.ctx.monitor, &name.source, name.id.created());
+    if at - house.ctx.now() > SKEW {
+        let (id, at) = (name.id, rfc3339(at));
+        monitor.warn(&format!(
+            "backup {id} is dated {at}, in the future: a clock was wrong, or somebody planted it; `bkp list {source}` has others, for --id"
+        ));
+    }
+    let filter = Filter::of_source(name.backup_type, source);
+    let entries = catalog::contents(store, &filter, &house.ctx.cancel)?;
+    let newer = || entries.iter().filter(|entry| entry.name.id.created() > at);
+    for entry in newer().filter(|entry| entry.name.kind == name.kind && entry.manifest.is_none()) {
+        let id = entry.name.id;
+        monitor.warn(&format!(
+            "{id} is newer than {} and has no manifest: it is being made, was given up, or has lost it; it is not restored",
+            name.id
+        ));
+    }
+    let is_log = |entry: &&Entry| entry.name.kind == segment::KIND && entry.manifest.is_some();
+    if let Some(last) = newer().rfind(is_log) {
+        monitor.warn(&format!(
+            "the log of `{source}` goes on after this backup, to about {}: `bkp list {source} --windows` says how far, and --at restores a moment of it",
+            rfc3339(last.name.id.created())
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the block maps of a chain, which a restore does not need and the next snapshot does.
+fn warn_of_maps(house: &House, chain: &[BackupReader<'_>]) -> anyhow::Result<()> {
+    for link in chain {
+        match link.check_map(&house.ctx) {
+            Err(error) if diagnose(&error).kind == Kind::Integrity => {
+                let id = link.manifest().id;
+                house.ctx.monitor.warn(&format!(
+                    "the block map of backup {id} is damaged, which the restore does not need: {error:#}; the next snapshot of it begins anew"
+                ));
+            }
+            checked => checked?,
         }
     }
     Ok(())
+}
+
+/// A segment of a log is no state that could be restored by itself.
+fn check_kind(name: &BackupName) -> Result<(), Fault> {
+    if name.kind != segment::KIND {
+        return Ok(());
+    }
+    let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
+    let hint =
+        format!("choose a moment instead: `bkp list {} --windows`, then --at TIME", name.source);
+    Err(Fault::new(Kind::Refused, message).hint(hint))
 }
 
 /// Only exports have tables that can be told apart.

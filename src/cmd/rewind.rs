@@ -9,14 +9,17 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use self::way::Opened;
+use self::way::{Opened, Unproven};
 use super::Report;
 use super::audit;
 use super::restore::{self, check_target, known_addresses};
 use super::segments::{History, find, is_segment};
-use crate::catalog::Catalog;
+use super::select::Passed;
+use crate::catalog::{self, Catalog, Found};
+use crate::ctx::Ctx;
+use crate::domain::event::Status;
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Mode, spelled};
+use crate::domain::segment::{Mode, Target, rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
 use crate::source::logs::{self, RewindRequest, Rewound};
@@ -24,7 +27,10 @@ use crate::source::{self, DrillTools, RestoreRequest, Share};
 use crate::store::ReadStore;
 use crate::wire::House;
 
+mod drill;
 mod way;
+
+pub(super) use self::drill::{LogDrilled, drill};
 
 /// The moment that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +45,7 @@ impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Moment::Op(op) => write!(f, "op {op}"),
-            Moment::At(time) => write!(f, "{time}"),
+            Moment::At(time) => f.write_str(&rfc3339(*time)),
         }
     }
 }
@@ -102,7 +108,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         .as_ref()
         .is_ok_and(|report| report.value.get("schema") == Some(&"bkp.restore/1".into()));
     if !options.restore.dry_run && !is_plain {
-        audit::ended(house, "restored", Some(&options.source), &report);
+        audit::ended(house, ("restored", Status::Restored), Some(&options.source), &report);
     }
     report
 }
@@ -120,19 +126,18 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
         };
     }
     let keys = house.keys_to_read()?;
-    let history = History::read(store.as_ref(), &found, &house.ctx)?;
-    let way = way::find(&history, options)?;
     let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
-    let Opened { base, segments, backup_type } = way.open(&catalog, &found, &house.ctx)?;
+    let (mode, target, opened) = lead(&catalog, found, options, &house.ctx)?;
+    let Opened { base, segments, backup_type } = opened;
     let readers = || base.iter().chain(&segments);
     let restore = &options.restore;
     let plan = Plan {
         store: store.url().to_owned(),
         source: options.source.clone(),
-        mode: way.mode,
+        mode,
         base: base.last().map(|newest| newest.manifest().id),
         segments: segments.len(),
-        stored_bytes: readers().map(|reader| reader.manifest().sizes.stored_bytes).sum(),
+        stored_bytes: restore::stored_bytes(readers()),
         target_exists: check_target(store.as_ref(), &restore.to, "tigerbeetle")?,
         target: restore.to.clone(),
     };
@@ -158,9 +163,10 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     let rewind = RewindRequest {
         base: &base,
         segments: &segments,
-        target: way.target,
+        target,
         restore: &request,
         tools: &tools,
+        alone: false,
     };
     house.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
     let rewound = (logs::kind_of(backup_type)?.rewind)(&rewind, &house.ctx)
@@ -168,6 +174,73 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     house.ctx.monitor.end();
     let seconds = (house.ctx.now() - began).as_seconds_f64();
     report(plan, rewound, seconds)
+}
+
+/// Finds the way to the moment, and opens what it leads over. What somebody plants must neither end a
+/// window nor begin one: what turns out not to be proven is passed over. Only where no way is found at
+/// all every backup of the source is opened to see whether it is.
+fn lead<'c>(
+    catalog: &Catalog<'c>,
+    mut found: Vec<Found>,
+    options: &Options,
+    ctx: &Ctx,
+) -> anyhow::Result<(Mode, Target, Opened<'c>)> {
+    let (mut passed, mut all_proven) = (Passed::default(), false);
+    loop {
+        let history = History::read(catalog.store(), &found, ctx)?;
+        let led = way::find(&history, options).and_then(|way| {
+            let opened = way.open(catalog, &found, ctx)?;
+            Ok((way.mode, way.target, opened))
+        });
+        let error = match led {
+            Ok(led) => {
+                passed.say("passing over", &*ctx.monitor);
+                return Ok(led);
+            }
+            Err(error) => error,
+        };
+        let before = found.len();
+        if let Some(Unproven(id)) = error.downcast_ref::<Unproven>().copied() {
+            let names = found.extract_if(.., |found| found.name.id == id);
+            names.for_each(|found| passed.add(&found.name, anyhow::anyhow!("{error:#}")));
+        } else if !all_proven && may_be_planted(&error) {
+            all_proven = true;
+            found = proven(catalog, found, &mut passed, ctx)?;
+        }
+        if found.len() == before {
+            passed.say("passing over", &*ctx.monitor);
+            return Err(error);
+        }
+    }
+}
+
+/// Whether a moment may be out of reach because of what somebody planted.
+fn may_be_planted(error: &anyhow::Error) -> bool {
+    matches!(diagnose(error).kind, Kind::Integrity | Kind::Refused | Kind::NotFound | Kind::Key)
+}
+
+/// The backups that a key at hand proves, and those of ours whose manifests were altered, since their
+/// damage is to be told.
+fn proven(
+    catalog: &Catalog<'_>,
+    found: Vec<Found>,
+    passed: &mut Passed,
+    ctx: &Ctx,
+) -> anyhow::Result<Vec<Found>> {
+    let looked = catalog::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
+        Ok(_) => Ok(None),
+        Err(error) if catalog::is_altered(&error) => Ok(None),
+        Err(error) if catalog::is_unproven(&error) => Ok(Some(error)),
+        Err(error) => Err(error),
+    })?;
+    let mut left = Vec::new();
+    for (found, error) in found.into_iter().zip(looked) {
+        match error {
+            None => left.push(found),
+            Some(error) => passed.add(&found.name, error),
+        }
+    }
+    Ok(left)
 }
 
 fn no_log(store: &dyn ReadStore, options: &Options) -> Fault {

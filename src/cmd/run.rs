@@ -9,12 +9,14 @@ use std::time::Duration;
 
 mod around;
 pub mod child;
+pub mod evidence;
 mod news;
 mod one;
 pub mod pool;
 mod report;
 pub mod state;
 mod tick;
+pub mod witness;
 
 pub(super) use self::report::Ran;
 use self::tick::Tick;

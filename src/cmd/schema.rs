@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     catalogue, cleanup, config, doctor, history, keys, list, logs, pin, reconcile, restore, rewind,
-    run, snapshot, status, verify, verify_logs, windows,
+    run, runs, snapshot, status, verify, verify_logs, windows,
 };
 
 /// A report's name and its schema: one line of [`REPORTS`].
@@ -35,6 +35,7 @@ pub const REPORTS: &[Shape] = &[
     Shape::of::<verify_logs::Verified>("bkp.verify-logs/1"),
     Shape::of::<reconcile::Reconciled>("bkp.verify-ledger/1"),
     Shape::of::<history::Listing>("bkp.list-ledger/1"),
+    Shape::of::<runs::Listing>("bkp.list-runs/1"),
     Shape::of::<restore::Done>("bkp.restore/1"),
     Shape::of::<restore::Plan>("bkp.restore-plan/1"),
     Shape::of::<rewind::Done>("bkp.restore-at/1"),

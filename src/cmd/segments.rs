@@ -12,6 +12,7 @@ use crate::domain::manifest::{Manifest, ManifestError, hex};
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::domain::segment::{self, Base, Break, Link, Log, Mode, Segment, Window};
 use crate::error::{Kind, diagnose};
+use crate::source::logs;
 use crate::store::ReadStore;
 
 /// What makes a snapshot, in its name.
@@ -32,6 +33,8 @@ pub struct Newest {
     pub sha256: String,
     /// What it says of itself.
     pub segment: Segment,
+    /// Newer ones that cannot be relied on.
+    pub passed: Vec<BackupId>,
 }
 
 /// The newest segment of `mode`, authentic: what is shipped next follows from it. `known` is what was
@@ -51,28 +54,46 @@ pub fn newest(
     let (now, monitor) = (ctx.now(), &*ctx.monitor);
     let recent = known.map(|known| since(store, source, known, now)).transpose()?.flatten();
     let found = recent.map_or_else(|| find(store, source, ctx), Ok)?;
+    let mut passed = known.map(|known| known.passed.clone()).unwrap_or_default();
     for found in found.iter().rev().filter(|found| is_segment(found)) {
+        if passed.contains(&found.name.id) {
+            continue;
+        }
         if let Some(known) = known.filter(|known| known.id == found.name.id) {
             return Ok(Some(known.clone()));
         }
         let opened = catalog.open(&found.name).and_then(|(reader, sha256)| {
+            // What a verification has found is looked into: anybody may have written it.
+            if found.is_damaged() {
+                (logs::kind_of(found.name.backup_type)?.decode)(&reader, ctx)?;
+            }
             let manifest = reader.manifest();
             let segment = read(&found.name, &manifest.capture)?;
             let (id, base, backup_type) = (manifest.id, manifest.base, manifest.backup_type);
-            Ok(Newest { id, base, backup_type, sha256: hex(&sha256), segment })
+            Ok(Newest { id, base, backup_type, sha256: hex(&sha256), segment, passed: Vec::new() })
         });
         match opened {
-            Ok(newest) if newest.segment.mode == mode => return Ok(Some(newest)),
+            Ok(newest) if newest.segment.mode == mode => {
+                return Ok(Some(Newest { passed, ..newest }));
+            }
             Ok(_other) => {}
             // Whoever can write to a store must not be able to stop the log.
-            Err(error) if diagnose(&error).kind == Kind::Integrity => monitor.warn(&format!(
-                "going on from what is older than segment {}, which cannot be relied on: {error:#}",
-                found.name.id
-            )),
+            Err(error) if is_of_segment(&error) => {
+                monitor.warn(&format!(
+                    "going on from what is older than segment {}, which cannot be relied on: {error:#}",
+                    found.name.id
+                ));
+                passed.push(found.name.id);
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(None)
+}
+
+/// Whether an error says that a segment cannot be relied on, and nothing of the store or the keys.
+fn is_of_segment(error: &anyhow::Error) -> bool {
+    catalog::is_unproven(error) || diagnose(error).kind == Kind::Integrity
 }
 
 /// The segments from the day of `known` on: whoever follows a log looks every few seconds, and does not
@@ -117,7 +138,7 @@ pub struct History {
     pub logs: Vec<(Mode, Log)>,
     /// Snapshots, oldest first.
     pub bases: Vec<Base>,
-    /// What cannot be read.
+    /// What cannot be read, and what a verification has found damaged.
     pub problems: Vec<String>,
 }
 
@@ -134,6 +155,12 @@ impl History {
         // That the run is to stop is no problem of a backup.
         ctx.cancel.check()?;
         for (found, step) in found.iter().zip(steps) {
+            if is_segment(found) && found.is_damaged() {
+                let id = found.name.id;
+                history
+                    .problems
+                    .push(format!("{id}: a verification has found this segment damaged"));
+            }
             match step {
                 Ok(Step::Segment(link)) => links.push(*link),
                 Ok(Step::Snapshot(base)) => history.bases.push(base),

@@ -4,12 +4,16 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::snapshot::Made;
-use crate::catalog::{self, Filter, Found};
-use crate::ctx::Ctx;
+use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
+use crate::ctx::{Ctx, Monitor};
 use crate::domain::names::BackupName;
 use crate::domain::segment;
-use crate::error::{Fault, Kind};
+use crate::error::{Fault, Kind, diagnose};
+use crate::keys::Effort;
 use crate::store::ReadStore;
+
+/// How many of the backups that are passed over are named.
+const NAMED_MAX: usize = 10;
 
 /// How the operator named a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +49,19 @@ impl Select {
         }
     }
 
-    /// The one backup that is meant.
+    /// As much as may be spent on opening it: whoever names a backup wants that one.
+    #[must_use]
+    pub fn effort(&self) -> Effort {
+        if self.id().is_some() { Effort::Named } else { Effort::Usual }
+    }
+
+    /// The one backup that is meant, as far as keys at hand prove it.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if an id fits several.
-    pub fn resolve(&self, store: &dyn ReadStore, ctx: &Ctx) -> anyhow::Result<BackupName> {
-        self.resolve_among(store, &|_name| true, ctx)
+    /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if an id fits several; as [`first_proven`].
+    pub fn resolve(&self, catalog: &Catalog<'_>, ctx: &Ctx) -> anyhow::Result<Chosen> {
+        let names = self.candidates(catalog.store(), &|_name| true, ctx)?;
+        first_proven(names, catalog, ctx)
     }
 
     /// The one backup that is meant, for a restore: of a source either among its exports or among
@@ -60,15 +71,16 @@ impl Select {
     /// As [`Select::resolve`].
     pub fn resolve_of(
         &self,
-        store: &dyn ReadStore,
+        catalog: &Catalog<'_>,
         exports: bool,
         ctx: &Ctx,
-    ) -> anyhow::Result<BackupName> {
+    ) -> anyhow::Result<Chosen> {
+        let store = catalog.store();
         let is_export = |name: &BackupName| name.kind == Made::Export.as_str();
         let named = self.id().is_some();
-        let found = self.resolve_among(store, &|name| named || is_export(name) == exports, ctx);
-        found.map_err(|error| {
-            let others = self.resolve_among(store, &|name| is_export(name) != exports, ctx);
+        let found = self.candidates(store, &|name| named || is_export(name) == exports, ctx);
+        let candidates = found.map_err(|error| {
+            let others = self.candidates(store, &|name| is_export(name) != exports, ctx);
             match others {
                 Ok(_) if !named && exports => error.context("it has no exports"),
                 Ok(_) if !named => Fault::new(Kind::NotFound, format!("{error}, but exports"))
@@ -76,15 +88,17 @@ impl Select {
                     .into(),
                 Ok(_) | Err(_) => error,
             }
-        })
+        })?;
+        first_proven(candidates, catalog, ctx)
     }
 
-    fn resolve_among(
+    /// The backups that may be meant by what a listing says, at least one, the best first.
+    fn candidates(
         &self,
         store: &dyn ReadStore,
         wanted: &dyn Fn(&BackupName) -> bool,
         ctx: &Ctx,
-    ) -> anyhow::Result<BackupName> {
+    ) -> anyhow::Result<Vec<BackupName>> {
         let filter = Filter {
             source: self.source().map(str::to_owned),
             id: self.id().map(str::to_owned),
@@ -97,29 +111,130 @@ impl Select {
         }
         found.retain(|found| wanted(&found.name));
         let missing = |what: String| Fault::new(Kind::NotFound, format!("{}: {what}", store.url()));
-        let chosen = match self {
-            Select::Latest(source) => {
-                found.last().ok_or_else(|| missing(format!("no backup of `{source}`")))?
+        match self {
+            Select::Latest(source) if found.is_empty() => {
+                return Err(missing(format!("no backup of `{source}`")).into());
             }
+            Select::Latest(_) => {}
             Select::At(source, time) => {
-                let mut until = found.iter().filter(|backup| backup.name.id.created() <= *time);
-                until.next_back().ok_or_else(|| {
+                let next = found.first().map(|next| (next.name.id, created(next)));
+                found.retain(|backup| backup.name.id.created() <= *time);
+                if found.is_empty() {
                     let time = time.format(&Rfc3339).unwrap_or_default();
-                    let next = found.first().map(|next| {
-                        format!("; the first is {} of {}", next.name.id, created(next))
-                    });
+                    let next = next.map(|(id, at)| format!("; the first is {id} of {at}"));
                     let next = next.unwrap_or_default();
-                    missing(format!("no backup of `{source}` that began by {time}{next}"))
-                })?
+                    let what = format!("no backup of `{source}` that began by {time}{next}");
+                    return Err(missing(what).into());
+                }
             }
             Select::Id(id) | Select::IdOf(_, id) => match found.as_slice() {
                 [] => return Err(missing(format!("no backup with id `{id}`")).into()),
-                [only] => only,
+                // Whoever can write to the store can give one id to a second backup.
+                [first, rest @ ..] if rest.iter().all(|f| f.name.id == first.name.id) => {}
                 several => return Err(ambiguous(id, several).into()),
             },
-        };
-        Ok(chosen.name.clone())
+        }
+        Ok(found.into_iter().rev().map(|found| found.name).collect())
     }
+}
+
+/// What was chosen.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The backup.
+    pub name: BackupName,
+    /// How many were passed over, which would have been chosen before it.
+    pub passed: usize,
+}
+
+/// Backups that were passed over since nothing shows that bkp made them, in the order in which they were
+/// met.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    said: Vec<String>,
+    count: usize,
+    error: Option<anyhow::Error>,
+}
+
+impl Passed {
+    pub(super) fn add(&mut self, name: &BackupName, error: anyhow::Error) {
+        self.count += 1;
+        if self.said.len() < NAMED_MAX {
+            self.said.push(format!("{} of `{}`: {error:#}", name.id, name.source));
+        }
+        // That it has no key is what whoever lost one has to be told.
+        let is_better = diagnose(&error).kind == Kind::Key
+            && self.error.as_ref().is_none_or(|error| diagnose(error).kind != Kind::Key);
+        if self.error.is_none() || is_better {
+            self.error = Some(error);
+        }
+    }
+
+    /// Says what was passed over.
+    pub(super) fn say(&self, what: &str, monitor: &dyn Monitor) {
+        for said in &self.said {
+            monitor.warn(&format!("{what} {said}"));
+        }
+        let more = self.count - self.said.len();
+        if more > 0 {
+            monitor.warn(&format!(
+                "{what} {more} more that no key at hand proves, as `bkp verify --all` tells"
+            ));
+        }
+    }
+
+    /// Why one of them was passed over; nothing if none was.
+    pub(super) fn into_error(self) -> Option<anyhow::Error> {
+        self.error
+    }
+}
+
+/// The first of `names` that a key at hand proves; of one alone the caller finds out by himself. What is
+/// passed over is said: the newest backup may be one whose key is not at hand.
+///
+/// # Errors
+/// If none is proven why that is so; that a key could not be asked; [`Kind::Integrity`] for a backup that
+/// a key at hand opens and whose manifest was altered.
+fn first_proven(
+    mut names: Vec<BackupName>,
+    catalog: &Catalog<'_>,
+    ctx: &Ctx,
+) -> anyhow::Result<Chosen> {
+    if names.len() == 1
+        && let Some(name) = names.pop()
+    {
+        return Ok(Chosen { name, passed: 0 });
+    }
+    let mut passed = Passed::default();
+    for name in names {
+        ctx.cancel.check()?;
+        match catalog.prove(&name) {
+            Ok(_manifest) => {
+                passed.say("passing over backup", &*ctx.monitor);
+                if passed.count > 0 {
+                    ctx.monitor.warn(&format!(
+                        "backup {} is the newest that a key at hand proves; to have one that was passed over, give its key with --key, or name it with --id",
+                        name.id
+                    ));
+                }
+                return Ok(Chosen { name, passed: passed.count });
+            }
+            Err(error) if catalog::is_altered(&error) && !catalog.is_elsewhere(&name)? => {
+                let id = name.id;
+                let hint = format!(
+                    "another store may have it as it was (--store); else choose an older one of `bkp list {}` with --id",
+                    name.source
+                );
+                let message = format!("backup {id} was altered: {error:#}");
+                return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
+            }
+            Err(error) if is_unproven(&error) => passed.add(&name, error),
+            Err(error) => return Err(error),
+        }
+    }
+    passed.say("passing over backup", &*ctx.monitor);
+    let none = || Fault::new(Kind::NotFound, "no backup is left").into();
+    Err(passed.into_error().unwrap_or_else(none))
 }
 
 /// When it began, to the millisecond, as `--at` takes it.

@@ -14,11 +14,11 @@ pub(super) mod seen;
 use self::plan::{Onto, Plan, plan};
 use self::seen::Seen;
 use super::Report;
+use super::manifests::{self, Content};
 use super::recorded::Recorded;
 use crate::catalog::Catalog;
-use crate::ctx::host;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Manifest, Retention, SCHEMA, Sizes};
+use crate::domain::manifest::{Manifest, Sizes};
 use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
@@ -109,15 +109,19 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let catalog = Catalog::new(&store, &keys, &house.ctx);
     if options.dry_run {
         let id = BackupId::new(house.ctx.now());
-        let plan = plan(house, options, &*source, &store, &catalog, id)?;
+        let identity = source.identity(&house.ctx)?;
+        let plan = plan(house, options, (&*source, &identity), &store, &catalog, id)?;
         return describe(options, &plan, store.url());
     }
     // Before anything is written, leases too.
     check_seen(house, &store, settings.backup_type, &options.source)?;
     let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
-    let Plan { id, scope, onto } = plan(house, options, &*source, &store, &catalog, run.id())?;
+    let identity = source.identity(&house.ctx)?;
+    let of = (&*source, &identity);
+    let Plan { id, scope, onto } = plan(house, options, of, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let chain = onto.as_ref().map(Onto::names).unwrap_or_default();
+    let below = onto.as_ref().map(Onto::keys).unwrap_or_default();
     let name = BackupName {
         id,
         backup_type: settings.backup_type,
@@ -139,30 +143,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     if let Some(write) = &captured.map {
         objects.push(recipe.map(write.as_ref())?);
     }
-    let manifest = Manifest {
-        schema: SCHEMA.to_owned(),
-        id,
-        backup_type: name.backup_type,
-        source: name.source.clone(),
-        scope: name.scope,
-        kind: name.kind.clone(),
-        parent: links.map(|(_, parent)| parent),
-        base: links.map_or(id, |(base, _)| base),
-        host: host(),
-        tool: format!("bkp {}", env!("CARGO_PKG_VERSION")),
-        started: id.created(),
-        ended: house.ctx.now(),
-        status: "completed".to_owned(),
-        capture: captured.record,
-        sizes: Sizes::of(&objects),
-        timings: timings(&trail, id.created(), house.ctx.now()),
-        objects,
-        keys: recipients,
-        retention: Retention::default(),
-        ledger: None,
-        copies: Vec::new(),
-        mac: String::new(),
-    };
+    let capture = captured.record;
+    let content = Content { links, identity, capture, objects, trail, keys: recipients };
+    let manifest = manifests::new(house, &name, content);
+    lock_longer(house, &store, &below);
     let (manifest, pending) = run.publish(manifest, &key, &chain)?;
     house.ctx.monitor.end();
     store.stores().for_each(|(_, store)| {
@@ -173,6 +157,19 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         house.ctx.monitor.warn(&format!("the backup does not have {lost}"));
     }
     report(&store, &manifest, worst(partial, pending))
+}
+
+/// Sees to it that what a backup builds on is locked for as long as the backup, where stores lock.
+fn lock_longer(house: &House, fan: &Fan, below: &[String]) {
+    for (_, store) in fan.stores() {
+        if let Err(error) = store.lock_longer(below) {
+            let why = format!(
+                "{}: the locks of what this backup builds on end before its own: {error}; give bkp the rights s3:PutObjectRetention and s3:GetObjectRetention",
+                store.url()
+            );
+            house.ctx.monitor.warn(&why);
+        }
+    }
 }
 
 /// Lets every store drop out that has lost what it had.

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 mod gaps;
 mod look;
 mod metrics;
+mod words;
 
 use self::look::Look;
 use super::Report;
@@ -45,6 +46,8 @@ pub(super) struct JobRow {
     job: String,
     command: String,
     source: Option<String>,
+    /// When it runs: `every 6h`, or `daily at 03:00 UTC`.
+    schedule: String,
     /// The level of a verification.
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<String>,
@@ -190,7 +193,11 @@ fn render(status: &Status) -> anyhow::Result<String> {
     let width = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or(0).max(8);
     let wide = width(&mut status.jobs.iter().map(|row| row.job.len()));
     if !status.jobs.is_empty() {
-        writeln!(text, "{:<wide$}  {:<8}  {:<20}  {:<20}", "JOB", "HEALTH", "LAST GOOD", "NEXT")?;
+        writeln!(
+            text,
+            "{:<wide$}  {:<8}  {:<20}  {:<20}  SCHEDULE",
+            "JOB", "HEALTH", "LAST GOOD", "NEXT"
+        )?;
     }
     for row in &status.jobs {
         let health = match (row.enabled, row.health) {
@@ -199,7 +206,8 @@ fn render(status: &Status) -> anyhow::Result<String> {
             (true, Some(level)) => level.as_str(),
         };
         let (last, next) = (time(row.last_success)?, time(row.next)?);
-        writeln!(text, "{:<wide$}  {health:<8}  {last:<20}  {next:<20}", row.job)?;
+        let JobRow { job, schedule, .. } = row;
+        writeln!(text, "{job:<wide$}  {health:<8}  {last:<20}  {next:<20}  {schedule}")?;
     }
     let wide = width(&mut status.sources.iter().map(|row| row.source.len()));
     if !status.sources.is_empty() {

@@ -1,17 +1,23 @@
 //! `bkp verify --logs`: the chain of segments is unbroken, and every segment reads.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Report;
+use super::rewind::{self, LogDrilled};
 use super::segments::{History, find, is_segment};
 use super::windows::{Gap, Row};
-use crate::catalog::Catalog;
+use super::{Report, scratch};
+use crate::catalog::{Catalog, Found};
 use crate::domain::id::BackupId;
+use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::source::logs;
+use crate::store::ReadStore;
 use crate::wire::House;
 
 /// The stable shape `bkp.verify-logs/1`.
@@ -31,6 +37,99 @@ pub(super) struct Verified {
     strays: Vec<BackupId>,
     /// What is wrong, beside gaps that are damage.
     problems: Vec<String>,
+    /// The moment that was restored, with level drill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<LogDrilled>,
+}
+
+/// What `bkp verify --logs` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The source.
+    pub source: String,
+    /// Restore a moment of the log, too.
+    pub drill: bool,
+    /// Where a drill restores to; `None` takes a folder in the state directory.
+    pub scratch: Option<PathBuf>,
+}
+
+/// Restores a random moment in a new folder that is removed again, whatever happens.
+fn run_drill(
+    house: &House,
+    catalog: &Catalog<'_>,
+    history: &History,
+    found: &[Found],
+    options: &Options,
+) -> anyhow::Result<LogDrilled> {
+    let (_noted, scratch) = match &options.scratch {
+        None => (None, scratch::make(house, scratch::Use::Drill)?),
+        Some(place) => (scratch::elsewhere(house, place), Workshop::within(place)?),
+    };
+    let random = RandomState::new().hash_one(&options.source);
+    let of = (catalog, history, found);
+    rewind::drill(house, of, &options.source, scratch.folder(), random)
+}
+
+/// How the segments of a source follow each other, by their manifests.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Chained {
+    source: String,
+    ok: bool,
+    /// From when to when the source restores.
+    windows: Vec<Row>,
+    /// Where segments do not follow each other.
+    gaps: Vec<Gap>,
+    /// Manifests that cannot be read.
+    problems: Vec<String>,
+}
+
+impl Chained {
+    fn of(source: &str, history: &History) -> Chained {
+        let windows = history.windows();
+        let gaps = Gap::all(history);
+        Chained {
+            source: source.to_owned(),
+            ok: history.problems.is_empty() && !gaps.iter().any(|gap| gap.damage),
+            windows: windows.iter().map(|(window, run)| Row::of(window, run.len())).collect(),
+            gaps,
+            problems: history.problems.clone(),
+        }
+    }
+
+    /// What it counts for.
+    pub(super) fn outcome(&self) -> Option<Kind> {
+        (!self.ok).then_some(Kind::Integrity)
+    }
+
+    /// The same for people.
+    pub(super) fn text(&self) -> anyhow::Result<String> {
+        let mut text = String::new();
+        let state = if self.ok { "no segment is missing" } else { "DAMAGED" };
+        writeln!(text, "log of {}: {state}", self.source)?;
+        self.gaps.iter().try_for_each(|gap| writeln!(text, "  {}", gap.text()))?;
+        self.problems.iter().try_for_each(|problem| writeln!(text, "  FAILED: {problem}"))?;
+        Ok(text)
+    }
+}
+
+/// How the segments among `found` follow each other, source by source; nothing where there are none.
+///
+/// # Errors
+/// That the run is to stop.
+pub(super) fn chained(
+    house: &House,
+    store: &dyn ReadStore,
+    found: &[Found],
+) -> anyhow::Result<Vec<Chained>> {
+    let segments = found.iter().filter(|found| is_segment(found));
+    let sources: BTreeSet<&str> = segments.map(|found| found.name.source.as_str()).collect();
+    let of = |source: &str| {
+        let of_source = found.iter().filter(|found| found.name.source == source);
+        let of_source: Vec<Found> = of_source.cloned().collect();
+        let history = History::read(store, &of_source, &house.ctx)?;
+        Ok(Chained::of(source, &history))
+    };
+    sources.into_iter().map(of).collect()
 }
 
 /// Reads every segment of a source, oldest first. A gap that was known when it was shipped is no
@@ -38,7 +137,8 @@ pub(super) struct Verified {
 ///
 /// # Errors
 /// What store or keys fail with; damage is the report's outcome.
-pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
+pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+    let source = options.source.as_str();
     let store = house.store_read(house.settings.sources.get(source))?;
     let keys = house.keys_to_read()?;
     let found = find(store.as_ref(), source, &house.ctx)?;
@@ -74,6 +174,20 @@ pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
     if gaps.iter().any(|gap| gap.damage) || !history.problems.is_empty() {
         outcome = worst(outcome, Some(Kind::Integrity));
     }
+    let mut drill = None;
+    if options.drill && outcome.is_none() {
+        match run_drill(house, &catalog, &history, &found, options) {
+            Ok(done) => drill = Some(done),
+            Err(error) => {
+                let kind = diagnose(&error).kind;
+                if kind != Kind::Integrity {
+                    return Err(error);
+                }
+                outcome = worst(outcome, Some(kind));
+                problems.push(format!("{error:#}"));
+            }
+        }
+    }
     let windows: Vec<Row> =
         history.windows().iter().map(|(window, run)| Row::of(window, run.len())).collect();
     let strays = history.strays();
@@ -86,6 +200,7 @@ pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
         gaps,
         strays,
         problems,
+        drill,
     };
     let text = render(&body)?;
     Ok(Report::done("bkp.verify-logs/1", &body, text)?.with_outcome(outcome))
@@ -102,5 +217,6 @@ fn render(body: &Verified) -> anyhow::Result<String> {
     body.windows.iter().try_for_each(|row| writeln!(text, "  {}", row.text()))?;
     body.gaps.iter().try_for_each(|gap| writeln!(text, "  {}", gap.text()))?;
     body.problems.iter().try_for_each(|problem| writeln!(text, "  FAILED: {problem}"))?;
+    text.extend(body.drill.iter().map(LogDrilled::text));
     Ok(text)
 }

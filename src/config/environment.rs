@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use super::ConfigError;
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "BKP_CONFIG",
     "BKP_STORE",
     "BKP_KEY",
+    "BKP_JOB",
+    "BKP_TRIGGER",
     "XDG_CONFIG_HOME",
     "XDG_STATE_HOME",
     "STATE_DIRECTORY",

@@ -113,6 +113,9 @@ pub struct SourceTable {
     /// The name of the store its backups go to, or several names: then every run makes its backup
     /// in all of them, and commands that read take the first. Not needed if there is only one store.
     pub store: Option<Names>,
+    /// Whose data it is, for a stack with several tenants: noted in manifests and in the table
+    /// `backup_metadata`.
+    pub tenant: Option<String>,
     /// How its backups are compressed. Default: zstd.
     pub compression: Option<CompressionName>,
     /// The level of the compression: zstd 1 to 19 (default: what suits
@@ -166,7 +169,7 @@ impl<'de> Deserialize<'de> for Names {
 }
 
 /// The keys of [`SourceTable`].
-pub const SOURCE_KEYS: [&str; 4] = ["kind", "store", "compression", "level"];
+pub const SOURCE_KEYS: [&str; 5] = ["kind", "store", "tenant", "compression", "level"];
 
 /// The word for a compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -184,11 +187,12 @@ pub enum CompressionName {
 ///
 /// # Errors
 /// [`ConfigError::Unreadable`], and [`ConfigError::Invalid`] if it is longer than
-/// [`CONFIG_BYTES_MAX`] or not UTF-8.
+/// [`CONFIG_BYTES_MAX`] or not UTF-8, or if others can write it.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
+    super::exposure::check_writers(path, &file)?;
     file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let place = path.display().to_string();
     if bytes.len() as u64 > CONFIG_BYTES_MAX {

@@ -5,6 +5,7 @@
 //! - [`table`]: from a TOML table to a type, with errors that name the key and suggest the right one.
 //! - [`settings`]: finding the file, resolving defaults, checking what types cannot.
 //! - [`environment`]: the variables that count, read once.
+//! - `exposure`: who else may change the file, or read it.
 //! - [`schema`]: the JSON Schema of the document.
 //! - [`units`]: durations as people write them.
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use crate::error::{Classify, Kind};
 
 pub mod environment;
+mod exposure;
 pub mod file;
 pub mod schema;
 pub mod settings;

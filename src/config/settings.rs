@@ -5,20 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::exposure::is_public;
 use super::file::{self, Document};
 use super::units::duration;
 use super::{ConfigError, Environment, parse_table};
 use crate::domain::limits::RECIPIENTS_MAX;
+use crate::domain::manifest::Trigger;
 use crate::domain::names::BackupType;
 use crate::store::Place;
 
 mod check;
 pub mod jobs;
 mod ledger;
+mod secrets;
 mod sources;
 mod stores;
 pub mod telling;
@@ -61,8 +63,19 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// The `tigerbeetle` program for drills; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
+    /// What started this run.
+    pub started_by: StartedBy,
     /// Where all this came from.
     pub provenance: Provenance,
+}
+
+/// What started a run, for the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StartedBy {
+    /// The job whose run it is.
+    pub job: Option<String>,
+    /// What started it.
+    pub trigger: Trigger,
 }
 
 /// One store.
@@ -79,6 +92,8 @@ pub struct SourceSettings {
     pub backup_type: BackupType,
     /// Names of the stores its backups go to, if it has some of its own.
     pub store: Vec<String>,
+    /// Whose data it is, for multi-tenant installations.
+    pub tenant: Option<String>,
     /// How its backups are compressed.
     pub compression: Compression,
     /// What only the kind of source understands.
@@ -185,6 +200,7 @@ impl Settings {
         };
         settings.provenance.looked = looked;
         settings.program.clone_from(&environment.program);
+        settings.started_by = started_by(environment)?;
         settings.overlay(flags, environment)?;
         Ok(settings)
     }
@@ -221,6 +237,19 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// What the environment says of how this run came about: `bkp run` tells its children.
+fn started_by(environment: &Environment) -> Result<StartedBy, ConfigError> {
+    let trigger = environment.text("BKP_TRIGGER")?.map(|word| {
+        let invalid = |()| ConfigError::invalid("$BKP_TRIGGER", format!("`{word}` is no trigger"));
+        word.parse().map_err(invalid).map_err(|error: ConfigError| {
+            error.suggest("unset it, or say manual, scheduled or hook")
+        })
+    });
+    let job = environment.text("BKP_JOB")?;
+    job.iter().try_for_each(|job| check::name("$BKP_JOB", job))?;
+    Ok(StartedBy { job, trigger: trigger.transpose()?.unwrap_or_default() })
 }
 
 /// The file to read, and the places that were looked at. A file that was named must be there.
@@ -274,7 +303,7 @@ fn default_state_dir(environment: &Environment) -> Result<(PathBuf, Origin), Con
 /// The settings that the file alone makes. Places of errors are key paths.
 fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let table = file::parse(path, text)?;
-    let mut provenance = Provenance { warnings: permission_warnings(path), ..Default::default() };
+    let mut provenance = Provenance::default();
     leaves(&table, "", &mut provenance.origins);
     let document: Document = parse_table("", table)?;
     let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
@@ -301,11 +330,14 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         let source = sources::open(&name, table, &stores, &folder)?;
         sources.insert(name, source);
     }
-    let jobs = jobs::open(document.job, &sources)?;
+    let mut jobs = jobs::open(document.job, &sources)?;
+    for job in jobs.values_mut() {
+        job.ping = job.ping.take().map(|url| check::anchored(&url, &folder));
+    }
     let upkeep = jobs::upkeep(&document.run, &document.cleanup)?;
     jobs::check_ages(&upkeep, &jobs)?;
     let status = telling::status(document.status, &folder, stores.keys().map(String::as_str))?;
-    Ok(Settings {
+    let settings = Settings {
         file: Some(path.to_owned()),
         state_dir: document.state_dir.map(|path| folder.join(path)).unwrap_or_default(),
         store: Vec::new(),
@@ -320,11 +352,16 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         ledger: document.ledger.map(ledger::open).transpose()?,
         upkeep,
         status,
-        notify: telling::notify(document.notify)?,
+        notify: telling::notify(document.notify, &folder)?,
         program: None,
         tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
+        started_by: StartedBy::default(),
         provenance,
-    })
+    };
+    if is_public(path) {
+        settings.check_literals()?;
+    }
+    Ok(settings)
 }
 
 /// Notes every leaf of the file's tables under its key path.
@@ -354,17 +391,6 @@ fn located(error: ConfigError, path: &Path, text: &str) -> ConfigError {
         }
         other @ (ConfigError::Unreadable { .. } | ConfigError::Missing { .. }) => other,
     }
-}
-
-fn permission_warnings(path: &Path) -> Vec<String> {
-    let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
-    let open = mode & 0o002 != 0;
-    let warning = format!(
-        "{} can be written by every user of this machine; run `chmod o-w {}`",
-        path.display(),
-        path.display()
-    );
-    open.then_some(warning).into_iter().collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ pub fn duration(place: &str, text: &str, min: u64, max: u64) -> Result<Duration,
             .suggest("write a whole number and a unit: 90s, 5m, 2h, 1d")
     })?;
     if !(min..=max).contains(&seconds) {
-        let problem = format!("{text} is not between {min} and {max} seconds");
+        let [min, max] = [min, max].map(|seconds| spelled(Duration::from_secs(seconds)));
+        let problem = format!("{text} is not between {min} and {max}");
         return Err(ConfigError::invalid(place, problem));
     }
     Ok(Duration::from_secs(seconds))

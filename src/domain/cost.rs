@@ -74,12 +74,17 @@ pub fn in_a_year(
         0 if shape.full_bytes > 0 => shape.full_bytes,
         _ => shape.built_bytes,
     };
-    let Some(policy) = policy else { return (0..backups.len()).map(bytes).sum() };
+    let Some(policy) = policy else { return total((0..backups.len()).map(bytes)) };
     let policy = Policy { frozen_after: None, removed_percent_max: 100, ..policy.clone() };
     let members = (0..backups.len()).collect();
     let groups = [Group { policy: &policy, members, frozen: None }];
     let whys = decide(&groups, &backups, now + year);
-    whys.iter().enumerate().filter(|(_, whys)| !whys.is_empty()).map(|(at, _)| bytes(at)).sum()
+    total(whys.iter().enumerate().filter(|(_, whys)| !whys.is_empty()).map(|(at, _)| bytes(at)))
+}
+
+/// A sum of sizes, which may be those that somebody made up.
+fn total(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@
 
 use std::fmt;
 
+use time::OffsetDateTime;
+
 use super::id::BackupId;
-use super::manifest::{Manifest, hex};
+use super::manifest::{Manifest, ObjectRecord, hex};
 use super::names::{BackupType, Scope};
 
 /// The code of every transfer that is an event.
@@ -45,6 +47,10 @@ pub enum Status {
     Failed = 3,
     /// A backup was removed on purpose.
     Deleted = 4,
+    /// A backup was restored.
+    Restored = 5,
+    /// A verification found a backup as it should be.
+    Verified = 6,
 }
 
 /// How the objects of a backup are compressed.
@@ -56,6 +62,8 @@ pub enum Compression {
     Gzip = 2,
     /// zstd.
     Zstd = 3,
+    /// zstd inside of Parquet files.
+    ParquetZstd = 4,
 }
 
 /// How the objects of a backup are encrypted.
@@ -65,12 +73,55 @@ pub enum Encryption {
     None = 1,
     /// AES-256-GCM in segments.
     Aes256Gcm = 2,
+    /// Only by the store's service, with keys of its own.
+    SseS3 = 3,
+    /// Only by the store's service, with a key of KMS.
+    SseKms = 4,
+}
+
+impl Encryption {
+    /// How an object is encrypted.
+    fn of(object: &ObjectRecord) -> Encryption {
+        match object.sse.as_deref() {
+            _ if object.stages.iter().any(|stage| stage == "seal") => Encryption::Aes256Gcm,
+            Some("sse-kms") => Encryption::SseKms,
+            Some("sse-s3") => Encryption::SseS3,
+            Some(_) | None => Encryption::None,
+        }
+    }
+
+    /// The word for it in `backup_metadata`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Encryption::None => "none",
+            Encryption::Aes256Gcm => "aes256-gcm",
+            Encryption::SseS3 => "sse-s3",
+            Encryption::SseKms => "sse-kms",
+        }
+    }
+
+    /// How much it keeps from others: what the service does is done with keys that the service has.
+    fn strength(self) -> u8 {
+        match self {
+            Encryption::None => 0,
+            Encryption::SseS3 => 1,
+            Encryption::SseKms => 2,
+            Encryption::Aes256Gcm => 3,
+        }
+    }
 }
 
 impl Status {
     /// Every status.
-    pub const ALL: [Status; 4] =
-        [Status::Started, Status::Completed, Status::Failed, Status::Deleted];
+    pub const ALL: [Status; 6] = [
+        Status::Started,
+        Status::Completed,
+        Status::Failed,
+        Status::Deleted,
+        Status::Restored,
+        Status::Verified,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -80,12 +131,16 @@ impl Status {
             Status::Completed => "completed",
             Status::Failed => "failed",
             Status::Deleted => "deleted",
+            Status::Restored => "restored",
+            Status::Verified => "verified",
         }
     }
 }
 
-const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
-const ENCRYPTIONS: [Encryption; 2] = [Encryption::None, Encryption::Aes256Gcm];
+const COMPRESSIONS: [Compression; 4] =
+    [Compression::None, Compression::Gzip, Compression::Zstd, Compression::ParquetZstd];
+const ENCRYPTIONS: [Encryption; 4] =
+    [Encryption::None, Encryption::Aes256Gcm, Encryption::SseS3, Encryption::SseKms];
 
 /// The beginning of a manifest's SHA-256; all zero where there is no manifest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,7 +171,7 @@ impl fmt::Debug for Digest {
 /// One event of one backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// The backup.
+    /// The backup; of a restore or a verification an id of its own, whose backup the digest tells.
     pub backup: BackupId,
     /// What happened.
     pub status: Status,
@@ -170,16 +225,19 @@ impl Event {
     pub fn completed(manifest: &Manifest, sha256: &[u8; 32]) -> Event {
         let stages = manifest.objects.first().map(|object| object.stages.as_slice());
         let through = |stage: &str| stages.unwrap_or_default().iter().any(|name| name == stage);
+        let is_parquet = |object: &ObjectRecord| {
+            object.key.ends_with(".parquet") || object.key.ends_with(".parquet.enc")
+        };
         let compression = match (through("zstd"), through("gzip")) {
             (true, _) => Compression::Zstd,
             (false, true) => Compression::Gzip,
+            (false, false) if manifest.objects.iter().any(is_parquet) => Compression::ParquetZstd,
             (false, false) => Compression::None,
         };
         // A backup is as secret as its least secret part: an export may be sealed but for its tables.
-        let mut objects = manifest.objects.iter();
-        let sealed = objects.all(|object| object.stages.iter().any(|name| name == "seal"));
-        let encryption =
-            if sealed && stages.is_some() { Encryption::Aes256Gcm } else { Encryption::None };
+        let weakest = manifest.objects.iter().map(Encryption::of);
+        let weakest = weakest.min_by_key(|encryption| encryption.strength());
+        let encryption = weakest.unwrap_or(Encryption::None);
         let started = manifest.started.unix_timestamp();
         let until = manifest.retention.until.map(|until| until.unix_timestamp() - started);
         let days =
@@ -206,12 +264,24 @@ impl Event {
         Event { status: Status::Deleted, ..self }
     }
 
+    /// The backup of this event was read, from `began` on: restored or verified. Nothing of it moves.
+    #[must_use]
+    pub fn read(self, status: Status, began: OffsetDateTime, seconds: u32) -> Event {
+        let own = BackupId::new(began);
+        let started = u64::try_from(began.unix_timestamp()).unwrap_or(0);
+        Event { backup: own, status, stored_bytes: 0, started, seconds, ..self }
+    }
+
     /// The id of its transfer.
     #[must_use]
     pub fn transfer_id(&self) -> u128 {
         let mark = match self.status {
             Status::Completed => return self.backup.as_u128(),
-            other @ (Status::Started | Status::Failed | Status::Deleted) => other as u128,
+            other @ (Status::Started
+            | Status::Failed
+            | Status::Deleted
+            | Status::Restored
+            | Status::Verified) => other as u128,
         };
         self.backup.as_u128() & !VERSION_MASK | mark << VERSION_SHIFT
     }

@@ -155,6 +155,8 @@ pub struct JobFacts {
     pub name: String,
     /// What its runs were like, by its records and its backups.
     pub past: Past,
+    /// Since when it should have done what it should, if it never did and that is known.
+    pub since: Option<OffsetDateTime>,
     /// The exit code of its last run that was not skipped, if one is on record.
     pub code: Option<u8>,
     /// How often a failure is tried again before the next regular time.
@@ -172,6 +174,8 @@ pub struct JobFacts {
     /// Of each of several stores that answer: its name, and when the newest of the job's backups there
     /// began, or the last good verification of what is there.
     pub copies: Vec<(String, Option<OffsetDateTime>)>,
+    /// How many records of its runs, and how many backups newer than its last success, carry no proof.
+    pub unproven: (usize, usize),
 }
 
 /// How often the median a run may take before it counts as slow.
@@ -187,7 +191,13 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         found.push(Finding::new(level, rule, &job.name, message));
     };
     match job.past.succeeded {
-        None => say(Level::Critical, "late", "it has never done what it should".to_owned()),
+        None => {
+            let level = match job.since {
+                Some(since) => ages.level(now - since).unwrap_or(Level::Info),
+                None => Level::Critical,
+            };
+            say(level, "late", "it has never done what it should".to_owned());
+        }
         Some(last) => {
             let age = now - last;
             if let Some(level) = ages.level(age) {
@@ -236,8 +246,25 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
             say(Level::Warning, "slow", message);
         }
     }
+    found.extend(unproven(job));
     found.extend(of_copies(job, ages, now));
     found
+}
+
+/// What no key here proves.
+fn unproven(job: &JobFacts) -> Option<Finding> {
+    let what = match job.unproven {
+        (0, 0) => return None,
+        (records, 0) => format!("{records} record(s) of its runs"),
+        (0, backups) => format!("{backups} backup(s) that are newer than its last success"),
+        (records, backups) => format!(
+            "{records} record(s) of its runs, and {backups} backup(s) that are newer than its last success,"
+        ),
+    };
+    let message = format!(
+        "{what} carry no proof by a key of this host and count for nothing: whoever can write to the store may have planted them"
+    );
+    Some(Finding::new(Level::Warning, "unproven", &job.name, message))
 }
 
 /// Stores that lack what others have. That all of them lack it is another rule's.
@@ -259,6 +286,7 @@ fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
 
 /// What is known of the backups of a source in one store.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "things that are true or not by themselves")]
 pub struct SourceFacts {
     /// Its name.
     pub name: String,
@@ -268,6 +296,8 @@ pub struct SourceFacts {
     pub full: Vec<(OffsetDateTime, u64)>,
     /// How many backups it has.
     pub backups: usize,
+    /// How many of the newest were tried, if no key at hand opens any of them.
+    pub unopened: Option<usize>,
     /// How many of those are dated in the future.
     pub future: usize,
     /// How many of those have no object at all.
@@ -280,8 +310,15 @@ pub struct SourceFacts {
     pub made: bool,
     /// Whether a job that is enabled verifies them.
     pub verified: bool,
+    /// Whether the jobs that make them were seen for the first time such a short while ago that the first
+    /// one need not be late.
+    pub young: bool,
+    /// How many of its newest backups are full ones although each could have built on the one before.
+    pub begun_anew: usize,
     /// Places where its log is broken, of those that are recent.
     pub gaps: Vec<GapFacts>,
+    /// Segments of its log that others continue and that are not there, in words.
+    pub lost: Vec<String>,
 }
 
 /// A place where a log is broken.
@@ -295,6 +332,9 @@ pub struct GapFacts {
     pub mended: bool,
 }
 
+/// From how many full backups in a row on it is said that there are no increments.
+const ANEW_MIN: usize = 3;
+
 /// What is wrong with the backups of a source.
 #[must_use]
 pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
@@ -306,12 +346,26 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         found.push(if nobody { finding } else { finding.of_store(&source.store) });
     };
     if source.backups == 0 {
-        say(Level::Critical, "missing", "it has no backup".to_owned());
+        let level = if source.young { Level::Info } else { Level::Critical };
+        say(level, "missing", "it has no backup".to_owned());
+    }
+    if source.begun_anew >= ANEW_MIN {
+        let count = source.begun_anew;
+        let message = format!(
+            "its last {count} backups are full ones, although a job makes increments: what runs warn of says why; most likely this host cannot open what it makes (no kms:Decrypt, or a passphrase that was typed wrong: then nobody else can either)"
+        );
+        say(Level::Warning, "anew", message);
     }
     if !source.made {
         say(Level::Warning, "unscheduled", "no enabled job makes backups of it".to_owned());
     } else if !source.verified {
         say(Level::Info, "unverified", "no enabled job verifies its backups".to_owned());
+    }
+    if let Some(tried) = source.unopened {
+        let message = format!(
+            "no key of this host opens any of its newest {tried} backup(s): every new one is a full one, and it is not known whether one restores; give this host a key that may open them, under [keys]"
+        );
+        say(Level::Warning, "unopened", message);
     }
     if source.future > 0 {
         let count = source.future;
@@ -340,15 +394,31 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     {
         say(Level::Warning, "growth", format!("it grew from {old} to {new} bytes in a month"));
     }
-    for GapFacts { at, why, mended } in &source.gaps {
-        let (level, then) = match mended {
-            true => (Level::Warning, ""),
-            false => (Level::Critical, "; nothing after it restores until the next snapshot"),
-        };
-        let age = spelled(now - *at);
-        say(level, "gap", format!("its log has a gap of {age} ago: {why}{then}"));
+    for lost in &source.lost {
+        let message = format!(
+            "its log lacks {lost}: moments after it do not restore before the next snapshot; see `bkp verify {} --logs`",
+            source.name
+        );
+        say(Level::Critical, "damage", message);
+    }
+    for gap in &source.gaps {
+        let (level, message) = gap.told(now);
+        say(level, "gap", message);
     }
     found
+}
+
+impl GapFacts {
+    /// How bad it is, and what is said of it.
+    fn told(&self, now: OffsetDateTime) -> (Level, String) {
+        let GapFacts { at, why, mended } = self;
+        let (level, then) = if *mended {
+            (Level::Warning, "")
+        } else {
+            (Level::Critical, "; nothing after it restores until the next snapshot")
+        };
+        (level, format!("its log has a gap of {} ago: {why}{then}", spelled(now - *at)))
+    }
 }
 
 /// Space of a store, bytes.

@@ -17,6 +17,13 @@ pub const COMPRESSION_BYTES_MAX: usize = 176 << 20;
 /// up to a hundred times its length in memory; lists that grow with the data are objects of their own.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
+/// Most memory that reading a manifest may take, bytes. Several are read at a time. One of 1 MiB as bkp
+/// writes it takes 13 MB by the same measure.
+pub const MANIFEST_WEIGHT_MAX: u64 = 16 << 20;
+
+/// Most memory that the manifests in one listing may take, bytes: 14 000 ordinary ones.
+pub const LISTED_WEIGHT_MAX: u64 = 256 << 20;
+
 /// Largest key or passphrase file that is read, bytes.
 pub const SECRET_BYTES_MAX: u64 = 64 << 10;
 
@@ -34,6 +41,17 @@ pub const PBKDF2_ROUNDS: u32 = 600_000;
 
 /// Most rounds that a header may ask for: a hostile header must not keep a restore busy for hours.
 pub const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
+
+/// Most recipients of one backup that a passphrase is tried on, unless somebody named the backup.
+pub const PASSPHRASE_TRIES_MAX: usize = 8;
+
+/// Most derivations in a run whose keys open nothing: what is planted costs half a minute at most. What
+/// somebody named is tried all the same.
+pub const PBKDF2_WASTE_MAX: usize = 100;
+
+/// Most recipients of one backup that a KMS key is tried on, unless somebody named the backup: an alias
+/// does not tell which is its own.
+pub const KMS_TRIES_MAX: usize = 4;
 
 /// Longest chain of a base and its increments that is followed.
 pub const CHAIN_LENGTH_MAX: usize = 1000;

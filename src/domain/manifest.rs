@@ -7,14 +7,18 @@
 //! Readers ignore fields they do not know, and nothing ever rewrites a manifest, so fields of later
 //! versions survive. A later *schema* is refused.
 
+use std::collections::BTreeMap;
+
 use ring::hmac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+pub use super::hex::{hex, unhex};
 use super::id::BackupId;
-use super::limits::RECIPIENTS_MAX;
+use super::limits::{MANIFEST_WEIGHT_MAX, RECIPIENTS_MAX};
+use super::mac;
 use super::names::{BackupName, BackupType, Scope};
 use super::segment;
 use crate::error::{Classify, Kind};
@@ -23,8 +27,7 @@ use crate::keys::{DataKey, Recipient};
 /// The schema this version writes and reads.
 pub const SCHEMA: &str = "bkp.manifest/1";
 
-const MAC_INFO: &[u8] = b"bkp manifest 1";
-const MAC_HEX: usize = 64;
+const MAC: mac::Use = mac::Use { info: b"bkp manifest 1", closing: b"\"}" };
 
 /// What a backup says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +49,21 @@ pub struct Manifest {
     pub parent: Option<BackupId>,
     /// The full backup at the start of the chain; the backup itself if it is full.
     pub base: BackupId,
+    /// What the source is, whatever the configuration calls it.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Whose data it is, if the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The job that made it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// What started the run.
+    #[serde(default)]
+    pub trigger: Trigger,
+    /// The user that the run belonged to.
+    #[serde(default)]
+    pub user: String,
     /// Name of the host that ran the backup.
     pub host: String,
     /// Name and version of the program.
@@ -97,6 +115,9 @@ pub struct ObjectRecord {
     pub plaintext: Plaintext,
     /// The stages it went through, in order: `tar`, `zstd` or `gzip`, `seal`.
     pub stages: Vec<String>,
+    /// How the store's service encrypts it, besides: `sse-s3` or `sse-kms`, if it was asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sse: Option<String>,
 }
 
 /// What went into the chain of an object.
@@ -123,23 +144,71 @@ impl Sizes {
     /// The totals of these objects.
     #[must_use]
     pub fn of(objects: &[ObjectRecord]) -> Self {
-        let plaintext_bytes = objects.iter().map(|object| object.plaintext.bytes).sum();
-        let stored_bytes: u64 = objects.iter().map(|object| object.bytes).sum();
+        // What a manifest claims is not bounded by what anybody can store.
+        let sum = |bytes: fn(&ObjectRecord) -> u64| {
+            objects.iter().map(bytes).fold(0, u64::saturating_add)
+        };
+        let plaintext_bytes = sum(|object| object.plaintext.bytes);
+        let stored_bytes = sum(|object| object.bytes);
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people, two decimals")]
         let ratio = (plaintext_bytes as f64 / stored_bytes.max(1) as f64 * 100.0).round() / 100.0;
         Sizes { plaintext_bytes, stored_bytes, ratio }
     }
 }
 
-/// Until when a backup is to be kept.
+/// What a source is: the names that its engine gives it, such as `cluster` and `replica_id`, or
+/// `host` and `path` where the engine gives none. Two sources with one name in two configurations
+/// differ here. Empty in manifests of earlier versions.
+pub type Identity = BTreeMap<String, String>;
+
+/// What started a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    /// Somebody, or a program that does not say otherwise.
+    #[default]
+    Manual,
+    /// The schedule of a job.
+    Scheduled,
+    /// Another program, by `BKP_TRIGGER=hook`.
+    Hook,
+}
+
+impl std::str::FromStr for Trigger {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Trigger, ()> {
+        match word {
+            "manual" => Ok(Trigger::Manual),
+            "scheduled" => Ok(Trigger::Scheduled),
+            "hook" => Ok(Trigger::Hook),
+            _ => Err(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Trigger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Trigger::Manual => "manual",
+            Trigger::Scheduled => "scheduled",
+            Trigger::Hook => "hook",
+        })
+    }
+}
+
+/// What the policy at the time of a backup promises of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retention {
-    /// Not before this time may a policy remove it.
+    /// Not before this time may a policy remove it. A policy that counts backups promises no date.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub until: Option<OffsetDateTime>,
     /// No policy may remove it.
     pub pinned: bool,
+    /// The rules of the policy, as the configuration spells them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
 }
 
 /// What is wrong with a manifest.
@@ -199,6 +268,24 @@ impl Classify for ManifestError {
     }
 }
 
+/// What tells whether a file is one that this version can read.
+#[derive(Deserialize)]
+struct Schema {
+    schema: String,
+}
+
+/// An upper bound of what a JSON text takes in memory once it is read, bytes: an object takes a map with
+/// room for several fields, and anything else a value and perhaps a text of its own.
+#[must_use]
+pub fn weight(json: &[u8]) -> u64 {
+    let of = |byte: &u8| match byte {
+        b'{' => 700,
+        b',' | b'[' => 128,
+        _ => 1,
+    };
+    json.iter().map(of).fold(0, u64::saturating_add)
+}
+
 impl Manifest {
     /// The name that the backup's objects have.
     #[must_use]
@@ -223,13 +310,11 @@ impl Manifest {
     /// # Errors
     /// Never for a manifest that this program made; a value that JSON cannot hold otherwise.
     pub fn encode(mut self, key: &DataKey) -> Result<Vec<u8>, serde_json::Error> {
-        self.mac = "0".repeat(MAC_HEX);
+        self.mac = "0".repeat(mac::DIGITS);
         let mut bytes = serde_json::to_vec_pretty(&self)?;
         bytes.push(b'\n');
-        let tag = hmac::sign(&mac_key(key), &bytes);
-        if let Some(cell) = mac_range(&bytes).and_then(|range| bytes.get_mut(range)) {
-            cell.copy_from_slice(hex(tag.as_ref()).as_bytes());
-        }
+        // It is the last field, so there is a place for it.
+        let _signed = mac::sign(&mut bytes, MAC, b"", key);
         Ok(bytes)
     }
 
@@ -239,9 +324,9 @@ impl Manifest {
     /// [`ManifestError::Newer`], [`ManifestError::Invalid`], and [`ManifestError::Misplaced`] if it
     /// names another backup or other objects than belong under `key`.
     pub fn parse(bytes: &[u8], key: &str) -> Result<Self, ManifestError> {
-        #[derive(Deserialize)]
-        struct Schema {
-            schema: String,
+        if weight(bytes) > MANIFEST_WEIGHT_MAX {
+            let reason = format!("it would take more than {MANIFEST_WEIGHT_MAX} bytes of memory");
+            return Err(ManifestError::Invalid { key: key.to_owned(), reason });
         }
         let invalid = |error: serde_json::Error| ManifestError::Invalid {
             key: key.to_owned(),
@@ -296,12 +381,8 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError::Forged`].
     pub fn authenticate(bytes: &[u8], key: &DataKey, at: &str) -> Result<(), ManifestError> {
-        let forged = || ManifestError::Forged { key: at.to_owned() };
-        let range = mac_range(bytes).ok_or_else(forged)?;
-        let claimed = bytes.get(range.clone()).and_then(unhex).ok_or_else(forged)?;
-        let mut zeroed = bytes.to_vec();
-        zeroed.get_mut(range).ok_or_else(forged)?.fill(b'0');
-        hmac::verify(&mac_key(key), &zeroed, &claimed).map_err(|_unspecified| forged())
+        let is_right = mac::is_right(bytes, MAC, b"", key);
+        is_right.then_some(()).ok_or_else(|| ManifestError::Forged { key: at.to_owned() })
     }
 }
 
@@ -311,49 +392,6 @@ impl Manifest {
 pub fn tag(key: &DataKey, info: &[u8], text: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(&[], &[info]));
     hex(hmac::sign(&key, text).as_ref())
-}
-
-fn mac_key(key: &DataKey) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(&[], &[MAC_INFO]))
-}
-
-/// Where the MAC's 64 digits stand: they are the value of the last field, and nothing but the
-/// closing quote, brace and white space follows them.
-fn mac_range(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
-    const FIELD: &[u8] = b"\"mac\":";
-    let field = bytes.windows(FIELD.len()).rposition(|window| window == FIELD)?;
-    let value = field + FIELD.len();
-    let open = value + bytes.get(value..)?.iter().position(|byte| !byte.is_ascii_whitespace())?;
-    let start = open + 1;
-    let tail = bytes.get(start + MAC_HEX..)?;
-    let closing: Vec<u8> = tail.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
-    (bytes.get(open) == Some(&b'"') && closing == b"\"}").then_some(start..start + MAC_HEX)
-}
-
-/// Lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Reads lower-case hex.
-#[must_use]
-pub fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 #[cfg(test)]
@@ -379,6 +417,7 @@ mod tests {
             sha256: "00".repeat(32),
             plaintext: Plaintext { bytes: 250, sha256: "11".repeat(32) },
             stages: vec!["tar".into(), "zstd".into(), "seal".into()],
+            sse: None,
         }];
         Manifest {
             schema: SCHEMA.into(),
@@ -389,6 +428,11 @@ mod tests {
             kind: "snapshot".into(),
             parent: None,
             base: id,
+            identity: [("cluster".to_owned(), "7".to_owned())].into(),
+            tenant: Some("acme".into()),
+            job: Some("nightly".into()),
+            trigger: Trigger::Scheduled,
+            user: "bkp".into(),
             host: "ledger-1".into(),
             tool: "bkp 0.1.0".into(),
             started,
@@ -420,6 +464,19 @@ mod tests {
             Manifest::authenticate(&bytes, &other, &at),
             Err(ManifestError::Forged { .. })
         ));
+    }
+
+    /// A mebibyte of JSON can take a hundred of memory.
+    #[test]
+    fn what_would_take_much_memory_is_refused_before_it_is_read() {
+        let key = DataKey([7; 32]);
+        let text = String::from_utf8(sample().encode(&key).expect("encodes")).expect("text");
+        assert!(weight(text.as_bytes()) < 64 << 10, "an ordinary one takes little");
+        let heavy = r#"{"":0},"#.repeat(100_000);
+        let heavy = text.replace("\"mode\"", &format!("\"x\":[{heavy}0],\"mode\""));
+        assert!(heavy.len() < 1 << 20);
+        let error = Manifest::parse(heavy.as_bytes(), "k").expect_err("refused");
+        assert!(error.to_string().contains("of memory"), "{error}");
     }
 
     #[test]

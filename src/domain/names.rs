@@ -138,21 +138,50 @@ impl fmt::Display for Scope {
 pub const MANIFEST_EXTENSION: &str = "manifest.json";
 
 /// A small object beside a backup that says something of it without being a part of it. Nothing in a
-/// store is ever overwritten, so the marks of one kind are numbered, and the last one counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// store is ever overwritten, so each is a new one. A listing shows that something was said; what counts
+/// of it, only what stands in it can tell: `crate::cmd::marks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mark {
-    /// No retention may remove it: `pin-0001.json`.
-    Pin(u16),
-    /// It may again: `unpin-0002.json`. Counted together with [`Mark::Pin`].
-    Unpin(u16),
-    /// Somebody has written something about it: `note-0001.json`.
-    Note(u16),
-    /// A verification has found it damaged: `damaged-0001.json`.
-    Damaged(u16),
-    /// A later one has found it whole: `sound-0002.json`. Counted together with [`Mark::Damaged`].
-    Sound(u16),
+    /// No retention may remove it: `pin-<id>.json`.
+    Pin(Nth),
+    /// It may again: `unpin-<id>.json`.
+    Unpin(Nth),
+    /// Somebody has written something about it: `note-<id>.json`.
+    Note(Nth),
+    /// A verification has found it damaged: `damaged-<id>.json`.
+    Damaged(Nth),
+    /// A later one has found it whole: `sound-<id>.json`.
+    Sound(Nth),
     /// It is being removed: `deleting.json`.
     Deleting,
+}
+
+/// Which of the marks of one kind, in the order in which they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nth {
+    /// Those of earlier versions count, with four digits: whoever took the last number ended that.
+    Number(u16),
+    /// Made at a time, and like no other.
+    Made(BackupId),
+}
+
+impl fmt::Display for Nth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nth::Number(number) => write!(f, "{number:04}"),
+            Nth::Made(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Nth {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        let number = || text.parse().ok().map(Nth::Number);
+        let found = text.parse().ok().map(Nth::Made).or_else(number);
+        found.ok_or_else(|| UnknownWord { what: "number of a mark", text: text.to_owned() })
+    }
 }
 
 impl Mark {
@@ -160,11 +189,11 @@ impl Mark {
     #[must_use]
     pub fn extension(self) -> String {
         match self {
-            Mark::Pin(number) => format!("pin-{number:04}.json"),
-            Mark::Unpin(number) => format!("unpin-{number:04}.json"),
-            Mark::Note(number) => format!("note-{number:04}.json"),
-            Mark::Damaged(number) => format!("damaged-{number:04}.json"),
-            Mark::Sound(number) => format!("sound-{number:04}.json"),
+            Mark::Pin(nth) => format!("pin-{nth}.json"),
+            Mark::Unpin(nth) => format!("unpin-{nth}.json"),
+            Mark::Note(nth) => format!("note-{nth}.json"),
+            Mark::Damaged(nth) => format!("damaged-{nth}.json"),
+            Mark::Sound(nth) => format!("sound-{nth}.json"),
             Mark::Deleting => "deleting.json".to_owned(),
         }
     }
@@ -175,39 +204,40 @@ impl Mark {
         let stem = extension.strip_suffix(".json")?;
         let mark = match stem.split_once('-') {
             None if stem == "deleting" => Mark::Deleting,
-            Some(("pin", number)) => Mark::Pin(number.parse().ok()?),
-            Some(("unpin", number)) => Mark::Unpin(number.parse().ok()?),
-            Some(("note", number)) => Mark::Note(number.parse().ok()?),
-            Some(("damaged", number)) => Mark::Damaged(number.parse().ok()?),
-            Some(("sound", number)) => Mark::Sound(number.parse().ok()?),
+            Some(("pin", nth)) => Mark::Pin(nth.parse().ok()?),
+            Some(("unpin", nth)) => Mark::Unpin(nth.parse().ok()?),
+            Some(("note", nth)) => Mark::Note(nth.parse().ok()?),
+            Some(("damaged", nth)) => Mark::Damaged(nth.parse().ok()?),
+            Some(("sound", nth)) => Mark::Sound(nth.parse().ok()?),
             _ => return None,
         };
         (mark.extension() == extension).then_some(mark)
     }
 
     /// Whether the last word of `marks` about it is a pin. Of two that were said at once, the pin counts.
+    /// That is what the names say, and whoever can write to the store can write names.
     #[must_use]
     pub fn pin(marks: &[Mark]) -> bool {
-        let pin = |mark| if let Mark::Pin(number) = mark { Some(number) } else { None };
-        let unpin = |mark| if let Mark::Unpin(number) = mark { Some(number) } else { None };
+        let pin = |mark| if let Mark::Pin(nth) = mark { Some(nth) } else { None };
+        let unpin = |mark| if let Mark::Unpin(nth) = mark { Some(nth) } else { None };
         counts(marks, pin, unpin)
     }
 
     /// Whether the last word of `marks` about it is that it is damaged. Of two that were said at once,
-    /// the damage counts.
+    /// the damage counts. That is what the names say, as with [`Mark::pin`].
     #[must_use]
     pub fn damage(marks: &[Mark]) -> bool {
-        let damaged = |mark| if let Mark::Damaged(number) = mark { Some(number) } else { None };
-        let sound = |mark| if let Mark::Sound(number) = mark { Some(number) } else { None };
+        let damaged = |mark| if let Mark::Damaged(nth) = mark { Some(nth) } else { None };
+        let sound = |mark| if let Mark::Sound(nth) = mark { Some(nth) } else { None };
         counts(marks, damaged, sound)
     }
 }
 
-/// Whether the last number of one kind is not below that of its opposite.
+/// Whether the last one of one kind is not before that of its opposite.
 fn counts(
     marks: &[Mark],
-    one: impl Fn(Mark) -> Option<u16>,
-    opposite: impl Fn(Mark) -> Option<u16>,
+    one: impl Fn(Mark) -> Option<Nth>,
+    opposite: impl Fn(Mark) -> Option<Nth>,
 ) -> bool {
     let one = marks.iter().copied().filter_map(one).max();
     one.is_some() && one >= marks.iter().copied().filter_map(opposite).max()
@@ -332,16 +362,21 @@ mod tests {
 
     #[test]
     fn the_last_word_counts() {
+        let n = Nth::Number;
         let pinned = Mark::pin;
-        assert!(!pinned(&[]) && !pinned(&[Mark::Note(9), Mark::Damaged(9), Mark::Deleting]));
-        assert!(pinned(&[Mark::Pin(1)]) && !pinned(&[Mark::Pin(1), Mark::Unpin(2)]));
-        assert!(pinned(&[Mark::Pin(1), Mark::Pin(3), Mark::Unpin(2)]));
-        assert!(pinned(&[Mark::Pin(2), Mark::Unpin(2)]), "said at once");
+        assert!(!pinned(&[]));
+        assert!(!pinned(&[Mark::Note(n(9)), Mark::Damaged(n(9)), Mark::Deleting]));
+        assert!(pinned(&[Mark::Pin(n(1))]) && !pinned(&[Mark::Pin(n(1)), Mark::Unpin(n(2))]));
+        assert!(pinned(&[Mark::Pin(n(1)), Mark::Pin(n(3)), Mark::Unpin(n(2))]));
+        assert!(pinned(&[Mark::Pin(n(2)), Mark::Unpin(n(2))]), "said at once");
+        let later = BackupId::new(OffsetDateTime::UNIX_EPOCH);
+        assert!(pinned(&[Mark::Unpin(n(u16::MAX)), Mark::Pin(Nth::Made(later))]));
         let damaged = Mark::damage;
-        assert!(!damaged(&[]) && !damaged(&[Mark::Sound(1), Mark::Pin(9)]));
-        assert!(damaged(&[Mark::Damaged(1)]) && !damaged(&[Mark::Damaged(1), Mark::Sound(2)]));
-        assert!(damaged(&[Mark::Damaged(1), Mark::Sound(2), Mark::Damaged(3)]));
-        assert!(damaged(&[Mark::Sound(2), Mark::Damaged(2)]), "said at once");
+        assert!(!damaged(&[]) && !damaged(&[Mark::Sound(n(1)), Mark::Pin(n(9))]));
+        assert!(damaged(&[Mark::Damaged(n(1))]));
+        assert!(!damaged(&[Mark::Damaged(n(1)), Mark::Sound(n(2))]));
+        assert!(damaged(&[Mark::Damaged(n(1)), Mark::Sound(n(2)), Mark::Damaged(n(3))]));
+        assert!(damaged(&[Mark::Sound(n(2)), Mark::Damaged(n(2))]), "said at once");
     }
 
     proptest! {
@@ -352,13 +387,17 @@ mod tests {
         }
 
         #[test]
-        fn marks_are_read_as_they_are_written(number in 0_u16..=u16::MAX, kind in 0..6) {
+        fn marks_are_read_as_they_are_written(
+            number in 0_u16..=u16::MAX, is_number: bool, kind in 0..6
+        ) {
+            let at = OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(number.into());
+            let nth = if is_number { Nth::Number(number) } else { Nth::Made(BackupId::new(at)) };
             let mark = match kind {
-                0 => Mark::Pin(number),
-                1 => Mark::Unpin(number),
-                2 => Mark::Note(number),
-                3 => Mark::Damaged(number),
-                4 => Mark::Sound(number),
+                0 => Mark::Pin(nth),
+                1 => Mark::Unpin(nth),
+                2 => Mark::Note(nth),
+                3 => Mark::Damaged(nth),
+                4 => Mark::Sound(nth),
                 _ => Mark::Deleting,
             };
             prop_assert_eq!(Mark::parse(&mark.extension()), Some(mark));

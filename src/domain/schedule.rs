@@ -5,6 +5,7 @@
 //! a clock on the wall: one that a change of the clock skips is taken at the moment of the change,
 //! one that is repeated counts once.
 
+use std::fmt;
 use std::time::Duration as StdDuration;
 
 use croner::Cron;
@@ -27,6 +28,14 @@ pub enum When {
 pub struct Calendar {
     cron: Cron,
     zone: TimeZone,
+    /// As it was written, with the time zone.
+    text: String,
+}
+
+impl fmt::Display for Calendar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// What is wrong with a schedule.
@@ -99,7 +108,8 @@ impl When {
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(&fields).map_err(|error| wrong(format!("`{text}`: {error}")))?;
-        Ok(When::At(Box::new(Calendar { cron, zone })))
+        let text = format!("{} {}", words.join(" "), zone.iana_name().unwrap_or("UTC"));
+        Ok(When::At(Box::new(Calendar { cron, zone, text })))
     }
 
     /// The longest time between two runs; what ages are measured by.

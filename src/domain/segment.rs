@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::names::BackupName;
 
@@ -29,7 +30,7 @@ pub fn lease(name: &BackupName) -> String {
 }
 
 /// Timestamps and numbers of operations are smaller: TigerBeetle has the same limit.
-const NUMBER_MAX: u64 = 1 << 63;
+pub const NUMBER_MAX: u64 = 1 << 63;
 
 /// What a log consists of.
 #[derive(
@@ -76,10 +77,54 @@ pub struct Segment {
     pub parent_sha256: Option<String>,
     /// Why it does not continue what was shipped before.
     pub gap: Option<String>,
+    /// Why no restore goes on over this segment, although nothing of it is missing; in query mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreplayable: Option<String>,
     /// From where to where.
     pub position: Position,
     /// How many records of each sort it has.
     pub records: BTreeMap<String, u64>,
+    /// What the books came to at its end; only where all of it was shipped, in query mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+}
+
+/// Sums over all accounts of a cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many accounts there are.
+    pub accounts: u64,
+    /// What was posted to their debits, all together. Accounts and this only grow.
+    #[serde(with = "decimal")]
+    pub debits_posted: u128,
+    /// The same of their credits.
+    #[serde(with = "decimal")]
+    pub credits_posted: u128,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Totals { accounts, debits_posted, credits_posted } = self;
+        write!(f, "{accounts} accounts, {debits_posted} debited, {credits_posted} credited")
+    }
+}
+
+/// Numbers beyond 2^53 as decimal text, which every JSON reader keeps exact.
+mod decimal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        number: &u128,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// From where to where a segment goes. Times are nanoseconds since 1970, by the cluster's clock.
@@ -177,6 +222,9 @@ pub struct Marks {
     pub timeouts: bool,
     /// Time of the last expiry.
     pub expiries_mark: u64,
+    /// Expiries that were shipped since the last transfer.
+    #[serde(default)]
+    pub expiries_since: u64,
 }
 
 impl Segment {
@@ -207,7 +255,9 @@ impl Segment {
     /// cluster's first account.
     #[must_use]
     pub fn is_from_the_beginning(&self) -> bool {
-        self.mode == Mode::Query && (self.parent_sha256.is_none() || self.gap.is_some())
+        self.mode == Mode::Query
+            && (self.parent_sha256.is_none() || self.gap.is_some())
+            && self.unreplayable.is_none()
     }
 
     /// Why this segment does not continue `before`, whose manifest has this digest; `None` if it
@@ -248,7 +298,13 @@ pub fn time_of(timestamp: u64) -> Option<OffsetDateTime> {
 /// The same for people, RFC 3339.
 #[must_use]
 pub fn spelled(timestamp: u64) -> Option<String> {
-    time_of(timestamp)?.format(&time::format_description::well_known::Rfc3339).ok()
+    time_of(timestamp)?.format(&Rfc3339).ok()
+}
+
+/// A time for people, RFC 3339.
+#[must_use]
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
+use super::{DataKey, Effort, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
@@ -41,7 +41,15 @@ pub const CREDENTIAL: RecipientKind =
 
 fn open(path: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("file:{path}");
-    let text = secret::read_private(Path::new(path), &origin)?;
+    let text = secret::read_private(Path::new(path), &origin).map_err(|error| match error {
+        KeyError::Unusable { origin, problem, hint: _ } if !Path::new(path).exists() => {
+            let hint = format!(
+                "put it there; a new key file is made by `bkp keys generate {path}`, and opens nothing that exists already"
+            );
+            KeyError::Unusable { origin, problem, hint: Some(hint) }
+        }
+        other @ (KeyError::Unusable { .. } | KeyError::Unknown { .. } | KeyError::Forbidden { .. } | KeyError::Away { .. } | KeyError::Spent { .. } | KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Random | KeyError::Stopped(_)) => other,
+    })?;
     read(&text, origin)
 }
 
@@ -104,7 +112,12 @@ impl KeyProvider for KeyFile {
         recipient.kind == KIND.prefix && recipient.id == self.id
     }
 
-    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError> {
+    fn open(
+        &self,
+        recipient: &Recipient,
+        id: BackupId,
+        _effort: Effort,
+    ) -> Result<DataKey, KeyError> {
         wrap::unwrap(&self.key, &recipient.wrapped, id, &self.origin)
     }
 }

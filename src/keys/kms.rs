@@ -14,13 +14,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_kms::config::retry::RetryConfig;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kms::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
 use base64::Engine as _;
@@ -28,10 +31,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, wrap};
+use super::{DataKey, Effort, KeyError, KeyProvider, Recipient, RecipientKind, wrap};
 use crate::aws::{Access, chain};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
+use crate::domain::limits::KMS_TRIES_MAX;
 use crate::rt::{self, Stopped};
 
 /// The line of [`super::RECIPIENTS`].
@@ -97,7 +101,50 @@ fn parse(text: &str) -> Result<(String, Access), (String, String)> {
     if access.endpoint.as_ref().is_some_and(|endpoint| endpoint.contains('@')) {
         return Err(fail("an endpoint must not hold a user or password".to_owned()));
     }
+    if access.endpoint.as_deref().is_some_and(|endpoint| !is_private(endpoint)) {
+        let problem = "the data keys would travel readable: the endpoint is not https://";
+        let hint = "write ?endpoint=https://…; http:// is for a service on this host: 127.0.0.1, [::1] or localhost";
+        return Err((problem.to_owned(), hint.to_owned()));
+    }
     Ok((key.to_owned(), access))
+}
+
+/// Whether nobody on the way to `url` can read what is sent there: KMS answers with keys as they are.
+fn is_private(url: &str) -> bool {
+    if url.starts_with("https://") {
+        return true;
+    }
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Refuses to send a request that others on its way could read: the endpoint may also come from the
+/// environment or from a profile.
+#[derive(Debug)]
+struct OnlyPrivate;
+
+impl Intercept for OnlyPrivate {
+    fn name(&self) -> &'static str {
+        "OnlyPrivate"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if is_private(context.request().uri()) {
+            return Ok(());
+        }
+        Err("the data keys would travel readable: the endpoint that the environment or the profile names for KMS is not https://".into())
+    }
 }
 
 /// The region in an ARN.
@@ -120,6 +167,10 @@ impl Kms {
         KeyError::Unusable { origin: self.origin.clone(), problem, hint: Some(hint.to_owned()) }
     }
 
+    fn away(&self, problem: String, hint: &str) -> KeyError {
+        KeyError::Away { origin: self.origin.clone(), problem, hint: hint.to_owned() }
+    }
+
     /// Does `work` with a client, within the deadline.
     fn with_client<T, E, F>(&self, work: impl FnOnce(Client) -> F) -> Result<T, KeyError>
     where
@@ -133,6 +184,7 @@ impl Kms {
             let config = self.access.resolve().await;
             let config = aws_sdk_kms::config::Builder::from(&config)
                 .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
+                .interceptor(OnlyPrivate)
                 .build();
             let client = Client::from_conf(config);
             work(self.client.get_or_init(|| client).clone()).await
@@ -141,9 +193,9 @@ impl Kms {
         match rt::wait(&self.cancel, rt::limit(DEADLINE, asked)) {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.refused(&error)),
-            Ok(Err(elapsed)) => Err(self.unusable(elapsed.to_string(), away)),
+            Ok(Err(elapsed)) => Err(self.away(elapsed.to_string(), away)),
             Err(Stopped::Cancelled(fault)) => Err(fault.into()),
-            Err(Stopped::Runtime(error)) => Err(self.unusable(error.to_string(), away)),
+            Err(Stopped::Runtime(error)) => Err(self.away(error.to_string(), away)),
         }
     }
 
@@ -165,13 +217,22 @@ impl Kms {
             let (origin, hint) = (self.origin.clone(), hint.to_owned());
             return KeyError::Forbidden { origin, problem, hint };
         }
-        self.unusable(problem, hint)
+        if is_of_ciphertext(code) {
+            return self.unusable(problem, hint);
+        }
+        self.away(problem, hint)
     }
 
     fn context(id: BackupId, source: &str) -> HashMap<String, String> {
         let pairs = [("backup_id", id.to_string()), ("source", source.to_owned())];
         pairs.map(|(name, value)| (name.to_owned(), value)).into()
     }
+}
+
+/// Whether a refusal of KMS is about what it was to decrypt, which whoever can write to the store
+/// chooses, and not about the key, the credentials or the service.
+fn is_of_ciphertext(code: &str) -> bool {
+    matches!(code, "InvalidCiphertextException" | "IncorrectKeyException" | "ValidationException")
 }
 
 /// What to do about a refusal of KMS.
@@ -196,6 +257,9 @@ fn hint(code: &str, text: &str) -> &'static str {
         }
         "" if text.contains("credentials") => {
             "give bkp credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (?profile=NAME or AWS_PROFILE), or the role of the machine"
+        }
+        "" if text.contains("travel readable") => {
+            "name the endpoint of KMS with https://, in AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_KMS or the profile"
         }
         "" if text.contains("egion") => "give the region: kms:KEY?region=REGION, or AWS_REGION",
         "" => "make sure that KMS can be reached from here: network, region and endpoint",
@@ -247,14 +311,28 @@ impl KeyProvider for Kms {
         })
     }
 
-    /// An alias or a bare id does not tell the ARN, so KMS has to be asked.
+    /// An alias does not tell the ARN, so KMS has to be asked.
     fn matches(&self, recipient: &Recipient) -> bool {
-        let ours = identity(&self.key);
-        let named = self.key.starts_with("arn:") && self.key.contains(":key/");
-        recipient.kind == KIND.prefix && (!named || ours == identity(&recipient.id))
+        let theirs = identity(&recipient.id);
+        let is_alias = self.key.contains("alias/");
+        let is_ours = if self.key.starts_with("arn:") {
+            identity(&self.key) == theirs
+        } else {
+            theirs.rsplit("key/").next() == Some(self.key.as_str())
+        };
+        recipient.kind == KIND.prefix && (is_alias || is_ours)
     }
 
-    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError> {
+    fn tries_max(&self) -> usize {
+        KMS_TRIES_MAX
+    }
+
+    fn open(
+        &self,
+        recipient: &Recipient,
+        id: BackupId,
+        _effort: Effort,
+    ) -> Result<DataKey, KeyError> {
         let parameter = |name: &str| recipient.parameters.get(name).and_then(Value::as_str);
         let encrypted = parameter(ENCRYPTED_KEY).and_then(|text| BASE64.decode(text).ok());
         let encrypted = encrypted.filter(|bytes| bytes.len() <= CIPHERTEXT_BYTES_MAX);
@@ -305,8 +383,26 @@ mod tests {
         assert_eq!(region_of(&format!("{ARN}1234")).as_deref(), Some("eu-central-1"));
         assert_eq!(region_of("alias/backup"), None);
         let provider =
-            open("alias/backup?region=eu-west-1&endpoint=http://h:1", &Cancel::default()).unwrap();
-        assert_eq!(provider.origin(), "kms:alias/backup?region=eu-west-1&endpoint=http://h:1");
+            open("alias/backup?region=eu-west-1&endpoint=https://h:1", &Cancel::default()).unwrap();
+        assert_eq!(provider.origin(), "kms:alias/backup?region=eu-west-1&endpoint=https://h:1");
+    }
+
+    #[test]
+    fn keys_travel_encrypted_or_not_at_all() {
+        for fine in ["https://h", "http://127.0.0.1:1/x", "http://[::1]:80", "http://localhost:4"] {
+            assert!(is_private(fine), "{fine}");
+        }
+        for readable in [
+            "http://h",
+            "http://127.0.0.1@h",
+            "http://127.0.0.1.h:80",
+            "http://h/?x=127.0.0.1",
+            "http://10.0.0.1",
+            "ftp://127.0.0.1",
+        ] {
+            assert!(!is_private(readable), "{readable}");
+        }
+        assert!(parse("alias/backup?endpoint=http://kms.example.net").is_err());
     }
 
     #[test]
@@ -322,6 +418,10 @@ mod tests {
                 .unwrap()
                 .matches(&recipient(format!("{ARN}1234")))
         );
+        let bare = |id: &str| open(id, &Cancel::default()).unwrap();
+        assert!(bare("1234").matches(&recipient(format!("{ARN}1234"))));
+        assert!(bare("mrk-1").matches(&recipient(format!("{replica}mrk-1"))));
+        assert!(!bare("1234").matches(&recipient(format!("{ARN}5678"))));
         let mut other = recipient(format!("{ARN}1234"));
         other.kind = "file".into();
         assert!(!key("1234").matches(&other));
@@ -342,7 +442,7 @@ mod tests {
             let mut hostile = recipient(format!("{ARN}1234"));
             hostile.parameters.insert(ENCRYPTED_KEY.into(), encrypted);
             hostile.parameters.insert(SOURCE.into(), source);
-            let refused = provider.unwrap(&hostile, id);
+            let refused = provider.open(&hostile, id, Effort::Named);
             assert!(matches!(refused, Err(KeyError::Unusable { hint: None, .. })), "{refused:?}");
         }
     }

@@ -12,6 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
+use crate::domain::limits::RECIPIENTS_MAX;
 use crate::error::{Classify, Fault, Kind};
 
 pub mod file;
@@ -71,6 +72,17 @@ pub struct Recipient {
     pub parameters: serde_json::Map<String, serde_json::Value>,
 }
 
+/// How much may be spent on a backup before anything of it is authenticated: its recipients say what it
+/// costs to open them, and whoever can write to the store can write recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// What opening something that bkp wrote with this configuration costs.
+    #[default]
+    Usual,
+    /// Whatever the format allows: somebody named this backup and wants it opened.
+    Named,
+}
+
 /// A key that can wrap and unwrap data keys.
 pub trait KeyProvider: Send + Sync {
     /// The kind, as in [`Recipient::kind`].
@@ -82,6 +94,11 @@ pub trait KeyProvider: Send + Sync {
     /// Whether it asks somebody else, who may not answer.
     fn is_service(&self) -> bool {
         false
+    }
+
+    /// How many recipients of one backup it tries to open where [`Effort::Usual`] has to do.
+    fn tries_max(&self) -> usize {
+        RECIPIENTS_MAX
     }
 
     /// Wraps `key` for the backup `id` of `source`.
@@ -96,8 +113,22 @@ pub trait KeyProvider: Send + Sync {
     /// Opens what [`KeyProvider::wrap`] made.
     ///
     /// # Errors
-    /// [`KeyError::Wrong`] if it does not authenticate under this key.
-    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError>;
+    /// [`KeyError::Wrong`] if it does not authenticate under this key; [`KeyError::Away`] if that cannot
+    /// be told today; [`KeyError::Spent`] if too many others were tried in vain.
+    fn open(
+        &self,
+        recipient: &Recipient,
+        id: BackupId,
+        effort: Effort,
+    ) -> Result<DataKey, KeyError>;
+
+    /// The same with [`Effort::Usual`].
+    ///
+    /// # Errors
+    /// As [`KeyProvider::open`].
+    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError> {
+        self.open(recipient, id, Effort::Usual)
+    }
 }
 
 /// Opens a provider from what stands after the colon of a recipient string.
@@ -131,28 +162,50 @@ pub fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyErro
     (kind.open)(rest, cancel)
 }
 
-/// Opens a wrapped data key with the first provider that can.
+/// Opens a wrapped data key with the first provider that can, at the usual cost.
 ///
 /// # Errors
-/// [`KeyError::NoneFits`] if no provider matches any recipient, [`KeyError::Wrong`] or another
-/// error of a provider that matches if none of them opens it; a cancellation.
+/// As [`open_any`].
 pub fn unwrap_any(
     providers: &[Box<dyn KeyProvider>],
     recipients: &[Recipient],
     id: BackupId,
     cancel: &Cancel,
 ) -> anyhow::Result<DataKey> {
-    let mut failure = None;
+    open_any(providers, recipients, id, Effort::Usual, cancel)
+}
+
+/// Opens a wrapped data key with the first provider that can.
+///
+/// # Errors
+/// [`KeyError::NoneFits`] if no provider matches any recipient, [`KeyError::Away`] if one that matches
+/// could not be asked, [`KeyError::Wrong`] or another error of a provider that matches if none of them
+/// opens it; a cancellation.
+pub fn open_any(
+    providers: &[Box<dyn KeyProvider>],
+    recipients: &[Recipient],
+    id: BackupId,
+    effort: Effort,
+    cancel: &Cancel,
+) -> anyhow::Result<DataKey> {
+    let mut failure: Option<KeyError> = None;
     // What is at hand first: a service that does not answer takes its time.
     let (services, at_hand): (Vec<_>, Vec<_>) =
         providers.iter().partition(|provider| provider.is_service());
     for provider in at_hand.into_iter().chain(services) {
-        for recipient in recipients.iter().filter(|recipient| provider.matches(recipient)) {
+        let tries_max = match effort {
+            Effort::Usual => provider.tries_max(),
+            Effort::Named => RECIPIENTS_MAX,
+        };
+        let suited = recipients.iter().filter(|recipient| provider.matches(recipient));
+        for recipient in suited.take(tries_max) {
             // A derivation takes seconds if whoever wrote the recipient wants it to.
             cancel.check()?;
-            match provider.unwrap(recipient, id) {
+            match provider.open(recipient, id, effort) {
                 Ok(key) => return Ok(key),
                 Err(error @ KeyError::Stopped(_)) => return Err(error.into()),
+                // What a service did not say today is no word against the backup.
+                Err(error @ KeyError::Away { .. }) => failure = Some(error),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -216,8 +269,29 @@ pub enum KeyError {
         /// What to do about it.
         hint: String,
     },
+    /// The service that holds the key could not be asked, or cannot do it now: what it would say of the
+    /// backup is not known.
+    #[error("key {origin}: {problem}")]
+    Away {
+        /// Which key.
+        origin: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// So many backups were tried in vain that this one is not tried.
+    #[error("key {origin} is not tried on backup {id}, after too many that it does not open")]
+    Spent {
+        /// Where the key comes from.
+        origin: String,
+        /// The backup.
+        id: BackupId,
+    },
     /// The wrapped key does not authenticate under this key.
-    #[error("key {origin} does not open backup {id}")]
+    #[error(
+        "key {origin} does not open backup {id}: it is another key than the one that the backup was sealed for, or the manifest was altered"
+    )]
     Wrong {
         /// Where the key comes from.
         origin: String,
@@ -240,6 +314,25 @@ pub enum KeyError {
     Stopped(#[from] Fault),
 }
 
+impl KeyError {
+    /// Whether it is a word about the backup: the keys at hand do not show that bkp made it. Otherwise
+    /// something is wrong here, and nothing is known of the backup.
+    #[must_use]
+    pub fn is_of_backup(&self) -> bool {
+        match self {
+            KeyError::Unusable { .. }
+            | KeyError::Forbidden { .. }
+            | KeyError::Spent { .. }
+            | KeyError::Wrong { .. }
+            | KeyError::NoneFits { .. } => true,
+            KeyError::Unknown { .. }
+            | KeyError::Away { .. }
+            | KeyError::Random
+            | KeyError::Stopped(_) => false,
+        }
+    }
+}
+
 impl Classify for KeyError {
     fn kind(&self) -> Kind {
         match self {
@@ -247,6 +340,8 @@ impl Classify for KeyError {
             KeyError::Unknown { .. }
             | KeyError::Unusable { .. }
             | KeyError::Forbidden { .. }
+            | KeyError::Away { .. }
+            | KeyError::Spent { .. }
             | KeyError::Wrong { .. }
             | KeyError::NoneFits { .. }
             | KeyError::Random => Kind::Key,
@@ -264,7 +359,8 @@ impl Classify for KeyError {
             }
             KeyError::Stopped(fault) => fault.hint(),
             KeyError::Unusable { hint, .. } => hint.clone(),
-            KeyError::Forbidden { hint, .. } => Some(hint.clone()),
+            KeyError::Forbidden { hint, .. } | KeyError::Away { hint, .. } => Some(hint.clone()),
+            KeyError::Spent { id, .. } => Some(format!("name it: --id {id}")),
             KeyError::Wrong { .. } => Some(ALTERED.to_owned()),
             KeyError::NoneFits { .. } | KeyError::Random => None,
         }

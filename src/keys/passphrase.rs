@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -15,10 +16,12 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{DataKey, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
+use super::{DataKey, Effort, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
-use crate::domain::limits::{PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX};
+use crate::domain::limits::{
+    PASSPHRASE_TRIES_MAX, PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX, PBKDF2_WASTE_MAX,
+};
 
 /// The line of [`super::RECIPIENTS`].
 pub const KIND: RecipientKind = RecipientKind { prefix: "passphrase", check: |_text| Ok(()), open };
@@ -26,8 +29,8 @@ pub const KIND: RecipientKind = RecipientKind { prefix: "passphrase", check: |_t
 const FUNCTION: &str = "pbkdf2-hmac-sha256";
 const SALT_BYTES: usize = 16;
 
-/// Derived keys that are remembered: those of a chain of backups that a restore walks.
-const REMEMBERED_MAX: usize = 64;
+/// Derived keys that are remembered: no backup is to cost twice in a run.
+const REMEMBERED_MAX: usize = 4096;
 
 type Salt = [u8; SALT_BYTES];
 
@@ -45,6 +48,8 @@ struct Passphrase {
     /// The salt of everything that this run wraps.
     salt: Salt,
     derived: Mutex<Vec<Derived>>,
+    /// Derivations of this run whose keys opened nothing.
+    wasted: AtomicUsize,
 }
 
 fn open(reference: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
@@ -52,7 +57,8 @@ fn open(reference: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyEr
     let mut salt = [0; SALT_BYTES];
     SystemRandom::new().fill(&mut salt).map_err(|_unspecified| KeyError::Random)?;
     let origin = format!("{}:{}", KIND.prefix, secret::origin(reference));
-    Ok(Box::new(Passphrase { origin, secret, salt, derived: Mutex::default() }))
+    let (derived, wasted) = (Mutex::default(), AtomicUsize::default());
+    Ok(Box::new(Passphrase { origin, secret, salt, derived, wasted }))
 }
 
 impl Passphrase {
@@ -60,19 +66,19 @@ impl Passphrase {
         KeyError::Unusable { origin: self.origin.clone(), problem, hint: None }
     }
 
-    /// The key for these parameters. The lock is held meanwhile: whoever else wants this key waits
-    /// for it instead of deriving it too.
-    fn derive(&self, salt: Salt, rounds: u32) -> Result<Zeroizing<[u8; 32]>, KeyError> {
-        let bounds = PBKDF2_ROUNDS..=PBKDF2_ROUNDS_MAX;
-        let rounds = NonZeroU32::new(rounds).filter(|rounds| bounds.contains(&rounds.get()));
-        let rounds = rounds.ok_or_else(|| {
-            let (least, most) = (bounds.start(), bounds.end());
-            self.unusable(format!("the backup does not ask for {least} to {most} rounds"))
-        })?;
+    /// The key for these parameters, and whether it had to be derived, which only `may_derive` allows.
+    /// The lock is held meanwhile: whoever else wants this key waits for it instead of deriving it too.
+    fn derive(
+        &self,
+        salt: Salt,
+        rounds: NonZeroU32,
+        may_derive: impl Fn() -> Result<(), KeyError>,
+    ) -> Result<(Zeroizing<[u8; 32]>, bool), KeyError> {
         let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = derived.iter().find(|key| key.salt == salt && key.rounds == rounds) {
-            return Ok(known.key.clone());
+            return Ok((known.key.clone(), false));
         }
+        may_derive()?;
         let mut key = Zeroizing::new([0; 32]);
         let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
         pbkdf2::derive(algorithm, rounds, &salt, &self.secret, key.as_mut_slice());
@@ -80,7 +86,25 @@ impl Passphrase {
             derived.remove(0);
         }
         derived.push(Derived { salt, rounds, key: key.clone() });
-        Ok(key)
+        Ok((key, true))
+    }
+
+    /// The rounds that a recipient asks for, if that is no more than `effort` allows.
+    fn rounds(&self, asked: u32, effort: Effort) -> Result<NonZeroU32, KeyError> {
+        let (least, most) = (PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX);
+        let rounds = NonZeroU32::new(asked).filter(|_| (least..=most).contains(&asked));
+        let rounds = rounds.ok_or_else(|| {
+            self.unusable(format!("the backup does not ask for {least} to {most} rounds"))
+        })?;
+        if effort == Effort::Usual && asked > PBKDF2_ROUNDS {
+            let problem = format!(
+                "the backup asks for {asked} rounds of derivation, and bkp writes {PBKDF2_ROUNDS}"
+            );
+            let hint = "if you trust it, name the backup: --id ID".to_owned();
+            let origin = self.origin.clone();
+            return Err(KeyError::Unusable { origin, problem, hint: Some(hint) });
+        }
+        Ok(rounds)
     }
 }
 
@@ -105,7 +129,8 @@ impl KeyProvider for Passphrase {
     }
 
     fn wrap(&self, key: &DataKey, id: BackupId, _source: &str) -> Result<Recipient, KeyError> {
-        let wrapping_key = self.derive(self.salt, PBKDF2_ROUNDS)?;
+        let rounds = self.rounds(PBKDF2_ROUNDS, Effort::Usual)?;
+        let (wrapping_key, _) = self.derive(self.salt, rounds, || Ok(()))?;
         let parameters = [
             ("kdf", Value::from(FUNCTION)),
             ("salt", Value::from(BASE64.encode(self.salt))),
@@ -126,12 +151,31 @@ impl KeyProvider for Passphrase {
         recipient.kind == KIND.prefix
     }
 
-    fn unwrap(&self, recipient: &Recipient, id: BackupId) -> Result<DataKey, KeyError> {
+    fn tries_max(&self) -> usize {
+        PASSPHRASE_TRIES_MAX
+    }
+
+    fn open(
+        &self,
+        recipient: &Recipient,
+        id: BackupId,
+        effort: Effort,
+    ) -> Result<DataKey, KeyError> {
         let (salt, rounds) = parameters(recipient).ok_or_else(|| {
             self.unusable(format!("the backup's parameters are not those of {FUNCTION}"))
         })?;
-        let wrapping_key = self.derive(salt, rounds)?;
-        wrap::unwrap(&wrapping_key, &recipient.wrapped, id, &self.origin)
+        let rounds = self.rounds(rounds, effort)?;
+        let may_derive = || {
+            let is_spent = self.wasted.load(Ordering::Relaxed) >= PBKDF2_WASTE_MAX;
+            let spent = || KeyError::Spent { origin: self.origin.clone(), id };
+            if is_spent && effort == Effort::Usual { Err(spent()) } else { Ok(()) }
+        };
+        let (wrapping_key, is_new) = self.derive(salt, rounds, may_derive)?;
+        let opened = wrap::unwrap(&wrapping_key, &recipient.wrapped, id, &self.origin);
+        if is_new && opened.is_err() {
+            self.wasted.fetch_add(1, Ordering::Relaxed);
+        }
+        opened
     }
 }
 
@@ -152,6 +196,7 @@ mod tests {
             secret: Zeroizing::new(secret.to_vec()),
             salt: [1; SALT_BYTES],
             derived: Mutex::default(),
+            wasted: AtomicUsize::default(),
         }
     }
 
@@ -192,9 +237,30 @@ mod tests {
             ("salt", 7.into()),
             ("kdf", "md5".into()),
         ] {
-            let result = provider.unwrap(&recipient(name, value), id);
+            let result = provider.open(&recipient(name, value), id, Effort::Named);
             assert!(matches!(result, Err(KeyError::Unusable { .. })), "{name}");
         }
+        // More than bkp writes is for backups that somebody named.
+        let more = recipient("rounds", (PBKDF2_ROUNDS + 1).into());
+        let refused = provider.unwrap(&more, id);
+        assert!(matches!(refused, Err(KeyError::Unusable { hint: Some(_), .. })));
         assert!(provider.derived.lock().unwrap().is_empty());
+        let tried = provider.open(&more, id, Effort::Named);
+        assert!(matches!(tried, Err(KeyError::Wrong { .. })));
+        assert_eq!(provider.derived.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_tried_in_vain_is_bounded() {
+        let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
+        let (honest, key) = (passphrase(b"correct horse"), DataKey([5; 32]));
+        let good = honest.wrap(&key, id, "books").unwrap();
+        let provider = passphrase(b"correct horse");
+        provider.wasted.store(PBKDF2_WASTE_MAX, Ordering::Relaxed);
+        let spent = provider.unwrap(&good, id);
+        assert!(matches!(spent, Err(KeyError::Spent { .. })));
+        assert_eq!(provider.open(&good, id, Effort::Named).unwrap().0, key.0);
+        // What was derived once costs nothing more.
+        assert_eq!(provider.unwrap(&good, id).unwrap().0, key.0);
     }
 }

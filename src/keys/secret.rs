@@ -5,21 +5,30 @@
 //! | `file:PATH` | the content of a file that only its owner can read |
 //! | `env:NAME` | the value of an environment variable |
 //! | `credential:NAME` | a credential that systemd passed to the service |
-//! | `cmd:COMMAND` | what a shell command prints |
+//! | `cmd:COMMAND` | what a shell command prints within 30 s (5 min at a terminal) |
 //!
 //! One newline at the end is not part of the secret. An empty secret is refused.
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read};
+use std::io::{Error, ErrorKind, IsTerminal as _, Read};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
 use super::KeyError;
 use crate::domain::limits::SECRET_BYTES_MAX;
+use crate::process::{self, Reach};
+
+/// How long a command may take that prints a secret, and where it may ask somebody at a terminal.
+const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE_AT_TERMINAL: Duration = Duration::from_mins(5);
 
 /// Reads the secret that `reference` points to.
 ///
@@ -54,6 +63,13 @@ pub fn read(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         return Err(fail("the secret is empty".into(), None));
     }
     Ok(secret)
+}
+
+/// Whether `text` refers to a secret, instead of being one.
+#[must_use]
+pub fn is_reference(text: &str) -> bool {
+    let kinds = ["file", "env", "credential", "cmd"];
+    text.split_once(':').is_some_and(|(kind, what)| kinds.contains(&kind) && !what.is_empty())
 }
 
 /// The reference as messages may show it: a command may contain a secret, and so may a text that is
@@ -100,12 +116,7 @@ fn read_file(path: &Path, origin: &str) -> Result<(Zeroizing<Vec<u8>>, u32), Key
 fn hint_for(error: &Error, path: &Path) -> Option<String> {
     let path = path.display();
     let hints = [
-        (
-            ErrorKind::NotFound,
-            format!(
-                "put it there; a new key file is made by `bkp keys generate {path}`, and opens nothing that exists already"
-            ),
-        ),
+        (ErrorKind::NotFound, format!("write the secret to {path}, with mode 600")),
         (
             ErrorKind::PermissionDenied,
             format!(
@@ -160,14 +171,30 @@ fn credential_path(name: &str) -> Option<PathBuf> {
 
 /// What a shell command prints; its errors go where ours go.
 fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut shell = Command::new("sh");
+    let at_terminal = std::io::stderr().is_terminal();
+    let (patience, reach) =
+        if at_terminal { (DEADLINE_AT_TERMINAL, Reach::Itself) } else { (DEADLINE, Reach::Group) };
+    let began = Instant::now();
+    let mut shell = process::foreign("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
+    // At a terminal it stays in our process group: in another one it could not ask anybody there. Elsewhere
+    // what it started ends with it.
+    if !at_terminal {
+        shell.process_group(0);
+    }
     let mut child = shell.spawn().map_err(|error| format!("cannot start sh: {error}"))?;
     let printed = child.stdout.take().ok_or("the command has no output")?;
-    // The pipe is closed when this returns, so a command that prints for ever ends.
-    let secret = read_bounded(printed);
-    let status = child.wait().map_err(|error| error.to_string())?;
-    let secret = secret?;
+    let (say, hear) = mpsc::channel();
+    // The pipe is closed when this has read enough, so a command that prints for ever ends.
+    thread::spawn(move || say.send(read_bounded(printed)));
+    let heard = hear.recv_timeout(patience);
+    let rest = patience.saturating_sub(began.elapsed());
+    let ended = process::see_out(&mut child, rest, reach);
+    let (status, late) = ended.map_err(|error| error.to_string())?;
+    if late {
+        return Err(format!("the command took longer than {} s and was ended", patience.as_secs()));
+    }
+    let secret = heard.map_err(|_silence| "the command ended without closing its output")??;
     if status.success() { Ok(secret) } else { Err(format!("the command failed: {status}")) }
 }
 

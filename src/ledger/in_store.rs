@@ -19,53 +19,29 @@
 //! A run leaves three small objects, and one more per renewal. Only the newest of a job means anything;
 //! `cleanup`, which alone can remove objects, takes the others.
 
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
-use time::OffsetDateTime;
 
 use super::{Holder, Lease, LedgerError, Moment};
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
-use crate::domain::id::BackupId;
 use crate::store::{AppendStore, Declared, ObjectLabels, Role, StoreError};
 
 mod held;
+mod sighted;
 mod stale;
+mod term;
 
-pub use held::held;
+use self::term::{Row, SCHEMA, Term};
+pub use held::{held, running, strange};
 pub use stale::stale;
 
 /// Where the terms of a store are.
 const FOLDER: &str = "leases";
-const SCHEMA: &str = "bkp.lease/1";
-/// Largest term that is read, bytes. One needs about 400.
-const TERM_BYTES_MAX: u64 = 4096;
-/// No term lasts longer, whatever it says of itself: who can write to the store shall not be able to
-/// block a job for ever.
-const TERM_LONGEST: time::Duration = time::Duration::days(1);
 /// Further tries after somebody else took the next number; then he is working.
 const TRIES: usize = 3;
-
-/// One term, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Term {
-    schema: String,
-    job: String,
-    run: BackupId,
-    host: String,
-    process: u32,
-    /// In hex: it is as long as a number of JSON must not be.
-    place: String,
-    #[serde(with = "time::serde::rfc3339")]
-    begun: OffsetDateTime,
-    /// The end; the beginning itself if the job is given back.
-    #[serde(with = "time::serde::rfc3339")]
-    until: OffsetDateTime,
-}
 
 /// A lease that is held.
 struct InStore {
@@ -80,8 +56,7 @@ struct InStore {
 /// Takes the lease of a job for `length` in one store.
 ///
 /// # Errors
-/// [`LedgerError::Busy`] names who holds it; [`LedgerError::Strange`] if the newest term is not one of
-/// ours; what the store fails with.
+/// [`LedgerError::Busy`] names who holds it; what the store fails with.
 pub fn acquire(
     store: Arc<dyn AppendStore>,
     holder: &Holder,
@@ -91,20 +66,24 @@ pub fn acquire(
     let (holder, ctx) = (holder.clone(), ctx.clone());
     let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Moment::now() };
     let mut busy = None;
-    for _ in 0..TRIES {
-        let last = lease.last()?;
-        if let Some((_, term)) = last.as_ref().filter(|(_, term)| lease.is_taken(term)) {
+    for attempt in 0..TRIES {
+        let Row { number, newest, strange } = lease.row()?;
+        if attempt == 0 {
+            lease.name(&strange);
+        }
+        if let Some((at, term)) = &newest
+            && lease.is_taken(*at, term)
+        {
             return Err(lease.busy(term));
         }
-        let number = last.as_ref().map_or(0, |(number, _)| *number);
         match lease.next(number, length) {
             Ok(()) => return Ok(Box::new(lease)),
-            Err(LedgerError::Fenced { .. }) => busy = last.map(|(_, term)| term),
+            Err(LedgerError::Fenced { .. }) => busy = newest.map(|(_, term)| term),
             Err(other) => return Err(other),
         }
     }
     // Somebody is quicker each time; who it was at first is as good a name as any.
-    let holder = busy.map_or_else(|| "another run".to_owned(), |term| lease.describe(&term));
+    let holder = busy.map_or_else(|| "another run".to_owned(), |term| term.holder(lease.ctx.now()));
     Err(LedgerError::Busy { job: lease.holder.job, holder })
 }
 
@@ -135,65 +114,40 @@ impl Lease for InStore {
 }
 
 impl InStore {
-    fn folder(&self) -> String {
-        format!("{FOLDER}/{}", self.holder.job)
-    }
-
-    /// The key of a term. Numbers have as many digits as the largest, so that they sort.
     fn key(&self, number: u64) -> String {
-        format!("{}/{number:020}", self.folder())
+        term::key(&self.holder.job, number)
     }
 
-    /// The newest term of the job.
-    fn last(&self) -> Result<Option<(u64, Term)>, LedgerError> {
-        let mut last = None;
-        for object in self.store.list(&self.folder())? {
-            let object = object?;
-            let number = object.key.rsplit('/').next().and_then(|name| name.parse().ok());
-            last = last.max(number.filter(|number| self.key(*number) == object.key));
-        }
-        last.map(|number| Ok((number, self.read(number)?))).transpose()
+    /// The terms of the job.
+    fn row(&self) -> Result<Row, StoreError> {
+        term::row(&*self.store, &self.holder.job, self.ctx.now())
     }
 
-    fn read(&self, number: u64) -> Result<Term, LedgerError> {
-        let key = self.key(number);
-        let strange = |reason: String| LedgerError::Strange { key: key.clone(), reason };
-        let mut bytes = Vec::new();
-        let input = self.store.open(&key, None)?;
-        let read = input.take(TERM_BYTES_MAX).read_to_end(&mut bytes);
-        read.map_err(|source| StoreError::Unavailable {
-            store: self.store.url().to_owned(),
-            operation: "read",
-            key: key.clone(),
-            transient: true,
-            source: source.into(),
-        })?;
-        let term: Term =
-            serde_json::from_slice(&bytes).map_err(|error| strange(error.to_string()))?;
-        let ours = term.schema == SCHEMA && term.job == self.holder.job;
-        if !ours || term.until < term.begun || term.until > self.ctx.now() + TERM_LONGEST {
-            let reason = "it is not a lease of this job, or ends later than in a day";
-            return Err(strange(reason.into()));
-        }
-        Ok(term)
+    /// Says what is passed over.
+    fn name(&self, strange: &[(String, String)]) {
+        let Some((key, why)) = strange.first() else { return };
+        let more = match strange.len() {
+            1 => String::new(),
+            all => format!(", and {} more like it", all - 1),
+        };
+        let what = format!("the lease `{key}`{more} is passed over, no run can have written it");
+        self.ctx.monitor.warn(&format!("{what}: {why}; find out who did, and remove it"));
     }
 
     /// Whether somebody works under this term. A holder from our own place cannot: he would hold the
-    /// kernel's lock, and we do.
-    fn is_taken(&self, term: &Term) -> bool {
-        let given_back = term.until == term.begun;
-        !given_back && self.ctx.now() < term.until && term.place != place(&self.holder)
+    /// kernel's lock, and we do. One whose clock is ahead of ours does as long as he renews it.
+    fn is_taken(&self, number: u64, term: &Term) -> bool {
+        let now = self.ctx.now();
+        if term.is_given_back() || now >= term.until || term.place == place(&self.holder) {
+            return false;
+        }
+        let place = format!("{} {}", self.store.url(), self.key(number));
+        term.ahead(now).is_none()
+            || !sighted::is_over(&self.holder.state_dir, &place, term, &self.ctx)
     }
 
     fn busy(&self, term: &Term) -> LedgerError {
-        LedgerError::Busy { job: self.holder.job.clone(), holder: self.describe(term) }
-    }
-
-    fn describe(&self, term: &Term) -> String {
-        // What is read from a store is shown only if it could be a name.
-        let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        let host: String = term.host.chars().filter(plain).take(64).collect();
-        Holder::describe(&host, term.process, term.run.created(), self.ctx.now())
+        LedgerError::Busy { job: self.holder.job.clone(), holder: term.holder(self.ctx.now()) }
     }
 
     /// Creates the term after `number`, which lasts for `length`.
@@ -225,20 +179,33 @@ impl InStore {
             }
             // A store may have kept what it said it did not, in this call or in an earlier one. Then
             // nobody else has come in between, and we go on from there.
-            match self.read(number) {
-                Ok(found) if found == term => {
+            let fenced = |number| LedgerError::Fenced {
+                job: self.holder.job.clone(),
+                reason: format!("another run has created `{}`", self.key(number)),
+            };
+            match term::read(&*self.store, &self.holder.job, number, now)? {
+                Ok(Some(found)) if found == term => {
                     (self.number, self.renewed) = (number, began);
                     return Ok(());
                 }
-                Ok(found) if (found.run, &found.place) == (term.run, &term.place) => {}
+                Ok(Some(found)) if self.is_own(&found) => {}
                 // What was there and is not any more was nobody's but another's.
-                Ok(_) | Err(LedgerError::Store(StoreError::Missing { .. })) => {
-                    let reason = format!("another run has created `{}`", self.key(number));
-                    return Err(LedgerError::Fenced { job: self.holder.job.clone(), reason });
+                Ok(_) => return Err(fenced(number)),
+                // No run has written that: it takes the place of none.
+                Err(_strange) => {
+                    let row = self.row()?;
+                    let other = row.newest.filter(|(at, term)| *at > number && !self.is_own(term));
+                    if let Some((at, _)) = other {
+                        return Err(fenced(at));
+                    }
+                    number = number.max(row.number);
                 }
-                Err(other) => return Err(other),
             }
         }
+    }
+
+    fn is_own(&self, term: &Term) -> bool {
+        term.run == self.holder.run && term.place == place(&self.holder)
     }
 
     fn create(&self, key: &str, term: &Term) -> Result<(), LedgerError> {

@@ -11,6 +11,7 @@
 //! *fenced*, and writes none.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -42,6 +43,8 @@ pub struct Holder {
     /// Where its kernel lock is, see [`crate::lock::Lock::place`]: whoever holds that lock knows
     /// that earlier holders from the same place are gone.
     pub place: u64,
+    /// The state directory, where it remembers what it saw of leases.
+    pub state_dir: PathBuf,
 }
 
 impl Holder {
@@ -187,7 +190,7 @@ pub enum LedgerError {
         holder: String,
     },
     /// The lease ended before the run did.
-    #[error("the lease of `{job}` ended before its run did: {reason}; this run makes no backup")]
+    #[error("the lease of `{job}` ended before its run did: {reason}")]
     Fenced {
         /// The job.
         job: String,

@@ -61,7 +61,8 @@ impl<'a> Objects<'a> {
         let ended = thread.join();
         let trail =
             ended.unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "end" }.into()))?;
-        self.made.push(record(&role, key, &trail, sealed.then_some("seal").into_iter())?);
+        let stages = sealed.then_some("seal").into_iter();
+        self.made.push(record(&role, key, &trail, stages, self.recipe.store)?);
         self.note(&trail);
         Ok(())
     }

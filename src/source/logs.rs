@@ -4,12 +4,19 @@
 //! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
 //! [`LogKind`] in [`LOGS`].
 
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Chain, DrillTools, EntrySink, RestoreRequest, Restored, SourceError, tigerbeetle};
+use serde_json::Value;
+
+use super::{
+    Chain, Check, DrillTools, EntrySink, RestoreRequest, Restored, SourceError, tigerbeetle,
+};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
-use crate::domain::segment::{Mode, Segment, Target};
+use crate::domain::segment::{Mode, Segment, Target, Totals};
 use crate::pipeline::BackupReader;
 
 /// Where bkp records its own runs: what happens there does not make a log busy.
@@ -75,6 +82,23 @@ pub struct RewindRequest<'a> {
     pub restore: &'a RestoreRequest,
     /// The programs that may be started.
     pub tools: &'a DrillTools,
+    /// The result is started by itself, whatever the original was a part of.
+    pub alone: bool,
+}
+
+/// A result that the real engine is to be started on.
+#[derive(Debug)]
+pub struct LogDrill<'a> {
+    /// The result; whatever is beside it is removed with it.
+    pub file: &'a Path,
+    /// Where the log says what it is of: its last segment.
+    pub last: &'a Segment,
+    /// What the books must have at least, and at most; `None` where nothing is on record.
+    pub least: Option<Totals>,
+    /// See `least`.
+    pub most: Option<Totals>,
+    /// The programs that may be started.
+    pub tools: &'a DrillTools,
 }
 
 /// What a restore to a moment did.
@@ -104,6 +128,10 @@ pub struct LogKind {
     pub decode: fn(&BackupReader<'_>, &Ctx) -> anyhow::Result<()>,
     /// Brings a source back to a moment. Nothing stands at the target before it is whole.
     pub rewind: fn(&RewindRequest<'_>, &Ctx) -> anyhow::Result<Rewound>,
+    /// Starts the real engine on such a result, compares, and stops it.
+    pub drill: fn(&LogDrill<'_>, &Ctx) -> anyhow::Result<Vec<Check>>,
+    /// The totals that the `capture` record of a snapshot has: what was there before and after it.
+    pub bracket: fn(&Value) -> Option<(Totals, Totals)>,
 }
 
 impl std::fmt::Debug for LogKind {
@@ -114,6 +142,12 @@ impl std::fmt::Debug for LogKind {
 
 /// Every kind of log.
 pub const LOGS: &[LogKind] = &[tigerbeetle::LOG];
+
+/// What bkp does instead of a command where it started itself for a restore; `None` if it did not.
+#[must_use]
+pub fn inside(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
+    tigerbeetle::inside(words)
+}
 
 /// The kind of log whose segments have this type.
 ///

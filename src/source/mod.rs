@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::blockfile::map::{BlockMap, Checksum};
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, host};
+use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::segment::Mode;
 use crate::error::{Classify, Fault, Kind};
@@ -165,6 +166,14 @@ pub struct Check {
 
 /// A configured source, ready to be captured.
 pub trait Source: Send + Sync {
+    /// What it is, whatever the configuration calls it: the names that the engine gives it, or
+    /// [`on_this_host`] where it gives none. Stays the same over the life of the source, also on
+    /// another host if the engine says so.
+    ///
+    /// # Errors
+    /// What reading the source fails with.
+    fn identity(&self, ctx: &Ctx) -> anyhow::Result<Identity>;
+
     /// Whether an increment of it could build on a backup with this `capture` record.
     ///
     /// # Errors
@@ -222,6 +231,14 @@ pub trait Source: Send + Sync {
         let message = "a source of this kind ships no change log";
         Err(Fault::new(Kind::Usage, message).hint("see `bkp snapshot` and `bkp export`").into())
     }
+}
+
+/// The identity of a source that its engine gives no name: where it is.
+#[must_use]
+pub fn on_this_host(path: &Path) -> Identity {
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = ("path".to_owned(), place.to_string_lossy().into_owned());
+    [("host".to_owned(), host()), path].into()
 }
 
 /// What an engine that runs inside of bkp may take of the machine.

@@ -18,14 +18,15 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::ConfigError;
 use crate::domain::health::Space;
 use crate::draft::{Draft, sync_folder};
 
 use super::{
-    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, StoreKind,
-    Upload, is_key,
+    AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
+    StoreKind, Upload, Version, is_key,
 };
 
 mod upload;
@@ -36,7 +37,7 @@ pub const KIND: StoreKind = StoreKind {
     scheme: "file",
     schema: || serde_json::json!({ "type": "object", "properties": {} }),
     check: |place| match path_of(&place.url) {
-        Ok(_path) => Ok(()),
+        Ok(path) => Ok(format!("file://{}", path.display())),
         Err(problem) => Err(ConfigError::invalid(&place.name, problem)),
     },
     read: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
@@ -47,7 +48,7 @@ pub const KIND: StoreKind = StoreKind {
 /// Folders are for their owner alone, whatever the umask.
 const FOLDER_MODE: Mode = Mode::RWXU;
 
-/// A store in a folder. The file system must have hard links. A name is either an object or a
+/// A store in a folder. The file system must have hard links, or rename without overwriting. A name is either an object or a
 /// folder: where `a` is an object, `a/b` cannot be created (no key of bkp's grammar asks for that).
 #[derive(Debug)]
 pub struct Local {
@@ -194,7 +195,7 @@ impl ReadStore for Local {
         match stat {
             Ok(stat) => {
                 let bytes = object_bytes(&stat).ok_or_else(|| self.missing(key))?;
-                Ok(ObjectInfo { key: key.to_owned(), bytes })
+                Ok(info(key.to_owned(), bytes, version(&stat)))
             }
             Err(errno) if is_absent(errno) => Err(self.missing(key)),
             Err(errno) => Err(failed(&self.url, "look at", key, errno)),
@@ -227,6 +228,48 @@ impl AppendStore for Local {
                 Ok(Box::new(upload::LocalUpload::new(draft, &self.url, key, name)))
             }
             Err(errno) => Err(fail(errno)),
+        }
+    }
+
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        // What a doctor left that was killed.
+        self.delete(PROBE)?;
+        let tried = self.try_out();
+        self.delete(PROBE)?;
+        let (folder, _name) = self.split(PROBE)?;
+        // It may have been there before, and hold something else.
+        let _left = rustix::fs::unlinkat(&self.root, folder, AtFlags::REMOVEDIR);
+        tried?;
+        Ok(Some("wrote an object, which nobody could overwrite, and removed it".to_owned()))
+    }
+}
+
+/// The object that `doctor` writes and removes again.
+const PROBE: &str = "doctor/probe";
+
+impl Local {
+    /// Writes an object in the way of every other, and tries to write it once more.
+    fn try_out(&self) -> Result<(), StoreError> {
+        let write = || {
+            let mut upload = self.create(PROBE, &ObjectLabels::default())?;
+            upload.write(PROBE.as_bytes())?;
+            let sha256 = Sha256::digest(PROBE).into();
+            upload.commit(Declared { bytes: PROBE.len() as u64, sha256 })
+        };
+        // Begun before there is one, so that it is the commit that has to refuse.
+        let second = self.create(PROBE, &ObjectLabels::default())?;
+        write()?;
+        let declared = Declared { bytes: 0, sha256: Sha256::digest([]).into() };
+        match second.commit(declared) {
+            Err(StoreError::Exists { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => Err(StoreError::Denied {
+                store: self.url.clone(),
+                operation: "protect",
+                key: PROBE.to_owned(),
+                problem: "the file system lets a second writer take the place of the first".into(),
+                hint: "put the store on another file system: ext4, XFS, btrfs or NFS".into(),
+            }),
         }
     }
 }
@@ -280,6 +323,25 @@ fn path_of(url: &str) -> Result<PathBuf, &'static str> {
 fn object_bytes(stat: &Stat) -> Option<u64> {
     let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     u64::try_from(stat.st_size).ok().filter(|_bytes| regular)
+}
+
+/// Which version of a file this is: whatever is done to its content, or put in its place, changes one of
+/// these, and the time of change is the kernel's own.
+fn version(stat: &Stat) -> Version {
+    let facts = [
+        stat.st_ino.to_le_bytes(),
+        stat.st_size.to_le_bytes(),
+        stat.st_mtime.to_le_bytes(),
+        stat.st_mtime_nsec.to_le_bytes(),
+        stat.st_ctime.to_le_bytes(),
+        stat.st_ctime_nsec.to_le_bytes(),
+    ];
+    Version::of(&facts.each_ref().map(<[u8; 8]>::as_slice))
+}
+
+/// An object. A file has no SHA-256 to show without being read.
+fn info(key: String, bytes: u64, version: Version) -> ObjectInfo {
+    ObjectInfo { key, bytes, version: Some(version), sha256: None }
 }
 
 /// Whether `errno` means that a key leads nowhere: nothing there, or a file or a link where a

@@ -13,7 +13,7 @@
 //! - Dropping an [`Upload`] abandons it; nothing becomes visible.
 //! - A listing has every object that was committed before it began, sorted by key.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::Path;
 
@@ -27,16 +27,10 @@ use crate::error::{Classify, Fault, Kind};
 
 pub mod layer;
 pub mod local;
+mod object;
 pub mod s3;
 
-/// An object as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectInfo {
-    /// The key, relative to the store's prefix, `/`-separated.
-    pub key: String,
-    /// Size in bytes as stored.
-    pub bytes: u64,
-}
+pub use object::{ObjectInfo, Version};
 
 /// What the writer says it wrote; the store confirms it before the object becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +70,15 @@ pub type Listing<'a> = Box<dyn Iterator<Item = Result<ObjectInfo, StoreError>> +
 
 /// A store that can be looked at.
 pub trait ReadStore: Send + Sync {
-    /// Where this is, for messages; never contains a secret.
+    /// Where this is, for messages; never contains a secret. It does not say how to get there: it is no
+    /// way to open the store again.
     fn url(&self) -> &str;
+
+    /// How the configuration calls it: the name of its table, or where it has none the URL by which it
+    /// was opened. By this it can be opened again.
+    fn name(&self) -> &str {
+        self.url()
+    }
 
     /// Every object whose key starts with `prefix` (of whole path components, `""` for all).
     ///
@@ -94,7 +95,7 @@ pub trait ReadStore: Send + Sync {
     /// As [`ReadStore::list`].
     fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
 
-    /// Size of one object.
+    /// Size of one object, which version of it that is, and its SHA-256 where the store tells one.
     ///
     /// # Errors
     /// [`StoreError::Missing`] if there is none.
@@ -130,6 +131,21 @@ pub trait AppendStore: ReadStore {
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::InvalidKey`], [`StoreError::Unavailable`].
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError>;
+
+    /// How the service of the store is asked to encrypt every object, and confirmed to: `sse-s3` or
+    /// `sse-kms`.
+    fn sse(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Sees to it that these objects, which something written now builds on, are not kept for a shorter
+    /// time than that, where the store locks what is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Denied`].
+    fn lock_longer(&self, _keys: &[String]) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Tries what only a store of this kind can fail to keep, for `doctor`; returns what was found,
     /// in words. May leave one small object of a fixed name, of which no backup is ever a part.
@@ -334,13 +350,38 @@ impl Classify for StoreError {
             StoreError::Archived { .. } => Some(
                 "have the service bring it back (aws s3api restore-object), for the whole chain, then run the same command again".into(),
             ),
+            StoreError::Exists { .. } => Some(
+                "run the same command again: every run gives its objects new names; if it happens again, another run writes here with a clock that is behind".into(),
+            ),
+            StoreError::Retained { until, .. } => {
+                Some(format!("leave it to the first cleanup after {until}; until then nobody can remove it"))
+            }
+            StoreError::Unavailable { store, source, .. } => Some(reach(store, &**source)),
             StoreError::Missing { .. }
-            | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
-            | StoreError::Mismatch { .. }
-            | StoreError::Retained { .. }
-            | StoreError::Unavailable { .. } => None,
+            | StoreError::Mismatch { .. } => None,
         }
+    }
+}
+
+/// What to do about a store that fails for a reason that only the system or the service knows.
+fn reach(store: &str, source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let place = store.strip_prefix("file://");
+    let Some(place) = place else {
+        return format!(
+            "run `bkp doctor`, which tries everything that {store} has to do and names what fails, then the same command again"
+        );
+    };
+    match source.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        Some(ErrorKind::PermissionDenied) => format!(
+            "run bkp as the user that {place} belongs to, or give it to that user: chown -R USER {place}"
+        ),
+        Some(ErrorKind::ReadOnlyFilesystem) => {
+            format!("mount what {place} is on writable, then run the same command again")
+        }
+        _ => format!(
+            "look at what {place} is on (`findmnt -T {place}`, `dmesg`): the disk or the mount fails; then run the same command again"
+        ),
     }
 }
 
@@ -381,6 +422,12 @@ impl Place {
     pub fn of_url(url: &str) -> Place {
         Place { name: url.to_owned(), url: url.to_owned(), table: toml::Table::new() }
     }
+
+    /// How an operator calls it: the name of its table, or its URL where it has none.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        self.name.strip_prefix("store.").unwrap_or(&self.name)
+    }
 }
 
 /// Opens a store of some kind. Creates nothing.
@@ -393,14 +440,23 @@ pub struct StoreKind {
     pub scheme: &'static str,
     /// JSON Schema of the keys that only this kind of store has.
     pub schema: fn() -> Value,
-    /// Whether a place is described well. Touches nothing.
-    pub check: fn(&Place) -> Result<(), ConfigError>,
+    /// Whether a place is described well, and the [`ReadStore::url`] that a store there has. Touches
+    /// nothing.
+    pub check: fn(&Place) -> Result<String, ConfigError>,
     /// Opens it for looking.
     pub read: Open<dyn ReadStore>,
     /// Opens it for adding.
     pub append: Open<dyn AppendStore>,
     /// Opens it for removing.
     pub prune: Open<dyn PruneStore>,
+}
+
+/// Where the object `key` of the store at `url` is. Through which endpoint the service is reached is no
+/// part of that.
+#[must_use]
+pub fn location(url: &str, key: &str) -> String {
+    let place = url.split_once("?endpoint=").map_or(url, |(place, _endpoint)| place);
+    format!("{}/{key}", place.trim_end_matches('/'))
 }
 
 /// Every kind of store.

@@ -10,7 +10,7 @@ use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{SmtpTransport, Transport as _};
 
-use super::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
+use super::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, secret_of, shown};
 use crate::keys::secret;
 
 const SCHEMES: [&str; 2] = ["smtps", "smtp"];
@@ -31,6 +31,11 @@ fn check(channel: &Channel) -> Result<(), String> {
     }
     if channel.to.is_empty() || !channel.to.iter().all(is_address) {
         return Err("`to` is a list of addresses".to_owned());
+    }
+    if !channel.password.is_empty() && !secret::is_reference(&channel.password) {
+        return Err(
+            "write the password to a file of mode 600, and refer to it: file:PATH".to_owned()
+        );
     }
     if channel.user.is_empty() != channel.password.is_empty() {
         return Err("`user` and `password` belong together".to_owned());
@@ -60,7 +65,7 @@ fn tell(channel: &Channel, news: &News) -> anyhow::Result<()> {
     let mut transport = SmtpTransport::from_url(&channel.url).map_err(no_url)?;
     transport = transport.timeout(Some(PATIENCE));
     if !channel.user.is_empty() {
-        let password = secret::read(&channel.password)?;
+        let password = secret_of(&channel.password)?;
         let password = std::str::from_utf8(&password).context("the password is no text")?;
         transport = transport.credentials(Credentials::new(channel.user.clone(), password.into()));
     }

@@ -2,15 +2,18 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How often a program is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+use crate::process::{self, Reach};
+
+/// How long it is listened to what a program has said after its end: another one that it started, and
+/// that left its group, may hold its output open for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of what it says is kept for a message, bytes.
 const SAID_BYTES_MAX: u64 = 4096;
 
@@ -22,32 +25,22 @@ const SAID_BYTES_MAX: u64 = 4096;
 /// its standard error.
 pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result<()> {
     let (program, arguments) = words.split_first().context("the hook names no program")?;
-    let mut command = Command::new(program);
+    let mut command = process::foreign(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     // A group of its own, so that all of it can be ended.
     command.process_group(0);
     let mut child = command.spawn().with_context(|| format!("cannot start `{program}`"))?;
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let input = input.to_vec();
-    let feeder = thread::spawn(move || {
+    thread::spawn(move || {
         // A program that does not read it is no failure.
         let _unread = stdin.map(|mut stdin| stdin.write_all(&input));
     });
-    let listener = thread::spawn(move || {
-        let mut said = Vec::new();
-        if let Some(mut stderr) = stderr {
-            let _unheard = stderr.by_ref().take(SAID_BYTES_MAX).read_to_end(&mut said);
-            // It may go on talking; nobody listens, but it must not wait.
-            let _drained = std::io::copy(&mut stderr, &mut std::io::sink());
-        }
-        said
-    });
-    let waited = wait(&mut child, patience);
-    // What it left in the background must not hold its output open; usually there is nothing.
-    let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
-    let (status, late) = waited?;
-    let _fed = feeder.join();
-    let said = listener.join().unwrap_or_default();
+    let (say, hear) = mpsc::channel();
+    thread::spawn(move || listen(stderr, &say));
+    // What it left in the background goes with it: it must not hold its output open.
+    let (status, late) = process::see_out(&mut child, patience, Reach::Group)?;
+    let said = hear.recv_timeout(LAST_WORDS).unwrap_or_default();
     if late {
         anyhow::bail!("`{program}` took longer than {} s and was ended", patience.as_secs());
     }
@@ -62,19 +55,14 @@ pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result
     }
 }
 
-/// Waits for the end; whether it had to be enforced.
-fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<(ExitStatus, bool)> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((status, false));
-        }
-        if began.elapsed() > patience {
-            let _ended = kill_process_group(Pid::from_child(child), Signal::KILL);
-            return Ok((child.wait()?, true));
-        }
-        thread::park_timeout(LOOK_AGAIN);
-    }
+/// Passes on the beginning of what a program says, once that is enough or all.
+fn listen(stderr: Option<ChildStderr>, say: &mpsc::Sender<Vec<u8>>) {
+    let Some(mut stderr) = stderr else { return };
+    let mut said = Vec::new();
+    let _unheard = stderr.by_ref().take(SAID_BYTES_MAX).read_to_end(&mut said);
+    let _nobody_waits = say.send(said);
+    // It may go on talking; nobody listens, but it must not wait.
+    let _drained = std::io::copy(&mut stderr, &mut std::io::sink());
 }
 
 #[cfg(test)]
@@ -100,6 +88,7 @@ mod tests {
             Ok(()),
             "what it leaves behind is not waited for"
         );
+        assert_eq!(shell("setsid sleep 5 & exit 0", 60), Ok(()), "even if it left its group");
         let loud = "i=0; while [ $i -lt 20000 ]; do echo loud-loud-loud >&2; i=$((i+1)); done";
         assert_eq!(shell(loud, 60), Ok(()), "it may say more than is kept");
         assert!(

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::domain::health::{Level, about};
-use crate::keys::secret;
+use crate::keys::{KeyError, secret};
 
 pub mod email;
 pub mod hook;
@@ -109,6 +110,39 @@ pub struct ChannelKind {
 /// Every kind of channel.
 pub const KINDS: &[ChannelKind] = &[http::WEBHOOK, http::SLACK, email::KIND];
 
+/// The secret that `reference` points to; what is wrong with it in words that fit any secret.
+///
+/// # Errors
+/// If it cannot be read; with what to do about it.
+fn secret_of(reference: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    secret::read(reference).map_err(|error| match error {
+        KeyError::Unusable { origin, problem, hint } => {
+            let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+            anyhow::anyhow!("the secret {origin}: {problem}{hint}")
+        }
+        other @ (KeyError::Unknown { .. }
+        | KeyError::Forbidden { .. }
+        | KeyError::Away { .. }
+        | KeyError::Spent { .. }
+        | KeyError::Wrong { .. }
+        | KeyError::NoneFits { .. }
+        | KeyError::Random
+        | KeyError::Stopped(_)) => other.into(),
+    })
+}
+
+/// Tries to get at everything secret that a channel needs, and tells nobody anything.
+///
+/// # Errors
+/// What cannot be read.
+pub fn rehearse(channel: &Channel) -> anyhow::Result<()> {
+    url_of(&channel.url)?;
+    if !channel.password.is_empty() {
+        secret_of(&channel.password)?;
+    }
+    Ok(())
+}
+
 /// The URL that `text` is or refers to.
 ///
 /// # Errors
@@ -117,7 +151,7 @@ pub fn url_of(text: &str) -> anyhow::Result<String> {
     if text.contains("://") {
         return Ok(text.to_owned());
     }
-    let bytes = secret::read(text)?;
+    let bytes = secret_of(text)?;
     Ok(std::str::from_utf8(&bytes)?.to_owned())
 }
 

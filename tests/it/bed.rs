@@ -69,6 +69,8 @@ impl Bed {
             store = bed.path("store").display(),
         );
         fs::write(bed.path("bkp.toml"), config).unwrap();
+        // It may hold the URLs of channels, which are secrets. Whoever writes it again keeps the mode.
+        bed.chmod("bkp.toml", 0o600);
         fs::create_dir(bed.path("store")).unwrap();
         bed.run(&["keys", "generate"]).done();
         bed
@@ -182,6 +184,7 @@ impl Bed {
         let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
         let state = format!("state_dir = \"state-{host}\"");
         fs::write(self.path(&name), config.replace("state_dir = \"state\"", &state)).unwrap();
+        self.chmod(&name, 0o600);
         let mut command = self.command(words);
         command.env("BKP_CONFIG", self.path(&name));
         command

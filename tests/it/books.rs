@@ -1,5 +1,6 @@
 //! Books with everything that a ledger can do: pending, posted (full, partial, zero), voided, expired,
-//! balancing, closing, reopened, linked and refused transfers, and accounts without any; and what
+//! balancing, closing, reopened, linked, imported and refused transfers, accounts without any, and those that
+//! were created closed; and what
 //! they are at a moment, as the cluster answers it.
 #![expect(
     clippy::panic,
@@ -17,7 +18,7 @@ use tigerbeetle_unofficial::{Account, Client, QueryFilter, Transfer};
 use crate::tb::{CLUSTER, pause};
 
 /// The ledger of these books.
-const LEDGER: u32 = 77;
+pub(crate) const LEDGER: u32 = 77;
 /// What the ids of accounts begin after: the load has accounts of its own.
 const FIRST: u128 = 1 << 40;
 /// Accounts that moments are marked on; they are not compared.
@@ -38,7 +39,8 @@ const BALANCING_DEBIT: u16 = 16;
 const BALANCING_CREDIT: u16 = 32;
 const CLOSING_DEBIT: u16 = 64;
 const CLOSING_CREDIT: u16 = 128;
-const IMPORTED: u16 = 256;
+pub(crate) const IMPORTED: u16 = 256;
+const REVERSED: u32 = 1;
 const ACCOUNT_IMPORTED: u16 = 16;
 const ACCOUNT_CLOSED: u16 = 32;
 
@@ -66,7 +68,7 @@ pub(crate) struct Row {
     timeout: u32,
     code: u16,
     flags: u16,
-    timestamp: u64,
+    pub(crate) timestamp: u64,
 }
 
 /// What the cluster answered at a moment.
@@ -92,7 +94,13 @@ fn ask<T>(work: impl Future<Output = T>) -> T {
     rt::within(ANSWER, work).unwrap().unwrap()
 }
 
-fn transfer(id: u128, debit: u128, credit: u128, amount: u128, flags: u16) -> Transfer {
+/// The id of an account of the books.
+pub(crate) fn account_id(number: u128) -> u128 {
+    FIRST + number
+}
+
+/// A transfer between accounts of the books.
+pub(crate) fn transfer(id: u128, debit: u128, credit: u128, amount: u128, flags: u16) -> Transfer {
     let shift =
         |account: u128| if account == 0 || account > FIRST { account } else { FIRST + account };
     let (debit, credit) = (shift(debit), shift(credit));
@@ -137,6 +145,19 @@ impl Books {
             books.send(&[(debit, credit, amount, 0, 0, 0)]);
         }
         books
+    }
+
+    /// Creates these accounts, and those that moments are marked on.
+    pub(crate) fn create(&self, mut accounts: Vec<Account>) {
+        let markers = [MARKERS, MARKERS + 1].map(|id| Account::new(id, LEDGER, 5));
+        accounts.extend(markers);
+        // The markers may be there.
+        let _exists = ask(self.client.create_accounts(accounts));
+    }
+
+    /// Sends one batch; what was refused is said.
+    pub(crate) fn post(&self, batch: &[Transfer]) -> Result<(), String> {
+        ask(self.client.create_transfers(batch.to_vec())).map_err(|error| format!("{error:?}"))
     }
 
     /// Goes on with ids of its own.
@@ -195,7 +216,9 @@ impl Books {
         let some = self.pending.get(usize::try_from(chosen).unwrap()).copied().unwrap_or(1);
         let resolve = |amount, flags| vec![(0, 0, amount, flags, 0, some)];
         let one = |amount, flags, timeout| vec![(debit, credit, amount, flags, timeout, 0)];
-        let batch = match self.below(18) {
+        let batch = match self.below(20) {
+            18 => return self.import(debit, credit, amount),
+            19 => return self.create_closed(),
             0..3 => one(amount, 0, 0),
             3..5 => one(amount, PENDING, 0),
             5..7 => one(amount, PENDING, SHORT),
@@ -219,6 +242,29 @@ impl Books {
         self.send(&batch);
     }
 
+    /// Imports a transfer with a time shortly after that of the last one, whatever happened since.
+    fn import(&mut self, debit: u128, credit: u128, amount: u128) {
+        let mut filter = QueryFilter::new(1);
+        filter.as_raw_mut().flags = REVERSED;
+        let last = ask(self.client.query_transfers(Box::new(filter))).unwrap();
+        self.next += 1;
+        let mut imported = transfer(self.next, debit, credit, amount, IMPORTED);
+        imported.as_raw_mut().timestamp =
+            last[0].as_raw().timestamp + 1000 + u64::try_from(self.below(100_000)).unwrap();
+        // Refused if it is not of the past, or like any other.
+        let _refused = self.post(&[imported]);
+    }
+
+    /// Creates an account that is closed from the beginning.
+    fn create_closed(&mut self) {
+        self.next += 1;
+        let number = u128::from(u64::try_from(self.next & 0xffff_ffff).unwrap() % 600);
+        let mut account = Account::new(FIRST + 100 + number, LEDGER, 5);
+        account.as_raw_mut().flags = ACCOUNT_CLOSED;
+        // It may be there.
+        let _exists = ask(self.client.create_accounts(vec![account]));
+    }
+
     /// A moment: what the cluster answers before and after it, which is the same.
     pub(crate) fn moment(&mut self) -> Moment {
         loop {
@@ -235,7 +281,7 @@ impl Books {
     }
 
     /// Waits until nothing with a short timeout is pending.
-    pub(crate) fn let_expire(&mut self) {
+    pub(crate) fn let_expire(&self) {
         let transfers = self.transfers();
         let began = Instant::now();
         while self
@@ -349,8 +395,11 @@ pub(crate) fn assert_same(restored: &Books, original: &[Row], moment: &Moment) {
     for (id, balance) in &mut expected {
         let (debits, credits, closed) = pending_at(original, moment.at, *id);
         (balance.debits_pending, balance.credits_pending) = (debits, credits);
-        balance.flags &= !ACCOUNT_CLOSED;
-        balance.flags |= if closed { ACCOUNT_CLOSED } else { 0 };
+        // One of those that were created closed stays so.
+        if *id <= FIRST + ACCOUNTS {
+            balance.flags &= !ACCOUNT_CLOSED;
+            balance.flags |= if closed { ACCOUNT_CLOSED } else { 0 };
+        }
     }
     let began = Instant::now();
     while restored.accounts() != expected && began.elapsed() < Duration::from_secs(20) {

@@ -113,8 +113,11 @@ fn pins_promises_and_failing_jobs_hold_backups() {
     let base = plant(&bed, &house, &at(8));
     let child = plant(&bed, &house, &at(7).onto(&base));
     let until = Some(now() + Duration::days(1));
-    let promised =
-        plant(&bed, &house, &Seed { retention: Retention { until, pinned: false }, ..at(6) });
+    let promised = plant(
+        &bed,
+        &house,
+        &Seed { retention: Retention { until, ..Retention::default() }, ..at(6) },
+    );
     let plain = plant(&bed, &house, &at(5)).id.to_string();
     // As many as have to be made after a time without any.
     let newest = [2, 1, 0].map(|days| plant(&bed, &house, &at(days)).id.to_string());

@@ -269,14 +269,14 @@ fn the_example_configuration_is_valid() {
 }
 
 #[test]
-fn a_world_writable_configuration_is_warned_about() {
+fn a_world_writable_configuration_is_refused() {
     let bed = Bed::new();
     let permissions = fs::Permissions::from_mode(0o666);
     fs::set_permissions(bed.path("bkp.toml"), permissions).expect("chmod");
-    let run = bed.run("config check").expect(0);
-    assert!(run.stderr.starts_with("warning: "), "{}", run.stderr);
-    let warning = bed.run("config check --json").expect(0).error();
-    assert_eq!(warning["schema"], "bkp.warning/1");
+    let run = bed.run("config check").expect(78);
+    assert!(run.stderr.contains("others can write it"), "{}", run.stderr);
+    let error = bed.run("config check --json").expect(78).error();
+    assert_eq!(error["kind"], "config");
 }
 
 #[test]

@@ -80,6 +80,32 @@ fn a_replica_that_lags_is_waited_for() {
     assert_eq!(found["ok"], true, "{found}");
 }
 
+/// What the client library thinks of a dead replica is nobody's report.
+#[test]
+fn a_dead_replica_is_not_heard_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = tb::Cluster::of_three(folder.path());
+    let address = cluster.address().to_owned();
+    tb::fill(&address, &folder.path().join("record"), 100, 1_000);
+    let bed = crate::logs::bed(cluster.replicas[1].data_file(), &address, "");
+    drop(cluster.replicas.remove(2).stop());
+    for words in [["snapshot", "books"], ["logs", "books"], ["logs", "asked"]] {
+        let run = bed.run(&[&words[..], &["--json"]].concat()).done();
+        assert_eq!(run.stderr, "", "{words:?}");
+    }
+    let words = ["restore", "books", "--replica", "0", "--to", "x", "--yes", "--json"];
+    let run = bed.run(&words);
+    assert_eq!(run.code, Some(14), "{}", run.stderr);
+    // Warnings of ours, and one error.
+    let said =
+        run.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let schemas: Vec<String> = said.map(|said| said["schema"].to_string()).collect();
+    assert!(
+        schemas.iter().all(|one| one.contains("warning") || one.contains("error")),
+        "{schemas:?}"
+    );
+}
+
 /// Nobody can tell how far behind a replica is that is cut off from its cluster.
 #[test]
 fn a_replica_whose_cluster_does_not_answer_is_not_captured() {

@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 mod captures;
-mod export;
+mod chance;
+pub(crate) mod export;
 mod field;
-mod odd;
+pub(crate) mod odd;
+mod proven;
 mod restores;
 
 use crate::bed::{Bed, Run};
@@ -27,7 +29,7 @@ fn rounds() -> usize {
     std::env::var("BKP_TEST_ROUNDS").map_or(6, |text| text.parse().unwrap())
 }
 
-fn engine(version: &str, words: &[&str]) -> Command {
+pub(crate) fn engine(version: &str, words: &[&str]) -> Command {
     let mut command = Command::new(tool(&format!("duckdb-writer-{version}/bin/python")));
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/duck/engine.py")).args(words);
     command
@@ -50,7 +52,7 @@ fn abandon(version: &str, file: &Path, statements: &[&str]) {
     assert_eq!(status.code(), None, "it died");
 }
 
-fn bed(file: &Path) -> Bed {
+pub(crate) fn bed(file: &Path) -> Bed {
     bed_with(file, "")
 }
 

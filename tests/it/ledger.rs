@@ -363,3 +363,29 @@ fn a_question_of_one_kind_is_one_session() {
     house.bed.run(&["doctor"]).done();
     assert_eq!(sessions(), 2);
 }
+
+#[test]
+fn restores_and_verifications_are_recorded_and_move_nothing() {
+    let house = House::new("");
+    let id = house.bed.snapshot("full");
+    house.bed.run(&["verify", "books"]).done();
+    let target = house.folder.path().join("back.tigerbeetle");
+    house.bed.run(&["restore", "books", "--to", target.to_str().unwrap(), "--yes"]).done();
+    assert_eq!(house.differences(), Vec::<String>::new());
+    let digest = {
+        let file = fs::read(house.bed.object(&id, "manifest.json")).unwrap();
+        u128::from_str_radix(&bkp::domain::manifest::hex(&sha2::Sha256::digest(&file))[..18], 16)
+    };
+    // As any other client sees them: no amount, ids of their own, the digest of the manifest.
+    let found = transfers(house.address(), 12);
+    for status in [5, 6] {
+        let of = |one: &&Transfer| one.user_data_128() >> 88 & 0xff == status;
+        let one = found.iter().filter(of).collect::<Vec<_>>();
+        assert_eq!(one.len(), 1, "{found:?}");
+        assert_eq!(one[0].amount(), 0);
+        assert_eq!(Ok(one[0].user_data_128() & ((1 << 72) - 1)), digest);
+        assert_ne!(one[0].id() & !(0xf << 76), number(&id) & !(0xf << 76));
+    }
+    let words: Vec<Value> = house.events().iter().map(|one| one["status"].clone()).collect();
+    assert_eq!(words, ["started", "completed", "verified", "restored"]);
+}

@@ -297,34 +297,74 @@ fn a_killed_restore_leaves_nothing() {
             .map(|item| item.unwrap().file_name())
             .collect::<Vec<_>>()
     };
-    for source in ["books", "asked"] {
+    let file = target.join("file");
+    let start = |source: &str| {
         let until = spelled(window(&bed, source)["until_nanoseconds"].as_u64().unwrap());
-        let file = target.join("file");
         let words = ["restore", source, "--at", &until, "--yes", "--to", file.to_str().unwrap()];
         let mut child =
             bed.command(&words).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        // Its server is running when there is a log of it.
+        // Its server is running when there is a log of it. Whatever it makes is in one hidden folder.
         let began = Instant::now();
-        while !left().iter().any(|name| Path::new(name).extension() == Some("log".as_ref())) {
+        let mut log = None;
+        while log.is_none_or(|log: PathBuf| !log.is_file()) {
+            let now = left();
+            let folder = now.first().map(|name| target.join(name));
+            assert!(now.len() < 2 && folder.iter().all(|folder| folder.is_dir()), "{now:?}");
+            log = folder.map(|folder| folder.join("restored.log"));
             assert!(began.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
         }
+        child
+    };
+    for source in ["books", "asked"] {
+        let mut child = start(source);
         child.kill().unwrap();
         child.wait().unwrap();
-        while !left().is_empty() || is_served(&target) {
+        let began = Instant::now();
+        while !left().is_empty() || !served(&target).is_empty() {
             assert!(began.elapsed() < PATIENCE, "{:?}", left());
             tb::pause();
         }
     }
+    // Where the one that cleans up is killed, too, the next run does it.
+    let mut child = start("asked");
+    let began = Instant::now();
+    while !served(&target).is_empty() {
+        // None of them gets to do anything about the end of another: bkp's own end, which comes last, would
+        // let the others go on.
+        for signal in [Signal::STOP, Signal::KILL] {
+            let mut processes = served(&target);
+            processes.sort_by_key(|process| *process == Pid::from_child(&child));
+            for process in processes {
+                let _gone = kill_process(process, signal);
+            }
+        }
+        assert!(began.elapsed() < PATIENCE);
+    }
+    // It did not end by itself.
+    assert_eq!(child.wait().unwrap().code(), None);
+    assert_eq!(left().len(), 1);
+    rewind_to(&bed, "asked", &file);
+    assert_eq!(left(), ["file"]);
 }
 
-/// Whether a process has a path below `folder` among its words.
-fn is_served(folder: &Path) -> bool {
+/// Restores the end of a log to a place.
+#[track_caller]
+fn rewind_to(bed: &Bed, source: &str, target: &Path) {
+    let until = spelled(window(bed, source)["until_nanoseconds"].as_u64().unwrap());
+    let words = ["restore", source, "--at", &until, "--yes", "--to", target.to_str().unwrap()];
+    bed.run(&words).done();
+}
+
+/// The processes that have a path below `folder` among their words.
+fn served(folder: &Path) -> Vec<Pid> {
     let folder = folder.to_str().unwrap();
-    let mut processes = std::fs::read_dir("/proc").unwrap();
-    processes.any(|process| {
-        let words = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+    let processes = std::fs::read_dir("/proc").unwrap().map(|process| process.unwrap().path());
+    let named = processes.filter(|process| {
+        let words = std::fs::read(process.join("cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&words).contains(folder)
-    })
+    });
+    let number = |path: PathBuf| path.file_name()?.to_str()?.parse().ok().and_then(Pid::from_raw);
+    named.filter_map(number).collect()
 }
 
 /// Operations that left the ring before they were shipped are a gap: said, listed, and not restored.
@@ -430,6 +470,191 @@ fn a_damaged_log_is_found() {
     std::fs::write(&object, bytes).unwrap();
     assert!(!bed.path("x").exists());
     restore().done();
+}
+
+/// What runs by itself finds it, too: a verification of everything, a job of its own, and `status`. What a
+/// verification found is looked into.
+#[test]
+fn a_lost_segment_is_found_by_what_runs_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let record = folder.path().join("record");
+    bed.snapshot("full");
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        tb::fill(&address, &record, 20, 2_000);
+        let report = bed.json(&["logs", "books"]);
+        ids.push(report["manifest"]["id"].as_str().unwrap().to_owned());
+    }
+    let jobs = "[job.all]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nall = true\n[job.log]\nrun = \"verify\"\nsource = \"books\"\nlogs = true";
+    crate::run::add(&bed, jobs);
+    let lost = || {
+        let status = bed.run(&["status", "--json"]);
+        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let found = status["findings"].as_array().unwrap().iter();
+        let lost =
+            found.filter(|found| found["message"].as_str().unwrap().contains("its log lacks"));
+        lost.map(|found| found["message"].to_string()).collect::<Vec<_>>()
+    };
+    assert!(lost().is_empty());
+    bed.run(&["verify", "--all", "--level", "exists"]).done();
+    bed.run(&["run", "log"]).done();
+    bed.run(&["run", "all"]).done();
+
+    let manifest = bed.object(&ids[1], "manifest.json");
+    std::fs::rename(&manifest, bed.path("away")).unwrap();
+    bed.run(&["verify", "--all", "--level", "decode"]).failed_in_text(13, "is missing");
+    for job in ["all", "log"] {
+        assert_eq!(bed.run(&["run", job]).code, Some(13), "{job}");
+    }
+    let found = lost();
+    assert!(found.len() == 1 && found[0].contains(&ids[1]), "{found:?}");
+    std::fs::rename(bed.path("away"), &manifest).unwrap();
+    assert!(lost().is_empty());
+    bed.run(&["verify", "--all", "--level", "decode"]).done();
+
+    // Damage that was found is on the list, and nothing is built on it.
+    let object = bed.object(&ids[3], "tar.zst.enc");
+    let mut bytes = std::fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&object).unwrap();
+    std::fs::write(&object, &bytes).unwrap();
+    assert_eq!(bed.run(&["verify", "--id", &ids[3], "--level", "decode"]).code, Some(13));
+    bed.run(&["list", "books", "--windows"]).failed_in_text(13, &ids[3]);
+    tb::fill(&address, &record, 20, 200);
+    let run = bed.run(&["logs", "books", "--json", "-v"]).done();
+    assert!(run.stderr.contains("cannot be relied on"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["manifest"]["parent"], ids[2].as_str());
+}
+
+/// A restore without a moment says what it leaves out: a log that goes on, a newer backup that is not whole,
+/// block maps that the next snapshot needs.
+#[test]
+fn a_plain_restore_says_what_it_leaves_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let record = folder.path().join("record");
+    tb::fill(&address, &record, 20, 2_000);
+    let full = bed.snapshot("full");
+    let restore = |to: &str| bed.run(&["restore", "books", "--to", to, "--yes"]).done().stderr;
+    let said = restore("a");
+    assert!(!said.contains("goes on") && !said.contains("has no manifest"), "{said}");
+    tb::fill(&address, &record, 20, 2_000);
+    bed.run(&["logs", "books"]).done();
+    let said = restore("b");
+    assert!(said.contains("the log of `books` goes on after this backup"), "{said}");
+    let child = bed.snapshot("incremental");
+    let said = restore("c");
+    assert!(!said.contains("goes on"), "{said}");
+    let map = bed.object(&full, "map.json.zst.enc");
+    let whole = std::fs::read(&map).unwrap();
+    let mut rotten = whole.clone();
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    let put = |bytes: &[u8]| {
+        std::fs::remove_file(&map).unwrap();
+        std::fs::write(&map, bytes).unwrap();
+    };
+    put(&rotten);
+    let said = restore("d");
+    assert!(said.contains(&format!("the block map of backup {full} is damaged")), "{said}");
+    put(&whole);
+    let newest = bed.snapshot("full");
+    std::fs::remove_file(bed.object(&newest, "manifest.json")).unwrap();
+    let said = restore("e");
+    assert!(
+        said.contains(&format!("{newest} is newer than {child} and has no manifest")),
+        "{said}"
+    );
+}
+
+/// A full disk at the target is no failure that nobody classified, and leaves nothing.
+#[test]
+fn a_full_disk_at_the_target_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    tb::fill(&address, &folder.path().join("record"), 8_000, 80_000);
+    bed.snapshot("full");
+    tb::fill(&address, &folder.path().join("record"), 20, 1_000);
+    bed.run(&["logs", "books"]).done();
+    let op = window(&bed, "books")["last_op"].as_u64().unwrap().to_string();
+    let small = bed.path("small");
+    std::fs::create_dir(&small).unwrap();
+    for moment in [vec![], vec!["--op", &op]] {
+        let bkp = env!("CARGO_BIN_EXE_bkp");
+        let script = "mount -t tmpfs -o size=4m none \"$0\" && \"$@\"; code=$?; ls -A \"$0\" >&2; exit $code";
+        let words = ["restore", "books", "--yes", "--to"];
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(&small);
+        command.arg(bkp).args(words).arg(small.join("file")).args(&moment);
+        command.env("BKP_CONFIG", bed.path("bkp.toml")).current_dir(bed.path(""));
+        let run = crate::bed::Run::of(&command.output().unwrap());
+        assert!(!run.stderr.contains(".bkp-tmp"), "{}", run.stderr);
+        run.failed(14, "cannot write").failed(14, "free space there");
+    }
+}
+
+/// Numbers in messages have units.
+#[test]
+fn a_time_that_is_out_of_range_is_told_with_units() {
+    let bed = Bed::new(Path::new("none"), "");
+    let job = "[job.log]\nrun = \"logs\"\nsource = \"books\"\nevery = \"6h\"\nkeep_log = \"1h\"\n";
+    crate::run::add(&bed, job);
+    bed.run(&["config", "check"]).failed(78, "1h is not between 1d and 36525d");
+}
+
+/// A drill of the log restores a moment of it and starts the server: in both modes, and of one replica of
+/// three; by a job, too. What is on record must fit.
+#[test]
+fn a_drill_of_the_log_restores_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = tb::Cluster::of_three(folder.path());
+    let address = cluster.address().to_owned();
+    let bed = bed(cluster.replicas[1].data_file(), &address, "");
+    bed.snapshot("full");
+    let mut ledger = Books::begin(&address, 29);
+    for _ in 0..3 {
+        (0..30).for_each(|_| ledger.step());
+        tb::fill(&address, &folder.path().join("record"), 20, 3_000);
+        for source in ["books", "asked"] {
+            bed.run(&["logs", source]).done();
+        }
+    }
+    bed.snapshot("full");
+    // So that the log goes on to it.
+    (0..10).for_each(|_| ledger.step());
+    for source in ["books", "asked"] {
+        bed.run(&["logs", source]).done();
+    }
+    drop(cluster);
+    for source in ["books", "asked"] {
+        for _ in 0..2 {
+            let report = bed.json(&["verify", source, "--logs", "--level", "drill"]);
+            let drill = &report["drill"];
+            assert!(drill["rto_seconds"].as_f64().unwrap() > 0.0, "{report}");
+            let checks = drill["checks"].as_array().unwrap();
+            assert!(
+                checks.len() == 2 && checks.iter().all(|check| check["ok"] == true),
+                "{report}"
+            );
+            let found = checks[1]["found"].as_str().unwrap();
+            // The last moments of the log in wal mode lie after the last snapshot.
+            assert!(!found.contains("after: nothing") || source == "books", "{found}");
+        }
+        assert!(std::fs::read_dir(bed.path("state/drill")).unwrap().next().is_none());
+    }
+    let job =
+        "[job.rehearse]\nrun = \"verify\"\nsource = \"asked\"\nlogs = true\nlevel = \"drill\"";
+    crate::run::add(&bed, job);
+    bed.run(&["run", "rehearse"]).done();
 }
 
 /// Where the newest snapshot is not whole an older one leads to the same op, by itself where that can be

@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and clippy knows only marked functions as tests"
 )]
 
+mod attacks;
 mod bed;
 mod books;
 mod breakglass;
@@ -24,9 +25,11 @@ mod contract_store;
 mod damage;
 mod drill;
 mod duck;
+mod fuzzed;
 mod generated;
 mod giant;
 mod histories;
+mod imports;
 mod kms;
 mod lease;
 mod ledger;
@@ -34,9 +37,11 @@ mod logs;
 mod memory;
 mod onto;
 mod planted;
+mod promise;
 mod prune;
 mod recipients;
 mod refusals;
+mod repairs;
 mod reports;
 mod run;
 mod s3;

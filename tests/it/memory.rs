@@ -55,6 +55,8 @@ impl ReadStore for Memory {
         let info = |(key, bytes): (&String, &Arc<[u8]>)| ObjectInfo {
             key: key.clone(),
             bytes: bytes.len() as u64,
+            version: None,
+            sha256: None,
         };
         let found: Vec<_> = found.map(info).map(Ok).collect();
         Ok(Box::new(found.into_iter()))
@@ -73,7 +75,7 @@ impl ReadStore for Memory {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let bytes = self.object(key)?.len() as u64;
-        Ok(ObjectInfo { key: key.into(), bytes })
+        Ok(ObjectInfo { key: key.into(), bytes, version: None, sha256: None })
     }
 
     fn open(

@@ -3,9 +3,12 @@
 
 use std::fs;
 
+use bkp::cmd::proof::{self, Prover, RECORD};
 use bkp::ctx::Ctx;
 use bkp::domain::id::BackupId;
-use bkp::domain::manifest::{Manifest, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, hex};
+use bkp::domain::manifest::{
+    Manifest, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, Trigger, hex,
+};
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::record::Record;
 use bkp::keys::DataKey;
@@ -70,6 +73,7 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         sha256: sha256.clone(),
         plaintext: Plaintext { bytes, sha256 },
         stages: ["tar", "zstd", "seal"].map(str::to_owned).to_vec(),
+        sse: None,
     };
     // Of no bytes: a backup of nothing, with no object.
     let objects = if seed.bytes == 0 { Vec::new() } else { vec![object.clone()] };
@@ -82,6 +86,15 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         kind: name.kind.clone(),
         parent: seed.onto.map(|(parent, _)| parent),
         base: seed.onto.map_or(id, |(_, base)| base),
+        // Of the source as it is, or nothing that a run makes would go with it.
+        identity: house
+            .source(&name.source)
+            .and_then(|source| source.identity(&house.ctx))
+            .unwrap_or_default(),
+        tenant: None,
+        job: None,
+        trigger: Trigger::Manual,
+        user: "planted".into(),
         host: "planted".into(),
         tool: "bkp".into(),
         started: id.created(),
@@ -91,7 +104,7 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         sizes: Sizes::of(&objects),
         objects,
         keys: keys.iter().map(|one| one.wrap(&key, id, &name.source).unwrap()).collect(),
-        retention: seed.retention,
+        retention: seed.retention.clone(),
         ledger: None,
         copies: Vec::new(),
         timings: serde_json::Map::new(),
@@ -131,17 +144,39 @@ pub(crate) fn plant_in(store: &dyn AppendStore, house: &House, seed: &Seed) -> M
     manifest
 }
 
-/// Plants the record of a run of a job.
+/// Plants the record of a run of a job, with the proof of the newest backup there, if there is one.
 pub(crate) fn record(bed: &Bed, job: &str, at: OffsetDateTime, code: u8) {
     record_below(bed, "store", job, at, code);
 }
 
 /// Plants the record of a run of a job in a folder of the bed.
 pub(crate) fn record_below(bed: &Bed, folder: &str, job: &str, at: OffsetDateTime, code: u8) {
+    let stored = bed.stored().into_iter().filter(|path| path.starts_with(bed.path(folder)));
+    let names = stored.filter_map(|path| {
+        let key = path.strip_prefix(bed.path(folder)).unwrap().to_str().unwrap();
+        Some(BackupName::parse(key)?.0).filter(|name| name.manifest_key() == key)
+    });
+    record_by(bed, folder, (job, at, code), names.max().as_ref());
+}
+
+/// Plants the record of a run of a job, with the proof of this backup.
+pub(crate) fn record_by(
+    bed: &Bed,
+    folder: &str,
+    (job, at, code): (&str, OffsetDateTime, u8),
+    by: Option<&BackupName>,
+) -> Record {
     let record = Record { id: BackupId::new(at), job: job.into(), code, seconds: 1 };
+    let house = bed.house(None);
+    let store = house.store_named(&format!("file://{}", bed.path(folder).display())).unwrap();
+    let keys = proof::keys(&house);
+    let prover = Prover::new(&*store, &keys, &house.ctx);
+    let body = serde_json::json!({"schema": "bkp.run-record/1"});
+    let bytes = prover.object(RECORD, &record.key(), &body, by).unwrap();
     let path = bed.path(folder).join(record.key());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, "{}").unwrap();
+    fs::write(path, bytes).unwrap();
+    record
 }
 
 /// The time, to the second: what is planted is counted from it.

@@ -100,7 +100,7 @@ fn expensive_recipients_do_not_outlast_the_wish_to_stop() {
     with_recipients(&bed, &id, &recipients);
     fs::write(bed.path("pass"), "correct horse").unwrap();
     bed.chmod("pass", 0o600);
-    let words = ["verify", "books", "--key", "passphrase:file:pass", "-q"];
+    let words = ["verify", "--id", &id, "--key", "passphrase:file:pass", "-q"];
     let mut child = bed.command(&words).stderr(Stdio::null()).spawn().unwrap();
     // It is at work: it has used a quarter of a second of processor time.
     let ticks = || {

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 mod objects;
 pub(crate) mod proxy;
+mod table;
 mod whole;
 
 /// The key id and the secret of every service here.

@@ -13,7 +13,6 @@ use bkp::cmd::run::state::States;
 use bkp::ctx::{Cancel, Ctx};
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::Manifest;
-use bkp::domain::record::Record;
 use bkp::domain::schedule::Due;
 use time::macros::datetime;
 use time::{Date, Duration, Month, OffsetDateTime, Weekday};
@@ -199,15 +198,11 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
                 (random >> 40).is_multiple_of(8) || month || (name == "step" && made.is_empty());
             naive.tried = Some(now);
             naive.failures = if fails { naive.failures + 1 } else { 0 };
-            planted::record(&bed, name, now, if fails { 16 } else { 0 });
             failed += u32::from(fails);
-            let record = Record {
-                id: BackupId::new(now),
-                job: name.into(),
-                code: if fails { 16 } else { 0 },
-                seconds: 1,
-            };
-            states.add(&house, job, &record, true, now);
+            let run = (name, now, if fails { 16 } else { 0 });
+            let by = made.last().map(Manifest::name);
+            let record = planted::record_by(&bed, "store", run, by.as_ref());
+            states.add(&house, job, &record, &[record.key()]);
             if !fails {
                 // Two jobs of one hour come one after the other.
                 let seed = Seed::at(now - Duration::seconds(if name == "full" { 2 } else { 1 }));

@@ -15,6 +15,8 @@ use super::{Action, Item, What, told};
 use crate::catalog::{self, Entry};
 use crate::cmd::alone::Alone;
 use crate::cmd::journal;
+use crate::cmd::marks::judge;
+use crate::cmd::proof::Prover;
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::segment;
@@ -165,7 +167,8 @@ impl Removal<'_> {
 
     /// Why something stays that was to be removed a moment ago.
     fn second_thought(&self, now: &Entry, grace: Duration) -> Result<Option<String>, StoreError> {
-        if now.is_pinned() {
+        let prover = Prover::new(self.store, self.keys, &self.house.ctx);
+        if judge(self.store, &prover, &now.name, &now.marks)?.pinned {
             return Ok(Some("pinned".to_owned()));
         }
         let job = segment::lease(&now.name);

@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::rules::frozen;
 use crate::catalog::{Entry, Met, Proof};
-use crate::cmd::journal;
+use crate::cmd::run::state::States;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::health::Ages;
 use crate::domain::id::BackupId;
@@ -107,7 +107,7 @@ fn since(
         let kept = job.keep_log.and_then(|kept| Duration::try_from(kept).ok());
         if kept.is_none()
             || frozen(store, house, job, now)?.is_some()
-            || is_late(store, job, parts, now)?
+            || is_late(store, house, job, parts, now)?
         {
             return Ok(None);
         }
@@ -127,6 +127,7 @@ fn since(
 /// the records of runs tell; where none are kept, as of `--follow` as a service, the segments do.
 fn is_late(
     store: &dyn ReadStore,
+    house: &House,
     job: &JobSettings,
     parts: &Parts,
     now: OffsetDateTime,
@@ -134,8 +135,8 @@ fn is_late(
     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
     let frozen_after = Some(ages.critical);
     let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
-    let records = journal::recent(store, &job.name, now)?.into_iter();
-    let good = records.filter(|record| record.outcome() == Outcome::Good);
+    let judged = States::kept(house).judge(house, job, (store, BACK_MIN as usize + 1), now)?;
+    let good = judged.believed.into_iter().filter(|record| record.outcome() == Outcome::Good);
     let mut runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
     if runs.is_empty() {
         runs = parts.links.iter().map(|link| Backup::full(link.id)).collect();

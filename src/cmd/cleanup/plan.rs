@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use time::{Duration, OffsetDateTime};
 
 use super::apply::{CLOCKS_APART, busy};
-use super::logs::{self, Logs};
-use super::rules::{Rule, Witness, rules};
+use super::decide::{Decided, Decider};
+use super::logs;
+use super::rules::Witness;
 use super::{Action, Item, What};
-use crate::catalog::{self, Entry, Filter, Known, Proof};
+use crate::catalog::{self, Entry, Filter};
 use crate::cmd::journal;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::record::{self, Outcome, Record};
-use crate::domain::retention::{Backup, Group, Why, decide, removals};
+use crate::domain::retention::Why;
 use crate::domain::segment;
 use crate::ledger::in_store;
 use crate::store::{PruneStore, StoreError, Unfinished};
@@ -49,9 +50,6 @@ pub(super) struct Plan {
     pub(super) items: Vec<Item>,
     pub(super) targets: Vec<Target>,
 }
-
-/// Of a manifest: its digest if it is shown to be bkp's own, and whether it may be.
-type Standing = (Option<[u8; 32]>, bool);
 
 /// What decides.
 struct Planner<'a> {
@@ -93,15 +91,9 @@ impl Planner<'_> {
 
     /// Decides about backups. Returns why nothing may be called old today.
     fn backups(&mut self, entries: Vec<Entry>) -> anyhow::Result<Option<&'static str>> {
-        let Planner { house, store, now, .. } = *self;
-        let (mut backups, ours, logs) = self.meet(&entries)?;
-        let rules = rules(house, store, &entries, now)?;
-        let late = rules.iter().find_map(|rule| rule.late(&backups, now));
-        let groups: Vec<Group<'_>> = rules.iter().map(Rule::group).collect();
-        let (whys, locked) = settle(store, &groups, &entries, &mut backups, now)?;
-        let spare = self.spare(&logs, &entries, &whys)?;
-        let of_logs: HashMap<usize, BackupId> = first_of_logs(&logs, &backups);
-        let gone: Vec<usize> = removals(&backups, &whys).into_iter().chain(spare).collect();
+        let Planner { house, store, witness, now, .. } = *self;
+        let decider = Decider { house, store, witness, entries: &entries, now };
+        let Decided { gone, whys, locked, of_logs, backups, ours, late } = decider.decide()?;
         let gone_set: HashSet<usize> = gone.iter().copied().collect();
         let stay = (0..entries.len()).filter(|at| !gone_set.contains(at));
         let order: Vec<usize> = gone.iter().copied().chain(stay).collect();
@@ -136,54 +128,6 @@ impl Planner<'_> {
             self.add(item, Target::Entry { entry, base, sha256, may_be_ours });
         }
         Ok(late)
-    }
-
-    /// What there is to know of backups: as retention sees them, how far each is bkp's own, and their
-    /// logs.
-    fn meet(&self, entries: &[Entry]) -> anyhow::Result<(Vec<Backup>, Vec<Standing>, Logs)> {
-        let Planner { house, store, witness, now, .. } = *self;
-        let mut known = Known::of(&house.settings.state_dir, store.url());
-        let met = known.backups(store, entries, &witness.keys, &house.ctx)?;
-        known.save(entries, &house.ctx);
-        let (mut backups, mut ours) = (Vec::new(), Vec::new());
-        for (met, entry) in met.iter().zip(entries) {
-            let proven = witness.believes(met);
-            let mut backup = Backup { proven, ..met.backup };
-            if logs::is_segment(entry) {
-                (backup.parent, backup.base) = (None, backup.id);
-            }
-            backups.push(backup);
-            ours.push((met.sha256.filter(|_| proven), met.proof != Proof::Forged));
-        }
-        let logs = logs::look(house, store, entries, &met, &backups, now)?;
-        for at in &logs.bases {
-            if let Some(backup) = backups.get_mut(*at) {
-                backup.replayed = true;
-            }
-        }
-        Ok((backups, ours, logs))
-    }
-
-    /// The segments that go, of each log oldest first: only from its beginning on, or it would have a
-    /// hole.
-    fn spare(
-        &self,
-        logs: &Logs,
-        entries: &[Entry],
-        whys: &[Vec<Why>],
-    ) -> anyhow::Result<Vec<usize>> {
-        let mut found = Vec::new();
-        for log in &logs.spare {
-            for at in log {
-                let (Some(entry), Some(whys)) = (entries.get(*at), whys.get(*at)) else { break };
-                let is_free = matches!(whys.as_slice(), [Why::Ungoverned]);
-                if !is_free || lock(self.store, entry)?.is_some_and(|until| until > self.now) {
-                    break;
-                }
-                found.push(*at);
-            }
-        }
-        Ok(found)
     }
 
     fn orphans(&mut self, entries: Vec<Entry>, late: Option<&str>) -> anyhow::Result<()> {
@@ -224,7 +168,7 @@ impl Planner<'_> {
             self.plan.items.push(item);
             self.plan.targets.push(target);
         };
-        for term in in_store::stale(store, before)? {
+        for term in in_store::stale(store, before, now)? {
             let target = Target::Object(term.key.clone());
             plain(What::Lease, &term.key, term.bytes, "a lease that has ended".into(), target);
         }
@@ -262,16 +206,6 @@ impl Planner<'_> {
     }
 }
 
-/// For each segment that is spare the first one of its log.
-fn first_of_logs(logs: &Logs, backups: &[Backup]) -> HashMap<usize, BackupId> {
-    let mut found = HashMap::new();
-    for log in &logs.spare {
-        let first = log.first().and_then(|at| backups.get(*at));
-        found.extend(first.into_iter().flat_map(|first| log.iter().map(|at| (*at, first.id))));
-    }
-    found
-}
-
 /// The records from before a time, but of each job not that of its last good run: without that the job
 /// would look as if it had never run.
 fn old_records(records: &[Record], before: OffsetDateTime) -> Vec<&Record> {
@@ -297,49 +231,6 @@ fn item(what: What, action: Action, entry: &Entry, reason: String) -> Item {
         bytes: entry.stored_bytes(),
         reason,
     }
-}
-
-/// Decides, asks the store whether it locks what would go, and decides again until nothing that
-/// would go is locked. Returns the decision and the positions of what is locked.
-fn settle(
-    store: &dyn PruneStore,
-    groups: &[Group<'_>],
-    entries: &[Entry],
-    backups: &mut [Backup],
-    now: OffsetDateTime,
-) -> anyhow::Result<(Vec<Vec<Why>>, HashSet<usize>)> {
-    let (mut asked, mut locked) = (HashSet::new(), HashSet::new());
-    loop {
-        let whys = decide(groups, backups, now);
-        let mut again = false;
-        for at in removals(backups, &whys) {
-            let (Some(entry), Some(backup)) = (entries.get(at), backups.get_mut(at)) else {
-                continue;
-            };
-            if !asked.insert(at) {
-                continue;
-            }
-            if let Some(until) = lock(store, entry)?.filter(|until| *until > now) {
-                backup.held_until = backup.held_until.max(Some(until));
-                again |= locked.insert(at);
-            }
-        }
-        if !again {
-            return Ok((whys, locked));
-        }
-    }
-}
-
-/// Until when the store locks any part of a backup, or what was said about it.
-fn lock(store: &dyn PruneStore, entry: &Entry) -> anyhow::Result<Option<OffsetDateTime>> {
-    let mut until = store.retained(&entry.name.manifest_key())?;
-    for object in &entry.objects {
-        until = until.max(store.retained(&object.key)?);
-    }
-    for mark in &entry.marks {
-        until = until.max(store.retained(&entry.name.key(&mark.extension()))?);
-    }
-    Ok(until)
 }
 
 fn signed(length: std::time::Duration) -> Duration {

@@ -1,16 +1,18 @@
 //! What the jobs of the configuration want kept, and why nothing of one is removed today.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use time::OffsetDateTime;
 
 use crate::catalog::{Entry, Met, Proof};
-use crate::cmd::journal;
+use crate::cmd::run::evidence::GOOD_ENOUGH;
+use crate::cmd::run::state::States;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::event::{Digest, Status};
 use crate::domain::health::{Ages, is_odd};
 use crate::domain::id::BackupId;
+use crate::domain::manifest::Identity;
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Outcome, Record};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
@@ -82,6 +84,8 @@ impl<'a> Witness<'a> {
 
 /// What one job wants.
 pub(super) struct Rule {
+    /// The job.
+    pub(super) job: String,
     policy: Policy,
     /// Positions of the backups that it is about.
     members: Vec<usize>,
@@ -91,10 +95,48 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// As retention sees it.
-    pub(super) fn group(&self) -> Group<'_> {
-        let Rule { policy, members, frozen, .. } = self;
-        Group { policy, members: members.clone(), frozen: frozen.clone() }
+    /// As retention sees it: a group for each source that has this name, since those of one do not make
+    /// those of another superfluous. Sizes that somebody made up neither hide that a source was emptied nor
+    /// look like that.
+    pub(super) fn groups(
+        &self,
+        entries: &[Entry],
+        met: &[Met],
+        backups: &[Backup],
+    ) -> Vec<Group<'_>> {
+        let Rule { policy, frozen, .. } = self;
+        let is_proven = |at: &&usize| backups.get(**at).is_some_and(|backup| backup.proven);
+        let group = |members: Vec<usize>| {
+            let proven: Vec<usize> = members.iter().filter(is_proven).copied().collect();
+            let frozen = frozen.clone().or_else(|| emptied(entries, &proven));
+            Group { policy, members, frozen }
+        };
+        self.by_identity(met).into_values().map(group).collect()
+    }
+
+    /// The members by what they are of.
+    fn by_identity<'m>(&self, met: &'m [Met]) -> BTreeMap<&'m Identity, Vec<usize>> {
+        let mut found: BTreeMap<&Identity, Vec<usize>> = BTreeMap::new();
+        for at in &self.members {
+            if let Some(met) = met.get(*at) {
+                found.entry(&met.identity).or_default().push(*at);
+            }
+        }
+        found
+    }
+
+    /// What is to be known of a name that several sources share.
+    pub(super) fn shared(&self, met: &[Met], backups: &[Backup]) -> Option<String> {
+        let is_proven = |at: &usize| backups.get(*at).is_some_and(|backup| backup.proven);
+        let mut found = self.by_identity(met);
+        found.retain(|_, members| members.iter().any(is_proven));
+        let named = |identity: &&Identity| {
+            let named: Vec<_> =
+                identity.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            named.join(", ")
+        };
+        let sources: Vec<String> = found.keys().map(named).collect();
+        (sources.len() > 1).then(|| sources.join("; "))
     }
 
     /// Why nothing at all is to be called old today: a job that should have run has not, or the clock is
@@ -125,8 +167,9 @@ pub(super) fn rules(
         let members: Vec<usize> = members.map(|(at, _)| at).collect();
         let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
         let policy = Policy { frozen_after: Some(ages.critical), ..policy };
-        let frozen = frozen(store, house, job, now)?.or_else(|| emptied(entries, &members));
-        found.push(Rule { policy, members, frozen, enabled: job.enabled });
+        let frozen = frozen(store, house, job, now)?;
+        let (job, enabled) = (job.name.clone(), job.enabled);
+        found.push(Rule { job, policy, members, frozen, enabled });
     }
     Ok(found)
 }
@@ -139,19 +182,24 @@ pub(super) fn frozen(
     job: &JobSettings,
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<String>> {
-    if let Some(last) = last(store, job, now)?.filter(|last| last.outcome() != Outcome::Good) {
-        let code = last.code;
-        return Ok(Some(format!("the last run of `{}` ended with exit code {code}", job.name)));
+    let mut states = States::kept(house);
+    if let Some(last) = last(store, house, job, &mut states, now)?
+        && last.record.outcome() != Outcome::Good
+    {
+        let Last { record: Record { code, .. }, more } = last;
+        let what = format!("the last run of `{}` ended with exit code {code}{more}", job.name);
+        return Ok(Some(what));
     }
     let verifies = |other: &&JobSettings| {
         other.run.word == "verify" && other.enabled && other.source == job.source
     };
     for other in house.settings.jobs.values().filter(verifies) {
-        let found = last(store, other, now)?;
-        if found.is_some_and(|last| last.code == DAMAGE) {
-            return Ok(Some(format!("the last run of `{}` found damage", other.name)));
+        let found = last(store, house, other, &mut states, now)?;
+        if let Some(Last { more, .. }) = found.filter(|last| last.record.code == DAMAGE) {
+            return Ok(Some(format!("the last run of `{}` found damage{more}", other.name)));
         }
     }
+    states.evidence().save(house);
     Ok(None)
 }
 
@@ -164,14 +212,37 @@ fn emptied(entries: &[Entry], members: &[usize]) -> Option<String> {
     is_odd(&sizes).then(|| odd.to_owned())
 }
 
-/// The last run of a job that was one. What is dated in the future was dated by a wrong clock.
+/// The last run of a job, as far as cleaning up goes.
+struct Last {
+    record: Record,
+    /// What is to be said of it.
+    more: &'static str,
+}
+
+/// The last run of a job that was one. What is dated in the future was dated by a wrong clock. A record
+/// that is not proven ends no freeze, but it begins one: until a later run is this host's own or proven.
 fn last(
     store: &dyn ReadStore,
+    house: &House,
     job: &JobSettings,
+    states: &mut States,
     now: OffsetDateTime,
-) -> anyhow::Result<Option<Record>> {
-    let records = journal::recent(store, &job.name, now)?.into_iter();
+) -> anyhow::Result<Option<Last>> {
+    let judged = states.judge(house, job, (store, GOOD_ENOUGH), now)?;
     let counted =
-        |record: &Record| record.outcome() != Outcome::Skipped && record.id.created() <= now;
-    Ok(records.rev().find(counted))
+        |record: &&Record| record.outcome() != Outcome::Skipped && record.id.created() <= now;
+    let believed = judged.believed.iter().rfind(counted);
+    // Without a key and a ledger nothing can be proven: that is warned of where backups are met.
+    let is_blind = house.settings.recipients.is_empty() && house.settings.ledger.is_none();
+    let weighs = |record: &&Record| {
+        counted(record)
+            && (is_blind || record.outcome() != Outcome::Good)
+            && believed.is_none_or(|believed| believed.id < record.id)
+    };
+    let other = judged.others.iter().rfind(weighs);
+    let more =
+        "; its record carries no proof by a key of this host, but neither does any later one";
+    let more = if is_blind { "" } else { more };
+    let last = other.map(|record| Last { record: record.clone(), more });
+    Ok(last.or_else(|| believed.map(|record| Last { record: record.clone(), more: "" })))
 }

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access};
 
 use crate::ctx::Ctx;
+use crate::process;
 
 /// How long a program may take to print its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,8 +26,7 @@ const VERSION_CHARS_MAX: usize = 200;
 /// Whether files could be created in `folder`, or `folder` in its nearest ancestor that exists.
 /// Creates nothing.
 pub(super) fn writable(folder: &Path) -> io::Result<&'static str> {
-    let existing = folder.ancestors().find(|path| path.exists());
-    let existing = existing.unwrap_or_else(|| Path::new("/"));
+    let existing = existing(folder);
     if !existing.is_dir() {
         let problem = format!("{} is not a folder", existing.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, problem));
@@ -37,18 +37,34 @@ pub(super) fn writable(folder: &Path) -> io::Result<&'static str> {
             format!("{}: {}", existing.display(), io::Error::from(error)),
         )
     })?;
-    let space = rustix::fs::statvfs(existing)?;
-    if space.f_bavail.saturating_mul(space.f_frsize) < STATE_BYTES_MIN {
+    if free_bytes(existing)? < STATE_BYTES_MIN {
         let problem = format!("{} has no free space left", existing.display());
         return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
     }
     Ok(if existing == folder { "writable" } else { "does not exist yet, can be created" })
 }
 
+/// `folder`, or its nearest ancestor that exists.
+fn existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"))
+}
+
+/// What is free where `folder` is or would be, bytes.
+pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(existing(folder))?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// Whether others than its owner can write to `folder`, and with it decide what bkp believes of itself.
+pub(super) fn is_shared(folder: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    folder.metadata().is_ok_and(|found| found.permissions().mode() & 0o022 != 0)
+}
+
 /// The first line that `PROGRAM version` prints. Waits no longer than [`VERSION_DEADLINE`] and no
 /// longer than nobody wants to stop.
 pub(super) fn version_of(program: &Path, ctx: &Ctx) -> io::Result<String> {
-    let mut child = Command::new(program)
+    let mut child = process::bare(program)
         .arg("version")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -248,9 +248,16 @@ fn saturated(balance: i128) -> i64 {
     i64::try_from(balance).unwrap_or(if balance < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// A manifest, or what is wrong with it, and the SHA-256 of its file.
+/// A manifest, or what is wrong with it, and the SHA-256 of its file. One that is larger than any manifest
+/// has the digest of nothing: it is not read to its end.
 fn read(store: &dyn ReadStore, key: &str) -> anyhow::Result<(Result<Manifest, String>, [u8; 32])> {
-    let bytes = catalog::read_manifest(store, key)?;
+    let bytes = match catalog::read_manifest(store, key) {
+        Ok(bytes) => bytes,
+        Err(error) if catalog::is_unproven(&error) => {
+            return Ok((Err(format!("{error:#}")), sha2::Sha256::digest(b"").into()));
+        }
+        Err(error) => return Err(error),
+    };
     let manifest = Manifest::parse(&bytes, key).map_err(|error| error.to_string());
     Ok((manifest, sha2::Sha256::digest(&bytes).into()))
 }

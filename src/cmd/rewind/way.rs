@@ -1,7 +1,7 @@
 //! The way to a moment: which log, which snapshot, which segments.
 
 use super::{Moment, Options};
-use crate::catalog::{Catalog, Found};
+use crate::catalog::{self, Catalog, Found};
 use crate::cmd::segments::History;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
@@ -17,7 +17,7 @@ pub(super) struct Way<'a> {
     pub(super) target: Target,
     /// Snapshots that it can begin with, newest first; none in query mode.
     bases: Vec<&'a Base>,
-    run: &'a [Link],
+    pub(super) run: &'a [Link],
 }
 
 /// What a way leads over, every manifest authentic.
@@ -85,7 +85,8 @@ impl Way<'_> {
                 },
                 Err(error) => {
                     let kind = diagnose(&error).kind;
-                    if !matches!(kind, Kind::Integrity | Kind::NotFound) {
+                    let is_of_it = matches!(kind, Kind::Integrity | Kind::NotFound);
+                    if !is_of_it && !catalog::is_unproven(&error) {
                         return Err(error);
                     }
                     ctx.monitor.warn(&format!("passing over snapshot {}: {error:#}", base.id));
@@ -99,6 +100,16 @@ impl Way<'_> {
                 Fault::new(Kind::NotFound, "no snapshot leads to this moment").into()
             })
         })
+    }
+}
+
+/// A segment that no key at hand proves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unproven(pub(super) BackupId);
+
+impl std::fmt::Display for Unproven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "segment {} is not proven", self.0)
     }
 }
 
@@ -132,7 +143,7 @@ pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Resul
             Target::Op(_) => admit.next_back(),
         }
     };
-    // Byte for byte is better than balances.
+    // The same books are better than the same balances.
     let chosen = of(Mode::Wal).or_else(|| of(Mode::Query));
     let Some((window, run)) = chosen else {
         return Err(outside(history, &windows, target, &options.source).into());
@@ -207,7 +218,11 @@ fn authentic<'c>(
     links: &[&Link],
 ) -> anyhow::Result<Vec<BackupReader<'c>>> {
     let open = |link: &&Link| {
-        let (reader, sha256) = catalog.open(&named(found, link.id)?.name)?;
+        let opened = catalog.open(&named(found, link.id)?.name);
+        let (reader, sha256) = opened.map_err(|error| {
+            let is_planted = catalog::is_unproven(&error) && !catalog::is_altered(&error);
+            if is_planted { error.context(Unproven(link.id)) } else { error }
+        })?;
         if hex(&sha256) != link.sha256 {
             let message = format!("the manifest of segment {} changes while it is read", link.id);
             return Err(Fault::new(Kind::Integrity, message).into());

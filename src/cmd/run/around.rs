@@ -37,6 +37,8 @@ pub(super) struct Around<'a> {
     pub(super) house: &'a House,
     pub(super) job: &'a JobSettings,
     pub(super) began: OffsetDateTime,
+    /// Why it was started: `scheduled` or `manual`.
+    pub(super) trigger: &'static str,
 }
 
 impl Around<'_> {

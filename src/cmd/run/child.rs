@@ -8,9 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
-};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use super::state::{is_for_each, places};
@@ -20,6 +18,7 @@ use crate::domain::id::BackupId;
 use crate::domain::record::weigh;
 use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
+use crate::process;
 use crate::wire::House;
 
 /// How often a run is looked at.
@@ -34,7 +33,7 @@ const REPORT_BYTES_MAX: u64 = 256 << 20;
 pub struct Ended {
     /// Its exit code; 1 if it was killed. Of several runs, one for each store, the worst.
     pub code: u8,
-    /// Its report, null if there is none.
+    /// Its report, null if there is none. Of several runs, one for each store, that of the last.
     pub report: Value,
     /// What it said about its failure, or what was done to it.
     pub message: Option<String>,
@@ -80,6 +79,7 @@ impl Ended {
         // What did not run at all has done nothing well that could outweigh the first.
         let begun = !self.stores.is_empty();
         self.code = if begun { worse(self.code, other.code) } else { other.code };
+        self.report = other.report.clone();
         append(&mut self.message, store, other.message.as_deref());
         append(&mut self.aside, store, other.aside.as_deref());
         self.stores.push((store.to_owned(), other.code));
@@ -97,6 +97,20 @@ impl Ended {
     #[must_use]
     pub fn backup(&self) -> Option<BackupId> {
         self.report.pointer("/manifest/id")?.as_str()?.parse().ok()
+    }
+
+    /// What its drill measured: seconds until the restored engine answered.
+    #[must_use]
+    pub fn rto_seconds(&self) -> Option<f64> {
+        self.report.pointer("/drill/rto_seconds")?.as_f64()
+    }
+
+    /// The backup that it verified, the last one if they were several.
+    #[must_use]
+    pub fn verified(&self) -> Option<BackupId> {
+        let all = self.report.get("backups").and_then(Value::as_array);
+        let one = all.and_then(|all| all.last()).unwrap_or(&self.report);
+        one.get("id")?.as_str()?.parse().ok()
     }
 }
 
@@ -136,22 +150,24 @@ pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<Strin
         LooksAt::Newest => {}
         LooksAt::NewestExport => words.push("--from-export".to_owned()),
         LooksAt::All => words.push("--all".to_owned()),
+        LooksAt::Log => words.push("--logs".to_owned()),
     }
     words.push("--json".to_owned());
     words
 }
 
-/// Runs a job and waits for its end: once, or once for each of its stores.
+/// Runs a job and waits for its end: once, or once for each of its stores. It is told why (`trigger`).
 ///
 /// # Errors
 /// If the program cannot be started.
-pub fn run(house: &House, job: &JobSettings) -> anyhow::Result<Ended> {
+pub fn run(house: &House, job: &JobSettings, trigger: &str) -> anyhow::Result<Ended> {
     let began = Instant::now();
     if !is_for_each(job) {
-        return once(house, job, None, began);
+        return once(house, (job, trigger), None, began);
     }
     let run = |store: &str| {
-        once(house, job, Some(store), began).unwrap_or_else(|error| Ended::of(&error))
+        let ended = once(house, (job, trigger), Some(store), began);
+        ended.unwrap_or_else(|error| Ended::of(&error))
     };
     Ok(in_each(&places(house, job), || house.ctx.cancel.check(), run))
 }
@@ -175,7 +191,7 @@ fn in_each(
 
 fn once(
     house: &House,
-    job: &JobSettings,
+    (job, trigger): (&JobSettings, &str),
     store: Option<&str>,
     began: Instant,
 ) -> anyhow::Result<Ended> {
@@ -185,11 +201,12 @@ fn once(
     })?;
     let mut command = Command::new(program);
     command.args(words(house, job, store));
+    command.env("BKP_JOB", &job.name).env("BKP_TRIGGER", trigger);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: it is told to end by us, and what it leaves behind can be ended with it.
     command.process_group(0);
-    let mut child =
-        command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+    let mut child = process::spawn_own(&mut command)
+        .with_context(|| format!("cannot start {}", program.display()))?;
     let (out, errors) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         let report = scope.spawn(move || {
@@ -270,10 +287,9 @@ fn wait(
     child: &Child,
     began: Instant,
 ) -> anyhow::Result<Option<String>> {
-    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let mut forced: Option<(Instant, String)> = None;
     loop {
-        if waitid(WaitId::Pid(Pid::from_child(child)), ended)?.is_some() {
+        if process::has_ended(child)? {
             return Ok(forced.map(|(_, why)| why));
         }
         let why = if let Err(stopped) = house.ctx.cancel.check() {

@@ -12,10 +12,12 @@ use super::around::Around;
 use super::child::{self, Ended};
 use super::report::{Outcome, Row};
 use super::state::{States, is_for_each, places};
+use super::witness::witnesses;
 use crate::cmd::alone::{Alone, patiently};
 use crate::cmd::journal;
+use crate::cmd::proof::{self, Prover, RECORD};
 use crate::config::settings::jobs::JobSettings;
-use crate::ctx::host;
+use crate::ctx::{host, user};
 use crate::domain::id::BackupId;
 use crate::domain::record::{self, Record};
 use crate::domain::schedule::Due;
@@ -33,8 +35,8 @@ pub(super) struct End {
     pub(super) row: Row,
     /// What is to be known of it; nothing if it did not run.
     pub(super) record: Option<Record>,
-    /// Whether any store has that on record.
-    pub(super) reached: bool,
+    /// Keys of that in the stores that have it on record.
+    pub(super) on_record: Vec<String>,
 }
 
 /// What is kept of a run in the stores, schema `bkp.run-record/1`.
@@ -51,13 +53,20 @@ struct Body<'a> {
     ended: OffsetDateTime,
     exit_code: u8,
     backup: Option<BackupId>,
+    /// Why it was started: `scheduled` or `manual`.
+    trigger: &'a str,
+    user: String,
     message: Option<&'a str>,
+    /// What a drill measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rto_seconds: Option<f64>,
 }
 
 /// Runs a job, unless it is running or another host has just run it. Whoever is to be told of its runs
 /// is also told of one that could not begin.
 pub(super) fn run(house: &House, job: &JobSettings, options: &Options) -> End {
-    let around = Around { house, job, began: house.ctx.now() };
+    let trigger = if options.job.is_some() { "manual" } else { "scheduled" };
+    let around = Around { house, job, began: house.ctx.now(), trigger };
     // Whoever waits for the end would wait for ever for that of a run that panicked. No store is asked
     // to keep it: what asks them may be what panicked.
     caught(|| begin(&around, options))
@@ -76,7 +85,7 @@ fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
 
 /// The run itself.
 fn begin(around: &Around<'_>, options: &Options) -> End {
-    let Around { house, job, .. } = *around;
+    let Around { house, job, trigger, .. } = *around;
     let fan = match fan(house, job) {
         Ok(fan) => fan,
         Err(error) => return failed(around, None, &error),
@@ -85,7 +94,7 @@ fn begin(around: &Around<'_>, options: &Options) -> End {
     let lease = format!("{}.job", job.name);
     let taken = patiently(house, options.patience, || Alone::take(house, &lease, &fan, None));
     let error = match taken {
-        Ok(_alone) => return alone(house, job, options, &fan),
+        Ok(_alone) => return alone(house, (job, trigger), options, &fan),
         Err(error) => error,
     };
     let kind = diagnose(&error).kind;
@@ -99,7 +108,7 @@ fn begin(around: &Around<'_>, options: &Options) -> End {
     }
     let mut row = Row::new(job.name.clone(), Outcome::Busy, Some(format!("{error:#}")));
     row.exit_code = Some(exit::code(kind));
-    End { row, record: None, reached: true }
+    End { row, record: None, on_record: Vec::new() }
 }
 
 /// Ends a run that could not begin.
@@ -118,7 +127,12 @@ fn fan(house: &House, job: &JobSettings) -> anyhow::Result<Fan> {
 }
 
 /// Runs a job whose lease is held.
-fn alone(house: &House, job: &JobSettings, options: &Options, fan: &Fan) -> End {
+fn alone(
+    house: &House,
+    (job, trigger): (&JobSettings, &'static str),
+    options: &Options,
+    fan: &Fan,
+) -> End {
     let began = house.ctx.now();
     if options.job.is_none() {
         // Another host may have run it since we looked.
@@ -126,13 +140,13 @@ fn alone(house: &House, job: &JobSettings, options: &Options, fan: &Fan) -> End 
         states.refresh(house, job, began);
         if !matches!(states.due(house, job, began), Due::Since(_)) {
             let row = Row::new(job.name.clone(), Outcome::Elsewhere, None);
-            return End { row, record: None, reached: true };
+            return End { row, record: None, on_record: Vec::new() };
         }
     }
     house.ctx.monitor.detail(&format!("{}: begins", job.name));
-    let around = Around { house, job, began };
+    let around = Around { house, job, began, trigger };
     let ended = match around.before() {
-        Ok(()) => child::run(house, job).unwrap_or_else(|error| Ended::of(&error)),
+        Ok(()) => child::run(house, job, trigger).unwrap_or_else(|error| Ended::of(&error)),
         Err(error) => Ended::of_hook(&error),
     };
     let end = close(&around, Some(fan), &ended);
@@ -143,7 +157,7 @@ fn alone(house: &House, job: &JobSettings, options: &Options, fan: &Fan) -> End 
 /// Puts a run on record: in every store how it went, if it went differently in each, and only where it
 /// went at all.
 fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
-    let Around { house, job, began } = *around;
+    let Around { house, job, began, .. } = *around;
     // Also of a run that was told to end.
     let _in_peace = house.ctx.cancel.defer(CLOSING);
     let now = house.ctx.now();
@@ -155,7 +169,8 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         code: ended.code,
         seconds: u32::try_from(took.whole_seconds().max(0)).unwrap_or(u32::MAX),
     };
-    let (names, mut reached) = (places(house, job), false);
+    let (names, mut on_record) = (places(house, job), Vec::new());
+    let keys = proof::keys(house);
     for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
         let name = names.get(index).map(String::as_str);
         let code = match name.and_then(|name| ended.code_in(name)) {
@@ -173,12 +188,20 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
             started: began,
             ended: now,
             exit_code: code,
-            backup,
+            backup: backup.or(ended.verified()),
+            trigger: around.trigger,
+            user: user(),
             message: ended.message.as_deref(),
+            rto_seconds: ended.rto_seconds(),
         };
         let key = Record { code, ..record.clone() }.key();
-        match journal::add(&**store, (&key, Role::Index), &body) {
-            Ok(()) => reached = true,
+        let by = witnesses(house, &**store, job.source.as_deref(), backup.or(ended.verified()));
+        let object = Prover::new(&**store, &keys, &house.ctx).object(RECORD, &key, &body, by);
+        let added = object
+            .map_err(anyhow::Error::from)
+            .and_then(|object| Ok(journal::add_bytes(&**store, (&key, Role::Index), &object)?));
+        match added {
+            Ok(()) => on_record.push(key),
             Err(error) => {
                 let why = format!("{}: its run is not on record: {error:#}", job.name);
                 house.ctx.monitor.warn(&why);
@@ -199,7 +222,7 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         backup,
         message: ended.words().filter(|_words| ended.code != exit::DONE),
     };
-    End { row, record: Some(record), reached }
+    End { row, record: Some(record), on_record }
 }
 
 #[cfg(test)]

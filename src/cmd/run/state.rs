@@ -1,43 +1,56 @@
 //! What is known of the past of the jobs: from the stores, and kept in the state directory so that
 //! looking whether something is due asks no store. What is kept may be lost or old: then a job looks
 //! due that is not, and the stores are asked before it runs.
+//!
+//! Of what stores have only that counts which is proven (see [`super::evidence`]); this host's own runs
+//! it knows itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::evidence::{Evidence, GOOD_ENOUGH, Judged};
 use crate::cache;
 use crate::cmd::journal;
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::host;
-use crate::domain::names::{BackupName, MANIFEST_EXTENSION, Scope};
-use crate::domain::record::{self, Record};
+use crate::domain::id::BackupId;
+use crate::domain::names::{BackupName, Scope};
+use crate::domain::record::{self, Outcome, Record};
 use crate::domain::schedule::{Due, Past, SKEW, jitter};
-use crate::store::{ReadStore, StoreError};
+use crate::store::ReadStore;
 use crate::wire::House;
 
+/// How many runs of a job are kept; the last good one is in any case.
+const RUNS_MAX: usize = 64;
+
 /// The past of every job that is known of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct States {
     path: PathBuf,
     known: BTreeMap<String, Kept>,
+    evidence: Evidence,
 }
 
 /// The past of a job, as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Kept {
     /// URLs of the stores that it comes from; of others it says nothing.
     stores: Vec<String>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    succeeded: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    tried: Option<OffsetDateTime>,
-    failures: u32,
-    /// The last of them is on record nowhere else.
+    /// Keys of the records of its runs that count: those of this host, and of others those that are
+    /// proven.
+    runs: BTreeSet<String>,
+    /// When the newest backup began that is proven and could be one of its.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    made: Option<OffsetDateTime>,
+    /// The last run, if it failed and is on record nowhere else.
     #[serde(default)]
-    away: bool,
+    away: Option<BackupId>,
+    /// When a tick looked at it for the first time, here.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    since: Option<OffsetDateTime>,
     /// When the run of a job that goes first began, of whose failure it was said that this one waits.
     #[serde(default, with = "time::serde::rfc3339::option")]
     waits: Option<OffsetDateTime>,
@@ -48,22 +61,51 @@ impl States {
     #[must_use]
     pub fn kept(house: &House) -> States {
         let path = cache::folder(&house.settings.state_dir).join("jobs.json");
-        States { known: cache::load(&path).unwrap_or_default(), path }
+        let known = cache::load(&path).unwrap_or_default();
+        States { known, path, evidence: Evidence::of(house) }
     }
 
     /// What is known of the past of a job, without asking anybody.
     #[must_use]
     pub fn past(&self, house: &House, job: &JobSettings) -> Past {
-        self.entry(house, job).map_or_else(Past::default, |kept| Past {
-            succeeded: kept.succeeded,
-            tried: kept.tried,
-            failures: kept.failures,
-            away: kept.away,
-        })
+        self.entry(house, job).map_or_else(Past::default, |kept| kept.past(house.ctx.now()))
     }
 
     fn entry(&self, house: &House, job: &JobSettings) -> Option<&Kept> {
         self.known.get(&job.name).filter(|kept| kept.stores == urls(house, job))
+    }
+
+    /// Notes when a job was seen for the first time, so that nobody is told at once that it never ran.
+    pub fn see(&mut self, house: &House, job: &JobSettings, now: OffsetDateTime) {
+        if self.entry(house, job).is_none() {
+            self.entry_mut(house, job).since = Some(now);
+        }
+    }
+
+    /// Since when ticks of this host know a job; nothing if that was before anybody noted it.
+    #[must_use]
+    pub fn since(&self, house: &House, job: &JobSettings) -> Option<OffsetDateTime> {
+        self.entry(house, job)?.since
+    }
+
+    /// Whether a verification has nothing to look at yet: jobs make backups of its source, and none of
+    /// them ever did.
+    #[must_use]
+    pub fn too_early(&self, house: &House, job: &JobSettings) -> bool {
+        let jobs = house.settings.jobs.values();
+        let mut makers = jobs.filter(|other| other.enabled && other.makes_for(job)).peekable();
+        let never = |job: &JobSettings| self.past(house, job).succeeded.is_none();
+        job.run.word == "verify" && never(job) && makers.peek().is_some() && makers.all(never)
+    }
+
+    /// The same, to be changed; what is known of other stores is forgotten.
+    fn entry_mut(&mut self, house: &House, job: &JobSettings) -> &mut Kept {
+        let stores = urls(house, job);
+        let kept = self.known.entry(job.name.clone()).or_default();
+        if kept.stores != stores {
+            *kept = Kept { stores, ..Kept::default() };
+        }
+        kept
     }
 
     /// Whether a job is due, as far as is known without asking anybody.
@@ -74,21 +116,63 @@ impl States {
         job.when.due(&self.past(house, job), job.retries, delay, now)
     }
 
+    /// Which of the records of a job in a store count, and the newest of its backups there, if one could
+    /// be one of its and is proven. What counts is known from now on. Records that are older than so many
+    /// good ones (`enough`) need not be looked at.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub fn judge(
+        &mut self,
+        house: &House,
+        job: &JobSettings,
+        (store, enough): (&dyn ReadStore, usize),
+        now: OffsetDateTime,
+    ) -> anyhow::Result<Judged> {
+        let listed = journal::recent(store, &job.name, now)?;
+        let own = self.entry(house, job).map(|kept| kept.runs.clone()).unwrap_or_default();
+        let mut judged = self.evidence.records(house, store, &own, (listed, enough));
+        let known = self.past(house, job).succeeded;
+        let newer = |name: &BackupName| known.is_none_or(|known| name.id.created() > known);
+        let made = if is_only(house, job) {
+            let names = candidates(job, store, now).take_while(newer);
+            let (made, unproven) = self.evidence.newest(house, store, names);
+            judged.manifests = unproven;
+            made
+        } else {
+            None
+        };
+        let kept = self.entry_mut(house, job);
+        kept.runs.extend(judged.believed.iter().map(Record::key));
+        kept.made = kept.made.max(made.map(|name| name.id.created()));
+        kept.trim();
+        Ok(judged)
+    }
+
+    /// Whether the record with this key counts, as far as is known without asking anybody.
+    #[must_use]
+    pub fn is_own(&self, house: &House, job: &JobSettings, key: &str) -> bool {
+        self.entry(house, job).is_some_and(|kept| kept.runs.contains(key))
+    }
+
+    /// The witnesses of this host.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
     /// Asks the stores of a job about its past. If none of them answers, what was known stays.
     pub fn refresh(&mut self, house: &House, job: &JobSettings, now: OffsetDateTime) {
-        match past_of(house, job, now) {
-            Ok(mut past) => {
-                // What failed before it could be put on record anywhere failed all the same.
-                let known = self.past(house, job);
-                if known.away && known.tried > past.tried.max(past.succeeded) {
-                    past = Past { succeeded: past.succeeded, ..known };
-                }
-                self.set(house, job, past);
+        let (mut answers, mut failure) = (0, None);
+        for name in places(house, job) {
+            let asked = house.store_named(&name);
+            match asked.and_then(|store| self.judge(house, job, (&*store, GOOD_ENOUGH), now)) {
+                Ok(_judged) => answers += 1,
+                Err(error) => failure = Some(error),
             }
-            Err(error) => {
-                let why = format!("{}: no store says when it ran last: {error:#}", job.name);
-                house.ctx.monitor.warn(&why);
-            }
+        }
+        if let Some(error) = failure.filter(|_error| answers == 0) {
+            let why = format!("{}: no store says when it ran last: {error:#}", job.name);
+            house.ctx.monitor.warn(&why);
         }
     }
 
@@ -103,46 +187,60 @@ impl States {
         if self.entry(house, job).is_some_and(|kept| kept.waits.is_some() && kept.waits == failed) {
             return false;
         }
-        self.set(house, job, self.past(house, job));
-        if let Some(kept) = self.known.get_mut(&job.name) {
-            kept.waits = failed;
-        }
+        self.entry_mut(house, job).waits = failed;
         self.save(house);
         true
     }
 
-    /// Adds a run to what is known; `reached` says whether any store has it on record.
-    pub fn add(
-        &mut self,
-        house: &House,
-        job: &JobSettings,
-        run: &Record,
-        reached: bool,
-        now: OffsetDateTime,
-    ) {
-        let mut past = self.past(house, job);
-        let new = record::past(std::slice::from_ref(run), now.max(run.id.created()));
-        past.tried = past.tried.max(new.tried);
-        if new.succeeded.is_some() {
-            (past.succeeded, past.failures) = (past.succeeded.max(new.succeeded), 0);
-        } else {
-            past.failures = past.failures.saturating_add(new.failures);
-        }
-        past.away = past.failures > 0 && !reached;
-        self.set(house, job, past);
-    }
-
-    fn set(&mut self, house: &House, job: &JobSettings, past: Past) {
-        let Past { succeeded, tried, failures, away } = past;
-        let stores = urls(house, job);
-        let waits = self.entry(house, job).and_then(|kept| kept.waits);
-        let kept = Kept { stores, succeeded, tried, failures, away, waits };
-        self.known.insert(job.name.clone(), kept);
+    /// Adds a run of this host to what is known: what it was like as a whole, and in the stores that have
+    /// it on record.
+    pub fn add(&mut self, house: &House, job: &JobSettings, run: &Record, on_record: &[String]) {
+        let kept = self.entry_mut(house, job);
+        kept.runs.insert(run.key());
+        kept.runs.extend(on_record.iter().cloned());
+        let is_lost = run.outcome() == Outcome::Failed && on_record.is_empty();
+        kept.away = is_lost.then_some(run.id);
+        kept.trim();
     }
 
     /// Keeps what is known for the next time.
     pub fn save(&self, house: &House) {
         cache::save(&self.path, &self.known, &house.ctx);
+        self.evidence.save(house);
+    }
+}
+
+impl Kept {
+    fn records(&self) -> Vec<Record> {
+        record::merged(self.runs.iter().filter_map(|key| Record::parse(key)).collect())
+    }
+
+    fn past(&self, now: OffsetDateTime) -> Past {
+        let records = self.records();
+        let mut past = record::past(&records, now);
+        // A backup that somebody made by hand counts as well.
+        if self.made > past.succeeded {
+            past.succeeded = self.made;
+            if past.succeeded >= past.tried {
+                past.failures = 0;
+            }
+        }
+        let last = records.iter().rev().find(|record| record.outcome() != Outcome::Skipped);
+        past.away = past.failures > 0 && last.is_some_and(|last| Some(last.id) == self.away);
+        past
+    }
+
+    /// Forgets what is old.
+    fn trim(&mut self) {
+        let is_good = |key: &&String| {
+            let outcome = Record::parse(key).map(|record| record.outcome());
+            matches!(outcome, Some(Outcome::Good | Outcome::Partial))
+        };
+        let good = self.runs.iter().rev().find(is_good).cloned();
+        while self.runs.len() > RUNS_MAX {
+            self.runs.pop_first();
+        }
+        self.runs.extend(good);
     }
 }
 
@@ -172,38 +270,6 @@ fn urls(house: &House, job: &JobSettings) -> Vec<String> {
     places(house, job).into_iter().map(url).collect()
 }
 
-/// The past of a job, by all of its stores that answer.
-fn past_of(house: &House, job: &JobSettings, now: OffsetDateTime) -> anyhow::Result<Past> {
-    let (mut records, mut made, mut answers, mut failure) = (Vec::new(), None, 0, None);
-    for name in places(house, job) {
-        let asked = house.store_named(&name).and_then(|store| {
-            let found = journal::recent(&*store, &job.name, now)?;
-            let newest = if is_only(house, job) { newest(&*store, job, now)? } else { None };
-            Ok((found, newest))
-        });
-        match asked {
-            Ok((found, newest)) => {
-                answers += 1;
-                records.extend(found);
-                made = made.max(newest);
-            }
-            Err(error) => failure = Some(error),
-        }
-    }
-    if let Some(error) = failure.filter(|_error| answers == 0) {
-        return Err(error);
-    }
-    let mut past = record::past(&record::merged(records), now);
-    // A backup that somebody made by hand counts as well.
-    if made > past.succeeded {
-        past.succeeded = made;
-        if past.succeeded >= past.tried {
-            past.failures = 0;
-        }
-    }
-    Ok(past)
-}
-
 /// Whether no other job makes backups that could be taken for those of this one.
 fn is_only(house: &House, job: &JobSettings) -> bool {
     let apart = |a: Option<Scope>, b: Option<Scope>| a.zip(b).is_some_and(|(a, b)| a != b);
@@ -215,39 +281,16 @@ fn is_only(house: &House, job: &JobSettings) -> bool {
     others.all(|other| other.run.makes != job.run.makes || apart(other.scope, job.scope))
 }
 
-/// When the newest backup began that this job could have made, if that was this month or the last.
-fn newest(
-    store: &dyn ReadStore,
-    job: &JobSettings,
+/// Names of the backups that this job could have made this month or the last, newest first.
+fn candidates<'a>(
+    job: &'a JobSettings,
+    store: &'a dyn ReadStore,
     now: OffsetDateTime,
-) -> Result<Option<OffsetDateTime>, StoreError> {
-    let (Some(made), Some(backup_type), Some(source)) =
-        (job.run.makes, job.backup_type, &job.source)
-    else {
-        return Ok(None);
-    };
-    let today = now.date();
-    let before = today.replace_day(1).ok().and_then(time::Date::previous_day).unwrap_or(today);
-    let scopes = job.scope.map_or_else(|| Scope::ALL.to_vec(), |only| vec![only]);
-    let mut newest = None;
-    for day in [today, before] {
-        for scope in &scopes {
-            let (year, month) = (day.year(), u8::from(day.month()));
-            let folder = format!("{backup_type}/{source}/{scope}/{year:04}/{month:02}");
-            for object in store.list(&folder)? {
-                let key = object?.key;
-                let Some((name, MANIFEST_EXTENSION)) = BackupName::parse(&key) else {
-                    continue;
-                };
-                let begun = name.id.created();
-                if name.kind == made && begun - now <= SKEW {
-                    newest = newest.max(Some(begun));
-                }
-            }
-        }
-        if newest.is_some() {
-            break;
-        }
-    }
-    Ok(newest)
+) -> impl Iterator<Item = BackupName> + 'a {
+    let about = job.run.makes.zip(job.backup_type).zip(job.source.as_deref());
+    let scopes = job.scope.as_ref().map_or(Scope::ALL.as_slice(), std::slice::from_ref);
+    about.into_iter().flat_map(move |((made, backup_type), source)| {
+        journal::backups(store, (backup_type, source), scopes, now.date())
+            .filter(move |name| name.kind == made && name.id.created() - now <= SKEW)
+    })
 }

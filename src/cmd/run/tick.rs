@@ -92,6 +92,7 @@ impl<'h> Tick<'h> {
             if !job.enabled || known || !is_due(states) {
                 continue;
             }
+            states.see(house, job, now);
             states.refresh(house, job, now);
             asked = true;
             if is_due(states) {
@@ -210,8 +211,17 @@ impl<'h> Tick<'h> {
                 self.pool.waiting.clear();
                 break;
             }
+            let too_early = self.options.job.is_none() && self.states.too_early(house, job);
             match self.pool.turn(job, jobs, house.settings.upkeep.parallel) {
                 Turn::Later => {}
+                Turn::Now if too_early => {
+                    let makes = |other: &&JobSettings| other.makes_for(job);
+                    if !jobs.values().filter(makes).any(|other| self.pool.is_taken(&other.name)) {
+                        // There is no first backup yet, and none is on its way.
+                        self.pool.waiting.remove(&name);
+                        self.pause(name);
+                    }
+                }
                 Turn::Now => {
                     self.pool.waiting.remove(&name);
                     self.pool.running.insert(name);
@@ -235,7 +245,7 @@ impl<'h> Tick<'h> {
     }
 
     fn ended(&mut self, end: one::End) {
-        let one::End { row, record, reached } = end;
+        let one::End { row, record, on_record } = end;
         self.pool.running.remove(&row.job);
         let over = match row.outcome {
             Outcome::Busy => Over::Busy,
@@ -251,7 +261,7 @@ impl<'h> Tick<'h> {
             self.pause(row.job.clone());
         }
         if let (Some(record), Some(job)) = (record, self.house.settings.jobs.get(&row.job)) {
-            self.states.add(self.house, job, &record, reached, self.house.ctx.now());
+            self.states.add(self.house, job, &record, &on_record);
             self.states.save(self.house);
         }
         self.push(row);

@@ -1,12 +1,17 @@
 //! What a snapshot builds on: the choice of scope and parent.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use crate::catalog::{self, Catalog, Filter, Found};
+use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
+use crate::cmd::marks::{Damage, judge};
+use crate::cmd::proof::Prover;
+use crate::cmd::select::Passed;
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
-use crate::domain::names::{BackupName, Scope};
+use crate::domain::manifest::{Identity, Manifest};
+use crate::domain::names::{BackupName, Mark, Scope};
 use crate::error::{Fault, Kind, diagnose};
+use crate::keys::KeyProvider;
 use crate::pipeline::BackupReader;
 use crate::source::{self, Held, ParentMap, Source};
 use crate::store::layer::fan::Fan;
@@ -16,6 +21,10 @@ use super::{Made, Options};
 
 /// An automatic choice begins a new chain after this many links: a restore reads all of them.
 const CHAIN_LINKS_AUTO_MAX: usize = 28;
+
+/// How many backups are looked at for one to build on; planted ones and those of other sources with the same
+/// name may come first.
+const CANDIDATES_MAX: usize = 256;
 
 /// What is going to be done.
 pub(super) struct Plan<'a> {
@@ -42,6 +51,18 @@ impl Onto<'_> {
     }
 }
 
+impl Onto<'_> {
+    /// The keys of every object of the chain, manifests too.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let of = |link: &BackupReader<'_>| {
+            let manifest = link.manifest();
+            let objects = manifest.objects.iter().map(|object| object.key.clone());
+            objects.chain([manifest.name().manifest_key()]).collect::<Vec<_>>()
+        };
+        self.chain.iter().flat_map(of).collect()
+    }
+}
+
 impl Plan<'_> {
     fn full(id: BackupId) -> Self {
         Plan { id, scope: Scope::Full, onto: None }
@@ -57,7 +78,7 @@ impl Plan<'_> {
 pub(super) fn plan<'a>(
     house: &House,
     options: &Options,
-    source: &dyn Source,
+    (source, identity): (&dyn Source, &Identity),
     store: &Fan,
     catalog: &Catalog<'a>,
     id: BackupId,
@@ -68,20 +89,37 @@ pub(super) fn plan<'a>(
     let backup_type = house.source_settings(&options.source)?.backup_type;
     let filter = Filter::of_source(backup_type, &options.source);
     let found = catalog::find(store, &filter, &house.ctx.cancel)?;
-    let damaged = damaged(house, store, &filter, &found)?;
-    let Some(parent) = parent(house, options, found, id) else {
+    let candidate = match parent(house, options, (catalog, identity), &found, id) {
+        Ok(candidate) => candidate,
+        Err(error) if options.scope.is_none() && is_about_parent(&error) => {
+            return Ok(instead(house, None, id, &error));
+        }
+        Err(error) => return Err(error),
+    };
+    let Candidate { parent, other } = candidate;
+    if let Some(other) = &other {
+        house.ctx.monitor.warn(&format!("{}: give each source a name of its own", foreign(other)));
+    }
+    let Some(parent) = parent else {
         return match options.scope {
             None => Ok(Plan::full(id)),
             Some(scope) => {
                 let (source, scope) = (&options.source, scope.with_article());
                 let message = format!("no backup of `{source}` that {scope} one could build on");
+                if let Some(other) = &other {
+                    let fault = Fault::new(Kind::Refused, format!("{message}: {}", foreign(other)));
+                    return Err(fault.hint("take a full backup: --scope full").into());
+                }
                 Err(Fault::new(Kind::NotFound, message)
                     .hint("take a full one first: --scope full, or leave --scope out")
                     .into())
             }
         };
     };
-    let built = build_on(house, source, catalog, &parent, &damaged);
+    let marks = marks(house, store, &filter, &found)?;
+    let doubts =
+        Doubts { fan: store, keys: catalog.keys(), marks, is_to_be_read: options.scope.is_some() };
+    let built = build_on(house, source, catalog, &parent, &doubts);
     match (options.scope, built) {
         (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
@@ -99,15 +137,27 @@ pub(super) fn plan<'a>(
         }
         (None, Ok(_)) => Ok(Plan::full(id)),
         (None, Err(error)) if is_about_parent(&error) => {
-            let why = format!(
-                "taking a full backup, since {} cannot be built on: {error:#}; look at it with `bkp verify --id {}`",
-                parent.id, parent.id
-            );
-            house.ctx.monitor.warn(&why);
-            Ok(Plan::full(id))
+            Ok(instead(house, Some(parent.id), id, &error))
         }
         (None, Err(error)) => Err(error),
     }
+}
+
+/// A full backup instead of one that builds on another, and why.
+fn instead<'a>(
+    house: &House,
+    parent: Option<BackupId>,
+    id: BackupId,
+    error: &anyhow::Error,
+) -> Plan<'a> {
+    let why = match parent {
+        Some(parent) => format!(
+            "{parent} cannot be built on: {error:#}; look at it with `bkp verify --id {parent}`"
+        ),
+        None => format!("what is there cannot be built on: {error:#}"),
+    };
+    house.ctx.monitor.warn(&format!("taking a full backup, since {why}"));
+    Plan::full(id)
 }
 
 /// Whether an error may say something of the previous backup, not of today's run. If a store that
@@ -119,50 +169,154 @@ fn is_about_parent(error: &anyhow::Error) -> bool {
     )
 }
 
-/// The newest backup that the new one could build on.
-fn parent(house: &House, options: &Options, found: Vec<Found>, id: BackupId) -> Option<BackupName> {
-    // What cleanup has begun to remove, and not ended, will be gone.
-    let stay = found.into_iter().filter(|found| !found.going).map(|found| found.name);
-    let stay: Vec<BackupName> = stay.collect();
-    let mut suited = stay.into_iter().rev().filter(|name| {
-        name.kind == options.made.as_str()
-            && (options.scope != Some(Scope::Differential) || name.scope == Scope::Full)
-    });
-    let newest = suited.next();
-    // A clock that was set back: the chain goes on from what is older by this clock, too.
-    let Some(ahead) = newest.clone().filter(|newest| newest.id >= id) else {
-        return newest;
+/// What a new backup could build on.
+#[derive(Default)]
+struct Candidate {
+    parent: Option<BackupName>,
+    /// The newest backup that is of another source with the same name.
+    other: Option<Manifest>,
+}
+
+/// Says of a backup that it is of another source.
+fn foreign(other: &Manifest) -> String {
+    let Manifest { id, source, host, identity, .. } = other;
+    let named: Vec<String> = identity.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    let named = named.join(", ");
+    format!("backup {id} of `{source}`, made on {host}, is of something else ({named})")
+}
+
+/// The newest backup that the new one could build on: the newest that is proven and of the source as it
+/// is today. Whoever can write to the store can put anything into the place of the newest, and must not end
+/// the chain by that; and another host may have given another source the same name.
+///
+/// # Errors
+/// Why the newest is not proven, if none is.
+fn parent(
+    house: &House,
+    options: &Options,
+    (catalog, identity): (&Catalog<'_>, &Identity),
+    found: &[Found],
+    id: BackupId,
+) -> anyhow::Result<Candidate> {
+    let is_suited = |found: &&Found| {
+        // What cleanup has begun to remove, and not ended, will be gone.
+        !found.going
+            && found.name.kind == options.made.as_str()
+            && (options.scope != Some(Scope::Differential) || found.name.scope == Scope::Full)
     };
+    let suited = found.iter().rev().filter(is_suited).map(|found| &found.name);
+    let (mut passed, mut ahead, mut other) = (Passed::default(), None, None);
+    for name in suited.take(CANDIDATES_MAX) {
+        house.ctx.cancel.check()?;
+        // A clock that was set back: the chain goes on from what is older by this clock, too.
+        if name.id >= id && ahead.is_some() {
+            continue;
+        }
+        match catalog.prove(name) {
+            Ok(manifest) if manifest.identity != *identity => other = other.or(Some(manifest)),
+            Ok(_) if name.id >= id => ahead = Some(name),
+            Ok(_) => {
+                passed.say("not building on", &*house.ctx.monitor);
+                warn_of(house, options, ahead);
+                return Ok(Candidate { parent: Some(name.clone()), other });
+            }
+            Err(error) if is_unproven(&error) => passed.add(name, error),
+            Err(error) => return Err(error),
+        }
+    }
+    warn_of(house, options, ahead);
+    match passed.into_error() {
+        Some(error) if other.is_none() => Err(error),
+        Some(_) | None => Ok(Candidate { parent: None, other }),
+    }
+}
+
+/// Says that a backup is dated after this run.
+fn warn_of(house: &House, options: &Options, ahead: Option<&BackupName>) {
+    let Some(ahead) = ahead else { return };
     house.ctx.monitor.warn(&format!(
         "backup {} of `{}` is dated {}, after this run: check the clocks; until that time it stays the newest backup",
         ahead.id,
         options.source,
         ahead.id.created()
     ));
-    suited.find(|name| name.id < id)
 }
 
-/// The backups of a source that a verification has found damaged, in any of the stores. What several
-/// stores have in common, `found`, has no mark that stands in one of them alone.
-fn damaged(
-    house: &House,
-    fan: &Fan,
-    filter: &Filter,
-    found: &[Found],
-) -> anyhow::Result<HashSet<BackupId>> {
-    let of = |found: &[Found]| -> Vec<BackupId> {
-        let damaged = found.iter().filter(|found| found.is_damaged());
-        damaged.map(|found| found.name.id).collect()
+/// Where it stands whether a backup is damaged, and what to do about a word without a proof.
+struct Doubts<'a> {
+    fan: &'a Fan,
+    keys: &'a [Box<dyn KeyProvider>],
+    marks: Vec<(usize, HashMap<BackupName, Vec<Mark>>)>,
+    /// What somebody calls damaged without a proof is read to see whether it is; else it is not built on.
+    is_to_be_read: bool,
+}
+
+impl Doubts<'_> {
+    /// Whether a backup has been called damaged in any of the stores.
+    fn damage(&self, house: &House, name: &BackupName) -> anyhow::Result<Damage> {
+        let mut damage = Damage::None;
+        for (index, marks) in &self.marks {
+            let Some(marks) = marks.get(name) else { continue };
+            let Some((_, store)) = self.fan.stores().find(|(of, _)| of == index) else { continue };
+            let prover = Prover::new(&**store, self.keys, &house.ctx);
+            match judge(&**store, &prover, name, marks) {
+                Ok(judged) => damage = damage.max(judged.damage),
+                Err(error) => self.fan.failed(*index, error)?,
+            }
+        }
+        Ok(damage)
+    }
+
+    /// Makes sure that a link of a chain is not damaged, as far as that is known.
+    fn settle(&self, house: &House, link: &BackupReader<'_>) -> anyhow::Result<()> {
+        let id = link.manifest().id;
+        let damage = self.damage(house, &link.manifest().name())?;
+        let hint = "begin a new chain: --scope full; `bkp list --long` says what was found";
+        match damage {
+            Damage::None => Ok(()),
+            Damage::Found => {
+                let message = format!("a verification has found backup {id} damaged");
+                Err(Fault::new(Kind::Integrity, message).hint(hint).into())
+            }
+            Damage::Claimed if self.is_to_be_read => {
+                house.ctx.monitor.warn(&format!(
+                    "somebody calls backup {id} damaged, and no key at hand proves it: reading it to see; `bkp verify --id {id} --level decode` settles it"
+                ));
+                link.check_digests(&house.ctx)
+            }
+            Damage::Claimed => {
+                let message =
+                    format!("backup {id} is called damaged, by whom no key at hand proves");
+                let hint = format!(
+                    "look whether it is, which settles it: bkp verify --id {id} --level decode"
+                );
+                Err(Fault::new(Kind::Integrity, message).hint(hint).into())
+            }
+        }
+    }
+}
+
+/// What stands beside backups, by the place of a store in the fan.
+type Marks = (usize, HashMap<BackupName, Vec<Mark>>);
+
+/// What stands beside the backups of a source, in each of the stores. What several stores have in common,
+/// `found`, has no mark that stands in one of them alone.
+fn marks(house: &House, fan: &Fan, filter: &Filter, found: &[Found]) -> anyhow::Result<Vec<Marks>> {
+    let of = |found: &[Found]| -> HashMap<BackupName, Vec<Mark>> {
+        let marked = found.iter().filter(|found| !found.marks.is_empty());
+        marked.map(|found| (found.name.clone(), found.marks.clone())).collect()
     };
-    let mut all: HashSet<BackupId> = of(found).into_iter().collect();
-    if fan.stores().nth(1).is_some() {
-        for (index, store) in fan.stores() {
-            match catalog::find(&**store, filter, &house.ctx.cancel) {
-                Ok(found) => all.extend(of(&found)),
-                Err(error) => {
-                    house.ctx.cancel.check()?;
-                    fan.drop_out(index, error)?;
-                }
+    let stores: Vec<_> = fan.stores().collect();
+    if let [(index, _)] = stores.as_slice() {
+        return Ok(vec![(*index, of(found))]);
+    }
+    let mut all = Vec::new();
+    for (index, store) in stores {
+        match catalog::find(&**store, filter, &house.ctx.cancel) {
+            Ok(found) => all.push((index, of(&found))),
+            Err(error) => {
+                house.ctx.cancel.check()?;
+                fan.drop_out(index, error)?;
             }
         }
     }
@@ -176,14 +330,10 @@ fn build_on<'a>(
     source: &dyn Source,
     catalog: &Catalog<'a>,
     parent: &BackupName,
-    damaged: &HashSet<BackupId>,
+    doubts: &Doubts<'_>,
 ) -> anyhow::Result<Onto<'a>> {
     let chain = catalog.chain(parent)?;
-    if let Some(link) = chain.iter().find(|link| damaged.contains(&link.manifest().id)) {
-        let message = format!("a verification has found backup {} damaged", link.manifest().id);
-        let hint = "begin a new chain: --scope full; `bkp list --long` says what was found";
-        return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
-    }
+    chain.iter().try_for_each(|link| doubts.settle(house, link))?;
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let ends = chain.first().zip(chain.last());
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;

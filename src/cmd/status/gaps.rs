@@ -1,14 +1,21 @@
-//! Where the log of a source is broken, as far as that is news: by its newest segments, and those of
-//! recent runs that did only a part. The whole log is what `list --windows` reads.
+//! Where the log of a source is broken: gaps, as far as those are news, by its newest segments and those of
+//! recent runs that did only a part; and segments that are missing, by the manifests of all of them, each
+//! of which is read once. The whole log is what `list --windows` reads.
 
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
+use crate::cache;
 use crate::catalog::{self, Entry};
 use crate::domain::health::GapFacts;
+use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::record::{Outcome, Record};
 use crate::domain::segment::{KIND, Mode, Segment};
 use crate::store::ReadStore;
+use crate::wire::House;
 
 /// How many of the newest segments are read in any case.
 const NEWEST: usize = 2;
@@ -59,4 +66,78 @@ fn read(store: &dyn ReadStore, entry: &Entry) -> Option<Segment> {
     let bytes = catalog::read_manifest(store, &key).ok()?;
     let manifest = Manifest::parse(&bytes, &key).ok()?;
     serde_json::from_value(manifest.capture).ok()
+}
+
+/// How many manifests of segments are read at most in one look; those of earlier ones are known.
+const MANIFESTS_MAX: usize = 500;
+
+/// What is known of a segment: manifests never change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    manifest_bytes: u64,
+    parent: Option<BackupId>,
+    mode: Mode,
+}
+
+/// Segments of a source that others continue and that are not in the store, in words; what is older than
+/// the oldest segment was removed on purpose.
+pub(super) fn lost(
+    house: &House,
+    store_name: &str,
+    store: &dyn ReadStore,
+    entries: &[&Entry],
+) -> Vec<String> {
+    let segments: Vec<&Entry> =
+        entries.iter().copied().filter(|entry| entry.name.kind == KIND).collect();
+    let Some(source) = segments.first().map(|entry| entry.name.source.as_str()) else {
+        return Vec::new();
+    };
+    let path =
+        cache::folder(&house.settings.state_dir).join(format!("links-{store_name}-{source}.json"));
+    let before: HashMap<BackupId, Place> = cache::load(&path).unwrap_or_default();
+    let mut known: HashMap<BackupId, Place> = HashMap::new();
+    let mut news: Vec<&Entry> = Vec::new();
+    for entry in segments.iter().rev() {
+        let id = entry.name.id;
+        match before.get(&id).filter(|place| entry.manifest == Some(place.manifest_bytes)) {
+            Some(place) => drop(known.insert(id, place.clone())),
+            None if news.len() < MANIFESTS_MAX => news.push(entry),
+            None => {}
+        }
+    }
+    let read = catalog::each(&news, &house.ctx.cancel, |entry| Ok(place(store, entry)));
+    let read = news.iter().zip(read.unwrap_or_default());
+    known.extend(read.filter_map(|(entry, place)| Some((entry.name.id, place?))));
+    if !news.is_empty() || known.len() != before.len() {
+        cache::save(&path, &known, &house.ctx);
+    }
+    missing(&known)
+}
+
+/// The parents that are missing although there is something older in their log.
+fn missing(known: &HashMap<BackupId, Place>) -> Vec<String> {
+    let oldest =
+        |mode: Mode| known.iter().filter(|(_, place)| place.mode == mode).map(|(id, _)| *id).min();
+    let oldest = Mode::ALL.map(|mode| (mode, oldest(mode)));
+    let mut missing: Vec<(BackupId, BackupId)> = known
+        .iter()
+        .filter_map(|(id, place)| {
+            let parent = place.parent.filter(|parent| !known.contains_key(parent))?;
+            let (_, oldest) = oldest.iter().find(|(mode, _)| *mode == place.mode)?;
+            (oldest.is_some_and(|oldest| oldest < parent)).then_some((parent, *id))
+        })
+        .collect();
+    missing.sort();
+    missing
+        .into_iter()
+        .map(|(parent, id)| format!("the segment {parent}, which {id} continues"))
+        .collect()
+}
+
+fn place(store: &dyn ReadStore, entry: &Entry) -> Option<Place> {
+    let key = entry.name.manifest_key();
+    let manifest = Manifest::parse(&catalog::read_manifest(store, &key).ok()?, &key).ok()?;
+    let segment = Segment::read(&manifest.capture).ok()?;
+    let manifest_bytes = entry.manifest?;
+    Some(Place { manifest_bytes, parent: manifest.parent, mode: segment.mode })
 }

@@ -1,21 +1,22 @@
 //! Looks at everything that `status` speaks of: the stores, what they have on record, and the state
 //! directory. Nothing of it has to be of this host: the stores alone are enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use time::OffsetDateTime;
 
-use super::{JobRow, SourceRow, StoreRow, gaps};
+use super::{JobRow, SourceRow, StoreRow, gaps, words};
 use crate::catalog::{self, Entry, Filter};
-use crate::cmd::cost::{forecast, price};
-use crate::cmd::journal;
+use crate::cmd::cost::{forecast, price, total};
+use crate::cmd::run::evidence::{Evidence, GOOD_ENOUGH, Judged};
 use crate::cmd::run::state::{States, is_for_each, places};
 use crate::config::settings::jobs::JobSettings;
+use crate::config::units;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Outcome, Record, merged};
-use crate::domain::schedule::{Due, SKEW};
+use crate::domain::schedule::{Due, SKEW, When};
 use crate::ledger::outbox::Outbox;
 use crate::store::ReadStore;
 use crate::wire::House;
@@ -37,13 +38,15 @@ struct Seen {
     /// Price of its storage class per GiB and month.
     price: f64,
     entries: Vec<Entry>,
-    /// Its own records of the runs of each job, oldest first.
-    records: BTreeMap<String, Vec<Record>>,
+    /// Its own records of the runs of each job.
+    records: BTreeMap<String, Judged>,
 }
 
 impl Seen {
+    /// The records of the runs of a job that count, oldest first.
     fn records(&self, job: &JobSettings) -> &[Record] {
-        self.records.get(&job.name).map(Vec::as_slice).unwrap_or_default()
+        let judged = self.records.get(&job.name);
+        judged.map(|judged| judged.believed.as_slice()).unwrap_or_default()
     }
 
     /// When the last run began that did what it should, as far as this store is concerned.
@@ -53,9 +56,15 @@ impl Seen {
         Some(good.id.created())
     }
 
-    /// When the newest of a job's backups here began, or their last good verification.
-    fn newest(&self, job: &JobSettings) -> Option<OffsetDateTime> {
-        let Some(made) = job.run.makes else { return self.good(job) };
+    /// When the newest of a job's backups here began that is proven, or their last good verification.
+    fn newest(
+        &self,
+        house: &House,
+        job: &JobSettings,
+        evidence: &Evidence,
+    ) -> Option<OffsetDateTime> {
+        let good = self.good(job);
+        let Some(made) = job.run.makes else { return good };
         let is_of = |entry: &&Entry| {
             let name = &entry.name;
             entry.manifest.is_some()
@@ -63,8 +72,9 @@ impl Seen {
                 && name.kind == made
                 && job.scope.is_none_or(|scope| scope == name.scope)
         };
-        let mine = self.entries.iter().filter(is_of);
-        mine.map(|entry| entry.name.id.created()).max()
+        let mine = self.entries.iter().filter(is_of).rev().map(|entry| entry.name.clone());
+        let (newest, _unproven) = evidence.newest(house, &*self.store, mine);
+        newest.map(|name| name.id.created()).max(good)
     }
 }
 
@@ -72,9 +82,10 @@ impl Look {
     pub(super) fn take(house: &House, now: OffsetDateTime) -> anyhow::Result<Look> {
         let mut look = Look::default();
         let mut seen = Vec::new();
+        let mut states = States::kept(house);
         for name in house.store_names()? {
             house.ctx.cancel.check()?;
-            match look.store(house, &name, now) {
+            match look.store(house, &name, &mut states, now) {
                 Ok(store) => seen.push(store),
                 Err(error) => {
                     let why = format!("{error:#}");
@@ -83,32 +94,41 @@ impl Look {
                 }
             }
         }
-        let mut states = States::kept(house);
         for job in house.settings.jobs.values() {
-            look.job(house, job, &mut states, &seen, now);
+            look.job(house, job, &states, &seen, now);
         }
         for name in house.settings.sources.keys() {
-            look.source(house, name, &seen, now);
+            look.source(house, name, (&seen, &states), now);
         }
+        states.evidence().save(house);
         look.outbox(house, now);
         look.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         Ok(look)
     }
 
-    fn store(&mut self, house: &House, name: &str, now: OffsetDateTime) -> anyhow::Result<Seen> {
+    fn store(
+        &mut self,
+        house: &House,
+        name: &str,
+        states: &mut States,
+        now: OffsetDateTime,
+    ) -> anyhow::Result<Seen> {
         let store = house.store_named(name)?;
         let entries = catalog::contents(&*store, &Filter::default(), &house.ctx.cancel)?;
         let mut records = BTreeMap::new();
         for job in house.settings.jobs.values() {
             if places(house, job).iter().any(|place| place == name) {
-                records.insert(job.name.clone(), journal::recent(&*store, &job.name, now)?);
+                records.insert(
+                    job.name.clone(),
+                    states.judge(house, job, (&*store, GOOD_ENOUGH), now)?,
+                );
             }
         }
-        let stored_bytes = entries.iter().map(Entry::stored_bytes).sum();
+        let stored_bytes = total(entries.iter().map(Entry::stored_bytes));
         let quota = house.settings.status.quota.get(name).copied();
         let (space, least) = (store.space(), house.settings.status.free_percent_min);
         self.findings.extend(health::of_space(name, stored_bytes, quota, space, least));
-        let (storage_class, price) = price(house, store.url());
+        let (storage_class, price) = price(house, &*store);
         self.stores.push(StoreRow {
             store: name.to_owned(),
             problem: None,
@@ -126,13 +146,10 @@ impl Look {
         &mut self,
         house: &House,
         job: &JobSettings,
-        states: &mut States,
+        states: &States,
         seen: &[Seen],
         now: OffsetDateTime,
     ) {
-        if places(house, job).iter().all(|place| self.answers(place)) {
-            states.refresh(house, job, now);
-        }
         let records = merged(seen.iter().flat_map(|seen| seen.records(job)).cloned().collect());
         let counted = |record: &&Record| {
             record.outcome() != Outcome::Skipped && record.id.created() - now <= SKEW
@@ -151,6 +168,7 @@ impl Look {
         let facts = JobFacts {
             name: job.name.clone(),
             past,
+            since: states.since(house, job),
             code: if damaged { Some(DAMAGE) } else { records.last().map(|record| record.code) },
             retries: job.retries.count,
             seconds: records.iter().filter(is_good).map(|record| record.seconds).collect(),
@@ -158,13 +176,18 @@ impl Look {
             waits: waits(house, job, states, due),
             interval,
             removed: job.retention.is_some() && house.settings.jobs.values().any(cleanup),
-            copies: copies(house, job, seen),
+            copies: copies(house, job, seen, states.evidence()),
+            unproven: unproven(job, seen),
         };
         let found = if job.enabled { health::of_job(&facts, ages, now) } else { Vec::new() };
         self.jobs.push(JobRow {
             job: job.name.clone(),
             command: job.run.word.to_owned(),
             source: job.source.clone(),
+            schedule: match &job.when {
+                When::Every(length) => format!("every {}", units::spelled(*length)),
+                When::At(calendar) => calendar.to_string(),
+            },
             level: job.level.clone(),
             enabled: job.enabled,
             last_success: past.succeeded,
@@ -184,11 +207,13 @@ impl Look {
         self.findings.extend(found);
     }
 
-    fn answers(&self, store: &str) -> bool {
-        self.stores.iter().any(|row| row.store == store && row.problem.is_none())
-    }
-
-    fn source(&mut self, house: &House, name: &str, seen: &[Seen], now: OffsetDateTime) {
+    fn source(
+        &mut self,
+        house: &House,
+        name: &str,
+        (seen, states): (&[Seen], &States),
+        now: OffsetDateTime,
+    ) {
         let jobs = || {
             let jobs = house.settings.jobs.values();
             jobs.filter(|job| job.enabled && job.source.as_deref() == Some(name))
@@ -214,30 +239,39 @@ impl Look {
                 continue;
             }
             let full = mine.iter().filter(|entry| entry.name.scope == Scope::Full);
+            let said = words::of(house, &*seen.store, &mine);
+            self.findings.extend(said.finding(name, store));
             let logs = jobs().filter(|job| job.run.word == "logs");
             let logs: Vec<Record> = logs.flat_map(|job| seen.records(job)).cloned().collect();
             let facts = SourceFacts {
                 name: name.to_owned(),
                 store: store.clone(),
                 gaps: gaps::recent(&*seen.store, &mine, &logs, now),
+                lost: gaps::lost(house, store, &*seen.store, &mine),
                 full: full.map(|entry| (entry.name.id.created(), entry.stored_bytes())).collect(),
                 backups: mine.len(),
+                unopened: unopened(house, seen, &mine, states.evidence()),
                 future: mine.iter().filter(|entry| entry.name.id.created() > now).count(),
                 empty: mine.iter().filter(|entry| entry.objects.is_empty()).count(),
-                damaged: mine.iter().filter(|entry| entry.is_damaged()).count(),
-                newest_damaged: mine.last().is_some_and(|entry| entry.is_damaged()),
+                damaged: said.damaged,
+                newest_damaged: said.newest_damaged,
                 made: jobs().any(|job| job.run.makes.is_some()),
                 verified: jobs().any(|job| job.run.word == "verify"),
+                young: jobs().filter(|job| job.run.makes.is_some()).any(|job| {
+                    let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
+                    states.since(house, job).is_some_and(|since| now - since <= ages.warning)
+                }),
+                begun_anew: begun_anew(&jobs().collect::<Vec<_>>(), &mine),
             };
             self.findings.extend(health::of_source(&facts, now));
-            let stored_bytes: u64 = mine.iter().map(|entry| entry.stored_bytes()).sum();
-            let in_a_year: u64 = jobs().map(|job| forecast(job, &mine, now)).sum();
+            let stored_bytes = total(mine.iter().map(|entry| entry.stored_bytes()));
+            let in_a_year = total(jobs().map(|job| forecast(job, &mine, now)));
             self.sources.push(SourceRow {
                 source: name.to_owned(),
                 store: store.clone(),
                 backups: mine.len(),
                 full: facts.full.len(),
-                pinned: mine.iter().filter(|entry| entry.is_pinned()).count(),
+                pinned: said.pinned,
                 oldest: mine.first().map(|entry| entry.name.id.created()),
                 newest: mine.last().map(|entry| entry.name.id.created()),
                 stored_bytes,
@@ -259,6 +293,23 @@ impl Look {
         self.outbox = waiting.len();
         self.findings.extend(health::of_outbox(waiting.len(), oldest, now));
     }
+}
+
+/// How many of the newest backups are full ones, of a kind that a job makes as increments where it can.
+fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
+    let auto =
+        |job: &&&JobSettings| job.auto_scope || (job.run.word == "snapshot" && job.scope.is_none());
+    let kinds = jobs.iter().filter(auto).filter_map(|job| job.run.makes);
+    // A job that makes full ones is counted as well: it cannot be told which of them is whose.
+    let plain = |kind: &str| {
+        let full = jobs.iter().filter(|job| !auto(job));
+        full.filter_map(|job| job.run.makes).any(|made| made == kind)
+    };
+    let counted = kinds.filter(|kind| !plain(kind)).map(|kind| {
+        let newest = mine.iter().rev().filter(|entry| entry.name.kind == kind);
+        newest.take_while(|entry| entry.name.scope == Scope::Full).count()
+    });
+    counted.max().unwrap_or(0)
 }
 
 /// The job that a job waits for, and since when it has been due.
@@ -286,9 +337,30 @@ fn copies(
     house: &House,
     job: &JobSettings,
     seen: &[Seen],
+    evidence: &Evidence,
 ) -> Vec<(String, Option<OffsetDateTime>)> {
     let places = places(house, job);
     let is_one = places.len() < 2 || !(job.run.makes.is_some() || is_for_each(job));
     let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
-    answer.map(|seen| (seen.name.clone(), seen.newest(job))).collect()
+    answer.map(|seen| (seen.name.clone(), seen.newest(house, job, evidence))).collect()
+}
+
+/// How many records of a job, and how many backups since its last success, no key here proves.
+fn unproven(job: &JobSettings, seen: &[Seen]) -> (usize, usize) {
+    let judged = || seen.iter().filter_map(|seen| seen.records.get(&job.name));
+    let records: BTreeSet<&String> = judged().flat_map(|judged| &judged.unproven).collect();
+    (records.len(), judged().map(|judged| judged.manifests).max().unwrap_or(0))
+}
+
+/// How many of the newest backups of a source in a store were tried, if none of them opens with a key that
+/// is at hand, or is known to the ledger.
+fn unopened(house: &House, seen: &Seen, mine: &[&Entry], evidence: &Evidence) -> Option<usize> {
+    if evidence.keys(house).is_empty() {
+        return None;
+    }
+    let names = mine.iter().rev().map(|entry| entry.name.clone());
+    match evidence.newest(house, &*seen.store, names) {
+        (None, unproven @ 1..) => Some(unproven),
+        _ => None,
+    }
 }

@@ -6,12 +6,13 @@ use std::collections::HashSet;
 
 use super::{Level, Verified};
 use crate::catalog::{Catalog, Found};
-use crate::cmd::marks::{Said, Word, said};
+use crate::cmd::marks::{Body, Damage, Word, judge, refutable};
+use crate::cmd::proof::Prover;
 use crate::domain::id::BackupId;
-use crate::domain::names::BackupName;
+use crate::domain::names::{BackupName, Mark};
 use crate::error::{Kind, diagnose};
 use crate::pipeline::BackupReader;
-use crate::store::ReadStore;
+use crate::store::AppendStore;
 use crate::wire::House;
 
 /// The longest reason that is kept, characters.
@@ -20,8 +21,9 @@ const REASON_CHARS_MAX: usize = 500;
 /// Where it is written.
 pub(super) struct Notes<'a> {
     pub(super) house: &'a House,
-    pub(super) store: &'a dyn ReadStore,
+    pub(super) store: &'a dyn AppendStore,
     pub(super) catalog: &'a Catalog<'a>,
+    pub(super) prover: &'a Prover<'a>,
     /// The backups of the source at least, with their marks.
     pub(super) found: &'a [Found],
     pub(super) level: Level,
@@ -86,26 +88,30 @@ impl Notes<'_> {
 
     fn damaged(&self, name: &BackupName, id: BackupId, why: &str) -> anyhow::Result<()> {
         let Some(link) = self.link(name, id) else { return Ok(()) };
-        if link.is_damaged() || !self.is_new(id, true) {
+        let known = judge(self.store, self.prover, &link.name, &link.marks)?.damage;
+        if known == Damage::Found || !self.is_new(id, true) {
             return Ok(());
         }
-        self.add(link, Word::Damaged, Some(why.to_owned()))
+        // Where nothing opens it, one word without a proof is as good as another.
+        if known == Damage::Claimed && self.prover.open(&link.name).is_none() {
+            return Ok(());
+        }
+        self.add(link, Word::Damaged, Some(why.to_owned()), &[])
     }
 
     /// A look that was less deep than the one that found the damage takes nothing back.
     fn sound(&self, name: &BackupName, id: BackupId) -> anyhow::Result<()> {
-        let Some(link) = self.link(name, id).filter(|link| link.is_damaged()) else {
-            return Ok(());
-        };
-        let found = said(self.store, &link.name, &link.marks)?;
-        let damage = found.iter().rfind(|said| said.word == Word::Damaged);
-        if damage.and_then(|said| said.level).is_some_and(|deepest| deepest > self.level) {
+        let Some(link) = self.link(name, id) else { return Ok(()) };
+        let known = judge(self.store, self.prover, &link.name, &link.marks)?.damage;
+        if known == Damage::None {
             return Ok(());
         }
-        if !self.is_new(id, false) {
+        let (store, name, marks) = (self.store, &link.name, &link.marks);
+        let refuted = refutable(store, self.prover, name, marks, self.level)?;
+        if refuted.is_empty() || !self.is_new(id, false) {
             return Ok(());
         }
-        self.add(link, Word::Sound, None)
+        self.add(link, Word::Sound, None, &refuted)
     }
 
     /// Whether it has not been written down yet.
@@ -113,8 +119,14 @@ impl Notes<'_> {
         self.noted.borrow_mut().insert((id, damaged))
     }
 
-    fn add(&self, link: &Found, word: Word, note: Option<String>) -> anyhow::Result<()> {
-        let said = Said::now(&self.house.ctx, word, note, Some(self.level));
-        said.add(&*self.house.store_append(self.store.url())?, &link.name, &link.marks)
+    fn add(
+        &self,
+        link: &Found,
+        word: Word,
+        note: Option<String>,
+        against: &[Mark],
+    ) -> anyhow::Result<()> {
+        let said = Body::now(&self.house.ctx, word, note, Some(self.level));
+        said.add(self.store, &link.name, against, self.prover)
     }
 }

@@ -38,13 +38,16 @@ pub struct JobTable {
     /// For `snapshot` and `export`: full, incremental, differential or auto. Default: auto for
     /// snapshots, full for exports.
     pub scope: Option<String>,
-    /// For `verify`: exists, digest, decode or drill.
+    /// For `verify`: exists, digest, decode or drill. Default: digest.
     pub level: Option<String>,
     /// For `verify`: every backup of the source, each time, and not the newest alone. Default: no.
     pub all: bool,
     /// For `verify`: the newest export of the source, and not the newest of its other backups. Default:
     /// no.
     pub from_export: bool,
+    /// For `verify`: the log of the source, that no segment is missing and every one reads; with level drill a
+    /// moment of it is restored and its server started. Default: no.
+    pub logs: bool,
     /// From which age of the last good run on `status` warns. Default: four intervals, at most 24h
     /// but at least one and a half intervals.
     pub warn_after: Option<String>,

@@ -21,6 +21,16 @@ pub(super) fn name(table: &str, name: &str) -> Result<(), ConfigError> {
         .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
 
+/// Whether `tenant` may name a tenant of the source at `place`.
+pub(super) fn tenant(place: &str, tenant: &str) -> Result<(), ConfigError> {
+    if is_name(tenant) {
+        return Ok(());
+    }
+    let problem = format!("`{tenant}` is no name for a tenant");
+    Err(ConfigError::invalid(crate::config::table::join(place, "tenant"), problem)
+        .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
+}
+
 /// Whether `url` has a scheme that a store answers to, and no secret; the kind of that store.
 pub(super) fn url(place: &str, url: &str) -> Result<&'static StoreKind, ConfigError> {
     let known = || STORES.iter().map(|kind| kind.scheme).collect::<Vec<_>>();
@@ -45,7 +55,8 @@ pub(super) fn url(place: &str, url: &str) -> Result<&'static StoreKind, ConfigEr
 pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
     if text.contains("://") {
         let kind = url(place, text)?;
-        return (kind.check)(&Place { name: place.to_owned(), ..Place::of_url(text) });
+        let at = Place { name: place.to_owned(), ..Place::of_url(text) };
+        return (kind.check)(&at).map(|_url| ());
     }
     if is_name(text) {
         return Ok(());
@@ -96,9 +107,26 @@ pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The recipient with a relative path of a file taken relative to `folder`.
+/// The path of the file that `text` refers to as a secret, if it does.
+pub(super) fn secret_file(text: &str) -> Option<&str> {
+    text.strip_prefix("file:").filter(|path| !path.starts_with("//"))
+}
+
+/// Whether whoever knows this URL of the web can do what bkp can: most services have no other secret than
+/// what stands behind the host.
+pub(super) fn is_secret_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest else { return false };
+    let (authority, path) = rest.split_once(['/', '?']).unwrap_or((rest, ""));
+    authority.contains('@') || !path.is_empty()
+}
+
+/// The recipient, or the reference to a secret, with a relative path of a file taken relative to `folder`.
 pub(super) fn anchored(recipient: &str, folder: &Path) -> String {
     let prefix = ["file:", "passphrase:file:"];
+    if recipient.starts_with("file://") {
+        return recipient.to_owned();
+    }
     let found = prefix.iter().find_map(|prefix| Some((prefix, recipient.strip_prefix(prefix)?)));
     found.map_or_else(
         || recipient.to_owned(),
@@ -153,5 +181,6 @@ mod tests {
         assert_eq!(anchored("passphrase:file:p", folder), "passphrase:file:/etc/bkp/p");
         assert_eq!(anchored("file:/key", folder), "file:/key");
         assert_eq!(anchored("passphrase:env:P", folder), "passphrase:env:P");
+        assert_eq!(anchored("https://a.example/x", folder), "https://a.example/x");
     }
 }

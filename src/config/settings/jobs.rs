@@ -27,6 +27,8 @@ const DAY: u64 = 24 * HOUR;
 /// The longest time that a configuration may name, seconds: a hundred years.
 const LONGEST: u64 = 36_525 * DAY;
 const WEB: [&str; 2] = ["https", "http"];
+/// The level of a verification that names none, as on the command line.
+const LEVEL: &str = "digest";
 const LEVELS: [&str; 4] = ["exists", "digest", "decode", "drill"];
 
 /// Which backups of a source a verification is about.
@@ -38,6 +40,8 @@ pub enum LooksAt {
     NewestExport,
     /// All.
     All,
+    /// The log.
+    Log,
 }
 
 /// A job.
@@ -51,11 +55,11 @@ pub struct JobSettings {
     pub source: Option<String>,
     /// The type of that source.
     pub backup_type: Option<BackupType>,
-    /// The scope of its snapshots, if it is not left to bkp.
+    /// The scope of its backups; `None` if it is left to bkp, or if it makes none.
     pub scope: Option<Scope>,
     /// Whether it says that the scope is left to bkp, which for an export is not the default.
     pub auto_scope: bool,
-    /// The level of its verification, if it is not the default.
+    /// The level of its verification, if it is one.
     pub level: Option<String>,
     /// What a verification is about.
     pub looks_at: LooksAt,
@@ -85,6 +89,14 @@ pub struct JobSettings {
     pub hooks: Hooks,
 }
 
+impl JobSettings {
+    /// Whether this job makes the backups that `other` looks at, and does not wait for it.
+    #[must_use]
+    pub fn makes_for(&self, other: &JobSettings) -> bool {
+        self.run.makes.is_some() && self.source == other.source && !self.after.contains(&other.name)
+    }
+}
+
 /// Programs around a run; none where there are no words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hooks {
@@ -111,6 +123,10 @@ pub struct RunKind {
     pub of_source: bool,
     /// Commands that may run at the same time on the same source.
     pub beside: &'static [&'static str],
+    /// The scope of its backups where a job names none; `None` leaves it to bkp.
+    pub scope: Option<Scope>,
+    /// The level where a job names none; `None` if it has no levels.
+    pub level: Option<&'static str>,
 }
 
 /// Every command that a job can run.
@@ -120,17 +136,42 @@ pub const RUNS: &[RunKind] = &[
         makes: Some("snapshot"),
         of_source: true,
         beside: &["logs", "verify"],
+        scope: None,
+        level: None,
     },
-    RunKind { word: "export", makes: Some("export"), of_source: true, beside: &["verify"] },
+    RunKind {
+        word: "export",
+        makes: Some("export"),
+        of_source: true,
+        beside: &["verify"],
+        scope: Some(Scope::Full),
+        level: None,
+    },
     // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
-    RunKind { word: "logs", makes: None, of_source: true, beside: &["snapshot", "verify"] },
+    RunKind {
+        word: "logs",
+        makes: None,
+        of_source: true,
+        beside: &["snapshot", "verify"],
+        scope: None,
+        level: None,
+    },
     RunKind {
         word: "verify",
         makes: None,
         of_source: true,
         beside: &["export", "logs", "snapshot"],
+        scope: None,
+        level: Some(LEVEL),
     },
-    RunKind { word: "cleanup", makes: None, of_source: false, beside: &[] },
+    RunKind {
+        word: "cleanup",
+        makes: None,
+        of_source: false,
+        beside: &[],
+        scope: None,
+        level: None,
+    },
 ];
 
 /// Checks every `[job.NAME]` table.
@@ -178,7 +219,9 @@ fn job(
     let source = source(&place, run, table.source.as_deref(), sources)?;
     let auto_scope = table.scope.as_deref() == Some("auto") && run.makes.is_some();
     let word = table.scope.as_deref().filter(|_word| !auto_scope);
-    let scope = word.map(|word| scope(&at("scope"), run, word)).transpose()?;
+    let named = word.map(|word| scope(&at("scope"), run, word)).transpose()?;
+    // From here on an omitted key is its default, whoever looks at the job.
+    let scope = named.or(run.scope.filter(|_scope| !auto_scope));
     let looks_at = for_verify(&place, run, &table)?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
@@ -222,7 +265,7 @@ fn job(
         source: table.source,
         backup_type,
         scope,
-        level: table.level,
+        level: table.level.or(run.level.map(str::to_owned)),
         auto_scope,
         looks_at,
         when,
@@ -242,14 +285,32 @@ fn job(
 
 /// Checks what only a verification has.
 fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<LooksAt, ConfigError> {
-    let given =
-        [("level", table.level.is_some()), ("all", table.all), ("from_export", table.from_export)];
+    let given = [
+        ("level", table.level.is_some()),
+        ("all", table.all),
+        ("from_export", table.from_export),
+        ("logs", table.logs),
+    ];
     if let Some((key, _)) = given.into_iter().find(|(_, is)| *is && run.word != "verify") {
         let problem = format!("it is for `verify`, and this job runs `{}`", run.word);
         return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
     }
     if let Some(level) = table.level.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
         return Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()));
+    }
+    if table.logs {
+        let other = [("all", table.all), ("from_export", table.from_export)];
+        if let Some((key, _)) = other.into_iter().find(|(_, is)| *is) {
+            let problem = "the log alone is looked at";
+            return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
+        }
+        if table.level.as_ref().is_some_and(|level| level != "decode" && level != "drill") {
+            let problem = "a log is verified with level decode or drill";
+            return Err(
+                ConfigError::invalid(join(place, "level"), problem).suggest("use one of these")
+            );
+        }
+        return Ok(LooksAt::Log);
     }
     match (table.all, table.from_export) {
         (true, true) => {

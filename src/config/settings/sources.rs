@@ -32,6 +32,7 @@ pub(super) fn open(
     }
     chosen.iter().try_for_each(|store| known_store(&place, store, stores))?;
     check::once(&format!("{place}.store"), &chosen)?;
+    common.tenant.iter().try_for_each(|tenant| check::tenant(&place, tenant))?;
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
@@ -39,6 +40,7 @@ pub(super) fn open(
     Ok(SourceSettings {
         backup_type: kind.backup_type,
         store: chosen,
+        tenant: common.tenant,
         compression: compression(&place, kind.zstd_level, common.compression, common.level)?,
         table: rest,
     })

@@ -21,7 +21,7 @@ pub(super) fn open(name: &str, table: toml::Table, folder: &Path) -> Result<Plac
     known_keys(&place, &rest, &schema, &STORE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
     let place = Place { name: place, url: common.url, table: rest };
-    (kind.check)(&place)?;
+    let _url = (kind.check)(&place)?;
     Ok(place)
 }
 

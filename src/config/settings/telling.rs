@@ -78,12 +78,12 @@ pub struct NotifySettings {
     pub level: Level,
 }
 
-/// Checks every `[notify.NAME]` table.
-pub(super) fn notify(tables: Notify) -> Result<Vec<NotifySettings>, ConfigError> {
-    tables.into_iter().map(|(name, table)| channel(name, table)).collect()
+/// Checks every `[notify.NAME]` table; paths are relative to `folder`.
+pub(super) fn notify(tables: Notify, folder: &Path) -> Result<Vec<NotifySettings>, ConfigError> {
+    tables.into_iter().map(|(name, table)| channel(name, table, folder)).collect()
 }
 
-fn channel(name: String, table: NotifyTable) -> Result<NotifySettings, ConfigError> {
+fn channel(name: String, table: NotifyTable, folder: &Path) -> Result<NotifySettings, ConfigError> {
     check::name("notify", &name)?;
     let place = join("notify", &name);
     let NotifyTable { kind, level, url, from, to, user, password } = table;
@@ -96,6 +96,7 @@ fn channel(name: String, table: NotifyTable) -> Result<NotifySettings, ConfigErr
     let level = levels.into_iter().find(|level| level.as_str() == wanted);
     let known = levels.iter().map(|level| level.as_str());
     let level = level.ok_or_else(|| unknown(join(&place, "level"), "level", wanted, known))?;
+    let (url, password) = (check::anchored(&url, folder), check::anchored(&password, folder));
     let channel = Channel { name, kind, url, from, to, user, password };
     (found.check)(&channel).map_err(|problem| ConfigError::invalid(place, problem))?;
     Ok(NotifySettings { channel, level })

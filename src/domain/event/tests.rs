@@ -3,7 +3,9 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use super::*;
-use crate::domain::manifest::{ObjectRecord, Plaintext, Retention, SCHEMA, Sizes};
+use crate::domain::manifest::{
+    Identity, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, Trigger,
+};
 use crate::domain::names::BackupName;
 
 const ID: &str = "01935a3c-7a00-7abc-8def-0123456789ab";
@@ -27,6 +29,7 @@ fn manifest(stages: &[&str], until: Option<OffsetDateTime>) -> Manifest {
         sha256: "00".repeat(32),
         plaintext: Plaintext { bytes: 9, sha256: "11".repeat(32) },
         stages: stages.iter().map(|stage| (*stage).to_owned()).collect(),
+        sse: None,
     }];
     Manifest {
         schema: SCHEMA.into(),
@@ -37,6 +40,11 @@ fn manifest(stages: &[&str], until: Option<OffsetDateTime>) -> Manifest {
         kind: "snapshot".into(),
         parent: None,
         base: id,
+        identity: Identity::new(),
+        tenant: None,
+        job: None,
+        trigger: Trigger::Manual,
+        user: "bkp".into(),
         host: "ledger-1".into(),
         tool: "bkp 0.1.0".into(),
         started: datetime!(2024-11-23 20:24:20 UTC),
@@ -46,7 +54,7 @@ fn manifest(stages: &[&str], until: Option<OffsetDateTime>) -> Manifest {
         sizes: Sizes::of(&objects),
         objects,
         keys: vec![],
-        retention: Retention { until, pinned: false },
+        retention: Retention { until, ..Retention::default() },
         ledger: None,
         copies: Vec::new(),
         timings: serde_json::Map::new(),
@@ -72,6 +80,21 @@ fn golden_vectors() {
     assert_eq!(gzip.pack(), 0x0101_0202_0200_00e3_b0c4_4298_fc1c_149a);
     let plain = Event::completed(&manifest(&["tar"], None), &sha256());
     assert_eq!(plain.pack(), 0x0101_0101_0200_00e3_b0c4_4298_fc1c_149a);
+
+    // Tables of an export as other programs read them, encrypted by the service or by nobody.
+    let of_table = |sse: Option<&str>| {
+        let mut manifest = manifest(&[], None);
+        for object in &mut manifest.objects {
+            (object.key, object.sse) = ("a/b.parquet".into(), sse.map(str::to_owned));
+        }
+        let mut sealed = manifest.objects[0].clone();
+        (sealed.stages, sealed.key) = (vec!["seal".into()], "a/c.json.enc".into());
+        manifest.objects.push(sealed);
+        Event::completed(&manifest, &sha256()).pack() >> 96 & 0xffff
+    };
+    assert_eq!(of_table(None), 0x0401);
+    assert_eq!(of_table(Some("sse-s3")), 0x0403);
+    assert_eq!(of_table(Some("sse-kms")), 0x0404);
 
     let deleted = plain.deleted();
     assert_eq!(deleted.pack(), 0x0101_0101_0400_00e3_b0c4_4298_fc1c_149a);

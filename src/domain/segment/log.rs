@@ -105,7 +105,9 @@ impl Log {
                 (None, Some(before)) => link.segment.contradicts(&before.segment, &before.sha256),
                 (None, None) => None,
             };
-            let gap = link.segment.gap.clone().map(Break::Gap).filter(|_gap| index > 0);
+            let Segment { gap, unreplayable, .. } = &link.segment;
+            let gap = gap.clone().filter(|_gap| index > 0);
+            let gap = unreplayable.clone().or(gap).map(Break::Gap);
             if let Some(broken) = damage.map(Break::Damage).or(gap) {
                 log.breaks.insert(index, broken);
             }

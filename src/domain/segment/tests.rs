@@ -23,6 +23,7 @@ fn link(number: usize, parent: Option<usize>, first_op: u64, last_op: u64) -> Li
             cluster: "7".into(),
             parent_sha256: parent.map(digest),
             gap: None,
+            unreplayable: None,
             position: Position {
                 first_timestamp: first_op * 10,
                 last_timestamp: last_op * 10,
@@ -37,6 +38,7 @@ fn link(number: usize, parent: Option<usize>, first_op: u64, last_op: u64) -> Li
                 marks: None,
             },
             records: BTreeMap::new(),
+            totals: None,
         },
     }
 }
@@ -65,7 +67,7 @@ fn what_a_segment_says_reads_back() {
     segment.mode = Mode::Query;
     segment.position.ops = None;
     segment.position.marks =
-        Some(Marks { accounts_mark: 3, transfers_mark: 4, timeouts: true, expiries_mark: 0 });
+        Some(Marks { accounts_mark: 3, transfers_mark: 4, timeouts: true, ..Marks::default() });
     let value = serde_json::to_value(&segment).expect("encodes");
     assert_eq!(Segment::read(&value), Ok(segment));
     for (at, wrong) in

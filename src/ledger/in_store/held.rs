@@ -1,26 +1,17 @@
 //! Whether a run holds the lease of a job, as somebody sees it who does not want it himself.
 
-use std::io::Read as _;
+use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 
-use super::{FOLDER, TERM_BYTES_MAX, Term};
-use crate::ledger::Holder;
+use super::FOLDER;
+use super::term::{Term, row};
+use crate::domain::id::BackupId;
 use crate::store::{ReadStore, StoreError};
 
-/// From when to when a term lasts; whatever else it should say, this is enough to know that it is over.
-#[derive(Deserialize)]
-struct End {
-    #[serde(default, with = "time::serde::rfc3339::option")]
-    begun: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339")]
-    until: OffsetDateTime,
-}
-
 /// Who holds the lease of `job` in a store, if anybody may: its newest term was not given back and ends
-/// later than `grace` ago. The clock of its holder may be behind, or ours ahead; and what cannot be read
-/// may be anybody's.
+/// later than `grace` ago. The clock of its holder may be behind, or ours ahead. What no run can have
+/// written is passed over.
 ///
 /// # Errors
 /// What the store fails with.
@@ -30,31 +21,60 @@ pub fn held(
     now: OffsetDateTime,
     grace: Duration,
 ) -> Result<Option<String>, StoreError> {
-    let mut newest: Option<String> = None;
-    for object in store.list(&format!("{FOLDER}/{job}"))? {
-        let key = object?.key;
-        let is_term = |name: &str| name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit());
-        if key.rsplit('/').next().is_some_and(is_term) {
-            newest = newest.max(Some(key));
+    let newest = row(store, job, now)?.newest;
+    let is_held = |term: &Term| !term.is_given_back() && term.until.saturating_add(grace) >= now;
+    let term = newest.map(|(_, term)| term).filter(is_held);
+    Ok(term.map(|term| term.holder(now)))
+}
+
+/// What is odd about the leases of a store, a sentence each: what no run can have written, and what is
+/// held by somebody whose clock is far ahead of ours.
+///
+/// # Errors
+/// What the store fails with.
+pub fn strange(store: &dyn ReadStore, now: OffsetDateTime) -> Result<Vec<String>, StoreError> {
+    let jobs = jobs(store)?;
+    let mut found = Vec::new();
+    for job in jobs {
+        let row = row(store, &job, now)?;
+        let say = |(key, why): &(String, String)| {
+            format!("no run can have written the lease `{key}`: {why}")
+        };
+        found.extend(row.strange.iter().map(say));
+        if let Some((_, term)) = row.newest.filter(|(_, term)| !term.is_given_back())
+            && term.ahead(now).is_some()
+        {
+            found.push(format!("the lease of `{job}` is from the future: {}", term.holder(now)));
         }
     }
-    let Some(key) = newest else { return Ok(None) };
-    let input = match store.open(&key, None) {
-        Err(StoreError::Missing { .. }) => return Ok(None),
-        opened => opened?,
-    };
-    let mut bytes = Vec::new();
-    let read = input.take(TERM_BYTES_MAX).read_to_end(&mut bytes);
-    let Some(end) = read.ok().and_then(|_| serde_json::from_slice::<End>(&bytes).ok()) else {
-        return Ok(Some(format!("`{key}` cannot be understood")));
-    };
-    if end.begun == Some(end.until) || end.until.saturating_add(grace) < now {
-        return Ok(None);
+    Ok(found)
+}
+
+/// What runs now, by the leases that are held: the name of the lease, the run, and its host.
+///
+/// # Errors
+/// What the store fails with.
+pub fn running(
+    store: &dyn ReadStore,
+    now: OffsetDateTime,
+) -> Result<Vec<(String, BackupId, String)>, StoreError> {
+    let mut found = Vec::new();
+    for job in jobs(store)? {
+        let newest = row(store, &job, now)?.newest.map(|(_, term)| term);
+        let held = newest.filter(|term| !term.is_given_back() && term.until >= now);
+        found.extend(held.map(|term| (job, term.run, term.host)));
     }
-    let Ok(term) = serde_json::from_slice::<Term>(&bytes) else {
-        return Ok(Some(format!("`{key}` cannot be understood")));
-    };
-    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let host: String = term.host.chars().filter(plain).take(64).collect();
-    Ok(Some(Holder::describe(&host, term.process, term.run.created(), now)))
+    Ok(found)
+}
+
+/// Whose leases a store has.
+fn jobs(store: &dyn ReadStore) -> Result<BTreeSet<String>, StoreError> {
+    let mut jobs = BTreeSet::new();
+    for object in store.list(FOLDER)? {
+        let object = object?;
+        if let [_, job, _] = object.key.split('/').collect::<Vec<_>>().as_slice() {
+            jobs.insert((*job).to_owned());
+        }
+    }
+    Ok(jobs)
 }

@@ -6,7 +6,8 @@ use std::io::Read as _;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use super::{FOLDER, TERM_BYTES_MAX};
+use super::FOLDER;
+use super::term::{BYTES_MAX, chain, number};
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 /// When a term ends; nothing else of it matters here.
@@ -16,28 +17,34 @@ struct End {
     until: OffsetDateTime,
 }
 
-/// The terms of all jobs that ended before `before`, but of each job the newest. They must have ended
+/// The terms of all jobs that ended before `before`, but of each job the newest that counts, by the clock
+/// of now. They must have ended
 /// long ago: a holder that slept through them all would take the number of one that is not there any
 /// more for his own.
 ///
 /// # Errors
 /// What the store fails with.
-pub fn stale(store: &dyn ReadStore, before: OffsetDateTime) -> Result<Vec<ObjectInfo>, StoreError> {
+pub fn stale(
+    store: &dyn ReadStore,
+    before: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<Vec<ObjectInfo>, StoreError> {
     let mut jobs: BTreeMap<String, Vec<ObjectInfo>> = BTreeMap::new();
     for object in store.list(FOLDER)? {
         let object = object?;
         let parts: Vec<&str> = object.key.split('/').collect();
-        if let [_, job, number] = parts.as_slice()
-            && number.len() == 20
-            && number.bytes().all(|digit| digit.is_ascii_digit())
+        if let [_, job, _] = parts.as_slice()
+            && number(job, &object.key).is_some()
         {
             jobs.entry((*job).to_owned()).or_default().push(object);
         }
     }
     let mut found = Vec::new();
-    for (_, mut terms) in jobs {
+    for (job, mut terms) in jobs {
         terms.sort_by(|a, b| a.key.cmp(&b.key));
-        terms.pop();
+        let numbers: Vec<u64> = terms.iter().filter_map(|term| number(&job, &term.key)).collect();
+        let newest = chain(&numbers, now).last().copied().unwrap_or(0);
+        terms.retain(|term| number(&job, &term.key).is_some_and(|number| number < newest));
         let count = ended(store, &terms, before)?;
         terms.truncate(count);
         found.extend(terms);
@@ -71,7 +78,7 @@ fn end(store: &dyn ReadStore, key: &str) -> Result<Option<OffsetDateTime>, Store
         opened => opened?,
     };
     let mut bytes = Vec::new();
-    if input.take(TERM_BYTES_MAX).read_to_end(&mut bytes).is_err() {
+    if input.take(BYTES_MAX).read_to_end(&mut bytes).is_err() {
         return Ok(None);
     }
     Ok(serde_json::from_slice::<End>(&bytes).ok().map(|end| end.until))

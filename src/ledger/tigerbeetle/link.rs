@@ -157,8 +157,7 @@ impl Link {
     }
 
     fn connect(&self, began: Instant) -> Result<Client, LedgerError> {
-        // A client logs every refused connection to our standard error, and never gives up; it is
-        // made only once somebody listens. A server that has as many connections as it can hold
+        // A client never gives up; it is made only once somebody listens. A server that has as many connections as it can hold
         // keeps others waiting: that is no refusal.
         while !self.listens()? {
             self.cancel.check()?;
@@ -166,6 +165,7 @@ impl Link {
                 return Err(self.away(self.silence()));
             }
         }
+        rt::silence_clients();
         let client = Client::new(self.cluster, self.addresses.join(","));
         client.map_err(|error| self.refused("the configured addresses", error.to_string()))
     }

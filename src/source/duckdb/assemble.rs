@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -216,7 +217,9 @@ struct Laid {
 }
 
 fn lay(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Laid> {
-    let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
+    let create = |path: &Path| {
+        File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
+    };
     let log_path = beside(path, ".wal");
     let (file, log) = (create(path)?, create(&log_path)?);
     let mut file_target = SparseFile::new(&file, path);
@@ -227,7 +230,12 @@ fn lay(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Laid> {
     let bytes = file_target.bytes_written + log_target.bytes_written;
     file.sync_all()?;
     let has_log = layout.wal_bytes > 0;
-    if has_log {
+    if layout.next_bytes.is_some() {
+        // Which of it the file has already, the engine tells.
+        let next = beside(path, ".wal.checkpoint");
+        Layout::split(&log, layout.wal_bytes, layout.next_bytes, &next)?;
+        log.sync_all()?;
+    } else if has_log {
         let scan = wal::scan(&log, layout.wal_bytes, u64::MAX)?;
         if scan.committed != layout.wal_bytes || scan.checkpoint || scan.broken.is_some() {
             return Err(broken("its log does not end with a commit"));
@@ -250,8 +258,7 @@ struct Failure {
 /// Lets the engine put the log into the file, and open it. Without writing it could not read every log.
 fn settle(path: &Path, has_log: bool, ctx: &Ctx) -> Result<(), Failure> {
     if has_log {
-        let spill = path.parent().unwrap_or(Path::new("."));
-        let settled = Session::open(Some(path), true, spill, Kind::Failed).and_then(|session| {
+        let settled = Session::open(path, true, Kind::Failed).and_then(|session| {
             session.settle()?;
             Ok(File::open(path)?.sync_all()?)
         });

@@ -8,7 +8,7 @@ use super::delta::{self, ROW};
 use super::engine::{CATALOGUE, Session};
 use super::import::{broken, links};
 use super::index::{Index, TableEntry};
-use super::{export, sql};
+use super::{export, native, sql};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::Chain;
@@ -37,11 +37,34 @@ pub(super) fn stage() -> String {
 }
 
 impl Building<'_> {
+    /// Brings the rows of one table into the new file, or says why that cannot be done here, or that the
+    /// engine refuses them: then the table has none, and the others have theirs.
+    ///
+    /// # Errors
+    /// What chain and store say; that memory or disk was too small.
+    pub(super) fn fill_or_say(&mut self, table: &TableEntry) -> anyhow::Result<Option<String>> {
+        let error = match self.fill(table) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        self.ctx.cancel.check()?;
+        let Some(why) = self.session.refusal_of_rows() else { return Err(error) };
+        let emptied = self.session.attempt(&format!("DELETE FROM {}", table.here()));
+        Ok(Some(match emptied {
+            Ok(()) => why,
+            Err(_) => format!("{why}; some of them are there"),
+        }))
+    }
+
     /// Brings the rows of one table into the new file, or says why that cannot be done here.
     ///
     /// # Errors
     /// What engine, chain and store say.
-    pub(super) fn fill(&mut self, table: &TableEntry) -> anyhow::Result<Option<String>> {
+    fn fill(&mut self, table: &TableEntry) -> anyhow::Result<Option<String>> {
+        if let Some(native) = &table.native {
+            self.load(table, &native::relation(native))?;
+            return Ok(None);
+        }
         let links: Vec<(usize, TableEntry)> = links(&self.indexes, table)?
             .into_iter()
             .map(|(order, entry)| (order, entry.clone()))
@@ -92,7 +115,7 @@ impl Building<'_> {
         path: &Path,
         later: &[String],
     ) -> anyhow::Result<()> {
-        let file = sql::text(&path.display().to_string());
+        let file = sql::text(&self.session.path(path));
         let count = format!("SELECT num_rows FROM parquet_file_metadata({file})");
         let rows = delta::lasting(table, &file, later);
         let insert = format!("INSERT INTO {into} ({}) {rows}", columns(table));
@@ -176,7 +199,7 @@ impl Building<'_> {
             export::unpack(reader, &folder, self.ctx)?;
         }
         let member = entry.rows_member.as_deref().unwrap_or_default();
-        Ok(format!("read_parquet({})", sql::text(&folder.join(member).display().to_string())))
+        Ok(format!("read_parquet({})", sql::text(&self.session.path(&folder.join(member)))))
     }
 
     /// The rows of a link as a file: Parquet is read from its end. Its digest is compared before
@@ -217,6 +240,13 @@ pub(super) fn bare(table: &TableEntry) -> String {
     let columns = table.columns.iter();
     let columns = columns.map(|column| format!("{} {}", sql::name(&column.name), column.data_type));
     format!("CREATE TABLE {} ({})", table.here(), columns.collect::<Vec<_>>().join(", "))
+}
+
+/// A table with the columns of its rows as they travelled: some types cannot be written.
+pub(super) fn like(table: &TableEntry) -> String {
+    let native = table.native.as_deref().unwrap_or_default();
+    let (columns, rows) = (columns(table), native::relation(native));
+    format!("CREATE TABLE {} AS SELECT {columns} FROM {rows} LIMIT 0", table.here())
 }
 
 /// The failure of a chain whose tables cannot be put into an order.

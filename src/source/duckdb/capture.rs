@@ -10,7 +10,6 @@
 //! of each of its blocks, which begins with a checksum of the block, and so takes a moment only.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,8 +18,8 @@ use super::format::{
     BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
 };
 use super::layout::{
-    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, Listed as _, PIECE_BYTES, SCHEMA, piece_member,
-    unit_member,
+    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, Listed as _, PIECE_BYTES, SCHEMA, SCHEMA_BROKEN_OFF,
+    piece_member, unit_member,
 };
 use super::mode::{Database, Moment, beside, unreadable};
 use super::persist::persist;
@@ -48,6 +47,8 @@ pub(super) struct Capture {
 pub(super) struct Caught {
     pub(super) file_bytes: u64,
     pub(super) wal_bytes: u64,
+    /// So many of these, at the end, are of the log of a checkpoint that was broken off; `None` if none was.
+    pub(super) next_bytes: Option<u64>,
     pub(super) record: Value,
 }
 
@@ -135,9 +136,13 @@ impl<'a> Capturing<'a> {
         let headers = &moment.headers;
         let encrypted = headers.is_encrypted();
         let file_bytes = whole_bytes(&moment);
-        let wal_bytes = moment.log.as_ref().map_or(0, |(_, scan)| scan.committed);
+        let (own_bytes, next_bytes) = moment.log_bytes();
+        let wal_bytes = own_bytes + next_bytes;
+        let broken_off = database.broken_off.get();
+        let next_bytes = broken_off.then_some(next_bytes);
+        let consistency = if broken_off { "crash-consistent" } else { "transaction-consistent" };
         let record = json!({
-            "consistency": "transaction-consistent",
+            "consistency": consistency,
             "position": {
                 "iteration": (!encrypted).then(|| headers.iteration()),
                 "wal_bytes": wal_bytes,
@@ -149,7 +154,7 @@ impl<'a> Capturing<'a> {
             "file_bytes": file_bytes,
             "attempts": attempts,
         });
-        Ok((moment, Caught { file_bytes, wal_bytes, record }))
+        Ok((moment, Caught { file_bytes, wal_bytes, next_bytes, record }))
     }
 
     fn attempt(&mut self, moment: &Moment) -> Result<(), Setback> {
@@ -167,24 +172,23 @@ impl<'a> Capturing<'a> {
     /// Reads the committed part of the log, and pushes the pieces that are new.
     fn log(&mut self, moment: &Moment) -> Result<(), Setback> {
         self.pieces = BlockMap::default();
-        let Some((file, scan)) = &moment.log else {
-            return Ok(());
-        };
+        let (own_bytes, next_bytes) = moment.log_bytes();
+        let bytes_all = own_bytes + next_bytes;
         let path = beside(&self.database.path, ".wal");
-        if scan.committed > DUCKDB_LOG_BYTES_MAX {
+        if bytes_all > DUCKDB_LOG_BYTES_MAX {
             return Err(SourceError::Engine {
                 what: path.display().to_string(),
-                reason: format!("it has {} bytes", scan.committed),
+                reason: format!("it has {bytes_all} bytes"),
                 hint: "run CHECKPOINT in the database first".into(),
             }
             .into());
         }
         let mut piece_bytes = vec![0; PIECE_BYTES];
-        for piece in 0..scan.committed.div_ceil(PIECE_BYTES as u64) {
+        for piece in 0..bytes_all.div_ceil(PIECE_BYTES as u64) {
             let at = piece * PIECE_BYTES as u64;
-            let length = usize::try_from(scan.committed - at).unwrap_or(PIECE_BYTES);
+            let length = usize::try_from(bytes_all - at).unwrap_or(PIECE_BYTES);
             let bytes = piece_bytes.get_mut(..length.min(PIECE_BYTES)).unwrap_or_default();
-            file.read_exact_at(bytes, at).map_err(|error| {
+            moment.read_logs(bytes, at).map_err(|error| {
                 if error.kind() == std::io::ErrorKind::UnexpectedEof {
                     return again("the log was emptied meanwhile");
                 }
@@ -338,12 +342,13 @@ impl<'a> Capturing<'a> {
         let headers = &moment.headers;
         self.out.entry(HEADERS_MEMBER, headers.raw())?;
         let layout = Layout {
-            schema: SCHEMA.into(),
+            schema: if caught.next_bytes.is_some() { SCHEMA_BROKEN_OFF } else { SCHEMA }.into(),
             file_bytes: caught.file_bytes,
             units_at: BLOCKS_AT,
             unit_bytes: UNIT_BYTES as u64,
             headers: Hex(digest(headers.raw())),
             wal_bytes: caught.wal_bytes,
+            next_bytes: caught.next_bytes,
             piece_bytes: PIECE_BYTES as u64,
             wal: self.pieces,
             units: self.units,

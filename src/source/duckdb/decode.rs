@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::import::{broken, indexes, links};
+use super::index::{Makes, Statement};
+use super::{carrier, native};
 use crate::ctx::Ctx;
 use crate::source::Chain;
 
@@ -19,8 +21,21 @@ pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
         let mut members = BTreeSet::new();
         reader.entries(ctx, &mut |name, _size, body| {
             members.insert(name.to_owned());
+            if [native::MEMBER, carrier::MEMBER].contains(&name) {
+                std::io::copy(body, &mut std::io::sink())?;
+                return Ok(());
+            }
             check_parquet(name, body)
         })?;
+        let carried = |statement: &Statement| statement.carried && statement.makes != Makes::Table;
+        let wanted = [
+            (native::MEMBER, index.tables.iter().any(|table| table.native.is_some())),
+            (carrier::MEMBER, index.statements.iter().any(carried)),
+        ];
+        let is_missing = |(name, wanted): &&(&str, bool)| *wanted && !members.contains(*name);
+        if let Some((member, _)) = wanted.iter().find(is_missing) {
+            return Err(broken(&format!("it has no member `{member}`")));
+        }
         for table in &index.tables {
             if let Some(member) = table.rows_member.as_ref().filter(|name| !members.contains(*name))
             {

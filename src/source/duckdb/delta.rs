@@ -226,6 +226,11 @@ fn key_columns(table: &TableEntry) -> impl Iterator<Item = (usize, &Column)> {
     key(table).into_iter().enumerate()
 }
 
+/// The keys of a state that comes from Parquet, as the table has them.
+pub(super) fn keys(table: &TableEntry, state: &str) -> String {
+    format!("SELECT {} FROM {state}", typed_keys(table))
+}
+
 /// Keys that come from Parquet, as the table has them.
 fn typed_keys(table: &TableEntry) -> String {
     let typed = |(number, column): (usize, &Column)| {

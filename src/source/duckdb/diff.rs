@@ -6,7 +6,6 @@
 //! end nobody waits but what is gone, and what is new. A hash join holds every row of one side; this holds
 //! what waits.
 
-use super::engine::Numbers;
 use super::overlay::Map;
 use crate::ctx::Cancel;
 
@@ -32,8 +31,8 @@ impl From<[u64; 4]> for Row {
     }
 }
 
-/// More rows of a sequence.
-pub(super) type More<'a> = Numbers<'a, Row>;
+/// More rows of a sequence, added to those given; false once there are none.
+pub(super) type More<'a> = &'a mut dyn FnMut(&mut Vec<Row>) -> anyhow::Result<bool>;
 
 /// How many rows there were, and the sum of their hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

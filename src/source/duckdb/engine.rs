@@ -1,19 +1,25 @@
-//! The linked DuckDB, opened on files of ours only: never on a file that another process may have
-//! open.
+//! The linked DuckDB, in a process of its own: see [`super::serve`] for what that may do. It opens files of
+//! ours only, never one that another process may have open.
 
-use std::io::{PipeReader, Read as _, Write};
-use std::os::fd::AsRawFd as _;
+use std::cell::RefCell;
+use std::io::{ErrorKind, Read as _, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use duckdb::arrow::array::UInt64Array;
-use duckdb::arrow::record_batch::RecordBatch;
-use duckdb::{Config, Connection};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::format::Headers;
 use super::means::{self, Means};
+use super::protocol::{
+    Answer, Asked, Base, Compare, DEFINITION, Frame, HERE, OUTPUT, Open, Outcome, Question, WORD,
+    WORK, send,
+};
 use super::sql;
-use super::watch::Watch;
-use crate::ctx::Ctx;
+use crate::ctx::{Cancel, Ctx};
 use crate::error::{Fault, Kind};
 use crate::source::Share;
 
@@ -21,10 +27,22 @@ use crate::source::Share;
 pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
 
 /// An empty database in memory, where names lead to nothing of the database: see [`Session::step_out`].
-const OUTSIDE: &str = "bkp_6f3a90c1_outside";
+pub(super) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
 
 /// Bytes taken from DuckDB at once.
 const PIPE_BYTES: usize = 256 << 10;
+
+/// How often the wish to stop is looked at.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// How much longer than its own limit the engine may take to say that it was too long.
+const LATE: Duration = Duration::from_secs(30);
+
+/// What is said of an engine that is gone.
+const ENDED: &str = "the engine ended by itself";
+
+/// Characters of what the engine says that are handed on.
+const WORDS_CHARS_MAX: usize = 2000;
 
 /// How Parquet is written.
 const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false";
@@ -49,17 +67,15 @@ pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
     })
 }
 
-/// More rows of a query, added to those given; false once there are none.
-pub(super) type Numbers<'a, R> = &'a mut dyn FnMut(&mut Vec<R>) -> anyhow::Result<bool>;
-
 /// A row of which every value is text.
 pub(super) type TextRow = Vec<Option<String>>;
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening<'a> {
-    /// A folder of ours for what does not fit into memory.
-    pub(super) spill: &'a Path,
+    /// A folder of ours, in which the engine lives: with the database, and what does not fit into memory.
+    /// Without one it has no file at all.
+    pub(super) folder: Option<&'a Path>,
     /// What a failure means.
     pub(super) kind: Kind,
     /// What the engine may take.
@@ -68,24 +84,35 @@ pub(super) struct Opening<'a> {
     pub(super) ctx: Option<&'a Ctx>,
 }
 
-/// Where a database is.
-#[derive(Debug, Clone, Copy)]
-struct Place<'a> {
-    /// The file, and whether it may be written; in memory if there is none.
-    file: Option<(&'a Path, bool)>,
-    /// No statement gets to other files or programs.
-    confined: bool,
+/// Which database is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place<'a> {
+    /// The file; in memory if there is none.
+    pub(super) file: Option<&'a Path>,
+    pub(super) write: bool,
+    /// The storage version of a file that is made.
+    pub(super) storage_version: Option<&'a str>,
+    /// Others beside it, by name, to be written.
+    pub(super) beside: &'a [(&'a str, &'a Path)],
+    /// Whether statements of ours read and write files in the folder. Where others run there are none.
+    pub(super) files: bool,
+    /// Whether its log is put into the file first.
+    pub(super) settle: bool,
 }
 
-/// A database of ours, open in the linked engine. Texts of times with a time zone are in UTC.
+/// A database of ours, open in an engine of its own. Texts of times with a time zone are in UTC.
 pub(super) struct Session {
-    connection: Connection,
+    child: RefCell<Child>,
+    line: UnixStream,
+    output: RefCell<ChildStdout>,
     /// What it is, for messages.
     what: String,
     kind: Kind,
     means: Means,
-    spill: PathBuf,
-    watch: Option<Watch>,
+    folder: Option<PathBuf>,
+    cancel: Option<Cancel>,
+    /// Why the last statement was refused, if it was.
+    refusal: RefCell<Option<String>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -94,55 +121,106 @@ impl std::fmt::Debug for Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended, and nothing of it is wanted.
+        let child = self.child.get_mut();
+        let (_killed, _ended) = (child.kill(), child.wait());
+    }
+}
+
 impl Session {
-    /// Opens a database: the file `path`, or one in memory. What does not fit into memory is spilled
-    /// to the folder `spill`. A failure has this kind.
+    /// Opens the file `path`, of which no statement gets to another file. A failure has this kind.
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn open(
-        path: Option<&Path>,
-        write: bool,
-        spill: &Path,
-        kind: Kind,
-    ) -> anyhow::Result<Session> {
-        let means = Means::modest(Share::default());
-        Session::opened(path, write, &Opening { spill, kind, means, ctx: None })
+    pub(super) fn open(path: &Path, write: bool, kind: Kind) -> anyhow::Result<Session> {
+        // What is written is a log, and reading it takes what it takes.
+        let share = Share::default();
+        let means = if write { Means::ample(share) } else { Means::modest(share) };
+        let opening = Opening { folder: Some(folder_of(path)), kind, means, ctx: None };
+        let place = Place { file: Some(path), write, settle: write, ..Place::default() };
+        Session::opened(place, &opening)
     }
 
-    /// The same in every detail. Whatever it is, it is called [`CATALOGUE`].
+    /// Opens a database, which is called [`CATALOGUE`] whatever it is.
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn opened(
-        path: Option<&Path>,
-        write: bool,
-        opening: &Opening<'_>,
-    ) -> anyhow::Result<Session> {
-        let config = Config::default().with("temp_directory", opening.spill.to_string_lossy());
-        let place = Place { file: path.map(|path| (path, write)), confined: false };
-        Session::made(config, place, opening)
+    pub(super) fn opened(place: Place<'_>, opening: &Opening<'_>) -> anyhow::Result<Session> {
+        let Opening { folder, kind, means, ctx } = *opening;
+        let what = place
+            .file
+            .map_or("a database in memory".into(), |path| plain(&path.display().to_string()));
+        let (line, theirs) = UnixStream::pair()?;
+        let mut child = Command::new("/proc/self/exe")
+            .arg0("bkp")
+            .arg(WORD)
+            .env_clear()
+            .env("TZ", "UTC")
+            .current_dir(folder.unwrap_or(Path::new("/")))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| Fault::new(Kind::Failed, format!("cannot start DuckDB: {error}")))?;
+        let output = child.stdout.take();
+        let output = output.ok_or_else(|| Fault::new(Kind::Failed, "DuckDB has no output"))?;
+        let session = Session {
+            child: RefCell::new(child),
+            line,
+            output: RefCell::new(output),
+            what,
+            kind,
+            means,
+            folder: folder.map(Path::to_owned),
+            cancel: ctx.map(|ctx| ctx.cancel.clone()),
+            refusal: RefCell::default(),
+        };
+        let base = |name: &str, path: &Path, write| Base {
+            name: name.to_owned(),
+            path: session.path(path),
+            write,
+            storage_version: place.storage_version.map(str::to_owned),
+            settle: place.settle,
+        };
+        let open = Open {
+            database: place.file.map(|path| base(CATALOGUE, path, place.write)),
+            beside: place.beside.iter().map(|(name, path)| base(name, path, true)).collect(),
+            files: place.files,
+            folder: folder.is_some(),
+            memory_bytes: means.memory_bytes,
+            threads: means.threads,
+        };
+        let opened = session.ask(Asked::Open(open), WORK, None)?;
+        opened.map_err(|why| session.refused(&format!("open {}", session.what), &why))?;
+        Ok(session)
     }
 
-    /// Opens a database, the file `path` or one in memory, from which no statement gets to other files or
-    /// programs.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub(super) fn confined(path: Option<&Path>, kind: Kind) -> anyhow::Result<Session> {
-        let means = Means::modest(Share::default());
-        let opening = Opening { spill: Path::new(""), kind, means, ctx: None };
-        let place = Place { file: path.map(|path| (path, true)), confined: true };
-        Session::made(Ok(Config::default()), place, &opening)
+    /// A path as the engine knows it, in quotes if it is put into a statement.
+    pub(super) fn path(&self, path: &Path) -> String {
+        let folder = self.folder.as_deref();
+        let inside = folder.and_then(|folder| path.strip_prefix(folder).ok());
+        let path = inside.map_or(path.to_owned(), |inside| Path::new(HERE).join(inside));
+        path.display().to_string()
     }
 
-    /// From here on functions are the engine's own, and tables are found by their full names only. Macros
-    /// of the database may have the names of functions, and would be taken for them.
+    /// From here on functions and types are the engine's own, and tables are found by their full names only.
+    /// Macros and types of the database may have their names, and would be taken for them. Where none has,
+    /// nothing is changed: what a table computes itself by a macro is found from within only.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn step_out(&self) -> anyhow::Result<()> {
-        self.run(&format!("USE {OUTSIDE}.main"))
+        self.run(&format!("USE {OUTSIDE}.main"))?;
+        let names = |of: &str, column: &str| {
+            format!(
+                "SELECT 1 FROM duckdb_{of}() WHERE NOT internal AND database_name = '{CATALOGUE}' AND lower({column}) IN (SELECT lower({column}) FROM duckdb_{of}() WHERE internal)"
+            )
+        };
+        let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
+        let hidden = self.rows(&format!("{macros} UNION ALL {types} LIMIT 1"))?;
+        if hidden.is_empty() { self.step_in() } else { Ok(()) }
     }
 
     /// From here on statements are read as those of the database were, as at the beginning.
@@ -153,50 +231,153 @@ impl Session {
         self.run(&format!("USE {CATALOGUE}.main"))
     }
 
-    fn made(
-        config: duckdb::Result<Config>,
-        place: Place<'_>,
-        opening: &Opening<'_>,
-    ) -> anyhow::Result<Session> {
-        let Opening { spill, kind, means, ctx } = *opening;
-        let what = place
-            .file
-            .map_or("a database in memory".into(), |(path, _)| path.display().to_string());
-        let memory = format!("{}KiB", means.memory_bytes >> 10);
-        let opened = config
-            .and_then(|config| config.enable_autoload_extension(false))
-            .and_then(|config| config.with("memory_limit", memory))
-            .and_then(|config| config.with("threads", means.threads.to_string()))
-            .and_then(Connection::open_in_memory_with_flags)
-            .and_then(|connection| {
-                settle_in(&connection, place)?;
-                Ok(connection)
-            });
-        let connection =
-            opened.map_err(|error| refused(kind, &format!("open {what}"), &error, means, spill))?;
-        let interrupt = connection.interrupt_handle();
-        let watch = ctx.map(|ctx| Watch::begin(ctx.cancel.clone(), move || interrupt.interrupt()));
-        let watch = watch.transpose()?;
-        Ok(Session { connection, what, kind, means, spill: spill.to_owned(), watch })
+    fn refused(&self, what: &str, why: &str) -> anyhow::Error {
+        let message = format!("DuckDB {} cannot {what}", crate::version::duckdb());
+        let spill = self.folder.as_deref().unwrap_or(Path::new(""));
+        means::fault(self.kind, &message, why, self.means, spill).into()
     }
 
-    fn failed(&self, sql: &str, error: &duckdb::Error) -> anyhow::Error {
-        let short: String = sql.chars().take(300).collect();
-        let what = format!("run `{short}` in {}", self.what);
-        refused(self.kind, &what, error, self.means, &self.spill)
+    /// Why the last statement was refused for what it is, in the first line of the engine's words: not because
+    /// memory or disk were full, or the engine has ended.
+    pub(super) fn refusal_of_rows(&self) -> Option<String> {
+        let why = self.refusal.take()?;
+        let is_machine = means::is_no_room(&why) || why.contains("Out of Memory");
+        let line = why.lines().next().unwrap_or_default().to_owned();
+        (!is_machine && !why.starts_with(ENDED)).then_some(line)
     }
 
-    /// Runs statements.
+    fn failed(&self, sql: &str, why: &str) -> anyhow::Error {
+        let short: String = plain(sql).chars().take(300).collect();
+        self.refused(&format!("run `{short}` in {}", self.what), why)
+    }
+
+    /// What the engine said, with nothing in it that a terminal would obey, and with its folder by name.
+    fn words(&self, why: &str) -> String {
+        let folder = self.folder.as_deref().map(|folder| folder.display().to_string());
+        let why = why.replace(HERE, folder.as_deref().unwrap_or("/"));
+        let lines = why.lines().map(plain).collect::<Vec<_>>().join("\n");
+        let mut cut: String = lines.chars().take(WORDS_CHARS_MAX).collect();
+        if cut.len() < lines.len() {
+            cut.push('…');
+        }
+        cut
+    }
+
+    /// Asks the engine, and hands what it streams meanwhile to `out`. A refusal is one that can be shown.
+    fn ask(
+        &self,
+        asked: Asked,
+        limit: Duration,
+        out: Option<(&mut dyn Write, &Ctx)>,
+    ) -> anyhow::Result<Result<Answer, String>> {
+        self.refusal.take();
+        let answer = self.exact(asked, limit, out)?.map_err(|why| self.words(&why));
+        self.refusal.replace(answer.as_ref().err().cloned());
+        Ok(answer)
+    }
+
+    /// As [`Session::ask`], with a refusal just as it is.
+    fn exact(
+        &self,
+        asked: Asked,
+        limit: Duration,
+        mut out: Option<(&mut dyn Write, &Ctx)>,
+    ) -> anyhow::Result<Result<Answer, String>> {
+        let late = Instant::now().checked_add(limit + LATE);
+        let question = Question { seconds: limit.as_secs(), asked };
+        // What it said last, if it has ended, is still to be read.
+        let _sent = send(&self.line, &question);
+        let mut frame = Frame::default();
+        let mut buffer = vec![0; PIPE_BYTES];
+        let mut output = self.output.borrow_mut();
+        loop {
+            if let Some(cancel) = &self.cancel {
+                cancel.check()?;
+            }
+            if late.is_some_and(|late| Instant::now() > late) {
+                let why = format!("it did not answer within {} s", limit.as_secs());
+                return Ok(Err(why));
+            }
+            let mut watched = [
+                PollFd::new(&self.line, PollFlags::IN),
+                PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN),
+            ];
+            let waited = if out.is_some() { &mut watched[..] } else { &mut watched[..1] };
+            match poll(waited, Some(&LOOK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(std::io::Error::from(error).into()),
+            }
+            let [line, streamed] = watched.map(|fd| !fd.revents().is_empty());
+            if streamed
+                && let Some((out, ctx)) = &mut out
+                && pump(&mut output, &mut buffer, *out, ctx)?
+            {
+                continue;
+            }
+            if !line {
+                continue;
+            }
+            let missing = frame.missing().min(buffer.len());
+            match (&self.line).read(buffer.get_mut(..missing).unwrap_or_default()) {
+                Ok(0) => return Ok(Err(self.ended())),
+                Ok(count) => frame.add(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Ok(Err(self.ended())),
+            }
+            if let Some(answer) = frame.take()? {
+                if let Some((out, ctx)) = &mut out {
+                    // Everything that it wrote is on its way.
+                    while rustix::io::ioctl_fionread(&*output)? > 0 {
+                        pump(&mut output, &mut buffer, *out, ctx)?;
+                    }
+                }
+                return Ok(if let Answer::Refused(why) = answer { Err(why) } else { Ok(answer) });
+            }
+        }
+    }
+
+    /// How the engine came to its end, in words.
+    fn ended(&self) -> String {
+        let mut child = self.child.borrow_mut();
+        // It closes its line a moment before it ends; and an engine that only did that is ended.
+        let _killed = child.kill();
+        match child.wait() {
+            Ok(status) => format!("{ENDED} ({status})"),
+            Err(error) => format!("{ENDED}: {error}"),
+        }
+    }
+
+    /// Runs a statement.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn run(&self, sql: &str) -> anyhow::Result<()> {
-        self.connection.execute_batch(sql).map_err(|error| self.failed(sql, &error))
+        let done = self.ask(Asked::Run(sql.to_owned()), WORK, None)?;
+        done.map(drop).map_err(|why| self.failed(sql, &why))
     }
 
-    /// Runs a statement that may be refused; the refusal in the engine's words.
+    /// Runs a statement of ours that may be refused; the refusal in the engine's words.
     pub(super) fn attempt(&self, sql: &str) -> Result<(), String> {
-        self.connection.execute_batch(sql).map_err(|error| words(&error))
+        let done = self.ask(Asked::Run(sql.to_owned()), WORK, None);
+        done.map_err(|error| format!("{error:#}"))?.map(drop)
+    }
+
+    /// Why a query is refused, in the engine's words just as they are; nothing if it is not.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn refusal(&self, query: &str) -> anyhow::Result<Option<String>> {
+        Ok(self.exact(Asked::Table(query.to_owned()), WORK, None)?.err())
+    }
+
+    /// Runs a statement that is not ours, if it is exactly one that begins with one of these; else, or if
+    /// it is refused, why.
+    pub(super) fn define(&self, begins: &[&str], sql: &str, long: bool) -> Result<(), String> {
+        let begins = begins.iter().map(|begin| (*begin).to_owned()).collect();
+        let limit = if long { WORK } else { DEFINITION };
+        let done = self.ask(Asked::Define { begins, sql: sql.to_owned() }, limit, None);
+        done.map_err(|error| format!("{error:#}"))?.map(drop)
     }
 
     /// The rows of a query as text, and the names of their columns.
@@ -204,17 +385,11 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn table(&self, query: &str) -> anyhow::Result<(Vec<String>, Vec<TextRow>)> {
-        let sql = format!("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM (\n{query}\n)");
-        let failed = |error| self.failed(query, &error);
-        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
-        let columns = rows.as_ref().map(duckdb::Statement::column_names).unwrap_or_default();
-        let mut found = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let row = (0..columns.len()).map(|index| row.get(index)).collect::<Result<_, _>>();
-            found.push(row.map_err(failed)?);
+        match self.ask(Asked::Table(query.to_owned()), WORK, None)? {
+            Ok(Answer::Table { columns, rows }) => Ok((columns, rows)),
+            Ok(_) => Err(self.failed(query, "it answered something else")),
+            Err(why) => Err(self.failed(query, &why)),
         }
-        Ok((columns, found))
     }
 
     /// The rows of a query as text.
@@ -230,22 +405,17 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn insert(&self, table: &str, rows: &[TextRow]) -> anyhow::Result<()> {
-        let Some(width) = rows.first().map(Vec::len) else { return Ok(()) };
-        let sql = format!("INSERT INTO {table} VALUES ({})", vec!["?"; width].join(", "));
-        let failed = |error| self.failed(&sql, &error);
-        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
-        for row in rows {
-            statement.execute(duckdb::params_from_iter(row)).map_err(failed)?;
-        }
-        Ok(())
+        let asked = Asked::Insert { table: table.to_owned(), rows: rows.to_vec() };
+        let done = self.ask(asked, WORK, None)?;
+        done.map(drop).map_err(|why| self.failed(&format!("INSERT INTO {table}"), &why))
     }
 
-    /// Writes the rows of a query, keys and hashes, as a Parquet file.
+    /// Writes the rows of a query, keys and hashes, as a Parquet file in the engine's folder.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn save(&self, query: &str, path: &Path) -> anyhow::Result<()> {
-        let path = sql::text(&path.display().to_string());
+        let path = sql::text(&self.path(path));
         self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET}, {UNIQUE})"))
     }
 
@@ -254,107 +424,28 @@ impl Session {
         self.means.memory_bytes
     }
 
-    /// Gives the rows of two queries to `work`, which takes of each as it likes; nothing of them is held
-    /// but what is on its way. Their columns are four of type UBIGINT, none of which is null.
-    ///
-    /// # Errors
-    /// What the engine says, and `work`.
-    pub(super) fn side_by_side<R: From<[u64; 4]>, T>(
-        &self,
-        [one, other]: [&str; 2],
-        work: impl FnOnce(Numbers<'_, R>, Numbers<'_, R>) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let failed = |query| move |error| self.failed(query, &error);
-        // A connection has one result at a time. The other one has the time zone of this machine.
-        let second = self.connection.try_clone().map_err(failed(other))?;
-        second.execute_batch(&format!("USE {OUTSIDE}.main")).map_err(failed(other))?;
-        let mut ones = self.connection.prepare(one).map_err(failed(one))?;
-        let mut others = second.prepare(other).map_err(failed(other))?;
-        let mut ones = ones.stream_arrow([]).map_err(failed(one))?;
-        let mut others = others.stream_arrow([]).map_err(failed(other))?;
-        let next = |query, stream: &mut duckdb::ArrowStream<'_>, into: &mut Vec<R>| {
-            let batch = stream.next().transpose().map_err(failed(query))?;
-            into.extend(batch.iter().flat_map(numbers));
-            anyhow::Ok(batch.is_some())
-        };
-        work(&mut |into| next(one, &mut ones, into), &mut |into| next(other, &mut others, into))
-    }
-
-    /// Gives each row of such a query to `take`, until that has enough.
+    /// Looks for what differs between two states of a table and puts it into tables of the session.
+    /// Nothing if that cannot be told in one pass.
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn numbers(
-        &self,
-        query: &str,
-        take: &mut dyn FnMut([u64; 4]) -> bool,
-    ) -> anyhow::Result<()> {
-        let failed = |error| self.failed(query, &error);
-        let mut statement = self.connection.prepare(query).map_err(failed)?;
-        for batch in statement.stream_arrow([]).map_err(failed)? {
-            if !numbers(&batch.map_err(failed)?).all(&mut *take) {
-                break;
-            }
+    pub(super) fn compare(&self, compare: Compare) -> anyhow::Result<Option<Outcome>> {
+        let now = compare.now.clone();
+        match self.ask(Asked::Compare(compare), WORK, None)? {
+            Ok(Answer::Compared(outcome)) => Ok(outcome),
+            Ok(_) => Err(self.failed(&now, "it answered something else")),
+            Err(why) => Err(self.failed(&now, &why)),
         }
-        Ok(())
-    }
-
-    /// Makes a temporary table with these columns, of numbers, anew and fills it.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub(super) fn fill<const N: usize>(
-        &self,
-        name: &str,
-        columns: &str,
-        rows: impl Iterator<Item = [u64; N]>,
-    ) -> anyhow::Result<()> {
-        let sql = format!("CREATE OR REPLACE TEMP TABLE {name} ({columns})");
-        self.run(&sql)?;
-        let fill = || -> duckdb::Result<()> {
-            let mut appender = self.connection.appender_to_catalog_and_db(name, "temp", "main")?;
-            for row in rows {
-                appender.append_row(duckdb::appender_params_from_iter(row))?;
-            }
-            appender.flush()
-        };
-        fill().map_err(|error| self.failed(&sql, &error))
     }
 
     /// Streams the rows of a query as Parquet into `out`.
     ///
     /// # Errors
     /// What `out` fails with, a cancellation, or what the engine says.
-    pub(super) fn stream(
-        &mut self,
-        query: &str,
-        out: &mut dyn Write,
-        ctx: &Ctx,
-    ) -> anyhow::Result<()> {
-        let (mut reader, writer) = std::io::pipe()?;
-        // The engine opens the pipe by its name; this end keeps it open until the engine is done.
-        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
-        let sql = format!("COPY (\n{query}\n) TO '{path}' ({PARQUET})");
-        let interrupt = self.connection.interrupt_handle();
-        let connection = &mut self.connection;
-        let statement = sql.as_str();
-        let (pumped, copied) = std::thread::scope(|scope| {
-            let copy = std::thread::Builder::new().name("parquet".into());
-            let copy = copy.spawn_scoped(scope, move || {
-                let copied = connection.execute_batch(statement);
-                drop(writer);
-                copied
-            })?;
-            let pumped = pump(&mut reader, out, ctx);
-            drop(reader);
-            if pumped.is_err() {
-                interrupt.interrupt();
-            }
-            std::io::Result::Ok((pumped, copy.join()))
-        })?;
-        pumped?;
-        let ended = |_panic| Fault::new(Kind::Failed, "the thread that writes Parquet ended");
-        copied.map_err(ended)?.map_err(|error| self.failed(&sql, &error))
+    pub(super) fn stream(&self, query: &str, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
+        let sql = format!("COPY (\n{query}\n) TO '{OUTPUT}' ({PARQUET})");
+        let done = self.ask(Asked::Run(sql.clone()), WORK, Some((out, ctx)))?;
+        done.map(drop).map_err(|why| self.failed(&sql, &why))
     }
 
     /// Lets the engine put the log into the file, which then stands alone, and closes it.
@@ -371,81 +462,43 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn close(self) -> anyhow::Result<()> {
-        let Session { connection, what, kind, means, spill, watch } = self;
-        drop(watch);
-        let closed = connection.close();
-        closed.map_err(|(_, error)| refused(kind, &format!("close {what}"), &error, means, &spill))
+        let closed = self.ask(Asked::Close, WORK, None)?;
+        closed.map_err(|why| self.refused(&format!("close {}", self.what), &why))?;
+        // A lock on a file ends with its process.
+        self.child.borrow_mut().wait()?;
+        Ok(())
     }
 }
 
-/// What is the same in every session: the time zone, in which values become text and are hashed, and
-/// that the database, a file that may be written or not or one in memory, is an attached one. Opened as
-/// the engine's own it could not read every log: what the log's statements refer to, like functions in
-/// defaults, is looked up in a catalogue that is not there yet. Nothing can be set after it.
-fn settle_in(connection: &Connection, place: Place<'_>) -> duckdb::Result<()> {
-    // An engine without time zones has no such setting, and writes UTC.
-    const KNOWN: &str = "SELECT count(*) FROM duckdb_settings() WHERE name = 'TimeZone'";
-    let known: i64 = connection.query_row(KNOWN, [], |row| row.get(0))?;
-    if known > 0 {
-        connection.execute_batch("SET TimeZone = 'UTC'")?;
-    }
-    let attach = match place.file {
-        None => format!("ATTACH ':memory:' AS {CATALOGUE}"),
-        Some((path, write)) => {
-            let path = sql::text(&path.display().to_string());
-            let mode = if write { "READ_WRITE" } else { "READ_ONLY" };
-            format!("ATTACH {path} AS {CATALOGUE} (TYPE duckdb, {mode})")
+/// Hands on what the engine wrote; whether there was anything.
+fn pump(
+    output: &mut ChildStdout,
+    buffer: &mut [u8],
+    out: &mut dyn Write,
+    ctx: &Ctx,
+) -> anyhow::Result<bool> {
+    let count = output.read(buffer)?;
+    out.write_all(buffer.get(..count).unwrap_or_default())?;
+    ctx.monitor.advance(count as u64);
+    Ok(count > 0)
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Text of a database or an engine as it may be shown: what a terminal would obey is spelled out.
+pub(super) fn plain(text: &str) -> String {
+    // Marks that turn the direction of text around, or cannot be seen.
+    let is_mark = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_mark(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
         }
-    };
-    // The engine's own is called `memory`, as a schema may be.
-    connection.execute_batch(&format!(
-        "ATTACH ':memory:' AS {OUTSIDE}; {attach}; USE {CATALOGUE}.main; DETACH memory"
-    ))?;
-    if place.confined {
-        connection.execute_batch("SET enable_external_access = false")?;
     }
-    connection.execute_batch("SET lock_configuration = true")
-}
-
-/// The rows of a batch of numbers; none if a column is of another type, which shows in the sums that are
-/// made of them.
-fn numbers<R: From<[u64; 4]>>(batch: &RecordBatch) -> impl Iterator<Item = R> {
-    let column = |index: usize| {
-        let column = batch.columns().get(index);
-        let column = column.and_then(|column| column.as_any().downcast_ref::<UInt64Array>());
-        column.map(|column| &**column.values()).unwrap_or_default()
-    };
-    let rows = column(0).iter().zip(column(1)).zip(column(2)).zip(column(3));
-    rows.map(|(((a, b), c), d)| R::from([*a, *b, *c, *d]))
-}
-
-/// Hands on what the engine writes, until it closes the pipe.
-fn pump(reader: &mut PipeReader, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
-    let mut buffer = vec![0; PIPE_BYTES];
-    loop {
-        ctx.cancel.check()?;
-        let count = reader.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
-        }
-        out.write_all(buffer.get(..count).unwrap_or_default())?;
-        ctx.monitor.advance(count as u64);
-    }
-}
-
-fn refused(
-    kind: Kind,
-    what: &str,
-    error: &duckdb::Error,
-    means: Means,
-    spill: &Path,
-) -> anyhow::Error {
-    let message = format!("DuckDB {} cannot {what}", crate::version::duckdb());
-    means::fault(kind, &message, &words(error), means, spill).into()
-}
-
-/// What the engine says, without where in its code that is.
-fn words(error: &duckdb::Error) -> String {
-    let words = error.to_string();
-    words.split("\n\nStack Trace:").next().unwrap_or_default().trim_end().to_owned()
+    out
 }

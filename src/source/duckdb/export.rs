@@ -3,19 +3,22 @@
 //! All of it comes from one private copy of the file, and so from one moment. Rows are streamed
 //! from the engine into the chain; only keys and hashes of rows are written down in between.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::engine::{Session, TextRow};
+use super::engine::{CATALOGUE, Opening, Session, TextRow, plain};
 use super::index::{Content, Index, SCHEMA, TableEntry};
+use super::means::Means;
+use super::protocol::{Compare, Sum};
 use super::shape::{self, Shape};
-use super::trial::Trials;
 use super::wanted::Wanted;
-use super::{delta, diff, hashed, overlay, sql};
+use super::{carrier, delta, hashed, native, sql, trial};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
-use crate::source::{Captured, Chain, MapWriter, ObjectSink, SourceError};
+use crate::error::Kind;
+use crate::source::{Captured, Chain, MapWriter, ObjectSink, Share};
 
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
@@ -61,6 +64,8 @@ pub(super) struct Exporting<'a> {
     pub(super) wanted: &'a Wanted,
     /// Whether tables are sealed; keys and hashes always are.
     pub(super) sealed: bool,
+    /// What the engine may take.
+    pub(super) share: Share,
     /// A folder of ours.
     pub(super) scratch: &'a Path,
     pub(super) ctx: &'a Ctx,
@@ -78,7 +83,9 @@ impl Before {
     /// The table as it was, if its rows have the same form.
     fn last(&self, table: &TableEntry) -> Option<&TableEntry> {
         let index = self.indexes.last().filter(|index| index.probe == self.probe)?;
-        index.table(&table.schema, &table.name).filter(|last| last.is_alike(table))
+        index
+            .table(&table.schema, &table.name)
+            .filter(|last| last.is_alike(table) && last.native.is_none())
     }
 }
 
@@ -90,21 +97,18 @@ impl Exporting<'_> {
         out: &mut dyn ObjectSink,
     ) -> anyhow::Result<Captured> {
         let wanted = self.wanted;
-        let trials = Trials::new(&self.session, self.scratch);
-        let is_taken = |table: &TableEntry| wanted.has(table) && trials.passes(table);
+        let is_taken = |table: &TableEntry| wanted.has(table);
         let shape = shape::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
-        let bent = trials.failed();
-        let mut missing = wanted.missing(&shape.tables, shape.left_out.len() - bent.len())?;
+        let mut missing = wanted.missing(&shape.tables, shape.left_out.len())?;
         for pattern in wanted.idle(&shape.left_out) {
             let warning = format!("no table fits `{pattern}` in `exclude`");
-            self.ctx.monitor.warn(&warning);
+            self.ctx.monitor.warn(&plain(&warning));
         }
         for name in &shape.depending {
             let why = "left out, since it needs a table that `tables` or `exclude` leave out";
-            self.ctx.monitor.warn(&format!("{name} is {why}"));
+            self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
         }
-        let Shape { statements, tables, mut lost, .. } = shape;
-        lost.extend(bent);
+        let Shape { statements, tables, lost, .. } = shape;
         let mut index = Index {
             schema: SCHEMA.into(),
             engine: crate::version::duckdb(),
@@ -114,26 +118,22 @@ impl Exporting<'_> {
             lost,
             tables,
         };
-        let count = index.tables.len();
-        if count > EXPORT_TABLES_MAX {
-            let what = format!("a database with {count} tables");
-            let reason = format!(
-                "an export has at most {EXPORT_TABLES_MAX}: choose with `tables` and `exclude`"
-            );
-            return Err(SourceError::Unsupported { what, reason }.into());
-        }
+        self.choose(&mut index)?;
         let before = self.before(chain, &index)?;
         let script = index.script();
         out.object("schema", "schema.sql", self.sealed, &mut |out| {
             Ok(out.write_all(script.as_bytes())?)
         })?;
         let mut members = Vec::new();
-        for number in 0..count {
+        for number in 0..index.tables.len() {
             self.ctx.cancel.check()?;
             if let Some(table) = index.tables.get_mut(number) {
                 self.table(number + 1, table, before.as_ref(), out, &mut members)?;
             }
         }
+        let (scratch, means, ctx) = (self.scratch, Means::ample(self.share), self.ctx);
+        self.session.close()?;
+        members.extend(companions(&mut index, scratch, means, ctx)?);
         out.archive(&mut |out| {
             for (name, path) in &members {
                 let mut file = std::fs::File::open(path)?;
@@ -142,17 +142,56 @@ impl Exporting<'_> {
             }
             Ok(())
         })?;
-        self.session.close()?;
         missing.extend(index.lost.iter().cloned());
         missing.extend(index.untried());
+        for text in &mut missing {
+            *text = plain(text);
+        }
         let encoded = index.encode()?;
         let record = json!({
             "engine": index.engine,
-            "tables": index.tables.iter().map(shown).collect::<Vec<_>>(),
+            "tables": index.tables.iter().take(EXPORT_TABLES_MAX).map(shown).collect::<Vec<_>>(),
             "lost": bounded(&missing),
         });
         let map: MapWriter = Box::new(move |out| out.write_all(&encoded));
         Ok(Captured { record, map: Some(map), lost: missing })
+    }
+
+    /// Marks the tables whose rows do not go through Parquet.
+    fn choose(&self, index: &mut Index) -> anyhow::Result<()> {
+        let mut sizes = HashMap::new();
+        if index.tables.len() > EXPORT_TABLES_MAX {
+            let query = format!(
+                "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOGUE}'"
+            );
+            for row in self.session.rows(&query)? {
+                let name = shape::quoted(&shape::text(&row, 0), &shape::text(&row, 1));
+                sizes.insert(name, shape::text(&row, 2).parse::<u64>().unwrap_or_default());
+            }
+        }
+        let size = |at: &usize| {
+            let table = index.tables.get(*at).map(TableEntry::quoted).unwrap_or_default();
+            std::cmp::Reverse(sizes.get(&table).copied().unwrap_or_default())
+        };
+        let mut order: Vec<usize> = (0..index.tables.len()).collect();
+        order.sort_by_key(size);
+        for (rank, at) in order.into_iter().enumerate() {
+            self.ctx.cancel.check()?;
+            let Some(table) = index.tables.get_mut(at) else { continue };
+            let why = if rank < EXPORT_TABLES_MAX {
+                trial::fails(&self.session, table, self.scratch, self.ctx)?
+            } else {
+                Some(format!("{EXPORT_TABLES_MAX} larger ones do"))
+            };
+            if let Some(why) = why {
+                let name = plain(&table.plain());
+                let what = "do not go through Parquet but in a database file of their own";
+                self.ctx.monitor.detail(&format!("{name}: its rows {what}: {why}"));
+                table.native = Some(format!("rows_{at:04}"));
+            }
+        }
+        index.mark_bare();
+        Ok(())
     }
 
     /// What the chain has, if it was made by an engine that hashes as this one.
@@ -183,6 +222,11 @@ impl Exporting<'_> {
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
         let from = table.here();
+        if table.native.is_some() {
+            // What cannot be told of them is that they come back, and then they are left out.
+            table.content = content(&self.session, table, &from).unwrap_or_default();
+            return Ok(());
+        }
         let path = self.scratch.join(format!("rows-{number}"));
         let last = before.and_then(|before| before.last(table));
         let query = match last {
@@ -192,7 +236,7 @@ impl Exporting<'_> {
                     (table.full, table.data, table.rows_member) = (false, None, None);
                     return Ok(());
                 }
-                let files = before.and_then(|before| state_files(before, table));
+                let files = before.and_then(|before| state_files(&self.session, before, table));
                 match files.filter(|_| delta::is_divisible(table)) {
                     Some(files) => self.changes(table, &last.content, &files, &path)?,
                     None => self.all(table, &path)?,
@@ -216,7 +260,7 @@ impl Exporting<'_> {
     fn all(&self, table: &mut TableEntry, path: &Path) -> anyhow::Result<String> {
         let from = table.here();
         self.session.save(&delta::state(table, &from), path)?;
-        let state = format!("read_parquet({})", sql::text(&path.display().to_string()));
+        let state = format!("read_parquet({})", sql::text(&self.session.path(path)));
         table.content = content_from(&self.session, &delta::content_of_state(table, &state))?;
         table.full = true;
         Ok(delta::rows(table, &from))
@@ -264,7 +308,7 @@ impl Exporting<'_> {
     }
 
     fn say_joined(&self, table: &TableEntry, why: &str) {
-        let table = table.plain();
+        let table = plain(&table.plain());
         self.ctx.monitor.detail(&format!("{table}: {why}: it is compared by a join"));
     }
 
@@ -279,47 +323,59 @@ impl Exporting<'_> {
     ) -> anyhow::Result<Option<[u64; 2]>> {
         let sequences = delta::sequences(table, files, &table.here()).unwrap_or_default();
         let [base, later @ .., now] = sequences.as_slice() else { return Ok(None) };
-        let most = self.session.memory_bytes() / WAITING_BYTES;
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let mut changes = overlay::Changes::default();
-        for query in later {
-            self.session.numbers(query, &mut |[key, other, hash, live]| {
-                changes.add((key, other), (live > 0).then_some(hash));
-                changes.count() <= most
-            })?;
-        }
-        let found = if changes.count() <= most {
-            // The one that hashes rows is run where times have a zone.
-            self.session.side_by_side([now, base], |now, base| {
-                diff::differences(&mut changes.over(base), now, most, &self.ctx.cancel)
-            })?
-        } else {
-            None
-        };
+        let found = self.session.compare(Compare {
+            base: base.clone(),
+            later: later.to_vec(),
+            now: now.clone(),
+            most: self.session.memory_bytes() / WAITING_BYTES,
+            rows: delta::FOUND_ROWS.to_owned(),
+            gone: delta::FOUND_GONE.to_owned(),
+        })?;
         let Some(found) = found else {
             self.say_joined(table, "too much of it differs, or is in another order");
             return Ok(None);
         };
         // That what was compared is the export before and the table, the sums show.
-        let is_of = |content: &Content, total: diff::Total| {
-            content.rows == total.rows && content.sum == total.sum.to_string()
-        };
-        if !is_of(last, found.before) || !is_of(&table.content, found.now) {
+        let is_of =
+            |content: &Content, sum: &Sum| content.rows == sum.rows && content.sum == sum.sum;
+        if !is_of(last, &found.before) || !is_of(&table.content, &found.now) {
             self.say_joined(table, "the sums of its hashes do not match");
             return Ok(None);
         }
-        let rows = found.rows.iter().map(|place| [*place]);
-        self.session.fill(delta::FOUND_ROWS, "bkp_r BIGINT", rows)?;
-        let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
-        self.session.fill(delta::FOUND_GONE, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
-        Ok(Some([found.rows.len() as u64, found.gone.len() as u64]))
+        Ok(Some([found.rows, found.gone]))
     }
+}
+
+/// Makes the database files that travel with an export, each with its name there: with rows that do not go
+/// through Parquet, and with definitions that statements do not make again. The private copy of the
+/// database, which is closed, is of no other use any more.
+fn companions(
+    index: &mut Index,
+    scratch: &Path,
+    means: Means,
+    ctx: &Ctx,
+) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let copy = scratch.join(format!("{CATALOGUE}.duckdb"));
+    let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: Some(ctx) };
+    let mut made = Vec::new();
+    if index.tables.iter().any(|table| table.native.is_some()) {
+        let (path, failed) = native::make(index, &copy, &opening)?;
+        for (name, why) in failed {
+            index.leave_out(&name, &why);
+        }
+        made.push((native::MEMBER.to_owned(), path));
+    }
+    if let Some(path) = carrier::make(index, &copy, &opening, ctx)? {
+        made.push((carrier::MEMBER.to_owned(), path));
+    }
+    Ok(made)
 }
 
 /// A table in the manifest. Names in there are cut: those in the index are whole.
 fn shown(table: &TableEntry) -> serde_json::Value {
-    let name = short(&table.plain(), NAME_CHARS_MAX);
-    json!({ "table": name, "rows": table.content.rows, "hash": table.content.sum, "object": table.data })
+    let name = short(&plain(&table.plain()), NAME_CHARS_MAX);
+    let object = table.data.as_deref().or(table.native.as_ref().map(|_| native::MEMBER));
+    json!({ "table": name, "rows": table.content.rows, "hash": table.content.sum, "object": object })
 }
 
 fn short(text: &str, chars_max: usize) -> String {
@@ -336,13 +392,16 @@ fn bounded(list: &[String]) -> Vec<String> {
 
 /// The files with keys and hashes of a table, from its last full export on; `None` if a link of the
 /// chain does not have them.
-fn state_files(before: &Before, table: &TableEntry) -> Option<Vec<String>> {
+fn state_files(session: &Session, before: &Before, table: &TableEntry) -> Option<Vec<String>> {
     let mut files = Vec::new();
     for (index, folder) in before.indexes.iter().zip(&before.folders).rev() {
         let index = Some(index).filter(|index| index.probe == before.probe)?;
         let entry = index.table(&table.schema, &table.name)?;
+        if entry.native.is_some() {
+            return None;
+        }
         if let Some(member) = &entry.rows_member {
-            files.push(folder.join(member).display().to_string());
+            files.push(session.path(&folder.join(member)));
         }
         if entry.full {
             files.reverse();

@@ -18,7 +18,7 @@ pub(super) fn blocks(database: &Database, headers: &Headers) -> Result<BTreeSet<
         database.read(&mut block, headers.block_offset(pointer.block))?;
         let piece = pointer.read(&block).filter(|_| is_whole(&block));
         // Every block of the file in the list would need fewer pieces than it has blocks.
-        let piece = piece.filter(|_| seen <= headers.block_count() + 1);
+        let piece = piece.filter(|_| seen <= headers.block_count().saturating_add(1));
         let Some((piece, following)) = piece else {
             let why = format!("the list of free blocks in block {} is torn", pointer.block);
             return Err(Setback::Again(Cause::Torn, why));

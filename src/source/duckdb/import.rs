@@ -5,21 +5,21 @@
 //! recorded: number of rows, and hashes over them. Indexes, views and comments come last.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::build::{self, Building};
-use super::engine::{CATALOGUE, Opening, Session};
+use super::engine::{CATALOGUE, Opening, Place, Session, plain};
 use super::index::{Index, Makes, Statement, TableEntry};
 use super::means::Means;
 use super::place::Workshop;
-use super::{export, rehearse, sql};
+use super::{carrier, export, native, rehearse};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::{Chain, Check, Compared, Drilled, RestoreRequest, Restored, Share};
 
 pub(super) fn broken(what: &str) -> anyhow::Error {
-    Fault::new(Kind::Integrity, format!("the export is not whole: {what}")).into()
+    Fault::new(Kind::Integrity, format!("the export is not whole: {}", plain(what))).into()
 }
 
 pub(super) fn indexes(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Vec<Index>> {
@@ -56,11 +56,18 @@ struct Built {
     lost: Vec<String>,
     /// Why hashes were not compared, if they were not.
     uncompared: Option<String>,
+    /// Tables that are not what was recorded.
+    different: usize,
 }
 
 impl Built {
     fn found(&self) -> String {
-        let Built { tables, rows, uncompared, .. } = self;
+        let Built { tables, rows, uncompared, different, .. } = self;
+        if *different > 0 {
+            return format!(
+                "{tables} tables with {rows} rows, {different} of them not what was recorded"
+            );
+        }
         match uncompared {
             None => format!("{tables} tables with {rows} rows, equal to what was recorded"),
             Some(why) => format!(
@@ -68,6 +75,29 @@ impl Built {
             ),
         }
     }
+}
+
+/// Where a file is built, and of what.
+struct Bench<'a> {
+    chain: &'a Chain<'a>,
+    folder: &'a Path,
+    place: Place<'a>,
+    opening: Opening<'a>,
+    /// Whether everything is wanted, and not only one table.
+    all: bool,
+    ctx: &'a Ctx,
+}
+
+/// A schema that was made.
+struct Schema {
+    /// The tables that are there.
+    tables: Vec<TableEntry>,
+    /// What is to be made when they have their rows.
+    left: Vec<Statement>,
+    /// The database file with the rows of some.
+    rows: Option<PathBuf>,
+    /// Whether the linked engine hashes as the one did that made the export.
+    comparable: bool,
 }
 
 /// Builds the file at `path`, in a folder of ours; of one table only, if it is named, with those it
@@ -82,11 +112,14 @@ fn build(
     let folder = path.parent().unwrap_or(Path::new("."));
     let indexes = indexes(chain, ctx)?;
     let newest = indexes.last().cloned().ok_or_else(|| broken("its chain is empty"))?;
-    let tables = chosen(&newest, only)?;
-    let opening = Opening { spill: folder, kind: Kind::Failed, means, ctx: Some(ctx) };
-    create(path, &newest.storage_version, &opening)?;
-    let session = Session::opened(Some(path), true, &opening)?;
-    let comparable = export::probe(&session)? == newest.probe;
+    let opening = Opening { folder: Some(folder), kind: Kind::Failed, means, ctx: Some(ctx) };
+    let storage_version = Some(newest.storage_version.as_str());
+    let place = Place { file: Some(path), write: true, storage_version, ..Place::default() };
+    let bench = Bench { chain, folder, place, opening, all: only.is_none(), ctx };
+    // Of a whole database also what the export itself does not have.
+    let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
+    let schema = bench.schema(&newest, chosen(&newest, only)?, &mut lost)?;
+    let comparable = schema.comparable;
     let uncompared = (!comparable).then(|| {
         let linked = crate::version::duckdb();
         format!(
@@ -94,52 +127,137 @@ fn build(
             newest.engine
         )
     });
-    let stage = folder.join("stage.duckdb");
-    let name = sql::name(&build::stage());
-    // Some types exist since a storage version.
-    let version = sql::text(&newest.storage_version);
-    let place = sql::text(&stage.display().to_string());
-    session.run(&format!("ATTACH {place} AS {name} (STORAGE_VERSION {version})"))?;
-    // Of a whole database also what the export itself does not have.
-    let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
-    let tables = make_tables(&session, &newest, tables, only.is_none(), &mut lost);
-    session.step_out()?;
-    let mut building =
-        Building { chain, indexes, session, folder, unpacked: BTreeSet::new(), comparable, ctx };
-    let mut filled = Vec::new();
-    for table in tables {
-        ctx.cancel.check()?;
-        let is_there =
-            |parent: &&String| filled.iter().any(|t: &TableEntry| t.quoted() == **parent);
-        if let Some(parent) = table.parents.iter().find(|parent| !is_there(parent)) {
-            lost.push(format!("the rows of {}: it refers to {parent}", table.quoted()));
-            continue;
-        }
-        match building.fill(&table)? {
-            None => filled.push(table),
-            Some(why) => lost.push(format!("the rows of {}: {why}", table.quoted())),
-        }
+    let left = schema.left.clone();
+    let filled = bench.rows(indexes, schema, &mut lost)?;
+    bench.rest(&left, &filled, &mut lost)?;
+    let before = lost.len();
+    let rows = compare(path, &filled, comparable, &opening, &mut lost)?;
+    let different = lost.len() - before;
+    for text in &mut lost {
+        *text = plain(text);
     }
-    let session = building.session;
-    session.step_in()?;
-    let names: BTreeSet<String> = filled.iter().map(TableEntry::quoted).collect();
-    let later = |statement: &&Statement| match (&statement.table, statement.makes) {
-        (Some(table), _) => names.contains(table) || only.is_none(),
-        (None, Makes::View | Makes::Index | Makes::Comment) => only.is_none(),
-        (None, _) => false,
-    };
-    let failed = rehearse::run(&session, newest.statements.iter().filter(later));
-    ctx.cancel.check()?;
-    lost.extend(failed.iter().map(in_words));
-    session.run(&format!("DETACH {name}"))?;
-    session.settle()?;
-    for name in ["stage.duckdb", "stage.duckdb.wal"] {
-        // It may have no log.
-        let _gone = std::fs::remove_file(folder.join(name));
-    }
-    let rows = compare(path, &filled, comparable, &opening)?;
     std::fs::File::open(path)?.sync_all()?;
-    Ok(Built { tables: filled.len(), rows, lost, uncompared })
+    Ok(Built { tables: filled.len(), rows, lost, uncompared, different })
+}
+
+impl Bench<'_> {
+    /// A database file that travels with the newest export, if it is wanted and there.
+    fn fetch(&self, member: &str, wanted: bool) -> anyhow::Result<Option<PathBuf>> {
+        match self.chain.last().filter(|_| wanted) {
+            Some(reader) => carrier::unpack(reader, member, self.folder, self.ctx),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes the new file, and in it what tables need, and the tables. Statements of the database run there,
+    /// so there are no files.
+    fn schema(
+        &self,
+        newest: &Index,
+        tables: Vec<TableEntry>,
+        lost: &mut Vec<String>,
+    ) -> anyhow::Result<Schema> {
+        let wanted = carried(newest, self.all);
+        let carrier = self.fetch(carrier::MEMBER, !wanted.is_empty())?;
+        let is_native = tables.iter().any(|table| table.native.is_some());
+        let rows = self.fetch(native::MEMBER, is_native)?;
+        let beside_rows = rows.as_deref().map(|path| (native::NAME, path));
+        let carrier = carrier.as_deref().map(|path| (carrier::NAME, path));
+        let beside: Vec<_> = carrier.into_iter().chain(beside_rows).collect();
+        let session = Session::opened(Place { beside: &beside, ..self.place }, &self.opening)?;
+        let comparable = export::probe(&session)? == newest.probe;
+        let copied = match carrier {
+            Some(_) => carrier::take(&session, &wanted)?,
+            None => BTreeSet::new(),
+        };
+        let mut index = newest.clone();
+        index.statements.retain(|statement| !is_copied(statement, &copied));
+        let tables = make_tables(&session, &index, tables, self.all, lost);
+        session.settle()?;
+        Ok(Schema { tables, left: index.statements, rows, comparable })
+    }
+
+    /// Brings the rows into the tables; only statements of ours run there. Returns the tables that have theirs.
+    fn rows(
+        &self,
+        indexes: Vec<Index>,
+        schema: Schema,
+        lost: &mut Vec<String>,
+    ) -> anyhow::Result<Vec<TableEntry>> {
+        let (name, stage) = (build::stage(), self.folder.join("stage.duckdb"));
+        let rows = schema.rows.as_deref().map(|path| (native::NAME, path));
+        let beside: Vec<_> = rows.into_iter().chain([(name.as_str(), stage.as_path())]).collect();
+        let place = Place { beside: &beside, files: true, ..self.place };
+        let session = Session::opened(place, &self.opening)?;
+        session.step_out()?;
+        let mut building = Building {
+            chain: self.chain,
+            indexes,
+            session,
+            folder: self.folder,
+            unpacked: BTreeSet::new(),
+            comparable: schema.comparable,
+            ctx: self.ctx,
+        };
+        let mut filled: Vec<TableEntry> = Vec::new();
+        for table in schema.tables {
+            self.ctx.cancel.check()?;
+            let is_there = |parent: &&String| filled.iter().any(|t| t.quoted() == **parent);
+            if let Some(parent) = table.parents.iter().find(|parent| !is_there(parent)) {
+                lost.push(format!("the rows of {}: it refers to {parent}", table.quoted()));
+                continue;
+            }
+            match building.fill_or_say(&table)? {
+                None => filled.push(table),
+                Some(why) => lost.push(format!("the rows of {}: {why}", table.quoted())),
+            }
+        }
+        building.session.settle()?;
+        for name in ["stage.duckdb", "stage.duckdb.wal", carrier::MEMBER, native::MEMBER] {
+            // It may have no log.
+            let _gone = std::fs::remove_file(self.folder.join(name));
+        }
+        Ok(filled)
+    }
+
+    /// Makes indexes, views and comments, which come last; again without files.
+    fn rest(
+        &self,
+        statements: &[Statement],
+        filled: &[TableEntry],
+        lost: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        let session = Session::opened(self.place, &self.opening)?;
+        let names: BTreeSet<String> = filled.iter().map(TableEntry::quoted).collect();
+        let later = |statement: &&Statement| match (&statement.table, statement.makes) {
+            (Some(table), _) => names.contains(table) || self.all,
+            (None, Makes::View | Makes::Index | Makes::Comment) => self.all,
+            (None, _) => false,
+        };
+        let failed = rehearse::run(&session, statements.iter().filter(later));
+        self.ctx.cancel.check()?;
+        lost.extend(failed.iter().map(in_words));
+        session.settle()
+    }
+}
+
+/// What the carrier has; views are not needed where not everything is wanted.
+fn carried(newest: &Index, all: bool) -> BTreeSet<carrier::Entry> {
+    let is_carried = |statement: &&Statement| {
+        statement.carried
+            && (matches!(statement.makes, Makes::Macro | Makes::Type)
+                || all && statement.makes == Makes::View)
+    };
+    newest.statements.iter().filter(is_carried).map(carrier::entry).collect()
+}
+
+/// Whether the carrier brought what this statement makes: comments come with what they are on.
+fn is_copied(statement: &Statement, copied: &BTreeSet<carrier::Entry>) -> bool {
+    if statement.makes != Makes::Comment {
+        return copied.contains(&carrier::entry(statement));
+    }
+    let on = statement.table.as_ref().unwrap_or(&statement.name);
+    statement.carried && copied.iter().any(|(_, name)| name == on)
 }
 
 fn in_words((statement, why): &(&Statement, String)) -> String {
@@ -172,37 +290,39 @@ fn make_tables(
         };
         // Others may refer to it: they are tried again when it is there.
         let table = tables.iter().find(|table| table.quoted() == statement.name);
-        let made = table.map(|table| session.attempt(&build::bare(table)));
+        let make = |table: &TableEntry| {
+            session.attempt(&build::bare(table)).or_else(|_| session.attempt(&build::like(table)))
+        };
         let name = &statement.name;
-        lost.push(match made {
-            Some(Ok(())) => format!(
-                "what the table {name} has beside columns and rows: {}",
-                rehearse::first_line(why)
-            ),
-            Some(Err(_)) | None => format!("the table {name}: {}", rehearse::first_line(why)),
-        });
+        let why = rehearse::first_line(why);
+        match table.map(make) {
+            Some(Ok(())) if statement.carried => {}
+            Some(Ok(())) => {
+                lost.push(format!("what the table {name} has beside columns and rows: {why}"));
+            }
+            Some(Err(_)) | None => lost.push(format!("the table {name}: {why}")),
+        }
         let done: &Statement = statement;
         left = failed.iter().map(|(one, _)| *one).filter(|one| *one != done).collect();
     }
-    let there = |table: &TableEntry| session.attempt(&format!("FROM {} LIMIT 0", table.here()));
-    tables.into_iter().filter(|table| there(table).is_ok()).collect()
+    let mut there = tables;
+    there.retain(|table| is_made(session, table, lost));
+    there
 }
 
-/// Makes an empty file with this storage version.
-///
-/// # Errors
-/// What the engine says.
-pub(super) fn create(
-    path: &Path,
-    storage_version: &str,
-    opening: &Opening<'_>,
-) -> anyhow::Result<()> {
-    let session = Session::opened(None, true, opening)?;
-    let place = sql::text(&path.display().to_string());
-    let version = sql::text(storage_version);
-    session.run(&format!("ATTACH {place} AS bkp_new (STORAGE_VERSION {version})"))?;
-    session.run("CHECKPOINT bkp_new; DETACH bkp_new")?;
-    session.close()
+/// Whether a table is there. One that came with rows was not made by a statement that only makes it, and is
+/// made of its columns.
+fn is_made(session: &Session, table: &TableEntry, lost: &mut Vec<String>) -> bool {
+    let here = table.here();
+    match session.rows(&format!("SELECT 1 FROM {here} LIMIT 1")) {
+        Ok(rows) if rows.is_empty() => return true,
+        Ok(_) => {}
+        Err(_) => return false,
+    }
+    let what = format!("what the table {} has beside columns and rows", table.quoted());
+    lost.push(format!("{what}: its statement brought rows"));
+    let dropped = session.attempt(&format!("DROP TABLE {here} CASCADE"));
+    dropped.and_then(|()| session.attempt(&build::bare(table))).is_ok()
 }
 
 /// The tables to bring back, each after those that it refers to.
@@ -252,14 +372,15 @@ fn chosen(index: &Index, only: Option<&str>) -> anyhow::Result<Vec<TableEntry>> 
 }
 
 /// Opens the file anew and compares every table with what was recorded; without the hashes if they are
-/// not `comparable`. Returns the rows.
+/// not `comparable`. What differs is named: nobody is helped by getting nothing. Returns the rows.
 fn compare(
     path: &Path,
     tables: &[TableEntry],
     comparable: bool,
     opening: &Opening<'_>,
+    lost: &mut Vec<String>,
 ) -> anyhow::Result<u64> {
-    let session = Session::opened(Some(path), false, opening)?;
+    let session = Session::opened(Place { file: Some(path), ..Place::default() }, opening)?;
     session.step_out()?;
     let mut rows = 0;
     for table in tables {
@@ -267,15 +388,14 @@ fn compare(
         let is_same =
             if comparable { found == table.content } else { found.rows == table.content.rows };
         if !is_same {
-            let what = format!(
-                "the table {} has {} rows with the hash {}, recorded are {} with {}",
+            lost.push(format!(
+                "proof that the table {} is what was exported: it has {} rows with the hash {}, recorded are {} with {}",
                 table.quoted(),
                 found.rows,
                 found.sum,
                 table.content.rows,
                 table.content.sum
-            );
-            return Err(broken(&what));
+            ));
         }
         rows += found.rows;
     }

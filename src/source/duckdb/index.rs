@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, Kind};
 
 /// The schema this version writes and reads.
-pub(super) const SCHEMA: &str = "bkp.duckdb.export/2";
+pub(super) const SCHEMA: &str = "bkp.duckdb.export/3";
 
-/// The schema before: its hashes took 0 and -1 in columns of 128 bits for the same.
+/// The schema before: its hashes tell the signs of zeros apart, which DuckDB's storage may not keep.
+const SCHEMA_OF_SIGNS: &str = "bkp.duckdb.export/2";
+
+/// The one before that: its hashes took 0 and -1 in columns of 128 bits for the same.
 const SCHEMA_OF_OTHER_HASHES: &str = "bkp.duckdb.export/1";
 
 /// Largest index that is read, bytes.
@@ -52,6 +55,9 @@ pub(super) struct Statement {
     /// Why it could not be run in an empty database, if it could not: what another engine or another
     /// machine has may be all that it needs.
     pub(super) tried: Option<String>,
+    /// Whether the export's carrier has it, from which it is made where its statement fails.
+    #[serde(default)]
+    pub(super) carried: bool,
 }
 
 /// What a statement makes, in the order in which they are run.
@@ -99,6 +105,13 @@ pub(super) struct TableEntry {
     pub(super) full: bool,
     /// The member of the data archive with keys and hashes of rows, or of what changed in them.
     pub(super) rows_member: Option<String>,
+    /// The table with all of its rows in the database that travels with the archive, where they are not in
+    /// an object: see [`super::native`].
+    #[serde(default)]
+    pub(super) native: Option<String>,
+    /// Whether its hashes tell the signs of zeros apart, as those of schema 2 do.
+    #[serde(default = "signs_before")]
+    pub(super) signs: bool,
 }
 
 /// A column.
@@ -111,7 +124,7 @@ pub(super) struct Column {
 }
 
 /// What a table has in it: equal for equal tables, whatever the order of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Content {
     /// Rows.
     pub(super) rows: u64,
@@ -119,6 +132,10 @@ pub(super) struct Content {
     pub(super) sum: String,
     /// Exclusive or of the rows' hashes, decimal.
     pub(super) xor: String,
+}
+
+fn signs_before() -> bool {
+    true
 }
 
 impl TableEntry {
@@ -148,9 +165,13 @@ impl TableEntry {
         format!("{}.{}", self.schema, self.name)
     }
 
-    /// Whether rows of both have the same form and the same key.
+    /// Whether rows of both have the same form, the same key, and the same hashes.
     pub(super) fn is_alike(&self, other: &TableEntry) -> bool {
-        self.columns == other.columns && self.key == other.key
+        let signs_matter =
+            self.columns.iter().any(|column| super::sql::may_float(&column.data_type));
+        self.columns == other.columns
+            && self.key == other.key
+            && (self.signs == other.signs || !signs_matter)
     }
 }
 
@@ -189,7 +210,7 @@ impl Index {
         let mut index: Index =
             serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         match index.schema.as_str() {
-            SCHEMA => {}
+            SCHEMA | SCHEMA_OF_SIGNS => {}
             // Its rows are as good as ever, but nothing can be compared with what it says of them.
             SCHEMA_OF_OTHER_HASHES => index.probe.clear(),
             other => return Err(invalid(format!("its schema is `{other}`")).into()),
@@ -197,10 +218,32 @@ impl Index {
         Ok(index)
     }
 
+    /// Takes a table out that cannot be exported, and says so.
+    pub(super) fn leave_out(&mut self, name: &str, why: &str) {
+        self.tables.retain(|table| table.quoted() != name);
+        self.lost.push(format!("the table {name}: {why}"));
+    }
+
+    /// Of a table that has nothing but columns, and rows in a database of its own, the statement is of no
+    /// matter: the types of some columns cannot even be written.
+    pub(super) fn mark_bare(&mut self) {
+        for statement in &mut self.statements {
+            let is_it = |table: &&TableEntry| {
+                statement.makes == Makes::Table && table.quoted() == statement.name
+            };
+            let table = self.tables.iter().find(is_it).filter(|table| table.native.is_some());
+            statement.carried |= table.is_some_and(|table| {
+                let columns = table.columns.iter();
+                let columns = columns.map(|column| (&*column.name, &*column.data_type));
+                super::sql::is_bare(&statement.sql, &columns.collect::<Vec<_>>())
+            });
+        }
+    }
+
     /// The statements that could not be run in an empty database, in words.
     pub(super) fn untried(&self) -> impl Iterator<Item = String> {
         self.statements.iter().filter_map(|statement| {
-            let why = statement.tried.as_ref()?;
+            let why = statement.tried.as_ref().filter(|_| !statement.carried)?;
             let (word, name) = (statement.makes.word(), &statement.name);
             Some(format!(
                 "proof that the {word} {name} can be made again, only its statement: {why}"
@@ -239,7 +282,8 @@ mod tests {
         };
         let read = |schema: &str| Index::read(&mut index(schema).as_bytes());
         assert_eq!(read(SCHEMA).expect("an index").probe, "1 2");
+        assert_eq!(read(SCHEMA_OF_SIGNS).expect("an index").probe, "1 2");
         assert_eq!(read(SCHEMA_OF_OTHER_HASHES).expect("an index").probe, "");
-        assert!(read("bkp.duckdb.export/3").is_err());
+        assert!(read("bkp.duckdb.export/4").is_err());
     }
 }

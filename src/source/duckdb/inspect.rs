@@ -19,8 +19,7 @@ pub(super) struct Table {
 /// [`Kind::Integrity`] with what the engine says.
 pub(super) fn inspect(path: &Path, read: bool) -> anyhow::Result<Vec<Table>> {
     const TABLES: &str = "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY ALL";
-    let spill = path.parent().unwrap_or(Path::new("."));
-    let session = Session::open(Some(path), false, spill, Kind::Integrity)?;
+    let session = Session::open(path, false, Kind::Integrity)?;
     session.step_out()?;
     let number = |row: &TextRow, at: usize| {
         row.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or_default()

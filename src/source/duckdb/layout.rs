@@ -1,6 +1,11 @@
 //! What a snapshot consists of: the names of its tar members, and `layout.json`, its last member,
 //! which lists them with their digests and says how they make up a file and its log.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::format::{BLOCKS_AT, Headers, UNIT_BYTES};
@@ -13,6 +18,9 @@ use crate::source::Held;
 
 /// The schema this version writes and reads.
 pub(super) const SCHEMA: &str = "bkp.duckdb.layout/1";
+
+/// The schema of a file that a checkpoint left which was broken off: its log is two.
+pub(super) const SCHEMA_BROKEN_OFF: &str = "bkp.duckdb.layout/2";
 
 /// Name of the member with the three headers.
 pub(super) const HEADERS_MEMBER: &str = "headers";
@@ -67,6 +75,9 @@ pub(super) struct Layout {
     pub(super) headers: Hex,
     /// Length of the log, bytes. 0: there is none.
     pub(super) wal_bytes: u64,
+    /// So many of these, at the end, are those of the file `.wal.checkpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) next_bytes: Option<u64>,
     /// Bytes of a piece of the log; the last one may be shorter.
     pub(super) piece_bytes: u64,
     /// Pieces of the log with their digests.
@@ -84,7 +95,8 @@ impl Listed for Layout {
             map.len() as u64 == count
                 && map.iter().last().is_none_or(|(address, _)| address + 1 == count)
         };
-        if self.schema != SCHEMA {
+        let expected = if self.next_bytes.is_some() { SCHEMA_BROKEN_OFF } else { SCHEMA };
+        if self.schema != expected {
             Err("its schema is not one that this bkp reads")
         } else if (self.units_at, self.unit_bytes) != (BLOCKS_AT, UNIT_BYTES as u64)
             || self.piece_bytes != PIECE_BYTES as u64
@@ -92,6 +104,7 @@ impl Listed for Layout {
             Err("its units are not those of a file that this bkp knows")
         } else if !(BLOCKS_AT..=DUCKDB_FILE_BYTES_MAX).contains(&self.file_bytes)
             || self.wal_bytes > DUCKDB_FILE_BYTES_MAX
+            || self.next_bytes.is_some_and(|bytes| bytes > self.wal_bytes)
         {
             Err("its file or its log is of a length that none has")
         } else if !whole(&self.units, self.file_bytes - BLOCKS_AT, self.unit_bytes) {
@@ -107,10 +120,32 @@ impl Listed for Layout {
 impl Layout {
     /// Whether another map says the same.
     pub(super) fn is_same(&self, other: &Layout) -> bool {
-        (self.file_bytes, self.wal_bytes, self.headers)
-            == (other.file_bytes, other.wal_bytes, other.headers)
+        (self.file_bytes, self.wal_bytes, self.next_bytes, self.headers)
+            == (other.file_bytes, other.wal_bytes, other.next_bytes, other.headers)
             && self.units.iter().eq(other.units.iter())
             && self.wal.iter().eq(other.wal.iter())
+    }
+
+    /// Splits what was put together as one log, `file`, into the two that it is of a checkpoint that was
+    /// broken off; the second one gets the path `next`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn split(
+        file: &File,
+        wal_bytes: u64,
+        next_bytes: Option<u64>,
+        next: &Path,
+    ) -> io::Result<()> {
+        let Some(next_bytes) = next_bytes.filter(|bytes| *bytes > 0) else { return Ok(()) };
+        let own_bytes = wal_bytes.saturating_sub(next_bytes);
+        let mut options = File::options();
+        let mut next = options.write(true).create_new(true).mode(0o600).open(next)?;
+        let mut rest = file;
+        rest.seek(SeekFrom::Start(own_bytes))?;
+        io::copy(&mut rest.take(next_bytes), &mut next)?;
+        file.set_len(own_bytes)?;
+        next.sync_all()
     }
 
     /// Whether these are the headers of the file.
@@ -144,6 +179,7 @@ mod tests {
             unit_bytes: UNIT_BYTES as u64,
             headers: Hex(Checksum(1)),
             wal_bytes: 100,
+            next_bytes: None,
             piece_bytes: PIECE_BYTES as u64,
             wal,
             units,

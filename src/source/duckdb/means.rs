@@ -78,6 +78,11 @@ pub(super) fn is_no_room(words: &str) -> bool {
     DISK.iter().any(|part| words.contains(part))
 }
 
+/// Whether a failure is that memory was too small.
+pub(super) fn is_no_memory(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("Out of Memory")
+}
+
 /// A failure of the engine with these words: of this kind, unless they say that memory or disk was
 /// full, which says nothing of the data.
 pub(super) fn fault(kind: Kind, message: &str, words: &str, means: Means, spill: &Path) -> Fault {

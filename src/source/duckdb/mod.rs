@@ -4,10 +4,11 @@
 //! - [`mode`], [`persist`], [`free`], [`capture`]: from the file into the chain.
 //! - [`layout`]: what a snapshot consists of.
 //! - [`assemble`], [`inspect`], [`place`]: from the chain back to a file.
-//! - [`engine`], [`means`], [`watch`]: the linked DuckDB, which opens files of ours only.
+//! - [`engine`], [`means`]: the linked DuckDB, which opens files of ours only, in a process of its own:
+//!   [`protocol`], [`serve`], [`confine`], [`parser`].
 //! - [`private`], [`shape`], [`rehearse`], [`trial`], [`wanted`], [`export`], [`index`], [`sql`]: from
 //!   tables into Parquet; [`delta`], [`diff`], [`overlay`], [`hashed`]: what changed in them.
-//! - [`import`], [`build`], [`decode`]: from there back to a file, or to nothing.
+//! - [`import`], [`build`], [`carrier`], [`native`], [`decode`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
@@ -16,6 +17,8 @@
 mod assemble;
 mod build;
 mod capture;
+mod carrier;
+mod confine;
 mod decode;
 mod delta;
 mod diff;
@@ -30,18 +33,21 @@ mod inspect;
 mod layout;
 mod means;
 mod mode;
+mod native;
 mod overlay;
+mod parser;
 mod persist;
 mod place;
 mod private;
+mod protocol;
 mod rehearse;
+mod serve;
 mod shape;
 pub mod sheet;
 mod sql;
 mod trial;
 mod wal;
 mod wanted;
-mod watch;
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -49,6 +55,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use self::protocol::WORD as ENGINE_WORD;
+pub use self::serve::serve as serve_engine;
 
 use self::capture::Capturing;
 use self::engine::Opening;
@@ -61,11 +70,12 @@ use self::wanted::Wanted;
 use crate::config::units::size;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
+use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
 use crate::error::{Fault, Kind};
 use crate::source::{
     CaptureRequest, Captured, Check, EntrySink, ExportRequest, Held, ObjectSink, Opened,
-    RestoreRequest, Share, Source, SourceError, SourceKind,
+    RestoreRequest, Share, Source, SourceError, SourceKind, on_this_host,
 };
 
 /// Attempts of a capture if the configuration does not say otherwise. Under the heaviest load
@@ -296,6 +306,12 @@ impl Configured {
 }
 
 impl Source for Configured {
+    fn identity(&self, ctx: &Ctx) -> anyhow::Result<Identity> {
+        let database = self.headers(ctx)?.database_id();
+        let named = database.map(|id| [("database_id".to_owned(), id)].into());
+        Ok(named.unwrap_or_else(|| on_this_host(&self.path)))
+    }
+
     fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
         if !Configured::is_other(record, &self.headers(ctx)?) {
             return Ok(());
@@ -333,14 +349,16 @@ impl Source for Configured {
         let check = |headers: &Headers| self.check_same(request.record.as_ref(), headers);
         let means = Means::modest(self.share);
         let (kind, ctx_of) = (Kind::Source, Some(ctx));
-        let opening = Opening { spill: request.scratch, kind, means, ctx: ctx_of };
-        let (session, caught) = private::open(&database, &opening, self.attempts, &check, ctx)?;
+        let opening = Opening { folder: Some(request.scratch), kind, means, ctx: ctx_of };
+        let (session, caught) =
+            private::open(&database, &opening, self.share, self.attempts, &check, ctx)?;
         let storage_version = caught.record.get("storage_version").and_then(Value::as_str);
         let exporting = Exporting {
             session,
             storage_version: storage_version.unwrap_or_default().to_owned(),
             wanted: &self.wanted,
             sealed: self.sealed,
+            share: self.share,
             scratch: request.scratch,
             ctx,
         };

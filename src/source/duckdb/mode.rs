@@ -5,6 +5,7 @@
 //! ever taken here, only looked at: one that bkp held would keep the application from opening its
 //! own file.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -98,6 +99,9 @@ pub(super) struct Database {
     pub(super) path: PathBuf,
     pub(super) file: File,
     state: State,
+    /// Whether a checkpoint was broken off that nobody goes on with: then everything that there is of it is
+    /// captured as it is, for the engine to put in order.
+    pub(super) broken_off: Cell<bool>,
 }
 
 /// Where file and log are.
@@ -122,7 +126,31 @@ pub(super) struct Moment {
     pub(super) headers: Headers,
     /// The log, if there is one, and how much of it a capture can use.
     pub(super) log: Option<(File, Scan)>,
+    /// The log for commits of a checkpoint that was broken off, and its length.
+    pub(super) next: Option<(File, u64)>,
     pub(super) file_bytes: u64,
+}
+
+impl Moment {
+    /// Bytes of the log, of which there is a copy, and of the one for a checkpoint behind it.
+    pub(super) fn log_bytes(&self) -> (u64, u64) {
+        let own = self.log.as_ref().map_or(0, |(_, scan)| scan.committed);
+        (own, self.next.as_ref().map_or(0, |(_, length)| *length))
+    }
+
+    /// Reads a part of both.
+    pub(super) fn read_logs(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let (own, _) = self.log_bytes();
+        let here = usize::try_from(own.saturating_sub(at)).unwrap_or(usize::MAX);
+        let (first, rest) = buffer.split_at_mut(here.min(buffer.len()));
+        if let Some((log, _)) = &self.log {
+            log.read_exact_at(first, at)?;
+        }
+        match &self.next {
+            Some((next, _)) if !rest.is_empty() => next.read_exact_at(rest, at.max(own) - own),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 impl Database {
@@ -138,7 +166,12 @@ impl Database {
         if !kind.is_file() {
             return Err(unreadable(path, ErrorKind::IsADirectory.into()));
         }
-        Ok(Database { path: path.to_owned(), file, state: State::Live })
+        Ok(Database {
+            path: path.to_owned(),
+            file,
+            state: State::Live,
+            broken_off: Cell::default(),
+        })
     }
 
     /// Whether nobody can change it any more.
@@ -198,7 +231,9 @@ impl Database {
         let log = match self.log()? {
             None => None,
             Some(file) => {
-                let scan = self.scan(&file, u64::MAX)?;
+                let mut scan = self.scan(&file, u64::MAX)?;
+                // Whether what stands before the marker is in the file already, only the engine can tell.
+                scan.committed = scan.committed.max(scan.marked);
                 if let Some(at) = scan.broken {
                     let why = format!("its log does not have its checksum at byte {at}");
                     return Err(Setback::Again(Cause::Torn, why));
@@ -208,7 +243,8 @@ impl Database {
             }
         };
         let file_bytes = self.file.metadata().map_err(|error| unreadable(&self.path, error))?.len();
-        Ok(Moment { headers, log, file_bytes })
+        let next = self.next_log()?;
+        Ok(Moment { headers, log, next, file_bytes })
     }
 
     /// Whether what was read since `before` belongs together: no checkpoint has ended, the log has
@@ -232,6 +268,10 @@ impl Database {
             return Err(
                 SourceError::Unsupported { what: self.path.display().to_string(), reason }.into()
             );
+        }
+        let next_bytes = self.next_log()?.map(|(_, length)| length);
+        if next_bytes != before.next.as_ref().map(|(_, length)| *length) {
+            return Err(again("somebody goes on with the checkpoint"));
         }
         let Some((log, scan)) = &before.log else {
             // A log that appeared holds later commits, and blocks that a header refers to are not
@@ -279,17 +319,28 @@ impl Database {
             }
             Err(error) => return Err(unreadable(&path, error).into()),
         };
-        if scan.checkpoint {
+        if scan.checkpoint && !self.broken_off.get() {
             return Err(checkpoint());
         }
         Ok(scan)
+    }
+
+    /// The log for commits of a checkpoint that was broken off, if there is one, with its length.
+    fn next_log(&self) -> Result<Option<(File, u64)>, Setback> {
+        if !self.broken_off.get() {
+            return Ok(None);
+        }
+        let path = beside(&self.path, ".wal.checkpoint");
+        let Some(file) = open_if_there(&path)? else { return Ok(None) };
+        let length = file.metadata().map_err(|error| unreadable(&path, error))?.len();
+        Ok(Some((file, length)))
     }
 
     /// While a checkpoint is under way, commits go to a log of their own.
     fn check_no_checkpoint(&self) -> Result<(), Setback> {
         let path = beside(&self.path, ".wal.checkpoint");
         match path.symlink_metadata() {
-            _ if self.is_clone() => Ok(()),
+            _ if self.is_clone() || self.broken_off.get() => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(unreadable(&path, error).into()),
             Ok(_) => Err(checkpoint()),
@@ -301,11 +352,16 @@ impl Database {
     /// # Errors
     /// A setback if they changed between the two; [`SourceError::Mode`] where the file system cannot.
     pub(super) fn clone_both(&self) -> Result<Database, Setback> {
+        if self.broken_off.get() {
+            let reason = "what a checkpoint left that was broken off is not cloned".to_owned();
+            return Err(Mode::Reflink.refuse(&self.path, reason, "use --mode online").into());
+        }
         let before = self.look()?;
         let log = before.log.as_ref().map(|(file, _)| clone(file, &self.path)).transpose()?;
         let file = clone(&self.file, &self.path)?;
         self.recheck(&before)?;
-        Ok(Database { path: self.path.clone(), file, state: State::Cloned(log) })
+        let broken_off = Cell::default();
+        Ok(Database { path: self.path.clone(), file, state: State::Cloned(log), broken_off })
     }
 }
 

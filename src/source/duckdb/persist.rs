@@ -41,7 +41,14 @@ pub(super) fn persist<T>(
         match cause {
             Cause::Torn if repeats >= REPEATS_MAX => return Err(damaged(database, why).into()),
             Cause::Foreign if repeats >= REPEATS_MAX => return Err(foreign(database, why).into()),
-            Cause::Checkpoint => await_checkpoint(database, &mut patience)?,
+            Cause::Checkpoint if await_checkpoint(database, &mut patience)? => {
+                ctx.monitor.warn(&format!(
+                    "{}: a process was killed in the middle of a checkpoint: file and logs are taken as they are, and what opens a restored copy puts it in order",
+                    database.path.display()
+                ));
+                database.broken_off.set(true);
+            }
+            Cause::Checkpoint => {}
             Cause::Moved | Cause::Torn | Cause::Foreign => {
                 patience = Patience::default();
                 attempts += 1;
@@ -98,20 +105,17 @@ impl Patience {
     }
 }
 
-/// A checkpoint that nobody is at work on does not end.
-fn await_checkpoint(database: &Database, patience: &mut Patience) -> Result<(), SourceError> {
+/// Whether a checkpoint was broken off: one that nobody is at work on does not end.
+fn await_checkpoint(database: &Database, patience: &mut Patience) -> Result<bool, SourceError> {
     let path = &database.path;
     let held = is_held(&database.file, true);
     let held = held.map_err(|error| unreadable(path, error))?;
     let (reason, hint) = match patience.judge(Instant::now(), held, database.sight()) {
-        Verdict::Wait => return Ok(()),
+        Verdict::Wait => return Ok(false),
+        Verdict::BrokenOff => return Ok(true),
         Verdict::TooLong => {
             ("a checkpoint has been under way for too long", "run it again when it has ended")
         }
-        Verdict::BrokenOff => (
-            "a process was killed in the middle of a checkpoint",
-            "open the database with DuckDB and close it again: that puts it in order",
-        ),
     };
     Err(SourceError::Engine {
         what: path.display().to_string(),

@@ -5,21 +5,25 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::capture::{Capturing, Caught};
-use super::engine::{self, CATALOGUE, Opening, Session};
+use super::engine::{self, CATALOGUE, Opening, Place, Session};
 use super::format::{Headers, unit_offset};
-use super::layout::{Member, PIECE_BYTES};
+use super::layout::{Layout, Member, PIECE_BYTES};
+use super::means::{self, Means};
 use super::mode::{Database, beside};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind, diagnose};
-use crate::source::{EntrySink, SourceError};
+use crate::source::{EntrySink, Share, SourceError};
 
 /// What to do about a copy that does not fit.
 const NO_ROOM: &str =
     "free space there, or set `state_dir` to a place with more of it; nothing was left behind";
+
+/// Columns of a table that is wide.
+const COLUMNS_WIDE: usize = 250;
 
 /// Puts what a capture pushes into its place in a file and its log.
 struct Placing {
@@ -60,6 +64,7 @@ impl EntrySink for Placing {
 pub(super) fn open(
     database: &Database,
     opening: &Opening<'_>,
+    share: Share,
     attempts: u32,
     check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ctx: &Ctx,
@@ -74,10 +79,11 @@ pub(super) fn open(
         })
     };
     let create = |path: &Path| {
-        let created = File::options().write(true).create_new(true).open(path);
+        let created =
+            File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
         created.map_err(|error| super::mode::unreadable(path, error))
     };
-    let folder = opening.spill;
+    let folder = opening.folder.unwrap_or(Path::new("."));
     let path = folder.join(format!("{CATALOGUE}.duckdb"));
     let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
@@ -90,18 +96,46 @@ pub(super) fn open(
     let caught = Capturing::new(database, &mut placing, None, ctx).copy(attempts, &readable)?;
     placing.file.set_len(caught.file_bytes)?;
     placing.log.set_len(caught.wal_bytes)?;
+    let next = beside(&path, ".wal.checkpoint");
+    Layout::split(&placing.log, caught.wal_bytes, caught.next_bytes, &next)?;
     // DuckDB's lock would be lost if one of these were closed while it has the file open.
     drop(placing);
     if caught.wal_bytes == 0 {
         std::fs::remove_file(&log_path)?;
     }
     // Some logs cannot be read without writing: what they say of an index is done to the file.
-    let session = Session::opened(Some(&path), caught.wal_bytes > 0, opening).map_err(|error| {
+    let write = caught.wal_bytes > 0;
+    let place = Place { file: Some(&path), write, files: true, ..Place::default() };
+    let opened = Session::opened(place, opening).or_else(|error| {
+        // Reading a log, or a very wide table, takes what it takes.
+        let ample = Means::ample(share);
+        if ample.memory_bytes <= opening.means.memory_bytes || !means::is_no_memory(&error) {
+            return Err(error);
+        }
+        Session::opened(place, &Opening { means: ample, ..*opening })
+    });
+    let opened = opened.and_then(|session| {
+        let ample = Means::ample(share);
+        if ample.memory_bytes <= opening.means.memory_bytes || !is_wide(&session)? {
+            return Ok(session);
+        }
+        session.close()?;
+        Session::opened(place, &Opening { means: ample, ..*opening })
+    });
+    let session = opened.map_err(|error| {
         let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
         fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE")
     })?;
     session.step_out()?;
     Ok((session, caught))
+}
+
+/// Whether the database has a table of which a group of rows takes much memory.
+fn is_wide(session: &Session) -> anyhow::Result<bool> {
+    let query = format!(
+        "SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = '{CATALOGUE}' AND column_count > {COLUMNS_WIDE} LIMIT 1"
+    );
+    Ok(!session.rows(&query)?.is_empty())
 }
 
 /// Refuses a copy for which there is no room, before anything is written.

@@ -6,11 +6,11 @@
 
 use std::path::Path;
 
-use super::engine::{CATALOGUE, Opening, Session};
-use super::import;
+use super::engine::{CATALOGUE, Opening, Place, Session, plain};
 use super::index::{Makes, Statement, TableEntry};
 use super::means::Means;
 use super::shape::{MACROS, Shape, note_macros, quoted, text};
+use super::sql;
 use crate::error::{Fault, Kind};
 use crate::source::Share;
 
@@ -30,6 +30,7 @@ impl Shape {
                     "the table {} refers to {parent}, which `tables` and `exclude` leave out",
                     table.quoted()
                 );
+                let message = plain(&message);
                 let hint = "take both or leave out both: correct the source's table";
                 return Err(Fault::new(Kind::Config, message).hint(hint).into());
             }
@@ -53,10 +54,12 @@ impl Shape {
         scratch: &Path,
     ) -> anyhow::Result<()> {
         let means = Means::modest(Share::default());
-        let opening = Opening { spill: scratch, kind: Kind::Source, means, ctx: None };
+        let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: None };
         let path = scratch.join("rehearsal.duckdb");
-        import::create(&path, storage_version, &opening)?;
-        let empty = Session::confined(Some(&path), Kind::Source)?;
+        let storage_version = Some(storage_version);
+        let file = Some(path.as_path());
+        let place = Place { file, write: true, storage_version, ..Place::default() };
+        let empty = Session::opened(place, &opening)?;
         let mut failed = owned(run(&empty, self.statements.iter()));
         if !failed.is_empty() && !self.without.is_empty() {
             // What can be made as soon as the others are there too depends on them.
@@ -78,7 +81,7 @@ impl Shape {
         }
         // How a definition reads depends on the version of the file that it was in.
         empty.settle()?;
-        let made = Session::opened(Some(&path), false, &opening)?;
+        let made = Session::opened(Place { file, ..Place::default() }, &opening)?;
         made.step_out()?;
         self.compare(session, &made)
     }
@@ -88,6 +91,10 @@ impl Shape {
         let mut compared = vec![format!(
             "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOGUE}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}'"
         )];
+        if self.statements.iter().any(|statement| statement.makes == Makes::View) {
+            // Those of a view are as they were when it was made, whatever became of its tables.
+            compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOGUE}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}') GROUP BY ALL"));
+        }
         if self.statements.iter().any(|statement| statement.makes == Makes::Macro) {
             note_macros(made)?;
             compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
@@ -96,12 +103,18 @@ impl Shape {
         let made = made.rows(&compared)?;
         for row in session.rows(&compared)? {
             let (word, name) = (text(&row, 0), quoted(&text(&row, 1), &text(&row, 2)));
-            let is_tried = |statement: &Statement| {
+            let is_tried = |statement: &&mut Statement| {
                 statement.makes.word() == word
                     && statement.name == name
                     && statement.tried.is_none()
             };
-            if self.statements.iter().any(is_tried) && !made.contains(&row) {
+            if made.contains(&row) {
+                continue;
+            }
+            let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
+            if matches!(found.makes, Makes::View | Makes::Macro) {
+                found.tried = Some("it reads otherwise when it is made again".to_owned());
+            } else {
                 self.lost.push(format!("a part of the definition of the {word} {name}"));
             }
         }
@@ -118,6 +131,15 @@ fn owned(failed: Vec<(&Statement, String)>) -> Vec<(Statement, String)> {
     failed.into_iter().map(|(statement, why)| (statement.clone(), why)).collect()
 }
 
+/// Runs a statement of a schema, which came from a database: as data, not as one of ours.
+fn define(session: &Session, statement: &Statement) -> Result<(), String> {
+    if statement.makes == Makes::Sequence && statement.sql == sql::next_value(&statement.name) {
+        return session.attempt(&statement.sql);
+    }
+    let is_long = statement.makes == Makes::Index;
+    session.define(statement.makes.begins(), &statement.sql, is_long)
+}
+
 /// Runs statements until none that is left can be run: what one needs another may make later.
 /// Returns those that are left, each with the reason.
 pub(super) fn run<'s>(
@@ -129,7 +151,7 @@ pub(super) fn run<'s>(
         let before = left.len();
         let mut failed = Vec::new();
         for statement in left {
-            if let Err(why) = session.attempt(&statement.sql) {
+            if let Err(why) = define(session, statement) {
                 failed.push((statement, why));
             }
         }

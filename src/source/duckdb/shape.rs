@@ -11,7 +11,6 @@ use std::path::Path;
 use super::engine::{CATALOGUE, Session, TextRow};
 use super::index::{Column, Content, Makes, Statement, TableEntry};
 use super::sql;
-use crate::source::SourceError;
 
 /// Separates names in lists that are read as text.
 const SEPARATOR: char = '\u{1f}';
@@ -94,7 +93,7 @@ pub(super) fn read(
     };
     note_macros(session)?;
     shape.simple(session)?;
-    shape.macros(session, scratch)?;
+    shape.macros(session)?;
     shape.tables(session)?;
     shape.comments(session)?;
     shape.triggers(session)?;
@@ -104,13 +103,110 @@ pub(super) fn read(
     Ok(shape)
 }
 
+/// Notes key and references of a table, which these `rows` tell; returns the references to itself of which
+/// there is no text, in the order of the constraints. `tables` are all there are.
+///
+/// # Errors
+/// That it refers to what is not there, in words.
+fn references(
+    table: &mut TableEntry,
+    rows: &[TextRow],
+    tables: &[TextRow],
+) -> Result<Vec<String>, String> {
+    let (schema, name) = (table.schema.clone(), table.name.clone());
+    // References do not leave a schema, and name a table in any case.
+    let true_name = |referenced: &str| {
+        let same = |row: &&TextRow| {
+            text(row, 0) == schema && text(row, 1).eq_ignore_ascii_case(referenced)
+        };
+        let found = tables.iter().find(same).map(|row| text(row, 1));
+        found.ok_or_else(|| format!("it refers to `{referenced}`, which is not there"))
+    };
+    let mut missing = Vec::new();
+    for row in rows {
+        let (own, theirs) = (list(row, 3), list(row, 5));
+        if text(row, 2) == "PRIMARY KEY" {
+            table.key = Some(own.iter().map(|name| table.true_column(name)).collect());
+            continue;
+        }
+        // Only of a reference of a table to itself there is no text, and its name may be an old one.
+        let (told, is_own) = (text(row, 4), text(row, 6).is_empty());
+        let referenced = if is_own { name.clone() } else { true_name(&told)? };
+        if referenced != name {
+            table.parents.push(quoted(&schema, &referenced));
+            continue;
+        }
+        if is_own {
+            let told = if told.eq_ignore_ascii_case(&name) { &told } else { &name };
+            missing.push(format!(
+                "FOREIGN KEY ({}) REFERENCES {}({})",
+                sql::names(&own),
+                quoted(&schema, told),
+                sql::names(&theirs)
+            ));
+        }
+        table.own.push((own, theirs));
+    }
+    Ok(missing)
+}
+
+/// What a type is made of in the end.
+fn meaning(session: &Session, row: &TextRow, name: &str) -> anyhow::Result<String> {
+    if row.get(3).cloned().flatten().is_some() {
+        let oid = text(row, 2);
+        let labels = format!(
+            "SELECT unnest(labels) FROM duckdb_types() WHERE database_name = '{CATALOGUE}' AND type_oid = {oid}"
+        );
+        let labels = session.rows(&labels)?;
+        let labels: Vec<String> = labels.iter().map(|row| sql::text(&text(row, 0))).collect();
+        return Ok(format!("ENUM ({})", labels.join(", ")));
+    }
+    told_type(session, name)
+}
+
+/// How the engine tells a type of the database.
+fn told_type(session: &Session, name: &str) -> anyhow::Result<String> {
+    let found = session.rows(&format!("SELECT typeof(CAST(NULL AS {CATALOGUE}.{name}))"))?;
+    Ok(found.first().map(|row| text(row, 0)).unwrap_or_default())
+}
+
+/// The parameters of each body of a macro, with types and defaults, in parentheses: DuckDB tells them of a
+/// call that fits none. Nothing if what it tells is not understood.
+fn signatures(
+    session: &Session,
+    row: &TextRow,
+    parameters: &[Vec<String>],
+) -> anyhow::Result<Option<Vec<String>>> {
+    let name = format!("{CATALOGUE}.{}", quoted(&text(row, 0), &text(row, 1)));
+    let most = parameters.iter().map(Vec::len).max().unwrap_or_default();
+    let arguments = vec!["NULL"; most + 1].join(", ");
+    let call = if text(row, 2) == "table_macro" { "FROM" } else { "SELECT" };
+    let told = session.refusal(&format!("{call} {name}({arguments})"))?;
+    Ok(told.and_then(|told| sql::signatures(&told, &text(row, 1), parameters)))
+}
+
+/// A definition as the engine tells it, with its names, and those of its table, in our quotes.
+fn renamed(makes: Makes, told: &str, name: &str, table: Option<&str>) -> Option<String> {
+    let begin = makes.begins().iter().find(|begin| told.starts_with(**begin))?;
+    let rest = sql::after_name(told.strip_prefix(begin)?);
+    if makes == Makes::Sequence {
+        // It has the bare name there, in no schema and in no quotes.
+        let (_, rest) = told.rsplit_once(" INCREMENT BY ")?;
+        return Some(format!("{begin}{name} INCREMENT BY {rest}"));
+    }
+    let Some(table) = table else { return Some(format!("{begin}{name}{rest}")) };
+    let rest = sql::after_name(rest.strip_prefix(" ON ")?);
+    let own = sql::identifiers(name).pop().unwrap_or_default();
+    Some(format!("{begin}{} ON {table}{rest}", sql::name(&own)))
+}
+
 impl Shape {
     fn add(&mut self, makes: Makes, name: String, sql: String) {
         self.add_for(makes, name, sql, None);
     }
 
     fn add_for(&mut self, makes: Makes, name: String, sql: String, table: Option<String>) {
-        self.statements.push(Statement { makes, name, sql, table, tried: None });
+        self.statements.push(Statement { makes, name, sql, table, tried: None, carried: false });
     }
 
     /// What the catalogue has a statement for, or nearly.
@@ -119,18 +215,27 @@ impl Shape {
             "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = '{CATALOGUE}' AND schema_name <> 'main' ORDER BY oid"
         );
         let types_query = format!(
-            "SELECT schema_name, type_name FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY type_oid"
+            "SELECT schema_name, type_name, type_oid, len(labels) FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY labels IS NULL, type_oid"
         );
         for row in session.rows(&schemas_query)? {
             let name = sql::name(&text(&row, 0));
             self.add(Makes::Schema, name.clone(), format!("CREATE SCHEMA IF NOT EXISTS {name};"));
         }
+        // How a type is told that has labels, and its name.
+        let mut labelled: Vec<(String, String)> = Vec::new();
         for row in session.rows(&types_query)? {
             let name = quoted(&text(&row, 0), &text(&row, 1));
-            // A type that was made of others shows what it is made of in the end.
-            let found =
-                session.rows(&format!("SELECT typeof(CAST(NULL AS {CATALOGUE}.{name}))"))?;
-            let meaning = found.first().map(|row| text(row, 0)).unwrap_or_default();
+            let mut meaning = meaning(session, &row, &name)?;
+            if row.get(3).cloned().flatten().is_some() {
+                labelled.push((told_type(session, &name)?, name.clone()));
+            } else if let Some((rest, of)) = labelled
+                .iter()
+                .find_map(|(told, of)| Some((meaning.strip_prefix(told.as_str())?, of)))
+                .filter(|(rest, _)| rest.starts_with('['))
+            {
+                // A list of labels is one only by the name of its type.
+                meaning = format!("{of}{rest}");
+            }
             self.add(Makes::Type, name.clone(), format!("CREATE TYPE {name} AS {meaning};"));
         }
         for (makes, query) in [
@@ -157,83 +262,70 @@ impl Shape {
                 let table = row.get(3).cloned().flatten();
                 let table = table.map(|table| quoted(&text(&row, 0), &table));
                 let name = quoted(&text(&row, 0), &text(&row, 1));
-                let mut sql = text(&row, 2);
-                // It has the bare name there, in no schema and in no quotes.
-                if let Some((_, rest)) = sql.rsplit_once(" INCREMENT BY ")
-                    && makes == Makes::Sequence
-                {
-                    sql = format!("CREATE SEQUENCE {name} INCREMENT BY {rest}");
+                if makes == Makes::Sequence && self.exhausted(session, &row)? {
+                    continue;
                 }
+                let told = text(&row, 2);
+                let Some(sql) = renamed(makes, &told, &name, table.as_deref()) else {
+                    let word = makes.word();
+                    self.lost.push(format!("the {word} {name}: DuckDB tells no definition of it"));
+                    continue;
+                };
                 self.add_for(makes, name, sql, table);
             }
         }
         Ok(())
     }
 
-    /// Macros, whose default arguments only DuckDB's own export writes: it is run on a copy of the
-    /// schema that has nothing else in it.
-    fn macros(&mut self, session: &Session, scratch: &Path) -> anyhow::Result<()> {
-        const MACRO: &str = "CREATE MACRO ";
-        const RELATIONS: &str = "SELECT 'VIEW', schema_name, view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'bkp_shape' UNION ALL SELECT 'TABLE', schema_name, table_name FROM duckdb_tables() WHERE NOT internal AND database_name = 'bkp_shape'";
-        let mut macros = session.rows(&format!("SELECT schema_name, function_name, function_type, array_to_string(parameters, ', '), macro_definition FROM {MACROS} ORDER BY function_oid"))?;
+    /// A sequence that is at its end is told with a start behind that, which none can have. It is made at its
+    /// last value, and that is taken. Whether it is one.
+    fn exhausted(&mut self, session: &Session, row: &TextRow) -> anyhow::Result<bool> {
+        let (schema, sequence) = (text(row, 0), text(row, 1));
+        let query = format!(
+            "SELECT increment_by, min_value, max_value, CASE WHEN increment_by > 0 THEN max_value ELSE min_value END FROM duckdb_sequences() WHERE database_name = '{CATALOGUE}' AND schema_name = {} AND sequence_name = {} AND NOT cycle AND start_value NOT BETWEEN min_value AND max_value",
+            sql::text(&schema),
+            sql::text(&sequence)
+        );
+        let found = session.rows(&query)?;
+        let Some(row) = found.first() else { return Ok(false) };
+        let name = quoted(&schema, &sequence);
+        let (step, least, most, end) = (text(row, 0), text(row, 1), text(row, 2), text(row, 3));
+        self.add(
+            Makes::Sequence,
+            name.clone(),
+            format!(
+                "CREATE SEQUENCE {name} INCREMENT BY {step} MINVALUE {least} MAXVALUE {most} START {end} NO CYCLE;"
+            ),
+        );
+        self.add(Makes::Sequence, name.clone(), sql::next_value(&name));
+        Ok(true)
+    }
+
+    /// Macros: their parameters with types and defaults are told where a call fits none of them.
+    fn macros(&mut self, session: &Session) -> anyhow::Result<()> {
+        let of_macros = format!(
+            "SELECT schema_name, function_name, function_type, macro_definition, array_to_string(parameters, '{SEPARATOR}') FROM {MACROS} ORDER BY function_oid"
+        );
+        let rows = session.rows(&of_macros)?;
         // Several bodies of one name are one macro.
-        let count = {
-            let mut names: Vec<_> =
-                macros.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2))).collect();
-            names.dedup();
-            names.len()
-        };
-        if count == 0 {
-            return Ok(());
-        }
-        session.run("ATTACH ':memory:' AS bkp_shape (READ_WRITE)")?;
-        let folder = scratch.join("macros");
-        let copy = format!("COPY FROM DATABASE {CATALOGUE} TO bkp_shape (SCHEMA)");
-        let mut exported = session.attempt(&copy);
-        if exported.is_ok() {
-            for row in session.rows(RELATIONS)? {
-                let name = quoted(&text(&row, 1), &text(&row, 2));
-                // What is gone already went with another one.
-                let _gone = session
-                    .attempt(&format!("DROP {} IF EXISTS bkp_shape.{name} CASCADE", text(&row, 0)));
+        let of_one = |one: &TextRow, other: &TextRow| one.get(..3) == other.get(..3);
+        for bodies in rows.chunk_by(of_one) {
+            let Some(first) = bodies.first() else { continue };
+            let name = quoted(&text(first, 0), &text(first, 1));
+            let table = if text(first, 2) == "table_macro" { "TABLE " } else { "" };
+            let parameters: Vec<_> = bodies.iter().map(|body| list(body, 4)).collect();
+            let told = signatures(session, first, &parameters)?;
+            if told.is_none() {
+                self.lost.push(format!("default arguments of the macro {name}, if it has any"));
             }
-            let path = sql::text(&folder.display().to_string());
-            session.run("USE bkp_shape")?;
-            exported = session.attempt(&format!("EXPORT DATABASE {path}"));
-            session.step_out()?;
-        }
-        session.run("DETACH bkp_shape")?;
-        let script =
-            exported.ok().and_then(|()| std::fs::read_to_string(folder.join("schema.sql")).ok());
-        let script = script.unwrap_or_default();
-        // DuckDB 1 does not double the quotes in the values of types, which come before.
-        let begin =
-            if script.starts_with(MACRO) { Some(0) } else { script.find(&format!("\n{MACRO}")) };
-        let mut found =
-            sql::statements(script.get(begin.unwrap_or(script.len())..).unwrap_or_default());
-        found.retain(|statement| statement.starts_with(MACRO));
-        if found.len() == count {
-            for statement in found {
-                let name = sql::identifiers(statement.trim_start_matches(MACRO));
-                let name = match name.as_slice() {
-                    [.., schema, name] => quoted(schema, name),
-                    [name] => quoted("main", name),
-                    [] => String::new(),
-                };
-                self.add(Makes::Macro, name, format!("{statement};"));
-            }
-            return Ok(());
-        }
-        for row in macros.drain(..) {
-            let name = quoted(&text(&row, 0), &text(&row, 1));
-            let table = if text(&row, 2) == "table_macro" { "TABLE " } else { "" };
-            let (parameters, body) = (text(&row, 3), text(&row, 4));
-            self.lost.push(format!("default arguments of the macro {name}, if it has any"));
-            self.add(
-                Makes::Macro,
-                name.clone(),
-                format!("CREATE MACRO {name}({parameters}) AS {table}{body};"),
-            );
+            let told = told.unwrap_or_else(|| {
+                let bare = parameters.iter().map(|names| format!("({})", sql::names(names)));
+                bare.collect()
+            });
+            let bodies = told.iter().zip(bodies);
+            let bodies = bodies.map(|(told, body)| format!("{told} AS {table}{}", text(body, 3)));
+            let bodies = bodies.collect::<Vec<_>>().join(", ");
+            self.add(Makes::Macro, name.clone(), format!("CREATE MACRO {name}{bodies};"));
         }
         Ok(())
     }
@@ -263,45 +355,27 @@ impl Shape {
                 data: None,
                 full: true,
                 rows_member: None,
+                native: None,
+                signs: false,
                 schema: schema.clone(),
                 name: name.clone(),
             };
-            // References do not leave a schema, and name a table in any case.
-            let true_name = |referenced: &str| {
-                let same = |row: &&TextRow| {
-                    text(row, 0) == schema && text(row, 1).eq_ignore_ascii_case(referenced)
-                };
-                tables.iter().find(same).map(|row| text(row, 1)).ok_or_else(|| {
-                    let what = format!("the table {}", quoted(&schema, &name));
-                    let reason = format!("it refers to `{referenced}`, which is not there");
-                    SourceError::Unsupported { what, reason }
-                })
-            };
-            let mut missing = Vec::new();
-            for row in constraints.get(&of_it).into_iter().flatten() {
-                let (own, theirs) = (list(row, 3), list(row, 5));
-                if text(row, 2) == "PRIMARY KEY" {
-                    table.key = Some(own.iter().map(|name| table.true_column(name)).collect());
+            let rows = constraints.get(&of_it).map(Vec::as_slice).unwrap_or_default();
+            let missing = match references(&mut table, rows, &tables) {
+                Ok(missing) => missing,
+                Err(why) => {
+                    self.lost.push(format!("the table {}: {why}", table.quoted()));
                     continue;
                 }
-                let referenced = true_name(&text(row, 4))?;
-                if referenced == name {
-                    if text(row, 6).is_empty() {
-                        missing.push(format!(
-                            "FOREIGN KEY ({}) REFERENCES {}({})",
-                            sql::names(&own),
-                            quoted(&schema, &text(row, 4)),
-                            sql::names(&theirs)
-                        ));
-                    }
-                    table.own.push((own, theirs));
-                } else {
-                    table.parents.push(quoted(&schema, &referenced));
-                }
-            }
+            };
             if !missing.is_empty() {
                 definition = sql::filled(&definition, &missing).unwrap_or(definition);
             }
+            let Some(definition) = renamed(Makes::Table, &definition, &table.quoted(), None) else {
+                let name = table.quoted();
+                self.lost.push(format!("the table {name}: DuckDB tells no definition of it"));
+                continue;
+            };
             self.add(Makes::Table, table.quoted(), definition);
             self.tables.push(table);
         }
@@ -369,6 +443,20 @@ impl Shape {
 }
 
 impl Makes {
+    /// How a statement that makes it begins.
+    pub(super) fn begins(self) -> &'static [&'static str] {
+        match self {
+            Makes::Schema => &["CREATE SCHEMA "],
+            Makes::Type => &["CREATE TYPE "],
+            Makes::Sequence => &["CREATE SEQUENCE "],
+            Makes::Macro => &["CREATE MACRO "],
+            Makes::Table => &["CREATE TABLE "],
+            Makes::View => &["CREATE VIEW "],
+            Makes::Index => &["CREATE INDEX ", "CREATE UNIQUE INDEX "],
+            Makes::Comment => &["COMMENT ON "],
+        }
+    }
+
     /// What it makes, as people say it.
     pub(super) fn word(self) -> &'static str {
         match self {

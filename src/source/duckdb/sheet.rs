@@ -5,8 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::engine::{Opening, Session};
-use super::import;
+use super::engine::{Opening, Place, Session};
 use super::means::Means;
 use super::place::{self, Workshop};
 use crate::error::{Fault, Kind};
@@ -43,11 +42,12 @@ fn fill(session: &Session, sheet: &Sheet) -> anyhow::Result<()> {
 pub fn materialise(sheet: &Sheet, path: &Path, replace: bool) -> anyhow::Result<Option<PathBuf>> {
     let workshop = Workshop::beside(path)?;
     let built = workshop.path("sheet.duckdb");
-    let spill = workshop.path("spill");
+    let folder = built.parent();
     let (kind, means) = (Kind::Failed, Means::modest(Share::default()));
-    let opening = Opening { spill: &spill, kind, means, ctx: None };
-    import::create(&built, STORAGE_VERSION, &opening)?;
-    let session = Session::opened(Some(&built), true, &opening)?;
+    let opening = Opening { folder, kind, means, ctx: None };
+    let storage_version = Some(STORAGE_VERSION);
+    let place = Place { file: Some(&built), write: true, storage_version, ..Place::default() };
+    let session = Session::opened(place, &opening)?;
     fill(&session, sheet)?;
     session.settle()?;
     std::fs::File::open(&built)?.sync_all()?;
@@ -55,7 +55,7 @@ pub fn materialise(sheet: &Sheet, path: &Path, replace: bool) -> anyhow::Result<
         return Ok(workshop.publish(&built, path, false)?);
     }
     match workshop.replace(&built, path)? {
-        Some(older) if holds_nothing_else(&older, sheet.name, &spill) => {
+        Some(older) if holds_nothing_else(&older, sheet.name) => {
             place::remove(&older)?;
             Ok(None)
         }
@@ -64,13 +64,13 @@ pub fn materialise(sheet: &Sheet, path: &Path, replace: bool) -> anyhow::Result<
 }
 
 /// Whether a file is a database that has a table of this name and nothing else.
-fn holds_nothing_else(path: &Path, name: &str, spill: &Path) -> bool {
+fn holds_nothing_else(path: &Path, name: &str) -> bool {
     const MADE: &str = "SELECT table_name FROM duckdb_tables() WHERE NOT internal
         UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal
         UNION ALL SELECT sequence_name FROM duckdb_sequences()
         UNION ALL SELECT type_name FROM duckdb_types() WHERE NOT internal
         UNION ALL SELECT function_name FROM duckdb_functions() WHERE NOT internal";
-    let found = Session::open(Some(path), false, spill, Kind::Failed).and_then(|session| {
+    let found = Session::open(path, false, Kind::Failed).and_then(|session| {
         let found = session.rows(MADE)?;
         session.close()?;
         Ok(found)
@@ -87,7 +87,9 @@ pub type Answer = (Vec<String>, Vec<Vec<Option<String>>>);
 /// [`Kind::Usage`] with what the engine says of the query.
 pub fn query(sheet: &Sheet, sql: &str) -> anyhow::Result<Answer> {
     // Nothing is spilled: the table is small, and the query gets no file system.
-    let session = Session::confined(None, Kind::Usage)?;
+    let (kind, means) = (Kind::Usage, Means::modest(Share::default()));
+    let opening = Opening { folder: None, kind, means, ctx: None };
+    let session = Session::opened(Place::default(), &opening)?;
     fill(&session, sheet)?;
     session.table(sql.trim().trim_end_matches(';')).map_err(|error| {
         let hint = format!("the columns: bkp list --sql \"DESCRIBE {}\"", sheet.name);

@@ -10,6 +10,11 @@ pub(super) fn text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// The statement that takes a value of a sequence with this name, which is in quotes.
+pub(super) fn next_value(sequence: &str) -> String {
+    format!("SELECT nextval({});", text(sequence))
+}
+
 /// Names with commas between them.
 pub(super) fn names(list: &[String]) -> String {
     list.iter().map(|text| name(text)).collect::<Vec<_>>().join(", ")
@@ -60,6 +65,16 @@ pub(super) fn generated(table_sql: &str, columns: usize) -> Vec<bool> {
         bare.map(|(c, _)| c).collect::<String>().contains("GENERATED ALWAYS AS")
     };
     parts.iter().take(columns).map(is_generated).collect()
+}
+
+/// Whether a table has these columns with these types, and nothing else.
+pub(super) fn is_bare(table_sql: &str, columns: &[(&str, &str)]) -> bool {
+    let (_, parts) = parts(table_sql).unwrap_or_default();
+    let is_it = |(part, (name, data_type)): (&String, &(&str, &str))| {
+        let (names, rest) = named(part);
+        names == [*name] && rest.trim() == *data_type
+    };
+    parts.len() == columns.len() && parts.iter().zip(columns).all(is_it)
 }
 
 /// Puts `missing` constraints where a table's definition has nothing between two commas: so does
@@ -130,8 +145,10 @@ pub(super) enum Hashes {
     Wide,
     /// Many: what has 128 bits is folded in halves, so that 0 and -1 have the same hash.
     Folded,
-    /// All but the sign of zero and of what is no number.
+    /// Every two that DuckDB itself tells apart: not the sign of zero, nor what is no number from its like.
     Float,
+    /// Every two, but for chance; and there is no text of them.
+    State,
     /// Some that differ have the same hash.
     Loosely,
 }
@@ -160,6 +177,8 @@ pub(super) fn hashes(data_type: &str) -> Hashes {
     const FOLDED: [&str; 3] = ["HUGEINT", "UHUGEINT", "UUID"];
     match data_type {
         "FLOAT" | "DOUBLE" => Hashes::Float,
+        // It has no text.
+        _ if data_type.starts_with("AGGREGATE_STATE<") => Hashes::State,
         _ if NARROW.contains(&data_type) => Hashes::Narrow,
         _ if WIDE.contains(&data_type) => Hashes::Wide,
         _ if FOLDED.contains(&data_type) => Hashes::Folded,
@@ -171,30 +190,90 @@ pub(super) fn hashes(data_type: &str) -> Hashes {
     }
 }
 
+/// Whether every value of a type is known to come back from Parquet as it is.
+pub(super) fn is_plain(data_type: &str) -> bool {
+    !matches!(hashes(data_type), Hashes::Loosely)
+}
+
+/// Whether values of a type may have floating-point numbers in them, which have texts that differ where they
+/// are equal: to DuckDB both zeros are one, and so is all that is no number. A variant may hold any.
+pub(super) fn may_float(data_type: &str) -> bool {
+    ["FLOAT", "DOUBLE", "VARIANT"].iter().any(|name| data_type.contains(name))
+}
+
 /// Digits of a decimal type.
 fn digits(data_type: &str) -> Option<u8> {
     let inner = data_type.strip_prefix("DECIMAL(")?.strip_suffix(')')?;
     inner.split(',').next()?.parse().ok()
 }
 
-/// The statements of a script, without the semicolons that end them: DuckDB 1 ends some with two. Those in
-/// texts and in quoted names end nothing.
-pub(super) fn statements(script: &str) -> Vec<&str> {
-    let mut quote = None;
-    let ends = |c: char| {
-        match quote {
-            // A doubled quote closes and opens again.
-            Some(open) if open == c => quote = None,
-            None if matches!(c, '\'' | '"') => quote = Some(c),
-            Some(_) | None => {}
+/// What follows the name that a text begins with.
+pub(super) fn after_name(text: &str) -> &str {
+    named(text).1
+}
+
+/// What a call that fits no body of a macro is told: `NAME(a TYPE, b := 7)` of each, below a line of its
+/// own. As many are expected as there are lists of parameters; names go into our quotes.
+pub(super) fn signatures(
+    told: &str,
+    name: &str,
+    parameters: &[Vec<String>],
+) -> Option<Vec<String>> {
+    let (_, mut rest) = told.split_once("\nCandidate macros:")?;
+    let mut found = Vec::new();
+    for (number, names) in parameters.iter().enumerate() {
+        rest = rest.strip_prefix("\n\t")?.strip_prefix(name)?.strip_prefix('(')?;
+        // A default may have the text that separates them in it, but not outside of quotes.
+        let marked = depths(&format!("({rest}"));
+        let is_end = |(c, depth): &(char, Option<usize>)| (*c, *depth) == (')', Some(0));
+        let chars = marked.iter().position(is_end)?.checked_sub(1)?;
+        let end = rest.char_indices().nth(chars)?.0;
+        let (inner, after) = rest.split_at_checked(end)?;
+        found.push(signature(inner, names)?);
+        rest = after.strip_prefix(')')?;
+        let is_last = number + 1 == parameters.len();
+        if is_last && !(rest.is_empty() || rest.starts_with("\n\nLINE ")) {
+            return None;
         }
-        c == ';' && quote.is_none()
-    };
-    script.split(ends).map(str::trim).filter(|statement| !statement.is_empty()).collect()
+    }
+    Some(found)
+}
+
+/// One of [`signatures`], without its parentheses.
+fn signature(inner: &str, names: &[String]) -> Option<String> {
+    let mut rest = inner;
+    let mut parts = Vec::new();
+    for (index, parameter) in names.iter().enumerate() {
+        rest = rest.strip_prefix(parameter.as_str())?;
+        let mut part = rest;
+        if let Some(next) = names.get(index + 1) {
+            let separator = format!(", {next}");
+            let is_here =
+                |(at, _): &(usize, &str)| outside_quotes(rest.get(..*at).unwrap_or_default());
+            let (at, _) = rest.match_indices(&separator).find(is_here)?;
+            part = rest.get(..at)?;
+            rest = rest.get(at + 2..)?;
+        }
+        if !part.is_empty() && !part.starts_with(' ') {
+            return None;
+        }
+        parts.push(format!("{}{part}", name(parameter)));
+    }
+    Some(format!("({})", parts.join(", ")))
+}
+
+/// Whether a text ends outside of quotes and of what it opened.
+fn outside_quotes(text: &str) -> bool {
+    depths(&format!("{text},")).last().is_some_and(|(_, depth)| *depth == Some(0))
 }
 
 /// The parts of the name that a text begins with.
 pub(super) fn identifiers(text: &str) -> Vec<String> {
+    named(text).0
+}
+
+/// The parts of the name that a text begins with, and what follows it.
+fn named(text: &str) -> (Vec<String>, &str) {
     let mut parts = Vec::new();
     let mut rest = text.trim_start();
     loop {
@@ -221,7 +300,7 @@ pub(super) fn identifiers(text: &str) -> Vec<String> {
         parts.push(part);
         match rest.strip_prefix('.') {
             Some(after) => rest = after,
-            None => return parts,
+            None => return (parts, rest),
         }
     }
 }
@@ -254,11 +333,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_is_cut_at_the_ends_of_its_statements() {
-        let script =
-            "CREATE MACRO a() AS 'x;\n''CREATE;';;\nCREATE MACRO \"b;\"\"\"() AS (1);\n\n;";
-        let expected = ["CREATE MACRO a() AS 'x;\n''CREATE;'", "CREATE MACRO \"b;\"\"\"() AS (1)"];
-        assert_eq!(statements(script), expected);
+    fn signatures_of_macros_are_told() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let parameters: Vec<Vec<String>> =
+            vec![names(&["a", "b c", "d"]), names(&["a"]), names(&[])];
+        let told = "Binder Error: Macro m() does not.\nCandidate macros:\n\tm(a, b c INTEGER := 3, d := 'x, d)\n\tm(')\n\tm(a := [1, 2])\n\tm()\n\nLINE 1: m()";
+        let found = signatures(told, "m", &parameters).expect("three");
+        let expected = [
+            r#"("a", "b c" INTEGER := 3, "d" := 'x, d)"#.to_owned() + "\n\tm(')",
+            r#"("a" := [1, 2])"#.to_owned(),
+            "()".to_owned(),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(signatures(told, "n", &parameters), None);
+        assert_eq!(signatures(told, "m", &parameters[..2]), None);
     }
 
     #[test]

@@ -1,59 +1,78 @@
-//! Whether a table comes back from Parquet as it is, where that is not known of its types: Parquet's
-//! variants have other types than DuckDB's.
+//! Whether the rows of a table come back from Parquet as they are: each table is tried before it is
+//! exported. Those that do not travel in a database file of their own: see [`super::native`].
 
-use std::cell::RefCell;
 use std::path::Path;
 
 use super::engine::Session;
 use super::index::TableEntry;
 use super::{delta, export, sql};
+use crate::ctx::Ctx;
 
-/// Tables that were tried.
-pub(super) struct Trials<'a> {
-    session: &'a Session,
-    scratch: &'a Path,
-    failed: RefCell<Vec<String>>,
+/// Rows from the beginning and from the end of a table that are tried where every value of its types is
+/// known to come back: what is tried are schema and conversions.
+const SAMPLE_ROWS: u64 = 4096;
+
+/// The table of the session that takes what came back.
+const CAME: &str = "temp.main.bkp_trial";
+
+/// Why the rows of a table do not come back from Parquet as they are; nothing if they do.
+///
+/// # Errors
+/// That the run is to stop.
+pub(super) fn fails(
+    session: &Session,
+    table: &TableEntry,
+    scratch: &Path,
+    ctx: &Ctx,
+) -> anyhow::Result<Option<String>> {
+    let outcome = comes_back(session, table, scratch);
+    ctx.cancel.check()?;
+    Ok(match outcome {
+        Ok(true) => None,
+        Ok(false) => Some("values come back as others".to_owned()),
+        Err(error) => Some(format!("{error:#}")),
+    })
 }
 
-impl<'a> Trials<'a> {
-    /// None yet; `scratch` is a folder for temporary files.
-    pub(super) fn new(session: &'a Session, scratch: &'a Path) -> Self {
-        Trials { session, scratch, failed: RefCell::default() }
+fn comes_back(session: &Session, table: &TableEntry, scratch: &Path) -> anyhow::Result<bool> {
+    // A name for each: DuckDB keeps what it has read of one.
+    let path = |what: &str| scratch.join(format!("{what}-{}.parquet", uuid::Uuid::now_v7()));
+    let (rows, state) = (path("trial"), path("trial-state"));
+    let names: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let (here, names) = (table.here(), sql::names(&names));
+    let some = sample(session, table)?;
+    let from = some.as_deref().unwrap_or(&here);
+    session.save(&delta::rows(table, from), &rows)?;
+    session.run(&format!(
+        "CREATE OR REPLACE TEMP TABLE bkp_trial AS SELECT {names} FROM {here} LIMIT 0"
+    ))?;
+    let file = sql::text(&session.path(&rows));
+    let back = delta::lasting(table, &file, &[]);
+    session.run(&format!("INSERT INTO {CAME} ({names}) {back}"))?;
+    session.save(&delta::state(table, CAME), &state)?;
+    if delta::is_keyed(table) {
+        // An increment reads the keys again.
+        let keys = format!("read_parquet({})", sql::text(&session.path(&state)));
+        session.rows(&delta::keys(table, &keys))?;
     }
+    let came = export::content(session, table, CAME)?;
+    let is_same = came == export::content(session, table, from)?;
+    session.run(&format!("DROP TABLE {CAME}"))?;
+    std::fs::remove_file(&rows)?;
+    std::fs::remove_file(&state)?;
+    Ok(is_same)
+}
 
-    /// Whether the table comes back as it is.
-    pub(super) fn passes(&self, table: &TableEntry) -> bool {
-        if !table.columns.iter().any(|column| column.data_type.contains("VARIANT")) {
-            return true;
-        }
-        let why = match self.comes_back(table) {
-            Ok(true) => return true,
-            Ok(false) => "they come back as others".to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        let name = table.quoted();
-        self.failed.borrow_mut().push(format!(
-            "the table {name}: Parquet cannot hold its values of the type VARIANT, a snapshot does: {why}"
-        ));
-        false
+/// Some rows of a table, where that is enough.
+fn sample(session: &Session, table: &TableEntry) -> anyhow::Result<Option<String>> {
+    let is_plain = table.columns.iter().all(|column| sql::is_plain(&column.data_type));
+    if !is_plain || table.has_column("rowid") {
+        return Ok(None);
     }
-
-    fn comes_back(&self, table: &TableEntry) -> anyhow::Result<bool> {
-        // A name for each: DuckDB keeps what it has read of one.
-        let path = self.scratch.join(format!("trial-{}.parquet", uuid::Uuid::now_v7()));
-        let file = sql::text(&path.display().to_string());
-        let names: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
-        let (from, names) = (table.here(), sql::names(&names));
-        self.session.save(&delta::rows(table, &from), &path)?;
-        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_trial AS SELECT {names} FROM {from} LIMIT 0; INSERT INTO bkp_trial SELECT {names} FROM read_parquet({file})"))?;
-        let came = export::content(self.session, table, "temp.main.bkp_trial")?;
-        self.session.run("DROP TABLE temp.main.bkp_trial")?;
-        std::fs::remove_file(&path)?;
-        Ok(came == export::content(self.session, table, &from)?)
-    }
-
-    /// Those that do not, in words.
-    pub(super) fn failed(self) -> Vec<String> {
-        self.failed.into_inner()
-    }
+    let here = table.here();
+    let last = session.rows(&format!("SELECT coalesce(max(rowid), 0) FROM {here}"))?;
+    let last = last.into_iter().flatten().flatten().next().unwrap_or_default();
+    let last: u64 = last.parse().unwrap_or_default();
+    let end = last.saturating_sub(SAMPLE_ROWS);
+    Ok(Some(format!("(SELECT * FROM {here} WHERE rowid < {SAMPLE_ROWS} OR rowid > {end})")))
 }

@@ -53,6 +53,8 @@ pub(super) struct Scan {
     pub(super) committed: u64,
     /// There is a checkpoint's marker.
     pub(super) checkpoint: bool,
+    /// Where that marker ends, bytes; 0 if there is none.
+    pub(super) marked: u64,
     /// There is a whole entry that frees blocks, behind the point that was asked for.
     pub(super) freeing: bool,
     /// Where an entry is whole in length and does not have its checksum.
@@ -99,7 +101,9 @@ pub(super) fn scan(file: &File, end: u64, tail: u64) -> io::Result<Scan> {
             scan.broken = Some(at);
             break;
         }
-        scan.checkpoint |= kind == kind::CHECKPOINT;
+        if kind == kind::CHECKPOINT {
+            (scan.checkpoint, scan.marked) = (true, next);
+        }
         scan.freeing |= at >= tail && kind::FREEING.contains(&kind);
         at = next;
         if kind == kind::COMMIT {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,7 +12,10 @@ use super::server::{CLEAN_UP, PORT_TRIES, Server};
 use super::totals::{self, Bracket, Totals};
 use super::watchdog::Watchdog;
 use crate::ctx::Ctx;
+use crate::draft::folder_of;
 use crate::error::{Fault, Kind};
+use crate::process;
+use crate::source::logs::LogDrill;
 use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
 
 /// How long a restored server may take until it answers, and each later question.
@@ -53,6 +56,47 @@ pub(super) fn drill(
         return Err(Fault::new(Kind::Integrity, message).into());
     }
     Ok(Drilled { rto_seconds, compared, checks })
+}
+
+/// What a snapshot recorded of the totals before and after it.
+pub(super) fn bracket(record: &Value) -> Option<(Totals, Totals)> {
+    let bracket: Bracket = serde_json::from_value(record.get("totals")?.clone()).ok()?;
+    Some((bracket.before, bracket.after))
+}
+
+/// Starts the server on what a log was restored to, and compares its totals with what is on record.
+pub(super) fn of_log(drill: &LogDrill<'_>, ctx: &Ctx) -> anyhow::Result<Vec<Check>> {
+    let program = drill.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
+    let folder = folder_of(drill.file);
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[folder.as_os_str()])?;
+    let cluster = drill.last.cluster.parse()?;
+    let found = answer(program, drill.file, &watchdog, cluster, ctx)?;
+    drop(watchdog);
+    let bounds = Bracket {
+        before: drill.least.unwrap_or_default(),
+        after: drill.most.unwrap_or(Totals {
+            accounts: u64::MAX,
+            debits_posted: u128::MAX,
+            credits_posted: u128::MAX,
+        }),
+    };
+    let said = |totals: &Option<Totals>| {
+        totals.map_or_else(|| "nothing on record".to_owned(), |totals| totals.to_string())
+    };
+    let within = Check {
+        what: "account totals lie between those on record before and after the moment".into(),
+        ok: bounds.admits(&found),
+        found: format!("{found}; before: {}; after: {}", said(&drill.least), said(&drill.most)),
+        hint: None,
+    };
+    let checks = vec![answer_check(&found), within];
+    match checks.iter().find(|check| !check.ok) {
+        None => Ok(checks),
+        Some(failed) => {
+            let message = format!("drill of the log: {}: {}", failed.what, failed.found);
+            Err(Fault::new(Kind::Integrity, message).into())
+        }
+    }
 }
 
 fn answer_check(found: &Totals) -> Check {
@@ -98,7 +142,7 @@ fn totals_check(record: &Value, found: &Totals) -> (Compared, Check) {
 /// the backup.
 fn explain(error: anyhow::Error, program: &Path, record: &Value) -> anyhow::Error {
     let wanted = record.get("release").and_then(Value::as_str).unwrap_or_default();
-    let output = Command::new(program).arg("version").stdin(Stdio::null()).output();
+    let output = process::bare(program).arg("version").stdin(Stdio::null()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     // TigerBeetle version 0.16.78+c9bca54
     let mut words = text.as_deref().unwrap_or_default().split([' ', '+', '\n']);
@@ -135,6 +179,7 @@ fn answer(
 
 /// Asks until the server answers, dies, or the deadline is over.
 fn first_answer(server: &mut Server, cluster: u128, ctx: &Ctx) -> anyhow::Result<Totals> {
+    server.await_listening(WORK, ANSWER_DEADLINE, ctx)?;
     let began = Instant::now();
     loop {
         ctx.cancel.check()?;

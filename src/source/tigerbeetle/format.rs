@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use aegis::aegis128l::Aegis128L;
 
 use crate::blockfile::map::Checksum;
+use crate::domain::segment::NUMBER_MAX;
 
 /// Unit of direct I/O, bytes.
 pub(super) const SECTOR_BYTES: usize = 4096;
@@ -379,6 +380,12 @@ impl PrepareHeader {
             && self.raw.get(114) == Some(&Self::COMMAND_PREPARE)
             && place == slot
             && (HEADER_BYTES..=MESSAGE_BYTES).contains(&self.size())
+            && self.is_counted()
+    }
+
+    /// Whether its numbers are ones that a cluster can come to.
+    pub(super) fn is_counted(&self) -> bool {
+        [self.op(), self.commit(), self.timestamp()].iter().all(|number| *number < NUMBER_MAX)
     }
 
     pub(super) fn checksum(&self) -> Checksum {

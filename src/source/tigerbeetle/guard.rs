@@ -38,7 +38,8 @@ pub(super) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         }
         (_, Some(replica)) if u64::from(replica) >= count => {
             let message = format!("replica {replica}: the cluster has replicas 0 to {}", count - 1);
-            return Err(Fault::new(Kind::Refused, message).into());
+            let hint = format!("give --replica a number from 0 to {}", count - 1);
+            return Err(Fault::new(Kind::Refused, message).hint(hint).into());
         }
         (_, Some(_)) => {}
     }

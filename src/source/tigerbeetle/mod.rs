@@ -38,7 +38,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use self::logs::LOG;
+pub use self::logs::{LOG, inside};
 
 use self::capture::Capturing;
 use self::format::Superblock;
@@ -49,12 +49,14 @@ use self::totals::{Bracket, Presence};
 use crate::blockfile::target;
 use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
+use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
 use crate::domain::segment::Mode as LogMode;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OwnEvents};
 use crate::source::{
     CaptureRequest, Captured, Check, EntrySink, Held, Opened, Source, SourceError, SourceKind,
+    on_this_host,
 };
 
 /// Attempts of an online capture if the configuration does not say otherwise. Under the heaviest
@@ -265,6 +267,19 @@ fn is_same_replica(superblock: &Superblock, record: &Value) -> bool {
 }
 
 impl Source for Replica {
+    fn identity(&self, ctx: &Ctx) -> anyhow::Result<Identity> {
+        let superblock = look(&self.data_file, ctx)?;
+        let mut identity = Identity::from([
+            ("cluster".to_owned(), superblock.cluster().to_string()),
+            ("replica_id".to_owned(), format!("{:032x}", superblock.replica_id())),
+        ]);
+        // 0 is the cluster of everybody's trials, and the ids of its replicas follow from that.
+        if superblock.cluster() == 0 {
+            identity.extend(on_this_host(&self.data_file));
+        }
+        Ok(identity)
+    }
+
     fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
         if is_same_replica(&look(&self.data_file, ctx)?, record) {
             return Ok(());

@@ -11,6 +11,7 @@ use super::{Setback, torn};
 use crate::blockfile::device::{Buffer, Device};
 use crate::ctx::Ctx;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
+use crate::domain::segment::NUMBER_MAX;
 use crate::source::SourceError;
 
 /// Reads of the superblock before an attempt gives up: the four copies are rewritten one by one,
@@ -118,7 +119,11 @@ fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Setba
     }
     let whole =
         storage_bytes >= GRID_AT && (storage_bytes - GRID_AT).is_multiple_of(BLOCK_BYTES as u64);
-    if !whole || storage_bytes > TIGERBEETLE_FILE_BYTES_MAX || superblock.replica().is_none() {
+    let counted = superblock.commit_max() < NUMBER_MAX
+        && superblock.checkpoint().is_counted()
+        && superblock.view_headers().all(|header| header.is_counted());
+    let known = whole && counted && superblock.replica().is_some();
+    if !known || storage_bytes > TIGERBEETLE_FILE_BYTES_MAX {
         return unsupported(
             "the superblock's numbers do not fit the layout that this bkp knows".into(),
         );

@@ -5,21 +5,31 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use super::totals::{self, Presence};
 use super::watchdog::Watchdog;
+use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
+use crate::process;
+use crate::source::SourceError;
 
 /// What a failed start shows of the server's log, characters.
 const LOG_TAIL_CHARS: usize = 600;
 /// The server's cache: its default of 1 GiB may be more than a machine for drills has.
 const CACHE: &str = "--cache-grid=256MiB";
 
+/// The pause between two looks at a server that starts.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Times that a server is started because another program took its port.
 pub(super) const PORT_TRIES: u32 = 5;
 
-/// What the watchdog does: the process that it was told last is killed, and what it was given is
-/// removed. A killed run leaves neither a server nor the books in the clear.
-pub(super) const CLEAN_UP: &str = "[ -z \"$told\" ] || kill -KILL \"$told\"; rm -rf -- \"$@\"";
+/// What the watchdog does: the process that it was told last is killed, and the folder that it was given
+/// is removed. A killed run leaves neither a server nor the books in the clear. A server makes a file of
+/// its own beside the data file when it starts, and may do so while the folder is being emptied: hence
+/// more than one try.
+pub(super) const CLEAN_UP: &str = "[ -z \"$told\" ] || kill -KILL \"$told\"; n=0; until rm -rf -- \"$@\" || [ \"$n\" -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
 
 /// Tells the watchdog its number before it becomes the server: were we to tell, a kill in between
 /// would leave a server that nobody knows of.
@@ -46,24 +56,38 @@ impl Server {
         let address = format!("127.0.0.1:{port}");
         let log = log_of(data_file);
         let output = File::create(&log)?;
-        // A shell would say in its own way that there is no such program.
-        Command::new(program)
-            .arg("version")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| missing(program, &error))?;
+        find(program)?;
         let ear = File::from(watchdog.ear()?);
-        let child = Command::new("/bin/sh")
-            .args(["-c", TELL_AND_BECOME])
-            .arg(program)
+        let child = told(program, &ear)?
             .args(["start", CACHE])
             .arg(format!("--addresses={address}"))
             .arg(data_file)
-            .stdin(Stdio::null())
-            .stdout(ear.try_clone()?)
             .stderr(output)
             .spawn()?;
         Ok(Server { child, address, log, ear })
+    }
+
+    /// Waits until it takes connections.
+    ///
+    /// # Errors
+    /// As [`Server::failed`] if it ends instead, or takes longer than `deadline`; that the run is to stop.
+    pub(super) fn await_listening(
+        &mut self,
+        work: &str,
+        deadline: Duration,
+        ctx: &Ctx,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while totals::probe(&self.address) != Presence::There {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(self.failed(work, &format!("the server ended: {status}")));
+            }
+            if began.elapsed() > deadline {
+                return Err(self.failed(work, "the server does not listen in time"));
+            }
+            ctx.pause(LOOK_PAUSE)?;
+        }
+        Ok(())
     }
 
     /// What it has said so far; nothing if that cannot be read.
@@ -83,8 +107,11 @@ impl Server {
         let log = self.log();
         let tail: String = log.chars().rev().take(LOG_TAIL_CHARS).collect();
         let tail: String = tail.chars().rev().collect();
-        let message =
-            format!("{work}: {reason}; its log ends with: {}", tail.trim().replace('\n', " | "));
+        let said = match tail.trim() {
+            "" => "it has said nothing".to_owned(),
+            tail => format!("its log ends with: {}", tail.replace('\n', " | ")),
+        };
+        let message = format!("{work}: {reason}; {said}");
         let broken = ["panic", "WALCorrupt", "SuperBlock", "unreachable", "corrupt"];
         if broken.iter().any(|word| log.contains(word)) {
             return Fault::new(Kind::Integrity, message).into();
@@ -101,20 +128,77 @@ impl Drop for Server {
     fn drop(&mut self) {
         // A data file is in order at any moment. Both calls fail only if the server is gone already.
         let _gone = self.child.kill();
-        let _status = self.child.wait();
-        // Its number may be another process's from now on.
+        // Once it is reaped its number may be another process's.
         let _forgotten = self.ear.write_all(b"\n");
+        let _status = self.child.wait();
         let _removed = std::fs::remove_file(&self.log);
     }
 }
 
+/// As [`TELL_AND_BECOME`], for a program whose answers come through what was the shell's standard error;
+/// what it says beside is nobody's.
+const TELL_AND_SPEAK: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2 2>/dev/null";
+
+/// A program that is asked through its standard input and answers through the child's standard error,
+/// both of them pipes; the watchdog knows of it before it begins, and ends it with us.
+pub(super) fn speaking(program: &Path, ear: &File) -> std::io::Result<Command> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", TELL_AND_SPEAK]).arg(program);
+    command.stdin(Stdio::piped()).stdout(ear.try_clone()?).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// A program that the watchdog knows of before it begins, and ends with us.
+fn told(program: &Path, ear: &File) -> std::io::Result<Command> {
+    let mut command = process::bare("/bin/sh");
+    command.args(["-c", TELL_AND_BECOME]).arg(program);
+    command.stdin(Stdio::null()).stdout(ear.try_clone()?);
+    Ok(command)
+}
+
+/// Makes the data file of an empty cluster of one.
+pub(super) fn format(
+    program: &Path,
+    cluster: u128,
+    path: &Path,
+    watchdog: &Watchdog,
+) -> anyhow::Result<()> {
+    find(program)?;
+    let mut ear = File::from(watchdog.ear()?);
+    let output = told(program, &ear)?
+        .arg("format")
+        .arg(format!("--cluster={cluster}"))
+        .args(["--replica=0", "--replica-count=1"])
+        .arg(path)
+        .output()?;
+    // Its number may be another process's from now on.
+    ear.write_all(b"\n")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(SourceError::Engine {
+        what: program.display().to_string(),
+        reason: format!("cannot format {}: {}", path.display(), said.trim()),
+        hint: "give it room (1.1 GiB) and a folder that it may write to, or choose another --to"
+            .into(),
+    }
+    .into())
+}
+
+/// Finds out whether there is such a program. A shell would say it in its own way that there is none.
+fn find(program: &Path) -> Result<(), Fault> {
+    let version = process::bare(program).arg("version").stdin(Stdio::null()).output();
+    version.map(drop).map_err(|error| missing(program, &error))
+}
+
 /// The file that a server on `data_file` writes its log to.
-pub(super) fn log_of(data_file: &Path) -> PathBuf {
+fn log_of(data_file: &Path) -> PathBuf {
     data_file.with_extension("log")
 }
 
 /// A program that cannot be started.
-pub(super) fn missing(program: &Path, error: &std::io::Error) -> Fault {
+fn missing(program: &Path, error: &std::io::Error) -> Fault {
     let message = format!("cannot start {}: {error}", program.display());
     Fault::new(Kind::Config, message).hint("install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or do what needs no server: verify with --level decode, restore a snapshot as it is")
 }

@@ -10,6 +10,7 @@ use tigerbeetle_unofficial::error::SendError;
 use tigerbeetle_unofficial::{Client, QueryFilter};
 
 use crate::ctx::Ctx;
+pub(super) use crate::domain::segment::Totals;
 use crate::rt;
 use crate::source::SourceError;
 
@@ -19,19 +20,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 /// Accounts per page: what one message of 1 MiB holds.
 const PAGE: u32 = 8189;
 
-/// Sums over every account of a cluster.
-///
-/// Posted sums and the number of accounts only grow. So whatever a cluster held at some moment lies
-/// between the totals taken before and after it, even if the accounts were read one by one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Totals {
-    pub(super) accounts: u64,
-    #[serde(with = "decimal")]
-    pub(super) debits_posted: u128,
-    #[serde(with = "decimal")]
-    pub(super) credits_posted: u128,
-}
-
+// Posted sums and the number of accounts only grow. So whatever a cluster held at some moment lies
+// between the totals taken before and after it, even if the accounts were read one by one.
 /// Totals taken before and after a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bracket {
@@ -48,13 +38,6 @@ impl Bracket {
         fits(|totals| u128::from(totals.accounts))
             && fits(|totals| totals.debits_posted)
             && fits(|totals| totals.credits_posted)
-    }
-}
-
-impl std::fmt::Display for Totals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Totals { accounts, debits_posted, credits_posted } = self;
-        write!(f, "{accounts} accounts, {debits_posted} debited, {credits_posted} credited")
     }
 }
 
@@ -87,11 +70,11 @@ pub(super) fn ask(
         hint: "check that the cluster runs at these addresses and has the configured cluster id"
             .into(),
     };
-    // A client logs every refused connection to our standard error; it is made only once somebody
-    // listens.
+    // A client waits for ever for somebody who listens.
     if !listens(addresses, deadline, ctx) {
         return Err(failed("nobody listens there".into()));
     }
+    rt::silence_clients();
     let client = Client::new(cluster, addresses).map_err(|error| failed(error.to_string()))?;
     let answer = rt::within(deadline, answer(&client));
     let answer = answer.map_err(|error| failed(error.to_string()))?;
@@ -179,24 +162,6 @@ async fn sum(client: &Client) -> Result<Totals, SendError> {
         if page.is_empty() {
             return Ok(totals);
         }
-    }
-}
-
-/// Numbers beyond 2^53 as decimal text, which every JSON reader keeps exact.
-mod decimal {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(
-        number: &u128,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(number)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<u128, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -8,8 +8,8 @@
 use std::sync::mpsc;
 
 use super::format::{
-    BLOCK_BYTES, Block, GRID_AT, Reference, Superblock, TableChange, Trailer, block_offset,
-    checksum, contains, decode_free_set,
+    BLOCK_BYTES, Block, BlockKind, GRID_AT, Reference, Superblock, TableChange, Trailer,
+    block_offset, checksum, contains, decode_free_set,
 };
 use super::layout::block_member;
 use super::{Setback, torn};
@@ -52,15 +52,18 @@ impl<'a> Walk<'a> {
     /// Visits every live block and returns them all, pushing those that neither the parent nor `sent` holds.
     pub(super) fn run(&mut self, superblock: &Superblock) -> Result<BlockMap, Setback> {
         let mut live = BlockMap::default();
-        let acquired = self.trailer(superblock.free_set_acquired(), &mut live)?;
-        let released = self.trailer(superblock.free_set_released(), &mut live)?;
+        let free_set = BlockKind::FreeSet;
+        let acquired = self.trailer(superblock.free_set_acquired(), free_set, &mut live)?;
+        let released = self.trailer(superblock.free_set_released(), free_set, &mut live)?;
         // The blocks of the free set itself are not acquired in it.
         let free_set_blocks = live.clone();
-        self.trailer(superblock.client_sessions(), &mut live)?;
+        self.trailer(superblock.client_sessions(), BlockKind::ClientSessions, &mut live)?;
         let tables = self.manifest(superblock, &mut live)?;
         let (mut values, mut outside) = (BlockMap::default(), None);
         let address_max = self.address_max;
-        self.visit(&tables, &mut |block| {
+        let mut short = false;
+        self.visit(&tables, BlockKind::Index, &mut |block| {
+            short |= block.values().count() != block.value_count();
             for value in block.values() {
                 if (1..=address_max).contains(&value.address) {
                     values.set(value.address, value.checksum);
@@ -70,8 +73,11 @@ impl<'a> Walk<'a> {
             }
         })?;
         outside.map_or(Ok(()), |value| self.inside(value).map(|_| ()))?;
+        if short {
+            return Err(self.strange("an index block that is shorter than it says"));
+        }
         let unknown = self.unknown(&values);
-        self.visit(&unknown, &mut |_block| {})?;
+        self.visit(&unknown, BlockKind::Value, &mut |_block| {})?;
         for (address, checksum) in tables.iter().chain(values.iter()) {
             live.set(address, checksum);
         }
@@ -99,7 +105,18 @@ impl<'a> Walk<'a> {
             || self.parent.is_some_and(|parent| parent.blocks.holds(address, checksum))
     }
 
-    fn push(&mut self, reference: Reference, block: Block<'_>) -> Result<(), Setback> {
+    /// Pushes a block that nobody holds yet. One of another `kind` than its reference is meant for is
+    /// refused: no restore would take it.
+    fn push(
+        &mut self,
+        reference: Reference,
+        block: Block<'_>,
+        kind: BlockKind,
+    ) -> Result<(), Setback> {
+        if block.kind() != Some(kind) {
+            let address = reference.address;
+            return Err(self.strange(&format!("a block {address} that is not of kind {kind:?}")));
+        }
         if !self.is_held(reference) {
             self.out.entry(&block_member(reference.address), block.bytes())?;
             self.sent.set(reference.address, reference.checksum);
@@ -108,14 +125,19 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads a chain of blocks from its last one and returns the data in it.
-    fn trailer(&mut self, trailer: Trailer, live: &mut BlockMap) -> Result<Vec<u8>, Setback> {
+    fn trailer(
+        &mut self,
+        trailer: Trailer,
+        kind: BlockKind,
+        live: &mut BlockMap,
+    ) -> Result<Vec<u8>, Setback> {
         let mut buffer = Buffer::new(BLOCK_BYTES);
         let mut parts = Vec::new();
         let mut next = trailer.last;
         while let Some(reference) = next {
             let reference = self.inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
-            self.push(reference, block)?;
+            self.push(reference, block, kind)?;
             if live.set(reference.address, reference.checksum).is_some() {
                 return Err(self.strange("a chain of blocks that does not end"));
             }
@@ -143,7 +165,7 @@ impl<'a> Walk<'a> {
             let reference = next.ok_or_else(|| self.strange("a manifest log that ends early"))?;
             let reference = self.inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
-            self.push(reference, block)?;
+            self.push(reference, block, BlockKind::Manifest)?;
             live.set(reference.address, reference.checksum);
             for event in block.tables() {
                 let Reference { address, checksum } = self.inside(event.index)?;
@@ -172,9 +194,14 @@ impl<'a> Walk<'a> {
         Ok(tables)
     }
 
-    /// Reads the blocks in `wanted` by ascending address, checks and pushes them, and shows them to
+    /// Reads the blocks of one kind in `wanted` by ascending address, checks and pushes them, and shows them to
     /// `look`. Reading and checking run ahead on a thread of their own.
-    fn visit(&mut self, wanted: &BlockMap, look: &mut dyn FnMut(Block<'_>)) -> Result<(), Setback> {
+    fn visit(
+        &mut self,
+        wanted: &BlockMap,
+        kind: BlockKind,
+        look: &mut dyn FnMut(Block<'_>),
+    ) -> Result<(), Setback> {
         let (full_tx, full_rx) = mpsc::sync_channel(RUNS_IN_FLIGHT);
         let (empty_tx, empty_rx) = mpsc::channel();
         for _buffer in 0..RUNS_IN_FLIGHT {
@@ -206,7 +233,7 @@ impl<'a> Walk<'a> {
                 for (reference, bytes) in run.iter().zip(blocks) {
                     let block = Block::trusted(bytes);
                     look(block);
-                    self.push(*reference, block)?;
+                    self.push(*reference, block, kind)?;
                 }
                 self.ctx.monitor.advance((run.len() * BLOCK_BYTES) as u64);
                 let _reader_is_done = empty_tx.send(buffer);

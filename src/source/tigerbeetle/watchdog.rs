@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
+
+use crate::process;
 
 /// Waits with a pipe in its hand: should we die, however that happens, the pipe closes and it does
 /// what it was told to.
@@ -26,7 +28,7 @@ impl Watchdog {
         let script = format!(
             "trap '' INT TERM HUP; {meanwhile} told=; while read -r line; do [ \"$line\" = done ] && kill -KILL 0; told=$line; done; {script}"
         );
-        let child = Command::new("/bin/sh")
+        let child = process::bare("/bin/sh")
             .args(["-c", &script, "bkp-watchdog"])
             .args(words)
             // A group of its own: what stops or suspends ours must not reach it.

@@ -164,6 +164,12 @@ impl Fan {
     }
 }
 
+/// Whether two stores can have the same object.
+fn alike(one: &ObjectInfo, other: &ObjectInfo) -> bool {
+    let sums = one.sha256.zip(other.sha256);
+    one.bytes == other.bytes && sums.is_none_or(|(one, other)| one == other)
+}
+
 fn warn(ctx: &Ctx, url: &str, error: &anyhow::Error) {
     ctx.monitor.warn(&format!("going on without the store {url}: {error:#}"));
 }
@@ -200,10 +206,11 @@ impl ReadStore for Fan {
         let mut first: Option<ObjectInfo> = None;
         for (index, store) in self.stores() {
             match store.head(key) {
-                Ok(info) if first.as_ref().is_some_and(|first| first.bytes != info.bytes) => {
+                Ok(info) if first.as_ref().is_some_and(|first| !alike(first, &info)) => {
                     return Err(self.missing(key));
                 }
-                Ok(info) => first = Some(info),
+                // Each store has versions of its own.
+                Ok(info) => first = Some(ObjectInfo { version: None, ..info }),
                 Err(error @ StoreError::Missing { .. }) => return Err(error),
                 Err(error) => self.failed(index, error)?,
             }
@@ -232,6 +239,13 @@ impl ReadStore for Fan {
 }
 
 impl AppendStore for Fan {
+    /// What all of them do: a manifest speaks of every copy.
+    fn sse(&self) -> Option<&'static str> {
+        let mut found = self.stores().map(|(_, store)| store.sse());
+        let first = found.next()?;
+        first.filter(|_| found.all(|other| other == first))
+    }
+
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
         let mut uploads = Vec::new();
         for (index, store) in self.stores() {
@@ -349,7 +363,7 @@ impl Iterator for Common<'_> {
                 }
             }
             if same {
-                return Some(Ok(one));
+                return Some(Ok(ObjectInfo { version: None, ..one }));
             }
         }
     }

@@ -62,6 +62,10 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
         self.inner.url()
     }
 
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
     fn contains(&self, path: &Path) -> bool {
         self.inner.contains(path)
     }
@@ -103,6 +107,14 @@ impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
         let (inner, struck) = self.around((Operation::Create, "create"), key, call)?;
         let (plan, store, key) = (self.plan.clone(), self.inner.url().to_owned(), key.to_owned());
         Ok(Box::new(FaultyUpload { plan, struck, store, key, inner, written: 0 }))
+    }
+
+    fn sse(&self) -> Option<&'static str> {
+        self.inner.sse()
+    }
+
+    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.inner.lock_longer(keys)
     }
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {

@@ -95,6 +95,7 @@ impl Pause for SystemPause {
 /// A store whose transient failures are tried again.
 pub struct Retry<S: ?Sized> {
     inner: Arc<S>,
+    name: Option<String>,
     patience: Patience,
 }
 
@@ -108,7 +109,14 @@ impl<S: ReadStore + ?Sized> Retry<S> {
     /// Wraps `inner`, with this schedule and this way to pass time.
     #[must_use]
     pub fn with_pause(inner: Box<S>, ctx: Ctx, backoff: Backoff, pause: Arc<dyn Pause>) -> Self {
-        Retry { inner: Arc::from(inner), patience: Patience { ctx, backoff, pause } }
+        let patience = Patience { ctx, backoff, pause };
+        Retry { inner: Arc::from(inner), name: None, patience }
+    }
+
+    /// The same, with the [name](ReadStore::name) that the configuration gives it.
+    #[must_use]
+    pub fn called(self, name: &str) -> Self {
+        Retry { name: Some(name.to_owned()), ..self }
     }
 }
 
@@ -127,6 +135,10 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
 
     fn url(&self) -> &str {
         self.inner.url()
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.inner.name())
     }
 
     fn contains(&self, path: &Path) -> bool {
@@ -160,6 +172,14 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
 impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
         self.patience.insist(|| self.inner.create(key, labels))
+    }
+
+    fn sse(&self) -> Option<&'static str> {
+        self.inner.sse()
+    }
+
+    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.patience.insist(|| self.inner.lock_longer(keys))
     }
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {

@@ -113,6 +113,10 @@ impl<S: ReadStore + ?Sized> ReadStore for Trace<S> {
         self.inner.url()
     }
 
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
     fn contains(&self, path: &Path) -> bool {
         self.inner.contains(path)
     }
@@ -150,6 +154,14 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         let inner = Some(self.inner.create(key, labels)?);
         let (calls, key) = (Arc::clone(&self.calls), key.to_owned());
         Ok(Box::new(TracedUpload { calls, key, inner, bytes: 0 }))
+    }
+
+    fn sse(&self) -> Option<&'static str> {
+        self.inner.sse()
+    }
+
+    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.inner.lock_longer(keys)
     }
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {

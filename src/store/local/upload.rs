@@ -83,6 +83,13 @@ impl Upload for LocalUpload {
         let LocalUpload { draft, store, key, name, .. } = *self;
         draft.publish(&name).map_err(|errno| match errno {
             Errno::EXIST => StoreError::Exists { store, key },
+            Errno::OPNOTSUPP => StoreError::Denied {
+                store,
+                operation: "write",
+                key,
+                problem: "this file system has no hard links and cannot rename without overwriting, so two writers could take each other's objects away".to_owned(),
+                hint: "put the store on a file system that can (ext4, XFS, btrfs, NFS, vfat); for a bucket that is mounted here, name the bucket itself: url = \"s3://BUCKET/PREFIX\"".to_owned(),
+            },
             errno => failed(&store, "write", &key, errno),
         })
     }

@@ -5,8 +5,8 @@ use std::vec;
 use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::super::{ObjectInfo, StoreError, is_key};
-use super::{Local, failed, is_absent, object_bytes};
+use super::super::{ObjectInfo, StoreError, Version, is_key};
+use super::{Local, failed, info, is_absent, object_bytes, version};
 
 /// Every object below a folder, sorted by key. Whatever could not be a key, is not a regular file
 /// or is reached through a link is left out; the length of keys bounds the depth.
@@ -19,10 +19,10 @@ pub(super) struct Walk<'a> {
 
 /// A key, or the path of a folder with a slash at its end: then sorting the entries of a folder by
 /// their bytes sorts all keys below it (`a-b/x` comes before `a/x`, since `-` sorts before `/`).
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     path: String,
-    bytes: u64,
+    /// Of an object.
+    found: Option<(u64, Version)>,
 }
 
 impl<'a> Walk<'a> {
@@ -70,8 +70,8 @@ impl Iterator for Walk<'_> {
                 self.levels.pop();
                 continue;
             };
-            if !entry.path.ends_with('/') {
-                return Some(Ok(ObjectInfo { key: entry.path, bytes: entry.bytes }));
+            if let Some((bytes, version)) = entry.found {
+                return Some(Ok(info(entry.path, bytes, version)));
             }
             if let Err(error) = self.enter(&entry.path) {
                 self.levels.clear();
@@ -103,11 +103,11 @@ fn entries(store: &Local, above: &str) -> Result<Vec<Entry>, Errno> {
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             path.push('/');
-            found.push(Entry { path, bytes: 0 });
+            found.push(Entry { path, found: None });
         } else if let Some(bytes) = object_bytes(&stat) {
-            found.push(Entry { path, bytes });
+            found.push(Entry { path, found: Some((bytes, version(&stat))) });
         }
     }
-    found.sort_unstable();
+    found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }

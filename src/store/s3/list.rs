@@ -3,9 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::EncodingType;
+use percent_encoding::percent_decode_str;
+
+use super::course::Course;
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
-use crate::store::{ObjectInfo, StoreError, is_key};
+use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
 /// What is listed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,8 +32,37 @@ pub(super) struct Pages {
     page: VecDeque<ObjectInfo>,
     /// Where the next page begins; `None` behind the last.
     next: Option<Next>,
-    /// The last name of the bucket that was seen.
+    /// The last name in the bucket that is a key; empty at first.
     last: String,
+    course: Course,
+}
+
+/// A name in the bucket, its bytes and its version.
+type Named = (String, u64, Option<Version>);
+
+/// Which version of an object the service shows: a new one has another date even if its content, and so
+/// its `ETag`, is the same. Looks show whole seconds.
+pub(super) fn version(
+    bytes: u64,
+    etag: Option<&str>,
+    modified: Option<&DateTime>,
+) -> Option<Version> {
+    let (etag, modified) = (etag?.trim_matches('"'), modified?.secs());
+    Some(Version::of(&[&bytes.to_le_bytes(), etag.as_bytes(), &modified.to_le_bytes()]))
+}
+
+/// A page as the service gives it.
+struct Page {
+    found: Vec<Named>,
+    /// How many names it has, ours or not.
+    shown: usize,
+    /// Where the next one begins.
+    next: Option<String>,
+}
+
+/// A name as it is in the bucket; `None` if it is no text, and so none of ours.
+pub(super) fn decode(encoded: &str) -> Option<String> {
+    Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned())
 }
 
 /// Which page is next.
@@ -51,17 +85,19 @@ impl Pages {
         };
         let (remote, prefix) = (Arc::clone(remote), prefix.to_owned());
         let (page, next, last) = (VecDeque::new(), Some(Next::First), String::new());
-        let mut pages = Pages { remote, prefix, folder, depth, page, next, last };
+        let course = Course::default();
+        let mut pages = Pages { remote, prefix, folder, depth, page, next, last, course };
         let first = pages.remote.insist(|| pages.fetch(&Next::First));
         let first = pages.remote.wait(("list", &pages.prefix), first);
         pages.accept(first?)?;
         Ok(pages)
     }
 
-    async fn fetch(&self, which: &Next) -> Result<(Vec<(String, u64)>, Option<Next>), Refusal> {
+    async fn fetch(&self, which: &Next) -> Result<Page, Refusal> {
         let remote = &self.remote;
         let mut request = remote.client.list_objects_v2().bucket(&remote.settings.bucket);
-        request = request.prefix(&self.folder);
+        // Names of others may have characters that XML cannot hold.
+        request = request.prefix(&self.folder).encoding_type(EncodingType::Url);
         if self.depth == Depth::Folders {
             request = request.delimiter("/");
         }
@@ -75,46 +111,62 @@ impl Pages {
             }
             refusal
         })?;
+        // The client's reader passes over what it does not understand: a page that cannot be read would
+        // look like an empty one.
+        let nameless = answer.contents().iter().any(|object| object.key().is_none());
+        let is_empty = answer.contents().is_empty() && answer.common_prefixes().is_empty();
+        if nameless || (is_empty && answer.key_count().is_some_and(|count| count > 0)) {
+            return Err(Refusal::broken("a page of a listing cannot be read"));
+        }
+        let encoded = answer.encoding_type() == Some(&EncodingType::Url);
+        let name = |text: &str| if encoded { decode(text) } else { Some(text.to_owned()) };
         let objects = answer.contents().iter().filter_map(|object| {
             let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok());
-            Some((object.key()?.to_owned(), bytes.unwrap_or(0)))
+            let version = version(bytes.unwrap_or(0), object.e_tag(), object.last_modified());
+            Some((name(object.key()?)?, bytes.unwrap_or(0), version))
         });
         let folders = answer.common_prefixes().iter();
-        let folders = folders.filter_map(|folder| Some((folder.prefix()?.to_owned(), 0)));
+        let folders = folders.filter_map(|folder| Some((name(folder.prefix()?)?, 0, None)));
         let found = match self.depth {
             Depth::All => objects.collect(),
             Depth::Folders => folders.collect(),
         };
-        let more = answer.is_truncated().unwrap_or(false);
-        let token = answer.next_continuation_token().filter(|_token| more).map(str::to_owned);
-        let same = matches!(which, Next::After(before) if Some(before) == token.as_ref());
-        if more && (token.is_none() || same) {
-            return Err(Refusal::broken("a page of a listing does not say where it goes on"));
-        }
-        Ok((found, token.map(Next::After)))
+        let shown = answer.contents().len() + answer.common_prefixes().len();
+        let next = answer.is_truncated().unwrap_or(false).then(|| {
+            let token = answer.next_continuation_token().map(str::to_owned);
+            token
+                .ok_or_else(|| Refusal::broken("a page of a listing does not say where it goes on"))
+        });
+        Ok(Page { found, shown, next: next.transpose()? })
     }
 
-    /// Takes over a page: names become keys, and what no bkp writes is not there.
-    fn accept(&mut self, page: (Vec<(String, u64)>, Option<Next>)) -> Result<(), StoreError> {
-        let (found, next) = page;
-        self.next = next;
-        for (name, bytes) in found {
-            if self.depth == Depth::Folders && name == self.last {
-                // A folder may be told of on two pages.
-                continue;
-            }
-            if name <= self.last && !self.last.is_empty() {
-                let refusal = Refusal::broken("the service does not list in the order of names");
-                return Err(self.remote.error(refusal, "list", &self.prefix));
-            }
+    /// Takes over a page: names become keys, and what no bkp writes is not there. What others call
+    /// their objects can stand anywhere, in an order that is no concern of ours.
+    fn accept(&mut self, page: Page) -> Result<(), StoreError> {
+        let error = |refusal| self.remote.error(refusal, "list", &self.prefix);
+        if let Some(next) = &page.next {
+            self.course.goes_on(page.shown, next).map_err(error)?;
+        }
+        self.next = page.next.map(Next::After);
+        for (name, bytes, version) in page.found {
             let key = name.strip_prefix(self.remote.settings.prefix.as_str());
             let key = match self.depth {
                 Depth::All => key,
                 Depth::Folders => key.and_then(|key| key.strip_suffix('/')),
             };
-            if let Some(key) = key.filter(|key| is_key(key) && name.starts_with(&self.folder)) {
-                self.page.push_back(ObjectInfo { key: key.to_owned(), bytes });
+            let Some(key) = key.filter(|key| is_key(key) && name.starts_with(&self.folder)) else {
+                continue;
+            };
+            if self.depth == Depth::Folders && name == self.last {
+                // A folder may be told of on two pages.
+                continue;
             }
+            if name <= self.last {
+                let refusal = Refusal::broken("the service does not list in the order of names");
+                return Err(error(refusal));
+            }
+            let key = key.to_owned();
+            self.page.push_back(ObjectInfo { key, bytes, version, sha256: None });
             self.last = name;
         }
         Ok(())

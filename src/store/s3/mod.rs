@@ -12,6 +12,7 @@
 //! - `settings`: the table of the configuration.
 //! - `remote`: a bucket, and how requests are sent to it; `pace`: how many and how fast;
 //!   `refusal`: what a failed one means.
+//! - `answer`: what is taken of what a service answers; `course`: whether a listing gets anywhere.
 //! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `rehearse`: what
 //!   `doctor` tries.
 
@@ -27,7 +28,10 @@ use super::{
 };
 use crate::ctx::Ctx;
 
+mod answer;
+mod course;
 mod list;
+mod lock;
 mod pace;
 mod parts;
 mod prune;
@@ -40,12 +44,13 @@ mod upload;
 
 use self::list::Depth;
 use self::remote::Remote;
+use self::settings::Sse;
 
 /// Stores of the scheme `s3`.
 pub const KIND: StoreKind = StoreKind {
     scheme: "s3",
     schema: || schemars::schema_for!(settings::Table).to_value(),
-    check: |place| settings::read(place).map(|_settings| ()),
+    check: |place| settings::read(place).map(|settings| settings.url),
     read: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
     append: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
     prune: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
@@ -93,7 +98,12 @@ impl ReadStore for S3 {
         let name = self.remote.name(key)?;
         let look = self.remote.insist(|| self.remote.look(&name));
         let seen = self.remote.wait(("look at", key), look)?;
-        Ok(ObjectInfo { key: key.to_owned(), bytes: seen.bytes })
+        Ok(ObjectInfo {
+            key: key.to_owned(),
+            bytes: seen.bytes,
+            version: seen.version,
+            sha256: seen.sha256(),
+        })
     }
 
     fn open(
@@ -116,6 +126,17 @@ impl AppendStore for S3 {
             }
         }
         Ok(Box::new(upload::S3Upload::begin(&self.remote, key, labels)?))
+    }
+
+    fn sse(&self) -> Option<&'static str> {
+        self.remote.settings.marks.sse.map(|sse| match sse {
+            Sse::S3 => "sse-s3",
+            Sse::Kms => "sse-kms",
+        })
+    }
+
+    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
+        lock::extend(&self.remote, keys)
     }
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {

@@ -5,9 +5,11 @@
 //! and of everything else the very version is removed.
 
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::ObjectLockLegalHoldStatus;
+use aws_sdk_s3::types::{EncodingType, ObjectLockLegalHoldStatus};
 use time::OffsetDateTime;
 
+use super::course::Course;
+use super::list::decode;
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
 use crate::domain::names::is_of_bkp;
@@ -86,18 +88,23 @@ pub(super) fn unfinished(
 ) -> Result<Vec<Unfinished>, StoreError> {
     let mut found = Vec::new();
     let mut after: Option<(String, String)> = None;
+    let mut course = Course::default();
     loop {
         let fetch = || async {
             let (key, upload) = after.clone().unzip();
             let request = remote.client.list_multipart_uploads();
             let request = request.bucket(&remote.settings.bucket).prefix(&remote.settings.prefix);
+            let request = request.encoding_type(EncodingType::Url);
             let request = request.set_key_marker(key).set_upload_id_marker(upload);
             remote.once(ANSWER, request.send()).await
         };
         let fetched = async { remote.insist(fetch).await.map_err(with_rights) };
         let page = remote.wait(("list the uploads below", &remote.settings.prefix), fetched)?;
+        let encoded = page.encoding_type() == Some(&EncodingType::Url);
+        let name = |text: &str| if encoded { decode(text) } else { Some(text.to_owned()) };
         for upload in page.uploads() {
-            let key = upload.key().and_then(|name| name.strip_prefix(&*remote.settings.prefix));
+            let key = upload.key().and_then(name);
+            let key = key.as_ref().and_then(|name| name.strip_prefix(&*remote.settings.prefix));
             let key = key.filter(|key| is_key(key) && is_of_bkp(key));
             let begun = upload.initiated().and_then(time_of);
             if let (Some(key), Some(id), Some(begun)) = (key, upload.upload_id(), begun)
@@ -106,12 +113,14 @@ pub(super) fn unfinished(
                 found.push(Unfinished { key: key.to_owned(), id: id.to_owned(), begun });
             }
         }
-        let next = page.next_key_marker().zip(page.next_upload_id_marker());
-        let next = next.map(|(key, upload)| (key.to_owned(), upload.to_owned()));
-        if page.is_truncated() != Some(true) || next.is_none() || next == after {
+        let next = page.next_key_marker().and_then(name).zip(page.next_upload_id_marker());
+        let Some((key, upload)) = next.filter(|_next| page.is_truncated() == Some(true)) else {
             return Ok(found);
-        }
-        after = next;
+        };
+        let gone_on = course.goes_on(page.uploads().len(), &format!("{key} {upload}"));
+        let what = ("list the uploads below", &*remote.settings.prefix);
+        gone_on.map_err(|refusal| remote.error(refusal, what.0, what.1))?;
+        after = Some((key, upload.to_owned()));
     }
 }
 

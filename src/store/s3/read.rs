@@ -1,7 +1,8 @@
 //! Reading an object: ranges of it, several at a time, handed out in order.
 //!
 //! A piece that fails is fetched again; one that is shorter than it should be has failed. What the
-//! bytes are is not checked here: the chain checks every one of them.
+//! bytes are is not judged here: the chain checks every one of them. But a small object that is not what
+//! its metadata says is read a second time: a bit may have changed on the way.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
+use sha2::{Digest as _, Sha256};
 
 use super::refusal::{Class, Refusal};
-use super::remote::{ANSWER, Remote};
+use super::remote::{ANSWER, Remote, said_sha256};
 use crate::aws::chain;
 use crate::rt::{self, Stopped, Task};
 use crate::store::StoreError;
@@ -58,7 +60,7 @@ impl Reader {
         let first = range.start..range.end.min(range.start.saturating_add(PIECE_BYTES));
         let requested =
             reader.remote.insist(|| request(&reader.remote, &reader.name, first.clone()));
-        let (body, whole) = match rt::wait(&reader.remote.ctx.cancel, requested) {
+        let Answer { body, whole, sha256 } = match rt::wait(&reader.remote.ctx.cancel, requested) {
             Ok(Ok(found)) => found,
             Ok(Err(refusal)) if refusal.class == Class::BehindEnd => return Ok(reader),
             Ok(Err(refusal)) => return Err(reader.remote.error(refusal, "read", &reader.key)),
@@ -68,10 +70,16 @@ impl Reader {
         let here = first.start..first.end.min(end);
         reader.ahead = here.end..end;
         let (remote, name) = (Arc::clone(&reader.remote), reader.name.clone());
+        // What fits into one piece is compared with what its writer said, before anybody judges it.
+        let sha256 = sha256.filter(|_| here == (0..whole));
         let begun = async move {
-            match collect(body, &here).await {
-                Err(refusal) if refusal.can_pass() => again(&remote, &name, here).await,
-                done => done,
+            let bytes = match collect(body, &here).await {
+                Err(refusal) if refusal.can_pass() => again(&remote, &name, here.clone()).await?,
+                done => done?,
+            };
+            match sha256 {
+                Some(sha256) if !is(&bytes, sha256) => reread(&remote, &name, here, sha256).await,
+                Some(_) | None => Ok(bytes),
             }
         };
         let first = Task::start(begun).map_err(|error| reader.remote.ended(error.into()))?;
@@ -139,21 +147,53 @@ impl Read for Reader {
 /// Fetches a piece until it is whole, or trying again cannot help.
 async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>, Refusal> {
     let fetch = || async {
-        let (body, _whole) = request(remote, name, piece.clone()).await?;
-        collect(body, &piece).await
+        let answer = request(remote, name, piece.clone()).await?;
+        collect(answer.body, &piece).await
     };
     remote.insist(fetch).await
 }
 
-/// Asks for a range; the body, and the size of the whole object.
-async fn request(
+/// Reads an object a second time that did not arrive as its writer said. What arrives now is handed out
+/// whatever it is: whoever reads it knows better what it has to be, and the metadata may be wrong.
+async fn reread(
     remote: &Remote,
     name: &str,
-    range: Range<u64>,
-) -> Result<(ByteStream, u64), Refusal> {
+    piece: Range<u64>,
+    sha256: [u8; 32],
+) -> Result<Vec<u8>, Refusal> {
+    let bytes = again(remote, name, piece).await?;
+    if is(&bytes, sha256) {
+        let url = &remote.settings.url;
+        let why = format!("{url}: `{name}` was damaged on its way here and was read again");
+        remote.ctx.monitor.warn(&why);
+    }
+    Ok(bytes)
+}
+
+fn is(bytes: &[u8], sha256: [u8; 32]) -> bool {
+    Sha256::digest(bytes).as_slice() == sha256
+}
+
+/// The answer to a request for a range.
+struct Answer {
+    body: ByteStream,
+    /// Size of the whole object, bytes.
+    whole: u64,
+    /// SHA-256 of the whole object, as its writer said.
+    sha256: Option<[u8; 32]>,
+}
+
+/// Asks for a range.
+async fn request(remote: &Remote, name: &str, range: Range<u64>) -> Result<Answer, Refusal> {
     let request = remote.client.get_object().bucket(&remote.settings.bucket).key(name);
     let request = request.range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
-    let answer = remote.once(ANSWER, request.send()).await?;
+    let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
+        // Nothing was asked on a condition.
+        if refusal.class == Class::Taken {
+            return Refusal { class: Class::Passing, ..refusal };
+        }
+        refusal
+    })?;
     let whole = match answer.content_range() {
         Some(text) => text.rsplit('/').next().and_then(|size| size.parse().ok()),
         // A service that knows no ranges, or has nothing to choose from, sends the whole object.
@@ -165,7 +205,8 @@ async fn request(
     if answer.content_range().is_none() && whole > range.end {
         return Err(Refusal::broken("the service ignores ranges"));
     }
-    Ok((answer.body, whole))
+    let sha256 = answer.metadata().and_then(said_sha256);
+    Ok(Answer { body: answer.body, whole, sha256 })
 }
 
 /// Reads a body to its end, which must be that of `piece`.

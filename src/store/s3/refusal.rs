@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::answer::is_too_long;
 use crate::aws::chain;
 use crate::rt::Elapsed;
 use crate::store::StoreError;
@@ -42,6 +43,8 @@ pub(super) enum Class {
     Slow,
     /// Trying again can help.
     Passing,
+    /// The answer cannot be read: it broke off, or it is none of this protocol.
+    Garbled,
     /// Somebody has to change something: this.
     Denied(&'static str),
     /// Anything else.
@@ -148,8 +151,8 @@ fn of_status(status: u16) -> Class {
         301 | 307 => of_code("PermanentRedirect").unwrap_or(Class::Other),
         403 => of_code("AccessDenied").unwrap_or(Class::Other),
         404 => Class::Missing,
-        // 200: an answer that broke off on the way.
-        200..=299 | 408 | 500 | 502 | 504 => Class::Passing,
+        200..=299 => Class::Garbled,
+        408 | 500 | 502 | 504 => Class::Passing,
         412 => Class::Taken,
         416 => Class::BehindEnd,
         429 | 503 => Class::Slow,
@@ -175,6 +178,7 @@ impl Refusal {
         let service = error.as_service_error();
         let code = service.and_then(ProvideErrorMetadata::code);
         let class = match (code.and_then(of_code), status) {
+            _ if is_too_long(error) => Class::Other,
             (Some(class), _) => class,
             (None, Some(status)) => of_status(status),
             (None, None) => unsent(error),
@@ -183,6 +187,9 @@ impl Refusal {
         let said = match (status, code, message) {
             (Some(status), Some(code), Some(message)) => format!("{status} {code}: {message}"),
             (Some(status), Some(code), None) => format!("{status} {code}"),
+            (Some(200..=299), None, _) => {
+                format!("the answer of the service cannot be read: {}", chain(error))
+            }
             (Some(status), None, _) => format!("the service answered {status}"),
             (None, ..) => chain(error),
         };
@@ -212,7 +219,7 @@ impl Refusal {
 
     /// Whether trying again can help.
     pub(super) fn can_pass(&self) -> bool {
-        matches!(self.class, Class::Slow | Class::Passing)
+        matches!(self.class, Class::Slow | Class::Passing | Class::Garbled)
     }
 
     /// The store's error: what `operation` on `key` of the store at `url` failed with.
@@ -244,7 +251,7 @@ impl Refusal {
                 let (problem, hint) = (self.said, hint.to_owned());
                 StoreError::Denied { store, operation, key, problem, hint }
             }
-            Class::BehindEnd | Class::Slow | Class::Passing | Class::Other => {
+            Class::BehindEnd | Class::Slow | Class::Passing | Class::Garbled | Class::Other => {
                 // Whatever could pass had its time to.
                 let (transient, source) = (false, self.said.into());
                 StoreError::Unavailable { store, operation, key, transient, source }
@@ -287,7 +294,8 @@ mod tests {
 
     #[test]
     fn what_can_pass_is_tried_again_and_nothing_else() {
-        for status in [200, 408, 429, 500, 502, 503, 504] {
+        assert_eq!(of_status(200), Class::Garbled);
+        for status in [408, 429, 500, 502, 503, 504] {
             let class = of_status(status);
             assert!(matches!(class, Class::Slow | Class::Passing), "{status}");
         }

@@ -2,7 +2,8 @@
 //!
 //! The object stays, because who makes backups need not have the right to remove anything. Its name
 //! tells what the store's table asks for, so that a change there is tried. Writing it a second time is
-//! what shows whether the service keeps bkp from overwriting.
+//! what shows whether the service keeps bkp from overwriting, and a third time, without that condition,
+//! whether it would keep others from it who have the same credentials.
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::store::{Declared, ObjectLabels, Role, StoreError};
 
 /// The folder of the object.
 const FOLDER: &str = "doctor";
+const CAN_OVERWRITE: &str =
+    "these credentials can overwrite backups, and so can whoever gets hold of them";
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
@@ -35,7 +38,7 @@ pub(super) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         }
     };
     let order = Order::new(remote, &format!("{FOLDER}/parts"), &labels())?;
-    let id = remote.wait(("write", &order.key), remote.insist(|| order.begin()))?;
+    let id = remote.wait(("write", &order.key), remote.insist(|| order.begin(None)))?;
     order.abandon(&id);
     let how = match first {
         Written::Taken => "wrote",
@@ -45,8 +48,32 @@ pub(super) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         Checksum::Sha256 => "sizes and SHA-256 are confirmed",
         Checksum::WhenRequired => "only sizes are confirmed (checksum = \"when-required\")",
     };
+    let may = overwrites(remote, &key)?;
     let lacks = unfinished(remote).map(|lacks| format!("; {lacks}")).unwrap_or_default();
-    Ok(format!("{how} `{key}`; {kept}; {confirmed}; uploads in parts work{lacks}"))
+    Ok(format!("{how} `{key}`; {kept}; {may}; {confirmed}; uploads in parts work{lacks}"))
+}
+
+/// Whether these credentials can overwrite, if they are used by somebody else than bkp: bkp never does. It
+/// is tried with the object of this rehearsal, and without any lock.
+fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreError> {
+    let mut order = Order::new(remote, key, &labels())?;
+    (order.create_only, order.lock) = (false, None);
+    let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
+    let body = SdkBody::from(CONTENT);
+    let put = async { Ok(remote.insist(|| order.put(&body, &sha256)).await) };
+    match remote.wait(("write", key), put)? {
+        Ok(()) => {
+            remote.ctx.monitor.warn(&format!(
+                "{}: {CAN_OVERWRITE}: allow s3:PutObject with If-None-Match only, as examples/aws/append.json does, or set `object_lock` in the store's table",
+                remote.settings.url
+            ));
+            Ok(CAN_OVERWRITE)
+        }
+        Err(Refusal { class: Class::Denied(_), .. }) => {
+            Ok("these credentials cannot overwrite anything")
+        }
+        Err(_) => Ok("whether these credentials can overwrite is not known"),
+    }
 }
 
 /// What is to be said of uploads that a killed run leaves in the bucket: parts that no listing of

@@ -14,24 +14,31 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::ChecksumMode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::answer::Tidy;
+use super::list::version;
 use super::pace::Pace;
 use super::refusal::{Class, Refusal};
 use super::settings::Settings;
 use crate::aws::chain;
 use crate::ctx::Ctx;
+use crate::domain::manifest::unhex;
 use crate::rt::{self, Stopped};
 use crate::store::layer::retry::jitter;
-use crate::store::{StoreError, is_key};
+use crate::store::{StoreError, Version, is_key};
 
 /// Longest wait for the answer to a request without a body of ours.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
-/// Tries that a request has, even if the time for trying again is over: one that takes long fails
 /// Failures in a row after which an operator is told, so that he does not wonder at the silence.
 const SAID_AFTER: u32 = 4;
+/// Tries that a request has, even if the time for trying again is over: one that takes long fails
 /// late.
 const TRIES_LEAST: u32 = 3;
+/// The metadata that says the SHA-256 of an object, hex.
+pub(super) const SHA256: &str = "checksum-sha256";
 
 /// Longest name of an object, bytes; the service's limit.
 const NAME_BYTES_MAX: usize = 1024;
@@ -49,6 +56,7 @@ pub(super) struct Remote {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     pub(super) bytes: u64,
+    pub(super) version: Option<Version>,
     pub(super) metadata: HashMap<String, String>,
     /// SHA-256 as the service calculated it: base64, for several parts with `-` and their number.
     pub(super) checksum: Option<String>,
@@ -58,6 +66,20 @@ pub(super) struct Seen {
     pub(super) storage_class: Option<String>,
     /// Until when it is locked, Unix seconds, as far as bkp may know.
     pub(super) locked_until: Option<i64>,
+}
+
+impl Seen {
+    /// SHA-256 of the content: as the service calculated it, else as the writer said. That of an object
+    /// in several parts is none of the content.
+    pub(super) fn sha256(&self) -> Option<[u8; 32]> {
+        let whole = self.checksum.as_ref().and_then(|text| BASE64.decode(text).ok());
+        whole.and_then(|whole| whole.try_into().ok()).or_else(|| said_sha256(&self.metadata))
+    }
+}
+
+/// SHA-256 of an object as its metadata says.
+pub(super) fn said_sha256(metadata: &HashMap<String, String>) -> Option<[u8; 32]> {
+    unhex(metadata.get(SHA256)?.as_bytes())?.try_into().ok()
 }
 
 impl Remote {
@@ -90,6 +112,7 @@ impl Remote {
             .force_path_style(settings.path_style.unwrap_or(own_endpoint))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .interceptor(Tidy)
             .build();
         let pace = Pace::new(settings.connections);
         Ok(Remote { client: Client::from_conf(config), pace, ctx: ctx.clone(), settings })
@@ -171,7 +194,9 @@ impl Remote {
             let asked = refusal.retry_after.unwrap_or_default().min(backoff.longest);
             let pause = pause.max(asked);
             let late = since.elapsed().saturating_add(pause) > backoff.total;
-            if !refusal.can_pass() || (late && failures >= TRIES_LEAST) {
+            // What was not understood three times will not be later.
+            let garbled = refusal.class == Class::Garbled;
+            if !refusal.can_pass() || ((late || garbled) && failures >= TRIES_LEAST) {
                 return Err(refusal);
             }
             let (url, said, tenths) = (&self.settings.url, &refusal.said, pause.as_secs_f32());
@@ -213,8 +238,10 @@ impl Remote {
         let request = self.client.head_object().bucket(&self.settings.bucket).key(name);
         let request = request.checksum_mode(ChecksumMode::Enabled);
         let found = self.once(ANSWER, request.send()).await?;
+        let bytes = found.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
         Ok(Seen {
-            bytes: found.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            bytes,
+            version: version(bytes, found.e_tag(), found.last_modified()),
             metadata: found.metadata().cloned().unwrap_or_default(),
             checksum: found.checksum_sha256().map(str::to_owned),
             sse: found.server_side_encryption().map(|sse| sse.as_str().to_owned()),

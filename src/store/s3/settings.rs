@@ -16,6 +16,8 @@ use crate::store::{Place, Role, is_key};
 const PART_MIB_MIN: u32 = 5;
 /// Largest first part, MiB: parts grow from there up to the service's own limit of 5 GiB.
 const PART_MIB_MAX: u32 = 64;
+/// Most that is held of an object before it is sent, MiB.
+const HELD_MIB_MAX: u32 = 1024;
 /// Most parts in flight: each holds its bytes in memory.
 const CONNECTIONS_MAX: u32 = 32;
 /// Longest time for which one request is tried again, seconds.
@@ -72,6 +74,10 @@ pub(super) struct Table {
     /// Parts sent or read at a time (1 to 32). Each takes its size of memory: sending `part_mib`,
     /// reading 8 MiB. Default: 4.
     connections: Option<u32>,
+    /// Objects up to this size are sent when they are whole, MiB (0 to 1024), so that their metadata
+    /// has their SHA-256: a service wants it before the first part. It is memory of each upload. Default:
+    /// 128.
+    held_mib: Option<u32>,
     /// For how long one request is tried again, seconds. Default: 60.
     retry_seconds: Option<u32>,
 }
@@ -134,6 +140,8 @@ pub(super) struct Settings {
     pub(super) marks: Marks,
     /// Size of the first parts, bytes.
     pub(super) part_bytes: u64,
+    /// Whole parts that are held before the first one is sent, bytes.
+    pub(super) held_bytes: u64,
     /// Parts in flight.
     pub(super) connections: usize,
     pub(super) backoff: Backoff,
@@ -206,6 +214,7 @@ pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
         Err(ConfigError::invalid(at(key), format!("{value} is not between {least} and {most}")))
     };
     let part_mib = within("part_mib", table.part_mib, (PART_MIB_MIN, 8, PART_MIB_MAX))?;
+    let held_mib = within("held_mib", table.held_mib, (0, 128, HELD_MIB_MAX))?;
     let connections = within("connections", table.connections, (1, 4, CONNECTIONS_MAX))?;
     let seconds = within("retry_seconds", table.retry_seconds, (0, 60, RETRY_SECONDS_MAX))?;
     // The same bucket of two services is two stores: the endpoint is part of what a store is called.
@@ -229,6 +238,7 @@ pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
         create_only: table.create_only.unwrap_or_default(),
         marks,
         part_bytes: u64::from(part_mib) << 20,
+        held_bytes: u64::from(held_mib) << 20,
         connections: usize::try_from(connections).unwrap_or(1),
         backoff: Backoff { total: Duration::from_secs(seconds.into()), ..Backoff::default() },
     })
@@ -365,6 +375,7 @@ mod tests {
             ("object_lock = 'governance'", "add `object_lock_days = DAYS`"),
             ("object_lock = 'compliance'\nobject_lock_days = 0", "0 is not between 1 and"),
             ("part_mib = 4", "4 is not between 5 and 64"),
+            ("held_mib = 1025", "1025 is not between 0 and 1024"),
             ("connections = 0", "0 is not between 1 and 32"),
             ("endpoint = 's3.example.net'", "https://s3.example.net"),
             ("endpoint = 'http://a:b@c'", "without user and password"),

@@ -1,4 +1,5 @@
-//! An object on its way into a bucket: a small one by one request, a large one in parts.
+//! An object on its way into a bucket: a small one by one request, a large one in parts. Parts are held
+//! back until it is known whether all of them can be: then their metadata has the SHA-256 of the object.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::parts::{PARTS_MAX, flying, part_bytes};
 use super::refusal::{Class, Refusal};
-use super::remote::{ANSWER, Remote};
+use super::remote::{ANSWER, Remote, SHA256};
 use super::settings::{Checksum, CreateOnly, LockMode, Marks, Sse};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
@@ -36,11 +37,14 @@ const TOKEN: &str = "bkp-upload";
 /// What was asked for and what is there so far.
 pub(super) struct S3Upload {
     order: Arc<Order>,
-    /// What is not sent yet; at most one part.
+    /// The part that is being filled.
     buffer: Vec<u8>,
+    /// Whole parts that are not sent before it is known how long the object is: metadata is said before
+    /// the first part is sent, and the SHA-256 is to be in it.
+    held: VecDeque<Vec<u8>>,
     bytes: u64,
     sha256: Sha256,
-    /// `None` while the object is small enough for one request.
+    /// `None` while nothing is sent.
     multipart: Option<Multipart>,
 }
 
@@ -52,6 +56,8 @@ pub(super) struct Order {
     pub(super) metadata: HashMap<String, String>,
     pub(super) lock: Option<(ObjectLockMode, DateTime)>,
     pub(super) marks: Marks,
+    /// Whether the service is asked to refuse it if the key is taken.
+    pub(super) create_only: bool,
 }
 
 /// An upload in parts that the service knows of.
@@ -90,7 +96,8 @@ impl Order {
             (mode, DateTime::from_secs(until.unix_timestamp()))
         });
         let (remote, key) = (Arc::clone(remote), key.to_owned());
-        Ok(Order { remote, key, name, metadata: pairs.collect(), lock, marks })
+        let create_only = remote.settings.create_only == CreateOnly::IfNoneMatch;
+        Ok(Order { remote, key, name, metadata: pairs.collect(), lock, marks, create_only })
     }
 
     fn error(&self, refusal: Refusal) -> StoreError {
@@ -103,7 +110,7 @@ impl Order {
     }
 
     fn condition(&self) -> Option<String> {
-        (self.remote.settings.create_only == CreateOnly::IfNoneMatch).then(|| "*".to_owned())
+        self.create_only.then(|| "*".to_owned())
     }
 
     fn checksum(&self) -> bool {
@@ -121,13 +128,11 @@ impl Order {
     pub(super) async fn put(&self, body: &SdkBody, sha256: &[u8; 32]) -> Result<(), Refusal> {
         let (settings, marks) = (&self.remote.settings, &self.marks);
         let (lock_mode, lock_until) = self.lock.clone().unzip();
-        let mut metadata = self.metadata.clone();
-        metadata.insert("checksum-sha256".to_owned(), hex(sha256));
         let request = self.remote.client.put_object();
         let request = request
             .bucket(&settings.bucket)
             .key(&self.name)
-            .set_metadata(Some(metadata))
+            .set_metadata(Some(self.metadata(Some(sha256))))
             .set_if_none_match(self.condition())
             .set_checksum_sha256(self.checksum().then(|| BASE64.encode(sha256)))
             .set_server_side_encryption(self.sse())
@@ -141,15 +146,22 @@ impl Order {
         self.remote.once(patience(bytes, 1), request.send()).await.map(|_answer| ())
     }
 
+    /// Metadata of the object, with its SHA-256 where that is known.
+    fn metadata(&self, sha256: Option<&[u8; 32]>) -> HashMap<String, String> {
+        let mut metadata = self.metadata.clone();
+        metadata.extend(sha256.map(|sha256| (SHA256.to_owned(), hex(sha256))));
+        metadata
+    }
+
     /// Begins an object in parts; the id that the service gave it.
-    pub(super) async fn begin(&self) -> Result<String, Refusal> {
+    pub(super) async fn begin(&self, sha256: Option<&[u8; 32]>) -> Result<String, Refusal> {
         let (settings, marks) = (&self.remote.settings, &self.marks);
         let (lock_mode, lock_until) = self.lock.clone().unzip();
         let request = self.remote.client.create_multipart_upload();
         let request = request
             .bucket(&settings.bucket)
             .key(&self.name)
-            .set_metadata(Some(self.metadata.clone()))
+            .set_metadata(Some(self.metadata(sha256)))
             .set_checksum_algorithm(self.checksum().then_some(ChecksumAlgorithm::Sha256))
             .set_checksum_type(self.checksum().then_some(ChecksumType::Composite))
             .set_server_side_encryption(self.sse())
@@ -234,7 +246,7 @@ impl Order {
 }
 
 impl S3Upload {
-    /// Begins an object; nothing is sent before the first part is full.
+    /// Begins an object; nothing is sent before it ends or is too long to be held.
     pub(super) fn begin(
         remote: &Arc<Remote>,
         key: &str,
@@ -242,39 +254,42 @@ impl S3Upload {
     ) -> Result<S3Upload, StoreError> {
         let order = Arc::new(Order::new(remote, key, labels)?);
         let sha256 = Sha256::new();
-        Ok(S3Upload { order, buffer: Vec::new(), bytes: 0, sha256, multipart: None })
+        let (buffer, held) = (Vec::new(), VecDeque::new());
+        Ok(S3Upload { order, buffer, held, bytes: 0, sha256, multipart: None })
     }
 
     /// Number and size of the part that is being filled.
     fn filling(&self) -> (u64, u64) {
-        let number = self.multipart.as_ref().map_or(0, Multipart::parts) + 1;
+        let sent = self.multipart.as_ref().map_or(0, Multipart::parts);
+        let number = sent + self.held.len() as u64 + 1;
         (number, part_bytes(self.order.remote.settings.part_bytes, number))
     }
 
-    /// Lets the filled part fly, once there is room for it.
-    fn send_part(&mut self) -> Result<(), StoreError> {
-        let (number, size) = self.filling();
+    /// Puts the filled part behind those that are held, and sends them all once there are too many to be
+    /// held.
+    fn part_is_full(&mut self) -> Result<(), StoreError> {
+        self.held.push_back(std::mem::take(&mut self.buffer));
+        let held: u64 = self.held.iter().map(|part| part.len() as u64).sum();
+        if self.multipart.is_none() && held < self.order.remote.settings.held_bytes {
+            return Ok(());
+        }
+        self.send_held(None)
+    }
+
+    /// Sends what is held, beginning an upload in parts if there is none, with this SHA-256 if it is known.
+    fn send_held(&mut self, sha256: Option<&[u8; 32]>) -> Result<(), StoreError> {
         let order = Arc::clone(&self.order);
-        if number > PARTS_MAX {
-            let said = format!("an object has at most {PARTS_MAX} parts: set a larger `part_mib`");
-            return Err(order.error(Refusal::broken(said)));
-        }
         let remote = &order.remote;
-        if self.multipart.is_none() {
-            let id = remote.wait(("write", &order.key), remote.insist(|| order.begin()))?;
-            self.multipart = Some(Multipart { id, sent: Vec::new(), flying: VecDeque::new() });
-        }
-        let bytes = std::mem::take(&mut self.buffer);
-        if let Some(multipart) = &mut self.multipart {
-            let first = remote.settings.part_bytes;
-            let width = flying(size, first, remote.settings.connections);
-            let width = width.min(remote.pace.width());
-            multipart.land(&order, width.saturating_sub(1))?;
-            let (id, number) = (multipart.id.clone(), i32::try_from(number).unwrap_or(i32::MAX));
-            let order = Arc::clone(&order);
-            let part = async move { order.part(&id, number, bytes).await };
-            let part = Task::start(part).map_err(|error| remote.ended(error.into()))?;
-            multipart.flying.push_back(part);
+        let multipart = match &mut self.multipart {
+            Some(multipart) => multipart,
+            none => {
+                let begun = remote.insist(|| order.begin(sha256));
+                let id = remote.wait(("write", &order.key), begun)?;
+                none.insert(Multipart { id, sent: Vec::new(), flying: VecDeque::new() })
+            }
+        };
+        while let Some(part) = self.held.pop_front() {
+            multipart.send(&order, part)?;
         }
         Ok(())
     }
@@ -303,10 +318,11 @@ impl Upload for S3Upload {
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             if self.buffer.len() >= size {
                 // Only now is it certain that this part is not the last.
-                self.send_part()?;
+                self.part_is_full()?;
                 continue;
             }
-            if self.multipart.is_some() && self.buffer.is_empty() {
+            let is_first = self.multipart.is_none() && self.held.is_empty();
+            if !is_first && self.buffer.is_empty() {
                 self.buffer.reserve_exact(size);
             }
             let (now, later) = bytes.split_at(bytes.len().min(size - self.buffer.len()));
@@ -322,15 +338,16 @@ impl Upload for S3Upload {
         let remote = &order.remote;
         let wait =
             |work| rt::wait(&remote.ctx.cancel, work).map_err(|stopped| remote.ended(stopped));
-        if self.multipart.is_none() {
+        if self.multipart.is_none() && self.held.is_empty() {
             order.check_vacant()?;
             let body = SdkBody::from(std::mem::take(&mut self.buffer));
             let sent = wait(Box::pin(remote.insist(|| order.put(&body, &sha256))) as Sending<'_>)?;
             return order.settle(sent, declared, None);
         }
         if !self.buffer.is_empty() {
-            self.send_part()?;
+            self.held.push_back(std::mem::take(&mut self.buffer));
         }
+        self.send_held(Some(&sha256))?;
         let Some(multipart) = &mut self.multipart else { return Ok(()) };
         multipart.land(&order, 0)?;
         order.check_vacant()?;
@@ -358,6 +375,23 @@ impl Drop for S3Upload {
 impl Multipart {
     fn parts(&self) -> u64 {
         (self.sent.len() + self.flying.len()) as u64
+    }
+
+    /// Lets a part fly, once there is room for it.
+    fn send(&mut self, order: &Arc<Order>, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let (remote, number) = (&order.remote, self.parts() + 1);
+        if number > PARTS_MAX {
+            let said = format!("an object has at most {PARTS_MAX} parts: set a larger `part_mib`");
+            return Err(order.error(Refusal::broken(said)));
+        }
+        let first = remote.settings.part_bytes;
+        let width = flying(part_bytes(first, number), first, remote.settings.connections);
+        self.land(order, width.min(remote.pace.width()).saturating_sub(1))?;
+        let (id, number) = (self.id.clone(), i32::try_from(number).unwrap_or(i32::MAX));
+        let by = Arc::clone(order);
+        let part = async move { by.part(&id, number, bytes).await };
+        self.flying.push_back(Task::start(part).map_err(|error| remote.ended(error.into()))?);
+        Ok(())
     }
 
     /// Waits until at most `most` parts fly.

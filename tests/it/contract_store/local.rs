@@ -289,3 +289,25 @@ proptest! {
         prop_assert_eq!(files(folder.path()).len(), model.len());
     }
 }
+
+/// A listing and a look tell the same version, and another one after somebody has written over it, be it
+/// with the same bytes and the old time.
+#[test]
+fn a_version_changes_with_every_write() {
+    let Fixture { store, folder, .. } = &local_fixture();
+    let path = folder.as_ref().unwrap().path().join("a/key");
+    put(store.as_ref(), "a/key", b"content").unwrap();
+    let version = || {
+        let looked = store.head("a/key").unwrap();
+        assert_eq!(store.list("").unwrap().next().unwrap().unwrap(), looked);
+        looked.version.expect("a folder tells versions")
+    };
+    let first = version();
+    assert_eq!(version(), first);
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    // The clock of a file system may be coarse.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::fs::write(&path, b"content").unwrap();
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(time).unwrap();
+    assert_ne!(version(), first);
+}

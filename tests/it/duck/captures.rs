@@ -83,17 +83,30 @@ fn a_log_that_does_not_belong_to_the_file_is_refused() {
     }
 }
 
+/// Nobody goes on with it, so that now a backup is wanted most: everything is taken as it is, and whoever opens
+/// a restored copy puts it in order.
 #[test]
-fn a_checkpoint_that_was_broken_off_is_told_from_one_under_way() {
+fn what_a_checkpoint_left_that_was_broken_off_is_captured_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
-    sql("1.5.6", &file, &["CREATE TABLE t AS SELECT 1 i"]);
+    with_log("1.5.6", "v1.0.0", &file, &["INSERT INTO t VALUES (2)"]);
     let next = folder.path().join("analytics.duckdb.wal.checkpoint");
     fs::write(&next, "").unwrap();
     let bed = bed(&file);
-    bed.run(&["snapshot", "analytics"]).failed(15, "killed in the middle of a checkpoint");
+    let run = bed.run(&["snapshot", "analytics"]).done();
+    assert!(run.stderr.contains("killed in the middle of a checkpoint"), "{}", run.stderr);
+    let listed = bed.json(&["list"]);
+    let id = listed["backups"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(sql("1.5.6", &restore(&bed, &id), &["FROM t ORDER BY i"]), json!([[1], [2]]));
+    bed.run(&["verify", "--id", &id, "--level", "decode"]).done();
+    bed.run(&["verify", "--id", &id, "--level", "drill"]).done();
+    bed.run(&["export", "analytics"]).done();
+    // The next one is an ordinary one again.
     fs::remove_file(&next).unwrap();
-    snapshot(&bed, &[]);
+    let taken = snapshot(&bed, &["--scope", "incremental"]);
+    assert_eq!(taken["capture"]["consistency"], "transaction-consistent");
+    let id = taken["id"].as_str().unwrap();
+    assert_eq!(sql("1.5.6", &restore(&bed, id), &["FROM t ORDER BY i"]), json!([[1], [2]]));
 }
 
 /// A file system made in a file; it is unmounted when this is dropped.

@@ -11,22 +11,22 @@ use super::{Writer, bed, bed_with, engine, restore, rounds, sql};
 use crate::bed::{Bed, Run};
 
 /// The version of the engine that writes and compares.
-pub(super) const V: &str = "1.5.6";
+pub(crate) const V: &str = "1.5.6";
 
 /// Exports and returns the manifest.
 #[track_caller]
-pub(super) fn export(bed: &Bed, words: &[&str]) -> Value {
+pub(crate) fn export(bed: &Bed, words: &[&str]) -> Value {
     let words: Vec<&str> = ["export", "analytics"].iter().chain(words).copied().collect();
     bed.json(&words)["manifest"].clone()
 }
 
-pub(super) fn id(manifest: &Value) -> &str {
+pub(crate) fn id(manifest: &Value) -> &str {
     manifest["id"].as_str().unwrap()
 }
 
 /// Everything in a database, in words.
 #[track_caller]
-pub(super) fn dump(file: &Path) -> Value {
+pub(crate) fn dump(file: &Path) -> Value {
     let run = Run::of(&engine(V, &["dump", file.to_str().unwrap()]).output().unwrap()).done();
     serde_json::from_str(&run.stdout).unwrap()
 }
@@ -130,10 +130,14 @@ fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
         "DROP TABLE u",
     ];
     sql(V, &file, &gone);
+    // A schema that has the name of a catalogue: a statement for what is in it is ambiguous.
+    let attach = format!("ATTACH '{}' AS d", file.display());
+    let temp = ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT 1 i"];
+    sql(V, Path::new(":memory:"), &[&[attach.as_str()], &temp[..]].concat());
     let bed = bed(&file);
     let run = bed.run(&["export", "analytics", "--json"]);
     assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("dangling"), "{}", run.stderr);
+    assert!(run.stderr.contains("odd"), "{}", run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(report["manifest"]["capture"]["lost"].as_array().unwrap().len(), 1);
     let target = bed.path("partial.duckdb");
@@ -143,8 +147,11 @@ fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
     assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(report["lost"].as_array().unwrap().len(), 1);
-    assert!(report["lost"][0].as_str().unwrap().contains("dangling"), "{report}");
+    assert!(report["lost"][0].as_str().unwrap().contains("odd"), "{report}");
     assert_eq!(sql(V, &target, &["FROM t"]), json!([[1]]));
+    // A view over a table that is gone is one again.
+    sql(V, &target, &["CREATE TABLE u AS SELECT 5 i"]);
+    assert_eq!(sql(V, &target, &["FROM dangling"]), json!([[5]]));
 }
 
 /// Each step is a state that a chain must bring back.
@@ -350,7 +357,7 @@ fn unsealed_tables_are_plain_parquet_and_patterns_choose() {
         assert_eq!(sql(V, Path::new(":memory:"), &[&count]), json!([[rows]]));
     }
     let script = bed.path("store").join(objects(&manifest, "schema")[0]);
-    assert!(fs::read_to_string(script).unwrap().contains("CREATE TABLE s.orders"));
+    assert!(fs::read_to_string(script).unwrap().contains("CREATE TABLE \"s\".\"orders\""));
     let restored = restore(&bed, id(&manifest));
     assert_eq!(sql(V, &restored, &["SELECT count(*) FROM orders"]), json!([[1000]]));
     // What was changed in the store does not get far.

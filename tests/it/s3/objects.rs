@@ -74,9 +74,50 @@ fn large_objects_travel_in_parts_and_come_back_in_pieces() {
     assert!(head.header("x-amz-checksum-sha256").unwrap().ends_with("-2"), "{}", head.0);
 }
 
+/// Metadata is said before the first part is sent, so what is not longer than `held_mib` is held.
+#[test]
+fn objects_in_parts_have_their_sha256_in_their_metadata() {
+    let store = open(usual(), "");
+    let bytes = content(100_000_000);
+    put(&store, "large", &ObjectLabels::default(), &bytes).unwrap();
+    let head = usual().ask("HEAD", &path(&store, "large"), &[]).done();
+    assert!(head.header("etag").unwrap().contains("-12"), "{}", head.0);
+    let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+    let told = head.header("x-amz-meta-checksum-sha256").unwrap();
+    assert_eq!(told, sha256.map(|byte| format!("{byte:02x}")).concat());
+    assert_eq!(store.head("large").unwrap().sha256, Some(sha256));
+    // What is longer is not in memory when the first part is sent.
+    let store = open(usual(), "part_mib = 5\nheld_mib = 10");
+    for (key, length, told) in [("held", 10 << 20, true), ("sent", (10 << 20) + 1, false)] {
+        let bytes = content(length);
+        put(&store, key, &ObjectLabels::default(), &bytes).unwrap();
+        assert_eq!(store.head(key).unwrap().sha256.is_some(), told, "{key}");
+        assert!(get(&store, key, None) == bytes);
+    }
+}
+
+/// A listing and a look tell the same version, and another one after somebody has written over it.
+#[test]
+fn a_version_is_told_and_changes() {
+    let store = open(usual(), "");
+    put(&store, "key", &ObjectLabels::default(), b"content").unwrap();
+    let listed = |store: &S3| store.list("").unwrap().next().unwrap().unwrap();
+    let looked = store.head("key").unwrap();
+    assert!(looked.version.is_some());
+    assert_eq!(listed(&store).version, looked.version);
+    assert_eq!(looked.sha256, Some(Sha256::digest(b"content").into()));
+    usual().send("PUT", &path(&store, "key"), &[], "CONTENT").done();
+    let other = store.head("key").unwrap();
+    assert_eq!(other.bytes, looked.bytes);
+    assert_ne!(other.version, looked.version);
+    assert_eq!(listed(&store).version, other.version);
+    let declared = Declared { bytes: 7, sha256: Sha256::digest(b"content").into() };
+    assert_eq!(looked.differs(&declared), None);
+}
+
 #[test]
 fn an_abandoned_upload_leaves_no_parts() {
-    let store = open(usual(), "part_mib = 5");
+    let store = open(usual(), "part_mib = 5\nheld_mib = 0");
     let mut upload = store.create("large", &ObjectLabels::default()).unwrap();
     upload.write(&content(11 << 20)).unwrap();
     let uploads = || usual().ask("GET", "/backups?uploads", &[]).done().0;

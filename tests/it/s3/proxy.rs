@@ -31,6 +31,10 @@ pub(crate) enum Fault {
     Slow(usize, Duration),
     /// The service never sees this header.
     Without(&'static str),
+    /// In the answer's body the second text stands wherever the first one should.
+    Replace(&'static str, &'static str),
+    /// So many blanks follow the answer's body.
+    Pad(usize),
 }
 
 /// Which requests a fault happens to.
@@ -66,12 +70,14 @@ impl Rule {
 }
 
 type Rules = Arc<Mutex<Vec<Rule>>>;
+type Seen = Arc<Mutex<Vec<Head>>>;
 
 /// A proxy in front of a service. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
     rules: Rules,
+    seen: Seen,
     ended: Arc<AtomicBool>,
 }
 
@@ -81,18 +87,20 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (rules, ended) = (Rules::default(), Arc::new(AtomicBool::new(false)));
-        let (theirs, end) = (Arc::clone(&rules), Arc::clone(&ended));
+        let (theirs, end, seen) = (Arc::clone(&rules), Arc::clone(&ended), Seen::default());
+        let heads = Arc::clone(&seen);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if end.load(Ordering::Relaxed) {
                     return;
                 }
                 let (rules, end) = (Arc::clone(&theirs), Arc::clone(&end));
+                let heads = Arc::clone(&heads);
                 // A connection that fails on the way is what this is for.
-                thread::spawn(move || drop(serve(client, upstream, &rules, &end)));
+                thread::spawn(move || drop(serve(client, upstream, (&rules, &heads), &end)));
             }
         });
-        Proxy { port, rules, ended }
+        Proxy { port, rules, seen, ended }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -102,6 +110,11 @@ impl Proxy {
     /// Replaces what is planned.
     pub(crate) fn plan(&self, rules: &[Rule]) {
         *self.rules.lock().unwrap() = rules.to_vec();
+    }
+
+    /// The requests since the last time this was asked.
+    pub(crate) fn seen(&self) -> Vec<Head> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
     /// How many requests have met a rule.
@@ -128,7 +141,8 @@ impl Drop for Proxy {
 }
 
 /// A message of HTTP without its body.
-struct Head {
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
     lines: Vec<String>,
 }
 
@@ -148,11 +162,11 @@ impl Head {
         }
     }
 
-    fn first(&self) -> &str {
+    pub(crate) fn first(&self) -> &str {
         &self.lines[0]
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.lines[1..].iter().filter_map(|line| line.split_once(':'));
         headers.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
@@ -204,10 +218,16 @@ fn fault_of(rules: &Rules, head: &Head) -> Option<Fault> {
     (rule.met > rule.skip).then_some(rule.fault)
 }
 
-fn serve(client: TcpStream, upstream: u16, rules: &Rules, end: &AtomicBool) -> io::Result<()> {
+fn serve(
+    client: TcpStream,
+    upstream: u16,
+    (rules, seen): (&Rules, &Seen),
+    end: &AtomicBool,
+) -> io::Result<()> {
     let mut to_client = client.try_clone()?;
     let mut from_client = BufReader::new(client);
     while let Some(mut head) = Head::read(&mut from_client)? {
+        seen.lock().unwrap().push(head.clone());
         let fault = fault_of(rules, &head);
         if matches!(fault, Some(Fault::ResetBefore)) {
             // Closing with bytes unread resets the connection.
@@ -235,7 +255,18 @@ fn serve(client: TcpStream, upstream: u16, rules: &Rules, end: &AtomicBool) -> i
         if let Some(Fault::Without(name)) = fault {
             head.without(name);
         }
-        let (answer, body) = forward(&mut head, &body, upstream)?;
+        let (mut answer, mut body) = forward(&mut head, &body, upstream)?;
+        match fault {
+            Some(Fault::Replace(text, other)) => {
+                body = String::from_utf8(body).unwrap().replace(text, other).into_bytes();
+            }
+            Some(Fault::Pad(blanks)) => body.resize(body.len() + blanks, b' '),
+            _ => {}
+        }
+        if answer.header("content-length").is_some() && !head.first().starts_with("HEAD") {
+            answer.without("content-length");
+            answer.lines.push(format!("content-length: {}", body.len()));
+        }
         if matches!(fault, Some(Fault::ResetAfter)) {
             return to_client.shutdown(Shutdown::Both);
         }

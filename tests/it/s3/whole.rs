@@ -246,8 +246,8 @@ fn what_comes_back_is_whole_or_an_error() {
     let target = bed.path("target");
     let words = ["restore", "--id", &id, "--yes", "--to", target.to_str().unwrap()];
     for (rule, code, naming) in [
-        (Rule::new("GET", ".enc", 1, Fault::Flip), 13, "object"),
-        (Rule::new("GET", "manifest.json", 1, Fault::Flip), 13, "manifest"),
+        (Rule::new("GET", ".enc", u32::MAX, Fault::Flip), 13, "object"),
+        (Rule::new("GET", "manifest.json", u32::MAX, Fault::Flip), 13, "manifest"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Cut(1000)), 16, "broke off"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Status(503, "SlowDown")), 16, "SlowDown"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Status(404, "NoSuchKey")), 13, "missing"),

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::segment::{broken, ops};
 use crate::blockfile::device::{Buffer, Device};
 use crate::ctx::Ctx;
-use crate::draft::Draft;
+use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind};
 use crate::source::Restored;
 use crate::source::logs::{RewindRequest, Rewound};
@@ -28,7 +29,7 @@ use crate::source::tigerbeetle::format::{
 };
 use crate::source::tigerbeetle::guard;
 use crate::source::tigerbeetle::quorum::{look, read_superblock};
-use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server, log_of};
+use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
 use crate::source::tigerbeetle::wal::{DURABLE_OPS, Ring, header_ring, prepare_max, read_prepare};
 use crate::source::tigerbeetle::watchdog::Watchdog;
 
@@ -42,20 +43,20 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Brings a cluster back to one operation.
 pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<Rewound> {
     let target = &request.restore.target;
-    let path = Draft::hidden_name(target);
-    let log = log_of(&path);
-    let watchdog = Watchdog::begin("", CLEAN_UP, &[path.as_os_str(), log.as_os_str()])?;
+    // A server makes files of its own beside its data file.
+    let workshop = Workshop::beside(target)?;
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[workshop.folder().as_os_str()])?;
+    let path = workshop.path("restored.tigerbeetle");
     let mut options = File::options();
-    let made = options.write(true).create_new(true).mode(0o600).open(&path);
-    made.map_err(|error| {
+    let made = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = made.map_err(|error| {
         Fault::new(Kind::Failed, format!("cannot create {}: {error}", path.display()))
             .hint("create the folder, or let this user write to it")
     })?;
-    let draft = Draft::adopt(&path)?;
-    let finished = write_file(request.base, draft.file(), target, ctx, &|superblock| superblock)?;
+    let finished = write_file(request.base, &file, target, ctx, &|superblock| superblock)?;
     let count = finished.superblock.replica_count();
     let program = request.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
-    let mut roll = Roll::begin(&path, draft.file(), finished.superblock, ctx)?;
+    let mut roll = Roll::begin(&path, &file, finished.superblock, ctx)?;
     for segment in request.segments {
         ctx.cancel.check()?;
         ops(segment, ctx, &mut |header, bytes| {
@@ -69,12 +70,14 @@ pub(super) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
             taken.map_err(|error| error.context(broken(segment, "it does not fit its snapshot")))
         })?;
     }
-    let (head, superblock) = roll.finish(request.restore.replica.unwrap_or(0), count)?;
-    let bytes = draft.file().metadata()?.len();
+    let replica = request.restore.replica.unwrap_or(0);
+    let (replica, count) = if request.alone { (0, 1) } else { (replica, count) };
+    let (head, superblock) = roll.finish(replica, count, request.alone)?;
+    let bytes = file.metadata()?.len();
     let (bytes_written, server_starts) = (finished.bytes_written + roll.bytes_written, roll.starts);
     // From here to the end no server can start on what is moved aside.
     let _lock = if request.restore.force { guard::hold(target)? } else { None };
-    let moved_aside = draft.publish_at(target, request.restore.force)?;
+    let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
     let id = request.base.last().map(|newest| newest.manifest().id);
     Ok(Rewound {
@@ -174,7 +177,9 @@ impl<'f> Roll<'f> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(|error| {
             let message = format!("cannot write {}: {error}", self.path.display());
-            Fault::new(Kind::Failed, message).hint("free space there, or choose another --to")
+            let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind());
+            let kind = if full { Kind::Refused } else { Kind::Failed };
+            Fault::new(kind, message).hint("free space there, or choose another --to")
         })?;
         self.bytes_written += bytes.len() as u64;
         Ok(())
@@ -263,10 +268,15 @@ impl<'f> Roll<'f> {
 
     /// Puts the last operations in place, for the replica that the file is to be. Returns the last one
     /// and the superblock.
-    fn finish(&mut self, replica: u8, count: u8) -> anyhow::Result<(PrepareHeader, Superblock)> {
+    fn finish(
+        &mut self,
+        replica: u8,
+        count: u8,
+        alone: bool,
+    ) -> anyhow::Result<(PrepareHeader, Superblock)> {
         if self.changed {
             self.settle(|superblock| superblock.with_replica(replica, count))?;
-        } else if count > 1 {
+        } else if count > 1 || alone {
             self.superblock = self.superblock.clone().with_replica(replica, count);
             for copy in 0..SUPERBLOCK_COPIES {
                 let bytes = self.superblock.clone().with_copy(copy);

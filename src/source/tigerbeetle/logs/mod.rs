@@ -1,16 +1,20 @@
 //! The change log of a cluster, in two modes.
 //!
 //! - [`tail`], [`look`]: mode `wal`, operations from the live ring of a data file. [`inject`]: the way back, a
-//!   restored file rolled forward with them, byte for byte.
-//! - [`page`], [`pager`]: mode `query`, what the cluster answers. [`replay`]: the way back, `imported` into a
-//!   new cluster.
+//!   restored file rolled forward with them to the same books.
+//! - [`page`], [`pager`], [`order`]: mode `query`, what the cluster answers. [`replay`], [`import`], [`proof`]: the
+//!   way back, `imported` into a new cluster, and compared. [`private`]: where that is alone.
 //! - [`segment`]: what a segment consists of. [`record`], [`session`]: the client's records and a
 //!   session of it.
 
+mod import;
 mod inject;
 mod look;
+mod order;
 mod page;
 mod pager;
+mod private;
+mod proof;
 mod record;
 mod replay;
 mod segment;
@@ -22,7 +26,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Replica;
+use super::{Replica, drill};
 use crate::config::ConfigError;
 use crate::config::units::duration;
 use crate::ctx::Ctx;
@@ -31,15 +35,22 @@ use crate::domain::segment::{Mode, Segment};
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogKind, LogSource, OnGap, OwnEvents, RewindRequest, Rewound};
 
+pub use self::private::inside;
+
 /// The line in the table of logs.
-pub const LOG: LogKind =
-    LogKind { backup_type: BackupType::Tigerbeetle, decode: segment::decode, rewind };
+pub const LOG: LogKind = LogKind {
+    backup_type: BackupType::Tigerbeetle,
+    decode: segment::decode,
+    rewind,
+    drill: drill::of_log,
+    bracket: drill::bracket,
+};
 
 /// The keys of a `[source.NAME.logs]` table.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
-    /// What is shipped: wal (default; reads the data file, restores byte for byte) or query (asks at
+    /// What is shipped: wal (default; reads the data file, restores every account and transfer as it was) or query (asks at
     /// `addresses`, restores balances).
     #[serde(default)]
     mode: Option<String>,

@@ -25,6 +25,7 @@ pub(super) const EVENTS_PER_PAGE: u32 = 2730;
 pub(super) const GET_CHANGE_EVENTS: u8 = 137;
 pub(super) const CREATE_ACCOUNTS: u8 = 138;
 pub(super) const CREATE_TRANSFERS: u8 = 139;
+pub(super) const GET_ACCOUNT_TRANSFERS: u8 = 142;
 pub(super) const QUERY_ACCOUNTS: u8 = 144;
 pub(super) const QUERY_TRANSFERS: u8 = 145;
 /// The same operations of older clients, whose batches have no trailer.
@@ -33,7 +34,7 @@ const CREATE_TRANSFERS_UNBATCHED: u8 = 130;
 
 /// Flags of an account.
 pub(super) const ACCOUNT_IMPORTED: u16 = 1 << 4;
-const ACCOUNT_CLOSED: u16 = 1 << 5;
+pub(super) const ACCOUNT_CLOSED: u16 = 1 << 5;
 /// Flags of a transfer; an account has `LINKED` too.
 pub(super) const LINKED: u16 = 1 << 0;
 pub(super) const PENDING: u16 = 1 << 1;
@@ -44,11 +45,16 @@ pub(super) const TRANSFER_IMPORTED: u16 = 1 << 8;
 const EVENT_EXPIRED: u8 = 4;
 const NANOSECONDS: u64 = 1_000_000_000;
 
+/// Where an account has its balances.
+const BALANCES: std::ops::Range<usize> = 16..80;
 /// Offsets that accounts and transfers share.
 const LEDGER_AT: usize = 112;
 const FLAGS_AT: usize = 118;
 const TIMESTAMP_AT: usize = 120;
 /// Offsets in a transfer.
+const DEBIT_ACCOUNT_AT: usize = 16;
+const CREDIT_ACCOUNT_AT: usize = 32;
+const AMOUNT_AT: usize = 48;
 const PENDING_ID_AT: usize = 64;
 const TIMEOUT_AT: usize = 108;
 
@@ -82,15 +88,38 @@ pub(super) fn flags(record: &[u8]) -> u16 {
     u16::from_le_bytes(field(record, FLAGS_AT))
 }
 
+/// The accounts of a transfer.
+pub(super) fn accounts(transfer: &[u8]) -> [u128; 2] {
+    [DEBIT_ACCOUNT_AT, CREDIT_ACCOUNT_AT].map(|at| u128::from_le_bytes(field(transfer, at)))
+}
+
+/// The pending transfer that a transfer posts or voids; 0 for others.
+pub(super) fn pending_id(transfer: &[u8]) -> u128 {
+    u128::from_le_bytes(field(transfer, PENDING_ID_AT))
+}
+
+/// What a transfer posts to its accounts.
+pub(super) fn posted(transfer: &[u8]) -> u128 {
+    let amount = u128::from_le_bytes(field(transfer, AMOUNT_AT));
+    if flags(transfer) & (PENDING | VOID) == 0 { amount } else { 0 }
+}
+
+/// Whether an account is closed although no balance of it says that a transfer closed it.
+pub(super) fn is_closed_and_empty(account: &[u8]) -> bool {
+    let balances = account.get(BALANCES).unwrap_or_default();
+    flags(account) & ACCOUNT_CLOSED != 0 && balances.iter().all(|byte| *byte == 0)
+}
+
 /// The timeout of a pending transfer, seconds; 0 if it has none.
 pub(super) fn timeout(transfer: &[u8]) -> u32 {
     if flags(transfer) & PENDING == 0 { 0 } else { u32::from_le_bytes(field(transfer, TIMEOUT_AT)) }
 }
 
-/// Takes from accounts what transfers made of them: balances, and that they are closed.
-pub(super) fn as_created(accounts: &mut [u8]) {
-    for account in accounts.chunks_mut(RECORD_BYTES) {
-        put(account, 16, &[0; 64]);
+/// Takes from an account what transfers made of it: balances, and that it is closed, unless it was so
+/// from the beginning.
+pub(super) fn as_created(account: &mut [u8], created_closed: bool) {
+    put(account, BALANCES.start, &[0; BALANCES.end - BALANCES.start]);
+    if !created_closed {
         let flags = flags(account) & !ACCOUNT_CLOSED;
         put(account, FLAGS_AT, &flags.to_le_bytes());
     }
@@ -119,12 +148,19 @@ pub(super) fn void_to_import(id: u128, pending: u128, timestamp: u64) -> [u8; RE
     record
 }
 
+/// What of such a void is known before the cluster takes it.
+pub(super) fn void_to_compare(void: &[u8]) -> [u8; RECORD_BYTES] {
+    void_to_import(id(void), pending_id(void), timestamp(void))
+}
+
 /// An expiry of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expiry {
     pub(super) pending: u128,
     pub(super) timestamp: u64,
     pub(super) ledger: u32,
+    /// Both accounts of the pending transfer; not in a segment, and zero when read from one.
+    pub(super) accounts: [u128; 2],
 }
 
 impl Expiry {
@@ -135,6 +171,7 @@ impl Expiry {
             pending: id(event),
             timestamp: event_timestamp(event),
             ledger: u32::from_le_bytes(field(event, 84)),
+            accounts: [128, 240].map(|at| u128::from_le_bytes(field(event, at))),
         })
     }
 
@@ -151,6 +188,7 @@ impl Expiry {
             pending: id(record),
             timestamp: u64::from_le_bytes(field(record, 16)),
             ledger: u32::from_le_bytes(field(record, 24)),
+            accounts: [0; 2],
         }
     }
 }
@@ -160,6 +198,32 @@ impl Expiry {
 pub(super) fn first_refusal(answer: &[u8]) -> Option<(usize, u32)> {
     let number = |at| u32::from_le_bytes(field(answer, at));
     (!answer.is_empty()).then(|| (number(0) as usize, number(4)))
+}
+
+/// What a cluster says of a record that it refuses (`tb_client.h`), as far as a replay can meet it.
+pub(super) fn refusal(operation: u8, code: u32) -> String {
+    let words = match (operation, code) {
+        (_, 1) => "another record of its chain is refused",
+        (CREATE_ACCOUNTS, 15..=20) => "there is another account with this id",
+        (CREATE_ACCOUNTS, 21) => "there is this account already",
+        (CREATE_ACCOUNTS, 25) | (CREATE_TRANSFERS, 59) => {
+            "its time is later than the server's clock"
+        }
+        (CREATE_ACCOUNTS, 26) | (CREATE_TRANSFERS, 60) => {
+            "its time is not later than that of what was taken before"
+        }
+        (CREATE_TRANSFERS, 21 | 22) => "one of its accounts does not exist",
+        (CREATE_TRANSFERS, 25 | 26) => "the pending transfer that it resolves does not exist",
+        (CREATE_TRANSFERS, 33..=35) => "the pending transfer that it resolves is resolved already",
+        (CREATE_TRANSFERS, 36..=40 | 44 | 45 | 67) => "there is another transfer with this id",
+        (CREATE_TRANSFERS, 46) => "there is this transfer already",
+        (CREATE_TRANSFERS, 54) => "it exceeds the credits of its debit account",
+        (CREATE_TRANSFERS, 55) => "it exceeds the debits of its credit account",
+        (CREATE_TRANSFERS, 61 | 62) => "it is older than one of its accounts",
+        (CREATE_TRANSFERS, 65 | 66) => "one of its accounts is closed",
+        _ => return format!("the cluster refuses it with result {code} of tb_client.h"),
+    };
+    words.to_owned()
 }
 
 /// When a change event happened.
@@ -173,6 +237,16 @@ pub(super) fn query_filter(first: u64, last: u64, limit: u32) -> Vec<u8> {
     put(&mut filter, 40, &first.to_le_bytes());
     put(&mut filter, 48, &last.to_le_bytes());
     put(&mut filter, 56, &limit.to_le_bytes());
+    filter
+}
+
+/// The question for one transfer of an account, whatever side it is on.
+pub(super) fn any_transfer_of(account: u128) -> Vec<u8> {
+    const DEBITS_AND_CREDITS: u32 = 3;
+    let mut filter = vec![0; 128];
+    put(&mut filter, 0, &account.to_le_bytes());
+    put(&mut filter, 120, &1_u32.to_le_bytes());
+    put(&mut filter, 124, &DEBITS_AND_CREDITS.to_le_bytes());
     filter
 }
 
@@ -275,13 +349,15 @@ mod tests {
 
     #[test]
     fn an_expiry_reads_back() {
-        let expiry = Expiry { pending: 1 << 100, timestamp: 77, ledger: 3 };
-        assert_eq!(Expiry::read(&expiry.bytes()), expiry);
+        let expiry = Expiry { pending: 1 << 100, timestamp: 77, ledger: 3, accounts: [8, 9] };
+        assert_eq!(Expiry::read(&expiry.bytes()), Expiry { accounts: [0; 2], ..expiry });
         let mut event = vec![0; EVENT_BYTES];
         assert_eq!(Expiry::of_event(&event), None);
         put(&mut event, 0, &expiry.pending.to_le_bytes());
         put(&mut event, 84, &3_u32.to_le_bytes());
         put(&mut event, 88, &[EVENT_EXPIRED]);
+        put(&mut event, 128, &8_u128.to_le_bytes());
+        put(&mut event, 240, &9_u128.to_le_bytes());
         put(&mut event, 352, &77_u64.to_le_bytes());
         assert_eq!(Expiry::of_event(&event), Some(expiry));
     }

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tigerbeetle_unofficial::core::error::{SendError, SendErrorKind};
 use tigerbeetle_unofficial::core::{Callbacks, Client, OperationKind, Packet, Reply, UserData};
 
+use super::private::Private;
 use super::record::{
-    CREATE_ACCOUNTS, CREATE_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS, QUERY_TRANSFERS,
-    query_filter,
+    CREATE_ACCOUNTS, CREATE_TRANSFERS, GET_ACCOUNT_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS,
+    QUERY_TRANSFERS, query_filter,
 };
 use crate::ctx::Ctx;
+use crate::rt;
 use crate::source::SourceError;
 use crate::source::tigerbeetle::totals;
 
@@ -33,14 +35,31 @@ pub(super) struct Answer {
 
 /// A session.
 pub(super) struct Session {
-    client: Client<&'static Deliver>,
+    line: Line,
     addresses: String,
     deadline: Duration,
 }
 
+/// The way to the cluster.
+enum Line {
+    /// A client here.
+    Client(Client<&'static Deliver>),
+    /// A client in a private network.
+    Private(Private),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// What the client says.
+    Client(SendError),
+    /// What a client in a private network said.
+    Said(String),
+}
+
 /// An answer that is awaited.
 pub(super) struct Asked {
-    answer: Receiver<Result<Answer, SendError>>,
+    answer: Receiver<Result<Answer, Failure>>,
     since: Instant,
 }
 
@@ -52,7 +71,7 @@ static DELIVER: Deliver = Deliver;
 /// A question on its way.
 pub(super) struct Question {
     bytes: Vec<u8>,
-    answer: SyncSender<Result<Answer, SendError>>,
+    answer: SyncSender<Result<Answer, Failure>>,
 }
 
 impl UserData for Question {
@@ -75,7 +94,7 @@ impl Callbacks for Deliver {
             Answer { bytes, timestamp: u64::try_from(since.as_nanos()).unwrap_or(0) }
         });
         // Nobody waits any more after a deadline.
-        let _awaited = question.answer.send(answer);
+        let _awaited = question.answer.send(answer.map_err(Failure::Client));
     }
 }
 
@@ -97,19 +116,27 @@ impl Session {
         ctx: &Ctx,
     ) -> anyhow::Result<Session> {
         let addresses = addresses.join(",");
-        // A client logs every refused connection to our standard error.
+        // A client waits for ever for somebody who listens.
         if !totals::listens(&addresses, deadline, ctx) {
             ctx.cancel.check()?;
             return Err(failed(&addresses, "nobody listens there".into()).into());
         }
+        rt::silence_clients();
         let client = Client::with_callback(cluster, &addresses, &DELIVER)
             .map_err(|error| failed(&addresses, error.to_string()))?;
-        Ok(Session { client, addresses, deadline })
+        Ok(Session { line: Line::Client(client), addresses, deadline })
+    }
+
+    /// The session of a server in a private network.
+    pub(super) fn within(private: Private, deadline: Duration) -> Session {
+        let addresses = "its private network".to_owned();
+        Session { line: Line::Private(private), addresses, deadline }
     }
 
     /// Asks, and does not wait. `operation` is one of those that [`super::record`] names.
     pub(super) fn submit(&self, operation: u8, bytes: Vec<u8>) -> anyhow::Result<Asked> {
         let kind = match operation {
+            GET_ACCOUNT_TRANSFERS => OperationKind::GetAccountTransfers,
             GET_CHANGE_EVENTS => OperationKind::GetChangeEvents,
             CREATE_ACCOUNTS => OperationKind::CreateAccounts,
             CREATE_TRANSFERS => OperationKind::CreateTransfers,
@@ -118,8 +145,15 @@ impl Session {
             other => return Err(self.failed(format!("operation {other} is not asked")).into()),
         };
         let (sender, answer) = mpsc::sync_channel(1);
-        let question = Box::new(Question { bytes, answer: sender });
-        self.client.submit(Packet::new(question, kind));
+        match &self.line {
+            Line::Client(client) => {
+                let question = Box::new(Question { bytes, answer: sender });
+                client.submit(Packet::new(question, kind));
+            }
+            Line::Private(private) => private
+                .submit(operation, &bytes, sender)
+                .map_err(|error| self.failed(format!("it has ended: {error}")))?,
+        }
         Ok(Asked { answer, since: Instant::now() })
     }
 
@@ -136,7 +170,10 @@ impl Session {
                 Err(RecvTimeoutError::Timeout) if asked.since.elapsed() < self.deadline => {
                     ctx.cancel.check()?;
                 }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.failed("it ended without an answer".into()).into());
+                }
+                Err(RecvTimeoutError::Timeout) => {
                     let seconds = self.deadline.as_secs();
                     return Err(self.failed(format!("no answer within {seconds} s")).into());
                 }
@@ -159,7 +196,11 @@ impl Session {
         failed(&self.addresses, reason)
     }
 
-    fn refused(&self, error: SendError) -> SourceError {
+    fn refused(&self, failure: Failure) -> SourceError {
+        let error = match failure {
+            Failure::Client(error) => error,
+            Failure::Said(said) => return self.failed(said),
+        };
         if !matches!(error.kind(), SendErrorKind::ClientEvicted) {
             return self.failed(error.to_string());
         }

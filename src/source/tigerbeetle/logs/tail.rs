@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::look::Look;
+use super::look::{Fate, Look};
 use super::record::{Effect, effect, expire, is_own};
 use super::segment::{close, op_member, spelled};
 use super::session::Session;
@@ -57,26 +57,35 @@ impl Tail {
     }
 
     /// Where to begin after `after`; `None` if there is nothing.
-    fn begin(look: &Look, after: Option<&Segment>) -> anyhow::Result<Option<Begin>> {
+    ///
+    /// # Errors
+    /// [`SourceError::Engine`] if that cannot be told before the replica has repaired its log.
+    fn begin(&self, look: &mut Look, after: Option<&Segment>) -> anyhow::Result<Option<Begin>> {
         Shipping::check_continues(after, look.cluster())?;
         let Some((newest, header)) = look.chain.last_key_value() else { return Ok(None) };
-        let earliest = (newest + MARGIN_OPS + 1).saturating_sub(SLOTS);
-        let oldest = look.chain.keys().next().copied().unwrap_or(*newest).max(earliest);
-        let anew = |why: String| Ok(Some(Begin { op: oldest, gap: Some(why) }));
+        let (newest, newest_timestamp) = (*newest, header.timestamp());
         let Some(shipped) = after.and_then(|after| after.position.ops.as_ref()) else {
-            return Ok(Some(Begin { op: oldest, gap: None }));
+            let op = if look.is_several() { self.oldest(look)? } else { oldest(look) };
+            return Ok(Some(Begin { op, gap: None }));
         };
         let (last, wanted) = (shipped.last_op, shipped.last_op + 1);
-        if *newest < last {
+        if newest < last {
             // Another replica was ahead when it was shipped from. But what is later than all that was
             // shipped, and has a smaller number, is of another history.
             let shipped = after.map_or(0, |after| after.position.last_timestamp);
-            if look.is_several() && header.timestamp() <= shipped {
+            if look.is_several() && newest_timestamp <= shipped {
                 return Ok(None);
             }
-            return anew(format!(
-                "the log of the file ends with op {newest}, and op {last} was shipped: it is an older state of the cluster"
-            ));
+            if look.reaches(last)? {
+                return Err(self.repairing(last).into());
+            }
+            let op = self.oldest(look)?;
+            return Ok(Some(Begin {
+                op,
+                gap: Some(format!(
+                    "the log of the file ends with op {newest}, and op {last} was shipped: it is an older state of the cluster"
+                )),
+            }));
         }
         let before = match (look.chain.get(&last), look.chain.get(&wanted)) {
             (Some(header), _) => Some(header.checksum()),
@@ -84,17 +93,61 @@ impl Tail {
             (None, None) => None,
         };
         match before {
-            None => {
-                let count = oldest.saturating_sub(wanted);
-                anew(format!(
-                    "{count} operations from op {wanted} on were overwritten before they were shipped"
-                ))
+            None => self.beyond_a_hole(look, shipped).map(Some),
+            Some(checksum) if spelled(checksum) != shipped.last_checksum => {
+                let op = self.oldest(look)?;
+                Ok(Some(Begin {
+                    op,
+                    gap: Some(format!(
+                        "op {last} of the file is not the one that was shipped: it is another history of the cluster"
+                    )),
+                }))
             }
-            Some(checksum) if spelled(checksum) != shipped.last_checksum => anew(format!(
-                "op {last} of the file is not the one that was shipped: it is another history of the cluster"
-            )),
-            Some(_) if *newest == last => Ok(None),
+            Some(_) if newest == last => Ok(None),
             Some(_) => Ok(Some(Begin { op: wanted, gap: None })),
+        }
+    }
+
+    /// Where to begin if what is newest does not lead back to what was shipped: with what follows that,
+    /// if it is there; after a gap, if that is proven.
+    fn beyond_a_hole(&self, look: &mut Look, shipped: &Ops) -> anyhow::Result<Begin> {
+        let wanted = shipped.last_op + 1;
+        let follows =
+            look.after(shipped.last_op, |next| spelled(next.parent()) == shipped.last_checksum)?;
+        if !follows.is_empty() {
+            look.chain = follows;
+            return Ok(Begin { op: wanted, gap: None });
+        }
+        if look.fate(wanted)? == Fate::Open {
+            return Err(self.repairing(wanted).into());
+        }
+        let op = self.oldest(look)?;
+        let count = op.saturating_sub(wanted);
+        Ok(Begin {
+            op,
+            gap: Some(format!(
+                "{count} operations from op {wanted} on were overwritten before they were shipped"
+            )),
+        })
+    }
+
+    /// The operation that a log begins with that continues none: the oldest one that the ring holds for a
+    /// while. What is older must be lost, or the replica may still repair it.
+    fn oldest(&self, look: &mut Look) -> anyhow::Result<u64> {
+        let first = look.chain.keys().next().copied().unwrap_or(0);
+        let oldest = oldest(look);
+        match first.checked_sub(1).filter(|_before| oldest == first) {
+            Some(before) if look.fate(before)? == Fate::Open => Err(self.repairing(before).into()),
+            Some(_) | None => Ok(oldest),
+        }
+    }
+
+    /// The replica lacks something that it may still get from its cluster.
+    fn repairing(&self, op: u64) -> SourceError {
+        SourceError::Engine {
+            what: self.source.replica.data_file.display().to_string(),
+            reason: format!("op {op} of the log is not in its place yet: the replica repairs its log"),
+            hint: "run `bkp logs` again in a moment; if this stays, look after the replica, or ship from the data file of another one".into(),
         }
     }
 
@@ -162,8 +215,15 @@ impl Tail {
         let began = Instant::now();
         loop {
             let look = self.look(ctx)?;
-            let known = look.chain.values().chain(&look.beyond).map(PrepareHeader::timestamp).max();
-            if known.is_some_and(|known| known >= asked) {
+            // It repairs its log from the end: that the end is here is not enough.
+            let arrived = look.chain.values().chain(&look.beyond);
+            let question =
+                arrived.filter(|one| one.timestamp() >= asked).min_by_key(|one| one.op());
+            let reached = look.chain.keys().next_back();
+            if question
+                .zip(reached)
+                .is_some_and(|(question, reached)| *reached >= question.commit())
+            {
                 self.asked = Some(Instant::now());
                 return Ok(look);
             }
@@ -214,6 +274,13 @@ impl Tail {
     }
 }
 
+/// The operation that a new log begins with: the cluster goes on writing meanwhile.
+fn oldest(look: &Look) -> u64 {
+    let ends = look.chain.first_key_value().zip(look.chain.last_key_value());
+    let (first, newest) = ends.map_or((0, 0), |((first, _), (newest, _))| (*first, *newest));
+    first.max((newest + MARGIN_OPS + 1).saturating_sub(SLOTS))
+}
+
 impl LogSource for Tail {
     fn mode(&self) -> Mode {
         Mode::Wal
@@ -237,7 +304,7 @@ impl LogSource for Tail {
             }
             ctx.cancel.check()?;
         }
-        let news = match Tail::begin(&look, after)? {
+        let news = match self.begin(&mut look, after)? {
             None => false,
             Some(begin) => self.is_busy(&mut look, &begin, after)?,
         };
@@ -264,7 +331,7 @@ impl LogSource for Tail {
             attempts: 1,
             last: "what was to be shipped has left the log".into(),
         };
-        let begin = Tail::begin(&look, after)?.ok_or_else(nothing)?;
+        let begin = self.begin(&mut look, after)?.ok_or_else(nothing)?;
         let own = self.source.own_ledger(look.cluster());
         let headers: Vec<PrepareHeader> =
             look.chain.range(begin.op..).map(|(_, header)| *header).collect();
@@ -294,6 +361,7 @@ impl LogSource for Tail {
             cluster: look.cluster().to_string(),
             parent_sha256: None,
             gap: begin.gap,
+            unreplayable: None,
             position: Position {
                 first_timestamp: first.timestamp(),
                 last_timestamp: last.timestamp(),
@@ -308,6 +376,7 @@ impl LogSource for Tail {
                 marks: None,
             },
             records: BTreeMap::from([("ops".to_owned(), last.op() - first.op() + 1)]),
+            totals: None,
         };
         close(&segment, out)?;
         Ok(segment)

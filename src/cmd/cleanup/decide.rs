@@ -1,0 +1,251 @@
+//! What becomes of the backups of a store: decided by what is known of them, then by what was read again
+//! of those that the decision relies on, until both are the same.
+//!
+//! Whoever can write to the store can change what it has while the cache of facts stays as it was, and
+//! so can a disk. So nothing goes before what stays in its stead was looked at in this run.
+
+use std::collections::{HashMap, HashSet};
+
+use time::OffsetDateTime;
+
+use super::logs::{self, Logs};
+use super::rules::{Rule, Witness, rules};
+use crate::catalog::{self, Entry, Known, Met, Proof};
+use crate::cmd::marks::{Damage, Judged, judge};
+use crate::cmd::proof::Prover;
+use crate::domain::id::BackupId;
+use crate::domain::names::BackupType;
+use crate::domain::retention::{Backup, Group, Why, decide, removals};
+use crate::store::PruneStore;
+use crate::wire::House;
+
+/// Of a manifest: its digest if it is shown to be bkp's own, and whether it may be.
+pub(super) type Standing = (Option<[u8; 32]>, bool);
+
+/// Until when the store locks a backup, by its position, as far as that was asked.
+type Locks = HashMap<usize, Option<OffsetDateTime>>;
+
+/// What is decided, by positions.
+pub(super) struct Decided {
+    /// What goes, in the order in which it has to.
+    pub(super) gone: Vec<usize>,
+    /// Why the others stay.
+    pub(super) whys: Vec<Vec<Why>>,
+    /// What the store locks.
+    pub(super) locked: HashSet<usize>,
+    /// For each segment that may go the first one of its log.
+    pub(super) of_logs: HashMap<usize, BackupId>,
+    pub(super) backups: Vec<Backup>,
+    pub(super) ours: Vec<Standing>,
+    /// Why nothing may be called old today.
+    pub(super) late: Option<&'static str>,
+}
+
+/// What decides.
+pub(super) struct Decider<'a> {
+    pub(super) house: &'a House,
+    pub(super) store: &'a dyn PruneStore,
+    pub(super) witness: &'a Witness<'a>,
+    pub(super) entries: &'a [Entry],
+    pub(super) now: OffsetDateTime,
+}
+
+impl Decider<'_> {
+    pub(super) fn decide(&self) -> anyhow::Result<Decided> {
+        let Decider { house, store, witness, entries, now } = *self;
+        let (ctx, keys) = (&house.ctx, witness.keys.as_slice());
+        let mut known = Known::of(&house.settings.state_dir, store.url());
+        let rules = rules(house, store, entries, now)?;
+        let judged = self.judge()?;
+        let (mut locks, mut sure) = (Locks::new(), HashSet::new());
+        loop {
+            let met = known.backups(store, entries, keys, ctx)?;
+            let decided = self.by(&rules, &met, &judged, &mut locks)?;
+            let mut needed = self.relied_on(&decided);
+            needed.retain(|at| sure.insert(*at));
+            if needed.is_empty() {
+                known.save(entries, ctx);
+                for rule in &rules {
+                    if let Some(sources) = rule.shared(&met, &decided.backups) {
+                        let job = &rule.job;
+                        ctx.monitor.warn(&format!(
+                            "the backups of job `{job}` are of several sources with one name, and are counted apart: {sources}"
+                        ));
+                    }
+                }
+                return Ok(decided);
+            }
+            let needed: Vec<&Entry> = needed.iter().filter_map(|at| entries.get(*at)).collect();
+            known.confirm(store, &needed, keys, ctx)?;
+        }
+    }
+
+    /// What counts of what stands beside each backup.
+    fn judge(&self) -> anyhow::Result<Vec<Judged>> {
+        let Decider { house, store, witness, entries, .. } = *self;
+        let prover = Prover::new(store, &witness.keys, &house.ctx);
+        catalog::each(entries, &house.ctx.cancel, |entry| {
+            Ok(judge(store, &prover, &entry.name, &entry.marks)?)
+        })
+    }
+
+    /// What is decided by what is known. What is called damaged without a proof may be, or may not: only
+    /// what goes either way goes.
+    fn by(
+        &self,
+        rules: &[Rule],
+        met: &[Met],
+        judged: &[Judged],
+        locks: &mut Locks,
+    ) -> anyhow::Result<Decided> {
+        let mut decided = self.with(rules, met, judged, Damage::Found, locks)?;
+        if judged.iter().all(|judged| judged.damage != Damage::Claimed) {
+            return Ok(decided);
+        }
+        let careful = self.with(rules, met, judged, Damage::Claimed, locks)?;
+        let gone: HashSet<usize> = careful.gone.into_iter().collect();
+        decided.gone.retain(|at| gone.contains(at));
+        decided.locked.extend(careful.locked);
+        decided.late = decided.late.or(careful.late);
+        for (whys, more) in decided.whys.iter_mut().zip(careful.whys) {
+            whys.extend(more.into_iter().filter(|why| !whys.contains(why)).collect::<Vec<_>>());
+        }
+        for at in &careful.of_logs.keys().copied().collect::<Vec<_>>() {
+            if !gone.contains(at) {
+                decided.of_logs.remove(at);
+            }
+        }
+        Ok(decided)
+    }
+
+    /// What is decided if those are damaged of whom at least `from` is said.
+    fn with(
+        &self,
+        rules: &[Rule],
+        met: &[Met],
+        judged: &[Judged],
+        from: Damage,
+        locks: &mut Locks,
+    ) -> anyhow::Result<Decided> {
+        let Decider { house, store, witness, entries, now } = *self;
+        let (mut backups, mut ours) = (Vec::new(), Vec::new());
+        for ((met, entry), judged) in met.iter().zip(entries).zip(judged) {
+            let proven = witness.believes(met);
+            let mut backup = Backup { proven, ..met.backup };
+            backup.whole &= judged.damage < from;
+            backup.pinned |= judged.pinned;
+            if logs::is_segment(entry) {
+                (backup.parent, backup.base) = (None, backup.id);
+            }
+            backups.push(backup);
+            ours.push((met.sha256.filter(|_| proven), met.proof != Proof::Forged));
+        }
+        let logs = logs::look(house, store, entries, met, &backups, now)?;
+        for at in &logs.bases {
+            if let Some(backup) = backups.get_mut(*at) {
+                backup.replayed = true;
+            }
+        }
+        let late = rules.iter().find_map(|rule| rule.late(&backups, now));
+        let groups = |rule| Rule::groups(rule, entries, met, &backups);
+        let groups: Vec<Group<'_>> = rules.iter().flat_map(groups).collect();
+        let (whys, locked) = self.settle(&groups, &mut backups, locks)?;
+        let spare = self.spare(&logs, &whys, locks)?;
+        let of_logs = first_of_logs(&logs, &backups);
+        let gone = removals(&backups, &whys).into_iter().chain(spare).collect();
+        Ok(Decided { gone, whys, locked, of_logs, backups, ours, late })
+    }
+
+    /// The positions of the backups that something goes for: those of the same sources that stay and
+    /// count. What a policy keeps of a group, what that builds on, and what a log begins at are among them.
+    fn relied_on(&self, decided: &Decided) -> Vec<usize> {
+        let gone: HashSet<usize> = decided.gone.iter().copied().collect();
+        let source = |at: usize| -> Option<(BackupType, &str)> {
+            let name = &self.entries.get(at)?.name;
+            Some((name.backup_type, name.source.as_str()))
+        };
+        let sources: HashSet<_> = gone.iter().filter_map(|at| source(*at)).collect();
+        let stays = |(at, backup): &(usize, &Backup)| {
+            let is_of = source(*at).is_some_and(|source| sources.contains(&source));
+            is_of && backup.proven && !gone.contains(at)
+        };
+        decided.backups.iter().enumerate().filter(stays).map(|(at, _)| at).collect()
+    }
+
+    /// Decides, asks the store whether it locks what would go, and decides again until nothing that
+    /// would go is locked. Returns the decision and the positions of what is locked.
+    fn settle(
+        &self,
+        groups: &[Group<'_>],
+        backups: &mut [Backup],
+        locks: &mut Locks,
+    ) -> anyhow::Result<(Vec<Vec<Why>>, HashSet<usize>)> {
+        let (mut asked, mut locked) = (HashSet::new(), HashSet::new());
+        loop {
+            let whys = decide(groups, backups, self.now);
+            let mut again = false;
+            for at in removals(backups, &whys) {
+                if !asked.insert(at) {
+                    continue;
+                }
+                let until = self.lock(at, locks)?.filter(|until| *until > self.now);
+                if let Some((until, backup)) = until.zip(backups.get_mut(at)) {
+                    backup.held_until = backup.held_until.max(Some(until));
+                    again |= locked.insert(at);
+                }
+            }
+            if !again {
+                return Ok((whys, locked));
+            }
+        }
+    }
+
+    /// The segments that go, of each log oldest first: only from its beginning on, or it would have a
+    /// hole.
+    fn spare(
+        &self,
+        logs: &Logs,
+        whys: &[Vec<Why>],
+        locks: &mut Locks,
+    ) -> anyhow::Result<Vec<usize>> {
+        let mut found = Vec::new();
+        for log in &logs.spare {
+            for at in log {
+                let Some(whys) = whys.get(*at) else { break };
+                let is_free = matches!(whys.as_slice(), [Why::Ungoverned]);
+                if !is_free || self.lock(*at, locks)?.is_some_and(|until| until > self.now) {
+                    break;
+                }
+                found.push(*at);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Until when the store locks any part of a backup, or what was said about it.
+    fn lock(&self, at: usize, locks: &mut Locks) -> anyhow::Result<Option<OffsetDateTime>> {
+        if let Some(known) = locks.get(&at) {
+            return Ok(*known);
+        }
+        let Some(entry) = self.entries.get(at) else { return Ok(None) };
+        let mut until = self.store.retained(&entry.name.manifest_key())?;
+        for object in &entry.objects {
+            until = until.max(self.store.retained(&object.key)?);
+        }
+        for mark in &entry.marks {
+            until = until.max(self.store.retained(&entry.name.key(&mark.extension()))?);
+        }
+        locks.insert(at, until);
+        Ok(until)
+    }
+}
+
+/// For each segment that is spare the first one of its log.
+fn first_of_logs(logs: &Logs, backups: &[Backup]) -> HashMap<usize, BackupId> {
+    let mut found = HashMap::new();
+    for log in &logs.spare {
+        let first = log.first().and_then(|at| backups.get(*at));
+        found.extend(first.into_iter().flat_map(|first| log.iter().map(|at| (*at, first.id))));
+    }
+    found
+}

@@ -1,0 +1,15 @@
+//! Leases that are not as runs leave them.
+
+use crate::error::{Fault, Kind};
+use crate::ledger::in_store;
+use crate::wire::House;
+
+/// The leases of a store: those that no run can have written, and those of clocks that are ahead.
+pub(super) fn odd(house: &House, name: &str) -> anyhow::Result<String> {
+    let strange = in_store::strange(&*house.store_named(name)?, house.ctx.now())?;
+    if strange.is_empty() {
+        return Ok("none that is odd".to_owned());
+    }
+    let hint = "set the clocks of all hosts right; what no run has written is passed over: find out who did, and remove it";
+    Err(Fault::new(Kind::Refused, strange.join("; ")).hint(hint).into())
+}

@@ -1,0 +1,131 @@
+//! What every new manifest says besides what was captured: how the run came about, what the source is,
+//! and what the policy of the day promises.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::snapshot::timings;
+use crate::ctx::{host, user};
+use crate::domain::calendar::Period;
+use crate::domain::id::BackupId;
+use crate::domain::manifest::{Identity, Manifest, ObjectRecord, Retention, SCHEMA, Sizes};
+use crate::domain::names::BackupName;
+use crate::domain::retention::Policy;
+use crate::domain::segment;
+use crate::keys::Recipient;
+use crate::stage::Trail;
+use crate::wire::House;
+
+/// What a run has made.
+pub(super) struct Content {
+    /// Base and parent of an increment.
+    pub(super) links: Option<(BackupId, BackupId)>,
+    /// What the source is.
+    pub(super) identity: Identity,
+    /// What the source says of the capture.
+    pub(super) capture: Value,
+    /// The objects, the one with the data first.
+    pub(super) objects: Vec<ObjectRecord>,
+    /// What each stage did.
+    pub(super) trail: Trail,
+    /// Who can open it.
+    pub(super) keys: Vec<Recipient>,
+}
+
+/// The manifest of a backup whose objects are all confirmed. It lacks what only the run that publishes
+/// it knows: the ledger, the copies, the MAC.
+pub(super) fn new(house: &House, name: &BackupName, content: Content) -> Manifest {
+    let Content { links, identity, capture, objects, trail, keys } = content;
+    let (id, ended) = (name.id, house.ctx.now());
+    let started_by = &house.settings.started_by;
+    let source = house.settings.sources.get(&name.source);
+    Manifest {
+        schema: SCHEMA.to_owned(),
+        id,
+        backup_type: name.backup_type,
+        source: name.source.clone(),
+        scope: name.scope,
+        kind: name.kind.clone(),
+        parent: links.map(|(_, parent)| parent),
+        base: links.map_or(id, |(base, _)| base),
+        identity,
+        tenant: source.and_then(|source| source.tenant.clone()),
+        job: started_by.job.clone(),
+        trigger: started_by.trigger,
+        user: user(),
+        host: host(),
+        tool: format!("bkp {}", env!("CARGO_PKG_VERSION")),
+        started: id.created(),
+        ended,
+        status: "completed".to_owned(),
+        capture,
+        sizes: Sizes::of(&objects),
+        timings: timings(&trail, id.created(), ended),
+        objects,
+        keys,
+        retention: promise(house, name),
+        ledger: None,
+        copies: Vec::new(),
+        mac: String::new(),
+    }
+}
+
+/// What the policies of today promise of a backup of this name: the longest of the jobs that it could
+/// be of, whether or not one of them made it.
+fn promise(house: &House, name: &BackupName) -> Retention {
+    let is_log = name.kind == segment::KIND;
+    let jobs = house.settings.jobs.values().filter(|job| {
+        job.source.as_ref() == Some(&name.source)
+            && job.scope.is_none_or(|scope| scope == name.scope)
+            && if is_log { job.run.word == "logs" } else { job.run.makes == Some(&*name.kind) }
+    });
+    let mut promised = Retention::default();
+    let mut longest = None;
+    for job in jobs {
+        let keeps = if is_log {
+            job.keep_log.and_then(|keeps| time::Duration::try_from(keeps).ok())
+        } else {
+            job.retention.as_ref().and_then(|policy| policy.within)
+        };
+        if promised.policy.is_none() || keeps > longest {
+            let of_log = || job.keep_log.map(|keeps| format!("keep_log = {}", spelled(keeps)));
+            promised.policy = if is_log { of_log() } else { job.retention.as_ref().map(rules) };
+            longest = keeps;
+        }
+    }
+    promised.until = longest.and_then(|keeps| at_second(name.id.created()).checked_add(keeps));
+    promised
+}
+
+/// A policy as a `retention` table spells it.
+fn rules(policy: &Policy) -> String {
+    let count = |name: &str, count: u32| (count > 0).then(|| format!("keep_{name} = {count}"));
+    let within = policy.within.and_then(|within| std::time::Duration::try_from(within).ok());
+    let within = within.map(|within| format!("keep_within = {}", spelled(within)));
+    let last = if policy.last == u32::MAX {
+        Some("keep_all = true".to_owned())
+    } else {
+        count("last", policy.last)
+    };
+    let periods = policy.periods.iter().filter_map(|(period, wanted)| {
+        let name = match period {
+            Period::Hour => "hourly",
+            Period::Day => "daily",
+            Period::Week => "weekly",
+            Period::Month => "monthly",
+            Period::Year => "yearly",
+        };
+        count(name, *wanted)
+    });
+    let rules = within.into_iter().chain(last).chain(periods);
+    rules.chain([format!("min_keep = {}", policy.min_keep)]).collect::<Vec<_>>().join(", ")
+}
+
+fn spelled(length: std::time::Duration) -> String {
+    format!("{:?}", crate::config::units::spelled(length))
+}
+
+/// Whole seconds: what is told to people and to the ledger.
+fn at_second(time: OffsetDateTime) -> OffsetDateTime {
+    time.replace_nanosecond(0).unwrap_or(time)
+}

@@ -1,0 +1,279 @@
+//! Proof of what a store says of runs and of backups: a MAC under a key derived from the data key of a
+//! backup. Whoever can write to the store but has no key can plant such an object, or move one; nobody
+//! believes it then.
+//!
+//! The last field of such an object is `"proof": {"backup": …, "mac": …}`. It names the manifest of the
+//! backup whose data key it is. The MAC is that of the object's key, a newline, and the object with the
+//! digits of the MAC replaced by zeros.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog;
+use crate::ctx::Ctx;
+use crate::domain::mac::{self, Use};
+use crate::domain::manifest::Manifest;
+use crate::domain::names::{BackupName, MANIFEST_EXTENSION};
+use crate::error::{Kind, diagnose};
+use crate::keys::{self, DataKey, KeyError, KeyProvider};
+use crate::store::{ReadStore, StoreError};
+use crate::wire::House;
+
+/// Records of runs, and of what was done to backups.
+pub const RECORD: Use = Use { info: b"bkp record 1", closing: b"\"}}" };
+/// What is said of a backup beside its manifest.
+pub const ANNOTATION: Use = Use { info: b"bkp annotation 1", closing: b"\"}}" };
+
+/// Manifests that may turn out to be of no use in one run. Each costs a request and as many derivations
+/// of a key as its recipients ask for; whoever plants objects plants thousands.
+const FAILURES_MAX: usize = 32;
+
+/// A body with its proof behind it.
+#[derive(Serialize)]
+struct Proven<'a, T> {
+    #[serde(flatten)]
+    body: &'a T,
+    proof: Proof,
+}
+
+/// What stands in an object.
+#[derive(Debug, Serialize, Deserialize)]
+struct Proof {
+    /// Key of the manifest of the backup.
+    backup: String,
+    mac: String,
+}
+
+/// Opens backups to make and check proofs, each at most once.
+pub struct Prover<'a> {
+    store: &'a dyn ReadStore,
+    keys: &'a [Box<dyn KeyProvider>],
+    ctx: &'a Ctx,
+    opened: Mutex<HashMap<BackupName, Result<DataKey, Refused>>>,
+}
+
+/// Why a backup proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is not authentic, or none of the keys at hand opens it.
+    Always,
+    /// A store or a key's service does not answer, or too many others were tried before.
+    Now,
+}
+
+/// Whether an object is what bkp wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is, by the key of this backup.
+    Proven(BackupName),
+    /// It carries no proof that holds with the keys at hand.
+    Unproven,
+    /// That cannot be said now.
+    Unknown,
+}
+
+/// The keys at hand for proofs: none if there are none, since proofs are then neither made nor believed.
+#[must_use]
+pub fn keys(house: &House) -> Vec<Box<dyn KeyProvider>> {
+    let open = |text: &String| {
+        let opened = keys::open(text, &house.ctx.cancel);
+        let say = |error: &KeyError| {
+            let shown = keys::shown(text);
+            house.ctx.monitor.detail(&format!("no proof by the recipient {shown}: {error}"));
+        };
+        opened.inspect_err(say).ok()
+    };
+    house.settings.recipients.iter().filter_map(open).collect()
+}
+
+impl std::fmt::Debug for Prover<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prover").field("store", &self.store.url()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Prover<'a> {
+    /// With the keys at hand, for what is in one store.
+    #[must_use]
+    pub fn new(
+        store: &'a dyn ReadStore,
+        keys: &'a [Box<dyn KeyProvider>],
+        ctx: &'a Ctx,
+    ) -> Prover<'a> {
+        Prover { store, keys, ctx, opened: Mutex::default() }
+    }
+
+    /// The data key of a backup whose manifest is authentic. What opened, or did not, is remembered;
+    /// after too many that did not, no further one is tried.
+    #[must_use]
+    pub fn open(&self, name: &BackupName) -> Option<DataKey> {
+        self.try_open(name).ok()
+    }
+
+    /// The same, with what a refusal means.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn try_open(&self, name: &BackupName) -> Result<DataKey, Refused> {
+        if self.keys.is_empty() {
+            return Err(Refused::Always);
+        }
+        // It is held meanwhile: whoever else wants this key waits instead of deriving it too.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = opened.get(name) {
+            return known.clone();
+        }
+        if opened.values().filter(|key| key.is_err()).count() >= FAILURES_MAX {
+            return Err(Refused::Now);
+        }
+        let refuse = |error: anyhow::Error| {
+            let (id, diagnosis) = (name.id, diagnose(&error));
+            let what = format!("backup {id} proves nothing here: {error:#}; {}", diagnosis.hint);
+            self.ctx.monitor.detail(&what);
+            refusal(&error, diagnosis.kind)
+        };
+        let key = self.read(name).map_err(refuse);
+        opened.insert(name.clone(), key.clone());
+        key
+    }
+
+    fn read(&self, name: &BackupName) -> anyhow::Result<DataKey> {
+        let at = name.manifest_key();
+        let bytes = catalog::read_manifest(self.store, &at)?;
+        let manifest = Manifest::parse(&bytes, &at)?;
+        let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id, &self.ctx.cancel)?;
+        Manifest::authenticate(&bytes, &key, &at)?;
+        Ok(key)
+    }
+
+    /// The object with this key, as it is to be written: `body`, and the proof by the first backup of
+    /// `by` that opens. Without such a one it has none.
+    ///
+    /// # Errors
+    /// If `body` cannot be written as a JSON object.
+    pub fn object<N: Borrow<BackupName>>(
+        &self,
+        of: Use,
+        key: &str,
+        body: &impl Serialize,
+        by: impl IntoIterator<Item = N>,
+    ) -> Result<Vec<u8>, serde_json::Error> {
+        let mut by = by.into_iter();
+        let opened = by.find_map(|name| self.open(name.borrow()).map(|key| (name, key)));
+        let by = opened.as_ref().map(|(name, data_key)| (name.borrow(), data_key));
+        object(of, key, body, by)
+    }
+
+    /// Whether the object with this key and these bytes is proven.
+    #[must_use]
+    pub fn judge(&self, of: Use, key: &str, bytes: &[u8]) -> Verdict {
+        let Some(name) = named(bytes) else { return Verdict::Unproven };
+        match self.try_open(&name) {
+            Ok(data_key) if mac::is_right(bytes, of, &context(key), &data_key) => {
+                Verdict::Proven(name)
+            }
+            Ok(_) | Err(Refused::Always) => Verdict::Unproven,
+            Err(Refused::Now) => Verdict::Unknown,
+        }
+    }
+
+    /// The backup by whose key the object with this key and these bytes is proven; `None` if it is not.
+    #[must_use]
+    pub fn proven(&self, of: Use, key: &str, bytes: &[u8]) -> Option<BackupName> {
+        match self.judge(of, key, bytes) {
+            Verdict::Proven(name) => Some(name),
+            Verdict::Unproven | Verdict::Unknown => None,
+        }
+    }
+}
+
+/// What follows from an error for the next time.
+fn refusal(error: &anyhow::Error, kind: Kind) -> Refused {
+    let is_of_key = || match error.downcast_ref() {
+        Some(KeyError::Wrong { .. } | KeyError::NoneFits { .. }) => true,
+        Some(_) | None => false,
+    };
+    let is_missing = matches!(error.downcast_ref(), Some(StoreError::Missing { .. }));
+    let is_bad = matches!(kind, Kind::Integrity | Kind::Refused);
+    let is_always = is_missing || is_bad || (kind == Kind::Key && is_of_key());
+    if is_always { Refused::Always } else { Refused::Now }
+}
+
+/// The object with this key: `body`, and the proof by a backup whose data key is at hand.
+///
+/// # Errors
+/// If `body` cannot be written as a JSON object.
+pub fn object(
+    of: Use,
+    key: &str,
+    body: &impl Serialize,
+    by: Option<(&BackupName, &DataKey)>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let Some((name, data_key)) = by else {
+        let mut bytes = serde_json::to_vec(body)?;
+        bytes.push(b'\n');
+        return Ok(bytes);
+    };
+    let proof = Proof { backup: name.manifest_key(), mac: "0".repeat(mac::DIGITS) };
+    let mut bytes = serde_json::to_vec(&Proven { body, proof })?;
+    bytes.push(b'\n');
+    // It is the last field, so there is a place for it.
+    let _signed = mac::sign(&mut bytes, of, &context(key), data_key);
+    Ok(bytes)
+}
+
+/// The backup that an object claims to be proven by; `None` if it claims none. Costs no request.
+#[must_use]
+pub fn named(bytes: &[u8]) -> Option<BackupName> {
+    #[derive(Deserialize)]
+    struct Claim {
+        proof: Proof,
+    }
+    let Claim { proof } = serde_json::from_slice(bytes).ok()?;
+    match BackupName::parse(&proof.backup)? {
+        (name, MANIFEST_EXTENSION) => Some(name),
+        _ => None,
+    }
+}
+
+fn context(key: &str) -> Vec<u8> {
+    format!("{key}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::domain::id::BackupId;
+    use crate::domain::names::{BackupType, Scope};
+
+    #[test]
+    fn a_proof_is_of_one_key_one_body_and_one_use() {
+        let name = BackupName {
+            id: BackupId::new(datetime!(2026-11-21 02:00:00 UTC)),
+            backup_type: BackupType::Duckdb,
+            source: "books".into(),
+            scope: Scope::Full,
+            kind: "snapshot".into(),
+        };
+        let (key, other) = (DataKey([7; 32]), DataKey([8; 32]));
+        let body = json!({"schema": "bkp.run-record/1", "exit_code": 0});
+        let bytes = object(RECORD, "runs/a", &body, Some((&name, &key))).unwrap();
+        assert_eq!(named(&bytes), Some(name));
+        let right = |bytes: &[u8], of, at, key| mac::is_right(bytes, of, &context(at), key);
+        assert!(right(&bytes, RECORD, "runs/a", &key));
+        assert!(!right(&bytes, RECORD, "runs/b", &key), "it was moved");
+        assert!(!right(&bytes, RECORD, "runs/a", &other));
+        assert!(!right(&bytes, ANNOTATION, "runs/a", &key));
+        let text = String::from_utf8(bytes).unwrap().replace("\"exit_code\":0", "\"exit_code\":1");
+        assert!(!right(text.as_bytes(), RECORD, "runs/a", &key));
+        let bare = object(RECORD, "runs/a", &body, None).unwrap();
+        assert_eq!(named(&bare), None);
+        assert!(!right(&bare, RECORD, "runs/a", &key));
+    }
+}

@@ -1,0 +1,168 @@
+//! A drill of a log: a moment of it is restored, the real engine started on it, and compared.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::way::{self, Opened};
+use super::{Moment, Options};
+use crate::catalog::{Catalog, Found};
+use crate::cmd::restore;
+use crate::cmd::segments::History;
+use crate::cmd::select::Select;
+use crate::domain::id::BackupId;
+use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
+use crate::error::{Fault, Kind};
+use crate::pipeline::BackupReader;
+use crate::source::logs::{self, LogDrill, LogKind, RewindRequest};
+use crate::source::{Check, DrillTools, RestoreRequest, Share};
+use crate::wire::House;
+
+/// What a drill of a log found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cmd) struct LogDrilled {
+    mode: Mode,
+    /// The moment that was restored, RFC 3339, by the cluster's clock.
+    moment: String,
+    /// The snapshot that it began with; null in query mode.
+    base: Option<BackupId>,
+    /// Segments that were applied.
+    segments: usize,
+    /// How long it took from the store to the first answer.
+    rto_seconds: f64,
+    /// What was compared.
+    checks: Vec<Check>,
+}
+
+impl LogDrilled {
+    /// The same for people.
+    pub(in crate::cmd) fn text(&self) -> String {
+        let checks = self.checks.iter();
+        let checks = checks.fold(String::new(), |text, check| {
+            text + &format!("    {}: {}\n", check.what, check.found)
+        });
+        format!(
+            "  drill: restored {} from {} segment(s)\n{checks}    measured RTO: {:.1} s\n",
+            self.moment, self.segments, self.rto_seconds
+        )
+    }
+}
+
+/// Restores a moment of the newest window to `folder`, which is the caller's to remove. `random` chooses it.
+///
+/// # Errors
+/// [`Kind::Integrity`] if it does not restore, or is not what is on record; [`Kind::NotFound`] if there
+/// is no window.
+pub(in crate::cmd) fn drill(
+    house: &House,
+    (catalog, history, found): (&Catalog<'_>, &History, &[Found]),
+    source: &str,
+    folder: &Path,
+    random: u64,
+) -> anyhow::Result<LogDrilled> {
+    let began = house.ctx.now();
+    let windows = history.windows();
+    let Some((window, _)) = windows.last() else {
+        let message = format!("no moment of the log of `{source}` restores");
+        return Err(Fault::new(Kind::NotFound, message)
+            .hint(format!(
+                "see `bkp list {source} --windows`; take a snapshot, and ship the log after it"
+            ))
+            .into());
+    };
+    let (time, moment) = moment(window, random)?;
+    let to = folder.join("drill.tigerbeetle");
+    let options = options(source, time, &to);
+    let way = way::find(history, &options)?;
+    let Opened { base, segments, backup_type } = way.open(catalog, found, &house.ctx)?;
+    let kind = logs::kind_of(backup_type)?;
+    let tools =
+        DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), ..DrillTools::default() };
+    let request = RestoreRequest {
+        target: to.clone(),
+        replica: None,
+        table: None,
+        addresses: Vec::new(),
+        force: false,
+        share: Share::default(),
+    };
+    base.iter().chain(&segments).try_for_each(BackupReader::check_objects)?;
+    let rewind = RewindRequest {
+        base: &base,
+        segments: &segments,
+        target: way.target,
+        restore: &request,
+        tools: &tools,
+        alone: true,
+    };
+    (kind.rewind)(&rewind, &house.ctx)?;
+    let last = way.run.last().map(|link| &link.segment);
+    let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "there is no segment"))?;
+    let bounds = on_record(kind, catalog, (history, found), &way, moment, &base)?;
+    let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
+    let checks = (kind.drill)(&drill, &house.ctx)?;
+    Ok(LogDrilled {
+        mode: way.mode,
+        moment: rfc3339(time),
+        base: base.last().map(|newest| newest.manifest().id),
+        segments: segments.len(),
+        rto_seconds: (house.ctx.now() - began).as_seconds_f64(),
+        checks,
+    })
+}
+
+/// A moment of a window.
+fn moment(window: &Window, random: u64) -> anyhow::Result<(OffsetDateTime, u64)> {
+    let length = window.until.saturating_sub(window.from).saturating_add(1);
+    let moment = window.from + random % length;
+    Ok((OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment))?, moment))
+}
+
+fn options(source: &str, at: OffsetDateTime, to: &Path) -> Options {
+    Options {
+        source: source.to_owned(),
+        moment: Moment::At(at),
+        base: None,
+        restore: restore::Options {
+            select: Select::Latest(source.to_owned()),
+            to: to.to_owned(),
+            replica: None,
+            addresses: Vec::new(),
+            from_export: false,
+            table: None,
+            dry_run: false,
+            force: false,
+            yes: true,
+        },
+    }
+}
+
+/// What the books must have had at a moment, by what was recorded before and after it: with segments in
+/// query mode, with snapshots in wal mode.
+fn on_record(
+    kind: &LogKind,
+    catalog: &Catalog<'_>,
+    (history, found): (&History, &[Found]),
+    way: &way::Way<'_>,
+    moment: u64,
+    base: &[BackupReader<'_>],
+) -> anyhow::Result<(Option<Totals>, Option<Totals>)> {
+    if way.mode == Mode::Query {
+        let totals = |link: &Link| link.segment.totals;
+        let ends = |link: &&Link| link.segment.position.last_timestamp;
+        let before = way.run.iter().rfind(|link| ends(link) <= moment);
+        let after = way.run.iter().find(|link| ends(link) >= moment);
+        return Ok((before.and_then(totals), after.and_then(totals)));
+    }
+    let of = |reader: &BackupReader<'_>| (kind.bracket)(&reader.manifest().capture);
+    let least = base.last().and_then(of).map(|(before, _)| before);
+    let later = history.bases.iter().find(|base| base.timestamp >= moment && base.is_of(way.run));
+    let name = later.and_then(|later| found.iter().find(|found| found.name.id == later.id));
+    let most = match name {
+        Some(found) => of(&catalog.open(&found.name)?.0).map(|(_, after)| after),
+        None => None,
+    };
+    Ok((least, most))
+}

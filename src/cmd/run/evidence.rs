@@ -1,0 +1,286 @@
+//! Which of the records and manifests in a store count: those of this host's own runs, and those that a
+//! key at hand or the ledger proves. Whoever can only write to the store can plant others; they make no
+//! job less due, end no failure, and hide nothing.
+//!
+//! It is looked from the newest on, at so many objects at a time, and what was found of each is kept in
+//! the state directory for a day: whoever plants thousands costs a few requests in each tick.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use time::{Duration, OffsetDateTime};
+
+use crate::cache;
+use crate::catalog;
+use crate::cmd::proof::{self, Prover, RECORD, Refused, Verdict};
+use crate::domain::event::{Digest, Status};
+use crate::domain::id::BackupId;
+use crate::domain::manifest::hex;
+use crate::domain::names::BackupName;
+use crate::domain::record::{Outcome, Record};
+use crate::keys::KeyProvider;
+use crate::store::{ReadStore, StoreError};
+use crate::wire::House;
+
+/// Largest record that is read, bytes.
+const RECORD_BYTES_MAX: u64 = 64 << 10;
+/// How many records of a job are read of one store at a time.
+const RECORDS_MAX: usize = 32;
+/// So many good runs say how long a job usually takes; nothing more follows from older ones.
+pub const GOOD_ENOUGH: usize = 4;
+/// How many manifests are read at a time to find the newest that is proven.
+const MANIFESTS_MAX: usize = 16;
+/// After so many of which nothing can be said now, no more are read.
+const UNKNOWN_MAX: usize = 2;
+/// How many objects that are not proven are remembered.
+const REMEMBERED_MAX: usize = 4096;
+/// For how long: a key may come into the place of another one.
+const REMEMBERED_FOR: Duration = Duration::DAY;
+
+/// What was found of objects, each as the URL of its store and its key.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Looked {
+    /// A digest of what names the keys that were at hand.
+    by: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    since: Option<OffsetDateTime>,
+    proven: BTreeSet<String>,
+    unproven: BTreeSet<String>,
+    #[serde(skip)]
+    is_new: bool,
+}
+
+/// The witnesses of this host, asked when they are needed.
+pub struct Evidence {
+    path: PathBuf,
+    keys: OnceCell<Vec<Box<dyn KeyProvider>>>,
+    /// Digests of the backups that the ledger has; `None` if there is none, or it does not answer.
+    events: OnceCell<Option<HashMap<BackupId, Digest>>>,
+    looked: OnceCell<RefCell<Looked>>,
+}
+
+/// What counts of the records of a job in one store.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// Those that are believed, oldest first.
+    pub believed: Vec<Record>,
+    /// The others, oldest first: not proven, or not looked at.
+    pub others: Vec<Record>,
+    /// Keys of those that were looked at and are not proven.
+    pub unproven: Vec<String>,
+    /// How many backups, newer than the last success, are not proven that it could have made.
+    pub manifests: usize,
+}
+
+impl std::fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Evidence").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Evidence {
+    /// The witnesses of this host.
+    #[must_use]
+    pub fn of(house: &House) -> Evidence {
+        let path = cache::folder(&house.settings.state_dir).join("looked.json");
+        let (keys, events, looked) = Default::default();
+        Evidence { path, keys, events, looked }
+    }
+
+    /// The keys at hand.
+    pub fn keys(&self, house: &House) -> &[Box<dyn KeyProvider>] {
+        self.keys.get_or_init(|| proof::keys(house))
+    }
+
+    /// Which of `listed`, the records of a job in a store, oldest first, count. Those whose keys are
+    /// `own` are believed; none is read that is older than so many good ones.
+    pub fn records(
+        &self,
+        house: &House,
+        store: &dyn ReadStore,
+        own: &BTreeSet<String>,
+        (listed, enough): (Vec<Record>, usize),
+    ) -> Judged {
+        let prover = Prover::new(store, self.keys(house), &house.ctx);
+        let (mut judged, mut read, mut good) = (Judged::default(), 0, 0);
+        for record in listed.into_iter().rev() {
+            let key = record.key();
+            let known =
+                if own.contains(&key) { Some(true) } else { self.known(house, store, &key) };
+            let known = known.or_else(|| {
+                let is_enough = read >= RECORDS_MAX || good >= enough;
+                let verdict = (!is_enough).then(|| record_of(store, &prover, &key))?;
+                read += 1;
+                self.note(house, store, &key, &verdict)
+            });
+            match known {
+                Some(true) => {
+                    good += usize::from(record.outcome() == Outcome::Good);
+                    judged.believed.push(record);
+                }
+                Some(false) => {
+                    judged.unproven.push(key);
+                    judged.others.push(record);
+                }
+                None => judged.others.push(record),
+            }
+        }
+        judged.believed.reverse();
+        judged.others.reverse();
+        judged
+    }
+
+    /// The first of `names`, of backups in a store, whose manifest is proven, and how many of those
+    /// before it are not.
+    pub fn newest(
+        &self,
+        house: &House,
+        store: &dyn ReadStore,
+        names: impl IntoIterator<Item = BackupName>,
+    ) -> (Option<BackupName>, usize) {
+        let prover = Prover::new(store, self.keys(house), &house.ctx);
+        let (mut read, mut unproven, mut unknown) = (0, 0, 0);
+        for name in names {
+            let key = name.manifest_key();
+            let mut known = self.known(house, store, &key);
+            if known.is_none() {
+                if read >= MANIFESTS_MAX {
+                    break;
+                }
+                read += 1;
+                let verdict = self.manifest(house, store, &prover, &name);
+                known = self.note(house, store, &key, &verdict);
+            }
+            match known {
+                Some(true) => return (Some(name), unproven),
+                Some(false) => unproven += 1,
+                // A service that does not answer for one answers for no other.
+                None if unknown == UNKNOWN_MAX => break,
+                None => unknown += 1,
+            }
+        }
+        (None, unproven)
+    }
+
+    fn manifest(
+        &self,
+        house: &House,
+        store: &dyn ReadStore,
+        prover: &Prover<'_>,
+        name: &BackupName,
+    ) -> Verdict {
+        let refused = match prover.try_open(name) {
+            Ok(_key) => return Verdict::Proven(name.clone()),
+            Err(refused) => refused,
+        };
+        let unproven = match refused {
+            Refused::Always => Verdict::Unproven,
+            Refused::Now => Verdict::Unknown,
+        };
+        if house.settings.ledger.is_none() {
+            return unproven;
+        }
+        let Some(events) = self.events.get_or_init(|| ask(house)) else { return Verdict::Unknown };
+        let Some(digest) = events.get(&name.id) else { return unproven };
+        let bytes = catalog::read_manifest(store, &name.manifest_key());
+        let is_it =
+            bytes.is_ok_and(|bytes| Digest::of(&sha2::Sha256::digest(&bytes).into()) == *digest);
+        if is_it { Verdict::Proven(name.clone()) } else { unproven }
+    }
+
+    /// What was found of an object before.
+    fn known(&self, house: &House, store: &dyn ReadStore, key: &str) -> Option<bool> {
+        let place = place(store, key);
+        let looked = self.looked(house).borrow();
+        let known = looked.proven.contains(&place).then_some(true);
+        known.or_else(|| looked.unproven.contains(&place).then_some(false))
+    }
+
+    /// Remembers what was found of an object.
+    fn note(&self, house: &House, store: &dyn ReadStore, key: &str, of: &Verdict) -> Option<bool> {
+        let mut looked = self.looked(house).borrow_mut();
+        let is_proven = match of {
+            Verdict::Proven(_) => true,
+            Verdict::Unproven => false,
+            Verdict::Unknown => return None,
+        };
+        looked.is_new = true;
+        let set = if is_proven { &mut looked.proven } else { &mut looked.unproven };
+        set.insert(place(store, key));
+        if set.len() > REMEMBERED_MAX {
+            set.pop_first();
+        }
+        Some(is_proven)
+    }
+
+    fn looked(&self, house: &House) -> &RefCell<Looked> {
+        self.looked.get_or_init(|| {
+            let (by, now) = (fingerprint(house), house.ctx.now());
+            let is_fit = |looked: &Looked| {
+                let is_young = |since| since <= now && now - since < REMEMBERED_FOR;
+                looked.by == by && looked.since.is_some_and(is_young)
+            };
+            let kept = cache::load(&self.path).filter(is_fit);
+            RefCell::new(kept.unwrap_or(Looked { by, since: Some(now), ..Looked::default() }))
+        })
+    }
+
+    /// Keeps what was found for the next time, where the state directory is in use already: who only
+    /// looks makes none that the runs could not write to.
+    pub fn save(&self, house: &House) {
+        if !self.path.parent().is_some_and(Path::is_dir) {
+            return;
+        }
+        if let Some(looked) = self.looked.get().filter(|looked| looked.borrow().is_new) {
+            cache::save(&self.path, &*looked.borrow(), &house.ctx);
+        }
+    }
+}
+
+fn record_of(store: &dyn ReadStore, prover: &Prover<'_>, key: &str) -> Verdict {
+    let mut bytes = Vec::new();
+    let read = match store.open(key, None) {
+        Ok(input) => input.take(RECORD_BYTES_MAX).read_to_end(&mut bytes).is_ok(),
+        Err(StoreError::Missing { .. }) => return Verdict::Unproven,
+        Err(_) => false,
+    };
+    if read { prover.judge(RECORD, key, &bytes) } else { Verdict::Unknown }
+}
+
+/// The backups that the ledger has.
+fn ask(house: &House) -> Option<HashMap<BackupId, Digest>> {
+    let entries = house.ledger()?.entries();
+    let entries = entries.inspect_err(|error| {
+        let what = "backups that no key here opens do not count until the ledger answers";
+        house.ctx.monitor.warn(&format!("{error}; {what}"));
+    });
+    let (mut made, mut gone) = (HashMap::new(), HashSet::new());
+    for event in entries.ok()?.into_iter().filter_map(|entry| entry.event) {
+        match event.status {
+            Status::Completed => {
+                made.insert(event.backup, event.digest);
+            }
+            Status::Deleted => {
+                gone.insert(event.backup);
+            }
+            Status::Started | Status::Failed | Status::Restored | Status::Verified => {}
+        }
+    }
+    made.retain(|id, _| !gone.contains(id));
+    Some(made)
+}
+
+fn place(store: &dyn ReadStore, key: &str) -> String {
+    format!("{} {key}", store.url())
+}
+
+/// A digest of what names the keys of this host, since a name may contain a secret.
+fn fingerprint(house: &House) -> String {
+    let recipients = house.settings.recipients.join("\n");
+    let text = format!("{}\n{recipients}", house.settings.ledger.is_some());
+    hex(&sha2::Sha256::digest(text.as_bytes()))
+}

@@ -1,0 +1,61 @@
+//! What is said of the backups of a source beside them, as far as it counts.
+
+use crate::catalog::Entry;
+use crate::cmd::marks::{Damage, judge};
+use crate::cmd::proof::{self, Prover};
+use crate::domain::health::{Finding, Level};
+use crate::domain::id::BackupId;
+use crate::store::ReadStore;
+use crate::wire::House;
+
+/// How many backups a finding names.
+const NAMED_MAX: usize = 3;
+
+/// What counts of what is said of backups.
+#[derive(Default)]
+pub(super) struct Words {
+    pub(super) pinned: usize,
+    pub(super) damaged: usize,
+    pub(super) newest_damaged: bool,
+    /// Of which something is said that no key at hand proves.
+    unproven: Vec<BackupId>,
+}
+
+/// What counts of what is said of `mine`, the newest last. What cannot be read counts as its name says.
+pub(super) fn of(house: &House, store: &dyn ReadStore, mine: &[&Entry]) -> Words {
+    let mut words = Words::default();
+    if mine.iter().all(|entry| entry.marks.is_empty()) {
+        return words;
+    }
+    let keys = proof::keys(house);
+    let prover = Prover::new(store, &keys, &house.ctx);
+    for entry in mine.iter().filter(|entry| !entry.marks.is_empty()) {
+        let (pinned, damage, unproven) = match judge(store, &prover, &entry.name, &entry.marks) {
+            Ok(judged) => (judged.pinned, judged.damage, judged.unproven),
+            Err(_) if entry.is_damaged() => (entry.is_pinned(), Damage::Claimed, true),
+            Err(_) => (entry.is_pinned(), Damage::None, true),
+        };
+        words.pinned += usize::from(pinned);
+        words.damaged += usize::from(damage != Damage::None);
+        let is_newest = mine.last().is_some_and(|last| last.name == entry.name);
+        words.newest_damaged |= is_newest && damage == Damage::Found;
+        words.unproven.extend(unproven.then_some(entry.name.id));
+    }
+    words
+}
+
+impl Words {
+    /// What there is to say of words that nobody proves.
+    pub(super) fn finding(&self, source: &str, store: &str) -> Option<Finding> {
+        let count = self.unproven.len();
+        let named: Vec<String> =
+            self.unproven.iter().take(NAMED_MAX).map(BackupId::to_string).collect();
+        let named = named.join(", ");
+        let message = format!(
+            "of {count} backup(s) it is said that they are damaged or whole or not pinned any more, and no key of this host proves it: a pin stays, nothing is built on what is called damaged; `bkp verify --id` and `bkp unpin` settle it: {named}"
+        );
+        let (level, rule, subject) = (Level::Warning, "unproven-words", source.to_owned());
+        let store = Some(store.to_owned());
+        (count > 0).then_some(Finding { level, rule, subject, store, message })
+    }
+}

@@ -1,0 +1,80 @@
+//! Where the configuration says that secrets are: in variables, which programs that bkp starts do not get,
+//! and in files, which must be their owner's alone.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::{Settings, check};
+use crate::config::ConfigError;
+
+impl Settings {
+    /// Every reference to a secret, by its key path.
+    fn references(&self) -> Vec<(String, &str)> {
+        let recipients = self.recipients.iter().enumerate().map(|(index, text)| {
+            let reference = text.strip_prefix("passphrase:").unwrap_or(text);
+            (format!("keys.recipients[{index}]"), reference)
+        });
+        let channels = self.notify.iter().flat_map(|to| {
+            let place = format!("notify.{}", to.channel.name);
+            let (url, password) = (to.channel.url.as_str(), to.channel.password.as_str());
+            [(format!("{place}.url"), url), (format!("{place}.password"), password)]
+        });
+        let pings = self
+            .jobs
+            .values()
+            .filter_map(|job| Some((format!("job.{}.ping", job.name), job.ping.as_deref()?)));
+        recipients.chain(channels).chain(pings).collect()
+    }
+
+    /// Names of the variables of the environment that hold secrets.
+    #[must_use]
+    pub fn secret_variables(&self) -> Vec<String> {
+        let references = self.references().into_iter();
+        references.filter_map(|(_, text)| text.strip_prefix("env:").map(str::to_owned)).collect()
+    }
+
+    /// Looks at the files that hold secrets, as far as this user may see them, and reads none. Returns
+    /// which of them are not there, apart from key files: those may yet be made.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] if others than its owner may use one: then nothing will read it.
+    pub fn check_secret_files(&self) -> Result<Vec<String>, ConfigError> {
+        let mut lacking = Vec::new();
+        for (place, text) in self.references() {
+            let Some(path) = check::secret_file(text) else { continue };
+            match Path::new(path).metadata() {
+                Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                    let mode = found.permissions().mode() & 0o777;
+                    let problem = format!("others than its owner may use {path} (mode {mode:03o})");
+                    return Err(
+                        ConfigError::invalid(place, problem).suggest(format!("chmod 600 {path}"))
+                    );
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    if self.recipients.iter().all(|recipient| recipient != text) {
+                        lacking.push(format!("{place}: there is no file {path}"));
+                    }
+                }
+                // Whoever checks need not be who runs it.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Refuses secrets that stand in the configuration, for one that every user of the machine can read.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the first.
+    pub(super) fn check_literals(&self) -> Result<(), ConfigError> {
+        let mut references = self.references().into_iter();
+        match references.find(|(_, text)| check::is_secret_url(text)) {
+            None => Ok(()),
+            Some((place, _)) => Err(ConfigError::invalid(
+                place,
+                "whoever knows this URL can use it, and every user of this machine can read the configuration",
+            )
+            .suggest("write it to a file of mode 600 and refer to it, file:PATH; or keep others from reading the configuration, with chmod o-r")),
+        }
+    }
+}
