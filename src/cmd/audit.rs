@@ -105,6 +105,14 @@ struct Ended<'a> {
     why: Option<String>,
 }
 
+/// What the drill of a report measured, of the last one if it is about several: seconds from the store to
+/// the restored engine's first answer.
+pub(super) fn rto_seconds(report: &Value) -> Option<f64> {
+    let all = report.get("backups").and_then(Value::as_array);
+    let one = all.and_then(|all| all.last()).unwrap_or(report);
+    one.pointer("/drill/rto_seconds").and_then(Value::as_f64)
+}
+
 /// Adds that something was done with a backup, or that it failed, to the store that it was read from, as
 /// far as this host may write there, and to the ledger. A report says which backup, or it was about many:
 /// then the last of them stands for all.
@@ -129,7 +137,7 @@ pub fn ended(
                 exit_code: report.outcome.map_or(0, exit::code),
                 seconds: one.get("seconds").and_then(Value::as_f64),
                 level: text("level"),
-                rto_seconds: one.pointer("/drill/rto_seconds").and_then(Value::as_f64),
+                rto_seconds: rto_seconds(&report.value),
                 why: None,
             };
             // One about many has an id of its own: it is no line about the last of them.

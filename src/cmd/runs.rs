@@ -292,6 +292,11 @@ fn row(
     })
 }
 
+/// What the drill of a run measured, by its record.
+pub(super) fn rto_seconds(store: &dyn ReadStore, key: &str) -> Option<f64> {
+    body(store, key).1.rto_seconds
+}
+
 /// The bytes of a record, and what they say.
 fn body(store: &dyn ReadStore, key: &str) -> (Vec<u8>, Body) {
     let mut bytes = Vec::new();

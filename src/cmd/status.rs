@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+mod facts;
 mod gaps;
 mod look;
 mod metrics;
@@ -98,6 +99,8 @@ pub(super) struct SourceRow {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     last_drill: Option<OffsetDateTime>,
+    /// What that drill measured: from the store to the restored engine's first answer.
+    last_drill_rto_seconds: Option<f64>,
     /// What keeping them costs, in the currency of the prices.
     cost_per_month: f64,
     /// The same for what the retention of its jobs will hold a year from now.
@@ -213,18 +216,19 @@ fn render(status: &Status) -> anyhow::Result<String> {
     if !status.sources.is_empty() {
         writeln!(
             text,
-            "{:<wide$}  {:<8}  {:>7}  {:>10}  {:<20}  {:<20}  COST/MONTH, IN A YEAR",
-            "SOURCE", "STORE", "BACKUPS", "STORED", "NEWEST", "LAST DRILL"
+            "{:<wide$}  {:<8}  {:>7}  {:>10}  {:<20}  {:<20}  {:>8}  COST/MONTH, IN A YEAR",
+            "SOURCE", "STORE", "BACKUPS", "STORED", "NEWEST", "LAST DRILL", "RTO"
         )?;
     }
     for row in &status.sources {
         let SourceRow { source, store, backups, .. } = row;
         let stored = format_size(row.stored_bytes, BINARY);
         let (newest, drill) = (time(row.newest)?, time(row.last_drill)?);
+        let rto = row.last_drill_rto_seconds.map_or("-".to_owned(), |rto| format!("{rto:.1} s"));
         let (now, later) = (row.cost_per_month, row.cost_per_month_in_a_year);
         writeln!(
             text,
-            "{source:<wide$}  {store:<8}  {backups:>7}  {stored:>10}  {newest:<20}  {drill:<20}  {now:.2}, {later:.2}"
+            "{source:<wide$}  {store:<8}  {backups:>7}  {stored:>10}  {newest:<20}  {drill:<20}  {rto:>8}  {now:.2}, {later:.2}"
         )?;
     }
     for finding in &status.findings {

@@ -148,8 +148,8 @@ impl BackupReader<'_> {
         ctx: &Ctx,
         look: &mut dyn FnMut(&mut dyn Read) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let key = self.manifest.name().key(extension);
-        let found = self.manifest.objects.iter().find(|object| object.key == key);
+        let key = self.manifest().name().key(extension);
+        let found = self.manifest().objects.iter().find(|object| object.key == key);
         let object = found.ok_or_else(|| {
             Fault::new(Kind::Integrity, format!("the manifest does not name the object `{key}`"))
         })?;

@@ -456,3 +456,19 @@ fn a_long_history_is_shown_in_parts() {
     assert!(bed.json(&["list", "--cached"])["as_of"].is_string());
     assert_eq!(listed(&[]).len(), 0);
 }
+
+/// Two sources of one name in one store: retention weighs what each has made against the rest of its own,
+/// and says that they share a name.
+#[test]
+fn each_of_two_sources_of_one_name_keeps_its_own() {
+    let bed = bed("keep_last = 2, min_keep = 1, max_removed_percent = 100");
+    let house = bed.house(None);
+    let at = |hours| Seed::at(now() - Duration::hours(hours));
+    let mine: Vec<Manifest> = [6, 5, 4].map(|hours| plant(&bed, &house, &at(hours))).to_vec();
+    let other = [3, 2, 1].map(|hours| plant(&bed, &house, &at(hours).of_another()));
+    let run = bed.run(&["cleanup", "--dry-run", "--json"]).done();
+    let report = serde_json::from_str(&run.stdout).unwrap();
+    let oldest = [&mine[0], &other[0]].map(|manifest| manifest.id.to_string());
+    assert_eq!(with(&report, "remove"), BTreeSet::from(oldest));
+    assert!(run.stderr.contains("cluster another"), "{}", run.stderr);
+}

@@ -7,7 +7,7 @@ use bkp::cmd::proof::{self, Prover, RECORD};
 use bkp::ctx::Ctx;
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{
-    Manifest, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, Trigger, hex,
+    Identity, Manifest, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, Trigger, hex,
 };
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::record::Record;
@@ -32,6 +32,8 @@ pub(crate) struct Seed {
     /// Where it ends, as its source says.
     pub(crate) capture: serde_json::Value,
     pub(crate) retention: Retention,
+    /// What it is of, if that is not the source as the bed has it.
+    pub(crate) identity: Option<Identity>,
 }
 
 impl Seed {
@@ -39,7 +41,22 @@ impl Seed {
     pub(crate) fn at(at: OffsetDateTime) -> Seed {
         let retention = Retention::default();
         let (kind, capture) = ("snapshot", serde_json::json!({}));
-        Seed { source: "books".into(), at, onto: None, bytes: 100, kind, capture, retention }
+        Seed {
+            source: "books".into(),
+            at,
+            onto: None,
+            bytes: 100,
+            kind,
+            capture,
+            retention,
+            identity: None,
+        }
+    }
+
+    /// Of another source than the bed's, of the same name.
+    pub(crate) fn of_another(self) -> Seed {
+        let identity = [("cluster".to_owned(), "another".to_owned())].into();
+        Seed { identity: Some(identity), ..self }
     }
 
     pub(crate) fn onto(self, parent: &Manifest) -> Seed {
@@ -87,10 +104,10 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         parent: seed.onto.map(|(parent, _)| parent),
         base: seed.onto.map_or(id, |(_, base)| base),
         // Of the source as it is, or nothing that a run makes would go with it.
-        identity: house
-            .source(&name.source)
-            .and_then(|source| source.identity(&house.ctx))
-            .unwrap_or_default(),
+        identity: seed.identity.clone().unwrap_or_else(|| {
+            let source = house.source(&name.source);
+            source.and_then(|source| source.identity(&house.ctx)).unwrap_or_default()
+        }),
         tenant: None,
         job: None,
         trigger: Trigger::Manual,

@@ -53,6 +53,7 @@ fn what_is_wrong_is_seen_and_what_is_well_again_is_not() {
     let source = &good["sources"][0];
     assert_eq!((&source["backups"], &source["full"]), (&1.into(), &1.into()));
     assert!(source["last_drill"].is_string(), "{source}");
+    assert!(source["last_drill_rto_seconds"].as_f64().unwrap() > 0.0, "{source}");
     assert_eq!(good["jobs"][0]["job"], "drill");
     assert_eq!(good["jobs"][1]["warning_seconds"], 24 * 3600);
     assert_eq!(good["jobs"][1]["critical_seconds"], 48 * 3600);

@@ -1,7 +1,11 @@
 //! What `doctor` tries of those who are told, and of what only some jobs need.
 
+use std::io::{self, Write};
+
 use super::{Found, bad, good, probe, tried};
+use crate::cmd::scratch;
 use crate::error::{Fault, Kind};
+use crate::source::{EntrySink, ExportRequest, ObjectBody, ObjectSink};
 use crate::tell;
 use crate::wire::House;
 
@@ -28,7 +32,14 @@ pub(super) fn told(house: &House) -> Vec<Found> {
     found.collect()
 }
 
-/// Every source of which a job makes exports: an export works on a copy in the state directory.
+/// Largest database of which an export is tried, bytes: of a larger one that takes long.
+const TRIED_BYTES_MAX: u64 = 1 << 30;
+
+/// How much of what an export would lack is said.
+const LACKING_MAX: usize = 5;
+
+/// Every source of which a job makes exports: an export works on a copy in the state directory. One of a
+/// database that is not large is made, and thrown away.
 pub(super) fn exports(house: &House) -> Vec<Found> {
     let jobs = house.settings.jobs.values().filter(|job| job.run.word == "export");
     let mut names: Vec<&str> = jobs.filter_map(|job| job.source.as_deref()).collect();
@@ -37,17 +48,91 @@ pub(super) fn exports(house: &House) -> Vec<Found> {
     let found = names.into_iter().filter_map(|name| {
         let path = house.settings.sources.get(name)?.table.get("path")?.as_str()?;
         let what = format!("export of {name}");
-        let check = match (std::fs::metadata(path), probe::free_bytes(&house.settings.state_dir)) {
-            (Ok(file), Ok(free)) if free < file.len() => bad(
-                what,
-                format!("the state directory has {free} bytes left, the copy takes {}", file.len()),
-                "free space there, or set `state_dir` to a place that has more",
-            ),
-            (Ok(_), Ok(_)) => good(what, "the state directory has room for the copy"),
-            // Those who look at the source and at the state directory say it.
-            (Err(_), _) | (_, Err(_)) => return None,
-        };
-        Some((Kind::Config, check))
+        // Those who look at the source and at the state directory say what these lack.
+        let bytes = std::fs::metadata(path).ok()?.len();
+        let free = probe::free_bytes(&house.settings.state_dir).ok()?;
+        if free < bytes {
+            let why = format!("the state directory has {free} bytes left, the copy takes {bytes}");
+            let hint = "free space there, or set `state_dir` to a place that has more";
+            return Some((Kind::Config, bad(what, why, hint)));
+        }
+        if bytes > TRIED_BYTES_MAX {
+            let found = format!(
+                "the state directory has room for the copy; none was tried, since the database has {bytes} bytes"
+            );
+            return Some((Kind::Config, good(what, found)));
+        }
+        Some(match export(house, name) {
+            Ok((bytes, lacking)) if lacking.is_empty() => {
+                (Kind::Source, good(what, format!("one was made, of {bytes} bytes, and thrown away")))
+            }
+            Ok((_, lacking)) => {
+                let some = lacking.iter().take(LACKING_MAX).cloned().collect::<Vec<_>>().join("; ");
+                let why = format!("it lacks {} thing(s), so runs end with 3: {some}", lacking.len());
+                let hint = "leave out what is not needed with `exclude`; a snapshot has everything";
+                (Kind::Source, bad(what, why, hint))
+            }
+            Err(error) => tried(what, Err(error)),
+        })
     });
     found.collect()
+}
+
+/// Makes an export and throws it away: how many bytes its tables have, and what it lacks.
+fn export(house: &House, name: &str) -> anyhow::Result<(u64, Vec<String>)> {
+    let work = scratch::make(house, scratch::Use::Work)?;
+    let request = ExportRequest { mode: None, chain: &[], record: None, scratch: work.folder() };
+    let mut counted = Counted::default();
+    let captured = house.source(name)?.export(&request, &mut counted, &house.ctx)?;
+    Ok((counted.0, captured.lost))
+}
+
+/// Counts what it takes and keeps nothing.
+#[derive(Default)]
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl ObjectSink for Counted {
+    fn object(
+        &mut self,
+        _role: &str,
+        _name: &str,
+        _sealed: bool,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()> {
+        body(self)
+    }
+
+    fn archive(
+        &mut self,
+        push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        push(self)
+    }
+}
+
+impl EntrySink for Counted {
+    fn entry(&mut self, _name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        self.0 += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn stream(
+        &mut self,
+        _name: &str,
+        _size: u64,
+        body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        Ok(body(self)?)
+    }
 }

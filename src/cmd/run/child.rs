@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use super::state::{is_for_each, places};
+use crate::cmd::audit;
 use crate::cmd::schema::{Failure, Warning};
 use crate::config::settings::jobs::{JobSettings, LooksAt};
 use crate::domain::id::BackupId;
@@ -40,8 +41,8 @@ pub struct Ended {
     /// What a program of the operator said, or the run itself in words that are no error of ours. It
     /// stays on this host: nobody knows what is in it.
     pub aside: Option<String>,
-    /// Exit codes by the names of stores, if it was run for each of them.
-    pub stores: Vec<(String, u8)>,
+    /// How it ended in each store, by its name, if it was run for each of them.
+    pub stores: Vec<(String, Ended)>,
 }
 
 impl Ended {
@@ -62,8 +63,8 @@ impl Ended {
 
     /// How it ended in this store, if it was run for each.
     #[must_use]
-    pub fn code_in(&self, store: &str) -> Option<u8> {
-        self.stores.iter().find(|(name, _)| name == store).map(|(_, code)| *code)
+    pub fn in_store(&self, store: &str) -> Option<&Ended> {
+        self.stores.iter().find(|(name, _)| name == store).map(|(_, ended)| ended)
     }
 
     /// All that is known of why it failed, for whoever sits at this host.
@@ -82,7 +83,7 @@ impl Ended {
         self.report = other.report.clone();
         append(&mut self.message, store, other.message.as_deref());
         append(&mut self.aside, store, other.aside.as_deref());
-        self.stores.push((store.to_owned(), other.code));
+        self.stores.push((store.to_owned(), other.clone()));
     }
 
     /// Takes in that a run was told to end before it began in a store: it did not do all it should,
@@ -99,10 +100,10 @@ impl Ended {
         self.report.pointer("/manifest/id")?.as_str()?.parse().ok()
     }
 
-    /// What its drill measured: seconds until the restored engine answered.
+    /// What its drill measured, seconds.
     #[must_use]
     pub fn rto_seconds(&self) -> Option<f64> {
-        self.report.pointer("/drill/rto_seconds")?.as_f64()
+        audit::rto_seconds(&self.report)
     }
 
     /// The backup that it verified, the last one if they were several.

@@ -173,9 +173,9 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
     let keys = proof::keys(house);
     for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
         let name = names.get(index).map(String::as_str);
-        let code = match name.and_then(|name| ended.code_in(name)) {
-            Some(code) => code,
-            None if ended.stores.is_empty() => ended.code,
+        let here = match name.and_then(|name| ended.in_store(name)) {
+            Some(here) => here,
+            None if ended.stores.is_empty() => ended,
             // It was told to end before it came to this store, which can say nothing of it.
             None => continue,
         };
@@ -187,15 +187,15 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
             process: std::process::id(),
             started: began,
             ended: now,
-            exit_code: code,
-            backup: backup.or(ended.verified()),
+            exit_code: here.code,
+            backup: backup.or(here.verified()),
             trigger: around.trigger,
             user: user(),
             message: ended.message.as_deref(),
-            rto_seconds: ended.rto_seconds(),
+            rto_seconds: here.rto_seconds(),
         };
-        let key = Record { code, ..record.clone() }.key();
-        let by = witnesses(house, &**store, job.source.as_deref(), backup.or(ended.verified()));
+        let key = Record { code: here.code, ..record.clone() }.key();
+        let by = witnesses(house, &**store, job.source.as_deref(), body.backup);
         let object = Prover::new(&**store, &keys, &house.ctx).object(RECORD, &key, &body, by);
         let added = object
             .map_err(anyhow::Error::from)

@@ -267,9 +267,21 @@ impl Doubts<'_> {
         Ok(damage)
     }
 
-    /// Makes sure that a link of a chain is not damaged, as far as that is known.
+    /// Whether somebody has begun to remove a backup in any of the stores.
+    fn is_going(&self, name: &BackupName) -> bool {
+        let mut marks = self.marks.iter().filter_map(|(_, marks)| marks.get(name));
+        marks.any(|marks| marks.contains(&Mark::Deleting))
+    }
+
+    /// Makes sure that a link of a chain is not damaged and stays, as far as that is known.
     fn settle(&self, house: &House, link: &BackupReader<'_>) -> anyhow::Result<()> {
         let id = link.manifest().id;
+        // Else the run would find that at its end, and have made nothing.
+        if self.is_going(&link.manifest().name()) {
+            let message = format!("backup {id} is marked as one that is being removed");
+            let hint = "if no cleanup is at it, the next one takes the mark away: bkp cleanup";
+            return Err(Fault::new(Kind::Refused, message).hint(hint).into());
+        }
         let damage = self.damage(house, &link.manifest().name())?;
         let hint = "begin a new chain: --scope full; `bkp list --long` says what was found";
         match damage {

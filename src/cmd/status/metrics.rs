@@ -113,6 +113,9 @@ fn families(status: &Status) -> Vec<Family> {
         of_sources("bkp_last_drill_timestamp_seconds", "Last good drill.", &|row| {
             row.last_drill.map(seconds)
         }),
+        of_sources("bkp_last_drill_rto_seconds", "How long that restore took.", &|row| {
+            row.last_drill_rto_seconds
+        }),
         of_sources("bkp_cost_per_month", "What keeping them costs.", &|row| {
             Some(row.cost_per_month)
         }),

@@ -2,44 +2,28 @@
 //! ours only, never one that another process may have open.
 
 use std::cell::RefCell;
-use std::io::{ErrorKind, Read as _, Write};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
+use self::line::{ENDED, Line};
 use super::format::Headers;
 use super::means::{self, Means};
 use super::protocol::{
-    Answer, Asked, Base, Compare, DEFINITION, Frame, HERE, OUTPUT, Open, Outcome, Question, WORD,
-    WORK, send,
+    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, WORK,
 };
 use super::sql;
-use crate::ctx::{Cancel, Ctx};
-use crate::error::{Fault, Kind};
+use crate::ctx::Ctx;
+use crate::error::Kind;
 use crate::source::Share;
+
+mod line;
 
 /// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
 pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
 
 /// An empty database in memory, where names lead to nothing of the database: see [`Session::step_out`].
 pub(super) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
-
-/// Bytes taken from DuckDB at once.
-const PIPE_BYTES: usize = 256 << 10;
-
-/// How often the wish to stop is looked at.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-
-/// How much longer than its own limit the engine may take to say that it was too long.
-const LATE: Duration = Duration::from_secs(30);
-
-/// What is said of an engine that is gone.
-const ENDED: &str = "the engine ended by itself";
 
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
@@ -102,15 +86,12 @@ pub(super) struct Place<'a> {
 
 /// A database of ours, open in an engine of its own. Texts of times with a time zone are in UTC.
 pub(super) struct Session {
-    child: RefCell<Child>,
-    line: UnixStream,
-    output: RefCell<ChildStdout>,
+    line: Line,
     /// What it is, for messages.
     what: String,
     kind: Kind,
     means: Means,
     folder: Option<PathBuf>,
-    cancel: Option<Cancel>,
     /// Why the last statement was refused, if it was.
     refusal: RefCell<Option<String>>,
 }
@@ -118,14 +99,6 @@ pub(super) struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("what", &self.what).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // It may have ended, and nothing of it is wanted.
-        let child = self.child.get_mut();
-        let (_killed, _ended) = (child.kill(), child.wait());
     }
 }
 
@@ -152,29 +125,12 @@ impl Session {
         let what = place
             .file
             .map_or("a database in memory".into(), |path| plain(&path.display().to_string()));
-        let (line, theirs) = UnixStream::pair()?;
-        let mut child = Command::new("/proc/self/exe")
-            .arg0("bkp")
-            .arg(WORD)
-            .env_clear()
-            .env("TZ", "UTC")
-            .current_dir(folder.unwrap_or(Path::new("/")))
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| Fault::new(Kind::Failed, format!("cannot start DuckDB: {error}")))?;
-        let output = child.stdout.take();
-        let output = output.ok_or_else(|| Fault::new(Kind::Failed, "DuckDB has no output"))?;
         let session = Session {
-            child: RefCell::new(child),
-            line,
-            output: RefCell::new(output),
+            line: Line::open(folder.unwrap_or(Path::new("/")), ctx)?,
             what,
             kind,
             means,
             folder: folder.map(Path::to_owned),
-            cancel: ctx.map(|ctx| ctx.cancel.clone()),
             refusal: RefCell::default(),
         };
         let base = |name: &str, path: &Path, write| Base {
@@ -271,81 +227,9 @@ impl Session {
         out: Option<(&mut dyn Write, &Ctx)>,
     ) -> anyhow::Result<Result<Answer, String>> {
         self.refusal.take();
-        let answer = self.exact(asked, limit, out)?.map_err(|why| self.words(&why));
+        let answer = self.line.ask(asked, limit, out)?.map_err(|why| self.words(&why));
         self.refusal.replace(answer.as_ref().err().cloned());
         Ok(answer)
-    }
-
-    /// As [`Session::ask`], with a refusal just as it is.
-    fn exact(
-        &self,
-        asked: Asked,
-        limit: Duration,
-        mut out: Option<(&mut dyn Write, &Ctx)>,
-    ) -> anyhow::Result<Result<Answer, String>> {
-        let late = Instant::now().checked_add(limit + LATE);
-        let question = Question { seconds: limit.as_secs(), asked };
-        // What it said last, if it has ended, is still to be read.
-        let _sent = send(&self.line, &question);
-        let mut frame = Frame::default();
-        let mut buffer = vec![0; PIPE_BYTES];
-        let mut output = self.output.borrow_mut();
-        loop {
-            if let Some(cancel) = &self.cancel {
-                cancel.check()?;
-            }
-            if late.is_some_and(|late| Instant::now() > late) {
-                let why = format!("it did not answer within {} s", limit.as_secs());
-                return Ok(Err(why));
-            }
-            let mut watched = [
-                PollFd::new(&self.line, PollFlags::IN),
-                PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN),
-            ];
-            let waited = if out.is_some() { &mut watched[..] } else { &mut watched[..1] };
-            match poll(waited, Some(&LOOK)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-                Ok(_) => {}
-                Err(error) => return Err(std::io::Error::from(error).into()),
-            }
-            let [line, streamed] = watched.map(|fd| !fd.revents().is_empty());
-            if streamed
-                && let Some((out, ctx)) = &mut out
-                && pump(&mut output, &mut buffer, *out, ctx)?
-            {
-                continue;
-            }
-            if !line {
-                continue;
-            }
-            let missing = frame.missing().min(buffer.len());
-            match (&self.line).read(buffer.get_mut(..missing).unwrap_or_default()) {
-                Ok(0) => return Ok(Err(self.ended())),
-                Ok(count) => frame.add(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Ok(Err(self.ended())),
-            }
-            if let Some(answer) = frame.take()? {
-                if let Some((out, ctx)) = &mut out {
-                    // Everything that it wrote is on its way.
-                    while rustix::io::ioctl_fionread(&*output)? > 0 {
-                        pump(&mut output, &mut buffer, *out, ctx)?;
-                    }
-                }
-                return Ok(if let Answer::Refused(why) = answer { Err(why) } else { Ok(answer) });
-            }
-        }
-    }
-
-    /// How the engine came to its end, in words.
-    fn ended(&self) -> String {
-        let mut child = self.child.borrow_mut();
-        // It closes its line a moment before it ends; and an engine that only did that is ended.
-        let _killed = child.kill();
-        match child.wait() {
-            Ok(status) => format!("{ENDED} ({status})"),
-            Err(error) => format!("{ENDED}: {error}"),
-        }
     }
 
     /// Runs a statement.
@@ -368,7 +252,7 @@ impl Session {
     /// # Errors
     /// What the system says.
     pub(super) fn refusal(&self, query: &str) -> anyhow::Result<Option<String>> {
-        Ok(self.exact(Asked::Table(query.to_owned()), WORK, None)?.err())
+        Ok(self.line.ask(Asked::Table(query.to_owned()), WORK, None)?.err())
     }
 
     /// Runs a statement that is not ours, if it is exactly one that begins with one of these; else, or if
@@ -465,22 +349,8 @@ impl Session {
         let closed = self.ask(Asked::Close, WORK, None)?;
         closed.map_err(|why| self.refused(&format!("close {}", self.what), &why))?;
         // A lock on a file ends with its process.
-        self.child.borrow_mut().wait()?;
-        Ok(())
+        self.line.wait()
     }
-}
-
-/// Hands on what the engine wrote; whether there was anything.
-fn pump(
-    output: &mut ChildStdout,
-    buffer: &mut [u8],
-    out: &mut dyn Write,
-    ctx: &Ctx,
-) -> anyhow::Result<bool> {
-    let count = output.read(buffer)?;
-    out.write_all(buffer.get(..count).unwrap_or_default())?;
-    ctx.monitor.advance(count as u64);
-    Ok(count > 0)
 }
 
 /// The folder that a file is in.

@@ -11,24 +11,21 @@ use serde_json::json;
 use super::engine::{CATALOGUE, Opening, Session, TextRow, plain};
 use super::index::{Content, Index, SCHEMA, TableEntry};
 use super::means::Means;
-use super::protocol::{Compare, Sum};
 use super::shape::{self, Shape};
 use super::wanted::Wanted;
-use super::{carrier, delta, hashed, native, sql, trial};
+use super::{carrier, delta, hashed, native, trial};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
 use crate::source::{Captured, Chain, MapWriter, ObjectSink, Share};
 
+mod rows;
+
+pub(super) use rows::unpack;
+use rows::{Before, state_files};
+
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
-
-/// One row may wait for another one, be found, or have changed earlier, for so many bytes of what the
-/// engine may take: several times what it takes itself, beside what the engine does.
-const WAITING_BYTES: u64 = 512;
-
-/// The table of the session with what changed in one of the exported.
-const CHANGES: &str = "temp.main.bkp_changes";
 
 /// What an export lacks, as far as the manifest names it, items.
 const LOST_MAX: usize = 100;
@@ -69,24 +66,6 @@ pub(super) struct Exporting<'a> {
     /// A folder of ours.
     pub(super) scratch: &'a Path,
     pub(super) ctx: &'a Ctx,
-}
-
-/// The chain that an increment adds to: its indexes, base first, and where its keys and hashes are.
-struct Before {
-    indexes: Vec<Index>,
-    folders: Vec<PathBuf>,
-    /// What the linked engine makes of [`hashed::PROBE`].
-    probe: String,
-}
-
-impl Before {
-    /// The table as it was, if its rows have the same form.
-    fn last(&self, table: &TableEntry) -> Option<&TableEntry> {
-        let index = self.indexes.last().filter(|index| index.probe == self.probe)?;
-        index
-            .table(&table.schema, &table.name)
-            .filter(|last| last.is_alike(table) && last.native.is_none())
-    }
 }
 
 impl Exporting<'_> {
@@ -194,24 +173,6 @@ impl Exporting<'_> {
         Ok(())
     }
 
-    /// What the chain has, if it was made by an engine that hashes as this one.
-    fn before(&self, chain: &Chain<'_>, index: &Index) -> anyhow::Result<Option<Before>> {
-        let probe = index.probe.clone();
-        let mut before = Before { indexes: Vec::new(), folders: Vec::new(), probe };
-        for (order, reader) in chain.iter().enumerate() {
-            before.indexes.push(reader.map(self.ctx, &mut |input| Index::read(input))?);
-            before.folders.push(self.scratch.join(format!("chain-{order}")));
-        }
-        if before.indexes.last().is_some_and(|last| last.probe != index.probe) {
-            self.ctx.monitor.warn("the export before was made with a DuckDB that computes other hashes: every table is exported in full");
-            return Ok(None);
-        }
-        for (reader, folder) in chain.iter().zip(&before.folders) {
-            unpack(reader, folder, self.ctx)?;
-        }
-        Ok((!before.indexes.is_empty()).then_some(before))
-    }
-
     /// Exports one table: not at all if it is as it was, what changed if that can be told, else all.
     fn table(
         &mut self,
@@ -253,96 +214,6 @@ impl Exporting<'_> {
         table.rows_member = Some(member.clone());
         members.push((member, path));
         Ok(())
-    }
-
-    /// Writes keys and hashes of all rows; returns the query for the rows. They are hashed once: what
-    /// stands for the table is made of the hashes.
-    fn all(&self, table: &mut TableEntry, path: &Path) -> anyhow::Result<String> {
-        let from = table.here();
-        self.session.save(&delta::state(table, &from), path)?;
-        let state = format!("read_parquet({})", sql::text(&self.session.path(path)));
-        table.content = content_from(&self.session, &delta::content_of_state(table, &state))?;
-        table.full = true;
-        Ok(delta::rows(table, &from))
-    }
-
-    /// Writes keys and hashes of what changed since the state in `files`; returns the query for the rows
-    /// that are new or changed. Of the others nothing is written down.
-    fn changes(
-        &self,
-        table: &mut TableEntry,
-        last: &Content,
-        files: &[String],
-        path: &Path,
-    ) -> anyhow::Result<String> {
-        let from = table.here();
-        table.full = false;
-        if let Some(counts) = self.differences(table, last, files)?
-            && let Some(query) = delta::changes_found(table, files, &from)
-        {
-            self.note(&query)?;
-            if self.noted()? == Some(counts) {
-                self.session.save(&delta::bent_changes(table, CHANGES), path)?;
-                return Ok(delta::upserts_found(table, &from));
-            }
-            self.say_joined(table, "not every row that was found came back");
-        }
-        self.note(&delta::changes(table, &delta::state_of(table, files), &from))?;
-        self.session.save(&delta::bent_changes(table, CHANGES), path)?;
-        Ok(delta::upserts(table, CHANGES, &from))
-    }
-
-    /// Puts the changes that a query gives into the table [`CHANGES`].
-    fn note(&self, query: &str) -> anyhow::Result<()> {
-        self.session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_changes AS {query}"))
-    }
-
-    /// How many rows are in [`CHANGES`], and how many are gone: of a table with a key.
-    fn noted(&self) -> anyhow::Result<Option<[u64; 2]>> {
-        let counts = format!(
-            "SELECT count(*) FILTER (bkp_live), count(*) FILTER (NOT bkp_live) FROM {CHANGES}"
-        );
-        let counted = self.session.rows(&counts)?;
-        let number = |at| counted.first().and_then(|row| shape::text(row, at).parse().ok());
-        Ok(number(0).zip(number(1)).map(|(rows, gone)| [rows, gone]))
-    }
-
-    fn say_joined(&self, table: &TableEntry, why: &str) {
-        let table = plain(&table.plain());
-        self.ctx.monitor.detail(&format!("{table}: {why}: it is compared by a join"));
-    }
-
-    /// Looks for what changed in one pass over the state in `files` and the table as it is, and puts that
-    /// into the tables [`delta::FOUND_ROWS`] and [`delta::FOUND_GONE`]; returns how many rows are in each.
-    /// Nothing if that cannot be told so: then a join has to.
-    fn differences(
-        &self,
-        table: &TableEntry,
-        last: &Content,
-        files: &[String],
-    ) -> anyhow::Result<Option<[u64; 2]>> {
-        let sequences = delta::sequences(table, files, &table.here()).unwrap_or_default();
-        let [base, later @ .., now] = sequences.as_slice() else { return Ok(None) };
-        let found = self.session.compare(Compare {
-            base: base.clone(),
-            later: later.to_vec(),
-            now: now.clone(),
-            most: self.session.memory_bytes() / WAITING_BYTES,
-            rows: delta::FOUND_ROWS.to_owned(),
-            gone: delta::FOUND_GONE.to_owned(),
-        })?;
-        let Some(found) = found else {
-            self.say_joined(table, "too much of it differs, or is in another order");
-            return Ok(None);
-        };
-        // That what was compared is the export before and the table, the sums show.
-        let is_of =
-            |content: &Content, sum: &Sum| content.rows == sum.rows && content.sum == sum.sum;
-        if !is_of(last, &found.before) || !is_of(&table.content, &found.now) {
-            self.say_joined(table, "the sums of its hashes do not match");
-            return Ok(None);
-        }
-        Ok(Some([found.rows, found.gone]))
     }
 }
 
@@ -388,44 +259,6 @@ fn bounded(list: &[String]) -> Vec<String> {
     let more = list.len().saturating_sub(LOST_MAX);
     let shown = list.iter().take(LOST_MAX).map(|text| short(text, 4 * NAME_CHARS_MAX));
     shown.chain((more > 0).then(|| format!("{more} more, which the run has named"))).collect()
-}
-
-/// The files with keys and hashes of a table, from its last full export on; `None` if a link of the
-/// chain does not have them.
-fn state_files(session: &Session, before: &Before, table: &TableEntry) -> Option<Vec<String>> {
-    let mut files = Vec::new();
-    for (index, folder) in before.indexes.iter().zip(&before.folders).rev() {
-        let index = Some(index).filter(|index| index.probe == before.probe)?;
-        let entry = index.table(&table.schema, &table.name)?;
-        if entry.native.is_some() {
-            return None;
-        }
-        if let Some(member) = &entry.rows_member {
-            files.push(session.path(&folder.join(member)));
-        }
-        if entry.full {
-            files.reverse();
-            return Some(files);
-        }
-    }
-    None
-}
-
-/// Puts the files with keys and hashes of an export into a folder.
-pub(super) fn unpack(
-    reader: &crate::pipeline::BackupReader<'_>,
-    folder: &Path,
-    ctx: &Ctx,
-) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder.join("rows"))?;
-    reader.entries(ctx, &mut |name, _size, body| {
-        // Names of members never lead out of a folder; only those that an export writes are wanted.
-        if name.starts_with("rows/") && name.matches('/').count() == 1 {
-            let mut file = std::fs::File::create_new(folder.join(name))?;
-            std::io::copy(body, &mut file)?;
-        }
-        Ok(())
-    })
 }
 
 fn member_name(number: usize) -> String {

@@ -7,28 +7,27 @@ use std::time::Duration;
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime, SdkBody};
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, ObjectLockMode,
-    ServerSideEncryption, StorageClass,
+    ChecksumAlgorithm, ChecksumType, ObjectLockMode, ServerSideEncryption, StorageClass,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 
-use super::parts::{PARTS_MAX, flying, part_bytes};
+use self::multipart::Multipart;
+use super::parts::part_bytes;
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote, SHA256};
 use super::settings::{Checksum, CreateOnly, LockMode, Marks, Sse};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
-use crate::rt::{self, Task};
+use crate::rt;
 use crate::store::{Declared, ObjectLabels, StoreError, Upload};
 
 mod confirm;
+mod multipart;
 
 /// Slowest link that is waited for, bytes per second.
 const SLOWEST: u64 = 64 << 10;
-/// Longest wait until the service has put the parts together.
-const COMPLETE: Duration = Duration::from_mins(10);
 /// Longest time for telling the service that an upload is abandoned.
 const ABANDON: Duration = Duration::from_secs(10);
 /// The metadata that tells uploads apart.
@@ -58,20 +57,6 @@ pub(super) struct Order {
     pub(super) marks: Marks,
     /// Whether the service is asked to refuse it if the key is taken.
     pub(super) create_only: bool,
-}
-
-/// An upload in parts that the service knows of.
-struct Multipart {
-    id: String,
-    sent: Vec<Part>,
-    flying: VecDeque<Task<Result<Part, Refusal>>>,
-}
-
-/// A part that the service has.
-struct Part {
-    number: i32,
-    etag: String,
-    sha256: [u8; 32],
 }
 
 impl Order {
@@ -175,53 +160,6 @@ impl Order {
         id.ok_or_else(|| Refusal::broken("the service began an upload without an id"))
     }
 
-    /// Sends a part until the service has it.
-    async fn part(&self, id: &str, number: i32, bytes: Vec<u8>) -> Result<Part, Refusal> {
-        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-        let declared = BASE64.encode(sha256);
-        let (length, body) = (bytes.len() as u64, SdkBody::from(bytes));
-        let send = || async {
-            let request = self.remote.client.upload_part();
-            let request = request
-                .bucket(&self.remote.settings.bucket)
-                .key(&self.name)
-                .upload_id(id)
-                .part_number(number)
-                .set_checksum_sha256(self.checksum().then(|| declared.clone()))
-                .body(ByteStream::new(copy(&body)?));
-            let patience = patience(length, self.remote.pace.width());
-            let answer = self.remote.once(patience, request.send()).await?;
-            if answer.checksum_sha256().is_some_and(|found| found != declared) {
-                return Err(Refusal::passing("the service got a part with another SHA-256"));
-            }
-            let etag = answer.e_tag.filter(|etag| !etag.is_empty());
-            let etag =
-                etag.ok_or_else(|| Refusal::broken("the service took a part without an ETag"))?;
-            Ok(Part { number, etag, sha256 })
-        };
-        self.remote.insist(send).await
-    }
-
-    /// Has the service put the parts together, once.
-    async fn complete(&self, multipart: &Multipart) -> Result<(), Refusal> {
-        let parts = multipart.sent.iter().map(|part| {
-            CompletedPart::builder()
-                .part_number(part.number)
-                .e_tag(&part.etag)
-                .set_checksum_sha256(self.checksum().then(|| BASE64.encode(part.sha256)))
-                .build()
-        });
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
-        let request = self.remote.client.complete_multipart_upload();
-        let request = request
-            .bucket(&self.remote.settings.bucket)
-            .key(&self.name)
-            .upload_id(&multipart.id)
-            .set_if_none_match(self.condition())
-            .multipart_upload(parts);
-        self.remote.once(COMPLETE, request.send()).await.map(|_answer| ())
-    }
-
     /// Tells the service that an upload in parts is abandoned. What cannot be told is found by a
     /// listing of unfinished uploads.
     pub(super) fn abandon(&self, id: &str) {
@@ -285,7 +223,7 @@ impl S3Upload {
             none => {
                 let begun = remote.insist(|| order.begin(sha256));
                 let id = remote.wait(("write", &order.key), begun)?;
-                none.insert(Multipart { id, sent: Vec::new(), flying: VecDeque::new() })
+                none.insert(Multipart::begun(id))
             }
         };
         while let Some(part) = self.held.pop_front() {
@@ -366,50 +304,9 @@ impl Drop for S3Upload {
     fn drop(&mut self) {
         if let Some(multipart) = self.multipart.take() {
             // Parts must not arrive after the service was told to forget them.
-            drop(multipart.flying);
-            self.order.abandon(&multipart.id);
+            let id = multipart.give_up();
+            self.order.abandon(&id);
         }
-    }
-}
-
-impl Multipart {
-    fn parts(&self) -> u64 {
-        (self.sent.len() + self.flying.len()) as u64
-    }
-
-    /// Lets a part fly, once there is room for it.
-    fn send(&mut self, order: &Arc<Order>, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let (remote, number) = (&order.remote, self.parts() + 1);
-        if number > PARTS_MAX {
-            let said = format!("an object has at most {PARTS_MAX} parts: set a larger `part_mib`");
-            return Err(order.error(Refusal::broken(said)));
-        }
-        let first = remote.settings.part_bytes;
-        let width = flying(part_bytes(first, number), first, remote.settings.connections);
-        self.land(order, width.min(remote.pace.width()).saturating_sub(1))?;
-        let (id, number) = (self.id.clone(), i32::try_from(number).unwrap_or(i32::MAX));
-        let by = Arc::clone(order);
-        let part = async move { by.part(&id, number, bytes).await };
-        self.flying.push_back(Task::start(part).map_err(|error| remote.ended(error.into()))?);
-        Ok(())
-    }
-
-    /// Waits until at most `most` parts fly.
-    fn land(&mut self, order: &Order, most: usize) -> Result<(), StoreError> {
-        while self.flying.len() > most {
-            let Some(mut oldest) = self.flying.pop_front() else { return Ok(()) };
-            let landed = oldest.join(&order.remote.ctx.cancel);
-            let landed = landed.map_err(|stopped| order.remote.ended(stopped))?;
-            self.sent.push(landed.map_err(|refusal| order.error(refusal))?);
-        }
-        Ok(())
-    }
-
-    /// What the service says of an object in parts: the SHA-256 of the parts' SHA-256s.
-    fn composite(&self) -> String {
-        let mut all = Sha256::new();
-        self.sent.iter().for_each(|part| all.update(part.sha256));
-        format!("{}-{}", BASE64.encode(all.finalize()), self.sent.len())
     }
 }
 

@@ -378,3 +378,31 @@ fn planted_sizes_stop_nothing() {
     let id = heavy.as_str();
     assert!(listed.stdout.contains(id) && listed.stdout.contains(&good), "{listed:?}");
 }
+
+/// Whoever says that a base is being removed keeps no backup from being made: the next one is a full one,
+/// those after it build on that, and cleanup, which removes nothing here, takes the mark away.
+#[test]
+fn a_planted_mark_of_removal_costs_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = small(&folder);
+    let taken = |words: &[&str]| {
+        let run = bed.run(&[&["snapshot", "books", "--json"], words].concat()).done();
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        (run, report["manifest"].clone())
+    };
+    let base = bed.snapshot("full");
+    let child = taken(&[]).1;
+    assert_eq!(child["scope"], "incremental");
+    let mark = beside(&bed, &base, "deleting.json");
+    fs::write(&mark, b"").unwrap();
+    let asked = ["snapshot", "books", "--scope", "incremental"];
+    bed.run(&asked).failed(12, &format!("{base} is marked as one that is being removed"));
+    let (run, full) = taken(&[]);
+    assert_eq!(full["scope"], "full");
+    assert!(run.stderr.contains(&base), "{run:?}");
+    assert_eq!(taken(&[]).1["parent"], full["id"]);
+    bed.restore(child["id"].as_str().unwrap());
+    bed.run(&["cleanup"]).done();
+    assert!(!mark.exists());
+    assert_eq!(ids(&bed).len(), 4);
+}

@@ -119,6 +119,14 @@ fn every_kind_of_object_comes_back_as_it_was() {
     bed.run(&["restore", "analytics", "--to", "x", "--yes"]).failed(10, "exports");
 }
 
+/// Adds a table that no export can have: its schema has the name of a catalogue, so a statement for what is
+/// in it is ambiguous.
+fn add_odd(file: &Path) {
+    let attach = format!("ATTACH '{}' AS d", file.display());
+    let temp = ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT 1 i"];
+    sql(V, Path::new(":memory:"), &[&[attach.as_str()], &temp[..]].concat());
+}
+
 #[test]
 fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,10 +138,7 @@ fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
         "DROP TABLE u",
     ];
     sql(V, &file, &gone);
-    // A schema that has the name of a catalogue: a statement for what is in it is ambiguous.
-    let attach = format!("ATTACH '{}' AS d", file.display());
-    let temp = ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT 1 i"];
-    sql(V, Path::new(":memory:"), &[&[attach.as_str()], &temp[..]].concat());
+    add_odd(&file);
     let bed = bed(&file);
     let run = bed.run(&["export", "analytics", "--json"]);
     assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
@@ -462,4 +467,24 @@ fn the_catalogue_is_a_table() {
     assert_eq!(found["rows"], json!([["export", "1"], ["snapshot", "1"]]));
     bed.run(&["list", "--sql", "SELECT nonsense FROM backup_metadata"]).failed(2, "nonsense");
     bed.run(&["list", "--sql", "SELECT * FROM read_text('/etc/hostname')"]).failed(2, "disabled");
+}
+
+/// Before the first export, `doctor` makes one and keeps nothing of it: what an export would lack is known
+/// before anybody relies on it.
+#[test]
+fn doctor_tries_an_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(V, &file, &["CREATE TABLE t AS FROM range(1000) r(i)"]);
+    let bed = bed_with(
+        &file,
+        "[job.nightly]\nrun = \"export\"\nsource = \"analytics\"\nevery = \"1d\"\nscope = \"full\"\n",
+    );
+    let run = bed.run(&["doctor"]).done();
+    assert!(run.stdout.contains("thrown away"), "{}", run.stdout);
+    assert_eq!(bed.json(&["list"])["backups"], json!([]));
+    let left = fs::read_dir(bed.path("state").join("work")).map_or(0, Iterator::count);
+    assert_eq!(left, 0);
+    add_odd(&file);
+    bed.run(&["doctor"]).failed_in_text(15, "it lacks");
 }

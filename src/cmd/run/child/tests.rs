@@ -18,6 +18,10 @@ fn ran(codes: &[u8], stop: usize) -> Ended {
     })
 }
 
+fn code_in(all: &Ended, store: &str) -> Option<u8> {
+    all.in_store(store).map(|ended| ended.code)
+}
+
 #[test]
 fn a_run_that_did_nothing_is_no_success() {
     for (codes, expected) in [
@@ -34,7 +38,7 @@ fn a_run_that_did_nothing_is_no_success() {
         let all = ran(codes, usize::MAX);
         assert_eq!(all.code, expected, "{codes:?}");
         for (index, code) in codes.iter().enumerate() {
-            assert_eq!(all.code_in(&format!("store-{index}")), Some(*code), "{codes:?}");
+            assert_eq!(code_in(&all, &format!("store-{index}")), Some(*code), "{codes:?}");
         }
     }
     let said = ran(&[16, 0, 75], usize::MAX).message;
@@ -44,8 +48,8 @@ fn a_run_that_did_nothing_is_no_success() {
 #[test]
 fn a_store_that_a_run_did_not_come_to_has_no_code_and_all_is_not_well() {
     let all = ran(&[0, 0, 0], 1);
-    assert_eq!((all.code, all.code_in("store-0")), (143, Some(0)));
-    assert_eq!((all.code_in("store-1"), all.code_in("store-2")), (None, None));
+    assert_eq!((all.code, code_in(&all, "store-0")), (143, Some(0)));
+    assert_eq!((code_in(&all, "store-1"), code_in(&all, "store-2")), (None, None));
     assert_eq!(all.message.as_deref(), Some("store-1: not begun: terminated by a signal"));
     assert_eq!(ran(&[13, 0], 1).code, 13, "damage is what counts");
     assert_eq!(ran(&[0], 1).code, 0, "it had ended before");

@@ -19,6 +19,7 @@ mod record;
 mod replay;
 mod segment;
 mod session;
+mod shipment;
 mod tail;
 
 use std::time::Duration;

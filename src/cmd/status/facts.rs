@@ -1,0 +1,136 @@
+//! What one store has on record of jobs and sources, and what follows from several of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use time::OffsetDateTime;
+
+use crate::catalog::Entry;
+use crate::cmd::run::evidence::{Evidence, Judged};
+use crate::cmd::run::state::{States, is_for_each, places};
+use crate::config::settings::jobs::JobSettings;
+use crate::domain::names::Scope;
+use crate::domain::record::{Outcome, Record};
+use crate::domain::schedule::Due;
+use crate::store::ReadStore;
+use crate::wire::House;
+
+/// What one store has.
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) store: Box<dyn ReadStore>,
+    /// Price of its storage class per GiB and month.
+    pub(super) price: f64,
+    pub(super) entries: Vec<Entry>,
+    /// Its own records of the runs of each job.
+    pub(super) records: BTreeMap<String, Judged>,
+}
+
+impl Seen {
+    /// The records of the runs of a job that count, oldest first.
+    pub(super) fn records(&self, job: &JobSettings) -> &[Record] {
+        let judged = self.records.get(&job.name);
+        judged.map(|judged| judged.believed.as_slice()).unwrap_or_default()
+    }
+
+    /// The last run that did what it should, as far as this store is concerned.
+    pub(super) fn good(&self, job: &JobSettings) -> Option<&Record> {
+        let mut records = self.records(job).iter().rev();
+        records.find(|record| record.outcome() == Outcome::Good)
+    }
+
+    /// When the newest of a job's backups here began that is proven, or their last good verification.
+    pub(super) fn newest(
+        &self,
+        house: &House,
+        job: &JobSettings,
+        evidence: &Evidence,
+    ) -> Option<OffsetDateTime> {
+        let good = self.good(job).map(|record| record.id.created());
+        let Some(made) = job.run.makes else { return good };
+        let is_of = |entry: &&Entry| {
+            let name = &entry.name;
+            entry.manifest.is_some()
+                && job.source.as_ref() == Some(&name.source)
+                && name.kind == made
+                && job.scope.is_none_or(|scope| scope == name.scope)
+        };
+        let mine = self.entries.iter().filter(is_of).rev().map(|entry| entry.name.clone());
+        let (newest, _unproven) = evidence.newest(house, &*self.store, mine);
+        newest.map(|name| name.id.created()).max(good)
+    }
+}
+
+/// How many of the newest backups are full ones, of a kind that a job makes as increments where it can.
+pub(super) fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
+    let auto =
+        |job: &&&JobSettings| job.auto_scope || (job.run.word == "snapshot" && job.scope.is_none());
+    let kinds = jobs.iter().filter(auto).filter_map(|job| job.run.makes);
+    // A job that makes full ones is counted as well: it cannot be told which of them is whose.
+    let plain = |kind: &str| {
+        let full = jobs.iter().filter(|job| !auto(job));
+        full.filter_map(|job| job.run.makes).any(|made| made == kind)
+    };
+    let counted = kinds.filter(|kind| !plain(kind)).map(|kind| {
+        let newest = mine.iter().rev().filter(|entry| entry.name.kind == kind);
+        newest.take_while(|entry| entry.name.scope == Scope::Full).count()
+    });
+    counted.max().unwrap_or(0)
+}
+
+/// The job that a job waits for, and since when it has been due.
+pub(super) fn waits(
+    house: &House,
+    job: &JobSettings,
+    states: &States,
+    due: Due,
+) -> Option<(String, OffsetDateTime)> {
+    let Due::Since(since) = due else { return None };
+    let failed = |first: &String| {
+        let known = house.settings.jobs.get(first).filter(|known| known.enabled)?;
+        let past = states.past(house, known);
+        Some((first.clone(), past.tried.filter(|_tried| past.failures > 0)?))
+    };
+    let (first, failed) = job.after.iter().find_map(failed)?;
+    // A job that never ran is due at any time; it waits since the other one failed.
+    let never = states.past(house, job).tried.is_none();
+    Some((first, if never { failed } else { since }))
+}
+
+/// What each of several stores has of a job, of those that answer. A run of `logs` that finds nothing
+/// writes nothing, so nothing follows from the age of a segment.
+pub(super) fn copies(
+    house: &House,
+    job: &JobSettings,
+    seen: &[Seen],
+    evidence: &Evidence,
+) -> Vec<(String, Option<OffsetDateTime>)> {
+    let places = places(house, job);
+    let is_one = places.len() < 2 || !(job.run.makes.is_some() || is_for_each(job));
+    let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
+    answer.map(|seen| (seen.name.clone(), seen.newest(house, job, evidence))).collect()
+}
+
+/// How many records of a job, and how many backups since its last success, no key here proves.
+pub(super) fn unproven(job: &JobSettings, seen: &[Seen]) -> (usize, usize) {
+    let judged = || seen.iter().filter_map(|seen| seen.records.get(&job.name));
+    let records: BTreeSet<&String> = judged().flat_map(|judged| &judged.unproven).collect();
+    (records.len(), judged().map(|judged| judged.manifests).max().unwrap_or(0))
+}
+
+/// How many of the newest backups of a source in a store were tried, if none of them opens with a key that
+/// is at hand, or is known to the ledger.
+pub(super) fn unopened(
+    house: &House,
+    seen: &Seen,
+    mine: &[&Entry],
+    evidence: &Evidence,
+) -> Option<usize> {
+    if evidence.keys(house).is_empty() {
+        return None;
+    }
+    let names = mine.iter().rev().map(|entry| entry.name.clone());
+    match evidence.newest(house, &*seen.store, names) {
+        (None, unproven @ 1..) => Some(unproven),
+        _ => None,
+    }
+}

@@ -1,0 +1,143 @@
+//! What is wrong with a job that runs by itself.
+
+use time::{Duration, OffsetDateTime};
+
+use super::super::record::{DAMAGE, PARTIAL};
+use super::super::schedule::Past;
+use super::{Ages, Finding, Level, SIZES_MIN, spelled};
+
+/// What is known of a job.
+#[derive(Debug, Clone, Default)]
+pub struct JobFacts {
+    /// Its name.
+    pub name: String,
+    /// What its runs were like, by its records and its backups.
+    pub past: Past,
+    /// Since when it should have done what it should, if it never did and that is known.
+    pub since: Option<OffsetDateTime>,
+    /// The exit code of its last run that was not skipped, if one is on record.
+    pub code: Option<u8>,
+    /// How often a failure is tried again before the next regular time.
+    pub retries: u32,
+    /// How long its good runs took, seconds, oldest first.
+    pub seconds: Vec<u32>,
+    /// Since when none of its runs did all that it should, if the last one did not.
+    pub unwell: Option<OffsetDateTime>,
+    /// The job that it waits for because that one failed, and since when it has been due.
+    pub waits: Option<(String, OffsetDateTime)>,
+    /// The time between two runs.
+    pub interval: Duration,
+    /// Whether a job removes what its retention does not keep.
+    pub removed: bool,
+    /// Of each of several stores that answer: its name, and when the newest of the job's backups there
+    /// began, or the last good verification of what is there.
+    pub copies: Vec<(String, Option<OffsetDateTime>)>,
+    /// How many records of its runs, and how many backups newer than its last success, carry no proof.
+    pub unproven: (usize, usize),
+}
+
+/// How often the median a run may take before it counts as slow.
+const SLOW: u32 = 3;
+/// Runs of less than this are never slow, seconds.
+const SLOW_SECONDS_MIN: u32 = 60;
+
+/// What is wrong with a job that runs by itself.
+#[must_use]
+pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut say = |level, rule, message| {
+        found.push(Finding::new(level, rule, &job.name, message));
+    };
+    match job.past.succeeded {
+        None => {
+            let level = match job.since {
+                Some(since) => ages.level(now - since).unwrap_or(Level::Info),
+                None => Level::Critical,
+            };
+            say(level, "late", "it has never done what it should".to_owned());
+        }
+        Some(last) => {
+            let age = now - last;
+            if let Some(level) = ages.level(age) {
+                say(level, "late", format!("its last good run began {} ago", spelled(age)));
+            }
+        }
+    }
+    if job.code == Some(DAMAGE) {
+        say(Level::Critical, "damage", "its last run found damage".to_owned());
+    } else if job.past.failures > 0 {
+        let (failures, code) = (job.past.failures, job.code.unwrap_or(1));
+        let level = if failures > job.retries { Level::Critical } else { Level::Warning };
+        let how = if job.past.away {
+            "and reached no store".to_owned()
+        } else {
+            format!("exit code {code}")
+        };
+        say(level, "failing", format!("{failures} run(s) in a row failed, {how}"));
+    }
+    if let Some(since) = job.unwell {
+        let age = now - since;
+        if job.code == Some(PARTIAL) {
+            let level = if age > ages.critical { Level::Critical } else { Level::Warning };
+            let message = "a store gets nothing, or a part of the source is left out: for";
+            say(level, "partial", format!("{message} {} now", spelled(age)));
+        }
+        if job.removed && age > ages.critical {
+            let message = "since its runs do not do what they should, cleanup removes nothing: for";
+            say(Level::Warning, "frozen", format!("{message} {} now", spelled(age)));
+        }
+    }
+    if let Some((first, since)) = &job.waits
+        && now - *since > job.interval
+    {
+        let message = format!("it was due {} ago, and waits for `{first}`", spelled(now - *since));
+        say(Level::Warning, "waits", message);
+    }
+    if let Some((last, before)) = job.seconds.split_last()
+        && before.len() >= SIZES_MIN
+    {
+        let mut sorted = before.to_vec();
+        sorted.sort_unstable();
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
+        if *last > SLOW_SECONDS_MIN && *last > median.saturating_mul(SLOW) {
+            let message = format!("its last run took {last} s, usual are {median} s");
+            say(Level::Warning, "slow", message);
+        }
+    }
+    found.extend(unproven(job));
+    found.extend(of_copies(job, ages, now));
+    found
+}
+
+/// What no key here proves.
+fn unproven(job: &JobFacts) -> Option<Finding> {
+    let what = match job.unproven {
+        (0, 0) => return None,
+        (records, 0) => format!("{records} record(s) of its runs"),
+        (0, backups) => format!("{backups} backup(s) that are newer than its last success"),
+        (records, backups) => format!(
+            "{records} record(s) of its runs, and {backups} backup(s) that are newer than its last success,"
+        ),
+    };
+    let message = format!(
+        "{what} carry no proof by a key of this host and count for nothing: whoever can write to the store may have planted them"
+    );
+    Some(Finding::new(Level::Warning, "unproven", &job.name, message))
+}
+
+/// Stores that lack what others have. That all of them lack it is another rule's.
+fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
+    let best = job.copies.iter().filter_map(|(_, newest)| *newest).max();
+    let lacking = job.copies.iter().filter_map(|(store, newest)| {
+        let age = newest.map_or(Duration::MAX, |newest| now - newest);
+        let level = ages.level(age).filter(|_level| *newest < best)?;
+        let message = match newest {
+            Some(_) => {
+                format!("what `{store}` has of it is {} old, others have more", spelled(age))
+            }
+            None => format!("`{store}` has nothing of it, others have"),
+        };
+        Some(Finding::new(level, "copy", &job.name, message).of_store(store))
+    });
+    lacking.collect()
+}

@@ -1,0 +1,142 @@
+//! What is wrong with the backups of a source in a store.
+
+use time::OffsetDateTime;
+
+use super::{DAY, Finding, Level, is_odd, spelled};
+
+/// What is known of the backups of a source in one store.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "things that are true or not by themselves")]
+pub struct SourceFacts {
+    /// Its name.
+    pub name: String,
+    /// The store.
+    pub store: String,
+    /// When its full backups began and their sizes in bytes, oldest first.
+    pub full: Vec<(OffsetDateTime, u64)>,
+    /// How many backups it has.
+    pub backups: usize,
+    /// How many of the newest were tried, if no key at hand opens any of them.
+    pub unopened: Option<usize>,
+    /// How many of those are dated in the future.
+    pub future: usize,
+    /// How many of those have no object at all.
+    pub empty: usize,
+    /// How many of those a verification has found damaged.
+    pub damaged: usize,
+    /// Whether that is so of the newest.
+    pub newest_damaged: bool,
+    /// Whether a job that is enabled makes backups of it, and whether one verifies them.
+    pub made: bool,
+    /// Whether a job that is enabled verifies them.
+    pub verified: bool,
+    /// Whether the jobs that make them were seen for the first time such a short while ago that the first
+    /// one need not be late.
+    pub young: bool,
+    /// How many of its newest backups are full ones although each could have built on the one before.
+    pub begun_anew: usize,
+    /// Places where its log is broken, of those that are recent.
+    pub gaps: Vec<GapFacts>,
+    /// Segments of its log that others continue and that are not there, in words.
+    pub lost: Vec<String>,
+}
+
+/// A place where a log is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapFacts {
+    /// When what is missing should have been shipped.
+    pub at: OffsetDateTime,
+    /// Why it is missing.
+    pub why: String,
+    /// Whether what comes after it restores again.
+    pub mended: bool,
+}
+
+/// From how many full backups in a row on it is said that there are no increments.
+const ANEW_MIN: usize = 3;
+
+/// What is wrong with the backups of a source.
+#[must_use]
+pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut say = |level, rule, message: String| {
+        let finding = Finding::new(level, rule, &source.name, message);
+        // What nobody does is so wherever nothing is.
+        let nobody = ["unscheduled", "unverified"].contains(&rule);
+        found.push(if nobody { finding } else { finding.of_store(&source.store) });
+    };
+    if source.backups == 0 {
+        let level = if source.young { Level::Info } else { Level::Critical };
+        say(level, "missing", "it has no backup".to_owned());
+    }
+    if source.begun_anew >= ANEW_MIN {
+        let count = source.begun_anew;
+        let message = format!(
+            "its last {count} backups are full ones, although a job makes increments: what runs warn of says why; most likely this host cannot open what it makes (no kms:Decrypt, or a passphrase that was typed wrong: then nobody else can either)"
+        );
+        say(Level::Warning, "anew", message);
+    }
+    if !source.made {
+        say(Level::Warning, "unscheduled", "no enabled job makes backups of it".to_owned());
+    } else if !source.verified {
+        say(Level::Info, "unverified", "no enabled job verifies its backups".to_owned());
+    }
+    if let Some(tried) = source.unopened {
+        let message = format!(
+            "no key of this host opens any of its newest {tried} backup(s): every new one is a full one, and it is not known whether one restores; give this host a key that may open them, under [keys]"
+        );
+        say(Level::Warning, "unopened", message);
+    }
+    if source.future > 0 {
+        let count = source.future;
+        say(Level::Warning, "future", format!("{count} backup(s) are dated in the future"));
+    }
+    if source.empty > 0 {
+        let count = source.empty;
+        say(Level::Critical, "damage", format!("{count} backup(s) have lost their objects"));
+    }
+    if source.damaged > 0 {
+        let level = if source.newest_damaged { Level::Critical } else { Level::Warning };
+        let count = source.damaged;
+        let message = format!(
+            "{count} backup(s) were found damaged: `bkp list --long` says which; cleanup neither counts nor removes them"
+        );
+        say(level, "damage", message);
+    }
+    let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
+    if is_odd(&sizes) {
+        let message = "the newest full backup has a size far from those before it; cleanup removes none of them";
+        say(Level::Warning, "size", message.to_owned());
+    }
+    let before = source.full.iter().rev().find(|(at, _)| now - *at > DAY * 30);
+    if let Some(((_, old), (_, new))) = before.zip(source.full.last())
+        && *new / 2 > *old
+    {
+        say(Level::Warning, "growth", format!("it grew from {old} to {new} bytes in a month"));
+    }
+    for lost in &source.lost {
+        let message = format!(
+            "its log lacks {lost}: moments after it do not restore before the next snapshot; see `bkp verify {} --logs`",
+            source.name
+        );
+        say(Level::Critical, "damage", message);
+    }
+    for gap in &source.gaps {
+        let (level, message) = gap.told(now);
+        say(level, "gap", message);
+    }
+    found
+}
+
+impl GapFacts {
+    /// How bad it is, and what is said of it.
+    fn told(&self, now: OffsetDateTime) -> (Level, String) {
+        let GapFacts { at, why, mended } = self;
+        let (level, then) = if *mended {
+            (Level::Warning, "")
+        } else {
+            (Level::Critical, "; nothing after it restores until the next snapshot")
+        };
+        (level, format!("its log has a gap of {} ago: {why}{then}", spelled(now - *at)))
+    }
+}
