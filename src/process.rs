@@ -7,11 +7,14 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group,
     set_dumpable_behavior, setrlimit, waitid,
@@ -23,6 +26,9 @@ use rustix::thread::{
 
 /// How often a child is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The same while its output is read.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Variables with secrets that no configuration names: bkp takes them from its environment by itself.
 const SECRETS: [&str; 5] = [
@@ -119,6 +125,37 @@ pub fn spawn_own(command: &mut Command) -> io::Result<Child> {
     clear_ambient_capability_set()?;
     set_capabilities(None, sets)?;
     child
+}
+
+/// The output of a child, which ends with the child: also if somebody else, whom the child left behind,
+/// holds its other end open.
+#[derive(Debug)]
+pub struct UntilGone<'g, R> {
+    pipe: R,
+    gone: &'g AtomicBool,
+}
+
+impl<'g, R: AsFd + io::Read> UntilGone<'g, R> {
+    /// What comes out of `pipe` until the child is `gone` and nothing is left in it.
+    pub fn new(pipe: R, gone: &'g AtomicBool) -> Self {
+        UntilGone { pipe, gone }
+    }
+}
+
+impl<R: AsFd + io::Read> io::Read for UntilGone<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Looked at first: what was written before it ended is read.
+            let gone = self.gone.load(Ordering::Relaxed);
+            let mut watched = [PollFd::new(&self.pipe, PollFlags::IN)];
+            match poll(&mut watched, Some(&LOOK)) {
+                Ok(0) if gone => return Ok(0),
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.pipe.read(buffer),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 /// Whether a child has ended. It is not reaped: its number stays its own, so that signals still can be

@@ -58,6 +58,19 @@ impl GlobalArgs {
     }
 }
 
+/// A moment of a source.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum At {
+    /// This one.
+    Time(OffsetDateTime),
+    /// The last that there is.
+    Latest,
+}
+
+fn moment_of(text: &str) -> Result<At, String> {
+    if text == "latest" { Ok(At::Latest) } else { time_of(text).map(At::Time) }
+}
+
 /// Which backup is meant.
 #[derive(Debug, Args)]
 #[group(id = "backup", required = true, multiple = true, args = ["source", "latest", "id"])]
@@ -75,9 +88,9 @@ pub(super) struct SelectArgs {
     id: Option<String>,
 
     /// Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls
-    /// it forward to that moment if SOURCE has a log
-    #[arg(long, value_name = "TIME", requires = "source", value_parser = time_of)]
-    at: Option<OffsetDateTime>,
+    /// it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped
+    #[arg(long, value_name = "TIME", requires = "source", value_parser = moment_of)]
+    at: Option<At>,
 }
 
 impl SelectArgs {
@@ -91,7 +104,7 @@ impl SelectArgs {
     }
 
     /// The moment that was chosen.
-    pub(super) fn at(&self) -> Option<OffsetDateTime> {
+    pub(super) fn at(&self) -> Option<At> {
         self.at
     }
 }
@@ -102,8 +115,8 @@ impl From<SelectArgs> for Select {
         match (source.or(latest), id, at) {
             (Some(source), Some(id), _) => Select::IdOf(source, id),
             (None, id, _) => Select::Id(id.unwrap_or_default()),
-            (Some(source), None, Some(at)) => Select::At(source, at),
-            (Some(source), None, None) => Select::Latest(source),
+            (Some(source), None, Some(At::Time(at))) => Select::At(source, at),
+            (Some(source), None, Some(At::Latest) | None) => Select::Latest(source),
         }
     }
 }

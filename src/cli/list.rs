@@ -73,7 +73,7 @@ pub(super) struct Args {
 
     // A plain attribute, because the name of the table would need quotes in a doc comment.
     #[arg(long, value_name = "QUERY",
-        help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger", "windows"])]
+        help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata WHERE status = 'completed' GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger", "windows"])]
     sql: Option<String>,
 
     /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted,

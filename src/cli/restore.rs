@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::flags::SelectArgs;
+use super::flags::{At, SelectArgs};
 use crate::cmd::restore::Options;
 use crate::cmd::rewind::Moment;
 
@@ -67,7 +67,11 @@ impl Args {
         if self.from_export {
             return None;
         }
-        let moment = self.op.map(Moment::Op).or(self.select.at().map(Moment::At));
+        let at = self.select.at().map(|at| match at {
+            At::Time(time) => Moment::At(time),
+            At::Latest => Moment::Latest,
+        });
+        let moment = self.op.map(Moment::Op).or(at);
         Some((self.select.source_alone()?.to_owned(), moment?))
     }
 

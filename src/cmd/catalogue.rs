@@ -15,6 +15,7 @@ use crate::catalog::table::{self, Row};
 use crate::catalog::{self, Filter};
 use crate::domain::event::{self, Event};
 use crate::domain::manifest::{Manifest, hex};
+use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::store::ReadStore;
 use crate::wire::House;
@@ -75,7 +76,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let verb = if options.dry_run { "would write" } else { "wrote" };
     let aside = moved_aside.as_ref();
     let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
-    let text = format!("{verb} {} backups to {path}\n{}", rows.len(), aside.unwrap_or_default());
+    let failed = rows.iter().filter(|row| row.status == "failed").count();
+    let count = rows.len() - failed;
+    let failed = if failed > 0 { format!(" and {failed} failed runs") } else { String::new() };
+    let text = format!("{verb} {count} backups{failed} to {path}\n{}", aside.unwrap_or_default());
     let (backups, written) = (rows.len(), !options.dry_run);
     let done = Done { store: &store, path: &path, backups, written, moved_aside };
     Ok(Report::done("bkp.catalog/1", &done, text)?.with_outcome(outcome))
@@ -157,7 +161,7 @@ fn row(store: &dyn ReadStore, key: &str) -> anyhow::Result<Row> {
 
 /// Columns with two spaces between them.
 fn render(columns: &[String], rows: &[Vec<Option<String>>]) -> anyhow::Result<String> {
-    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
+    let shown = |value: &Option<String>| value.as_deref().map_or_else(|| "NULL".to_owned(), plain);
     let rows: Vec<Vec<String>> = std::iter::once(columns.to_vec())
         .chain(rows.iter().map(|row| row.iter().map(shown).collect()))
         .collect();

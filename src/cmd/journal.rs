@@ -9,7 +9,7 @@ use time::{Date, OffsetDateTime};
 
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::domain::record::{FOLDER, Outcome, Record};
-use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role, StoreError};
+use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role, StoreError, Version};
 
 /// The records of the runs of a job that its schedule needs: those of this month and the last, or
 /// all if none of them is a success.
@@ -90,13 +90,13 @@ pub fn add_bytes(
 
 /// Names of the backups of a source, for whoever wants a recent one: first those of the newest days, then
 /// those of the months before, each newest first. A folder is listed when those before it are used up;
-/// what the store fails with ends it.
+/// what the store fails with ends it. Each comes with the version of its manifest.
 pub fn backups<'a>(
     store: &'a dyn ReadStore,
     (backup_type, source): (BackupType, &'a str),
     scopes: &'a [Scope],
     today: Date,
-) -> impl Iterator<Item = BackupName> + 'a {
+) -> impl Iterator<Item = (BackupName, Option<Version>)> + 'a {
     let before = |day: Option<Date>| day.and_then(Date::previous_day).unwrap_or(today);
     let last_month = before(today.replace_day(1).ok());
     let folders = [(today, true), (before(Some(today)), true), (today, false), (last_month, false)];
@@ -106,17 +106,18 @@ pub fn backups<'a>(
             let day = BackupName::day(backup_type, source, *scope, date);
             let month = day.rsplit_once('/').map_or(day.as_str(), |(month, _)| month);
             for object in store.list(if is_day { &day } else { month })? {
-                if let Some((name, MANIFEST_EXTENSION)) = BackupName::parse(&object?.key) {
-                    names.push(name);
+                let object = object?;
+                if let Some((name, MANIFEST_EXTENSION)) = BackupName::parse(&object.key) {
+                    names.push((name, object.version));
                 }
             }
         }
-        names.sort_by(|a, b| b.cmp(a));
+        names.sort_by(|(a, _), (b, _)| b.cmp(a));
         Ok(names)
     };
     let listed = folders.into_iter().map(list).map_while(Result::<_, StoreError>::ok);
     let mut seen = HashSet::new();
-    listed.flatten().filter(move |name| seen.insert(name.clone()))
+    listed.flatten().filter(move |(name, _)| seen.insert(name.clone()))
 }
 
 fn line(body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {

@@ -19,6 +19,7 @@ use crate::domain::id::BackupId;
 use crate::domain::limits::LISTED_WEIGHT_MAX;
 use crate::domain::manifest::{self, Manifest};
 use crate::domain::names::{BackupType, Scope};
+use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::store::{ReadStore, location};
 use crate::wire::House;
@@ -182,7 +183,12 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         outcome = worst(outcome, long.as_ref().err().map(|error| diagnose(error).kind));
         backups.push(row(store.url(), found, long, price));
     }
-    let text = render(&backups)?;
+    let mut text = render(&backups)?;
+    if backups.is_empty()
+        && let Some(others) = others(house, store.url())
+    {
+        text = format!("no backups in {}; other stores: {others} (--store NAME)\n", store.url());
+    }
     let listing = Listing { store: store.url().to_owned(), as_of, backups };
     Ok(Report::done("bkp.list/1", &listing, text)?.with_outcome(outcome))
 }
@@ -248,6 +254,14 @@ fn row(store: &str, found: Found, long: anyhow::Result<Option<Long>>, price: f64
     }
 }
 
+/// Names of the stores besides the one with this URL, if there are any.
+fn others(house: &House, url: &str) -> Option<String> {
+    let stores = house.settings.stores.iter();
+    let others = stores.filter(|(_, store)| !url.starts_with(store.place.url.as_str()));
+    let names: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn render(rows: &[Row]) -> anyhow::Result<String> {
     if rows.is_empty() {
         return Ok("no backups\n".to_owned());
@@ -270,13 +284,14 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
             "{started:<24}  {backup_type:<11}  {source:<width$}  {kind:<8}  {scope:<12}  {stored:>10}  {id}"
         )?;
         if let Some(problem) = &row.problem {
-            writeln!(text, "{:<24}  {problem}", "")?;
+            writeln!(text, "{:<24}  {}", "", plain(problem))?;
         }
         if let Some(manifest) = &row.manifest {
             let field = |at: &str| manifest.pointer(at).filter(|value| !value.is_null());
             let onto = field("/parent").and_then(Value::as_str);
             let onto = onto.map(|parent| format!("builds on {parent}; ")).unwrap_or_default();
             let position = field("/capture/position").map(describe).unwrap_or_default();
+            let (onto, position) = (plain(&onto), plain(&position));
             let cost = row.cost_per_month;
             let cost = if cost > 0.0 { format!("; {cost:.4} a month") } else { String::new() };
             writeln!(text, "{:<24}  {onto}{position}{cost}", "")?;
@@ -284,12 +299,14 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
                 .ended
                 .map(|at| at.replace_nanosecond(0)?.format(&Rfc3339).map_err(anyhow::Error::from));
             let ended = ended.transpose()?.unwrap_or_default();
-            let (status, location) = (row.status.as_deref().unwrap_or_default(), &row.location);
+            let status = plain(row.status.as_deref().unwrap_or_default());
+            let location = plain(&row.location);
             writeln!(text, "{:<24}  {status} {ended}; {location}", "")?;
         }
         for Said { body: Body { word, at, host, note, .. }, proven } in &row.said {
             let (word, at) = (word.done(), at.replace_nanosecond(0)?.format(&Rfc3339)?);
-            let note = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+            let note = note.as_ref().map(|note| format!(": {}", plain(note))).unwrap_or_default();
+            let host = plain(host);
             let proven = if *proven { "" } else { " (unproven)" };
             writeln!(text, "{:<24}  {word} {at} on {host}{proven}{note}", "")?;
         }

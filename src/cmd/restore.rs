@@ -102,6 +102,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     check_table(options, &name)?;
     let chain = catalog.chain(&name)?;
     warn(house, options, (store.as_ref(), &keys), &name, &chain)?;
+    let is_export = name.kind == Made::Export.as_str();
     let kind = source::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
@@ -141,7 +142,11 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     if !options.yes {
         (house.confirm)(&summary)?;
     }
-    chain.iter().try_for_each(BackupReader::check_objects)?;
+    chain.iter().try_for_each(if is_export {
+        BackupReader::check_objects
+    } else {
+        BackupReader::check_data
+    })?;
     house.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
     let noted = scratch::elsewhere(house, folder_of(&options.to));
     let restored = (kind.restore)(&chain, &request, &house.ctx)?;
@@ -169,7 +174,8 @@ fn warn(
     if matches!(options.select, Select::Latest(_)) {
         warn_of_newer(house, store, name)?;
     }
-    warn_of_maps(house, chain)
+    // The maps of an export say how to put it together: it does not restore without them.
+    if name.kind == Made::Export.as_str() { Ok(()) } else { warn_of_maps(house, chain) }
 }
 
 /// Sum over what a chain has in the store.

@@ -39,6 +39,8 @@ pub enum Moment {
     At(OffsetDateTime),
     /// An operation of the log.
     Op(u64),
+    /// The last moment that restores.
+    Latest,
 }
 
 impl fmt::Display for Moment {
@@ -46,6 +48,7 @@ impl fmt::Display for Moment {
         match self {
             Moment::Op(op) => write!(f, "op {op}"),
             Moment::At(time) => f.write_str(&rfc3339(*time)),
+            Moment::Latest => f.write_str("the latest moment"),
         }
     }
 }
@@ -118,7 +121,7 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     let store = house.store_read(house.settings.sources.get(&options.source))?;
     let found = find(store.as_ref(), &options.source, &house.ctx)?;
     if !found.iter().any(is_segment) {
-        let is_snapshot = matches!(options.moment, Moment::At(_)) && options.base.is_none();
+        let is_snapshot = !matches!(options.moment, Moment::Op(_)) && options.base.is_none();
         return if is_snapshot {
             restore::run(house, &options.restore)
         } else {
@@ -157,7 +160,7 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     if !restore.yes {
         (house.confirm)(&summary)?;
     }
-    readers().try_for_each(BackupReader::check_objects)?;
+    readers().try_for_each(BackupReader::check_data)?;
     let tools =
         DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), share: Share::default() };
     let rewind = RewindRequest {

@@ -124,27 +124,30 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     known.retain(|run| options.window.holds(run.at) && (!options.failed || run.what == "failed"));
     known.sort_by_key(|run| (run.at, run.id));
     let limit = options.window.limit.unwrap_or(LIMIT);
-    let known = known.split_off(known.len().saturating_sub(limit));
     let (keys, states) = (proof::keys(house), States::kept(house));
     let prover = Prover::new(&*store, &keys, &house.ctx);
     let is_own = |run: &&Known| {
         let job = run.record.as_ref().and_then(|record| house.settings.jobs.get(&record.job));
         job.is_some_and(|job| states.is_own(house, job, &run.key))
     };
-    let own: BTreeSet<&str> = known.iter().filter(is_own).map(|run| run.key.as_str()).collect();
+    let own: BTreeSet<String> = known.iter().filter(is_own).map(|run| run.key.clone()).collect();
     let read = |run: &Known| Ok(row(house, (&*store, &prover), &own, run));
-    let mut rows: Vec<Row> =
-        catalog::each(&known, &house.ctx.cancel, read)?.into_iter().flatten().collect();
-    if !options.failed {
-        rows.extend(running(&*store, house.ctx.now())?);
-    }
     let is_wanted = |row: &Row| {
         let about = |wanted: &Option<String>, found: &Option<String>| {
             wanted.as_ref().is_none_or(|wanted| found.as_ref() == Some(wanted))
         };
         about(&options.job, &row.job) && about(&options.source, &row.source)
     };
-    rows.retain(is_wanted);
+    // What the record of a job says as well is no row of its own, so more may have to be read.
+    let mut rows: Vec<Row> = Vec::new();
+    while rows.len() < limit && !known.is_empty() {
+        let newest = known.split_off(known.len().saturating_sub(limit - rows.len()));
+        let read = catalog::each(&newest, &house.ctx.cancel, read)?;
+        rows.splice(..0, read.into_iter().flatten().filter(is_wanted));
+    }
+    if !options.failed {
+        rows.extend(running(&*store, house.ctx.now())?.into_iter().filter(is_wanted));
+    }
     let runs = options.window.newest(rows);
     let text = render(&runs)?;
     let listing = Listing { store: store.url().to_owned(), runs };
@@ -250,7 +253,7 @@ fn of_key(key: String) -> Option<Known> {
 fn row(
     house: &House,
     (store, prover): (&dyn ReadStore, &Prover<'_>),
-    own: &BTreeSet<&str>,
+    own: &BTreeSet<String>,
     run: &Known,
 ) -> Option<Row> {
     let (bytes, body) = body(store, &run.key);
@@ -288,7 +291,7 @@ fn row(
         backup: is_about.or(body.backup.filter(|_id| run.record.is_some())),
         message: body.message.or(body.why),
         rto_seconds: body.rto_seconds,
-        proven: own.contains(run.key.as_str()) || prover.proven(RECORD, &run.key, &bytes).is_some(),
+        proven: own.contains(&run.key) || prover.proven(RECORD, &run.key, &bytes).is_some(),
     })
 }
 

@@ -7,9 +7,10 @@ use super::snapshot::Made;
 use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
 use crate::ctx::{Ctx, Monitor};
 use crate::domain::names::BackupName;
+use crate::domain::schedule::SKEW;
 use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose};
-use crate::keys::Effort;
+use crate::keys::{Effort, KeyError};
 use crate::store::ReadStore;
 
 /// How many of the backups that are passed over are named.
@@ -115,7 +116,7 @@ impl Select {
             Select::Latest(source) if found.is_empty() => {
                 return Err(missing(format!("no backup of `{source}`")).into());
             }
-            Select::Latest(_) => {}
+            Select::Latest(_) => return Ok(newest_first(found, ctx)),
             Select::At(source, time) => {
                 let next = found.first().map(|next| (next.name.id, created(next)));
                 found.retain(|backup| backup.name.id.created() <= *time);
@@ -136,6 +137,25 @@ impl Select {
         }
         Ok(found.into_iter().rev().map(|found| found.name).collect())
     }
+}
+
+/// The backups of a source, the newest first; but what is dated in the future comes last, and that is said:
+/// a clock was wrong, or somebody planted it, and it would stay the newest until that time.
+fn newest_first(found: Vec<Found>, ctx: &Ctx) -> Vec<BackupName> {
+    let names = found.into_iter().rev().map(|found| found.name);
+    let is_past = |name: &BackupName| name.id.created() - ctx.now() <= SKEW;
+    let (mut past, future): (Vec<_>, Vec<_>) = names.partition(is_past);
+    if !past.is_empty() && !future.is_empty() {
+        let ids: Vec<String> =
+            future.iter().take(NAMED_MAX).map(|name| name.id.to_string()).collect();
+        ctx.monitor.warn(&format!(
+            "passing over {} backup(s) dated in the future, which --id takes: {}",
+            future.len(),
+            ids.join(", ")
+        ));
+    }
+    past.extend(future);
+    past
 }
 
 /// What was chosen.
@@ -165,7 +185,11 @@ impl Passed {
         // That it has no key is what whoever lost one has to be told.
         let is_better = diagnose(&error).kind == Kind::Key
             && self.error.as_ref().is_none_or(|error| diagnose(error).kind != Kind::Key);
-        if self.error.is_none() || is_better {
+        // One that was not even tried may be the one that is wanted.
+        let is_untried =
+            |error: &anyhow::Error| matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
+        let is_first_untried = is_untried(&error) && !self.error.as_ref().is_some_and(is_untried);
+        if self.error.is_none() || is_better || is_first_untried {
             self.error = Some(error);
         }
     }

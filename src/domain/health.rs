@@ -9,7 +9,7 @@ use time::Duration;
 
 pub use job::{JobFacts, of_job};
 pub use source::{GapFacts, SourceFacts, of_source};
-pub use store::{Space, UNREACHABLE, of_outbox, of_space, unreachable};
+pub use store::{Space, UNREACHABLE, of_outbox, of_space, unreachable, unusable};
 
 mod job;
 mod source;

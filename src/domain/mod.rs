@@ -9,6 +9,7 @@
 //! - [`retention`]: which backups are kept; [`schedule`]: when a job is due; [`record`]: what a store
 //!   keeps of a run; [`health`]: what is wrong; [`calendar`]: days and weeks of a time zone.
 //! - [`cost`]: what backups cost to keep.
+//! - [`text`]: text of somebody else, as it may be shown.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
 pub mod calendar;
@@ -26,3 +27,4 @@ pub mod record;
 pub mod retention;
 pub mod schedule;
 pub mod segment;
+pub mod text;

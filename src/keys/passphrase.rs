@@ -52,8 +52,8 @@ struct Passphrase {
     wasted: AtomicUsize,
 }
 
-fn open(reference: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
-    let secret = secret::read(reference)?;
+fn open(reference: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
+    let secret = secret::read(reference, cancel)?;
     let mut salt = [0; SALT_BYTES];
     SystemRandom::new().fill(&mut salt).map_err(|_unspecified| KeyError::Random)?;
     let origin = format!("{}:{}", KIND.prefix, secret::origin(reference));

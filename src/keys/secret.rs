@@ -16,13 +16,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
 use super::KeyError;
+use crate::ctx::Cancel;
 use crate::domain::limits::SECRET_BYTES_MAX;
 use crate::process::{self, Reach};
 
@@ -30,11 +31,15 @@ use crate::process::{self, Reach};
 const DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE_AT_TERMINAL: Duration = Duration::from_mins(5);
 
+/// How often the wish to stop is looked at while it runs.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Reads the secret that `reference` points to.
 ///
 /// # Errors
-/// [`KeyError::Unusable`]; it never carries the secret, nor a reference that might be one.
-pub fn read(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+/// [`KeyError::Unusable`]; it never carries the secret, nor a reference that might be one. A command is
+/// ended when the run is to stop: [`KeyError::Stopped`].
+pub fn read(reference: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let origin = origin(reference);
     let fail = |problem: String, hint: Option<&str>| KeyError::Unusable {
         origin: origin.clone(),
@@ -47,7 +52,11 @@ pub fn read(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
             from_environment(name).ok_or_else(|| fail("the variable is not set".into(), None))?
         }
         Some(("credential", name)) => read_credential(name, &origin)?,
-        Some(("cmd", command)) => from_command(command).map_err(|problem| fail(problem, None))?,
+        Some(("cmd", command)) => {
+            let printed = from_command(command, cancel);
+            cancel.check().map_err(KeyError::Stopped)?;
+            printed.map_err(|problem| fail(problem, None))?
+        }
         Some(_) | None => {
             let hint = "write file:PATH, env:NAME, credential:NAME or cmd:COMMAND";
             return Err(fail("it is not a reference to a secret".into(), Some(hint)));
@@ -170,7 +179,7 @@ fn credential_path(name: &str) -> Option<PathBuf> {
 }
 
 /// What a shell command prints; its errors go where ours go.
-fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+fn from_command(command: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, String> {
     let at_terminal = std::io::stderr().is_terminal();
     let (patience, reach) =
         if at_terminal { (DEADLINE_AT_TERMINAL, Reach::Itself) } else { (DEADLINE, Reach::Group) };
@@ -187,8 +196,15 @@ fn from_command(command: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let (say, hear) = mpsc::channel();
     // The pipe is closed when this has read enough, so a command that prints for ever ends.
     thread::spawn(move || say.send(read_bounded(printed)));
-    let heard = hear.recv_timeout(patience);
-    let rest = patience.saturating_sub(began.elapsed());
+    let heard = loop {
+        let heard = hear.recv_timeout(LOOK_AGAIN);
+        let is_over = began.elapsed() >= patience || cancel.check().is_err();
+        if is_over || heard != Err(RecvTimeoutError::Timeout) {
+            break heard;
+        }
+    };
+    let stopped = cancel.check().is_err();
+    let rest = if stopped { Duration::ZERO } else { patience.saturating_sub(began.elapsed()) };
     let ended = process::see_out(&mut child, rest, reach);
     let (status, late) = ended.map_err(|error| error.to_string())?;
     if late {
@@ -204,15 +220,19 @@ mod tests {
     use std::fs;
     use std::io::Write as _;
 
+    fn read_now(reference: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        read(reference, &Cancel::default())
+    }
+
     fn problem(reference: &str) -> String {
-        read(reference).expect_err("refused").to_string()
+        read_now(reference).expect_err("refused").to_string()
     }
 
     #[test]
     fn commands_give_what_they_print() {
-        assert_eq!(read("cmd:printf 'a b\\n'").unwrap().as_slice(), b"a b");
-        assert_eq!(read("cmd:printf 'a\\n\\n'").unwrap().as_slice(), b"a\n");
-        assert_eq!(read("cmd:printf 'a\\r'").unwrap().as_slice(), b"a\r");
+        assert_eq!(read_now("cmd:printf 'a b\\n'").unwrap().as_slice(), b"a b");
+        assert_eq!(read_now("cmd:printf 'a\\n\\n'").unwrap().as_slice(), b"a\n");
+        assert_eq!(read_now("cmd:printf 'a\\r'").unwrap().as_slice(), b"a\r");
         assert!(problem("cmd:exit 3").contains("exit status: 3"));
         assert!(problem("cmd:yes").contains("no secret"));
         assert!(problem("cmd:true").contains("empty"));
@@ -238,7 +258,7 @@ mod tests {
         let reference = format!("file:{}", path.display());
         for (mode, fine) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            match read(&reference) {
+            match read_now(&reference) {
                 Ok(secret) => assert!(fine && secret.as_slice() == b"secret"),
                 Err(KeyError::Unusable { hint, .. }) => {
                     assert!(!fine && hint.unwrap().starts_with("chmod 600 "));

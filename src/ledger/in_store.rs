@@ -40,6 +40,8 @@ pub use stale::stale;
 
 /// Where the terms of a store are.
 const FOLDER: &str = "leases";
+/// How many numbers are passed over because something stands there that is no object.
+const BLOCKED_MAX: usize = 64;
 /// Further tries after somebody else took the next number; then he is working.
 const TRIES: usize = 3;
 
@@ -152,6 +154,7 @@ impl InStore {
 
     /// Creates the term after `number`, which lasts for `length`.
     fn next(&mut self, mut number: u64, length: Duration) -> Result<(), LedgerError> {
+        let mut blocked = 0;
         loop {
             let began = Moment::now();
             let now = self.ctx.now();
@@ -189,6 +192,11 @@ impl InStore {
                     return Ok(());
                 }
                 Ok(Some(found)) if self.is_own(&found) => {}
+                // A folder or a pipe, which nobody sees in a listing: it takes the place of no run.
+                Ok(None) if blocked < BLOCKED_MAX && self.is_blocked(number)? => {
+                    blocked += 1;
+                    self.name(&[(self.key(number), "it is no object".to_owned())]);
+                }
                 // What was there and is not any more was nobody's but another's.
                 Ok(_) => return Err(fenced(number)),
                 // No run has written that: it takes the place of none.
@@ -201,6 +209,16 @@ impl InStore {
                     number = number.max(row.number);
                 }
             }
+        }
+    }
+
+    /// Whether something has the name of a term that is no object, and can be neither read nor replaced.
+    fn is_blocked(&self, number: u64) -> Result<bool, StoreError> {
+        match self.store.create(&self.key(number), &ObjectLabels::default()) {
+            Err(StoreError::Exists { .. }) => Ok(true),
+            // Nothing of it is visible before it is committed.
+            Ok(_upload) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 use crate::config::ConfigError;
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
+use crate::domain::segment::rfc3339;
 use crate::error::{Classify, Fault, Kind};
 
 pub mod layer;
@@ -290,7 +291,7 @@ pub enum StoreError {
         hint: String,
     },
     /// The store keeps the object for now (object lock), so it was not removed.
-    #[error("{store}: `{key}` is locked until {until} and stays")]
+    #[error("{store}: `{key}` is locked until {} and stays", rfc3339(*.until))]
     Retained {
         /// The store.
         store: String,
@@ -354,7 +355,10 @@ impl Classify for StoreError {
                 "run the same command again: every run gives its objects new names; if it happens again, another run writes here with a clock that is behind".into(),
             ),
             StoreError::Retained { until, .. } => {
-                Some(format!("leave it to the first cleanup after {until}; until then nobody can remove it"))
+                Some(format!(
+                    "leave it to the first cleanup after {}; until then nobody can remove it",
+                    rfc3339(*until)
+                ))
             }
             StoreError::Unavailable { store, source, .. } => Some(reach(store, &**source)),
             StoreError::Missing { .. }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::ctx::Cancel;
 use crate::domain::health::{Level, about};
 use crate::keys::{KeyError, secret};
 
@@ -115,7 +116,8 @@ pub const KINDS: &[ChannelKind] = &[http::WEBHOOK, http::SLACK, email::KIND];
 /// # Errors
 /// If it cannot be read; with what to do about it.
 fn secret_of(reference: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    secret::read(reference).map_err(|error| match error {
+    // That a run was told to stop is news, too: it has its own time limit.
+    secret::read(reference, &Cancel::default()).map_err(|error| match error {
         KeyError::Unusable { origin, problem, hint } => {
             let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
             anyhow::anyhow!("the secret {origin}: {problem}{hint}")

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 
 use super::Style;
 use crate::cmd::Report;
+use crate::domain::text::is_mark;
 
 /// Prints a report: text for people, or one JSON object.
 ///
@@ -19,9 +20,10 @@ pub fn report(style: Style, report: &Report) -> io::Result<()> {
     answer(&text)
 }
 
-/// A text without characters that a terminal acts upon, ends of lines and tabs apart.
+/// A text without characters that a terminal acts upon or that turn the direction of text around, ends of
+/// lines and tabs apart.
 fn plain(text: &str) -> String {
-    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    let acts = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || is_mark(c);
     text.chars().map(|c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

@@ -564,7 +564,12 @@ fn a_plain_restore_says_what_it_leaves_out() {
     put(&rotten);
     let said = restore("d");
     assert!(said.contains(&format!("the block map of backup {full} is damaged")), "{said}");
-    put(&whole);
+    // Of the backup that is restored, too, and if it has none any more.
+    std::fs::remove_file(&map).unwrap();
+    let of_base = ["restore", "--id", &full, "--to", "base", "--yes"];
+    let said = bed.run(&of_base).done().stderr;
+    assert!(said.contains("which the restore does not need"), "{said}");
+    std::fs::write(&map, &whole).unwrap();
     let newest = bed.snapshot("full");
     std::fs::remove_file(bed.object(&newest, "manifest.json")).unwrap();
     let said = restore("e");
@@ -572,6 +577,33 @@ fn a_plain_restore_says_what_it_leaves_out() {
         said.contains(&format!("{newest} is newer than {child} and has no manifest")),
         "{said}"
     );
+}
+
+/// The last moment has a name: nobody has to copy one of nanoseconds.
+#[test]
+fn the_latest_moment_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let mut ledger = Books::begin(&address, 5);
+    bed.snapshot("full");
+    (0..30).for_each(|_| ledger.step());
+    for source in ["books", "asked"] {
+        bed.run(&["logs", source]).done();
+    }
+    let (moment, original) = (ledger.moment(), ledger.transfers());
+    with_server(&rewind(&bed, "asked", &["--at", "latest"]).0, |books| {
+        books::assert_replayed(books, &original, &moment);
+    });
+    let (target, report) = rewind(&bed, "books", &["--at", "latest"]);
+    assert!(report["segments"].as_u64().unwrap() > 0, "{report}");
+    with_server(&target, |books| books::assert_same(books, &original, &moment));
+    // A snapshot that is later than the log is the latest there is.
+    (0..10).for_each(|_| ledger.step());
+    bed.snapshot("incremental");
+    let words = ["restore", "books", "--at", "latest", "--to", "later", "--yes"];
+    bed.run(&words).failed(14, "is later than anything");
 }
 
 /// A full disk at the target is no failure that nobody classified, and leaves nothing.

@@ -175,3 +175,69 @@ fn prometheus_reads_the_same() {
     is("bkp_critical_age_seconds{job=\"nightly\",source=\"books\"}", 172_800.0);
     assert_eq!(fs::read_dir(bed.path("out")).unwrap().count(), 1, "no draft is left");
 }
+
+/// A store that lost everything, or whose disk is not mounted, is not well, however young its jobs are; and
+/// neither is a host that lost its key.
+#[test]
+fn an_emptied_store_and_a_lost_key_are_critical() {
+    let (_folder, bed) = bed(JOBS);
+    bed.run(&["run"]).done();
+    let (store, aside) = (bed.path("store"), bed.path("aside"));
+    fs::rename(&store, &aside).unwrap();
+    fs::create_dir(&store).unwrap();
+    let report = status(&bed, 18);
+    has(&report, "missing", "books", "critical");
+    fs::remove_dir(&store).unwrap();
+    fs::rename(&aside, &store).unwrap();
+    status(&bed, 0);
+    fs::rename(bed.path("key"), bed.path("key-away")).unwrap();
+    has(&status(&bed, 18), "key", "file:key", "critical");
+}
+
+/// A backup that was made by a clock that was ahead is not the newest until that time comes: others are
+/// restored and verified before it.
+#[test]
+fn what_is_dated_in_the_future_is_not_the_newest() {
+    let (_folder, bed) = bed(JOBS);
+    let house = bed.house(None);
+    let ahead = plant(&bed, &house, &Seed::at(now() + Duration::days(300))).id.to_string();
+    let made = bed.snapshot("full");
+    for words in [&["verify", "books"][..], &["restore", "books", "--to", "r", "--yes"]] {
+        let run = bed.run(words).done();
+        assert!(run.stdout.contains(&made), "{}", run.stdout);
+        assert!(run.stderr.contains(&ahead), "{}", run.stderr);
+    }
+}
+
+/// A first store without backups is not all there is.
+#[test]
+fn an_empty_list_names_the_other_stores() {
+    let (folder, bed) = bed("");
+    let other = folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    crate::run::add(&bed, &format!("[store.second]\nurl = \"file://{}\"", other.display()));
+    let listed = bed.run(&["list"]).done().stdout;
+    assert!(listed.contains("other stores: second"), "{listed}");
+}
+
+/// A store that has a manifest and not what it names has no backup: what is missing of the newest one, or of
+/// what it builds on, is seen without reading a byte of it.
+#[test]
+fn a_backup_that_lacks_something_is_not_well() {
+    let (_folder, bed) = bed(JOBS);
+    bed.run(&["run"]).done();
+    let base = bed.json(&["list"])["backups"][0]["id"].as_str().unwrap().to_owned();
+    bed.snapshot("incremental");
+    status(&bed, 0);
+    for ending in [".tar.zst.enc", "manifest.json"] {
+        let object = bed.object(&base, ending);
+        let (aside, rubbish) = (object.with_extension("aside"), bed.path("rubbish"));
+        fs::rename(&object, &aside).unwrap();
+        has(&status(&bed, 18), "damage", "books", "critical");
+        fs::write(&rubbish, "rubbish").unwrap();
+        fs::rename(&rubbish, &object).unwrap();
+        has(&status(&bed, 18), "damage", "books", "critical");
+        fs::rename(&aside, &object).unwrap();
+        status(&bed, 0);
+    }
+}

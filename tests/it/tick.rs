@@ -212,12 +212,19 @@ fn what_a_hook_says_stays_on_its_host() {
 
 #[test]
 fn a_clock_that_is_a_little_behind_runs_nothing_twice() {
-    let (_folder, bed) = bed(SNAPSHOT);
+    // Another host's run: a backup of the day before yesterday proves its record.
+    let other = || {
+        let (folder, bed) = bed(SNAPSHOT);
+        let before = crate::planted::now() - time::Duration::days(2);
+        crate::planted::plant(&bed, &bed.house(None), &crate::planted::Seed::at(before));
+        (folder, bed)
+    };
+    let (_folder, bed) = other();
     let soon = crate::planted::now() + time::Duration::minutes(3);
     crate::planted::record(&bed, "nightly", soon, 0);
     assert_eq!(with(&bed.json(&["run"]), "done"), Vec::<String>::new());
     // One that is far ahead holds nothing back.
-    let (_folder, bed) = crate::run::bed(SNAPSHOT);
+    let (_folder, bed) = other();
     crate::planted::record(&bed, "nightly", soon + time::Duration::hours(1), 0);
     assert_eq!(with(&bed.json(&["run"]), "done"), ["nightly"]);
 }
@@ -226,8 +233,10 @@ fn a_clock_that_is_a_little_behind_runs_nothing_twice() {
 fn what_a_run_says_in_no_words_of_ours_stays_on_its_host_too() {
     let web = Web::start();
     let (_folder, bed) = bed(&format!("{SNAPSHOT}ping = \"{}\"\n", web.url("ping")));
-    // A program of the operator says something, and the run is killed: that is what is told.
-    bed.recipients_are(&["passphrase:cmd:echo swordfish >&2; kill -9 $PPID"]);
+    // A program of the operator says something, and the run is killed: that is what is told. Whoever puts it
+    // on record is asked for, too, and is not killed.
+    let once = bed.path("once").display().to_string();
+    bed.recipients_are(&[&format!("passphrase:cmd:echo swordfish >&2; [ -e {once} ] || {{ touch {once}; kill -9 $PPID; }}; echo correct horse battery staple")]);
     let run = bed.run(&["run", "nightly"]).failed_in_text(1, "it was ended by signal 9: swordfish");
     assert!(run.stdout.contains("nightly: FAILED, exit code 1"), "{}", run.stdout);
     // It says the same, and all is well.

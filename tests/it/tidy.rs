@@ -14,7 +14,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("aws_runtime::", &["src/aws.rs"]),
     ("aws_sdk_s3::", &["src/store/s3/"]),
     ("aws_smithy_http_client::", &["src/aws.rs"]),
-    ("aws_smithy_runtime_api::", &["src/aws.rs"]),
+    ("aws_smithy_runtime_api::", &["src/aws.rs", "src/store/s3/answer.rs"]),
     ("aegis::", &["src/source/tigerbeetle/format.rs"]),
     ("clap::", &["src/cli/"]),
     ("clap_complete::", &["src/cli/"]),

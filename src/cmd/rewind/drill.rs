@@ -88,7 +88,7 @@ pub(in crate::cmd) fn drill(
         force: false,
         share: Share::default(),
     };
-    base.iter().chain(&segments).try_for_each(BackupReader::check_objects)?;
+    base.iter().chain(&segments).try_for_each(BackupReader::check_data)?;
     let rewind = RewindRequest {
         base: &base,
         segments: &segments,

@@ -68,7 +68,7 @@ impl Way<'_> {
         for base in &self.bases {
             let chain = named(found, base.id).and_then(|found| catalog.chain(&found.name));
             let whole = chain.and_then(|chain| {
-                chain.iter().try_for_each(BackupReader::check_objects)?;
+                chain.iter().try_for_each(BackupReader::check_data)?;
                 Ok(chain)
             });
             match whole {
@@ -124,7 +124,10 @@ fn is_damaged(found: &[Found], link: &BackupReader<'_>) -> bool {
 /// [`Kind::Refused`] if the moment lies in no window, with the windows in the message; [`Kind::Integrity`]
 /// if that is because of damage; [`Kind::NotFound`] for a wanted snapshot that does not lead there.
 pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Result<Way<'a>> {
+    let windows = history.windows();
     let target = match options.moment {
+        // A window of either mode may be the one that goes on longest.
+        Moment::Latest => Target::Time(latest(history, &windows, &options.source)?),
         Moment::Op(op) => Target::Op(op),
         Moment::At(time) => {
             let nanoseconds = time.unix_timestamp_nanos();
@@ -132,7 +135,6 @@ pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Resul
             Target::Time(u64::try_from(nanoseconds.max(0)).unwrap_or(u64::MAX))
         }
     };
-    let windows = history.windows();
     // After a cluster was restored to an earlier state numbers of operations come twice, and the last
     // ones are meant; but at a time within the first log the cluster was as that log says.
     let of = |mode: Mode| {
@@ -163,6 +165,16 @@ pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Resul
         return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
     }
     Ok(Way { mode: window.mode, target, bases, run })
+}
+
+/// The last moment that the log of a source leads to.
+fn latest(history: &History, windows: &[(Window, &[Link])], source: &str) -> Result<u64, Fault> {
+    let last = windows.iter().map(|(window, _)| window.until).max().unwrap_or(0);
+    if history.bases.iter().all(|base| base.timestamp <= last) {
+        return Ok(last);
+    }
+    let message = format!("a snapshot of `{source}` is later than anything that its log leads to");
+    Err(Fault::new(Kind::Refused, message).hint("restore that: leave out --at"))
 }
 
 /// Why no window admits the moment.

@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -208,7 +209,10 @@ fn once(
     command.process_group(0);
     let mut child = process::spawn_own(&mut command)
         .with_context(|| format!("cannot start {}", program.display()))?;
-    let (out, errors) = (child.stdout.take(), child.stderr.take());
+    // What it leaves behind in another group may hold the ends of its output open.
+    let gone = AtomicBool::new(false);
+    let out = child.stdout.take().map(|out| process::UntilGone::new(out, &gone));
+    let errors = child.stderr.take().map(|errors| process::UntilGone::new(errors, &gone));
     thread::scope(|scope| {
         let report = scope.spawn(move || {
             let mut bytes = Vec::new();
@@ -228,7 +232,9 @@ fn once(
         // What it started must not hold the ends of its output open; usually there is nothing. Its
         // number is nobody else's before it has been waited for, which comes after this.
         let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
-        let status = child.wait()?;
+        let status = child.wait();
+        gone.store(true, Ordering::Relaxed);
+        let status = status?;
         let forced = waited?;
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         let code = code.unwrap_or(exit::code(Kind::Failed));

@@ -5,7 +5,7 @@
 //! It is looked from the newest on, at so many objects at a time, and what was found of each is kept in
 //! the state directory for a day: whoever plants thousands costs a few requests in each tick.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{LazyCell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
 use crate::domain::record::{Outcome, Record};
 use crate::keys::KeyProvider;
-use crate::store::{ReadStore, StoreError};
+use crate::store::{ReadStore, StoreError, Version};
 use crate::wire::House;
 
 /// Largest record that is read, bytes.
@@ -105,7 +105,8 @@ impl Evidence {
         own: &BTreeSet<String>,
         (listed, enough): (Vec<Record>, usize),
     ) -> Judged {
-        let prover = Prover::new(store, self.keys(house), &house.ctx);
+        // A key may be one that a program has to be asked for.
+        let prover = LazyCell::new(|| Prover::new(store, self.keys(house), &house.ctx));
         let (mut judged, mut read, mut good) = (Judged::default(), 0, 0);
         for record in listed.into_iter().rev() {
             let key = record.key();
@@ -134,18 +135,20 @@ impl Evidence {
         judged
     }
 
-    /// The first of `names`, of backups in a store, whose manifest is proven, and how many of those
-    /// before it are not.
+    /// The first of `names`, of backups in a store with the versions of their manifests, whose manifest is
+    /// proven, and how many of those before it are not.
     pub fn newest(
         &self,
         house: &House,
         store: &dyn ReadStore,
-        names: impl IntoIterator<Item = BackupName>,
+        names: impl IntoIterator<Item = (BackupName, Option<Version>)>,
     ) -> (Option<BackupName>, usize) {
-        let prover = Prover::new(store, self.keys(house), &house.ctx);
+        let prover = LazyCell::new(|| Prover::new(store, self.keys(house), &house.ctx));
         let (mut read, mut unproven, mut unknown) = (0, 0, 0);
-        for name in names {
-            let key = name.manifest_key();
+        for (name, version) in names {
+            // Whoever overwrites one makes another version of it.
+            let version = version.map_or_else(String::new, |version| format!(" {version}"));
+            let key = name.manifest_key() + &version;
             let mut known = self.known(house, store, &key);
             if known.is_none() {
                 if read >= MANIFESTS_MAX {

@@ -14,13 +14,14 @@ use time::OffsetDateTime;
 use super::evidence::{Evidence, GOOD_ENOUGH, Judged};
 use crate::cache;
 use crate::cmd::journal;
+use crate::cmd::snapshot::seen::Seen;
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{self, Outcome, Record};
 use crate::domain::schedule::{Due, Past, SKEW, jitter};
-use crate::store::ReadStore;
+use crate::store::{ReadStore, Version};
 use crate::wire::House;
 
 /// How many runs of a job are kept; the last good one is in any case.
@@ -95,7 +96,11 @@ impl States {
         let jobs = house.settings.jobs.values();
         let mut makers = jobs.filter(|other| other.enabled && other.makes_for(job)).peekable();
         let never = |job: &JobSettings| self.past(house, job).succeeded.is_none();
-        job.run.word == "verify" && never(job) && makers.peek().is_some() && makers.all(never)
+        job.run.word == "verify"
+            && never(job)
+            && makers.peek().is_some()
+            && makers.all(never)
+            && !has_made(house, job)
     }
 
     /// The same, to be changed; what is known of other stores is forgotten.
@@ -133,7 +138,8 @@ impl States {
         let own = self.entry(house, job).map(|kept| kept.runs.clone()).unwrap_or_default();
         let mut judged = self.evidence.records(house, store, &own, (listed, enough));
         let known = self.past(house, job).succeeded;
-        let newer = |name: &BackupName| known.is_none_or(|known| name.id.created() > known);
+        let newer =
+            |(name, _): &(BackupName, _)| known.is_none_or(|known| name.id.created() > known);
         let made = if is_only(house, job) {
             let names = candidates(job, store, now).take_while(newer);
             let (made, unproven) = self.evidence.newest(house, store, names);
@@ -244,6 +250,17 @@ impl Kept {
     }
 }
 
+/// Whether this host has made a backup of the source of a job, by hand for instance.
+fn has_made(house: &House, job: &JobSettings) -> bool {
+    let source = job.source.as_deref().and_then(|name| house.settings.sources.get_key_value(name));
+    let Some((name, source)) = source else { return false };
+    let is_noted = |store: &String| {
+        let store = house.store_named(store).ok();
+        store.is_some_and(|store| Seen::of(house, &*store, source.backup_type, name).is_noted())
+    };
+    places(house, job).iter().any(is_noted)
+}
+
 /// Names of the stores that a job is about.
 #[must_use]
 pub fn places(house: &House, job: &JobSettings) -> Vec<String> {
@@ -286,11 +303,11 @@ fn candidates<'a>(
     job: &'a JobSettings,
     store: &'a dyn ReadStore,
     now: OffsetDateTime,
-) -> impl Iterator<Item = BackupName> + 'a {
+) -> impl Iterator<Item = (BackupName, Option<Version>)> + 'a {
     let about = job.run.makes.zip(job.backup_type).zip(job.source.as_deref());
     let scopes = job.scope.as_ref().map_or(Scope::ALL.as_slice(), std::slice::from_ref);
     about.into_iter().flat_map(move |((made, backup_type), source)| {
         journal::backups(store, (backup_type, source), scopes, now.date())
-            .filter(move |name| name.kind == made && name.id.created() - now <= SKEW)
+            .filter(move |(name, _)| name.kind == made && name.id.created() - now <= SKEW)
     })
 }

@@ -35,7 +35,8 @@ pub fn witnesses<'a>(
     });
     let today = house.ctx.now().date();
     let recent = sources.into_iter().flat_map(move |(of, name)| {
-        journal::backups(store, (of, name), &Scope::ALL, today).take(TRIED_MAX)
+        let backups = journal::backups(store, (of, name), &Scope::ALL, today);
+        backups.map(|(name, _)| name).take(TRIED_MAX)
     });
     itself.chain(recent)
 }

@@ -10,6 +10,7 @@ use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Identity, Manifest};
 use crate::domain::names::{BackupName, Mark, Scope};
+use crate::domain::segment::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
 use crate::pipeline::BackupReader;
@@ -238,7 +239,7 @@ fn warn_of(house: &House, options: &Options, ahead: Option<&BackupName>) {
         "backup {} of `{}` is dated {}, after this run: check the clocks; until that time it stays the newest backup",
         ahead.id,
         options.source,
-        ahead.id.created()
+        rfc3339(ahead.id.created())
     ));
 }
 

@@ -40,6 +40,11 @@ impl Seen {
         }
     }
 
+    /// Whether this host has made backups there.
+    pub(in crate::cmd) fn is_noted(&self) -> bool {
+        self.path.exists()
+    }
+
     /// # Errors
     /// [`Kind::Refused`] if the store had backups of the source and has nothing of it now; what a
     /// listing fails with.

@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use time::OffsetDateTime;
 
-use crate::catalog::Entry;
+use crate::catalog::{self, Entry};
 use crate::cmd::run::evidence::{Evidence, Judged};
 use crate::cmd::run::state::{States, is_for_each, places};
 use crate::config::settings::jobs::JobSettings;
-use crate::domain::names::Scope;
+use crate::domain::limits::CHAIN_LENGTH_MAX;
+use crate::domain::manifest::Manifest;
+use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{Outcome, Record};
 use crate::domain::schedule::Due;
-use crate::store::ReadStore;
+use crate::domain::segment;
+use crate::error::{Kind, diagnose};
+use crate::pipeline::ROLE_MAP;
+use crate::store::{ReadStore, Version};
 use crate::wire::House;
 
 /// What one store has.
@@ -54,7 +59,7 @@ impl Seen {
                 && name.kind == made
                 && job.scope.is_none_or(|scope| scope == name.scope)
         };
-        let mine = self.entries.iter().filter(is_of).rev().map(|entry| entry.name.clone());
+        let mine = self.entries.iter().filter(is_of).rev().map(versioned);
         let (newest, _unproven) = evidence.newest(house, &*self.store, mine);
         newest.map(|name| name.id.created()).max(good)
     }
@@ -117,6 +122,57 @@ pub(super) fn unproven(job: &JobSettings, seen: &[Seen]) -> (usize, usize) {
     (records.len(), judged().map(|judged| judged.manifests).max().unwrap_or(0))
 }
 
+fn versioned(entry: &Entry) -> (BackupName, Option<Version>) {
+    (entry.name.clone(), entry.version)
+}
+
+/// Why the newest backup of a source in a store that is proven does not restore, as far as its manifests and a
+/// listing show that: something that it needs is not there, or of another size.
+pub(super) fn broken(
+    house: &House,
+    seen: &Seen,
+    mine: &[&Entry],
+    evidence: &Evidence,
+) -> Option<String> {
+    let states = mine.iter().rev().filter(|entry| entry.name.kind != segment::KIND);
+    let (newest, _) = evidence.newest(house, &*seen.store, states.map(|entry| versioned(entry)));
+    let newest = newest?.id;
+    let mut next = Some(newest);
+    for _ in 0..=CHAIN_LENGTH_MAX {
+        let id = next?;
+        let Some(entry) = mine.iter().find(|entry| entry.name.id == id) else {
+            return Some(format!("{newest} builds on {id}, which has no manifest"));
+        };
+        let key = entry.name.manifest_key();
+        let read = catalog::read_manifest(&*seen.store, &key);
+        let manifest = match read.and_then(|bytes| Ok(Manifest::parse(&bytes, &key)?)) {
+            Ok(manifest) => manifest,
+            Err(error) if diagnose(&error).kind == Kind::Integrity => {
+                return Some(format!("{newest} needs {id}: {error:#}"));
+            }
+            // That the store does not answer is another finding.
+            Err(_) => return None,
+        };
+        // A snapshot restores without its map.
+        let is_needed = |role: &str| entry.name.kind != "snapshot" || role != ROLE_MAP;
+        for object in manifest.objects.iter().filter(|object| is_needed(&object.role)) {
+            let found = entry.objects.iter().find(|found| found.key == object.key);
+            match found.map(|found| found.bytes) {
+                Some(bytes) if bytes == object.bytes => {}
+                Some(bytes) => {
+                    return Some(format!(
+                        "`{}` has {bytes} bytes instead of {}",
+                        object.key, object.bytes
+                    ));
+                }
+                None => return Some(format!("`{}` is missing", object.key)),
+            }
+        }
+        next = manifest.parent;
+    }
+    None
+}
+
 /// How many of the newest backups of a source in a store were tried, if none of them opens with a key that
 /// is at hand, or is known to the ledger.
 pub(super) fn unopened(
@@ -128,7 +184,7 @@ pub(super) fn unopened(
     if evidence.keys(house).is_empty() {
         return None;
     }
-    let names = mine.iter().rev().map(|entry| entry.name.clone());
+    let names = mine.iter().rev().map(|entry| versioned(entry));
     match evidence.newest(house, &*seen.store, names) {
         (None, unproven @ 1..) => Some(unproven),
         _ => None,

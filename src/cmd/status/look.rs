@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
-use super::facts::{Seen, begun_anew, copies, unopened, unproven, waits};
+use super::facts::{Seen, begun_anew, broken, copies, unopened, unproven, waits};
 use super::{JobRow, SourceRow, StoreRow, gaps, words};
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::cost::{forecast, price, total};
 use crate::cmd::run::evidence::GOOD_ENOUGH;
 use crate::cmd::run::state::{States, places};
 use crate::cmd::runs;
+use crate::cmd::snapshot::seen::Seen as SeenStore;
 use crate::config::settings::jobs::JobSettings;
 use crate::config::units;
 use crate::domain::cost::monthly;
@@ -19,6 +20,7 @@ use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Outcome, Record, merged};
 use crate::domain::schedule::{Due, SKEW, When};
+use crate::keys;
 use crate::ledger::outbox::Outbox;
 use crate::wire::House;
 
@@ -55,6 +57,7 @@ impl Look {
             look.source(house, name, (&seen, &states), now);
         }
         states.evidence().save(house);
+        look.keys(house);
         look.outbox(house, now);
         look.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         Ok(look)
@@ -206,9 +209,13 @@ impl Look {
                 lost: gaps::lost(house, store, &*seen.store, &mine),
                 full: full.map(|entry| (entry.name.id.created(), entry.stored_bytes())).collect(),
                 backups: mine.len(),
+                had: settings.is_some_and(|settings| {
+                    SeenStore::of(house, &*seen.store, settings.backup_type, name).is_noted()
+                }),
                 unopened: unopened(house, seen, &mine, states.evidence()),
                 future: mine.iter().filter(|entry| entry.name.id.created() > now).count(),
                 empty: mine.iter().filter(|entry| entry.objects.is_empty()).count(),
+                broken: broken(house, seen, &mine, states.evidence()),
                 damaged: said.damaged,
                 newest_damaged: said.newest_damaged,
                 made: jobs().any(|job| job.run.makes.is_some()),
@@ -238,6 +245,15 @@ impl Look {
                 cost_per_month: monthly(stored_bytes, *price),
                 cost_per_month_in_a_year: monthly(in_a_year, *price),
             });
+        }
+    }
+
+    /// Whether every key that is configured is there: without one that opens, jobs end with 12.
+    fn keys(&mut self, house: &House) {
+        for text in &house.settings.recipients {
+            if let Err(error) = keys::open(text, &house.ctx.cancel) {
+                self.findings.push(health::unusable(&keys::shown(text), &format!("{error}")));
+            }
         }
     }
 

@@ -16,12 +16,16 @@ pub struct SourceFacts {
     pub full: Vec<(OffsetDateTime, u64)>,
     /// How many backups it has.
     pub backups: usize,
+    /// Whether this host has made backups of it there.
+    pub had: bool,
     /// How many of the newest were tried, if no key at hand opens any of them.
     pub unopened: Option<usize>,
     /// How many of those are dated in the future.
     pub future: usize,
     /// How many of those have no object at all.
     pub empty: usize,
+    /// Why the newest that is proven does not restore, if something that it needs is not there.
+    pub broken: Option<String>,
     /// How many of those a verification has found damaged.
     pub damaged: usize,
     /// Whether that is so of the newest.
@@ -66,8 +70,15 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         found.push(if nobody { finding } else { finding.of_store(&source.store) });
     };
     if source.backups == 0 {
-        let level = if source.young { Level::Info } else { Level::Critical };
-        say(level, "missing", "it has no backup".to_owned());
+        let (level, message) = match source {
+            SourceFacts { had: true, .. } => (
+                Level::Critical,
+                "it has no backup, although this host has made some there: is what should be mounted there mounted?",
+            ),
+            SourceFacts { young: true, .. } => (Level::Info, "it has no backup"),
+            SourceFacts { .. } => (Level::Critical, "it has no backup"),
+        };
+        say(level, "missing", message.to_owned());
     }
     if source.begun_anew >= ANEW_MIN {
         let count = source.begun_anew;
@@ -94,6 +105,9 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     if source.empty > 0 {
         let count = source.empty;
         say(Level::Critical, "damage", format!("{count} backup(s) have lost their objects"));
+    }
+    if let Some(why) = &source.broken {
+        say(Level::Critical, "damage", format!("its newest backup does not restore: {why}"));
     }
     if source.damaged > 0 {
         let level = if source.newest_damaged { Level::Critical } else { Level::Warning };

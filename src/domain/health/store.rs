@@ -69,6 +69,12 @@ pub fn of_outbox(
     (waiting > 0).then(|| Finding::new(level, "outbox", "ledger", message))
 }
 
+/// A key that is configured and cannot be used.
+#[must_use]
+pub fn unusable(key: &str, why: &str) -> Finding {
+    Finding::new(Level::Critical, "key", key, format!("it cannot be used: {why}"))
+}
+
 /// The rule of a store that does not answer.
 pub const UNREACHABLE: &str = "store";
 

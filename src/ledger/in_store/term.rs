@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::FOLDER;
 use crate::domain::id::BackupId;
 use crate::domain::schedule::SKEW;
+use crate::domain::segment::rfc3339;
 use crate::ledger::Holder;
 use crate::store::{ReadStore, StoreError};
 
@@ -78,7 +79,8 @@ impl Term {
         let host: String = self.host.chars().filter(plain).take(64).collect();
         let holder = Holder::describe(&host, self.process, self.run.created(), now);
         let Some(ahead) = self.ahead(now) else { return holder };
-        let (theirs, ahead) = (self.begun, ahead.whole_seconds());
+        let (theirs, ahead) = (rfc3339(self.begun), ahead.whole_seconds());
+        let now = rfc3339(now);
         format!(
             "{holder}; by its clock it was {theirs} then, by ours it is {now}: that is {ahead} s ahead, so check the clocks of both hosts"
         )
@@ -177,7 +179,7 @@ fn honest(bytes: &[u8], job: &str, now: OffsetDateTime) -> Result<Term, String> 
     let latest = now.saturating_add(LONGEST).saturating_add(SKEW);
     let is_long = term.until < term.begun || term.length() > LONGEST;
     if is_long || (!term.is_given_back() && term.until > latest) {
-        let until = term.until;
+        let (until, now) = (rfc3339(term.until), rfc3339(now));
         return Err(format!(
             "it ends at {until}, by our clock it is {now}: no lease lasts so long"
         ));

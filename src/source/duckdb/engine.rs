@@ -6,15 +6,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::line::{ENDED, Line};
+pub(super) use self::line::ENDED;
+use self::line::{Line, NOT_STARTED};
 use super::format::Headers;
 use super::means::{self, Means};
 use super::protocol::{
-    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, WORK,
+    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, WORK,
 };
 use super::sql;
 use crate::ctx::Ctx;
-use crate::error::Kind;
+pub(super) use crate::domain::text::plain;
+use crate::error::{Fault, Kind};
 use crate::source::Share;
 
 mod line;
@@ -24,6 +26,9 @@ pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
 
 /// An empty database in memory, where names lead to nothing of the database: see [`Session::step_out`].
 pub(super) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
+
+/// What is to be done where the engine's process does not start.
+const LIBRARY: &str = "libduckdb.so has to lie beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
 
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
@@ -121,6 +126,26 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(super) fn opened(place: Place<'_>, opening: &Opening<'_>) -> anyhow::Result<Session> {
+        let settle = if place.settle { Settle::Attached } else { Settle::Not };
+        match Session::begun(place, opening, settle)? {
+            Ok(session) => Ok(session),
+            // DuckDB 1.5.6 ends its process where it cannot go on with some logs, instead of refusing them;
+            // what it leaves of the file is what any crash leaves.
+            Err((why, _)) if place.write && why.starts_with(ENDED) => {
+                let again = Session::begun(place, opening, Settle::Own)?;
+                again.map_err(|(why, session)| session.unopened(&why))
+            }
+            Err((why, session)) => Err(session.unopened(&why)),
+        }
+    }
+
+    /// Starts an engine and has it open the databases: the session, or why it refused and whose session
+    /// that was.
+    fn begun(
+        place: Place<'_>,
+        opening: &Opening<'_>,
+        settle: Settle,
+    ) -> anyhow::Result<Result<Session, (String, Session)>> {
         let Opening { folder, kind, means, ctx } = *opening;
         let what = place
             .file
@@ -138,7 +163,7 @@ impl Session {
             path: session.path(path),
             write,
             storage_version: place.storage_version.map(str::to_owned),
-            settle: place.settle,
+            settle: if write { settle } else { Settle::Not },
         };
         let open = Open {
             database: place.file.map(|path| base(CATALOGUE, path, place.write)),
@@ -149,8 +174,19 @@ impl Session {
             threads: means.threads,
         };
         let opened = session.ask(Asked::Open(open), WORK, None)?;
-        opened.map_err(|why| session.refused(&format!("open {}", session.what), &why))?;
-        Ok(session)
+        Ok(match opened {
+            Ok(_) => Ok(session),
+            Err(why) => Err((why, session)),
+        })
+    }
+
+    /// Why a database could not be opened.
+    fn unopened(&self, why: &str) -> anyhow::Error {
+        if why.starts_with(NOT_STARTED) {
+            let message = format!("bkp cannot start itself as the engine of DuckDB: {why}");
+            return Fault::new(Kind::Failed, message).hint(LIBRARY).into();
+        }
+        self.refused(&format!("open {}", self.what), why)
     }
 
     /// A path as the engine knows it, in quotes if it is put into a statement.
@@ -356,19 +392,4 @@ impl Session {
 /// The folder that a file is in.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Text of a database or an engine as it may be shown: what a terminal would obey is spelled out.
-pub(super) fn plain(text: &str) -> String {
-    // Marks that turn the direction of text around, or cannot be seen.
-    let is_mark = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_mark(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }

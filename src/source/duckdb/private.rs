@@ -115,18 +115,21 @@ pub(super) fn open(
         Session::opened(place, &Opening { means: ample, ..*opening })
     });
     let opened = opened.and_then(|session| {
+        // The database may have macros of the names that follow.
+        session.step_out()?;
         let ample = Means::ample(share);
         if ample.memory_bytes <= opening.means.memory_bytes || !is_wide(&session)? {
             return Ok(session);
         }
         session.close()?;
-        Session::opened(place, &Opening { means: ample, ..*opening })
+        let session = Session::opened(place, &Opening { means: ample, ..*opening })?;
+        session.step_out()?;
+        Ok(session)
     });
     let session = opened.map_err(|error| {
         let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
         fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE")
     })?;
-    session.step_out()?;
     Ok((session, caught))
 }
 

@@ -79,8 +79,19 @@ pub(super) struct Base {
     pub(super) write: bool,
     /// The storage version of a file that is made.
     pub(super) storage_version: Option<String>,
-    /// Whether its log is put into it first.
-    pub(super) settle: bool,
+    /// Whether its log is put into it first, and how.
+    pub(super) settle: Settle,
+}
+
+/// How the log of a database is put into its file before it is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Settle {
+    /// It is not, unless attaching fails.
+    Not,
+    /// As an attached database, else as the engine's own.
+    Attached,
+    /// As the engine's own: an engine has ended over the other way.
+    Own,
 }
 
 /// The queries of [`Asked::Compare`]: see `delta::sequences`.

@@ -6,13 +6,23 @@
 
 use std::path::Path;
 
-use super::engine::{CATALOGUE, Opening, Place, Session, plain};
+use super::engine::{CATALOGUE, ENDED, Opening, Place, Session, plain};
 use super::index::{Makes, Statement, TableEntry};
 use super::means::Means;
+use super::mode::beside;
 use super::shape::{MACROS, Shape, note_macros, quoted, text};
 use super::sql;
 use crate::error::{Fault, Kind};
 use crate::source::Share;
+
+/// Statements that were not made, each with the reason.
+type Failed = Vec<(Statement, String)>;
+
+/// Over how many statements engines may end; each takes its time.
+const FATAL_MAX: usize = 3;
+
+/// What is said of a statement that comes after one over which the engine ended.
+const NOT_TRIED: &str = "it was not tried";
 
 impl Shape {
     /// Keeps only the tables that are wanted, and what can be made without the others.
@@ -59,8 +69,7 @@ impl Shape {
         let storage_version = Some(storage_version);
         let file = Some(path.as_path());
         let place = Place { file, write: true, storage_version, ..Place::default() };
-        let empty = Session::opened(place, &opening)?;
-        let mut failed = owned(run(&empty, self.statements.iter()));
+        let (empty, mut failed, fatal) = self.attempted(place, &opening)?;
         if !failed.is_empty() && !self.without.is_empty() {
             // What can be made as soon as the others are there too depends on them.
             let _failed = run(&empty, self.without.iter());
@@ -75,6 +84,7 @@ impl Shape {
             }
             failed = still;
         }
+        failed.extend(fatal);
         for statement in &mut self.statements {
             let found = failed.iter().find(|(left, _)| left == statement);
             statement.tried = found.map(|(_, why)| first_line(why));
@@ -84,6 +94,34 @@ impl Shape {
         let made = Session::opened(Place { file, ..Place::default() }, &opening)?;
         made.step_out()?;
         self.compare(session, &made)
+    }
+
+    /// Makes the schema in an empty database, without the statements over which an engine ends or takes
+    /// longer than any should, the third result: a few macros of macros make a view that is larger than any
+    /// memory. The second is what failed otherwise.
+    fn attempted(
+        &self,
+        place: Place<'_>,
+        opening: &Opening<'_>,
+    ) -> anyhow::Result<(Session, Failed, Failed)> {
+        let mut fatal: Failed = Vec::new();
+        loop {
+            let empty = Session::opened(place, opening)?;
+            let harmless = |statement: &&Statement| fatal.iter().all(|(one, _)| one != *statement);
+            let mut failed = owned(run(&empty, self.statements.iter().filter(harmless)));
+            let ended = failed.iter().position(|(_, why)| why.starts_with(ENDED));
+            match ended.filter(|_| fatal.len() < FATAL_MAX) {
+                None => return Ok((empty, failed, fatal)),
+                Some(at) => fatal.push(failed.swap_remove(at)),
+            }
+            drop(empty);
+            for path in
+                place.file.into_iter().flat_map(|path| [path.to_owned(), beside(path, ".wal")])
+            {
+                // It may have no log.
+                let _gone = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// Names what came out of the statements in another form than it has.
@@ -127,7 +165,7 @@ pub(super) fn first_line(why: &str) -> String {
     why.lines().next().unwrap_or_default().to_owned()
 }
 
-fn owned(failed: Vec<(&Statement, String)>) -> Vec<(Statement, String)> {
+fn owned(failed: Vec<(&Statement, String)>) -> Failed {
     failed.into_iter().map(|(statement, why)| (statement.clone(), why)).collect()
 }
 
@@ -141,19 +179,28 @@ fn define(session: &Session, statement: &Statement) -> Result<(), String> {
 }
 
 /// Runs statements until none that is left can be run: what one needs another may make later.
-/// Returns those that are left, each with the reason.
+/// Returns those that are left, each with the reason. If the engine ends over one, that one has that
+/// reason, and those after it were not tried.
 pub(super) fn run<'s>(
     session: &Session,
     statements: impl Iterator<Item = &'s Statement>,
 ) -> Vec<(&'s Statement, String)> {
     let mut left: Vec<&Statement> = statements.collect();
+    let mut ended = false;
     loop {
         let before = left.len();
         let mut failed = Vec::new();
         for statement in left {
-            if let Err(why) = define(session, statement) {
-                failed.push((statement, why));
+            match if ended { Err(NOT_TRIED.to_owned()) } else { define(session, statement) } {
+                Ok(()) => {}
+                Err(why) => {
+                    ended |= why.starts_with(ENDED);
+                    failed.push((statement, why));
+                }
             }
+        }
+        if ended {
+            return failed;
         }
         if failed.is_empty() || failed.len() == before {
             return failed;

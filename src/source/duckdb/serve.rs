@@ -20,7 +20,7 @@ use super::engine::{CATALOGUE, OUTSIDE, TextRow};
 use super::overlay::Changes;
 use super::parser::Parser;
 use super::protocol::{
-    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Sum, receive, send,
+    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Sum, receive, send,
 };
 use super::sql;
 use crate::ctx::Cancel;
@@ -296,8 +296,10 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
         connection.execute_batch(&format!("ATTACH ':memory:' AS {CATALOGUE}"))?;
     }
     for base in open.database.iter().chain(&open.beside) {
-        if base.settle {
-            settle_log(base, open)?;
+        match base.settle {
+            Settle::Not => {}
+            Settle::Attached => settle_log(base, open)?,
+            Settle::Own => settle_own(base, open)?,
         }
         connection.execute_batch(&attach(base)).or_else(|error| {
             if !base.write || base.storage_version.is_some() || settle_own(base, open).is_err() {

@@ -55,7 +55,7 @@ fn list(row: &TextRow, index: usize) -> Vec<String> {
 }
 
 /// Rows by schema and table, which come first.
-fn by_table(rows: Vec<TextRow>) -> HashMap<(String, String), Vec<TextRow>> {
+pub(super) fn by_table(rows: Vec<TextRow>) -> HashMap<(String, String), Vec<TextRow>> {
     let mut found: HashMap<_, Vec<TextRow>> = HashMap::new();
     for row in rows {
         found.entry((text(&row, 0), text(&row, 1))).or_default().push(row);
@@ -64,7 +64,7 @@ fn by_table(rows: Vec<TextRow>) -> HashMap<(String, String), Vec<TextRow>> {
 }
 
 /// The columns of a table with this definition, but for those that are computed.
-fn stored_columns(definition: &str, rows: Option<&Vec<TextRow>>) -> Vec<Column> {
+pub(super) fn stored_columns(definition: &str, rows: Option<&Vec<TextRow>>) -> Vec<Column> {
     let rows = rows.map(Vec::as_slice).unwrap_or_default();
     let generated = sql::generated(definition, rows.len());
     let stored = rows.iter().zip(generated.into_iter().chain(std::iter::repeat(false)));
@@ -171,10 +171,13 @@ impl Shape {
             "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY table_oid, column_index"
         );
         let constraints = format!(
-            "SELECT schema_name, table_name, constraint_type, array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM duckdb_constraints() WHERE database_name = '{CATALOGUE}' AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
+            "SELECT schema_name, table_name, constraint_type, system.main.array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, system.main.array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM system.main.duckdb_constraints() WHERE database_name = '{CATALOGUE}' AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
         );
         let columns = by_table(session.rows(&columns_query)?);
+        // It reads the checks, whose macros are found from within only; what it is told with is named in full.
+        session.step_in()?;
         let constraints = by_table(session.rows(&constraints)?);
+        session.step_out()?;
         let tables = session.rows(&tables_query)?;
         for row in &tables {
             let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));

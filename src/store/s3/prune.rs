@@ -81,6 +81,9 @@ async fn look(remote: &Remote, name: &str) -> Result<Target, Refusal> {
     Ok(Target { version, locked_until: locked })
 }
 
+/// What services say to a request that they do not know.
+const LACKS: &str = "NotImplemented";
+
 /// Uploads below the prefix that began before `before` and whose keys are of bkp's making.
 pub(super) fn unfinished(
     remote: &Remote,
@@ -99,7 +102,22 @@ pub(super) fn unfinished(
             remote.once(ANSWER, request.send()).await
         };
         let fetched = async { remote.insist(fetch).await.map_err(with_rights) };
+        let fetched = async {
+            match fetched.await {
+                Err(Refusal { class: Class::Denied(_), said, .. }) if said.contains(LACKS) => {
+                    Ok(None)
+                }
+                fetched => fetched.map(Some),
+            }
+        };
         let page = remote.wait(("list the uploads below", &remote.settings.prefix), fetched)?;
+        let Some(page) = page else {
+            remote.ctx.monitor.warn(&format!(
+                "{}: the service does not list unfinished uploads; what killed runs leave of them stays until a lifecycle rule of the bucket removes it",
+                remote.settings.url
+            ));
+            return Ok(found);
+        };
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
         let name = |text: &str| if encoded { decode(text) } else { Some(text.to_owned()) };
         for upload in page.uploads() {

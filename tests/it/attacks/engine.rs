@@ -304,3 +304,64 @@ fn restored_files_are_for_their_owner_alone() {
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }
 }
+
+/// Macros with the names of what bkp asks the engine for: drills and exports read the same as without them,
+/// and nothing of theirs is run.
+#[test]
+fn macros_with_names_of_the_engine_change_nothing() {
+    for (number, made) in [
+        &[
+            "CREATE MACRO cut(x) AS x",
+            "CREATE MACRO upper(x) AS x",
+            "CREATE MACRO array_to_string(a, b) AS 'evil'",
+            "CREATE TABLE g (i INT CHECK (cut(i) >= 0), h INT GENERATED ALWAYS AS (cut(i)) VIRTUAL)",
+            "INSERT INTO g (i) FROM range(20)",
+        ][..],
+        &[
+            "CREATE TABLE t AS SELECT 1 AS i",
+            "CREATE MACRO duckdb_tables() AS TABLE SELECT 1 AS x",
+            "CREATE MACRO duckdb_constraints() AS TABLE SELECT 1 AS x",
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("analytics.duckdb");
+        sql(V, &file, made);
+        let bed = bed(&file);
+        bed.run(&["snapshot", "analytics"]).done();
+        bed.run(&["verify", "analytics", "--level", "drill"]).done();
+        let run = bed.run(&["export", "analytics"]);
+        assert_eq!(run.code, Some(0), "{number}: {}", run.stderr);
+        bed.run(&["verify", "analytics", "--from-export", "--level", "drill"]).done();
+    }
+}
+
+/// A view over macros of macros that is larger than any memory costs nothing but itself, and comes back.
+#[test]
+fn a_view_that_ends_the_engine_spoils_no_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let eight = |inner: &str| vec![inner; 8].join(" + ");
+    let mut made = vec![
+        "CREATE TABLE t AS FROM range(100) r(i)".to_owned(),
+        "CREATE MACRO m9(x) AS x".to_owned(),
+        "CREATE VIEW vast AS SELECT m9(i) AS y FROM t".to_owned(),
+        format!("CREATE MACRO m1(x) AS {}", eight("x")),
+    ];
+    made.extend(
+        (2..9).map(|k| format!("CREATE MACRO m{k}(x) AS {}", eight(&format!("m{}(x)", k - 1)))),
+    );
+    made.push("CREATE OR REPLACE MACRO m9(x) AS m8(x) + m8(x)".to_owned());
+    sql(V, &file, &made.iter().map(String::as_str).collect::<Vec<_>>());
+    let bed = bed(&file);
+    bed.run(&["export", "analytics"]).done();
+    let target = bed.path("back.duckdb");
+    let words =
+        ["restore", "analytics", "--from-export", "--yes", "--to", target.to_str().unwrap()];
+    bed.run(&words).done();
+    let views = "SELECT view_name FROM duckdb_views() WHERE NOT internal";
+    assert_eq!(sql(V, &target, &[views]), json!([["vast"]]));
+    assert_eq!(sql(V, &target, &["SELECT count(*) FROM t"]), json!([[100]]));
+}

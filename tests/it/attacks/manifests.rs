@@ -396,7 +396,7 @@ fn a_planted_mark_of_removal_costs_no_run() {
     let mark = beside(&bed, &base, "deleting.json");
     fs::write(&mark, b"").unwrap();
     let asked = ["snapshot", "books", "--scope", "incremental"];
-    bed.run(&asked).failed(12, &format!("{base} is marked as one that is being removed"));
+    bed.run(&asked).failed(14, &format!("{base} is marked as one that is being removed"));
     let (run, full) = taken(&[]);
     assert_eq!(full["scope"], "full");
     assert!(run.stderr.contains(&base), "{run:?}");
@@ -405,4 +405,42 @@ fn a_planted_mark_of_removal_costs_no_run() {
     bed.run(&["cleanup"]).done();
     assert!(!mark.exists());
     assert_eq!(ids(&bed).len(), 4);
+}
+
+/// A note is one line, whoever wrote it: it can forge no row of a backup, and turns no text around.
+#[test]
+fn a_planted_note_forges_no_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = small(&folder);
+    let id = bed.snapshot("full");
+    let note = json!({
+        "schema": "bkp.mark/1", "word": "note", "at": "2026-11-22T14:30:00Z", "process": 1,
+        "host": "vm\nforged", "note": "fine\nforged\u{202e}",
+    });
+    fs::write(beside(&bed, &id, "note-0001.json"), note.to_string()).unwrap();
+    let listed = bed.run(&["list", "--long"]).done().stdout;
+    assert!(listed.contains("fine"), "{listed}");
+    assert!(!listed.lines().any(|line| line.starts_with("forged")), "{listed}");
+    assert!(!listed.contains('\u{202e}'), "{listed}");
+}
+
+/// What stands in the place of the next lease and is no object takes the place of no run.
+#[test]
+fn a_folder_in_the_place_of_a_lease_stops_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = small(&folder);
+    bed.snapshot("full");
+    let leases = bed.path("store/leases/books");
+    let last = fs::read_dir(&leases).unwrap().map(|item| item.unwrap().file_name()).max().unwrap();
+    let last: u64 = last.to_str().unwrap().parse().unwrap();
+    for (next, what) in (last + 1..).zip(["folder", "link"]) {
+        let path = leases.join(format!("{next:020}"));
+        match what {
+            "folder" => fs::create_dir(path).unwrap(),
+            _ => std::os::unix::fs::symlink("/nowhere", path).unwrap(),
+        }
+    }
+    let run = bed.run(&["snapshot", "books"]).done();
+    assert!(run.stderr.contains("is passed over"), "{}", run.stderr);
+    bed.run(&["snapshot", "books"]).done();
 }

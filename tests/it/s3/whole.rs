@@ -52,6 +52,8 @@ fn backups_go_to_s3_and_come_back() {
         let listing = bed.json(&["list"]);
         assert_eq!(listing["backups"].as_array().unwrap().len(), 2, "{listing}");
         bed.run(&["verify", "--id", &id, "--level", "decode"]).done();
+        // Also where the service does not list unfinished uploads.
+        bed.run(&["cleanup"]).done();
         let server = tb::Server::start_existing(&bed.restore(&id));
         tb::check(server.address(), &record, before, Ids::Every);
 

@@ -24,8 +24,11 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// How much longer than its own limit the engine may take to say that it was too long.
 const LATE: Duration = Duration::from_secs(30);
 
+/// What is said of an engine whose process did not start.
+pub(super) const NOT_STARTED: &str = "a library that it needs was not found";
+
 /// What is said of an engine that is gone.
-pub(super) const ENDED: &str = "the engine ended by itself";
+pub(in crate::source::duckdb) const ENDED: &str = "the engine ended by itself";
 
 /// An engine's process, and the line to it.
 pub(super) struct Line {
@@ -143,6 +146,8 @@ impl Line {
         // It closes its line a moment before it ends; and an engine that only did that is ended.
         let _killed = child.kill();
         match child.wait() {
+            // The dynamic linker's code for a library that it does not find.
+            Ok(status) if status.code() == Some(127) => format!("{NOT_STARTED} ({status})"),
             Ok(status) => format!("{ENDED} ({status})"),
             Err(error) => format!("{ENDED}: {error}"),
         }
