@@ -101,7 +101,7 @@ differential\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l since -d 'Only backups that began at this time or later, as 2026-11-21T02:00:00Z' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups that began before this time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only this many, the newest, newest first [default: all, oldest first]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'The result of a query over the table backup_metadata instead, for instance "SELECT source, max(end_time) FROM backup_metadata GROUP BY ALL"' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'The result of a query over the table backup_metadata instead, for instance "SELECT source, max(end_time) FROM backup_metadata WHERE status = \'completed\' GROUP BY ALL"' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l job -d 'Of the runs, only those of this job' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l status -d 'Of the ledger\'s events, only those of this status' -r -f -a "started\t''
 completed\t''
@@ -125,7 +125,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Say mo
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l latest -d 'Newest backup of this source' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l id -d 'Backup whose id begins so; must fit exactly one' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l level -d 'How deep to look; each level includes those before it' -r -f -a "exists\t'Manifest and objects are there, authentic, and of the right size'
 digest\t'Every stored byte has the SHA-256 that the manifest names'
 decode\t'Everything decrypts, decompresses, and refers only to what is there'
@@ -145,7 +145,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Say 
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l latest -d 'Newest backup of this source' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup whose id begins so; must fit exactly one' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Operation of the log of SOURCE that the result ends with, instead of a time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to begin with, by how its id begins, where a log leads on to the moment [default: the newest]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the result' -r -F

@@ -9,7 +9,7 @@ use super::{ROLE_DATA, ROLE_MAP, object_name};
 use crate::archive;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, unhex};
-use crate::error::{Blame, Fault, Kind};
+use crate::error::{Blame, Fault, Kind, diagnose};
 use crate::keys::DataKey;
 use crate::stage::digest::{DigestReader, drain};
 use crate::stage::hop::read_ahead;
@@ -136,6 +136,30 @@ impl<'a> BackupReader<'a> {
             Ok(())
         })?;
         found.ok_or_else(|| Fault::new(Kind::Failed, "the block map was not read").into())
+    }
+
+    /// The same, or if the block map is damaged or gone its copy, which is the member `copy` of the archive.
+    ///
+    /// # Errors
+    /// As [`BackupReader::entries`], if neither can be read.
+    pub fn map_or_copy<T>(
+        &self,
+        ctx: &Ctx,
+        copy: &str,
+        look: &mut dyn FnMut(&mut dyn Read) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let error = match self.map(ctx, look) {
+            Err(error) if diagnose(&error).kind == Kind::Integrity => error,
+            read => return read,
+        };
+        let mut found = None;
+        self.entries(ctx, &mut |name, _size, body| {
+            if name == copy {
+                found = Some(look(body)?);
+            }
+            Ok(())
+        })?;
+        found.ok_or(error)
     }
 
     fn object(&self, role: &str) -> anyhow::Result<&ObjectRecord> {

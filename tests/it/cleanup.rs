@@ -126,7 +126,7 @@ fn pins_promises_and_failing_jobs_hold_backups() {
     bed.run(&["note", &plain, "nothing \u{1b}[2J special"]).done();
     bed.run(&["note", &plain, &"long ".repeat(1000)]).failed(2, "longer than 4096");
     let long = bed.run(&["list", "--long"]);
-    for said in [": the audit of 2026\n", ": nothing \u{fffd}[2J special\n"] {
+    for said in [": the audit of 2026\n", ": nothing \\u{1b}[2J special\n"] {
         assert!(long.stdout.contains(said), "{said}: {long:?}");
     }
     bed.run(&["pin", "0"]).failed(2, "fits several");

@@ -589,10 +589,10 @@ fn the_latest_moment_restores() {
     let mut ledger = Books::begin(&address, 5);
     bed.snapshot("full");
     (0..30).for_each(|_| ledger.step());
+    let (moment, original) = (ledger.moment(), ledger.transfers());
     for source in ["books", "asked"] {
         bed.run(&["logs", source]).done();
     }
-    let (moment, original) = (ledger.moment(), ledger.transfers());
     with_server(&rewind(&bed, "asked", &["--at", "latest"]).0, |books| {
         books::assert_replayed(books, &original, &moment);
     });

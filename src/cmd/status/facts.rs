@@ -43,6 +43,21 @@ impl Seen {
         records.find(|record| record.outcome() == Outcome::Good)
     }
 
+    /// The last run that verified the backups of a source here, at this level or any, and found them well.
+    pub(super) fn verified(
+        &self,
+        house: &House,
+        source: &str,
+        level: Option<&str>,
+    ) -> Option<&Record> {
+        let jobs = house.settings.jobs.values().filter(|job| {
+            job.source.as_deref() == Some(source)
+                && job.run.word == "verify"
+                && level.is_none_or(|level| job.level.as_deref() == Some(level))
+        });
+        jobs.filter_map(|job| self.good(job)).max_by_key(|record| record.id.created())
+    }
+
     /// When the newest of a job's backups here began that is proven, or their last good verification.
     pub(super) fn newest(
         &self,

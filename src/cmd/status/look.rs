@@ -178,17 +178,7 @@ impl Look {
         let of_source = |entry: &&Entry| entry.name.source == name && entry.manifest.is_some();
         for seen in seen {
             let Seen { name: store, price, entries, .. } = seen;
-            let last = |level: Option<&str>| {
-                let of_name = house.settings.jobs.values();
-                let of_name = of_name.filter(|job| job.source.as_deref() == Some(name));
-                let verifies = |job: &&JobSettings| {
-                    job.run.word == "verify"
-                        && level.is_none_or(|level| job.level.as_deref() == Some(level))
-                };
-                let good = of_name.filter(verifies).filter_map(|job| seen.good(job));
-                good.max_by_key(|record| record.id.created())
-            };
-            let drill = last(Some("drill"));
+            let drill = seen.verified(house, name, Some("drill"));
             let mine: Vec<&Entry> = entries.iter().filter(of_source).collect();
             let settings = house.settings.sources.get(name);
             let elsewhere = settings.is_some_and(|settings| {
@@ -238,7 +228,7 @@ impl Look {
                 oldest: mine.first().map(|entry| entry.name.id.created()),
                 newest: mine.last().map(|entry| entry.name.id.created()),
                 stored_bytes,
-                last_verify: last(None).map(|record| record.id.created()),
+                last_verify: seen.verified(house, name, None).map(|record| record.id.created()),
                 last_drill: drill.map(|record| record.id.created()),
                 last_drill_rto_seconds: drill
                     .and_then(|record| runs::rto_seconds(&*seen.store, &record.key())),

@@ -102,6 +102,27 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         let count = source.future;
         say(Level::Warning, "future", format!("{count} backup(s) are dated in the future"));
     }
+    of_damage(source, &mut say);
+    let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
+    if is_odd(&sizes) {
+        let message = "the newest full backup has a size far from those before it; cleanup removes none of them";
+        say(Level::Warning, "size", message.to_owned());
+    }
+    let before = source.full.iter().rev().find(|(at, _)| now - *at > DAY * 30);
+    if let Some(((_, old), (_, new))) = before.zip(source.full.last())
+        && *new / 2 > *old
+    {
+        say(Level::Warning, "growth", format!("it grew from {old} to {new} bytes in a month"));
+    }
+    for gap in &source.gaps {
+        let (level, message) = gap.told(now);
+        say(level, "gap", message);
+    }
+    found
+}
+
+/// What is lost or damaged.
+fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, String)) {
     if source.empty > 0 {
         let count = source.empty;
         say(Level::Critical, "damage", format!("{count} backup(s) have lost their objects"));
@@ -117,17 +138,6 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         );
         say(level, "damage", message);
     }
-    let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
-    if is_odd(&sizes) {
-        let message = "the newest full backup has a size far from those before it; cleanup removes none of them";
-        say(Level::Warning, "size", message.to_owned());
-    }
-    let before = source.full.iter().rev().find(|(at, _)| now - *at > DAY * 30);
-    if let Some(((_, old), (_, new))) = before.zip(source.full.last())
-        && *new / 2 > *old
-    {
-        say(Level::Warning, "growth", format!("it grew from {old} to {new} bytes in a month"));
-    }
     for lost in &source.lost {
         let message = format!(
             "its log lacks {lost}: moments after it do not restore before the next snapshot; see `bkp verify {} --logs`",
@@ -135,11 +145,6 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         );
         say(Level::Critical, "damage", message);
     }
-    for gap in &source.gaps {
-        let (level, message) = gap.told(now);
-        say(level, "gap", message);
-    }
-    found
 }
 
 impl GapFacts {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::engine::{self, Session};
 use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
-use super::layout::{Layout, Listed as _, Member, PIECE_BYTES};
+use super::layout::{LAYOUT_MEMBER, Layout, Listed as _, Member, PIECE_BYTES};
 use super::mode::beside;
 use super::place::{self, Workshop};
 use super::{EXPORT, import, inspect, means, wal};
@@ -58,7 +58,7 @@ fn assemble(
     let Some((newest, _older)) = chain.split_last() else {
         return Err(broken("its chain is empty"));
     };
-    let layout = newest.map(ctx, &mut |input| Layout::read(input))?;
+    let layout = newest.map_or_copy(ctx, LAYOUT_MEMBER, &mut |input| Layout::read(input))?;
     let mut assembly = Assembly {
         units_missing: layout.units.clone(),
         pieces_missing: layout.wal.clone(),

@@ -28,6 +28,8 @@ pub(super) struct Building<'a> {
     pub(super) unpacked: BTreeSet<usize>,
     /// Whether the linked engine hashes as the one did that made the export.
     pub(super) comparable: bool,
+    /// Whether the session is outside of the database: see [`Session::step_out`].
+    pub(super) outside: bool,
     pub(super) ctx: &'a Ctx,
 }
 
@@ -76,7 +78,7 @@ impl Building<'_> {
             ));
         }
         let target = table.here();
-        let is_staged = by_hash || !table.own.is_empty();
+        let is_staged = by_hash || !table.own.is_empty() || self.outside;
         let stage = if is_staged { format!("{}.main.rows", stage()) } else { target.clone() };
         if is_staged {
             self.session.run(&format!(
@@ -144,6 +146,17 @@ impl Building<'_> {
         Ok(())
     }
 
+    /// Does it from within the database if the session is outside: macros in checks are found there only. What
+    /// is done must not call anything by a name that the database may have.
+    fn within(&self, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if !self.outside {
+            return work();
+        }
+        self.session.step_in()?;
+        work()?;
+        self.session.step_out().map(drop)
+    }
+
     fn number(&self, query: &str) -> anyhow::Result<u64> {
         let rows = self.session.rows(query)?;
         let text = rows.into_iter().flatten().next().flatten().unwrap_or_default();
@@ -162,7 +175,7 @@ impl Building<'_> {
             } else {
                 self.number(&format!("SELECT coalesce(max(rowid) + 1, 0) FROM {stage}"))?
             };
-            return self.batched(table, "rowid", end, &insert(stage));
+            return self.within(|| self.batched(table, "rowid", end, &insert(stage)));
         };
         let mut number = "bkp_r".to_owned();
         while table.has_column(&number) {
@@ -175,7 +188,7 @@ impl Building<'_> {
             self.session.run(&format!(
                 "CREATE OR REPLACE TEMP TABLE bkp_next AS SELECT {ROW}.rowid AS {number}, {columns} FROM {stage} AS {ROW} WHERE {rule}"
             ))?;
-            self.session.run(&insert("temp.main.bkp_next"))?;
+            self.within(|| self.session.run(&insert("temp.main.bkp_next")))?;
             self.session.run(&format!(
                 "DELETE FROM {stage} WHERE rowid IN (SELECT {number} FROM temp.main.bkp_next)"
             ))?;

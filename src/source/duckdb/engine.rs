@@ -199,11 +199,12 @@ impl Session {
 
     /// From here on functions and types are the engine's own, and tables are found by their full names only.
     /// Macros and types of the database may have their names, and would be taken for them. Where none has,
-    /// nothing is changed: what a table computes itself by a macro is found from within only.
+    /// nothing is changed: what a table computes itself by a macro is found from within only. Returns whether
+    /// the session is outside now.
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn step_out(&self) -> anyhow::Result<()> {
+    pub(super) fn step_out(&self) -> anyhow::Result<bool> {
         self.run(&format!("USE {OUTSIDE}.main"))?;
         let names = |of: &str, column: &str| {
             format!(
@@ -212,7 +213,10 @@ impl Session {
         };
         let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
         let hidden = self.rows(&format!("{macros} UNION ALL {types} LIMIT 1"))?;
-        if hidden.is_empty() { self.step_in() } else { Ok(()) }
+        if hidden.is_empty() {
+            self.step_in()?;
+        }
+        Ok(!hidden.is_empty())
     }
 
     /// From here on statements are read as those of the database were, as at the beginning.

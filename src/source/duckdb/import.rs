@@ -193,8 +193,9 @@ impl Bench<'_> {
         let beside: Vec<_> = rows.into_iter().chain([(name.as_str(), stage.as_path())]).collect();
         let place = Place { beside: &beside, files: true, ..self.place };
         let session = Session::opened(place, &self.opening)?;
-        session.step_out()?;
+        let outside = session.step_out()?;
         let mut building = Building {
+            outside,
             chain: self.chain,
             indexes,
             session,

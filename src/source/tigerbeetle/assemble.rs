@@ -18,7 +18,7 @@ use super::format::{
     block_offset, reply_bytes,
 };
 use super::guard;
-use super::layout::{Hex, Layout, Listed as _, Member};
+use super::layout::{Hex, LAYOUT_MEMBER, Layout, Listed as _, Member};
 use super::target::{Nowhere, SparseFile, Target};
 use super::wal::header_ring;
 use crate::blockfile::map::{BlockMap, Checksum};
@@ -42,7 +42,7 @@ fn assemble(chain: &Chain<'_>, target: &mut dyn Target, ctx: &Ctx) -> anyhow::Re
     let Some((newest, _older)) = chain.split_last() else {
         return Err(broken("its chain is empty"));
     };
-    let layout = newest.map(ctx, &mut |input| Layout::read(input))?;
+    let layout = newest.map_or_copy(ctx, LAYOUT_MEMBER, &mut |input| Layout::read(input))?;
     let mut assembly = Assembly::new(&layout, target);
     for reader in chain {
         let is_newest = reader.manifest().id == newest.manifest().id;

@@ -343,7 +343,7 @@ fn macros_with_names_of_the_engine_change_nothing() {
 fn a_view_that_ends_the_engine_spoils_no_export() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
-    let eight = |inner: &str| vec![inner; 8].join(" + ");
+    let eight = |inner: &str| [inner; 8].join(" + ");
     let mut made = vec![
         "CREATE TABLE t AS FROM range(100) r(i)".to_owned(),
         "CREATE MACRO m9(x) AS x".to_owned(),

@@ -40,8 +40,8 @@ fn beside(bed: &Bed, id: &str, ending: &str) -> PathBuf {
 }
 
 /// Puts bytes where a manifest of a full snapshot of `books` would be that began then.
-fn put(bed: &Bed, days_ahead: i64, bytes: &[u8]) -> String {
-    let id = BackupId::new(now() + Duration::days(days_ahead));
+fn put(bed: &Bed, ahead: Duration, bytes: &[u8]) -> String {
+    let id = BackupId::new(now() + ahead);
     put_as(bed, id, bytes)
 }
 
@@ -55,9 +55,9 @@ fn put_as(bed: &Bed, id: BackupId, bytes: &[u8]) -> String {
 }
 
 /// The manifest of a backup as somebody without a key makes it of another: a later one, for others.
-fn foreign(bed: &Bed, of: &str, days_ahead: i64, keys: &Value) -> String {
+fn foreign(bed: &Bed, of: &str, ahead: Duration, keys: &Value) -> String {
     let text = fs::read_to_string(bed.object(of, "manifest.json")).unwrap();
-    let id = BackupId::new(now() + Duration::days(days_ahead));
+    let id = BackupId::new(now() + ahead);
     let (from, to) = (of.parse::<BackupId>().unwrap().created(), id.created());
     let day = |at: time::OffsetDateTime| {
         format!("{:04}/{:02}/{:02}", at.year(), u8::from(at.month()), at.day())
@@ -86,12 +86,13 @@ fn base64(bytes: &[u8]) -> String {
 fn plant_all(bed: &Bed, of: &str) -> Vec<String> {
     let other = json!([{ "kind": "file", "id": "0".repeat(64), "wrapped": "A".repeat(80) }]);
     vec![
-        foreign(bed, of, 400, &json!([])),
-        foreign(bed, of, 1, &other),
-        put(bed, 500, &vec![b' '; (1 << 20) + 1]),
-        put(bed, 501, b"no JSON"),
-        put(bed, 502, br#"{"schema":"bkp.manifest/9"}"#),
-        put(bed, 503, b""),
+        foreign(bed, of, Duration::days(400), &json!([])),
+        foreign(bed, of, Duration::seconds(60), &other),
+        put(bed, Duration::days(500), &vec![b' '; (1 << 20) + 1]),
+        put(bed, Duration::seconds(61), &vec![b' '; (1 << 20) + 1]),
+        put(bed, Duration::seconds(62), b"no JSON"),
+        put(bed, Duration::seconds(63), br#"{"schema":"bkp.manifest/9"}"#),
+        put(bed, Duration::days(503), b""),
     ]
 }
 
@@ -343,8 +344,8 @@ fn planted_recipients_cost_little() {
     bed.recipients_are(&["passphrase:file:pass"]);
     let good = bed.snapshot("full");
     let hard: Vec<Value> = (0..32).map(|index| passphrase(index, 10_000_000)).collect();
-    for days in 1..4 {
-        foreign(&bed, &good, days, &hard.clone().into());
+    for minutes in 1..4 {
+        foreign(&bed, &good, Duration::minutes(minutes), &hard.clone().into());
     }
     let began = Instant::now();
     let run = bed.run(&["restore", "books", "--to", "r", "--yes"]).done();
@@ -362,7 +363,7 @@ fn planted_sizes_stop_nothing() {
     let bed = Bed::in_memory(&file);
     let good = bed.snapshot("full");
     for days in 1..4 {
-        let id = foreign(&bed, &good, -days, &json!([]));
+        let id = foreign(&bed, &good, Duration::days(-days), &json!([]));
         let object = fs::File::create(beside(&bed, &id, "tar.zst.enc")).unwrap();
         object.set_len((1 << 63) - 1).unwrap();
     }
@@ -372,7 +373,7 @@ fn planted_sizes_stop_nothing() {
     // Not a hundred times its size, as it would take.
     let heavy =
         format!("{{\"schema\":\"bkp.manifest/1\",\"x\":[{}0]}}", "{\"\":0},".repeat(140_000));
-    let heavy = put(&bed, 1, heavy.as_bytes());
+    let heavy = put(&bed, Duration::days(1), heavy.as_bytes());
     let listed = bed.run(&["list", "--long"]);
     assert!(listed.stdout.contains("bytes of memory"), "{listed:?}");
     let id = heavy.as_str();
