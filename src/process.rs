@@ -30,6 +30,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The same while its output is read.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
+/// How long what a child has written is read after it has ended.
+const REST: Duration = Duration::from_secs(2);
+
 /// Variables with secrets that no configuration names: bkp takes them from its environment by itself.
 const SECRETS: [&str; 5] = [
     "AWS_ACCESS_KEY_ID",
@@ -133,20 +136,28 @@ pub fn spawn_own(command: &mut Command) -> io::Result<Child> {
 pub struct UntilGone<'g, R> {
     pipe: R,
     gone: &'g AtomicBool,
+    /// When to stop although something still comes.
+    until: Option<Instant>,
 }
 
 impl<'g, R: AsFd + io::Read> UntilGone<'g, R> {
     /// What comes out of `pipe` until the child is `gone` and nothing is left in it.
     pub fn new(pipe: R, gone: &'g AtomicBool) -> Self {
-        UntilGone { pipe, gone }
+        UntilGone { pipe, gone, until: None }
     }
 }
 
 impl<R: AsFd + io::Read> io::Read for UntilGone<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(0);
+            }
             // Looked at first: what was written before it ended is read.
             let gone = self.gone.load(Ordering::Relaxed);
+            if gone && self.until.is_none() {
+                self.until = Instant::now().checked_add(REST);
+            }
             let mut watched = [PollFd::new(&self.pipe, PollFlags::IN)];
             match poll(&mut watched, Some(&LOOK)) {
                 Ok(0) if gone => return Ok(0),

@@ -105,23 +105,23 @@ pub(super) struct Done {
 /// [`Kind::Integrity`] if a segment on the way is missing, damaged or out of order. Then the target is
 /// as it was.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let report = rewind(house, options);
-    // Without a log it was a plain restore, which is on record.
-    let is_plain = report
-        .as_ref()
-        .is_ok_and(|report| report.value.get("schema") == Some(&"bkp.restore/1".into()));
+    let mut is_plain = false;
+    let report = rewind(house, options, &mut is_plain);
+    // A plain restore is on record.
     if !options.restore.dry_run && !is_plain {
         audit::ended(house, ("restored", Status::Restored), Some(&options.source), &report);
     }
     report
 }
 
-fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
+/// Notes in `is_plain` whether it was a plain restore, since there is no log.
+fn rewind(house: &House, options: &Options, is_plain: &mut bool) -> anyhow::Result<Report> {
     let began = house.ctx.now();
     let store = house.store_read(house.settings.sources.get(&options.source))?;
     let found = find(store.as_ref(), &options.source, &house.ctx)?;
     if !found.iter().any(is_segment) {
         let is_snapshot = !matches!(options.moment, Moment::Op(_)) && options.base.is_none();
+        *is_plain = is_snapshot;
         return if is_snapshot {
             restore::run(house, &options.restore)
         } else {
@@ -179,6 +179,9 @@ fn rewind(house: &House, options: &Options) -> anyhow::Result<Report> {
     report(plan, rewound, seconds)
 }
 
+/// How many segments that are not proven are passed over one by one.
+const LOOKS_MAX: u32 = 4;
+
 /// Finds the way to the moment, and opens what it leads over. What somebody plants must neither end a
 /// window nor begin one: what turns out not to be proven is passed over. Only where no way is found at
 /// all every backup of the source is opened to see whether it is.
@@ -188,8 +191,9 @@ fn lead<'c>(
     options: &Options,
     ctx: &Ctx,
 ) -> anyhow::Result<(Mode, Target, Opened<'c>)> {
-    let (mut passed, mut all_proven) = (Passed::default(), false);
+    let (mut passed, mut all_proven, mut looks) = (Passed::default(), false, 0);
     loop {
+        looks += 1;
         let history = History::read(catalog.store(), &found, ctx)?;
         let led = way::find(&history, options).and_then(|way| {
             let opened = way.open(catalog, &found, ctx)?;
@@ -203,8 +207,11 @@ fn lead<'c>(
             Err(error) => error,
         };
         let before = found.len();
-        if let Some(Unproven(id)) = error.downcast_ref::<Unproven>().copied() {
-            let names = found.extract_if(.., |found| found.name.id == id);
+        // Each look reads every manifest: after a few all that is not proven goes at once.
+        let unproven = error.downcast_ref::<Unproven>().copied().filter(|_| looks < LOOKS_MAX);
+        if let Some(Unproven(id)) = unproven {
+            let of_it = |found: &mut Found| found.name.id == id && is_segment(found);
+            let names = found.extract_if(.., of_it);
             names.for_each(|found| passed.add(&found.name, anyhow::anyhow!("{error:#}")));
         } else if !all_proven && may_be_planted(&error) {
             all_proven = true;

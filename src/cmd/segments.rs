@@ -12,6 +12,7 @@ use crate::domain::manifest::{Manifest, ManifestError, hex};
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::domain::segment::{self, Base, Break, Link, Log, Mode, Segment, Window};
 use crate::error::{Kind, diagnose};
+use crate::keys::KeyError;
 use crate::source::logs;
 use crate::store::ReadStore;
 
@@ -78,7 +79,7 @@ pub fn newest(
             }
             Ok(_other) => {}
             // Whoever can write to a store must not be able to stop the log.
-            Err(error) if is_of_segment(&error) => {
+            Err(error) if is_of_segment(&error) && !is_of_keys(&error) => {
                 monitor.warn(&format!(
                     "going on from what is older than segment {}, which cannot be relied on: {error:#}",
                     found.name.id
@@ -94,6 +95,12 @@ pub fn newest(
 /// Whether an error says that a segment cannot be relied on, and nothing of the store or the keys.
 fn is_of_segment(error: &anyhow::Error) -> bool {
     catalog::is_unproven(error) || diagnose(error).kind == Kind::Integrity
+}
+
+/// Whether an error says that a key could not be tried on a segment: it may be whole, and the log must not
+/// begin anew for that.
+fn is_of_keys(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(KeyError::Spent { .. } | KeyError::Forbidden { .. }))
 }
 
 /// The segments from the day of `known` on: whoever follows a log looks every few seconds, and does not
@@ -236,10 +243,12 @@ pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Ve
     catalog::find(store, &filter, &ctx.cancel)
 }
 
-/// Whether it is a segment of a log.
+/// Whether it is a segment of a log: an increment of a type that has logs. Whoever can write to the store can
+/// give the id of one to something of another scope or type, which is none.
 #[must_use]
 pub fn is_segment(found: &Found) -> bool {
-    found.name.kind == segment::KIND
+    let BackupName { kind, scope, backup_type, .. } = &found.name;
+    kind == segment::KIND && *scope == Scope::Incremental && logs::kind_of(*backup_type).is_ok()
 }
 
 /// What a backup is to a history.

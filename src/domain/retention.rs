@@ -405,7 +405,10 @@ impl<'a> Decision<'a> {
         let gone = removals(self.backups, &self.whys);
         let gone = gone.into_iter().filter(|at| inside.contains(at));
         let percent = usize::from(group.policy.removed_percent_max);
-        let most = (group.members.len() * percent).div_ceil(100);
+        // What nobody proves makes nothing more of it go.
+        let is_proven = |at: &&usize| self.backups.get(**at).is_some_and(|backup| backup.proven);
+        let proven = group.members.iter().filter(is_proven).count();
+        let most = (proven * percent).div_ceil(100);
         for at in gone.skip(most).collect::<Vec<_>>() {
             self.keep(at, Why::Limit);
         }

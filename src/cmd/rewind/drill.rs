@@ -10,7 +10,7 @@ use super::way::{self, Opened};
 use super::{Moment, Options};
 use crate::catalog::{Catalog, Found};
 use crate::cmd::restore;
-use crate::cmd::segments::History;
+use crate::cmd::segments::{History, is_segment};
 use crate::cmd::select::Select;
 use crate::domain::id::BackupId;
 use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
@@ -159,10 +159,12 @@ fn on_record(
     let of = |reader: &BackupReader<'_>| (kind.bracket)(&reader.manifest().capture);
     let least = base.last().and_then(of).map(|(before, _)| before);
     let later = history.bases.iter().find(|base| base.timestamp >= moment && base.is_of(way.run));
-    let name = later.and_then(|later| found.iter().find(|found| found.name.id == later.id));
-    let most = match name {
-        Some(found) => of(&catalog.open(&found.name)?.0).map(|(_, after)| after),
-        None => None,
-    };
+    let of_id = |id| found.iter().filter(move |found| found.name.id == id && !is_segment(found));
+    // Something else may have its id; that is not authentic.
+    let mut opened = later
+        .into_iter()
+        .flat_map(|later| of_id(later.id))
+        .filter_map(|found| catalog.open(&found.name).ok());
+    let most = opened.find_map(|(reader, _)| of(&reader)).map(|(_, after)| after);
     Ok((least, most))
 }

@@ -2,7 +2,7 @@
 
 use super::{Moment, Options};
 use crate::catalog::{self, Catalog, Found};
-use crate::cmd::segments::History;
+use crate::cmd::segments::{History, is_segment};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
@@ -49,10 +49,9 @@ impl Way<'_> {
             }
         };
         let segments = authentic(catalog, found, &needed(self.run, op, self.target))?;
-        let first = base.last().or(segments.first()).map(|reader| reader.manifest().id);
-        let first =
+        let first = base.last().or(segments.first()).map(|reader| reader.manifest().backup_type);
+        let backup_type =
             first.ok_or_else(|| Fault::new(Kind::Failed, "nothing leads to this moment"))?;
-        let backup_type = named(found, first)?.name.backup_type;
         Ok(Opened { base, segments, backup_type })
     }
 
@@ -66,7 +65,7 @@ impl Way<'_> {
     ) -> anyhow::Result<(u64, Vec<BackupReader<'c>>)> {
         let (mut newest_error, mut marked) = (None, None);
         for base in &self.bases {
-            let chain = named(found, base.id).and_then(|found| catalog.chain(&found.name));
+            let chain = chain_of(catalog, found, base.id);
             let whole = chain.and_then(|chain| {
                 chain.iter().try_for_each(BackupReader::check_data)?;
                 Ok(chain)
@@ -218,9 +217,34 @@ fn listed(windows: &[(Window, &[Link])]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-fn named(found: &[Found], id: BackupId) -> anyhow::Result<&Found> {
-    let named = found.iter().find(|found| found.name.id == id);
-    Ok(named.ok_or_else(|| Fault::new(Kind::NotFound, format!("backup {id} has gone")))?)
+fn gone(id: BackupId) -> Fault {
+    Fault::new(Kind::NotFound, format!("backup {id} has gone"))
+}
+
+/// A snapshot of which only the id is known, with what it builds on. Whoever can write to the store can give
+/// its id to something of another scope: all of that id are looked at until one is authentic.
+fn chain_of<'c>(
+    catalog: &Catalog<'c>,
+    found: &[Found],
+    id: BackupId,
+) -> anyhow::Result<Vec<BackupReader<'c>>> {
+    let of_id = found.iter().filter(|found| found.name.id == id && !is_segment(found));
+    let mut first = None;
+    for found in of_id {
+        match catalog.chain(&found.name) {
+            Ok(chain) => return Ok(chain),
+            Err(error) => {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| gone(id).into()))
+}
+
+/// The segment of this id: there is one at most.
+fn segment_of(found: &[Found], id: BackupId) -> anyhow::Result<&Found> {
+    let segment = found.iter().find(|found| found.name.id == id && is_segment(found));
+    Ok(segment.ok_or_else(|| gone(id))?)
 }
 
 /// Opens segments, and makes sure that they are those that the plan was made from.
@@ -230,7 +254,7 @@ fn authentic<'c>(
     links: &[&Link],
 ) -> anyhow::Result<Vec<BackupReader<'c>>> {
     let open = |link: &&Link| {
-        let opened = catalog.open(&named(found, link.id)?.name);
+        let opened = catalog.open(&segment_of(found, link.id)?.name);
         let (reader, sha256) = opened.map_err(|error| {
             let is_planted = catalog::is_unproven(&error) && !catalog::is_altered(&error);
             if is_planted { error.context(Unproven(link.id)) } else { error }

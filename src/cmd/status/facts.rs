@@ -155,7 +155,12 @@ pub(super) fn broken(
     let mut next = Some(newest);
     for _ in 0..=CHAIN_LENGTH_MAX {
         let id = next?;
-        let Some(entry) = mine.iter().find(|entry| entry.name.id == id) else {
+        // Something that nobody proves may have the same id.
+        let of_id = mine.iter().filter(|entry| entry.name.id == id);
+        let is_proven =
+            |entry: &&&&Entry| evidence.newest(house, &*seen.store, [versioned(entry)]).0.is_some();
+        let all: Vec<&&Entry> = of_id.collect();
+        let Some(entry) = all.iter().find(is_proven).or(all.first()) else {
             return Some(format!("{newest} builds on {id}, which has no manifest"));
         };
         let key = entry.name.manifest_key();

@@ -79,11 +79,18 @@ impl Notes<'_> {
 
     /// A link of the chain of `name`.
     fn link(&self, name: &BackupName, id: BackupId) -> Option<&Found> {
-        self.found.iter().find(|found| {
+        let mut of_id = self.found.iter().filter(|found| {
             found.name.id == id
                 && found.name.source == name.source
                 && found.name.backup_type == name.backup_type
-        })
+        });
+        // Whoever can write to the store can give the id to something of another scope.
+        if id == name.id {
+            return of_id.find(|found| found.name == *name);
+        }
+        let all: Vec<&Found> = of_id.collect();
+        let opens = all.iter().find(|found| self.prover.open(&found.name).is_some());
+        opens.or(all.first()).copied()
     }
 
     fn damaged(&self, name: &BackupName, id: BackupId, why: &str) -> anyhow::Result<()> {

@@ -91,7 +91,8 @@ fn model_of(groups: &[Told<'_>], backups: &[Backup], now: OffsetDateTime) -> BTr
         let mut gone: Vec<usize> =
             members.iter().copied().filter(|at| !kept.contains(at)).collect();
         gone.sort_by_key(|at| (backups[*at].base, std::cmp::Reverse(backups[*at].id)));
-        let most = (members.len() * usize::from(policy.removed_percent_max)).div_ceil(100);
+        let proven = members.iter().filter(|at| backups[**at].proven).count();
+        let most = (proven * usize::from(policy.removed_percent_max)).div_ceil(100);
         kept.extend(gone.into_iter().skip(most));
     }
     with_parents(backups, &mut kept);
@@ -313,7 +314,8 @@ proptest! {
             let free = !backup.pinned && backup.whole && backup.id.created() <= now;
             prop_assert!(free || left.contains(&backup.id));
         }
-        let most = (backups.len() * usize::from(percent)).div_ceil(100);
+        let proven = backups.iter().filter(|backup| backup.proven).count();
+        let most = (proven * usize::from(percent)).div_ceil(100);
         prop_assert!(backups.len() - left.len() <= most);
     }
 

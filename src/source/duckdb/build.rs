@@ -51,6 +51,10 @@ impl Building<'_> {
         };
         self.ctx.cancel.check()?;
         let Some(why) = self.session.refusal_of_rows() else { return Err(error) };
+        if self.outside {
+            // It was refused within.
+            self.session.step_out()?;
+        }
         let emptied = self.session.attempt(&format!("DELETE FROM {}", table.here()));
         Ok(Some(match emptied {
             Ok(()) => why,

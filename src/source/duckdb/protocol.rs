@@ -146,7 +146,12 @@ pub(super) enum Answer {
 /// What the system says; [`io::ErrorKind::InvalidData`] for one that is too large.
 pub(super) fn send(mut to: impl Write, what: &impl Serialize) -> io::Result<()> {
     let body = serde_json::to_vec(what)?;
-    let too_large = || io::Error::new(io::ErrorKind::InvalidData, "more than one answer can hold");
+    let too_large = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is more than one question or answer can hold",
+        )
+    };
     let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX);
     to.write_all(&length.ok_or_else(too_large)?.to_le_bytes())?;
     to.write_all(&body)?;

@@ -110,9 +110,15 @@ impl Shape {
             let harmless = |statement: &&Statement| fatal.iter().all(|(one, _)| one != *statement);
             let mut failed = owned(run(&empty, self.statements.iter().filter(harmless)));
             let ended = failed.iter().position(|(_, why)| why.starts_with(ENDED));
-            match ended.filter(|_| fatal.len() < FATAL_MAX) {
+            match ended {
                 None => return Ok((empty, failed, fatal)),
-                Some(at) => fatal.push(failed.swap_remove(at)),
+                Some(at) if fatal.len() < FATAL_MAX => fatal.push(failed.swap_remove(at)),
+                // Each takes its time: what comes after the last one is not tried at all.
+                Some(_) => fatal.extend(
+                    failed
+                        .into_iter()
+                        .filter(|(_, why)| why.starts_with(ENDED) || why == NOT_TRIED),
+                ),
             }
             drop(empty);
             for path in

@@ -132,6 +132,10 @@ pub(super) fn unfinished(
             }
         }
         let next = page.next_key_marker().and_then(name).zip(page.next_upload_id_marker());
+        if next.is_none() && page.is_truncated() == Some(true) {
+            let refusal = Refusal::broken("a page of uploads does not say where the next begins");
+            return Err(remote.error(refusal, "list the uploads below", &remote.settings.prefix));
+        }
         let Some((key, upload)) = next.filter(|_next| page.is_truncated() == Some(true)) else {
             return Ok(found);
         };

@@ -1,5 +1,6 @@
 //! Replayed logs and whoever shares the machine with the replay.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -27,7 +28,7 @@ fn replay() -> Replay {
     (0..20).for_each(|_| ledger.step());
     tb::fill(&address, &folder.path().join("record"), 8_000, 400_000);
     bed.run(&["logs", "asked"]).done();
-    std::fs::create_dir(bed.path("restored")).unwrap();
+    fs::create_dir(bed.path("restored")).unwrap();
     Replay { _folder: folder, _server: server, bed }
 }
 
@@ -56,9 +57,9 @@ impl Replay {
 
 /// The process and the address of a server whose data file is in `folder`.
 fn server_in(folder: &Path) -> Option<(String, String)> {
-    for process in std::fs::read_dir("/proc").unwrap() {
+    for process in fs::read_dir("/proc").unwrap() {
         let path = process.unwrap().path();
-        let words = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let words = fs::read(path.join("cmdline")).unwrap_or_default();
         let words: Vec<String> =
             String::from_utf8_lossy(&words).split('\0').map(str::to_owned).collect();
         let address = words.iter().find_map(|word| word.strip_prefix("--addresses="));
@@ -118,7 +119,7 @@ fn what_somebody_else_adds_to_a_replay_is_refused() {
     let replay = replay();
     // Without `unshare` there is no private network, and every user gets there.
     let folder = replay.bed.path("bin");
-    std::fs::create_dir(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
     let mut command = replay.command();
     let tools = ["sh", "rm", "sleep"].map(|tool| (tool, Path::new("/bin").join(tool)));
     for (tool, path) in tools {
@@ -139,5 +140,47 @@ fn what_somebody_else_adds_to_a_replay_is_refused() {
     assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     assert_eq!(output.status.code(), Some(14), "{said}");
     assert!(said.contains("somebody else wrote"), "{said}");
-    assert_eq!(std::fs::read_dir(replay.bed.path("restored")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(replay.bed.path("restored")).unwrap().count(), 0);
+}
+
+/// Whoever gives the id of a segment, or of the snapshot before it, to something of another scope changes no
+/// moment that is restored, and nothing of what is shipped next.
+#[test]
+fn a_second_name_for_an_id_changes_no_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    let record = folder.path().join("record");
+    bed.snapshot("full");
+    for _ in 0..2 {
+        tb::fill(&address, &record, 20, 2_000);
+        bed.run(&["logs", "books"]).done();
+    }
+    let latest = |to: &str| {
+        let words = ["restore", "books", "--at", "latest", "--yes", "--to", to];
+        bed.json(&words)["op"].as_u64().unwrap()
+    };
+    let before = latest("before");
+    for path in bed.stored() {
+        let path = path.to_str().unwrap();
+        if !path.ends_with(".manifest.json") {
+            continue;
+        }
+        let own = if path.contains("/full/") { "full" } else { "incremental" };
+        let text = fs::read_to_string(path).unwrap();
+        for other in ["full", "incremental", "differential"].into_iter().filter(|one| *one != own) {
+            let copy = path.replace(&format!("/{own}/"), &format!("/{other}/"));
+            fs::create_dir_all(Path::new(&copy).parent().unwrap()).unwrap();
+            let altered = text.replace(own, other);
+            fs::write(copy, if other == "differential" { "{}".to_owned() } else { altered })
+                .unwrap();
+        }
+    }
+    assert_eq!(latest("after"), before);
+    tb::fill(&address, &record, 20, 2_000);
+    let shipped = bed.json(&["logs", "books"]);
+    assert_eq!(shipped["shipped"], true, "{shipped}");
+    assert_eq!(shipped["gap"], Value::Null, "{shipped}");
+    assert!(latest("next") > before);
 }

@@ -88,8 +88,13 @@ impl Line {
     ) -> anyhow::Result<Result<Answer, String>> {
         let late = Instant::now().checked_add(limit + LATE);
         let question = Question { seconds: limit.as_secs(), asked };
-        // What it said last, if it has ended, is still to be read.
-        let _sent = send(&self.socket, &question);
+        match send(&self.socket, &question) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                return Ok(Err(error.to_string()));
+            }
+            // What it said last, if it has ended, is still to be read.
+            Ok(()) | Err(_) => {}
+        }
         let mut frame = Frame::default();
         let mut buffer = vec![0; PIPE_BYTES];
         let mut output = self.output.borrow_mut();
@@ -98,8 +103,12 @@ impl Line {
                 cancel.check()?;
             }
             if late.is_some_and(|late| Instant::now() > late) {
-                let why = format!("it did not answer within {} s", limit.as_secs());
-                return Ok(Err(why));
+                // Its answer would be taken for that to the next question.
+                return Ok(Err(format!(
+                    "{}; it had not answered within {} s",
+                    self.ended(),
+                    limit.as_secs()
+                )));
             }
             let mut watched = [
                 PollFd::new(&self.socket, PollFlags::IN),
