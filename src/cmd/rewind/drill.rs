@@ -100,7 +100,7 @@ pub(in crate::cmd) fn drill(
     (kind.rewind)(&rewind, &house.ctx)?;
     let last = way.run.last().map(|link| &link.segment);
     let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "there is no segment"))?;
-    let bounds = on_record(kind, catalog, (history, found), &way, moment, &base)?;
+    let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);
     let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
     let checks = (kind.drill)(&drill, &house.ctx)?;
     Ok(LogDrilled {
@@ -148,13 +148,13 @@ fn on_record(
     way: &way::Way<'_>,
     moment: u64,
     base: &[BackupReader<'_>],
-) -> anyhow::Result<(Option<Totals>, Option<Totals>)> {
+) -> (Option<Totals>, Option<Totals>) {
     if way.mode == Mode::Query {
         let totals = |link: &Link| link.segment.totals;
         let ends = |link: &&Link| link.segment.position.last_timestamp;
         let before = way.run.iter().rfind(|link| ends(link) <= moment);
         let after = way.run.iter().find(|link| ends(link) >= moment);
-        return Ok((before.and_then(totals), after.and_then(totals)));
+        return (before.and_then(totals), after.and_then(totals));
     }
     let of = |reader: &BackupReader<'_>| (kind.bracket)(&reader.manifest().capture);
     let least = base.last().and_then(of).map(|(before, _)| before);
@@ -166,5 +166,5 @@ fn on_record(
         .flat_map(|later| of_id(later.id))
         .filter_map(|found| catalog.open(&found.name).ok());
     let most = opened.find_map(|(reader, _)| of(&reader)).map(|(_, after)| after);
-    Ok((least, most))
+    (least, most)
 }
