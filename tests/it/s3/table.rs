@@ -149,6 +149,6 @@ fn what_is_not_on_record_is_said() {
     let denied = super::proxy::Fault::Status(403, "AccessDenied");
     own.proxy.plan(&[Rule::new("PUT", "/audit/", u32::MAX, denied)]);
     let run = own.bed.run(&["verify", "books", "--level", "exists"]).done();
-    assert!(run.stderr.contains("not on record"), "{}", run.stderr);
+    assert!(run.stderr.contains("no record of what was verified"), "{}", run.stderr);
     own.proxy.happened();
 }
