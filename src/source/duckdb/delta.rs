@@ -8,10 +8,8 @@
 //! without:     bkp_h1, bkp_h2, bkp_n                 so many rows of this content, or so many more
 //! ```
 //!
-//! DuckDB combines the hashes of columns so that the last one goes in by an exclusive or. A sum of
-//! such hashes would not see that two rows have swapped that column, so a row's hash is hashed once
-//! more. What stands for a whole table is a sum of these and an exclusive or of hashes of these, or of
-//! the second hashes where there are some.
+//! What stands for a whole table is a sum of the rows' hashes and an exclusive or of hashes of these, or
+//! of the second hashes where there are some.
 
 use super::hashed::{self, hash, second_hash};
 use super::index::{Column, TableEntry};
@@ -169,8 +167,8 @@ pub(super) fn sequences(table: &TableEntry, files: &[String], from: &str) -> Opt
         return None;
     }
     let new = key(table).into_iter().map(|column| (of_row(&column.name), &*column.data_type));
-    let (old_key, old_other) = hashed::key_hashes(&old_key(table))?;
-    let (new_key, new_other) = hashed::key_hashes(&new.collect::<Vec<_>>())?;
+    let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
+    let (new_key, new_other) = hashed::key_hashes(table, &new.collect::<Vec<_>>())?;
     let (typed, hash) = (typed_keys(table), hash(table));
     let of_file = |path: &String| {
         let file = sql::text(path);
@@ -189,7 +187,7 @@ pub(super) fn changes_found(table: &TableEntry, files: &[String], from: &str) ->
     let names = key_columns(table)
         .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
     let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
-    let (old_key, old_other) = hashed::key_hashes(&old_key(table))?;
+    let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
     let (key, typed) = (key_names(table), typed_keys(table));
     let files = files.iter().map(|path| sql::text(path)).collect::<Vec<_>>().join(", ");
     Some(format!(

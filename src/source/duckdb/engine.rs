@@ -272,6 +272,16 @@ impl Session {
         Ok(answer)
     }
 
+    /// Has rows hashed with these keys, as an index has them; without any the session has no such functions.
+    ///
+    /// # Errors
+    /// That these are no keys.
+    pub(super) fn take_row_keys(&self, keys: Option<&str>) -> anyhow::Result<()> {
+        let Some(keys) = keys else { return Ok(()) };
+        let done = self.ask(Asked::RowKeys(keys.to_owned()), WORK, None)?;
+        done.map(drop).map_err(|why| self.refused("hash rows", &why))
+    }
+
     /// Runs a statement.
     ///
     /// # Errors

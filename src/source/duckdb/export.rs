@@ -11,6 +11,7 @@ use serde_json::json;
 use super::engine::{CATALOGUE, Opening, Session, TextRow, plain};
 use super::index::{Content, Index, SCHEMA, TableEntry};
 use super::means::Means;
+use super::rowhash::RowKeys;
 use super::shape::{self, Shape};
 use super::wanted::Wanted;
 use super::{carrier, delta, hashed, native, trial};
@@ -88,17 +89,24 @@ impl Exporting<'_> {
             self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
         }
         let Shape { statements, tables, lost, .. } = shape;
+        let probe = probe(&self.session)?;
+        let before = self.before(chain, &probe)?;
+        let row_keys = match &before {
+            Some(before) => before.row_keys.clone(),
+            None => RowKeys::random()?.to_hex(),
+        };
+        self.session.take_row_keys(Some(&row_keys))?;
         let mut index = Index {
             schema: SCHEMA.into(),
             engine: crate::version::duckdb(),
-            probe: probe(&self.session)?,
+            probe,
+            row_keys: Some(row_keys),
             storage_version: self.storage_version.clone(),
             statements,
             lost,
             tables,
         };
         self.choose(&mut index)?;
-        let before = self.before(chain, &index)?;
         let script = index.script();
         out.object("schema", "schema.sql", self.sealed, &mut |out| {
             Ok(out.write_all(script.as_bytes())?)

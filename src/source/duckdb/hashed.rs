@@ -1,85 +1,120 @@
-//! What the hashes of a row are computed from.
+//! What the hashes of a row are computed from, and by what.
 //!
-//! DuckDB's hash takes some values for the same that are not: an empty list and none, 0 and -1 where they
-//! have 128 bits. So some columns go in twice, the second time as what tells these apart. Those of `-0.0` and
-//! `0.0` are the same to DuckDB, whose storage may have the one where the other was; hashes of exports
-//! before told them apart.
+//! Rows are hashed by [`super::rowhash`]. Values of nested and rare types go in twice: as their text, and as
+//! DuckDB's own hash of them, which tells apart what few texts do not. DuckDB's storage may have a zero of the
+//! other sign where there was one, so that both are the same here.
+//!
+//! Exports up to schema 2 have DuckDB's own hashes of whole rows: [`engine`].
 
 use super::delta::of_row;
 use super::index::{Column, TableEntry};
+use super::rowhash::FUNCTIONS;
 use super::sql;
 
-/// Hashes of values of many types, as text: equal where two engines hash alike.
+/// What an engine makes of values of many types: equal where two make the same texts and hashes of them.
 pub(super) const PROBE: &str = "SELECT hash(hash(42::BIGINT, 'a longer text than fits inline', DATE '2020-02-29', 1.5::DECIMAL(9,2), TIMESTAMP '2020-01-01 00:00:01', NULL, true, '\\xAA'::BLOB, 170141183460469231731687303715884105727::HUGEINT, uuid '47183823-2574-4bfd-b411-99ed177d3e43', 1.5::DOUBLE, signbit('-0.0'::DOUBLE), 1.5::FLOAT)), hash([1.5, -0.0, NULL], {'a': INTERVAL '1 month -1 us'}, MAP {'k': 2.5::DOUBLE}, '0101'::BIT, 'b'::ENUM('a', 'b'), [1, 2]::INTEGER[2], union_value(i := 1)), CAST([1.5, -0.0, NULL] AS VARCHAR), CAST([0.1::DOUBLE, 'nan'::DOUBLE, 1e300] AS VARCHAR), CAST([0.1::FLOAT] AS VARCHAR), CAST({'a': INTERVAL '1 month -1 us', 'it''s': [NULL]} AS VARCHAR), CAST([TIMESTAMPTZ '2024-01-01 00:00:00+00', TIMESTAMPTZ '2024-07-01 12:00:00.000001+00'] AS VARCHAR), CAST('x' AS BLOB)::VARCHAR";
 
 /// The text of a value: the same for every two that DuckDB does not tell apart.
-fn exact_text(column: &Column, signs: bool) -> String {
+fn exact_text(column: &Column) -> String {
     let text = format!("CAST({} AS VARCHAR)", of_row(&column.name));
-    if signs || !sql::may_float(&column.data_type) {
+    if !sql::may_float(&column.data_type) {
         return text;
     }
     format!("regexp_replace({text}, '-(0\\.0|nan)\\b', '\\1', 'g')")
 }
 
-/// What tells every two values of a column apart; with `signs`, those of zero and of what is no number, too.
-fn told_apart(column: &Column, signs: bool) -> String {
-    let name = of_row(&column.name);
-    match sql::hashes(&column.data_type) {
-        sql::Hashes::Float if signs => format!("{name}, signbit({name})"),
-        sql::Hashes::Narrow | sql::Hashes::Wide | sql::Hashes::State | sql::Hashes::Float => name,
-        sql::Hashes::Folded | sql::Hashes::Loosely => {
-            format!("{name}, {}", exact_text(column, signs))
-        }
-    }
+/// A call of one of the [`FUNCTIONS`]: their full name is that of no macro.
+fn call(function: &str, values: &[String]) -> String {
+    format!("system.main.{function}({})", values.join(", "))
 }
 
-/// The same by other hashes: two long values whose hash is the same in [`told_apart`] differ here.
-fn told_apart_otherwise(column: &Column, signs: bool) -> String {
+/// What tells every two values of a column apart.
+fn told_apart(column: &Column) -> String {
     let name = of_row(&column.name);
     match sql::hashes(&column.data_type) {
-        sql::Hashes::Float if signs => format!("signbit({name}), {name}"),
-        // No two of them have the same hash.
-        sql::Hashes::Narrow | sql::Hashes::State | sql::Hashes::Float => name,
-        sql::Hashes::Wide => format!("'bkp' || CAST({name} AS VARCHAR)"),
-        sql::Hashes::Folded | sql::Hashes::Loosely => {
-            format!("'bkp' || {}, {name}", exact_text(column, signs))
-        }
+        sql::Hashes::Narrow | sql::Hashes::Wide | sql::Hashes::Folded | sql::Hashes::Float => name,
+        sql::Hashes::State => format!("hash({name})"),
+        sql::Hashes::Loosely => format!("hash({name}), {}", exact_text(column)),
     }
 }
 
 /// Two hashes of a key with these values, of these types, of which no two keys share both, but for
 /// chance; nothing if equal values of one of the types may look different.
-pub(super) fn key_hashes(values: &[(String, &str)]) -> Option<(String, String)> {
-    let other = |(value, data_type): &(String, &str)| match sql::hashes(data_type) {
-        sql::Hashes::Narrow => Some(value.clone()),
-        sql::Hashes::Wide | sql::Hashes::Folded => {
-            Some(format!("'bkp' || CAST({value} AS VARCHAR)"))
-        }
-        sql::Hashes::Float | sql::Hashes::Loosely | sql::Hashes::State => None,
-    };
-    let others = values.iter().rev().map(other).collect::<Option<Vec<_>>>()?;
-    let (first, count) = (values.iter().map(|(value, _)| value.as_str()), values.len());
-    let first = format!("hash({})", first.collect::<Vec<_>>().join(", "));
-    // That of one narrow value is enough.
-    let is_narrow =
-        |(_, data_type): &(String, &str)| matches!(sql::hashes(data_type), sql::Hashes::Narrow);
-    if count == 1 && values.iter().all(is_narrow) {
-        return Some((first, "0::UBIGINT".to_owned()));
+pub(super) fn key_hashes(
+    table: &TableEntry,
+    values: &[(String, &str)],
+) -> Option<(String, String)> {
+    if !table.keyed_hashes {
+        return None;
     }
-    Some((first, format!("hash(hash({}, {count}))", others.join(", "))))
+    let kinds = values.iter().map(|(_, data_type)| sql::hashes(data_type)).collect::<Vec<_>>();
+    if let ([sql::Hashes::Narrow], [(value, _)]) = (&*kinds, values) {
+        // No two of them have the same one, of DuckDB's own.
+        return Some((format!("hash({value})"), "0::UBIGINT".to_owned()));
+    }
+    let is_exact =
+        |kind| matches!(kind, &sql::Hashes::Narrow | &sql::Hashes::Wide | &sql::Hashes::Folded);
+    let values = values.iter().map(|(value, _)| value.clone()).collect::<Vec<_>>();
+    let [first, second] = FUNCTIONS.map(|function| call(function, &values));
+    kinds.iter().all(is_exact).then_some((first, second))
 }
 
 /// The hash of a row, of 64 bits.
 pub(super) fn hash(table: &TableEntry) -> String {
-    let columns: Vec<String> =
-        table.columns.iter().map(|column| told_apart(column, table.signs)).collect();
-    format!("hash(hash({}))", columns.join(", "))
+    let [first, _] = FUNCTIONS;
+    if table.keyed_hashes { row(first, table) } else { engine::hash(table) }
 }
 
-/// A second one that shares no hash of a long value with the first.
+/// A second one, which is equal to the first by chance only.
 pub(super) fn second_hash(table: &TableEntry) -> String {
-    let columns = table.columns.iter().rev();
-    let columns: Vec<String> =
-        columns.map(|column| told_apart_otherwise(column, table.signs)).collect();
-    format!("hash(hash({}, {}))", columns.join(", "), columns.len())
+    let [_, second] = FUNCTIONS;
+    if table.keyed_hashes { row(second, table) } else { engine::second_hash(table) }
+}
+
+fn row(function: &str, table: &TableEntry) -> String {
+    call(function, &table.columns.iter().map(told_apart).collect::<Vec<_>>())
+}
+
+/// The hashes of exports up to schema 2. DuckDB's own takes some values for the same that are not: an
+/// empty list and none, 0 and -1 where they have 128 bits. So some columns go in twice, the second time as what
+/// tells these apart. Signs of zeros, and of what is no number, count.
+mod engine {
+    use super::super::delta::of_row;
+    use super::super::index::{Column, TableEntry};
+    use super::super::sql;
+
+    fn told_apart(column: &Column) -> String {
+        let name = of_row(&column.name);
+        match sql::hashes(&column.data_type) {
+            sql::Hashes::Float => format!("{name}, signbit({name})"),
+            sql::Hashes::Narrow | sql::Hashes::Wide | sql::Hashes::State => name,
+            sql::Hashes::Folded | sql::Hashes::Loosely => {
+                format!("{name}, CAST({name} AS VARCHAR)")
+            }
+        }
+    }
+
+    /// The same by other hashes: two long values whose hash is the same in [`told_apart`] differ here.
+    fn told_apart_otherwise(column: &Column) -> String {
+        let name = of_row(&column.name);
+        match sql::hashes(&column.data_type) {
+            sql::Hashes::Float => format!("signbit({name}), {name}"),
+            // No two of them have the same hash.
+            sql::Hashes::Narrow | sql::Hashes::State => name,
+            sql::Hashes::Wide => format!("'bkp' || CAST({name} AS VARCHAR)"),
+            sql::Hashes::Folded | sql::Hashes::Loosely => {
+                format!("'bkp' || CAST({name} AS VARCHAR), {name}")
+            }
+        }
+    }
+
+    pub(super) fn hash(table: &TableEntry) -> String {
+        let columns = table.columns.iter().map(told_apart).collect::<Vec<_>>();
+        format!("hash(hash({}))", columns.join(", "))
+    }
+
+    pub(super) fn second_hash(table: &TableEntry) -> String {
+        let columns = table.columns.iter().rev().map(told_apart_otherwise).collect::<Vec<_>>();
+        format!("hash(hash({}, {}))", columns.join(", "), columns.len())
+    }
 }

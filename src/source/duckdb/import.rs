@@ -135,7 +135,9 @@ fn build(
     let filled = bench.rows(indexes, schema, &mut lost)?;
     bench.rest(&left, &filled, &mut lost)?;
     let before = lost.len();
-    let rows = compare(path, &filled, comparable, &opening, &mut lost)?;
+    let session = Session::opened(Place { file: Some(path), ..Place::default() }, &opening)?;
+    session.take_row_keys(newest.row_keys.as_deref())?;
+    let rows = compare(session, &filled, comparable, &mut lost)?;
     let different = lost.len() - before;
     for text in &mut lost {
         *text = plain(text);
@@ -193,6 +195,7 @@ impl Bench<'_> {
         let beside: Vec<_> = rows.into_iter().chain([(name.as_str(), stage.as_path())]).collect();
         let place = Place { beside: &beside, files: true, ..self.place };
         let session = Session::opened(place, &self.opening)?;
+        session.take_row_keys(indexes.last().and_then(|newest| newest.row_keys.as_deref()))?;
         let outside = session.step_out()?;
         let mut building = Building {
             outside,
@@ -246,16 +249,14 @@ impl Bench<'_> {
     }
 }
 
-/// Opens the file anew and compares every table with what was recorded; without the hashes if they are
+/// Compares every table of the file, opened anew, with what was recorded; without the hashes if they are
 /// not `comparable`. What differs is named: nobody is helped by getting nothing. Returns the rows.
 fn compare(
-    path: &Path,
+    session: Session,
     tables: &[TableEntry],
     comparable: bool,
-    opening: &Opening<'_>,
     lost: &mut Vec<String>,
 ) -> anyhow::Result<u64> {
-    let session = Session::opened(Place { file: Some(path), ..Place::default() }, opening)?;
     session.step_out()?;
     let mut rows = 0;
     for table in tables {

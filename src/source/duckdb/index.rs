@@ -12,8 +12,9 @@ use crate::error::{Fault, Kind};
 /// The schema this version writes and reads.
 pub(super) const SCHEMA: &str = "bkp.duckdb.export/3";
 
-/// The schema before: its hashes tell the signs of zeros apart, which DuckDB's storage may not keep.
-const SCHEMA_OF_SIGNS: &str = "bkp.duckdb.export/2";
+/// The schema before: its hashes are DuckDB's own, and tell the signs of zeros apart, which DuckDB's storage
+/// may not keep.
+const SCHEMA_OF_ENGINE_HASHES: &str = "bkp.duckdb.export/2";
 
 /// The one before that: its hashes took 0 and -1 in columns of 128 bits for the same.
 const SCHEMA_OF_OTHER_HASHES: &str = "bkp.duckdb.export/1";
@@ -28,8 +29,12 @@ pub(super) struct Index {
     pub(super) schema: String,
     /// The version of DuckDB that computed the hashes.
     pub(super) engine: String,
-    /// Hashes of known values: an engine that computes others cannot compare.
+    /// Texts and hashes of known values: an engine that makes others of them cannot compare.
     pub(super) probe: String,
+    /// The keys of the rows' hashes, 64 hexadecimal digits, the same for a full export and the increments
+    /// that build on it. None where the hashes are DuckDB's own, as up to schema 2.
+    #[serde(default)]
+    pub(super) row_keys: Option<String>,
     /// The storage version of the database.
     pub(super) storage_version: String,
     /// What makes the schema, in an order in which most of it can be made.
@@ -109,9 +114,9 @@ pub(super) struct TableEntry {
     /// an object: see [`super::native`].
     #[serde(default)]
     pub(super) native: Option<String>,
-    /// Whether its hashes tell the signs of zeros apart, as those of schema 2 do.
-    #[serde(default = "signs_before")]
-    pub(super) signs: bool,
+    /// Whether the hashes of its rows have a key; without one they are as up to schema 2.
+    #[serde(default)]
+    pub(super) keyed_hashes: bool,
 }
 
 /// A column.
@@ -132,10 +137,6 @@ pub(super) struct Content {
     pub(super) sum: String,
     /// Exclusive or of the rows' hashes, decimal.
     pub(super) xor: String,
-}
-
-fn signs_before() -> bool {
-    true
 }
 
 impl TableEntry {
@@ -167,11 +168,9 @@ impl TableEntry {
 
     /// Whether rows of both have the same form, the same key, and the same hashes.
     pub(super) fn is_alike(&self, other: &TableEntry) -> bool {
-        let signs_matter =
-            self.columns.iter().any(|column| super::sql::may_float(&column.data_type));
         self.columns == other.columns
             && self.key == other.key
-            && (self.signs == other.signs || !signs_matter)
+            && self.keyed_hashes == other.keyed_hashes
     }
 }
 
@@ -210,7 +209,7 @@ impl Index {
         let mut index: Index =
             serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         match index.schema.as_str() {
-            SCHEMA | SCHEMA_OF_SIGNS => {}
+            SCHEMA | SCHEMA_OF_ENGINE_HASHES => {}
             // Its rows are as good as ever, but nothing can be compared with what it says of them.
             SCHEMA_OF_OTHER_HASHES => index.probe.clear(),
             other => return Err(invalid(format!("its schema is `{other}`")).into()),
@@ -282,7 +281,7 @@ mod tests {
         };
         let read = |schema: &str| Index::read(&mut index(schema).as_bytes());
         assert_eq!(read(SCHEMA).expect("an index").probe, "1 2");
-        assert_eq!(read(SCHEMA_OF_SIGNS).expect("an index").probe, "1 2");
+        assert_eq!(read(SCHEMA_OF_ENGINE_HASHES).expect("an index").probe, "1 2");
         assert_eq!(read(SCHEMA_OF_OTHER_HASHES).expect("an index").probe, "");
         assert!(read("bkp.duckdb.export/4").is_err());
     }

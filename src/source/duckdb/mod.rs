@@ -5,9 +5,10 @@
 //! - [`layout`]: what a snapshot consists of.
 //! - [`assemble`], [`inspect`], [`place`]: from the chain back to a file.
 //! - [`engine`], [`means`]: the linked DuckDB, which opens files of ours only, in a process of its own:
-//!   [`protocol`], [`serve`], [`confine`], [`parser`].
+//!   [`protocol`], [`serve`], [`confine`], [`raw`], [`parser`].
 //! - [`private`], [`shape`], [`rehearse`], [`trial`], [`wanted`], [`export`], [`index`], [`sql`]: from
-//!   tables into Parquet; [`delta`], [`diff`], [`overlay`], [`hashed`]: what changed in them.
+//!   tables into Parquet; [`delta`], [`diff`], [`overlay`], [`hashed`],
+//!   [`rowhash`]: what changed in them.
 //! - [`import`], [`build`], [`carrier`], [`native`], [`decode`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
@@ -40,7 +41,9 @@ mod persist;
 mod place;
 mod private;
 mod protocol;
+mod raw;
 mod rehearse;
+mod rowhash;
 mod serve;
 mod shape;
 pub mod sheet;

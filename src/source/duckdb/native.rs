@@ -39,6 +39,7 @@ pub(super) fn make(
     };
     let session = Session::opened(place, opening)?;
     session.step_out()?;
+    session.take_row_keys(index.row_keys.as_deref())?;
     let mut failed = Vec::new();
     for table in &index.tables {
         let Some(native) = &table.native else { continue };

@@ -40,6 +40,8 @@ pub(super) struct Question {
 pub(super) enum Asked {
     /// The first question: which databases, and what the engine may take.
     Open(Open),
+    /// The keys of the functions that hash rows, 64 hexadecimal digits: once in a session.
+    RowKeys(String),
     /// A statement of ours, without an answer but that it is done.
     Run(String),
     /// A statement that is not ours: exactly one, which begins with one of these.

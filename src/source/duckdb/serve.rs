@@ -22,6 +22,8 @@ use super::parser::Parser;
 use super::protocol::{
     Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Sum, receive, send,
 };
+use super::raw::RawDatabase;
+use super::rowhash::{self, RowKeys};
 use super::sql;
 use crate::ctx::Cancel;
 
@@ -67,7 +69,9 @@ fn answer_all(line: &UnixStream) -> Result<(), Refused> {
         clock.set(None);
         told(&answer.unwrap_or_else(Answer::Refused))?;
     }
-    let closed = engine.connection.close().map_err(|(_, error)| words(&error));
+    let Engine { connection, database, parser: _ } = engine;
+    let closed = connection.close().map_err(|(_, error)| words(&error));
+    drop(database);
     told(&closed.map_or_else(Answer::Refused, |()| Answer::Done))
 }
 
@@ -109,24 +113,26 @@ impl Clock {
 
 struct Engine {
     connection: Connection,
+    /// What the connection is to; it is closed after that.
+    database: RawDatabase,
     parser: Parser,
 }
 
 impl Engine {
     fn open(open: &Open) -> Result<Engine, Refused> {
-        let connection = config(open)
-            .and_then(Connection::open_in_memory_with_flags)
-            .and_then(|connection| {
-                settle_in(&connection, open)?;
-                Ok(connection)
-            })
-            .map_err(|error| words(&error))?;
-        Ok(Engine { connection, parser: Parser::new()? })
+        let database = RawDatabase::open(&borrowed(&settings(open)))?;
+        let connection = database.connect().map_err(|error| words(&error))?;
+        settle_in(&connection, open).map_err(|error| words(&error))?;
+        Ok(Engine { connection, database, parser: Parser::new()? })
     }
 
     fn answer(&self, asked: Asked) -> Result<Answer, Refused> {
         match asked {
             Asked::Open(_) => Err("it is open already".to_owned()),
+            Asked::RowKeys(keys) => {
+                let keys = RowKeys::from_hex(&keys).ok_or("these are no keys")?;
+                rowhash::register(&self.database, &keys).map(|()| Answer::Done)
+            }
             Asked::Run(sql) => self.run(&sql).map(|()| Answer::Done),
             Asked::Define { begins, sql } => self.define(&begins, &sql).map(|()| Answer::Done),
             Asked::Table(query) => {
@@ -268,15 +274,26 @@ impl Engine {
     }
 }
 
-fn config(open: &Open) -> duckdb::Result<Config> {
-    let memory = format!("{}KiB", open.memory_bytes >> 10);
+/// What an engine is opened with.
+fn settings(open: &Open) -> [(&'static str, String); 6] {
     let spill = if open.folder { format!("{HERE}/spill") } else { String::new() };
-    Config::default()
-        .enable_autoload_extension(false)?
-        .with("allow_community_extensions", "false")?
-        .with("temp_directory", spill)?
-        .with("memory_limit", memory)?
-        .with("threads", open.threads.to_string())
+    [
+        ("autoinstall_known_extensions", "false".into()),
+        ("autoload_known_extensions", "false".into()),
+        ("allow_community_extensions", "false".into()),
+        ("temp_directory", spill),
+        ("memory_limit", format!("{}KiB", open.memory_bytes >> 10)),
+        ("threads", open.threads.to_string()),
+    ]
+}
+
+fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+fn config(open: &Open) -> duckdb::Result<Config> {
+    let settings = settings(open);
+    settings.iter().try_fold(Config::default(), |config, (name, value)| config.with(name, value))
 }
 
 /// What is the same in every session: the time zone, in which values become text and are hashed, and

@@ -192,7 +192,7 @@ impl Shape {
                 full: true,
                 rows_member: None,
                 native: None,
-                signs: false,
+                keyed_hashes: true,
                 schema: schema.clone(),
                 name: name.clone(),
             };

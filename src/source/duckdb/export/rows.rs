@@ -24,6 +24,8 @@ pub(super) struct Before {
     folders: Vec<PathBuf>,
     /// What the linked engine makes of [`hashed::PROBE`].
     probe: String,
+    /// The keys of its hashes.
+    pub(super) row_keys: String,
 }
 
 impl Before {
@@ -38,25 +40,24 @@ impl Before {
 
 impl Exporting<'_> {
     /// What the chain has, if it was made by an engine that hashes as this one.
-    pub(super) fn before(
-        &self,
-        chain: &Chain<'_>,
-        index: &Index,
-    ) -> anyhow::Result<Option<Before>> {
-        let probe = index.probe.clone();
-        let mut before = Before { indexes: Vec::new(), folders: Vec::new(), probe };
+    pub(super) fn before(&self, chain: &Chain<'_>, probe: &str) -> anyhow::Result<Option<Before>> {
+        let (indexes, folders) = (Vec::new(), Vec::new());
+        let mut before =
+            Before { indexes, folders, probe: probe.to_owned(), row_keys: String::new() };
         for (order, reader) in chain.iter().enumerate() {
             before.indexes.push(reader.map(self.ctx, &mut |input| Index::read(input))?);
             before.folders.push(self.scratch.join(format!("chain-{order}")));
         }
-        if before.indexes.last().is_some_and(|last| last.probe != index.probe) {
-            self.ctx.monitor.warn("the export before was made with a DuckDB that computes other hashes: every table is exported in full");
+        let Some(last) = before.indexes.last() else { return Ok(None) };
+        let Some(row_keys) = last.row_keys.clone().filter(|_| last.probe == probe) else {
+            self.ctx.monitor.warn("the last export was made by a bkp or a DuckDB that hashes rows in another way: every table is exported in full");
             return Ok(None);
-        }
+        };
+        before.row_keys = row_keys;
         for (reader, folder) in chain.iter().zip(&before.folders) {
             unpack(reader, folder, self.ctx)?;
         }
-        Ok((!before.indexes.is_empty()).then_some(before))
+        Ok(Some(before))
     }
 
     /// Writes keys and hashes of all rows; returns the query for the rows. They are hashed once: what
