@@ -15,6 +15,7 @@ mod captures;
 mod chance;
 pub(crate) mod export;
 mod field;
+mod groups;
 pub(crate) mod odd;
 mod proven;
 mod restores;

@@ -8,9 +8,12 @@
 //! without:     bkp_h1, bkp_h2, bkp_n                 so many rows of this content, or so many more
 //! ```
 //!
-//! What stands for a whole table is a sum of the rows' hashes and an exclusive or of hashes of these, or
-//! of the second hashes where there are some.
+//! What stands for a whole table is a sum of the rows' hashes and an exclusive or of them, or of the second
+//! hashes where there are some.
 
+use std::ops::Range;
+
+use super::groups::Region;
 use super::hashed::{self, hash, second_hash};
 use super::index::{Column, TableEntry};
 use super::sql;
@@ -59,22 +62,31 @@ pub(super) fn rows(table: &TableEntry, from: &str) -> String {
 pub(super) fn content(table: &TableEntry, from: &str) -> String {
     let hash = hash(table);
     let other = if is_keyed(table) { hash.clone() } else { second_hash(table) };
+    let mixed = mixed(table, "bkp_o");
     format!(
-        "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(hash(bkp_o)), 0) FROM (SELECT {hash} AS bkp_h, {other} AS bkp_o FROM {from} AS {ROW})"
+        "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor({mixed}), 0) FROM (SELECT {hash} AS bkp_h, {other} AS bkp_o FROM {from} AS {ROW})"
     )
 }
 
 /// The same from the keys and hashes in `state`, which costs no second look at the rows.
 pub(super) fn content_of_state(table: &TableEntry, state: &str) -> String {
     if is_keyed(table) {
+        let mixed = mixed(table, "bkp_h");
         return format!(
-            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor(hash(bkp_h)), 0) FROM {state}"
+            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor({mixed}), 0) FROM {state}"
         );
     }
     // Of equal rows each pair leaves nothing of an exclusive or.
+    let mixed = mixed(table, "bkp_h2");
     format!(
-        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor(hash(bkp_h2)) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
+        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor({mixed}) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
     )
+}
+
+/// A hash of a row as it goes into the exclusive or: one without a key is hashed once more, since it comes
+/// from the hashes of columns by an exclusive or itself.
+fn mixed(table: &TableEntry, hash: &str) -> String {
+    if table.keyed_hashes { hash.to_owned() } else { format!("hash({hash})") }
 }
 
 /// The columns of the key.
@@ -161,8 +173,14 @@ pub(super) const FOUND_GONE: &str = "bkp_gone";
 
 /// Of every row two hashes of its key, the hash of the row, and a number: of each of the `files` of a
 /// state 1 if there is such a row and 0 if it is gone, of the table `from`, which comes last, the place.
-/// Nothing for a table of which that cannot be told.
-pub(super) fn sequences(table: &TableEntry, files: &[String], from: &str) -> Option<Vec<String>> {
+/// Of the first file and of the table only what stands in the region, if there is one. Nothing for a table
+/// of which that cannot be told.
+pub(super) fn sequences(
+    table: &TableEntry,
+    files: &[String],
+    from: &str,
+    region: Option<&Region>,
+) -> Option<Vec<String>> {
     if !is_keyed(table) || table.has_column("rowid") {
         return None;
     }
@@ -170,28 +188,58 @@ pub(super) fn sequences(table: &TableEntry, files: &[String], from: &str) -> Opt
     let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
     let (new_key, new_other) = hashed::key_hashes(table, &new.collect::<Vec<_>>())?;
     let (typed, hash) = (typed_keys(table), hash(table));
-    let of_file = |path: &String| {
-        let file = sql::text(path);
+    let of = |state: &str| {
         format!(
-            "SELECT {old_key}, {old_other}, coalesce(bkp_h, 0), CAST(bkp_live AS UBIGINT) FROM (SELECT {typed}, bkp_h, bkp_live FROM read_parquet({file}))"
+            "SELECT {old_key}, {old_other}, coalesce(bkp_h, 0), CAST(bkp_live AS UBIGINT) FROM (SELECT {typed}, bkp_h, bkp_live FROM ({state}))"
         )
     };
+    let (base, later) = files.split_first()?;
+    let later = later.iter().map(|path| of(&format!("FROM read_parquet({})", sql::text(path))));
     let now = format!(
         "SELECT {new_key}, {new_other}, {hash}, CAST({ROW}.rowid AS UBIGINT) FROM {from} AS {ROW}"
     );
-    Some(files.iter().map(of_file).chain([now]).collect())
+    let now = parts(&now, &format!("{ROW}.rowid"), region.map(|region| &*region.now));
+    let base = of(&base_of(base, region));
+    Some([base].into_iter().chain(later).chain([now]).collect())
+}
+
+/// The rows of keys and hashes of a full export that stand in the region.
+fn base_of(path: &str, region: Option<&Region>) -> String {
+    let from = format!("FROM read_parquet({}, file_row_number = true)", sql::text(path));
+    parts(&from, "file_row_number", region.map(|region| &*region.base))
+}
+
+/// The rows of a query in these ranges of a number, in their order; all if there are none.
+fn parts(query: &str, number: &str, ranges: Option<&[Range<u64>]>) -> String {
+    let Some(ranges) = ranges else { return query.to_owned() };
+    let part = |rows: &Range<u64>| {
+        format!("({query} WHERE {number} >= {} AND {number} < {})", rows.start, rows.end)
+    };
+    if ranges.is_empty() {
+        return format!("{query} WHERE false");
+    }
+    ranges.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
 /// As [`changes`], of what was found. A key that is gone comes up in some of the `files`.
-pub(super) fn changes_found(table: &TableEntry, files: &[String], from: &str) -> Option<String> {
+pub(super) fn changes_found(
+    table: &TableEntry,
+    files: &[String],
+    from: &str,
+    region: Option<&Region>,
+) -> Option<String> {
     let names = key_columns(table)
         .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
     let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
     let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
     let (key, typed) = (key_names(table), typed_keys(table));
-    let files = files.iter().map(|path| sql::text(path)).collect::<Vec<_>>().join(", ");
+    let (base, later) = files.split_first()?;
+    let keys = |state: String| format!("SELECT {typed} FROM ({state})");
+    let later = later.iter().map(|path| keys(format!("FROM read_parquet({})", sql::text(path))));
+    let old = [keys(base_of(base, region))].into_iter().chain(later);
+    let old = old.collect::<Vec<_>>().join(" UNION ALL ");
     Some(format!(
-        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM (SELECT {typed} FROM read_parquet([{files}])) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
+        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM ({old}) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
     ))
 }
 

@@ -121,11 +121,12 @@ pub(super) struct Outcome {
     pub(super) now: Sum,
 }
 
-/// How many rows there were, and the sum of their hashes, decimal.
+/// How many rows there were, the sum of their hashes, decimal, and the exclusive or.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sum {
     pub(super) rows: u64,
     pub(super) sum: String,
+    pub(super) xor: u64,
 }
 
 /// What the engine answers.

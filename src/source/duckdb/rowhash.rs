@@ -2,24 +2,27 @@
 //!
 //! Rows of two exports are the same if their hashes are. DuckDB's own `hash` has no key: whoever writes
 //! the database can look for two rows with the same hash, and an increment would miss that the one became
-//! the other. So rows are hashed with SipHash-2-4 (Aumasson and Bernstein, 2012) under a key that only
-//! the export's sealed index has.
+//! the other. So rows are hashed with SipHash-1-3 (Aumasson and Bernstein, 2012; the variant of most
+//! languages' hash tables) under a key that only the export's sealed index has: nobody who could choose rows
+//! by their hashes sees one.
 //!
 //! What is hashed tells every two rows of a table apart, since its columns and their types are given:
 //!
 //! ```text
-//! of each value    numbers, dates, times, UUIDs: 64 or 128 bits, little-endian, with their sign
+//! of each value    numbers, dates, times, UUIDs: one or two words, with their sign
 //!                  FLOAT, DOUBLE: the bits of the value as a DOUBLE; one zero, one NaN
-//!                  texts, blobs: bytes, then their number
+//!                  texts, blobs: how many bytes, then the bytes, with zeros up to a whole word
 //!                  NULL: nothing
 //! at the end       for every 64 columns a word of bits: which values are NULL
 //! ```
+//!
+//! Words have 64 bits and are little-endian.
 
 use std::ffi::c_void;
 use std::hash::Hasher as _;
 
 use duckdb::ffi;
-use siphasher::sip::SipHasher24;
+use siphasher::sip::SipHasher13;
 
 use super::raw::RawDatabase;
 use crate::domain::hex::{hex, unhex};
@@ -185,7 +188,7 @@ impl Column {
     /// # Safety
     /// The column is one of a chunk that has more rows than `row`.
     #[expect(unsafe_code, reason = "vectors of the C interface")]
-    unsafe fn hash(&self, row: usize, hasher: &mut SipHasher24) -> bool {
+    unsafe fn hash(&self, row: usize, hasher: &mut SipHasher13) -> bool {
         // SAFETY: the vector is flat, has this type, and holds the row, as has its validity where there is one;
         // what is NULL is not read, and a text's pointer is valid where its length says that it is used.
         unsafe {
@@ -220,12 +223,24 @@ impl Column {
                     } else {
                         text.value.pointer.ptr
                     };
-                    hasher.write(std::slice::from_raw_parts(bytes.cast::<u8>(), length));
-                    hasher.write_u64(length as u64);
+                    write_bytes(std::slice::from_raw_parts(bytes.cast::<u8>(), length), hasher);
                 }
             }
         }
         false
+    }
+}
+
+/// Hashes bytes, by words, which is what the hash takes.
+fn write_bytes(bytes: &[u8], hasher: &mut SipHasher13) {
+    hasher.write_u64(bytes.len() as u64);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hasher.write_u64(u64::from_le_bytes(*word));
+    }
+    if !rest.is_empty() {
+        let last = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        hasher.write_u64(last);
     }
 }
 
@@ -251,7 +266,7 @@ unsafe extern "C" fn hash_rows(
     // for as many numbers as the chunk has rows, and the key that `register` gave it.
     unsafe {
         let key = &*ffi::duckdb_scalar_function_get_extra_info(info).cast::<[u8; KEY_BYTES]>();
-        let hasher = SipHasher24::new_with_key(key);
+        let hasher = SipHasher13::new_with_key(key);
         let rows = usize::try_from(ffi::duckdb_data_chunk_get_size(chunk)).unwrap_or(0);
         let count = ffi::duckdb_data_chunk_get_column_count(chunk);
         let column = |index| {
@@ -268,15 +283,16 @@ unsafe extern "C" fn hash_rows(
             return;
         };
         let hashes = ffi::duckdb_vector_get_data(output).cast::<u64>();
+        let mut nulls = vec![0_u64; columns.len().div_ceil(64)];
         for row in 0..rows {
             let mut hasher = hasher;
-            for columns in columns.chunks(64) {
-                let mut nulls = 0_u64;
+            for (columns, nulls) in columns.chunks(64).zip(&mut nulls) {
+                *nulls = 0;
                 for (number, column) in columns.iter().enumerate() {
-                    nulls |= u64::from(column.hash(row, &mut hasher)) << number;
+                    *nulls |= u64::from(column.hash(row, &mut hasher)) << number;
                 }
-                hasher.write_u64(nulls);
             }
+            nulls.iter().for_each(|nulls| hasher.write_u64(*nulls));
             *hashes.add(row) = hasher.finish();
         }
     }
@@ -308,20 +324,20 @@ mod tests {
         let key = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef].repeat(2);
         let expected = |bytes: &[u8]| {
             let key: &[u8; KEY_BYTES] = key.as_slice().try_into().expect("16 bytes");
-            let mut hasher = SipHasher24::new_with_key(key);
+            let mut hasher = SipHasher13::new_with_key(key);
             hasher.write(bytes);
             hasher.finish()
         };
         let row = "SELECT system.main.bkp_row_hash(-2::TINYINT, 'a text that is not inline', NULL::DATE, -0.0::DOUBLE, true, 3::UHUGEINT, 1.5::FLOAT, 'in'::BLOB)";
         let mut bytes = (-2_i64).to_le_bytes().to_vec();
-        bytes.extend(b"a text that is not inline");
         bytes.extend(25_u64.to_le_bytes());
+        bytes.extend(b"a text that is not inline\0\0\0\0\0\0\0");
         bytes.extend(0_u64.to_le_bytes());
         bytes.extend(1_u64.to_le_bytes());
         bytes.extend(3_u128.to_le_bytes());
         bytes.extend(1.5_f64.to_bits().to_le_bytes());
-        bytes.extend(b"in");
         bytes.extend(2_u64.to_le_bytes());
+        bytes.extend(b"in\0\0\0\0\0\0");
         bytes.extend(0b100_u64.to_le_bytes());
         assert_eq!(hashes(&connection, row), [expected(&bytes)]);
         let columns = vec!["NULL::INTEGER"; 65].join(", ");

@@ -206,7 +206,11 @@ impl Engine {
         self.fill(&compare.rows, "bkp_r BIGINT", rows)?;
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
         self.fill(&compare.gone, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
-        let sum = |total: diff::Total| Sum { rows: total.rows, sum: total.sum.to_string() };
+        let sum = |total: diff::Total| Sum {
+            rows: total.rows,
+            sum: total.sum.to_string(),
+            xor: total.xor,
+        };
         Ok(Some(Outcome {
             rows: found.rows.len() as u64,
             gone: found.gone.len() as u64,

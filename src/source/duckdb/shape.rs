@@ -193,6 +193,7 @@ impl Shape {
                 rows_member: None,
                 native: None,
                 keyed_hashes: true,
+                groups: Vec::new(),
                 schema: schema.clone(),
                 name: name.clone(),
             };

@@ -1,0 +1,154 @@
+//! Increments read what changed: groups of rows whose blocks are as they were are passed over, and nothing
+//! that changed is missed.
+//!
+//! Steps are chosen by chance from those that move, rewrite, empty and refill groups. `BKP_TEST_ROUNDS`
+//! sets the number of increments (default 6), `BKP_TEST_SEED` where the sequence begins.
+
+use std::path::{Path, PathBuf};
+
+use super::export::{V, export, id};
+use super::{bed, restore, sql};
+use crate::bed::Bed;
+
+/// Rows of the tables at first: five groups, of which the last one is not full.
+const ROWS: u64 = 520_000;
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// Tables with a key and without, of a database of this storage version.
+fn made(storage: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let attach = format!("ATTACH '{}' AS d (STORAGE_VERSION '{storage}')", file.display());
+    let columns = "range AS id, range % 7 AS kind, CASE WHEN range % 3 > 0 THEN range * 0.5::DOUBLE END AS ratio, CASE WHEN range % 50000 = 3 THEN repeat('long', 3000) ELSE 'n' || range % 1000 END AS note, [range, 1] AS list";
+    let rows = format!("SELECT {columns} FROM range({ROWS})");
+    let statements = [
+        attach,
+        "USE d".into(),
+        "CREATE TABLE keyed (id BIGINT PRIMARY KEY, kind BIGINT, ratio DOUBLE, note VARCHAR, list BIGINT[])"
+            .into(),
+        format!("INSERT INTO keyed {rows}"),
+        format!("CREATE TABLE bare AS {rows}"),
+        "CHECKPOINT".into(),
+        "SELECT 1".into(),
+    ];
+    let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+    sql(V, Path::new(":memory:"), &statements);
+    (folder, file)
+}
+
+/// How many rows of each table are in the one file and not in the other.
+fn differences(one: &Path, other: &Path) -> serde_json::Value {
+    let attach = format!("ATTACH '{}' AS r (READ_ONLY)", other.display());
+    let count = |table: &str| {
+        let only = |one: &str, other: &str| {
+            format!("(SELECT count(*) FROM (FROM {one} EXCEPT ALL FROM {other}))")
+        };
+        let (here, there) = (table.to_owned(), format!("r.{table}"));
+        format!("{} + {}", only(&here, &there), only(&there, &here))
+    };
+    sql(V, one, &[&attach, &format!("SELECT {}, {}", count("keyed"), count("bare"))])
+}
+
+/// Something that happens to a table, by chance.
+fn step(table: &str, chance: u64) -> Vec<String> {
+    let at = (chance >> 8) % ROWS;
+    let near = |length: u64| format!("id BETWEEN {at} AND {}", at + length);
+    let mut steps = match chance % 11 {
+        0 => vec![format!("UPDATE {table} SET note = 'c{chance}' WHERE {}", near(3000))],
+        1 => vec![format!("UPDATE {table} SET ratio = -ratio WHERE {}", near(1))],
+        2 => vec![format!("DELETE FROM {table} WHERE {}", near(2500))],
+        3 => vec![format!("DELETE FROM {table} WHERE {}", near(260_000))],
+        4 => vec![format!(
+            "INSERT INTO {table} SELECT (SELECT max(id) FROM {table}) + range + 1, 1, 1, 'new', [] FROM range(5000)"
+        )],
+        5 => vec![format!("UPDATE {table} SET kind = kind + 1 WHERE id % 90001 = 7")],
+        // What was changed comes back, or was never changed.
+        6 => vec![format!(
+            "UPDATE {table} SET note = 'n' || id % 1000 WHERE id % 50000 <> 3 AND {}",
+            near(200_000)
+        )],
+        7 => vec![
+            format!(
+                "CREATE OR REPLACE TEMP TABLE kept AS FROM {table} WHERE {} ORDER BY id DESC",
+                near(9000)
+            ),
+            format!("DELETE FROM {table} WHERE {}", near(9000)),
+            format!("INSERT INTO {table} FROM temp.kept"),
+        ],
+        8 => vec![
+            format!("CREATE OR REPLACE TEMP TABLE kept AS FROM {table}"),
+            format!("DELETE FROM {table}"),
+            "CHECKPOINT".into(),
+            format!("INSERT INTO {table} FROM temp.kept"),
+        ],
+        9 => vec![format!("UPDATE {table} SET list = [id] WHERE {}", near(100))],
+        _ => vec![],
+    };
+    if chance >> 40 & 1 == 0 {
+        steps.push("CHECKPOINT".into());
+    }
+    steps
+}
+
+fn increment(bed: &Bed, file: &Path, what: &str) -> String {
+    let run = bed.run(&["export", "analytics", "--scope", "incremental", "-v"]).done();
+    let listed = bed.json(&["list", "--long"]);
+    let newest = listed["backups"].as_array().unwrap().last().unwrap();
+    let restored = restore(bed, newest["id"].as_str().unwrap());
+    assert_eq!(differences(&restored, file), serde_json::json!([[0, 0]]), "{what}: {}", run.stderr);
+    run.stderr
+}
+
+#[test]
+fn nothing_that_changed_is_missed() {
+    let mut chance = number("BKP_TEST_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = move || {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        chance
+    };
+    for storage in ["v1.0.0", "v1.4.0"] {
+        let (_folder, file) = made(storage);
+        let bed = bed(&file);
+        export(&bed, &[]);
+        let mut said = String::new();
+        for round in 0..number("BKP_TEST_ROUNDS", 6) {
+            let (keyed, bare) = (step("keyed", next()), step("bare", next()));
+            let steps: Vec<&str> = keyed.iter().chain(&bare).map(String::as_str).collect();
+            sql(V, &file, &[&steps[..], &["SELECT 1"]].concat());
+            said +=
+                &increment(&bed, &file, &format!("{storage}, round {round}: {steps:?}\n{said}"));
+        }
+    }
+}
+
+/// As many rows as are in the blocks that changed are read, whatever their number.
+#[test]
+fn only_blocks_that_changed_are_read() {
+    let (_folder, file) = made("v1.0.0");
+    let bed = bed(&file);
+    export(&bed, &[]);
+    let alike = |said: &str| {
+        let (before, _) = said.split_once(" of ").filter(|_| said.contains("are not read"))?;
+        before.rsplit(' ').next()?.parse::<u64>().ok()
+    };
+    let said = increment(&bed, &file, "nothing");
+    assert_eq!(alike(&said), None, "{said}");
+    sql(
+        V,
+        &file,
+        &["UPDATE keyed SET note = 'changed' WHERE id BETWEEN 130000 AND 135000", "CHECKPOINT"],
+    );
+    let said = increment(&bed, &file, "one group");
+    assert!(alike(&said).is_some_and(|rows| rows >= ROWS - 2 * 122_880), "{said}");
+    // What stands in the log is read, too.
+    sql(V, &file, &["DELETE FROM keyed WHERE id = 500000"]);
+    let said = increment(&bed, &file, "another group");
+    assert!(alike(&said).is_some_and(|rows| rows >= ROWS - 3 * 122_880), "{said}");
+    let full = export(&bed, &["--scope", "full"]);
+    assert_eq!(differences(&restore(&bed, id(&full)), &file), serde_json::json!([[0, 0]]));
+}
