@@ -27,6 +27,8 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/source/mod.rs",
             "src/source/duckdb/serve.rs",
             "src/source/duckdb/parser.rs",
+            "src/source/duckdb/raw.rs",
+            "src/source/duckdb/rowhash.rs",
         ],
     ),
     ("croner::", &["src/domain/schedule.rs"]),
@@ -35,8 +37,18 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lettre::", &["src/tell/email.rs"]),
     ("ureq::", &["src/tell/http.rs"]),
     ("jiff::", &["src/domain/calendar.rs"]),
-    ("ring::", &["src/keys/", "src/stage/seal.rs", "src/domain/manifest.rs", "src/domain/mac.rs"]),
+    (
+        "ring::",
+        &[
+            "src/keys/",
+            "src/stage/seal.rs",
+            "src/domain/manifest.rs",
+            "src/domain/mac.rs",
+            "src/source/duckdb/rowhash.rs",
+        ],
+    ),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs", "src/source/duckdb/confine.rs"]),
+    ("siphasher::", &["src/source/duckdb/rowhash.rs"]),
     ("tar::", &["src/archive.rs"]),
     (
         "tigerbeetle_unofficial::",
@@ -75,6 +87,8 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/rt.rs",
             "src/source/duckdb/confine.rs",
             "src/source/duckdb/parser.rs",
+            "src/source/duckdb/raw.rs",
+            "src/source/duckdb/rowhash.rs",
         ],
     ),
 ];

@@ -8,14 +8,15 @@
 //! Rows of a group have consecutive numbers (`rowid`), and groups follow each other without a gap. That is so
 //! in DuckDB 1; where the linked engine is another one, no group is known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::engine::Session;
+use super::engine::{Session, TextRow};
 use super::format::digest;
 use super::index::{RowGroup, TableEntry};
 use super::private::Blocks;
+use super::rowhash::FUNCTIONS;
 use super::{shape, sql};
 use crate::blockfile::listing::Hex;
 use crate::blockfile::map::Checksum;
@@ -23,8 +24,11 @@ use crate::blockfile::map::Checksum;
 /// Segments of a table that are looked at: beyond that what they are takes longer than their rows.
 const SEGMENTS_MAX: u64 = 200_000;
 
-/// Rows of a vector, in which deleted rows are counted.
+/// Rows of a vector, by which is told what is deleted.
 const VECTOR_ROWS: u64 = 2048;
+
+/// Groups whose rows are counted by themselves, since a vector of theirs with deleted rows is also another's.
+const ASKED_MAX: usize = 8;
 
 /// Parts of a table, or of its keys and hashes, that are read by themselves: more are read as one.
 const PARTS_MAX: usize = 32;
@@ -37,6 +41,20 @@ struct Group {
     /// Rows that are not.
     rows: u64,
     digest: Option<Checksum>,
+}
+
+impl Group {
+    /// These rows of it are deleted.
+    fn lose(&mut self, deleted: &[[u64; 3]]) {
+        if deleted.is_empty() {
+            return;
+        }
+        self.rows = self.stored.saturating_sub(deleted.iter().map(|[_, missing, _]| missing).sum());
+        self.digest = self.digest.map(|Checksum(known)| {
+            let words = deleted.as_flattened().iter().flat_map(|word| word.to_le_bytes());
+            digest(&known.to_le_bytes().into_iter().chain(words).collect::<Vec<_>>())
+        });
+    }
 }
 
 /// The groups of a table, in their order.
@@ -184,37 +202,63 @@ fn told(session: &Session, table: &TableEntry, blocks: &Blocks) -> Option<Groups
     let stored = groups.iter().map(|group| group.stored).sum::<u64>();
     let rows = number(session, &format!("SELECT count(*) FROM {here}"))?;
     if rows != stored {
-        count_deleted(session, &here, &mut groups)?;
+        find_deleted(session, &here, &mut groups)?;
     }
     (groups.iter().map(|group| group.rows).sum::<u64>() == rows).then_some(Groups(groups))
 }
 
-/// Counts the rows of groups of which some are deleted; nothing if those are many groups.
-fn count_deleted(session: &Session, here: &str, groups: &mut [Group]) -> Option<()> {
+/// What is left of a vector: how many rows, and the exclusive or of keyed hashes of their places in it.
+type Left = (u64, u64);
+
+/// Finds out which rows of groups are deleted; nothing if that would take many questions.
+fn find_deleted(session: &Session, here: &str, groups: &mut [Group]) -> Option<()> {
+    let [hash, _] = FUNCTIONS;
     let query = format!(
-        "SELECT rowid // {VECTOR_ROWS}, count(*) FROM {here} GROUP BY ALL HAVING count(*) = {VECTOR_ROWS}"
+        "SELECT rowid // {VECTOR_ROWS}, count(*), bit_xor(system.main.{hash}(rowid % {VECTOR_ROWS})) FROM {here} GROUP BY ALL"
     );
-    let whole = session.rows(&query).ok()?;
-    let whole = whole.iter().map(|row| shape::text(row, 0).parse::<u64>().ok());
-    let whole = whole.collect::<Option<HashSet<_>>>()?;
-    let mut start = 0;
-    let mut counted = 0;
+    let left = session.rows(&query).ok()?;
+    let parsed = |row: &TextRow, at: usize| shape::text(row, at).parse::<u64>().ok();
+    let left = left.iter().map(|row| Some((parsed(row, 0)?, (parsed(row, 1)?, parsed(row, 2)?))));
+    let left = left.collect::<Option<HashMap<_, _>>>()?;
+    let all = groups.iter().map(|group| group.stored).sum::<u64>();
+    let mut asked = 0;
+    let mut end = 0;
     for group in groups {
-        let end = start + group.stored;
-        let mut vectors = start / VECTOR_ROWS..end.div_ceil(VECTOR_ROWS);
-        if !vectors.all(|vector| whole.contains(&vector)) {
-            counted += 1;
-            let count = format!(
-                "SELECT count(*) FROM {here} AS bkp_row WHERE bkp_row.rowid >= {start} AND bkp_row.rowid < {end}"
-            );
-            group.rows = (counted <= 2 * PARTS_MAX).then(|| number(session, &count)).flatten()?;
-            if group.rows != group.stored {
-                group.digest = None;
-            }
+        let start = end;
+        end += group.stored;
+        if let Some(deleted) = deleted(&left, start..end, all) {
+            group.lose(&deleted);
+            continue;
         }
-        start = end;
+        asked += 1;
+        let count = format!(
+            "SELECT count(*) FROM {here} AS bkp_row WHERE bkp_row.rowid >= {start} AND bkp_row.rowid < {end}"
+        );
+        group.rows = (asked <= ASKED_MAX).then(|| number(session, &count)).flatten()?;
+        group.digest = None;
     }
     Some(())
+}
+
+/// The vectors of a group, which has these rows of `all`, in which rows are deleted: their number in the group,
+/// how many rows are missing, and what is left of them. Nothing if such a vector is only partly the group's.
+fn deleted(left: &HashMap<u64, Left>, rows: Range<u64>, all: u64) -> Option<Vec<[u64; 3]>> {
+    let mut deleted = Vec::new();
+    for vector in rows.start / VECTOR_ROWS..rows.end.div_ceil(VECTOR_ROWS) {
+        let start = vector * VECTOR_ROWS;
+        let end = (start + VECTOR_ROWS).min(all);
+        let (count, places) = left.get(&vector).copied().unwrap_or_default();
+        let missing = (end - start).checked_sub(count)?;
+        if missing == 0 {
+            continue;
+        }
+        // Only of a group that begins with a vector is the place in that also the one in the group.
+        if !rows.start.is_multiple_of(VECTOR_ROWS) || end > rows.end {
+            return None;
+        }
+        deleted.push([(start - rows.start) / VECTOR_ROWS, missing, places]);
+    }
+    Some(deleted)
 }
 
 fn number(session: &Session, query: &str) -> Option<u64> {
@@ -292,6 +336,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one range is what is expected")]
     fn only_what_changed_is_read() {
         let full = groups(&[(10, Some(1)), (10, Some(2)), (7, None), (10, Some(4)), (10, Some(5))]);
         let last = full.recorded();
@@ -314,6 +359,39 @@ mod tests {
         assert_eq!(region, Region { base: vec![0..27], now: vec![], alike: 20 });
         assert_eq!(fewer.region(&fewer.recorded_after(&[]), 47), None);
         assert_eq!(fewer.region(&recorded, 40), None, "a group is beyond the end");
+    }
+
+    #[test]
+    fn deleted_rows_are_those_of_their_group() {
+        let left = HashMap::from([(0, (2048, 1)), (1, (2000, 2)), (2, (2048, 3)), (3, (5, 4))]);
+        let all = 3 * VECTOR_ROWS + 10;
+        assert_eq!(deleted(&left, 0..4096, all), Some(vec![[1, 48, 2]]));
+        assert_eq!(deleted(&left, 2048..4096, all), Some(vec![[0, 48, 2]]));
+        assert_eq!(deleted(&left, 0..3000, all), None, "its last vector is also another's");
+        assert_eq!(deleted(&left, 4096..5000, all), Some(vec![]));
+        assert_eq!(deleted(&left, 4096..all, all), Some(vec![[1, 5, 4]]));
+        assert_eq!(deleted(&left, 5000..all, all), None, "it begins within a vector");
+        assert_eq!(deleted(&HashMap::new(), 0..all, all).map(|gone| gone.len()), Some(4));
+        let whole = Group { stored: 4096, rows: 4096, digest: Some(Checksum(7)) };
+        let without = |deleted: &[[u64; 3]]| {
+            let mut group = whole.clone();
+            group.lose(deleted);
+            (group.rows, group.digest)
+        };
+        assert_eq!(without(&[]), (4096, Some(Checksum(7))));
+        assert_eq!(without(&[[1, 48, 2]]).0, 4048);
+        let digests =
+            [without(&[[1, 48, 2]]).1, without(&[[0, 48, 2]]).1, without(&[[1, 48, 3]]).1];
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[2] != digests[0]);
+        let unknown = Group { digest: None, ..whole.clone() };
+        assert_eq!(
+            {
+                let mut group = unknown;
+                group.lose(&[[1, 48, 2]]);
+                group.digest
+            },
+            None
+        );
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub(super) struct RowGroup {
     /// Rows.
     pub(super) rows: u64,
     /// Of everything that the file has of them: two groups with the same one have the same rows. None where
-    /// rows are deleted, or some of it stands in the log.
+    /// some of it stands in the log.
     pub(super) digest: Option<Hex>,
     /// Rows in front of them in the keys and hashes of the table's last full export, if nothing of them has
     /// changed since.

@@ -117,13 +117,13 @@ pub(super) struct Outcome {
     /// How many are gone.
     pub(super) gone: u64,
     /// Of the earlier state, and of the present one.
-    pub(super) before: Sum,
-    pub(super) now: Sum,
+    pub(super) before: Tally,
+    pub(super) now: Tally,
 }
 
-/// How many rows there were, the sum of their hashes, decimal, and the exclusive or.
+/// How many rows there were, the sum of their hashes, decimal, and the exclusive or: see `diff::Total`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sum {
+pub(super) struct Tally {
     pub(super) rows: u64,
     pub(super) sum: String,
     pub(super) xor: u64,

@@ -282,7 +282,7 @@ unsafe extern "C" fn hash_rows(
             ffi::duckdb_scalar_function_set_error(info, why.as_ptr());
             return;
         };
-        let hashes = ffi::duckdb_vector_get_data(output).cast::<u64>();
+        let results = ffi::duckdb_vector_get_data(output).cast::<u64>();
         let mut nulls = vec![0_u64; columns.len().div_ceil(64)];
         for row in 0..rows {
             let mut hasher = hasher;
@@ -292,8 +292,10 @@ unsafe extern "C" fn hash_rows(
                     *nulls |= u64::from(column.hash(row, &mut hasher)) << number;
                 }
             }
-            nulls.iter().for_each(|nulls| hasher.write_u64(*nulls));
-            *hashes.add(row) = hasher.finish();
+            for nulls in &nulls {
+                hasher.write_u64(*nulls);
+            }
+            *results.add(row) = hasher.finish();
         }
     }
 }

@@ -20,7 +20,8 @@ use super::engine::{CATALOGUE, OUTSIDE, TextRow};
 use super::overlay::Changes;
 use super::parser::Parser;
 use super::protocol::{
-    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Sum, receive, send,
+    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Tally, receive,
+    send,
 };
 use super::raw::RawDatabase;
 use super::rowhash::{self, RowKeys};
@@ -206,7 +207,7 @@ impl Engine {
         self.fill(&compare.rows, "bkp_r BIGINT", rows)?;
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
         self.fill(&compare.gone, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
-        let sum = |total: diff::Total| Sum {
+        let tally = |total: diff::Total| Tally {
             rows: total.rows,
             sum: total.sum.to_string(),
             xor: total.xor,
@@ -214,8 +215,8 @@ impl Engine {
         Ok(Some(Outcome {
             rows: found.rows.len() as u64,
             gone: found.gone.len() as u64,
-            before: sum(found.before),
-            now: sum(found.now),
+            before: tally(found.before),
+            now: tally(found.now),
         }))
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::engine::{CATALOGUE, plain};
 use super::super::groups::{Groups, Region, are_same};
 use super::super::index::{Content, Index, TableEntry};
-use super::super::protocol::{Compare, Sum};
+use super::super::protocol::{Compare, Tally};
 use super::super::{delta, shape, sql};
 use super::{Exporting, content_from};
 use crate::ctx::Ctx;
@@ -221,7 +221,7 @@ impl Exporting<'_> {
 }
 
 /// The content of a table of which some rows were replaced by others, and so many are as they were.
-fn replaced(last: &Content, before: &Sum, now: &Sum, alike: u64) -> Option<Content> {
+fn replaced(last: &Content, before: &Tally, now: &Tally, alike: u64) -> Option<Content> {
     let number = |text: &str| text.parse::<u128>().ok();
     if before.rows.checked_add(alike)? != last.rows {
         return None;
