@@ -15,7 +15,7 @@ mod captures;
 mod chance;
 pub(crate) mod export;
 mod field;
-mod groups;
+mod increments;
 pub(crate) mod odd;
 mod proven;
 mod restores;

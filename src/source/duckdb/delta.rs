@@ -11,9 +11,6 @@
 //! What stands for a whole table is a sum of the rows' hashes and an exclusive or of them, or of the second
 //! hashes where there are some.
 
-use std::ops::Range;
-
-use super::groups::Region;
 use super::hashed::{self, hash, second_hash};
 use super::index::{Column, TableEntry};
 use super::sql;
@@ -173,14 +170,8 @@ pub(super) const FOUND_GONE: &str = "bkp_gone";
 
 /// Of every row two hashes of its key, the hash of the row, and a number: of each of the `files` of a
 /// state 1 if there is such a row and 0 if it is gone, of the table `from`, which comes last, the place.
-/// Of the first file and of the table only what stands in the region, if there is one. Nothing for a table
-/// of which that cannot be told.
-pub(super) fn sequences(
-    table: &TableEntry,
-    files: &[String],
-    from: &str,
-    region: Option<&Region>,
-) -> Option<Vec<String>> {
+/// Nothing for a table of which that cannot be told.
+pub(super) fn sequences(table: &TableEntry, files: &[String], from: &str) -> Option<Vec<String>> {
     if !is_keyed(table) || table.has_column("rowid") {
         return None;
     }
@@ -188,58 +179,28 @@ pub(super) fn sequences(
     let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
     let (new_key, new_other) = hashed::key_hashes(table, &new.collect::<Vec<_>>())?;
     let (typed, hash) = (typed_keys(table), hash(table));
-    let of = |state: &str| {
+    let of_file = |path: &String| {
+        let file = sql::text(path);
         format!(
-            "SELECT {old_key}, {old_other}, coalesce(bkp_h, 0), CAST(bkp_live AS UBIGINT) FROM (SELECT {typed}, bkp_h, bkp_live FROM ({state}))"
+            "SELECT {old_key}, {old_other}, coalesce(bkp_h, 0), CAST(bkp_live AS UBIGINT) FROM (SELECT {typed}, bkp_h, bkp_live FROM read_parquet({file}))"
         )
     };
-    let (base, later) = files.split_first()?;
-    let later = later.iter().map(|path| of(&format!("FROM read_parquet({})", sql::text(path))));
     let now = format!(
         "SELECT {new_key}, {new_other}, {hash}, CAST({ROW}.rowid AS UBIGINT) FROM {from} AS {ROW}"
     );
-    let now = parts(&now, &format!("{ROW}.rowid"), region.map(|region| &*region.now));
-    let base = of(&base_of(base, region));
-    Some([base].into_iter().chain(later).chain([now]).collect())
-}
-
-/// The rows of keys and hashes of a full export that stand in the region.
-fn base_of(path: &str, region: Option<&Region>) -> String {
-    let from = format!("FROM read_parquet({}, file_row_number = true)", sql::text(path));
-    parts(&from, "file_row_number", region.map(|region| &*region.base))
-}
-
-/// The rows of a query in these ranges of a number, in their order; all if there are none.
-fn parts(query: &str, number: &str, ranges: Option<&[Range<u64>]>) -> String {
-    let Some(ranges) = ranges else { return query.to_owned() };
-    let part = |rows: &Range<u64>| {
-        format!("({query} WHERE {number} >= {} AND {number} < {})", rows.start, rows.end)
-    };
-    if ranges.is_empty() {
-        return format!("{query} WHERE false");
-    }
-    ranges.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
+    Some(files.iter().map(of_file).chain([now]).collect())
 }
 
 /// As [`changes`], of what was found. A key that is gone comes up in some of the `files`.
-pub(super) fn changes_found(
-    table: &TableEntry,
-    files: &[String],
-    from: &str,
-    region: Option<&Region>,
-) -> Option<String> {
+pub(super) fn changes_found(table: &TableEntry, files: &[String], from: &str) -> Option<String> {
     let names = key_columns(table)
         .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
     let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
     let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
     let (key, typed) = (key_names(table), typed_keys(table));
-    let (base, later) = files.split_first()?;
-    let keys = |state: String| format!("SELECT {typed} FROM ({state})");
-    let later = later.iter().map(|path| keys(format!("FROM read_parquet({})", sql::text(path))));
-    let old = [keys(base_of(base, region))].into_iter().chain(later);
-    let old = old.collect::<Vec<_>>().join(" UNION ALL ");
+    let files = files.iter().map(|path| sql::text(path)).collect::<Vec<_>>().join(", ");
     Some(format!(
-        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM ({old}) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
+        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM (SELECT {typed} FROM read_parquet([{files}])) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
     ))
 }
 

@@ -34,12 +34,11 @@ impl From<[u64; 4]> for Row {
 /// More rows of a sequence, added to those given; false once there are none.
 pub(super) type More<'a> = &'a mut dyn FnMut(&mut Vec<Row>) -> anyhow::Result<bool>;
 
-/// How many rows there were, and the sum and the exclusive or of their hashes.
+/// How many rows there were, and the sum of their hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Total {
     pub(super) rows: u64,
     pub(super) sum: u128,
-    pub(super) xor: u64,
 }
 
 /// What differs.
@@ -83,7 +82,6 @@ impl<'a> Sequence<'a> {
             for row in self.rows.iter().skip(before) {
                 self.total.rows += 1;
                 self.total.sum += u128::from(row.hash);
-                self.total.xor ^= row.hash;
             }
         }
         Ok(())
@@ -239,8 +237,7 @@ pub(super) mod tests {
 
     fn total(rows: &[Row]) -> Total {
         let sum = rows.iter().map(|row| u128::from(row.hash)).sum();
-        let xor = rows.iter().fold(0, |xor, row| xor ^ row.hash);
-        Total { rows: rows.len() as u64, sum, xor }
+        Total { rows: rows.len() as u64, sum }
     }
 
     /// The same by a map of each.

@@ -11,7 +11,6 @@ use serde_json::json;
 use super::engine::{CATALOGUE, Opening, Session, TextRow, plain};
 use super::index::{Content, Index, SCHEMA, TableEntry};
 use super::means::Means;
-use super::private::Blocks;
 use super::rowhash::RowKeys;
 use super::shape::{self, Shape};
 use super::wanted::Wanted;
@@ -23,8 +22,8 @@ use crate::source::{Captured, Chain, MapWriter, ObjectSink, Share};
 
 mod rows;
 
-use rows::Before;
 pub(super) use rows::unpack;
+use rows::{Before, state_files};
 
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
@@ -59,8 +58,6 @@ fn content_from(session: &Session, query: &str) -> anyhow::Result<Content> {
 /// What is exported, and from where.
 pub(super) struct Exporting<'a> {
     pub(super) session: Session,
-    /// What the file holds that the session works on.
-    pub(super) blocks: Blocks,
     pub(super) storage_version: String,
     pub(super) wanted: &'a Wanted,
     /// Whether tables are sealed; keys and hashes always are.
@@ -189,24 +186,32 @@ impl Exporting<'_> {
         &mut self,
         number: usize,
         table: &mut TableEntry,
-        before: Option<&Before<'_>>,
+        before: Option<&Before>,
         out: &mut dyn ObjectSink,
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
+        let from = table.here();
         if table.native.is_some() {
             // What cannot be told of them is that they come back, and then they are left out.
-            table.content = content(&self.session, table, &table.here()).unwrap_or_default();
+            table.content = content(&self.session, table, &from).unwrap_or_default();
             return Ok(());
         }
         let path = self.scratch.join(format!("rows-{number}"));
-        let last = before.and_then(|before| Some((before, before.last(table)?)));
+        let last = before.and_then(|before| before.last(table));
         let query = match last {
-            None => Some(self.all(table, &path)?),
-            Some((before, last)) => self.since(table, before, last, &path)?,
-        };
-        let Some(query) = query else {
-            (table.full, table.data, table.rows_member) = (false, None, None);
-            return Ok(());
+            Some(last) => {
+                table.content = content(&self.session, table, &from)?;
+                if last.content == table.content {
+                    (table.full, table.data, table.rows_member) = (false, None, None);
+                    return Ok(());
+                }
+                let files = before.and_then(|before| state_files(&self.session, before, table));
+                match files.filter(|_| delta::is_divisible(table)) {
+                    Some(files) => self.changes(table, &last.content, &files, &path)?,
+                    None => self.all(table, &path)?,
+                }
+            }
+            None => self.all(table, &path)?,
         };
         let name = object_name(number, table);
         let sealed = self.sealed;

@@ -7,7 +7,6 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blockfile::listing::Hex;
 use crate::error::{Fault, Kind};
 
 /// The schema this version writes and reads.
@@ -118,22 +117,6 @@ pub(super) struct TableEntry {
     /// Whether the hashes of its rows have a key; without one they are as up to schema 2.
     #[serde(default)]
     pub(super) keyed_hashes: bool,
-    /// Its groups of rows as the file held them; none where they cannot be told.
-    #[serde(default)]
-    pub(super) groups: Vec<RowGroup>,
-}
-
-/// A group of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RowGroup {
-    /// Rows.
-    pub(super) rows: u64,
-    /// Of everything that the file has of them: two groups with the same one have the same rows. None where
-    /// some of it stands in the log.
-    pub(super) digest: Option<Hex>,
-    /// Rows in front of them in the keys and hashes of the table's last full export, if nothing of them has
-    /// changed since.
-    pub(super) base_at: Option<u64>,
 }
 
 /// A column.

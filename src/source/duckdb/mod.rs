@@ -8,7 +8,7 @@
 //!   [`protocol`], [`serve`], [`confine`], [`raw`], [`parser`].
 //! - [`private`], [`shape`], [`rehearse`], [`trial`], [`wanted`], [`export`], [`index`], [`sql`]: from
 //!   tables into Parquet; [`delta`], [`diff`], [`overlay`], [`hashed`],
-//!   [`rowhash`], [`groups`]: what changed in them.
+//!   [`rowhash`]: what changed in them.
 //! - [`import`], [`build`], [`carrier`], [`native`], [`decode`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
@@ -27,7 +27,6 @@ mod engine;
 mod export;
 mod format;
 mod free;
-mod groups;
 mod hashed;
 mod import;
 mod index;
@@ -70,7 +69,6 @@ use self::format::Headers;
 use self::layout::{Layout, Listed as _};
 use self::means::Means;
 use self::mode::{Database, Mode};
-use self::private::PrivateCopy;
 use self::wanted::Wanted;
 use crate::config::units::size;
 use crate::config::{ConfigError, parse_table};
@@ -355,12 +353,11 @@ impl Source for Configured {
         let means = Means::modest(self.share);
         let (kind, ctx_of) = (Kind::Source, Some(ctx));
         let opening = Opening { folder: Some(request.scratch), kind, means, ctx: ctx_of };
-        let PrivateCopy { session, caught, blocks } =
+        let (session, caught) =
             private::open(&database, &opening, self.share, self.attempts, &check, ctx)?;
         let storage_version = caught.record.get("storage_version").and_then(Value::as_str);
         let exporting = Exporting {
             session,
-            blocks,
             storage_version: storage_version.unwrap_or_default().to_owned(),
             wanted: &self.wanted,
             sealed: self.sealed,

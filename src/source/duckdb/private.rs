@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::capture::{Capturing, Caught};
 use super::engine::{self, CATALOGUE, Opening, Place, Session};
-use super::format::{Headers, UNIT_BYTES, digest, unit_offset};
+use super::format::{Headers, unit_offset};
 use super::layout::{Layout, Member, PIECE_BYTES};
 use super::means::{self, Means};
 use super::mode::{Database, beside};
-use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind, diagnose};
 use crate::source::{EntrySink, Share, SourceError};
@@ -26,43 +25,8 @@ const NO_ROOM: &str =
 /// Columns of a table that is wide.
 const COLUMNS_WIDE: usize = 250;
 
-/// What the blocks of a copy hold.
-#[derive(Debug, Default)]
-pub(super) struct Blocks {
-    /// The file's headers.
-    headers: Vec<u8>,
-    /// The digests of its units.
-    units: BlockMap,
-}
-
-impl Blocks {
-    /// The digest of the unit that a block is in.
-    pub(super) fn digest(&self, block: u64) -> Option<Checksum> {
-        let bytes = Headers::parse(&self.headers).ok()?.block_bytes();
-        let unit = block.checked_mul(bytes)? / UNIT_BYTES as u64;
-        self.units.get(unit)
-    }
-
-    /// Whether a file still has the headers of the copy, so that no block was written since that they
-    /// refer to.
-    pub(super) fn are_those_of(&self, file: &Path) -> bool {
-        let mut headers = vec![0; self.headers.len()];
-        let read = File::open(file).and_then(|file| file.read_exact_at(&mut headers, 0));
-        read.is_ok() && !headers.is_empty() && headers == self.headers
-    }
-}
-
-/// A private copy, open in an engine.
-#[derive(Debug)]
-pub(super) struct PrivateCopy {
-    pub(super) session: Session,
-    pub(super) caught: Caught,
-    pub(super) blocks: Blocks,
-}
-
 /// Puts what a capture pushes into its place in a file and its log.
 struct Placing {
-    blocks: Blocks,
     file: File,
     log: File,
     path: PathBuf,
@@ -72,14 +36,8 @@ struct Placing {
 impl EntrySink for Placing {
     fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (file, path, offset) = match Member::parse(name) {
-            Some(Member::Headers) => {
-                self.blocks.headers = bytes.to_vec();
-                (&self.file, &self.path, 0)
-            }
-            Some(Member::Unit(unit)) => {
-                self.blocks.units.set(unit, digest(bytes));
-                (&self.file, &self.path, unit_offset(unit))
-            }
+            Some(Member::Headers) => (&self.file, &self.path, 0),
+            Some(Member::Unit(unit)) => (&self.file, &self.path, unit_offset(unit)),
             Some(Member::Piece(piece)) => (&self.log, &self.log_path, piece * PIECE_BYTES as u64),
             // A copy has none.
             Some(Member::Layout) | None => return Ok(()),
@@ -110,7 +68,7 @@ pub(super) fn open(
     attempts: u32,
     check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ctx: &Ctx,
-) -> anyhow::Result<PrivateCopy> {
+) -> anyhow::Result<(Session, Caught)> {
     let readable = |headers: &Headers| {
         check(headers)?;
         let Some(reason) = engine::cannot_read(headers) else { return Ok(()) };
@@ -130,7 +88,6 @@ pub(super) fn open(
     let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
     let mut placing = Placing {
-        blocks: Blocks::default(),
         file: create(&path)?,
         log: create(&log_path)?,
         path: path.clone(),
@@ -142,8 +99,7 @@ pub(super) fn open(
     let next = beside(&path, ".wal.checkpoint");
     Layout::split(&placing.log, caught.wal_bytes, caught.next_bytes, &next)?;
     // DuckDB's lock would be lost if one of these were closed while it has the file open.
-    let Placing { blocks, file, log, .. } = placing;
-    drop((file, log));
+    drop(placing);
     if caught.wal_bytes == 0 {
         std::fs::remove_file(&log_path)?;
     }
@@ -178,7 +134,7 @@ pub(super) fn open(
         let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
         fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
     })?;
-    Ok(PrivateCopy { session, caught, blocks })
+    Ok((session, caught))
 }
 
 /// Whether the database has a table of which a group of rows takes much memory.

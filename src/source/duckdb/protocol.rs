@@ -117,16 +117,15 @@ pub(super) struct Outcome {
     /// How many are gone.
     pub(super) gone: u64,
     /// Of the earlier state, and of the present one.
-    pub(super) before: Tally,
-    pub(super) now: Tally,
+    pub(super) before: Sum,
+    pub(super) now: Sum,
 }
 
-/// How many rows there were, the sum of their hashes, decimal, and the exclusive or: see `diff::Total`.
+/// How many rows there were, and the sum of their hashes, decimal.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Tally {
+pub(super) struct Sum {
     pub(super) rows: u64,
     pub(super) sum: String,
-    pub(super) xor: u64,
 }
 
 /// What the engine answers.

@@ -20,8 +20,7 @@ use super::engine::{CATALOGUE, OUTSIDE, TextRow};
 use super::overlay::Changes;
 use super::parser::Parser;
 use super::protocol::{
-    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Tally, receive,
-    send,
+    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Sum, receive, send,
 };
 use super::raw::RawDatabase;
 use super::rowhash::{self, RowKeys};
@@ -207,16 +206,12 @@ impl Engine {
         self.fill(&compare.rows, "bkp_r BIGINT", rows)?;
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
         self.fill(&compare.gone, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
-        let tally = |total: diff::Total| Tally {
-            rows: total.rows,
-            sum: total.sum.to_string(),
-            xor: total.xor,
-        };
+        let sum = |total: diff::Total| Sum { rows: total.rows, sum: total.sum.to_string() };
         Ok(Some(Outcome {
             rows: found.rows.len() as u64,
             gone: found.gone.len() as u64,
-            before: tally(found.before),
-            now: tally(found.now),
+            before: sum(found.before),
+            now: sum(found.now),
         }))
     }
 
@@ -280,12 +275,14 @@ impl Engine {
 }
 
 /// What an engine is opened with.
-fn settings(open: &Open) -> [(&'static str, String); 6] {
+fn settings(open: &Open) -> [(&'static str, String); 7] {
     let spill = if open.folder { format!("{HERE}/spill") } else { String::new() };
     [
         ("autoinstall_known_extensions", "false".into()),
         ("autoload_known_extensions", "false".into()),
         ("allow_community_extensions", "false".into()),
+        // Two states of a table are compared side by side.
+        ("preserve_insertion_order", "true".into()),
         ("temp_directory", spill),
         ("memory_limit", format!("{}KiB", open.memory_bytes >> 10)),
         ("threads", open.threads.to_string()),

@@ -193,7 +193,6 @@ impl Shape {
                 rows_member: None,
                 native: None,
                 keyed_hashes: true,
-                groups: Vec::new(),
                 schema: schema.clone(),
                 name: name.clone(),
             };

@@ -1,12 +1,11 @@
-//! Increments read what changed: groups of rows whose blocks are as they were are passed over, and nothing
-//! that changed is missed.
+//! Increments of tables with several groups of rows: nothing that changed is missed.
 //!
-//! Steps are chosen by chance from those that move, rewrite, empty and refill groups. `BKP_TEST_ROUNDS`
-//! sets the number of increments (default 6), `BKP_TEST_SEED` where the sequence begins.
+//! Steps are chosen by chance from those that move, rewrite, empty and refill groups of rows.
+//! `BKP_TEST_ROUNDS` sets the number of increments (default 6), `BKP_TEST_SEED` where the sequence begins.
 
 use std::path::{Path, PathBuf};
 
-use super::export::{V, export, id};
+use super::export::{V, export};
 use super::{bed, restore, sql};
 use crate::bed::Bed;
 
@@ -124,31 +123,4 @@ fn nothing_that_changed_is_missed() {
                 &increment(&bed, &file, &format!("{storage}, round {round}: {steps:?}\n{said}"));
         }
     }
-}
-
-/// As many rows as are in the blocks that changed are read, whatever their number.
-#[test]
-fn only_blocks_that_changed_are_read() {
-    let (_folder, file) = made("v1.0.0");
-    let bed = bed(&file);
-    export(&bed, &[]);
-    let alike = |said: &str| {
-        let (before, _) = said.split_once(" of ").filter(|_| said.contains("are not read"))?;
-        before.rsplit(' ').next()?.parse::<u64>().ok()
-    };
-    let said = increment(&bed, &file, "nothing");
-    assert_eq!(alike(&said), None, "{said}");
-    sql(
-        V,
-        &file,
-        &["UPDATE keyed SET note = 'changed' WHERE id BETWEEN 130000 AND 135000", "CHECKPOINT"],
-    );
-    let said = increment(&bed, &file, "one group");
-    assert!(alike(&said).is_some_and(|rows| rows >= ROWS - 2 * 122_880), "{said}");
-    // What stands in the log is read, too.
-    sql(V, &file, &["DELETE FROM keyed WHERE id = 500000"]);
-    let said = increment(&bed, &file, "another group");
-    assert!(alike(&said).is_some_and(|rows| rows >= ROWS - 3 * 122_880), "{said}");
-    let full = export(&bed, &["--scope", "full"]);
-    assert_eq!(differences(&restore(&bed, id(&full)), &file), serde_json::json!([[0, 0]]));
 }
