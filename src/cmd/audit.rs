@@ -219,6 +219,6 @@ fn add_or_say(
 
 /// Says that what was done is not on record. It was done all the same.
 pub(super) fn not_on_record(house: &House, what: &str, store: &str, error: &anyhow::Error) {
-    let why = format!("{store}: no record of what was {what} could be written: {error:#}");
+    let why = format!("{store}: the audit record `{what}` could not be written: {error:#}");
     house.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
 }

@@ -1,7 +1,7 @@
 //! What the hashes of a row are computed from, and by what.
 //!
 //! Rows are hashed by [`super::rowhash`]. Values of nested and rare types go in twice: as their text, and as
-//! DuckDB's own hash of them, which tells apart what few texts do not. DuckDB's storage may have a zero of the
+//! DuckDB's own hash of them, which tells apart most values that share a text. DuckDB's storage may have a zero of the
 //! other sign where there was one, so that both are the same here.
 //!
 //! Exports up to schema 2 have DuckDB's own hashes of whole rows: [`engine`].

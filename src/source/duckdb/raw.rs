@@ -23,11 +23,11 @@ impl RawDatabase {
     /// # Errors
     /// A setting that the engine does not know, or that it cannot open a database.
     #[expect(unsafe_code, reason = "handles of the C interface")]
-    pub(super) fn open(settings: &[(&str, &str)]) -> Result<RawDatabase, String> {
+    pub(super) fn open(settings: &[(&str, impl AsRef<str>)]) -> Result<RawDatabase, String> {
         let mut opened = RawDatabase { database: ptr::null_mut(), connection: ptr::null_mut() };
         let texts = settings
             .iter()
-            .map(|(name, value)| Ok((CString::new(*name)?, CString::new(*value)?)))
+            .map(|(name, value)| Ok((CString::new(*name)?, CString::new(value.as_ref())?)))
             .collect::<Result<Vec<_>, std::ffi::NulError>>()
             .map_err(|error| format!("a setting of the engine: {error}"))?;
         let mut config = ptr::null_mut();

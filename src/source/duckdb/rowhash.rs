@@ -3,8 +3,8 @@
 //! Rows of two exports are the same if their hashes are. DuckDB's own `hash` has no key: whoever writes
 //! the database can look for two rows with the same hash, and an increment would miss that the one became
 //! the other. So rows are hashed with SipHash-1-3 (Aumasson and Bernstein, 2012; the variant of most
-//! languages' hash tables) under a key that only the export's sealed index has: nobody who could choose rows
-//! by their hashes sees one.
+//! languages' hash tables) under a key that only the export's sealed index has: whoever chooses the
+//! rows never sees a hash.
 //!
 //! What is hashed tells every two rows of a table apart, since its columns and their types are given:
 //!
@@ -22,6 +22,7 @@ use std::ffi::c_void;
 use std::hash::Hasher as _;
 
 use duckdb::ffi;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use siphasher::sip::SipHasher13;
 
 use super::raw::RawDatabase;
@@ -50,10 +51,9 @@ impl RowKeys {
     /// That the system has no random numbers.
     pub(super) fn random() -> anyhow::Result<RowKeys> {
         let mut keys = RowKeys([[0; KEY_BYTES]; 2]);
-        for key in &mut keys.0 {
-            let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), key);
-            filled.map_err(|_unspecified| anyhow::anyhow!("the system has no random numbers"))?;
-        }
+        SystemRandom::new()
+            .fill(keys.0.as_flattened_mut())
+            .map_err(|_unspecified| anyhow::anyhow!("the system has no random numbers"))?;
         Ok(keys)
     }
 

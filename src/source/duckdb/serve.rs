@@ -120,7 +120,7 @@ struct Engine {
 
 impl Engine {
     fn open(open: &Open) -> Result<Engine, Refused> {
-        let database = RawDatabase::open(&borrowed(&settings(open)))?;
+        let database = RawDatabase::open(&settings(open))?;
         let connection = database.connect().map_err(|error| words(&error))?;
         settle_in(&connection, open).map_err(|error| words(&error))?;
         Ok(Engine { connection, database, parser: Parser::new()? })
@@ -287,10 +287,6 @@ fn settings(open: &Open) -> [(&'static str, String); 7] {
         ("memory_limit", format!("{}KiB", open.memory_bytes >> 10)),
         ("threads", open.threads.to_string()),
     ]
-}
-
-fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
-    settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
 fn config(open: &Open) -> duckdb::Result<Config> {
