@@ -2,7 +2,8 @@
 //! what does not restore is refused.
 //!
 //! `BKP_TEST_ROUNDS` sets the number of random moments, and of random operations, that are restored
-//! (default 10): `BKP_TEST_ROUNDS=20 tests/run.sh every_moment_restores`.
+//! (default 10), `BKP_TEST_SEED` what happens in between: `BKP_TEST_ROUNDS=20 BKP_TEST_SEED=3 tests/run.sh
+//! every_moment_restores a_cluster_comes_back`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -71,6 +72,12 @@ fn rounds() -> u64 {
     std::env::var("BKP_TEST_ROUNDS").map_or(10, |text| text.parse().unwrap())
 }
 
+/// A number of this run, in place of one that is the same in every run.
+fn seeded(number: u64) -> u64 {
+    let seed = std::env::var("BKP_TEST_SEED").map_or(0, |text| text.parse::<u64>().unwrap());
+    number + 1_000 * seed
+}
+
 /// One replica, both modes, a restart in the middle, several checkpoints: random moments of either mode
 /// and random operations.
 #[test]
@@ -80,9 +87,9 @@ fn every_moment_restores() {
     let address = server.address().to_owned();
     let bed = bed(server.data_file(), &address, "");
     bed.snapshot("full");
-    let mut ledger = Books::begin(&address, 11);
+    let mut ledger = Books::begin(&address, seeded(11));
     let mut moments = Vec::new();
-    for (round, more) in (0..rounds()).zip(numbers(17, 60)) {
+    for (round, more) in (0..rounds()).zip(numbers(seeded(17), 60)) {
         (0..more).for_each(|_| ledger.step());
         tb::fill(&address, &folder.path().join("record"), 20, 6_000);
         (0..60 - more).for_each(|_| ledger.step());
@@ -123,7 +130,7 @@ fn every_moment_restores() {
         assert!(!report["differences"].as_array().unwrap().is_empty(), "{report}");
         with_server(&file, |books| books::assert_replayed(books, &original, moment));
     }
-    let ops = numbers(5, last - first + 1).map(|number| first + number);
+    let ops = numbers(seeded(5), last - first + 1).map(|number| first + number);
     let count = usize::try_from(rounds()).unwrap();
     let ops = ops.take(count).chain([last]);
     let mut starts = 0;
@@ -142,8 +149,8 @@ fn every_moment_restores() {
     assert!(starts > 0, "no restore went over a checkpoint");
 }
 
-/// Three replicas, one of which is gone for a while: the log of another one goes on over the change of
-/// view, and all three come back from it.
+/// Three replicas, one of which is gone for a while again and again: the log of one of them goes on over
+/// the changes of view and its own restarts, and all three come back from it.
 #[test]
 fn a_cluster_comes_back_at_a_moment() {
     let folder = tempfile::tempdir().unwrap();
@@ -151,14 +158,15 @@ fn a_cluster_comes_back_at_a_moment() {
     let address = cluster.address().to_owned();
     let bed = bed(cluster.replicas[1].data_file(), &address, "");
     bed.snapshot("full");
-    let mut ledger = Books::begin(&address, 23);
+    let mut ledger = Books::begin(&address, seeded(23));
     let mut moments = Vec::new();
-    for round in 0..6 {
-        (0..30).for_each(|_| ledger.step());
+    for (round, more) in (0..rounds().max(6)).zip(numbers(seeded(29), 30)) {
+        (0..more).for_each(|_| ledger.step());
         tb::fill(&address, &folder.path().join("record"), 20, 6_000);
-        // The primary of view 0, then of what came after it.
-        if round == 2 || round == 4 {
-            let gone = if round == 2 { 0 } else { 2 };
+        (0..30 - more).for_each(|_| ledger.step());
+        // The primary of view 0, then of what came after it; in longer runs the source itself, too.
+        if round > 1 && round % 2 == 0 {
+            let gone = [0, 2, 1][usize::try_from(round / 2 - 1).unwrap() % 3];
             let stopped = cluster.replicas.remove(gone).stop();
             (0..30).for_each(|_| ledger.step());
             tb::fill(&address, &folder.path().join("record"), 20, 2_000);
@@ -180,7 +188,9 @@ fn a_cluster_comes_back_at_a_moment() {
     let at = spelled(last.at);
     bed.run(&["restore", "books", "--at", &at, "--to", "x", "--yes"]).failed(14, "3 replicas");
     drop(cluster);
-    for moment in [&moments[2], &moments[3], last] {
+    // Three of a short run, all of a long one.
+    let every = if std::env::var_os("BKP_TEST_ROUNDS").is_some() { 0 } else { 2 };
+    for moment in moments.iter().skip(every).step_by(every.max(1)).chain([last]) {
         let (file, _) = rewind(&bed, "asked", &["--at", &spelled(moment.at)]);
         with_server(&file, |books| books::assert_replayed(books, &original, moment));
         let restore = |replica: usize| {
