@@ -10,10 +10,29 @@ use tar::{Archive, EntryType, Header};
 use crate::ctx::Cancel;
 use crate::domain::limits::MEMBER_PATH_BYTES_MAX;
 use crate::error::{Blame, Fault, Kind};
-use crate::source::EntrySink;
 use crate::stage::{Sink, Trail};
 
 const TAR_BLOCK_BYTES: usize = 512;
+
+/// Takes the entries of a capture. A later entry supersedes an earlier one of the same name.
+pub trait EntrySink {
+    /// Adds an entry with all its bytes.
+    ///
+    /// # Errors
+    /// The typed error of the stage or store that failed; the capture must end then.
+    fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()>;
+
+    /// Adds an entry of exactly `size` bytes, written by `body`.
+    ///
+    /// # Errors
+    /// As [`EntrySink::entry`].
+    fn stream(
+        &mut self,
+        name: &str,
+        size: u64,
+        body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()>;
+}
 
 /// Writes a tar into a chain.
 pub struct ArchiveWriter {

@@ -14,7 +14,7 @@ use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::{Manifest, ManifestError};
 use crate::domain::names::{BackupName, BackupType, Mark, Scope};
 use crate::error::{Fault, Kind};
-use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider};
+use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider, manifest_mac};
 use crate::pipeline::BackupReader;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
@@ -245,7 +245,7 @@ impl<'a> Catalog<'a> {
         let manifest = Manifest::parse(&bytes, &at)?;
         let (id, cancel) = (manifest.id, &self.ctx.cancel);
         let key = keys::open_any(self.keys, &manifest.keys, id, self.effort, cancel)?;
-        Manifest::authenticate(&bytes, &key, &at)?;
+        manifest_mac::authenticate(&bytes, &key, &at)?;
         Ok((manifest, key, Sha256::digest(&bytes).into()))
     }
 }

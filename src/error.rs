@@ -144,34 +144,61 @@ pub struct Diagnosis {
     pub hint: String,
 }
 
-type Probe = fn(&anyhow::Error) -> Option<(Kind, Option<String>)>;
+/// Looks for an error of some type: how many links of the chain of causes stand above it, and what it says of
+/// itself.
+pub type Probe = fn(&anyhow::Error) -> Option<(usize, Diagnosis)>;
 
 /// Looks for an `E` that was attached as context or that is a link of the chain of causes.
-fn probe<E: Classify>(error: &anyhow::Error) -> Option<(Kind, Option<String>)> {
+#[must_use]
+pub fn probe<E: Classify>(error: &anyhow::Error) -> Option<(usize, Diagnosis)> {
+    let mut links = error.chain().enumerate();
+    let linked = links.find_map(|(above, link)| Some((above, link.downcast_ref::<E>()?)));
+    // What was attached as context is no link by itself, and stands above what it was attached to.
     let attached = error.downcast_ref::<E>();
-    let found = attached.or_else(|| error.chain().find_map(|link| link.downcast_ref::<E>()));
-    found.map(|typed| (typed.kind(), typed.hint()))
+    let found = match (attached, linked) {
+        (Some(attached), Some((above, linked))) if std::ptr::eq(attached, linked) => {
+            Some((above, linked))
+        }
+        (Some(attached), _) => Some((0, attached)),
+        (None, linked) => linked,
+    };
+    found.map(|(above, typed)| {
+        let kind = typed.kind();
+        let hint = typed.hint().unwrap_or_else(|| kind.hint().to_owned());
+        (above, Diagnosis { kind, hint })
+    })
 }
 
-/// Every type that implements [`Classify`]; a `tidy` test compares this list with the sources.
-const PROBES: &[Probe] = &[
-    probe::<Fault>,
-    probe::<crate::config::ConfigError>,
-    probe::<crate::domain::manifest::ManifestError>,
-    probe::<crate::keys::KeyError>,
-    probe::<crate::ledger::LedgerError>,
-    probe::<crate::source::SourceError>,
-    probe::<crate::stage::StageError>,
-    probe::<crate::store::StoreError>,
-];
+/// How the types that implement [`Classify`] are looked for; [`diagnosed`] adds one.
+#[linkme::distributed_slice]
+pub static PROBES: [Probe];
 
-/// Finds the classified error in `error`; [`Kind::Failed`] if there is none. A [`Fault`] counts
-/// before the errors below it: whoever made it knew them.
+/// Has [`diagnose`] find a type that implements [`Classify`], said in the file that has the type: nothing
+/// here knows what stands above. A `tidy` test sees to it that every type is found.
+macro_rules! diagnosed {
+    ($error:ty) => {
+        #[expect(unsafe_code, reason = "the linker puts it there; linkme sees to the type")]
+        const _: () = {
+            #[linkme::distributed_slice($crate::error::PROBES)]
+            static PROBE: $crate::error::Probe = $crate::error::probe::<$error>;
+        };
+    };
+}
+
+pub(crate) use diagnosed;
+
+/// Finds the classified error in `error`; [`Kind::Failed`] if there is none. A [`Fault`] counts first, then the
+/// outermost error: whoever made it knew those below it. In which order the linker puts the types is of no
+/// matter.
 #[must_use]
 pub fn diagnose(error: &anyhow::Error) -> Diagnosis {
-    let found = PROBES.iter().find_map(|probe| probe(error));
-    let (kind, hint) = found.unwrap_or((Kind::Failed, None));
-    Diagnosis { kind, hint: hint.unwrap_or_else(|| kind.hint().to_owned()) }
+    let typed = || PROBES.iter().filter_map(|probe| probe(error)).min_by_key(|(above, _)| *above);
+    let found = probe::<Fault>(error).or_else(typed);
+    let unknown = Kind::Failed;
+    found.map_or_else(
+        || Diagnosis { kind: unknown, hint: unknown.hint().to_owned() },
+        |(_, diagnosis)| diagnosis,
+    )
 }
 
 /// The outcome of many: damage before everything else, then whatever came first.
@@ -268,6 +295,45 @@ mod tests {
             .context("outermost")
             .unwrap_err();
         assert_eq!(diagnose(&error).kind, Kind::Store);
+    }
+
+    #[test]
+    fn of_two_faults_the_one_attached_last_decides() {
+        let error = anyhow::Error::new(Fault::new(Kind::Integrity, "inner"))
+            .context("between")
+            .context(Fault::new(Kind::Integrity, "outer").hint("look in the other store"));
+        assert_eq!(diagnose(&error).hint, "look in the other store");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("inner")]
+    struct Inner;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[from] Inner);
+
+    impl Classify for Inner {
+        fn kind(&self) -> Kind {
+            Kind::Store
+        }
+    }
+
+    impl Classify for Outer {
+        fn kind(&self) -> Kind {
+            Kind::Pending
+        }
+    }
+
+    diagnosed!(Inner);
+    diagnosed!(Outer);
+
+    #[test]
+    fn the_outermost_typed_error_decides() {
+        let error = anyhow::Error::new(Outer(Inner)).context("outermost");
+        assert_eq!(diagnose(&error).kind, Kind::Pending);
+        assert_eq!(diagnose(&anyhow::Error::new(Inner).context("outer")).kind, Kind::Store);
+        assert_eq!(diagnose(&anyhow::anyhow!("nobody knows it")).kind, Kind::Failed);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, Monitor as _};
 use bkp::exit;
 use bkp::process;
-use bkp::source::{duckdb, logs};
+use bkp::source::{duckdb, kinds};
 use bkp::ui::{self, Progress, Style};
 use bkp::wire::House;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == duckdb::ENGINE_WORD) {
         return duckdb::serve_engine();
     }
-    if let Some(done) = logs::inside(std::env::args_os()) {
+    if let Some(done) = kinds::inside(std::env::args_os()) {
         return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     // Before anything is read that is secret, and before there is a second thread.

@@ -4,17 +4,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::config::Settings;
 use crate::config::settings::SourceSettings;
-use crate::config::{ConfigError, Settings};
 use crate::ctx::Ctx;
 use crate::error::{Diagnosis, Fault, Kind, diagnose};
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
+use crate::store::kinds::STORES;
 use crate::store::layer::fan::Fan;
 use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
-use crate::store::{AppendStore, Place, PruneStore, ReadStore, STORES, StoreKind};
+use crate::store::{AppendStore, Place, PruneStore, ReadStore, StoreKind};
+use crate::table::ConfigError;
 
 /// Asks the operator whether to go on; gets a summary of what is about to be done. An error means
 /// no.
@@ -241,7 +243,7 @@ impl House {
                 .into());
         }
         let providers =
-            self.settings.recipients.iter().map(|text| keys::open(text, &self.ctx.cancel));
+            self.settings.recipients.iter().map(|text| keys::kinds::open(text, &self.ctx.cancel));
         Ok(providers.collect::<Result<_, _>>()?)
     }
 
@@ -259,7 +261,7 @@ impl House {
         let mut providers = Vec::new();
         let mut failure = None;
         for text in &self.settings.recipients {
-            match keys::open(text, &self.ctx.cancel) {
+            match keys::kinds::open(text, &self.ctx.cancel) {
                 Err(error @ KeyError::Stopped(_)) => return Err(error.into()),
                 Ok(provider) => providers.push(provider),
                 Err(error) => failure = failure.or(Some((text, error))),
@@ -309,7 +311,7 @@ impl House {
     /// As [`House::source_settings`], and what its kind says of its table.
     pub fn source(&self, name: &str) -> anyhow::Result<Box<dyn Source>> {
         let settings = self.source_settings(name)?;
-        let kind = source::kind_of(settings.backup_type)?;
+        let kind = source::kinds::kind_of(settings.backup_type)?;
         Ok((kind.open)(name, settings.table.clone())?)
     }
 }

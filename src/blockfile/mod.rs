@@ -3,10 +3,8 @@
 //! - [`map`]: which checksum the block at an address has.
 //! - [`listing`]: such a map as JSON.
 //! - [`listed`]: what the members of a snapshot have in common.
-//! - [`device`]: reading a file that another process writes.
 //! - [`target`]: where the bytes of a restored file go.
 
-pub mod device;
 pub mod listed;
 pub mod listing;
 pub mod map;

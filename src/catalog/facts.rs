@@ -18,7 +18,7 @@ use crate::domain::manifest::{Identity, Manifest, ObjectRecord};
 use crate::domain::retention::Backup;
 use crate::domain::segment::{self, Base, Link, Segment};
 use crate::error::diagnose;
-use crate::keys::{self, KeyError, KeyProvider};
+use crate::keys::{self, KeyError, KeyProvider, manifest_mac};
 use crate::store::{Declared, ReadStore, StoreError, Version};
 
 /// For how long a manifest is not tried again that these keys did not open: what is planted costs a
@@ -358,7 +358,9 @@ fn prove(
         return Ok((Proof::Unchecked, false));
     }
     match keys::unwrap_any(keys, &manifest.keys, manifest.id, &ctx.cancel) {
-        Ok(key) if Manifest::authenticate(bytes, &key, at).is_ok() => Ok((Proof::Authentic, true)),
+        Ok(key) if manifest_mac::authenticate(bytes, &key, at).is_ok() => {
+            Ok((Proof::Authentic, true))
+        }
         Ok(_) => Ok((Proof::Forged, true)),
         Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
         // Sealed for others, or a service that does not answer today: to be looked at again.

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cmd::select::Select;
 use crate::config::settings::Flags;
-use crate::config::units;
+use crate::table::units;
 
 /// The flags of every subcommand.
 #[derive(Debug, Args)]

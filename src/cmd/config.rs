@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::schema::Shape;
-use crate::config::settings::{
-    Compression, LedgerSettings, Origin, Provenance, Settings, SourceSettings,
-};
-use crate::config::units::spelled;
-use crate::config::{ConfigError, schema};
+use crate::config::schema;
+use crate::config::settings::{Origin, Provenance, Settings, SourceSettings};
 use crate::keys::shown;
+use crate::ledger::LedgerSettings;
+use crate::stage::Compression;
+use crate::table::ConfigError;
+use crate::table::units::spelled;
 use crate::wire::House;
 
 /// What `bkp config` was asked for.

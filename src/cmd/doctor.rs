@@ -216,7 +216,7 @@ fn recipients(house: &House) -> Vec<Found> {
 }
 
 fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
-    let provider = keys::open(text, &house.ctx.cancel)?;
+    let provider = keys::kinds::open(text, &house.ctx.cancel)?;
     let id = BackupId::new(house.ctx.now());
     let key = DataKey::generate()?;
     let wrapped = provider.wrap(&key, id, DOCTOR)?;

@@ -10,9 +10,9 @@ use crate::domain::calendar::Period;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Identity, Manifest, ObjectRecord, Retention, SCHEMA, Sizes};
 use crate::domain::names::BackupName;
+use crate::domain::recipient::Recipient;
 use crate::domain::retention::Policy;
 use crate::domain::segment;
-use crate::keys::Recipient;
 use crate::stage::Trail;
 use crate::wire::House;
 
@@ -122,7 +122,7 @@ fn rules(policy: &Policy) -> String {
 }
 
 fn spelled(length: std::time::Duration) -> String {
-    format!("{:?}", crate::config::units::spelled(length))
+    format!("{:?}", crate::table::units::spelled(length))
 }
 
 /// Whole seconds: what is told to people and to the ledger.

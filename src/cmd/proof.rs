@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog;
 use crate::ctx::Ctx;
-use crate::domain::mac::{self, Use};
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION};
 use crate::error::{Kind, diagnose};
-use crate::keys::{self, DataKey, KeyError, KeyProvider};
+use crate::keys::mac::{self, Use};
+use crate::keys::{self, DataKey, KeyError, KeyProvider, manifest_mac};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::House;
 
@@ -79,7 +79,7 @@ pub enum Verdict {
 #[must_use]
 pub fn keys(house: &House) -> Vec<Box<dyn KeyProvider>> {
     let open = |text: &String| {
-        let opened = keys::open(text, &house.ctx.cancel);
+        let opened = keys::kinds::open(text, &house.ctx.cancel);
         let say = |error: &KeyError| {
             let shown = keys::shown(text);
             house.ctx.monitor.detail(&format!("no proof by the recipient {shown}: {error}"));
@@ -145,7 +145,7 @@ impl<'a> Prover<'a> {
         let bytes = catalog::read_manifest(self.store, &at)?;
         let manifest = Manifest::parse(&bytes, &at)?;
         let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id, &self.ctx.cancel)?;
-        Manifest::authenticate(&bytes, &key, &at)?;
+        manifest_mac::authenticate(&bytes, &key, &at)?;
         Ok(key)
     }
 

@@ -18,7 +18,7 @@ use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::error::{Fault, Kind};
-use crate::keys;
+use crate::keys::{self, manifest_mac};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
 use crate::store::ReadStore;
@@ -131,7 +131,7 @@ fn record(
             let manifest = Manifest::parse(&file, &key)?;
             let data_key =
                 keys::unwrap_any(&providers, &manifest.keys, manifest.id, &house.ctx.cancel)?;
-            Manifest::authenticate(&file, &data_key, &key)?;
+            manifest_mac::authenticate(&file, &data_key, &key)?;
             Ok(Event::completed(&manifest, &sha2::Sha256::digest(&file).into()))
         };
         match authentic() {

@@ -22,7 +22,7 @@ use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, BackupType};
 use crate::error::{Fault, Kind};
-use crate::keys::DataKey;
+use crate::keys::{DataKey, manifest_mac};
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError};
 use crate::lock::Lock;
@@ -261,7 +261,7 @@ impl Drop for Recorded<'_> {
 /// Writes the manifest, create-only. Returns it, and the SHA-256 of its file.
 fn write(store: &Fan, manifest: Manifest, key: &DataKey) -> anyhow::Result<(Manifest, [u8; 32])> {
     let at = manifest.name().manifest_key();
-    let bytes = manifest.encode(key)?;
+    let bytes = manifest_mac::encode(manifest, key)?;
     // Before it is visible: what a reader would refuse must not become a backup.
     let manifest = Manifest::parse(&bytes, &at)?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {

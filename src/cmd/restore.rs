@@ -103,7 +103,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     let chain = catalog.chain(&name)?;
     warn(house, options, (store.as_ref(), &keys), &name, &chain)?;
     let is_export = name.kind == Made::Export.as_str();
-    let kind = source::kind_of(name.backup_type)?;
+    let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
         target: options.to.clone(),

@@ -22,8 +22,8 @@ use crate::domain::id::BackupId;
 use crate::domain::segment::{Mode, Target, rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::BackupReader;
-use crate::source::logs::{self, RewindRequest, Rewound};
-use crate::source::{self, DrillTools, RestoreRequest, Share};
+use crate::source::logs::{RewindRequest, Rewound};
+use crate::source::{DrillTools, RestoreRequest, Share, kinds};
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -172,7 +172,7 @@ fn rewind(house: &House, options: &Options, is_plain: &mut bool) -> anyhow::Resu
         alone: false,
     };
     house.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
-    let rewound = (logs::kind_of(backup_type)?.rewind)(&rewind, &house.ctx)
+    let rewound = (kinds::log_kind_of(backup_type)?.rewind)(&rewind, &house.ctx)
         .map_err(|error| around(error, plan.base))?;
     house.ctx.monitor.end();
     let seconds = (house.ctx.now() - began).as_seconds_f64();
@@ -271,7 +271,7 @@ fn guard(
 ) -> anyhow::Result<()> {
     if let Some(newest) = base.last() {
         let record: &Value = &newest.manifest().capture;
-        for warning in (source::kind_of(backup_type)?.guard)(record, request)? {
+        for warning in (kinds::kind_of(backup_type)?.guard)(record, request)? {
             house.ctx.monitor.warn(&warning);
         }
     } else if request.replica.is_some() {

@@ -13,7 +13,7 @@ use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::domain::segment::{self, Base, Break, Link, Log, Mode, Segment, Window};
 use crate::error::{Kind, diagnose};
 use crate::keys::KeyError;
-use crate::source::logs;
+use crate::source::kinds;
 use crate::store::ReadStore;
 
 /// What makes a snapshot, in its name.
@@ -66,7 +66,7 @@ pub fn newest(
         let opened = catalog.open(&found.name).and_then(|(reader, sha256)| {
             // What a verification has found is looked into: anybody may have written it.
             if found.is_damaged() {
-                (logs::kind_of(found.name.backup_type)?.decode)(&reader, ctx)?;
+                (kinds::log_kind_of(found.name.backup_type)?.decode)(&reader, ctx)?;
             }
             let manifest = reader.manifest();
             let segment = read(&found.name, &manifest.capture)?;
@@ -248,7 +248,9 @@ pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Ve
 #[must_use]
 pub fn is_segment(found: &Found) -> bool {
     let BackupName { kind, scope, backup_type, .. } = &found.name;
-    kind == segment::KIND && *scope == Scope::Incremental && logs::kind_of(*backup_type).is_ok()
+    kind == segment::KIND
+        && *scope == Scope::Incremental
+        && kinds::log_kind_of(*backup_type).is_ok()
 }
 
 /// What a backup is to a history.

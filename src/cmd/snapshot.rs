@@ -20,6 +20,7 @@ use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Sizes};
 use crate::domain::names::{BackupName, BackupType, Scope};
+use crate::domain::recipient::Recipient;
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::pipeline::Recipe;
@@ -199,7 +200,7 @@ pub(super) fn new_key(
     keys: &[Box<dyn KeyProvider>],
     id: BackupId,
     source: &str,
-) -> anyhow::Result<(DataKey, Vec<crate::keys::Recipient>)> {
+) -> anyhow::Result<(DataKey, Vec<Recipient>)> {
     let key = DataKey::generate()?;
     let recipients = keys.iter().map(|provider| provider.wrap(&key, id, source));
     let recipients = recipients.collect::<Result<_, _>>()?;

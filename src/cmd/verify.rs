@@ -24,7 +24,7 @@ use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::pipeline::BackupReader;
-use crate::source::{self, DrillTools, Drilled, SourceKind, logs};
+use crate::source::{DrillTools, Drilled, SourceKind, kinds};
 use crate::store::AppendStore;
 use crate::wire::House;
 
@@ -258,7 +258,7 @@ fn verify(
     // A segment of a log stands by itself; how segments follow each other, `--logs` verifies.
     let is_segment = name.kind == segment::KIND;
     let chain = if is_segment { vec![catalog.open(name)?.0] } else { catalog.chain(name)? };
-    let kind = source::kind_of(name.backup_type)?;
+    let kind = kinds::kind_of(name.backup_type)?;
     house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let mut drill = None;
@@ -267,7 +267,7 @@ fn verify(
     match level {
         Level::Exists | Level::Digest => {}
         Level::Decode | Level::Drill if is_segment => {
-            let decode = logs::kind_of(name.backup_type)?.decode;
+            let decode = kinds::log_kind_of(name.backup_type)?.decode;
             chain.iter().try_for_each(|segment| decode(segment, &house.ctx))?;
         }
         Level::Decode => (kind.decode)(&chain, &house.ctx)?,

@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, Found};
 use crate::domain::id::BackupId;
 use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
-use crate::source::logs;
+use crate::source::kinds;
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -151,7 +151,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let (mut segments, mut problems, mut outcome) = (0, history.problems.clone(), None);
     for found in found.iter().filter(|found| is_segment(found)) {
         house.ctx.cancel.check()?;
-        let decode = logs::kind_of(found.name.backup_type)?.decode;
+        let decode = kinds::log_kind_of(found.name.backup_type)?.decode;
         house.ctx.monitor.begin(&format!("verify {}", found.name.id), Some(found.stored_bytes));
         let read = catalog.open(&found.name).and_then(|(reader, _)| {
             reader.check_objects()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::ConfigError;
+use crate::table::ConfigError;
 
 const NAMES: [&str; 10] = [
     "BKP_CONFIG",

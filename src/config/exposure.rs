@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
-use super::ConfigError;
 use crate::draft::folder_of;
+use crate::table::ConfigError;
 
 /// Whoever is in the group, and everybody.
 const OTHERS_WRITE: u32 = 0o022;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
+use crate::table::ConfigError;
 
 pub mod jobs;
 

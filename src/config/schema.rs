@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use super::file::{Document, SourceTable, StoreTable};
-use crate::source::SOURCES;
-use crate::store::STORES;
+use crate::source::kinds::SOURCES;
+use crate::store::kinds::STORES;
 
 /// The JSON Schema (draft 2020-12) of `bkp.toml`.
 #[must_use]

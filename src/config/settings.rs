@@ -8,14 +8,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Environment;
 use super::exposure::is_public;
 use super::file::{self, Document};
-use super::units::duration;
-use super::{ConfigError, Environment, parse_table};
 use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::manifest::Trigger;
 use crate::domain::names::BackupType;
+use crate::ledger::LedgerSettings;
+use crate::stage::Compression;
 use crate::store::Place;
+use crate::table::units::duration;
+use crate::table::{ConfigError, join, parse_table};
 
 mod check;
 pub mod jobs;
@@ -98,34 +101,6 @@ pub struct SourceSettings {
     pub compression: Compression,
     /// What only the kind of source understands.
     pub table: toml::Table,
-}
-
-/// The ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerSettings {
-    /// The cluster id.
-    pub cluster: u128,
-    /// Every replica.
-    pub addresses: Vec<String>,
-    /// Whether a run needs it to answer.
-    pub required: bool,
-    /// The ledger number; never 0.
-    pub number: u32,
-    /// Account ids that do not follow from the ledger number: `operator`, or a backup type's word.
-    pub accounts: BTreeMap<String, u128>,
-    /// How long a question may take.
-    pub deadline: Duration,
-}
-
-/// How a stream is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// As gzip members, at this level (1 to 9).
-    Gzip(u32),
-    /// As independent zstd frames, at this level (1 to 19).
-    Zstd(i32),
 }
 
 /// Where the settings came from.
@@ -367,7 +342,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
 /// Notes every leaf of the file's tables under its key path.
 fn leaves(table: &toml::Table, place: &str, origins: &mut BTreeMap<String, Origin>) {
     for (key, value) in table {
-        let path = super::table::join(place, key);
+        let path = join(place, key);
         if let toml::Value::Table(inner) = value {
             leaves(inner, &path, origins);
         } else {

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use ring::hmac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,16 +17,13 @@ use time::OffsetDateTime;
 pub use super::hex::{hex, unhex};
 use super::id::BackupId;
 use super::limits::{MANIFEST_WEIGHT_MAX, RECIPIENTS_MAX};
-use super::mac;
 use super::names::{BackupName, BackupType, Scope};
+use super::recipient::Recipient;
 use super::segment;
-use crate::error::{Classify, Kind};
-use crate::keys::{DataKey, Recipient};
+use crate::error::{Classify, Kind, diagnosed};
 
 /// The schema this version writes and reads.
 pub const SCHEMA: &str = "bkp.manifest/1";
-
-const MAC: mac::Use = mac::Use { info: b"bkp manifest 1", closing: b"\"}" };
 
 /// What a backup says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -246,6 +242,8 @@ pub enum ManifestError {
     },
 }
 
+diagnosed!(ManifestError);
+
 impl Classify for ManifestError {
     fn kind(&self) -> Kind {
         match self {
@@ -305,19 +303,6 @@ impl Manifest {
         self.objects.iter().find(|object| object.role == role)
     }
 
-    /// The file: indented JSON with the MAC in place.
-    ///
-    /// # Errors
-    /// Never for a manifest that this program made; a value that JSON cannot hold otherwise.
-    pub fn encode(mut self, key: &DataKey) -> Result<Vec<u8>, serde_json::Error> {
-        self.mac = "0".repeat(mac::DIGITS);
-        let mut bytes = serde_json::to_vec_pretty(&self)?;
-        bytes.push(b'\n');
-        // It is the last field, so there is a place for it.
-        let _signed = mac::sign(&mut bytes, MAC, b"", key);
-        Ok(bytes)
-    }
-
     /// Reads a manifest without checking its MAC: for listings, and to find the recipients.
     ///
     /// # Errors
@@ -375,29 +360,11 @@ impl Manifest {
             _ => misplaced("its parent and base do not fit its scope".into()),
         }
     }
-
-    /// Checks the MAC of `bytes`, from which a manifest was parsed.
-    ///
-    /// # Errors
-    /// [`ManifestError::Forged`].
-    pub fn authenticate(bytes: &[u8], key: &DataKey, at: &str) -> Result<(), ManifestError> {
-        let is_right = mac::is_right(bytes, MAC, b"", key);
-        is_right.then_some(()).ok_or_else(|| ManifestError::Forged { key: at.to_owned() })
-    }
-}
-
-/// HMAC-SHA256 of a text that is to be as authentic as a manifest of the same data key, hex. `info` keeps
-/// one use from being taken for another.
-#[must_use]
-pub fn tag(key: &DataKey, info: &[u8], text: &[u8]) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(&[], &[info]));
-    hex(hmac::sign(&key, text).as_ref())
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use proptest::prelude::*;
     use time::macros::datetime;
 
     pub(crate) fn sample() -> Manifest {
@@ -450,27 +417,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_manifest_reads_back_and_authenticates() {
-        let (key, other) = (DataKey([7; 32]), DataKey([8; 32]));
-        let at = sample().name().manifest_key();
-        let bytes = sample().encode(&key).expect("encodes");
-        // `sample` draws a new id each time, so take the one that was encoded.
-        let id = serde_json::from_slice::<Manifest>(&bytes).expect("parses");
-        let at = if id.name().manifest_key() == at { at } else { id.name().manifest_key() };
-        assert!(Manifest::parse(&bytes, &at).is_ok());
-        assert!(Manifest::authenticate(&bytes, &key, &at).is_ok());
-        assert!(matches!(
-            Manifest::authenticate(&bytes, &other, &at),
-            Err(ManifestError::Forged { .. })
-        ));
-    }
-
     /// A mebibyte of JSON can take a hundred of memory.
     #[test]
     fn what_would_take_much_memory_is_refused_before_it_is_read() {
-        let key = DataKey([7; 32]);
-        let text = String::from_utf8(sample().encode(&key).expect("encodes")).expect("text");
+        let text = serde_json::to_string_pretty(&sample()).expect("encodes");
         assert!(weight(text.as_bytes()) < 64 << 10, "an ordinary one takes little");
         let heavy = r#"{"":0},"#.repeat(100_000);
         let heavy = text.replace("\"mode\"", &format!("\"x\":[{heavy}0],\"mode\""));
@@ -484,17 +434,5 @@ mod tests {
         let bytes = br#"{"schema":"bkp.manifest/2","everything":"else"}"#;
         let error = Manifest::parse(bytes, "k").expect_err("refused");
         assert_eq!(error.kind(), Kind::Refused);
-    }
-
-    proptest! {
-        #[test]
-        fn every_changed_byte_is_noticed(at in any::<prop::sample::Index>(), flip in 1_u8..) {
-            let key = DataKey([7; 32]);
-            let mut bytes = sample().encode(&key).expect("encodes");
-            let place = at.index(bytes.len());
-            // White space behind the closing brace carries nothing, but it is covered too.
-            *at.get_mut(&mut bytes) ^= flip;
-            prop_assert!(Manifest::authenticate(&bytes, &key, "k").is_err(), "byte {place}");
-        }
     }
 }

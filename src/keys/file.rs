@@ -15,12 +15,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{DataKey, Effort, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
+use super::{DataKey, Effort, KeyError, KeyProvider, RecipientKind, secret, wrap};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
+use crate::domain::recipient::Recipient;
 
-/// The line of [`super::RECIPIENTS`].
+/// The line of [`super::kinds::RECIPIENTS`].
 pub const KIND: RecipientKind = RecipientKind { prefix: "file", check: |_text| Ok(()), open };
 
 const LINE_PREFIX: &str = "BKP-KEY-1-";
@@ -191,7 +192,8 @@ mod tests {
         assert_eq!(path.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 
         let provider =
-            super::super::open(&format!("file:{}", path.display()), &Cancel::default()).unwrap();
+            super::super::kinds::open(&format!("file:{}", path.display()), &Cancel::default())
+                .unwrap();
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
         let key = DataKey([4; 32]);
         let recipient = provider.wrap(&key, id, "books").unwrap();
@@ -235,9 +237,10 @@ mod tests {
         let path = folder.path().join("key");
         generate(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let error = super::super::open(&format!("file:{}", path.display()), &Cancel::default())
-            .err()
-            .unwrap();
+        let error =
+            super::super::kinds::open(&format!("file:{}", path.display()), &Cancel::default())
+                .err()
+                .unwrap();
         assert!(
             matches!(error, KeyError::Unusable { hint: Some(hint), .. } if hint.contains("chmod 600"))
         );

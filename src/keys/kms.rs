@@ -31,14 +31,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{DataKey, Effort, KeyError, KeyProvider, Recipient, RecipientKind, wrap};
+use super::{DataKey, Effort, KeyError, KeyProvider, RecipientKind, wrap};
 use crate::aws::{Access, chain};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::limits::KMS_TRIES_MAX;
+use crate::domain::recipient::Recipient;
 use crate::rt::{self, Stopped};
 
-/// The line of [`super::RECIPIENTS`].
+/// The line of [`super::kinds::RECIPIENTS`].
 pub const KIND: RecipientKind =
     RecipientKind { prefix: "kms", check: |text| parse(text).map(|_parsed| ()), open };
 

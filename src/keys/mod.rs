@@ -2,21 +2,23 @@
 //!
 //! Every backup has one random 256-bit data key. It is wrapped once per recipient; any recipient
 //! opens the backup. A new kind of recipient is one file beside this one and one line in
-//! [`RECIPIENTS`].
+//! [`kinds::RECIPIENTS`].
 
 use ring::hkdf;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::limits::RECIPIENTS_MAX;
-use crate::error::{Classify, Fault, Kind};
+use crate::domain::recipient::Recipient;
+use crate::error::{Classify, Fault, Kind, diagnosed};
 
 pub mod file;
+pub mod kinds;
 pub mod kms;
+pub mod mac;
+pub mod manifest_mac;
 pub mod passphrase;
 pub mod secret;
 pub mod wrap;
@@ -56,20 +58,6 @@ impl std::fmt::Debug for DataKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DataKey(..)")
     }
-}
-
-/// A data key wrapped for one recipient, as it stands in headers and manifests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Recipient {
-    /// The kind of recipient: `file`, `passphrase`, …
-    pub kind: String,
-    /// Which key of that kind, without telling anything secret.
-    pub id: String,
-    /// The wrapped data key, base64.
-    pub wrapped: String,
-    /// Further parameters of the kind (salt, rounds, …).
-    #[serde(flatten)]
-    pub parameters: serde_json::Map<String, serde_json::Value>,
 }
 
 /// How much may be spent on a backup before anything of it is authenticated: its recipients say what it
@@ -134,7 +122,7 @@ pub trait KeyProvider: Send + Sync {
 /// Opens a provider from what stands after the colon of a recipient string.
 type Open = fn(&str, &Cancel) -> Result<Box<dyn KeyProvider>, KeyError>;
 
-/// How a kind of recipient is opened: one line of [`RECIPIENTS`].
+/// How a kind of recipient is opened: one line of [`kinds::RECIPIENTS`].
 #[derive(Debug, Clone, Copy)]
 pub struct RecipientKind {
     /// The word before the colon in the configuration.
@@ -144,22 +132,6 @@ pub struct RecipientKind {
     pub check: fn(&str) -> Result<(), (String, String)>,
     /// Opens a provider from what stands after the colon.
     pub open: Open,
-}
-
-/// Every kind of recipient.
-pub const RECIPIENTS: &[RecipientKind] =
-    &[file::KIND, file::CREDENTIAL, passphrase::KIND, kms::KIND];
-
-/// Opens the provider that a recipient string of the configuration names; one that asks a service
-/// looks at `cancel` while it waits.
-///
-/// # Errors
-/// [`KeyError::Unknown`] for an unknown kind, else the kind's own error.
-pub fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
-    let (prefix, rest) = text.split_once(':').unwrap_or((text, ""));
-    let kind = RECIPIENTS.iter().find(|kind| kind.prefix == prefix);
-    let kind = kind.ok_or_else(|| KeyError::Unknown { text: prefix.to_owned() })?;
-    (kind.open)(rest, cancel)
 }
 
 /// Opens a wrapped data key with the first provider that can, at the usual cost.
@@ -248,6 +220,8 @@ pub enum KeyError {
     Unknown {
         /// What stands before the colon.
         text: String,
+        /// The words that could stand there.
+        known: String,
     },
     /// A key or passphrase file cannot be read or written.
     #[error("key {origin}: {problem}")]
@@ -333,6 +307,8 @@ impl KeyError {
     }
 }
 
+diagnosed!(KeyError);
+
 impl Classify for KeyError {
     fn kind(&self) -> Kind {
         match self {
@@ -350,12 +326,8 @@ impl Classify for KeyError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            KeyError::Unknown { .. } => {
-                let known: Vec<_> = RECIPIENTS.iter().map(|kind| kind.prefix).collect();
-                Some(format!(
-                    "recipients are written as KIND:WHERE, with KIND one of: {}",
-                    known.join(", ")
-                ))
+            KeyError::Unknown { known, .. } => {
+                Some(format!("recipients are written as KIND:WHERE, with KIND one of: {known}"))
             }
             KeyError::Stopped(fault) => fault.hint(),
             KeyError::Unusable { hint, .. } => hint.clone(),

@@ -16,14 +16,15 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{DataKey, Effort, KeyError, KeyProvider, Recipient, RecipientKind, secret, wrap};
+use super::{DataKey, Effort, KeyError, KeyProvider, RecipientKind, secret, wrap};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::limits::{
     PASSPHRASE_TRIES_MAX, PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX, PBKDF2_WASTE_MAX,
 };
+use crate::domain::recipient::Recipient;
 
-/// The line of [`super::RECIPIENTS`].
+/// The line of [`super::kinds::RECIPIENTS`].
 pub const KIND: RecipientKind = RecipientKind { prefix: "passphrase", check: |_text| Ok(()), open };
 
 const FUNCTION: &str = "pbkdf2-hmac-sha256";

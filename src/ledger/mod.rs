@@ -20,12 +20,29 @@ use time::format_description::well_known::Rfc3339;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
-use crate::error::{Classify, Fault, Kind};
+use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::store::StoreError;
 
 pub mod in_store;
 pub mod outbox;
 pub mod tigerbeetle;
+
+/// Which ledger, and how it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    /// The cluster id.
+    pub cluster: u128,
+    /// Every replica.
+    pub addresses: Vec<String>,
+    /// Whether a run needs it to answer.
+    pub required: bool,
+    /// The ledger number; never 0.
+    pub number: u32,
+    /// Account ids that do not follow from the ledger number: `operator`, or a backup type's word.
+    pub accounts: BTreeMap<String, u128>,
+    /// How long a question may take.
+    pub deadline: Duration,
+}
 
 /// A run that wants a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,6 +238,8 @@ pub enum LedgerError {
         source: std::io::Error,
     },
 }
+
+diagnosed!(LedgerError);
 
 impl Classify for LedgerError {
     fn kind(&self) -> Kind {

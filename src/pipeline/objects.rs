@@ -4,15 +4,15 @@
 //! While a store confirms one object the next one is made: with many tables, or far away, waiting
 //! would take most of the time.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::thread::{self, JoinHandle};
 
 use super::{BackupReader, Recipe, SinkWriter, record};
-use crate::config::settings::Compression;
+use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::manifest::ObjectRecord;
 use crate::error::{Blame, Fault, Kind};
-use crate::source::{EntrySink, ObjectBody, ObjectSink};
+use crate::stage::Compression;
 use crate::stage::digest::{Deposit, Digest};
 use crate::stage::hop::Hop;
 use crate::stage::{Measure, Sink, StageError, Trail};
@@ -20,6 +20,35 @@ use crate::store::Role;
 
 /// Chunks that wait for the thread that hashes and stores.
 const HOP_DEPTH: usize = 8;
+
+/// Writes the content of an object.
+pub type ObjectBody<'b> = dyn FnMut(&mut dyn Write) -> anyhow::Result<()> + 'b;
+
+/// Takes the objects of an export, one at a time.
+pub trait ObjectSink {
+    /// Makes an object whose content `body` writes. `name` becomes a part of its key: ASCII letters,
+    /// digits, `-`, `_` and `.`. Only if it is `sealed` does it get a seal, and `.enc` after its name.
+    ///
+    /// # Errors
+    /// What `body`, a stage or the store failed with; the export must end then.
+    fn object(
+        &mut self,
+        role: &str,
+        name: &str,
+        sealed: bool,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()>;
+
+    /// Makes the archive of the export, sealed: what only bkp itself reads again, at the next increment
+    /// already. A store keeps it where it can be read at any time.
+    ///
+    /// # Errors
+    /// As [`ObjectSink::object`].
+    fn archive(
+        &mut self,
+        push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()>;
+}
 
 /// Makes the objects of one backup, one after the other.
 #[derive(Debug)]

@@ -2,18 +2,14 @@
 //! brought back to a chosen moment.
 //!
 //! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
-//! [`LogKind`] in [`LOGS`].
+//! [`LogKind`] in [`super::kinds::LOGS`].
 
-use std::ffi::OsString;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    Chain, Check, DrillTools, EntrySink, RestoreRequest, Restored, SourceError, tigerbeetle,
-};
+use super::{Chain, Check, DrillTools, EntrySink, RestoreRequest, Restored};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
 use crate::domain::segment::{Mode, Segment, Target, Totals};
@@ -120,7 +116,7 @@ pub struct Rewound {
     pub notes: Vec<String>,
 }
 
-/// A kind of log: one line of [`LOGS`].
+/// A kind of log: one line of [`super::kinds::LOGS`].
 pub struct LogKind {
     /// The type of the backups that its segments are.
     pub backup_type: BackupType,
@@ -138,25 +134,4 @@ impl std::fmt::Debug for LogKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LogKind").field("backup_type", &self.backup_type).finish_non_exhaustive()
     }
-}
-
-/// Every kind of log.
-pub const LOGS: &[LogKind] = &[tigerbeetle::LOG];
-
-/// What bkp does instead of a command where it started itself for a restore; `None` if it did not.
-#[must_use]
-pub fn inside(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
-    tigerbeetle::inside(words)
-}
-
-/// The kind of log whose segments have this type.
-///
-/// # Errors
-/// [`SourceError::Unsupported`] if this version does not know it.
-pub fn kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceError> {
-    let found = LOGS.iter().find(|kind| kind.backup_type == backup_type);
-    found.ok_or_else(|| SourceError::Unsupported {
-        what: format!("logs of type {backup_type}"),
-        reason: "this version of bkp ships no such log".into(),
-    })
 }

@@ -1,9 +1,9 @@
 //! The contract of a source: something that can be captured and brought back.
 //!
-//! A source pushes entries into an [`EntrySink`], one at a time, in the order it likes; the chain
+//! A source pushes entries into an [`EntrySink`], or objects into an [`ObjectSink`], one at a time, in the order it likes; the chain
 //! does the rest. Bringing back needs no configuration: [`SourceKind::restore`] works from what
 //! the backup says of itself. A new source is one folder beside this file and one line in
-//! [`SOURCES`].
+//! [`kinds::SOURCES`].
 //!
 //! What every source guarantees:
 //!
@@ -19,67 +19,22 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::archive::EntrySink;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::{Ctx, host};
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::segment::Mode;
-use crate::error::{Classify, Fault, Kind};
+use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::pipeline::BackupReader;
+use crate::pipeline::objects::ObjectSink;
 
+pub mod device;
 pub mod duckdb;
+pub mod kinds;
 pub mod logs;
 mod setback;
 pub mod tigerbeetle;
-
-/// Takes the entries of a capture. A later entry supersedes an earlier one of the same name.
-pub trait EntrySink {
-    /// Adds an entry with all its bytes.
-    ///
-    /// # Errors
-    /// The typed error of the stage or store that failed; the capture must end then.
-    fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()>;
-
-    /// Adds an entry of exactly `size` bytes, written by `body`.
-    ///
-    /// # Errors
-    /// As [`EntrySink::entry`].
-    fn stream(
-        &mut self,
-        name: &str,
-        size: u64,
-        body: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
-    ) -> anyhow::Result<()>;
-}
-
-/// Writes the content of an object.
-pub type ObjectBody<'b> = dyn FnMut(&mut dyn Write) -> anyhow::Result<()> + 'b;
-
-/// Takes the objects of an export, one at a time.
-pub trait ObjectSink {
-    /// Makes an object whose content `body` writes. `name` becomes a part of its key: ASCII letters,
-    /// digits, `-`, `_` and `.`. Only if it is `sealed` does it get a seal, and `.enc` after its name.
-    ///
-    /// # Errors
-    /// What `body`, a stage or the store failed with; the export must end then.
-    fn object(
-        &mut self,
-        role: &str,
-        name: &str,
-        sealed: bool,
-        body: &mut ObjectBody<'_>,
-    ) -> anyhow::Result<()>;
-
-    /// Makes the archive of the export, sealed: what only bkp itself reads again, at the next increment
-    /// already. A store keeps it where it can be read at any time.
-    ///
-    /// # Errors
-    /// As [`ObjectSink::object`].
-    fn archive(
-        &mut self,
-        push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()>;
-}
 
 /// What an export is asked for.
 #[derive(Debug)]
@@ -321,9 +276,9 @@ impl Drilled {
 pub type Chain<'a> = [BackupReader<'a>];
 
 /// A source opened from its table, or what is wrong with the table.
-pub type Opened = Result<Box<dyn Source>, crate::config::ConfigError>;
+pub type Opened = Result<Box<dyn Source>, crate::table::ConfigError>;
 
-/// A kind of source: one line of [`SOURCES`]. Everything that needs no configuration of the day
+/// A kind of source: one line of [`kinds::SOURCES`]. Everything that needs no configuration of the day
 /// is here, so that a restore works from store and key alone.
 pub struct SourceKind {
     /// The word in the configuration's `kind`, in keys and in manifests.
@@ -360,21 +315,6 @@ pub struct DrillTools {
     pub tigerbeetle: Option<PathBuf>,
     /// What an engine may take of this machine.
     pub share: Share,
-}
-
-/// Every kind of source.
-pub const SOURCES: &[SourceKind] = &[duckdb::KIND, tigerbeetle::KIND];
-
-/// The kind of source that made backups of this type.
-///
-/// # Errors
-/// [`SourceError::Unsupported`] if this version does not know it.
-pub fn kind_of(backup_type: BackupType) -> Result<&'static SourceKind, SourceError> {
-    let found = SOURCES.iter().find(|kind| kind.backup_type == backup_type);
-    found.ok_or_else(|| SourceError::Unsupported {
-        what: format!("backups of type {backup_type}"),
-        reason: "this version of bkp has no such source".into(),
-    })
 }
 
 /// What a source can fail with.
@@ -442,6 +382,8 @@ pub enum SourceError {
         hint: String,
     },
 }
+
+diagnosed!(SourceError);
 
 impl Classify for SourceError {
     fn kind(&self) -> Kind {

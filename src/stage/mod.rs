@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Classify, Kind};
+use crate::error::{Classify, Kind, diagnosed};
 
 pub mod digest;
 pub mod gzip;
@@ -17,6 +17,17 @@ pub mod hop;
 pub(crate) mod parallel;
 pub mod seal;
 pub mod zstd;
+
+/// How a stream is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// As gzip members, at this level (1 to 9).
+    Gzip(u32),
+    /// As independent zstd frames, at this level (1 to 19).
+    Zstd(i32),
+}
 
 /// A stage that bytes are pushed into.
 ///
@@ -122,6 +133,8 @@ pub enum StageError {
         stage: &'static str,
     },
 }
+
+diagnosed!(StageError);
 
 impl Classify for StageError {
     fn kind(&self) -> Kind {

@@ -24,8 +24,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Measure, Sink, StageError, Trail};
 use crate::domain::limits::{RECIPIENTS_MAX, SEAL_HEADER_BYTES_MAX, SEGMENT_BYTES};
+use crate::domain::recipient::Recipient;
 use crate::error::Blame;
-use crate::keys::{DataKey, KeyError, Recipient};
+use crate::keys::{DataKey, KeyError};
 
 const MAGIC: &[u8; 8] = b"BKPSEAL1";
 const VERSION: u32 = 1;

@@ -20,9 +20,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::ConfigError;
 use crate::domain::health::Space;
 use crate::draft::{Draft, sync_folder};
+use crate::table::ConfigError;
 
 use super::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,

@@ -2,7 +2,7 @@
 //!
 //! Capabilities are types: [`ReadStore`] for everything that looks, [`AppendStore`] for everything
 //! that makes backups, [`PruneStore`] for `cleanup` alone. A new store is one file beside this one
-//! and one line in [`STORES`]; the contract suite in `tests/it` runs over that table.
+//! and one line in [`kinds::STORES`]; the contract suite in `tests/it` runs over that table.
 //!
 //! What every store guarantees:
 //!
@@ -20,12 +20,13 @@ use std::path::Path;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::config::ConfigError;
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
 use crate::domain::segment::rfc3339;
-use crate::error::{Classify, Fault, Kind};
+use crate::error::{Classify, Fault, Kind, diagnosed};
+use crate::table::ConfigError;
 
+pub mod kinds;
 pub mod layer;
 pub mod local;
 mod object;
@@ -327,6 +328,8 @@ pub enum StoreError {
     },
 }
 
+diagnosed!(StoreError);
+
 impl Classify for StoreError {
     fn kind(&self) -> Kind {
         match self {
@@ -437,7 +440,7 @@ impl Place {
 /// Opens a store of some kind. Creates nothing.
 pub type Open<S> = fn(&Place, &Ctx) -> Result<Box<S>, StoreError>;
 
-/// How a kind of store is opened: one line of [`STORES`].
+/// How a kind of store is opened: one line of [`kinds::STORES`].
 #[derive(Debug, Clone, Copy)]
 pub struct StoreKind {
     /// The URL scheme that selects it.
@@ -462,9 +465,6 @@ pub fn location(url: &str, key: &str) -> String {
     let place = url.split_once("?endpoint=").map_or(url, |(place, _endpoint)| place);
     format!("{}/{key}", place.trim_end_matches('/'))
 }
-
-/// Every kind of store.
-pub const STORES: &[StoreKind] = &[local::KIND, s3::KIND];
 
 /// Whether `key` is one that bkp would write: relative, `/`-separated, no empty, hidden or `..`
 /// component, only characters that every store and shell can carry, at most 1024 bytes.

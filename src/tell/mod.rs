@@ -1,7 +1,7 @@
 //! Telling people and programs outside: that something is wrong or well again, and how a job went.
 //!
 //! All of it is best effort: nothing here ever fails a run, and nothing that fails here is silent. A new
-//! kind of channel is one file and one line in [`KINDS`].
+//! kind of channel is one file and one line in [`kinds::KINDS`].
 //!
 //! - [`http`]: a webhook, Slack, and the ping of a dead man's switch; [`email`]: SMTP.
 //! - [`hook`]: programs of the operator around a run.
@@ -19,6 +19,7 @@ use crate::keys::{KeyError, secret};
 pub mod email;
 pub mod hook;
 pub mod http;
+pub mod kinds;
 
 /// How long any of them may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,7 +98,7 @@ pub struct Channel {
     pub password: String,
 }
 
-/// A kind of channel: one line of [`KINDS`].
+/// A kind of channel: one line of [`kinds::KINDS`].
 #[derive(Debug)]
 pub struct ChannelKind {
     /// The word for it.
@@ -107,9 +108,6 @@ pub struct ChannelKind {
     /// Tells.
     pub tell: fn(&Channel, &News) -> anyhow::Result<()>,
 }
-
-/// Every kind of channel.
-pub const KINDS: &[ChannelKind] = &[http::WEBHOOK, http::SLACK, email::KIND];
 
 /// The secret that `reference` points to; what is wrong with it in words that fit any secret.
 ///

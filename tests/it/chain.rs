@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex};
 
 use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
+use bkp::domain::recipient::Recipient;
 use bkp::error::{Blame, Kind, diagnose};
-use bkp::keys::{self, DataKey, KeyProvider, Recipient};
+use bkp::keys::{self, DataKey, KeyProvider};
 use bkp::stage::digest::{Deposit, Digest, DigestReader, drain};
 use bkp::stage::hop::{Hop, read_ahead};
 use bkp::stage::seal::{Opener, Sealer, open_header};
@@ -86,7 +87,8 @@ impl Keys {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         keys::file::generate(&path).unwrap();
-        let provider = keys::open(&format!("file:{}", path.display()), &Cancel::default()).unwrap();
+        let provider =
+            keys::kinds::open(&format!("file:{}", path.display()), &Cancel::default()).unwrap();
         let data = DataKey::generate().unwrap();
         let recipients = vec![provider.wrap(&data, id(), "books").unwrap()];
         Keys { _folder: folder, provider, data, recipients }

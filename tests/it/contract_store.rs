@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 
 use bkp::ctx::Ctx;
+use bkp::store::kinds::STORES;
 use bkp::store::layer::fault::{Faulty, Plan};
 use bkp::store::layer::retry::Retry;
 use bkp::store::layer::trace::Trace;
 use bkp::store::local::Local;
 use bkp::store::{
-    AppendStore, Declared, ObjectLabels, Place, PruneStore, ReadStore, STORES, StoreError, Upload,
+    AppendStore, Declared, ObjectLabels, Place, PruneStore, ReadStore, StoreError, Upload,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;

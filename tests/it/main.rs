@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and clippy knows only marked functions as tests"
 )]
 
+mod architecture;
 mod attacks;
 mod bed;
 mod books;

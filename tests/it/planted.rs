@@ -11,7 +11,7 @@ use bkp::domain::manifest::{
 };
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::record::Record;
-use bkp::keys::DataKey;
+use bkp::keys::{DataKey, manifest_mac};
 use bkp::store::AppendStore;
 use bkp::wire::House;
 use sha2::Digest as _;
@@ -128,7 +128,7 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         mac: String::new(),
     };
     let at = name.manifest_key();
-    let file = manifest.encode(&key).unwrap();
+    let file = manifest_mac::encode(manifest, &key).unwrap();
     let manifest = Manifest::parse(&file, &at).unwrap();
     (manifest, vec![(object.key, body), (at, file)])
 }

@@ -19,7 +19,7 @@ use std::process::Command;
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, hex, unhex};
 use bkp::error::{Blame, Kind, diagnose};
-use bkp::keys::{self, DataKey};
+use bkp::keys::{self, DataKey, manifest_mac};
 use bkp::stage::seal::{Opener, open_header};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
@@ -115,7 +115,7 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
         let prelude = open_header(&mut reader, &vector.object)?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
         let key = keys::unwrap_any(
-            &[keys::open(&recipient, &bkp::ctx::Cancel::default())?],
+            &[keys::kinds::open(&recipient, &bkp::ctx::Cancel::default())?],
             &prelude.header.recipients,
             id,
             &bkp::ctx::Cancel::default(),
@@ -196,7 +196,8 @@ fn the_reference_decryptor_checks_a_manifest() {
     let id: BackupId = "019aa3f2-5c00-7a11-8b22-0123456789ab".parse().unwrap();
     let data_key = DataKey::generate().unwrap();
     let provider =
-        keys::open(&format!("file:{}", secret.display()), &bkp::ctx::Cancel::default()).unwrap();
+        keys::kinds::open(&format!("file:{}", secret.display()), &bkp::ctx::Cancel::default())
+            .unwrap();
     let manifest: Manifest = serde_json::from_value(serde_json::json!({
         "schema": "bkp.manifest/1", "id": id, "type": "tigerbeetle", "source": "books",
         "scope": "full", "kind": "snapshot", "parent": null, "base": id, "host": "h",
@@ -207,7 +208,7 @@ fn the_reference_decryptor_checks_a_manifest() {
         "retention": {"until": null, "pinned": false}, "ledger": null, "timings": {}, "mac": ""
     }))
     .unwrap();
-    let bytes = manifest.encode(&data_key).unwrap();
+    let bytes = manifest_mac::encode(manifest, &data_key).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/unseal.py");
     let check = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();

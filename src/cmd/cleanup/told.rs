@@ -19,9 +19,10 @@ use crate::cmd::{audit, journal};
 use crate::ctx::{Ctx, host};
 use crate::domain::event::{Event, Numbers, Status};
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{self, Manifest, hex};
+use crate::domain::manifest::{Manifest, hex};
+use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, KeyProvider, Recipient};
+use crate::keys::{self, KeyProvider, manifest_mac};
 use crate::ledger::{Ledger, LedgerError};
 use crate::store::{AppendStore, Role};
 
@@ -65,7 +66,7 @@ struct Settled<'a> {
 impl Deleted {
     fn tag(&self, key: &keys::DataKey) -> Option<String> {
         let text = serde_json::to_vec(&Unsigned::of(self)).ok()?;
-        Some(manifest::tag(key, MAC_INFO, &text))
+        Some(manifest_mac::tag(key, MAC_INFO, &text))
     }
 
     /// The event, if this is what bkp wrote.

@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use super::{Found, bad, good, probe, tried};
+use crate::archive::EntrySink;
 use crate::cmd::scratch;
 use crate::error::{Fault, Kind};
-use crate::source::{EntrySink, ExportRequest, ObjectBody, ObjectSink};
+use crate::pipeline::objects::{ObjectBody, ObjectSink};
+use crate::source::ExportRequest;
 use crate::tell;
 use crate::wire::House;
 

@@ -16,8 +16,8 @@ use crate::domain::id::BackupId;
 use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
-use crate::source::logs::{self, LogDrill, LogKind, RewindRequest};
-use crate::source::{Check, DrillTools, RestoreRequest, Share};
+use crate::source::logs::{LogDrill, LogKind, RewindRequest};
+use crate::source::{Check, DrillTools, RestoreRequest, Share, kinds};
 use crate::wire::House;
 
 /// What a drill of a log found.
@@ -77,7 +77,7 @@ pub(in crate::cmd) fn drill(
     let options = options(source, time, &to);
     let way = way::find(history, &options)?;
     let Opened { base, segments, backup_type } = way.open(catalog, found, &house.ctx)?;
-    let kind = logs::kind_of(backup_type)?;
+    let kind = kinds::log_kind_of(backup_type)?;
     let tools =
         DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), ..DrillTools::default() };
     let request = RestoreRequest {

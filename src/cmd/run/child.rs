@@ -302,7 +302,7 @@ fn wait(
         let why = if let Err(stopped) = house.ctx.cancel.check() {
             Some(stopped.to_string())
         } else if began.elapsed() > job.timeout {
-            let limit = crate::config::units::spelled(job.timeout);
+            let limit = crate::table::units::spelled(job.timeout);
             Some(format!("it took longer than its timeout of {limit} and was ended"))
         } else {
             None

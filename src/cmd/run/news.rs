@@ -13,7 +13,8 @@ use crate::cmd::status::{self, Status};
 use crate::config::settings::telling::NotifySettings;
 use crate::ctx::host;
 use crate::domain::health::{Finding, Level, UNREACHABLE};
-use crate::tell::{Alert, KINDS, News};
+use crate::tell::kinds::KINDS;
+use crate::tell::{Alert, News};
 use crate::wire::House;
 
 /// How often it is looked at everything although nothing ran.

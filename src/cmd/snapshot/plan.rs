@@ -352,7 +352,7 @@ fn build_on<'a>(
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;
     let record = last.manifest().capture.clone();
     source.check_parent(&record, &house.ctx)?;
-    let kind = source::kind_of(parent.backup_type)?;
+    let kind = source::kinds::kind_of(parent.backup_type)?;
     // The map of an export is read by the source, which needs those of the whole chain.
     let held = if parent.kind == Made::Snapshot.as_str() {
         last.map(&house.ctx, &mut |input| (kind.read_map)(input))?

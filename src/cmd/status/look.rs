@@ -14,7 +14,6 @@ use crate::cmd::run::state::{States, places};
 use crate::cmd::runs;
 use crate::cmd::snapshot::seen::Seen as SeenStore;
 use crate::config::settings::jobs::JobSettings;
-use crate::config::units;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
 use crate::domain::names::Scope;
@@ -22,6 +21,7 @@ use crate::domain::record::{DAMAGE, Outcome, Record, merged};
 use crate::domain::schedule::{Due, SKEW, When};
 use crate::keys;
 use crate::ledger::outbox::Outbox;
+use crate::table::units;
 use crate::wire::House;
 
 /// What was found.
@@ -241,7 +241,7 @@ impl Look {
     /// Whether every key that is configured is there: without one that opens, jobs end with 12.
     fn keys(&mut self, house: &House) {
         for text in &house.settings.recipients {
-            if let Err(error) = keys::open(text, &house.ctx.cancel) {
+            if let Err(error) = keys::kinds::open(text, &house.ctx.cancel) {
                 self.findings.push(health::unusable(&keys::shown(text), &format!("{error}")));
             }
         }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use crate::config::ConfigError;
-use crate::config::table::nearest;
 use crate::domain::names::is_name;
-use crate::keys::RECIPIENTS;
-use crate::store::{Place, STORES, StoreKind};
+use crate::keys::kinds::RECIPIENTS;
+use crate::store::kinds::STORES;
+use crate::store::{Place, StoreKind};
+use crate::table::ConfigError;
+use crate::table::nearest;
 
 /// Where a secret may be, as the word before the colon.
 const REFERENCES: [&str; 4] = ["file", "env", "credential", "cmd"];
@@ -16,7 +17,7 @@ pub(super) fn name(table: &str, name: &str) -> Result<(), ConfigError> {
     if is_name(name) {
         return Ok(());
     }
-    let place = crate::config::table::join(table, name);
+    let place = crate::table::join(table, name);
     Err(ConfigError::invalid(place, format!("this is no name for a {table}"))
         .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
@@ -27,7 +28,7 @@ pub(super) fn tenant(place: &str, tenant: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     let problem = format!("`{tenant}` is no name for a tenant");
-    Err(ConfigError::invalid(crate::config::table::join(place, "tenant"), problem)
+    Err(ConfigError::invalid(crate::table::join(place, "tenant"), problem)
         .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::SourceSettings;
 use super::check;
-use crate::config::ConfigError;
 use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
-use crate::config::table::{join, nearest};
-use crate::config::units::duration;
 use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::retention::Policy;
 use crate::domain::schedule::{Problem, Retries, When, zone_named};
+use crate::table::ConfigError;
+use crate::table::units::duration;
+use crate::table::{join, nearest};
 use crate::tell::check_url;
 
 mod keep;

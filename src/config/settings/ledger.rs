@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::LedgerSettings;
-use crate::config::ConfigError;
 use crate::config::file::LedgerTable;
-use crate::config::table::{join, unknown_key};
-use crate::config::units::duration;
 use crate::domain::names::BackupType;
+use crate::ledger::LedgerSettings;
+use crate::table::ConfigError;
+use crate::table::units::duration;
+use crate::table::{join, unknown_key};
 
 const PLACE: &str = "ledger";
 

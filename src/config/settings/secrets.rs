@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::{Settings, check};
-use crate::config::ConfigError;
+use crate::table::ConfigError;
 
 impl Settings {
     /// Every reference to a secret, by its key path.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::check;
-use super::{Compression, SourceSettings, StoreSettings};
+use super::{SourceSettings, StoreSettings};
 use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
-use crate::config::table::{nearest, unknown_key};
-use crate::config::{ConfigError, parse_table};
 use crate::domain::names::BackupType;
-use crate::source::{SOURCES, SourceKind};
+use crate::source::SourceKind;
+use crate::source::kinds::SOURCES;
+use crate::stage::Compression;
+use crate::table::{ConfigError, parse_table};
+use crate::table::{nearest, unknown_key};
 
 /// Checks the table of the source `name` completely, its kind's part too, so that a mistake is found
 /// by the next run of any command and not by the next snapshot.

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::sources::{anchor_paths, known_keys};
 use super::{StoreSettings, check};
 use crate::config::file::{STORE_KEYS, StoreTable};
-use crate::config::{ConfigError, parse_table};
 use crate::store::Place;
+use crate::table::{ConfigError, parse_table};
 
 /// Checks the table of the store `name` completely, its kind's part too, so that a mistake is found
 /// by the next run of any command.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::check;
 use super::jobs::unknown;
-use crate::config::ConfigError;
 use crate::config::file::jobs::{Notify, NotifyTable, StatusTable};
-use crate::config::table::join;
-use crate::config::units::size;
 use crate::domain::health::Level;
-use crate::tell::{Channel, KINDS};
+use crate::table::ConfigError;
+use crate::table::join;
+use crate::table::units::size;
+use crate::tell::Channel;
+use crate::tell::kinds::KINDS;
 
 /// How much of a folder's file system should be free, percent.
 const FREE_PERCENT: u8 = 20;

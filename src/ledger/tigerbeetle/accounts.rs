@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use sha2::{Digest as _, Sha256};
 use tigerbeetle_unofficial::{Account, Transfer, account, transfer};
 
-use crate::config::settings::LedgerSettings;
 use crate::domain::event::{CODE, Event, Numbers, Status};
 use crate::domain::names::BackupType;
 use crate::ledger::Entry;
+use crate::ledger::LedgerSettings;
 
 /// The code of the transfers that leases are made of; events have [`CODE`] to themselves.
 pub(super) const LEASE_CODE: u16 = 13;

@@ -16,9 +16,9 @@ use tigerbeetle_unofficial::error::{
 };
 use tigerbeetle_unofficial::{Account, Client, Transfer};
 
-use crate::config::settings::LedgerSettings;
 use crate::ctx::Cancel;
 use crate::ledger::LedgerError;
+use crate::ledger::LedgerSettings;
 use crate::rt;
 
 /// How long a connection attempt may take.

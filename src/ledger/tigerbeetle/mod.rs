@@ -13,12 +13,12 @@ use self::accounts::Accounts;
 use self::lease::Held;
 use self::link::{Link, Verdict};
 use super::{Entry, Holder, Lease, Ledger, LedgerError};
-use crate::config::settings::LedgerSettings;
 use crate::ctx::Ctx;
 use crate::domain::event::{CODE, Event};
 use crate::domain::id::BackupId;
 use crate::domain::limits::LEDGER_EVENTS_MAX;
 use crate::domain::names::BackupType;
+use crate::ledger::LedgerSettings;
 
 mod accounts;
 mod lease;

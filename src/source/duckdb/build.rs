@@ -1,14 +1,12 @@
 //! Filling the tables of a new file from a chain of exports.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::delta::{self, ROW};
 use super::engine::{CATALOGUE, Session};
-use super::import::{broken, links};
 use super::index::{Index, TableEntry};
-use super::{export, native, sql};
+use super::links::{self, broken};
+use super::{native, sql};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::Chain;
@@ -24,8 +22,6 @@ pub(super) struct Building<'a> {
     pub(super) session: Session,
     /// A folder of ours.
     pub(super) folder: &'a Path,
-    /// Which links have their keys and hashes unpacked.
-    pub(super) unpacked: BTreeSet<usize>,
     /// Whether the linked engine hashes as the one did that made the export.
     pub(super) comparable: bool,
     /// Whether the session is outside of the database: see [`Session::step_out`].
@@ -71,7 +67,7 @@ impl Building<'_> {
             self.load(table, &native::relation(native))?;
             return Ok(None);
         }
-        let links: Vec<(usize, TableEntry)> = links(&self.indexes, table)?
+        let links: Vec<(usize, TableEntry)> = links::of(&self.indexes, table)?
             .into_iter()
             .map(|(order, entry)| (order, entry.clone()))
             .collect();
@@ -92,7 +88,7 @@ impl Building<'_> {
         }
         let mut changes = Vec::new();
         for (order, entry) in links.iter().filter(|(_, entry)| !entry.full) {
-            changes.push(self.rows(*order, entry)?);
+            changes.push(self.changes(*order, entry)?);
         }
         for (number, (order, entry)) in links.iter().enumerate() {
             // The first link is a full one: the changes of the second are the first.
@@ -103,7 +99,7 @@ impl Building<'_> {
                 }
                 later = &[];
             }
-            let path = self.fetch(*order, entry)?;
+            let path = links::rows(self.chain, *order, entry, self.folder, self.ctx)?;
             self.insert(table, &stage, &path, later)?;
             std::fs::remove_file(&path)?;
         }
@@ -209,41 +205,10 @@ impl Building<'_> {
     }
 
     /// What changed in a link, as a relation.
-    fn rows(&mut self, order: usize, entry: &TableEntry) -> anyhow::Result<String> {
-        let folder = self.folder.join(format!("chain-{order}"));
-        let reader = self.chain.get(order).ok_or_else(|| broken("a link is missing"))?;
-        if self.unpacked.insert(order) {
-            export::unpack(reader, &folder, self.ctx)?;
-        }
+    fn changes(&self, order: usize, entry: &TableEntry) -> anyhow::Result<String> {
         let member = entry.rows_member.as_deref().unwrap_or_default();
-        Ok(format!("read_parquet({})", sql::text(&self.session.path(&folder.join(member)))))
-    }
-
-    /// The rows of a link as a file: Parquet is read from its end. Its digest is compared before
-    /// anything is made of it.
-    fn fetch(&self, order: usize, entry: &TableEntry) -> anyhow::Result<PathBuf> {
-        let reader = self.chain.get(order).ok_or_else(|| broken("a link is missing"))?;
-        let name = entry.data.as_deref().unwrap_or_default();
-        // A name of its own for every file: DuckDB keeps what it has read of one, and tells two
-        // files under one name apart by size and time only.
-        let path = self.folder.join(format!("fetched-{order}-{name}"));
-        reader.named(name, self.ctx, &mut |body| {
-            let written = std::fs::File::create(&path)
-                .and_then(|mut file| std::io::copy(body, &mut file).map(|_bytes| ()));
-            let is_full = |error: &std::io::Error| {
-                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-            };
-            written.map_err(|error| {
-                if !is_full(&error) {
-                    // Also what the chain fails with comes this way.
-                    return error.into();
-                }
-                let message = format!("cannot write {}: {error}", path.display());
-                let hint = "free space there, or choose another place (--to, --scratch)";
-                Fault::new(Kind::Failed, message).hint(hint).into()
-            })
-        })?;
-        Ok(path)
+        let path = links::changes(self.chain, order, member, self.folder, self.ctx)?;
+        Ok(format!("read_parquet({})", sql::text(&self.session.path(&path))))
     }
 }
 

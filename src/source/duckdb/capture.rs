@@ -21,11 +21,12 @@ use super::layout::{
 use super::mode::{Database, Moment, beside, unreadable};
 use super::persist::persist;
 use super::{Cause, Setback, again, free};
+use crate::archive::EntrySink;
 use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::ctx::Ctx;
 use crate::domain::limits::DUCKDB_LOG_BYTES_MAX;
-use crate::source::{EntrySink, Held, SourceError};
+use crate::source::{Held, SourceError};
 
 mod units;
 

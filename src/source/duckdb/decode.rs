@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use super::import::{broken, indexes, links};
 use super::index::{Makes, Statement};
+use super::links::{self, broken, indexes};
 use super::{carrier, native};
 use crate::ctx::Ctx;
 use crate::source::Chain;
@@ -14,7 +14,7 @@ pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     let indexes = indexes(chain, ctx)?;
     if let Some(newest) = indexes.last() {
         for table in &newest.tables {
-            links(&indexes, table)?;
+            links::of(&indexes, table)?;
         }
     }
     for (reader, index) in chain.iter().zip(&indexes) {

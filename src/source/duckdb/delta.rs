@@ -1,19 +1,23 @@
 //! What changed in a table since an earlier export, and applying it: the SQL of both ways.
 //!
-//! Of every export travel keys and hashes of the rows. A table with a primary key is compared by
-//! key and row hash; one without is a multiset of rows, each known by two hashes of it.
+//! A table with a primary key is compared by key and row hash; one without is a multiset of rows, each
+//! known by two hashes of it. Both are computed from the rows of the last full export, and travel with
+//! every increment for what changed in it:
 //!
 //! ```text
 //! with a key:  bkp_k0, bkp_k1, …, bkp_h, bkp_live    the row with this key has this hash, or is gone
-//! without:     bkp_h1, bkp_h2, bkp_n                 so many rows of this content, or so many more
+//! without:     bkp_h1, bkp_h2, bkp_n                 so many more rows of this content, or fewer
 //! ```
 //!
 //! What stands for a whole table is a sum of the rows' hashes and an exclusive or of them, or of the second
 //! hashes where there are some.
 
+use std::ops::Range;
+
+use super::groups::GROUP_ROWS;
 use super::hashed::{self, hash, second_hash};
 use super::index::{Column, TableEntry};
-use super::sql;
+use super::{sql, tally};
 
 /// What a row of the table is called in a query: no column is.
 pub(super) const ROW: &str = "bkp_row";
@@ -55,28 +59,43 @@ pub(super) fn rows(table: &TableEntry, from: &str) -> String {
     format!("SELECT {} FROM {from} AS {ROW}", bent_columns(table))
 }
 
-/// Rows, sum and exclusive or of their hashes.
-pub(super) fn content(table: &TableEntry, from: &str) -> String {
+/// The hash of a row, and the other one that stands for it in sums.
+fn both_hashes(table: &TableEntry) -> (String, String) {
     let hash = hash(table);
     let other = if is_keyed(table) { hash.clone() } else { second_hash(table) };
+    (hash, other)
+}
+
+/// The number of a row's group.
+fn group(table: &TableEntry) -> String {
+    if !table.has_rowid() {
+        return "0::UBIGINT".to_owned();
+    }
+    format!("CAST({ROW}.rowid // {GROUP_ROWS} AS UBIGINT)")
+}
+
+/// Notes what groups of the rows add up to: see [`super::tally`]. True for every row.
+fn tallied(table: &TableEntry) -> String {
+    let (hash, other) = both_hashes(table);
+    format!("system.main.{}({}, {hash}, {other})", tally::FUNCTION, group(table))
+}
+
+/// All rows as they go into Parquet, which are noted on the way.
+pub(super) fn tallied_rows(table: &TableEntry, from: &str) -> String {
+    format!("{} WHERE {}", rows(table, from), tallied(table))
+}
+
+/// How many rows there are, which are noted.
+pub(super) fn tallied_count(table: &TableEntry, from: &str) -> String {
+    format!("SELECT count(*) FROM {from} AS {ROW} WHERE {}", tallied(table))
+}
+
+/// Rows, sum and exclusive or of their hashes.
+pub(super) fn content(table: &TableEntry, from: &str) -> String {
+    let (hash, other) = both_hashes(table);
     let mixed = mixed(table, "bkp_o");
     format!(
         "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor({mixed}), 0) FROM (SELECT {hash} AS bkp_h, {other} AS bkp_o FROM {from} AS {ROW})"
-    )
-}
-
-/// The same from the keys and hashes in `state`, which costs no second look at the rows.
-pub(super) fn content_of_state(table: &TableEntry, state: &str) -> String {
-    if is_keyed(table) {
-        let mixed = mixed(table, "bkp_h");
-        return format!(
-            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor({mixed}), 0) FROM {state}"
-        );
-    }
-    // Of equal rows each pair leaves nothing of an exclusive or.
-    let mixed = mixed(table, "bkp_h2");
-    format!(
-        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0), coalesce(bit_xor({mixed}) FILTER (bkp_n % 2 = 1), 0) FROM {state}"
     )
 }
 
@@ -99,7 +118,53 @@ pub(super) fn is_keyed(table: &TableEntry) -> bool {
 
 /// Whether changes of the table can be told row by row.
 pub(super) fn is_divisible(table: &TableEntry) -> bool {
-    is_keyed(table) || !table.has_column("rowid")
+    !table.whole && (is_keyed(table) || table.has_rowid())
+}
+
+/// The rows of a table in these ranges of their numbers, with the numbers; all of them if there are none.
+pub(super) fn part(table: &TableEntry, ranges: Option<&[Range<u64>]>) -> String {
+    let here = table.here();
+    if ranges.is_none() {
+        return here;
+    }
+    let columns = table.columns.iter().map(|column| of_row(&column.name));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    parts(&format!("SELECT {ROW}.rowid, {columns} FROM {here} AS {ROW}"), "rowid", ranges)
+}
+
+/// The rows of the Parquet file of a full export as the table has them; of some places only, or of all.
+pub(super) fn rows_again(table: &TableEntry, file: &str, places: Option<&[Range<u64>]>) -> String {
+    let typed = |column: &Column| {
+        let (value, name) = (of_row(&column.name), sql::name(&column.name));
+        format!("CAST({value} AS {}) AS {name}", column.data_type)
+    };
+    let typed = table.columns.iter().map(typed).collect::<Vec<_>>().join(", ");
+    let rows = format!("SELECT {typed} FROM read_parquet({}) AS {ROW}", sql::text(file));
+    parts(&rows, "file_row_number", places)
+}
+
+/// A relation with the rows of a query in these ranges of a number of [`ROW`], in their order; with all rows
+/// if there are none.
+fn parts(query: &str, number: &str, ranges: Option<&[Range<u64>]>) -> String {
+    let part = |rows: &Range<u64>| {
+        let (start, end) = (rows.start, rows.end);
+        format!("{query} WHERE {ROW}.{number} >= {start} AND {ROW}.{number} < {end}")
+    };
+    match ranges {
+        None => format!("({query})"),
+        Some([]) => format!("({query} WHERE false)"),
+        Some(ranges) => {
+            format!("({})", ranges.iter().map(part).collect::<Vec<_>>().join(" UNION ALL "))
+        }
+    }
+}
+
+/// Where the rows of a table at the last export are: those of a full export, as a relation with the table's
+/// columns, and files with keys and hashes of what changed since, oldest first.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) base: String,
+    pub(super) later: Vec<String>,
 }
 
 fn key_names(table: &TableEntry) -> String {
@@ -122,19 +187,17 @@ pub(super) fn state(table: &TableEntry, from: &str) -> String {
     )
 }
 
-/// The state after the last of `files`: a full one and what changed since, oldest first.
-pub(super) fn state_of(table: &TableEntry, files: &[String]) -> String {
-    if let [only] = files {
-        return format!("FROM read_parquet({})", sql::text(only));
+/// Keys and hashes of the rows that a state adds up to.
+pub(super) fn state_of(table: &TableEntry, before: &State) -> String {
+    let base = state(table, &before.base);
+    if before.later.is_empty() {
+        return base;
     }
-    let parts: Vec<String> = files
-        .iter()
-        .enumerate()
-        .map(|(order, path)| {
-            format!("SELECT *, {order} AS bkp_order FROM read_parquet({})", sql::text(path))
-        })
-        .collect();
-    let all = parts.join(" UNION ALL ");
+    let first = format!("SELECT *, 0 AS bkp_order FROM ({base})");
+    let later = before.later.iter().zip(1_u32..).map(|(path, order)| {
+        format!("SELECT *, {order} AS bkp_order FROM read_parquet({})", sql::text(path))
+    });
+    let all = std::iter::once(first).chain(later).collect::<Vec<_>>().join(" UNION ALL ");
     if is_keyed(table) {
         let key = key_names(table);
         return format!(
@@ -168,39 +231,45 @@ pub(super) fn changes(table: &TableEntry, before: &str, from: &str) -> String {
 pub(super) const FOUND_ROWS: &str = "bkp_rows";
 pub(super) const FOUND_GONE: &str = "bkp_gone";
 
-/// Of every row two hashes of its key, the hash of the row, and a number: of each of the `files` of a
-/// state 1 if there is such a row and 0 if it is gone, of the table `from`, which comes last, the place.
-/// Nothing for a table of which that cannot be told.
-pub(super) fn sequences(table: &TableEntry, files: &[String], from: &str) -> Option<Vec<String>> {
-    if !is_keyed(table) || table.has_column("rowid") {
+/// Of every row two hashes of its key, the hash of the row, and a number: of a state 1 if there is such a row
+/// and 0 if it is gone, of the table `from`, which comes last, the place. Nothing for a table of which that
+/// cannot be told.
+pub(super) fn sequences(table: &TableEntry, before: &State, from: &str) -> Option<Vec<String>> {
+    if !is_keyed(table) || !table.has_rowid() {
         return None;
     }
-    let new = key(table).into_iter().map(|column| (of_row(&column.name), &*column.data_type));
+    let key = key(table).into_iter().map(|column| (of_row(&column.name), &*column.data_type));
+    let (key, other) = hashed::key_hashes(table, &key.collect::<Vec<_>>())?;
     let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
-    let (new_key, new_other) = hashed::key_hashes(table, &new.collect::<Vec<_>>())?;
     let (typed, hash) = (typed_keys(table), hash(table));
-    let of_file = |path: &String| {
+    let base = format!("SELECT {key}, {other}, {hash}, 1::UBIGINT FROM {} AS {ROW}", before.base);
+    let later = before.later.iter().map(|path| {
         let file = sql::text(path);
         format!(
             "SELECT {old_key}, {old_other}, coalesce(bkp_h, 0), CAST(bkp_live AS UBIGINT) FROM (SELECT {typed}, bkp_h, bkp_live FROM read_parquet({file}))"
         )
-    };
-    let now = format!(
-        "SELECT {new_key}, {new_other}, {hash}, CAST({ROW}.rowid AS UBIGINT) FROM {from} AS {ROW}"
-    );
-    Some(files.iter().map(of_file).chain([now]).collect())
+    });
+    let now =
+        format!("SELECT {key}, {other}, {hash}, CAST({ROW}.rowid AS UBIGINT) FROM {from} AS {ROW}");
+    Some(std::iter::once(base).chain(later).chain([now]).collect())
 }
 
-/// As [`changes`], of what was found. A key that is gone comes up in some of the `files`.
-pub(super) fn changes_found(table: &TableEntry, files: &[String], from: &str) -> Option<String> {
-    let names = key_columns(table)
+/// As [`changes`], of what was found. A key that is gone comes up somewhere in the state.
+pub(super) fn changes_found(table: &TableEntry, before: &State, from: &str) -> Option<String> {
+    let exact = key_columns(table)
         .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
-    let (names, hash) = (names.collect::<Vec<_>>().join(", "), hash(table));
+    let (exact, hash) = (exact.collect::<Vec<_>>().join(", "), hash(table));
     let (old_key, old_other) = hashed::key_hashes(table, &old_key(table))?;
     let (key, typed) = (key_names(table), typed_keys(table));
-    let files = files.iter().map(|path| sql::text(path)).collect::<Vec<_>>().join(", ");
+    let base = key_columns(table)
+        .map(|(number, column)| format!("{} AS bkp_k{number}", of_row(&column.name)));
+    let base = base.collect::<Vec<_>>().join(", ");
+    let base = format!("SELECT {base} FROM {} AS {ROW}", before.base);
+    let later = before.later.iter();
+    let later = later.map(|path| format!("SELECT {typed} FROM read_parquet({})", sql::text(path)));
+    let old = std::iter::once(base).chain(later).collect::<Vec<_>>().join(" UNION ALL ");
     Some(format!(
-        "SELECT {names}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM (SELECT {typed} FROM read_parquet([{files}])) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
+        "SELECT {exact}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW} WHERE {ROW}.rowid IN (FROM temp.main.{FOUND_ROWS}) UNION ALL SELECT DISTINCT {key}, NULL::UBIGINT, false FROM ({old}) WHERE ({old_key}, {old_other}) IN (FROM temp.main.{FOUND_GONE})"
     ))
 }
 
@@ -226,6 +295,13 @@ pub(super) fn bent_changes(table: &TableEntry, changes: &str) -> String {
     };
     let keys = key_columns(table).map(bent).collect::<Vec<_>>().join(", ");
     format!("SELECT {keys}, bkp_h, bkp_live FROM {changes}")
+}
+
+/// How many rows more `changes` of a table without a key says there are, and what their hashes add up to.
+pub(super) fn sums_of_changes(changes: &str) -> String {
+    format!(
+        "SELECT coalesce(sum(bkp_n), 0), coalesce(sum(bkp_h1::HUGEINT * bkp_n), 0) FROM {changes}"
+    )
 }
 
 /// The columns of the key, each with its number.

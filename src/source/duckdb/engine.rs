@@ -9,10 +9,12 @@ use std::time::Duration;
 pub(super) use self::line::ENDED;
 use self::line::{Line, NOT_STARTED};
 use super::format::Headers;
+use super::groups::Groups;
 use super::means::{self, Means};
 use super::protocol::{
-    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, WORK,
+    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
 };
+pub(super) use super::protocol::{CATALOGUE, OUTSIDE, TextRow};
 use super::sql;
 use crate::ctx::Ctx;
 pub(super) use crate::domain::text::plain;
@@ -21,24 +23,15 @@ use crate::source::Share;
 
 mod line;
 
-/// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
-pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
-
-/// An empty database in memory, where names lead to nothing of the database: see [`Session::step_out`].
-pub(super) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
-
 /// What is to be done where the engine's process does not start.
 const LIBRARY: &str = "libduckdb.so has to lie beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
 
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
 
-/// How Parquet is written.
-const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false";
-
-/// What is different for keys and hashes: hardly a value of theirs comes up twice, so that looking for
-/// those that do is wasted.
-const UNIQUE: &str = "COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1024";
+/// How Parquet is written. A column of a group of rows with more values than this has no dictionary: to
+/// make one, and to find out that it is of no use, takes longer than what it saves.
+const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false, DICTIONARY_SIZE_LIMIT 8192";
 
 /// Why the linked engine cannot open a file with these headers; `None` if it can.
 pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
@@ -55,9 +48,6 @@ pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
         format!("its storage version is {version}, and bkp links DuckDB {engine}, which reads up to its own")
     })
 }
-
-/// A row of which every value is text.
-pub(super) type TextRow = Vec<Option<String>>;
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy)]
@@ -344,13 +334,13 @@ impl Session {
         done.map(drop).map_err(|why| self.failed(&format!("INSERT INTO {table}"), &why))
     }
 
-    /// Writes the rows of a query, keys and hashes, as a Parquet file in the engine's folder.
+    /// Writes the rows of a query as a Parquet file in the engine's folder.
     ///
     /// # Errors
     /// What the engine says.
     pub(super) fn save(&self, query: &str, path: &Path) -> anyhow::Result<()> {
         let path = sql::text(&self.path(path));
-        self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET}, {UNIQUE})"))
+        self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET})"))
     }
 
     /// Memory that the engine may take, bytes.
@@ -377,9 +367,46 @@ impl Session {
     /// # Errors
     /// What `out` fails with, a cancellation, or what the engine says.
     pub(super) fn stream(&self, query: &str, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
-        let sql = format!("COPY (\n{query}\n) TO '{OUTPUT}' ({PARQUET})");
+        let sql = as_stream(query);
         let done = self.ask(Asked::Run(sql.clone()), WORK, Some((out, ctx)))?;
         done.map(drop).map_err(|why| self.failed(&sql, &why))
+    }
+
+    /// The same of a query that calls `bkp_tally`; returns what was noted, of as many rows as were written.
+    ///
+    /// # Errors
+    /// As [`Session::stream`]; that not every row was noted once.
+    pub(super) fn stream_tallied(
+        &self,
+        query: &str,
+        out: &mut dyn Write,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Groups> {
+        self.tally(Tallied::Copy(as_stream(query)), Some((out, ctx)))
+    }
+
+    /// Runs a query that counts rows by `bkp_tally`; returns what was noted.
+    ///
+    /// # Errors
+    /// What the engine says; that not every row was noted once.
+    pub(super) fn count_tallied(&self, query: &str) -> anyhow::Result<Groups> {
+        self.tally(Tallied::Count(query.to_owned()), None)
+    }
+
+    fn tally(&self, what: Tallied, out: Option<(&mut dyn Write, &Ctx)>) -> anyhow::Result<Groups> {
+        let sql = what.sql().to_owned();
+        let (rows, groups) = match self.ask(Asked::Tally(what), WORK, out)? {
+            Ok(Answer::Tallied { rows, groups }) => (rows, Groups::new(groups)),
+            Ok(_) => return Err(self.failed(&sql, "it answered something else")),
+            Err(why) => return Err(self.failed(&sql, &why)),
+        };
+        let noted = groups.content().rows;
+        if noted != rows {
+            return Err(
+                self.failed(&sql, &format!("there are {rows} rows, and {noted} were noted"))
+            );
+        }
+        Ok(groups)
     }
 
     /// Lets the engine put the log into the file, which then stands alone, and closes it.
@@ -401,6 +428,11 @@ impl Session {
         // A lock on a file ends with its process.
         self.line.wait()
     }
+}
+
+/// The rows of a query as a statement that streams them.
+fn as_stream(query: &str) -> String {
+    format!("COPY (\n{query}\n) TO '{OUTPUT}' ({PARQUET})")
 }
 
 /// The folder that a file is in.

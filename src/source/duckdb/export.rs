@@ -1,7 +1,8 @@
 //! Exports: every table as Parquet, or what changed in it since an earlier export.
 //!
 //! All of it comes from one private copy of the file, and so from one moment. Rows are streamed
-//! from the engine into the chain; only keys and hashes of rows are written down in between.
+//! from the engine into the chain, and are hashed on the way; only keys and hashes of what changed are
+//! written down in between.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,21 +10,23 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::engine::{CATALOGUE, Opening, Session, TextRow, plain};
+use super::groups::Groups;
 use super::index::{Content, Index, SCHEMA, TableEntry};
 use super::means::Means;
 use super::rowhash::RowKeys;
 use super::shape::{self, Shape};
+use super::trial::{self, Trial};
 use super::wanted::Wanted;
-use super::{carrier, delta, hashed, native, trial};
+use super::{carrier, delta, hashed, native};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
-use crate::source::{Captured, Chain, MapWriter, ObjectSink, Share};
+use crate::pipeline::objects::ObjectSink;
+use crate::source::{Captured, Chain, MapWriter, Share};
 
 mod rows;
 
-pub(super) use rows::unpack;
-use rows::{Before, state_files};
+use rows::{Before, Selection};
 
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
@@ -43,16 +46,18 @@ pub(super) fn content(
     table: &TableEntry,
     from: &str,
 ) -> anyhow::Result<Content> {
-    content_from(session, &delta::content(table, from))
-}
-
-/// What a query for the content of a table gives.
-fn content_from(session: &Session, query: &str) -> anyhow::Result<Content> {
-    let rows = session.rows(query)?;
-    let row = rows.into_iter().next().unwrap_or_default();
-    let text = |row: &TextRow, at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-    let count = text(&row, 0).parse().unwrap_or_default();
-    Ok(Content { rows: count, sum: text(&row, 1), xor: text(&row, 2) })
+    let rows = session.rows(&delta::content(table, from))?;
+    let text = |at: usize| rows.first().and_then(|row: &TextRow| row.get(at)?.as_deref());
+    let content = || {
+        let (rows, sum) = (text(0)?.parse().ok()?, text(1)?.parse().ok()?);
+        Some(Content { rows, sum, xor: text(2)?.parse().ok()? })
+    };
+    content().ok_or_else(|| {
+        anyhow::anyhow!(
+            "DuckDB {} counts rows in a way that is not known",
+            crate::version::duckdb()
+        )
+    })
 }
 
 /// What is exported, and from where.
@@ -67,6 +72,8 @@ pub(super) struct Exporting<'a> {
     /// A folder of ours.
     pub(super) scratch: &'a Path,
     pub(super) ctx: &'a Ctx,
+    /// Groups of rows that the index has.
+    pub(super) groups_recorded: usize,
 }
 
 impl Exporting<'_> {
@@ -90,7 +97,7 @@ impl Exporting<'_> {
         }
         let Shape { statements, tables, lost, .. } = shape;
         let probe = probe(&self.session)?;
-        let before = self.before(chain, &probe)?;
+        let before = Before::read(chain, &probe, self.scratch, self.ctx)?;
         let row_keys = match &before {
             Some(before) => before.row_keys.clone(),
             None => RowKeys::random()?.to_hex(),
@@ -166,7 +173,14 @@ impl Exporting<'_> {
             self.ctx.cancel.check()?;
             let Some(table) = index.tables.get_mut(at) else { continue };
             let why = if rank < EXPORT_TABLES_MAX {
-                trial::fails(&self.session, table, self.scratch, self.ctx)?
+                match trial::run(&self.session, table, self.scratch, self.ctx)? {
+                    Trial::Fails(why) => Some(why),
+                    Trial::Passes => None,
+                    Trial::Whole => {
+                        table.whole = true;
+                        None
+                    }
+                }
             } else {
                 Some(format!("{EXPORT_TABLES_MAX} larger ones do"))
             };
@@ -186,41 +200,50 @@ impl Exporting<'_> {
         &mut self,
         number: usize,
         table: &mut TableEntry,
-        before: Option<&Before>,
+        before: Option<&Before<'_>>,
         out: &mut dyn ObjectSink,
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
-        let from = table.here();
         if table.native.is_some() {
             // What cannot be told of them is that they come back, and then they are left out.
-            table.content = content(&self.session, table, &from).unwrap_or_default();
+            table.content = content(&self.session, table, &table.here()).unwrap_or_default();
             return Ok(());
         }
         let path = self.scratch.join(format!("rows-{number}"));
-        let last = before.and_then(|before| before.last(table));
-        let query = match last {
-            Some(last) => {
-                table.content = content(&self.session, table, &from)?;
-                if last.content == table.content {
-                    (table.full, table.data, table.rows_member) = (false, None, None);
-                    return Ok(());
-                }
-                let files = before.and_then(|before| state_files(&self.session, before, table));
-                match files.filter(|_| delta::is_divisible(table)) {
-                    Some(files) => self.changes(table, &last.content, &files, &path)?,
-                    None => self.all(table, &path)?,
-                }
-            }
-            None => self.all(table, &path)?,
+        let last = before.and_then(|before| Some((before, before.last(table)?)));
+        let selection = match last {
+            Some((before, last)) => self.since(table, before, last, &path)?,
+            None => Selection::All,
         };
         let name = object_name(number, table);
-        let sealed = self.sealed;
-        let (session, ctx) = (&mut self.session, self.ctx);
-        out.object("table", &name, sealed, &mut |out| session.stream(&query, out, ctx))?;
+        let mut all = Groups::default();
+        let (sealed, ctx, session) = (self.sealed, self.ctx, &self.session);
+        match &selection {
+            Selection::Nothing => {
+                table.full = false;
+                return Ok(());
+            }
+            Selection::Changed(query) => {
+                out.object("table", &name, sealed, &mut |out| session.stream(query, out, ctx))?;
+            }
+            Selection::All => {
+                let query = delta::tallied_rows(table, &table.here());
+                out.object("table", &name, sealed, &mut |out| {
+                    all = session.stream_tallied(&query, out, ctx)?;
+                    Ok(())
+                })?;
+            }
+        }
+        table.full = matches!(selection, Selection::All);
+        if table.full {
+            table.content = all.content();
+            self.record(table, all.recorded());
+        } else {
+            let member = member_name(number);
+            table.rows_member = Some(member.clone());
+            members.push((member, path));
+        }
         table.data = Some(if sealed { format!("{name}.enc") } else { name });
-        let member = member_name(number);
-        table.rows_member = Some(member.clone());
-        members.push((member, path));
         Ok(())
     }
 }
@@ -254,7 +277,7 @@ fn companions(
 fn shown(table: &TableEntry) -> serde_json::Value {
     let name = short(&plain(&table.plain()), NAME_CHARS_MAX);
     let object = table.data.as_deref().or(table.native.as_ref().map(|_| native::MEMBER));
-    json!({ "table": name, "rows": table.content.rows, "hash": table.content.sum, "object": object })
+    json!({ "table": name, "rows": table.content.rows, "hash": table.content.sum.to_string(), "object": object })
 }
 
 fn short(text: &str, chars_max: usize) -> String {

@@ -2,7 +2,8 @@
 //!
 //! Rows are hashed by [`super::rowhash`]. Values of nested and rare types go in twice: as their text, and as
 //! DuckDB's own hash of them, which tells apart most values that share a text. DuckDB's storage may have a zero of the
-//! other sign where there was one, so that both are the same here.
+//! other sign where there was one, so that both are the same here: signs are left out of a text with numbers, and
+//! where it has other texts in it, those go in once more, exactly. A place goes in as its bytes.
 //!
 //! Exports up to schema 2 have DuckDB's own hashes of whole rows: [`engine`].
 
@@ -34,7 +35,14 @@ fn told_apart(column: &Column) -> String {
     match sql::hashes(&column.data_type) {
         sql::Hashes::Narrow | sql::Hashes::Wide | sql::Hashes::Folded | sql::Hashes::Float => name,
         sql::Hashes::State => format!("hash({name})"),
-        sql::Hashes::Loosely => format!("hash({name}), {}", exact_text(column)),
+        sql::Hashes::Loosely if sql::is_place(&column.data_type) => {
+            format!("system.main.ST_AsWKB({name})")
+        }
+        sql::Hashes::Loosely => {
+            let texts = sql::without_floats(&column.data_type);
+            let texts = texts.map(|to| format!(", CAST(CAST({name} AS {to}) AS VARCHAR)"));
+            format!("hash({name}), {}{}", exact_text(column), texts.unwrap_or_default())
+        }
     }
 }
 

@@ -11,46 +11,17 @@ use std::time::Instant;
 use super::build::{self, Building};
 use super::engine::{CATALOGUE, Opening, Place, Session, plain};
 use super::index::{Index, Makes, Statement, TableEntry};
+use super::links::{broken, indexes};
 use super::means::Means;
 use super::place::Workshop;
 use super::{carrier, export, native, rehearse};
 use crate::ctx::Ctx;
-use crate::error::{Fault, Kind};
+use crate::error::Kind;
 use crate::source::{Chain, Check, Compared, Drilled, RestoreRequest, Restored, Share};
 
 mod tables;
 
 use tables::{carried, chosen, in_words, is_copied, make_tables};
-
-pub(super) fn broken(what: &str) -> anyhow::Error {
-    Fault::new(Kind::Integrity, format!("the export is not whole: {}", plain(what))).into()
-}
-
-pub(super) fn indexes(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Vec<Index>> {
-    chain.iter().map(|reader| reader.map(ctx, &mut |input| Index::read(input))).collect()
-}
-
-/// The links of the chain that hold a table, oldest first: from its last full export on.
-pub(super) fn links<'i>(
-    indexes: &'i [Index],
-    table: &TableEntry,
-) -> anyhow::Result<Vec<(usize, &'i TableEntry)>> {
-    let mut links = Vec::new();
-    for (order, index) in indexes.iter().enumerate().rev() {
-        let entry = index.table(&table.schema, &table.name);
-        let entry = entry.filter(|entry| entry.is_alike(table));
-        let missing = || broken(&format!("it does not have all of the table {}", table.quoted()));
-        let entry = entry.ok_or_else(missing)?;
-        if entry.data.is_some() {
-            links.push((order, entry));
-        }
-        if entry.full {
-            links.reverse();
-            return Ok(links);
-        }
-    }
-    Err(broken(&format!("it never had all of the table {}", table.quoted())))
-}
 
 /// What was built.
 struct Built {
@@ -203,7 +174,6 @@ impl Bench<'_> {
             indexes,
             session,
             folder: self.folder,
-            unpacked: BTreeSet::new(),
             comparable: schema.comparable,
             ctx: self.ctx,
         };

@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, Kind};
 
 /// The schema this version writes and reads.
-pub(super) const SCHEMA: &str = "bkp.duckdb.export/3";
+pub(super) const SCHEMA: &str = "bkp.duckdb.export/4";
 
-/// The schema before: its hashes are DuckDB's own, and tell the signs of zeros apart, which DuckDB's storage
-/// may not keep.
+/// Schemas of which rows are as good as ever, but nothing can be compared with their hashes: those of the first
+/// took 0 and -1 in columns of 128 bits for the same, those of the other one some nested values.
+const SCHEMAS_OF_OTHER_HASHES: [&str; 2] = ["bkp.duckdb.export/1", "bkp.duckdb.export/3"];
+
+/// The schema whose hashes are DuckDB's own, and tell the signs of zeros apart, which DuckDB's storage may not
+/// keep.
 const SCHEMA_OF_ENGINE_HASHES: &str = "bkp.duckdb.export/2";
-
-/// The one before that: its hashes took 0 and -1 in columns of 128 bits for the same.
-const SCHEMA_OF_OTHER_HASHES: &str = "bkp.duckdb.export/1";
 
 /// Largest index that is read, bytes.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -108,7 +109,8 @@ pub(super) struct TableEntry {
     pub(super) data: Option<String>,
     /// Whether `data` has all of them.
     pub(super) full: bool,
-    /// The member of the data archive with keys and hashes of rows, or of what changed in them.
+    /// The member of the data archive with keys and hashes of what changed in the rows. Of a full export
+    /// there is none: keys and hashes are those of `data`.
     pub(super) rows_member: Option<String>,
     /// The table with all of its rows in the database that travels with the archive, where they are not in
     /// an object: see [`super::native`].
@@ -117,6 +119,37 @@ pub(super) struct TableEntry {
     /// Whether the hashes of its rows have a key; without one they are as up to schema 2.
     #[serde(default)]
     pub(super) keyed_hashes: bool,
+    /// What groups of its rows add up to, in their order; none where they have no numbers.
+    #[serde(default)]
+    pub(super) groups: Vec<RowGroup>,
+    /// Whether it is exported in full when anything in it has changed, since its rows cannot be read from
+    /// Parquet to be compared.
+    #[serde(default)]
+    pub(super) whole: bool,
+    /// Whether a row of the database at hand can be asked for by its number; of no meaning in an index.
+    #[serde(skip)]
+    pub(super) row_numbers: RowNumbers,
+}
+
+/// Whether a row can be asked for by its number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum RowNumbers {
+    /// It can.
+    #[default]
+    Known,
+    /// A column, which may be a computed one, has the name that the number has.
+    Hidden,
+}
+
+/// A group of rows: see [`super::groups`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RowGroup {
+    /// What they add up to.
+    #[serde(flatten)]
+    pub(super) content: Content,
+    /// How many rows are in front of them in `data` of the table's last full export, if they are in there and
+    /// nothing of them has changed since.
+    pub(super) base_at: Option<u64>,
 }
 
 /// A column.
@@ -128,15 +161,52 @@ pub(super) struct Column {
     pub(super) data_type: String,
 }
 
-/// What a table has in it: equal for equal tables, whatever the order of rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What rows add up to: equal for equal rows, whatever their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Content {
     /// Rows.
     pub(super) rows: u64,
     /// Sum of the rows' hashes, decimal.
-    pub(super) sum: String,
-    /// Exclusive or of the rows' hashes, decimal.
-    pub(super) xor: String,
+    #[serde(with = "decimal")]
+    pub(super) sum: u128,
+    /// Exclusive or of the rows' hashes, or of their second hashes where they have two, decimal.
+    #[serde(with = "decimal")]
+    pub(super) xor: u64,
+}
+
+impl Content {
+    /// What these rows and others add up to.
+    pub(super) fn plus(&self, other: &Content) -> Content {
+        Content {
+            rows: self.rows.saturating_add(other.rows),
+            sum: self.sum.saturating_add(other.sum),
+            xor: self.xor ^ other.xor,
+        }
+    }
+}
+
+/// Numbers as text: JSON has none of this size.
+mod decimal {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        number: &impl Display,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // Earlier ones have no number where there are no rows.
+        let digits = if text.is_empty() { "0" } else { &text };
+        digits.parse().map_err(de::Error::custom)
+    }
 }
 
 impl TableEntry {
@@ -153,6 +223,11 @@ impl TableEntry {
     /// Whether it has a column of this name, in any case.
     pub(super) fn has_column(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether its rows have numbers that can be asked for.
+    pub(super) fn has_rowid(&self) -> bool {
+        self.row_numbers == RowNumbers::Known
     }
 
     /// The true name of a column, which may be written in any case.
@@ -210,8 +285,7 @@ impl Index {
             serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
         match index.schema.as_str() {
             SCHEMA | SCHEMA_OF_ENGINE_HASHES => {}
-            // Its rows are as good as ever, but nothing can be compared with what it says of them.
-            SCHEMA_OF_OTHER_HASHES => index.probe.clear(),
+            other if SCHEMAS_OF_OTHER_HASHES.contains(&other) => index.probe.clear(),
             other => return Err(invalid(format!("its schema is `{other}`")).into()),
         }
         Ok(index)
@@ -282,7 +356,9 @@ mod tests {
         let read = |schema: &str| Index::read(&mut index(schema).as_bytes());
         assert_eq!(read(SCHEMA).expect("an index").probe, "1 2");
         assert_eq!(read(SCHEMA_OF_ENGINE_HASHES).expect("an index").probe, "1 2");
-        assert_eq!(read(SCHEMA_OF_OTHER_HASHES).expect("an index").probe, "");
-        assert!(read("bkp.duckdb.export/4").is_err());
+        for schema in SCHEMAS_OF_OTHER_HASHES {
+            assert_eq!(read(schema).expect("an index").probe, "");
+        }
+        assert!(read("bkp.duckdb.export/5").is_err());
     }
 }

@@ -5,11 +5,11 @@
 //! - [`layout`]: what a snapshot consists of.
 //! - [`assemble`], [`inspect`], [`place`]: from the chain back to a file.
 //! - [`engine`], [`means`]: the linked DuckDB, which opens files of ours only, in a process of its own:
-//!   [`protocol`], [`serve`], [`confine`], [`raw`], [`parser`].
+//!   [`protocol`], [`serve`], [`sequences`], [`confine`], [`raw`], [`parser`].
 //! - [`private`], [`shape`], [`rehearse`], [`trial`], [`wanted`], [`export`], [`index`], [`sql`]: from
-//!   tables into Parquet; [`delta`], [`diff`], [`overlay`], [`hashed`],
-//!   [`rowhash`]: what changed in them.
-//! - [`import`], [`build`], [`carrier`], [`native`], [`decode`]: from there back to a file, or to nothing.
+//!   tables into Parquet; [`delta`], [`groups`], [`diff`], [`overlay`], [`hashed`], [`rowhash`], [`tally`]:
+//!   what changed in them.
+//! - [`links`], [`import`], [`build`], [`carrier`], [`native`], [`decode`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
@@ -27,11 +27,13 @@ mod engine;
 mod export;
 mod format;
 mod free;
+mod groups;
 mod hashed;
 mod import;
 mod index;
 mod inspect;
 mod layout;
+mod links;
 mod means;
 mod mode;
 mod native;
@@ -44,10 +46,12 @@ mod protocol;
 mod raw;
 mod rehearse;
 mod rowhash;
+mod sequences;
 mod serve;
 mod shape;
 pub mod sheet;
 mod sql;
+mod tally;
 mod trial;
 mod wal;
 mod wanted;
@@ -70,16 +74,18 @@ use self::layout::{Layout, Listed as _};
 use self::means::Means;
 use self::mode::{Database, Mode};
 use self::wanted::Wanted;
-use crate::config::units::size;
-use crate::config::{ConfigError, parse_table};
+use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
 use crate::error::{Fault, Kind};
+use crate::pipeline::objects::ObjectSink;
 use crate::source::{
-    CaptureRequest, Captured, Check, EntrySink, ExportRequest, Held, ObjectSink, Opened,
-    RestoreRequest, Share, Source, SourceError, SourceKind, on_this_host,
+    CaptureRequest, Captured, Check, ExportRequest, Held, Opened, RestoreRequest, Share, Source,
+    SourceError, SourceKind, on_this_host,
 };
+use crate::table::units::size;
+use crate::table::{ConfigError, parse_table};
 
 /// Attempts of a capture if the configuration does not say otherwise. Under the heaviest load
 /// measured 8 were needed.
@@ -360,6 +366,7 @@ impl Source for Configured {
             session,
             storage_version: storage_version.unwrap_or_default().to_owned(),
             wanted: &self.wanted,
+            groups_recorded: 0,
             sealed: self.sealed,
             share: self.share,
             scratch: request.scratch,

@@ -1,31 +1,12 @@
 //! A sequence of rows with the changes that were written down since: what the exports of a chain add up to.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use super::diff::{Key, More, Row};
 
-/// Keys are hashes already: another one over them would take half of the time.
-#[derive(Default)]
-pub(super) struct Folded(u64);
-
-impl Hasher for Folded {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = self.0.rotate_left(32) ^ number;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-pub(super) type Map<T> = HashMap<Key, T, BuildHasherDefault<Folded>>;
+/// By keys. They are hashes already, but some have no secret: whoever writes the database could choose them so
+/// that they meet in a simpler map.
+pub(super) type Map<T> = HashMap<Key, T>;
 
 /// Bits of [`Sieve`], as a power of two: two megabytes, which stay in a processor's cache.
 const SIEVE_BITS: u32 = 24;

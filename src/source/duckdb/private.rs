@@ -14,9 +14,10 @@ use super::format::{Headers, unit_offset};
 use super::layout::{Layout, Member, PIECE_BYTES};
 use super::means::{self, Means};
 use super::mode::{Database, beside};
+use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind, diagnose};
-use crate::source::{EntrySink, Share, SourceError};
+use crate::source::{Share, SourceError};
 
 /// What to do about a copy that does not fit.
 const NO_ROOM: &str =

@@ -8,7 +8,16 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::engine::TextRow;
+use super::index::Content;
+
+/// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
+pub(super) const CATALOGUE: &str = "bkp_6f3a90c1";
+
+/// An empty database in memory, where names lead to nothing of the database: see [`super::engine::Session::step_out`].
+pub(super) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
+
+/// A row of which every value is text.
+pub(super) type TextRow = Vec<Option<String>>;
 
 /// The word on the command line that makes a bkp an engine.
 pub const WORD: &str = "duckdb-engine";
@@ -40,10 +49,13 @@ pub(super) struct Question {
 pub(super) enum Asked {
     /// The first question: which databases, and what the engine may take.
     Open(Open),
-    /// The keys of the functions that hash rows, 64 hexadecimal digits: once in a session.
+    /// The keys of the functions that hash rows, 64 hexadecimal digits: once in a session. From then on there is
+    /// `bkp_tally`, too.
     RowKeys(String),
     /// A statement of ours, without an answer but that it is done.
     Run(String),
+    /// A statement of ours in which `bkp_tally` notes groups of rows.
+    Tally(Tallied),
     /// A statement that is not ours: exactly one, which begins with one of these.
     Define { begins: Vec<String>, sql: String },
     /// The rows of a query of ours, as text.
@@ -54,6 +66,23 @@ pub(super) enum Asked {
     Compare(Compare),
     /// The last question.
     Close,
+}
+
+/// A statement that notes groups of rows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Tallied {
+    /// One that writes them.
+    Copy(String),
+    /// One that tells how many there are.
+    Count(String),
+}
+
+impl Tallied {
+    pub(super) fn sql(&self) -> &str {
+        match self {
+            Tallied::Copy(sql) | Tallied::Count(sql) => sql,
+        }
+    }
 }
 
 /// How the engine is set up.
@@ -135,6 +164,11 @@ pub(super) enum Answer {
     Table {
         columns: Vec<String>,
         rows: Vec<TextRow>,
+    },
+    /// How many rows a statement wrote or counted, and what was noted of each group of them.
+    Tallied {
+        rows: u64,
+        groups: Vec<(u64, Content)>,
     },
     /// Nothing if it could not be told in one pass.
     Compared(Option<Outcome>),

@@ -1,9 +1,22 @@
-//! A database in memory, opened through DuckDB's C interface: for what the safe interface does not have.
+//! A database in memory, opened through DuckDB's C interface: for what the safe interface does not have, as are
+//! functions that are called for NULL, too, or that have effects.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 
 use duckdb::ffi;
+
+/// A function of a chunk of rows, which finds its state by `duckdb_scalar_function_get_extra_info`.
+pub(super) struct ScalarFunction<'a> {
+    pub(super) name: &'a str,
+    /// The types of what it takes; without any it takes as many values as there are, of all types, also NULL.
+    pub(super) parameters: &'a [ffi::duckdb_type],
+    pub(super) result: ffi::duckdb_type,
+    /// Whether it has to be called once for each row, whatever it takes.
+    pub(super) has_effects: bool,
+    pub(super) call:
+        unsafe extern "C" fn(ffi::duckdb_function_info, ffi::duckdb_data_chunk, ffi::duckdb_vector),
+}
 
 /// An empty database in memory, and a connection to it.
 pub(super) struct RawDatabase {
@@ -83,6 +96,60 @@ impl RawDatabase {
     pub(super) fn connection(&self) -> ffi::duckdb_connection {
         self.connection
     }
+
+    /// Makes a function known to every connection of the database. It has its state for as long as the engine
+    /// has the function, and calls come from several threads.
+    ///
+    /// # Errors
+    /// That the engine refuses it.
+    #[expect(unsafe_code, reason = "handles of the C interface")]
+    pub(super) fn register<T: Send + Sync>(
+        &self,
+        of: &ScalarFunction<'_>,
+        state: T,
+    ) -> Result<(), String> {
+        let name = CString::new(of.name).map_err(|error| error.to_string())?;
+        let state: *mut T = Box::into_raw(Box::new(state));
+        // SAFETY: function and types are made and destroyed here; the engine copies what it needs of them. The
+        // state belongs to the function from here on, and is released by `release`, once.
+        let registered = unsafe {
+            let mut function = ffi::duckdb_create_scalar_function();
+            ffi::duckdb_scalar_function_set_name(function, name.as_ptr());
+            for parameter in of.parameters {
+                let mut parameter = ffi::duckdb_create_logical_type(*parameter);
+                ffi::duckdb_scalar_function_add_parameter(function, parameter);
+                ffi::duckdb_destroy_logical_type(&raw mut parameter);
+            }
+            if of.parameters.is_empty() {
+                let mut any = ffi::duckdb_create_logical_type(ffi::DUCKDB_TYPE_DUCKDB_TYPE_ANY);
+                ffi::duckdb_scalar_function_set_varargs(function, any);
+                ffi::duckdb_scalar_function_set_special_handling(function);
+                ffi::duckdb_destroy_logical_type(&raw mut any);
+            }
+            let mut result = ffi::duckdb_create_logical_type(of.result);
+            ffi::duckdb_scalar_function_set_return_type(function, result);
+            ffi::duckdb_destroy_logical_type(&raw mut result);
+            if of.has_effects {
+                ffi::duckdb_scalar_function_set_volatile(function);
+            }
+            ffi::duckdb_scalar_function_set_extra_info(function, state.cast(), Some(release::<T>));
+            ffi::duckdb_scalar_function_set_function(function, Some(of.call));
+            let registered = ffi::duckdb_register_scalar_function(self.connection, function);
+            ffi::duckdb_destroy_scalar_function(&raw mut function);
+            registered
+        };
+        let is_registered = registered == ffi::DuckDBSuccess;
+        is_registered
+            .then_some(())
+            .ok_or_else(|| format!("the engine refuses the function {}", of.name))
+    }
+}
+
+/// Releases the state of a function that is gone.
+#[expect(unsafe_code, reason = "called by the C interface")]
+unsafe extern "C" fn release<T>(state: *mut c_void) {
+    // SAFETY: it is what `register` gave away, and nobody has it any more.
+    drop(unsafe { Box::from_raw(state.cast::<T>()) });
 }
 
 impl Drop for RawDatabase {

@@ -9,23 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use duckdb::arrow::array::UInt64Array;
-use duckdb::arrow::record_batch::RecordBatch;
 use duckdb::{Config, Connection, InterruptHandle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::confine;
-use super::diff::{self, Differences, Row};
-use super::engine::{CATALOGUE, OUTSIDE, TextRow};
-use super::overlay::Changes;
+use super::diff;
 use super::parser::Parser;
 use super::protocol::{
-    Answer, Asked, Base, Compare, HERE, OUTPUT, Open, Outcome, Question, Settle, Sum, receive, send,
+    Answer, Asked, Base, CATALOGUE, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question,
+    Settle, Sum, Tallied, TextRow, receive, send,
 };
 use super::raw::RawDatabase;
 use super::rowhash::{self, RowKeys};
+use super::sequences;
 use super::sql;
-use crate::ctx::Cancel;
+use super::tally::{self, Tallies};
 
 /// How often the engine looks whether it should go on.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -69,7 +67,7 @@ fn answer_all(line: &UnixStream) -> Result<(), Refused> {
         clock.set(None);
         told(&answer.unwrap_or_else(Answer::Refused))?;
     }
-    let Engine { connection, database, parser: _ } = engine;
+    let Engine { connection, database, .. } = engine;
     let closed = connection.close().map_err(|(_, error)| words(&error));
     drop(database);
     told(&closed.map_or_else(Answer::Refused, |()| Answer::Done))
@@ -116,6 +114,7 @@ struct Engine {
     /// What the connection is to; it is closed after that.
     database: RawDatabase,
     parser: Parser,
+    tallies: Tallies,
 }
 
 impl Engine {
@@ -123,7 +122,7 @@ impl Engine {
         let database = RawDatabase::open(&settings(open))?;
         let connection = database.connect().map_err(|error| words(&error))?;
         settle_in(&connection, open).map_err(|error| words(&error))?;
-        Ok(Engine { connection, database, parser: Parser::new()? })
+        Ok(Engine { connection, database, parser: Parser::new()?, tallies: Tallies::default() })
     }
 
     fn answer(&self, asked: Asked) -> Result<Answer, Refused> {
@@ -131,9 +130,11 @@ impl Engine {
             Asked::Open(_) => Err("it is open already".to_owned()),
             Asked::RowKeys(keys) => {
                 let keys = RowKeys::from_hex(&keys).ok_or("these are no keys")?;
-                rowhash::register(&self.database, &keys).map(|()| Answer::Done)
+                rowhash::register(&self.database, &keys)?;
+                tally::register(&self.database, &self.tallies).map(|()| Answer::Done)
             }
             Asked::Run(sql) => self.run(&sql).map(|()| Answer::Done),
+            Asked::Tally(what) => self.tally(&what),
             Asked::Define { begins, sql } => self.define(&begins, &sql).map(|()| Answer::Done),
             Asked::Table(query) => {
                 self.table(&query).map(|(columns, rows)| Answer::Table { columns, rows })
@@ -156,6 +157,17 @@ impl Engine {
     fn run(&self, sql: &str) -> Result<(), Refused> {
         self.check(sql)?;
         self.connection.execute_batch(sql).map_err(|error| words(&error))
+    }
+
+    fn tally(&self, what: &Tallied) -> Result<Answer, Refused> {
+        self.check(what.sql())?;
+        self.tallies.take();
+        let rows = match what {
+            Tallied::Copy(sql) => self.connection.execute(sql, []).map(|rows| rows as u64),
+            Tallied::Count(sql) => self.connection.query_row(sql, [], |row| row.get(0)),
+        };
+        let rows = rows.map_err(|error| words(&error))?;
+        Ok(Answer::Tallied { rows, groups: self.tallies.take().into_iter().collect() })
     }
 
     fn define(&self, begins: &[String], sql: &str) -> Result<(), Refused> {
@@ -201,7 +213,16 @@ impl Engine {
     }
 
     fn compare(&self, compare: &Compare) -> Result<Option<Outcome>, Refused> {
-        let Some(found) = self.differences(compare)? else { return Ok(None) };
+        let queries = compare.later.iter().chain([&compare.base, &compare.now]);
+        queries.into_iter().try_for_each(|query| self.check(query))?;
+        let found = sequences::differences(&self.connection, compare);
+        let found = found.map_err(|error| match error.downcast_ref::<duckdb::Error>() {
+            Some(error) => words(error),
+            None => format!("{error:#}"),
+        });
+        let Some(found) = found? else {
+            return Ok(None);
+        };
         let rows = found.rows.iter().map(|place| [*place]);
         self.fill(&compare.rows, "bkp_r BIGINT", rows)?;
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
@@ -213,46 +234,6 @@ impl Engine {
             before: sum(found.before),
             now: sum(found.now),
         }))
-    }
-
-    /// Looks for what differs in one pass over both sequences; nothing of them is held but what waits.
-    fn differences(&self, compare: &Compare) -> Result<Option<Differences>, Refused> {
-        let most = usize::try_from(compare.most).unwrap_or(usize::MAX);
-        let said = |error: duckdb::Error| words(&error);
-        let queries = compare.later.iter().chain([&compare.base, &compare.now]);
-        queries.into_iter().try_for_each(|query| self.check(query))?;
-        let mut changes = Changes::default();
-        for query in &compare.later {
-            let mut statement = self.connection.prepare(query).map_err(said)?;
-            for batch in statement.stream_arrow([]).map_err(said)? {
-                for [key, other, hash, live] in numbers(&batch.map_err(said)?) {
-                    changes.add((key, other), (live > 0).then_some(hash));
-                }
-                if changes.count() > most {
-                    return Ok(None);
-                }
-            }
-        }
-        // A connection has one result at a time.
-        let second = self.connection.try_clone().map_err(said)?;
-        second.execute_batch(&format!("USE {OUTSIDE}.main")).map_err(said)?;
-        let mut now = self.connection.prepare(&compare.now).map_err(said)?;
-        let mut base = second.prepare(&compare.base).map_err(said)?;
-        let mut now = now.stream_arrow([]).map_err(said)?;
-        let mut base = base.stream_arrow([]).map_err(said)?;
-        let next = |stream: &mut duckdb::ArrowStream<'_>, into: &mut Vec<Row>| {
-            let batch = stream.next().transpose()?;
-            into.extend(batch.iter().flat_map(numbers).map(Row::from));
-            anyhow::Ok(batch.is_some())
-        };
-        let mut before = |into: &mut Vec<Row>| next(&mut base, into);
-        let found = diff::differences(
-            &mut changes.over(&mut before),
-            &mut |into| next(&mut now, into),
-            most,
-            &Cancel::default(),
-        );
-        found.map_err(|error| format!("{error:#}"))
     }
 
     /// Makes a temporary table with these columns, of numbers, anew and fills it.
@@ -364,18 +345,6 @@ fn attach(base: &Base) -> String {
     // Some types exist since a storage version.
     let version = version.map(|version| format!(", STORAGE_VERSION {}", sql::text(version)));
     format!("ATTACH {path} AS {name} (TYPE duckdb, {mode}{})", version.unwrap_or_default())
-}
-
-/// The rows of a batch of numbers; none if a column is of another type, which shows in the sums that are
-/// made of them.
-fn numbers(batch: &RecordBatch) -> impl Iterator<Item = [u64; 4]> {
-    let column = |index: usize| {
-        let column = batch.columns().get(index);
-        let column = column.and_then(|column| column.as_any().downcast_ref::<UInt64Array>());
-        column.map(|column| &**column.values()).unwrap_or_default()
-    };
-    let rows = column(0).iter().zip(column(1)).zip(column(2)).zip(column(3));
-    rows.map(|(((a, b), c), d)| [*a, *b, *c, *d])
 }
 
 /// What the engine says, without where in its code that is.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::engine::{CATALOGUE, Session, TextRow};
-use super::index::{Column, Content, Makes, Statement, TableEntry};
+use super::index::{Column, Content, Makes, RowNumbers, Statement, TableEntry};
 use super::sql;
 
 mod definitions;
@@ -182,17 +182,24 @@ impl Shape {
         for row in &tables {
             let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));
             let of_it = (schema.clone(), name.clone());
+            let is_rowid = |row: &TextRow| text(row, 2).eq_ignore_ascii_case("rowid");
             let mut table = TableEntry {
                 columns: stored_columns(&definition, columns.get(&of_it)),
+                row_numbers: match columns.get(&of_it) {
+                    Some(rows) if rows.iter().any(is_rowid) => RowNumbers::Hidden,
+                    _ => RowNumbers::Known,
+                },
                 key: None,
                 parents: Vec::new(),
                 own: Vec::new(),
-                content: Content { rows: 0, sum: String::new(), xor: String::new() },
+                content: Content::default(),
                 data: None,
                 full: true,
                 rows_member: None,
                 native: None,
                 keyed_hashes: true,
+                groups: Vec::new(),
+                whole: false,
                 schema: schema.clone(),
                 name: name.clone(),
             };

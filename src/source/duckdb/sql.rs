@@ -95,10 +95,32 @@ pub(super) fn filled(table_sql: &str, missing: &[String]) -> Option<String> {
 pub(super) fn bent(data_type: &str) -> Option<String> {
     const BENT: [&str; 5] = ["INTERVAL", "HUGEINT", "UHUGEINT", "BIGNUM", "TIMESTAMP_S"];
     const OFFSET: &str = "TIME WITH TIME ZONE";
+    // A timestamp with time zone has another first word.
+    let out = unquoted_replace(&with_words(data_type, &BENT, "VARCHAR"), OFFSET, "VARCHAR");
+    (out != data_type).then_some(out)
+}
+
+/// A type that tells the texts in its values apart, and not the floating-point numbers; nothing where there
+/// are not both.
+pub(super) fn without_floats(data_type: &str) -> Option<String> {
+    let has_texts = ["VARCHAR", "BLOB", "ENUM", "BIT"].iter().any(|name| data_type.contains(name));
+    let without = with_words(data_type, &["FLOAT", "DOUBLE"], "BOOLEAN");
+    (has_texts && without != data_type).then_some(without)
+}
+
+/// Whether a type is that of places, in whatever system of coordinates: and not of lists of them.
+pub(super) fn is_place(data_type: &str) -> bool {
+    let system = data_type.strip_prefix("GEOMETRY");
+    system
+        .is_some_and(|system| system.is_empty() || system.starts_with('(') && system.ends_with(')'))
+}
+
+/// A type in which some words, outside of quotes, are replaced by another one.
+fn with_words(data_type: &str, words: &[&str], by: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
     let end_word = |out: &mut String, word: &mut String| {
-        out.push_str(if BENT.contains(&word.as_str()) { "VARCHAR" } else { word });
+        out.push_str(if words.contains(&word.as_str()) { by } else { word });
         word.clear();
     };
     for (c, depth) in depths(data_type) {
@@ -110,9 +132,7 @@ pub(super) fn bent(data_type: &str) -> Option<String> {
         }
     }
     end_word(&mut out, &mut word);
-    // A timestamp with time zone has another first word.
-    let out = unquoted_replace(&out, OFFSET, "VARCHAR");
-    (out != data_type).then_some(out)
+    out
 }
 
 /// Replaces `from` where it stands outside of quotes and is not the end of a longer word.

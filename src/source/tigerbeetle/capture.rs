@@ -24,10 +24,11 @@ use super::quorum::{damaged, read_superblock};
 use super::wal::{Ring, Run, WalReader, header_ring};
 use super::walk::Walk;
 use super::{Cause, Setback, behind};
-use crate::blockfile::device::{Buffer, Device};
+use crate::archive::EntrySink;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
-use crate::source::{EntrySink, Held, SourceError};
+use crate::source::device::{Buffer, Device};
+use crate::source::{Held, SourceError};
 
 /// Attempts in a row that find the same torn part at the same superblock before the part counts as
 /// at rest.

@@ -46,8 +46,8 @@ use self::layout::{Layout, Listed as _};
 use self::mode::Mode;
 use self::quorum::look;
 use self::totals::{Bracket, Presence};
+use crate::archive::EntrySink;
 use crate::blockfile::target;
-use crate::config::{ConfigError, parse_table};
 use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
@@ -55,9 +55,9 @@ use crate::domain::segment::Mode as LogMode;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OwnEvents};
 use crate::source::{
-    CaptureRequest, Captured, Check, EntrySink, Held, Opened, Source, SourceError, SourceKind,
-    on_this_host,
+    CaptureRequest, Captured, Check, Held, Opened, Source, SourceError, SourceKind, on_this_host,
 };
+use crate::table::{ConfigError, parse_table};
 
 /// Attempts of an online capture if the configuration does not say otherwise. Under the heaviest
 /// load measured 16 were needed.

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::watchdog::Watchdog;
-use crate::blockfile::device::Device;
 use crate::ctx::Ctx;
 use crate::source::SourceError;
+use crate::source::device::Device;
 
 /// How long a server is suspended at most, whatever becomes of us: then it goes on, and the capture
 /// does as it would online.

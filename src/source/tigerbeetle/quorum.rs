@@ -8,11 +8,11 @@ use super::format::{
     SUPERBLOCK_QUORUM_OPEN, SUPERBLOCK_STRIDE, SUPERBLOCK_VERSION, Superblock,
 };
 use super::{Setback, torn};
-use crate::blockfile::device::{Buffer, Device};
 use crate::ctx::Ctx;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::domain::segment::NUMBER_MAX;
 use crate::source::SourceError;
+use crate::source::device::{Buffer, Device};
 
 /// Reads of the superblock before an attempt gives up: the four copies are rewritten one by one,
 /// which takes a few milliseconds.

@@ -12,9 +12,10 @@ use super::format::{
 };
 use super::layout::prepare_member;
 use super::{Setback, behind, moved, torn};
-use crate::blockfile::device::{Buffer, Device};
+use crate::archive::EntrySink;
 use crate::blockfile::map::Checksum;
-use crate::source::{EntrySink, Held, SourceError};
+use crate::source::device::{Buffer, Device};
+use crate::source::{Held, SourceError};
 
 /// While at most this many ops are known after a checkpoint, TigerBeetle does not count the
 /// checkpoint as durable and insists on the log back to the checkpoint before it: a checkpoint is

@@ -13,10 +13,11 @@ use super::format::{
 };
 use super::layout::block_member;
 use super::{Setback, torn};
-use crate::blockfile::device::{Buffer, Device};
+use crate::archive::EntrySink;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
-use crate::source::{EntrySink, Held, SourceError};
+use crate::source::device::{Buffer, Device};
+use crate::source::{Held, SourceError};
 
 /// Most blocks that one read takes.
 const RUN_BLOCKS: usize = 8;

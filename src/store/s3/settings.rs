@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::aws::Access;
-use crate::config::{ConfigError, parse_table};
 use crate::store::layer::retry::Backoff;
 use crate::store::{Place, Role, is_key};
+use crate::table::{ConfigError, parse_table};
 
 /// Smallest part that the service takes, except for the last one, MiB.
 const PART_MIB_MIN: u32 = 5;

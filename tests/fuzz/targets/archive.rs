@@ -1,9 +1,9 @@
 //! The tar inside a backup: our reader and our writer.
 
+use bkp::archive::EntrySink as _;
 use bkp::archive::{self, ArchiveWriter};
 use bkp::ctx::Cancel;
 use bkp::error::{Blame, Kind, diagnose};
-use bkp::source::EntrySink as _;
 
 use super::memory::Out;
 

@@ -13,7 +13,7 @@ use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx};
 use bkp::domain::names::{BackupType, Scope};
 use bkp::error::{Kind, diagnose};
-use bkp::keys::{self, DataKey};
+use bkp::keys::{self, DataKey, manifest_mac};
 use bkp::store::{ReadStore as _, is_key};
 use bkp::wire::House;
 use serde_json::json;
@@ -80,7 +80,8 @@ fn honest() -> Honest {
     keys::file::generate(&path("key")).unwrap();
     let url = format!("[store.main]\nurl = \"file://{}\"\n", path("store").display());
     fs::write(path("bkp.toml"), [CONFIG, &url].concat()).unwrap();
-    let key = keys::open(&format!("file:{}", path("key").display()), &Cancel::default()).unwrap();
+    let key =
+        keys::kinds::open(&format!("file:{}", path("key").display()), &Cancel::default()).unwrap();
 
     let store = Memory::default();
     let members = vec![("headers".to_owned(), vec![7; 100])];
@@ -92,7 +93,7 @@ fn honest() -> Honest {
         made.parent = (scope != Scope::Full).then_some((full, full));
         let data_key = DataKey::generate().unwrap();
         made.recipients = vec![key.wrap(&data_key, made.name.id, "books").unwrap()];
-        let manifest = made.store(&store, &data_key).encode(&data_key).unwrap();
+        let manifest = manifest_mac::encode(made.store(&store, &data_key), &data_key).unwrap();
         store.put(&made.name.manifest_key(), &manifest);
     }
     let keys: Vec<String> = store.list("").unwrap().map(|object| object.unwrap().key).collect();

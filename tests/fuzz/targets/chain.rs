@@ -6,13 +6,15 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bkp::archive::ArchiveWriter;
+use bkp::archive::EntrySink;
 use bkp::ctx::{Cancel, Ctx, Monitor};
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, SCHEMA, hex};
 use bkp::domain::names::{BackupName, BackupType, Scope};
-use bkp::keys::{DataKey, Recipient};
+use bkp::domain::recipient::Recipient;
+use bkp::keys::DataKey;
 use bkp::pipeline::BackupReader;
-use bkp::source::{EntrySink, MapWriter};
+use bkp::source::MapWriter;
 use bkp::stage::Sink as _;
 use bkp::stage::seal::Sealer;
 use serde_json::{Value, json};

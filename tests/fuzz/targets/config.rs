@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bkp::cmd::config::{self, Options};
 use bkp::config::settings::Flags;
-use bkp::config::{ConfigError, Environment, Settings};
+use bkp::config::{Environment, Settings};
 use bkp::ctx::Ctx;
 use bkp::domain::id::BackupId;
 use bkp::domain::retention::{self, Backup, Group};
 use bkp::domain::schedule::{Due, Past};
+use bkp::table::ConfigError;
 use bkp::wire::House;
 use tempfile::TempDir;
 

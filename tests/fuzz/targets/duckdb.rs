@@ -11,7 +11,8 @@ use std::sync::LazyLock;
 use bkp::ctx::Ctx;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::error::{Kind, diagnose};
-use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind, kind_of};
+use bkp::source::kinds::kind_of;
+use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind};
 use tempfile::TempDir;
 
 use super::bytes::Bytes;

@@ -3,7 +3,7 @@
 use bkp::blockfile::listing;
 use bkp::blockfile::map::{BlockMap, Checksum};
 use bkp::error::{Kind, diagnose};
-use bkp::source::SOURCES;
+use bkp::source::kinds::SOURCES;
 use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 
 use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
+use bkp::domain::recipient::Recipient;
 use bkp::error::{Kind, diagnose};
-use bkp::keys::{self, DataKey, KeyProvider, Recipient};
+use bkp::keys::{self, DataKey, KeyProvider};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -21,7 +22,7 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
     keys::file::generate(&path("key")).unwrap();
     keys::file::generate(&path("words")).unwrap();
-    let open = |text: String| keys::open(&text, &Cancel::default()).unwrap();
+    let open = |text: String| keys::kinds::open(&text, &Cancel::default()).unwrap();
     let providers = vec![
         open(format!("file:{}", path("key").display())),
         open(format!("passphrase:file:{}", path("words").display())),

@@ -3,8 +3,9 @@
 use std::io::Read as _;
 use std::sync::LazyLock;
 
+use bkp::domain::recipient::Recipient;
 use bkp::error::{Blame, Kind, diagnose};
-use bkp::keys::{DataKey, Recipient};
+use bkp::keys::DataKey;
 use bkp::stage::Sink as _;
 use bkp::stage::seal::{Header, Opener, Prelude, Sealer, open_header};
 

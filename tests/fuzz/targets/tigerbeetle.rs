@@ -16,8 +16,8 @@ use bkp::ctx::Ctx;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::domain::segment::{KIND, Mode, Segment};
 use bkp::error::{Kind, diagnose};
-use bkp::source::logs;
-use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind, kind_of};
+use bkp::source::kinds;
+use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind};
 use tempfile::TempDir;
 
 use super::bytes::Bytes;
@@ -289,7 +289,7 @@ fn path() -> PathBuf {
 }
 
 fn source() -> (&'static SourceKind, Box<dyn Source>) {
-    let kind = kind_of(BackupType::Tigerbeetle).unwrap();
+    let kind = kinds::kind_of(BackupType::Tigerbeetle).unwrap();
     let table = format!("data_file = {:?}\nmode = \"stopped\"\n", path());
     (kind, (kind.open)("books", table.parse().unwrap()).unwrap())
 }
@@ -387,7 +387,7 @@ fn log(source: &dyn Source, ctx: &Ctx) {
     (made.name.scope, made.name.kind) = (Scope::Incremental, KIND.to_owned());
     let store = Memory::default();
     let reader = reader(&store, &made);
-    let kind = logs::kind_of(BackupType::Tigerbeetle).unwrap();
+    let kind = kinds::log_kind_of(BackupType::Tigerbeetle).unwrap();
     let decoded = (kind.decode)(&reader, &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("what was shipped does not decode: {error:#}"));
 }

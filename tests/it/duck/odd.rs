@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bkp::catalog::Catalog;
-use bkp::config::settings::Compression;
 use bkp::domain::manifest::{Manifest, hex};
 use bkp::pipeline::Recipe;
+use bkp::stage::Compression;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -490,7 +490,7 @@ pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) 
     };
     let bytes = serde_json::to_vec(&index).unwrap();
     *old = recipe.map(&|out| out.write_all(&bytes)).unwrap();
-    fs::write(&path, told.encode(&key).unwrap()).unwrap();
+    fs::write(&path, bkp::keys::manifest_mac::encode(told, &key).unwrap()).unwrap();
 }
 
 /// Where the linked engine hashes in another way, rows are counted; only what was removed from a table

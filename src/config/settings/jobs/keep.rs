@@ -1,13 +1,13 @@
 //! Which backups of a job are kept, as its table says.
 
 use super::{LONGEST, RunKind};
-use crate::config::ConfigError;
 use crate::config::file::jobs::RetentionTable;
-use crate::config::table::join;
-use crate::config::units::duration;
 use crate::domain::calendar::{Period, TimeZone};
 use crate::domain::names::BackupType;
 use crate::domain::retention::Policy;
+use crate::table::ConfigError;
+use crate::table::join;
+use crate::table::units::duration;
 
 /// How many of the newest backups stay, however old they are, if a job says nothing else.
 const DEFAULT_LAST: u32 = 30;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{DAY, HOUR, JobSettings, LONGEST};
-use crate::config::ConfigError;
 use crate::config::file::jobs::{CleanupTable, RunTable};
-use crate::config::units::duration;
+use crate::table::ConfigError;
+use crate::table::units::duration;
 
 /// What `run` and `cleanup` do besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

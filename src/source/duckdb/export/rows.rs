@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::delta::{self, State};
 use super::super::engine::{Session, plain};
-use super::super::index::{Content, Index, TableEntry};
+use super::super::groups::{GROUPS_MAX, Region};
+use super::super::index::{Content, Index, RowGroup, TableEntry};
 use super::super::protocol::{Compare, Sum};
-use super::super::{delta, shape, sql};
-use super::{Exporting, content_from};
+use super::super::{links, shape};
+use super::Exporting;
 use crate::ctx::Ctx;
 use crate::source::Chain;
 
@@ -18,17 +20,45 @@ const WAITING_BYTES: u64 = 512;
 /// The table of the session with what changed in one of the exported.
 const CHANGES: &str = "temp.main.bkp_changes";
 
-/// The chain that an increment adds to: its indexes, base first, and where its keys and hashes are.
-pub(super) struct Before {
+/// Which rows of a table an export has.
+pub(super) enum Selection {
+    /// None: the table is as it was.
+    Nothing,
+    /// Those that are new or changed, which the query gives.
+    Changed(String),
+    /// All of them.
+    All,
+}
+
+/// The chain that an increment adds to: its indexes, base first, and where what is needed of it is put.
+pub(super) struct Before<'a> {
+    chain: &'a Chain<'a>,
     indexes: Vec<Index>,
-    folders: Vec<PathBuf>,
-    /// What the linked engine makes of [`hashed::PROBE`].
+    folder: &'a Path,
+    /// What the linked engine makes of [`super::super::hashed::PROBE`].
     probe: String,
     /// The keys of its hashes.
     pub(super) row_keys: String,
 }
 
-impl Before {
+impl<'a> Before<'a> {
+    /// What the chain has, if it was made by an engine that hashes as this one; `folder` is one of ours.
+    pub(super) fn read(
+        chain: &'a Chain<'a>,
+        probe: &str,
+        folder: &'a Path,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Option<Before<'a>>> {
+        let indexes = chain.iter().map(|reader| reader.map(ctx, &mut |input| Index::read(input)));
+        let indexes = indexes.collect::<anyhow::Result<Vec<_>>>()?;
+        let Some(last) = indexes.last() else { return Ok(None) };
+        let Some(row_keys) = last.row_keys.clone().filter(|_| last.probe == probe) else {
+            ctx.monitor.warn("the last export was made by a bkp or a DuckDB that hashes rows in another way: every table is exported in full");
+            return Ok(None);
+        };
+        Ok(Some(Before { chain, indexes, folder, probe: probe.to_owned(), row_keys }))
+    }
+
     /// The table as it was, if its rows have the same form.
     pub(super) fn last(&self, table: &TableEntry) -> Option<&TableEntry> {
         let index = self.indexes.last().filter(|index| index.probe == self.probe)?;
@@ -36,65 +66,132 @@ impl Before {
             .table(&table.schema, &table.name)
             .filter(|last| last.is_alike(table) && last.native.is_none())
     }
+
+    /// Puts what a table was at the last export into our folder; none if a link of the chain does not have it, or
+    /// not so that it can be compared.
+    fn fetch(&self, table: &TableEntry, ctx: &Ctx) -> anyhow::Result<Option<Fetched>> {
+        // What is not whole here is exported in full.
+        let Ok(links) = links::of(&self.indexes, table) else { return Ok(None) };
+        let is_hashed = |(order, entry): &(usize, &TableEntry)| {
+            let index = self.indexes.get(*order).filter(|index| index.probe == self.probe);
+            index.is_some() && !entry.whole
+        };
+        let [(first, full), later @ ..] = links.as_slice() else { return Ok(None) };
+        if !links.iter().all(is_hashed) {
+            return Ok(None);
+        }
+        let base = links::rows(self.chain, *first, full, self.folder, ctx)?;
+        let members =
+            later.iter().filter_map(|(order, entry)| Some((order, entry.rows_member.as_deref()?)));
+        let later = members
+            .map(|(order, member)| links::changes(self.chain, *order, member, self.folder, ctx));
+        let later = later.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Some(Fetched { base, base_rows: full.content.rows, later }))
+    }
+}
+
+/// What a table was at the last export: files of ours.
+struct Fetched {
+    /// The rows of the last full export.
+    base: PathBuf,
+    base_rows: u64,
+    /// What changed since, oldest first.
+    later: Vec<PathBuf>,
+}
+
+impl Fetched {
+    /// As the engine reads it, what stands in the region of the base only.
+    fn state(&self, session: &Session, table: &TableEntry, region: Option<&Region>) -> State {
+        let places = region.map(|region| region.base.as_slice());
+        State {
+            base: delta::rows_again(table, &session.path(&self.base), places),
+            later: self.later.iter().map(|path| session.path(path)).collect(),
+        }
+    }
 }
 
 impl Exporting<'_> {
-    /// What the chain has, if it was made by an engine that hashes as this one.
-    pub(super) fn before(&self, chain: &Chain<'_>, probe: &str) -> anyhow::Result<Option<Before>> {
-        let (indexes, folders) = (Vec::new(), Vec::new());
-        let mut before =
-            Before { indexes, folders, probe: probe.to_owned(), row_keys: String::new() };
-        for (order, reader) in chain.iter().enumerate() {
-            before.indexes.push(reader.map(self.ctx, &mut |input| Index::read(input))?);
-            before.folders.push(self.scratch.join(format!("chain-{order}")));
-        }
-        let Some(last) = before.indexes.last() else { return Ok(None) };
-        let Some(row_keys) = last.row_keys.clone().filter(|_| last.probe == probe) else {
-            self.ctx.monitor.warn("the last export was made by a bkp or a DuckDB that hashes rows in another way: every table is exported in full");
-            return Ok(None);
-        };
-        before.row_keys = row_keys;
-        for (reader, folder) in chain.iter().zip(&before.folders) {
-            unpack(reader, folder, self.ctx)?;
-        }
-        Ok(Some(before))
-    }
-
-    /// Writes keys and hashes of all rows; returns the query for the rows. They are hashed once: what
-    /// stands for the table is made of the hashes.
-    pub(super) fn all(&self, table: &mut TableEntry, path: &Path) -> anyhow::Result<String> {
-        let from = table.here();
-        self.session.save(&delta::state(table, &from), path)?;
-        let state = format!("read_parquet({})", sql::text(&self.session.path(path)));
-        table.content = content_from(&self.session, &delta::content_of_state(table, &state))?;
-        table.full = true;
-        Ok(delta::rows(table, &from))
-    }
-
-    /// Writes keys and hashes of what changed since the state in `files`; returns the query for the rows
-    /// that are new or changed. Of the others nothing is written down.
-    pub(super) fn changes(
-        &self,
+    /// Finds out what changed in a table since the last export, and writes keys and hashes of that.
+    pub(super) fn since(
+        &mut self,
         table: &mut TableEntry,
-        last: &Content,
-        files: &[String],
+        before: &Before<'_>,
+        last: &TableEntry,
         path: &Path,
-    ) -> anyhow::Result<String> {
-        let from = table.here();
-        table.full = false;
-        if let Some(counts) = self.differences(table, last, files)?
-            && let Some(query) = delta::changes_found(table, files, &from)
+    ) -> anyhow::Result<Selection> {
+        let count = delta::tallied_count(table, &table.here());
+        let groups = self.session.count_tallied(&count)?;
+        table.content = groups.content();
+        let recorded = groups.recorded_after(&last.groups);
+        if table.content == last.content {
+            self.record(table, recorded);
+            return Ok(Selection::Nothing);
+        }
+        let comparable = delta::is_divisible(table).then(|| before.fetch(table, self.ctx));
+        let Some(fetched) = comparable.transpose()?.flatten() else { return Ok(Selection::All) };
+        let region = groups.region(&recorded, fetched.base_rows);
+        if let Some(Region { alike, .. }) = &region {
+            let all = last.content.rows;
+            self.say(
+                table,
+                &format!("{} of {all} rows are in groups that have not changed", alike.rows),
+            );
+        }
+        let found = match self.changes(table, &last.content, &fetched, region.as_ref())? {
+            // What was recorded of groups may be wrong, and then all of it is compared.
+            None if region.is_some() => self.changes(table, &last.content, &fetched, None)?,
+            found => found,
+        };
+        std::fs::remove_file(&fetched.base)?;
+        let Some(query) = found else {
+            self.say(table, "what changed does not add up: it is exported in full");
+            return Ok(Selection::All);
+        };
+        self.record(table, recorded);
+        self.session.save(&delta::bent_changes(table, CHANGES), path)?;
+        Ok(Selection::Changed(query))
+    }
+
+    /// Notes what groups of a table's rows add up to, if there is a place for it.
+    pub(super) fn record(&mut self, table: &mut TableEntry, groups: Vec<RowGroup>) {
+        let left = GROUPS_MAX.saturating_sub(self.groups_recorded);
+        // A column of this name hides the places of rows in Parquet.
+        let has_places = table.has_rowid() && !table.has_column("file_row_number");
+        if has_places && groups.len() <= left {
+            self.groups_recorded += groups.len();
+            table.groups = groups;
+        }
+    }
+
+    /// Puts what changed in a table into [`CHANGES`]; returns the query for the rows that are new or changed.
+    /// Of the others nothing is noted. Nothing if it does not add up to the table.
+    fn changes(
+        &self,
+        table: &TableEntry,
+        last: &Content,
+        fetched: &Fetched,
+        region: Option<&Region>,
+    ) -> anyhow::Result<Option<String>> {
+        let state = fetched.state(&self.session, table, region);
+        let from = delta::part(table, region.map(|region| region.now.as_slice()));
+        if let Some(counts) = self.differences(table, last, &state, &from, region)?
+            && let Some(query) = delta::changes_found(table, &state, &table.here())
         {
             self.note(&query)?;
             if self.noted()? == Some(counts) {
-                self.session.save(&delta::bent_changes(table, CHANGES), path)?;
-                return Ok(delta::upserts_found(table, &from));
+                return Ok(Some(delta::upserts_found(table, &table.here())));
             }
-            self.say_joined(table, "not every row that was found came back");
+            self.say(table, "not every row that was found came back: it is compared by a join");
         }
-        self.note(&delta::changes(table, &delta::state_of(table, files), &from))?;
-        self.session.save(&delta::bent_changes(table, CHANGES), path)?;
-        Ok(delta::upserts(table, CHANGES, &from))
+        if delta::is_keyed(table) && region.is_some() {
+            // Nothing would show that a row is gone of which the region does not know.
+            return Ok(None);
+        }
+        self.note(&delta::changes(table, &delta::state_of(table, &state), &from))?;
+        if !delta::is_keyed(table) && !self.adds_up(table, last)? {
+            return Ok(None);
+        }
+        Ok(Some(delta::upserts(table, CHANGES, &from)))
     }
 
     /// Puts the changes that a query gives into the table [`CHANGES`].
@@ -112,21 +209,33 @@ impl Exporting<'_> {
         Ok(number(0).zip(number(1)).map(|(rows, gone)| [rows, gone]))
     }
 
-    fn say_joined(&self, table: &TableEntry, why: &str) {
-        let table = plain(&table.plain());
-        self.ctx.monitor.detail(&format!("{table}: {why}: it is compared by a join"));
+    /// Whether [`CHANGES`] leads from the last content of a table without a key to its content.
+    fn adds_up(&self, table: &TableEntry, last: &Content) -> anyhow::Result<bool> {
+        let sums = self.session.rows(&delta::sums_of_changes(CHANGES))?;
+        let number = |at| sums.first().and_then(|row| shape::text(row, at).parse::<i128>().ok());
+        let (rows, sum) = (i128::from(table.content.rows), i128::try_from(table.content.sum));
+        let (last_rows, last_sum) = (i128::from(last.rows), i128::try_from(last.sum));
+        let more = sum.ok().zip(last_sum.ok()).map(|(sum, last)| sum - last);
+        Ok(number(0) == Some(rows - last_rows) && number(1).is_some() && number(1) == more)
     }
 
-    /// Looks for what changed in one pass over the state in `files` and the table as it is, and puts that
+    fn say(&self, table: &TableEntry, what: &str) {
+        let table = plain(&table.plain());
+        self.ctx.monitor.detail(&format!("{table}: {what}"));
+    }
+
+    /// Looks for what changed in one pass over a state and the rows of a table as they are, and puts that
     /// into the tables [`delta::FOUND_ROWS`] and [`delta::FOUND_GONE`]; returns how many rows are in each.
     /// Nothing if that cannot be told so: then a join has to.
     fn differences(
         &self,
         table: &TableEntry,
         last: &Content,
-        files: &[String],
+        state: &State,
+        from: &str,
+        region: Option<&Region>,
     ) -> anyhow::Result<Option<[u64; 2]>> {
-        let sequences = delta::sequences(table, files, &table.here()).unwrap_or_default();
+        let sequences = delta::sequences(table, state, from).unwrap_or_default();
         let [base, later @ .., now] = sequences.as_slice() else { return Ok(None) };
         let found = self.session.compare(Compare {
             base: base.clone(),
@@ -137,58 +246,22 @@ impl Exporting<'_> {
             gone: delta::FOUND_GONE.to_owned(),
         })?;
         let Some(found) = found else {
-            self.say_joined(table, "too much of it differs, or is in another order");
+            self.say(
+                table,
+                "too much of it differs, or is in another order: it is compared by a join",
+            );
             return Ok(None);
         };
         // That what was compared is the export before and the table, the sums show.
-        let is_of =
-            |content: &Content, sum: &Sum| content.rows == sum.rows && content.sum == sum.sum;
+        let alike = region.map(|region| region.alike).unwrap_or_default();
+        let is_of = |content: &Content, sum: &Sum| {
+            content.rows == sum.rows + alike.rows
+                && sum.sum.parse::<u128>().ok().map(|sum| sum + alike.sum) == Some(content.sum)
+        };
         if !is_of(last, &found.before) || !is_of(&table.content, &found.now) {
-            self.say_joined(table, "the sums of its hashes do not match");
+            self.say(table, "the sums of its hashes do not match: it is compared by a join");
             return Ok(None);
         }
         Ok(Some([found.rows, found.gone]))
     }
-}
-
-/// The files with keys and hashes of a table, from its last full export on; `None` if a link of the
-/// chain does not have them.
-pub(super) fn state_files(
-    session: &Session,
-    before: &Before,
-    table: &TableEntry,
-) -> Option<Vec<String>> {
-    let mut files = Vec::new();
-    for (index, folder) in before.indexes.iter().zip(&before.folders).rev() {
-        let index = Some(index).filter(|index| index.probe == before.probe)?;
-        let entry = index.table(&table.schema, &table.name)?;
-        if entry.native.is_some() {
-            return None;
-        }
-        if let Some(member) = &entry.rows_member {
-            files.push(session.path(&folder.join(member)));
-        }
-        if entry.full {
-            files.reverse();
-            return Some(files);
-        }
-    }
-    None
-}
-
-/// Puts the files with keys and hashes of an export into a folder.
-pub(in crate::source::duckdb) fn unpack(
-    reader: &crate::pipeline::BackupReader<'_>,
-    folder: &Path,
-    ctx: &Ctx,
-) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder.join("rows"))?;
-    reader.entries(ctx, &mut |name, _size, body| {
-        // Names of members never lead out of a folder; only those that an export writes are wanted.
-        if name.starts_with("rows/") && name.matches('/').count() == 1 {
-            let mut file = std::fs::File::create_new(folder.join(name))?;
-            std::io::copy(body, &mut file)?;
-        }
-        Ok(())
-    })
 }

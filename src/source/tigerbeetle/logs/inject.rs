@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::segment::{broken, ops};
-use crate::blockfile::device::{Buffer, Device};
 use crate::ctx::Ctx;
 use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind};
 use crate::source::Restored;
+use crate::source::device::{Buffer, Device};
 use crate::source::logs::{RewindRequest, Rewound};
 use crate::source::tigerbeetle::assemble::write_file;
 use crate::source::tigerbeetle::format::{

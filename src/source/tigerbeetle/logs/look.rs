@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::blockfile::device::{Buffer, Device};
 use crate::ctx::Ctx;
 use crate::source::SourceError;
+use crate::source::device::{Buffer, Device};
 use crate::source::tigerbeetle::Replica;
 use crate::source::tigerbeetle::format::{
     CHECKPOINT_OPS, MESSAGE_BYTES, PrepareHeader, SLOTS, Superblock,

@@ -28,13 +28,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Replica, drill};
-use crate::config::ConfigError;
-use crate::config::units::duration;
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
 use crate::domain::segment::{Mode, Segment};
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogKind, LogSource, OnGap, OwnEvents, RewindRequest, Rewound};
+use crate::table::ConfigError;
+use crate::table::units::duration;
 
 pub use self::private::inside;
 

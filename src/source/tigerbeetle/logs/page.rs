@@ -16,10 +16,10 @@ use super::segment::close;
 use super::session::Session;
 use super::shipment::{Shipment, Shipped};
 use super::{OnGap, Shipping};
+use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::segment::{self, Marks, Mode, Position, Segment, Totals};
 use crate::error::{Fault, Kind};
-use crate::source::EntrySink;
 use crate::source::logs::LogSource;
 use crate::source::tigerbeetle::quorum::look;
 

@@ -17,9 +17,9 @@ use super::record::{
 };
 use super::segment::Sort;
 use super::session::Session;
-use crate::blockfile::device::{Buffer, Device};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
+use crate::source::device::{Buffer, Device};
 use crate::source::tigerbeetle::format::{MESSAGE_BYTES, PIPELINE_OPS, PrepareHeader, SLOTS};
 use crate::source::tigerbeetle::quorum::look;
 use crate::source::tigerbeetle::wal::{Ring, read_prepare};

@@ -4,12 +4,12 @@
 use serde_json::{Map, Value, json};
 
 use super::record::{EXPIRY_BYTES, RECORD_BYTES};
+use crate::archive::EntrySink;
 use crate::blockfile::map::Checksum;
 use crate::ctx::Ctx;
 use crate::domain::segment::{Mode, Segment};
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
-use crate::source::EntrySink;
 use crate::source::tigerbeetle::format::{MESSAGE_BYTES, PrepareHeader, SLOTS};
 
 /// The schema this version writes and reads.

@@ -12,9 +12,9 @@ use super::record::{
 };
 use super::segment::Sort;
 use super::session::Session;
+use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::segment::{self, Marks, Totals};
-use crate::source::EntrySink;
 
 /// What to do where a log of this mode cannot be replayed.
 const ONLY_WAL: &str =

@@ -12,12 +12,13 @@ use super::record::{Effect, effect, expire, is_own};
 use super::segment::{close, op_member, spelled};
 use super::session::Session;
 use super::{OnGap, Shipping};
+use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::segment::{self, Mode, Ops, Position, Segment};
+use crate::source::SourceError;
 use crate::source::logs::LogSource;
 use crate::source::tigerbeetle::format::{HEADER_BYTES, PrepareHeader, SLOTS};
 use crate::source::tigerbeetle::wal::read_prepare;
-use crate::source::{EntrySink, SourceError};
 
 /// Operations that change nothing are shipped when there are so many: before they leave the ring.
 const QUIET_OPS_MAX: u64 = SLOTS / 2;

@@ -3,8 +3,8 @@
 
 use ring::hmac;
 
-use super::hex::{hex, unhex};
-use crate::keys::DataKey;
+use super::DataKey;
+use crate::domain::hex::{hex, unhex};
 
 /// Digits of a MAC.
 pub const DIGITS: usize = 64;

@@ -1,4 +1,4 @@
-//! From a TOML table to a type. Errors name the full path of the key, say what was expected without
+//! From a TOML table to a type: what the configuration and every adapter read their tables with. Errors name the full path of the key, say what was expected without
 //! quoting the value (it could be a secret), and suggest the key that was probably meant.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,10 @@ use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeOwned, IntoDeserializer, Unexpected, Visitor};
 use toml::{Table, Value};
 
-use super::ConfigError;
+mod error;
+pub mod units;
+
+pub use error::ConfigError;
 
 /// Reads `table`, which stands at the key path `place` (`source.books`; empty for the whole
 /// document), as a `T`.
