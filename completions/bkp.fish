@@ -128,9 +128,9 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l id -d 'Backup whose i
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l level -d 'How deep to look; each level includes those before it' -r -f -a "exists\t'Manifest and objects are there, authentic, and of the right size'
 digest\t'Every stored byte has the SHA-256 that the manifest names'
-decode\t'Everything decrypts, decompresses, and refers only to what is there'
+decode\t'Everything decrypts, decompresses, and refers only to what is there; every row of an export is the one that was exported'
 drill\t'The real engine starts on a restored copy and answers as it did at capture'"
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder that a drill restores to [default: one in the state directory]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder that a drill restores to, and that a decode of an export unpacks in [default: one in the state directory]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r

@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = LevelArg::Digest)]
     level: LevelArg,
 
-    /// Folder that a drill restores to [default: one in the state directory]
+    /// Folder that a drill restores to, and that a decode of an export unpacks in [default: one in the state directory]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 
@@ -71,7 +71,7 @@ enum LevelArg {
     Exists,
     /// Every stored byte has the SHA-256 that the manifest names
     Digest,
-    /// Everything decrypts, decompresses, and refers only to what is there
+    /// Everything decrypts, decompresses, and refers only to what is there; every row of an export is the one that was exported
     Decode,
     /// The real engine starts on a restored copy and answers as it did at capture
     Drill,

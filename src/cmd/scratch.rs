@@ -47,6 +47,16 @@ pub(super) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
     Some(noted)
 }
 
+/// A folder for a drill in `place`, or in the state directory.
+///
+/// # Errors
+/// As [`make`].
+pub(super) fn to_drill(house: &House, place: Option<&Path>) -> Result<Workshop, Fault> {
+    let Some(place) = place else { return make(house, Use::Drill) };
+    let noted = elsewhere(house, place);
+    Ok(Workshop::within(place)?.noted_by(noted))
+}
+
 /// What killed runs left.
 pub(super) fn left(house: &House) -> Vec<Left> {
     Use::ALL.into_iter().flat_map(|what| workshop::left_in(&what.place(house))).collect()

@@ -20,11 +20,10 @@ use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::segment;
-use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::pipeline::BackupReader;
-use crate::source::{DrillTools, Drilled, SourceKind, kinds};
+use crate::source::{DecodeTools, DrillTools, Drilled, Share, SourceKind, kinds};
 use crate::store::AppendStore;
 use crate::wire::House;
 
@@ -42,7 +41,7 @@ pub enum Level {
     Exists,
     /// Every stored byte has the SHA-256 that the manifest names.
     Digest,
-    /// Everything decrypts, decompresses, and refers only to what is there.
+    /// Everything decrypts, decompresses, and refers only to what is there; every row of an export is the one that was exported.
     Decode,
     /// The real engine starts on a restored copy and answers as it did at capture.
     Drill,
@@ -270,7 +269,11 @@ fn verify(
             let decode = kinds::log_kind_of(name.backup_type)?.decode;
             chain.iter().try_for_each(|segment| decode(segment, &house.ctx))?;
         }
-        Level::Decode => (kind.decode)(&chain, &house.ctx)?,
+        Level::Decode => {
+            let scratch = || scratch::to_drill(house, options.scratch.as_deref());
+            let share = share(house, &chain);
+            (kind.decode)(&chain, &DecodeTools { scratch: &scratch, share }, &house.ctx)?;
+        }
         Level::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
     }
     // Decoding and drilling compare the digests of what they read, and need not read everything.
@@ -301,6 +304,12 @@ fn stored_bytes(chain: &[BackupReader<'_>], level: Level) -> Option<u64> {
     (level != Level::Exists).then(|| restore::stored_bytes(chain))
 }
 
+/// What an engine may take of this machine: no configuration of the source is needed, but what it says is heeded.
+fn share(house: &House, chain: &[BackupReader<'_>]) -> Share {
+    let source = chain.last().map(|newest| newest.manifest().source.as_str()).unwrap_or_default();
+    house.source(source).map(|source| source.share()).unwrap_or_default()
+}
+
 /// Drills in a new folder that is removed again, whatever happens.
 fn run_drill(
     house: &House,
@@ -308,14 +317,9 @@ fn run_drill(
     chain: &[BackupReader<'_>],
     options: &Options,
 ) -> anyhow::Result<Drilled> {
-    let (_noted, scratch) = match &options.scratch {
-        None => (None, scratch::make(house, scratch::Use::Drill)?),
-        Some(place) => (scratch::elsewhere(house, place), Workshop::within(place)?),
-    };
-    let source = chain.last().map(|newest| newest.manifest().source.as_str()).unwrap_or_default();
-    // A drill needs no configuration of the source; what it says of this machine is heeded.
-    let share = house.source(source).map(|source| source.share()).unwrap_or_default();
-    let tools = DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), share };
+    let scratch = scratch::to_drill(house, options.scratch.as_deref())?;
+    let tigerbeetle = house.settings.tigerbeetle.clone();
+    let tools = DrillTools { tigerbeetle, share: share(house, chain) };
     (kind.drill)(chain, scratch.folder(), &tools, &house.ctx)
 }
 

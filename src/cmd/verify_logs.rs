@@ -14,7 +14,6 @@ use super::windows::{Gap, Row};
 use super::{Report, scratch};
 use crate::catalog::{Catalog, Found};
 use crate::domain::id::BackupId;
-use crate::draft::workshop::Workshop;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::source::kinds;
 use crate::store::ReadStore;
@@ -61,10 +60,7 @@ fn run_drill(
     found: &[Found],
     options: &Options,
 ) -> anyhow::Result<LogDrilled> {
-    let (_noted, scratch) = match &options.scratch {
-        None => (None, scratch::make(house, scratch::Use::Drill)?),
-        Some(place) => (scratch::elsewhere(house, place), Workshop::within(place)?),
-    };
+    let scratch = scratch::to_drill(house, options.scratch.as_deref())?;
     let random = RandomState::new().hash_one(&options.source);
     let of = (catalog, history, found);
     rewind::drill(house, of, &options.source, scratch.folder(), random)

@@ -30,6 +30,8 @@ pub struct Workshop {
     around: OwnedFd,
     /// Says that this run lives.
     _lock: File,
+    /// The one that stands for it: it is removed after this one.
+    noted: Option<Box<Workshop>>,
 }
 
 impl Workshop {
@@ -60,7 +62,7 @@ impl Workshop {
             made.map_err(|error| failed(place, &error))?;
             // Whoever sweeps between these two steps takes it for left behind.
             if let Some(lock) = lock(&folder) {
-                return Ok(Workshop { folder, around, _lock: lock });
+                return Ok(Workshop { folder, around, _lock: lock, noted: None });
             }
         }
     }
@@ -85,6 +87,13 @@ impl Workshop {
     pub fn stand_for(&self, place: &Path) -> io::Result<()> {
         let place = std::path::absolute(place)?;
         std::os::unix::fs::symlink(place, self.path(ELSEWHERE))
+    }
+
+    /// The same folder, for which another one stands until it is removed: see [`Workshop::stand_for`].
+    #[must_use]
+    pub fn noted_by(mut self, other: Option<Workshop>) -> Workshop {
+        self.noted = other.map(Box::new);
+        self
     }
 
     /// Gives the file `from`, and those with one of the `companions` (endings) added to its name, their
@@ -145,6 +154,7 @@ impl Drop for Workshop {
     fn drop(&mut self) {
         // Nothing can be done about a failure, and the next run here tries again.
         let _left = std::fs::remove_dir_all(&self.folder);
+        drop(self.noted.take());
     }
 }
 

@@ -25,6 +25,7 @@ use crate::ctx::{Ctx, host};
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::segment::Mode;
+use crate::draft::workshop::Workshop;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::pipeline::BackupReader;
 use crate::pipeline::objects::ObjectSink;
@@ -291,8 +292,8 @@ pub struct SourceKind {
     pub schema: fn() -> Value,
     /// Reads the block map that [`Captured::map`] wrote.
     pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<Held>,
-    /// Decodes a chain and checks its structure without writing anything.
-    pub decode: fn(&Chain<'_>, &Ctx) -> anyhow::Result<()>,
+    /// Decodes a chain and checks its structure, and what else can be told without a restore.
+    pub decode: fn(&Chain<'_>, &DecodeTools<'_>, &Ctx) -> anyhow::Result<()>,
     /// Refuses, before anything is read or written, a restore that would do harm; returns what the
     /// operator has to know before it begins.
     pub guard: fn(&Value, &RestoreRequest) -> anyhow::Result<Vec<String>>,
@@ -305,6 +306,20 @@ pub struct SourceKind {
 impl std::fmt::Debug for SourceKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SourceKind").field("backup_type", &self.backup_type).finish_non_exhaustive()
+    }
+}
+
+/// What a decode works with.
+pub struct DecodeTools<'a> {
+    /// Makes a folder for what has to be a file while it is read.
+    pub scratch: &'a dyn Fn() -> Result<Workshop, Fault>,
+    /// What an engine may take of this machine.
+    pub share: Share,
+}
+
+impl std::fmt::Debug for DecodeTools<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecodeTools").field("share", &self.share).finish_non_exhaustive()
     }
 }
 

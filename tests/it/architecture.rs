@@ -42,7 +42,7 @@ const CIRCLES: &[(&str, usize)] = &[
     ("ledger::tigerbeetle", 2),
     ("pipeline", 2),
     ("source", 2),
-    ("source::duckdb", 23),
+    ("source::duckdb", 25),
     ("source::duckdb::delta", 2),
     ("source::duckdb::diff", 2),
     ("source::tigerbeetle", 19),

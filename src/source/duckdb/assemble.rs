@@ -21,7 +21,7 @@ use crate::blockfile::target::{Nowhere, SparseFile, Target};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::{
-    Chain, Check, Compared, DrillTools, Drilled, RestoreRequest, Restored, SourceError,
+    Chain, Check, Compared, DecodeTools, DrillTools, Drilled, RestoreRequest, Restored, SourceError,
 };
 
 /// A failure of the structure inside authentic bytes.
@@ -35,9 +35,9 @@ fn is_export(chain: &Chain<'_>) -> bool {
 }
 
 /// Decodes a chain and checks its structure.
-pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+pub(super) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     if is_export(chain) {
-        return super::decode::decode(chain, ctx);
+        return super::decode::decode(chain, tools, ctx);
     }
     assemble(chain, &mut Nowhere, &mut Nowhere, ctx).map(|_assembled| ())
 }

@@ -1,23 +1,50 @@
-//! Reading a chain of exports to its end without making anything of it.
+//! Reading a chain of exports to its end, and telling what a restore of it would lack.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use super::index::{Makes, Statement};
+use super::engine::{CATALOGUE, plain};
+use super::import::Bench;
+use super::index::{Index, Makes, Statement};
 use super::links::{self, broken, indexes};
-use super::{carrier, native};
+use super::means::Means;
+use super::{carrier, native, reread};
 use crate::ctx::Ctx;
-use crate::source::Chain;
+use crate::error::{Fault, Kind};
+use crate::source::{Chain, DecodeTools};
+
+/// Reads every byte of a chain, checks that the indexes refer to what is there, and compares every row with
+/// what was recorded.
+///
+/// # Errors
+/// [`Kind::Integrity`] for a chain that is not whole, or whose rows are not those that were exported;
+/// [`Kind::Partial`] if all that a restore would lack are other objects; what store, keys and engine say.
+pub(super) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    let indexes = indexes(chain, ctx)?;
+    check_members(chain, &indexes, ctx)?;
+    let Some(newest) = indexes.last() else { return Err(broken("its chain is empty")) };
+    let scratch = (tools.scratch)()?;
+    let path = scratch.path(&format!("{CATALOGUE}.duckdb"));
+    let bench = Bench::of(chain, newest, &path, Means::ample(tools.share), ctx);
+    let reread::Lacking { schema, rows } = reread::lacking(&bench, &indexes)?;
+    let kind = match (&*rows, &*schema) {
+        ([], []) => return Ok(()),
+        ([], _) => Kind::Partial,
+        _ => Kind::Integrity,
+    };
+    let lacking = rows.iter().chain(&schema).map(|text| plain(text)).collect::<Vec<_>>();
+    let message = format!("a restore of this export would lack {}", lacking.join("; "));
+    Err(Fault::new(kind, message).into())
+}
 
 /// Reads every byte of a chain and checks that the indexes refer to what is there.
-pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
-    let indexes = indexes(chain, ctx)?;
+fn check_members(chain: &Chain<'_>, indexes: &[Index], ctx: &Ctx) -> anyhow::Result<()> {
     if let Some(newest) = indexes.last() {
         for table in &newest.tables {
-            links::of(&indexes, table)?;
+            links::of(indexes, table)?;
         }
     }
-    for (reader, index) in chain.iter().zip(&indexes) {
+    for (reader, index) in chain.iter().zip(indexes) {
         let mut members = BTreeSet::new();
         reader.entries(ctx, &mut |name, _size, body| {
             members.insert(name.to_owned());
@@ -50,7 +77,7 @@ pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
 }
 
 /// Reads a Parquet file to its end, so that its digest is compared, and looks for its marks at both
-/// ends. What stands between them is not decoded: that is what a drill does.
+/// ends.
 fn check_parquet(name: &str, body: &mut dyn Read) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let (mut first, mut last): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());

@@ -99,6 +99,27 @@ pub(super) fn content(table: &TableEntry, from: &str) -> String {
     )
 }
 
+/// The content of a table whose keys and hashes `state` gives. Where fewer than no rows have some content,
+/// it is that of no table.
+pub(super) fn content_of_state(table: &TableEntry, state: &str) -> String {
+    if is_keyed(table) {
+        let mixed = mixed(table, "bkp_h");
+        return format!(
+            "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor({mixed}), 0) FROM ({state})"
+        );
+    }
+    let mixed = mixed(table, "bkp_h2");
+    format!(
+        "SELECT coalesce(sum(abs(bkp_n)), 0), coalesce(sum(bkp_h1::HUGEINT * abs(bkp_n)), 0), coalesce(bit_xor({mixed}) FILTER (bkp_n % 2 <> 0), 0) FROM ({state})"
+    )
+}
+
+/// The keys and hashes of the rows that came with the changes in a Parquet file.
+pub(super) fn arrivals(table: &TableEntry, changes: &str) -> String {
+    let came = if is_keyed(table) { "bkp_live" } else { "bkp_n > 0" };
+    format!("FROM read_parquet({}) WHERE {came}", sql::text(changes))
+}
+
 /// A hash of a row as it goes into the exclusive or: one without a key is hashed once more, since it comes
 /// from the hashes of columns by an exclusive or itself.
 fn mixed(table: &TableEntry, hash: &str) -> String {

@@ -46,7 +46,12 @@ pub(super) fn content(
     table: &TableEntry,
     from: &str,
 ) -> anyhow::Result<Content> {
-    let rows = session.rows(&delta::content(table, from))?;
+    content_of(session, &delta::content(table, from))
+}
+
+/// The content that a query gives: rows, sum and exclusive or.
+pub(super) fn content_of(session: &Session, query: &str) -> anyhow::Result<Content> {
+    let rows = session.rows(query)?;
     let text = |at: usize| rows.first().and_then(|row: &TextRow| row.get(at)?.as_deref());
     let content = || {
         let (rows, sum) = (text(0)?.parse().ok()?, text(1)?.parse().ok()?);

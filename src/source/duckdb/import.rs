@@ -53,26 +53,26 @@ impl Built {
 }
 
 /// Where a file is built, and of what.
-struct Bench<'a> {
-    chain: &'a Chain<'a>,
-    folder: &'a Path,
+pub(super) struct Bench<'a> {
+    pub(super) chain: &'a Chain<'a>,
+    pub(super) folder: &'a Path,
     place: Place<'a>,
     opening: Opening<'a>,
     /// Whether everything is wanted, and not only one table.
     all: bool,
-    ctx: &'a Ctx,
+    pub(super) ctx: &'a Ctx,
 }
 
 /// A schema that was made.
-struct Schema {
+pub(super) struct Schema {
     /// The tables that are there.
-    tables: Vec<TableEntry>,
+    pub(super) tables: Vec<TableEntry>,
     /// What is to be made when they have their rows.
     left: Vec<Statement>,
     /// The database file with the rows of some.
-    rows: Option<PathBuf>,
+    pub(super) rows: Option<PathBuf>,
     /// Whether the linked engine hashes as the one did that made the export.
-    comparable: bool,
+    pub(super) comparable: bool,
 }
 
 /// Builds the file at `path`, in a folder of ours; of one table only, if it is named, with those it
@@ -84,13 +84,10 @@ fn build(
     means: Means,
     ctx: &Ctx,
 ) -> anyhow::Result<Built> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let indexes = indexes(chain, ctx)?;
     let newest = indexes.last().cloned().ok_or_else(|| broken("its chain is empty"))?;
-    let opening = Opening { folder: Some(folder), kind: Kind::Failed, means, ctx: Some(ctx) };
-    let storage_version = Some(newest.storage_version.as_str());
-    let place = Place { file: Some(path), write: true, storage_version, ..Place::default() };
-    let bench = Bench { chain, folder, place, opening, all: only.is_none(), ctx };
+    let bench = Bench { all: only.is_none(), ..Bench::of(chain, &newest, path, means, ctx) };
+    let opening = bench.opening;
     // Of a whole database also what the export itself does not have.
     let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
     let schema = bench.schema(&newest, chosen(&newest, only)?, &mut lost)?;
@@ -117,7 +114,38 @@ fn build(
     Ok(Built { tables: filled.len(), rows, lost, uncompared, different })
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// For all of `newest`, the index of the last link, at `path` in a folder of ours.
+    pub(super) fn of(
+        chain: &'a Chain<'a>,
+        newest: &'a Index,
+        path: &'a Path,
+        means: Means,
+        ctx: &'a Ctx,
+    ) -> Bench<'a> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let opening = Opening { folder: Some(folder), kind: Kind::Failed, means, ctx: Some(ctx) };
+        let storage_version = Some(newest.storage_version.as_str());
+        let place = Place { file: Some(path), write: true, storage_version, ..Place::default() };
+        Bench { chain, folder, place, opening, all: true, ctx }
+    }
+
+    /// Makes all of the schema.
+    pub(super) fn all_of_schema(
+        &self,
+        newest: &Index,
+        lost: &mut Vec<String>,
+    ) -> anyhow::Result<Schema> {
+        self.schema(newest, chosen(newest, None)?, lost)
+    }
+
+    /// A session that reads files, with the database file that has the rows of some tables beside it. Only
+    /// statements of ours may run there.
+    pub(super) fn session_with_files(&self, rows: Option<&Path>) -> anyhow::Result<Session> {
+        let beside: Vec<_> = rows.map(|path| (native::NAME, path)).into_iter().collect();
+        Session::opened(Place { beside: &beside, files: true, ..self.place }, &self.opening)
+    }
+
     /// A database file that travels with the newest export, if it is wanted and there.
     fn fetch(&self, member: &str, wanted: bool) -> anyhow::Result<Option<PathBuf>> {
         match self.chain.last().filter(|_| wanted) {

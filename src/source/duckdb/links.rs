@@ -1,8 +1,11 @@
 //! The links of a chain of exports, oldest first: which of them hold a table, and their files in a folder of ours.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::delta::{self, State};
+use super::engine::Session;
 use super::index::{Index, TableEntry};
 use crate::ctx::Ctx;
 use crate::domain::text::plain;
@@ -39,6 +42,44 @@ pub(super) fn of<'i>(
         }
     }
     Err(broken(&format!("it never had all of the table {}", table.quoted())))
+}
+
+/// What a table was at the end of a chain: files in a folder of ours.
+pub(super) struct Files {
+    /// The rows of its last full export.
+    pub(super) base: PathBuf,
+    /// Keys and hashes of what changed since, oldest first.
+    later: Vec<PathBuf>,
+}
+
+impl Files {
+    /// As the engine reads it; of the base the rows in these places only, if some are named.
+    pub(super) fn state(
+        &self,
+        session: &Session,
+        table: &TableEntry,
+        places: Option<&[Range<u64>]>,
+    ) -> State {
+        State {
+            base: delta::rows_again(table, &session.path(&self.base), places),
+            later: self.later.iter().map(|path| session.path(path)).collect(),
+        }
+    }
+}
+
+/// The files of `links`, as [`of`] returns them.
+pub(super) fn files(
+    chain: &Chain<'_>,
+    links: &[(usize, &TableEntry)],
+    folder: &Path,
+    ctx: &Ctx,
+) -> anyhow::Result<Files> {
+    let [(first, full), later @ ..] = links else { return Err(broken("a link is missing")) };
+    let base = rows(chain, *first, full, folder, ctx)?;
+    let members =
+        later.iter().filter_map(|(order, entry)| Some((order, entry.rows_member.as_deref()?)));
+    let later = members.map(|(order, member)| changes(chain, *order, member, folder, ctx));
+    Ok(Files { base, later: later.collect::<anyhow::Result<_>>()? })
 }
 
 /// The rows of a link as a file in a folder of ours: Parquet is read from its end. Its digest is compared before

@@ -9,7 +9,7 @@
 //! - [`private`], [`shape`], [`rehearse`], [`trial`], [`wanted`], [`export`], [`index`], [`sql`]: from
 //!   tables into Parquet; [`delta`], [`groups`], [`diff`], [`overlay`], [`hashed`], [`rowhash`], [`tally`]:
 //!   what changed in them.
-//! - [`links`], [`import`], [`build`], [`carrier`], [`native`], [`decode`]: from there back to a file, or to nothing.
+//! - [`links`], [`import`], [`build`], [`carrier`], [`native`], [`decode`], [`reread`]: from there back to a file, or to nothing.
 //! - [`sheet`]: one table of text, for the catalogue of backups.
 //!
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
@@ -45,6 +45,7 @@ mod private;
 mod protocol;
 mod raw;
 mod rehearse;
+mod reread;
 mod rowhash;
 mod sequences;
 mod serve;

@@ -24,10 +24,10 @@ use super::wal::header_ring;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::draft::Draft;
-use crate::source::{Chain, RestoreRequest, Restored};
+use crate::source::{Chain, DecodeTools, RestoreRequest, Restored};
 
 /// Decodes a chain and checks its structure.
-pub(super) fn decode(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+pub(super) fn decode(chain: &Chain<'_>, _tools: &DecodeTools<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     assemble(chain, &mut Nowhere, ctx).map(|_assembled| ())
 }
 

@@ -163,7 +163,7 @@ pub(crate) fn run(data: &[u8]) {
     compare(&made.members, &file, log.as_deref().unwrap_or_default());
     let store = Memory::default();
     let full = reader(&store, &made);
-    let decoded = (kind.decode)(std::slice::from_ref(&full), &Ctx::fixed(super::now));
+    let decoded = super::decode(kind, std::slice::from_ref(&full), &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("what was captured does not decode: {error:#}"));
     let held = (kind.read_map)(&mut made.map.as_deref().unwrap()).unwrap();
     let parent = ParentMap { record: made.record.clone(), held };
@@ -177,7 +177,7 @@ pub(crate) fn run(data: &[u8]) {
     more.name.scope = Scope::Incremental;
     more.parent = Some((made.name.id, made.name.id));
     let chain = [full, reader(&store, &more)];
-    let decoded = (kind.decode)(&chain, &Ctx::fixed(super::now));
+    let decoded = super::decode(kind, &chain, &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("its increment does not decode: {error:#}"));
 }
 

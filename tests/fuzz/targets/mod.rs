@@ -24,6 +24,9 @@ mod chain;
 mod memory;
 mod patches;
 
+use bkp::ctx::Ctx;
+use bkp::error::{Fault, Kind};
+use bkp::source::{Chain, DecodeTools, Share, SourceKind};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -31,6 +34,13 @@ use time::macros::datetime;
 /// The time that it is for every target.
 fn now() -> OffsetDateTime {
     datetime!(2026-11-22 12:00 UTC)
+}
+
+/// Decodes a chain of snapshots, which needs no folder.
+fn decode(kind: &SourceKind, chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    let scratch = || Err(Fault::new(Kind::Failed, "a decode of snapshots writes files"));
+    let tools = DecodeTools { scratch: &scratch, share: Share::default() };
+    (kind.decode)(chain, &tools, ctx)
 }
 
 /// A folder in memory, where the system has such a place.

@@ -351,7 +351,7 @@ fn snapshot(kind: &SourceKind, source: &dyn Source, ctx: &Ctx) {
     };
     let store = Memory::default();
     let full = reader(&store, &made);
-    let decoded = (kind.decode)(std::slice::from_ref(&full), &Ctx::fixed(super::now));
+    let decoded = super::decode(kind, std::slice::from_ref(&full), &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("what was captured does not decode: {error:#}"));
     let held = (kind.read_map)(&mut made.map.as_deref().unwrap()).unwrap();
     let known: BTreeSet<String> = held.entries.keys().cloned().collect();
@@ -368,7 +368,7 @@ fn snapshot(kind: &SourceKind, source: &dyn Source, ctx: &Ctx) {
     more.name.scope = Scope::Incremental;
     more.parent = Some((made.name.id, made.name.id));
     let chain = [full, reader(&store, &more)];
-    let decoded = (kind.decode)(&chain, &Ctx::fixed(super::now));
+    let decoded = super::decode(kind, &chain, &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("its increment does not decode: {error:#}"));
 }
 

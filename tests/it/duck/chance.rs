@@ -57,7 +57,9 @@ fn there_and_back(seed: u64) {
         assert_equal(&file, &restore(&bed, id(&next)), &format!("seed {seed}, increment {step}"));
         last = next;
     }
-    bed.run(&["verify", "--id", id(&last), "--level", "drill"]).done();
+    for level in ["decode", "drill"] {
+        bed.run(&["verify", "--id", id(&last), "--level", level]).done();
+    }
 }
 
 #[test]

@@ -110,8 +110,9 @@ fn nothing_that_changed_is_missed() {
             let (keyed, bare) = (step("keyed", next()), step("bare", next()));
             let steps: Vec<&str> = keyed.iter().chain(&bare).map(String::as_str).collect();
             sql(V, &file, &[&steps[..], &["SELECT 1"]].concat());
-            let restored = restore(&bed, id(&export(&bed, &["--scope", "incremental"])));
-            let found = differences(&restored, &file);
+            let manifest = export(&bed, &["--scope", "incremental"]);
+            bed.run(&["verify", "--id", id(&manifest), "--level", "decode"]).done();
+            let found = differences(&restore(&bed, id(&manifest)), &file);
             assert_eq!(found, json!([[0, 0]]), "{storage}, round {round}: {steps:?}");
         }
     }

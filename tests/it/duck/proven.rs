@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::export::{V, dump, export, id, objects};
+use super::odd::reindex;
 use super::{abandon, bed, bed_with, restore, snapshot, sql};
 use crate::bed::Bed;
 
@@ -152,6 +153,55 @@ fn ordinary_databases_come_back_with_exit_0() {
         let tables = "SELECT table_name, estimated_size FROM duckdb_tables() ORDER BY ALL";
         assert_eq!(sql(V, &target, &[tables]), sql(V, &file, &[tables]), "{what}");
     }
+}
+
+/// Sealed and genuine, and not what was exported: what a restore would name, a decode does.
+#[test]
+fn decode_finds_what_a_restore_would() {
+    let create = |table: &str, key: &str| format!("CREATE TABLE {table} (id INT {key}, v VARCHAR)");
+    let rows = |table: &str| format!("INSERT INTO {table} SELECT range, 'x' FROM range(5000)");
+    let (_folder, file) = made(
+        "v1.0.0",
+        &[
+            &create("keyed", "PRIMARY KEY"),
+            &create("bare", ""),
+            &rows("keyed"),
+            &rows("bare"),
+            "CREATE VIEW w AS FROM keyed",
+        ],
+    );
+    let bed = bed(&file);
+    let change = |table: &str| format!("UPDATE {table} SET v = 'y' WHERE id % 1000 = 7");
+    let full = export(&bed, &[]);
+    sql(V, &file, &[&change("keyed"), &change("bare"), "DELETE FROM bare WHERE id = 8"]);
+    let increment = export(&bed, &["--scope", "incremental"]);
+    let decode = |manifest: &Value| bed.run(&["verify", "--id", id(manifest), "--level", "decode"]);
+    for (manifest, base) in [(&full, &increment), (&increment, &full)] {
+        for at in [0, 1] {
+            decode(manifest).done();
+            let recorded = std::cell::RefCell::new(Value::Null);
+            let sum = |index: &mut Value| {
+                let sum = &mut index["tables"][at]["content"]["sum"];
+                *recorded.borrow_mut() = sum.take();
+                *sum = json!("7");
+            };
+            reindex(&bed, manifest, &sum);
+            let name = if at == 0 { "bare" } else { "keyed" };
+            decode(manifest).failed(13, &format!("the rows of \"main\".\"{name}\""));
+            decode(base).done();
+            reindex(&bed, manifest, &|index| {
+                index["tables"][at]["content"]["sum"] = recorded.borrow().clone();
+            });
+        }
+    }
+    reindex(&bed, &increment, &|index| {
+        let mut statements = index["statements"].as_array_mut().unwrap().iter_mut();
+        let table = statements.find(|statement| statement["makes"] == "table").unwrap();
+        table["sql"] = json!("CREATE TABLE main.bare (id INT CHECK (unknown(id)), v VARCHAR)");
+    });
+    decode(&increment).failed(13, "what the table");
+    bed.run(&["verify", "--id", id(&increment), "--level", "drill"])
+        .failed_in_text(3, "what the table");
 }
 
 /// Compression merges the zeros; so do the hashes.

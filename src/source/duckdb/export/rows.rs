@@ -1,14 +1,15 @@
 //! Which rows of a table an export holds: all of them, or those that changed since the chain before, told
 //! by keys and hashes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::delta::{self, State};
-use super::super::engine::{Session, plain};
+use super::super::engine::plain;
 use super::super::groups::{GROUPS_MAX, Region};
 use super::super::index::{Content, Index, RowGroup, TableEntry};
+use super::super::links::{self, Files};
 use super::super::protocol::{Compare, Sum};
-use super::super::{links, shape};
+use super::super::shape;
 use super::Exporting;
 use crate::ctx::Ctx;
 use crate::source::Chain;
@@ -67,46 +68,20 @@ impl<'a> Before<'a> {
             .filter(|last| last.is_alike(table) && last.native.is_none())
     }
 
-    /// Puts what a table was at the last export into our folder; none if a link of the chain does not have it, or
+    /// Puts what a table was at the last export into our folder, and how many rows its last full export has; none if a link of the chain does not have it, or
     /// not so that it can be compared.
-    fn fetch(&self, table: &TableEntry, ctx: &Ctx) -> anyhow::Result<Option<Fetched>> {
+    fn fetch(&self, table: &TableEntry, ctx: &Ctx) -> anyhow::Result<Option<(Files, u64)>> {
         // What is not whole here is exported in full.
         let Ok(links) = links::of(&self.indexes, table) else { return Ok(None) };
         let is_hashed = |(order, entry): &(usize, &TableEntry)| {
             let index = self.indexes.get(*order).filter(|index| index.probe == self.probe);
             index.is_some() && !entry.whole
         };
-        let [(first, full), later @ ..] = links.as_slice() else { return Ok(None) };
-        if !links.iter().all(is_hashed) {
+        let Some((_, full)) = links.first().filter(|_| links.iter().all(is_hashed)) else {
             return Ok(None);
-        }
-        let base = links::rows(self.chain, *first, full, self.folder, ctx)?;
-        let members =
-            later.iter().filter_map(|(order, entry)| Some((order, entry.rows_member.as_deref()?)));
-        let later = members
-            .map(|(order, member)| links::changes(self.chain, *order, member, self.folder, ctx));
-        let later = later.collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Some(Fetched { base, base_rows: full.content.rows, later }))
-    }
-}
-
-/// What a table was at the last export: files of ours.
-struct Fetched {
-    /// The rows of the last full export.
-    base: PathBuf,
-    base_rows: u64,
-    /// What changed since, oldest first.
-    later: Vec<PathBuf>,
-}
-
-impl Fetched {
-    /// As the engine reads it, what stands in the region of the base only.
-    fn state(&self, session: &Session, table: &TableEntry, region: Option<&Region>) -> State {
-        let places = region.map(|region| region.base.as_slice());
-        State {
-            base: delta::rows_again(table, &session.path(&self.base), places),
-            later: self.later.iter().map(|path| session.path(path)).collect(),
-        }
+        };
+        let files = links::files(self.chain, &links, self.folder, ctx)?;
+        Ok(Some((files, full.content.rows)))
     }
 }
 
@@ -128,8 +103,10 @@ impl Exporting<'_> {
             return Ok(Selection::Nothing);
         }
         let comparable = delta::is_divisible(table).then(|| before.fetch(table, self.ctx));
-        let Some(fetched) = comparable.transpose()?.flatten() else { return Ok(Selection::All) };
-        let region = groups.region(&recorded, fetched.base_rows);
+        let Some((files, base_rows)) = comparable.transpose()?.flatten() else {
+            return Ok(Selection::All);
+        };
+        let region = groups.region(&recorded, base_rows);
         if let Some(Region { alike, .. }) = &region {
             let all = last.content.rows;
             self.say(
@@ -137,12 +114,12 @@ impl Exporting<'_> {
                 &format!("{} of {all} rows are in groups that have not changed", alike.rows),
             );
         }
-        let found = match self.changes(table, &last.content, &fetched, region.as_ref())? {
+        let found = match self.changes(table, &last.content, &files, region.as_ref())? {
             // What was recorded of groups may be wrong, and then all of it is compared.
-            None if region.is_some() => self.changes(table, &last.content, &fetched, None)?,
+            None if region.is_some() => self.changes(table, &last.content, &files, None)?,
             found => found,
         };
-        std::fs::remove_file(&fetched.base)?;
+        std::fs::remove_file(&files.base)?;
         let Some(query) = found else {
             self.say(table, "what changed does not add up: it is exported in full");
             return Ok(Selection::All);
@@ -169,10 +146,11 @@ impl Exporting<'_> {
         &self,
         table: &TableEntry,
         last: &Content,
-        fetched: &Fetched,
+        files: &Files,
         region: Option<&Region>,
     ) -> anyhow::Result<Option<String>> {
-        let state = fetched.state(&self.session, table, region);
+        let places = region.map(|region| region.base.as_slice());
+        let state = files.state(&self.session, table, places);
         let from = delta::part(table, region.map(|region| region.now.as_slice()));
         if let Some(counts) = self.differences(table, last, &state, &from, region)?
             && let Some(query) = delta::changes_found(table, &state, &table.here())
