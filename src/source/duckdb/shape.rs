@@ -107,6 +107,26 @@ pub(super) fn read(
     Ok(shape)
 }
 
+/// A reference as bkp writes it, to a table of the same schema.
+fn reference(schema: &str, row: &TextRow, to: &str) -> String {
+    let (own, theirs) = (sql::names(&list(row, 3)), sql::names(&list(row, 5)));
+    format!("FOREIGN KEY ({own}) REFERENCES {}({theirs})", quoted(schema, to))
+}
+
+/// The definition of a table with the names of the tables in quotes that it refers to by these `rows`: DuckDB
+/// 1.5 leaves the quotes out, whatever the names are.
+fn requoted(mut definition: String, schema: &str, rows: &[TextRow]) -> String {
+    let references = rows.iter().filter(|row| text(row, 2) == "FOREIGN KEY");
+    for (row, told) in references.map(|row| (row, text(row, 6))) {
+        // A default may be a text that looks like one: constraints come last.
+        if let Some(at) = definition.rfind(&told).filter(|_| !told.is_empty()) {
+            let reference = reference(schema, row, &text(row, 4));
+            definition.replace_range(at..at + told.len(), &reference);
+        }
+    }
+    definition
+}
+
 /// Notes key and references of a table, which these `rows` tell; returns the references to itself of which
 /// there is no text, in the order of the constraints. `tables` are all there are.
 ///
@@ -142,12 +162,7 @@ fn references(
         }
         if is_own {
             let told = if told.eq_ignore_ascii_case(&name) { &told } else { &name };
-            missing.push(format!(
-                "FOREIGN KEY ({}) REFERENCES {}({})",
-                sql::names(&own),
-                quoted(&schema, told),
-                sql::names(&theirs)
-            ));
+            missing.push(reference(&schema, row, told));
         }
         table.own.push((own, theirs));
     }
@@ -182,6 +197,8 @@ impl Shape {
         for row in &tables {
             let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));
             let of_it = (schema.clone(), name.clone());
+            let rows = constraints.get(&of_it).map(Vec::as_slice).unwrap_or_default();
+            definition = requoted(definition, &schema, rows);
             let is_rowid = |row: &TextRow| text(row, 2).eq_ignore_ascii_case("rowid");
             let mut table = TableEntry {
                 columns: stored_columns(&definition, columns.get(&of_it)),
@@ -203,7 +220,6 @@ impl Shape {
                 schema: schema.clone(),
                 name: name.clone(),
             };
-            let rows = constraints.get(&of_it).map(Vec::as_slice).unwrap_or_default();
             let missing = match references(&mut table, rows, &tables) {
                 Ok(missing) => missing,
                 Err(why) => {

@@ -67,6 +67,20 @@ const ORDINARY: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        // DuckDB 1.5 tells them without quotes.
+        "references to tables with odd names",
+        "v1.0.0",
+        &[
+            "CREATE SCHEMA \"o s\"",
+            "CREATE TABLE \"o s\".\"sel\"\"ect2\" (id INT PRIMARY KEY, \"a b\" INT UNIQUE)",
+            "INSERT INTO \"o s\".\"sel\"\"ect2\" VALUES (1, 2)",
+            "CREATE TABLE \"o s\".t (x INT REFERENCES \"o s\".\"sel\"\"ect2\"(id), \"y z\" INT, c INT AS (x + 1), FOREIGN KEY (\"y z\") REFERENCES \"o s\".\"sel\"\"ect2\"(\"a b\"))",
+            "INSERT INTO \"o s\".t VALUES (1, 2)",
+            "CREATE TABLE \"order\" (id INT PRIMARY KEY)",
+            "CREATE TABLE u (x INT REFERENCES \"order\"(id), y VARCHAR DEFAULT 'FOREIGN KEY (x) REFERENCES order(id)')",
+        ],
+    ),
+    (
         "a type of another one",
         "v1.0.0",
         &["CREATE TYPE mood AS ENUM ('a')", "CREATE TYPE lst AS mood[]", "CREATE MACRO m(x) AS x"],
