@@ -28,6 +28,7 @@
 //! main
 //! cli, ui                        what was typed, what is shown
 //! cmd                            the subcommands: plan, then apply, then report
+//! ops                            what subcommands share: locks and records of a run, what of a store is authentic
 //! wire                           from names to adapters, with decorators
 //! catalog, config                a store seen as backups; TOML, environment and flags as settings
 //! source                         what is backed up: contract, adapters, table of them (`kinds`)
@@ -66,6 +67,7 @@ pub mod exit;
 pub mod keys;
 pub mod ledger;
 pub mod lock;
+pub mod ops;
 pub mod pipeline;
 pub mod process;
 pub mod rt;

@@ -8,10 +8,10 @@ use std::thread;
 
 use anyhow::Context as _;
 use bkp::cli::{self, Cli, Early};
-use bkp::cmd::Report;
 use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, Monitor as _};
 use bkp::exit;
+use bkp::ops::report::Report;
 use bkp::process;
 use bkp::source::{duckdb, kinds};
 use bkp::ui::{self, Progress, Style};

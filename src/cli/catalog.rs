@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cmd::catalogue::Options;
+use crate::cmd::catalog_file::Options;
 
 /// Write the catalogue of backups as a DuckDB database with a table of them
 #[derive(Debug, clap::Args)]

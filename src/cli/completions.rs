@@ -4,8 +4,8 @@ use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
 use super::Cli;
-use crate::cmd::Report;
 use crate::cmd::schema::Completions;
+use crate::ops::report::Report;
 
 /// Print the completion script of a shell
 #[derive(Debug, clap::Args)]

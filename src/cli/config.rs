@@ -3,9 +3,9 @@
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::cmd::Report;
 use crate::cmd::config::{Options, describe};
 use crate::cmd::schema::{REPORTS, Shape};
+use crate::ops::report::Report;
 
 /// Check, show or describe the configuration
 #[derive(Debug, clap::Args)]

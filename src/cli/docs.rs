@@ -10,9 +10,9 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{Cli, completions};
-use crate::cmd::Report;
 use crate::error::Kind;
 use crate::exit;
+use crate::ops::report::Report;
 
 /// Write man page and completions into a folder
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,8 @@
 
 use super::flags::WaitArgs;
 use super::snapshot::ScopeArg;
-use crate::cmd::snapshot::{Made, Options};
+use crate::cmd::snapshot::Options;
+use crate::ops::backup_kind::BackupKind;
 
 /// Export the tables of a DuckDB database as Parquet, without taking its lock
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,6 @@ pub(super) struct Args {
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let Args { source, scope, mode, dry_run, wait: _ } = args;
-        Options { made: Made::Export, source, scope: scope.scope(), mode, dry_run }
+        Options { kind: BackupKind::Export, source, scope: scope.scope(), mode, dry_run }
     }
 }

@@ -7,8 +7,8 @@ use clap::{ArgAction, Args};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cmd::select::Select;
 use crate::config::settings::Flags;
+use crate::ops::selection::Select;
 use crate::table::units;
 
 /// The flags of every subcommand.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cmd::alone::in_turn;
-use crate::cmd::{self, Report};
+use crate::cmd;
 use crate::config::settings::Flags;
+use crate::ops::exclusive_run::in_turn;
+use crate::ops::report::Report;
 use crate::wire::House;
 
 pub mod docs;
@@ -195,7 +196,7 @@ impl Cli {
                 let (patience, options) = (args.wait.patience(), args.into());
                 backup(house, patience, &options)
             }
-            Command::Catalog(args) => cmd::catalogue::run(house, &args.into()),
+            Command::Catalog(args) => cmd::catalog_file::run(house, &args.into()),
             Command::Logs(args) => {
                 let (patience, options) = (args.wait.patience(), cmd::logs::Options::from(args));
                 let ship = || cmd::logs::run(house, &options);
@@ -205,13 +206,13 @@ impl Cli {
                 cmd::runs::run(house, &args.runs().unwrap_or_default())
             }
             Command::List(args) => match (args.query(), args.events(), args.windows()) {
-                (Some((sql, source)), _, _) => cmd::catalogue::query(house, sql, source),
+                (Some((sql, source)), _, _) => cmd::catalog_file::query(house, sql, source),
                 (None, Some(options), _) => cmd::history::run(house, &options),
                 (None, None, Some(source)) => cmd::windows::run(house, source),
                 (None, None, None) => cmd::list::run(house, &args.into()),
             },
             Command::Verify(args) => match (args.ledger(), args.logs()) {
-                (Some(options), _) => cmd::reconcile::run(house, options),
+                (Some(options), _) => cmd::ledger_diff::run(house, options),
                 (None, Some(options)) => cmd::verify_logs::run(house, &options),
                 (None, None) => cmd::verify::run(house, &args.into()),
             },
@@ -219,8 +220,8 @@ impl Cli {
                 Some((source, moment)) => {
                     let base = args.base();
                     let restore = args.into();
-                    let options = cmd::rewind::Options { source, moment, base, restore };
-                    cmd::rewind::run(house, &options)
+                    let options = cmd::restore_at::Options { source, moment, base, restore };
+                    cmd::restore_at::run(house, &options)
                 }
                 None => cmd::restore::run(house, &args.into()),
             },

@@ -1,7 +1,7 @@
 //! `bkp pin`, `bkp unpin` and `bkp note`.
 
-use crate::cmd::marks::Word;
 use crate::cmd::pin::Options;
+use crate::ops::annotations::Word;
 
 /// Keep a backup whatever retention says, and everything it builds on
 #[derive(Debug, clap::Args)]

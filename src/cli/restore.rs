@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::flags::{At, SelectArgs};
 use crate::cmd::restore::Options;
-use crate::cmd::rewind::Moment;
+use crate::ops::pitr_plan::Moment;
 
 /// Bring a backup back, to a path that does not exist yet
 #[derive(Debug, clap::Args)]

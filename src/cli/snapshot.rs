@@ -3,8 +3,9 @@
 use clap::ValueEnum;
 
 use super::flags::WaitArgs;
-use crate::cmd::snapshot::{Made, Options};
+use crate::cmd::snapshot::Options;
 use crate::domain::names::Scope;
+use crate::ops::backup_kind::BackupKind;
 
 /// Capture a source consistently and make a backup of it
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ pub(super) enum ScopeArg {
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let Args { source, scope, mode, dry_run, wait: _ } = args;
-        Options { made: Made::Snapshot, source, scope: scope.scope(), mode, dry_run }
+        Options { kind: BackupKind::Snapshot, source, scope: scope.scope(), mode, dry_run }
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
-use crate::cmd::select::Select;
 use crate::cmd::{restore, verify};
+use crate::ops::selection::Select;
 
 fn parse_words(words: &str) -> Result<Cli, Early> {
     parse(words.split_whitespace().map(OsString::from))
@@ -73,7 +73,7 @@ fn lists_and_repeated_flags_are_read() {
 fn a_verification_reads_every_byte_unless_told_otherwise() {
     let cli = parse_words("bkp verify books").expect("valid");
     let Command::Verify(args) = cli.command else { panic!("another command") };
-    assert_eq!(verify::Options::from(args).level, verify::Level::Digest);
+    assert_eq!(verify::Options::from(args).level, crate::ops::verify_level::VerifyLevel::Digest);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::flags::SelectArgs;
-use crate::cmd::verify::{Level, Options, Which};
-use crate::cmd::{reconcile, verify_logs};
+use crate::cmd::verify::{Options, Which};
+use crate::cmd::{ledger_diff, verify_logs};
+use crate::ops::verify_level::VerifyLevel;
 
 /// Check a backup, from "it is there" to "it starts", or the ledger against the stores
 #[derive(Debug, clap::Args)]
@@ -50,8 +51,8 @@ pub(super) struct Args {
 
 impl Args {
     /// What is to be compared, if it is not one backup that is to be checked.
-    pub(super) fn ledger(&self) -> Option<reconcile::Options> {
-        self.ledger.then_some(reconcile::Options { record: self.record })
+    pub(super) fn ledger(&self) -> Option<ledger_diff::Options> {
+        self.ledger.then_some(ledger_diff::Options { record: self.record })
     }
 
     /// The log that is to be verified.
@@ -77,13 +78,13 @@ enum LevelArg {
     Drill,
 }
 
-impl From<LevelArg> for Level {
-    fn from(level: LevelArg) -> Level {
+impl From<LevelArg> for VerifyLevel {
+    fn from(level: LevelArg) -> VerifyLevel {
         match level {
-            LevelArg::Exists => Level::Exists,
-            LevelArg::Digest => Level::Digest,
-            LevelArg::Decode => Level::Decode,
-            LevelArg::Drill => Level::Drill,
+            LevelArg::Exists => VerifyLevel::Exists,
+            LevelArg::Digest => VerifyLevel::Digest,
+            LevelArg::Decode => VerifyLevel::Decode,
+            LevelArg::Drill => VerifyLevel::Drill,
         }
     }
 }

@@ -21,14 +21,14 @@ mod told;
 use self::apply::{Done, Failed, Removal};
 use self::plan::{Plan, Target, plan};
 use self::rules::Witness;
-use super::Report;
-use super::alone::{Alone, patiently};
-use super::recorded;
 use crate::catalog::{self, Filter};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
+use crate::ops::exclusive_run::{Alone, patiently};
+use crate::ops::report::Report;
+use crate::ops::run_guard;
 use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
@@ -231,7 +231,7 @@ impl Round<'_> {
         let told = || -> anyhow::Result<()> {
             let Some(left) = &self.left else { return Ok(()) };
             intents.retain(|event| !left.contains(&event.backup))?;
-            recorded::flush(intents, ledger, &*ctx.monitor)?;
+            run_guard::flush(intents, ledger, &*ctx.monitor)?;
             for name in names {
                 let store = self.house.store_append(name)?;
                 told::tell(&*store, ledger, left, &self.witness.keys, ctx)?;

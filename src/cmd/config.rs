@@ -5,12 +5,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
-use super::Report;
 use super::schema::Shape;
 use crate::config::schema;
 use crate::config::settings::{Origin, Provenance, Settings, SourceSettings};
 use crate::keys::shown;
 use crate::ledger::LedgerSettings;
+use crate::ops::report::Report;
 use crate::stage::Compression;
 use crate::table::ConfigError;
 use crate::table::units::spelled;

@@ -3,13 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::snapshot::seen::Seen;
-use super::{Report, scratch};
 use crate::config::Settings;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose, worst};
 use crate::keys::{self, DataKey, KeyError};
 use crate::ledger::in_store;
+use crate::ops::known_stores::Seen;
+use crate::ops::report::Report;
+use crate::ops::scratch;
 use crate::source::Check;
 use crate::store::{ObjectLabels, ReadStore, StoreError};
 use crate::version;

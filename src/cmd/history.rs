@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::list::Window;
-use super::{Report, reconcile};
+use crate::cmd::ledger_diff;
 use crate::domain::event::{Event, Status};
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupType, Scope};
 use crate::ledger::Entry;
+use crate::ops::report::Report;
 use crate::wire::House;
 
 /// What `bkp list --from-ledger` was asked for.
@@ -67,7 +68,7 @@ struct Row {
 /// # Errors
 /// [`crate::error::Kind::Config`] if no ledger is configured; what it fails with.
 pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let ledger = reconcile::ledger_of(house)?;
+    let ledger = ledger_diff::ledger_of(house)?;
     let entries = ledger.entries()?;
     let wanted = |row: &Row| {
         options.backup_type.is_none_or(|only| only == row.backup_type)

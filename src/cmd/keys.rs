@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Report;
 use crate::error::{Fault, Kind};
 use crate::keys::file;
+use crate::ops::report::Report;
 use crate::wire::House;
 
 /// What `bkp keys generate` was asked for.

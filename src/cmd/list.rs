@@ -10,9 +10,6 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::marks::{self, Body, Said};
-use super::proof::{self, Prover};
-use super::{Report, cost};
 use crate::catalog::{self, Filter, Found, Seen};
 use crate::domain::cost::monthly;
 use crate::domain::id::BackupId;
@@ -21,6 +18,12 @@ use crate::domain::manifest::{self, Manifest};
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
+use crate::ops::annotations;
+use crate::ops::annotations::{Body, Said};
+use crate::ops::authenticity;
+use crate::ops::authenticity::Prover;
+use crate::ops::cost;
+use crate::ops::report::Report;
 use crate::store::{ReadStore, location};
 use crate::wire::House;
 
@@ -170,7 +173,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let (_, price) = cost::price(house, store.as_ref());
     let mut outcome = None;
     let mut backups = Vec::new();
-    let keys = if options.long { proof::keys(house) } else { Vec::new() };
+    let keys = if options.long { authenticity::keys(house) } else { Vec::new() };
     let prover = Prover::new(store.as_ref(), &keys, &house.ctx);
     let weight = AtomicU64::new(0);
     let manifests = catalog::each(&found, &house.ctx.cancel, |found| {
@@ -211,7 +214,7 @@ fn load(
 ) -> anyhow::Result<Long> {
     let key = found.name.manifest_key();
     let bytes = catalog::read_manifest(store, &key)?;
-    let said = marks::said(store, prover, &found.name, &found.marks)?;
+    let said = annotations::said(store, prover, &found.name, &found.marks)?;
     let own = said.iter().map(Said::weight).fold(manifest::weight(&bytes), u64::saturating_add);
     if weight.fetch_add(own, Ordering::Relaxed).saturating_add(own) > LISTED_WEIGHT_MAX {
         let message = format!("`{key}` is not shown: those before it take all the memory there is");

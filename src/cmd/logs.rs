@@ -11,12 +11,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::manifests::{self, Content};
-use super::recorded::Recorded;
-use super::segments::{Newest, newest};
-use super::snapshot::seen::Seen;
+use super::snapshot::Options as SnapshotOptions;
 use super::snapshot::{self, Copied, check_seen, copied, new_key, note};
-use super::{Report, snapshot::Options as SnapshotOptions};
 use crate::catalog::Catalog;
 use crate::config::settings::SourceSettings;
 use crate::domain::id::BackupId;
@@ -27,6 +23,13 @@ use crate::domain::segment::{self, Mode, Segment, rfc3339};
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::DataKey;
 use crate::ledger::Ledger;
+use crate::ops::backup_kind::BackupKind;
+use crate::ops::known_stores::Seen;
+use crate::ops::log_history::{Newest, newest};
+use crate::ops::manifest_builder;
+use crate::ops::manifest_builder::Content;
+use crate::ops::report::Report;
+use crate::ops::run_guard::Recorded;
 use crate::pipeline::Recipe;
 use crate::source::logs::{LogSource, OnGap, OwnEvents};
 use crate::stage::Trail;
@@ -259,7 +262,7 @@ impl Shipper<'_> {
             return;
         }
         let options = SnapshotOptions {
-            made: snapshot::Made::Snapshot,
+            kind: BackupKind::Snapshot,
             source: self.options.source.clone(),
             scope: None,
             mode: None,
@@ -342,6 +345,10 @@ impl Made<'_> {
         let identity = cluster.map(|id| ("cluster".to_owned(), id.to_owned()));
         let links = before.map(|before| (before.base, before.id));
         let (identity, objects) = (identity.into_iter().collect(), vec![data]);
-        manifests::new(house, name, Content { links, identity, capture, objects, trail, keys })
+        manifest_builder::new(
+            house,
+            name,
+            Content { links, identity, capture, objects, trail, keys },
+        )
     }
 }

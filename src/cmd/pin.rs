@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Report;
-use super::marks::{Body, Word};
-use super::proof::{self, Prover};
 use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
 use crate::keys::KeyProvider;
+use crate::ops::annotations::{Body, Word};
+use crate::ops::authenticity;
+use crate::ops::authenticity::Prover;
+use crate::ops::report::Report;
 use crate::store::{AppendStore, StoreError};
 use crate::wire::House;
 
@@ -92,7 +93,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         let message = format!("`{}` fits several backups", options.id);
         return Err(Fault::new(Kind::Usage, message).hint("give more of the id").into());
     }
-    let keys = if options.dry_run { Vec::new() } else { proof::keys(house) };
+    let keys = if options.dry_run { Vec::new() } else { authenticity::keys(house) };
     let mut stores = Vec::new();
     for (name, url, entry) in &found {
         let say = || say(house, options, name, entry, &keys);

@@ -6,13 +6,6 @@ use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Report;
-use super::audit;
-use super::marks::{Damage, judge};
-use super::proof::Prover;
-use super::scratch;
-use super::select::Select;
-use super::snapshot::Made;
 use crate::catalog::{self, Catalog, Entry, Filter, Found};
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
@@ -22,6 +15,13 @@ use crate::domain::segment::{self, rfc3339};
 use crate::draft::folder_of;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
+use crate::ops::annotations::{Damage, judge};
+use crate::ops::audit;
+use crate::ops::authenticity::Prover;
+use crate::ops::backup_kind::BackupKind;
+use crate::ops::report::Report;
+use crate::ops::scratch;
+use crate::ops::selection::Select;
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored};
 use crate::store::ReadStore;
@@ -102,7 +102,7 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
     check_table(options, &name)?;
     let chain = catalog.chain(&name)?;
     warn(house, options, (store.as_ref(), &keys), &name, &chain)?;
-    let is_export = name.kind == Made::Export.as_str();
+    let is_export = name.kind == BackupKind::Export.as_str();
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
@@ -175,7 +175,7 @@ fn warn(
         warn_of_newer(house, store, name)?;
     }
     // The maps of an export say how to put it together: it does not restore without them.
-    if name.kind == Made::Export.as_str() { Ok(()) } else { warn_of_maps(house, chain) }
+    if name.kind == BackupKind::Export.as_str() { Ok(()) } else { warn_of_maps(house, chain) }
 }
 
 /// Sum over what a chain has in the store.
@@ -274,7 +274,7 @@ fn check_kind(name: &BackupName) -> Result<(), Fault> {
 
 /// Only exports have tables that can be told apart.
 fn check_table(options: &Options, name: &BackupName) -> Result<(), Fault> {
-    let is_export = name.kind == Made::Export.as_str();
+    let is_export = name.kind == BackupKind::Export.as_str();
     if options.table.is_none() || is_export {
         return Ok(());
     }

@@ -9,19 +9,16 @@ use std::time::Duration;
 
 mod around;
 pub mod child;
-pub mod evidence;
 mod news;
 mod one;
 pub mod pool;
 mod report;
-pub mod state;
 mod tick;
-pub mod witness;
 
 pub(super) use self::report::Ran;
 use self::tick::Tick;
-use super::Report;
 use crate::error::{Fault, Kind};
+use crate::ops::report::Report;
 use crate::wire::House;
 
 /// What `bkp run` was asked for.

@@ -11,13 +11,15 @@ use time::format_description::well_known::Rfc3339;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::list::Window;
-use super::proof::{self, Prover, RECORD};
-use super::run::state::States;
-use super::{Report, audit, journal};
 use crate::catalog::{self, table};
 use crate::domain::id::BackupId;
 use crate::domain::record::{self, Outcome, Record};
 use crate::ledger::in_store;
+use crate::ops::authenticity;
+use crate::ops::authenticity::{Prover, RECORD};
+use crate::ops::jobs::state::States;
+use crate::ops::report::Report;
+use crate::ops::{audit, records};
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -124,7 +126,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     known.retain(|run| options.window.holds(run.at) && (!options.failed || run.what == "failed"));
     known.sort_by_key(|run| (run.at, run.id));
     let limit = options.window.limit.unwrap_or(LIMIT);
-    let (keys, states) = (proof::keys(house), States::kept(house));
+    let (keys, states) = (authenticity::keys(house), States::kept(house));
     let prover = Prover::new(&*store, &keys, &house.ctx);
     let is_own = |run: &&Known| {
         let job = run.record.as_ref().and_then(|record| house.settings.jobs.get(&record.job));
@@ -160,7 +162,7 @@ fn of_jobs(store: &dyn ReadStore, options: &Options) -> anyhow::Result<Vec<Known
         Some(job) => format!("{}/{job}", record::FOLDER),
         None => record::FOLDER.to_owned(),
     };
-    let known = journal::below(store, &folder)?.into_iter().map(|record| Known {
+    let known = records::below(store, &folder)?.into_iter().map(|record| Known {
         key: record.key(),
         id: record.id,
         at: record.id.created(),

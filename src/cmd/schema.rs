@@ -6,9 +6,9 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    catalogue, cleanup, config, doctor, history, keys, list, logs, pin, reconcile, restore, rewind,
-    run, runs, snapshot, status, verify, verify_logs, windows,
+use crate::cmd::{
+    catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, logs, pin, restore,
+    restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
 };
 
 /// A report's name and its schema: one line of [`REPORTS`].
@@ -25,21 +25,21 @@ pub const REPORTS: &[Shape] = &[
     Shape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
     Shape::of::<snapshot::Done<'_>>("bkp.export/1"),
     Shape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
-    Shape::of::<catalogue::Done<'_>>("bkp.catalog/1"),
-    Shape::of::<catalogue::Found>("bkp.query/1"),
+    Shape::of::<catalog_file::Done<'_>>("bkp.catalog/1"),
+    Shape::of::<catalog_file::Found>("bkp.query/1"),
     Shape::of::<logs::Done<'_>>("bkp.logs/1"),
     Shape::of::<list::Listing>("bkp.list/1"),
     Shape::of::<windows::Listing>("bkp.list-windows/1"),
     Shape::of::<verify::Verified>("bkp.verify/1"),
     Shape::of::<verify::Everything>("bkp.verify-all/1"),
     Shape::of::<verify_logs::Verified>("bkp.verify-logs/1"),
-    Shape::of::<reconcile::Reconciled>("bkp.verify-ledger/1"),
+    Shape::of::<ledger_diff::Reconciled>("bkp.verify-ledger/1"),
     Shape::of::<history::Listing>("bkp.list-ledger/1"),
     Shape::of::<runs::Listing>("bkp.list-runs/1"),
     Shape::of::<restore::Done>("bkp.restore/1"),
     Shape::of::<restore::Plan>("bkp.restore-plan/1"),
-    Shape::of::<rewind::Done>("bkp.restore-at/1"),
-    Shape::of::<rewind::Plan>("bkp.restore-at-plan/1"),
+    Shape::of::<restore_at::Done>("bkp.restore-at/1"),
+    Shape::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
     Shape::of::<run::Ran>("bkp.run/1"),
     Shape::of::<status::Status>("bkp.status/1"),
     Shape::of::<cleanup::Cleaned>("bkp.cleanup/1"),

@@ -4,18 +4,11 @@ use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use time::OffsetDateTime;
 
 mod objects;
 mod plan;
-pub(super) mod seen;
 
 use self::plan::{Onto, Plan, plan};
-use self::seen::Seen;
-use super::Report;
-use super::manifests::{self, Content};
-use super::recorded::Recorded;
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Sizes};
@@ -23,37 +16,22 @@ use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
+use crate::ops::backup_kind::BackupKind;
+use crate::ops::known_stores::Seen;
+use crate::ops::manifest_builder;
+use crate::ops::manifest_builder::Content;
+use crate::ops::report::Report;
+use crate::ops::run_guard::Recorded;
 use crate::pipeline::Recipe;
-use crate::stage::Trail;
 use crate::store::ReadStore as _;
 use crate::store::layer::fan::{Fan, Fared};
 use crate::wire::House;
 
-/// What makes a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Made {
-    /// A capture of the source as it is.
-    Snapshot,
-    /// Its tables as files that other programs read.
-    Export,
-}
-
-impl Made {
-    /// The word in the names of backups and reports.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Made::Snapshot => "snapshot",
-            Made::Export => "export",
-        }
-    }
-}
-
 /// What `bkp snapshot` was asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is to be made.
-    pub made: Made,
+    /// How the backup is to be made.
+    pub kind: BackupKind,
     /// The source's name.
     pub source: String,
     /// The scope; `None` lets bkp choose: incremental while a usable chain exists, else full.
@@ -128,7 +106,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         backup_type: settings.backup_type,
         source: options.source.clone(),
         scope,
-        kind: options.made.as_str().to_owned(),
+        kind: options.kind.as_str().to_owned(),
     };
     let (key, recipients) = new_key(&keys, id, &name.source)?;
     let recipe = Recipe {
@@ -146,7 +124,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     }
     let capture = captured.record;
     let content = Content { links, identity, capture, objects, trail, keys: recipients };
-    let manifest = manifests::new(house, &name, content);
+    let manifest = manifest_builder::new(house, &name, content);
     lock_longer(house, &store, &below);
     let (manifest, pending) = run.publish(manifest, &key, &chain)?;
     house.ctx.monitor.end();
@@ -207,26 +185,8 @@ pub(super) fn new_key(
     Ok((key, recipients))
 }
 
-pub(super) fn timings(
-    trail: &Trail,
-    started: OffsetDateTime,
-    ended: OffsetDateTime,
-) -> Map<String, Value> {
-    let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
-    let mut timings: Map<String, Value> = stages
-        .map(|measure| (measure.stage.to_owned(), seconds(measure.busy.as_secs_f64())))
-        .collect();
-    timings.insert("total".to_owned(), seconds((ended - started).as_seconds_f64()));
-    timings
-}
-
-/// Seconds to the millisecond.
-fn seconds(seconds: f64) -> Value {
-    ((seconds * 1000.0).round() / 1000.0).into()
-}
-
 fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<Report> {
-    let made = options.made.as_str();
+    let made = options.kind.as_str();
     let parent = plan.onto.as_ref().map(|onto| onto.parent);
     let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
     let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();

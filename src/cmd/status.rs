@@ -15,10 +15,10 @@ mod metrics;
 mod words;
 
 use self::look::Look;
-use super::Report;
 use crate::cache;
 use crate::domain::health::{Finding, Level, Space};
 use crate::error::Kind;
+use crate::ops::report::Report;
 use crate::wire::House;
 
 /// Who reads it may: the exporter runs as somebody else.

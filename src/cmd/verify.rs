@@ -6,14 +6,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::Report;
-use super::audit;
-use super::proof::Prover;
 use super::restore;
-use super::scratch;
-use super::select::Select;
 use super::verify_logs::{self, Chained};
 use crate::catalog::{self, Catalog, Filter, Found};
 use crate::domain::event::Status;
@@ -22,6 +17,12 @@ use crate::domain::names::BackupName;
 use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
+use crate::ops::audit;
+use crate::ops::authenticity::Prover;
+use crate::ops::report::Report;
+use crate::ops::scratch;
+use crate::ops::selection::Select;
+use crate::ops::verify_level::VerifyLevel;
 use crate::pipeline::BackupReader;
 use crate::source::{DecodeTools, DrillTools, Drilled, Share, SourceKind, kinds};
 use crate::store::AppendStore;
@@ -30,22 +31,6 @@ use crate::wire::House;
 use self::found::Notes;
 
 mod found;
-
-/// How deep to look. Each level includes those before it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Manifest and objects are there, authentic, and of the right size.
-    Exists,
-    /// Every stored byte has the SHA-256 that the manifest names.
-    Digest,
-    /// Everything decrypts, decompresses, and refers only to what is there; every row of an export is the one that was exported.
-    Decode,
-    /// The real engine starts on a restored copy and answers as it did at capture.
-    Drill,
-}
 
 /// Which backups to verify.
 #[derive(Debug, Clone)]
@@ -64,7 +49,7 @@ pub struct Options {
     /// Of the backups of a source only the exports are meant; else all the others, if there are any.
     pub from_export: bool,
     /// How deep.
-    pub level: Level,
+    pub level: VerifyLevel,
     /// Where a drill restores to; `None` takes a folder in the state directory.
     pub scratch: Option<PathBuf>,
 }
@@ -76,7 +61,7 @@ pub(super) struct Verified {
     store: Option<String>,
     id: BackupId,
     source: String,
-    level: Level,
+    level: VerifyLevel,
     /// Every backup that was read: the chain, base first.
     chain: Vec<BackupId>,
     ok: bool,
@@ -96,7 +81,7 @@ impl Verified {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Everything {
     store: String,
-    level: Level,
+    level: VerifyLevel,
     ok: bool,
     backups: Vec<Outcome>,
     /// The logs of the sources: how their segments follow each other.
@@ -262,22 +247,22 @@ fn verify(
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let mut drill = None;
     // A segment alone is nothing that a server could start from.
-    let level = if is_segment { options.level.min(Level::Decode) } else { options.level };
+    let level = if is_segment { options.level.min(VerifyLevel::Decode) } else { options.level };
     match level {
-        Level::Exists | Level::Digest => {}
-        Level::Decode | Level::Drill if is_segment => {
+        VerifyLevel::Exists | VerifyLevel::Digest => {}
+        VerifyLevel::Decode | VerifyLevel::Drill if is_segment => {
             let decode = kinds::log_kind_of(name.backup_type)?.decode;
             chain.iter().try_for_each(|segment| decode(segment, &house.ctx))?;
         }
-        Level::Decode => {
+        VerifyLevel::Decode => {
             let scratch = || scratch::to_drill(house, options.scratch.as_deref());
             let share = share(house, &chain);
             (kind.decode)(&chain, &DecodeTools { scratch: &scratch, share }, &house.ctx)?;
         }
-        Level::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
+        VerifyLevel::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
     }
     // Decoding and drilling compare the digests of what they read, and need not read everything.
-    if options.level != Level::Exists {
+    if options.level != VerifyLevel::Exists {
         for reader in &chain {
             let id = reader.manifest().id;
             if !proven.contains(&id) {
@@ -300,8 +285,8 @@ fn verify(
 }
 
 /// How many bytes a level reads.
-fn stored_bytes(chain: &[BackupReader<'_>], level: Level) -> Option<u64> {
-    (level != Level::Exists).then(|| restore::stored_bytes(chain))
+fn stored_bytes(chain: &[BackupReader<'_>], level: VerifyLevel) -> Option<u64> {
+    (level != VerifyLevel::Exists).then(|| restore::stored_bytes(chain))
 }
 
 /// What an engine may take of this machine: no configuration of the source is needed, but what it says is heeded.

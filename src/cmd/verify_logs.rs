@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::rewind::{self, LogDrilled};
-use super::segments::{History, find, is_segment};
 use super::windows::{Gap, Row};
-use super::{Report, scratch};
 use crate::catalog::{Catalog, Found};
+use crate::cmd::restore_at::drill::{self, LogDrilled};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
+use crate::ops::log_history::{History, find, is_segment};
+use crate::ops::report::Report;
+use crate::ops::scratch;
 use crate::source::kinds;
 use crate::store::ReadStore;
 use crate::wire::House;
@@ -63,7 +64,7 @@ fn run_drill(
     let scratch = scratch::to_drill(house, options.scratch.as_deref())?;
     let random = RandomState::new().hash_one(&options.source);
     let of = (catalog, history, found);
-    rewind::drill(house, of, &options.source, scratch.folder(), random)
+    drill::drill(house, of, &options.source, scratch.folder(), random)
 }
 
 /// How the segments of a source follow each other, by their manifests.

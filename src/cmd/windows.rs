@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Report;
-use super::segments::{History, find};
 use crate::domain::id::BackupId;
 use crate::domain::segment::{Mode, Window, spelled};
 use crate::error::{Fault, Kind};
+use crate::ops::log_history::{History, find};
+use crate::ops::report::Report;
 use crate::wire::House;
 
 /// The stable shape `bkp.list-windows/1`.

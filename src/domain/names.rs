@@ -139,7 +139,7 @@ pub const MANIFEST_EXTENSION: &str = "manifest.json";
 
 /// A small object beside a backup that says something of it without being a part of it. Nothing in a
 /// store is ever overwritten, so each is a new one. A listing shows that something was said; what counts
-/// of it, only what stands in it can tell: `crate::cmd::marks`.
+/// of it, only what stands in it can tell: `crate::ops::annotations`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mark {
     /// No retention may remove it: `pin-<id>.json`.

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind, Write};
 
 use super::Style;
-use crate::cmd::Report;
 use crate::domain::text::is_mark;
+use crate::ops::report::Report;
 
 /// Prints a report: text for people, or one JSON object.
 ///

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli", "ui"],
     &["cmd"],
+    &["ops"],
     &["wire"],
     &["catalog", "config"],
     &["source"],

@@ -257,7 +257,7 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
             let all = verify::Options {
                 which: verify::Which::All(None),
                 from_export: false,
-                level: verify::Level::Digest,
+                level: bkp::ops::verify_level::VerifyLevel::Digest,
                 scratch: None,
             };
             let whole = verify::run(&bed.house(None), &all).unwrap();

@@ -80,7 +80,7 @@ fn a_backup_from_the_future_is_not_built_on() {
 fn snapshot_at(bed: &Bed, clock: fn() -> OffsetDateTime) -> String {
     let house = House { ctx: Ctx::fixed(clock), ..bed.house(None) };
     let options = snapshot::Options {
-        made: snapshot::Made::Snapshot,
+        kind: bkp::ops::backup_kind::BackupKind::Snapshot,
         source: "books".into(),
         scope: None,
         mode: None,

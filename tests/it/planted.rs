@@ -3,7 +3,6 @@
 
 use std::fs;
 
-use bkp::cmd::proof::{self, Prover, RECORD};
 use bkp::ctx::Ctx;
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{
@@ -12,6 +11,8 @@ use bkp::domain::manifest::{
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::record::Record;
 use bkp::keys::{DataKey, manifest_mac};
+use bkp::ops::authenticity;
+use bkp::ops::authenticity::{Prover, RECORD};
 use bkp::store::AppendStore;
 use bkp::wire::House;
 use sha2::Digest as _;
@@ -186,7 +187,7 @@ pub(crate) fn record_by(
     let record = Record { id: BackupId::new(at), job: job.into(), code, seconds: 1 };
     let house = bed.house(None);
     let store = house.store_named(&format!("file://{}", bed.path(folder).display())).unwrap();
-    let keys = proof::keys(&house);
+    let keys = authenticity::keys(&house);
     let prover = Prover::new(&*store, &keys, &house.ctx);
     let body = serde_json::json!({"schema": "bkp.run-record/1"});
     let bytes = prover.object(RECORD, &record.key(), &body, by).unwrap();

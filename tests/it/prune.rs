@@ -9,9 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration as StdDuration;
 
-use bkp::cmd::marks::Word;
-use bkp::cmd::recorded::Recorded;
-use bkp::cmd::snapshot::{self, Made};
+use bkp::cmd::snapshot;
 use bkp::cmd::{cleanup, pin};
 use bkp::ctx::{Cancel, Ctx, Monitor};
 use bkp::domain::event::Event;
@@ -19,6 +17,9 @@ use bkp::domain::manifest::Manifest;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::error::{Kind, diagnose};
 use bkp::keys::DataKey;
+use bkp::ops::annotations::Word;
+use bkp::ops::backup_kind::BackupKind;
+use bkp::ops::run_guard::Recorded;
 use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
 use bkp::store::layer::trace::Operation;
 use bkp::wire::House;
@@ -86,7 +87,7 @@ fn still(folder: &Path, stores: &[&str]) -> Bed {
 fn incremental() -> snapshot::Options {
     let scope = Some(Scope::Incremental);
     let source = "books".to_owned();
-    snapshot::Options { made: Made::Snapshot, source, scope, mode: None, dry_run: false }
+    snapshot::Options { kind: BackupKind::Snapshot, source, scope, mode: None, dry_run: false }
 }
 
 /// Makes newer full backups than those that are there, so that no rule keeps these any more. A clock

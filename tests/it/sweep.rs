@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use bkp::cmd::{logs, restore, select::Select, snapshot};
+use bkp::cmd::{logs, restore, snapshot};
 use bkp::error::{Kind, diagnose};
+use bkp::ops::selection::Select;
 use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
 use rustix::fs::SeekFrom;
 
@@ -41,7 +42,7 @@ fn sweep(effect: Effect, mut round: impl FnMut(&Plan, u64)) {
 
 fn take(bed: &Bed, plan: &Plan) -> anyhow::Result<String> {
     let options = snapshot::Options {
-        made: snapshot::Made::Snapshot,
+        kind: bkp::ops::backup_kind::BackupKind::Snapshot,
         source: "books".into(),
         scope: None,
         mode: None,

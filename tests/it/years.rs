@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bkp::catalog::{self, Filter};
 use bkp::cmd::cleanup;
-use bkp::cmd::run::state::States;
 use bkp::ctx::{Cancel, Ctx};
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::Manifest;
 use bkp::domain::schedule::Due;
+use bkp::ops::jobs::state::States;
 use time::macros::datetime;
 use time::{Date, Duration, Month, OffsetDateTime, Weekday};
 

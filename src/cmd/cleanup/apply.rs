@@ -13,10 +13,6 @@ use time::{Duration, OffsetDateTime};
 use super::plan::Target;
 use super::{Action, Item, What, told};
 use crate::catalog::{self, Entry};
-use crate::cmd::alone::Alone;
-use crate::cmd::journal;
-use crate::cmd::marks::judge;
-use crate::cmd::proof::Prover;
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::segment;
@@ -24,6 +20,10 @@ use crate::error::{Fault, Kind};
 use crate::keys::KeyProvider;
 use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
+use crate::ops::annotations::judge;
+use crate::ops::authenticity::Prover;
+use crate::ops::exclusive_run::Alone;
+use crate::ops::records;
 use crate::store::{PruneStore, Role, StoreError};
 use crate::wire::House;
 
@@ -161,7 +161,7 @@ impl Removal<'_> {
         let mark = name.key(&Mark::Deleting.extension());
         let (at, process) = (self.house.ctx.now(), std::process::id());
         let going = Going { schema: "bkp.mark/1", at, host: host(), process };
-        journal::add(self.store, (&mark, Role::Lease), &going)?;
+        records::add(self.store, (&mark, Role::Lease), &going)?;
         Ok(mark)
     }
 

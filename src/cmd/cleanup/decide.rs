@@ -11,11 +11,11 @@ use time::OffsetDateTime;
 use super::logs::{self, Logs};
 use super::rules::{Rule, Witness, rules};
 use crate::catalog::{self, Entry, Known, Met, Proof};
-use crate::cmd::marks::{Damage, Judged, judge};
-use crate::cmd::proof::Prover;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::retention::{Backup, Group, Why, decide, removals};
+use crate::ops::annotations::{Damage, Judged, judge};
+use crate::ops::authenticity::Prover;
 use crate::store::PruneStore;
 use crate::wire::House;
 

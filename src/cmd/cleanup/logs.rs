@@ -10,7 +10,6 @@ use time::{Duration, OffsetDateTime};
 
 use super::rules::frozen;
 use crate::catalog::{Entry, Met, Proof};
-use crate::cmd::run::state::States;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::health::Ages;
 use crate::domain::id::BackupId;
@@ -18,6 +17,7 @@ use crate::domain::names::BackupType;
 use crate::domain::record::Outcome;
 use crate::domain::retention::{Backup, Policy, lateness, restorable};
 use crate::domain::segment::{self, Base, Link, Log, Mode, keep};
+use crate::ops::jobs::state::States;
 use crate::store::ReadStore;
 use crate::wire::House;
 

@@ -10,13 +10,13 @@ use super::logs;
 use super::rules::Witness;
 use super::{Action, Item, What};
 use crate::catalog::{self, Entry, Filter};
-use crate::cmd::journal;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::record::{self, Outcome, Record};
 use crate::domain::retention::Why;
 use crate::domain::segment;
 use crate::ledger::in_store;
+use crate::ops::records;
 use crate::store::{PruneStore, StoreError, Unfinished};
 use crate::wire::House;
 
@@ -172,7 +172,7 @@ impl Planner<'_> {
             let target = Target::Object(term.key.clone());
             plain(What::Lease, &term.key, term.bytes, "a lease that has ended".into(), target);
         }
-        let records = journal::below(store, record::FOLDER)?;
+        let records = records::below(store, record::FOLDER)?;
         for record in old_records(&records, now - signed(upkeep.records)) {
             let target = Target::Object(record.key());
             plain(What::Record, &record.key(), 0, "the record of an old run".into(), target);

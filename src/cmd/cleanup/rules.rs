@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;
 
 use crate::catalog::{Entry, Met, Proof};
-use crate::cmd::run::evidence::GOOD_ENOUGH;
-use crate::cmd::run::state::States;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::event::{Digest, Status};
 use crate::domain::health::{Ages, is_odd};
@@ -17,6 +15,8 @@ use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Outcome, Record};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
 use crate::keys::KeyProvider;
+use crate::ops::jobs::evidence::GOOD_ENOUGH;
+use crate::ops::jobs::state::States;
 use crate::store::ReadStore;
 use crate::wire::House;
 

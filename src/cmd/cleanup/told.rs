@@ -15,7 +15,6 @@ use time::{Date, OffsetDateTime};
 
 use super::Item;
 use crate::catalog::{self, Entry};
-use crate::cmd::{audit, journal};
 use crate::ctx::{Ctx, host};
 use crate::domain::event::{Event, Numbers, Status};
 use crate::domain::id::BackupId;
@@ -24,6 +23,7 @@ use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyProvider, manifest_mac};
 use crate::ledger::{Ledger, LedgerError};
+use crate::ops::{audit, records};
 use crate::store::{AppendStore, Role};
 
 /// What the authentication of such an object is for; no manifest's can be taken for it.
@@ -150,7 +150,7 @@ pub(super) fn note(
     if let Ok(key) = keys::unwrap_any(keys, &deleted.keys, id, &ctx.cancel) {
         deleted.mac = deleted.tag(&key);
     }
-    journal::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
+    records::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
     Ok(event)
 }
 
@@ -220,5 +220,5 @@ fn read(store: &dyn AppendStore, key: &str) -> anyhow::Result<Option<Deleted>> {
 
 fn settle(store: &dyn AppendStore, of: &str, why: &str) -> anyhow::Result<()> {
     let key = of.replace("/deleted-", "/settled-");
-    journal::add(store, (&key, Role::Index), &Settled { schema: "bkp.audit/1", of, why })
+    records::add(store, (&key, Role::Index), &Settled { schema: "bkp.audit/1", of, why })
 }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use super::{Found, bad, good, probe, tried};
 use crate::archive::EntrySink;
-use crate::cmd::scratch;
 use crate::error::{Fault, Kind};
+use crate::ops::scratch;
 use crate::pipeline::objects::{ObjectBody, ObjectSink};
 use crate::source::ExportRequest;
 use crate::tell;

@@ -12,14 +12,14 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use super::state::{is_for_each, places};
-use crate::cmd::audit;
 use crate::cmd::schema::{Failure, Warning};
 use crate::config::settings::jobs::{JobSettings, LooksAt};
 use crate::domain::id::BackupId;
 use crate::domain::record::weigh;
 use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
+use crate::ops::audit;
+use crate::ops::jobs::state::{is_for_each, places};
 use crate::process;
 use crate::wire::House;
 

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::state::places;
 use crate::cache;
 use crate::cmd::status::{self, Status};
 use crate::config::settings::telling::NotifySettings;
 use crate::ctx::host;
 use crate::domain::health::{Finding, Level, UNREACHABLE};
+use crate::ops::jobs::state::places;
 use crate::tell::kinds::KINDS;
 use crate::tell::{Alert, News};
 use crate::wire::House;

@@ -11,11 +11,6 @@ use super::Options;
 use super::around::Around;
 use super::child::{self, Ended};
 use super::report::{Outcome, Row};
-use super::state::{States, is_for_each, places};
-use super::witness::witnesses;
-use crate::cmd::alone::{Alone, patiently};
-use crate::cmd::journal;
-use crate::cmd::proof::{self, Prover, RECORD};
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::{host, user};
 use crate::domain::id::BackupId;
@@ -23,6 +18,12 @@ use crate::domain::record::{self, Record};
 use crate::domain::schedule::Due;
 use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
+use crate::ops::authenticity;
+use crate::ops::authenticity::{Prover, RECORD};
+use crate::ops::exclusive_run::{Alone, patiently};
+use crate::ops::jobs::state::{States, is_for_each, places};
+use crate::ops::jobs::witness::witnesses;
+use crate::ops::records;
 use crate::store::Role;
 use crate::store::layer::fan::Fan;
 use crate::wire::House;
@@ -170,7 +171,7 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         seconds: u32::try_from(took.whole_seconds().max(0)).unwrap_or(u32::MAX),
     };
     let (names, mut on_record) = (places(house, job), Vec::new());
-    let keys = proof::keys(house);
+    let keys = authenticity::keys(house);
     for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
         let name = names.get(index).map(String::as_str);
         let here = match name.and_then(|name| ended.in_store(name)) {
@@ -199,7 +200,7 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         let object = Prover::new(&**store, &keys, &house.ctx).object(RECORD, &key, &body, by);
         let added = object
             .map_err(anyhow::Error::from)
-            .and_then(|object| Ok(journal::add_bytes(&**store, (&key, Role::Index), &object)?));
+            .and_then(|object| Ok(records::add_bytes(&**store, (&key, Role::Index), &object)?));
         match added {
             Ok(()) => on_record.push(key),
             Err(error) => {

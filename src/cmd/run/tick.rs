@@ -9,12 +9,12 @@ use time::OffsetDateTime;
 
 use super::pool::{Over, Pool, Turn};
 use super::report::{Next, Outcome, Ran, Row};
-use super::state::States;
 use super::{Options, news, one};
-use crate::cmd::Report;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::schedule::Due;
 use crate::error::Kind;
+use crate::ops::jobs::state::States;
+use crate::ops::report::Report;
 use crate::wire::House;
 
 /// How long the end of a run may go unnoticed by the others.

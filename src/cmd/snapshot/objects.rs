@@ -1,9 +1,10 @@
 //! The objects of a backup: one archive of a snapshot, many files of an export.
 
+use super::Options;
 use super::plan::Onto;
-use super::{Made, Options};
-use crate::cmd::scratch;
 use crate::domain::manifest::ObjectRecord;
+use crate::ops::backup_kind::BackupKind;
+use crate::ops::scratch;
 use crate::pipeline::Recipe;
 use crate::pipeline::objects::Objects;
 use crate::source::{CaptureRequest, Captured, ExportRequest, Source};
@@ -23,15 +24,15 @@ pub(super) fn make(
     onto: Option<Onto<'_>>,
 ) -> anyhow::Result<(Vec<ObjectRecord>, Trail, Captured)> {
     let mode = options.mode.clone();
-    match options.made {
-        Made::Snapshot => {
+    match options.kind {
+        BackupKind::Snapshot => {
             let parent = onto.map(|onto| onto.map);
             let request = CaptureRequest { scope: recipe.name.scope, mode, parent };
             let (data, trail, captured) =
                 recipe.archive(Role::Data, |out| source.capture(&request, out, &house.ctx))?;
             Ok((vec![data], trail, captured))
         }
-        Made::Export => {
+        BackupKind::Export => {
             let work = scratch::make(house, scratch::Use::Work)?;
             let (chain, record) = match onto {
                 Some(onto) => (onto.chain, Some(onto.map.record)),

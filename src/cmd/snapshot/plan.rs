@@ -3,9 +3,6 @@
 use std::collections::HashMap;
 
 use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
-use crate::cmd::marks::{Damage, judge};
-use crate::cmd::proof::Prover;
-use crate::cmd::select::Passed;
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Identity, Manifest};
@@ -13,12 +10,16 @@ use crate::domain::names::{BackupName, Mark, Scope};
 use crate::domain::segment::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
+use crate::ops::annotations::{Damage, judge};
+use crate::ops::authenticity::Prover;
+use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
 use crate::source::{self, Held, ParentMap, Source};
 use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
-use super::{Made, Options};
+use super::Options;
+use crate::ops::backup_kind::BackupKind;
 
 /// An automatic choice begins a new chain after this many links: a restore reads all of them.
 const CHAIN_LINKS_AUTO_MAX: usize = 28;
@@ -202,7 +203,7 @@ fn parent(
     let is_suited = |found: &&Found| {
         // What cleanup has begun to remove, and not ended, will be gone.
         !found.going
-            && found.name.kind == options.made.as_str()
+            && found.name.kind == options.kind.as_str()
             && (options.scope != Some(Scope::Differential) || found.name.scope == Scope::Full)
     };
     let suited = found.iter().rev().filter(is_suited).map(|found| &found.name);
@@ -354,7 +355,7 @@ fn build_on<'a>(
     source.check_parent(&record, &house.ctx)?;
     let kind = source::kinds::kind_of(parent.backup_type)?;
     // The map of an export is read by the source, which needs those of the whole chain.
-    let held = if parent.kind == Made::Snapshot.as_str() {
+    let held = if parent.kind == BackupKind::Snapshot.as_str() {
         last.map(&house.ctx, &mut |input| (kind.read_map)(input))?
     } else {
         Held::default()

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
 
 use crate::catalog::{self, Entry};
-use crate::cmd::run::evidence::{Evidence, Judged};
-use crate::cmd::run::state::{States, is_for_each, places};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::Manifest;
@@ -15,6 +13,8 @@ use crate::domain::record::{Outcome, Record};
 use crate::domain::schedule::Due;
 use crate::domain::segment;
 use crate::error::{Kind, diagnose};
+use crate::ops::jobs::evidence::{Evidence, Judged};
+use crate::ops::jobs::state::{States, is_for_each, places};
 use crate::pipeline::ROLE_MAP;
 use crate::store::{ReadStore, Version};
 use crate::wire::House;

@@ -1,10 +1,11 @@
 //! What is said of the backups of a source beside them, as far as it counts.
 
 use crate::catalog::Entry;
-use crate::cmd::marks::{Damage, judge};
-use crate::cmd::proof::{self, Prover};
 use crate::domain::health::{Finding, Level};
 use crate::domain::id::BackupId;
+use crate::ops::annotations::{Damage, judge};
+use crate::ops::authenticity;
+use crate::ops::authenticity::Prover;
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -27,7 +28,7 @@ pub(super) fn of(house: &House, store: &dyn ReadStore, mine: &[&Entry]) -> Words
     if mine.iter().all(|entry| entry.marks.is_empty()) {
         return words;
     }
-    let keys = proof::keys(house);
+    let keys = authenticity::keys(house);
     let prover = Prover::new(store, &keys, &house.ctx);
     for entry in mine.iter().filter(|entry| !entry.marks.is_empty()) {
         let (pinned, damage, unproven) = match judge(store, &prover, &entry.name, &entry.marks) {

@@ -4,13 +4,14 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::{Level, Verified};
+use super::Verified;
 use crate::catalog::{Catalog, Found};
-use crate::cmd::marks::{Body, Damage, Word, judge, refutable};
-use crate::cmd::proof::Prover;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Kind, diagnose};
+use crate::ops::annotations::{Body, Damage, Word, judge, refutable};
+use crate::ops::authenticity::Prover;
+use crate::ops::verify_level::VerifyLevel;
 use crate::pipeline::BackupReader;
 use crate::store::AppendStore;
 use crate::wire::House;
@@ -26,7 +27,7 @@ pub(super) struct Notes<'a> {
     pub(super) prover: &'a Prover<'a>,
     /// The backups of the source at least, with their marks.
     pub(super) found: &'a [Found],
-    pub(super) level: Level,
+    pub(super) level: VerifyLevel,
     /// What this run has written down already.
     pub(super) noted: RefCell<HashSet<(BackupId, bool)>>,
 }
@@ -59,8 +60,8 @@ impl Notes<'_> {
         if let Ok(chain) = self.catalog.chain(name) {
             let is_to_blame = |link: &&BackupReader<'_>| {
                 let read = link.check_objects().and_then(|()| match self.level {
-                    Level::Exists => Ok(()),
-                    Level::Digest | Level::Decode | Level::Drill => {
+                    VerifyLevel::Exists => Ok(()),
+                    VerifyLevel::Digest | VerifyLevel::Decode | VerifyLevel::Drill => {
                         link.check_digests(&self.house.ctx)
                     }
                 });

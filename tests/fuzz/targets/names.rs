@@ -1,12 +1,12 @@
 //! Keys as a listing has them: whoever can write to the bucket can make any.
 
 use bkp::catalog::{self, Filter};
-use bkp::cmd::journal;
 use bkp::ctx::Cancel;
 use bkp::domain::names::{BackupName, Mark, is_name, is_of_bkp};
 use bkp::domain::record::{self, Record};
 use bkp::domain::retention::{self, Backup, Group, Policy};
 use bkp::ledger::in_store;
+use bkp::ops::records;
 use bkp::store::is_key;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -58,7 +58,7 @@ pub(crate) fn run(data: &[u8]) {
     keep(&found);
 
     for job in ["nightly", "books", "cleanup.all"] {
-        let records = record::merged(journal::recent(&store, job, NOW).unwrap());
+        let records = record::merged(records::recent(&store, job, NOW).unwrap());
         assert!(records.windows(2).all(|pair| pair[0].id < pair[1].id), "each once, in order");
         let past = record::past(&records, NOW);
         assert!(past.failures as usize <= records.len());

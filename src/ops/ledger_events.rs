@@ -4,13 +4,13 @@
 use sha2::Digest as _;
 use time::Duration;
 
-use super::recorded;
-use super::run::witness::witnesses;
 use crate::catalog;
 use crate::domain::event::{Event, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::ledger::outbox::Outbox;
+use crate::ops::jobs::witness::witnesses;
+use crate::ops::run_guard;
 use crate::wire::House;
 
 /// Tells the ledger, if there is one, that a backup of `source` was read, which took so long. What was done
@@ -43,7 +43,7 @@ fn record(
     let event = of_backup.read(status, began, took);
     let outbox = Outbox::of(&house.settings.state_dir);
     let Some(ledger) = house.ledger() else { return Ok(()) };
-    let told = recorded::flush(&outbox, &*ledger, &*house.ctx.monitor);
+    let told = run_guard::flush(&outbox, &*ledger, &*house.ctx.monitor);
     if let Err(error) = told.and_then(|_delivered| ledger.record(&event)) {
         outbox.put(&event)?;
         let why = format!("{error}; the event waits in the outbox, and any later run delivers it");

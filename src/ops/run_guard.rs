@@ -14,7 +14,6 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-use self::kept::Kept;
 use crate::ctx::Monitor;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
@@ -26,12 +25,13 @@ use crate::keys::{DataKey, manifest_mac};
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError};
 use crate::lock::Lock;
+use crate::ops::run_guard::lease_renewer::Kept;
 use crate::store::layer::fan::Fan;
 use crate::store::{AppendStore as _, Declared, ObjectLabels};
 use crate::wire::House;
 
-pub(super) mod kept;
-mod look;
+pub(crate) mod lease_renewer;
+mod visibility;
 
 /// For how long a run that should stop goes on once its objects are stored: a manifest in one of two
 /// stores, or one that is not recorded, would be found by `verify` only.
@@ -126,7 +126,7 @@ impl<'h> Recorded<'h> {
     fn take_stores(&mut self) -> anyhow::Result<()> {
         let (ctx, length) = (&self.house.ctx, self.house.settings.lease);
         let taken = &mut self.in_stores;
-        kept::of_stores(self.fan, &self.holder, length, ctx, &mut |index, kept| {
+        lease_renewer::of_stores(self.fan, &self.holder, length, ctx, &mut |index, kept| {
             taken.push((index, kept));
         })
     }
@@ -173,10 +173,10 @@ impl<'h> Recorded<'h> {
         let _in_peace = self.house.ctx.cancel.defer(PUBLISHING);
         // Afterwards it would not be true: then there is a backup.
         manifest.ledger = self.fence().context("this run makes no backup")?;
-        look::before(self.fan, chain, &manifest)?;
+        visibility::before(self.fan, chain, &manifest)?;
         manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
         let (manifest, sha256) = write(self.fan, manifest, key)?;
-        look::after(self.fan, chain, &manifest)?;
+        visibility::after(self.fan, chain, &manifest)?;
         self.begun = false;
         let pending = self.close(&Event::completed(&manifest, &sha256));
         Ok((manifest, pending))
@@ -298,6 +298,6 @@ pub fn flush(
     Ok(delivered)
 }
 
-pub(super) fn required(house: &House) -> bool {
+pub(crate) fn required(house: &House) -> bool {
     house.settings.ledger.as_ref().is_some_and(|ledger| ledger.required)
 }

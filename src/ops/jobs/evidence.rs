@@ -16,13 +16,14 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cache;
 use crate::catalog;
-use crate::cmd::proof::{self, Prover, RECORD, Refused, Verdict};
 use crate::domain::event::{Digest, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
 use crate::domain::record::{Outcome, Record};
 use crate::keys::KeyProvider;
+use crate::ops::authenticity;
+use crate::ops::authenticity::{Prover, RECORD, Refused, Verdict};
 use crate::store::{ReadStore, StoreError, Version};
 use crate::wire::House;
 
@@ -93,7 +94,7 @@ impl Evidence {
 
     /// The keys at hand.
     pub fn keys(&self, house: &House) -> &[Box<dyn KeyProvider>] {
-        self.keys.get_or_init(|| proof::keys(house))
+        self.keys.get_or_init(|| authenticity::keys(house))
     }
 
     /// Which of `listed`, the records of a job in a store, oldest first, count. Those whose keys are

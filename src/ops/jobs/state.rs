@@ -11,16 +11,16 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::evidence::{Evidence, GOOD_ENOUGH, Judged};
 use crate::cache;
-use crate::cmd::journal;
-use crate::cmd::snapshot::seen::Seen;
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{self, Outcome, Record};
 use crate::domain::schedule::{Due, Past, SKEW, jitter};
+use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH, Judged};
+use crate::ops::known_stores::Seen;
+use crate::ops::records;
 use crate::store::{ReadStore, Version};
 use crate::wire::House;
 
@@ -134,7 +134,7 @@ impl States {
         (store, enough): (&dyn ReadStore, usize),
         now: OffsetDateTime,
     ) -> anyhow::Result<Judged> {
-        let listed = journal::recent(store, &job.name, now)?;
+        let listed = records::recent(store, &job.name, now)?;
         let own = self.entry(house, job).map(|kept| kept.runs.clone()).unwrap_or_default();
         let mut judged = self.evidence.records(house, store, &own, (listed, enough));
         let known = self.past(house, job).succeeded;
@@ -307,7 +307,7 @@ fn candidates<'a>(
     let about = job.run.makes.zip(job.backup_type).zip(job.source.as_deref());
     let scopes = job.scope.as_ref().map_or(Scope::ALL.as_slice(), std::slice::from_ref);
     about.into_iter().flat_map(move |((made, backup_type), source)| {
-        journal::backups(store, (backup_type, source), scopes, now.date())
+        records::backups(store, (backup_type, source), scopes, now.date())
             .filter(move |(name, _)| name.kind == made && name.id.created() - now <= SKEW)
     })
 }

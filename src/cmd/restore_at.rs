@@ -1,57 +1,31 @@
 //! `bkp restore --at` and `--op`: brings a source back to a moment, from the newest snapshot before it
 //! and the log since.
 
-use std::fmt;
-
 use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use time::OffsetDateTime;
 
-use self::way::{Opened, Unproven};
-use super::Report;
-use super::audit;
-use super::restore::{self, check_target, known_addresses};
-use super::segments::{History, find, is_segment};
-use super::select::Passed;
 use crate::catalog::{self, Catalog, Found};
+use crate::cmd::restore;
+use crate::cmd::restore::{check_target, known_addresses};
 use crate::ctx::Ctx;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Mode, Target, rfc3339, spelled};
+use crate::domain::segment::{Mode, Target, spelled};
 use crate::error::{Fault, Kind, diagnose};
+use crate::ops::audit;
+use crate::ops::log_history::{History, find, is_segment};
+use crate::ops::pitr_plan::{self, Moment, Opened, PitrRequest, Unproven};
+use crate::ops::report::Report;
+use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
 use crate::source::logs::{RewindRequest, Rewound};
 use crate::source::{DrillTools, RestoreRequest, Share, kinds};
 use crate::store::ReadStore;
 use crate::wire::House;
 
-mod drill;
-mod way;
-
-pub(super) use self::drill::{LogDrilled, drill};
-
-/// The moment that is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// A time.
-    At(OffsetDateTime),
-    /// An operation of the log.
-    Op(u64),
-    /// The last moment that restores.
-    Latest,
-}
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Moment::Op(op) => write!(f, "op {op}"),
-            Moment::At(time) => f.write_str(&rfc3339(*time)),
-            Moment::Latest => f.write_str("the latest moment"),
-        }
-    }
-}
+pub(crate) mod drill;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -66,9 +40,15 @@ pub struct Options {
     pub restore: restore::Options,
 }
 
+impl Options {
+    fn request(&self) -> PitrRequest<'_> {
+        PitrRequest { source: &self.source, moment: self.moment, base: self.base.as_deref() }
+    }
+}
+
 /// What is going to be done; the stable shape `bkp.restore-at-plan/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     store: String,
     source: String,
     mode: Mode,
@@ -83,7 +63,7 @@ pub(super) struct Plan {
 
 /// The stable shape `bkp.restore-at/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Done {
+pub(crate) struct Done {
     store: String,
     source: String,
     mode: Mode,
@@ -195,7 +175,7 @@ fn lead<'c>(
     loop {
         looks += 1;
         let history = History::read(catalog.store(), &found, ctx)?;
-        let led = way::find(&history, options).and_then(|way| {
+        let led = pitr_plan::find(&history, &options.request()).and_then(|way| {
             let opened = way.open(catalog, &found, ctx)?;
             Ok((way.mode, way.target, opened))
         });

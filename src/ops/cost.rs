@@ -15,7 +15,7 @@ const RECENT: usize = 30;
 const LOG_SPAN: Duration = Duration::days(30);
 
 /// The storage class of a store, and its price per GiB and month.
-pub(super) fn price(house: &House, store: &dyn ReadStore) -> (String, f64) {
+pub(crate) fn price(house: &House, store: &dyn ReadStore) -> (String, f64) {
     let settings = house.settings.stores.get(store.name());
     let class = settings.and_then(|store| store.place.table.get("storage_class"));
     let class = match class.and_then(|class| class.as_str()) {
@@ -28,13 +28,13 @@ pub(super) fn price(house: &House, store: &dyn ReadStore) -> (String, f64) {
 }
 
 /// A sum of sizes. Whoever can write to a store chooses them.
-pub(super) fn total(bytes: impl Iterator<Item = u64>) -> u64 {
+pub(crate) fn total(bytes: impl Iterator<Item = u64>) -> u64 {
     bytes.fold(0, u64::saturating_add)
 }
 
 /// How many bytes the backups of a job will take a year from now, if the coming ones are like the recent
 /// ones: as large, and as many increments for each full one.
-pub(super) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTime) -> u64 {
+pub(crate) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTime) -> u64 {
     if job.run.word == "logs" {
         return log(entries, job.keep_log, now);
     }

@@ -6,15 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::way::{self, Opened};
-use super::{Moment, Options};
 use crate::catalog::{Catalog, Found};
-use crate::cmd::restore;
-use crate::cmd::segments::{History, is_segment};
-use crate::cmd::select::Select;
 use crate::domain::id::BackupId;
 use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
 use crate::error::{Fault, Kind};
+use crate::ops::log_history::{History, is_segment};
+use crate::ops::pitr_plan::{self, Moment, Opened, PitrRequest};
 use crate::pipeline::BackupReader;
 use crate::source::logs::{LogDrill, LogKind, RewindRequest};
 use crate::source::{Check, DrillTools, RestoreRequest, Share, kinds};
@@ -22,7 +19,7 @@ use crate::wire::House;
 
 /// What a drill of a log found.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::cmd) struct LogDrilled {
+pub(crate) struct LogDrilled {
     mode: Mode,
     /// The moment that was restored, RFC 3339, by the cluster's clock.
     moment: String,
@@ -38,7 +35,7 @@ pub(in crate::cmd) struct LogDrilled {
 
 impl LogDrilled {
     /// The same for people.
-    pub(in crate::cmd) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let checks = self.checks.iter();
         let checks = checks.fold(String::new(), |text, check| {
             text + &format!("    {}: {}\n", check.what, check.found)
@@ -55,7 +52,7 @@ impl LogDrilled {
 /// # Errors
 /// [`Kind::Integrity`] if it does not restore, or is not what is on record; [`Kind::NotFound`] if there
 /// is no window.
-pub(in crate::cmd) fn drill(
+pub(crate) fn drill(
     house: &House,
     (catalog, history, found): (&Catalog<'_>, &History, &[Found]),
     source: &str,
@@ -74,8 +71,8 @@ pub(in crate::cmd) fn drill(
     };
     let (time, moment) = moment(window, random)?;
     let to = folder.join("drill.tigerbeetle");
-    let options = options(source, time, &to);
-    let way = way::find(history, &options)?;
+    let request = PitrRequest { source, moment: Moment::At(time), base: None };
+    let way = pitr_plan::find(history, &request)?;
     let Opened { base, segments, backup_type } = way.open(catalog, found, &house.ctx)?;
     let kind = kinds::log_kind_of(backup_type)?;
     let tools =
@@ -120,32 +117,13 @@ fn moment(window: &Window, random: u64) -> anyhow::Result<(OffsetDateTime, u64)>
     Ok((OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment))?, moment))
 }
 
-fn options(source: &str, at: OffsetDateTime, to: &Path) -> Options {
-    Options {
-        source: source.to_owned(),
-        moment: Moment::At(at),
-        base: None,
-        restore: restore::Options {
-            select: Select::Latest(source.to_owned()),
-            to: to.to_owned(),
-            replica: None,
-            addresses: Vec::new(),
-            from_export: false,
-            table: None,
-            dry_run: false,
-            force: false,
-            yes: true,
-        },
-    }
-}
-
 /// What the books must have had at a moment, by what was recorded before and after it: with segments in
 /// query mode, with snapshots in wal mode.
 fn on_record(
     kind: &LogKind,
     catalog: &Catalog<'_>,
     (history, found): (&History, &[Found]),
-    way: &way::Way<'_>,
+    way: &pitr_plan::Way<'_>,
     moment: u64,
     base: &[BackupReader<'_>],
 ) -> (Option<Totals>, Option<Totals>) {

@@ -1,10 +1,9 @@
 //! What every new manifest says besides what was captured: how the run came about, what the source is,
 //! and what the policy of the day promises.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use super::snapshot::timings;
 use crate::ctx::{host, user};
 use crate::domain::calendar::Period;
 use crate::domain::id::BackupId;
@@ -17,24 +16,24 @@ use crate::stage::Trail;
 use crate::wire::House;
 
 /// What a run has made.
-pub(super) struct Content {
+pub(crate) struct Content {
     /// Base and parent of an increment.
-    pub(super) links: Option<(BackupId, BackupId)>,
+    pub(crate) links: Option<(BackupId, BackupId)>,
     /// What the source is.
-    pub(super) identity: Identity,
+    pub(crate) identity: Identity,
     /// What the source says of the capture.
-    pub(super) capture: Value,
+    pub(crate) capture: Value,
     /// The objects, the one with the data first.
-    pub(super) objects: Vec<ObjectRecord>,
+    pub(crate) objects: Vec<ObjectRecord>,
     /// What each stage did.
-    pub(super) trail: Trail,
+    pub(crate) trail: Trail,
     /// Who can open it.
-    pub(super) keys: Vec<Recipient>,
+    pub(crate) keys: Vec<Recipient>,
 }
 
 /// The manifest of a backup whose objects are all confirmed. It lacks what only the run that publishes
 /// it knows: the ledger, the copies, the MAC.
-pub(super) fn new(house: &House, name: &BackupName, content: Content) -> Manifest {
+pub(crate) fn new(house: &House, name: &BackupName, content: Content) -> Manifest {
     let Content { links, identity, capture, objects, trail, keys } = content;
     let (id, ended) = (name.id, house.ctx.now());
     let started_by = &house.settings.started_by;
@@ -128,4 +127,19 @@ fn spelled(length: std::time::Duration) -> String {
 /// Whole seconds: what is told to people and to the ledger.
 fn at_second(time: OffsetDateTime) -> OffsetDateTime {
     time.replace_nanosecond(0).unwrap_or(time)
+}
+
+/// Seconds that each stage was busy, and the whole run took.
+fn timings(trail: &Trail, started: OffsetDateTime, ended: OffsetDateTime) -> Map<String, Value> {
+    let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
+    let mut timings: Map<String, Value> = stages
+        .map(|measure| (measure.stage.to_owned(), seconds(measure.busy.as_secs_f64())))
+        .collect();
+    timings.insert("total".to_owned(), seconds((ended - started).as_seconds_f64()));
+    timings
+}
+
+/// Seconds to the millisecond.
+fn seconds(seconds: f64) -> Value {
+    ((seconds * 1000.0).round() / 1000.0).into()
 }

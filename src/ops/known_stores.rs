@@ -17,7 +17,7 @@ use crate::wire::House;
 
 /// A note in the state directory that a store has backups of a source. Losing it loses nothing but
 /// this check.
-pub(in crate::cmd) struct Seen {
+pub(crate) struct Seen {
     path: PathBuf,
     store: String,
     /// The part of the store that holds them.
@@ -25,7 +25,7 @@ pub(in crate::cmd) struct Seen {
 }
 
 impl Seen {
-    pub(in crate::cmd) fn of(
+    pub(crate) fn of(
         house: &House,
         store: &dyn ReadStore,
         backup_type: BackupType,
@@ -41,14 +41,14 @@ impl Seen {
     }
 
     /// Whether this host has made backups there.
-    pub(in crate::cmd) fn is_noted(&self) -> bool {
+    pub(crate) fn is_noted(&self) -> bool {
         self.path.exists()
     }
 
     /// # Errors
     /// [`Kind::Refused`] if the store had backups of the source and has nothing of it now; what a
     /// listing fails with.
-    pub(in crate::cmd) fn check(&self, store: &dyn ReadStore) -> anyhow::Result<()> {
+    pub(crate) fn check(&self, store: &dyn ReadStore) -> anyhow::Result<()> {
         if !self.path.exists() || store.list(&self.folder)?.next().transpose()?.is_some() {
             return Ok(());
         }
@@ -65,7 +65,7 @@ impl Seen {
     ///
     /// # Errors
     /// If the state directory cannot be written.
-    pub(in crate::cmd) fn note(&self) -> anyhow::Result<()> {
+    pub(crate) fn note(&self) -> anyhow::Result<()> {
         if self.path.exists() {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::store::ReadStore;
 /// How ledger and store differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::cmd) enum What {
+pub(crate) enum What {
     /// A manifest is not the one that was recorded.
     Changed,
     /// A recorded backup has no manifest, and its deletion was not recorded.
@@ -40,40 +40,40 @@ pub(in crate::cmd) enum What {
 
 /// One difference. Equal in both of two looks, it is no run that ended in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub(in crate::cmd) struct Difference {
-    pub(super) what: What,
+pub(crate) struct Difference {
+    pub(crate) what: What,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<BackupId>,
+    pub(crate) id: Option<BackupId>,
     /// The manifest or object, the transfer, or the vault.
-    pub(super) subject: String,
+    pub(crate) subject: String,
     /// What the ledger says, or the manifest of an object.
-    pub(super) expected: String,
-    pub(super) found: String,
+    pub(crate) expected: String,
+    pub(crate) found: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
-pub(in crate::cmd) struct Balance {
+pub(crate) struct Balance {
     /// What the ledger holds of this type; negative only if others write to the vault.
-    pub(super) vault_bytes: i64,
+    pub(crate) vault_bytes: i64,
     /// What the stores hold.
-    pub(super) stored_bytes: u64,
+    pub(crate) stored_bytes: u64,
 }
 
 /// The backups of each store, by its URL.
 type Places = HashMap<String, HashSet<BackupId>>;
 
 /// What ledger and stores are found to be, once.
-pub(super) struct Look {
-    pub(super) events: usize,
-    pub(super) backups: usize,
-    pub(super) balances: BTreeMap<String, Balance>,
-    pub(super) differences: Vec<Difference>,
+pub(crate) struct Look {
+    pub(crate) events: usize,
+    pub(crate) backups: usize,
+    pub(crate) balances: BTreeMap<String, Balance>,
+    pub(crate) differences: Vec<Difference>,
     /// Backups without an event, by store.
-    pub(super) unrecorded: Vec<(usize, Stored)>,
+    pub(crate) unrecorded: Vec<(usize, Stored)>,
 }
 
 impl Look {
-    pub(super) fn take(
+    pub(crate) fn take(
         ledger: &dyn Ledger,
         stores: &[Box<dyn ReadStore>],
         ctx: &Ctx,

@@ -8,9 +8,6 @@ use serde::Serialize;
 use serde_json::Value;
 use time::{Date, OffsetDateTime};
 
-use super::proof::{self, Prover, RECORD};
-use super::run::witness::witnesses;
-use super::{Report, journal, retold};
 use crate::ctx::{host, user};
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
@@ -18,6 +15,11 @@ use crate::domain::manifest::Trigger;
 use crate::error::{Kind, diagnose};
 use crate::exit;
 use crate::ledger::LedgerError;
+use crate::ops::authenticity;
+use crate::ops::authenticity::{Prover, RECORD};
+use crate::ops::jobs::witness::witnesses;
+use crate::ops::report::Report;
+use crate::ops::{ledger_events, records};
 use crate::store::{AppendStore, Role};
 use crate::wire::House;
 
@@ -82,10 +84,10 @@ fn add(
         job: settings.started_by.job.as_deref(),
         more,
     };
-    let (key, keys) = (key(what, backup, at), proof::keys(house));
+    let (key, keys) = (key(what, backup, at), authenticity::keys(house));
     let by = witnesses(house, store, source, Some(backup));
     let object = Prover::new(store, &keys, &house.ctx).object(RECORD, &key, &line, by)?;
-    Ok(journal::add_bytes(store, (&key, Role::Index), &object)?)
+    Ok(records::add_bytes(store, (&key, Role::Index), &object)?)
 }
 
 /// What is kept of a restore, a verification, or a run that made no backup.
@@ -107,7 +109,7 @@ struct Ended<'a> {
 
 /// What the drill of a report measured, of the last one if it is about several: seconds from the store to
 /// the restored engine's first answer.
-pub(super) fn rto_seconds(report: &Value) -> Option<f64> {
+pub(crate) fn rto_seconds(report: &Value) -> Option<f64> {
     let all = report.get("backups").and_then(Value::as_array);
     let one = all.and_then(|all| all.last()).unwrap_or(report);
     one.pointer("/drill/rto_seconds").and_then(Value::as_f64)
@@ -145,7 +147,7 @@ pub fn ended(
             // What was not found as it should be is not verified.
             let is_done = report.outcome.is_none() || status == Status::Restored;
             if let (Some(id), Some(source), true) = (id, source, is_done) {
-                retold::tell(house, (status, id, source), ended.seconds.unwrap_or(0.0));
+                ledger_events::tell(house, (status, id, source), ended.seconds.unwrap_or(0.0));
             }
         }
         Err(error) => {
@@ -218,7 +220,7 @@ fn add_or_say(
 }
 
 /// Says that what was done is not on record. It was done all the same.
-pub(super) fn not_on_record(house: &House, what: &str, store: &str, error: &anyhow::Error) {
+pub(crate) fn not_on_record(house: &House, what: &str, store: &str, error: &anyhow::Error) {
     let why = format!("{store}: the audit record `{what}` could not be written: {error:#}");
     house.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
 }

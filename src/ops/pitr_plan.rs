@@ -1,31 +1,64 @@
 //! The way to a moment: which log, which snapshot, which segments.
 
-use super::{Moment, Options};
+use std::fmt;
+
+use time::OffsetDateTime;
+
 use crate::catalog::{self, Catalog, Found};
-use crate::cmd::segments::{History, is_segment};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupType;
-use crate::domain::segment::{Base, Link, Mode, Target, Window, needed, spelled};
+use crate::domain::segment::{Base, Link, Mode, Target, Window, needed, rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose};
+use crate::ops::log_history::{History, is_segment};
 use crate::pipeline::BackupReader;
 
+/// The moment that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A time.
+    At(OffsetDateTime),
+    /// An operation of the log.
+    Op(u64),
+    /// The last moment that restores.
+    Latest,
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Moment::Op(op) => write!(f, "op {op}"),
+            Moment::At(time) => f.write_str(&rfc3339(*time)),
+            Moment::Latest => f.write_str("the latest moment"),
+        }
+    }
+}
+
+/// Which moment of which source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PitrRequest<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) moment: Moment,
+    /// How the id of the snapshot to begin with begins; else it is the newest one before the moment.
+    pub(crate) base: Option<&'a str>,
+}
+
 /// How a moment is reached.
-pub(super) struct Way<'a> {
-    pub(super) mode: Mode,
-    pub(super) target: Target,
+pub(crate) struct Way<'a> {
+    pub(crate) mode: Mode,
+    pub(crate) target: Target,
     /// Snapshots that it can begin with, newest first; none in query mode.
     bases: Vec<&'a Base>,
-    pub(super) run: &'a [Link],
+    pub(crate) run: &'a [Link],
 }
 
 /// What a way leads over, every manifest authentic.
-pub(super) struct Opened<'c> {
+pub(crate) struct Opened<'c> {
     /// The chain of the snapshot; empty in query mode.
-    pub(super) base: Vec<BackupReader<'c>>,
-    pub(super) segments: Vec<BackupReader<'c>>,
-    pub(super) backup_type: BackupType,
+    pub(crate) base: Vec<BackupReader<'c>>,
+    pub(crate) segments: Vec<BackupReader<'c>>,
+    pub(crate) backup_type: BackupType,
 }
 
 impl Way<'_> {
@@ -35,7 +68,7 @@ impl Way<'_> {
     /// # Errors
     /// What store and keys fail with; [`Kind::Integrity`] if no snapshot or not every segment can be
     /// relied on.
-    pub(super) fn open<'c>(
+    pub(crate) fn open<'c>(
         &self,
         catalog: &Catalog<'c>,
         found: &[Found],
@@ -104,10 +137,10 @@ impl Way<'_> {
 
 /// A segment that no key at hand proves.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Unproven(pub(super) BackupId);
+pub(crate) struct Unproven(pub(crate) BackupId);
 
-impl std::fmt::Display for Unproven {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "segment {} is not proven", self.0)
     }
 }
@@ -122,11 +155,11 @@ fn is_damaged(found: &[Found], link: &BackupReader<'_>) -> bool {
 /// # Errors
 /// [`Kind::Refused`] if the moment lies in no window, with the windows in the message; [`Kind::Integrity`]
 /// if that is because of damage; [`Kind::NotFound`] for a wanted snapshot that does not lead there.
-pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Result<Way<'a>> {
+pub(crate) fn find<'a>(history: &'a History, request: &PitrRequest<'_>) -> anyhow::Result<Way<'a>> {
     let windows = history.windows();
-    let target = match options.moment {
+    let target = match request.moment {
         // A window of either mode may be the one that goes on longest.
-        Moment::Latest => Target::Time(latest(history, &windows, &options.source)?),
+        Moment::Latest => Target::Time(latest(history, &windows, request.source)?),
         Moment::Op(op) => Target::Op(op),
         Moment::At(time) => {
             let nanoseconds = time.unix_timestamp_nanos();
@@ -147,10 +180,10 @@ pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Resul
     // The same books are better than the same balances.
     let chosen = of(Mode::Wal).or_else(|| of(Mode::Query));
     let Some((window, run)) = chosen else {
-        return Err(outside(history, &windows, target, &options.source).into());
+        return Err(outside(history, &windows, target, request.source).into());
     };
     let leads = |base: &&Base| {
-        let wanted = options.base.as_ref().is_none_or(|id| base.id.to_string().starts_with(id));
+        let wanted = request.base.is_none_or(|id| base.id.to_string().starts_with(id));
         wanted && base.is_of(run) && !target.is_before(base.op, base.timestamp)
     };
     let mut bases: Vec<&Base> = match window.mode {
@@ -158,8 +191,8 @@ pub(super) fn find<'a>(history: &'a History, options: &Options) -> anyhow::Resul
         Mode::Query => Vec::new(),
     };
     bases.sort_by_key(|base| std::cmp::Reverse(base.op));
-    if let Some(id) = options.base.as_ref().filter(|_| bases.is_empty()) {
-        let message = format!("no snapshot {id} of `{}` leads to this moment", options.source);
+    if let Some(id) = request.base.filter(|_| bases.is_empty()) {
+        let message = format!("no snapshot {id} of `{}` leads to this moment", request.source);
         let hint = "leave out --base, or see `bkp list SOURCE` for one before the moment and in its window";
         return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
     }

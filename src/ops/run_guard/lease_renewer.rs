@@ -18,7 +18,7 @@ const RENEWALS_PER_LEASE: u32 = 3;
 type Shared = Arc<Mutex<Box<dyn Lease>>>;
 
 /// A lease that is renewed. Dropping it ends the renewals, and gives nothing back.
-pub(in crate::cmd) struct Kept {
+pub(crate) struct Kept {
     lease: Shared,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -29,11 +29,7 @@ impl Kept {
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(in crate::cmd) fn new(
-        lease: Box<dyn Lease>,
-        length: Duration,
-        ctx: &Ctx,
-    ) -> io::Result<Kept> {
+    pub(crate) fn new(lease: Box<dyn Lease>, length: Duration, ctx: &Ctx) -> io::Result<Kept> {
         let lease = Arc::new(Mutex::new(lease));
         let (stop, stopped) = mpsc::channel();
         let (shared, ctx) = (Arc::clone(&lease), ctx.clone());
@@ -56,7 +52,7 @@ impl Kept {
     }
 
     /// What the manifest says of it.
-    pub(super) fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         locked(&self.lease).id()
     }
 
@@ -64,7 +60,7 @@ impl Kept {
     ///
     /// # Errors
     /// As [`Lease::renew`].
-    pub(super) fn confirm(&self) -> Result<(), LedgerError> {
+    pub(crate) fn confirm(&self) -> Result<(), LedgerError> {
         let mut lease = locked(&self.lease);
         match lease.renew() {
             // Whoever keeps it does not answer, and nobody can have taken it yet.
@@ -77,7 +73,7 @@ impl Kept {
     ///
     /// # Errors
     /// As [`Lease::renew`].
-    pub(in crate::cmd) fn assure(&self) -> Result<(), LedgerError> {
+    pub(crate) fn assure(&self) -> Result<(), LedgerError> {
         if locked(&self.lease).holds() { Ok(()) } else { self.confirm() }
     }
 
@@ -85,7 +81,7 @@ impl Kept {
     ///
     /// # Errors
     /// As [`Lease::release`].
-    pub(super) fn release(mut self, event: &Event) -> Result<bool, LedgerError> {
+    pub(crate) fn release(mut self, event: &Event) -> Result<bool, LedgerError> {
         self.stop();
         locked(&self.lease).release(event)
     }
@@ -94,7 +90,7 @@ impl Kept {
     ///
     /// # Errors
     /// As [`Lease::free`].
-    pub(in crate::cmd) fn free(&mut self) -> Result<(), LedgerError> {
+    pub(crate) fn free(&mut self) -> Result<(), LedgerError> {
         self.stop();
         locked(&self.lease).free()
     }
@@ -120,7 +116,7 @@ impl Drop for Kept {
 ///
 /// # Errors
 /// Who has one; what the last store fails with.
-pub(in crate::cmd) fn of_stores(
+pub(crate) fn of_stores(
     fan: &Fan,
     holder: &Holder,
     length: Duration,

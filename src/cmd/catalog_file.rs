@@ -9,14 +9,14 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Report;
-use super::restore::check_target;
 use crate::catalog::table::{self, Row};
 use crate::catalog::{self, Filter};
+use crate::cmd::restore::check_target;
 use crate::domain::event::{self, Event};
 use crate::domain::manifest::{Manifest, hex};
 use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
+use crate::ops::report::Report;
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -35,7 +35,7 @@ pub struct Options {
 
 /// The stable shape `bkp.catalog/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Done<'a> {
+pub(crate) struct Done<'a> {
     /// URL of the store.
     store: &'a str,
     /// The database.
@@ -51,7 +51,7 @@ pub(super) struct Done<'a> {
 
 /// The stable shape `bkp.query/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Names of the result's columns.
     columns: Vec<String>,
     /// Values as text.

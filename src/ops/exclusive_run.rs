@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::recorded::kept::{self, Kept};
-use super::recorded::required;
-use super::{Report, audit};
 use crate::ctx;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose};
 use crate::ledger::{Holder, Ledger, LedgerError};
 use crate::lock::Lock;
+use crate::ops::audit;
+use crate::ops::report::Report;
+use crate::ops::run_guard::lease_renewer;
+use crate::ops::run_guard::lease_renewer::Kept;
+use crate::ops::run_guard::required;
 use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
@@ -57,7 +59,7 @@ impl<'h> Alone<'h> {
         let (ctx, length) = (&house.ctx, house.settings.lease);
         let mut alone = Alone { house, leases: Vec::new(), _lock: lock };
         let leases = &mut alone.leases;
-        kept::of_stores(fan, &holder, length, ctx, &mut |index, kept| {
+        lease_renewer::of_stores(fan, &holder, length, ctx, &mut |index, kept| {
             leases.push((Some(index), kept));
         })?;
         match ledger.map(|ledger| ledger.acquire(&holder, length)) {

@@ -1,8 +1,8 @@
 //! By which backups what is put on record is proven: the one that it is about, else a recent one.
 
-use crate::cmd::journal;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
+use crate::ops::records;
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -35,7 +35,7 @@ pub fn witnesses<'a>(
     });
     let today = house.ctx.now().date();
     let recent = sources.into_iter().flat_map(move |(of, name)| {
-        let backups = journal::backups(store, (of, name), &Scope::ALL, today);
+        let backups = records::backups(store, (of, name), &Scope::ALL, today);
         backups.map(|(name, _)| name).take(TRIED_MAX)
     });
     itself.chain(recent)

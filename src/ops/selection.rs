@@ -3,7 +3,6 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::snapshot::Made;
 use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
 use crate::ctx::{Ctx, Monitor};
 use crate::domain::names::BackupName;
@@ -11,6 +10,7 @@ use crate::domain::schedule::SKEW;
 use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::{Effort, KeyError};
+use crate::ops::backup_kind::BackupKind;
 use crate::store::ReadStore;
 
 /// How many of the backups that are passed over are named.
@@ -77,7 +77,7 @@ impl Select {
         ctx: &Ctx,
     ) -> anyhow::Result<Chosen> {
         let store = catalog.store();
-        let is_export = |name: &BackupName| name.kind == Made::Export.as_str();
+        let is_export = |name: &BackupName| name.kind == BackupKind::Export.as_str();
         let named = self.id().is_some();
         let found = self.candidates(store, &|name| named || is_export(name) == exports, ctx);
         let candidates = found.map_err(|error| {
@@ -170,14 +170,14 @@ pub struct Chosen {
 /// Backups that were passed over since nothing shows that bkp made them, in the order in which they were
 /// met.
 #[derive(Debug, Default)]
-pub(super) struct Passed {
+pub(crate) struct Passed {
     said: Vec<String>,
     count: usize,
     error: Option<anyhow::Error>,
 }
 
 impl Passed {
-    pub(super) fn add(&mut self, name: &BackupName, error: anyhow::Error) {
+    pub(crate) fn add(&mut self, name: &BackupName, error: anyhow::Error) {
         self.count += 1;
         if self.said.len() < NAMED_MAX {
             self.said.push(format!("{} of `{}`: {error:#}", name.id, name.source));
@@ -195,7 +195,7 @@ impl Passed {
     }
 
     /// Says what was passed over.
-    pub(super) fn say(&self, what: &str, monitor: &dyn Monitor) {
+    pub(crate) fn say(&self, what: &str, monitor: &dyn Monitor) {
         for said in &self.said {
             monitor.warn(&format!("{what} {said}"));
         }
@@ -208,7 +208,7 @@ impl Passed {
     }
 
     /// Why one of them was passed over; nothing if none was.
-    pub(super) fn into_error(self) -> Option<anyhow::Error> {
+    pub(crate) fn into_error(self) -> Option<anyhow::Error> {
         self.error
     }
 }

@@ -11,7 +11,7 @@ use crate::wire::House;
 
 /// What a folder is for: the name of the one that it is in.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Exporting, or standing for a folder elsewhere.
     Work,
     /// Drilling.
@@ -34,14 +34,14 @@ impl Use {
 ///
 /// # Errors
 /// [`crate::error::Kind::Failed`] if it cannot be made.
-pub(super) fn make(house: &House, what: Use) -> Result<Workshop, Fault> {
+pub(crate) fn make(house: &House, what: Use) -> Result<Workshop, Fault> {
     Workshop::within(&what.place(house))
 }
 
 /// Lets it be known that a folder is going to be made in `place`, for as long as what this returns
 /// lives. A restore goes on where the state directory cannot be written: then only the next one to
 /// the same place finds what it leaves if it is killed.
-pub(super) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
+pub(crate) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
     let noted = make(house, Use::Work).ok()?;
     noted.stand_for(place).ok()?;
     Some(noted)
@@ -51,19 +51,19 @@ pub(super) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
 ///
 /// # Errors
 /// As [`make`].
-pub(super) fn to_drill(house: &House, place: Option<&Path>) -> Result<Workshop, Fault> {
+pub(crate) fn to_drill(house: &House, place: Option<&Path>) -> Result<Workshop, Fault> {
     let Some(place) = place else { return make(house, Use::Drill) };
     let noted = elsewhere(house, place);
     Ok(Workshop::within(place)?.noted_by(noted))
 }
 
 /// What killed runs left.
-pub(super) fn left(house: &House) -> Vec<Left> {
+pub(crate) fn left(house: &House) -> Vec<Left> {
     Use::ALL.into_iter().flat_map(|what| workshop::left_in(&what.place(house))).collect()
 }
 
 /// Removes what killed runs left, as far as it can be.
-pub(super) fn sweep(house: &House) {
+pub(crate) fn sweep(house: &House) {
     for what in Use::ALL {
         workshop::sweep(&what.place(house));
     }

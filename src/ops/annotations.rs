@@ -12,12 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::journal;
-use super::proof::{self, ANNOTATION, Prover};
-use super::verify::Level;
 use crate::ctx::{Ctx, host};
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark, Nth};
+use crate::ops::authenticity;
+use crate::ops::authenticity::{ANNOTATION, Prover};
+use crate::ops::records;
+use crate::ops::verify_level::VerifyLevel;
 use crate::store::{AppendStore, ReadStore, Role, StoreError};
 
 /// The schema that this version writes and reads.
@@ -51,7 +52,7 @@ pub enum Word {
 
 impl Word {
     /// What was done then.
-    pub(super) fn done(self) -> &'static str {
+    pub(crate) fn done(self) -> &'static str {
         match self {
             Word::Pin => "pinned",
             Word::Unpin => "unpinned",
@@ -96,20 +97,20 @@ impl Word {
 
 /// What is stored, schema `bkp.mark/1`. Behind it stands the proof, if there is one.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Body {
+pub(crate) struct Body {
     schema: String,
-    pub(super) word: Word,
+    pub(crate) word: Word,
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
-    pub(super) at: OffsetDateTime,
-    pub(super) host: String,
+    pub(crate) at: OffsetDateTime,
+    pub(crate) host: String,
     process: u32,
     /// Why, or what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) note: Option<String>,
+    pub(crate) note: Option<String>,
     /// How deep a verification had looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    level: Option<Level>,
+    level: Option<VerifyLevel>,
     /// The marks that count no more, by their extensions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     takes_back: Vec<String>,
@@ -117,16 +118,16 @@ pub(super) struct Body {
 
 /// What somebody said.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Said {
+pub(crate) struct Said {
     #[serde(flatten)]
-    pub(super) body: Body,
+    pub(crate) body: Body,
     /// Whether a key at hand shows that somebody said it who could open the backup.
-    pub(super) proven: bool,
+    pub(crate) proven: bool,
 }
 
 impl Said {
     /// About what it takes in memory, bytes.
-    pub(super) fn weight(&self) -> u64 {
+    pub(crate) fn weight(&self) -> u64 {
         let Body { note, host, takes_back, .. } = &self.body;
         let taken = takes_back.iter().map(|name| name.len() + 32).sum::<usize>();
         (note.as_ref().map_or(0, String::len) + host.len() + taken + 256) as u64
@@ -135,17 +136,17 @@ impl Said {
 
 /// What is true of a backup, as far as its marks go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Judged {
+pub(crate) struct Judged {
     /// No retention may remove it.
-    pub(super) pinned: bool,
-    pub(super) damage: Damage,
+    pub(crate) pinned: bool,
+    pub(crate) damage: Damage,
     /// Something is said of it, or against what was said of it, that no key at hand proves.
-    pub(super) unproven: bool,
+    pub(crate) unproven: bool,
 }
 
 /// Whether a backup is damaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Damage {
+pub(crate) enum Damage {
     /// Nobody says so.
     #[default]
     None,
@@ -157,7 +158,12 @@ pub(super) enum Damage {
 
 impl Body {
     /// Said now, by this process.
-    pub(super) fn now(ctx: &Ctx, word: Word, note: Option<String>, level: Option<Level>) -> Body {
+    pub(crate) fn now(
+        ctx: &Ctx,
+        word: Word,
+        note: Option<String>,
+        level: Option<VerifyLevel>,
+    ) -> Body {
         let (schema, process, at) = (SCHEMA.to_owned(), std::process::id(), ctx.now());
         Body { schema, word, at, host: host(), process, note, level, takes_back: Vec::new() }
     }
@@ -167,7 +173,7 @@ impl Body {
     ///
     /// # Errors
     /// What the store fails with.
-    pub(super) fn add(
+    pub(crate) fn add(
         &self,
         store: &dyn AppendStore,
         name: &BackupName,
@@ -186,7 +192,7 @@ impl Body {
             let key = name.key(&self.word.mark(nth).extension());
             let body = Body { takes_back: part.to_vec(), ..self.clone() };
             let bytes = prover.object(ANNOTATION, &key, &body, [name])?;
-            journal::add_new(store, (&key, Role::Index), &bytes)?;
+            records::add_new(store, (&key, Role::Index), &bytes)?;
         }
         Ok(())
     }
@@ -196,7 +202,7 @@ impl Body {
 ///
 /// # Errors
 /// What the store fails with.
-pub(super) fn said(
+pub(crate) fn said(
     store: &dyn ReadStore,
     prover: &Prover<'_>,
     name: &BackupName,
@@ -216,7 +222,7 @@ pub(super) fn said(
 ///
 /// # Errors
 /// What the store fails with.
-pub(super) fn judge(
+pub(crate) fn judge(
     store: &dyn ReadStore,
     prover: &Prover<'_>,
     name: &BackupName,
@@ -258,23 +264,23 @@ pub(super) fn judge(
 ///
 /// # Errors
 /// What the store fails with.
-pub(super) fn refutable(
+pub(crate) fn refutable(
     store: &dyn ReadStore,
     prover: &Prover<'_>,
     name: &BackupName,
     marks: &[Mark],
-    level: Level,
+    level: VerifyLevel,
 ) -> Result<Vec<Mark>, StoreError> {
     let read = newest(store, prover, name, marks, Word::Damaged)?;
     let is_deeper = |said: &Said| {
-        let depth = said.body.level.filter(|_| said.proven).unwrap_or(Level::Digest);
+        let depth = said.body.level.filter(|_| said.proven).unwrap_or(VerifyLevel::Digest);
         depth > level
     };
     let deeper: Vec<Mark> =
         read.iter().filter(|(_, said)| is_deeper(said)).map(|(mark, _)| *mark).collect();
     let is_read = |mark: &Mark| read.iter().any(|(of, _)| of == mark);
     // What is no mark, or cannot be read, is as unproven as anything.
-    let rest = |mark: &Mark| is_read(mark) || level >= Level::Digest;
+    let rest = |mark: &Mark| is_read(mark) || level >= VerifyLevel::Digest;
     Ok(of(marks, Word::Damaged).filter(|mark| !deeper.contains(mark) && rest(mark)).collect())
 }
 
@@ -317,7 +323,7 @@ fn read(
     let body = whole.ok().and_then(|_length| serde_json::from_slice::<Body>(&bytes).ok());
     Ok(body.filter(|body| body.schema == SCHEMA).map(|body| {
         // By this backup, and no other one that the writer may open.
-        let is_claimed = proof::named(&bytes).as_ref() == Some(name);
+        let is_claimed = authenticity::named(&bytes).as_ref() == Some(name);
         let is_right = is_claimed && prover.proven(ANNOTATION, &key, &bytes).is_some();
         Said { body, proven: is_right }
     }))

@@ -9,11 +9,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::Digest as _;
 
-mod look;
+mod comparison;
 
-use self::look::{Balance, Difference, Look};
-use super::{Report, recorded};
 use crate::catalog;
+use crate::cmd::ledger_diff::comparison::{Balance, Difference, Look};
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
@@ -21,6 +20,8 @@ use crate::error::{Fault, Kind};
 use crate::keys::{self, manifest_mac};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
+use crate::ops::report::Report;
+use crate::ops::run_guard;
 use crate::store::ReadStore;
 use crate::wire::House;
 
@@ -33,7 +34,7 @@ pub struct Options {
 
 /// The stable shape `bkp.verify-ledger/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Reconciled {
+pub(crate) struct Reconciled {
     /// Where the ledger is.
     ledger: String,
     /// URLs of the stores that it was compared with.
@@ -60,7 +61,7 @@ pub fn run(house: &House, options: Options) -> anyhow::Result<Report> {
     let ledger = ledger_of(house)?;
     let stores = stores(house)?;
     let outbox = Outbox::of(&house.settings.state_dir);
-    recorded::flush(&outbox, &*ledger, &*house.ctx.monitor)?;
+    run_guard::flush(&outbox, &*ledger, &*house.ctx.monitor)?;
     let mut look = Look::take(&*ledger, &stores, &house.ctx)?;
     let mut recorded = Vec::new();
     if options.record {

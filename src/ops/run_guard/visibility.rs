@@ -17,7 +17,7 @@ const AGAIN: &str =
 
 /// Makes sure that every store still has `chain`, and the objects of `manifest`, and that nobody has
 /// begun to remove any of it. A store of which that is not true drops out.
-pub(super) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
+pub(crate) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
     each(fan, &|store| {
         if let Some(lost) = lost(store, chain)? {
             return Ok(Some(lost));
@@ -38,7 +38,7 @@ pub(super) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> an
 }
 
 /// Makes sure that nobody began to remove the backup, or what it builds on, while it became visible.
-pub(super) fn after(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
+pub(crate) fn after(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
     each(fan, &|store| {
         let id = manifest.id;
         // The backup is there, whether or not the store still answers.

@@ -1,0 +1,50 @@
+//! What a command says in the end.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::Kind;
+
+/// What a command has to say when it ended without an error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// For `--json`: an object whose first field is `schema`; [`crate::cmd::schema::REPORTS`] has every shape.
+    pub value: Value,
+    /// For people.
+    pub text: String,
+    /// Set where the command did its work and what it found still is not "done": a check of
+    /// `doctor` that failed, for instance.
+    pub outcome: Option<Kind>,
+    /// Whoever asked for quiet need not read it, unless something is wrong.
+    pub is_routine: bool,
+}
+
+impl Report {
+    /// A report of a command that did all it was asked to. `schema` names the stable shape of
+    /// `body`, for instance `bkp.list/1`.
+    ///
+    /// # Errors
+    /// If `body` cannot be written as JSON.
+    pub fn done(schema: &str, body: &impl Serialize, text: String) -> anyhow::Result<Report> {
+        let mut value = serde_json::Map::new();
+        value.insert("schema".into(), schema.into());
+        if let Value::Object(fields) = serde_json::to_value(body)? {
+            value.extend(fields);
+        }
+        Ok(Report { value: Value::Object(value), text, outcome: None, is_routine: false })
+    }
+
+    /// The same report, of no interest to who asked for quiet, as long as all is well.
+    #[must_use]
+    pub fn routine(mut self) -> Report {
+        self.is_routine = true;
+        self
+    }
+
+    /// The same report with an outcome other than "done".
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Option<Kind>) -> Report {
+        self.outcome = outcome;
+        self
+    }
+}
