@@ -44,7 +44,7 @@ impl Args {
     /// Prints a schema, which needs no configuration; `None` if something else is wanted.
     pub(super) fn run_alone(&self) -> Option<anyhow::Result<Report>> {
         match self.command {
-            Command::Schema { report } => Some(describe(report)),
+            Command::Schema { report } => Some(describe(report.map(Shape::json_schema))),
             Command::Check | Command::Show { .. } => None,
         }
     }
@@ -61,7 +61,9 @@ impl From<Args> for Options {
         match args.command {
             Command::Check => Options::Check,
             Command::Show { origin } => Options::Show { origin },
-            Command::Schema { report } => Options::Schema { report },
+            Command::Schema { report } => {
+                Options::Schema { report: report.map(Shape::json_schema) }
+            }
         }
     }
 }

@@ -13,12 +13,14 @@ use serde::Serialize;
 
 mod apply;
 mod decide;
+mod item;
 mod logs;
 mod plan;
 mod rules;
 mod told;
 
 use self::apply::{Done, Failed, Removal};
+use self::item::{Action, Item};
 use self::plan::{Plan, Target, plan};
 use self::rules::Witness;
 use crate::catalog::{self, Filter};
@@ -66,49 +68,6 @@ pub(super) struct Outcome {
     /// Why it could not be cleaned up, or not to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
-}
-
-/// What an item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum What {
-    /// A backup.
-    Backup,
-    /// Objects without a manifest: no backup.
-    Orphan,
-    /// An upload that nobody finished.
-    Upload,
-    /// Terms of leases that have ended.
-    Lease,
-    /// The record of a run.
-    Record,
-}
-
-/// What becomes of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Action {
-    /// It is removed.
-    Remove,
-    /// It stays.
-    Keep,
-    /// It stays because the store locks it.
-    Retain,
-}
-
-/// One thing, and why it stays or goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-struct Item {
-    what: What,
-    action: Action,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<BackupId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    /// The key of its manifest, or its own.
-    key: String,
-    bytes: u64,
-    reason: String,
 }
 
 /// Cleans up every store that `--store` names, or all that are configured.

@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
-use super::schema::Shape;
 use crate::config::schema;
 use crate::config::settings::{Origin, Provenance, Settings, SourceSettings};
 use crate::keys::shown;
@@ -17,7 +16,7 @@ use crate::table::units::spelled;
 use crate::wire::House;
 
 /// What `bkp config` was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Options {
     /// Say whether it is valid.
     Check,
@@ -28,8 +27,8 @@ pub enum Options {
     },
     /// The JSON Schema of the file, or of a report.
     Schema {
-        /// The report.
-        report: Option<&'static Shape>,
+        /// That of the report.
+        report: Option<Value>,
     },
 }
 
@@ -71,7 +70,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     match options {
         Options::Check => check(&house.settings),
         Options::Show { origin } => show(&house.settings, *origin),
-        Options::Schema { report } => describe(*report),
+        Options::Schema { report } => describe(report.clone()),
     }
 }
 
@@ -79,8 +78,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// None in practice; see [`Report::done`].
-pub fn describe(report: Option<&Shape>) -> anyhow::Result<Report> {
-    let json_schema = report.map_or_else(schema::schema, Shape::json_schema);
+pub fn describe(report: Option<Value>) -> anyhow::Result<Report> {
+    let json_schema = report.unwrap_or_else(schema::schema);
     let text = serde_json::to_string_pretty(&json_schema)?;
     Report::done("bkp.config-schema/1", &Described { json_schema }, text)
 }

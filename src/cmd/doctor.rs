@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::domain::id::BackupId;
-use crate::error::{Kind, diagnose, worst};
+use crate::error::{Kind, worst};
 use crate::keys::{self, DataKey, KeyError};
 use crate::ledger::in_store;
 use crate::ops::known_stores::Seen;
@@ -16,10 +16,13 @@ use crate::store::{ObjectLabels, ReadStore, StoreError};
 use crate::version;
 use crate::wire::House;
 
+mod check;
 mod leases;
 mod ledger;
 mod probe;
 mod told;
+
+use self::check::{Found, bad, good, tried};
 
 /// The stable shape `bkp.doctor/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -31,9 +34,6 @@ pub(super) struct Examined<'a> {
 
 /// The source that `doctor` names where a key wants one. No source of a configuration is called so.
 const DOCTOR: &str = "(doctor)";
-
-/// A check, and the kind of failure it is if it is not as it should be.
-type Found = (Kind, Check);
 
 /// Checks configuration, state, programs, stores, keys, ledger and sources, in the order in which a
 /// snapshot needs them. The outcome is the kind of the first check that failed.
@@ -62,25 +62,6 @@ fn line(check: &Check) -> String {
     match &check.hint {
         Some(hint) if !check.ok => format!("{line}\n        hint: {hint}"),
         _ => line,
-    }
-}
-
-fn good(what: impl Into<String>, found: impl Into<String>) -> Check {
-    Check { what: what.into(), ok: true, found: found.into(), hint: None }
-}
-
-fn bad(what: impl Into<String>, found: impl Into<String>, hint: impl Into<String>) -> Check {
-    Check { what: what.into(), ok: false, found: found.into(), hint: Some(hint.into()) }
-}
-
-/// The outcome of something that was tried.
-fn tried(what: String, outcome: anyhow::Result<String>) -> Found {
-    match outcome {
-        Ok(found) => (Kind::Failed, good(what, found)),
-        Err(error) => {
-            let diagnosis = diagnose(&error);
-            (diagnosis.kind, bad(what, format!("{error:#}"), diagnosis.hint))
-        }
     }
 }
 

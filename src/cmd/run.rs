@@ -5,32 +5,21 @@
 //! the tick goes on looking, so that a long run holds nothing back that may run beside it, and goes on
 //! telling people what is wrong.
 
-use std::time::Duration;
-
 mod around;
 pub mod child;
 mod news;
 mod one;
+mod options;
 pub mod pool;
 mod report;
 mod tick;
 
+pub use self::options::Options;
 pub(super) use self::report::Ran;
 use self::tick::Tick;
 use crate::error::{Fault, Kind};
 use crate::ops::report::Report;
 use crate::wire::House;
-
-/// What `bkp run` was asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// This job, due or not; `None` for all that are due.
-    pub job: Option<String>,
-    /// Say what would run, and run nothing.
-    pub dry_run: bool,
-    /// How long to wait for another run of the same job.
-    pub patience: Duration,
-}
 
 /// Runs what is due, or one job.
 ///

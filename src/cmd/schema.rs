@@ -10,6 +10,7 @@ use crate::cmd::{
     catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, logs, pin, restore,
     restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
 };
+use crate::ops::report::{Failure, Warning};
 
 /// A report's name and its schema: one line of [`REPORTS`].
 #[derive(Debug, Clone, Copy)]
@@ -61,44 +62,6 @@ pub struct Completions {
     pub shell: String,
     /// Its script.
     pub script: String,
-}
-
-/// The stable shape `bkp.error/1`: the last line on standard error of a run that failed.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Failure<'a> {
-    /// [`Failure::SCHEMA`].
-    #[schemars(skip)]
-    pub schema: &'a str,
-    /// The exit code.
-    pub exit_code: u8,
-    /// The word for the kind of failure that the exit code stands for.
-    pub kind: &'a str,
-    /// One line that names the thing it happened to.
-    pub message: &'a str,
-    /// What led to it, outermost first.
-    pub causes: &'a [String],
-    /// What to do about it.
-    pub hint: &'a str,
-}
-
-impl Failure<'_> {
-    /// The name of the shape.
-    pub const SCHEMA: &'static str = "bkp.error/1";
-}
-
-/// The stable shape `bkp.warning/1`: a line on standard error of a run that goes on.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Warning<'a> {
-    /// [`Warning::SCHEMA`].
-    #[schemars(skip)]
-    pub schema: &'a str,
-    /// One line.
-    pub message: &'a str,
-}
-
-impl Warning<'_> {
-    /// The name of the shape.
-    pub const SCHEMA: &'static str = "bkp.warning/1";
 }
 
 impl Shape {

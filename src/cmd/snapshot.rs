@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 mod objects;
+mod options;
 mod plan;
 
+pub use self::options::Options;
 use self::plan::{Onto, Plan, plan};
 use crate::catalog::Catalog;
 use crate::domain::id::BackupId;
@@ -16,7 +18,6 @@ use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
-use crate::ops::backup_kind::BackupKind;
 use crate::ops::known_stores::Seen;
 use crate::ops::manifest_builder;
 use crate::ops::manifest_builder::Content;
@@ -26,21 +27,6 @@ use crate::pipeline::Recipe;
 use crate::store::ReadStore as _;
 use crate::store::layer::fan::{Fan, Fared};
 use crate::wire::House;
-
-/// What `bkp snapshot` was asked for.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How the backup is to be made.
-    pub kind: BackupKind,
-    /// The source's name.
-    pub source: String,
-    /// The scope; `None` lets bkp choose: incremental while a usable chain exists, else full.
-    pub scope: Option<Scope>,
-    /// The capture mode, if not the configured one.
-    pub mode: Option<String>,
-    /// Say what would be done, and do nothing.
-    pub dry_run: bool,
-}
 
 /// The stable shapes `bkp.snapshot/1` and `bkp.export/1`.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 
 use humansize::{BINARY, format_size};
-use schemars::JsonSchema;
-use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -12,146 +10,20 @@ mod facts;
 mod gaps;
 mod look;
 mod metrics;
+mod rows;
 mod words;
 
 use self::look::Look;
+pub use self::rows::Status;
+use self::rows::{JobRow, SourceRow};
 use crate::cache;
-use crate::domain::health::{Finding, Level, Space};
+use crate::domain::health::{Finding, Level};
 use crate::error::Kind;
 use crate::ops::report::Report;
 use crate::wire::House;
 
 /// Who reads it may: the exporter runs as somebody else.
 const METRICS_MODE: u32 = 0o644;
-
-/// The stable shape `bkp.status/1`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Status {
-    /// When this was found.
-    #[serde(with = "time::serde::rfc3339")]
-    #[schemars(with = "String", extend("format" = "date-time"))]
-    pub(super) at: OffsetDateTime,
-    /// The worst of the findings; null if there is none.
-    pub(super) health: Option<Level>,
-    pub(super) findings: Vec<Finding>,
-    pub(super) jobs: Vec<JobRow>,
-    pub(super) sources: Vec<SourceRow>,
-    pub(super) stores: Vec<StoreRow>,
-    /// Events that wait for the ledger.
-    pub(super) outbox: usize,
-}
-
-/// How a job fares.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct JobRow {
-    job: String,
-    command: String,
-    source: Option<String>,
-    /// When it runs: `every 6h`, or `daily at 03:00 UTC`.
-    schedule: String,
-    /// The level of a verification.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<String>,
-    enabled: bool,
-    /// When its last good run began.
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    last_success: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    last_run: Option<OffsetDateTime>,
-    last_exit_code: Option<u8>,
-    last_seconds: Option<u32>,
-    /// Runs in a row that failed.
-    failures: u32,
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    next: Option<OffsetDateTime>,
-    /// Age of the last good run.
-    age_seconds: Option<i64>,
-    /// The age that is a warning.
-    warning_seconds: i64,
-    /// The age that breaks the promise.
-    critical_seconds: i64,
-    /// The worst that is wrong with it.
-    health: Option<Level>,
-}
-
-/// The backups of a source in a store.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SourceRow {
-    source: String,
-    store: String,
-    backups: usize,
-    full: usize,
-    pinned: usize,
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    oldest: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    newest: Option<OffsetDateTime>,
-    stored_bytes: u64,
-    /// When a job verified its backups here last, at any level, and found them well.
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    last_verify: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
-    last_drill: Option<OffsetDateTime>,
-    /// What that drill measured: from the store to the restored engine's first answer.
-    last_drill_rto_seconds: Option<f64>,
-    /// What keeping them costs, in the currency of the prices.
-    cost_per_month: f64,
-    /// The same for what the retention of its jobs will hold a year from now.
-    cost_per_month_in_a_year: f64,
-}
-
-/// How a store fares.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct StoreRow {
-    store: String,
-    /// Why it does not answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-    backups: usize,
-    stored_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    quota_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    space: Option<Space>,
-    storage_class: String,
-    cost_per_month: f64,
-}
-
-impl Status {
-    /// What is wrong, the worst first.
-    #[must_use]
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
-    }
-
-    /// Names of the stores that do not answer: nothing is known of what is in them.
-    pub fn away(&self) -> impl Iterator<Item = &str> + Clone {
-        let away = self.stores.iter().filter(|row| row.problem.is_some());
-        away.map(|row| row.store.as_str())
-    }
-}
-
-impl StoreRow {
-    fn away(store: String, why: String) -> StoreRow {
-        StoreRow {
-            store,
-            problem: Some(why),
-            backups: 0,
-            stored_bytes: 0,
-            quota_bytes: None,
-            space: None,
-            storage_class: String::new(),
-            cost_per_month: 0.0,
-        }
-    }
-}
 
 /// Looks how everything fares, and writes the file for Prometheus if one is configured.
 ///

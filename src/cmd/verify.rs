@@ -29,8 +29,10 @@ use crate::store::AppendStore;
 use crate::wire::House;
 
 use self::found::Notes;
+pub(super) use self::verified::Verified;
 
 mod found;
+mod verified;
 
 /// Which backups to verify.
 #[derive(Debug, Clone)]
@@ -52,29 +54,6 @@ pub struct Options {
     pub level: VerifyLevel,
     /// Where a drill restores to; `None` takes a folder in the state directory.
     pub scratch: Option<PathBuf>,
-}
-
-/// The stable shape `bkp.verify/1`; with `--all`, without `store`, part of [`Everything`].
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Verified {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store: Option<String>,
-    id: BackupId,
-    source: String,
-    level: VerifyLevel,
-    /// Every backup that was read: the chain, base first.
-    chain: Vec<BackupId>,
-    ok: bool,
-    seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drill: Option<Drilled>,
-}
-
-impl Verified {
-    /// What it counts for: a drill that lacks something is no success.
-    fn outcome(&self) -> Option<Kind> {
-        (!self.ok).then_some(Kind::Partial)
-    }
 }
 
 /// The stable shape `bkp.verify-all/1`.

@@ -1,5 +1,6 @@
-//! What a command says in the end.
+//! What a command says: in the end, and on standard error on the way.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,4 +48,42 @@ impl Report {
         self.outcome = outcome;
         self
     }
+}
+
+/// The stable shape `bkp.error/1`: the last line on standard error of a run that failed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Failure<'a> {
+    /// [`Failure::SCHEMA`].
+    #[schemars(skip)]
+    pub schema: &'a str,
+    /// The exit code.
+    pub exit_code: u8,
+    /// The word for the kind of failure that the exit code stands for.
+    pub kind: &'a str,
+    /// One line that names the thing it happened to.
+    pub message: &'a str,
+    /// What led to it, outermost first.
+    pub causes: &'a [String],
+    /// What to do about it.
+    pub hint: &'a str,
+}
+
+impl Failure<'_> {
+    /// The name of the shape.
+    pub const SCHEMA: &'static str = "bkp.error/1";
+}
+
+/// The stable shape `bkp.warning/1`: a line on standard error of a run that goes on.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Warning<'a> {
+    /// [`Warning::SCHEMA`].
+    #[schemars(skip)]
+    pub schema: &'a str,
+    /// One line.
+    pub message: &'a str,
+}
+
+impl Warning<'_> {
+    /// The name of the shape.
+    pub const SCHEMA: &'static str = "bkp.warning/1";
 }

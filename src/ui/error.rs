@@ -4,9 +4,9 @@ use anyhow::Error;
 use serde_json::json;
 
 use super::{Style, tell};
-use crate::cmd::schema::Failure;
 use crate::error::{Kind, diagnose};
 use crate::exit;
+use crate::ops::report::Failure;
 
 /// Prints an error and returns its exit code.
 #[must_use]

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::cmd::schema::Warning;
+use crate::ops::report::Warning;
 
 mod confirm;
 mod error;

@@ -10,8 +10,9 @@
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
-use super::plan::Target;
-use super::{Action, Item, What, told};
+use super::item::{Action, Item, What};
+use super::plan::{CLOCKS_APART, Target, busy};
+use super::told;
 use crate::catalog::{self, Entry};
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
@@ -27,9 +28,6 @@ use crate::ops::records;
 use crate::store::{PruneStore, Role, StoreError};
 use crate::wire::House;
 
-/// How far the clock of whoever runs a job may be from ours. Beyond that the run itself finds out, when
-/// it looks at its chain before it publishes.
-pub(super) const CLOCKS_APART: Duration = Duration::HOUR;
 /// How many versions of a manifest are removed, one below the other.
 const VERSIONS_MAX: usize = 100;
 
@@ -232,11 +230,6 @@ impl Removal<'_> {
     pub(super) fn unmark(&self, entry: &Entry) -> Result<(), StoreError> {
         self.delete(&entry.name.key(&Mark::Deleting.extension())).map(|_until| ())
     }
-}
-
-/// Why something of a source stays while somebody runs it.
-pub(super) fn busy(holder: &str) -> String {
-    format!("a run of it is going on: {holder}")
 }
 
 fn locked(until: OffsetDateTime) -> String {

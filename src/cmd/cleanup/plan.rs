@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::{Duration, OffsetDateTime};
 
-use super::apply::{CLOCKS_APART, busy};
 use super::decide::{Decided, Decider};
+use super::item::{Action, Item, What};
 use super::logs;
 use super::rules::Witness;
-use super::{Action, Item, What};
 use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
@@ -19,6 +18,10 @@ use crate::ledger::in_store;
 use crate::ops::records;
 use crate::store::{PruneStore, StoreError, Unfinished};
 use crate::wire::House;
+
+/// How far the clock of whoever runs a job may be from ours. Beyond that the run itself finds out, when
+/// it looks at its chain before it publishes.
+pub(super) const CLOCKS_APART: Duration = Duration::HOUR;
 
 /// A mark of removal beside objects without a manifest is believed from this age on: whoever can write
 /// to the store can put one beside an upload that is going on.
@@ -235,4 +238,9 @@ fn item(what: What, action: Action, entry: &Entry, reason: String) -> Item {
 
 fn signed(length: std::time::Duration) -> Duration {
     Duration::try_from(length).unwrap_or(Duration::MAX)
+}
+
+/// Why something of a source stays while somebody runs it.
+pub(super) fn busy(holder: &str) -> String {
+    format!("a run of it is going on: {holder}")
 }

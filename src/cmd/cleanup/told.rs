@@ -13,7 +13,7 @@ use std::io::Read as _;
 use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
-use super::Item;
+use super::item::Item;
 use crate::catalog::{self, Entry};
 use crate::ctx::{Ctx, host};
 use crate::domain::event::{Event, Numbers, Status};

@@ -1,6 +1,6 @@
 //! What `doctor` asks the ledger.
 
-use super::{Found, tried};
+use super::check::{Found, tried};
 use crate::ledger::outbox::Outbox;
 use crate::wire::House;
 

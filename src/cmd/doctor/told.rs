@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{Found, bad, good, probe, tried};
+use super::check::{Found, bad, good, tried};
+use super::probe;
 use crate::archive::EntrySink;
 use crate::error::{Fault, Kind};
 use crate::ops::scratch;

@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use crate::cmd::schema::{Failure, Warning};
 use crate::config::settings::jobs::{JobSettings, LooksAt};
 use crate::domain::id::BackupId;
 use crate::domain::record::weigh;
@@ -20,6 +19,7 @@ use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
 use crate::ops::audit;
 use crate::ops::jobs::state::{is_for_each, places};
+use crate::ops::report::{Failure, Warning};
 use crate::process;
 use crate::wire::House;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::Options;
 use super::around::Around;
 use super::child::{self, Ended};
+use super::options::Options;
 use super::report::{Outcome, Row};
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::{host, user};

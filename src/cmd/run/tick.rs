@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
+use super::options::Options;
 use super::pool::{Over, Pool, Turn};
 use super::report::{Next, Outcome, Ran, Row};
-use super::{Options, news, one};
+use super::{news, one};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::schedule::Due;
 use crate::error::Kind;

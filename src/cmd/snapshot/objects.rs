@@ -1,6 +1,6 @@
 //! The objects of a backup: one archive of a snapshot, many files of an export.
 
-use super::Options;
+use super::options::Options;
 use super::plan::Onto;
 use crate::domain::manifest::ObjectRecord;
 use crate::ops::backup_kind::BackupKind;

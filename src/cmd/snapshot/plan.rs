@@ -18,7 +18,7 @@ use crate::source::{self, Held, ParentMap, Source};
 use crate::store::layer::fan::Fan;
 use crate::wire::House;
 
-use super::Options;
+use super::options::Options;
 use crate::ops::backup_kind::BackupKind;
 
 /// An automatic choice begins a new chain after this many links: a restore reads all of them.

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use super::facts::{Seen, begun_anew, broken, copies, unopened, unproven, waits};
-use super::{JobRow, SourceRow, StoreRow, gaps, words};
+use super::rows::{JobRow, SourceRow, StoreRow};
+use super::{gaps, words};
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::runs;
 use crate::config::settings::jobs::JobSettings;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use time::OffsetDateTime;
 
-use super::Status;
+use super::rows::{JobRow, SourceRow, Status, StoreRow};
 use crate::domain::health::Finding;
 
 /// One family of metrics: name, help, and samples with their labels.
@@ -56,23 +56,22 @@ fn labels(finding: &Finding) -> Vec<(&'static str, String)> {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn families(status: &Status) -> Vec<Family> {
     let seconds = |at: OffsetDateTime| at.unix_timestamp() as f64;
-    let of_jobs = |name, help, value: &dyn Fn(&super::JobRow) -> Option<f64>| {
-        let sample = |row: &super::JobRow| {
+    let of_jobs = |name, help, value: &dyn Fn(&JobRow) -> Option<f64>| {
+        let sample = |row: &JobRow| {
             let source = row.source.clone().unwrap_or_default();
             Some((vec![("job", row.job.clone()), ("source", source)], value(row)?))
         };
         Family { name, help, samples: status.jobs.iter().filter_map(sample).collect() }
     };
-    let of_sources = |name, help, value: &dyn Fn(&super::SourceRow) -> Option<f64>| {
-        let sample = |row: &super::SourceRow| {
+    let of_sources = |name, help, value: &dyn Fn(&SourceRow) -> Option<f64>| {
+        let sample = |row: &SourceRow| {
             let labels = vec![("source", row.source.clone()), ("store", row.store.clone())];
             Some((labels, value(row)?))
         };
         Family { name, help, samples: status.sources.iter().filter_map(sample).collect() }
     };
-    let of_stores = |name, help, value: &dyn Fn(&super::StoreRow) -> Option<f64>| {
-        let sample =
-            |row: &super::StoreRow| Some((vec![("store", row.store.clone())], value(row)?));
+    let of_stores = |name, help, value: &dyn Fn(&StoreRow) -> Option<f64>| {
+        let sample = |row: &StoreRow| Some((vec![("store", row.store.clone())], value(row)?));
         Family { name, help, samples: status.stores.iter().filter_map(sample).collect() }
     };
     let flag = |is: bool| Some(f64::from(u8::from(is)));

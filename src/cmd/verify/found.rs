@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::Verified;
+use super::verified::Verified;
 use crate::catalog::{Catalog, Found};
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};

@@ -1,0 +1,49 @@
+//! What a cleanup decides about, one by one.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::domain::id::BackupId;
+
+/// What an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum What {
+    /// A backup.
+    Backup,
+    /// Objects without a manifest: no backup.
+    Orphan,
+    /// An upload that nobody finished.
+    Upload,
+    /// Terms of leases that have ended.
+    Lease,
+    /// The record of a run.
+    Record,
+}
+
+/// What becomes of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Action {
+    /// It is removed.
+    Remove,
+    /// It stays.
+    Keep,
+    /// It stays because the store locks it.
+    Retain,
+}
+
+/// One thing, and why it stays or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Item {
+    pub(super) what: What,
+    pub(super) action: Action,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<BackupId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<String>,
+    /// The key of its manifest, or its own.
+    pub(super) key: String,
+    pub(super) bytes: u64,
+    pub(super) reason: String,
+}
