@@ -1,9 +1,8 @@
 //! `bkp completions`.
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::{Shell, generate};
 
-use super::Cli;
 use crate::cmd::schema::Completions;
 use crate::ops::report::Report;
 
@@ -18,15 +17,15 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
-    let script = script(args.shell);
+pub(super) fn run(args: &Args, command: &Command) -> anyhow::Result<Report> {
+    let script = script(args.shell, command);
     let body = Completions { shell: args.shell.to_string(), script: script.clone() };
     Report::done("bkp.completions/1", &body, script)
 }
 
-/// The completion script of a shell.
-pub(super) fn script(shell: Shell) -> String {
+/// The completion script of a shell for `command`.
+pub(super) fn script(shell: Shell, command: &Command) -> String {
     let mut bytes = Vec::new();
-    generate(shell, &mut Cli::command(), "bkp", &mut bytes);
+    generate(shell, &mut command.clone(), "bkp", &mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }

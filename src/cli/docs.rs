@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Cli, completions};
+use super::completions;
 use crate::error::Kind;
 use crate::exit;
 use crate::ops::report::Report;
@@ -22,26 +22,26 @@ pub(super) struct Args {
     folder: PathBuf,
 }
 
-/// The generated files: path below the repository, and content.
+/// The files generated from `command`: path below the repository, and content.
 ///
 /// # Errors
 /// None in practice: they are written to memory.
-pub fn files() -> io::Result<Vec<(&'static str, String)>> {
+pub(super) fn files(command: &Command) -> io::Result<Vec<(&'static str, String)>> {
     Ok(vec![
-        ("man/bkp.1", man_page()?),
-        ("completions/bkp.bash", completions::script(Shell::Bash)),
-        ("completions/_bkp", completions::script(Shell::Zsh)),
-        ("completions/bkp.fish", completions::script(Shell::Fish)),
+        ("man/bkp.1", man_page(command)?),
+        ("completions/bkp.bash", completions::script(Shell::Bash, command)),
+        ("completions/_bkp", completions::script(Shell::Zsh, command)),
+        ("completions/bkp.fish", completions::script(Shell::Fish, command)),
     ])
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
+pub(super) fn run(args: &Args, command: &Command) -> anyhow::Result<Report> {
     #[derive(serde::Serialize)]
     struct Body {
         files: Vec<String>,
     }
     let mut written = Vec::new();
-    for (path, content) in files()? {
+    for (path, content) in files(command)? {
         let path = args.folder.join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -53,9 +53,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
     Report::done("bkp.help-files/1", &Body { files: written }, text)
 }
 
-fn man_page() -> io::Result<String> {
+fn man_page(command: &Command) -> io::Result<String> {
     // Only bkp's own version: those of the engines differ between builds.
-    let root = Cli::command().version(env!("CARGO_PKG_VERSION")).after_help("");
+    let root = command.clone().version(env!("CARGO_PKG_VERSION")).after_help("");
     let mut page = Vec::new();
     let man = Man::new(root.clone()).title("BKP").manual("bkp").source("bkp 0.1.0").date("");
     man.render_title(&mut page)?;

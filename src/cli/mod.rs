@@ -15,7 +15,7 @@ use crate::ops::exclusive_run::in_turn;
 use crate::ops::report::Report;
 use crate::wire::House;
 
-pub mod docs;
+mod docs;
 pub mod flags;
 
 mod catalog;
@@ -99,6 +99,14 @@ pub fn commands() -> Vec<String> {
     shown.map(|command| command.get_name().to_owned()).collect()
 }
 
+/// Man page and completions: path below the repository, and content.
+///
+/// # Errors
+/// None in practice: they are written to memory.
+pub fn generated() -> std::io::Result<Vec<(&'static str, String)>> {
+    docs::files(&Cli::command())
+}
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -161,8 +169,8 @@ impl Cli {
     #[must_use]
     pub fn run_alone(&self) -> Option<anyhow::Result<Report>> {
         match &self.command {
-            Command::Completions(args) => Some(completions::run(args)),
-            Command::HelpFiles(args) => Some(docs::run(args)),
+            Command::Completions(args) => Some(completions::run(args, &Cli::command())),
+            Command::HelpFiles(args) => Some(docs::run(args, &Cli::command())),
             Command::Config(args) => args.run_alone(),
             Command::Snapshot(_)
             | Command::Logs(_)
@@ -234,8 +242,8 @@ impl Cli {
             Command::Keys(args) => cmd::keys::run(house, &args.into()),
             Command::Config(args) => cmd::config::run(house, &args.into()),
             Command::Doctor(_) => cmd::doctor::run(house),
-            Command::Completions(args) => completions::run(&args),
-            Command::HelpFiles(args) => docs::run(&args),
+            Command::Completions(args) => completions::run(&args, &Cli::command()),
+            Command::HelpFiles(args) => docs::run(&args, &Cli::command()),
         }
     }
 }

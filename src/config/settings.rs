@@ -8,18 +8,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Environment;
+use super::environment::Environment;
 use super::exposure::is_public;
 use super::file::{self, Document};
 use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::manifest::Trigger;
-use crate::domain::names::BackupType;
 use crate::ledger::LedgerSettings;
-use crate::stage::Compression;
-use crate::store::Place;
 use crate::table::units::duration;
 use crate::table::{ConfigError, join, parse_table};
 
+mod adapter;
 mod check;
 pub mod jobs;
 mod ledger;
@@ -27,6 +25,8 @@ mod secrets;
 mod sources;
 mod stores;
 pub mod telling;
+
+pub use self::adapter::{SourceSettings, StoreSettings};
 
 /// How long a lease outlives a run that died, where the configuration does not say.
 const LEASE: Duration = Duration::from_mins(2);
@@ -79,28 +79,6 @@ pub struct StartedBy {
     pub job: Option<String>,
     /// What started it.
     pub trigger: Trigger,
-}
-
-/// One store.
-#[derive(Debug, Clone)]
-pub struct StoreSettings {
-    /// Its URL, and what only the kind of store understands.
-    pub place: Place,
-}
-
-/// One source.
-#[derive(Debug, Clone)]
-pub struct SourceSettings {
-    /// The kind.
-    pub backup_type: BackupType,
-    /// Names of the stores its backups go to, if it has some of its own.
-    pub store: Vec<String>,
-    /// Whose data it is, for multi-tenant installations.
-    pub tenant: Option<String>,
-    /// How its backups are compressed.
-    pub compression: Compression,
-    /// What only the kind of source understands.
-    pub table: toml::Table,
 }
 
 /// Where the settings came from.

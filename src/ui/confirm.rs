@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Style, tell};
+use super::style::{Style, tell};
 use crate::ctx::Cancel;
 use crate::error::{Fault, Kind};
 use crate::wire::Confirm;

@@ -3,7 +3,7 @@
 use anyhow::Error;
 use serde_json::json;
 
-use super::{Style, tell};
+use super::style::{Style, tell};
 use crate::error::{Kind, diagnose};
 use crate::exit;
 use crate::ops::report::Failure;

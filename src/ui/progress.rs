@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Style, tell, warning};
+use super::style::{Style, tell, warning};
 use crate::ctx::Monitor;
 
 /// How often a line is written where there is no terminal.

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use super::Style;
+use super::style::Style;
 use crate::domain::text::is_mark;
 use crate::ops::report::Report;
 

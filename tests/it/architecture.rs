@@ -130,6 +130,9 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         self.tree(&item.tree, &[]);
     }
 
+    /// Who may see an item is no import.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let parts: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
         // One name alone is in scope already, by what was imported.

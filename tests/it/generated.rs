@@ -9,7 +9,7 @@ fn generated_files_are_current() {
     let bless = std::env::vars_os().any(|(name, _)| name == "BLESS");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut stale = Vec::new();
-    for (path, content) in bkp::cli::docs::files().expect("generated") {
+    for (path, content) in bkp::cli::generated().expect("generated") {
         let file = root.join(path);
         if fs::read_to_string(&file).ok().as_deref() == Some(content.as_str()) {
             continue;
@@ -28,7 +28,7 @@ fn generated_files_are_current() {
 
 #[test]
 fn the_man_page_lists_every_exit_code_and_command() {
-    let files = bkp::cli::docs::files().expect("generated");
+    let files = bkp::cli::generated().expect("generated");
     let (_, page) = files.iter().find(|(path, _)| *path == "man/bkp.1").expect("a man page");
     for kind in bkp::error::Kind::ALL {
         assert!(page.contains(&format!("\\fB{}\\fR", bkp::exit::code(kind))), "{kind:?}");

@@ -147,6 +147,19 @@ pub(super) fn once(place: &str, names: &[String]) -> Result<(), ConfigError> {
     }
 }
 
+pub(super) fn unknown<'a>(
+    place: String,
+    what: &str,
+    word: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> ConfigError {
+    let hint = match nearest(word, known.clone()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    ConfigError::invalid(place, format!("there is no {what} `{word}`")).suggest(hint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::adapter::{SourceSettings, StoreSettings};
 use super::check;
-use super::{SourceSettings, StoreSettings};
 use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
 use crate::domain::names::BackupType;
 use crate::source::SourceKind;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::adapter::StoreSettings;
+use super::check;
 use super::sources::{anchor_paths, known_keys};
-use super::{StoreSettings, check};
 use crate::config::file::{STORE_KEYS, StoreTable};
 use crate::store::Place;
 use crate::table::{ConfigError, parse_table};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::check;
-use super::jobs::unknown;
+use super::check::unknown;
 use crate::config::file::jobs::{Notify, NotifyTable, StatusTable};
 use crate::domain::health::Level;
 use crate::table::ConfigError;

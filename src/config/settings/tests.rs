@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::schedule::When;
 use crate::error::Classify;
+use crate::stage::Compression;
 
 const GOOD: &str = r#"
 [store.main]

@@ -1,6 +1,6 @@
 //! Which backups of a job are kept, as its table says.
 
-use super::{LONGEST, RunKind};
+use super::job::{LONGEST, RunKind};
 use crate::config::file::jobs::RetentionTable;
 use crate::domain::calendar::{Period, TimeZone};
 use crate::domain::names::BackupType;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{DAY, HOUR, JobSettings, LONGEST};
+use super::job::{DAY, HOUR, JobSettings, LONGEST};
 use crate::config::file::jobs::{CleanupTable, RunTable};
 use crate::table::ConfigError;
 use crate::table::units::duration;

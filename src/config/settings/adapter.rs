@@ -1,0 +1,27 @@
+//! One store, one source.
+
+use crate::domain::names::BackupType;
+use crate::stage::Compression;
+use crate::store::Place;
+
+/// One store.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Its URL, and what only the kind of store understands.
+    pub place: Place,
+}
+
+/// One source.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// The kind.
+    pub backup_type: BackupType,
+    /// Names of the stores its backups go to, if it has some of its own.
+    pub store: Vec<String>,
+    /// Whose data it is, for multi-tenant installations.
+    pub tenant: Option<String>,
+    /// How its backups are compressed.
+    pub compression: Compression,
+    /// What only the kind of source understands.
+    pub table: toml::Table,
+}

@@ -1,0 +1,157 @@
+//! A job as the configuration makes it.
+
+use std::time::Duration;
+
+use crate::domain::names::{BackupType, Scope};
+use crate::domain::retention::Policy;
+use crate::domain::schedule::{Retries, When};
+
+pub(super) const HOUR: u64 = 3600;
+pub(super) const DAY: u64 = 24 * HOUR;
+/// The longest time that a configuration may name, seconds: a hundred years.
+pub(super) const LONGEST: u64 = 36_525 * DAY;
+/// The level of a verification that names none, as on the command line.
+const LEVEL: &str = "digest";
+
+/// Which backups of a source a verification is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LooksAt {
+    /// The one that a restore would take.
+    Newest,
+    /// The newest export.
+    NewestExport,
+    /// All.
+    All,
+    /// The log.
+    Log,
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Its name.
+    pub name: String,
+    /// What it does: one of [`RUNS`].
+    pub run: &'static RunKind,
+    /// The source it is about.
+    pub source: Option<String>,
+    /// The type of that source.
+    pub backup_type: Option<BackupType>,
+    /// The scope of its backups; `None` if it is left to bkp, or if it makes none.
+    pub scope: Option<Scope>,
+    /// Whether it says that the scope is left to bkp, which for an export is not the default.
+    pub auto_scope: bool,
+    /// The level of its verification, if it is one.
+    pub level: Option<String>,
+    /// What a verification is about.
+    pub looks_at: LooksAt,
+    /// When it is due.
+    pub when: When,
+    /// Whether it runs by itself.
+    pub enabled: bool,
+    /// Up to how much later than its time it begins.
+    pub jitter: Duration,
+    /// What happens after a failure.
+    pub retries: Retries,
+    /// After how long a run is ended.
+    pub timeout: Duration,
+    /// Jobs that go first.
+    pub after: Vec<String>,
+    /// Age of the last success from which on it is a warning; `None` follows from the interval.
+    pub warn_after: Option<Duration>,
+    /// Age of the last success from which on it is critical; `None` follows from the interval.
+    pub critical_after: Option<Duration>,
+    /// Which of its backups are kept; `None` for all.
+    pub retention: Option<Policy>,
+    /// From how long ago on any moment is to be restorable from its log; `None` for ever.
+    pub keep_log: Option<Duration>,
+    /// A URL, or a reference to one, that is told how its runs go.
+    pub ping: Option<String>,
+    /// Programs around its runs.
+    pub hooks: Hooks,
+}
+
+impl JobSettings {
+    /// Whether this job makes the backups that `other` looks at, and does not wait for it.
+    #[must_use]
+    pub fn makes_for(&self, other: &JobSettings) -> bool {
+        self.run.makes.is_some() && self.source == other.source && !self.after.contains(&other.name)
+    }
+}
+
+/// Programs around a run; none where there are no words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before it.
+    pub before: Vec<String>,
+    /// After a good one.
+    pub after: Vec<String>,
+    /// After one that failed.
+    pub failed: Vec<String>,
+    /// Last.
+    pub finally: Vec<String>,
+    /// How long each may take.
+    pub timeout: Duration,
+}
+
+/// A command that a job can run: one line of [`RUNS`].
+#[derive(Debug)]
+pub struct RunKind {
+    /// The command.
+    pub word: &'static str,
+    /// What makes its backups, in their names; `None` if it makes none.
+    pub makes: Option<&'static str>,
+    /// Whether it is about a source.
+    pub of_source: bool,
+    /// Commands that may run at the same time on the same source.
+    pub beside: &'static [&'static str],
+    /// The scope of its backups where a job names none; `None` leaves it to bkp.
+    pub scope: Option<Scope>,
+    /// The level where a job names none; `None` if it has no levels.
+    pub level: Option<&'static str>,
+}
+
+/// Every command that a job can run.
+pub const RUNS: &[RunKind] = &[
+    RunKind {
+        word: "snapshot",
+        makes: Some("snapshot"),
+        of_source: true,
+        beside: &["logs", "verify"],
+        scope: None,
+        level: None,
+    },
+    RunKind {
+        word: "export",
+        makes: Some("export"),
+        of_source: true,
+        beside: &["verify"],
+        scope: Some(Scope::Full),
+        level: None,
+    },
+    // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
+    RunKind {
+        word: "logs",
+        makes: None,
+        of_source: true,
+        beside: &["snapshot", "verify"],
+        scope: None,
+        level: None,
+    },
+    RunKind {
+        word: "verify",
+        makes: None,
+        of_source: true,
+        beside: &["export", "logs", "snapshot"],
+        scope: None,
+        level: Some(LEVEL),
+    },
+    RunKind {
+        word: "cleanup",
+        makes: None,
+        of_source: false,
+        beside: &[],
+        scope: None,
+        level: None,
+    },
+];
