@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::source::duckdb::sheet::{self, Sheet};
+use crate::source::duckdb::metadata_table;
+use crate::source::duckdb::metadata_table::Sheet;
 
-pub use crate::source::duckdb::sheet::Answer;
+pub use crate::source::duckdb::metadata_table::Answer;
 
 /// The table's name.
 const NAME: &str = "backup_metadata";
@@ -88,12 +89,12 @@ fn sheet(rows: &[Row]) -> Sheet {
     Sheet { name: NAME, columns: COLUMNS, rows }
 }
 
-/// Makes a database with the table at `path`, as [`sheet::materialise`] does.
+/// Makes a database with the table at `path`, as [`metadata_table::materialise`] does.
 ///
 /// # Errors
-/// As [`sheet::materialise`].
+/// As [`metadata_table::materialise`].
 pub fn materialise(path: &Path, rows: &[Row], replace: bool) -> anyhow::Result<Option<PathBuf>> {
-    sheet::materialise(&sheet(rows), path, replace)
+    metadata_table::materialise(&sheet(rows), path, replace)
 }
 
 /// Runs a query over the table; returns the names of the result's columns, and its rows as text.
@@ -101,5 +102,5 @@ pub fn materialise(path: &Path, rows: &[Row], replace: bool) -> anyhow::Result<O
 /// # Errors
 /// [`crate::error::Kind::Usage`] with what the engine says of the query.
 pub fn query(rows: &[Row], sql: &str) -> anyhow::Result<Answer> {
-    sheet::query(&sheet(rows), sql)
+    metadata_table::query(&sheet(rows), sql)
 }

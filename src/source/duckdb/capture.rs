@@ -13,42 +13,45 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::format::{BLOCKS_AT, Headers, UNIT_BYTES, digest};
-use super::layout::{
-    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, Listed as _, PIECE_BYTES, SCHEMA, SCHEMA_BROKEN_OFF,
-    piece_member,
-};
-use super::mode::{Database, Moment, beside, unreadable};
-use super::persist::persist;
-use super::{Cause, Setback, again, free};
 use crate::archive::EntrySink;
 use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::ctx::Ctx;
 use crate::domain::limits::DUCKDB_LOG_BYTES_MAX;
+use crate::source::duckdb::attempt::{Cause, Setback, again};
+use crate::source::duckdb::capture::retry_attempts::persist;
+use crate::source::duckdb::data_file::database::{Database, Moment, beside, unreadable};
+use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, UNIT_BYTES, digest};
+use crate::source::duckdb::data_file::free_blocks;
+use crate::source::duckdb::data_file::layout::{
+    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, Listed as _, PIECE_BYTES, SCHEMA, SCHEMA_BROKEN_OFF,
+    piece_member,
+};
 use crate::source::{Held, SourceError};
 
+pub(crate) mod private_copy;
+pub(crate) mod retry_attempts;
 mod units;
 
 /// What a finished capture knows.
 #[derive(Debug)]
-pub(super) struct Capture {
-    pub(super) layout: Layout,
-    pub(super) record: Value,
+pub(crate) struct Capture {
+    pub(crate) layout: Layout,
+    pub(crate) record: Value,
 }
 
 /// The moment that was captured, without what was pushed of it.
 #[derive(Debug)]
-pub(super) struct Caught {
-    pub(super) file_bytes: u64,
-    pub(super) wal_bytes: u64,
+pub(crate) struct Caught {
+    pub(crate) file_bytes: u64,
+    pub(crate) wal_bytes: u64,
     /// So many of these, at the end, are of the log of a checkpoint that was broken off; `None` if none was.
-    pub(super) next_bytes: Option<u64>,
-    pub(super) record: Value,
+    pub(crate) next_bytes: Option<u64>,
+    pub(crate) record: Value,
 }
 
 /// Everything that stays over the attempts of one capture.
-pub(super) struct Capturing<'a> {
+pub(crate) struct Capturing<'a> {
     database: &'a Database,
     out: &'a mut dyn EntrySink,
     parent: Option<&'a Held>,
@@ -69,7 +72,7 @@ pub(super) struct Capturing<'a> {
 }
 
 impl<'a> Capturing<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         database: &'a Database,
         out: &'a mut dyn EntrySink,
         parent: Option<&'a Held>,
@@ -93,7 +96,7 @@ impl<'a> Capturing<'a> {
     }
 
     /// Captures file and log; `check` sees the headers before anything is pushed.
-    pub(super) fn run(
+    pub(crate) fn run(
         mut self,
         attempts_max: u32,
         check: &dyn Fn(&Headers) -> Result<(), SourceError>,
@@ -104,7 +107,7 @@ impl<'a> Capturing<'a> {
 
     /// The same for a copy that is used at once: nobody has to know its units again, so none is hashed,
     /// and no layout is pushed.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         mut self,
         attempts_max: u32,
         check: &dyn Fn(&Headers) -> Result<(), SourceError>,
@@ -208,7 +211,7 @@ impl<'a> Capturing<'a> {
         if self.torn.is_empty() {
             return Ok(());
         }
-        let free = free::blocks(self.database, headers)?;
+        let free = free_blocks::blocks(self.database, headers)?;
         let in_log =
             |block: &u64| moment.log.as_ref().is_some_and(|(_, scan)| scan.blocks.contains(block));
         let in_use = |block: &&u64| {

@@ -1,4 +1,4 @@
-//! The linked DuckDB, in a process of its own: see [`super::serve`] for what that may do. It opens files of
+//! The linked DuckDB, in a process of its own: see [`crate::source::duckdb::engine::serve`] for what that may do. It opens files of
 //! ours only, never one that another process may have open.
 
 use std::cell::RefCell;
@@ -6,22 +6,34 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use self::line::ENDED;
+pub(crate) use self::line::ENDED;
 use self::line::{Line, NOT_STARTED};
-use super::format::Headers;
-use super::groups::Groups;
-use super::means::{self, Means};
-use super::protocol::{
-    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
-};
-pub(super) use super::protocol::{CATALOGUE, OUTSIDE, TextRow};
-use super::sql;
 use crate::ctx::Ctx;
-pub(super) use crate::domain::text::plain;
+pub(crate) use crate::domain::text::plain;
 use crate::error::{Fault, Kind};
 use crate::source::Share;
+use crate::source::duckdb::data_file::format::Headers;
+use crate::source::duckdb::engine::groups::Groups;
+use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::protocol::{
+    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
+};
+pub(crate) use crate::source::duckdb::engine::protocol::{CATALOGUE, OUTSIDE, TextRow};
+use crate::source::duckdb::schema::sql;
 
+pub(crate) mod confine;
+pub(crate) mod diff;
+pub(crate) mod groups;
+pub(crate) mod limits;
 mod line;
+pub(crate) mod parser;
+pub(crate) mod protocol;
+pub(crate) mod raw;
+pub(crate) mod row_hash;
+pub(crate) mod sequences;
+pub(crate) mod serve;
+pub(crate) mod state_merge;
+pub(crate) mod tally;
 
 /// What is to be done where the engine's process does not start.
 const LIBRARY: &str = "libduckdb.so has to lie beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
@@ -34,7 +46,7 @@ const WORDS_CHARS_MAX: usize = 2000;
 const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false, DICTIONARY_SIZE_LIMIT 8192";
 
 /// Why the linked engine cannot open a file with these headers; `None` if it can.
-pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
+pub(crate) fn cannot_read(headers: &Headers) -> Option<String> {
     let Some(version) = headers.storage_version() else {
         return Some("it is encrypted".into());
     };
@@ -51,36 +63,36 @@ pub(super) fn cannot_read(headers: &Headers) -> Option<String> {
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Opening<'a> {
+pub(crate) struct Opening<'a> {
     /// A folder of ours, in which the engine lives: with the database, and what does not fit into memory.
     /// Without one it has no file at all.
-    pub(super) folder: Option<&'a Path>,
+    pub(crate) folder: Option<&'a Path>,
     /// What a failure means.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// What the engine may take.
-    pub(super) means: Means,
+    pub(crate) means: Means,
     /// The run, whose end is also that of a statement.
-    pub(super) ctx: Option<&'a Ctx>,
+    pub(crate) ctx: Option<&'a Ctx>,
 }
 
 /// Which database is opened.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The file; in memory if there is none.
-    pub(super) file: Option<&'a Path>,
-    pub(super) write: bool,
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) write: bool,
     /// The storage version of a file that is made.
-    pub(super) storage_version: Option<&'a str>,
+    pub(crate) storage_version: Option<&'a str>,
     /// Others beside it, by name, to be written.
-    pub(super) beside: &'a [(&'a str, &'a Path)],
+    pub(crate) beside: &'a [(&'a str, &'a Path)],
     /// Whether statements of ours read and write files in the folder. Where others run there are none.
-    pub(super) files: bool,
+    pub(crate) files: bool,
     /// Whether its log is put into the file first.
-    pub(super) settle: bool,
+    pub(crate) settle: bool,
 }
 
 /// A database of ours, open in an engine of its own. Texts of times with a time zone are in UTC.
-pub(super) struct Session {
+pub(crate) struct Session {
     line: Line,
     /// What it is, for messages.
     what: String,
@@ -102,7 +114,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn open(path: &Path, write: bool, kind: Kind) -> anyhow::Result<Session> {
+    pub(crate) fn open(path: &Path, write: bool, kind: Kind) -> anyhow::Result<Session> {
         // What is written is a log, and reading it takes what it takes.
         let share = Share::default();
         let means = if write { Means::ample(share) } else { Means::modest(share) };
@@ -115,7 +127,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn opened(place: Place<'_>, opening: &Opening<'_>) -> anyhow::Result<Session> {
+    pub(crate) fn opened(place: Place<'_>, opening: &Opening<'_>) -> anyhow::Result<Session> {
         let settle = if place.settle { Settle::Attached } else { Settle::Not };
         match Session::begun(place, opening, settle)? {
             Ok(session) => Ok(session),
@@ -180,7 +192,7 @@ impl Session {
     }
 
     /// A path as the engine knows it, in quotes if it is put into a statement.
-    pub(super) fn path(&self, path: &Path) -> String {
+    pub(crate) fn path(&self, path: &Path) -> String {
         let folder = self.folder.as_deref();
         let inside = folder.and_then(|folder| path.strip_prefix(folder).ok());
         let path = inside.map_or(path.to_owned(), |inside| Path::new(HERE).join(inside));
@@ -194,7 +206,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn step_out(&self) -> anyhow::Result<bool> {
+    pub(crate) fn step_out(&self) -> anyhow::Result<bool> {
         self.run(&format!("USE {OUTSIDE}.main"))?;
         let names = |of: &str, column: &str| {
             format!(
@@ -213,21 +225,21 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn step_in(&self) -> anyhow::Result<()> {
+    pub(crate) fn step_in(&self) -> anyhow::Result<()> {
         self.run(&format!("USE {CATALOGUE}.main"))
     }
 
     fn refused(&self, what: &str, why: &str) -> anyhow::Error {
         let message = format!("DuckDB {} cannot {what}", crate::version::duckdb());
         let spill = self.folder.as_deref().unwrap_or(Path::new(""));
-        means::fault(self.kind, &message, why, self.means, spill).into()
+        limits::fault(self.kind, &message, why, self.means, spill).into()
     }
 
     /// Why the last statement was refused for what it is, in the first line of the engine's words: not because
     /// memory or disk were full, or the engine has ended.
-    pub(super) fn refusal_of_rows(&self) -> Option<String> {
+    pub(crate) fn refusal_of_rows(&self) -> Option<String> {
         let why = self.refusal.take()?;
-        let is_machine = means::is_no_room(&why) || why.contains("Out of Memory");
+        let is_machine = limits::is_no_room(&why) || why.contains("Out of Memory");
         let line = why.lines().next().unwrap_or_default().to_owned();
         (!is_machine && !why.starts_with(ENDED)).then_some(line)
     }
@@ -266,7 +278,7 @@ impl Session {
     ///
     /// # Errors
     /// That these are no keys.
-    pub(super) fn take_row_keys(&self, keys: Option<&str>) -> anyhow::Result<()> {
+    pub(crate) fn take_row_keys(&self, keys: Option<&str>) -> anyhow::Result<()> {
         let Some(keys) = keys else { return Ok(()) };
         let done = self.ask(Asked::RowKeys(keys.to_owned()), WORK, None)?;
         done.map(drop).map_err(|why| self.refused("hash rows", &why))
@@ -276,13 +288,13 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn run(&self, sql: &str) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, sql: &str) -> anyhow::Result<()> {
         let done = self.ask(Asked::Run(sql.to_owned()), WORK, None)?;
         done.map(drop).map_err(|why| self.failed(sql, &why))
     }
 
     /// Runs a statement of ours that may be refused; the refusal in the engine's words.
-    pub(super) fn attempt(&self, sql: &str) -> Result<(), String> {
+    pub(crate) fn attempt(&self, sql: &str) -> Result<(), String> {
         let done = self.ask(Asked::Run(sql.to_owned()), WORK, None);
         done.map_err(|error| format!("{error:#}"))?.map(drop)
     }
@@ -291,13 +303,13 @@ impl Session {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn refusal(&self, query: &str) -> anyhow::Result<Option<String>> {
+    pub(crate) fn refusal(&self, query: &str) -> anyhow::Result<Option<String>> {
         Ok(self.line.ask(Asked::Table(query.to_owned()), WORK, None)?.err())
     }
 
     /// Runs a statement that is not ours, if it is exactly one that begins with one of these; else, or if
     /// it is refused, why.
-    pub(super) fn define(&self, begins: &[&str], sql: &str, long: bool) -> Result<(), String> {
+    pub(crate) fn define(&self, begins: &[&str], sql: &str, long: bool) -> Result<(), String> {
         let begins = begins.iter().map(|begin| (*begin).to_owned()).collect();
         let limit = if long { WORK } else { DEFINITION };
         let done = self.ask(Asked::Define { begins, sql: sql.to_owned() }, limit, None);
@@ -308,7 +320,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn table(&self, query: &str) -> anyhow::Result<(Vec<String>, Vec<TextRow>)> {
+    pub(crate) fn table(&self, query: &str) -> anyhow::Result<(Vec<String>, Vec<TextRow>)> {
         match self.ask(Asked::Table(query.to_owned()), WORK, None)? {
             Ok(Answer::Table { columns, rows }) => Ok((columns, rows)),
             Ok(_) => Err(self.failed(query, "it answered something else")),
@@ -320,7 +332,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn rows(&self, query: &str) -> anyhow::Result<Vec<TextRow>> {
+    pub(crate) fn rows(&self, query: &str) -> anyhow::Result<Vec<TextRow>> {
         Ok(self.table(query)?.1)
     }
 
@@ -328,7 +340,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn insert(&self, table: &str, rows: &[TextRow]) -> anyhow::Result<()> {
+    pub(crate) fn insert(&self, table: &str, rows: &[TextRow]) -> anyhow::Result<()> {
         let asked = Asked::Insert { table: table.to_owned(), rows: rows.to_vec() };
         let done = self.ask(asked, WORK, None)?;
         done.map(drop).map_err(|why| self.failed(&format!("INSERT INTO {table}"), &why))
@@ -338,13 +350,13 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn save(&self, query: &str, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn save(&self, query: &str, path: &Path) -> anyhow::Result<()> {
         let path = sql::text(&self.path(path));
         self.run(&format!("COPY (\n{query}\n) TO {path} ({PARQUET})"))
     }
 
     /// Memory that the engine may take, bytes.
-    pub(super) fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         self.means.memory_bytes
     }
 
@@ -353,7 +365,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn compare(&self, compare: Compare) -> anyhow::Result<Option<Outcome>> {
+    pub(crate) fn compare(&self, compare: Compare) -> anyhow::Result<Option<Outcome>> {
         let now = compare.now.clone();
         match self.ask(Asked::Compare(compare), WORK, None)? {
             Ok(Answer::Compared(outcome)) => Ok(outcome),
@@ -366,7 +378,7 @@ impl Session {
     ///
     /// # Errors
     /// What `out` fails with, a cancellation, or what the engine says.
-    pub(super) fn stream(&self, query: &str, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
+    pub(crate) fn stream(&self, query: &str, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
         let sql = as_stream(query);
         let done = self.ask(Asked::Run(sql.clone()), WORK, Some((out, ctx)))?;
         done.map(drop).map_err(|why| self.failed(&sql, &why))
@@ -376,7 +388,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::stream`]; that not every row was noted once.
-    pub(super) fn stream_tallied(
+    pub(crate) fn stream_tallied(
         &self,
         query: &str,
         out: &mut dyn Write,
@@ -389,7 +401,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says; that not every row was noted once.
-    pub(super) fn count_tallied(&self, query: &str) -> anyhow::Result<Groups> {
+    pub(crate) fn count_tallied(&self, query: &str) -> anyhow::Result<Groups> {
         self.tally(Tallied::Count(query.to_owned()), None)
     }
 
@@ -413,7 +425,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn settle(self) -> anyhow::Result<()> {
+    pub(crate) fn settle(self) -> anyhow::Result<()> {
         self.run(&format!("CHECKPOINT {CATALOGUE}"))?;
         self.close()
     }
@@ -422,7 +434,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(super) fn close(self) -> anyhow::Result<()> {
+    pub(crate) fn close(self) -> anyhow::Result<()> {
         let closed = self.ask(Asked::Close, WORK, None)?;
         closed.map_err(|why| self.refused(&format!("close {}", self.what), &why))?;
         // A lock on a file ends with its process.

@@ -9,24 +9,34 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::engine::{CATALOGUE, Opening, Session, TextRow, plain};
-use super::groups::Groups;
-use super::index::{Content, Index, SCHEMA, TableEntry};
-use super::means::Means;
-use super::rowhash::RowKeys;
-use super::shape::{self, Shape};
-use super::trial::{self, Trial};
-use super::wanted::Wanted;
-use super::{carrier, delta, hashed, native};
+use super::engine::{CATALOGUE, Opening, plain};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
 use crate::pipeline::objects::ObjectSink;
-use crate::source::{Captured, Chain, MapWriter, Share};
+use crate::source::duckdb::engine::groups::Groups;
+use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::row_hash::RowKeys;
+use crate::source::duckdb::export::index::{Index, SCHEMA, TableEntry};
+use crate::source::duckdb::export::parquet_roundtrip::Trial;
+use crate::source::duckdb::schema;
+use crate::source::duckdb::schema::Shape;
+use crate::source::{Captured, Chain, MapWriter};
 
+pub(crate) mod carrier;
+pub(crate) mod content;
+pub(crate) mod delta;
+mod exporting;
+pub(crate) mod hashed;
+pub(crate) mod index;
+pub(crate) mod links;
+pub(crate) mod native;
+pub(crate) mod parquet_roundtrip;
 mod rows;
 
-use rows::{Before, Selection};
+use self::content::{content, probe};
+pub(crate) use self::exporting::Exporting;
+use self::rows::{Before, Selection};
 
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
@@ -34,63 +44,16 @@ const NAME_CHARS_MAX: usize = 100;
 /// What an export lacks, as far as the manifest names it, items.
 const LOST_MAX: usize = 100;
 
-/// What an engine makes of [`hashed::PROBE`].
-pub(super) fn probe(session: &Session) -> anyhow::Result<String> {
-    let rows = session.rows(hashed::PROBE)?;
-    Ok(rows.into_iter().flatten().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "))
-}
-
-/// The content of the table `from` that looks like `table`.
-pub(super) fn content(
-    session: &Session,
-    table: &TableEntry,
-    from: &str,
-) -> anyhow::Result<Content> {
-    content_of(session, &delta::content(table, from))
-}
-
-/// The content that a query gives: rows, sum and exclusive or.
-pub(super) fn content_of(session: &Session, query: &str) -> anyhow::Result<Content> {
-    let rows = session.rows(query)?;
-    let text = |at: usize| rows.first().and_then(|row: &TextRow| row.get(at)?.as_deref());
-    let content = || {
-        let (rows, sum) = (text(0)?.parse().ok()?, text(1)?.parse().ok()?);
-        Some(Content { rows, sum, xor: text(2)?.parse().ok()? })
-    };
-    content().ok_or_else(|| {
-        anyhow::anyhow!(
-            "DuckDB {} counts rows in a way that is not known",
-            crate::version::duckdb()
-        )
-    })
-}
-
-/// What is exported, and from where.
-pub(super) struct Exporting<'a> {
-    pub(super) session: Session,
-    pub(super) storage_version: String,
-    pub(super) wanted: &'a Wanted,
-    /// Whether tables are sealed; keys and hashes always are.
-    pub(super) sealed: bool,
-    /// What the engine may take.
-    pub(super) share: Share,
-    /// A folder of ours.
-    pub(super) scratch: &'a Path,
-    pub(super) ctx: &'a Ctx,
-    /// Groups of rows that the index has.
-    pub(super) groups_recorded: usize,
-}
-
 impl Exporting<'_> {
     /// Pushes schema, tables, keys and hashes, and returns the index.
-    pub(super) fn run(
+    pub(crate) fn run(
         mut self,
         chain: &Chain<'_>,
         out: &mut dyn ObjectSink,
     ) -> anyhow::Result<Captured> {
         let wanted = self.wanted;
         let is_taken = |table: &TableEntry| wanted.has(table);
-        let shape = shape::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
+        let shape = schema::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
         let mut missing = wanted.missing(&shape.tables, shape.left_out.len())?;
         for pattern in wanted.idle(&shape.left_out) {
             let warning = format!("no table fits `{pattern}` in `exclude`");
@@ -164,8 +127,8 @@ impl Exporting<'_> {
                 "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOGUE}'"
             );
             for row in self.session.rows(&query)? {
-                let name = shape::quoted(&shape::text(&row, 0), &shape::text(&row, 1));
-                sizes.insert(name, shape::text(&row, 2).parse::<u64>().unwrap_or_default());
+                let name = schema::quoted(&schema::text(&row, 0), &schema::text(&row, 1));
+                sizes.insert(name, schema::text(&row, 2).parse::<u64>().unwrap_or_default());
             }
         }
         let size = |at: &usize| {
@@ -178,7 +141,7 @@ impl Exporting<'_> {
             self.ctx.cancel.check()?;
             let Some(table) = index.tables.get_mut(at) else { continue };
             let why = if rank < EXPORT_TABLES_MAX {
-                match trial::run(&self.session, table, self.scratch, self.ctx)? {
+                match parquet_roundtrip::run(&self.session, table, self.scratch, self.ctx)? {
                     Trial::Fails(why) => Some(why),
                     Trial::Passes => None,
                     Trial::Whole => {

@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::format::{
-    BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
-};
-use super::super::layout::unit_member;
-use super::super::mode::Moment;
-use super::super::{Setback, again};
 use super::{Capturing, whole_bytes};
 use crate::blockfile::map::Checksum;
 use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
 use crate::source::SourceError;
+use crate::source::duckdb::attempt::{Setback, again};
+use crate::source::duckdb::data_file::database::Moment;
+use crate::source::duckdb::data_file::format::{
+    BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
+};
+use crate::source::duckdb::data_file::layout::unit_member;
 
 /// Times that a block is read which does not have its checksum: it may be in the middle of a write.
 const READS_MAX: u32 = 10;
@@ -146,7 +146,7 @@ fn glance(pages: &[u8], length: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::duckdb::format::Sum;
+    use crate::source::duckdb::data_file::format::Sum;
 
     #[test]
     fn a_hole_is_not_in_work() {

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::protocol::{Answer, Asked, Frame, Question, WORD, send};
 use crate::ctx::{Cancel, Ctx};
 use crate::error::{Fault, Kind};
+use crate::source::duckdb::engine::protocol::{Answer, Asked, Frame, Question, WORD, send};
 
 /// Bytes taken from DuckDB at once.
 const PIPE_BYTES: usize = 256 << 10;
@@ -25,13 +25,13 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 const LATE: Duration = Duration::from_secs(30);
 
 /// What is said of an engine whose process did not start.
-pub(super) const NOT_STARTED: &str = "a library that it needs was not found";
+pub(crate) const NOT_STARTED: &str = "a library that it needs was not found";
 
 /// What is said of an engine that is gone.
-pub(in crate::source::duckdb) const ENDED: &str = "the engine ended by itself";
+pub(crate) const ENDED: &str = "the engine ended by itself";
 
 /// An engine's process, and the line to it.
-pub(super) struct Line {
+pub(crate) struct Line {
     child: RefCell<Child>,
     socket: UnixStream,
     output: RefCell<ChildStdout>,
@@ -52,7 +52,7 @@ impl Line {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn open(folder: &Path, ctx: Option<&Ctx>) -> anyhow::Result<Line> {
+    pub(crate) fn open(folder: &Path, ctx: Option<&Ctx>) -> anyhow::Result<Line> {
         let (socket, theirs) = UnixStream::pair()?;
         let mut child = Command::new("/proc/self/exe")
             .arg0("bkp")
@@ -80,7 +80,7 @@ impl Line {
     ///
     /// # Errors
     /// A cancellation, what `out` fails with, and what the system says.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         asked: Asked,
         limit: Duration,
@@ -166,7 +166,7 @@ impl Line {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn wait(&self) -> anyhow::Result<()> {
+    pub(crate) fn wait(&self) -> anyhow::Result<()> {
         self.child.borrow_mut().wait()?;
         Ok(())
     }

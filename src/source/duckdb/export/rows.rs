@@ -3,16 +3,18 @@
 
 use std::path::Path;
 
-use super::super::delta::{self, State};
 use super::super::engine::plain;
-use super::super::groups::{GROUPS_MAX, Region};
-use super::super::index::{Content, Index, RowGroup, TableEntry};
-use super::super::links::{self, Files};
-use super::super::protocol::{Compare, Sum};
-use super::super::shape;
-use super::Exporting;
+use super::exporting::Exporting;
 use crate::ctx::Ctx;
 use crate::source::Chain;
+use crate::source::duckdb::engine::groups::{GROUPS_MAX, Region};
+use crate::source::duckdb::engine::protocol::{Compare, Sum};
+use crate::source::duckdb::export::delta;
+use crate::source::duckdb::export::delta::State;
+use crate::source::duckdb::export::index::{Content, Index, RowGroup, TableEntry};
+use crate::source::duckdb::export::links;
+use crate::source::duckdb::export::links::Files;
+use crate::source::duckdb::schema;
 
 /// One row may wait for another one, be found, or have changed earlier, for so many bytes of what the
 /// engine may take: several times what it takes itself, beside what the engine does.
@@ -36,7 +38,7 @@ pub(super) struct Before<'a> {
     chain: &'a Chain<'a>,
     indexes: Vec<Index>,
     folder: &'a Path,
-    /// What the linked engine makes of [`super::super::hashed::PROBE`].
+    /// What the linked engine makes of [`crate::source::duckdb::export::hashed::PROBE`].
     probe: String,
     /// The keys of its hashes.
     pub(super) row_keys: String,
@@ -183,14 +185,14 @@ impl Exporting<'_> {
             "SELECT count(*) FILTER (bkp_live), count(*) FILTER (NOT bkp_live) FROM {CHANGES}"
         );
         let counted = self.session.rows(&counts)?;
-        let number = |at| counted.first().and_then(|row| shape::text(row, at).parse().ok());
+        let number = |at| counted.first().and_then(|row| schema::text(row, at).parse().ok());
         Ok(number(0).zip(number(1)).map(|(rows, gone)| [rows, gone]))
     }
 
     /// Whether [`CHANGES`] leads from the last content of a table without a key to its content.
     fn adds_up(&self, table: &TableEntry, last: &Content) -> anyhow::Result<bool> {
         let sums = self.session.rows(&delta::sums_of_changes(CHANGES))?;
-        let number = |at| sums.first().and_then(|row| shape::text(row, at).parse::<i128>().ok());
+        let number = |at| sums.first().and_then(|row| schema::text(row, at).parse::<i128>().ok());
         let (rows, sum) = (i128::from(table.content.rows), i128::try_from(table.content.sum));
         let (last_rows, last_sum) = (i128::from(last.rows), i128::try_from(last.sum));
         let more = sum.ok().zip(last_sum.ok()).map(|(sum, last)| sum - last);

@@ -1,0 +1,176 @@
+//! A private copy of a database, made as a snapshot is, for work that needs the engine.
+//!
+//! The copy is needed because opening the live file would take DuckDB's lock, and keep its owner
+//! from opening it for as long as the work goes on.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::archive::EntrySink;
+use crate::ctx::Ctx;
+use crate::error::{Fault, Kind, diagnose};
+use crate::source::duckdb::capture::{Capturing, Caught};
+use crate::source::duckdb::data_file::database::{Database, beside};
+use crate::source::duckdb::data_file::format::{Headers, unit_offset};
+use crate::source::duckdb::data_file::layout::{Layout, Member, PIECE_BYTES};
+use crate::source::duckdb::engine;
+use crate::source::duckdb::engine::limits;
+use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session};
+use crate::source::{Share, SourceError};
+
+/// What to do about a copy that does not fit.
+const NO_ROOM: &str =
+    "free space there, or set `state_dir` to a place with more of it; nothing was left behind";
+
+/// Columns of a table that is wide.
+const COLUMNS_WIDE: usize = 250;
+
+/// Puts what a capture pushes into its place in a file and its log.
+struct Placing {
+    file: File,
+    log: File,
+    path: PathBuf,
+    log_path: PathBuf,
+}
+
+impl EntrySink for Placing {
+    fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let (file, path, offset) = match Member::parse(name) {
+            Some(Member::Headers) => (&self.file, &self.path, 0),
+            Some(Member::Unit(unit)) => (&self.file, &self.path, unit_offset(unit)),
+            Some(Member::Piece(piece)) => (&self.log, &self.log_path, piece * PIECE_BYTES as u64),
+            // A copy has none.
+            Some(Member::Layout) | None => return Ok(()),
+        };
+        file.write_all_at(bytes, offset).map_err(|error| unwritten(path, &error))
+    }
+
+    fn stream(
+        &mut self,
+        _name: &str,
+        _size: u64,
+        _body: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// Copies `database` into the folder that `opening` names, which must be one of ours, and opens the
+/// copy.
+///
+/// # Errors
+/// What a capture fails with; [`SourceError::Engine`] if the linked engine cannot read the file;
+/// [`Kind::Failed`] if there is no room.
+pub(crate) fn open(
+    database: &Database,
+    opening: &Opening<'_>,
+    share: Share,
+    attempts: u32,
+    check: &dyn Fn(&Headers) -> Result<(), SourceError>,
+    ctx: &Ctx,
+) -> anyhow::Result<(Session, Caught)> {
+    let readable = |headers: &Headers| {
+        check(headers)?;
+        let Some(reason) = engine::cannot_read(headers) else { return Ok(()) };
+        Err(SourceError::Engine {
+            what: database.path.display().to_string(),
+            reason: format!("its tables cannot be exported: {reason}"),
+            hint: "take a snapshot, which copies the file as it is: bkp snapshot SOURCE".into(),
+        })
+    };
+    let create = |path: &Path| {
+        let created =
+            File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
+        created.map_err(|error| crate::source::duckdb::data_file::database::unreadable(path, error))
+    };
+    let folder = opening.folder.unwrap_or(Path::new("."));
+    let path = folder.join(format!("{CATALOGUE}.duckdb"));
+    let log_path = beside(&path, ".wal");
+    check_room(database, folder)?;
+    let mut placing = Placing {
+        file: create(&path)?,
+        log: create(&log_path)?,
+        path: path.clone(),
+        log_path: log_path.clone(),
+    };
+    let caught = Capturing::new(database, &mut placing, None, ctx).copy(attempts, &readable)?;
+    placing.file.set_len(caught.file_bytes)?;
+    placing.log.set_len(caught.wal_bytes)?;
+    let next = beside(&path, ".wal.checkpoint");
+    Layout::split(&placing.log, caught.wal_bytes, caught.next_bytes, &next)?;
+    // DuckDB's lock would be lost if one of these were closed while it has the file open.
+    drop(placing);
+    if caught.wal_bytes == 0 {
+        std::fs::remove_file(&log_path)?;
+    }
+    // Some logs cannot be read without writing: what they say of an index is done to the file.
+    let write = caught.wal_bytes > 0;
+    let place = Place { file: Some(&path), write, files: true, ..Place::default() };
+    let opened = Session::opened(place, opening).or_else(|error| {
+        // Reading a log, or a very wide table, takes what it takes.
+        let ample = Means::ample(share);
+        if ample.memory_bytes <= opening.means.memory_bytes || !limits::is_no_memory(&error) {
+            return Err(error);
+        }
+        Session::opened(place, &Opening { means: ample, ..*opening })
+    });
+    let opened = opened.and_then(|session| {
+        // The database may have macros of the names that follow.
+        session.step_out()?;
+        let ample = Means::ample(share);
+        if ample.memory_bytes <= opening.means.memory_bytes || !is_wide(&session)? {
+            return Ok(session);
+        }
+        session.close()?;
+        let session = Session::opened(place, &Opening { means: ample, ..*opening })?;
+        session.step_out()?;
+        Ok(session)
+    });
+    let session = opened.map_err(|error| {
+        if diagnose(&error).kind != opening.kind {
+            // The database is not to blame.
+            return error;
+        }
+        let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
+        fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
+    })?;
+    Ok((session, caught))
+}
+
+/// Whether the database has a table of which a group of rows takes much memory.
+fn is_wide(session: &Session) -> anyhow::Result<bool> {
+    let query = format!(
+        "SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = '{CATALOGUE}' AND column_count > {COLUMNS_WIDE} LIMIT 1"
+    );
+    Ok(!session.rows(&query)?.is_empty())
+}
+
+/// Refuses a copy for which there is no room, before anything is written.
+fn check_room(database: &Database, folder: &Path) -> Result<(), Fault> {
+    let log = std::fs::metadata(beside(&database.path, ".wal")).map_or(0, |log| log.len());
+    let wanted = database.file.metadata().map_or(0, |file| file.len()) + log;
+    // What cannot be told is found out by writing.
+    let Ok(there) = rustix::fs::statvfs(folder) else { return Ok(()) };
+    let free = there.f_bavail.saturating_mul(there.f_frsize);
+    if free >= wanted {
+        return Ok(());
+    }
+    let message = format!(
+        "an export works on a copy of the database, which needs {wanted} bytes in {}, where {free} are free",
+        folder.display()
+    );
+    Err(Fault::new(Kind::Failed, message).hint(NO_ROOM))
+}
+
+/// A copy that cannot be written; a full disk says so and what to do.
+fn unwritten(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let message = format!("cannot write {}: {error}", path.display());
+    let fault = Fault::new(Kind::Failed, message);
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        return fault.hint(NO_ROOM).into();
+    }
+    fault.into()
+}

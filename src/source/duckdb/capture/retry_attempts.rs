@@ -1,0 +1,182 @@
+//! Trying again, for as long as it can help: a file in use is often not to be had at the first try.
+
+use std::time::{Duration, Instant};
+
+use crate::ctx::Ctx;
+use crate::source::SourceError;
+use crate::source::duckdb::attempt::{Cause, Setback};
+use crate::source::duckdb::data_file::database::{Database, Mode, Sight, is_held, unreadable};
+
+/// How long to wait after the first attempt; longer after each further one.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
+/// The longest time to wait between two attempts.
+const ATTEMPT_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How long a checkpoint may take that keeps an attempt from its end.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_mins(10);
+/// For how long a checkpoint that no process is seen to be at work on has to look the same before it
+/// counts as broken off: a process that ends gives up its lock a moment after its checkpoint.
+const BROKEN_OFF: Duration = Duration::from_millis(300);
+/// Attempts in a row that find the same damage before it counts as such.
+const REPEATS_MAX: u32 = 3;
+
+/// Repeats `attempt` until it succeeds, cannot succeed, or was made `attempts_max` times.
+pub(crate) fn persist<T>(
+    database: &Database,
+    attempts_max: u32,
+    ctx: &Ctx,
+    attempt: &mut dyn FnMut() -> Result<T, Setback>,
+) -> anyhow::Result<(T, u32)> {
+    let (mut attempts, mut repeats) = (0, 0);
+    let mut last = String::new();
+    let mut patience = Patience::default();
+    while attempts < attempts_max {
+        ctx.cancel.check()?;
+        let (cause, why) = match attempt() {
+            Ok(done) => return Ok((done, attempts + 1)),
+            Err(Setback::Fatal(error)) => return Err(error),
+            Err(Setback::Again(cause, why)) => (cause, why),
+        };
+        ctx.monitor.detail(&format!("attempt {}: {why}", attempts + 1));
+        repeats = if why == last { repeats + 1 } else { 1 };
+        match cause {
+            Cause::Torn if repeats >= REPEATS_MAX => return Err(damaged(database, why).into()),
+            Cause::Foreign if repeats >= REPEATS_MAX => return Err(foreign(database, why).into()),
+            Cause::Checkpoint if await_checkpoint(database, &mut patience)? => {
+                ctx.monitor.warn(&format!(
+                    "{}: a process was killed in the middle of a checkpoint: file and logs are taken as they are, and what opens a restored copy puts it in order",
+                    database.path.display()
+                ));
+                database.broken_off.set(true);
+            }
+            Cause::Checkpoint => {}
+            Cause::Moved | Cause::Torn | Cause::Foreign => {
+                patience = Patience::default();
+                attempts += 1;
+            }
+        }
+        last = why;
+        ctx.pause(ATTEMPT_PAUSE_MAX.min(ATTEMPT_PAUSE * (attempts + 1)))?;
+    }
+    let reason = format!(
+        "no consistent capture in {attempts_max} attempts; the last one ended with: {last}"
+    );
+    let hint = "run it at a quieter time, keep the database on XFS or btrfs and use --mode reflink, or close it and use --mode stopped";
+    Err(Mode::Online.refuse(&database.path, reason, hint).into())
+}
+
+/// How long one and the same checkpoint has been waited for: an attempt that ends in another way
+/// begins anew.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Since when attempts in a row met a checkpoint.
+    since: Option<Instant>,
+    /// What is there although no process has the database open, and since when.
+    deserted: Option<(Instant, Sight)>,
+}
+
+/// What to think of a checkpoint.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Wait,
+    TooLong,
+    BrokenOff,
+}
+
+impl Patience {
+    /// Judges what is seen `now`: whether a process has the database open for writing, and files and
+    /// headers.
+    fn judge(&mut self, now: Instant, held: bool, sight: Sight) -> Verdict {
+        let since = *self.since.get_or_insert(now);
+        if held {
+            self.deserted = None;
+            let patient = now.duration_since(since) < CHECKPOINT_PATIENCE;
+            return if patient { Verdict::Wait } else { Verdict::TooLong };
+        }
+        match &self.deserted {
+            Some((since, before)) if *before == sight => {
+                let over = now.duration_since(*since) >= BROKEN_OFF;
+                if over { Verdict::BrokenOff } else { Verdict::Wait }
+            }
+            Some(_) | None => {
+                self.deserted = Some((now, sight));
+                Verdict::Wait
+            }
+        }
+    }
+}
+
+/// Whether a checkpoint was broken off: one that nobody is at work on does not end.
+fn await_checkpoint(database: &Database, patience: &mut Patience) -> Result<bool, SourceError> {
+    let path = &database.path;
+    let held = is_held(&database.file, true);
+    let held = held.map_err(|error| unreadable(path, error))?;
+    let (reason, hint) = match patience.judge(Instant::now(), held, database.sight()) {
+        Verdict::Wait => return Ok(false),
+        Verdict::BrokenOff => return Ok(true),
+        Verdict::TooLong => {
+            ("a checkpoint has been under way for too long", "run it again when it has ended")
+        }
+    };
+    Err(SourceError::Engine {
+        what: path.display().to_string(),
+        reason: reason.into(),
+        hint: hint.into(),
+    })
+}
+
+/// The log is not one that belongs to the file.
+fn foreign(database: &Database, reason: String) -> SourceError {
+    SourceError::Engine {
+        what: database.path.display().to_string(),
+        reason,
+        hint: "DuckDB refuses the two, too: move the log away if it was left by another database, or bring back the file that it belongs to; if DuckDB opens them, use a bkp that knows this form".into(),
+    }
+}
+
+fn damaged(database: &Database, reason: String) -> SourceError {
+    SourceError::Damaged {
+        what: database.path.display().to_string(),
+        reason,
+        hint: "check the disk; bring back a good backup with `bkp restore`, or save what DuckDB still reads with EXPORT DATABASE".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::duckdb::capture::retry_attempts::*;
+
+    fn at(began: Instant, milliseconds: u64) -> Instant {
+        began + Duration::from_millis(milliseconds)
+    }
+
+    /// The first pass over a large file takes longer than any checkpoint: what counts is how long a
+    /// checkpoint has been met.
+    #[test]
+    fn patience_begins_with_the_checkpoint() {
+        let began = Instant::now();
+        let late = at(began, 3_600_000);
+        let mut patience = Patience::default();
+        assert_eq!(patience.judge(late, true, Sight::default()), Verdict::Wait);
+        let almost = at(late, 599_999);
+        assert_eq!(patience.judge(almost, true, Sight::default()), Verdict::Wait);
+        let over = at(late, 600_000);
+        assert_eq!(patience.judge(over, true, Sight::default()), Verdict::TooLong);
+    }
+
+    /// A writer that closes the database gives up its lock after its checkpoint.
+    #[test]
+    fn one_look_does_not_tell_that_a_process_was_killed() {
+        let began = Instant::now();
+        let there = Sight { headers: Some(vec![1]), ..Sight::default() };
+        let moved = Sight { headers: Some(vec![2]), ..Sight::default() };
+        let mut patience = Patience::default();
+        assert_eq!(patience.judge(began, false, there.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 299), false, there.clone()), Verdict::Wait);
+        // Somebody is at work on it after all.
+        assert_eq!(patience.judge(at(began, 400), false, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 699), false, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 700), true, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 800), false, moved.clone()), Verdict::Wait);
+        assert_eq!(patience.judge(at(began, 1100), false, moved), Verdict::BrokenOff);
+    }
+}

@@ -1,0 +1,33 @@
+//! The list of free blocks, which is kept in blocks of the file itself: to what they hold nothing refers.
+
+use std::collections::BTreeSet;
+
+use crate::source::duckdb::attempt::{Cause, Setback};
+use crate::source::duckdb::data_file::database::Database;
+use crate::source::duckdb::data_file::format::{Headers, UNIT_BYTES, is_whole, number};
+
+/// The blocks that the headers list as free.
+pub(crate) fn blocks(database: &Database, headers: &Headers) -> Result<BTreeSet<u64>, Setback> {
+    let mut bytes = Vec::new();
+    let mut next = headers.free_list();
+    let mut seen = 0;
+    let mut wanted = 8;
+    while let Some(pointer) = next.filter(|_| bytes.len() < wanted) {
+        seen += 1;
+        let mut block = vec![0; usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES)];
+        database.read(&mut block, headers.block_offset(pointer.block))?;
+        let piece = pointer.read(&block).filter(|_| is_whole(&block));
+        // Every block of the file in the list would need fewer pieces than it has blocks.
+        let piece = piece.filter(|_| seen <= headers.block_count().saturating_add(1));
+        let Some((piece, following)) = piece else {
+            let why = format!("the list of free blocks in block {} is torn", pointer.block);
+            return Err(Setback::Again(Cause::Torn, why));
+        };
+        bytes.extend_from_slice(piece);
+        next = following;
+        let count = number(&bytes, 0).min(headers.block_count());
+        wanted = usize::try_from(count).unwrap_or_default().saturating_add(1).saturating_mul(8);
+    }
+    let (words, _rest) = bytes.get(..wanted.min(bytes.len())).unwrap_or_default().as_chunks();
+    Ok(words.iter().skip(1).map(|word| u64::from_le_bytes(*word)).collect())
+}

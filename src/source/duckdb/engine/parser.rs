@@ -1,0 +1,70 @@
+//! The engine's own parser, asked how many statements a text has.
+
+use std::ffi::CString;
+use std::ptr;
+
+use duckdb::ffi;
+
+use crate::source::duckdb::engine::raw::RawDatabase;
+
+/// What the engine would else find out from files of the system, which are not there for it.
+const SETTINGS: [(&str, &str); 2] = [("threads", "1"), ("memory_limit", "256MiB")];
+
+/// A parser with an empty database of its own in which nothing ever runs.
+#[derive(Debug)]
+pub(crate) struct Parser(RawDatabase);
+
+impl Parser {
+    /// # Errors
+    /// That the engine has no memory for it.
+    pub(crate) fn new() -> Result<Parser, String> {
+        RawDatabase::open(&SETTINGS).map(Parser)
+    }
+
+    /// How many statements a text has; nothing if it is none.
+    #[expect(unsafe_code, reason = "the safe interface runs all statements of a text but the last")]
+    pub(crate) fn count(&self, sql: &str) -> Option<u64> {
+        let text = CString::new(sql).ok()?;
+        let mut extracted = ptr::null_mut();
+        // SAFETY: the connection is open, the text ends with NUL and outlives the call, and what was
+        // extracted is destroyed once, in any case, as the interface asks.
+        let count = unsafe {
+            let count = ffi::duckdb_extract_statements(
+                self.0.connection(),
+                text.as_ptr(),
+                &raw mut extracted,
+            );
+            ffi::duckdb_destroy_extracted(&raw mut extracted);
+            count
+        };
+        (count > 0).then_some(count)
+    }
+
+    /// Whether a text is exactly one statement, which is closed: what stands behind it is not a part of it.
+    pub(crate) fn is_one(&self, sql: &str) -> bool {
+        self.count(sql) == Some(1) && self.count(&format!("{sql}\n;SELECT 1")) == Some(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::duckdb::engine::parser::*;
+
+    #[test]
+    fn statements_are_counted_by_the_engine() {
+        let parser = Parser::new().expect("a parser");
+        for (sql, expected) in [
+            ("CREATE MACRO m(a) AS $$;$$ || ';'", true),
+            ("CREATE TABLE \"a;b\" (i INTEGER DEFAULT ';');", true),
+            ("CREATE VIEW v AS SELECT 1; DROP TABLE t", false),
+            ("CREATE VIEW v AS SELECT 1 -- ;", true),
+            ("CREATE VIEW v AS SELECT 1 /* ", false),
+            ("CREATE TYPE e AS ENUM ('a\nCREATE MACRO x() AS 1; SELECT 2; ')", true),
+            ("", false),
+            ("no statement", false),
+            ("SELECT 1\0", false),
+        ] {
+            assert_eq!(parser.is_one(sql), expected, "{sql:?}");
+        }
+    }
+}

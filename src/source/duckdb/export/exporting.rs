@@ -1,0 +1,24 @@
+//! An export under way.
+
+use std::path::Path;
+
+use crate::ctx::Ctx;
+use crate::source::Share;
+use crate::source::duckdb::engine::Session;
+use crate::source::duckdb::schema::table_filter::Wanted;
+
+/// What is exported, and from where.
+pub(crate) struct Exporting<'a> {
+    pub(crate) session: Session,
+    pub(crate) storage_version: String,
+    pub(crate) wanted: &'a Wanted,
+    /// Whether tables are sealed; keys and hashes always are.
+    pub(crate) sealed: bool,
+    /// What the engine may take.
+    pub(crate) share: Share,
+    /// A folder of ours.
+    pub(crate) scratch: &'a Path,
+    pub(crate) ctx: &'a Ctx,
+    /// Groups of rows that the index has.
+    pub(crate) groups_recorded: usize,
+}

@@ -1,0 +1,108 @@
+//! Telling what a restore of a chain of exports would lack, without loading its rows: the schema is made, and
+//! every row is read again as the table would have it and compared with what was recorded.
+
+use std::path::Path;
+
+use crate::ctx::Ctx;
+use crate::source::Chain;
+use crate::source::duckdb::engine::Session;
+use crate::source::duckdb::export::content::{content, content_of};
+use crate::source::duckdb::export::delta;
+use crate::source::duckdb::export::index::{Content, Index, TableEntry};
+use crate::source::duckdb::export::links;
+use crate::source::duckdb::export::native;
+use crate::source::duckdb::restore::{Bench, Schema};
+
+/// A chain whose rows are read, in a folder of ours.
+struct Rereading<'a> {
+    chain: &'a Chain<'a>,
+    indexes: &'a [Index],
+    session: &'a Session,
+    folder: &'a Path,
+    ctx: &'a Ctx,
+}
+
+/// What a restore would lack that the export does not name itself, in words.
+#[derive(Default)]
+pub(crate) struct Lacking {
+    /// Tables and other objects that cannot be made, or not as they were.
+    pub(crate) schema: Vec<String>,
+    /// Rows that are not what was recorded.
+    pub(crate) rows: Vec<String>,
+}
+
+/// Looks for what a restore on `bench` would lack. Constraints and indexes are tried by a drill only. Hashes are
+/// compared if the linked engine hashes as the one did that made the export.
+///
+/// # Errors
+/// What chain, store and engine say.
+pub(crate) fn lacking(bench: &Bench<'_>, indexes: &[Index]) -> anyhow::Result<Lacking> {
+    let mut lacking = Lacking::default();
+    let Some(newest) = indexes.last() else { return Ok(lacking) };
+    let Schema { tables, rows, comparable, .. } =
+        bench.all_of_schema(newest, &mut lacking.schema)?;
+    if !comparable || newest.row_keys.is_none() {
+        return Ok(lacking);
+    }
+    let session = bench.session_with_files(rows.as_deref())?;
+    session.take_row_keys(newest.row_keys.as_deref())?;
+    session.step_out()?;
+    let (chain, folder, ctx) = (bench.chain, bench.folder, bench.ctx);
+    let rereading = Rereading { chain, indexes, session: &session, folder, ctx };
+    for table in &tables {
+        ctx.cancel.check()?;
+        let why = match rereading.difference(table) {
+            Ok(why) => why,
+            // Words that damage brings from the chain have no refusal of the engine beside them.
+            Err(error) => Some(session.refusal_of_rows().ok_or(error)?),
+        };
+        lacking.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
+    }
+    session.close()?;
+    Ok(lacking)
+}
+
+impl Rereading<'_> {
+    /// How the rows of a table differ from what was recorded.
+    fn difference(&self, table: &TableEntry) -> anyhow::Result<Option<String>> {
+        if let Some(native) = &table.native {
+            let found = content(self.session, table, &native::relation(native))?;
+            return Ok(unlike(&found, &table.content));
+        }
+        if table.whole {
+            // What Parquet makes of such values shows when they are in a table again.
+            return Ok(None);
+        }
+        let links = links::of(self.indexes, table)?;
+        let files = links::files(self.chain, &links, self.folder, self.ctx)?;
+        let state = files.state(self.session, table, None);
+        for ((order, entry), changes) in links.iter().skip(1).zip(&state.later) {
+            let rows = links::rows(self.chain, *order, entry, self.folder, self.ctx)?;
+            let again = delta::rows_again(table, &self.session.path(&rows), None);
+            let found = content(self.session, table, &again)?;
+            std::fs::remove_file(&rows)?;
+            let arrivals = delta::content_of_state(table, &delta::arrivals(table, changes));
+            let recorded = content_of(self.session, &arrivals)?;
+            if let Some(why) = unlike(&found, &recorded) {
+                return Ok(Some(format!("of what changed in one of its increments, {why}")));
+            }
+        }
+        let found = if state.later.is_empty() {
+            content(self.session, table, &state.base)?
+        } else {
+            let query = delta::content_of_state(table, &delta::state_of(table, &state));
+            content_of(self.session, &query)?
+        };
+        std::fs::remove_file(&files.base)?;
+        Ok(unlike(&found, &table.content))
+    }
+}
+
+fn unlike(found: &Content, recorded: &Content) -> Option<String> {
+    (found != recorded).then(|| {
+        format!(
+            "{} rows with the hash {} were read, recorded are {} with {}",
+            found.rows, found.sum, recorded.rows, recorded.sum
+        )
+    })
+}

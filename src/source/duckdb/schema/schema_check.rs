@@ -1,0 +1,216 @@
+//! Trying in an empty database whether statements make a schema again.
+//!
+//! The database is a file of ours, and confined: a view over files or over a network would otherwise make
+//! bkp, which may run as another user, open them. What fails is kept with the reason, and tried
+//! again by a restore.
+
+use std::path::Path;
+
+use crate::error::{Fault, Kind};
+use crate::source::Share;
+use crate::source::duckdb::data_file::database::beside;
+use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::{CATALOGUE, ENDED, Opening, Place, Session, plain};
+use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
+use crate::source::duckdb::schema::sql;
+use crate::source::duckdb::schema::{MACROS, Shape, note_macros, quoted, text};
+
+/// Statements that were not made, each with the reason.
+type Failed = Vec<(Statement, String)>;
+
+/// Over how many statements engines may end; each takes its time.
+const FATAL_MAX: usize = 3;
+
+/// What is said of a statement that comes after one over which the engine ended.
+const NOT_TRIED: &str = "it was not tried";
+
+impl Shape {
+    /// Keeps only the tables that are wanted, and what can be made without the others.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if one that is wanted refers to one that is not.
+    pub(crate) fn narrow(&mut self, wanted: &dyn Fn(&TableEntry) -> bool) -> anyhow::Result<()> {
+        let (kept, left_out): (Vec<_>, Vec<_>) = self.tables.drain(..).partition(|t| wanted(t));
+        self.tables = kept;
+        self.left_out = left_out.iter().map(TableEntry::plain).collect();
+        let names: Vec<String> = left_out.iter().map(TableEntry::quoted).collect();
+        for table in &self.tables {
+            if let Some(parent) = table.parents.iter().find(|parent| names.contains(parent)) {
+                let message = format!(
+                    "the table {} refers to {parent}, which `tables` and `exclude` leave out",
+                    table.quoted()
+                );
+                let message = plain(&message);
+                let hint = "take both or leave out both: correct the source's table";
+                return Err(Fault::new(Kind::Config, message).hint(hint).into());
+            }
+        }
+        let is_left_out = |statement: &Statement| {
+            statement.makes == Makes::Table && names.contains(&statement.name)
+                || statement.table.as_ref().is_some_and(|table| names.contains(table))
+        };
+        let (left_out, kept) = self.statements.drain(..).partition(is_left_out);
+        self.statements = kept;
+        self.without = left_out;
+        Ok(())
+    }
+
+    /// Makes the schema in an empty database, and compares. What needs a table that is left out is
+    /// left out, and named.
+    pub(crate) fn rehearse(
+        &mut self,
+        session: &Session,
+        storage_version: &str,
+        scratch: &Path,
+    ) -> anyhow::Result<()> {
+        let means = Means::modest(Share::default());
+        let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: None };
+        let path = scratch.join("rehearsal.duckdb");
+        let storage_version = Some(storage_version);
+        let file = Some(path.as_path());
+        let place = Place { file, write: true, storage_version, ..Place::default() };
+        let (empty, mut failed, fatal) = self.attempted(place, &opening)?;
+        if !failed.is_empty() && !self.without.is_empty() {
+            // What can be made as soon as the others are there too depends on them.
+            let _failed = run(&empty, self.without.iter());
+            let still = owned(run(&empty, failed.iter().map(|(statement, _)| statement)));
+            let is_still = |statement: &Statement| still.iter().any(|(left, _)| left == statement);
+            for (statement, _) in failed.iter().filter(|(statement, _)| !is_still(statement)) {
+                self.statements.retain(|kept| kept != statement);
+                if statement.makes != Makes::Comment {
+                    let word = statement.makes.word();
+                    self.depending.push(format!("the {word} {}", statement.name));
+                }
+            }
+            failed = still;
+        }
+        failed.extend(fatal);
+        for statement in &mut self.statements {
+            let found = failed.iter().find(|(left, _)| left == statement);
+            statement.tried = found.map(|(_, why)| first_line(why));
+        }
+        // How a definition reads depends on the version of the file that it was in.
+        empty.settle()?;
+        let made = Session::opened(Place { file, ..Place::default() }, &opening)?;
+        made.step_out()?;
+        self.compare(session, &made)
+    }
+
+    /// Makes the schema in an empty database, without the statements over which an engine ends or takes
+    /// longer than any should, the third result: a few macros of macros make a view that is larger than any
+    /// memory. The second is what failed otherwise.
+    fn attempted(
+        &self,
+        place: Place<'_>,
+        opening: &Opening<'_>,
+    ) -> anyhow::Result<(Session, Failed, Failed)> {
+        let mut fatal: Failed = Vec::new();
+        loop {
+            let empty = Session::opened(place, opening)?;
+            let harmless = |statement: &&Statement| fatal.iter().all(|(one, _)| one != *statement);
+            let mut failed = owned(run(&empty, self.statements.iter().filter(harmless)));
+            let ended = failed.iter().position(|(_, why)| why.starts_with(ENDED));
+            match ended {
+                None => return Ok((empty, failed, fatal)),
+                Some(at) if fatal.len() < FATAL_MAX => fatal.push(failed.swap_remove(at)),
+                // Each takes its time: what comes after the last one is not tried at all.
+                Some(_) => fatal.extend(
+                    failed
+                        .into_iter()
+                        .filter(|(_, why)| why.starts_with(ENDED) || why == NOT_TRIED),
+                ),
+            }
+            drop(empty);
+            for path in
+                place.file.into_iter().flat_map(|path| [path.to_owned(), beside(path, ".wal")])
+            {
+                // It may have no log.
+                let _gone = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Names what came out of the statements in another form than it has.
+    fn compare(&mut self, session: &Session, made: &Session) -> anyhow::Result<()> {
+        let mut compared = vec![format!(
+            "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOGUE}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}'"
+        )];
+        if self.statements.iter().any(|statement| statement.makes == Makes::View) {
+            // Those of a view are as they were when it was made, whatever became of its tables.
+            compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOGUE}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}') GROUP BY ALL"));
+        }
+        if self.statements.iter().any(|statement| statement.makes == Makes::Macro) {
+            note_macros(made)?;
+            compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
+        }
+        let compared = compared.join(" UNION ALL ");
+        let made = made.rows(&compared)?;
+        for row in session.rows(&compared)? {
+            let (word, name) = (text(&row, 0), quoted(&text(&row, 1), &text(&row, 2)));
+            let is_tried = |statement: &&mut Statement| {
+                statement.makes.word() == word
+                    && statement.name == name
+                    && statement.tried.is_none()
+            };
+            if made.contains(&row) {
+                continue;
+            }
+            let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
+            if matches!(found.makes, Makes::View | Makes::Macro) {
+                found.tried = Some("it reads otherwise when it is made again".to_owned());
+            } else {
+                self.lost.push(format!("a part of the definition of the {word} {name}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the engine says, without the details below its first line.
+pub(crate) fn first_line(why: &str) -> String {
+    why.lines().next().unwrap_or_default().to_owned()
+}
+
+fn owned(failed: Vec<(&Statement, String)>) -> Failed {
+    failed.into_iter().map(|(statement, why)| (statement.clone(), why)).collect()
+}
+
+/// Runs a statement of a schema, which came from a database: as data, not as one of ours.
+fn define(session: &Session, statement: &Statement) -> Result<(), String> {
+    if statement.makes == Makes::Sequence && statement.sql == sql::next_value(&statement.name) {
+        return session.attempt(&statement.sql);
+    }
+    let is_long = statement.makes == Makes::Index;
+    session.define(statement.makes.begins(), &statement.sql, is_long)
+}
+
+/// Runs statements until none that is left can be run: what one needs another may make later.
+/// Returns those that are left, each with the reason. If the engine ends over one, that one has that
+/// reason, and those after it were not tried.
+pub(crate) fn run<'s>(
+    session: &Session,
+    statements: impl Iterator<Item = &'s Statement>,
+) -> Vec<(&'s Statement, String)> {
+    let mut left: Vec<&Statement> = statements.collect();
+    let mut ended = false;
+    loop {
+        let before = left.len();
+        let mut failed = Vec::new();
+        for statement in left {
+            match if ended { Err(NOT_TRIED.to_owned()) } else { define(session, statement) } {
+                Ok(()) => {}
+                Err(why) => {
+                    ended |= why.starts_with(ENDED);
+                    failed.push((statement, why));
+                }
+            }
+        }
+        if ended {
+            return failed;
+        }
+        if failed.is_empty() || failed.len() == before {
+            return failed;
+        }
+        left = failed.into_iter().map(|(statement, _)| statement).collect();
+    }
+}

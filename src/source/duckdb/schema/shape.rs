@@ -1,0 +1,57 @@
+//! A schema that is being read, and the rows that it is read from.
+
+use super::sql;
+use crate::source::duckdb::engine::TextRow;
+use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
+
+/// Separates names in lists that are read as text.
+pub(super) const SEPARATOR: char = '\u{1f}';
+
+/// A schema.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) statements: Vec<Statement>,
+    /// The tables, without content.
+    pub(crate) tables: Vec<TableEntry>,
+    /// What cannot be made again, in words.
+    pub(crate) lost: Vec<String>,
+    /// The tables that are left out.
+    pub(crate) left_out: Vec<String>,
+    /// The statements of these tables, and of what belongs to them.
+    pub(crate) without: Vec<Statement>,
+    /// What else is left out because it needs one of these, in words.
+    pub(crate) depending: Vec<String>,
+}
+
+/// The table of a session with its database's macros: see [`note_macros`].
+pub(crate) const MACROS: &str = "temp.main.bkp_macros";
+
+/// The `index`th value of a row; empty where there is none.
+pub(crate) fn text(row: &TextRow, index: usize) -> String {
+    row.get(index).cloned().flatten().unwrap_or_default()
+}
+
+pub(super) fn list(row: &TextRow, index: usize) -> Vec<String> {
+    let text = text(row, index);
+    text.split(SEPARATOR).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+pub(crate) fn quoted(schema: &str, name: &str) -> String {
+    format!("{}.{}", sql::name(schema), sql::name(name))
+}
+
+impl Shape {
+    pub(super) fn add(&mut self, makes: Makes, name: String, sql: String) {
+        self.add_for(makes, name, sql, None);
+    }
+
+    pub(super) fn add_for(
+        &mut self,
+        makes: Makes,
+        name: String,
+        sql: String,
+        table: Option<String>,
+    ) {
+        self.statements.push(Statement { makes, name, sql, table, tried: None, carried: false });
+    }
+}
