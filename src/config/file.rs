@@ -73,7 +73,7 @@ pub struct KeysTable {
     pub recipients: Vec<String>,
 }
 
-/// The ledger: a TigerBeetle cluster. One of its own is best, see the README.
+/// The ledger: a TigerBeetle cluster. One of its own is best, see bkp-ledger(7).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerTable {

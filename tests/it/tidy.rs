@@ -266,7 +266,7 @@ fn nothing_is_left_unfinished_and_nothing_is_private_to_a_machine() {
 
 #[test]
 fn the_top_level_is_what_it_is() {
-    const WANTED: &str = "Cargo.lock Cargo.toml LICENSE README.md SECURITY.md benches completions examples man src systemd target tests";
+    const WANTED: &str = "CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE README.md SECURITY.md benches completions examples man src systemd target tests";
     for item in fs::read_dir(root()).unwrap() {
         let name = item.unwrap().file_name().into_string().unwrap();
         assert!(
