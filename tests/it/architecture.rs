@@ -45,7 +45,6 @@ const CIRCLES: &[(&str, usize)] = &[
     ("source::duckdb", 23),
     ("source::duckdb::delta", 2),
     ("source::duckdb::diff", 2),
-    ("source::tigerbeetle", 19),
     ("store", 2),
     ("store::local", 3),
     ("store::s3::list", 2),
