@@ -41,7 +41,6 @@ const CIRCLES: &[(&str, usize)] = &[
     ("ledger::in_store", 5),
     ("ledger::tigerbeetle", 2),
     ("pipeline", 2),
-    ("source", 2),
     ("source::duckdb", 23),
     ("source::duckdb::delta", 2),
     ("source::duckdb::diff", 2),

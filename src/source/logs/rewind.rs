@@ -1,69 +1,14 @@
-//! The contract of a change log: what a source did between two snapshots, shipped in segments, and
-//! brought back to a chosen moment.
-//!
-//! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
-//! [`LogKind`] in [`super::kinds::LOGS`].
+//! Bringing a source back to a moment, with its log.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Chain, Check, DrillTools, EntrySink, RestoreRequest, Restored};
 use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
-use crate::domain::segment::{Mode, Segment, Target, Totals};
+use crate::domain::segment::{Segment, Target, Totals};
 use crate::pipeline::BackupReader;
-
-/// Where bkp records its own runs: what happens there does not make a log busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnEvents {
-    /// The cluster's id.
-    pub cluster: u128,
-    /// The ledger number in it, which nobody else uses.
-    pub ledger: u32,
-}
-
-/// What to do when the log lost a part before it was shipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnGap {
-    /// Say so, and begin a new window with the next snapshot.
-    Report,
-    /// Say so, and take a snapshot at once.
-    Snapshot,
-}
-
-/// A log that is open for shipping. It may be asked many times, and keeps its connection.
-pub trait LogSource: Send {
-    /// What it consists of.
-    fn mode(&self) -> Mode;
-
-    /// What the configuration says of gaps.
-    fn on_gap(&self) -> OnGap;
-
-    /// The pause between two looks while the log is followed.
-    fn every(&self) -> Duration;
-
-    /// Whether there is something to ship after `after`. Own events alone are nothing. Reads no more
-    /// than it needs to know that.
-    ///
-    /// # Errors
-    /// [`SourceError`] if the source cannot be read or does not answer within its deadline.
-    fn news(&mut self, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<bool>;
-
-    /// Pushes what happened after `after` into `out`, in bounded memory, and says what that is. Where
-    /// it cannot continue `after`, it begins as early as it can and names the gap. The digest of the
-    /// parent is left to the caller.
-    ///
-    /// # Errors
-    /// As [`LogSource::news`], and what `out` failed with.
-    fn ship(
-        &mut self,
-        after: Option<&Segment>,
-        out: &mut dyn EntrySink,
-        ctx: &Ctx,
-    ) -> anyhow::Result<Segment>;
-}
+use crate::source::{Chain, Check, DrillTools, RestoreRequest, Restored};
 
 /// What a restore to a moment is asked for.
 #[derive(Debug)]
@@ -116,7 +61,7 @@ pub struct Rewound {
     pub notes: Vec<String>,
 }
 
-/// A kind of log: one line of [`super::kinds::LOGS`].
+/// A kind of log: one line of [`crate::source::kinds::LOGS`].
 pub struct LogKind {
     /// The type of the backups that its segments are.
     pub backup_type: BackupType,
