@@ -38,7 +38,6 @@ const CIRCLES: &[(&str, usize)] = &[
     ("config", 8),
     ("domain::health", 4),
     ("domain::segment", 3),
-    ("pipeline", 2),
     ("source::duckdb", 23),
     ("source::duckdb::delta", 2),
     ("source::duckdb::diff", 2),
