@@ -41,10 +41,6 @@ const CIRCLES: &[(&str, usize)] = &[
     ("source::duckdb", 23),
     ("source::duckdb::delta", 2),
     ("source::duckdb::diff", 2),
-    ("store", 2),
-    ("store::local", 3),
-    ("store::s3::list", 2),
-    ("store::s3::upload", 2),
     ("ui", 5),
 ];
 
