@@ -36,8 +36,6 @@ const CIRCLES: &[(&str, usize)] = &[
     ("cmd::manifests", 13),
     ("cmd::status", 3),
     ("config", 8),
-    ("domain::health", 4),
-    ("domain::segment", 3),
     ("source::duckdb", 23),
     ("source::duckdb::delta", 2),
     ("source::duckdb::diff", 2),
