@@ -28,7 +28,6 @@ const LAYERS: &[&[&str]] = &[
 /// Circles of files that are still there, each by its first file, and how many files it has. All of them are
 /// within one room. This list may only shrink.
 const CIRCLES: &[(&str, usize)] = &[
-    ("catalog", 4),
     ("cli", 3),
     ("cmd::cleanup", 4),
     ("cmd::config", 7),
