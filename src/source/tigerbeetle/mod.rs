@@ -30,7 +30,7 @@ mod watchdog;
 
 use std::io::Read;
 
-pub use self::logs::{LOG, inside};
+pub use self::logs::{LOG, serve_if_private};
 
 use self::layout::{Layout, Listed as _};
 use crate::domain::names::BackupType;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::capture::mode::Mode;
+use super::capture::mode::CaptureMode;
 use super::data_file::superblock::Superblock;
 use super::logs::settings::LogSettings;
 use crate::source::SourceError;
@@ -13,7 +13,7 @@ pub(crate) struct Replica {
     pub(crate) data_file: PathBuf,
     pub(crate) cluster: Option<u128>,
     pub(crate) addresses: Vec<String>,
-    pub(crate) mode: Mode,
+    pub(crate) mode: CaptureMode,
     pub(crate) attempts: u32,
     pub(crate) logs: LogSettings,
 }

@@ -54,11 +54,11 @@ impl Server {
         // The listener is closed before the server binds the port; nothing else is told of it.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
-        let log = log_of(data_file);
+        let log = log_path(data_file);
         let output = File::create(&log)?;
-        find(program)?;
+        require_program(program)?;
         let ear = File::from(watchdog.ear()?);
-        let child = told(program, &ear)?
+        let child = watched_command(program, &ear)?
             .args(["start", CACHE])
             .arg(format!("--addresses={address}"))
             .arg(data_file)
@@ -141,7 +141,7 @@ const TELL_AND_SPEAK: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2 2>/dev/null";
 
 /// A program that is asked through its standard input and answers through the child's standard error,
 /// both of them pipes; the watchdog knows of it before it begins, and ends it with us.
-pub(crate) fn speaking(program: &Path, ear: &File) -> std::io::Result<Command> {
+pub(crate) fn watched_pipe(program: &Path, ear: &File) -> std::io::Result<Command> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", TELL_AND_SPEAK]).arg(program);
     command.stdin(Stdio::piped()).stdout(ear.try_clone()?).stderr(Stdio::piped());
@@ -149,7 +149,7 @@ pub(crate) fn speaking(program: &Path, ear: &File) -> std::io::Result<Command> {
 }
 
 /// A program that the watchdog knows of before it begins, and ends with us.
-fn told(program: &Path, ear: &File) -> std::io::Result<Command> {
+fn watched_command(program: &Path, ear: &File) -> std::io::Result<Command> {
     let mut command = process::bare("/bin/sh");
     command.args(["-c", TELL_AND_BECOME]).arg(program);
     command.stdin(Stdio::null()).stdout(ear.try_clone()?);
@@ -163,9 +163,9 @@ pub(crate) fn format_data_file(
     path: &Path,
     watchdog: &Watchdog,
 ) -> anyhow::Result<()> {
-    find(program)?;
+    require_program(program)?;
     let mut ear = File::from(watchdog.ear()?);
-    let output = told(program, &ear)?
+    let output = watched_command(program, &ear)?
         .arg("format")
         .arg(format!("--cluster={cluster}"))
         .args(["--replica=0", "--replica-count=1"])
@@ -187,13 +187,13 @@ pub(crate) fn format_data_file(
 }
 
 /// Finds out whether there is such a program. A shell would say it in its own way that there is none.
-fn find(program: &Path) -> Result<(), Fault> {
+fn require_program(program: &Path) -> Result<(), Fault> {
     let version = process::bare(program).arg("version").stdin(Stdio::null()).output();
     version.map(drop).map_err(|error| missing(program, &error))
 }
 
 /// The file that a server on `data_file` writes its log to.
-fn log_of(data_file: &Path) -> PathBuf {
+fn log_path(data_file: &Path) -> PathBuf {
     data_file.with_extension("log")
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::capture::mode::Mode;
+use super::capture::mode::CaptureMode;
 use super::cluster::address::{ADDRESS_HINT, parse_address};
 use super::logs::settings::{LogTable, settings};
 use super::replica::Replica;
@@ -67,12 +67,12 @@ pub(crate) fn open(name: &str, table: toml::Table) -> Opened {
         return Err(invalid("addresses", problem, ADDRESS_HINT));
     }
     let mode = match &table.mode {
-        None => Mode::Online,
-        Some(text) => Mode::parse(text).ok_or_else(|| {
+        None => CaptureMode::Online,
+        Some(text) => CaptureMode::parse(text).ok_or_else(|| {
             invalid(
                 "mode",
                 format!("no mode `{text}`"),
-                &format!("modes: {}", Mode::NAMES.join(", ")),
+                &format!("modes: {}", CaptureMode::NAMES.join(", ")),
             )
         })?,
     };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::capture::attempts::{Capturing, await_log};
 use super::capture::hold::hold;
-use super::capture::mode::Mode;
+use super::capture::mode::CaptureMode;
 use super::cluster::address::{Presence, probe};
 use super::cluster::totals::{Bracket, TotalsAnswer, ask_totals};
 use super::data_file::quorum::read_live_superblock;
@@ -34,7 +34,11 @@ impl Replica {
     /// # Errors
     /// If it does not answer and has several replicas: then this one may be cut off from the others, and
     /// nobody could tell how far it lags behind them. The only replica lags behind nobody.
-    fn ask(&self, superblock: &Superblock, ctx: &Ctx) -> Result<Option<TotalsAnswer>, SourceError> {
+    fn ask_cluster(
+        &self,
+        superblock: &Superblock,
+        ctx: &Ctx,
+    ) -> Result<Option<TotalsAnswer>, SourceError> {
         if self.addresses.is_empty() {
             return Ok(None);
         }
@@ -109,14 +113,15 @@ impl Source for Replica {
     ) -> anyhow::Result<Captured> {
         let mode = match request.mode.as_deref() {
             None => self.mode,
-            Some(text) => Mode::parse(text).ok_or_else(|| {
+            Some(text) => CaptureMode::parse(text).ok_or_else(|| {
                 Fault::new(Kind::Usage, format!("a tigerbeetle source has no mode `{text}`"))
-                    .hint(format!("modes: {}", Mode::NAMES.join(", ")))
+                    .hint(format!("modes: {}", CaptureMode::NAMES.join(", ")))
             })?,
         };
         // Asked before the superblock is read: everything counted here must be in the capture.
         let superblock = read_live_superblock(&self.data_file, ctx)?;
-        let before = if mode == Mode::Stopped { None } else { self.ask(&superblock, ctx)? };
+        let before =
+            if mode == CaptureMode::Stopped { None } else { self.ask_cluster(&superblock, ctx)? };
         let barrier = before.map_or(0, |answer| answer.newest);
         // Before the file is held: what is held does not catch up.
         await_log(&self.data_file, barrier, LAG_PATIENCE * self.attempts, ctx)?;
@@ -127,7 +132,7 @@ impl Source for Replica {
             out,
             parent: parent.map(|parent| &parent.held),
             attempts_max: mode.attempts_max(self.attempts),
-            still: mode != Mode::Online,
+            still: mode != CaptureMode::Online,
             barrier,
             ctx,
         };
@@ -143,7 +148,7 @@ impl Source for Replica {
         if let Value::Object(fields) = &mut record {
             fields.insert("mode".into(), mode.name().into());
             // What is captured is captured; without this only a drill compares less.
-            let after = before.and_then(|_| self.ask(&superblock, ctx).ok().flatten());
+            let after = before.and_then(|_| self.ask_cluster(&superblock, ctx).ok().flatten());
             if let Some((before, after)) = before.zip(after) {
                 let bracket = Bracket { before: before.totals, after: after.totals };
                 fields.insert("totals".into(), json!(bracket));

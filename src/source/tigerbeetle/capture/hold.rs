@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, Mode as FileMode, OFlags};
 use rustix::io::Errno;
 
-use super::mode::{Mode, refuse};
+use super::mode::{CaptureMode, refuse};
 use super::pause::Pause;
 use crate::ctx::Ctx;
 use crate::source::SourceError;
@@ -21,30 +21,30 @@ pub(crate) struct HeldFile {
 }
 
 /// Opens `path` in `mode`.
-pub(crate) fn hold(path: &Path, mode: Mode, ctx: &Ctx) -> Result<HeldFile, SourceError> {
+pub(crate) fn hold(path: &Path, mode: CaptureMode, ctx: &Ctx) -> Result<HeldFile, SourceError> {
     let device = Device::open(path)?;
     match mode {
-        Mode::Online => Ok(HeldFile { device, _pause: None }),
-        Mode::Reflink => Ok(HeldFile { device: clone(&device)?, _pause: None }),
-        Mode::Stopped => {
+        CaptureMode::Online => Ok(HeldFile { device, _pause: None }),
+        CaptureMode::Reflink => Ok(HeldFile { device: clone(&device)?, _pause: None }),
+        CaptureMode::Stopped => {
             // The lock stays with the open file until the capture is over; a server that starts
             // meanwhile finds it held and does not write.
             let lock = rustix::fs::flock(device.file(), FlockOperation::NonBlockingLockShared);
             lock.map_err(|error| match error {
                 Errno::WOULDBLOCK => refuse(
                     path,
-                    Mode::Stopped,
+                    CaptureMode::Stopped,
                     "a server holds the data file",
                     "stop the server first, or use --mode online",
                 ),
                 other => {
                     let reason = format!("its lock cannot be taken: {other}");
-                    refuse(path, Mode::Stopped, &reason, "use --mode online")
+                    refuse(path, CaptureMode::Stopped, &reason, "use --mode online")
                 }
             })?;
             Ok(HeldFile { device, _pause: None })
         }
-        Mode::Pause => {
+        CaptureMode::Pause => {
             let pause = Pause::begin(path, device.file(), ctx)?;
             Ok(HeldFile { device, _pause: Some(pause) })
         }
@@ -60,7 +60,7 @@ fn clone(device: &Device) -> Result<Device, SourceError> {
         let reason = format!("cannot clone the file here: {error}");
         refuse(
             path,
-            Mode::Reflink,
+            CaptureMode::Reflink,
             &reason,
             "use --mode online, or keep the data file on XFS or btrfs, in a folder that bkp may write to",
         )

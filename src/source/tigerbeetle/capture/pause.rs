@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::mode::{Mode, refuse};
+use super::mode::{CaptureMode, refuse};
 use crate::ctx::Ctx;
 use crate::source::SourceError;
 use crate::source::tigerbeetle::watchdog::Watchdog;
@@ -32,7 +32,7 @@ const LET_GO_ON: &str = "go_on() { read -r stat <\"/proc/$1/stat\" && begun=$2 &
 
 impl Pause {
     pub(super) fn begin(path: &Path, file: &File, ctx: &Ctx) -> Result<Pause, SourceError> {
-        let refuse = |reason: &str, hint: &str| refuse(path, Mode::Pause, reason, hint);
+        let refuse = |reason: &str, hint: &str| refuse(path, CaptureMode::Pause, reason, hint);
         let lost = |error: std::io::Error| {
             refuse(&format!("cannot find the server: {error}"), "use --mode online")
         };

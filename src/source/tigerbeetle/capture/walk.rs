@@ -74,7 +74,7 @@ impl<'a> Walk<'a> {
                 }
             }
         })?;
-        outside.map_or(Ok(()), |value| self.inside(value).map(|_| ()))?;
+        outside.map_or(Ok(()), |value| self.check_inside(value).map(|_| ()))?;
         if short {
             return Err(self.strange("an index block that is shorter than it says"));
         }
@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
         let decode = |encoded: &[u8]| {
             decode_free_set(encoded, blocks_max).ok_or_else(|| self.strange("the free set"))
         };
-        self.compare(&live, &decode(&acquired)?, &decode(&released)?, &free_set_blocks)?;
+        self.check_free_set(&live, &decode(&acquired)?, &decode(&released)?, &free_set_blocks)?;
         Ok(live)
     }
 
@@ -137,7 +137,7 @@ impl<'a> Walk<'a> {
         let mut parts = Vec::new();
         let mut next = trailer.last;
         while let Some(reference) = next {
-            let reference = self.inside(reference)?;
+            let reference = self.check_inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block, kind)?;
             if live.set(reference.address, reference.checksum).is_some() {
@@ -165,12 +165,12 @@ impl<'a> Walk<'a> {
         let mut next = superblock.manifest_newest();
         for _block in 0..superblock.manifest_blocks() {
             let reference = next.ok_or_else(|| self.strange("a manifest log that ends early"))?;
-            let reference = self.inside(reference)?;
+            let reference = self.check_inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block, BlockKind::Manifest)?;
             live.set(reference.address, reference.checksum);
             for event in block.tables() {
-                let Reference { address, checksum } = self.inside(event.index)?;
+                let Reference { address, checksum } = self.check_inside(event.index)?;
                 // Newest first: a removal hides everything older down to the table's insertion.
                 match event.change {
                     TableChange::Remove => {
@@ -247,7 +247,7 @@ impl<'a> Walk<'a> {
     /// The free set and the walk must agree on what is live. They always do for a layout that this
     /// module understands; if not, the file has something that it does not know, and a capture
     /// would be incomplete.
-    fn compare(
+    fn check_free_set(
         &self,
         live: &BlockMap,
         acquired: &[u64],
@@ -270,7 +270,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Refuses a reference out of the file: a block map grows with the addresses in it.
-    fn inside(&self, reference: Reference) -> Result<Reference, Setback> {
+    fn check_inside(&self, reference: Reference) -> Result<Reference, Setback> {
         if (1..=self.address_max).contains(&reference.address) {
             return Ok(reference);
         }

@@ -15,7 +15,7 @@ pub(super) mod settings;
 mod shipping;
 mod wal;
 
-pub use self::client::private_server::inside;
+pub use self::client::private_server::serve_if_private;
 
 use self::query::ship::QueryLog;
 use self::shipping::Shipping;

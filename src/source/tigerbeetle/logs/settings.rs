@@ -13,8 +13,8 @@ use crate::table::units::duration;
 /// The keys of a `[source.NAME.logs]` table.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-// The name under which the published schema of the configuration has it.
-#[schemars(rename = "Table")]
+// The name that the published schema of the configuration and its messages have.
+#[serde(rename = "Table")]
 pub(crate) struct LogTable {
     /// What is shipped: wal (default; reads the data file, restores every account and transfer as it was) or query (asks at
     /// `addresses`, restores balances).

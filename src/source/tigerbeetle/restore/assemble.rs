@@ -221,13 +221,13 @@ impl<'a> Assembly<'a> {
         }
         let superblock = self.superblock.take().ok_or_else(|| broken("it has no superblock"))?;
         self.audit.superblock(self.layout, &superblock)?;
-        self.log(&superblock)?;
+        self.finish_log(&superblock)?;
         self.audit.finish()?;
         Ok(Assembled { superblock, file_bytes: self.layout.file_bytes })
     }
 
     /// Checks the log's hash chain against the superblock, and fills the slots that it leaves.
-    fn log(&mut self, superblock: &Superblock) -> anyhow::Result<()> {
+    fn finish_log(&mut self, superblock: &Superblock) -> anyhow::Result<()> {
         let checkpoint = superblock.checkpoint();
         for (op, _) in &self.layout.wal {
             let Some(header) = self.prepares.get(op) else {
@@ -273,7 +273,7 @@ pub(crate) fn restore(
     };
     let written = write_file(chain, draft.file(), &request.target, ctx, &identity)?;
     // From here to the end no server can start on what is moved aside.
-    let _lock = if request.force { guard::hold(&request.target)? } else { None };
+    let _lock = if request.force { guard::lock_data_file(&request.target)? } else { None };
     let moved_aside = draft.publish_at(&request.target, request.force)?;
     let id = chain.last().map(|newest| newest.manifest().id);
     Ok(Restored {
@@ -281,7 +281,7 @@ pub(crate) fn restore(
         bytes: written.file_bytes,
         bytes_written: written.bytes_written,
         moved_aside,
-        next: id.map_or_else(String::new, |id| guard::next(&written.superblock, request, id)),
+        next: id.map_or_else(String::new, |id| guard::next_steps(&written.superblock, request, id)),
         lost: Vec::new(),
     })
 }

@@ -18,7 +18,7 @@ use crate::source::tigerbeetle::data_file::superblock::Superblock;
 /// Refuses a restore that would do harm, before anything is read or written; returns warnings.
 pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
     if request.force {
-        let _looked = hold(&request.target)?;
+        let _looked = lock_data_file(&request.target)?;
     }
     let number = |key: &str| record.get(key).and_then(Value::as_u64);
     let count = number("replica_count").unwrap_or(1);
@@ -71,7 +71,11 @@ pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
 }
 
 /// What to do with a restored file.
-pub(crate) fn next(superblock: &Superblock, request: &RestoreRequest, id: BackupId) -> String {
+pub(crate) fn next_steps(
+    superblock: &Superblock,
+    request: &RestoreRequest,
+    id: BackupId,
+) -> String {
     let target = request.target.display();
     let count = superblock.replica_count();
     let start = format!("tigerbeetle start --addresses=<addresses of all replicas> {target}");
@@ -89,7 +93,7 @@ pub(crate) fn next(superblock: &Superblock, request: &RestoreRequest, id: Backup
 ///
 /// # Errors
 /// [`Kind::Refused`] if a server holds it, or if that cannot be told.
-pub(crate) fn hold(path: &Path) -> Result<Option<File>, Fault> {
+pub(crate) fn lock_data_file(path: &Path) -> Result<Option<File>, Fault> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -130,13 +134,13 @@ mod tests {
     fn what_cannot_be_looked_at_is_not_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
-        assert!(hold(&file).unwrap().is_none());
+        assert!(lock_data_file(&file).unwrap().is_none());
         File::create(&file).unwrap();
-        assert!(hold(&file).unwrap().is_some());
+        assert!(lock_data_file(&file).unwrap().is_some());
         // Another error than that there is nothing.
-        assert_eq!(hold(&file.join("below")).unwrap_err().kind(), Kind::Refused);
+        assert_eq!(lock_data_file(&file.join("below")).unwrap_err().kind(), Kind::Refused);
         let server = File::open(&file).unwrap();
         rustix::fs::flock(&server, FlockOperation::LockExclusive).unwrap();
-        assert_eq!(hold(&file).unwrap_err().kind(), Kind::Refused);
+        assert_eq!(lock_data_file(&file).unwrap_err().kind(), Kind::Refused);
     }
 }

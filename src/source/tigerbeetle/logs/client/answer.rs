@@ -6,7 +6,7 @@ use tigerbeetle_unofficial::core::error::SendError;
 
 /// What a cluster answers.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ClusterAnswer {
     pub(crate) bytes: Vec<u8>,
     /// When the cluster answered, by its clock: everything that it had taken until then is in the
     /// answer. Nanoseconds since 1970.
@@ -15,7 +15,7 @@ pub(crate) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum AskFailure {
     /// What the client says.
     Client(SendError),
     /// What a client in a private network said.
@@ -23,4 +23,4 @@ pub(crate) enum Failure {
 }
 
 /// Where the answer to a question is awaited.
-pub(super) type AnswerSender = SyncSender<Result<Answer, Failure>>;
+pub(super) type AnswerSender = SyncSender<Result<ClusterAnswer, AskFailure>>;

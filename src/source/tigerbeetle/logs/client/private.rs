@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::answer::{Answer, AnswerSender, Failure};
+use super::answer::{AnswerSender, AskFailure, ClusterAnswer};
 use super::frame::{ANSWER, HELLO, WORD, read_frame, write_frame};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
-use crate::source::tigerbeetle::server::speaking;
+use crate::source::tigerbeetle::server::watched_pipe;
 use crate::source::tigerbeetle::watchdog::Watchdog;
 
 /// How long it may take to end its server.
@@ -57,7 +57,7 @@ impl PrivateLine {
     ) -> anyhow::Result<Option<PrivateLine>> {
         let Ok(own) = std::env::current_exe() else { return Ok(None) };
         let mut ear = File::from(watchdog.ear()?);
-        let mut child = speaking(Path::new("unshare"), &ear)?
+        let mut child = watched_pipe(Path::new("unshare"), &ear)?
             .args(["--user", "--map-root-user", "--net", "--"])
             .arg(own)
             .arg(WORD)
@@ -144,9 +144,9 @@ fn deliver(mut answers: ChildStderr, awaited: &Mutex<VecDeque<AnswerSender>>) {
     while let Ok((kind, number, bytes)) = read_frame(&mut answers) {
         let next = awaited.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let answer = if kind == ANSWER {
-            Ok(Answer { bytes, timestamp: number })
+            Ok(ClusterAnswer { bytes, timestamp: number })
         } else {
-            Err(Failure::Text(String::from_utf8_lossy(&bytes).into_owned()))
+            Err(AskFailure::Text(String::from_utf8_lossy(&bytes).into_owned()))
         };
         // Nobody waits any more after a deadline.
         let _awaited = next.map(|next| next.send(answer));

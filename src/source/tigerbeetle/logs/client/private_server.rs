@@ -19,7 +19,7 @@ use crate::source::tigerbeetle::watchdog::Watchdog;
 ///
 /// # Errors
 /// What the pipe fails with.
-pub fn inside(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
+pub fn serve_if_private(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
     let words: Vec<OsString> = words.skip(1).collect();
     let [word, program, data_file, cluster] = words.as_slice() else { return None };
     if word != OsStr::new(WORD) {
@@ -101,6 +101,6 @@ mod tests {
 
     #[test]
     fn a_command_is_not_for_the_private_network() {
-        assert!(inside(["bkp", "list"].into_iter().map(OsString::from)).is_none());
+        assert!(serve_if_private(["bkp", "list"].into_iter().map(OsString::from)).is_none());
     }
 }

@@ -286,15 +286,21 @@ pub(crate) fn effect(operation: u8) -> Effect {
 
 /// Whether all records of an operation that creates some are of the ledger `own`.
 pub(crate) fn is_own(own: u32, operation: u8, body: &[u8]) -> bool {
-    events(operation, body).all(|record| ledger(record) == own)
+    created_records(operation, body).all(|record| ledger(record) == own)
 }
 
 /// Adds when the pending transfers of an operation expire. Those of the ledger `own` do not count.
-pub(crate) fn expire(own: Option<u32>, header: &PrepareHeader, body: &[u8], spans: &mut Spans) {
+pub(crate) fn add_expiries(
+    own: Option<u32>,
+    header: &PrepareHeader,
+    body: &[u8],
+    spans: &mut Spans,
+) {
     if ![CREATE_TRANSFERS, CREATE_TRANSFERS_UNBATCHED].contains(&header.operation()) {
         return;
     }
-    let foreign = events(header.operation(), body).filter(|record| Some(ledger(record)) != own);
+    let foreign =
+        created_records(header.operation(), body).filter(|record| Some(ledger(record)) != own);
     let timeouts: BTreeSet<u32> = foreign.map(timeout).filter(|timeout| *timeout > 0).collect();
     for timeout in timeouts {
         let last = header.timestamp().saturating_add(u64::from(timeout) * NANOSECONDS);
@@ -305,7 +311,7 @@ pub(crate) fn expire(own: Option<u32>, header: &PrepareHeader, body: &[u8], span
 
 /// The records of the body of an operation that creates some. A batch of batches ends with a trailer
 /// of 16-bit numbers, the number of batches last, padded to whole records.
-fn events(operation: u8, body: &[u8]) -> std::slice::Chunks<'_, u8> {
+fn created_records(operation: u8, body: &[u8]) -> std::slice::Chunks<'_, u8> {
     let has_trailer = [CREATE_ACCOUNTS, CREATE_TRANSFERS].contains(&operation);
     let trailer = if has_trailer {
         let at = body.len().saturating_sub(2);
@@ -336,10 +342,10 @@ mod tests {
         assert!(is_own(12, CREATE_TRANSFERS_UNBATCHED, &body));
         body.extend([0xff; RECORD_BYTES - 6]);
         body.extend([1_u16, 1, 2].map(u16::to_le_bytes).concat());
-        assert_eq!(events(CREATE_TRANSFERS, &body).count(), 2);
+        assert_eq!(created_records(CREATE_TRANSFERS, &body).count(), 2);
         assert!(is_own(12, CREATE_TRANSFERS, &body));
         assert!(!is_own(11, CREATE_TRANSFERS, &body));
-        assert_eq!(events(CREATE_TRANSFERS, &[1]).count(), 0);
+        assert_eq!(created_records(CREATE_TRANSFERS, &[1]).count(), 0);
     }
 
     #[test]

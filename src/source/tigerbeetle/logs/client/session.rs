@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tigerbeetle_unofficial::core::error::SendErrorKind;
 use tigerbeetle_unofficial::core::{Callbacks, Client, OperationKind, Packet, Reply, UserData};
 
-use super::answer::{Answer, Failure};
+use super::answer::{AskFailure, ClusterAnswer};
 use super::private::PrivateLine;
 use super::record::{
     CREATE_ACCOUNTS, CREATE_TRANSFERS, GET_ACCOUNT_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS,
@@ -27,13 +27,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A session.
 pub(crate) struct Session {
-    line: Line,
+    line: ClusterLine,
     addresses: String,
     deadline: Duration,
 }
 
 /// The way to the cluster.
-enum Line {
+enum ClusterLine {
     /// A client here.
     Client(Client<&'static Delivery>),
     /// A client in a private network.
@@ -42,7 +42,7 @@ enum Line {
 
 /// An answer that is awaited.
 pub(crate) struct PendingAnswer {
-    answer: Receiver<Result<Answer, Failure>>,
+    answer: Receiver<Result<ClusterAnswer, AskFailure>>,
     since: Instant,
 }
 
@@ -54,7 +54,7 @@ static DELIVERY: Delivery = Delivery;
 /// A question on its way.
 pub(crate) struct Question {
     bytes: Vec<u8>,
-    answer: SyncSender<Result<Answer, Failure>>,
+    answer: SyncSender<Result<ClusterAnswer, AskFailure>>,
 }
 
 impl UserData for Question {
@@ -74,10 +74,10 @@ impl Callbacks for Delivery {
                 (reply.payload.to_vec(), reply.timestamp)
             });
             let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Answer { bytes, timestamp: u64::try_from(since.as_nanos()).unwrap_or(0) }
+            ClusterAnswer { bytes, timestamp: u64::try_from(since.as_nanos()).unwrap_or(0) }
         });
         // Nobody waits any more after a deadline.
-        let _awaited = question.answer.send(answer.map_err(Failure::Client));
+        let _awaited = question.answer.send(answer.map_err(AskFailure::Client));
     }
 }
 
@@ -107,13 +107,13 @@ impl Session {
         rt::silence_clients();
         let client = Client::with_callback(cluster, &addresses, &DELIVERY)
             .map_err(|error| failed(&addresses, error.to_string()))?;
-        Ok(Session { line: Line::Client(client), addresses, deadline })
+        Ok(Session { line: ClusterLine::Client(client), addresses, deadline })
     }
 
     /// The session of a server in a private network.
     pub(crate) fn within(private: PrivateLine, deadline: Duration) -> Session {
         let addresses = "its private network".to_owned();
-        Session { line: Line::Private(private), addresses, deadline }
+        Session { line: ClusterLine::Private(private), addresses, deadline }
     }
 
     /// Asks, and does not wait. `operation` is one of those that [`super::record`] names.
@@ -129,11 +129,11 @@ impl Session {
         };
         let (sender, answer) = mpsc::sync_channel(1);
         match &self.line {
-            Line::Client(client) => {
+            ClusterLine::Client(client) => {
                 let question = Box::new(Question { bytes, answer: sender });
                 client.submit(Packet::new(question, kind));
             }
-            Line::Private(private) => private
+            ClusterLine::Private(private) => private
                 .submit(operation, &bytes, sender)
                 .map_err(|error| self.failed(format!("it has ended: {error}")))?,
         }
@@ -145,7 +145,7 @@ impl Session {
     /// # Errors
     /// [`SourceError::Engine`] if there is none within the deadline, or the cluster refuses the client;
     /// a cancellation.
-    pub(crate) fn wait(&self, asked: &PendingAnswer, ctx: &Ctx) -> anyhow::Result<Answer> {
+    pub(crate) fn wait(&self, asked: &PendingAnswer, ctx: &Ctx) -> anyhow::Result<ClusterAnswer> {
         loop {
             match asked.answer.recv_timeout(LOOK_AGAIN) {
                 Ok(Ok(answer)) => return Ok(answer),
@@ -165,7 +165,12 @@ impl Session {
     }
 
     /// Asks and waits.
-    pub(crate) fn ask(&self, operation: u8, bytes: Vec<u8>, ctx: &Ctx) -> anyhow::Result<Answer> {
+    pub(crate) fn ask(
+        &self,
+        operation: u8,
+        bytes: Vec<u8>,
+        ctx: &Ctx,
+    ) -> anyhow::Result<ClusterAnswer> {
         self.wait(&self.submit(operation, bytes)?, ctx)
     }
 
@@ -179,10 +184,10 @@ impl Session {
         failed(&self.addresses, reason)
     }
 
-    fn refused(&self, failure: Failure) -> SourceError {
+    fn refused(&self, failure: AskFailure) -> SourceError {
         let error = match failure {
-            Failure::Client(error) => error,
-            Failure::Text(said) => return self.failed(said),
+            AskFailure::Client(error) => error,
+            AskFailure::Text(said) => return self.failed(said),
         };
         if !matches!(error.kind(), SendErrorKind::ClientEvicted) {
             return self.failed(error.to_string());

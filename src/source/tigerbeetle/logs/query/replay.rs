@@ -72,7 +72,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let file = File::open(&path)?;
     file.sync_all()?;
     let bytes = file.metadata()?.len();
-    let _lock = if request.restore.force { guard::hold(target)? } else { None };
+    let _lock = if request.restore.force { guard::lock_data_file(target)? } else { None };
     let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
     Ok(Rewound {

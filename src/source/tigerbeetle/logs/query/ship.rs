@@ -62,7 +62,7 @@ impl QueryLog {
     }
 
     /// Does something in the session; one that failed is not used again.
-    fn within<T>(
+    fn in_session<T>(
         &mut self,
         after: Option<&Segment>,
         ctx: &Ctx,
@@ -144,7 +144,7 @@ impl LogSource for QueryLog {
     }
 
     fn news(&mut self, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<bool> {
-        self.within(after, ctx, |session, _, own| {
+        self.in_session(after, ctx, |session, _, own| {
             let Span { marks, covered, until, gap } = Span::ask(session, after, ctx)?;
             if gap.is_some() {
                 return Ok(true);
@@ -180,7 +180,7 @@ impl LogSource for QueryLog {
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Segment> {
-        self.within(after, ctx, |session, cluster, _own| {
+        self.in_session(after, ctx, |session, cluster, _own| {
             let Span { marks, covered, until, gap } = Span::ask(session, after, ctx)?;
             // From the beginning on, or from where the segment before has them.
             let totals = match after.filter(|_after| gap.is_none()) {

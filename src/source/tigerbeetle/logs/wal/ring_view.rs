@@ -42,7 +42,7 @@ pub(super) enum Fate {
 
 impl RingView {
     /// Looks at the replica's file.
-    pub(super) fn at(replica: &Replica, ctx: &Ctx) -> anyhow::Result<RingView> {
+    pub(super) fn open(replica: &Replica, ctx: &Ctx) -> anyhow::Result<RingView> {
         let path = &replica.data_file;
         let superblock = read_live_superblock(path, ctx)?;
         replica.check_cluster(&superblock)?;

@@ -72,7 +72,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
             if !roll.has_room(header) {
                 roll.next_checkpoint(program, &watchdog, ctx)?;
             }
-            let taken = roll.take(header, bytes);
+            let taken = roll.append(header, bytes);
             taken.map_err(|error| error.context(broken(segment, "it does not fit its snapshot")))
         })?;
     }
@@ -82,7 +82,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let bytes = file.metadata()?.len();
     let (bytes_written, server_starts) = (finished.bytes_written + roll.bytes_written, roll.starts);
     // From here to the end no server can start on what is moved aside.
-    let _lock = if request.restore.force { guard::hold(target)? } else { None };
+    let _lock = if request.restore.force { guard::lock_data_file(target)? } else { None };
     let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
     let id = request.base.last().map(|newest| newest.manifest().id);
@@ -92,7 +92,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
             bytes,
             bytes_written,
             moved_aside,
-            next: id.map_or_else(String::new, |id| guard::next(&superblock, request.restore, id)),
+            next: id.map_or_else(String::new, |id| guard::next_steps(&superblock, request.restore, id)),
             lost: Vec::new(),
         },
         op: Some(head.op()),
@@ -152,7 +152,7 @@ impl<'f> RollForward<'f> {
 
     /// Takes one operation into the log. What the file has already is compared; an end of the log that
     /// the cluster took back after the snapshot gives way.
-    fn take(&mut self, header: &PrepareHeader, bytes: &[u8]) -> anyhow::Result<()> {
+    fn append(&mut self, header: &PrepareHeader, bytes: &[u8]) -> anyhow::Result<()> {
         let op = header.op();
         if op <= self.checkpoint() {
             return Ok(());

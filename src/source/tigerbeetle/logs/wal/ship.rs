@@ -17,7 +17,7 @@ use crate::source::logs::{LogSource, OnGap};
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
 use crate::source::tigerbeetle::data_file::rings::read_prepare;
 use crate::source::tigerbeetle::data_file::zones::{HEADER_BYTES, SLOTS};
-use crate::source::tigerbeetle::logs::client::record::{Effect, effect, expire, is_own};
+use crate::source::tigerbeetle::logs::client::record::{Effect, add_expiries, effect, is_own};
 use crate::source::tigerbeetle::logs::client::session::Session;
 use crate::source::tigerbeetle::logs::segment::{close_segment, op_member, spelled};
 use crate::source::tigerbeetle::logs::shipping::Shipping;
@@ -46,7 +46,7 @@ impl WalLog {
     }
 
     fn view(&self, ctx: &Ctx) -> anyhow::Result<RingView> {
-        RingView::at(&self.source.replica, ctx)
+        RingView::open(&self.source.replica, ctx)
     }
 
     /// Whether something from `begin` on changed the books, or the ring is about to lose it.
@@ -237,7 +237,7 @@ impl LogSource for WalLog {
             }
             let body = view.buffer.slice(header.size());
             let body = body.get(HEADER_BYTES..).unwrap_or_default();
-            expire(own, &header, body, &mut expiries);
+            add_expiries(own, &header, body, &mut expiries);
             if effect(header.operation()) == Effect::Expiries {
                 expired = header.timestamp();
             }
