@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::capture::mode::CaptureMode;
 use super::cluster::address::{ADDRESS_HINT, parse_address};
-use super::logs::settings::{LogTable, settings};
+use super::logs::settings::{LogTable, log_settings};
 use super::replica::Replica;
 use crate::source::Opened;
 use crate::table::{ConfigError, parse_table};
@@ -86,6 +86,6 @@ pub(crate) fn open(name: &str, table: toml::Table) -> Opened {
         addresses: table.addresses,
         mode,
         attempts,
-        logs: settings(&place, table.logs)?,
+        logs: log_settings(&place, table.logs)?,
     }))
 }

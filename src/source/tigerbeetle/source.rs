@@ -56,9 +56,7 @@ impl Replica {
             }
         }
     }
-}
 
-impl Replica {
     /// Whether somebody answers at the configured addresses. Asks nothing: a cluster has few client
     /// sessions.
     fn check_servers(&self) -> Check {

@@ -1,4 +1,5 @@
-//! The superblock of a data file, which alone says what the rest of it means.
+//! Reading the superblock, which alone says what the rest of a file means: the newest one that enough of its
+//! copies agree on.
 
 use std::path::Path;
 use std::time::Duration;
@@ -63,7 +64,7 @@ pub(crate) fn damaged(device: &Device, reason: &str, several: bool) -> SourceErr
 /// The newest superblock that `quorum` copies agree on, of a layout that this bkp knows.
 ///
 /// # Errors
-/// [`Setback::Torn`] while the copies are being rewritten; [`SourceError::Unsupported`] if none of
+/// A [`Setback`] that is torn while the copies are being rewritten; [`SourceError::Unsupported`] if none of
 /// them is a superblock at all, or of another layout.
 pub(crate) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblock, Setback> {
     let mut buffer = Buffer::new(SUPERBLOCK_BYTES);

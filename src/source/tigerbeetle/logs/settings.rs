@@ -42,7 +42,10 @@ pub(crate) struct LogSettings {
 }
 
 /// Checks the table of the source at `place`.
-pub(crate) fn settings(place: &str, table: Option<LogTable>) -> Result<LogSettings, ConfigError> {
+pub(crate) fn log_settings(
+    place: &str,
+    table: Option<LogTable>,
+) -> Result<LogSettings, ConfigError> {
     let LogTable { mode, on_gap, deadline, every } = table.unwrap_or_default();
     let at = |key: &str| format!("{place}.logs.{key}");
     let unknown = |key: &str, text: &str, known: &str| ConfigError::Invalid {
