@@ -2,7 +2,6 @@
 //! a backup that has no manifest does not exist.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -10,66 +9,27 @@ use sha2::{Digest as _, Sha256};
 use crate::ctx::{Cancel, Ctx};
 use crate::domain::chain;
 use crate::domain::id::BackupId;
-use crate::domain::limits::MANIFEST_BYTES_MAX;
-use crate::domain::manifest::{Manifest, ManifestError};
-use crate::domain::names::{BackupName, BackupType, Mark, Scope};
+use crate::domain::manifest::Manifest;
+use crate::domain::names::{BackupName, Scope};
 use crate::error::{Fault, Kind};
-use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider, manifest_mac};
+use crate::keys::{self, DataKey, Effort, KeyProvider, manifest_mac};
 use crate::pipeline::BackupReader;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 mod contents;
 mod each;
 mod facts;
+mod found;
+mod manifest;
 mod seen;
 pub mod table;
 
 pub use contents::{Entry, again, contents};
 pub use each::each;
 pub use facts::{Known, Met, Proof};
+pub use found::{Filter, Found};
+pub use manifest::{is_altered, is_unproven, read_manifest};
 pub use seen::Seen;
-
-/// A backup as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What its keys say.
-    pub name: BackupName,
-    /// Sum over its objects and its manifest, bytes.
-    pub stored_bytes: u64,
-    /// Whether no retention may remove it.
-    pub pinned: bool,
-    /// Whether a cleanup has begun to remove it.
-    pub going: bool,
-    /// What stands beside it, in order; nothing where no whole listing was at hand.
-    pub marks: Vec<Mark>,
-}
-
-/// Which backups to look for.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only this type.
-    pub backup_type: Option<BackupType>,
-    /// Only this source.
-    pub source: Option<String>,
-    /// Only ids that begin so.
-    pub id: Option<String>,
-}
-
-impl Filter {
-    /// Every backup of a source.
-    #[must_use]
-    pub fn of_source(backup_type: BackupType, source: &str) -> Filter {
-        Filter { backup_type: Some(backup_type), source: Some(source.to_owned()), id: None }
-    }
-}
-
-impl Found {
-    /// Whether a verification has found it [damaged](Mark::damage).
-    #[must_use]
-    pub fn is_damaged(&self) -> bool {
-        Mark::damage(&self.marks)
-    }
-}
 
 /// The backups of a store, oldest first. Costs a listing and no other request.
 ///
@@ -248,36 +208,4 @@ impl<'a> Catalog<'a> {
         manifest_mac::authenticate(&bytes, &key, &at)?;
         Ok((manifest, key, Sha256::digest(&bytes).into()))
     }
-}
-
-/// Whether an error says that what stands in the place of a manifest is not shown to be one that bkp
-/// wrote: it is none, or not authentic, or no key at hand opens it. Whoever can write to the store can
-/// bring that about, so it must not keep anybody from the other backups. That a key could not be asked
-/// today is something else.
-#[must_use]
-pub fn is_unproven(error: &anyhow::Error) -> bool {
-    let of_key = error.downcast_ref::<KeyError>().is_some_and(KeyError::is_of_backup);
-    of_key || error.downcast_ref::<ManifestError>().is_some()
-}
-
-/// Whether an error says that a manifest was altered whose data key a key at hand opens.
-#[must_use]
-pub fn is_altered(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ManifestError::Forged { .. }))
-}
-
-/// The bytes of a manifest, as stored.
-///
-/// # Errors
-/// What the store fails with; [`ManifestError::Invalid`] if it is larger than any manifest.
-pub fn read_manifest(store: &dyn ReadStore, key: &str) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let input = store.open(key, None)?;
-    let read = input.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Fault::new(Kind::Store, format!("reading `{key}` failed: {error}")))?;
-    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
-        let reason = format!("larger than {MANIFEST_BYTES_MAX} bytes");
-        return Err(ManifestError::Invalid { key: key.to_owned(), reason }.into());
-    }
-    Ok(bytes)
 }

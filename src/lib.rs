@@ -47,9 +47,9 @@
 //! # Where to start reading
 //!
 //! [`cmd::snapshot::run`] is the whole story in one function. From there [`pipeline::Recipe`] shows
-//! how a chain is built, and `source/tigerbeetle/capture.rs` how a file is captured while a replica
+//! how a chain is built, and `source/tigerbeetle/capture` how a file is captured while a replica
 //! writes it. The way back begins at [`cmd::restore::run`] and ends in
-//! `source/tigerbeetle/assemble.rs`.
+//! `source/tigerbeetle/restore/assemble.rs`.
 
 pub mod archive;
 pub mod aws;

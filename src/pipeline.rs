@@ -7,12 +7,14 @@
 use std::io::{self, Write};
 use std::num::NonZero;
 
-pub use reader::BackupReader;
+pub use self::reader::BackupReader;
+pub use self::roles::{ROLE_DATA, ROLE_MAP};
+
+use self::roles::object_name;
 
 use crate::archive::ArchiveWriter;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::id::BackupId;
 use crate::domain::limits::{COMPRESSION_BYTES_MAX, FRAME_BYTES};
 use crate::domain::manifest::{ObjectRecord, Plaintext, hex};
 use crate::domain::names::BackupName;
@@ -28,11 +30,7 @@ use crate::store::{AppendStore, ObjectLabels, Role};
 
 pub mod objects;
 mod reader;
-
-/// Role of the object with the source's data.
-pub const ROLE_DATA: &str = "data";
-/// Role of the object with the block map.
-pub const ROLE_MAP: &str = "map";
+mod roles;
 
 /// Level of compression of a block map.
 const MAP_LEVEL: i32 = 3;
@@ -157,11 +155,6 @@ fn spelled(compression: Compression) -> (&'static str, Option<&'static str>) {
         Compression::Gzip(_) => (".gz", Some("gzip")),
         Compression::Zstd(_) => (".zst", Some("zstd")),
     }
-}
-
-/// The name that an object's header carries: it ties the object to its backup and place.
-fn object_name(id: BackupId, key: &str) -> String {
-    format!("{id}/{}", key.rsplit('/').next().unwrap_or(key))
 }
 
 fn record<'s>(

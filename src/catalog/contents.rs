@@ -6,7 +6,8 @@ use crate::ctx::Cancel;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Mark};
 use crate::store::{ObjectInfo, ReadStore, StoreError, Version};
 
-use super::{Filter, each};
+use super::each::each;
+use super::found::Filter;
 
 /// Objects in a page of a listing, as S3 gives them.
 const PAGE: usize = 1000;

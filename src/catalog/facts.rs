@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use time::{Duration, OffsetDateTime};
 
-use super::{Entry, each, is_unproven, read_manifest};
+use super::contents::Entry;
+use super::each::each;
+use super::manifest::{is_unproven, read_manifest};
 use crate::cache;
 use crate::ctx::Ctx;
 use crate::domain::hex::{hex, unhex};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use time::OffsetDateTime;
 
-use super::{Filter, Found};
+use super::found::{Filter, Found};
 use crate::cache;
 use crate::ctx::Ctx;
 use crate::domain::manifest::hex;

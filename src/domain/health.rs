@@ -1,164 +1,28 @@
 //! What is wrong with backups and jobs, as rules over what is known of them: pure, so that every
 //! rule can be tested at its edges.
 
-use std::time::Duration as StdDuration;
-
-use schemars::JsonSchema;
-use serde::Serialize;
-use time::Duration;
-
+pub use ages::Ages;
+pub use finding::{Finding, Level, about};
 pub use job::{JobFacts, of_job};
+pub use sizes::is_odd;
 pub use source::{GapFacts, SourceFacts, of_source};
 pub use store::{Space, UNREACHABLE, of_outbox, of_space, unreachable, unusable};
 
+mod ages;
+mod finding;
 mod job;
+mod sizes;
 mod source;
 mod store;
-
-/// How bad something is.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    serde::Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Worth knowing.
-    Info,
-    /// Worth a look today.
-    Warning,
-    /// A promise is broken.
-    Critical,
-}
-
-impl Level {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Level::Info => "info",
-            Level::Warning => "warning",
-            Level::Critical => "critical",
-        }
-    }
-}
-
-/// Something that is wrong: what a rule found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Finding {
-    /// How bad.
-    pub level: Level,
-    /// The rule, for instance `late`.
-    pub rule: &'static str,
-    /// What it is about: a job, a source, a store.
-    pub subject: String,
-    /// The store in which that is so, if it need not be so in others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// What is wrong, in one sentence.
-    pub message: String,
-}
-
-impl Finding {
-    fn new(level: Level, rule: &'static str, subject: &str, message: String) -> Finding {
-        Finding { level, rule, subject: subject.to_owned(), store: None, message }
-    }
-
-    /// Its subject, and the store if it is about that alone.
-    #[must_use]
-    pub fn about(&self) -> String {
-        about(&self.subject, self.store.as_deref())
-    }
-
-    fn of_store(self, store: &str) -> Finding {
-        Finding { store: Some(store.to_owned()), ..self }
-    }
-}
-
-/// What something is about, in words: a subject, and perhaps one store.
-#[must_use]
-pub fn about(subject: &str, store: Option<&str>) -> String {
-    match store.filter(|store| *store != subject) {
-        Some(store) => format!("{subject} in {store}"),
-        None => subject.to_owned(),
-    }
-}
-
-/// From which age of the last good run on a job is late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ages {
-    /// It is worth a look.
-    pub warning: Duration,
-    /// The promise is broken.
-    pub critical: Duration,
-}
-
-const DAY: Duration = Duration::DAY;
-
-impl Ages {
-    /// The ages for a job that runs every `interval`: as configured, else a warning after four
-    /// intervals, at most a day but at least one and a half intervals; critical after twice that.
-    #[must_use]
-    pub fn of(
-        interval: Duration,
-        warning: Option<StdDuration>,
-        critical: Option<StdDuration>,
-    ) -> Ages {
-        let given = |length: StdDuration| Duration::try_from(length).unwrap_or(Duration::MAX);
-        let usual = (interval.saturating_mul(4)).min(DAY).max(interval.saturating_mul(3) / 2);
-        let warning = warning.map_or(usual, given);
-        let critical = critical.map_or(warning.saturating_mul(2), given);
-        Ages { warning: warning.min(critical), critical }
-    }
-
-    /// How bad it is to be so old.
-    fn level(&self, age: Duration) -> Option<Level> {
-        match age {
-            age if age > self.critical => Some(Level::Critical),
-            age if age > self.warning => Some(Level::Warning),
-            _ => None,
-        }
-    }
-}
-
-/// A length of time as people say it.
-fn spelled(length: Duration) -> String {
-    format!("{} h {} min", length.whole_hours(), length.whole_minutes() % 60)
-}
-
-/// How many earlier sizes a size is compared with at least.
-const SIZES_MIN: usize = 3;
-
-/// Whether the newest of `sizes` (oldest first, bytes, all of one scope) is far from those before it:
-/// less than half or more than three times their median. A source that was emptied looks so, and one
-/// that somebody encrypts.
-#[must_use]
-pub fn is_odd(sizes: &[u64]) -> bool {
-    let Some((newest, before)) = sizes.split_last() else { return false };
-    if before.len() < SIZES_MIN {
-        return false;
-    }
-    // Only the recent past: sources grow.
-    let mut recent: Vec<u64> = before.iter().rev().take(15).copied().collect();
-    recent.sort_unstable();
-    let median = recent.get(recent.len() / 2).copied().unwrap_or(0);
-    *newest < median / 2 || *newest > median.saturating_mul(3)
-}
 
 #[cfg(test)]
 mod tests {
     use super::super::schedule::Past;
+    use super::ages::DAY;
     use super::*;
-    use time::OffsetDateTime;
+    use std::time::Duration as StdDuration;
     use time::macros::datetime;
+    use time::{Duration, OffsetDateTime};
 
     const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 

@@ -38,8 +38,6 @@ use self::term::{Row, SCHEMA, Term};
 pub use held::{held, running, strange};
 pub use stale::stale;
 
-/// Where the terms of a store are.
-const FOLDER: &str = "leases";
 /// How many numbers are passed over because something stands there that is no object.
 const BLOCKED_MAX: usize = 64;
 /// Further tries after somebody else took the next number; then he is working.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{ROLE_DATA, ROLE_MAP, object_name};
+use super::roles::{ROLE_DATA, ROLE_MAP, object_name};
 use crate::archive;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, unhex};

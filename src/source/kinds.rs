@@ -28,7 +28,7 @@ pub const LOGS: &[LogKind] = &[tigerbeetle::LOG];
 /// What bkp does instead of a command where it started itself for a restore; `None` if it did not.
 #[must_use]
 pub fn inside(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
-    tigerbeetle::inside(words)
+    tigerbeetle::serve_if_private(words)
 }
 
 /// The kind of log whose segments have this type.

@@ -30,6 +30,8 @@ use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::pipeline::BackupReader;
 use crate::pipeline::objects::ObjectSink;
 
+use self::logs::ship::{LogSource, OwnEvents};
+
 pub mod device;
 pub mod duckdb;
 pub mod kinds;
@@ -182,8 +184,8 @@ pub trait Source: Send + Sync {
     fn log(
         &self,
         _mode: Option<Mode>,
-        _own: Option<logs::OwnEvents>,
-    ) -> anyhow::Result<Box<dyn logs::LogSource>> {
+        _own: Option<OwnEvents>,
+    ) -> anyhow::Result<Box<dyn LogSource>> {
         let message = "a source of this kind ships no change log";
         Err(Fault::new(Kind::Usage, message).hint("see `bkp snapshot` and `bkp export`").into())
     }

@@ -32,16 +32,7 @@ pub mod local;
 mod object;
 pub mod s3;
 
-pub use object::{ObjectInfo, Version};
-
-/// What the writer says it wrote; the store confirms it before the object becomes visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Declared {
-    /// Number of bytes.
-    pub bytes: u64,
-    /// SHA-256 of the bytes.
-    pub sha256: [u8; 32],
-}
+pub use object::{Declared, ObjectInfo, Version};
 
 /// What an object is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

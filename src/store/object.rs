@@ -1,9 +1,16 @@
-//! What a store says of an object without giving it.
+//! What a store, or the writer, says of an object without giving it.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::Declared;
+/// What the writer says it wrote; the store confirms it before the object becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Declared {
+    /// Number of bytes.
+    pub bytes: u64,
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
+}
 
 /// An object as a listing, or a look at it alone, shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::super::record::{DAMAGE, PARTIAL};
 use super::super::schedule::Past;
-use super::{Ages, Finding, Level, SIZES_MIN, spelled};
+use super::ages::{Ages, spelled};
+use super::finding::{Finding, Level};
+use super::sizes::SIZES_MIN;
 
 /// What is known of a job.
 #[derive(Debug, Clone, Default)]

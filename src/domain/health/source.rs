@@ -2,7 +2,9 @@
 
 use time::OffsetDateTime;
 
-use super::{DAY, Finding, Level, is_odd, spelled};
+use super::ages::{DAY, spelled};
+use super::finding::{Finding, Level};
+use super::sizes::is_odd;
 
 /// What is known of the backups of a source in one store.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{DAY, Finding, Level};
+use super::ages::DAY;
+use super::finding::{Finding, Level};
 
 /// Space of a store, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

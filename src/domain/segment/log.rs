@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Mode, Position, Segment};
+use super::record::{Mode, Position, Segment};
 use crate::domain::id::BackupId;
 
 /// Operations at the end of a snapshot that a cluster may take back: TigerBeetle has 8 in flight.

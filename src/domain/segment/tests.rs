@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::domain::id::BackupId;
 use proptest::prelude::*;
@@ -174,25 +176,6 @@ fn a_query_log_begins_again_after_a_gap() {
 }
 
 proptest! {
-    #[test]
-    fn spans_leave_nothing_out(times in prop::collection::vec(0_u64..10_000, 1..200), now in 0_u64..10_000) {
-        let mut spans = Spans::default();
-        for time in &times {
-            spans.add(*time, time + 3);
-        }
-        prop_assert!(spans.0.len() <= Spans::MAX);
-        prop_assert!(spans.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
-        spans.pass(now);
-        for time in times.iter().filter(|time| **time > now) {
-            prop_assert!(spans.touch(*time));
-        }
-        if times.len() <= Spans::MAX {
-            let until = now + 50;
-            let known = times.iter().any(|time| *time <= until && time + 3 > now);
-            prop_assert_eq!(spans.touch(until), known);
-        }
-    }
-
     #[test]
     fn a_whole_log_is_one_run(lengths in prop::collection::vec(1_u64..50, 1..20), seed: u64) {
         let mut links = log(&lengths);

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use time::{Duration, OffsetDateTime};
 
-use super::FOLDER;
-use super::term::{Term, row};
+use super::term::{FOLDER, Term, row};
 use crate::domain::id::BackupId;
 use crate::store::{ReadStore, StoreError};
 

@@ -6,8 +6,7 @@ use std::io::Read as _;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use super::FOLDER;
-use super::term::{BYTES_MAX, chain, number};
+use super::term::{BYTES_MAX, FOLDER, chain, number};
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 /// When a term ends; nothing else of it matters here.

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use super::FOLDER;
 use crate::domain::id::BackupId;
 use crate::domain::schedule::SKEW;
 use crate::domain::segment::rfc3339;
 use crate::ledger::Holder;
 use crate::store::{ReadStore, StoreError};
 
+/// Where the terms of a store are.
+pub(super) const FOLDER: &str = "leases";
 pub(super) const SCHEMA: &str = "bkp.lease/1";
 /// What every version's schema begins with.
 const SCHEMAS: &str = "bkp.lease/";

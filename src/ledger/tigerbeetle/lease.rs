@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tigerbeetle_unofficial::{Transfer, account, transfer};
 
-use super::Shared;
 use super::accounts::linked;
 use super::link::Verdict;
+use super::shared::Shared;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::ledger::{Holder, Lease, LedgerError, Moment};

@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tigerbeetle_unofficial::QueryFilter;
 
-use self::accounts::Accounts;
 use self::lease::Held;
-use self::link::{Link, Verdict};
+use self::link::Verdict;
+use self::shared::Shared;
 use super::{Entry, Holder, Lease, Ledger, LedgerError};
 use crate::ctx::Ctx;
 use crate::domain::event::{CODE, Event};
@@ -23,6 +22,7 @@ use crate::ledger::LedgerSettings;
 mod accounts;
 mod lease;
 mod link;
+mod shared;
 
 /// Transfers per page: what one message of 1 MiB holds. A cluster with smaller messages returns
 /// fewer.
@@ -38,15 +38,6 @@ pub struct TigerBeetle {
     shared: Arc<Shared>,
 }
 
-/// What the ledger and its leases share: one session, and the names of the accounts.
-struct Shared {
-    link: Link,
-    accounts: Accounts,
-    /// Whether the accounts of all jobs are known to exist.
-    opened: AtomicBool,
-    ctx: Ctx,
-}
-
 impl std::fmt::Debug for TigerBeetle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TigerBeetle").field("name", &self.shared.link.name).finish_non_exhaustive()
@@ -57,34 +48,7 @@ impl TigerBeetle {
     /// The ledger that the settings name.
     #[must_use]
     pub fn new(settings: &LedgerSettings, ctx: &Ctx) -> TigerBeetle {
-        let (link, accounts) = (Link::new(settings, &ctx.cancel), Accounts::of(settings));
-        let shared = Shared { link, accounts, opened: AtomicBool::new(false), ctx: ctx.clone() };
-        TigerBeetle { shared: Arc::new(shared) }
-    }
-}
-
-impl Shared {
-    /// Makes sure that the accounts exist: an id that met a missing account could never be used again.
-    fn open(&self) -> Result<(), LedgerError> {
-        if !self.opened.load(Ordering::Relaxed) {
-            self.link.create_accounts(&self.accounts.common())?;
-            self.opened.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    fn record(&self, event: &Event) -> Result<(), LedgerError> {
-        self.open()?;
-        let verdicts = self.link.create_transfers(&[self.accounts.event(event)])?;
-        match verdicts.first() {
-            None | Some((_, Verdict::Exists)) => Ok(()),
-            Some((_, verdict)) => Err(self.unrecorded(event, verdict)),
-        }
-    }
-
-    fn unrecorded(&self, event: &Event, verdict: &Verdict) -> LedgerError {
-        let what = format!("the event of backup {}", event.backup);
-        self.link.refused(&what, verdict.reason())
+        TigerBeetle { shared: Arc::new(Shared::new(settings, ctx)) }
     }
 }
 

@@ -3,44 +3,46 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{
-    GRID_AT, REPLY_SLOTS, Reference, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, block_offset,
+use super::data_file::block::Reference;
+use super::data_file::zones::{
+    GRID_AT, REPLIES_AT, REPLY_SLOTS, SLOTS, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, WAL_HEADERS_AT,
+    WAL_PREPARES_AT, block_offset,
 };
 use crate::blockfile::listed::number;
-pub(super) use crate::blockfile::listed::{LAYOUT_MEMBER, Listed};
+pub(crate) use crate::blockfile::listed::{LAYOUT_MEMBER, Listed};
 use crate::blockfile::listing;
-pub(super) use crate::blockfile::listing::{Counter, Hex};
+pub(crate) use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::source::Held;
 
 /// The schema this version writes and reads.
-pub(super) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
+pub(crate) const SCHEMA: &str = "bkp.tigerbeetle.layout/1";
 
 /// Name of the member with the ring of prepare headers as the restored file has it. It follows from
 /// the log; it travels so that a file can be assembled without knowing TigerBeetle's checksum.
-pub(super) const HEADERS_MEMBER: &str = "wal_headers";
+pub(crate) const HEADERS_MEMBER: &str = "wal_headers";
 /// Name of the member with the superblock header.
-pub(super) const SUPERBLOCK_MEMBER: &str = "superblock";
+pub(crate) const SUPERBLOCK_MEMBER: &str = "superblock";
 
 /// Name of the member with an op of the log.
-pub(super) fn prepare_member(op: u64) -> String {
+pub(crate) fn prepare_member(op: u64) -> String {
     format!("wal/{op}")
 }
 
 /// Name of the member with a client's reply.
-pub(super) fn reply_member(slot: u64) -> String {
+pub(crate) fn reply_member(slot: u64) -> String {
     format!("replies/{slot}")
 }
 
 /// Name of the member with a grid block.
-pub(super) fn block_member(address: u64) -> String {
+pub(crate) fn block_member(address: u64) -> String {
     format!("grid/{address}")
 }
 
 /// A tar member by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Member {
+pub(crate) enum Member {
     Superblock,
     Headers,
     Prepare(u64),
@@ -51,7 +53,7 @@ pub(super) enum Member {
 
 impl Member {
     /// Reads a member's name; `None` for every other name.
-    pub(super) fn parse(name: &str) -> Option<Member> {
+    pub(crate) fn parse(name: &str) -> Option<Member> {
         match name.split_once('/') {
             None if name == SUPERBLOCK_MEMBER => Some(Member::Superblock),
             None if name == HEADERS_MEMBER => Some(Member::Headers),
@@ -70,43 +72,43 @@ impl Member {
 
 /// What a data file consists of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// [`SCHEMA`].
-    pub(super) schema: String,
+    pub(crate) schema: String,
     /// The cluster's id, decimal.
-    pub(super) cluster: String,
+    pub(crate) cluster: String,
     /// Length of the data file, bytes.
-    pub(super) file_bytes: u64,
+    pub(crate) file_bytes: u64,
     /// Where the zones begin in the data file, bytes; for those who assemble it by hand.
-    pub(super) zones: Zones,
+    pub(crate) zones: Zones,
     /// Checksum of the superblock header.
-    pub(super) superblock: Hex,
+    pub(crate) superblock: Hex,
     /// Ops in the log with the checksum of their header.
-    pub(super) wal: Vec<(u64, Hex)>,
+    pub(crate) wal: Vec<(u64, Hex)>,
     /// Slots with a client's reply, with the checksum of its header.
-    pub(super) replies: Vec<(u64, Hex)>,
+    pub(crate) replies: Vec<(u64, Hex)>,
     /// Addresses of grid blocks with the checksum of their header.
     #[serde(with = "listing")]
-    pub(super) grid: BlockMap,
+    pub(crate) grid: BlockMap,
 }
 
 /// Where the zones of a data file begin, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Zones {
-    pub(super) superblock_copies: [u64; SUPERBLOCK_COPIES as usize],
-    pub(super) wal_headers: u64,
-    pub(super) wal_prepares: u64,
-    pub(super) client_replies: u64,
-    pub(super) grid: u64,
+pub(crate) struct Zones {
+    pub(crate) superblock_copies: [u64; SUPERBLOCK_COPIES as usize],
+    pub(crate) wal_headers: u64,
+    pub(crate) wal_prepares: u64,
+    pub(crate) client_replies: u64,
+    pub(crate) grid: u64,
 }
 
 impl Zones {
-    /// The zones of every file that [`super::format`] knows.
-    pub(super) const KNOWN: Zones = Zones {
+    /// The zones of every file that [`super::data_file`] knows.
+    pub(crate) const KNOWN: Zones = Zones {
         superblock_copies: [0, SUPERBLOCK_STRIDE, 2 * SUPERBLOCK_STRIDE, 3 * SUPERBLOCK_STRIDE],
-        wal_headers: super::format::WAL_HEADERS_AT,
-        wal_prepares: super::format::WAL_PREPARES_AT,
-        client_replies: super::format::REPLIES_AT,
+        wal_headers: WAL_HEADERS_AT,
+        wal_prepares: WAL_PREPARES_AT,
+        client_replies: REPLIES_AT,
         grid: GRID_AT,
     };
 }
@@ -127,7 +129,7 @@ impl Listed for Layout {
             Err("it has a reply outside of the slots")
         } else if !self.wal.is_sorted_by(|(a, _), (b, _)| a + 1 == *b) {
             Err("its log has gaps")
-        } else if self.wal.len() as u64 > super::format::SLOTS {
+        } else if self.wal.len() as u64 > SLOTS {
             Err("its log is longer than the ring")
         } else {
             Ok(())
@@ -137,7 +139,7 @@ impl Listed for Layout {
 
 impl Layout {
     /// Everything that a chain which ends with this snapshot holds.
-    pub(super) fn into_held(self) -> Held {
+    pub(crate) fn into_held(self) -> Held {
         let prepares = self.wal.iter().map(|(op, Hex(sum))| (prepare_member(*op), *sum));
         let replies = self.replies.iter().map(|(slot, Hex(sum))| (reply_member(*slot), *sum));
         let entries = prepares.chain(replies).collect();
@@ -145,12 +147,12 @@ impl Layout {
     }
 
     /// The cluster's id.
-    pub(super) fn cluster(&self) -> u128 {
+    pub(crate) fn cluster(&self) -> u128 {
         self.cluster.parse().unwrap_or_default()
     }
 
     /// Whether the file needs this block.
-    pub(super) fn wants(&self, block: Reference) -> bool {
+    pub(crate) fn wants(&self, block: Reference) -> bool {
         self.grid.holds(block.address, block.checksum)
     }
 }

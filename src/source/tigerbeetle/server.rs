@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::totals::{self, Presence};
+use super::cluster::address::{Presence, probe};
 use super::watchdog::Watchdog;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
@@ -23,22 +23,22 @@ const CACHE: &str = "--cache-grid=256MiB";
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Times that a server is started because another program took its port.
-pub(super) const PORT_TRIES: u32 = 5;
+pub(crate) const PORT_TRIES: u32 = 5;
 
 /// What the watchdog does: the process that it was told last is killed, and the folder that it was given
 /// is removed. A killed run leaves neither a server nor the books in the clear. A server makes a file of
 /// its own beside the data file when it starts, and may do so while the folder is being emptied: hence
 /// more than one try.
-pub(super) const CLEAN_UP: &str = "[ -z \"$told\" ] || kill -KILL \"$told\"; n=0; until rm -rf -- \"$@\" || [ \"$n\" -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
+pub(crate) const CLEAN_UP: &str = "[ -z \"$told\" ] || kill -KILL \"$told\"; n=0; until rm -rf -- \"$@\" || [ \"$n\" -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
 
 /// Tells the watchdog its number before it becomes the server: were we to tell, a kill in between
 /// would leave a server that nobody knows of.
 const TELL_AND_BECOME: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2";
 
 /// A server of ours; killed when dropped, or, by the watchdog, when we are.
-pub(super) struct Server {
-    pub(super) child: Child,
-    pub(super) address: String,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
     log: PathBuf,
     /// The watchdog's.
     ear: File,
@@ -46,7 +46,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one on a port that is free. It listens a while later.
-    pub(super) fn start(
+    pub(crate) fn start(
         program: &Path,
         data_file: &Path,
         watchdog: &Watchdog,
@@ -54,11 +54,11 @@ impl Server {
         // The listener is closed before the server binds the port; nothing else is told of it.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
-        let log = log_of(data_file);
+        let log = log_path(data_file);
         let output = File::create(&log)?;
-        find(program)?;
+        require_program(program)?;
         let ear = File::from(watchdog.ear()?);
-        let child = told(program, &ear)?
+        let child = watched_command(program, &ear)?
             .args(["start", CACHE])
             .arg(format!("--addresses={address}"))
             .arg(data_file)
@@ -71,14 +71,14 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::failed`] if it ends instead, or takes longer than `deadline`; that the run is to stop.
-    pub(super) fn await_listening(
+    pub(crate) fn await_listening(
         &mut self,
         work: &str,
         deadline: Duration,
         ctx: &Ctx,
     ) -> anyhow::Result<()> {
         let began = Instant::now();
-        while totals::probe(&self.address) != Presence::There {
+        while probe(&self.address) != Presence::There {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failed(work, &format!("the server ended: {status}")));
             }
@@ -91,19 +91,19 @@ impl Server {
     }
 
     /// What it has said so far; nothing if that cannot be read.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Whether it ended because another program took the port between our look and its own.
-    pub(super) fn lost_its_port(&self) -> bool {
+    pub(crate) fn lost_its_port(&self) -> bool {
         self.log().contains("AddressInUse")
     }
 
     /// A server that does not do its `work`, with the end of its log. Only if it says itself that the
     /// file is broken is the backup to blame: else it may be the machine.
-    pub(super) fn failed(&self, work: &str, reason: &str) -> anyhow::Error {
+    pub(crate) fn failed(&self, work: &str, reason: &str) -> anyhow::Error {
         let log = self.log();
         let tail: String = log.chars().rev().take(LOG_TAIL_CHARS).collect();
         let tail: String = tail.chars().rev().collect();
@@ -141,7 +141,7 @@ const TELL_AND_SPEAK: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2 2>/dev/null";
 
 /// A program that is asked through its standard input and answers through the child's standard error,
 /// both of them pipes; the watchdog knows of it before it begins, and ends it with us.
-pub(super) fn speaking(program: &Path, ear: &File) -> std::io::Result<Command> {
+pub(crate) fn watched_pipe(program: &Path, ear: &File) -> std::io::Result<Command> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", TELL_AND_SPEAK]).arg(program);
     command.stdin(Stdio::piped()).stdout(ear.try_clone()?).stderr(Stdio::piped());
@@ -149,7 +149,7 @@ pub(super) fn speaking(program: &Path, ear: &File) -> std::io::Result<Command> {
 }
 
 /// A program that the watchdog knows of before it begins, and ends with us.
-fn told(program: &Path, ear: &File) -> std::io::Result<Command> {
+fn watched_command(program: &Path, ear: &File) -> std::io::Result<Command> {
     let mut command = process::bare("/bin/sh");
     command.args(["-c", TELL_AND_BECOME]).arg(program);
     command.stdin(Stdio::null()).stdout(ear.try_clone()?);
@@ -157,15 +157,15 @@ fn told(program: &Path, ear: &File) -> std::io::Result<Command> {
 }
 
 /// Makes the data file of an empty cluster of one.
-pub(super) fn format(
+pub(crate) fn format_data_file(
     program: &Path,
     cluster: u128,
     path: &Path,
     watchdog: &Watchdog,
 ) -> anyhow::Result<()> {
-    find(program)?;
+    require_program(program)?;
     let mut ear = File::from(watchdog.ear()?);
-    let output = told(program, &ear)?
+    let output = watched_command(program, &ear)?
         .arg("format")
         .arg(format!("--cluster={cluster}"))
         .args(["--replica=0", "--replica-count=1"])
@@ -187,13 +187,13 @@ pub(super) fn format(
 }
 
 /// Finds out whether there is such a program. A shell would say it in its own way that there is none.
-fn find(program: &Path) -> Result<(), Fault> {
+fn require_program(program: &Path) -> Result<(), Fault> {
     let version = process::bare(program).arg("version").stdin(Stdio::null()).output();
     version.map(drop).map_err(|error| missing(program, &error))
 }
 
 /// The file that a server on `data_file` writes its log to.
-fn log_of(data_file: &Path) -> PathBuf {
+fn log_path(data_file: &Path) -> PathBuf {
     data_file.with_extension("log")
 }
 

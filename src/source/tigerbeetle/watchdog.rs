@@ -11,7 +11,7 @@ use crate::process;
 /// Waits with a pipe in its hand: should we die, however that happens, the pipe closes and it does
 /// what it was told to.
 #[derive(Debug)]
-pub(super) struct Watchdog(Child);
+pub(crate) struct Watchdog(Child);
 
 impl Watchdog {
     /// Starts one. `script` is what it does if we die; it sees `words` as `$1` and so on, and `$told`
@@ -20,7 +20,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// If `/bin/sh` cannot be started.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         meanwhile: &str,
         script: &str,
         words: &[&OsStr],
@@ -45,7 +45,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// If the process is out of file descriptors.
-    pub(super) fn ear(&self) -> std::io::Result<OwnedFd> {
+    pub(crate) fn ear(&self) -> std::io::Result<OwnedFd> {
         let pipe = self.0.stdin.as_ref().ok_or(std::io::ErrorKind::BrokenPipe)?;
         pipe.as_fd().try_clone_to_owned()
     }

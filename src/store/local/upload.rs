@@ -9,7 +9,7 @@ use rustix::io::{Errno, retry_on_intr};
 use sha2::{Digest as _, Sha256};
 
 use super::super::{Declared, StoreError, Upload};
-use super::failed;
+use super::root::failed;
 use crate::draft::Draft;
 
 /// Bytes after which write-back is started and the page cache behind is let go.

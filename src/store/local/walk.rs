@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::super::{ObjectInfo, StoreError, Version, is_key};
-use super::{Local, failed, info, is_absent, object_bytes, version};
+use super::root::{Local, failed, info, is_absent, object_bytes, version};
 
 /// Every object below a folder, sorted by key. Whatever could not be a key, is not a regular file
 /// or is reached through a link is left out; the length of keys bounds the depth.

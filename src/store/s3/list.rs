@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
 use super::course::Course;
 use super::refusal::{Class, Refusal};
-use super::remote::{ANSWER, Remote};
+use super::remote::{ANSWER, Remote, version};
 use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
 /// What is listed.
@@ -39,17 +38,6 @@ pub(super) struct Pages {
 
 /// A name in the bucket, its bytes and its version.
 type Named = (String, u64, Option<Version>);
-
-/// Which version of an object the service shows: a new one has another date even if its content, and so
-/// its `ETag`, is the same. Looks show whole seconds.
-pub(super) fn version(
-    bytes: u64,
-    etag: Option<&str>,
-    modified: Option<&DateTime>,
-) -> Option<Version> {
-    let (etag, modified) = (etag?.trim_matches('"'), modified?.secs());
-    Some(Version::of(&[&bytes.to_le_bytes(), etag.as_bytes(), &modified.to_le_bytes()]))
-}
 
 /// A page as the service gives it.
 struct Page {

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
 use super::settings::{Checksum, CreateOnly, Settings};
-use super::upload::Order;
+use super::upload::order::Order;
 use crate::domain::manifest::hex;
 use crate::rt;
 use crate::store::{Declared, ObjectLabels, Role, StoreError};

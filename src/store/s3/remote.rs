@@ -18,7 +18,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::answer::Tidy;
-use super::list::version;
 use super::pace::Pace;
 use super::refusal::{Class, Refusal};
 use super::settings::Settings;
@@ -80,6 +79,17 @@ impl Seen {
 /// SHA-256 of an object as its metadata says.
 pub(super) fn said_sha256(metadata: &HashMap<String, String>) -> Option<[u8; 32]> {
     unhex(metadata.get(SHA256)?.as_bytes())?.try_into().ok()
+}
+
+/// Which version of an object the service shows: a new one has another date even if its content, and so
+/// its `ETag`, is the same. Looks show whole seconds.
+pub(super) fn version(
+    bytes: u64,
+    etag: Option<&str>,
+    modified: Option<&DateTime>,
+) -> Option<Version> {
+    let (etag, modified) = (etag?.trim_matches('"'), modified?.secs());
+    Some(Version::of(&[&bytes.to_le_bytes(), etag.as_bytes(), &modified.to_le_bytes()]))
 }
 
 impl Remote {

@@ -3,14 +3,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::record::{EXPIRY_BYTES, RECORD_BYTES};
+use super::client::record::{EXPIRY_BYTES, RECORD_BYTES};
 use crate::archive::EntrySink;
 use crate::blockfile::map::Checksum;
 use crate::ctx::Ctx;
 use crate::domain::segment::{Mode, Segment};
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
-use crate::source::tigerbeetle::format::{MESSAGE_BYTES, PrepareHeader, SLOTS};
+use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
+use crate::source::tigerbeetle::data_file::zones::{MESSAGE_BYTES, SLOTS};
 
 /// The schema this version writes and reads.
 const SCHEMA: &str = "bkp.tigerbeetle.segment/1";
@@ -22,13 +23,13 @@ const MEMBER_BYTES_MAX: u64 = 64 << 10;
 const BODY_BYTES_MAX: u64 = MESSAGE_BYTES as u64;
 
 /// Name of the member with an operation.
-pub(super) fn op_member(op: u64) -> String {
+pub(crate) fn op_member(op: u64) -> String {
     format!("wal/{op}")
 }
 
 /// A sort of records of a segment in mode query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(crate) enum Sort {
     /// Accounts as they were created: without balances, not closed.
     Accounts,
     /// Transfers.
@@ -41,7 +42,7 @@ impl Sort {
     const ALL: [Sort; 3] = [Sort::Accounts, Sort::Transfers, Sort::Expiries];
 
     /// The word in members' names and in `records`.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Sort::Accounts => "accounts",
             Sort::Transfers => "transfers",
@@ -50,7 +51,7 @@ impl Sort {
     }
 
     /// Size of a record, bytes.
-    pub(super) fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Sort::Accounts | Sort::Transfers => RECORD_BYTES,
             Sort::Expiries => EXPIRY_BYTES,
@@ -58,13 +59,13 @@ impl Sort {
     }
 
     /// Name of the member whose first record has this timestamp.
-    pub(super) fn member(self, timestamp: u64) -> String {
+    pub(crate) fn member(self, timestamp: u64) -> String {
         format!("{}/{timestamp}", self.word())
     }
 }
 
 /// Pushes the last member.
-pub(super) fn close(segment: &Segment, out: &mut dyn EntrySink) -> anyhow::Result<()> {
+pub(crate) fn close_segment(segment: &Segment, out: &mut dyn EntrySink) -> anyhow::Result<()> {
     let mut value = Map::new();
     value.insert("schema".into(), SCHEMA.into());
     if let Value::Object(fields) = serde_json::to_value(segment)? {
@@ -83,37 +84,37 @@ pub(super) fn close(segment: &Segment, out: &mut dyn EntrySink) -> anyhow::Resul
 }
 
 /// Decodes a segment and checks that it holds what its manifest says.
-pub(super) fn decode(reader: &BackupReader<'_>, ctx: &Ctx) -> anyhow::Result<()> {
-    match of(reader)?.mode {
-        Mode::Wal => ops(reader, ctx, &mut |_, _| Ok(())),
-        Mode::Query => records(reader, ctx, &mut |_, _| Ok(())),
+pub(crate) fn decode(reader: &BackupReader<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+    match manifest_segment(reader)?.mode {
+        Mode::Wal => each_op(reader, ctx, &mut |_, _| Ok(())),
+        Mode::Query => each_page(reader, ctx, &mut |_, _| Ok(())),
     }
 }
 
 /// What the manifest says of the segment.
-pub(super) fn of(reader: &BackupReader<'_>) -> anyhow::Result<Segment> {
+pub(crate) fn manifest_segment(reader: &BackupReader<'_>) -> anyhow::Result<Segment> {
     Segment::read(&reader.manifest().capture).map_err(|problem| broken(reader, &problem))
 }
 
 /// A segment that is not what it says it is.
-pub(super) fn broken(reader: &BackupReader<'_>, problem: &str) -> anyhow::Error {
+pub(crate) fn broken(reader: &BackupReader<'_>, problem: &str) -> anyhow::Error {
     let message = format!("segment {} is damaged: {problem}", reader.manifest().id);
     Fault::new(Kind::Integrity, message).into()
 }
 
 /// Shows every operation of a segment in mode wal, in order, each whole and proven to follow the one
 /// before it.
-pub(super) fn ops(
+pub(crate) fn each_op(
     reader: &BackupReader<'_>,
     ctx: &Ctx,
     visit: &mut dyn FnMut(&PrepareHeader, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let segment = of(reader)?;
+    let segment = manifest_segment(reader)?;
     let says = segment.position.ops.clone();
     let says = says.ok_or_else(|| broken(reader, "it names no operations"))?;
     let cluster: u128 = segment.cluster.parse()?;
     let (mut next, mut before) = (says.first_op, says.before_checksum.clone());
-    members(reader, ctx, &segment, &mut |name, bytes| {
+    each_member(reader, ctx, &segment, &mut |name, bytes| {
         let header = PrepareHeader::read(bytes)
             .filter(|header| header.fits(cluster, header.op() % SLOTS) && header.has_body(bytes))
             .filter(|header| header.size() == bytes.len() && op_member(header.op()) == name);
@@ -135,14 +136,14 @@ pub(super) fn ops(
 }
 
 /// Shows every page of records of a segment in mode query, in order.
-pub(super) fn records(
+pub(crate) fn each_page(
     reader: &BackupReader<'_>,
     ctx: &Ctx,
     visit: &mut dyn FnMut(Sort, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let segment = of(reader)?;
+    let segment = manifest_segment(reader)?;
     let mut counts = [0_u64; 3];
-    members(reader, ctx, &segment, &mut |name, bytes| {
+    each_member(reader, ctx, &segment, &mut |name, bytes| {
         let word = name.split_once('/').map_or("", |(word, _)| word);
         let known = Sort::ALL.into_iter().zip(&mut counts).find(|(sort, _)| sort.word() == word);
         let (sort, count) =
@@ -163,12 +164,12 @@ pub(super) fn records(
 }
 
 /// A checksum as a segment spells it.
-pub(super) fn spelled(checksum: Checksum) -> String {
+pub(crate) fn spelled(checksum: Checksum) -> String {
     checksum.to_string()
 }
 
 /// Shows all members but the last, which must say what the manifest says.
-fn members(
+fn each_member(
     reader: &BackupReader<'_>,
     ctx: &Ctx,
     segment: &Segment,

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::read::Reader;
 use super::super::refusal::{Class, Refusal};
 use super::super::remote::{ANSWER, Seen};
-use super::{Order, TOKEN};
+use super::order::{Order, TOKEN};
 use crate::domain::manifest::hex;
 use crate::store::{Declared, StoreError};
 

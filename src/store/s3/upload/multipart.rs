@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::parts::{PARTS_MAX, flying, part_bytes};
 use super::super::refusal::Refusal;
-use super::{Order, copy, patience};
+use super::order::{Order, copy, patience};
 use crate::rt::Task;
 use crate::store::StoreError;
 

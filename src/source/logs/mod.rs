@@ -1,0 +1,11 @@
+//! The contract of a change log: what a source did between two snapshots, shipped in segments, and
+//! brought back to a chosen moment.
+//!
+//! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
+//! [`LogKind`] in [`super::kinds::LOGS`].
+
+pub mod rewind;
+pub mod ship;
+
+pub use self::rewind::{LogDrill, LogKind, RewindRequest, Rewound};
+pub use self::ship::{LogSource, OnGap, OwnEvents};

@@ -1,0 +1,13 @@
+//! Mode `query`: what the cluster answers.
+//!
+//! - [`ship`], [`shipment`], [`order`]: from answers into segments, in an order that can be replayed.
+//! - [`replay`], [`import`], [`proof`]: from segments into a new cluster, which is compared with them.
+//! - [`voids`]: what stands there in place of expiries.
+
+mod import;
+mod order;
+mod proof;
+pub(super) mod replay;
+pub(super) mod ship;
+mod shipment;
+mod voids;
