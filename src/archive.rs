@@ -9,8 +9,8 @@ use tar::{Archive, EntryType, Header};
 
 use crate::ctx::Cancel;
 use crate::domain::limits::MEMBER_PATH_BYTES_MAX;
-use crate::error::{Blame, Fault, Kind};
-use crate::stage::{Sink, Trail};
+use crate::error::{Fault, FirstError, Kind};
+use crate::stage::{ChainStats, Sink};
 
 const TAR_BLOCK_BYTES: usize = 512;
 
@@ -60,7 +60,7 @@ impl ArchiveWriter {
     ///
     /// # Errors
     /// What the chain fails with, or the wish to stop.
-    pub fn finish(mut self) -> anyhow::Result<Trail> {
+    pub fn finish(mut self) -> anyhow::Result<ChainStats> {
         self.cancel.check()?;
         // Two blocks of zeros end a tar.
         self.out.write(&[0; 2 * TAR_BLOCK_BYTES])?;
@@ -101,7 +101,7 @@ impl EntrySink for ArchiveWriter {
         body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
         self.header(name, size)?;
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut writer = Body { out: self.out.as_mut(), left: size, blame: blame.clone() };
         body(&mut writer).map_err(|error| blame.or(error))?;
         if writer.left > 0 {
@@ -116,7 +116,7 @@ impl EntrySink for ArchiveWriter {
 struct Body<'a> {
     out: &'a mut dyn Sink,
     left: u64,
-    blame: Blame,
+    blame: FirstError,
 }
 
 impl Write for Body<'_> {
@@ -140,7 +140,7 @@ impl Write for Body<'_> {
 /// `blame` knows the typed error of the chain below.
 pub fn read(
     input: impl Read,
-    blame: &Blame,
+    blame: &FirstError,
     visit: &mut dyn FnMut(&str, u64, &mut dyn Read) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut archive = Archive::new(input);
@@ -161,7 +161,7 @@ pub fn read(
 }
 
 /// A tar that cannot be parsed although every byte of it is authentic was not written by bkp.
-fn broken(blame: &Blame, error: &io::Error) -> anyhow::Error {
+fn broken(blame: &FirstError, error: &io::Error) -> anyhow::Error {
     let unreadable =
         Fault::new(Kind::Integrity, format!("the backup's tar cannot be read: {error}"));
     blame.or(unreadable)
@@ -190,14 +190,14 @@ mod tests {
             Ok(())
         }
 
-        fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
-            Ok(Trail::default())
+        fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
+            Ok(ChainStats::default())
         }
     }
 
     fn members(bytes: &[u8]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let mut found = Vec::new();
-        read(bytes, &Blame::default(), &mut |name, _size, body| {
+        read(bytes, &FirstError::default(), &mut |name, _size, body| {
             let mut content = Vec::new();
             body.read_to_end(&mut content)?;
             found.push((name.to_owned(), content));

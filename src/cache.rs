@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ctx::Ctx;
-use crate::draft::{Draft, folder_of};
+use crate::draft::{StagedFile, folder_of};
 
 /// The folder of caches in a state directory.
 #[must_use]
@@ -42,7 +42,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = folder_of(path);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let draft = Draft::named(rustix::fs::open(folder, flags, Mode::empty())?)?;
+    let draft = StagedFile::named(rustix::fs::open(folder, flags, Mode::empty())?)?;
     draft.file().write_all(bytes)?;
     rustix::fs::fchmod(draft.file(), Mode::from_raw_mode(mode))?;
     draft.file().sync_all()?;

@@ -26,10 +26,10 @@ pub mod table;
 
 pub use contents::{Entry, again, contents};
 pub use each::each;
-pub use facts::{Known, Met, Proof};
+pub use facts::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, Found};
 pub use manifest::{is_altered, is_unproven, read_manifest};
-pub use seen::Seen;
+pub use seen::LastListing;
 
 /// The backups of a store, oldest first. Costs a listing and no other request.
 ///

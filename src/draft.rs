@@ -22,7 +22,7 @@ use std::process;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use self::renames::{Renames, taken};
+use self::renames::{RenameTransaction, taken};
 use crate::error::{Fault, Kind};
 
 pub mod renames;
@@ -33,24 +33,24 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A file that has no name yet. Dropping it leaves nothing.
 #[derive(Debug)]
-pub struct Draft {
+pub struct StagedFile {
     folder: OwnedFd,
     file: File,
     /// The temporary name, where there has to be one.
     name: Option<String>,
 }
 
-impl Draft {
+impl StagedFile {
     /// Begins a file in `folder`, readable and writable by its owner alone.
     ///
     /// # Errors
     /// What keeps a file from being made there.
-    pub fn begin(folder: OwnedFd) -> Result<Draft, Errno> {
+    pub fn begin(folder: OwnedFd) -> Result<StagedFile, Errno> {
         // Whatever keeps an unnamed file from being made, the named one settles it: it works, or it
         // says what is really wrong.
         match unnamed(&folder) {
-            Ok(file) => Ok(Draft { folder, file, name: None }),
-            Err(_without) => Draft::named(folder),
+            Ok(file) => Ok(StagedFile { folder, file, name: None }),
+            Err(_without) => StagedFile::named(folder),
         }
     }
 
@@ -58,10 +58,10 @@ impl Draft {
     ///
     /// # Errors
     /// [`Kind::Failed`] if that folder does not exist or cannot be written to.
-    pub fn beside(target: &Path) -> Result<Draft, Fault> {
+    pub fn beside(target: &Path) -> Result<StagedFile, Fault> {
         let folder = folder_of(target);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(folder, flags, Mode::empty()).and_then(Draft::begin);
+        let opened = rustix::fs::open(folder, flags, Mode::empty()).and_then(StagedFile::begin);
         opened.map_err(|error| {
             let message = format!("cannot create a file in {}: {error}", folder.display());
             Fault::new(Kind::Failed, message)
@@ -70,11 +70,11 @@ impl Draft {
     }
 
     /// Begins a file that has a temporary name in `folder`.
-    pub(crate) fn named(folder: OwnedFd) -> Result<Draft, Errno> {
+    pub(crate) fn named(folder: OwnedFd) -> Result<StagedFile, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let name = hidden();
         let file = retry_on_intr(|| rustix::fs::openat(&folder, &name, flags, FILE_MODE))?;
-        let draft = Draft { folder, file: File::from(file), name: Some(name) };
+        let draft = StagedFile { folder, file: File::from(file), name: Some(name) };
         retry_on_intr(|| rustix::fs::fchmod(&draft.file, FILE_MODE))?;
         Ok(draft)
     }
@@ -131,7 +131,7 @@ impl Draft {
         };
         let name = target.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| failed("create", &"not a file name in UTF-8"))?.to_owned();
-        let mut renames = Renames::default();
+        let mut renames = RenameTransaction::default();
         let aside = if replace { renames.move_aside(target, &[])? } else { None };
         let fault = match self.publish(&name) {
             Ok(()) => return Ok(aside),
@@ -168,7 +168,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for StagedFile {
     fn drop(&mut self) {
         self.forget_name();
     }
@@ -237,7 +237,7 @@ mod tests {
     fn a_draft_is_not_there_until_it_is_published() {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("file");
-        let draft = Draft::beside(&target).expect("draft");
+        let draft = StagedFile::beside(&target).expect("draft");
         draft.file().write_all(b"new").expect("written");
         assert!(!target.exists());
         assert_eq!(draft.publish_at(&target, false).expect("published"), None);
@@ -252,13 +252,13 @@ mod tests {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             rustix::fs::open(folder.path(), flags, Mode::empty()).expect("opens")
         };
-        let draft = Draft::named(open()).expect("draft");
+        let draft = StagedFile::named(open()).expect("draft");
         assert!(names(folder.path())[0].starts_with(".bkp-tmp-"));
         drop(draft);
         assert!(names(folder.path()).is_empty());
-        let draft = Draft::named(open()).expect("draft");
+        let draft = StagedFile::named(open()).expect("draft");
         draft.publish("object").expect("published");
-        assert_eq!(Draft::named(open()).expect("draft").publish("object"), Err(Errno::EXIST));
+        assert_eq!(StagedFile::named(open()).expect("draft").publish("object"), Err(Errno::EXIST));
         assert_eq!(names(folder.path()), ["object"]);
     }
 
@@ -267,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("file");
         for generation in ["one", "two", "three"] {
-            let draft = Draft::beside(&target).expect("draft");
+            let draft = StagedFile::beside(&target).expect("draft");
             draft.file().write_all(generation.as_bytes()).expect("written");
             draft.publish_at(&target, true).expect("published");
         }
@@ -275,7 +275,7 @@ mod tests {
             names(folder.path()),
             ["file", "file.before-restore-1", "file.before-restore-2"]
         );
-        let refused = Draft::beside(&target).expect("draft").publish_at(&target, false);
+        let refused = StagedFile::beside(&target).expect("draft").publish_at(&target, false);
         assert_eq!(crate::error::Classify::kind(&refused.expect_err("refused")), Kind::Refused);
         assert_eq!(std::fs::read(&target).expect("readable"), b"three");
     }

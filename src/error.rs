@@ -255,9 +255,9 @@ impl Classify for Fault {
 /// travelled inside one would lose its kind. So the stage that fails notes the error here and
 /// hands a plain [`io::Error`] up, and whoever drives the chain asks here first.
 #[derive(Debug, Clone, Default)]
-pub struct Blame(Arc<Mutex<Option<anyhow::Error>>>);
+pub struct FirstError(Arc<Mutex<Option<anyhow::Error>>>);
 
-impl Blame {
+impl FirstError {
     /// Notes `error` unless an earlier one is there, and returns what to hand to the library.
     pub fn note(&self, error: impl Into<anyhow::Error>) -> io::Error {
         let error = error.into();
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn blame_keeps_the_first_typed_error() {
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let plain = blame.note(Fault::new(Kind::Integrity, "first"));
         let _second = blame.note(Fault::new(Kind::Key, "second"));
         let error = blame.or(plain);

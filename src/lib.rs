@@ -46,7 +46,7 @@
 //!
 //! # Where to start reading
 //!
-//! [`cmd::snapshot::run`] is the whole story in one function. From there [`pipeline::Recipe`] shows
+//! [`cmd::snapshot::run`] is the whole story in one function. From there [`pipeline::ObjectBuilder`] shows
 //! how a chain is built, and `source/tigerbeetle/capture` how a file is captured while a replica
 //! writes it. The way back begins at [`cmd::restore::run`] and ends in
 //! `source/tigerbeetle/restore/assemble.rs`.

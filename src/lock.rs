@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ctx::Ctx;
-use crate::draft::Draft;
+use crate::draft::StagedFile;
 use crate::error::{Fault, Kind};
 
 /// A held lock; dropping it lets go.
@@ -104,7 +104,7 @@ fn number(path: &Path) -> anyhow::Result<u64> {
         }
         // The hasher's keys come from the system's random numbers.
         let number = RandomState::new().hash_one(());
-        let draft = Draft::beside(path)?;
+        let draft = StagedFile::beside(path)?;
         let mut file = draft.file();
         file.write_all(format!("{number:016x}\n").as_bytes())?;
         file.sync_all()?;

@@ -15,7 +15,7 @@ use bkp::ops::report::Report;
 use bkp::process;
 use bkp::source::{duckdb, kinds};
 use bkp::ui::{self, Progress, Style};
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -67,8 +67,8 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         progress.warn(warning);
     }
     let confirm = ui::confirm(style, cli.yes(), cancel.clone());
-    let house = House { settings, ctx: Ctx::new(cancel, progress), confirm, faults: None };
-    cli.run(&house).map_err(|error| house.ctx.attributed(error))
+    let app = AppContext { settings, ctx: Ctx::new(cancel, progress), confirm, faults: None };
+    cli.run(&app).map_err(|error| app.ctx.attributed(error))
 }
 
 fn finish(style: Style, report: &Report) -> anyhow::Result<u8> {

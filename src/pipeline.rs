@@ -19,13 +19,13 @@ use crate::domain::limits::{COMPRESSION_BYTES_MAX, FRAME_BYTES};
 use crate::domain::manifest::{ObjectRecord, Plaintext, hex};
 use crate::domain::names::BackupName;
 use crate::domain::recipient::Recipient;
-use crate::error::{Blame, Fault, Kind};
+use crate::error::{Fault, FirstError, Kind};
 use crate::keys::DataKey;
 use crate::stage::Compression;
-use crate::stage::digest::{Deposit, Digest};
-use crate::stage::hop::Hop;
+use crate::stage::digest::{Digest, UploadSink};
+use crate::stage::hop::ThreadBoundary;
 use crate::stage::seal::Sealer;
-use crate::stage::{Sink, Trail, gzip, zstd};
+use crate::stage::{ChainStats, Sink, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, Role};
 
 pub mod objects;
@@ -38,7 +38,7 @@ const MAP_LEVEL: i32 = 3;
 const HOP_DEPTH: usize = 8;
 
 /// Everything that the objects of one backup share.
-pub struct Recipe<'a> {
+pub struct ObjectBuilder<'a> {
     /// Where they go.
     pub store: &'a dyn AppendStore,
     /// What they are called.
@@ -53,13 +53,13 @@ pub struct Recipe<'a> {
     pub ctx: &'a Ctx,
 }
 
-impl std::fmt::Debug for Recipe<'_> {
+impl std::fmt::Debug for ObjectBuilder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Recipe").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Recipe<'_> {
+impl ObjectBuilder<'_> {
     /// Makes the object with the source's data: `capture` pushes entries, the result is what it
     /// returned, once the object is durable and confirmed. The store is told this `role`.
     ///
@@ -69,7 +69,7 @@ impl Recipe<'_> {
         &self,
         role: Role,
         capture: impl FnOnce(&mut dyn EntrySink) -> anyhow::Result<T>,
-    ) -> anyhow::Result<(ObjectRecord, Trail, T)> {
+    ) -> anyhow::Result<(ObjectRecord, ChainStats, T)> {
         let (suffix, stage) = spelled(self.compression);
         let key = self.name.key(&format!("tar{suffix}.enc"));
         let chain = self.chain(&key, role, self.compression)?;
@@ -84,7 +84,7 @@ impl Recipe<'_> {
     /// Makes the object with the block map.
     ///
     /// # Errors
-    /// As [`Recipe::archive`].
+    /// As [`ObjectBuilder::archive`].
     pub fn map(
         &self,
         write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
@@ -92,7 +92,7 @@ impl Recipe<'_> {
         let compression = Compression::Zstd(MAP_LEVEL);
         let (suffix, stage) = spelled(compression);
         let key = self.name.key(&format!("map.json{suffix}.enc"));
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut sink =
             SinkWriter { sink: self.chain(&key, Role::Index, compression)?, blame: blame.clone() };
         let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut sink);
@@ -111,12 +111,14 @@ impl Recipe<'_> {
         compression: Compression,
     ) -> anyhow::Result<Box<dyn Sink>> {
         let upload = self.store.create(key, &self.labels(role))?;
-        let stored = Box::new(Deposit::new("stored", upload));
+        let stored = Box::new(UploadSink::new("stored", upload));
         let object = object_name(self.name.id, key);
         let sealed = Sealer::new(self.key, &object, self.recipients.to_vec(), stored)?;
         let compressed: Box<dyn Sink> = match compression {
             // Without compressors between them, hashing and sealing would share a thread.
-            Compression::None => Box::new(Hop::new("seal", HOP_DEPTH, Box::new(sealed))?),
+            Compression::None => {
+                Box::new(ThreadBoundary::new("seal", HOP_DEPTH, Box::new(sealed))?)
+            }
             Compression::Zstd(level) => {
                 let threads = threads(zstd::worker_bytes(level));
                 Box::new(zstd::Encoder::new(level, threads, Box::new(sealed))?)
@@ -160,7 +162,7 @@ fn spelled(compression: Compression) -> (&'static str, Option<&'static str>) {
 fn record<'s>(
     role: &str,
     key: String,
-    trail: &Trail,
+    trail: &ChainStats,
     stages: impl Iterator<Item = &'s str>,
     store: &dyn AppendStore,
 ) -> anyhow::Result<ObjectRecord> {
@@ -185,7 +187,7 @@ fn record<'s>(
 /// Lets a chain be written through [`Write`].
 struct SinkWriter {
     sink: Box<dyn Sink>,
-    blame: Blame,
+    blame: FirstError,
 }
 
 impl Write for SinkWriter {

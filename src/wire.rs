@@ -12,10 +12,10 @@ use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
 use crate::store::kinds::STORES;
-use crate::store::layer::fan::Fan;
+use crate::store::layer::fan::MirroredStore;
 use crate::store::layer::fault::{Faulty, Plan};
 use crate::store::layer::retry::Retry;
-use crate::store::{AppendStore, Place, PruneStore, ReadStore, StoreKind};
+use crate::store::{AppendStore, PruneStore, ReadStore, StoreKind, StoreLocation};
 use crate::table::ConfigError;
 
 /// Asks the operator whether to go on; gets a summary of what is about to be done. An error means
@@ -24,7 +24,7 @@ pub type Confirm = Arc<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>;
 
 /// What commands work with.
 #[derive(Clone)]
-pub struct House {
+pub struct AppContext {
     /// The resolved configuration.
     pub settings: Settings,
     /// Clock, cancellation, progress.
@@ -35,15 +35,15 @@ pub struct House {
     pub faults: Option<Plan>,
 }
 
-impl fmt::Debug for House {
+impl fmt::Debug for AppContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("House").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-impl House {
+impl AppContext {
     /// The stores that `--store` names, or those of the source, or the only one; at least one.
-    fn places(&self, source: Option<&SourceSettings>) -> anyhow::Result<Vec<Place>> {
+    fn places(&self, source: Option<&SourceSettings>) -> anyhow::Result<Vec<StoreLocation>> {
         let settings = &self.settings;
         // Where no source is named, what all of them agree on is meant.
         let mut sources = settings.sources.values();
@@ -72,7 +72,7 @@ impl House {
     }
 
     /// The store of this name or URL.
-    fn place(&self, text: &str) -> anyhow::Result<Place> {
+    fn place(&self, text: &str) -> anyhow::Result<StoreLocation> {
         if text.contains("://") {
             return self.place_at(text);
         }
@@ -92,11 +92,11 @@ impl House {
 
     /// The store at this URL. What the configuration says of that place holds however it is named: by
     /// the URL of its table, or by the one that messages and reports show.
-    fn place_at(&self, url: &str) -> anyhow::Result<Place> {
-        let asked = Place::of_url(url);
-        let shown = |place: &Place| (store_kind(&place.url).ok()?.check)(place).ok();
+    fn place_at(&self, url: &str) -> anyhow::Result<StoreLocation> {
+        let asked = StoreLocation::of_url(url);
+        let shown = |place: &StoreLocation| (store_kind(&place.url).ok()?.check)(place).ok();
         let asked_shown = shown(&asked);
-        let is_there = |place: &&Place| {
+        let is_there = |place: &&StoreLocation| {
             place.url == url || (asked_shown.is_some() && shown(place) == asked_shown)
         };
         let places = self.settings.stores.values().map(|store| &store.place);
@@ -113,7 +113,7 @@ impl House {
     }
 
     /// The place to read from: of several that a source has, the first.
-    fn place_to_read(&self, source: Option<&SourceSettings>) -> anyhow::Result<Place> {
+    fn place_to_read(&self, source: Option<&SourceSettings>) -> anyhow::Result<StoreLocation> {
         let chosen = &self.settings.store;
         if chosen.len() > 1 {
             let message = format!("this command reads one store, not {}", chosen.join(", "));
@@ -139,10 +139,10 @@ impl House {
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }
 
-    /// The store that [`House::store_read`] opens, to note beside what is read what was found.
+    /// The store that [`AppContext::store_read`] opens, to note beside what is read what was found.
     ///
     /// # Errors
-    /// As [`House::store_read`].
+    /// As [`AppContext::store_read`].
     pub fn store_read_and_note(
         &self,
         source: Option<&SourceSettings>,
@@ -172,10 +172,10 @@ impl House {
     ///
     /// # Errors
     /// If none is configured or none can be opened.
-    pub fn stores_append(&self, source: Option<&SourceSettings>) -> anyhow::Result<Fan> {
-        let open = |place: Place| (place.url.clone(), self.append(&place));
+    pub fn stores_append(&self, source: Option<&SourceSettings>) -> anyhow::Result<MirroredStore> {
+        let open = |place: StoreLocation| (place.url.clone(), self.append(&place));
         let stores = self.places(source)?.into_iter().map(open).collect();
-        Fan::new(stores, &self.ctx)
+        MirroredStore::new(stores, &self.ctx)
     }
 
     /// The store that `--store` names, to add to.
@@ -206,9 +206,9 @@ impl House {
     /// # Errors
     /// If it cannot be opened.
     pub fn store_named(&self, name: &str) -> anyhow::Result<Box<dyn ReadStore>> {
-        let mut house = self.clone();
-        house.settings.store = vec![name.to_owned()];
-        house.store_read(None)
+        let mut app = self.clone();
+        app.settings.store = vec![name.to_owned()];
+        app.store_read(None)
     }
 
     /// The store of this name or URL, to remove from. Only `cleanup` asks for one.
@@ -224,7 +224,7 @@ impl House {
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }
 
-    fn append(&self, place: &Place) -> anyhow::Result<Box<dyn AppendStore>> {
+    fn append(&self, place: &StoreLocation) -> anyhow::Result<Box<dyn AppendStore>> {
         let mut inner = (store_kind(&place.url)?.append)(place, &self.ctx)?;
         if let Some(plan) = &self.faults {
             inner = Box::new(Faulty::new(inner, plan.clone()));
@@ -308,7 +308,7 @@ impl House {
     /// A configured source, ready to be captured.
     ///
     /// # Errors
-    /// As [`House::source_settings`], and what its kind says of its table.
+    /// As [`AppContext::source_settings`], and what its kind says of its table.
     pub fn source(&self, name: &str) -> anyhow::Result<Box<dyn Source>> {
         let settings = self.source_settings(name)?;
         let kind = source::kinds::kind_of(settings.backup_type)?;

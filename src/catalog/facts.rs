@@ -1,6 +1,6 @@
 //! What retention has to know of a backup and its key does not say. Manifests never change, so what
 //! was read once is kept in the state directory, by what the store says identifies the stored version.
-//! That saves reading what is decided about; whatever a deletion relies on is [read again](Known::confirm).
+//! That saves reading what is decided about; whatever a deletion relies on is [read again](FactsCache::confirm).
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const NAMED_MAX: usize = 10;
 
 /// Whether a manifest is one that bkp wrote, as the keys at hand tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Proof {
+pub enum Authenticity {
     /// Its MAC is right.
     Authentic,
     /// No key was at hand that could tell.
@@ -47,7 +47,7 @@ struct Facts {
     version: Option<Version>,
     /// Of its file, hex; empty if that cannot be understood.
     sha256: String,
-    proof: Proof,
+    proof: Authenticity,
     /// With which keys it was tried that did not open it, and until when it is not tried again.
     tried: Option<Tried>,
     parent: Option<BackupId>,
@@ -72,11 +72,11 @@ struct Tried {
 
 /// A backup as retention sees it, and how far its manifest is to be believed.
 #[derive(Debug, Clone)]
-pub struct Met {
+pub struct BackupFacts {
     /// The backup, without what [marks](crate::domain::names::Mark) say of it.
     pub backup: Backup,
     /// What the keys say.
-    pub proof: Proof,
+    pub proof: Authenticity,
     /// SHA-256 of the manifest; `None` if it cannot be read.
     pub sha256: Option<[u8; 32]>,
     /// Its place in a log, if it is a segment of one.
@@ -90,24 +90,24 @@ pub struct Met {
 /// The facts of the backups of one store, by the keys of their manifests: an id is not enough, whoever
 /// can write to a store can use one twice.
 #[derive(Debug)]
-pub struct Known {
+pub struct FactsCache {
     path: PathBuf,
     facts: HashMap<String, Facts>,
     /// What was read in this run, by the keys of manifests. Where a store does not tell versions, this is
     /// all that is known.
     seen: HashSet<String>,
-    /// Of what was [confirmed](Known::confirm), that of which objects are not as they should be.
+    /// Of what was [confirmed](FactsCache::confirm), that of which objects are not as they should be.
     lost: HashSet<String>,
 }
 
-impl Known {
+impl FactsCache {
     /// What is known of the backups of the store at `url`.
     #[must_use]
-    pub fn of(state_dir: &Path, url: &str) -> Known {
+    pub fn of(state_dir: &Path, url: &str) -> FactsCache {
         let name = hex(&sha2::Sha256::digest(url.as_bytes()));
         let path = cache::folder(state_dir).join(format!("facts-{name}.json"));
         let facts = cache::load(&path).unwrap_or_default();
-        Known { facts, path, seen: HashSet::new(), lost: HashSet::new() }
+        FactsCache { facts, path, seen: HashSet::new(), lost: HashSet::new() }
     }
 
     /// The backups of `entries`, in their order. Reads the manifests that were not read before, or
@@ -122,7 +122,7 @@ impl Known {
         entries: &[Entry],
         keys: &[Box<dyn KeyProvider>],
         ctx: &Ctx,
-    ) -> anyhow::Result<Vec<Met>> {
+    ) -> anyhow::Result<Vec<BackupFacts>> {
         let tried = named(keys);
         let is_news = |entry: &&Entry| self.is_news(entry, &tried, ctx.now());
         let news: Vec<&Entry> = entries.iter().filter(is_news).collect();
@@ -135,7 +135,7 @@ impl Known {
     /// now is known from now on.
     ///
     /// # Errors
-    /// As [`Known::backups`].
+    /// As [`FactsCache::backups`].
     pub fn confirm(
         &mut self,
         store: &dyn ReadStore,
@@ -207,19 +207,19 @@ impl Known {
         let is_tried =
             |tried: &Tried| tried.keys == keys && (now..=now + TRIED_FOR).contains(&tried.until);
         self.facts(entry).is_none_or(|facts| {
-            facts.proof == Proof::Unchecked
+            facts.proof == Authenticity::Unchecked
                 && !keys.is_empty()
                 && !facts.tried.as_ref().is_some_and(is_tried)
         })
     }
 
-    fn met(&self, entry: &Entry) -> Met {
+    fn met(&self, entry: &Entry) -> BackupFacts {
         let id = entry.name.id;
         let known = self.facts(entry).filter(|facts| !facts.sha256.is_empty());
         let Some(facts) = known else {
             let backup = Backup { whole: false, ..Backup::full(id) };
-            let (proof, sha256, link, ends) = (Proof::Forged, None, None, None);
-            return Met { backup, proof, sha256, link, ends, identity: Identity::new() };
+            let (proof, sha256, link, ends) = (Authenticity::Forged, None, None, None);
+            return BackupFacts { backup, proof, sha256, link, ends, identity: Identity::new() };
         };
         let is_there = |(key, bytes): &(String, u64)| {
             entry.objects.iter().any(|object| object.key == *key && object.bytes == *bytes)
@@ -243,7 +243,7 @@ impl Known {
             segment,
         });
         let (ends, identity) = (facts.ends.clone(), facts.identity.clone());
-        Met { backup, proof: facts.proof, sha256, link, ends, identity }
+        BackupFacts { backup, proof: facts.proof, sha256, link, ends, identity }
     }
 
     /// Keeps what was read for the next time, without what is not in the store any more.
@@ -308,7 +308,7 @@ fn read(
             let facts = Facts {
                 version,
                 sha256: String::new(),
-                proof: Proof::Forged,
+                proof: Authenticity::Forged,
                 tried: None,
                 parent: None,
                 base: entry.name.id,
@@ -355,15 +355,15 @@ fn prove(
     at: &str,
     keys: &[Box<dyn KeyProvider>],
     ctx: &Ctx,
-) -> anyhow::Result<(Proof, bool)> {
+) -> anyhow::Result<(Authenticity, bool)> {
     if keys.is_empty() {
-        return Ok((Proof::Unchecked, false));
+        return Ok((Authenticity::Unchecked, false));
     }
     match keys::unwrap_any(keys, &manifest.keys, manifest.id, &ctx.cancel) {
         Ok(key) if manifest_mac::authenticate(bytes, &key, at).is_ok() => {
-            Ok((Proof::Authentic, true))
+            Ok((Authenticity::Authentic, true))
         }
-        Ok(_) => Ok((Proof::Forged, true)),
+        Ok(_) => Ok((Authenticity::Forged, true)),
         Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
         // Sealed for others, or a service that does not answer today: to be looked at again.
         Err(error) => {
@@ -371,7 +371,7 @@ fn prove(
             let why = diagnose(&error).hint;
             ctx.monitor.detail(&format!("the manifest of {id} is not checked: {error:#}; {why}"));
             let is_spent = matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
-            Ok((Proof::Unchecked, is_unproven(&error) && !is_spent))
+            Ok((Authenticity::Unchecked, is_unproven(&error) && !is_spent))
         }
     }
 }

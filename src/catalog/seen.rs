@@ -15,33 +15,33 @@ use crate::error::{Fault, Kind};
 
 /// The file that keeps it.
 #[derive(Debug)]
-pub struct Seen {
+pub struct LastListing {
     path: PathBuf,
     url: String,
 }
 
 /// What is kept.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct StoredListing {
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     /// Key of the manifest, stored bytes, whether it is pinned.
     backups: Vec<(String, u64, bool)>,
 }
 
-impl Seen {
+impl LastListing {
     /// What was seen of the store at `url`.
     #[must_use]
-    pub fn of(state_dir: &Path, url: &str) -> Seen {
+    pub fn of(state_dir: &Path, url: &str) -> LastListing {
         let name = hex(&sha2::Sha256::digest(url.as_bytes()));
         let path = cache::folder(state_dir).join(format!("list-{name}.json"));
-        Seen { path, url: url.to_owned() }
+        LastListing { path, url: url.to_owned() }
     }
 
     /// Keeps what a listing of the whole store found.
     pub fn save(&self, found: &[Found], ctx: &Ctx) {
         let backup = |one: &Found| (one.name.manifest_key(), one.stored_bytes, one.pinned);
-        let kept = Kept { at: ctx.now(), backups: found.iter().map(backup).collect() };
+        let kept = StoredListing { at: ctx.now(), backups: found.iter().map(backup).collect() };
         cache::save(&self.path, &kept, ctx);
     }
 
@@ -50,7 +50,7 @@ impl Seen {
     /// # Errors
     /// [`Kind::NotFound`] if this host has never listed the whole store.
     pub fn load(&self, filter: &Filter) -> Result<(Vec<Found>, Option<OffsetDateTime>), Fault> {
-        let kept: Kept = cache::load(&self.path).ok_or_else(|| {
+        let kept: StoredListing = cache::load(&self.path).ok_or_else(|| {
             let message = format!("this host has not listed the whole of {} yet", self.url);
             Fault::new(Kind::NotFound, message).hint("run `bkp list` without --cached once")
         })?;

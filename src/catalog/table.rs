@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::source::duckdb::metadata_table;
-use crate::source::duckdb::metadata_table::Sheet;
+use crate::source::duckdb::metadata_table::MetadataTable;
 
 pub use crate::source::duckdb::metadata_table::Answer;
 
@@ -84,9 +84,9 @@ impl Row {
     }
 }
 
-fn sheet(rows: &[Row]) -> Sheet {
+fn sheet(rows: &[Row]) -> MetadataTable {
     let rows = rows.iter().map(Row::values).collect();
-    Sheet { name: NAME, columns: COLUMNS, rows }
+    MetadataTable { name: NAME, columns: COLUMNS, rows }
 }
 
 /// Makes a database with the table at `path`, as [`metadata_table::materialise`] does.

@@ -13,7 +13,7 @@ use crate::cmd;
 use crate::config::settings::Flags;
 use crate::ops::exclusive_run::in_turn;
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 mod docs;
 pub mod flags;
@@ -194,54 +194,54 @@ impl Cli {
     ///
     /// # Errors
     /// What the command fails with.
-    pub fn run(self, house: &House) -> anyhow::Result<Report> {
+    pub fn run(self, app: &AppContext) -> anyhow::Result<Report> {
         match self.command {
             Command::Snapshot(args) => {
                 let (patience, options) = (args.wait.patience(), args.into());
-                backup(house, patience, &options)
+                backup(app, patience, &options)
             }
             Command::Export(args) => {
                 let (patience, options) = (args.wait.patience(), args.into());
-                backup(house, patience, &options)
+                backup(app, patience, &options)
             }
-            Command::Catalog(args) => cmd::catalog_file::run(house, &args.into()),
+            Command::Catalog(args) => cmd::catalog_file::run(app, &args.into()),
             Command::Logs(args) => {
                 let (patience, options) = (args.wait.patience(), cmd::logs::Options::from(args));
-                let ship = || cmd::logs::run(house, &options);
-                in_turn(house, &options.source, patience, ship)
+                let ship = || cmd::logs::run(app, &options);
+                in_turn(app, &options.source, patience, ship)
             }
             Command::List(args) if args.runs().is_some() => {
-                cmd::runs::run(house, &args.runs().unwrap_or_default())
+                cmd::runs::run(app, &args.runs().unwrap_or_default())
             }
             Command::List(args) => match (args.query(), args.events(), args.windows()) {
-                (Some((sql, source)), _, _) => cmd::catalog_file::query(house, sql, source),
-                (None, Some(options), _) => cmd::history::run(house, &options),
-                (None, None, Some(source)) => cmd::windows::run(house, source),
-                (None, None, None) => cmd::list::run(house, &args.into()),
+                (Some((sql, source)), _, _) => cmd::catalog_file::query(app, sql, source),
+                (None, Some(options), _) => cmd::history::run(app, &options),
+                (None, None, Some(source)) => cmd::windows::run(app, source),
+                (None, None, None) => cmd::list::run(app, &args.into()),
             },
             Command::Verify(args) => match (args.ledger(), args.logs()) {
-                (Some(options), _) => cmd::ledger_diff::run(house, options),
-                (None, Some(options)) => cmd::verify_logs::run(house, &options),
-                (None, None) => cmd::verify::run(house, &args.into()),
+                (Some(options), _) => cmd::ledger_diff::run(app, options),
+                (None, Some(options)) => cmd::verify_logs::run(app, &options),
+                (None, None) => cmd::verify::run(app, &args.into()),
             },
             Command::Restore(args) => match args.moment() {
                 Some((source, moment)) => {
                     let base = args.base();
                     let restore = args.into();
                     let options = cmd::restore_at::Options { source, moment, base, restore };
-                    cmd::restore_at::run(house, &options)
+                    cmd::restore_at::run(app, &options)
                 }
-                None => cmd::restore::run(house, &args.into()),
+                None => cmd::restore::run(app, &args.into()),
             },
-            Command::Run(args) => cmd::run::run(house, &args.into()),
-            Command::Status(_) => cmd::status::run(house),
-            Command::Cleanup(args) => cmd::cleanup::run(house, &args.into()),
-            Command::Pin(args) => cmd::pin::run(house, &args.into()),
-            Command::Unpin(args) => cmd::pin::run(house, &args.into()),
-            Command::Note(args) => cmd::pin::run(house, &args.into()),
-            Command::Keys(args) => cmd::keys::run(house, &args.into()),
-            Command::Config(args) => cmd::config::run(house, &args.into()),
-            Command::Doctor(_) => cmd::doctor::run(house),
+            Command::Run(args) => cmd::run::run(app, &args.into()),
+            Command::Status(_) => cmd::status::run(app),
+            Command::Cleanup(args) => cmd::cleanup::run(app, &args.into()),
+            Command::Pin(args) => cmd::pin::run(app, &args.into()),
+            Command::Unpin(args) => cmd::pin::run(app, &args.into()),
+            Command::Note(args) => cmd::pin::run(app, &args.into()),
+            Command::Keys(args) => cmd::keys::run(app, &args.into()),
+            Command::Config(args) => cmd::config::run(app, &args.into()),
+            Command::Doctor(_) => cmd::doctor::run(app),
             Command::Completions(args) => completions::run(&args, &Cli::command()),
             Command::HelpFiles(args) => docs::run(&args, &Cli::command()),
         }
@@ -249,11 +249,11 @@ impl Cli {
 }
 
 fn backup(
-    house: &House,
+    app: &AppContext,
     patience: Duration,
     options: &cmd::snapshot::Options,
 ) -> anyhow::Result<Report> {
-    in_turn(house, &options.source, patience, || cmd::snapshot::run(house, options))
+    in_turn(app, &options.source, patience, || cmd::snapshot::run(app, options))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `bkp pin`, `bkp unpin` and `bkp note`.
 
 use crate::cmd::pin::Options;
-use crate::ops::annotations::Word;
+use crate::ops::annotations::AnnotationKind;
 
 /// Keep a backup whatever retention says, and everything it builds on
 #[derive(Debug, clap::Args)]
@@ -50,7 +50,7 @@ pub(super) struct NoteArgs {
 }
 
 impl PinArgs {
-    fn options(self, word: Word) -> Options {
+    fn options(self, word: AnnotationKind) -> Options {
         let PinArgs { id, note, dry_run } = self;
         Options { id, word, note, dry_run }
     }
@@ -58,19 +58,19 @@ impl PinArgs {
 
 impl From<PinArgs> for Options {
     fn from(args: PinArgs) -> Options {
-        args.options(Word::Pin)
+        args.options(AnnotationKind::Pin)
     }
 }
 
 impl From<UnpinArgs> for Options {
     fn from(args: UnpinArgs) -> Options {
-        args.pin.options(Word::Unpin)
+        args.pin.options(AnnotationKind::Unpin)
     }
 }
 
 impl From<NoteArgs> for Options {
     fn from(args: NoteArgs) -> Options {
         let NoteArgs { id, text, dry_run } = args;
-        Options { id, word: Word::Note, note: Some(text), dry_run }
+        Options { id, word: AnnotationKind::Note, note: Some(text), dry_run }
     }
 }

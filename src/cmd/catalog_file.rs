@@ -18,7 +18,7 @@ use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ops::report::Report;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp catalog` was asked for.
 #[derive(Debug, Clone)]
@@ -62,15 +62,15 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// [`Kind::Refused`] if the target exists and is not to be replaced, or is in the store; what the store fails with.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let path = options.to.display().to_string();
-    let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
-    let exists = check_target(house.store_read(settings)?.as_ref(), &options.to, "duckdb")?;
+    let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
+    let exists = check_target(app.store_read(settings)?.as_ref(), &options.to, "duckdb")?;
     if !options.force && exists {
         let fault = Fault::new(Kind::Refused, format!("{path} exists already"));
         return Err(fault.hint("choose another --to, or add --force to replace it").into());
     }
-    let Read { store, backups: rows, outcome } = rows(house, options.source.as_deref())?;
+    let Read { store, backups: rows, outcome } = rows(app, options.source.as_deref())?;
     let moved_aside =
         if options.dry_run { None } else { table::materialise(&options.to, &rows, options.force)? };
     let verb = if options.dry_run { "would write" } else { "wrote" };
@@ -89,8 +89,8 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// [`Kind::Usage`] with what DuckDB says of the query; what the store fails with.
-pub fn query(house: &House, sql: &str, source: Option<&str>) -> anyhow::Result<Report> {
-    let Read { backups: rows, outcome, .. } = rows(house, source)?;
+pub fn query(app: &AppContext, sql: &str, source: Option<&str>) -> anyhow::Result<Report> {
+    let Read { backups: rows, outcome, .. } = rows(app, source)?;
     let (columns, rows) = table::query(&rows, sql)?;
     let text = render(&columns, &rows)?;
     Ok(Report::done("bkp.query/1", &Found { columns, rows }, text)?.with_outcome(outcome))
@@ -106,25 +106,25 @@ struct Read {
     outcome: Option<Kind>,
 }
 
-fn rows(house: &House, source: Option<&str>) -> anyhow::Result<Read> {
-    let settings = source.and_then(|name| house.settings.sources.get(name));
-    let store = house.store_read(settings)?;
+fn rows(app: &AppContext, source: Option<&str>) -> anyhow::Result<Read> {
+    let settings = source.and_then(|name| app.settings.sources.get(name));
+    let store = app.store_read(settings)?;
     let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
     let (mut rows, mut outcome) = (Vec::new(), None);
-    let all = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
-    let read = catalog::each(&all, &house.ctx.cancel, |found| {
+    let all = catalog::find(store.as_ref(), &filter, &app.ctx.cancel)?;
+    let read = catalog::each(&all, &app.ctx.cancel, |found| {
         Ok(row(store.as_ref(), &found.name.manifest_key()))
     })?;
     for (found, row) in all.iter().zip(read) {
         match row {
             Ok(row) => rows.push(row),
             Err(error) => {
-                house.ctx.monitor.warn(&format!("{} is left out: {error:#}", found.name.id));
+                app.ctx.monitor.warn(&format!("{} is left out: {error:#}", found.name.id));
                 outcome = worst(outcome, Some(diagnose(&error).kind));
             }
         }
     }
-    rows.extend(super::runs::failed(house, store.as_ref(), source)?);
+    rows.extend(super::runs::failed(app, store.as_ref(), source)?);
     Ok(Read { store: store.url().to_owned(), backups: rows, outcome })
 }
 

@@ -28,11 +28,11 @@ use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
-use crate::ops::exclusive_run::{Alone, patiently};
+use crate::ops::exclusive_run::{ExclusiveRun, patiently};
 use crate::ops::report::Report;
 use crate::ops::run_guard;
-use crate::store::layer::fan::Fan;
-use crate::wire::House;
+use crate::store::layer::fan::MirroredStore;
+use crate::wire::AppContext;
 
 /// The name of its lock and lease; no source can have it.
 const LEASE: &str = "cleanup.all";
@@ -75,22 +75,22 @@ pub(super) struct Outcome {
 /// # Errors
 /// [`Kind::Busy`] if another cleanup is at it; what the only store fails with. Of several stores each
 /// fares by itself.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let names = house.store_names()?;
-    let mut everywhere = house.clone();
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let names = app.store_names()?;
+    let mut everywhere = app.clone();
     everywhere.settings.store.clone_from(&names);
-    let ledger = if options.dry_run { None } else { house.ledger() };
+    let ledger = if options.dry_run { None } else { app.ledger() };
     let fan = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
-    let take = |fan| Alone::take(house, LEASE, fan, ledger.as_deref());
-    let taken = fan.as_ref().map(|fan| patiently(house, options.patience, || take(fan)));
+    let take = |fan| ExclusiveRun::take(app, LEASE, fan, ledger.as_deref());
+    let taken = fan.as_ref().map(|fan| patiently(app, options.patience, || take(fan)));
     let alone = taken.transpose()?;
-    let witness = Witness::of(house);
-    let (intents, left) = (intents(house), Some(HashSet::new()));
+    let witness = Witness::of(app);
+    let (intents, left) = (intents(app), Some(HashSet::new()));
     let alone = fan.as_ref().zip(alone.as_ref());
-    let mut round = Round { house, options, witness, alone, intents, left };
+    let mut round = Round { app, options, witness, alone, intents, left };
     let (mut stores, mut outcome) = (Vec::new(), None);
     for (index, name) in names.iter().enumerate() {
-        house.ctx.cancel.check()?;
+        app.ctx.cancel.check()?;
         match round.store(index, name) {
             Ok((store, ended)) => {
                 stores.push(store);
@@ -115,18 +115,18 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 
 /// Deletions that are begun and not yet in the ledger. They are kept apart from the outbox, because
 /// they may only be told once the backup has gone from every store.
-fn intents(house: &House) -> Option<Outbox> {
-    house.settings.ledger.as_ref()?;
-    Some(Outbox::of(&house.settings.state_dir.join("cleanup")))
+fn intents(app: &AppContext) -> Option<Outbox> {
+    app.settings.ledger.as_ref()?;
+    Some(Outbox::of(&app.settings.state_dir.join("cleanup")))
 }
 
 /// One run over all stores.
 struct Round<'a> {
-    house: &'a House,
+    app: &'a AppContext,
     options: &'a Options,
     witness: Witness<'a>,
     /// The stores, and the leases in them; nothing in a dry run.
-    alone: Option<(&'a Fan, &'a Alone<'a>)>,
+    alone: Option<(&'a MirroredStore, &'a ExclusiveRun<'a>)>,
     intents: Option<Outbox>,
     /// The backups that are in any store afterwards; `None` if a store did not say.
     left: Option<HashSet<BackupId>>,
@@ -139,14 +139,14 @@ impl Round<'_> {
             let hint = "see the warning above, then run `bkp cleanup` again";
             return Err(Fault::new(Kind::Store, message).hint(hint).into());
         }
-        let store = self.house.store_prune(name)?;
-        let now = self.house.ctx.now();
-        let mut plan = plan(self.house, &*store, &self.witness, now)?;
+        let store = self.app.store_prune(name)?;
+        let now = self.app.ctx.now();
+        let mut plan = plan(self.app, &*store, &self.witness, now)?;
         let mut problems = Vec::new();
         if let Some((_, alone)) = self.alone {
-            let (house, intents) = (self.house, &self.intents);
+            let (app, intents) = (self.app, &self.intents);
             let (store, keys) = (&*store, self.witness.keys.as_slice());
-            let removal = Removal { house, store, alone, index, intents, keys };
+            let removal = Removal { app, store, alone, index, intents, keys };
             problems = apply(&removal, &mut plan, &mut self.left)?;
         }
         for (item, target) in plan.items.iter().zip(&plan.targets) {
@@ -166,16 +166,16 @@ impl Round<'_> {
 
     /// Looks for backups in the stores that are not cleaned up today.
     fn look_elsewhere(&mut self, names: &[String]) {
-        for name in self.house.settings.stores.keys().filter(|name| !names.contains(name)) {
-            let store = self.house.store_named(name);
-            let cancel = &self.house.ctx.cancel;
+        for name in self.app.settings.stores.keys().filter(|name| !names.contains(name)) {
+            let store = self.app.store_named(name);
+            let cancel = &self.app.ctx.cancel;
             let found = store.and_then(|store| catalog::find(&*store, &Filter::default(), cancel));
             match (found, &mut self.left) {
                 (Ok(found), Some(left)) => left.extend(found.iter().map(|found| found.name.id)),
                 (Ok(_), None) => {}
                 (Err(error), _) => {
                     let what = "the deletions are recorded when that store can be asked";
-                    self.house.ctx.monitor.warn(&format!("{error:#}; {what}"));
+                    self.app.ctx.monitor.warn(&format!("{error:#}; {what}"));
                     self.left = None;
                 }
             }
@@ -186,13 +186,13 @@ impl Round<'_> {
     /// and those that the stores have.
     fn tell(&self, ledger: &dyn Ledger, names: &[String]) -> Option<Kind> {
         let intents = self.intents.as_ref()?;
-        let ctx = &self.house.ctx;
+        let ctx = &self.app.ctx;
         let told = || -> anyhow::Result<()> {
             let Some(left) = &self.left else { return Ok(()) };
             intents.retain(|event| !left.contains(&event.backup))?;
             run_guard::flush(intents, ledger, &*ctx.monitor)?;
             for name in names {
-                let store = self.house.store_append(name)?;
+                let store = self.app.store_append(name)?;
                 told::tell(&*store, ledger, left, &self.witness.keys, ctx)?;
             }
             Ok(())
@@ -218,7 +218,7 @@ fn apply(
     // Nothing may go that something builds on which is still there.
     let mut stuck: HashSet<BackupId> = HashSet::new();
     for (item, target) in plan.items.iter_mut().zip(&plan.targets) {
-        removal.house.ctx.cancel.check()?;
+        removal.app.ctx.cancel.check()?;
         let base = match target {
             Target::Entry { base, .. } => Some(*base),
             Target::Upload(_) | Target::Object(_) => None,

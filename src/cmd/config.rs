@@ -13,7 +13,7 @@ use crate::ops::report::Report;
 use crate::stage::Compression;
 use crate::table::ConfigError;
 use crate::table::units::spelled;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp config` was asked for.
 #[derive(Debug, Clone)]
@@ -66,10 +66,10 @@ pub(super) struct Shown {
 ///
 /// # Errors
 /// [`ConfigError::Missing`] from `check` if there is no file.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     match options {
-        Options::Check => check(&house.settings),
-        Options::Show { origin } => show(&house.settings, *origin),
+        Options::Check => check(&app.settings),
+        Options::Show { origin } => show(&app.settings, *origin),
         Options::Schema { report } => describe(report.clone()),
     }
 }

@@ -8,13 +8,13 @@ use crate::domain::id::BackupId;
 use crate::error::{Kind, worst};
 use crate::keys::{self, DataKey, KeyError};
 use crate::ledger::in_store;
-use crate::ops::known_stores::Seen;
+use crate::ops::known_stores::KnownStores;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::source::Check;
 use crate::store::{ObjectLabels, ReadStore, StoreError};
 use crate::version;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 mod check;
 mod leases;
@@ -40,13 +40,13 @@ const DOCTOR: &str = "(doctor)";
 ///
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
-pub fn run(house: &House) -> anyhow::Result<Report> {
-    let steps: [fn(&House) -> Vec<Found>; 8] =
+pub fn run(app: &AppContext) -> anyhow::Result<Report> {
+    let steps: [fn(&AppContext) -> Vec<Found>; 8] =
         [local, tools, stores, recipients, ledger::ledger, sources, told::exports, told::told];
     let mut found = Vec::new();
     for step in steps {
-        house.ctx.cancel.check()?;
-        found.extend(step(house));
+        app.ctx.cancel.check()?;
+        found.extend(step(app));
     }
     let failed = found.iter().filter(|(_, check)| !check.ok).map(|(kind, _)| Some(*kind));
     let outcome = failed.fold(None, worst);
@@ -66,8 +66,8 @@ fn line(check: &Check) -> String {
 }
 
 /// The configuration file and the state directory.
-fn local(house: &House) -> Vec<Found> {
-    let settings = &house.settings;
+fn local(app: &AppContext) -> Vec<Found> {
+    let settings = &app.settings;
     let looked = || format!("none; looked at {}", settings.provenance.looked.join(", "));
     let file = settings.file.as_ref().map_or_else(looked, |path| path.display().to_string());
     let mut found = vec![(Kind::Config, good("configuration", file))];
@@ -81,7 +81,7 @@ fn local(house: &House) -> Vec<Found> {
         found.push((Kind::Config, bad("state directory permissions", shared, hint)));
     }
     let what = format!("state directory {}", settings.state_dir.display());
-    found.extend(scratch::left(house).iter().map(|left| {
+    found.extend(scratch::left(app).iter().map(|left| {
         let what = format!("folder {}", left.folder.display());
         let hint = "the next snapshot, export or restore removes it; until then it may hold rows of a database as they are";
         (Kind::Failed, bad(what, "left behind by a run that was killed", hint))
@@ -101,16 +101,16 @@ fn local(house: &House) -> Vec<Found> {
 }
 
 /// The libraries linked in, and the program that drills start.
-fn tools(house: &House) -> Vec<Found> {
+fn tools(app: &AppContext) -> Vec<Found> {
     let versions = version::versions();
     let mut found: Vec<Found> =
         versions.into_iter().map(|(name, version)| (Kind::Failed, good(name, version))).collect();
-    let configured = house.settings.tigerbeetle.as_deref();
+    let configured = app.settings.tigerbeetle.as_deref();
     let program = configured.unwrap_or_else(|| "tigerbeetle".as_ref());
     let what = format!("program {}", program.display());
     found.push((
         Kind::Source,
-        match (probe::version_of(program, &house.ctx), configured) {
+        match (probe::version_of(program, &app.ctx), configured) {
             (Ok(version), _) => good(what, version),
             (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => {
                 good(what, "not in PATH; only drills of TigerBeetle need it")
@@ -128,8 +128,8 @@ fn tools(house: &House) -> Vec<Found> {
 /// Every store: an upload that is begun, written to, and abandoned, then a listing that must not
 /// show it; the leases of every source and job are read. What takes a commit, each kind of store
 /// rehearses itself: it knows whether it can remove again what it wrote.
-fn stores(house: &House) -> Vec<Found> {
-    let settings = &house.settings;
+fn stores(app: &AppContext) -> Vec<Found> {
+    let settings = &app.settings;
     let chosen = settings.store.iter().filter(|text| text.contains("://"));
     let names: Vec<&String> = settings.stores.keys().chain(chosen).collect();
     if names.is_empty() {
@@ -137,22 +137,21 @@ fn stores(house: &House) -> Vec<Found> {
             bad("store", "none is configured", "add a [store.NAME] table, or give --store URL");
         return vec![(Kind::Config, check)];
     }
-    let leases = |name: &String| tried(format!("leases in {name}"), leases::odd(house, name));
-    let of_store =
-        |name: &String| [tried(format!("store {name}"), store(house, name)), leases(name)];
+    let leases = |name: &String| tried(format!("leases in {name}"), leases::odd(app, name));
+    let of_store = |name: &String| [tried(format!("store {name}"), store(app, name)), leases(name)];
     names.into_iter().flat_map(of_store).collect()
 }
 
-fn store(house: &House, name: &str) -> anyhow::Result<String> {
-    let store = house.store_append(name)?;
-    let key = format!("doctor-{}", BackupId::new(house.ctx.now()));
+fn store(app: &AppContext, name: &str) -> anyhow::Result<String> {
+    let store = app.store_append(name)?;
+    let key = format!("doctor-{}", BackupId::new(app.ctx.now()));
     // A listing of something small: the right to list, not the length of the list, is in question. It
     // comes first because its refusal says more than that of others.
     store.list("doctor")?.next().transpose()?;
-    for (source, settings) in &house.settings.sources {
-        let only = settings.store.is_empty() && house.settings.stores.len() == 1;
+    for (source, settings) in &app.settings.sources {
+        let only = settings.store.is_empty() && app.settings.stores.len() == 1;
         if only || settings.store.iter().any(|of_source| of_source == name) {
-            Seen::of(house, &*store, settings.backup_type, source).check(&*store)?;
+            KnownStores::of(app, &*store, settings.backup_type, source).check(&*store)?;
         }
     }
     let mut upload = store.create(&key, &ObjectLabels::default())?;
@@ -167,25 +166,25 @@ fn store(house: &House, name: &str) -> anyhow::Result<String> {
         }
     }
     let left = store.rehearse()?.unwrap_or_else(|| "nothing was left behind".to_owned());
-    let leases = leases(house, &*store)?;
+    let leases = leases(app, &*store)?;
     Ok(format!("{}: began an upload, abandoned it, listed; {left}; {leases}", store.url()))
 }
 
 /// Reads the leases that a run of any source or job would have to take.
-fn leases(house: &House, store: &dyn ReadStore) -> anyhow::Result<String> {
-    let Settings { sources, jobs, .. } = &house.settings;
+fn leases(app: &AppContext, store: &dyn ReadStore) -> anyhow::Result<String> {
+    let Settings { sources, jobs, .. } = &app.settings;
     let names = sources.keys().cloned().chain(jobs.keys().map(|name| format!("{name}.job")));
     let mut taken = Vec::new();
     for name in names {
-        let holder = in_store::held(store, &name, house.ctx.now(), time::Duration::ZERO)?;
+        let holder = in_store::held(store, &name, app.ctx.now(), time::Duration::ZERO)?;
         taken.extend(holder.map(|holder| format!("the lease of `{name}` is taken: {holder}")));
     }
     Ok(if taken.is_empty() { "no lease is taken".to_owned() } else { taken.join("; ") })
 }
 
 /// Every recipient: wraps a key and opens it again.
-fn recipients(house: &House) -> Vec<Found> {
-    let recipients = &house.settings.recipients;
+fn recipients(app: &AppContext) -> Vec<Found> {
+    let recipients = &app.settings.recipients;
     if recipients.is_empty() {
         let hint =
             "add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`";
@@ -193,13 +192,13 @@ fn recipients(house: &House) -> Vec<Found> {
     }
     recipients
         .iter()
-        .map(|text| tried(format!("key {}", keys::shown(text)), recipient(house, text)))
+        .map(|text| tried(format!("key {}", keys::shown(text)), recipient(app, text)))
         .collect()
 }
 
-fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
-    let provider = keys::kinds::open(text, &house.ctx.cancel)?;
-    let id = BackupId::new(house.ctx.now());
+fn recipient(app: &AppContext, text: &str) -> anyhow::Result<String> {
+    let provider = keys::kinds::open(text, &app.ctx.cancel)?;
+    let id = BackupId::new(app.ctx.now());
     let key = DataKey::generate()?;
     let wrapped = provider.wrap(&key, id, DOCTOR)?;
     let opened = match provider.unwrap(&wrapped, id) {
@@ -217,11 +216,11 @@ fn recipient(house: &House, text: &str) -> anyhow::Result<String> {
 }
 
 /// What each source says of itself.
-fn sources(house: &House) -> Vec<Found> {
+fn sources(app: &AppContext) -> Vec<Found> {
     let mut found = Vec::new();
-    for name in house.settings.sources.keys() {
-        match house.source(name) {
-            Ok(source) => found.extend(source.check(&house.ctx).into_iter().map(|mut check| {
+    for name in app.settings.sources.keys() {
+        match app.source(name) {
+            Ok(source) => found.extend(source.check(&app.ctx).into_iter().map(|mut check| {
                 check.what = format!("source {name}: {}", check.what);
                 (Kind::Source, check)
             })),

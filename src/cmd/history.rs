@@ -15,7 +15,7 @@ use crate::domain::id::BackupId;
 use crate::domain::names::{BackupType, Scope};
 use crate::ledger::Entry;
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp list --from-ledger` was asked for.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +67,8 @@ struct Row {
 ///
 /// # Errors
 /// [`crate::error::Kind::Config`] if no ledger is configured; what it fails with.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let ledger = ledger_diff::ledger_of(house)?;
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let ledger = ledger_diff::ledger_of(app)?;
     let entries = ledger.entries()?;
     let wanted = |row: &Row| {
         options.backup_type.is_none_or(|only| only == row.backup_type)

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Fault, Kind};
 use crate::keys::file;
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp keys generate` was asked for.
 #[derive(Debug, Clone, Default)]
@@ -42,9 +42,9 @@ struct Key {
 /// # Errors
 /// [`Kind::Config`] if no path is given and no `file:` recipient is configured; a
 /// [`crate::keys::KeyError`] if a key cannot be written or PATH exists.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut keys = Vec::new();
-    for (path, wanted) in plan(house, options)? {
+    for (path, wanted) in plan(app, options)? {
         let (state, id) = match (wanted, options.dry_run) {
             (false, _) => ("exists", None),
             (true, true) => ("planned", None),
@@ -60,11 +60,11 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// The key files concerned, and whether each is to be written.
-fn plan(house: &House, options: &Options) -> anyhow::Result<Vec<(PathBuf, bool)>> {
+fn plan(app: &AppContext, options: &Options) -> anyhow::Result<Vec<(PathBuf, bool)>> {
     if let Some(path) = &options.path {
         return Ok(vec![(path.clone(), true)]);
     }
-    let recipients = house.settings.recipients.iter();
+    let recipients = app.settings.recipients.iter();
     let files: Vec<PathBuf> =
         recipients.filter_map(|text| text.strip_prefix("file:")).map(PathBuf::from).collect();
     if files.is_empty() {

@@ -12,7 +12,7 @@ use sha2::Digest as _;
 mod comparison;
 
 use crate::catalog;
-use crate::cmd::ledger_diff::comparison::{Balance, Difference, Look};
+use crate::cmd::ledger_diff::comparison::{Balance, Comparison, Difference};
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
@@ -23,7 +23,7 @@ use crate::ledger::outbox::Outbox;
 use crate::ops::report::Report;
 use crate::ops::run_guard;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp verify --ledger` was asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,20 +57,20 @@ pub(crate) struct Reconciled {
 /// # Errors
 /// [`Kind::Config`] if no ledger is configured; what ledger or stores fail with. Differences are no
 /// error: the report has them, and its outcome is [`Kind::Integrity`].
-pub fn run(house: &House, options: Options) -> anyhow::Result<Report> {
-    let ledger = ledger_of(house)?;
-    let stores = stores(house)?;
-    let outbox = Outbox::of(&house.settings.state_dir);
-    run_guard::flush(&outbox, &*ledger, &*house.ctx.monitor)?;
-    let mut look = Look::take(&*ledger, &stores, &house.ctx)?;
+pub fn run(app: &AppContext, options: Options) -> anyhow::Result<Report> {
+    let ledger = ledger_of(app)?;
+    let stores = stores(app)?;
+    let outbox = Outbox::of(&app.settings.state_dir);
+    run_guard::flush(&outbox, &*ledger, &*app.ctx.monitor)?;
+    let mut look = Comparison::take(&*ledger, &stores, &app.ctx)?;
     let mut recorded = Vec::new();
     if options.record {
-        recorded = record(house, &*ledger, &stores, &look)?;
+        recorded = record(app, &*ledger, &stores, &look)?;
     }
     if !look.differences.is_empty() {
         // A run that ended between reading the stores and reading the ledger looks like a
         // difference, once.
-        let first = std::mem::replace(&mut look, Look::take(&*ledger, &stores, &house.ctx)?);
+        let first = std::mem::replace(&mut look, Comparison::take(&*ledger, &stores, &app.ctx)?);
         look.differences.retain(|difference| first.differences.contains(difference));
     }
     let reconciled = Reconciled {
@@ -92,37 +92,37 @@ pub fn run(house: &House, options: Options) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// [`Kind::Config`] if there is none.
-pub fn ledger_of(house: &House) -> anyhow::Result<Box<dyn Ledger>> {
-    let ledger = house.ledger().ok_or_else(|| {
+pub fn ledger_of(app: &AppContext) -> anyhow::Result<Box<dyn Ledger>> {
+    let ledger = app.ledger().ok_or_else(|| {
         Fault::new(Kind::Config, "no ledger is configured")
             .hint("add a [ledger] table with `cluster` and `addresses`; see examples/bkp.toml")
     })?;
     Ok(ledger)
 }
 
-fn stores(house: &House) -> anyhow::Result<Vec<Box<dyn ReadStore>>> {
-    let settings = &house.settings;
+fn stores(app: &AppContext) -> anyhow::Result<Vec<Box<dyn ReadStore>>> {
+    let settings = &app.settings;
     let chosen = settings.store.iter().filter(|text| text.contains("://"));
     let names: Vec<&String> = settings.stores.keys().chain(chosen).collect();
     if names.is_empty() {
-        return Ok(vec![house.store_read(None)?]);
+        return Ok(vec![app.store_read(None)?]);
     }
     let open = |name: &&String| {
-        let mut house = house.clone();
-        house.settings.store = vec![(*name).clone()];
-        house.store_read(None)
+        let mut app = app.clone();
+        app.settings.store = vec![(*name).clone()];
+        app.store_read(None)
     };
     names.iter().map(open).collect()
 }
 
 /// Records the backups that the ledger does not have, as far as a key at hand shows them to be ours.
 fn record(
-    house: &House,
+    app: &AppContext,
     ledger: &dyn Ledger,
     stores: &[Box<dyn ReadStore>],
-    look: &Look,
+    look: &Comparison,
 ) -> anyhow::Result<Vec<BackupId>> {
-    let providers = house.keys_to_read()?;
+    let providers = app.keys_to_read()?;
     let mut recorded = Vec::new();
     for (index, backup) in &look.unrecorded {
         let Some(store) = stores.get(*index) else { continue };
@@ -131,7 +131,7 @@ fn record(
             let file = catalog::read_manifest(store.as_ref(), &key)?;
             let manifest = Manifest::parse(&file, &key)?;
             let data_key =
-                keys::unwrap_any(&providers, &manifest.keys, manifest.id, &house.ctx.cancel)?;
+                keys::unwrap_any(&providers, &manifest.keys, manifest.id, &app.ctx.cancel)?;
             manifest_mac::authenticate(&file, &data_key, &key)?;
             Ok(Event::completed(&manifest, &sha2::Sha256::digest(&file).into()))
         };
@@ -142,8 +142,8 @@ fn record(
             }
             Err(error) => {
                 // That the run is to stop says nothing of a backup.
-                house.ctx.cancel.check()?;
-                house.ctx.monitor.warn(&format!("`{key}` is not recorded: {error:#}"));
+                app.ctx.cancel.check()?;
+                app.ctx.monitor.warn(&format!("`{key}` is not recorded: {error:#}"));
             }
         }
     }

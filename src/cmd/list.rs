@@ -10,7 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::catalog::{self, Filter, Found, Seen};
+use crate::catalog::{self, Filter, Found, LastListing};
 use crate::domain::cost::monthly;
 use crate::domain::id::BackupId;
 use crate::domain::limits::LISTED_WEIGHT_MAX;
@@ -19,13 +19,13 @@ use crate::domain::names::{BackupType, Scope};
 use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ops::annotations;
-use crate::ops::annotations::{Body, Said};
+use crate::ops::annotations::{Annotation, AnnotationBody};
 use crate::ops::authenticity;
-use crate::ops::authenticity::Prover;
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::cost;
 use crate::ops::report::Report;
 use crate::store::{ReadStore, location};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp list` was asked for.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +123,7 @@ struct Row {
     manifest: Option<Value>,
     /// With `--long`: what people have said about it, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    said: Vec<Said>,
+    said: Vec<Annotation>,
     /// With `--long`: why the manifest cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -136,22 +136,22 @@ struct Row {
 /// # Errors
 /// What the store fails with; [`Kind::NotFound`] for a source that neither the store nor the
 /// configuration knows.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
-    let store = house.store_read(settings)?;
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
+    let store = app.store_read(settings)?;
     let filter = Filter {
         source: options.source.clone(),
         id: options.id.clone(),
         backup_type: options.backup_type,
     };
     let whole = options.source.is_none() && options.id.is_none() && options.backup_type.is_none();
-    let seen = Seen::of(&house.settings.state_dir, store.url());
+    let seen = LastListing::of(&app.settings.state_dir, store.url());
     let (mut found, as_of) = if options.cached {
         seen.load(&filter)?
     } else {
-        let found = catalog::find(store.as_ref(), &filter, &house.ctx.cancel)?;
+        let found = catalog::find(store.as_ref(), &filter, &app.ctx.cancel)?;
         if whole {
-            seen.save(&found, &house.ctx);
+            seen.save(&found, &app.ctx);
         }
         (found, None)
     };
@@ -170,25 +170,25 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
             && options.window.holds(found.name.id.created())
     });
     let found = options.window.newest(found);
-    let (_, price) = cost::price(house, store.as_ref());
+    let (_, price) = cost::price(app, store.as_ref());
     let mut outcome = None;
     let mut backups = Vec::new();
-    let keys = if options.long { authenticity::keys(house) } else { Vec::new() };
-    let prover = Prover::new(store.as_ref(), &keys, &house.ctx);
+    let keys = if options.long { authenticity::keys(app) } else { Vec::new() };
+    let prover = ProofChecker::new(store.as_ref(), &keys, &app.ctx);
     let weight = AtomicU64::new(0);
-    let manifests = catalog::each(&found, &house.ctx.cancel, |found| {
+    let manifests = catalog::each(&found, &app.ctx.cancel, |found| {
         let load = || load(store.as_ref(), &prover, found, &weight).map(Some);
         Ok(if options.long { load() } else { Ok(None) })
     })?;
     // That the run is to stop is no problem of a row.
-    house.ctx.cancel.check()?;
+    app.ctx.cancel.check()?;
     for (found, long) in found.into_iter().zip(manifests) {
         outcome = worst(outcome, long.as_ref().err().map(|error| diagnose(error).kind));
         backups.push(row(store.url(), found, long, price));
     }
     let mut text = render(&backups)?;
     if backups.is_empty()
-        && let Some(others) = others(house, store.url())
+        && let Some(others) = others(app, store.url())
     {
         text = format!("no backups in {}; other stores: {others} (--store NAME)\n", store.url());
     }
@@ -201,21 +201,22 @@ struct Long {
     manifest: Value,
     ended: OffsetDateTime,
     status: String,
-    said: Vec<Said>,
+    said: Vec<Annotation>,
 }
 
 /// The manifest as stored; checked, but not authenticated. And what was said. `weight` is what those that
 /// were loaded take in memory.
 fn load(
     store: &dyn ReadStore,
-    prover: &Prover<'_>,
+    prover: &ProofChecker<'_>,
     found: &Found,
     weight: &AtomicU64,
 ) -> anyhow::Result<Long> {
     let key = found.name.manifest_key();
     let bytes = catalog::read_manifest(store, &key)?;
     let said = annotations::said(store, prover, &found.name, &found.marks)?;
-    let own = said.iter().map(Said::weight).fold(manifest::weight(&bytes), u64::saturating_add);
+    let own =
+        said.iter().map(Annotation::weight).fold(manifest::weight(&bytes), u64::saturating_add);
     if weight.fetch_add(own, Ordering::Relaxed).saturating_add(own) > LISTED_WEIGHT_MAX {
         let message = format!("`{key}` is not shown: those before it take all the memory there is");
         let hint = "list fewer: a SOURCE, --limit, --since or --until, or this one with --id";
@@ -258,8 +259,8 @@ fn row(store: &str, found: Found, long: anyhow::Result<Option<Long>>, price: f64
 }
 
 /// Names of the stores besides the one with this URL, if there are any.
-fn others(house: &House, url: &str) -> Option<String> {
-    let stores = house.settings.stores.iter();
+fn others(app: &AppContext, url: &str) -> Option<String> {
+    let stores = app.settings.stores.iter();
     let others = stores.filter(|(_, store)| !url.starts_with(store.place.url.as_str()));
     let names: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
     (!names.is_empty()).then(|| names.join(", "))
@@ -306,7 +307,7 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
             let location = plain(&row.location);
             writeln!(text, "{:<24}  {status} {ended}; {location}", "")?;
         }
-        for Said { body: Body { word, at, host, note, .. }, proven } in &row.said {
+        for Annotation { body: AnnotationBody { word, at, host, note, .. }, proven } in &row.said {
             let (word, at) = (word.done(), at.replace_nanosecond(0)?.format(&Rfc3339)?);
             let note = note.as_ref().map(|note| format!(": {}", plain(note))).unwrap_or_default();
             let host = plain(host);

@@ -24,18 +24,18 @@ use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::DataKey;
 use crate::ledger::Ledger;
 use crate::ops::backup_kind::BackupKind;
-use crate::ops::known_stores::Seen;
+use crate::ops::known_stores::KnownStores;
 use crate::ops::log_history::{Newest, newest};
 use crate::ops::manifest_builder;
 use crate::ops::manifest_builder::Content;
 use crate::ops::report::Report;
-use crate::ops::run_guard::Recorded;
-use crate::pipeline::Recipe;
+use crate::ops::run_guard::RunGuard;
+use crate::pipeline::ObjectBuilder;
 use crate::source::logs::{LogSource, OnGap, OwnEvents};
-use crate::stage::Trail;
+use crate::stage::ChainStats;
 use crate::store::Role;
-use crate::store::layer::fan::{Fan, Fared};
-use crate::wire::House;
+use crate::store::layer::fan::{MirrorOutcome, MirroredStore};
+use crate::wire::AppContext;
 
 /// What `bkp logs` was asked for.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub(super) struct Done<'a> {
 /// What one look at the source came to.
 struct Pass {
     store: String,
-    fared: Vec<Fared>,
+    fared: Vec<MirrorOutcome>,
     until: Option<u64>,
     /// There is something to ship.
     news: bool,
@@ -89,7 +89,7 @@ struct Pass {
 
 /// What stays over many looks.
 struct Shipper<'h> {
-    house: &'h House,
+    app: &'h AppContext,
     options: &'h Options,
     settings: &'h SourceSettings,
     log: Box<dyn LogSource>,
@@ -105,19 +105,19 @@ struct Shipper<'h> {
 /// # Errors
 /// Of every kind that a chain can fail with; then no segment is visible, and the next run ships the
 /// same and more. A gap is an outcome, [`Kind::Partial`].
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let settings = house.source_settings(&options.source)?;
-    let source = house.source(&options.source)?;
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let settings = app.source_settings(&options.source)?;
+    let source = app.source(&options.source)?;
     let mode = options.mode.as_deref().map(|text| {
         Mode::parse(text).ok_or_else(|| {
             Fault::new(Kind::Usage, format!("a log has no mode `{text}`")).hint("modes: wal, query")
         })
     });
-    let ledger = house.settings.ledger.as_ref();
+    let ledger = app.settings.ledger.as_ref();
     let own = ledger.map(|own| OwnEvents { cluster: own.cluster, ledger: own.number });
     let log = source.log(mode.transpose()?, own)?;
-    let ledger = house.ledger().map(Arc::from);
-    let mut shipper = Shipper { house, options, settings, log, newest: None, ledger };
+    let ledger = app.ledger().map(Arc::from);
+    let mut shipper = Shipper { app, options, settings, log, newest: None, ledger };
     if options.follow {
         return shipper.follow();
     }
@@ -128,7 +128,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
 impl Shipper<'_> {
     /// Ships until a signal comes. What may pass by itself is said and tried again.
     fn follow(&mut self) -> anyhow::Result<Report> {
-        let ctx = &self.house.ctx;
+        let ctx = &self.app.ctx;
         loop {
             match self.pass() {
                 Ok(pass) => {
@@ -149,14 +149,14 @@ impl Shipper<'_> {
 
     /// Looks once, and ships what there is.
     fn pass(&mut self) -> anyhow::Result<Pass> {
-        let (house, source, mode) = (self.house, &self.options.source, self.log.mode());
-        let keys = house.keys()?;
-        let store = house.stores_append(Some(self.settings))?;
+        let (app, source, mode) = (self.app, &self.options.source, self.log.mode());
+        let keys = app.keys()?;
+        let store = app.stores_append(Some(self.settings))?;
         let backup_type = self.settings.backup_type;
         // A store that has lost what it had must not make the others begin anew.
-        check_seen(house, &store, backup_type, source)?;
-        let catalog = Catalog::new(&store, &keys, &house.ctx);
-        let before = newest(&store, &catalog, source, mode, self.newest.as_ref(), &house.ctx)?;
+        check_seen(app, &store, backup_type, source)?;
+        let catalog = Catalog::new(&store, &keys, &app.ctx);
+        let before = newest(&store, &catalog, source, mode, self.newest.as_ref(), &app.ctx)?;
         self.newest.clone_from(&before);
         let idle = |before: &Option<Newest>| Pass {
             store: store.urls().into_iter().next().unwrap_or_default(),
@@ -169,7 +169,7 @@ impl Shipper<'_> {
             outcome: None,
         };
         let after = before.as_ref().map(|before| &before.segment);
-        let news = self.log.news(after, &house.ctx)?;
+        let news = self.log.news(after, &app.ctx)?;
         if !news || self.options.dry_run {
             // A store that is away may lack what the others have.
             let fared = store.fared();
@@ -178,9 +178,9 @@ impl Shipper<'_> {
         // Alone among the shippers of this source; a snapshot may run at the same time. No source can
         // have this name.
         let job = format!("{source}.{}", segment::KIND);
-        let run = Recorded::begin_with(house, &job, backup_type, &store, self.ledger.clone())?;
+        let run = RunGuard::begin_with(app, &job, backup_type, &store, self.ledger.clone())?;
         // Another one may have shipped between the look and the lease.
-        let now = newest(&store, &catalog, source, mode, before.as_ref(), &house.ctx)?;
+        let now = newest(&store, &catalog, source, mode, before.as_ref(), &app.ctx)?;
         if now.as_ref().map(|now| now.id) != before.as_ref().map(|before| before.id) {
             let message = format!("another run has just shipped the log of `{source}`");
             return Err(Fault::new(Kind::Busy, message)
@@ -208,12 +208,12 @@ impl Shipper<'_> {
     /// Makes the segment.
     fn ship(
         &mut self,
-        store: &Fan,
-        run: Recorded<'_>,
+        store: &MirroredStore,
+        run: RunGuard<'_>,
         before: Option<&Newest>,
         (key, recipients): (DataKey, Vec<Recipient>),
     ) -> anyhow::Result<(Manifest, Option<Kind>)> {
-        let (house, id) = (self.house, run.id());
+        let (app, id) = (self.app, run.id());
         let source = self.options.source.clone();
         if let Some(ahead) = before.filter(|before| before.id >= id) {
             let message = format!(
@@ -227,29 +227,35 @@ impl Shipper<'_> {
         let kind = segment::KIND.to_owned();
         let name = BackupName { id, backup_type, source, scope: Scope::Incremental, kind };
         let compression = self.settings.compression;
-        let (recipients_of, ctx) = (&recipients[..], &house.ctx);
-        let recipe =
-            Recipe { store, name: &name, key: &key, recipients: recipients_of, compression, ctx };
-        house.ctx.monitor.begin(&format!("logs {}", name.source), None);
+        let (recipients_of, ctx) = (&recipients[..], &app.ctx);
+        let recipe = ObjectBuilder {
+            store,
+            name: &name,
+            key: &key,
+            recipients: recipients_of,
+            compression,
+            ctx,
+        };
+        app.ctx.monitor.begin(&format!("logs {}", name.source), None);
         let after = before.map(|before| &before.segment);
         let (data, trail, shipped) =
-            recipe.archive(Role::Data, |out| self.log.ship(after, out, &house.ctx))?;
+            recipe.archive(Role::Data, |out| self.log.ship(after, out, &app.ctx))?;
         let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
         let capture = serde_json::to_value(&segment)?;
         let made = Made { name: &name, before, capture, data, trail };
         let onto = before.map(|before| BackupName { id: before.id, ..name.clone() });
         let (manifest, pending) =
-            run.publish(made.manifest(house, recipients), &key, onto.as_slice())?;
-        house.ctx.monitor.end();
+            run.publish(made.manifest(app, recipients), &key, onto.as_slice())?;
+        app.ctx.monitor.end();
         store.stores().for_each(|(_, member)| {
-            note(house, &Seen::of(house, &**member, backup_type, &name.source));
+            note(app, &KnownStores::of(app, &**member, backup_type, &name.source));
         });
         Ok((manifest, pending))
     }
 
     /// Says that there is a gap, and takes the snapshot that begins a new window if that is wanted.
     fn mend(&self, pass: &mut Pass) {
-        let monitor = &self.house.ctx.monitor;
+        let monitor = &self.app.ctx.monitor;
         let Some(gap) = &pass.gap else { return };
         monitor.warn(&format!("the log of `{}` has a gap: {gap}", self.options.source));
         // In query mode the segment itself begins a new window.
@@ -268,7 +274,7 @@ impl Shipper<'_> {
             mode: None,
             dry_run: false,
         };
-        let taken = snapshot::run(self.house, &options).context("the snapshot after the gap");
+        let taken = snapshot::run(self.app, &options).context("the snapshot after the gap");
         match taken {
             Ok(report) => {
                 let id = report.value.pointer("/manifest/id").and_then(Value::as_str);
@@ -324,7 +330,7 @@ impl Shipper<'_> {
 }
 
 /// Whether a store was left out.
-fn partial(fared: &[Fared]) -> Option<Kind> {
+fn partial(fared: &[MirrorOutcome]) -> Option<Kind> {
     fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial)
 }
 
@@ -334,21 +340,17 @@ struct Made<'a> {
     before: Option<&'a Newest>,
     capture: Value,
     data: ObjectRecord,
-    trail: Trail,
+    trail: ChainStats,
 }
 
 impl Made<'_> {
     /// Without what only the run knows.
-    fn manifest(self, house: &House, keys: Vec<Recipient>) -> Manifest {
+    fn manifest(self, app: &AppContext, keys: Vec<Recipient>) -> Manifest {
         let Made { name, before, capture, data, trail } = self;
         let cluster = capture.get("cluster").and_then(Value::as_str);
         let identity = cluster.map(|id| ("cluster".to_owned(), id.to_owned()));
         let links = before.map(|before| (before.base, before.id));
         let (identity, objects) = (identity.into_iter().collect(), vec![data]);
-        manifest_builder::new(
-            house,
-            name,
-            Content { links, identity, capture, objects, trail, keys },
-        )
+        manifest_builder::new(app, name, Content { links, identity, capture, objects, trail, keys })
     }
 }

@@ -1,7 +1,7 @@
-//! The subcommands: one file each, `run(house, options) -> Report`, and nothing else. What they share is in
+//! The subcommands: one file each, `run(app, options) -> Report`, and nothing else. What they share is in
 //! [`crate::ops`].
 //!
-//! A command asks [`crate::wire::House`] for adapters, computes what to do, does it, and reports.
+//! A command asks [`crate::wire::AppContext`] for adapters, computes what to do, does it, and reports.
 //! It never prints, never names an adapter, and knows nothing of the command line.
 
 pub mod catalog_file;

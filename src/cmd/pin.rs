@@ -10,12 +10,12 @@ use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
 use crate::keys::KeyProvider;
-use crate::ops::annotations::{Body, Word};
+use crate::ops::annotations::{AnnotationBody, AnnotationKind};
 use crate::ops::authenticity;
-use crate::ops::authenticity::Prover;
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
 use crate::store::{AppendStore, StoreError};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Longest note, bytes.
 const NOTE_BYTES_MAX: usize = 4096;
@@ -26,7 +26,7 @@ pub struct Options {
     /// The beginning of the id.
     pub id: String,
     /// What is said.
-    pub word: Word,
+    pub word: AnnotationKind,
     /// Why, or what.
     pub note: Option<String>,
     /// Say what would be done, and do nothing.
@@ -35,9 +35,9 @@ pub struct Options {
 
 /// The stable shape `bkp.pin/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Said {
+pub(super) struct Pinned {
     id: BackupId,
-    word: Word,
+    word: AnnotationKind,
     /// URLs of the stores that have the backup, and now the word about it.
     stores: Vec<String>,
     /// Stores in which nothing is said now, or nothing that can be relied on.
@@ -60,7 +60,7 @@ struct Failed {
 /// [`Kind::NotFound`] if there is no such backup, [`Kind::Usage`] if the id fits several or the note is
 /// too long; [`Kind::Key`] if it is to be unpinned and no key at hand opens it; what the last store fails
 /// with.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     if let Some(bytes) =
         options.note.as_ref().map(String::len).filter(|bytes| *bytes > NOTE_BYTES_MAX)
     {
@@ -72,13 +72,13 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let (mut failed, mut failure) = (Vec::new(), None);
     let mut fail = |store: &str, error: anyhow::Error| {
         let problem = format!("{error:#}");
-        house.ctx.monitor.warn(&format!("going on without the store {store}: {problem}"));
+        app.ctx.monitor.warn(&format!("going on without the store {store}: {problem}"));
         failed.push(Failed { store: store.to_owned(), problem });
         failure = Some(error);
     };
-    for name in house.store_names()? {
-        let looked = house.store_named(&name).and_then(|store| {
-            let entries = catalog::contents(&*store, &filter, &house.ctx.cancel)?;
+    for name in app.store_names()? {
+        let looked = app.store_named(&name).and_then(|store| {
+            let entries = catalog::contents(&*store, &filter, &app.ctx.cancel)?;
             Ok((store.url().to_owned(), entries))
         });
         match looked {
@@ -93,10 +93,10 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         let message = format!("`{}` fits several backups", options.id);
         return Err(Fault::new(Kind::Usage, message).hint("give more of the id").into());
     }
-    let keys = if options.dry_run { Vec::new() } else { authenticity::keys(house) };
+    let keys = if options.dry_run { Vec::new() } else { authenticity::keys(app) };
     let mut stores = Vec::new();
     for (name, url, entry) in &found {
-        let say = || say(house, options, name, entry, &keys);
+        let say = || say(app, options, name, entry, &keys);
         let done = if options.dry_run { Ok(()) } else { say() };
         match done {
             Ok(()) => stores.push(url.clone()),
@@ -120,24 +120,23 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         writeln!(text, "NOT {verb} in {store}: {problem}")?;
     }
     let outcome = (!failed.is_empty()).then_some(Kind::Partial);
-    let said = Said { id, word: options.word, stores, failed, dry_run: options.dry_run };
+    let said = Pinned { id, word: options.word, stores, failed, dry_run: options.dry_run };
     Ok(Report::done("bkp.pin/1", &said, text)?.with_outcome(outcome))
 }
 
 /// Writes the mark in one store. What only keeps a backup may be said by anybody; what lets it go has to
 /// be proven.
 fn say(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     store: &str,
     entry: &Entry,
     keys: &[Box<dyn KeyProvider>],
 ) -> anyhow::Result<()> {
-    let (store, ctx, word, id) =
-        (house.store_append(store)?, &house.ctx, options.word, entry.name.id);
-    let prover = Prover::new(&*store, keys, ctx);
+    let (store, ctx, word, id) = (app.store_append(store)?, &app.ctx, options.word, entry.name.id);
+    let prover = ProofChecker::new(&*store, keys, ctx);
     match (prover.open(&entry.name), word) {
-        (None, Word::Unpin) => {
+        (None, AnnotationKind::Unpin) => {
             let message = format!(
                 "backup {id} stays pinned: no key at hand opens it, so nobody would believe the word of this host"
             );
@@ -150,9 +149,9 @@ fn say(
         )),
         (Some(_), _) => {}
     }
-    let said = Body::now(ctx, word, options.note.clone(), None);
+    let said = AnnotationBody::now(ctx, word, options.note.clone(), None);
     said.add(&*store, &entry.name, &entry.marks, &prover)?;
-    if word == Word::Pin { look(&*store, entry) } else { Ok(()) }
+    if word == AnnotationKind::Pin { look(&*store, entry) } else { Ok(()) }
 }
 
 /// Makes sure that no cleanup has begun to remove what was just pinned. Cleanup marks first and looks for

@@ -17,7 +17,7 @@ use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::audit;
-use crate::ops::authenticity::Prover;
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::backup_kind::BackupKind;
 use crate::ops::report::Report;
 use crate::ops::scratch;
@@ -25,7 +25,7 @@ use crate::ops::selection::Select;
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored};
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What `bkp restore` was asked for.
 #[derive(Debug, Clone)]
@@ -81,27 +81,27 @@ pub(super) struct Done {
 /// # Errors
 /// [`Kind::Refused`] if the target is taken or the restore would do harm; [`Kind::Integrity`] if
 /// the backup is damaged; then the target is as it was.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = options.select.source();
-    let report = restore(house, options);
+    let report = restore(app, options);
     if !options.dry_run {
-        audit::ended(house, ("restored", Status::Restored), source, &report);
+        audit::ended(app, ("restored", Status::Restored), source, &report);
     }
-    report.map_err(|error| house.elsewhere(source, error))
+    report.map_err(|error| app.elsewhere(source, error))
 }
 
-fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let began = house.ctx.now();
-    let settings = options.select.source().and_then(|name| house.settings.sources.get(name));
-    let store = house.store_read(settings)?;
-    let keys = house.keys_to_read()?;
-    let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
+fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let began = app.ctx.now();
+    let settings = options.select.source().and_then(|name| app.settings.sources.get(name));
+    let store = app.store_read(settings)?;
+    let keys = app.keys_to_read()?;
+    let catalog = Catalog::new(store.as_ref(), &keys, &app.ctx);
     let catalog = catalog.with_effort(options.select.effort());
-    let name = options.select.resolve_of(&catalog, options.from_export, &house.ctx)?.name;
+    let name = options.select.resolve_of(&catalog, options.from_export, &app.ctx)?.name;
     check_kind(&name)?;
     check_table(options, &name)?;
     let chain = catalog.chain(&name)?;
-    warn(house, options, (store.as_ref(), &keys), &name, &chain)?;
+    warn(app, options, (store.as_ref(), &keys), &name, &chain)?;
     let is_export = name.kind == BackupKind::Export.as_str();
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
@@ -109,13 +109,13 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
         target: options.to.clone(),
         replica: options.replica,
         table: options.table.clone(),
-        addresses: known_addresses(house, options, &name.source),
+        addresses: known_addresses(app, options, &name.source),
         force: options.force,
-        share: house.source(&name.source).map(|source| source.share()).unwrap_or_default(),
+        share: app.source(&name.source).map(|source| source.share()).unwrap_or_default(),
     };
     let target_exists = check_target(store.as_ref(), &options.to, name.backup_type.as_str())?;
     for warning in (kind.guard)(&record, &request)? {
-        house.ctx.monitor.warn(&warning);
+        app.ctx.monitor.warn(&warning);
     }
     let plan = Plan {
         store: store.url().to_owned(),
@@ -140,22 +140,22 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
         return Report::done("bkp.restore-plan/1", &plan, format!("would {summary}\n"));
     }
     if !options.yes {
-        (house.confirm)(&summary)?;
+        (app.confirm)(&summary)?;
     }
     chain.iter().try_for_each(if is_export {
         BackupReader::check_objects
     } else {
         BackupReader::check_data
     })?;
-    house.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
-    let noted = scratch::elsewhere(house, folder_of(&options.to));
-    let restored = (kind.restore)(&chain, &request, &house.ctx)?;
+    app.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
+    let noted = scratch::elsewhere(app, folder_of(&options.to));
+    let restored = (kind.restore)(&chain, &request, &app.ctx)?;
     drop(noted);
-    house.ctx.monitor.end();
-    let seconds = (house.ctx.now() - began).as_seconds_f64();
+    app.ctx.monitor.end();
+    let seconds = (app.ctx.now() - began).as_seconds_f64();
     let text = render(&plan, &restored, seconds);
     for lost in &restored.lost {
-        house.ctx.monitor.warn(&format!("the result does not have {lost}"));
+        app.ctx.monitor.warn(&format!("the result does not have {lost}"));
     }
     let partial = (!restored.lost.is_empty()).then_some(Kind::Partial);
     let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
@@ -164,18 +164,18 @@ fn restore(house: &House, options: &Options) -> anyhow::Result<Report> {
 
 /// Says what is to be known of a choice before it is restored.
 fn warn(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     (store, keys): (&dyn ReadStore, &[Box<dyn KeyProvider>]),
     name: &BackupName,
     chain: &[BackupReader<'_>],
 ) -> anyhow::Result<()> {
-    warn_of_damage(house, store, keys, chain)?;
+    warn_of_damage(app, store, keys, chain)?;
     if matches!(options.select, Select::Latest(_)) {
-        warn_of_newer(house, store, name)?;
+        warn_of_newer(app, store, name)?;
     }
     // The maps of an export say how to put it together: it does not restore without them.
-    if name.kind == BackupKind::Export.as_str() { Ok(()) } else { warn_of_maps(house, chain) }
+    if name.kind == BackupKind::Export.as_str() { Ok(()) } else { warn_of_maps(app, chain) }
 }
 
 /// Sum over what a chain has in the store.
@@ -189,15 +189,15 @@ pub(super) fn stored_bytes<'r, 's: 'r>(
 /// Says if a verification has found a link of the chain damaged, or somebody else says so: the restore
 /// will show whether it is.
 fn warn_of_damage(
-    house: &House,
+    app: &AppContext,
     store: &dyn ReadStore,
     keys: &[Box<dyn KeyProvider>],
     chain: &[BackupReader<'_>],
 ) -> anyhow::Result<()> {
-    let prover = Prover::new(store, keys, &house.ctx);
+    let prover = ProofChecker::new(store, keys, &app.ctx);
     let Some(last) = chain.last().map(|link| link.manifest().name()) else { return Ok(()) };
     let filter = Filter::of_source(last.backup_type, &last.source);
-    for Found { name, marks, .. } in catalog::find(store, &filter, &house.ctx.cancel)? {
+    for Found { name, marks, .. } in catalog::find(store, &filter, &app.ctx.cancel)? {
         let is_link = |link: &BackupReader<'_>| link.manifest().name() == name;
         if marks.is_empty() || !chain.iter().any(is_link) {
             continue;
@@ -210,23 +210,23 @@ fn warn_of_damage(
                 format!("backup {id} is called damaged, by whom no key at hand proves")
             }
         };
-        house.ctx.monitor.warn(&format!("{who}; `bkp list --long` says which are not"));
+        app.ctx.monitor.warn(&format!("{who}; `bkp list --long` says which are not"));
     }
     Ok(())
 }
 
 /// Says what the newest backup of a source may not be: the newest that there was, of a time that can be, or as
 /// far as its log reaches.
-fn warn_of_newer(house: &House, store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<()> {
-    let (monitor, source, at) = (&house.ctx.monitor, &name.source, name.id.created());
-    if at - house.ctx.now() > SKEW {
+fn warn_of_newer(app: &AppContext, store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<()> {
+    let (monitor, source, at) = (&app.ctx.monitor, &name.source, name.id.created());
+    if at - app.ctx.now() > SKEW {
         let (id, at) = (name.id, rfc3339(at));
         monitor.warn(&format!(
             "backup {id} is dated {at}, in the future: a clock was wrong, or somebody planted it; `bkp list {source}` has others, for --id"
         ));
     }
     let filter = Filter::of_source(name.backup_type, source);
-    let entries = catalog::contents(store, &filter, &house.ctx.cancel)?;
+    let entries = catalog::contents(store, &filter, &app.ctx.cancel)?;
     let newer = || entries.iter().filter(|entry| entry.name.id.created() > at);
     for entry in newer().filter(|entry| entry.name.kind == name.kind && entry.manifest.is_none()) {
         let id = entry.name.id;
@@ -246,12 +246,12 @@ fn warn_of_newer(house: &House, store: &dyn ReadStore, name: &BackupName) -> any
 }
 
 /// Reads the block maps of a chain, which a restore does not need and the next snapshot does.
-fn warn_of_maps(house: &House, chain: &[BackupReader<'_>]) -> anyhow::Result<()> {
+fn warn_of_maps(app: &AppContext, chain: &[BackupReader<'_>]) -> anyhow::Result<()> {
     for link in chain {
-        match link.check_map(&house.ctx) {
+        match link.check_map(&app.ctx) {
             Err(error) if diagnose(&error).kind == Kind::Integrity => {
                 let id = link.manifest().id;
-                house.ctx.monitor.warn(&format!(
+                app.ctx.monitor.warn(&format!(
                     "the block map of backup {id} is damaged, which the restore does not need: {error:#}; the next snapshot of it begins anew"
                 ));
             }
@@ -329,8 +329,8 @@ pub(super) fn check_target(
 
 /// Addresses where the source's servers would answer: those given, and those of the source in the
 /// configuration of this host, if it has it.
-pub(super) fn known_addresses(house: &House, options: &Options, source: &str) -> Vec<String> {
-    let configured = house.source(source).map(|source| source.addresses().to_vec());
+pub(super) fn known_addresses(app: &AppContext, options: &Options, source: &str) -> Vec<String> {
+    let configured = app.source(source).map(|source| source.addresses().to_vec());
     options.addresses.iter().cloned().chain(configured.unwrap_or_default()).collect()
 }
 

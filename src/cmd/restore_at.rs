@@ -16,14 +16,14 @@ use crate::domain::segment::{Mode, Target, spelled};
 use crate::error::{Fault, Kind, diagnose};
 use crate::ops::audit;
 use crate::ops::log_history::{History, find, is_segment};
-use crate::ops::pitr_plan::{self, Moment, Opened, PitrRequest, Unproven};
+use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
 use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
 use crate::source::logs::{RewindRequest, Rewound};
-use crate::source::{DrillTools, RestoreRequest, Share, kinds};
+use crate::source::{DrillTools, ResourceLimits, RestoreRequest, kinds};
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 pub(crate) mod drill;
 
@@ -84,34 +84,34 @@ pub(crate) struct Done {
 /// [`Kind::Refused`] if the moment lies outside of what restores, with that in the message;
 /// [`Kind::Integrity`] if a segment on the way is missing, damaged or out of order. Then the target is
 /// as it was.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut is_plain = false;
-    let report = rewind(house, options, &mut is_plain);
+    let report = rewind(app, options, &mut is_plain);
     // A plain restore is on record.
     if !options.restore.dry_run && !is_plain {
-        audit::ended(house, ("restored", Status::Restored), Some(&options.source), &report);
+        audit::ended(app, ("restored", Status::Restored), Some(&options.source), &report);
     }
     report
 }
 
 /// Notes in `is_plain` whether it was a plain restore, since there is no log.
-fn rewind(house: &House, options: &Options, is_plain: &mut bool) -> anyhow::Result<Report> {
-    let began = house.ctx.now();
-    let store = house.store_read(house.settings.sources.get(&options.source))?;
-    let found = find(store.as_ref(), &options.source, &house.ctx)?;
+fn rewind(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyhow::Result<Report> {
+    let began = app.ctx.now();
+    let store = app.store_read(app.settings.sources.get(&options.source))?;
+    let found = find(store.as_ref(), &options.source, &app.ctx)?;
     if !found.iter().any(is_segment) {
         let is_snapshot = !matches!(options.moment, Moment::Op(_)) && options.base.is_none();
         *is_plain = is_snapshot;
         return if is_snapshot {
-            restore::run(house, &options.restore)
+            restore::run(app, &options.restore)
         } else {
             Err(no_log(store.as_ref(), options).into())
         };
     }
-    let keys = house.keys_to_read()?;
-    let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
-    let (mode, target, opened) = lead(&catalog, found, options, &house.ctx)?;
-    let Opened { base, segments, backup_type } = opened;
+    let keys = app.keys_to_read()?;
+    let catalog = Catalog::new(store.as_ref(), &keys, &app.ctx);
+    let (mode, target, opened) = lead(&catalog, found, options, &app.ctx)?;
+    let OpenedPlan { base, segments, backup_type } = opened;
     let readers = || base.iter().chain(&segments);
     let restore = &options.restore;
     let plan = Plan {
@@ -128,21 +128,23 @@ fn rewind(house: &House, options: &Options, is_plain: &mut bool) -> anyhow::Resu
         target: restore.to.clone(),
         replica: restore.replica,
         table: None,
-        addresses: known_addresses(house, restore, &options.source),
+        addresses: known_addresses(app, restore, &options.source),
         force: restore.force,
-        share: Share::default(),
+        share: ResourceLimits::default(),
     };
-    guard(house, &plan, &base, &request, backup_type)?;
+    guard(app, &plan, &base, &request, backup_type)?;
     let summary = summarise(&plan, options.moment);
     if restore.dry_run {
         return Report::done("bkp.restore-at-plan/1", &plan, format!("would {summary}\n"));
     }
     if !restore.yes {
-        (house.confirm)(&summary)?;
+        (app.confirm)(&summary)?;
     }
     readers().try_for_each(BackupReader::check_data)?;
-    let tools =
-        DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), share: Share::default() };
+    let tools = DrillTools {
+        tigerbeetle: app.settings.tigerbeetle.clone(),
+        share: ResourceLimits::default(),
+    };
     let rewind = RewindRequest {
         base: &base,
         segments: &segments,
@@ -151,11 +153,11 @@ fn rewind(house: &House, options: &Options, is_plain: &mut bool) -> anyhow::Resu
         tools: &tools,
         alone: false,
     };
-    house.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
-    let rewound = (kinds::log_kind_of(backup_type)?.rewind)(&rewind, &house.ctx)
+    app.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
+    let rewound = (kinds::log_kind_of(backup_type)?.rewind)(&rewind, &app.ctx)
         .map_err(|error| around(error, plan.base))?;
-    house.ctx.monitor.end();
-    let seconds = (house.ctx.now() - began).as_seconds_f64();
+    app.ctx.monitor.end();
+    let seconds = (app.ctx.now() - began).as_seconds_f64();
     report(plan, rewound, seconds)
 }
 
@@ -170,7 +172,7 @@ fn lead<'c>(
     mut found: Vec<Found>,
     options: &Options,
     ctx: &Ctx,
-) -> anyhow::Result<(Mode, Target, Opened<'c>)> {
+) -> anyhow::Result<(Mode, Target, OpenedPlan<'c>)> {
     let (mut passed, mut all_proven, mut looks) = (Passed::default(), false, 0);
     loop {
         looks += 1;
@@ -243,7 +245,7 @@ fn no_log(store: &dyn ReadStore, options: &Options) -> Fault {
 
 /// Refuses what would do harm.
 fn guard(
-    house: &House,
+    app: &AppContext,
     plan: &Plan,
     base: &[BackupReader<'_>],
     request: &RestoreRequest,
@@ -252,7 +254,7 @@ fn guard(
     if let Some(newest) = base.last() {
         let record: &Value = &newest.manifest().capture;
         for warning in (kinds::kind_of(backup_type)?.guard)(record, request)? {
-            house.ctx.monitor.warn(&warning);
+            app.ctx.monitor.warn(&warning);
         }
     } else if request.replica.is_some() {
         let message = "a log of mode query restores to a new cluster of one replica";

@@ -19,7 +19,7 @@ pub(super) use self::report::Ran;
 use self::tick::Tick;
 use crate::error::{Fault, Kind};
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Runs what is due, or one job.
 ///
@@ -27,15 +27,15 @@ use crate::wire::House;
 /// [`Kind::NotFound`] for a job that is not configured; [`Kind::Busy`] if the one job that was asked
 /// for runs already. What a run fails with is no error here: it is a warning, the report has it, and its
 /// outcome is that of the run, or [`Kind::Partial`] if others did what they should.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let jobs = &house.settings.jobs;
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let jobs = &app.settings.jobs;
     if jobs.is_empty() {
         // Whoever has a timer for this means something to happen.
         return Err(Fault::new(Kind::Config, "no job is configured")
             .hint("add tables [job.NAME] to the configuration, or name its file: --config FILE, or BKP_CONFIG")
             .into());
     }
-    let mut tick = Tick::new(house, options);
+    let mut tick = Tick::new(app, options);
     match &options.job {
         Some(name) if !jobs.contains_key(name) => {
             let known = jobs.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -44,12 +44,12 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
             return Err(fault.hint(format!("configured jobs: {known}")).into());
         }
         Some(name) => tick.want(name),
-        None => tick.look(house.ctx.now()),
+        None => tick.look(app.ctx.now()),
     }
     if options.dry_run {
         return tick.planned();
     }
     tick.work();
-    house.ctx.cancel.check()?;
+    app.ctx.cancel.check()?;
     tick.over()
 }

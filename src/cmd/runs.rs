@@ -16,12 +16,12 @@ use crate::domain::id::BackupId;
 use crate::domain::record::{self, Outcome, Record};
 use crate::ledger::in_store;
 use crate::ops::authenticity;
-use crate::ops::authenticity::{Prover, RECORD};
+use crate::ops::authenticity::{ProofChecker, RECORD};
 use crate::ops::jobs::state::States;
 use crate::ops::report::Report;
 use crate::ops::{audit, records};
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Largest record that is read, bytes.
 const BYTES_MAX: u64 = 64 << 10;
@@ -118,22 +118,22 @@ struct Known {
 ///
 /// # Errors
 /// What the store fails with.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let settings = options.source.as_ref().and_then(|name| house.settings.sources.get(name));
-    let store = house.store_read(settings)?;
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
+    let store = app.store_read(settings)?;
     let mut known = of_jobs(&*store, options)?;
-    known.extend(by_hand(&*store, options, house.ctx.now())?);
+    known.extend(by_hand(&*store, options, app.ctx.now())?);
     known.retain(|run| options.window.holds(run.at) && (!options.failed || run.what == "failed"));
     known.sort_by_key(|run| (run.at, run.id));
     let limit = options.window.limit.unwrap_or(LIMIT);
-    let (keys, states) = (authenticity::keys(house), States::kept(house));
-    let prover = Prover::new(&*store, &keys, &house.ctx);
+    let (keys, states) = (authenticity::keys(app), States::kept(app));
+    let prover = ProofChecker::new(&*store, &keys, &app.ctx);
     let is_own = |run: &&Known| {
-        let job = run.record.as_ref().and_then(|record| house.settings.jobs.get(&record.job));
-        job.is_some_and(|job| states.is_own(house, job, &run.key))
+        let job = run.record.as_ref().and_then(|record| app.settings.jobs.get(&record.job));
+        job.is_some_and(|job| states.is_own(app, job, &run.key))
     };
     let own: BTreeSet<String> = known.iter().filter(is_own).map(|run| run.key.clone()).collect();
-    let read = |run: &Known| Ok(row(house, (&*store, &prover), &own, run));
+    let read = |run: &Known| Ok(row(app, (&*store, &prover), &own, run));
     let is_wanted = |row: &Row| {
         let about = |wanted: &Option<String>, found: &Option<String>| {
             wanted.as_ref().is_none_or(|wanted| found.as_ref() == Some(wanted))
@@ -144,11 +144,11 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     let mut rows: Vec<Row> = Vec::new();
     while rows.len() < limit && !known.is_empty() {
         let newest = known.split_off(known.len().saturating_sub(limit - rows.len()));
-        let read = catalog::each(&newest, &house.ctx.cancel, read)?;
+        let read = catalog::each(&newest, &app.ctx.cancel, read)?;
         rows.splice(..0, read.into_iter().flatten().filter(is_wanted));
     }
     if !options.failed {
-        rows.extend(running(&*store, house.ctx.now())?.into_iter().filter(is_wanted));
+        rows.extend(running(&*store, app.ctx.now())?.into_iter().filter(is_wanted));
     }
     let runs = options.window.newest(rows);
     let text = render(&runs)?;
@@ -204,11 +204,11 @@ fn by_hand(
 /// # Errors
 /// What the store fails with.
 pub(super) fn failed(
-    house: &House,
+    app: &AppContext,
     store: &dyn ReadStore,
     source: Option<&str>,
 ) -> anyhow::Result<Vec<table::Row>> {
-    let mut known = by_hand(store, &Options::default(), house.ctx.now())?;
+    let mut known = by_hand(store, &Options::default(), app.ctx.now())?;
     known.retain(|run| run.what == "failed");
     known.sort_by_key(|run| (run.at, run.id));
     let known = known.split_off(known.len().saturating_sub(FAILED_MAX));
@@ -216,7 +216,7 @@ pub(super) fn failed(
     let read = |run: &Known| -> anyhow::Result<table::Row> {
         let body = body(store, &run.key).1;
         let took = Duration::seconds_f64(body.seconds.unwrap_or(0.0).clamp(0.0, 1e9));
-        let of_source = body.source.as_ref().and_then(|name| house.settings.sources.get(name));
+        let of_source = body.source.as_ref().and_then(|name| app.settings.sources.get(name));
         Ok(table::Row {
             id: run.id.to_string(),
             backup_type: of_source.map(|of| of.backup_type.to_string()).unwrap_or_default(),
@@ -228,7 +228,7 @@ pub(super) fn failed(
             ..table::Row::default()
         })
     };
-    let mut rows = catalog::each(&known, &house.ctx.cancel, read)?;
+    let mut rows = catalog::each(&known, &app.ctx.cancel, read)?;
     rows.retain(|row| source.is_none_or(|source| source == row.source));
     Ok(rows)
 }
@@ -253,8 +253,8 @@ fn of_key(key: String) -> Option<Known> {
 
 /// A run with what its record says; nothing if the run of a job says the same.
 fn row(
-    house: &House,
-    (store, prover): (&dyn ReadStore, &Prover<'_>),
+    app: &AppContext,
+    (store, prover): (&dyn ReadStore, &ProofChecker<'_>),
     own: &BTreeSet<String>,
     run: &Known,
 ) -> Option<Row> {
@@ -263,7 +263,7 @@ fn row(
         return None;
     }
     let job = run.record.as_ref().map(|record| record.job.clone());
-    let settings = job.as_ref().and_then(|job| house.settings.jobs.get(job));
+    let settings = job.as_ref().and_then(|job| app.settings.jobs.get(job));
     let command = body.command.first().cloned();
     let is_verify = run.what == "completed" && command.as_deref() == Some("verify");
     let seconds = run.record.as_ref().map(|record| f64::from(record.seconds)).or(body.seconds);

@@ -14,45 +14,45 @@ use crate::ops::report::{Failure, Warning};
 
 /// A report's name and its schema: one line of [`REPORTS`].
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct ReportShape {
     /// The value of the field `schema`, for instance `bkp.list/1`.
     pub schema: &'static str,
     body: fn() -> Value,
 }
 
 /// Everything that can be printed with `--json`: reports, then what goes to standard error.
-pub const REPORTS: &[Shape] = &[
-    Shape::of::<snapshot::Done<'_>>("bkp.snapshot/1"),
-    Shape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
-    Shape::of::<snapshot::Done<'_>>("bkp.export/1"),
-    Shape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
-    Shape::of::<catalog_file::Done<'_>>("bkp.catalog/1"),
-    Shape::of::<catalog_file::Found>("bkp.query/1"),
-    Shape::of::<logs::Done<'_>>("bkp.logs/1"),
-    Shape::of::<list::Listing>("bkp.list/1"),
-    Shape::of::<windows::Listing>("bkp.list-windows/1"),
-    Shape::of::<verify::Verified>("bkp.verify/1"),
-    Shape::of::<verify::Everything>("bkp.verify-all/1"),
-    Shape::of::<verify_logs::Verified>("bkp.verify-logs/1"),
-    Shape::of::<ledger_diff::Reconciled>("bkp.verify-ledger/1"),
-    Shape::of::<history::Listing>("bkp.list-ledger/1"),
-    Shape::of::<runs::Listing>("bkp.list-runs/1"),
-    Shape::of::<restore::Done>("bkp.restore/1"),
-    Shape::of::<restore::Plan>("bkp.restore-plan/1"),
-    Shape::of::<restore_at::Done>("bkp.restore-at/1"),
-    Shape::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
-    Shape::of::<run::Ran>("bkp.run/1"),
-    Shape::of::<status::Status>("bkp.status/1"),
-    Shape::of::<cleanup::Cleaned>("bkp.cleanup/1"),
-    Shape::of::<pin::Said>("bkp.pin/1"),
-    Shape::of::<keys::Keys>("bkp.keys/1"),
-    Shape::of::<config::Checked>("bkp.config-check/1"),
-    Shape::of::<config::Shown>("bkp.config/1"),
-    Shape::of::<config::Described>("bkp.config-schema/1"),
-    Shape::of::<doctor::Examined<'_>>("bkp.doctor/1"),
-    Shape::of::<Completions>("bkp.completions/1"),
-    Shape::of::<Failure<'_>>(Failure::SCHEMA),
-    Shape::of::<Warning<'_>>(Warning::SCHEMA),
+pub const REPORTS: &[ReportShape] = &[
+    ReportShape::of::<snapshot::Done<'_>>("bkp.snapshot/1"),
+    ReportShape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
+    ReportShape::of::<snapshot::Done<'_>>("bkp.export/1"),
+    ReportShape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
+    ReportShape::of::<catalog_file::Done<'_>>("bkp.catalog/1"),
+    ReportShape::of::<catalog_file::Found>("bkp.query/1"),
+    ReportShape::of::<logs::Done<'_>>("bkp.logs/1"),
+    ReportShape::of::<list::Listing>("bkp.list/1"),
+    ReportShape::of::<windows::Listing>("bkp.list-windows/1"),
+    ReportShape::of::<verify::Verified>("bkp.verify/1"),
+    ReportShape::of::<verify::Everything>("bkp.verify-all/1"),
+    ReportShape::of::<verify_logs::Verified>("bkp.verify-logs/1"),
+    ReportShape::of::<ledger_diff::Reconciled>("bkp.verify-ledger/1"),
+    ReportShape::of::<history::Listing>("bkp.list-ledger/1"),
+    ReportShape::of::<runs::Listing>("bkp.list-runs/1"),
+    ReportShape::of::<restore::Done>("bkp.restore/1"),
+    ReportShape::of::<restore::Plan>("bkp.restore-plan/1"),
+    ReportShape::of::<restore_at::Done>("bkp.restore-at/1"),
+    ReportShape::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
+    ReportShape::of::<run::Ran>("bkp.run/1"),
+    ReportShape::of::<status::Status>("bkp.status/1"),
+    ReportShape::of::<cleanup::Cleaned>("bkp.cleanup/1"),
+    ReportShape::of::<pin::Pinned>("bkp.pin/1"),
+    ReportShape::of::<keys::Keys>("bkp.keys/1"),
+    ReportShape::of::<config::Checked>("bkp.config-check/1"),
+    ReportShape::of::<config::Shown>("bkp.config/1"),
+    ReportShape::of::<config::Described>("bkp.config-schema/1"),
+    ReportShape::of::<doctor::Examined<'_>>("bkp.doctor/1"),
+    ReportShape::of::<Completions>("bkp.completions/1"),
+    ReportShape::of::<Failure<'_>>(Failure::SCHEMA),
+    ReportShape::of::<Warning<'_>>(Warning::SCHEMA),
 ];
 
 /// The stable shape `bkp.completions/1`.
@@ -64,14 +64,14 @@ pub struct Completions {
     pub script: String,
 }
 
-impl Shape {
-    const fn of<Body: JsonSchema>(schema: &'static str) -> Shape {
-        Shape { schema, body: body::<Body> }
+impl ReportShape {
+    const fn of<Body: JsonSchema>(schema: &'static str) -> ReportShape {
+        ReportShape { schema, body: body::<Body> }
     }
 
     /// The shape with this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<&'static Shape> {
+    pub fn named(name: &str) -> Option<&'static ReportShape> {
         REPORTS.iter().find(|shape| shape.name() == name)
     }
 

@@ -18,15 +18,15 @@ use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
-use crate::ops::known_stores::Seen;
+use crate::ops::known_stores::KnownStores;
 use crate::ops::manifest_builder;
 use crate::ops::manifest_builder::Content;
 use crate::ops::report::Report;
-use crate::ops::run_guard::Recorded;
-use crate::pipeline::Recipe;
+use crate::ops::run_guard::RunGuard;
+use crate::pipeline::ObjectBuilder;
 use crate::store::ReadStore as _;
-use crate::store::layer::fan::{Fan, Fared};
-use crate::wire::House;
+use crate::store::layer::fan::{MirrorOutcome, MirroredStore};
+use crate::wire::AppContext;
 
 /// The stable shapes `bkp.snapshot/1` and `bkp.export/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -66,24 +66,24 @@ pub(super) struct Planned<'p> {
 ///
 /// # Errors
 /// Of every kind that a chain can fail with; then nothing is visible in the store.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
-    let settings = house.source_settings(&options.source)?;
-    let source = house.source(&options.source)?;
-    let keys = house.keys()?;
-    let store = house.stores_append(Some(settings))?;
-    let catalog = Catalog::new(&store, &keys, &house.ctx);
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let settings = app.source_settings(&options.source)?;
+    let source = app.source(&options.source)?;
+    let keys = app.keys()?;
+    let store = app.stores_append(Some(settings))?;
+    let catalog = Catalog::new(&store, &keys, &app.ctx);
     if options.dry_run {
-        let id = BackupId::new(house.ctx.now());
-        let identity = source.identity(&house.ctx)?;
-        let plan = plan(house, options, (&*source, &identity), &store, &catalog, id)?;
+        let id = BackupId::new(app.ctx.now());
+        let identity = source.identity(&app.ctx)?;
+        let plan = plan(app, options, (&*source, &identity), &store, &catalog, id)?;
         return describe(options, &plan, store.url());
     }
     // Before anything is written, leases too.
-    check_seen(house, &store, settings.backup_type, &options.source)?;
-    let run = Recorded::begin(house, &options.source, settings.backup_type, &store)?;
-    let identity = source.identity(&house.ctx)?;
+    check_seen(app, &store, settings.backup_type, &options.source)?;
+    let run = RunGuard::begin(app, &options.source, settings.backup_type, &store)?;
+    let identity = source.identity(&app.ctx)?;
     let of = (&*source, &identity);
-    let Plan { id, scope, onto } = plan(house, options, of, &store, &catalog, run.id())?;
+    let Plan { id, scope, onto } = plan(app, options, of, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let chain = onto.as_ref().map(Onto::names).unwrap_or_default();
     let below = onto.as_ref().map(Onto::keys).unwrap_or_default();
@@ -95,57 +95,57 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
         kind: options.kind.as_str().to_owned(),
     };
     let (key, recipients) = new_key(&keys, id, &name.source)?;
-    let recipe = Recipe {
+    let recipe = ObjectBuilder {
         store: &store,
         name: &name,
         key: &key,
         recipients: &recipients,
         compression: settings.compression,
-        ctx: &house.ctx,
+        ctx: &app.ctx,
     };
-    house.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
-    let (mut objects, trail, captured) = objects::make(house, options, &*source, &recipe, onto)?;
+    app.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
+    let (mut objects, trail, captured) = objects::make(app, options, &*source, &recipe, onto)?;
     if let Some(write) = &captured.map {
         objects.push(recipe.map(write.as_ref())?);
     }
     let capture = captured.record;
     let content = Content { links, identity, capture, objects, trail, keys: recipients };
-    let manifest = manifest_builder::new(house, &name, content);
-    lock_longer(house, &store, &below);
+    let manifest = manifest_builder::new(app, &name, content);
+    lock_longer(app, &store, &below);
     let (manifest, pending) = run.publish(manifest, &key, &chain)?;
-    house.ctx.monitor.end();
+    app.ctx.monitor.end();
     store.stores().for_each(|(_, store)| {
-        note(house, &Seen::of(house, &**store, name.backup_type, &name.source));
+        note(app, &KnownStores::of(app, &**store, name.backup_type, &name.source));
     });
     let partial = (!captured.lost.is_empty()).then_some(Kind::Partial);
     for lost in &captured.lost {
-        house.ctx.monitor.warn(&format!("the backup does not have {lost}"));
+        app.ctx.monitor.warn(&format!("the backup does not have {lost}"));
     }
     report(&store, &manifest, worst(partial, pending))
 }
 
 /// Sees to it that what a backup builds on is locked for as long as the backup, where stores lock.
-fn lock_longer(house: &House, fan: &Fan, below: &[String]) {
+fn lock_longer(app: &AppContext, fan: &MirroredStore, below: &[String]) {
     for (_, store) in fan.stores() {
         if let Err(error) = store.lock_longer(below) {
             let why = format!(
                 "{}: the locks of what this backup builds on end before its own: {error}; give bkp the rights s3:PutObjectRetention and s3:GetObjectRetention",
                 store.url()
             );
-            house.ctx.monitor.warn(&why);
+            app.ctx.monitor.warn(&why);
         }
     }
 }
 
 /// Lets every store drop out that has lost what it had.
 pub(super) fn check_seen(
-    house: &House,
-    fan: &Fan,
+    app: &AppContext,
+    fan: &MirroredStore,
     backup_type: BackupType,
     source: &str,
 ) -> anyhow::Result<()> {
     for (index, store) in fan.stores() {
-        if let Err(error) = Seen::of(house, &**store, backup_type, source).check(&**store) {
+        if let Err(error) = KnownStores::of(app, &**store, backup_type, source).check(&**store) {
             fan.drop_out(index, error)?;
         }
     }
@@ -153,9 +153,9 @@ pub(super) fn check_seen(
 }
 
 /// Remembers where the backup is, as far as the state directory can be written.
-pub(super) fn note(house: &House, seen: &Seen) {
+pub(super) fn note(app: &AppContext, seen: &KnownStores) {
     if let Err(error) = seen.note() {
-        house.ctx.monitor.warn(&format!("cannot write to the state directory: {error}"));
+        app.ctx.monitor.warn(&format!("cannot write to the state directory: {error}"));
     }
 }
 
@@ -182,10 +182,10 @@ fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<R
 }
 
 /// How several stores fared, also as lines of text.
-pub(super) fn copied(fared: Vec<Fared>, text: &mut String) -> anyhow::Result<Vec<Copied>> {
+pub(super) fn copied(fared: Vec<MirrorOutcome>, text: &mut String) -> anyhow::Result<Vec<Copied>> {
     let mut copies = Vec::new();
     if fared.len() > 1 {
-        for Fared { url, lost } in fared {
+        for MirrorOutcome { url, lost } in fared {
             match &lost {
                 None => writeln!(text, "  in {url}")?,
                 Some(why) => writeln!(text, "  NOT in {url}: {why}")?,
@@ -196,7 +196,11 @@ pub(super) fn copied(fared: Vec<Fared>, text: &mut String) -> anyhow::Result<Vec
     Ok(copies)
 }
 
-fn report(fan: &Fan, manifest: &Manifest, pending: Option<Kind>) -> anyhow::Result<Report> {
+fn report(
+    fan: &MirroredStore,
+    manifest: &Manifest,
+    pending: Option<Kind>,
+) -> anyhow::Result<Report> {
     use humansize::{BINARY, format_size};
     let Sizes { plaintext_bytes, stored_bytes, ratio } = manifest.sizes;
     let mut text = format!(

@@ -13,14 +13,14 @@ mod metrics;
 mod rows;
 mod words;
 
-use self::look::Look;
+use self::look::StatusFacts;
 pub use self::rows::Status;
 use self::rows::{JobRow, SourceRow};
 use crate::cache;
 use crate::domain::health::{Finding, Level};
 use crate::error::Kind;
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Who reads it may: the exporter runs as somebody else.
 const METRICS_MODE: u32 = 0o644;
@@ -30,9 +30,9 @@ const METRICS_MODE: u32 = 0o644;
 /// # Errors
 /// [`Kind::Config`] if no store is configured. A store that does not answer is a finding; if any
 /// finding is critical the outcome is [`Kind::Stale`].
-pub fn run(house: &House) -> anyhow::Result<Report> {
-    let status = look(house)?;
-    write_metrics(house, &status);
+pub fn run(app: &AppContext) -> anyhow::Result<Report> {
+    let status = look(app)?;
+    write_metrics(app, &status);
     let outcome = (status.health == Some(Level::Critical)).then_some(Kind::Stale);
     let text = render(&status)?;
     Ok(Report::done("bkp.status/1", &status, text)?.with_outcome(outcome))
@@ -42,19 +42,19 @@ pub fn run(house: &House) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn look(house: &House) -> anyhow::Result<Status> {
-    let at = house.ctx.now();
-    let Look { jobs, sources, stores, findings, outbox } = Look::take(house, at)?;
+pub fn look(app: &AppContext) -> anyhow::Result<Status> {
+    let at = app.ctx.now();
+    let StatusFacts { jobs, sources, stores, findings, outbox } = StatusFacts::take(app, at)?;
     let health = findings.iter().map(|finding| finding.level).max();
     Ok(Status { at, health, findings, jobs, sources, stores, outbox })
 }
 
 /// Writes the file for Prometheus, if one is configured; what fails is a warning.
-pub fn write_metrics(house: &House, status: &Status) {
-    let Some(path) = &house.settings.status.metrics_file else { return };
+pub fn write_metrics(app: &AppContext, status: &Status) {
+    let Some(path) = &app.settings.status.metrics_file else { return };
     if let Err(error) = cache::replace(path, metrics::text(status).as_bytes(), METRICS_MODE) {
         let why = format!("cannot write the metrics to {}: {error}", path.display());
-        house.ctx.monitor.warn(&why);
+        app.ctx.monitor.warn(&why);
     }
 }
 

@@ -18,15 +18,15 @@ use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::ops::audit;
-use crate::ops::authenticity::Prover;
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
 use crate::ops::verify_level::VerifyLevel;
 use crate::pipeline::BackupReader;
-use crate::source::{DecodeTools, DrillTools, Drilled, Share, SourceKind, kinds};
+use crate::source::{DecodeTools, DrillTools, Drilled, ResourceLimits, SourceKind, kinds};
 use crate::store::AppendStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 use self::found::Notes;
 pub(super) use self::verified::Verified;
@@ -81,21 +81,25 @@ pub(super) enum Outcome {
 /// # Errors
 /// [`Kind::Integrity`] if it is not what was written; what store or keys fail with. Of all backups
 /// each has its own outcome; the report's is that of the first that failed.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = match &options.which {
         Which::One(select) => select.source(),
         Which::All(source) => source.as_deref(),
     };
-    let report = verify_which(house, options, source);
-    audit::ended(house, ("verified", Status::Verified), source, &report);
-    report.map_err(|error| house.elsewhere(source, error))
+    let report = verify_which(app, options, source);
+    audit::ended(app, ("verified", Status::Verified), source, &report);
+    report.map_err(|error| app.elsewhere(source, error))
 }
 
-fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyhow::Result<Report> {
-    let settings = source.and_then(|name| house.settings.sources.get(name));
-    let store = house.store_read_and_note(settings)?;
-    let keys = house.keys_to_read()?;
-    let catalog = Catalog::new(&*store, &keys, &house.ctx);
+fn verify_which(
+    app: &AppContext,
+    options: &Options,
+    source: Option<&str>,
+) -> anyhow::Result<Report> {
+    let settings = source.and_then(|name| app.settings.sources.get(name));
+    let store = app.store_read_and_note(settings)?;
+    let keys = app.keys_to_read()?;
+    let catalog = Catalog::new(&*store, &keys, &app.ctx);
     let catalog = catalog.with_effort(match &options.which {
         Which::One(select) => select.effort(),
         Which::All(_) => Effort::Usual,
@@ -103,22 +107,22 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
     match &options.which {
         Which::One(select) => {
             // What a restore would take; a source may have nothing but exports.
-            let chosen = match select.resolve_of(&catalog, options.from_export, &house.ctx) {
+            let chosen = match select.resolve_of(&catalog, options.from_export, &app.ctx) {
                 Err(error) if !options.from_export && diagnose(&error).kind == Kind::NotFound => {
-                    select.resolve(&catalog, &house.ctx)?
+                    select.resolve(&catalog, &app.ctx)?
                 }
                 resolved => resolved?,
             };
             let name = chosen.name;
-            let verified = verify_again(house, options, &catalog, &name, &mut BTreeSet::new());
+            let verified = verify_again(app, options, &catalog, &name, &mut BTreeSet::new());
             // That the run is to stop is no failure of a backup.
-            house.ctx.cancel.check()?;
+            app.ctx.cancel.check()?;
             let filter = Filter::of_source(name.backup_type, &name.source);
-            let found = catalog::find(&*store, &filter, &house.ctx.cancel)?;
+            let found = catalog::find(&*store, &filter, &app.ctx.cancel)?;
             let (store, catalog, level) = (&*store, &catalog, options.level);
-            let (noted, prover) = (RefCell::default(), &Prover::new(store, &keys, &house.ctx));
+            let (noted, prover) = (RefCell::default(), &ProofChecker::new(store, &keys, &app.ctx));
             let found = found.as_slice();
-            Notes { house, store, catalog, prover, found, level, noted }.take(&name, &verified);
+            Notes { app, store, catalog, prover, found, level, noted }.take(&name, &verified);
             let mut verified = verified?;
             verified.store = Some(store.url().to_owned());
             let text = render(&verified);
@@ -129,33 +133,33 @@ fn verify_which(house: &House, options: &Options, source: Option<&str>) -> anyho
         }
         Which::All(source) => {
             let filter = Filter { source: source.clone(), ..Filter::default() };
-            let found = catalog::find(&*store, &filter, &house.ctx.cancel)?;
+            let found = catalog::find(&*store, &filter, &app.ctx.cancel)?;
             if found.is_empty() {
                 let message = format!("{}: no backup to verify", store.url());
                 return Err(Fault::new(Kind::NotFound, message).into());
             }
-            let prover = Prover::new(&*store, &keys, &house.ctx);
-            all(house, options, (&catalog, &prover), &*store, &found)
+            let prover = ProofChecker::new(&*store, &keys, &app.ctx);
+            all(app, options, (&catalog, &prover), &*store, &found)
         }
     }
 }
 
 /// Oldest first, so that each object is read for the backup that it belongs to.
 fn all(
-    house: &House,
+    app: &AppContext,
     options: &Options,
-    (catalog, prover): (&Catalog<'_>, &Prover<'_>),
+    (catalog, prover): (&Catalog<'_>, &ProofChecker<'_>),
     store: &dyn AppendStore,
     found: &[Found],
 ) -> anyhow::Result<Report> {
     let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
     let mut seen = BTreeSet::new();
     let (level, noted) = (options.level, RefCell::default());
-    let beside = Notes { house, store, catalog, prover, found, level, noted };
+    let beside = Notes { app, store, catalog, prover, found, level, noted };
     for Found { name, .. } in found {
-        let verified = verify_again(house, options, catalog, name, &mut seen);
+        let verified = verify_again(app, options, catalog, name, &mut seen);
         // That the run is to stop is no failure of a backup.
-        house.ctx.cancel.check()?;
+        app.ctx.cancel.check()?;
         beside.take(name, &verified);
         match verified {
             Ok(verified) => {
@@ -173,7 +177,7 @@ fn all(
             }
         }
     }
-    let logs = verify_logs::chained(house, store, found)?;
+    let logs = verify_logs::chained(app, store, found)?;
     for log in &logs {
         outcome = worst(outcome, log.outcome());
         text.push_str(&log.text()?);
@@ -191,18 +195,18 @@ fn all(
 /// Verifies a backup, and once more if it does not seem to be what was written: one answer of a service
 /// that was damaged on its way is no damage of the backup.
 fn verify_again(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     catalog: &Catalog<'_>,
     name: &BackupName,
     proven: &mut BTreeSet<BackupId>,
 ) -> anyhow::Result<Verified> {
-    match verify(house, options, catalog, name, proven) {
+    match verify(app, options, catalog, name, proven) {
         Err(error) if diagnose(&error).kind == Kind::Integrity => {
-            house.ctx.monitor.end();
+            app.ctx.monitor.end();
             let why = format!("{error:#}; it is read again before it is called damaged");
-            house.ctx.monitor.warn(&why);
-            verify(house, options, catalog, name, proven)
+            app.ctx.monitor.warn(&why);
+            verify(app, options, catalog, name, proven)
         }
         verified => verified,
     }
@@ -211,18 +215,18 @@ fn verify_again(
 /// Verifies one backup and its chain. The links whose stored bytes are in `proven` are not read
 /// again for their digests, and those that are join them.
 fn verify(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     catalog: &Catalog<'_>,
     name: &BackupName,
     proven: &mut BTreeSet<BackupId>,
 ) -> anyhow::Result<Verified> {
-    let began = house.ctx.now();
+    let began = app.ctx.now();
     // A segment of a log stands by itself; how segments follow each other, `--logs` verifies.
     let is_segment = name.kind == segment::KIND;
     let chain = if is_segment { vec![catalog.open(name)?.0] } else { catalog.chain(name)? };
     let kind = kinds::kind_of(name.backup_type)?;
-    house.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
+    app.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let mut drill = None;
     // A segment alone is nothing that a server could start from.
@@ -231,26 +235,26 @@ fn verify(
         VerifyLevel::Exists | VerifyLevel::Digest => {}
         VerifyLevel::Decode | VerifyLevel::Drill if is_segment => {
             let decode = kinds::log_kind_of(name.backup_type)?.decode;
-            chain.iter().try_for_each(|segment| decode(segment, &house.ctx))?;
+            chain.iter().try_for_each(|segment| decode(segment, &app.ctx))?;
         }
         VerifyLevel::Decode => {
-            let scratch = || scratch::to_drill(house, options.scratch.as_deref());
-            let share = share(house, &chain);
-            (kind.decode)(&chain, &DecodeTools { scratch: &scratch, share }, &house.ctx)?;
+            let scratch = || scratch::to_drill(app, options.scratch.as_deref());
+            let share = share(app, &chain);
+            (kind.decode)(&chain, &DecodeTools { scratch: &scratch, share }, &app.ctx)?;
         }
-        VerifyLevel::Drill => drill = Some(run_drill(house, kind, &chain, options)?),
+        VerifyLevel::Drill => drill = Some(run_drill(app, kind, &chain, options)?),
     }
     // Decoding and drilling compare the digests of what they read, and need not read everything.
     if options.level != VerifyLevel::Exists {
         for reader in &chain {
             let id = reader.manifest().id;
             if !proven.contains(&id) {
-                reader.check_digests(&house.ctx)?;
+                reader.check_digests(&app.ctx)?;
                 proven.insert(id);
             }
         }
     }
-    house.ctx.monitor.end();
+    app.ctx.monitor.end();
     Ok(Verified {
         store: None,
         id: name.id,
@@ -258,7 +262,7 @@ fn verify(
         level,
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
         ok: drill.as_ref().is_none_or(Drilled::is_ok),
-        seconds: (house.ctx.now() - began).as_seconds_f64(),
+        seconds: (app.ctx.now() - began).as_seconds_f64(),
         drill,
     })
 }
@@ -269,22 +273,22 @@ fn stored_bytes(chain: &[BackupReader<'_>], level: VerifyLevel) -> Option<u64> {
 }
 
 /// What an engine may take of this machine: no configuration of the source is needed, but what it says is heeded.
-fn share(house: &House, chain: &[BackupReader<'_>]) -> Share {
+fn share(app: &AppContext, chain: &[BackupReader<'_>]) -> ResourceLimits {
     let source = chain.last().map(|newest| newest.manifest().source.as_str()).unwrap_or_default();
-    house.source(source).map(|source| source.share()).unwrap_or_default()
+    app.source(source).map(|source| source.share()).unwrap_or_default()
 }
 
 /// Drills in a new folder that is removed again, whatever happens.
 fn run_drill(
-    house: &House,
+    app: &AppContext,
     kind: &SourceKind,
     chain: &[BackupReader<'_>],
     options: &Options,
 ) -> anyhow::Result<Drilled> {
-    let scratch = scratch::to_drill(house, options.scratch.as_deref())?;
-    let tigerbeetle = house.settings.tigerbeetle.clone();
-    let tools = DrillTools { tigerbeetle, share: share(house, chain) };
-    (kind.drill)(chain, scratch.folder(), &tools, &house.ctx)
+    let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
+    let tigerbeetle = app.settings.tigerbeetle.clone();
+    let tools = DrillTools { tigerbeetle, share: share(app, chain) };
+    (kind.drill)(chain, scratch.folder(), &tools, &app.ctx)
 }
 
 fn render(verified: &Verified) -> String {

@@ -18,7 +18,7 @@ use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::source::kinds;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// The stable shape `bkp.verify-logs/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -55,16 +55,16 @@ pub struct Options {
 
 /// Restores a random moment in a new folder that is removed again, whatever happens.
 fn run_drill(
-    house: &House,
+    app: &AppContext,
     catalog: &Catalog<'_>,
     history: &History,
     found: &[Found],
     options: &Options,
 ) -> anyhow::Result<LogDrilled> {
-    let scratch = scratch::to_drill(house, options.scratch.as_deref())?;
+    let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
     let random = RandomState::new().hash_one(&options.source);
     let of = (catalog, history, found);
-    drill::drill(house, of, &options.source, scratch.folder(), random)
+    drill::drill(app, of, &options.source, scratch.folder(), random)
 }
 
 /// How the segments of a source follow each other, by their manifests.
@@ -114,7 +114,7 @@ impl Chained {
 /// # Errors
 /// That the run is to stop.
 pub(super) fn chained(
-    house: &House,
+    app: &AppContext,
     store: &dyn ReadStore,
     found: &[Found],
 ) -> anyhow::Result<Vec<Chained>> {
@@ -123,7 +123,7 @@ pub(super) fn chained(
     let of = |source: &str| {
         let of_source = found.iter().filter(|found| found.name.source == source);
         let of_source: Vec<Found> = of_source.cloned().collect();
-        let history = History::read(store, &of_source, &house.ctx)?;
+        let history = History::read(store, &of_source, &app.ctx)?;
         Ok(Chained::of(source, &history))
     };
     sources.into_iter().map(of).collect()
@@ -134,27 +134,27 @@ pub(super) fn chained(
 ///
 /// # Errors
 /// What store or keys fail with; damage is the report's outcome.
-pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = options.source.as_str();
-    let store = house.store_read(house.settings.sources.get(source))?;
-    let keys = house.keys_to_read()?;
-    let found = find(store.as_ref(), source, &house.ctx)?;
+    let store = app.store_read(app.settings.sources.get(source))?;
+    let keys = app.keys_to_read()?;
+    let found = find(store.as_ref(), source, &app.ctx)?;
     if !found.iter().any(is_segment) {
         let message = format!("{}: no log of `{source}`", store.url());
         return Err(Fault::new(Kind::NotFound, message).hint("ship one with `bkp logs`").into());
     }
-    let history = History::read(store.as_ref(), &found, &house.ctx)?;
-    let catalog = Catalog::new(store.as_ref(), &keys, &house.ctx);
+    let history = History::read(store.as_ref(), &found, &app.ctx)?;
+    let catalog = Catalog::new(store.as_ref(), &keys, &app.ctx);
     let (mut segments, mut problems, mut outcome) = (0, history.problems.clone(), None);
     for found in found.iter().filter(|found| is_segment(found)) {
-        house.ctx.cancel.check()?;
+        app.ctx.cancel.check()?;
         let decode = kinds::log_kind_of(found.name.backup_type)?.decode;
-        house.ctx.monitor.begin(&format!("verify {}", found.name.id), Some(found.stored_bytes));
+        app.ctx.monitor.begin(&format!("verify {}", found.name.id), Some(found.stored_bytes));
         let read = catalog.open(&found.name).and_then(|(reader, _)| {
             reader.check_objects()?;
-            decode(&reader, &house.ctx)
+            decode(&reader, &app.ctx)
         });
-        house.ctx.monitor.end();
+        app.ctx.monitor.end();
         match read {
             Ok(()) => segments += 1,
             Err(error) => {
@@ -173,7 +173,7 @@ pub fn run(house: &House, options: &Options) -> anyhow::Result<Report> {
     }
     let mut drill = None;
     if options.drill && outcome.is_none() {
-        match run_drill(house, &catalog, &history, &found, options) {
+        match run_drill(app, &catalog, &history, &found, options) {
             Ok(done) => drill = Some(done),
             Err(error) => {
                 let kind = diagnose(&error).kind;

@@ -10,7 +10,7 @@ use crate::domain::segment::{Mode, Window, spelled};
 use crate::error::{Fault, Kind};
 use crate::ops::log_history::{History, find};
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// The stable shape `bkp.list-windows/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -97,14 +97,14 @@ impl Gap {
 ///
 /// # Errors
 /// What the store fails with; [`Kind::NotFound`] if the source has no backups.
-pub fn run(house: &House, source: &str) -> anyhow::Result<Report> {
-    let store = house.store_read(house.settings.sources.get(source))?;
-    let found = find(store.as_ref(), source, &house.ctx)?;
+pub fn run(app: &AppContext, source: &str) -> anyhow::Result<Report> {
+    let store = app.store_read(app.settings.sources.get(source))?;
+    let found = find(store.as_ref(), source, &app.ctx)?;
     if found.is_empty() {
         let message = format!("{}: no backup of `{source}`", store.url());
         return Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into());
     }
-    let history = History::read(store.as_ref(), &found, &house.ctx)?;
+    let history = History::read(store.as_ref(), &found, &app.ctx)?;
     let windows: Vec<Row> =
         history.windows().iter().map(|(window, run)| Row::of(window, run.len())).collect();
     let gaps = Gap::all(&history);

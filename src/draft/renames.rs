@@ -12,9 +12,9 @@ use crate::error::{Classify as _, Fault, Kind};
 
 /// Renames that were made, in their order.
 #[derive(Debug, Default)]
-pub struct Renames(Vec<(PathBuf, PathBuf)>);
+pub struct RenameTransaction(Vec<(PathBuf, PathBuf)>);
 
-impl Renames {
+impl RenameTransaction {
     /// Renames to a name that must be free.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ mod tests {
                 let folder = tempfile::tempdir().expect("folder");
                 let target = folder.path().join("x");
                 write(folder.path(), &[&[stale], there].concat());
-                let mut renames = Renames::default();
+                let mut renames = RenameTransaction::default();
                 let aside = renames.move_aside(&target, &COMPANIONS).expect("moved");
                 let mut expected: Vec<String> = there
                     .iter()
@@ -189,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("x");
         write(folder.path(), &["x", "x.wal"]);
-        let mut renames = Renames::default();
+        let mut renames = RenameTransaction::default();
         renames.move_aside(&target, &COMPANIONS).expect("moved");
         write(folder.path(), &["x"]);
         let text = renames.undo(Fault::new(Kind::Refused, "why")).to_string();
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn nothing_there_is_nothing_moved() {
         let folder = tempfile::tempdir().expect("folder");
-        let moved = Renames::default().move_aside(&folder.path().join("x"), &COMPANIONS);
+        let moved = RenameTransaction::default().move_aside(&folder.path().join("x"), &COMPANIONS);
         assert_eq!(moved.expect("moved"), None);
     }
 }

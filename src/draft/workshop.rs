@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::renames::{Renames, taken};
+use super::renames::{RenameTransaction, taken};
 use super::{HIDDEN, folder_of, hidden, sync_folder};
 use crate::error::{Fault, Kind};
 
@@ -24,36 +24,36 @@ const ELSEWHERE: &str = "elsewhere";
 
 /// A folder of ours. It is removed with everything in it when this is dropped.
 #[derive(Debug)]
-pub struct Workshop {
+pub struct ScratchDir {
     folder: PathBuf,
     /// The folder around it.
     around: OwnedFd,
     /// Says that this run lives.
     _lock: File,
     /// The one that stands for it: it is removed after this one.
-    noted: Option<Box<Workshop>>,
+    noted: Option<Box<ScratchDir>>,
 }
 
-impl Workshop {
+impl ScratchDir {
     /// Makes one in the folder that `target` is to be in.
     ///
     /// # Errors
     /// [`Kind::Failed`] if that folder does not exist or cannot be written to.
-    pub fn beside(target: &Path) -> Result<Workshop, Fault> {
-        Workshop::make(folder_of(target))
+    pub fn beside(target: &Path) -> Result<ScratchDir, Fault> {
+        ScratchDir::make(folder_of(target))
     }
 
     /// Makes one in `place`, which is made too if it is not there.
     ///
     /// # Errors
     /// [`Kind::Failed`] if that cannot be written to.
-    pub fn within(place: &Path) -> Result<Workshop, Fault> {
+    pub fn within(place: &Path) -> Result<ScratchDir, Fault> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
         made.map_err(|error| failed(place, &error))?;
-        Workshop::make(place)
+        ScratchDir::make(place)
     }
 
-    fn make(place: &Path) -> Result<Workshop, Fault> {
+    fn make(place: &Path) -> Result<ScratchDir, Fault> {
         sweep(place);
         let around = open_folder(place).map_err(|error| failed(place, &error))?;
         loop {
@@ -62,7 +62,7 @@ impl Workshop {
             made.map_err(|error| failed(place, &error))?;
             // Whoever sweeps between these two steps takes it for left behind.
             if let Some(lock) = lock(&folder) {
-                return Ok(Workshop { folder, around, _lock: lock, noted: None });
+                return Ok(ScratchDir { folder, around, _lock: lock, noted: None });
             }
         }
     }
@@ -89,9 +89,9 @@ impl Workshop {
         std::os::unix::fs::symlink(place, self.path(ELSEWHERE))
     }
 
-    /// The same folder, for which another one stands until it is removed: see [`Workshop::stand_for`].
+    /// The same folder, for which another one stands until it is removed: see [`ScratchDir::stand_for`].
     #[must_use]
-    pub fn noted_by(mut self, other: Option<Workshop>) -> Workshop {
+    pub fn noted_by(mut self, other: Option<ScratchDir>) -> ScratchDir {
         self.noted = other.map(Box::new);
         self
     }
@@ -113,7 +113,7 @@ impl Workshop {
         if !replace && target.symlink_metadata().is_ok() {
             return Err(taken(target));
         }
-        let mut renames = Renames::default();
+        let mut renames = RenameTransaction::default();
         let aside = renames.move_aside(target, companions)?;
         match self.place(from, target, companions, &mut renames) {
             Ok(()) => Ok(aside),
@@ -132,7 +132,7 @@ impl Workshop {
         from: &Path,
         target: &Path,
         companions: &[&str],
-        renames: &mut Renames,
+        renames: &mut RenameTransaction,
     ) -> Result<(), Errno> {
         let ended = |path: &Path, ending: &str| {
             let mut name = path.as_os_str().to_owned();
@@ -150,7 +150,7 @@ impl Workshop {
     }
 }
 
-impl Drop for Workshop {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         // Nothing can be done about a failure, and the next run here tries again.
         let _left = std::fs::remove_dir_all(&self.folder);
@@ -182,7 +182,7 @@ fn lock(folder: &Path) -> Option<File> {
 
 /// A folder that a killed run left. As long as this lives it is nobody else's.
 #[derive(Debug)]
-pub struct Left {
+pub struct LeftBehind {
     /// The folder.
     pub folder: PathBuf,
     _lock: File,
@@ -190,7 +190,7 @@ pub struct Left {
 
 /// The folders that killed runs left in `place`, and in the places that those name.
 #[must_use]
-pub fn left_in(place: &Path) -> Vec<Left> {
+pub fn left_in(place: &Path) -> Vec<LeftBehind> {
     let mut found = left(place);
     let elsewhere: Vec<PathBuf> = found
         .iter()
@@ -200,14 +200,14 @@ pub fn left_in(place: &Path) -> Vec<Left> {
     found
 }
 
-fn left(place: &Path) -> Vec<Left> {
+fn left(place: &Path) -> Vec<LeftBehind> {
     let Ok(items) = std::fs::read_dir(place) else { return Vec::new() };
     let hidden = items.filter_map(Result::ok).filter(|item| {
         item.file_name().to_string_lossy().starts_with(HIDDEN)
             && item.file_type().is_ok_and(|kind| kind.is_dir())
     });
     let path = hidden.map(|item| item.path());
-    path.filter_map(|folder| sole(&folder).map(|lock| Left { folder, _lock: lock })).collect()
+    path.filter_map(|folder| sole(&folder).map(|lock| LeftBehind { folder, _lock: lock })).collect()
 }
 
 /// The lock of a folder of this user that nobody has; only where the kernel says so.
@@ -241,7 +241,7 @@ mod tests {
     fn two_runs_have_two_folders_and_leave_none() {
         let place = tempfile::tempdir().expect("folder");
         let target = place.path().join("x");
-        let (one, two) = (Workshop::beside(&target), Workshop::beside(&target));
+        let (one, two) = (ScratchDir::beside(&target), ScratchDir::beside(&target));
         let (one, two) = (one.expect("made"), two.expect("made"));
         assert!(one.folder() != two.folder() && one.folder().exists() && two.folder().exists());
         drop((one, two));
@@ -252,7 +252,7 @@ mod tests {
     fn what_a_killed_run_left_is_removed_here_and_elsewhere() {
         let (here, there) =
             (tempfile::tempdir().expect("here"), tempfile::tempdir().expect("there"));
-        let living = Workshop::within(there.path()).expect("made");
+        let living = ScratchDir::within(there.path()).expect("made");
         let dead = |place: &Path| {
             let folder = place.join(hidden());
             std::fs::create_dir(&folder).expect("made");
@@ -263,7 +263,7 @@ mod tests {
         std::os::unix::fs::symlink(there.path(), note.join(ELSEWHERE)).expect("linked");
         std::fs::create_dir(here.path().join("other")).expect("made");
         assert_eq!(left_in(here.path()).len(), 2);
-        let run = Workshop::within(here.path()).expect("made");
+        let run = ScratchDir::within(here.path()).expect("made");
         assert!(!note.exists() && !hall.exists());
         assert!(living.folder().exists() && run.folder().exists());
         assert!(here.path().join("other").exists());
@@ -281,7 +281,7 @@ mod tests {
         };
         write(&target, "old");
         write(&place.path().join("x.wal"), "old log");
-        let workshop = Workshop::beside(&target).expect("made");
+        let workshop = ScratchDir::beside(&target).expect("made");
         // There is a log to place and no file: the second of two renames fails.
         write(&workshop.path("built.wal"), "new log");
         let refused = workshop.publish(&workshop.path("built"), &target, LOG, true);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ledger, LedgerError};
 use crate::domain::event::{Event, Numbers};
-use crate::draft::Draft;
+use crate::draft::StagedFile;
 
 /// Largest file that is read, bytes. One needs about 300.
 const FILE_BYTES_MAX: u64 = 4096;
@@ -55,7 +55,7 @@ impl Outbox {
         let write = || -> io::Result<()> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let draft = Draft::begin(rustix::fs::open(&self.folder, flags, Mode::empty())?)?;
+            let draft = StagedFile::begin(rustix::fs::open(&self.folder, flags, Mode::empty())?)?;
             let mut text = serde_json::to_vec(&letter)?;
             text.push(b'\n');
             let mut file = draft.file();

@@ -16,7 +16,7 @@ use crate::ctx::{Ctx, host};
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark, Nth};
 use crate::ops::authenticity;
-use crate::ops::authenticity::{ANNOTATION, Prover};
+use crate::ops::authenticity::{ANNOTATION, ProofChecker};
 use crate::ops::records;
 use crate::ops::verify_level::VerifyLevel;
 use crate::store::{AppendStore, ReadStore, Role, StoreError};
@@ -37,7 +37,7 @@ const READ_MAX: usize = 64;
 /// What is said about a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Word {
+pub enum AnnotationKind {
     /// No retention may remove it.
     Pin,
     /// Retention may remove it again.
@@ -50,56 +50,56 @@ pub enum Word {
     Sound,
 }
 
-impl Word {
+impl AnnotationKind {
     /// What was done then.
     pub(crate) fn done(self) -> &'static str {
         match self {
-            Word::Pin => "pinned",
-            Word::Unpin => "unpinned",
-            Word::Note => "noted",
-            Word::Damaged => "found damaged",
-            Word::Sound => "found whole",
+            AnnotationKind::Pin => "pinned",
+            AnnotationKind::Unpin => "unpinned",
+            AnnotationKind::Note => "noted",
+            AnnotationKind::Damaged => "found damaged",
+            AnnotationKind::Sound => "found whole",
         }
     }
 
     /// A mark with this word.
     fn mark(self, nth: Nth) -> Mark {
         match self {
-            Word::Pin => Mark::Pin(nth),
-            Word::Unpin => Mark::Unpin(nth),
-            Word::Note => Mark::Note(nth),
-            Word::Damaged => Mark::Damaged(nth),
-            Word::Sound => Mark::Sound(nth),
+            AnnotationKind::Pin => Mark::Pin(nth),
+            AnnotationKind::Unpin => Mark::Unpin(nth),
+            AnnotationKind::Note => Mark::Note(nth),
+            AnnotationKind::Damaged => Mark::Damaged(nth),
+            AnnotationKind::Sound => Mark::Sound(nth),
         }
     }
 
     /// The word of a mark, if it has one.
-    fn of(mark: Mark) -> Option<Word> {
+    fn of(mark: Mark) -> Option<AnnotationKind> {
         match mark {
-            Mark::Pin(_) => Some(Word::Pin),
-            Mark::Unpin(_) => Some(Word::Unpin),
-            Mark::Note(_) => Some(Word::Note),
-            Mark::Damaged(_) => Some(Word::Damaged),
-            Mark::Sound(_) => Some(Word::Sound),
+            Mark::Pin(_) => Some(AnnotationKind::Pin),
+            Mark::Unpin(_) => Some(AnnotationKind::Unpin),
+            Mark::Note(_) => Some(AnnotationKind::Note),
+            Mark::Damaged(_) => Some(AnnotationKind::Damaged),
+            Mark::Sound(_) => Some(AnnotationKind::Sound),
             Mark::Deleting => None,
         }
     }
 
     /// The word that it takes back.
-    fn against(self) -> Option<Word> {
+    fn against(self) -> Option<AnnotationKind> {
         match self {
-            Word::Unpin => Some(Word::Pin),
-            Word::Sound => Some(Word::Damaged),
-            Word::Pin | Word::Note | Word::Damaged => None,
+            AnnotationKind::Unpin => Some(AnnotationKind::Pin),
+            AnnotationKind::Sound => Some(AnnotationKind::Damaged),
+            AnnotationKind::Pin | AnnotationKind::Note | AnnotationKind::Damaged => None,
         }
     }
 }
 
 /// What is stored, schema `bkp.mark/1`. Behind it stands the proof, if there is one.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Body {
+pub(crate) struct AnnotationBody {
     schema: String,
-    pub(crate) word: Word,
+    pub(crate) word: AnnotationKind,
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub(crate) at: OffsetDateTime,
@@ -118,17 +118,17 @@ pub(crate) struct Body {
 
 /// What somebody said.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Said {
+pub(crate) struct Annotation {
     #[serde(flatten)]
-    pub(crate) body: Body,
+    pub(crate) body: AnnotationBody,
     /// Whether a key at hand shows that somebody said it who could open the backup.
     pub(crate) proven: bool,
 }
 
-impl Said {
+impl Annotation {
     /// About what it takes in memory, bytes.
     pub(crate) fn weight(&self) -> u64 {
-        let Body { note, host, takes_back, .. } = &self.body;
+        let AnnotationBody { note, host, takes_back, .. } = &self.body;
         let taken = takes_back.iter().map(|name| name.len() + 32).sum::<usize>();
         (note.as_ref().map_or(0, String::len) + host.len() + taken + 256) as u64
     }
@@ -136,7 +136,7 @@ impl Said {
 
 /// What is true of a backup, as far as its marks go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Judged {
+pub(crate) struct BackupAnnotations {
     /// No retention may remove it.
     pub(crate) pinned: bool,
     pub(crate) damage: Damage,
@@ -156,16 +156,25 @@ pub(crate) enum Damage {
     Found,
 }
 
-impl Body {
+impl AnnotationBody {
     /// Said now, by this process.
     pub(crate) fn now(
         ctx: &Ctx,
-        word: Word,
+        word: AnnotationKind,
         note: Option<String>,
         level: Option<VerifyLevel>,
-    ) -> Body {
+    ) -> AnnotationBody {
         let (schema, process, at) = (SCHEMA.to_owned(), std::process::id(), ctx.now());
-        Body { schema, word, at, host: host(), process, note, level, takes_back: Vec::new() }
+        AnnotationBody {
+            schema,
+            word,
+            at,
+            host: host(),
+            process,
+            note,
+            level,
+            takes_back: Vec::new(),
+        }
     }
 
     /// Says it of a backup, and against those of `marks` that are its opposite. It is proven if the
@@ -178,7 +187,7 @@ impl Body {
         store: &dyn AppendStore,
         name: &BackupName,
         marks: &[Mark],
-        prover: &Prover<'_>,
+        prover: &ProofChecker<'_>,
     ) -> anyhow::Result<()> {
         let against = self.word.against();
         let against = against.into_iter().flat_map(|word| of(marks, word));
@@ -190,7 +199,7 @@ impl Body {
         for part in parts {
             let nth = Nth::Made(BackupId::new(self.at));
             let key = name.key(&self.word.mark(nth).extension());
-            let body = Body { takes_back: part.to_vec(), ..self.clone() };
+            let body = AnnotationBody { takes_back: part.to_vec(), ..self.clone() };
             let bytes = prover.object(ANNOTATION, &key, &body, [name])?;
             records::add_new(store, (&key, Role::Index), &bytes)?;
         }
@@ -204,12 +213,18 @@ impl Body {
 /// What the store fails with.
 pub(crate) fn said(
     store: &dyn ReadStore,
-    prover: &Prover<'_>,
+    prover: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
-) -> Result<Vec<Said>, StoreError> {
+) -> Result<Vec<Annotation>, StoreError> {
     let mut found = Vec::new();
-    for word in [Word::Pin, Word::Unpin, Word::Note, Word::Damaged, Word::Sound] {
+    for word in [
+        AnnotationKind::Pin,
+        AnnotationKind::Unpin,
+        AnnotationKind::Note,
+        AnnotationKind::Damaged,
+        AnnotationKind::Sound,
+    ] {
         let read = newest(store, prover, name, marks, word)?;
         found.extend(read.into_iter().map(|(_, said)| said));
     }
@@ -224,38 +239,39 @@ pub(crate) fn said(
 /// What the store fails with.
 pub(crate) fn judge(
     store: &dyn ReadStore,
-    prover: &Prover<'_>,
+    prover: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
-) -> Result<Judged, StoreError> {
+) -> Result<BackupAnnotations, StoreError> {
     let mut unproven = false;
-    let mut left = |word: Word, against: Word| -> Result<Vec<Mark>, StoreError> {
-        let mut found: Vec<Mark> = of(marks, word).collect();
-        if found.is_empty() || of(marks, against).next().is_none() {
-            return Ok(found);
-        }
-        let read = newest(store, prover, name, marks, against)?;
-        unproven |= read.len() < of(marks, against).count();
-        let mut taken: HashSet<String> = HashSet::new();
-        for (_, said) in read {
-            unproven |= !said.proven;
-            if said.proven {
-                taken.extend(said.body.takes_back);
+    let mut left =
+        |word: AnnotationKind, against: AnnotationKind| -> Result<Vec<Mark>, StoreError> {
+            let mut found: Vec<Mark> = of(marks, word).collect();
+            if found.is_empty() || of(marks, against).next().is_none() {
+                return Ok(found);
             }
-        }
-        found.retain(|mark| !taken.contains(&mark.extension()));
-        Ok(found)
-    };
-    let pinned = !left(Word::Pin, Word::Unpin)?.is_empty();
-    let damaged = left(Word::Damaged, Word::Sound)?;
+            let read = newest(store, prover, name, marks, against)?;
+            unproven |= read.len() < of(marks, against).count();
+            let mut taken: HashSet<String> = HashSet::new();
+            for (_, said) in read {
+                unproven |= !said.proven;
+                if said.proven {
+                    taken.extend(said.body.takes_back);
+                }
+            }
+            found.retain(|mark| !taken.contains(&mark.extension()));
+            Ok(found)
+        };
+    let pinned = !left(AnnotationKind::Pin, AnnotationKind::Unpin)?.is_empty();
+    let damaged = left(AnnotationKind::Damaged, AnnotationKind::Sound)?;
     let mut damage = Damage::None;
     if !damaged.is_empty() {
-        let read = newest(store, prover, name, &damaged, Word::Damaged)?;
+        let read = newest(store, prover, name, &damaged, AnnotationKind::Damaged)?;
         let is_found = read.iter().any(|(_, said)| said.proven);
         unproven |= !is_found;
         damage = if is_found { Damage::Found } else { Damage::Claimed };
     }
-    Ok(Judged { pinned, damage, unproven })
+    Ok(BackupAnnotations { pinned, damage, unproven })
 }
 
 /// The marks of damage of a backup that a look of this depth can take back: a look that was less deep
@@ -266,13 +282,13 @@ pub(crate) fn judge(
 /// What the store fails with.
 pub(crate) fn refutable(
     store: &dyn ReadStore,
-    prover: &Prover<'_>,
+    prover: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
     level: VerifyLevel,
 ) -> Result<Vec<Mark>, StoreError> {
-    let read = newest(store, prover, name, marks, Word::Damaged)?;
-    let is_deeper = |said: &Said| {
+    let read = newest(store, prover, name, marks, AnnotationKind::Damaged)?;
+    let is_deeper = |said: &Annotation| {
         let depth = said.body.level.filter(|_| said.proven).unwrap_or(VerifyLevel::Digest);
         depth > level
     };
@@ -281,21 +297,23 @@ pub(crate) fn refutable(
     let is_read = |mark: &Mark| read.iter().any(|(of, _)| of == mark);
     // What is no mark, or cannot be read, is as unproven as anything.
     let rest = |mark: &Mark| is_read(mark) || level >= VerifyLevel::Digest;
-    Ok(of(marks, Word::Damaged).filter(|mark| !deeper.contains(mark) && rest(mark)).collect())
+    Ok(of(marks, AnnotationKind::Damaged)
+        .filter(|mark| !deeper.contains(mark) && rest(mark))
+        .collect())
 }
 
-fn of(marks: &[Mark], word: Word) -> impl Iterator<Item = Mark> {
-    marks.iter().copied().filter(move |mark| Word::of(*mark) == Some(word))
+fn of(marks: &[Mark], word: AnnotationKind) -> impl Iterator<Item = Mark> {
+    marks.iter().copied().filter(move |mark| AnnotationKind::of(*mark) == Some(word))
 }
 
 /// The newest marks with a word that can be read.
 fn newest(
     store: &dyn ReadStore,
-    prover: &Prover<'_>,
+    prover: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
-    word: Word,
-) -> Result<Vec<(Mark, Said)>, StoreError> {
+    word: AnnotationKind,
+) -> Result<Vec<(Mark, Annotation)>, StoreError> {
     let mut wanted: Vec<Mark> = of(marks, word).collect();
     wanted.sort_unstable_by(|a, b| b.cmp(a));
     let mut found = Vec::new();
@@ -309,10 +327,10 @@ fn newest(
 /// What a mark says; `None` if it is none, or has gone.
 fn read(
     store: &dyn ReadStore,
-    prover: &Prover<'_>,
+    prover: &ProofChecker<'_>,
     name: &BackupName,
     mark: Mark,
-) -> Result<Option<Said>, StoreError> {
+) -> Result<Option<Annotation>, StoreError> {
     let key = name.key(&mark.extension());
     let body = match store.open(&key, None) {
         Err(StoreError::Missing { .. }) => return Ok(None),
@@ -320,11 +338,11 @@ fn read(
     };
     let mut bytes = Vec::new();
     let whole = body.take(MARK_BYTES_MAX).read_to_end(&mut bytes);
-    let body = whole.ok().and_then(|_length| serde_json::from_slice::<Body>(&bytes).ok());
+    let body = whole.ok().and_then(|_length| serde_json::from_slice::<AnnotationBody>(&bytes).ok());
     Ok(body.filter(|body| body.schema == SCHEMA).map(|body| {
         // By this backup, and no other one that the writer may open.
         let is_claimed = authenticity::named(&bytes).as_ref() == Some(name);
         let is_right = is_claimed && prover.proven(ANNOTATION, &key, &bytes).is_some();
-        Said { body, proven: is_right }
+        Annotation { body, proven: is_right }
     }))
 }

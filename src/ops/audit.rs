@@ -16,12 +16,12 @@ use crate::error::{Kind, diagnose};
 use crate::exit;
 use crate::ledger::LedgerError;
 use crate::ops::authenticity;
-use crate::ops::authenticity::{Prover, RECORD};
+use crate::ops::authenticity::{ProofChecker, RECORD};
 use crate::ops::jobs::witness::witnesses;
 use crate::ops::report::Report;
 use crate::ops::{ledger_events, records};
 use crate::store::{AppendStore, Role};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Where it is.
 pub const FOLDER: &str = "audit";
@@ -65,13 +65,13 @@ pub fn key(what: &str, backup: BackupId, at: OffsetDateTime) -> String {
 /// # Errors
 /// What the store fails with.
 fn add(
-    house: &House,
+    app: &AppContext,
     store: &dyn AppendStore,
     (what, backup, source): (&str, BackupId, Option<&str>),
     more: &impl Serialize,
 ) -> anyhow::Result<()> {
-    let at = house.ctx.now();
-    let settings = &house.settings;
+    let at = app.ctx.now();
+    let settings = &app.settings;
     let line = Line {
         schema: "bkp.audit/1",
         what,
@@ -84,9 +84,9 @@ fn add(
         job: settings.started_by.job.as_deref(),
         more,
     };
-    let (key, keys) = (key(what, backup, at), authenticity::keys(house));
-    let by = witnesses(house, store, source, Some(backup));
-    let object = Prover::new(store, &keys, &house.ctx).object(RECORD, &key, &line, by)?;
+    let (key, keys) = (key(what, backup, at), authenticity::keys(app));
+    let by = witnesses(app, store, source, Some(backup));
+    let object = ProofChecker::new(store, &keys, &app.ctx).object(RECORD, &key, &line, by)?;
     Ok(records::add_bytes(store, (&key, Role::Index), &object)?)
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn rto_seconds(report: &Value) -> Option<f64> {
 /// far as this host may write there, and to the ledger. A report says which backup, or it was about many:
 /// then the last of them stands for all.
 pub fn ended(
-    house: &House,
+    app: &AppContext,
     (what, status): (&str, Status),
     source: Option<&str>,
     ended: &anyhow::Result<Report>,
@@ -143,11 +143,11 @@ pub fn ended(
                 why: None,
             };
             // One about many has an id of its own: it is no line about the last of them.
-            line(house, (what, id.filter(|_| all.is_none()), source), &ended);
+            line(app, (what, id.filter(|_| all.is_none()), source), &ended);
             // What was not found as it should be is not verified.
             let is_done = report.outcome.is_none() || status == Status::Restored;
             if let (Some(id), Some(source), true) = (id, source, is_done) {
-                ledger_events::tell(house, (status, id, source), ended.seconds.unwrap_or(0.0));
+                ledger_events::tell(app, (status, id, source), ended.seconds.unwrap_or(0.0));
             }
         }
         Err(error) => {
@@ -157,18 +157,14 @@ pub fn ended(
                 return;
             }
             let (exit_code, why) = (exit::code(kind), Some(format!("{error:#}")));
-            line(
-                house,
-                (what, None, source),
-                &Ended { source, exit_code, why, ..Ended::default() },
-            );
+            line(app, (what, None, source), &Ended { source, exit_code, why, ..Ended::default() });
         }
     }
 }
 
 /// Adds that a run of `source` made no backup: it failed, or did not begin since another one was at it.
-pub fn no_backup(house: &House, source: &str, began: OffsetDateTime, error: &anyhow::Error) {
-    let settings = house.settings.sources.get(source);
+pub fn no_backup(app: &AppContext, source: &str, began: OffsetDateTime, error: &anyhow::Error) {
+    let settings = app.settings.sources.get(source);
     let (id, kind) = (BackupId::new(began), diagnose(error).kind);
     // One that was fenced had begun.
     let is_fenced = matches!(error.downcast_ref(), Some(LedgerError::Fenced { .. }));
@@ -176,7 +172,7 @@ pub fn no_backup(house: &House, source: &str, began: OffsetDateTime, error: &any
     let ended = Ended {
         source: Some(source),
         exit_code: exit::code(kind),
-        seconds: Some((house.ctx.now() - began).as_seconds_f64()),
+        seconds: Some((app.ctx.now() - began).as_seconds_f64()),
         why: Some(format!("{error:#}")),
         ..Ended::default()
     };
@@ -184,43 +180,43 @@ pub fn no_backup(house: &House, source: &str, began: OffsetDateTime, error: &any
     if settings.is_none() {
         return;
     }
-    match house.stores_append(settings) {
+    match app.stores_append(settings) {
         Ok(fan) => {
             for (_, store) in fan.stores() {
-                add_or_say(house, &**store, (what, id, Some(source)), &ended);
+                add_or_say(app, &**store, (what, id, Some(source)), &ended);
             }
         }
-        Err(error) => not_on_record(house, what, "the store", &error),
+        Err(error) => not_on_record(app, what, "the store", &error),
     }
 }
 
 /// Adds a line to the store that a command on `source` reads from.
 fn line(
-    house: &House,
+    app: &AppContext,
     (what, id, source): (&str, Option<BackupId>, Option<&str>),
     ended: &Ended<'_>,
 ) {
-    let id = id.unwrap_or_else(|| BackupId::new(house.ctx.now()));
-    let settings = source.and_then(|name| house.settings.sources.get(name));
-    match house.store_read_and_note(settings) {
-        Ok(store) => add_or_say(house, &*store, (what, id, source), ended),
-        Err(error) => not_on_record(house, what, "the store", &error),
+    let id = id.unwrap_or_else(|| BackupId::new(app.ctx.now()));
+    let settings = source.and_then(|name| app.settings.sources.get(name));
+    match app.store_read_and_note(settings) {
+        Ok(store) => add_or_say(app, &*store, (what, id, source), ended),
+        Err(error) => not_on_record(app, what, "the store", &error),
     }
 }
 
 fn add_or_say(
-    house: &House,
+    app: &AppContext,
     store: &dyn AppendStore,
     of: (&str, BackupId, Option<&str>),
     ended: &Ended<'_>,
 ) {
-    if let Err(error) = add(house, store, of, ended) {
-        not_on_record(house, of.0, store.url(), &error);
+    if let Err(error) = add(app, store, of, ended) {
+        not_on_record(app, of.0, store.url(), &error);
     }
 }
 
 /// Says that what was done is not on record. It was done all the same.
-pub(crate) fn not_on_record(house: &House, what: &str, store: &str, error: &anyhow::Error) {
+pub(crate) fn not_on_record(app: &AppContext, what: &str, store: &str, error: &anyhow::Error) {
     let why = format!("{store}: the audit record `{what}` could not be written: {error:#}");
-    house.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
+    app.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
 }

@@ -20,7 +20,7 @@ use crate::error::{Kind, diagnose};
 use crate::keys::mac::{self, Use};
 use crate::keys::{self, DataKey, KeyError, KeyProvider, manifest_mac};
 use crate::store::{ReadStore, StoreError};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Records of runs, and of what was done to backups.
 pub const RECORD: Use = Use { info: b"bkp record 1", closing: b"\"}}" };
@@ -36,19 +36,19 @@ const FAILURES_MAX: usize = 32;
 struct Proven<'a, T> {
     #[serde(flatten)]
     body: &'a T,
-    proof: Proof,
+    proof: StoredProof,
 }
 
 /// What stands in an object.
 #[derive(Debug, Serialize, Deserialize)]
-struct Proof {
+struct StoredProof {
     /// Key of the manifest of the backup.
     backup: String,
     mac: String,
 }
 
 /// Opens backups to make and check proofs, each at most once.
-pub struct Prover<'a> {
+pub struct ProofChecker<'a> {
     store: &'a dyn ReadStore,
     keys: &'a [Box<dyn KeyProvider>],
     ctx: &'a Ctx,
@@ -77,33 +77,33 @@ pub enum Verdict {
 
 /// The keys at hand for proofs: none if there are none, since proofs are then neither made nor believed.
 #[must_use]
-pub fn keys(house: &House) -> Vec<Box<dyn KeyProvider>> {
+pub fn keys(app: &AppContext) -> Vec<Box<dyn KeyProvider>> {
     let open = |text: &String| {
-        let opened = keys::kinds::open(text, &house.ctx.cancel);
+        let opened = keys::kinds::open(text, &app.ctx.cancel);
         let say = |error: &KeyError| {
             let shown = keys::shown(text);
-            house.ctx.monitor.detail(&format!("no proof by the recipient {shown}: {error}"));
+            app.ctx.monitor.detail(&format!("no proof by the recipient {shown}: {error}"));
         };
         opened.inspect_err(say).ok()
     };
-    house.settings.recipients.iter().filter_map(open).collect()
+    app.settings.recipients.iter().filter_map(open).collect()
 }
 
-impl std::fmt::Debug for Prover<'_> {
+impl std::fmt::Debug for ProofChecker<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prover").field("store", &self.store.url()).finish_non_exhaustive()
     }
 }
 
-impl<'a> Prover<'a> {
+impl<'a> ProofChecker<'a> {
     /// With the keys at hand, for what is in one store.
     #[must_use]
     pub fn new(
         store: &'a dyn ReadStore,
         keys: &'a [Box<dyn KeyProvider>],
         ctx: &'a Ctx,
-    ) -> Prover<'a> {
-        Prover { store, keys, ctx, opened: Mutex::default() }
+    ) -> ProofChecker<'a> {
+        ProofChecker { store, keys, ctx, opened: Mutex::default() }
     }
 
     /// The data key of a backup whose manifest is authentic. What opened, or did not, is remembered;
@@ -217,7 +217,7 @@ pub fn object(
         bytes.push(b'\n');
         return Ok(bytes);
     };
-    let proof = Proof { backup: name.manifest_key(), mac: "0".repeat(mac::DIGITS) };
+    let proof = StoredProof { backup: name.manifest_key(), mac: "0".repeat(mac::DIGITS) };
     let mut bytes = serde_json::to_vec(&Proven { body, proof })?;
     bytes.push(b'\n');
     // It is the last field, so there is a place for it.
@@ -230,7 +230,7 @@ pub fn object(
 pub fn named(bytes: &[u8]) -> Option<BackupName> {
     #[derive(Deserialize)]
     struct Claim {
-        proof: Proof,
+        proof: StoredProof,
     }
     let Claim { proof } = serde_json::from_slice(bytes).ok()?;
     match BackupName::parse(&proof.backup)? {

@@ -7,7 +7,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::{self, Shape};
 use crate::domain::names::{BackupName, Scope};
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How many of the newest backups tell what the coming ones will be like.
 const RECENT: usize = 30;
@@ -15,15 +15,15 @@ const RECENT: usize = 30;
 const LOG_SPAN: Duration = Duration::days(30);
 
 /// The storage class of a store, and its price per GiB and month.
-pub(crate) fn price(house: &House, store: &dyn ReadStore) -> (String, f64) {
-    let settings = house.settings.stores.get(store.name());
+pub(crate) fn price(app: &AppContext, store: &dyn ReadStore) -> (String, f64) {
+    let settings = app.settings.stores.get(store.name());
     let class = settings.and_then(|store| store.place.table.get("storage_class"));
     let class = match class.and_then(|class| class.as_str()) {
         Some(class) => class,
         None if store.url().starts_with("file:") => "LOCAL",
         None => "STANDARD",
     };
-    let prices = cost::prices(&house.settings.status.prices);
+    let prices = cost::prices(&app.settings.status.prices);
     (class.to_owned(), prices.get(class).copied().unwrap_or(0.0))
 }
 

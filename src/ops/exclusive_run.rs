@@ -10,10 +10,10 @@ use crate::lock::Lock;
 use crate::ops::audit;
 use crate::ops::report::Report;
 use crate::ops::run_guard::lease_renewer;
-use crate::ops::run_guard::lease_renewer::Kept;
+use crate::ops::run_guard::lease_renewer::LeaseRenewer;
 use crate::ops::run_guard::required;
-use crate::store::layer::fan::Fan;
-use crate::wire::House;
+use crate::store::layer::fan::MirroredStore;
+use crate::wire::AppContext;
 
 /// How long a run that waits for another one waits before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -21,51 +21,51 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// The lock and the leases of a name. Dropping this gives them back.
-pub struct Alone<'h> {
-    house: &'h House,
+pub struct ExclusiveRun<'h> {
+    app: &'h AppContext,
     /// With the places of their stores in the fan; that of the ledger has none.
-    leases: Vec<(Option<usize>, Kept)>,
+    leases: Vec<(Option<usize>, LeaseRenewer)>,
     _lock: Lock,
 }
 
-impl std::fmt::Debug for Alone<'_> {
+impl std::fmt::Debug for ExclusiveRun<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Alone").finish_non_exhaustive()
     }
 }
 
-impl<'h> Alone<'h> {
+impl<'h> ExclusiveRun<'h> {
     /// Takes the kernel's lock of `name`, and its leases: that of every store, in the order of their
     /// names, and that of the ledger if one is given.
     ///
     /// # Errors
     /// [`Kind::Busy`] names who has it.
     pub fn take(
-        house: &'h House,
+        app: &'h AppContext,
         name: &str,
-        fan: &Fan,
+        fan: &MirroredStore,
         ledger: Option<&dyn Ledger>,
-    ) -> anyhow::Result<Alone<'h>> {
-        let lock = Lock::take(&house.settings.state_dir, name, &house.ctx)?;
+    ) -> anyhow::Result<ExclusiveRun<'h>> {
+        let lock = Lock::take(&app.settings.state_dir, name, &app.ctx)?;
         let holder = Holder {
             job: name.to_owned(),
-            run: BackupId::new(house.ctx.now()),
+            run: BackupId::new(app.ctx.now()),
             backup_type: None,
             host: ctx::host(),
             process: std::process::id(),
             place: lock.place(),
-            state_dir: house.settings.state_dir.clone(),
+            state_dir: app.settings.state_dir.clone(),
         };
-        let (ctx, length) = (&house.ctx, house.settings.lease);
-        let mut alone = Alone { house, leases: Vec::new(), _lock: lock };
+        let (ctx, length) = (&app.ctx, app.settings.lease);
+        let mut alone = ExclusiveRun { app, leases: Vec::new(), _lock: lock };
         let leases = &mut alone.leases;
         lease_renewer::of_stores(fan, &holder, length, ctx, &mut |index, kept| {
             leases.push((Some(index), kept));
         })?;
         match ledger.map(|ledger| ledger.acquire(&holder, length)) {
             None => {}
-            Some(Ok(lease)) => alone.leases.push((None, Kept::new(lease, length, ctx)?)),
-            Some(Err(error @ LedgerError::Away { .. })) if !required(house) => {
+            Some(Ok(lease)) => alone.leases.push((None, LeaseRenewer::new(lease, length, ctx)?)),
+            Some(Err(error @ LedgerError::Away { .. })) if !required(app) => {
                 ctx.monitor.detail(&format!("{error}; the leases of the stores are enough"));
             }
             Some(Err(error)) => return Err(error.into()),
@@ -84,12 +84,12 @@ impl<'h> Alone<'h> {
     }
 }
 
-impl Drop for Alone<'_> {
+impl Drop for ExclusiveRun<'_> {
     fn drop(&mut self) {
-        let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+        let _in_peace = self.app.ctx.cancel.defer(CLOSING);
         for (_, mut kept) in self.leases.drain(..) {
             if let Err(error) = kept.free() {
-                self.house.ctx.monitor.warn(&format!("{error}; the lease ends by itself"));
+                self.app.ctx.monitor.warn(&format!("{error}; the lease ends by itself"));
             }
         }
     }
@@ -101,16 +101,16 @@ impl Drop for Alone<'_> {
 /// # Errors
 /// As [`patiently`].
 pub fn in_turn(
-    house: &House,
+    app: &AppContext,
     source: &str,
     patience: Duration,
     run: impl FnMut() -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
-    let began = house.ctx.now();
-    let ended = patiently(house, patience, run);
+    let began = app.ctx.now();
+    let ended = patiently(app, patience, run);
     if let Err(error) = &ended {
-        let _in_peace = house.ctx.cancel.defer(CLOSING);
-        audit::no_backup(house, source, began, error);
+        let _in_peace = app.ctx.cancel.defer(CLOSING);
+        audit::no_backup(app, source, began, error);
     }
     ended
 }
@@ -120,7 +120,7 @@ pub fn in_turn(
 /// # Errors
 /// What `what` fails with at last; [`crate::ctx::Cancel::check`].
 pub fn patiently<T>(
-    house: &House,
+    app: &AppContext,
     patience: Duration,
     mut what: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
@@ -130,12 +130,12 @@ pub fn patiently<T>(
         match what() {
             Err(error) if diagnose(&error).kind == Kind::Busy && began.elapsed() < patience => {
                 if !said {
-                    house.ctx.monitor.detail(&format!("waiting: {error}"));
+                    app.ctx.monitor.detail(&format!("waiting: {error}"));
                     said = true;
                 }
             }
             done => return done,
         }
-        house.ctx.pause(ASK_AGAIN.min(patience.saturating_sub(began.elapsed())))?;
+        app.ctx.pause(ASK_AGAIN.min(patience.saturating_sub(began.elapsed())))?;
     }
 }

@@ -10,31 +10,31 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupType;
-use crate::draft::Draft;
+use crate::draft::StagedFile;
 use crate::error::{Fault, Kind};
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// A note in the state directory that a store has backups of a source. Losing it loses nothing but
 /// this check.
-pub(crate) struct Seen {
+pub(crate) struct KnownStores {
     path: PathBuf,
     store: String,
     /// The part of the store that holds them.
     folder: String,
 }
 
-impl Seen {
+impl KnownStores {
     pub(crate) fn of(
-        house: &House,
+        app: &AppContext,
         store: &dyn ReadStore,
         backup_type: BackupType,
         source: &str,
-    ) -> Seen {
+    ) -> KnownStores {
         let digest = hex(&Sha256::digest(store.url()));
         let digest = digest.get(..16).unwrap_or_default();
-        Seen {
-            path: house.settings.state_dir.join("stores").join(format!("{source}-{digest}")),
+        KnownStores {
+            path: app.settings.state_dir.join("stores").join(format!("{source}-{digest}")),
             store: store.url().to_owned(),
             folder: format!("{backup_type}/{source}"),
         }
@@ -71,7 +71,7 @@ impl Seen {
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let draft = Draft::beside(&self.path)?;
+        let draft = StagedFile::beside(&self.path)?;
         let mut file = draft.file();
         writeln!(file, "{}", self.store)?;
         file.sync_all()?;

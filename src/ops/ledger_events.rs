@@ -11,43 +11,43 @@ use crate::domain::manifest::Manifest;
 use crate::ledger::outbox::Outbox;
 use crate::ops::jobs::witness::witnesses;
 use crate::ops::run_guard;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Tells the ledger, if there is one, that a backup of `source` was read, which took so long. What was done
 /// is done whatever the ledger says: an event that it does not take now waits in the outbox.
-pub fn tell(house: &House, (status, id, source): (Status, BackupId, &str), seconds: f64) {
-    if house.settings.ledger.is_none() {
+pub fn tell(app: &AppContext, (status, id, source): (Status, BackupId, &str), seconds: f64) {
+    if app.settings.ledger.is_none() {
         return;
     }
-    if let Err(error) = record(house, (status, id, source), seconds) {
+    if let Err(error) = record(app, (status, id, source), seconds) {
         let what = status.as_str();
-        house.ctx.monitor.warn(&format!("that {id} was {what} is not in the ledger: {error:#}"));
+        app.ctx.monitor.warn(&format!("that {id} was {what} is not in the ledger: {error:#}"));
     }
 }
 
 fn record(
-    house: &House,
+    app: &AppContext,
     (status, id, source): (Status, BackupId, &str),
     seconds: f64,
 ) -> anyhow::Result<()> {
-    let store = house.store_read(house.settings.sources.get(source))?;
-    let name = witnesses(house, &*store, Some(source), Some(id)).find(|name| name.id == id);
+    let store = app.store_read(app.settings.sources.get(source))?;
+    let name = witnesses(app, &*store, Some(source), Some(id)).find(|name| name.id == id);
     let Some(name) = name else { anyhow::bail!("its manifest is not there any more") };
     let key = name.manifest_key();
     let bytes = catalog::read_manifest(&*store, &key)?;
     let manifest = Manifest::parse(&bytes, &key)?;
     let took = Duration::seconds_f64(seconds.max(0.0));
-    let began = house.ctx.now() - took;
+    let began = app.ctx.now() - took;
     let took = u32::try_from(took.whole_seconds()).unwrap_or(u32::MAX);
     let of_backup = Event::completed(&manifest, &sha2::Sha256::digest(&bytes).into());
     let event = of_backup.read(status, began, took);
-    let outbox = Outbox::of(&house.settings.state_dir);
-    let Some(ledger) = house.ledger() else { return Ok(()) };
-    let told = run_guard::flush(&outbox, &*ledger, &*house.ctx.monitor);
+    let outbox = Outbox::of(&app.settings.state_dir);
+    let Some(ledger) = app.ledger() else { return Ok(()) };
+    let told = run_guard::flush(&outbox, &*ledger, &*app.ctx.monitor);
     if let Err(error) = told.and_then(|_delivered| ledger.record(&event)) {
         outbox.put(&event)?;
         let why = format!("{error}; the event waits in the outbox, and any later run delivers it");
-        house.ctx.monitor.warn(&why);
+        app.ctx.monitor.warn(&why);
     }
     Ok(())
 }

@@ -12,8 +12,8 @@ use crate::domain::names::BackupName;
 use crate::domain::recipient::Recipient;
 use crate::domain::retention::Policy;
 use crate::domain::segment;
-use crate::stage::Trail;
-use crate::wire::House;
+use crate::stage::ChainStats;
+use crate::wire::AppContext;
 
 /// What a run has made.
 pub(crate) struct Content {
@@ -26,18 +26,18 @@ pub(crate) struct Content {
     /// The objects, the one with the data first.
     pub(crate) objects: Vec<ObjectRecord>,
     /// What each stage did.
-    pub(crate) trail: Trail,
+    pub(crate) trail: ChainStats,
     /// Who can open it.
     pub(crate) keys: Vec<Recipient>,
 }
 
 /// The manifest of a backup whose objects are all confirmed. It lacks what only the run that publishes
 /// it knows: the ledger, the copies, the MAC.
-pub(crate) fn new(house: &House, name: &BackupName, content: Content) -> Manifest {
+pub(crate) fn new(app: &AppContext, name: &BackupName, content: Content) -> Manifest {
     let Content { links, identity, capture, objects, trail, keys } = content;
-    let (id, ended) = (name.id, house.ctx.now());
-    let started_by = &house.settings.started_by;
-    let source = house.settings.sources.get(&name.source);
+    let (id, ended) = (name.id, app.ctx.now());
+    let started_by = &app.settings.started_by;
+    let source = app.settings.sources.get(&name.source);
     Manifest {
         schema: SCHEMA.to_owned(),
         id,
@@ -62,7 +62,7 @@ pub(crate) fn new(house: &House, name: &BackupName, content: Content) -> Manifes
         timings: timings(&trail, id.created(), ended),
         objects,
         keys,
-        retention: promise(house, name),
+        retention: promise(app, name),
         ledger: None,
         copies: Vec::new(),
         mac: String::new(),
@@ -71,9 +71,9 @@ pub(crate) fn new(house: &House, name: &BackupName, content: Content) -> Manifes
 
 /// What the policies of today promise of a backup of this name: the longest of the jobs that it could
 /// be of, whether or not one of them made it.
-fn promise(house: &House, name: &BackupName) -> Retention {
+fn promise(app: &AppContext, name: &BackupName) -> Retention {
     let is_log = name.kind == segment::KIND;
-    let jobs = house.settings.jobs.values().filter(|job| {
+    let jobs = app.settings.jobs.values().filter(|job| {
         job.source.as_ref() == Some(&name.source)
             && job.scope.is_none_or(|scope| scope == name.scope)
             && if is_log { job.run.word == "logs" } else { job.run.makes == Some(&*name.kind) }
@@ -130,7 +130,11 @@ fn at_second(time: OffsetDateTime) -> OffsetDateTime {
 }
 
 /// Seconds that each stage was busy, and the whole run took.
-fn timings(trail: &Trail, started: OffsetDateTime, ended: OffsetDateTime) -> Map<String, Value> {
+fn timings(
+    trail: &ChainStats,
+    started: OffsetDateTime,
+    ended: OffsetDateTime,
+) -> Map<String, Value> {
     let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
     let mut timings: Map<String, Value> = stages
         .map(|measure| (measure.stage.to_owned(), seconds(measure.busy.as_secs_f64())))

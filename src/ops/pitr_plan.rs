@@ -45,7 +45,7 @@ pub(crate) struct PitrRequest<'a> {
 }
 
 /// How a moment is reached.
-pub(crate) struct Way<'a> {
+pub(crate) struct PitrPlan<'a> {
     pub(crate) mode: Mode,
     pub(crate) target: Target,
     /// Snapshots that it can begin with, newest first; none in query mode.
@@ -54,14 +54,14 @@ pub(crate) struct Way<'a> {
 }
 
 /// What a way leads over, every manifest authentic.
-pub(crate) struct Opened<'c> {
+pub(crate) struct OpenedPlan<'c> {
     /// The chain of the snapshot; empty in query mode.
     pub(crate) base: Vec<BackupReader<'c>>,
     pub(crate) segments: Vec<BackupReader<'c>>,
     pub(crate) backup_type: BackupType,
 }
 
-impl Way<'_> {
+impl PitrPlan<'_> {
     /// Opens what it leads over. A snapshot that is not whole is passed over and said: an older one and
     /// more of the log lead to the same moment.
     ///
@@ -73,7 +73,7 @@ impl Way<'_> {
         catalog: &Catalog<'c>,
         found: &[Found],
         ctx: &Ctx,
-    ) -> anyhow::Result<Opened<'c>> {
+    ) -> anyhow::Result<OpenedPlan<'c>> {
         let (op, base) = match self.mode {
             Mode::Query => (None, Vec::new()),
             Mode::Wal => {
@@ -85,7 +85,7 @@ impl Way<'_> {
         let first = base.last().or(segments.first()).map(|reader| reader.manifest().backup_type);
         let backup_type =
             first.ok_or_else(|| Fault::new(Kind::Failed, "nothing leads to this moment"))?;
-        Ok(Opened { base, segments, backup_type })
+        Ok(OpenedPlan { base, segments, backup_type })
     }
 
     /// The newest snapshot that is whole, as far as that can be told without reading it, and that no
@@ -155,7 +155,10 @@ fn is_damaged(found: &[Found], link: &BackupReader<'_>) -> bool {
 /// # Errors
 /// [`Kind::Refused`] if the moment lies in no window, with the windows in the message; [`Kind::Integrity`]
 /// if that is because of damage; [`Kind::NotFound`] for a wanted snapshot that does not lead there.
-pub(crate) fn find<'a>(history: &'a History, request: &PitrRequest<'_>) -> anyhow::Result<Way<'a>> {
+pub(crate) fn find<'a>(
+    history: &'a History,
+    request: &PitrRequest<'_>,
+) -> anyhow::Result<PitrPlan<'a>> {
     let windows = history.windows();
     let target = match request.moment {
         // A window of either mode may be the one that goes on longest.
@@ -196,7 +199,7 @@ pub(crate) fn find<'a>(history: &'a History, request: &PitrRequest<'_>) -> anyho
         let hint = "leave out --base, or see `bkp list SOURCE` for one before the moment and in its window";
         return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
     }
-    Ok(Way { mode: window.mode, target, bases, run })
+    Ok(PitrPlan { mode: window.mode, target, bases, run })
 }
 
 /// The last moment that the log of a source leads to.

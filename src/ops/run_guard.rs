@@ -25,10 +25,10 @@ use crate::keys::{DataKey, manifest_mac};
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError};
 use crate::lock::Lock;
-use crate::ops::run_guard::lease_renewer::Kept;
-use crate::store::layer::fan::Fan;
+use crate::ops::run_guard::lease_renewer::LeaseRenewer;
+use crate::store::layer::fan::MirroredStore;
 use crate::store::{AppendStore as _, Declared, ObjectLabels};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 pub(crate) mod lease_renewer;
 mod visibility;
@@ -41,30 +41,30 @@ const PERHAPS: &str = "the backup may exist all the same: `bkp list` shows it if
 /// For how long a run that should stop goes on to give back its leases and to record how it ended.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// A run that is alone with its job. Dropping it before it [published](Recorded::publish) a
+/// A run that is alone with its job. Dropping it before it [published](RunGuard::publish) a
 /// backup records that it failed.
-pub struct Recorded<'h> {
-    house: &'h House,
-    fan: &'h Fan,
+pub struct RunGuard<'h> {
+    app: &'h AppContext,
+    fan: &'h MirroredStore,
     holder: Holder,
     ledger: Option<Arc<dyn Ledger>>,
     outbox: Outbox,
     /// The ledger's lease; `None` if there is no ledger, or if it was away.
-    in_ledger: Option<Kept>,
+    in_ledger: Option<LeaseRenewer>,
     /// The leases of the stores, by their places in the fan.
-    in_stores: Vec<(usize, Kept)>,
+    in_stores: Vec<(usize, LeaseRenewer)>,
     /// The run began and has not ended.
     begun: bool,
     _lock: Lock,
 }
 
-impl std::fmt::Debug for Recorded<'_> {
+impl std::fmt::Debug for RunGuard<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Recorded").field("holder", &self.holder).finish_non_exhaustive()
     }
 }
 
-impl<'h> Recorded<'h> {
+impl<'h> RunGuard<'h> {
     /// Takes the locks of `job`, which makes a backup in the stores of `fan`, without waiting, delivers
     /// what waits in the outbox, and records that the run began.
     ///
@@ -72,40 +72,40 @@ impl<'h> Recorded<'h> {
     /// [`Kind::Busy`] names who runs already. [`Kind::Store`] if the ledger is required and does not
     /// answer, or the last store does not.
     pub fn begin(
-        house: &'h House,
+        app: &'h AppContext,
         job: &str,
         backup_type: BackupType,
-        fan: &'h Fan,
-    ) -> anyhow::Result<Recorded<'h>> {
-        Recorded::begin_with(house, job, backup_type, fan, house.ledger().map(Arc::from))
+        fan: &'h MirroredStore,
+    ) -> anyhow::Result<RunGuard<'h>> {
+        RunGuard::begin_with(app, job, backup_type, fan, app.ledger().map(Arc::from))
     }
 
     /// The same with a ledger that is connected already: whoever makes many runs keeps one session.
     ///
     /// # Errors
-    /// As [`Recorded::begin`].
+    /// As [`RunGuard::begin`].
     pub fn begin_with(
-        house: &'h House,
+        app: &'h AppContext,
         job: &str,
         backup_type: BackupType,
-        fan: &'h Fan,
+        fan: &'h MirroredStore,
         ledger: Option<Arc<dyn Ledger>>,
-    ) -> anyhow::Result<Recorded<'h>> {
-        let lock = Lock::take(&house.settings.state_dir, job, &house.ctx)?;
-        super::scratch::sweep(house);
+    ) -> anyhow::Result<RunGuard<'h>> {
+        let lock = Lock::take(&app.settings.state_dir, job, &app.ctx)?;
+        super::scratch::sweep(app);
         let holder = Holder {
             job: job.to_owned(),
-            run: BackupId::new(house.ctx.now()),
+            run: BackupId::new(app.ctx.now()),
             backup_type: Some(backup_type),
             host: crate::ctx::host(),
             process: std::process::id(),
             place: lock.place(),
-            state_dir: house.settings.state_dir.clone(),
+            state_dir: app.settings.state_dir.clone(),
         };
-        let outbox = Outbox::of(&house.settings.state_dir);
+        let outbox = Outbox::of(&app.settings.state_dir);
         let (in_ledger, in_stores) = (None, Vec::new());
-        let mut run = Recorded {
-            house,
+        let mut run = RunGuard {
+            app,
             fan,
             holder,
             ledger,
@@ -124,7 +124,7 @@ impl<'h> Recorded<'h> {
 
     /// Takes the lease of every store.
     fn take_stores(&mut self) -> anyhow::Result<()> {
-        let (ctx, length) = (&self.house.ctx, self.house.settings.lease);
+        let (ctx, length) = (&self.app.ctx, self.app.settings.lease);
         let taken = &mut self.in_stores;
         lease_renewer::of_stores(self.fan, &self.holder, length, ctx, &mut |index, kept| {
             taken.push((index, kept));
@@ -135,11 +135,11 @@ impl<'h> Recorded<'h> {
     /// be.
     fn take_ledger(&mut self) -> anyhow::Result<()> {
         let Some(ledger) = self.ledger.as_deref() else { return Ok(()) };
-        let (ctx, length) = (&self.house.ctx, self.house.settings.lease);
+        let (ctx, length) = (&self.app.ctx, self.app.settings.lease);
         let taken = flush(&self.outbox, ledger, &*ctx.monitor);
         match taken.and_then(|_delivered| ledger.acquire(&self.holder, length)) {
-            Ok(lease) => self.in_ledger = Some(Kept::new(lease, length, ctx)?),
-            Err(error @ LedgerError::Away { .. }) if !required(self.house) => {
+            Ok(lease) => self.in_ledger = Some(LeaseRenewer::new(lease, length, ctx)?),
+            Err(error @ LedgerError::Away { .. }) if !required(self.app) => {
                 let why = format!("{error}; the run goes on and its event will wait in the outbox");
                 ctx.monitor.warn(&why);
             }
@@ -169,8 +169,8 @@ impl<'h> Recorded<'h> {
         key: &DataKey,
         chain: &[BackupName],
     ) -> anyhow::Result<(Manifest, Option<Kind>)> {
-        self.house.ctx.cancel.check()?;
-        let _in_peace = self.house.ctx.cancel.defer(PUBLISHING);
+        self.app.ctx.cancel.check()?;
+        let _in_peace = self.app.ctx.cancel.defer(PUBLISHING);
         // Afterwards it would not be true: then there is a backup.
         manifest.ledger = self.fence().context("this run makes no backup")?;
         visibility::before(self.fan, chain, &manifest)?;
@@ -192,16 +192,16 @@ impl<'h> Recorded<'h> {
                 Err(error) => self.fan.drop_out(*index, error)?,
             }
         }
-        match self.in_ledger.as_ref().map(Kept::confirm) {
+        match self.in_ledger.as_ref().map(LeaseRenewer::confirm) {
             None | Some(Ok(())) => {}
-            Some(Err(error @ LedgerError::Away { .. })) if !required(self.house) => {
+            Some(Err(error @ LedgerError::Away { .. })) if !required(self.app) => {
                 let why = format!("{error}; the run goes on, alone in its stores");
-                self.house.ctx.monitor.warn(&why);
+                self.app.ctx.monitor.warn(&why);
             }
             Some(Err(error)) => return Err(error.into()),
         }
         let first = self.in_stores.first().map(|(_, kept)| kept);
-        let lease = self.in_ledger.as_ref().or(first).map(Kept::id);
+        let lease = self.in_ledger.as_ref().or(first).map(LeaseRenewer::id);
         Ok(self
             .ledger
             .as_ref()
@@ -211,7 +211,7 @@ impl<'h> Recorded<'h> {
     /// Ends the leases and records `event`. Nothing in here can undo what was done: what fails is
     /// said.
     fn close(&mut self, event: &Event) -> Option<Kind> {
-        let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+        let _in_peace = self.app.ctx.cancel.defer(CLOSING);
         let recorded = self.in_ledger.take().map(|kept| kept.release(event));
         let recorded = match (recorded, self.ledger.as_deref()) {
             (None | Some(Ok(false)), Some(ledger)) => ledger.record(event),
@@ -224,7 +224,7 @@ impl<'h> Recorded<'h> {
         let waits = waits.map_or("the event waits in the outbox".to_owned(), |lost| {
             format!("{lost}; `bkp verify --ledger --record` can make the event again")
         });
-        self.house.ctx.monitor.warn(&format!("{error}; {waits}"));
+        self.app.ctx.monitor.warn(&format!("{error}; {waits}"));
         Some(Kind::Pending)
     }
 
@@ -236,15 +236,15 @@ impl<'h> Recorded<'h> {
             }
             if let Err(error) = kept.release(event) {
                 let why = format!("{error}; the lease of the job ends by itself");
-                self.house.ctx.monitor.warn(&why);
+                self.app.ctx.monitor.warn(&why);
             }
         }
     }
 }
 
-impl Drop for Recorded<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        let seconds = (self.house.ctx.now() - self.holder.run.created()).whole_seconds();
+        let seconds = (self.app.ctx.now() - self.holder.run.created()).whole_seconds();
         let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
         // Why the run failed is what its exit code says.
         let failed = |backup_type| Event::failed(self.holder.run, backup_type, seconds);
@@ -252,14 +252,18 @@ impl Drop for Recorded<'_> {
         if self.begun {
             self.close(&failed);
         } else {
-            let _in_peace = self.house.ctx.cancel.defer(CLOSING);
+            let _in_peace = self.app.ctx.cancel.defer(CLOSING);
             self.leave_stores(&failed);
         }
     }
 }
 
 /// Writes the manifest, create-only. Returns it, and the SHA-256 of its file.
-fn write(store: &Fan, manifest: Manifest, key: &DataKey) -> anyhow::Result<(Manifest, [u8; 32])> {
+fn write(
+    store: &MirroredStore,
+    manifest: Manifest,
+    key: &DataKey,
+) -> anyhow::Result<(Manifest, [u8; 32])> {
     let at = manifest.name().manifest_key();
     let bytes = manifest_mac::encode(manifest, key)?;
     // Before it is visible: what a reader would refuse must not become a backup.
@@ -298,6 +302,6 @@ pub fn flush(
     Ok(delivered)
 }
 
-pub(crate) fn required(house: &House) -> bool {
-    house.settings.ledger.as_ref().is_some_and(|ledger| ledger.required)
+pub(crate) fn required(app: &AppContext) -> bool {
+    app.settings.ledger.as_ref().is_some_and(|ledger| ledger.required)
 }

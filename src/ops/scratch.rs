@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::draft::workshop::{self, Left, Workshop};
+use crate::draft::workshop::{self, LeftBehind, ScratchDir};
 use crate::error::Fault;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What a folder is for: the name of the one that it is in.
 #[derive(Debug, Clone, Copy)]
@@ -21,12 +21,12 @@ pub(crate) enum Use {
 impl Use {
     const ALL: [Use; 2] = [Use::Work, Use::Drill];
 
-    fn place(self, house: &House) -> PathBuf {
+    fn place(self, app: &AppContext) -> PathBuf {
         let name = match self {
             Use::Work => "work",
             Use::Drill => "drill",
         };
-        house.settings.state_dir.join(name)
+        app.settings.state_dir.join(name)
     }
 }
 
@@ -34,15 +34,15 @@ impl Use {
 ///
 /// # Errors
 /// [`crate::error::Kind::Failed`] if it cannot be made.
-pub(crate) fn make(house: &House, what: Use) -> Result<Workshop, Fault> {
-    Workshop::within(&what.place(house))
+pub(crate) fn make(app: &AppContext, what: Use) -> Result<ScratchDir, Fault> {
+    ScratchDir::within(&what.place(app))
 }
 
 /// Lets it be known that a folder is going to be made in `place`, for as long as what this returns
 /// lives. A restore goes on where the state directory cannot be written: then only the next one to
 /// the same place finds what it leaves if it is killed.
-pub(crate) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
-    let noted = make(house, Use::Work).ok()?;
+pub(crate) fn elsewhere(app: &AppContext, place: &Path) -> Option<ScratchDir> {
+    let noted = make(app, Use::Work).ok()?;
     noted.stand_for(place).ok()?;
     Some(noted)
 }
@@ -51,20 +51,20 @@ pub(crate) fn elsewhere(house: &House, place: &Path) -> Option<Workshop> {
 ///
 /// # Errors
 /// As [`make`].
-pub(crate) fn to_drill(house: &House, place: Option<&Path>) -> Result<Workshop, Fault> {
-    let Some(place) = place else { return make(house, Use::Drill) };
-    let noted = elsewhere(house, place);
-    Ok(Workshop::within(place)?.noted_by(noted))
+pub(crate) fn to_drill(app: &AppContext, place: Option<&Path>) -> Result<ScratchDir, Fault> {
+    let Some(place) = place else { return make(app, Use::Drill) };
+    let noted = elsewhere(app, place);
+    Ok(ScratchDir::within(place)?.noted_by(noted))
 }
 
 /// What killed runs left.
-pub(crate) fn left(house: &House) -> Vec<Left> {
-    Use::ALL.into_iter().flat_map(|what| workshop::left_in(&what.place(house))).collect()
+pub(crate) fn left(app: &AppContext) -> Vec<LeftBehind> {
+    Use::ALL.into_iter().flat_map(|what| workshop::left_in(&what.place(app))).collect()
 }
 
 /// Removes what killed runs left, as far as it can be.
-pub(crate) fn sweep(house: &House) {
+pub(crate) fn sweep(app: &AppContext) {
     for what in Use::ALL {
-        workshop::sweep(&what.place(house));
+        workshop::sweep(&what.place(app));
     }
 }

@@ -7,15 +7,15 @@
 use std::io::{Read, Write};
 use std::thread::{self, JoinHandle};
 
-use super::{BackupReader, Recipe, SinkWriter, record};
+use super::{BackupReader, ObjectBuilder, SinkWriter, record};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::manifest::ObjectRecord;
-use crate::error::{Blame, Fault, Kind};
+use crate::error::{Fault, FirstError, Kind};
 use crate::stage::Compression;
-use crate::stage::digest::{Deposit, Digest};
-use crate::stage::hop::Hop;
-use crate::stage::{Measure, Sink, StageError, Trail};
+use crate::stage::digest::{Digest, UploadSink};
+use crate::stage::hop::ThreadBoundary;
+use crate::stage::{ChainStats, Sink, StageError, StageStats};
 use crate::store::Role;
 
 /// Chunks that wait for the thread that hashes and stores.
@@ -53,9 +53,9 @@ pub trait ObjectSink {
 /// Makes the objects of one backup, one after the other.
 #[derive(Debug)]
 pub struct Objects<'a> {
-    recipe: &'a Recipe<'a>,
+    recipe: &'a ObjectBuilder<'a>,
     made: Vec<ObjectRecord>,
-    busy: Trail,
+    busy: ChainStats,
     ending: Option<Ending>,
 }
 
@@ -65,21 +65,21 @@ struct Ending {
     role: String,
     key: String,
     sealed: bool,
-    thread: JoinHandle<anyhow::Result<Trail>>,
+    thread: JoinHandle<anyhow::Result<ChainStats>>,
 }
 
 impl<'a> Objects<'a> {
     /// No object yet; all will be made by this recipe.
     #[must_use]
-    pub fn new(recipe: &'a Recipe<'a>) -> Self {
-        Objects { recipe, made: Vec::new(), busy: Trail::default(), ending: None }
+    pub fn new(recipe: &'a ObjectBuilder<'a>) -> Self {
+        Objects { recipe, made: Vec::new(), busy: ChainStats::default(), ending: None }
     }
 
     /// What was made, all of it confirmed, and how long each stage was busy with it.
     ///
     /// # Errors
     /// What the last object failed with.
-    pub fn finish(mut self) -> anyhow::Result<(Vec<ObjectRecord>, Trail)> {
+    pub fn finish(mut self) -> anyhow::Result<(Vec<ObjectRecord>, ChainStats)> {
         self.end()?;
         Ok((std::mem::take(&mut self.made), std::mem::take(&mut self.busy)))
     }
@@ -96,13 +96,13 @@ impl<'a> Objects<'a> {
         Ok(())
     }
 
-    fn note(&mut self, trail: &Trail) {
-        for Measure { stage, busy, .. } in &trail.0 {
+    fn note(&mut self, trail: &ChainStats) {
+        for StageStats { stage, busy, .. } in &trail.0 {
             let known = self.busy.0.iter_mut().find(|measure| measure.stage == *stage);
             if let Some(measure) = known {
                 measure.busy += *busy;
             } else {
-                self.busy.0.push(Measure { stage, bytes: 0, sha256: None, busy: *busy });
+                self.busy.0.push(StageStats { stage, bytes: 0, sha256: None, busy: *busy });
             }
         }
     }
@@ -110,8 +110,11 @@ impl<'a> Objects<'a> {
     /// The chain of an object that is stored as it is.
     fn plain(&self, key: &str) -> anyhow::Result<Box<dyn Sink>> {
         let upload = self.recipe.store.create(key, &self.recipe.labels(Role::Data))?;
-        let stored = Box::new(Deposit::new("stored", upload));
-        Ok(Box::new(Digest::new("plaintext", Box::new(Hop::new("store", HOP_DEPTH, stored)?))))
+        let stored = Box::new(UploadSink::new("stored", upload));
+        Ok(Box::new(Digest::new(
+            "plaintext",
+            Box::new(ThreadBoundary::new("store", HOP_DEPTH, stored)?),
+        )))
     }
 }
 
@@ -133,7 +136,7 @@ impl ObjectSink for Objects<'_> {
         } else {
             self.plain(&key)?
         };
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut out = SinkWriter { sink, blame: blame.clone() };
         body(&mut out).map_err(|error| blame.or(error))?;
         // One at a time: each holds buffers.
@@ -149,7 +152,7 @@ impl ObjectSink for Objects<'_> {
         push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         // It holds Parquet, which is compressed.
-        let recipe = Recipe { compression: Compression::None, ..*self.recipe };
+        let recipe = ObjectBuilder { compression: Compression::None, ..*self.recipe };
         let (object, trail, ()) = recipe.archive(Role::Index, |out| push(out))?;
         self.end()?;
         self.made.push(object);

@@ -9,7 +9,7 @@ use super::roles::{ROLE_DATA, ROLE_MAP, object_name};
 use crate::archive;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, unhex};
-use crate::error::{Blame, Fault, Kind, diagnose};
+use crate::error::{Fault, FirstError, Kind, diagnose};
 use crate::keys::DataKey;
 use crate::stage::digest::{DigestReader, drain};
 use crate::stage::hop::read_ahead;
@@ -86,7 +86,7 @@ impl<'a> BackupReader<'a> {
             if self.proven().contains(&object.key) {
                 continue;
             }
-            let blame = Blame::default();
+            let blame = FirstError::default();
             let mut input = self.stored(object, ctx, &blame)?;
             drain(&mut input).map_err(|error| blame.or(error))?;
             self.proven().insert(object.key.clone());
@@ -100,7 +100,7 @@ impl<'a> BackupReader<'a> {
     /// As [`BackupReader::check_digests`].
     pub fn check_map(&self, ctx: &Ctx) -> anyhow::Result<()> {
         let Ok(object) = self.object(ROLE_MAP) else { return Ok(()) };
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut input = self.stored(object, ctx, &blame)?;
         drain(&mut input).map_err(|error| blame.or(error))?;
         Ok(())
@@ -175,9 +175,9 @@ impl<'a> BackupReader<'a> {
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
-        consume: &mut dyn FnMut(&mut dyn Read, &Blame) -> anyhow::Result<()>,
+        consume: &mut dyn FnMut(&mut dyn Read, &FirstError) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut input = self.plaintext(object, ctx, &blame)?;
         let outcome = consume(&mut input, &blame);
         // A typed error of the chain explains whatever the consumer made of it.
@@ -196,7 +196,7 @@ impl<'a> BackupReader<'a> {
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
-        blame: &Blame,
+        blame: &FirstError,
     ) -> anyhow::Result<DigestReader<Watched>> {
         let input = self.store.open(&object.key, None).map_err(|error| lost(error, &object.key))?;
         let watched = Watched { input, ctx: ctx.clone(), blame: blame.clone() };
@@ -208,7 +208,7 @@ impl<'a> BackupReader<'a> {
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
-        blame: &Blame,
+        blame: &FirstError,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
         let mut input: Box<dyn Read + Send> = Box::new(self.stored(object, ctx, blame)?);
         for stage in object.stages.iter().rev() {
@@ -265,7 +265,7 @@ fn digest(text: &str, key: &str) -> Result<[u8; 32], ManifestError> {
 struct Watched {
     input: Box<dyn Read + Send>,
     ctx: Ctx,
-    blame: Blame,
+    blame: FirstError,
 }
 
 impl Read for Watched {

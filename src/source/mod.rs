@@ -25,7 +25,7 @@ use crate::ctx::{Ctx, host};
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::segment::Mode;
-use crate::draft::workshop::Workshop;
+use crate::draft::workshop::ScratchDir;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::pipeline::BackupReader;
 use crate::pipeline::objects::ObjectSink;
@@ -168,8 +168,8 @@ pub trait Source: Send + Sync {
     fn check(&self, ctx: &Ctx) -> Vec<Check>;
 
     /// What its engine may take of this machine, as configured.
-    fn share(&self) -> Share {
-        Share::default()
+    fn share(&self) -> ResourceLimits {
+        ResourceLimits::default()
     }
 
     /// Addresses at which the source's servers answer, if they are configured.
@@ -201,7 +201,7 @@ pub fn on_this_host(path: &Path) -> Identity {
 
 /// What an engine that runs inside of bkp may take of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Share {
+pub struct ResourceLimits {
     /// Bytes of memory; `None` leaves it to the source.
     pub memory_bytes: Option<u64>,
     /// Threads; `None` leaves it to the source.
@@ -222,7 +222,7 @@ pub struct RestoreRequest {
     /// Move what stands at `target` aside instead of refusing.
     pub force: bool,
     /// What an engine may take of this machine.
-    pub share: Share,
+    pub share: ResourceLimits,
 }
 
 /// What a restore did.
@@ -314,9 +314,9 @@ impl std::fmt::Debug for SourceKind {
 /// What a decode works with.
 pub struct DecodeTools<'a> {
     /// Makes a folder for what has to be a file while it is read.
-    pub scratch: &'a dyn Fn() -> Result<Workshop, Fault>,
+    pub scratch: &'a dyn Fn() -> Result<ScratchDir, Fault>,
     /// What an engine may take of this machine.
-    pub share: Share,
+    pub share: ResourceLimits,
 }
 
 impl std::fmt::Debug for DecodeTools<'_> {
@@ -331,7 +331,7 @@ pub struct DrillTools {
     /// The `tigerbeetle` binary; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
     /// What an engine may take of this machine.
-    pub share: Share,
+    pub share: ResourceLimits,
 }
 
 /// What a source can fail with.

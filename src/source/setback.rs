@@ -4,21 +4,21 @@ use super::SourceError;
 
 /// Why an attempt at a capture ended. What can keep one from its end, `C`, each kind of source knows.
 #[derive(Debug)]
-pub(super) enum Setback<C> {
+pub(super) enum AttemptError<C> {
     /// Another attempt may succeed.
     Again(C, String),
     /// Trying again cannot help.
     Fatal(anyhow::Error),
 }
 
-impl<C> From<SourceError> for Setback<C> {
+impl<C> From<SourceError> for AttemptError<C> {
     fn from(error: SourceError) -> Self {
-        Setback::Fatal(error.into())
+        AttemptError::Fatal(error.into())
     }
 }
 
-impl<C> From<anyhow::Error> for Setback<C> {
+impl<C> From<anyhow::Error> for AttemptError<C> {
     fn from(error: anyhow::Error) -> Self {
-        Setback::Fatal(error)
+        AttemptError::Fatal(error)
     }
 }

@@ -1,6 +1,6 @@
 //! Observers: stages that count and hash what passes and change nothing.
 //!
-//! Forwards [`Digest`] stands anywhere in a chain and [`Deposit`] at its end, where it tells the
+//! Forwards [`Digest`] stands anywhere in a chain and [`UploadSink`] at its end, where it tells the
 //! store what it should have received. Backwards [`DigestReader`] compares with what the manifest
 //! says: no reader ever sees a clean end of wrong bytes.
 
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Measure, Sink, StageError, Trail};
+use super::{ChainStats, Sink, StageError, StageStats};
 use crate::domain::manifest::hex;
-use crate::error::Blame;
+use crate::error::FirstError;
 use crate::store::{Declared, Upload};
 
 /// Counts and hashes a stream.
@@ -35,9 +35,9 @@ impl Tally {
         self.busy += began.elapsed();
     }
 
-    fn measure(self, stage: &'static str) -> (Measure, [u8; 32]) {
+    fn measure(self, stage: &'static str) -> (StageStats, [u8; 32]) {
         let sha256 = self.hasher.finalize().into();
-        (Measure { stage, bytes: self.bytes, sha256: Some(sha256), busy: self.busy }, sha256)
+        (StageStats { stage, bytes: self.bytes, sha256: Some(sha256), busy: self.busy }, sha256)
     }
 }
 
@@ -49,7 +49,7 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// An observer before `inner`; its [`Measure`] will carry `name`.
+    /// An observer before `inner`; its [`StageStats`] will carry `name`.
     #[must_use]
     pub fn new(name: &'static str, inner: Box<dyn Sink>) -> Self {
         Digest { name, tally: Tally::new(), inner }
@@ -62,7 +62,7 @@ impl Sink for Digest {
         self.inner.write(bytes)
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
         let trail = self.inner.finish()?;
         Ok(trail.preceded_by(self.tally.measure(self.name).0))
     }
@@ -76,34 +76,34 @@ impl fmt::Debug for Digest {
 
 /// The last sink of a chain: hands bytes to an upload and, at the end, tells the store how many
 /// there were and what their SHA-256 is. Dropping it abandons the upload.
-pub struct Deposit {
+pub struct UploadSink {
     name: &'static str,
     tally: Tally,
     upload: Box<dyn Upload>,
 }
 
-impl Deposit {
-    /// The end of a chain; its [`Measure`] will carry `name`.
+impl UploadSink {
+    /// The end of a chain; its [`StageStats`] will carry `name`.
     #[must_use]
     pub fn new(name: &'static str, upload: Box<dyn Upload>) -> Self {
-        Deposit { name, tally: Tally::new(), upload }
+        UploadSink { name, tally: Tally::new(), upload }
     }
 }
 
-impl Sink for Deposit {
+impl Sink for UploadSink {
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.tally.update(bytes);
         Ok(self.upload.write(bytes)?)
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
         let (measure, sha256) = self.tally.measure(self.name);
         self.upload.commit(Declared { bytes: measure.bytes, sha256 })?;
-        Ok(Trail(vec![measure]))
+        Ok(ChainStats(vec![measure]))
     }
 }
 
-impl fmt::Debug for Deposit {
+impl fmt::Debug for UploadSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deposit").field("name", &self.name).finish_non_exhaustive()
     }
@@ -134,7 +134,7 @@ pub struct DigestReader<R> {
     bytes: u64,
     hasher: Sha256,
     state: State,
-    blame: Blame,
+    blame: FirstError,
 }
 
 impl<R: Read> DigestReader<R> {
@@ -145,7 +145,7 @@ impl<R: Read> DigestReader<R> {
         object: impl Into<String>,
         bytes: u64,
         sha256: [u8; 32],
-        blame: Blame,
+        blame: FirstError,
     ) -> Self {
         let expected = Declared { bytes, sha256 };
         let (object, hasher) = (object.into(), Sha256::new());
@@ -219,7 +219,7 @@ impl<R> fmt::Debug for DigestReader<R> {
 /// Reads to the end, so that every check behind `reader` is made; returns the bytes that were left.
 ///
 /// # Errors
-/// What the reader fails with; ask the chain's [`Blame`] for the typed error.
+/// What the reader fails with; ask the chain's [`FirstError`] for the typed error.
 pub fn drain(reader: &mut (impl Read + ?Sized)) -> io::Result<u64> {
     let mut scratch = vec![0; 256 << 10];
     let mut total = 0;
@@ -239,7 +239,7 @@ mod tests {
     use crate::error::{Kind, diagnose};
 
     fn check(content: &[u8], bytes: u64, of: &[u8]) -> Result<Vec<u8>, Kind> {
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let sha256 = Sha256::digest(of).into();
         let mut reader = DigestReader::new(content, "obj", bytes, sha256, blame.clone());
         let mut out = Vec::new();
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_last_byte_is_held_back_until_the_digest_is_right() {
-        let mut reader = DigestReader::new(&b"abd"[..], "o", 3, [0; 32], Blame::default());
+        let mut reader = DigestReader::new(&b"abd"[..], "o", 3, [0; 32], FirstError::default());
         let mut out = [0; 2];
         reader.read_exact(&mut out).unwrap();
         assert!(reader.read(&mut [0]).is_err());

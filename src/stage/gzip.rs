@@ -9,9 +9,9 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 use super::parallel::{FrameCodec, Parallel};
-use super::{Sink, StageError, Trail};
+use super::{ChainStats, Sink, StageError};
 use crate::domain::limits::FRAME_BYTES;
-use crate::error::Blame;
+use crate::error::FirstError;
 
 /// A member's header: magic, deflate, no flags, no time, no extra flags, unknown system.
 const HEADER: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF];
@@ -45,7 +45,7 @@ impl Sink for Encoder {
         self.0.write(bytes)
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
         self.0.finish()
     }
 }
@@ -85,13 +85,13 @@ impl FrameCodec for Codec {
 pub struct Decoder<R> {
     inner: MultiGzDecoder<BufReader<Watched<R>>>,
     object: String,
-    blame: Blame,
+    blame: FirstError,
     failed: bool,
 }
 
 impl<R: Read> Decoder<R> {
     /// Decompresses `inner`; failures name `object` and are noted in `blame`.
-    pub fn new(inner: R, object: impl Into<String>, blame: Blame) -> Self {
+    pub fn new(inner: R, object: impl Into<String>, blame: FirstError) -> Self {
         let watched = Watched { inner, failed: false };
         let inner = MultiGzDecoder::new(BufReader::with_capacity(INPUT_BYTES, watched));
         Decoder { inner, object: object.into(), blame, failed: false }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, Kind> {
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut decoder = Decoder::new(bytes, "obj", blame.clone());
         let mut out = Vec::new();
         match decoder.read_to_end(&mut out) {
@@ -204,7 +204,7 @@ mod tests {
                 Err(io::Error::other("network"))
             }
         }
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let error = Decoder::new(Broken, "obj", blame.clone()).read(&mut [0]).unwrap_err();
         assert_eq!(diagnose(&blame.or(error)).kind, Kind::Failed);
     }

@@ -1,6 +1,6 @@
 //! Thread boundaries: what stands behind a hop runs on a named thread of its own.
 //!
-//! Forwards a [`Hop`] pushes into its thread, backwards [`read_ahead`] pulls from one. Both carry
+//! Forwards a [`ThreadBoundary`] pushes into its thread, backwards [`read_ahead`] pulls from one. Both carry
 //! chunks over a bounded channel and give the buffers back over a second one, so memory is
 //! `depth + 2` chunks whatever passes. A thread never outlives the value that started it.
 
@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Sink, StageError, Trail};
+use super::{ChainStats, Sink, StageError};
 
 /// Bytes in one chunk: large enough that the channel costs nothing, small enough to wait for.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -22,13 +22,13 @@ enum Message {
 }
 
 /// What the thread of a hop ends with: `None` if it was abandoned.
-type Outcome = anyhow::Result<Option<Trail>>;
+type Outcome = anyhow::Result<Option<ChainStats>>;
 
 /// A sink whose inner sink runs on a thread of its own.
 ///
 /// An error of the inner sink surfaces, unchanged, at the next [`Sink::write`] or at
 /// [`Sink::finish`]. Dropping a hop abandons the inner sink and waits for the thread.
-pub struct Hop {
+pub struct ThreadBoundary {
     name: &'static str,
     pending: Vec<u8>,
     data: Option<Sender<Message>>,
@@ -36,7 +36,7 @@ pub struct Hop {
     thread: Option<JoinHandle<Outcome>>,
 }
 
-impl Hop {
+impl ThreadBoundary {
     /// Moves `inner` to a thread called `name`; up to `depth` chunks wait for it.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Hop {
             .name(name.to_owned())
             .spawn(move || push(inner, &incoming, &give_back))?;
         let (data, thread) = (Some(data), Some(thread));
-        Ok(Hop { name, pending: Vec::new(), data, spare, thread })
+        Ok(ThreadBoundary { name, pending: Vec::new(), data, spare, thread })
     }
 
     fn send(&mut self, message: Message) -> anyhow::Result<()> {
@@ -75,7 +75,7 @@ impl Hop {
     }
 }
 
-impl Sink for Hop {
+impl Sink for ThreadBoundary {
     fn write(&mut self, mut bytes: &[u8]) -> anyhow::Result<()> {
         while !bytes.is_empty() {
             if self.pending.capacity() < CHUNK_BYTES {
@@ -92,7 +92,7 @@ impl Sink for Hop {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(mut self: Box<Self>) -> anyhow::Result<ChainStats> {
         if !self.pending.is_empty() {
             self.flush()?;
         }
@@ -102,20 +102,20 @@ impl Sink for Hop {
     }
 }
 
-impl Drop for Hop {
+impl Drop for ThreadBoundary {
     fn drop(&mut self) {
         // Whoever drops a hop has an error already, or wants none.
         let _abandoned = self.join();
     }
 }
 
-impl fmt::Debug for Hop {
+impl fmt::Debug for ThreadBoundary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hop").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// The thread of a [`Hop`]: a channel that closes without [`Message::Finish`] was abandoned.
+/// The thread of a [`ThreadBoundary`]: a channel that closes without [`Message::Finish`] was abandoned.
 fn push(
     mut inner: Box<dyn Sink>,
     incoming: &Receiver<Message>,
@@ -158,7 +158,7 @@ pub struct ReadAhead {
 /// Lets a thread called `name` read `reader`, up to `depth` chunks ahead.
 ///
 /// Errors come in their place in the stream, after the bytes before them; typed ones are in the
-/// chain's [`crate::error::Blame`]. If no thread can be started the first read says so. Dropping
+/// chain's [`crate::error::FirstError`]. If no thread can be started the first read says so. Dropping
 /// the result ends the thread after the read it is in.
 #[must_use]
 pub fn read_ahead(name: &'static str, reader: Box<dyn Read + Send>, depth: usize) -> ReadAhead {
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_hop_carries_everything_and_the_trail() {
         let (inner, seen) = Collect::new();
-        let mut hop = Hop::new("hop", 2, Box::new(inner)).unwrap();
+        let mut hop = ThreadBoundary::new("hop", 2, Box::new(inner)).unwrap();
         let piece = vec![7; 700_001];
         for _ in 0..9 {
             hop.write(&piece).unwrap();
@@ -287,13 +287,13 @@ mod tests {
 
     #[test]
     fn an_inner_error_arrives_with_its_type() {
-        let mut hop = Hop::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
+        let mut hop = ThreadBoundary::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
         let piece = vec![0; CHUNK_BYTES];
         let error = (0..9).find_map(|_| hop.write(&piece).err()).expect("surfaces");
         assert_eq!(diagnose(&error).kind, Kind::Store);
         assert!(hop.write(&piece).is_err());
 
-        let mut hop = Hop::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
+        let mut hop = ThreadBoundary::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
         hop.write(b"little").unwrap();
         let error = Box::new(hop).finish().unwrap_err();
         assert_eq!(diagnose(&error).kind, Kind::Store);
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_dropped_hop_abandons() {
         let (inner, seen) = Collect::new();
-        let mut hop = Hop::new("hop", 2, Box::new(inner)).unwrap();
+        let mut hop = ThreadBoundary::new("hop", 2, Box::new(inner)).unwrap();
         hop.write(&[1; 10]).unwrap();
         drop(hop);
         assert!(!seen.finished() && seen.dropped());

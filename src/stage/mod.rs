@@ -2,8 +2,8 @@
 //!
 //! Forwards a chain is made of [`Sink`]s, each owning the next: the source pushes, the store
 //! receives. A stage may transform (compress, seal) or only observe (digest); what it learned comes
-//! back from [`Sink::finish`] as its entry in the [`Trail`]. Backwards a chain is made of plain
-//! [`std::io::Read`]s, with a [`crate::error::Blame`] beside them for typed errors.
+//! back from [`Sink::finish`] as its entry in the [`ChainStats`]. Backwards a chain is made of plain
+//! [`std::io::Read`]s, with a [`crate::error::FirstError`] beside them for typed errors.
 //!
 //! CPU work and waiting are separated by [`hop`]s: named threads joined by bounded channels.
 
@@ -44,12 +44,12 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As [`Sink::write`]; then nothing behind became visible.
-    fn finish(self: Box<Self>) -> anyhow::Result<Trail>;
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats>;
 }
 
 /// What one stage measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Measure {
+pub struct StageStats {
     /// The stage's name, as the chain gave it.
     pub stage: &'static str,
     /// Bytes that went into it.
@@ -62,19 +62,19 @@ pub struct Measure {
 
 /// What all stages of a finished chain measured, in the order of the data flow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trail(pub Vec<Measure>);
+pub struct ChainStats(pub Vec<StageStats>);
 
-impl Trail {
+impl ChainStats {
     /// Puts the measure of a stage before those of the stages behind it.
     #[must_use]
-    pub fn preceded_by(mut self, measure: Measure) -> Trail {
+    pub fn preceded_by(mut self, measure: StageStats) -> ChainStats {
         self.0.insert(0, measure);
         self
     }
 
     /// The measure of the stage with this name.
     #[must_use]
-    pub fn get(&self, stage: &str) -> Option<&Measure> {
+    pub fn get(&self, stage: &str) -> Option<&StageStats> {
         self.0.iter().find(|measure| measure.stage == stage)
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Measure, Sink, StageError, Trail};
+use super::{ChainStats, Sink, StageError, StageStats};
 use crate::domain::limits::FRAME_BYTES;
 
 /// Compresses whole frames. One per worker, so it may keep state that is expensive to make.
@@ -37,7 +37,7 @@ pub(crate) struct FrameSizes {
 pub(crate) type Footer = fn(&[FrameSizes]) -> anyhow::Result<Vec<u8>>;
 
 /// What a thread ends with: `None` if it was abandoned.
-type Outcome = anyhow::Result<Option<Trail>>;
+type Outcome = anyhow::Result<Option<ChainStats>>;
 
 /// One frame on its round.
 #[derive(Default)]
@@ -176,7 +176,7 @@ impl Sink for Parallel {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(mut self: Box<Self>) -> anyhow::Result<ChainStats> {
         match self.filling.take() {
             Some(frame) => self.submit(frame)?,
             // An empty stream is one empty frame.
@@ -276,13 +276,13 @@ impl Collector {
         Ok(())
     }
 
-    fn end(mut self, bytes: u64, busy: Duration) -> anyhow::Result<Trail> {
+    fn end(mut self, bytes: u64, busy: Duration) -> anyhow::Result<ChainStats> {
         let footer = (self.footer)(&self.written)?;
         if !footer.is_empty() {
             self.inner.write(&footer)?;
         }
         let trail = self.inner.finish()?;
-        Ok(trail.preceded_by(Measure { stage: self.stage, bytes, sha256: None, busy }))
+        Ok(trail.preceded_by(StageStats { stage: self.stage, bytes, sha256: None, busy }))
     }
 }
 
@@ -328,11 +328,12 @@ pub(crate) mod testing {
             Ok(())
         }
 
-        fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
+        fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
             let bytes = self.0.bytes().len() as u64;
             self.0.0.lock().unwrap().1 = true;
-            let measure = Measure { stage: "collect", bytes, sha256: None, busy: Duration::ZERO };
-            Ok(Trail(vec![measure]))
+            let measure =
+                StageStats { stage: "collect", bytes, sha256: None, busy: Duration::ZERO };
+            Ok(ChainStats(vec![measure]))
         }
     }
 
@@ -350,7 +351,7 @@ pub(crate) mod testing {
             Err(Fault::new(self.0, "write failed").into())
         }
 
-        fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
+        fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
             Err(Fault::new(self.0, "finish failed").into())
         }
     }

@@ -22,10 +22,10 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Measure, Sink, StageError, Trail};
+use super::{ChainStats, Sink, StageError, StageStats};
 use crate::domain::limits::{RECIPIENTS_MAX, SEAL_HEADER_BYTES_MAX, SEGMENT_BYTES};
 use crate::domain::recipient::Recipient;
-use crate::error::Blame;
+use crate::error::FirstError;
 use crate::keys::{DataKey, KeyError};
 
 const MAGIC: &[u8; 8] = b"BKPSEAL1";
@@ -93,7 +93,7 @@ impl Prelude {
 ///
 /// # Errors
 /// [`StageError::NotSealed`] if it is not the beginning of a sealed object of that name; an
-/// [`io::Error`] of the reader, for which the chain's [`Blame`] may know better.
+/// [`io::Error`] of the reader, for which the chain's [`FirstError`] may know better.
 pub fn open_header(reader: &mut impl Read, object: &str) -> anyhow::Result<Prelude> {
     let refuse = |reason: String| StageError::NotSealed { object: object.to_owned(), reason };
     let mut raw = Vec::with_capacity(4 << 10);
@@ -231,11 +231,11 @@ impl Sink for Sealer {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(mut self: Box<Self>) -> anyhow::Result<ChainStats> {
         self.seal(true)?;
         let trail = self.inner.finish()?;
         let (bytes, busy) = (self.bytes, self.busy);
-        Ok(trail.preceded_by(Measure { stage: "seal", bytes, sha256: None, busy }))
+        Ok(trail.preceded_by(StageStats { stage: "seal", bytes, sha256: None, busy }))
     }
 }
 
@@ -261,7 +261,7 @@ pub struct Opener<R> {
     inner: R,
     key: LessSafeKey,
     object: String,
-    blame: Blame,
+    blame: FirstError,
     /// Index of the next segment.
     segment: u64,
     /// One segment, and one byte more: only that tells whether the segment is the last one.
@@ -276,7 +276,7 @@ pub struct Opener<R> {
 impl<R: Read> Opener<R> {
     /// Opens the segments in `inner`, which stands right behind `prelude`. Failures are noted in
     /// `blame`.
-    pub fn new(inner: R, prelude: &Prelude, data_key: &DataKey, blame: Blame) -> Self {
+    pub fn new(inner: R, prelude: &Prelude, data_key: &DataKey, blame: FirstError) -> Self {
         Opener {
             inner,
             key: prelude.key(data_key),
@@ -377,7 +377,7 @@ mod tests {
     }
 
     fn open(key: &DataKey, mut sealed: &[u8]) -> (Vec<u8>, Option<Kind>) {
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let prelude = match open_header(&mut sealed, OBJECT) {
             Ok(prelude) => prelude,
             Err(error) => return (vec![], Some(diagnose(&error).kind)),

@@ -10,9 +10,9 @@ use zstd::bulk::Compressor;
 use zstd::stream::raw::{CParameter, DParameter, InBuffer, Operation as _, OutBuffer};
 
 use super::parallel::{FrameCodec, FrameSizes, Parallel};
-use super::{Sink, StageError, Trail};
+use super::{ChainStats, Sink, StageError};
 use crate::domain::limits::FRAME_BYTES;
-use crate::error::Blame;
+use crate::error::FirstError;
 
 /// Largest window that the decoder allocates, as a power of two: 8 MiB. Frames of bkp need 4 MiB,
 /// those of the `zstd` program up to 8 MiB at level 19.
@@ -74,7 +74,7 @@ impl Sink for Encoder {
         self.0.write(bytes)
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
         self.0.finish()
     }
 }
@@ -113,7 +113,7 @@ fn seek_table(frames: &[FrameSizes]) -> anyhow::Result<Vec<u8>> {
 pub struct Decoder<R> {
     inner: R,
     object: String,
-    blame: Blame,
+    blame: FirstError,
     raw: zstd::stream::raw::Decoder<'static>,
     input: Vec<u8>,
     taken: usize,
@@ -141,7 +141,7 @@ impl<R: Read> Decoder<R> {
     ///
     /// # Errors
     /// If zstd cannot allocate its state.
-    pub fn new(inner: R, object: impl Into<String>, blame: Blame) -> io::Result<Self> {
+    pub fn new(inner: R, object: impl Into<String>, blame: FirstError) -> io::Result<Self> {
         let mut raw = zstd::stream::raw::Decoder::new()?;
         raw.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
         let (object, input, state) = (object.into(), vec![0; INPUT_BYTES], State::Unstarted);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, Kind> {
-        let blame = Blame::default();
+        let blame = FirstError::default();
         let mut decoder = Decoder::new(bytes, "obj", blame.clone()).unwrap();
         let mut out = Vec::new();
         match decoder.read_to_end(&mut out) {

@@ -20,7 +20,7 @@ use rustix::io::{Errno, retry_on_intr};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::health::Space;
-use crate::draft::{Draft, sync_folder};
+use crate::draft::{StagedFile, sync_folder};
 use crate::table::ConfigError;
 
 use super::{
@@ -118,7 +118,7 @@ impl AppendStore for Local {
         match retry_on_intr(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(_taken) => Err(StoreError::Exists { store: self.url.clone(), key: key.to_owned() }),
             Err(Errno::NOENT) => {
-                let draft = Draft::begin(folder).map_err(fail)?;
+                let draft = StagedFile::begin(folder).map_err(fail)?;
                 Ok(Box::new(upload::LocalUpload::new(draft, &self.url, key, name)))
             }
             Err(errno) => Err(fail(errno)),

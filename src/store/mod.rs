@@ -405,7 +405,7 @@ impl StoreError {
 
 /// Which store is meant, and what the configuration says of it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct StoreLocation {
     /// The key path of its table, for messages: `store.main`; the URL where there is no table.
     pub name: String,
     /// Scheme and place.
@@ -414,11 +414,11 @@ pub struct Place {
     pub table: toml::Table,
 }
 
-impl Place {
+impl StoreLocation {
     /// A store that only its URL describes.
     #[must_use]
-    pub fn of_url(url: &str) -> Place {
-        Place { name: url.to_owned(), url: url.to_owned(), table: toml::Table::new() }
+    pub fn of_url(url: &str) -> StoreLocation {
+        StoreLocation { name: url.to_owned(), url: url.to_owned(), table: toml::Table::new() }
     }
 
     /// How an operator calls it: the name of its table, or its URL where it has none.
@@ -429,7 +429,7 @@ impl Place {
 }
 
 /// Opens a store of some kind. Creates nothing.
-pub type Open<S> = fn(&Place, &Ctx) -> Result<Box<S>, StoreError>;
+pub type Open<S> = fn(&StoreLocation, &Ctx) -> Result<Box<S>, StoreError>;
 
 /// How a kind of store is opened: one line of [`kinds::STORES`].
 #[derive(Debug, Clone, Copy)]
@@ -440,7 +440,7 @@ pub struct StoreKind {
     pub schema: fn() -> Value,
     /// Whether a place is described well, and the [`ReadStore::url`] that a store there has. Touches
     /// nothing.
-    pub check: fn(&Place) -> Result<String, ConfigError>,
+    pub check: fn(&StoreLocation) -> Result<String, ConfigError>,
     /// Opens it for looking.
     pub read: Open<dyn ReadStore>,
     /// Opens it for adding.

@@ -9,7 +9,7 @@ use bkp::config::settings::Flags;
 use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, Silent};
 use bkp::store::layer::fault::Plan;
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -104,12 +104,12 @@ impl Bed {
     }
 
     /// What commands work with in this bed, for tests that call them directly.
-    pub(crate) fn house(&self, faults: Option<Plan>) -> House {
+    pub(crate) fn app(&self, faults: Option<Plan>) -> AppContext {
         let config = self.path("bkp.toml");
         let environment = Environment::of([("BKP_CONFIG", config.to_str().unwrap())]);
         let settings = Settings::load(&Flags::default(), &environment).unwrap();
         let ctx = Ctx::new(Cancel::default(), Arc::new(Silent));
-        House { settings, ctx, confirm: Arc::new(|_| Ok(())), faults }
+        AppContext { settings, ctx, confirm: Arc::new(|_| Ok(())), faults }
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Run {

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex};
 use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::domain::recipient::Recipient;
-use bkp::error::{Blame, Kind, diagnose};
+use bkp::error::{FirstError, Kind, diagnose};
 use bkp::keys::{self, DataKey, KeyProvider};
-use bkp::stage::digest::{Deposit, Digest, DigestReader, drain};
-use bkp::stage::hop::{Hop, read_ahead};
+use bkp::stage::digest::{Digest, DigestReader, UploadSink, drain};
+use bkp::stage::hop::{ThreadBoundary, read_ahead};
 use bkp::stage::seal::{Opener, Sealer, open_header};
-use bkp::stage::{Sink, Trail, gzip, zstd};
+use bkp::stage::{ChainStats, Sink, gzip, zstd};
 use bkp::store::{Declared, StoreError, Upload};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -60,7 +60,7 @@ enum Codec {
 
 /// Which stages a chain has, and how it is cut into threads and writes.
 #[derive(Debug, Clone)]
-struct Shape {
+struct ReportShape {
     codec: Codec,
     sealed: bool,
     threads: usize,
@@ -68,9 +68,9 @@ struct Shape {
     piece_bytes: usize,
 }
 
-impl Shape {
+impl ReportShape {
     fn new(codec: Codec, sealed: bool) -> Self {
-        Shape { codec, sealed, threads: 2, hops: false, piece_bytes: 100_000 }
+        ReportShape { codec, sealed, threads: 2, hops: false, piece_bytes: 100_000 }
     }
 }
 
@@ -104,15 +104,15 @@ fn object(name: &str) -> String {
 }
 
 /// The forward chain of the pipeline in front of `slot`.
-fn chain(shape: &Shape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn Sink> {
+fn chain(shape: &ReportShape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn Sink> {
     let upload = Memory { bytes: Vec::new(), slot: Arc::clone(slot) };
-    let mut sink: Box<dyn Sink> = Box::new(Deposit::new("stored", Box::new(upload)));
+    let mut sink: Box<dyn Sink> = Box::new(UploadSink::new("stored", Box::new(upload)));
     if shape.sealed {
         let recipients = keys.recipients.clone();
         sink = Box::new(Sealer::new(&keys.data, &object(name), recipients, sink).unwrap());
     }
     if shape.hops {
-        sink = Box::new(Hop::new("seal", 2, sink).unwrap());
+        sink = Box::new(ThreadBoundary::new("seal", 2, sink).unwrap());
     }
     sink = match shape.codec {
         Codec::None => sink,
@@ -120,12 +120,12 @@ fn chain(shape: &Shape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn Sink> {
         Codec::Zstd => Box::new(zstd::Encoder::new(1, shape.threads, sink).unwrap()),
     };
     if shape.hops {
-        sink = Box::new(Hop::new("compress", 1, sink).unwrap());
+        sink = Box::new(ThreadBoundary::new("compress", 1, sink).unwrap());
     }
     Box::new(Digest::new("plaintext", sink))
 }
 
-fn forward(shape: &Shape, name: &str, keys: &Keys, plain: &[u8]) -> (Vec<u8>, Trail) {
+fn forward(shape: &ReportShape, name: &str, keys: &Keys, plain: &[u8]) -> (Vec<u8>, ChainStats) {
     let slot = Slot::default();
     let mut sink = chain(shape, name, keys, &slot);
     for piece in plain.chunks(shape.piece_bytes) {
@@ -143,7 +143,7 @@ struct Expected {
     plain: Option<Declared>,
 }
 
-fn expected(trail: &Trail) -> Expected {
+fn expected(trail: &ChainStats) -> Expected {
     let declared = |stage: &str| {
         let measure = trail.get(stage).unwrap();
         Declared { bytes: measure.bytes, sha256: measure.sha256.unwrap() }
@@ -153,13 +153,13 @@ fn expected(trail: &Trail) -> Expected {
 
 /// The backward chain of the pipeline; what it released goes to `out`, whatever happens.
 fn backward(
-    shape: &Shape,
+    shape: &ReportShape,
     stored: &[u8],
     keys: &Keys,
     expected: &Expected,
     out: &mut Vec<u8>,
 ) -> anyhow::Result<()> {
-    let blame = Blame::default();
+    let blame = FirstError::default();
     let mut reader: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(stored.to_vec()));
     if let Some(Declared { bytes, sha256 }) = expected.stored {
         reader = Box::new(DigestReader::new(reader, "stored", bytes, sha256, blame.clone()));
@@ -203,12 +203,12 @@ fn sample(bytes: usize) -> Vec<u8> {
     out
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
+fn shapes() -> impl Strategy<Value = ReportShape> {
     let codec = prop_oneof![Just(Codec::None), Just(Codec::Gzip), Just(Codec::Zstd)];
     let parts = (codec, any::<bool>(), 1..4_usize, any::<bool>(), 1..3 * MIB);
     parts.prop_map(|(codec, sealed, threads, hops, piece_bytes)| {
         // One byte at a time is slow over megabytes and tells nothing that a thousand does not.
-        Shape { codec, sealed, threads, hops, piece_bytes: piece_bytes.max(1000) }
+        ReportShape { codec, sealed, threads, hops, piece_bytes: piece_bytes.max(1000) }
     })
 }
 
@@ -246,7 +246,7 @@ proptest! {
     #[test]
     fn damage_is_refused_by_the_seal_alone(at in any::<prop::sample::Index>(), bit in 0..8_u32, cut in any::<bool>()) {
         let (keys, plain) = (Keys::new(), sample(2 * MIB + 5));
-        let shape = Shape::new(Codec::None, true);
+        let shape = ReportShape::new(Codec::None, true);
         let (mut stored, _) = forward(&shape, "data", &keys, &plain);
         let at = at.index(stored.len());
         if cut { stored.truncate(at) } else { stored[at] ^= 1 << bit }
@@ -261,7 +261,7 @@ proptest! {
     #[test]
     fn damage_is_refused_by_the_digest_alone(at in any::<prop::sample::Index>(), bit in 0..8_u32, cut in any::<bool>()) {
         let (keys, plain) = (Keys::new(), sample(300_000));
-        let shape = Shape::new(Codec::None, false);
+        let shape = ReportShape::new(Codec::None, false);
         let (mut stored, trail) = forward(&shape, "data", &keys, &plain);
         let at = at.index(stored.len());
         if cut { stored.truncate(at) } else { stored[at] ^= 1 << bit }
@@ -272,7 +272,7 @@ proptest! {
 
 /// Opens `stored` without the manifest's digests and returns what was released, and the kind.
 fn tampered(keys: &Keys, plain: &[u8], stored: &[u8]) -> (usize, Kind) {
-    let (mut out, shape) = (Vec::new(), Shape::new(Codec::None, true));
+    let (mut out, shape) = (Vec::new(), ReportShape::new(Codec::None, true));
     let error = backward(&shape, stored, keys, &Expected::default(), &mut out).unwrap_err();
     assert!(plain.starts_with(&out), "unauthenticated bytes were released");
     (out.len(), diagnose(&error).kind)
@@ -281,7 +281,7 @@ fn tampered(keys: &Keys, plain: &[u8], stored: &[u8]) -> (usize, Kind) {
 #[test]
 fn segments_cannot_be_moved_between_places_or_objects() {
     let (keys, plain) = (Keys::new(), sample(3 * MIB));
-    let shape = Shape::new(Codec::None, true);
+    let shape = ReportShape::new(Codec::None, true);
     let (stored, _) = forward(&shape, "data", &keys, &plain);
     let (other, _) = forward(&shape, "map", &keys, &plain);
     let (same_name, _) = forward(&shape, "data", &keys, &plain);
@@ -317,7 +317,7 @@ fn segments_cannot_be_moved_between_places_or_objects() {
 #[test]
 fn no_byte_of_a_small_object_can_be_flipped_or_cut_off() {
     let (keys, plain) = (Keys::new(), sample(40));
-    let (stored, _) = forward(&Shape::new(Codec::None, true), "data", &keys, &plain);
+    let (stored, _) = forward(&ReportShape::new(Codec::None, true), "data", &keys, &plain);
     let text = String::from_utf8_lossy(&stored).into_owned();
     let recipients = text.find("\"recipients\"").unwrap()..stored.len() - 40 - 16;
     for at in 0..stored.len() {
@@ -335,7 +335,7 @@ fn no_byte_of_a_small_object_can_be_flipped_or_cut_off() {
 #[test]
 fn an_unsealed_stream_with_frames_missing_is_refused() {
     for codec in [Codec::Gzip, Codec::Zstd] {
-        let (keys, plain, shape) = (Keys::new(), sample(5 * MIB), Shape::new(codec, false));
+        let (keys, plain, shape) = (Keys::new(), sample(5 * MIB), ReportShape::new(codec, false));
         let (stored, trail) = forward(&shape, "data", &keys, &plain);
         let (first, _) = forward(&shape, "data", &keys, &plain[..4 * MIB]);
         for expected in [Expected { stored: None, ..expected(&trail) }, expected(&trail)] {
@@ -373,7 +373,7 @@ fn the_programs_zstd_and_gzip_agree() {
         let plain = sample(size);
         let declared = Declared { bytes: size as u64, sha256: Sha256::digest(&plain).into() };
         for (codec, program, arguments) in programs {
-            let shape = Shape::new(codec, false);
+            let shape = ReportShape::new(codec, false);
             let (stored, _) = forward(&shape, "data", &keys, &plain);
             assert!(filter(program, &["-d", "-c"], &stored) == plain, "{program} -d, {size} bytes");
             let theirs = filter(program, arguments, &plain);

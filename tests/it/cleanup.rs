@@ -37,7 +37,7 @@ pub(crate) fn add_job(bed: &Bed, retention: &str) {
 /// Daily backups up to `end`, oldest first: every seventh is full, the others build on the one
 /// before.
 pub(crate) fn daily(bed: &Bed, days: i64, end: OffsetDateTime) -> Vec<Manifest> {
-    let house = bed.house(None);
+    let app = bed.app(None);
     let mut made: Vec<Manifest> = Vec::new();
     for day in 0..days {
         let seed = Seed::at(end - Duration::days(days - 1 - day));
@@ -45,7 +45,7 @@ pub(crate) fn daily(bed: &Bed, days: i64, end: OffsetDateTime) -> Vec<Manifest> 
             Some(last) if day % 7 != 0 => seed.onto(last),
             _ => seed,
         };
-        made.push(plant(bed, &house, &seed));
+        made.push(plant(bed, &app, &seed));
     }
     made
 }
@@ -106,21 +106,21 @@ fn what_the_policy_keeps_stays_with_everything_it_builds_on() {
 #[test]
 fn pins_promises_and_failing_jobs_hold_backups() {
     let bed = bed("keep_last = 3, min_keep = 1, max_removed_percent = 100");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let end = now() - Duration::hours(1);
     let at = |days| Seed::at(end - Duration::days(days));
-    let pinned = plant(&bed, &house, &at(9)).id.to_string();
-    let base = plant(&bed, &house, &at(8));
-    let child = plant(&bed, &house, &at(7).onto(&base));
+    let pinned = plant(&bed, &app, &at(9)).id.to_string();
+    let base = plant(&bed, &app, &at(8));
+    let child = plant(&bed, &app, &at(7).onto(&base));
     let until = Some(now() + Duration::days(1));
     let promised = plant(
         &bed,
-        &house,
+        &app,
         &Seed { retention: Retention { until, ..Retention::default() }, ..at(6) },
     );
-    let plain = plant(&bed, &house, &at(5)).id.to_string();
+    let plain = plant(&bed, &app, &at(5)).id.to_string();
     // As many as have to be made after a time without any.
-    let newest = [2, 1, 0].map(|days| plant(&bed, &house, &at(days)).id.to_string());
+    let newest = [2, 1, 0].map(|days| plant(&bed, &app, &at(days)).id.to_string());
     bed.run(&["pin", &pinned, "--note", "the audit of 2026"]).done();
     bed.run(&["pin", &child.id.to_string()]).done();
     bed.run(&["note", &plain, "nothing \u{1b}[2J special"]).done();
@@ -154,11 +154,11 @@ fn pins_promises_and_failing_jobs_hold_backups() {
 #[test]
 fn what_was_found_damaged_does_not_count() {
     let bed = bed("keep_last = 2, min_keep = 1, max_removed_percent = 100");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let end = now() - Duration::hours(1);
-    let full = |days| plant(&bed, &house, &Seed::at(end - Duration::days(days)));
+    let full = |days| plant(&bed, &app, &Seed::at(end - Duration::days(days)));
     let (_older, good, base, newest) = (full(4), full(3), full(2), full(0));
-    let child = plant(&bed, &house, &Seed::at(end - Duration::days(1)).onto(&base));
+    let child = plant(&bed, &app, &Seed::at(end - Duration::days(1)).onto(&base));
     let manifest = bed.object(&base.id.to_string(), "manifest.json");
     let beside = manifest.to_str().unwrap().replace("manifest.json", "damaged-0001.json");
     fs::write(beside, "{}").unwrap();
@@ -170,10 +170,10 @@ fn what_was_found_damaged_does_not_count() {
 #[test]
 fn a_source_that_shrank_or_stopped_loses_no_old_backups() {
     let bed = bed("keep_last = 1, min_keep = 1, max_removed_percent = 100");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let end = now() - Duration::hours(1);
     for days in (1..6).rev() {
-        plant(&bed, &house, &Seed { bytes: 10_000, ..Seed::at(end - Duration::days(days)) });
+        plant(&bed, &app, &Seed { bytes: 10_000, ..Seed::at(end - Duration::days(days)) });
     }
     // Nothing for five days: frozen.
     let late = self::bed("keep_last = 1, min_keep = 1");
@@ -181,7 +181,7 @@ fn a_source_that_shrank_or_stopped_loses_no_old_backups() {
     let frozen = late.json(&["cleanup"]);
     assert!(frozen.to_string().contains("there is no recent backup"), "{frozen}");
     assert_eq!(ids(&late).len(), 10);
-    plant(&bed, &house, &Seed { bytes: 10, ..Seed::at(end) });
+    plant(&bed, &app, &Seed { bytes: 10, ..Seed::at(end) });
     let odd = bed.json(&["cleanup"]);
     assert!(odd.to_string().contains("far from those before it"), "{odd}");
     assert_eq!(ids(&bed).len(), 6);
@@ -190,13 +190,13 @@ fn a_source_that_shrank_or_stopped_loses_no_old_backups() {
 #[test]
 fn what_belongs_to_nothing_goes_when_it_is_old() {
     let bed = bed("keep_all = true");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let end = now();
-    let old = plant(&bed, &house, &Seed::at(end - Duration::days(8)));
-    let young = plant(&bed, &house, &Seed::at(end - Duration::days(6)));
-    let whole = plant(&bed, &house, &Seed::at(end - Duration::days(9)));
+    let old = plant(&bed, &app, &Seed::at(end - Duration::days(8)));
+    let young = plant(&bed, &app, &Seed::at(end - Duration::days(6)));
+    let whole = plant(&bed, &app, &Seed::at(end - Duration::days(9)));
     // Its job runs as it should: otherwise nothing is called old.
-    (0..3).for_each(|day| drop(plant(&bed, &house, &Seed::at(end - Duration::days(day)))));
+    (0..3).for_each(|day| drop(plant(&bed, &app, &Seed::at(end - Duration::days(day)))));
     for manifest in [&old, &young] {
         fs::remove_file(bed.path("store").join(manifest.name().manifest_key())).unwrap();
     }
@@ -245,7 +245,7 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
     // Another test of this process that starts a program holds every lock for a moment.
     let patience = StdDuration::from_mins(1);
     let options = cleanup::Options { dry_run: false, patience };
-    cleanup::run(&bed.house(None), &options).unwrap();
+    cleanup::run(&bed.app(None), &options).unwrap();
     let expected = ids(&bed);
     assert_eq!(expected.len(), 4, "two, and what they build on");
     let failures = [Effect::Before(Failure::Permanent), Effect::After(Failure::Permanent)];
@@ -253,14 +253,14 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
         for nth in 0.. {
             copy("before", "store");
             let plan = Plan::new(vec![Planned::nth(nth, effect)]);
-            let stopped = cleanup::run(&bed.house(Some(plan.clone())), &options);
+            let stopped = cleanup::run(&bed.app(Some(plan.clone())), &options);
             let all = verify::Options {
                 which: verify::Which::All(None),
                 from_export: false,
                 level: bkp::ops::verify_level::VerifyLevel::Digest,
                 scratch: None,
             };
-            let whole = verify::run(&bed.house(None), &all).unwrap();
+            let whole = verify::run(&bed.app(None), &all).unwrap();
             assert_eq!(whole.outcome, None, "{effect:?} {nth}: {}", whole.text);
             if plan.unfired().is_empty() {
                 assert!(
@@ -269,7 +269,7 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
                     "{effect:?} {nth}: a failure that nobody is told of"
                 );
             }
-            cleanup::run(&bed.house(None), &options).unwrap();
+            cleanup::run(&bed.app(None), &options).unwrap();
             assert_eq!(ids(&bed), expected, "{effect:?} {nth}");
             let stored = bed.stored();
             let left = stored.iter().filter(|path| path.starts_with(bed.path("store/tigerbeetle")));
@@ -374,10 +374,10 @@ fn in_a_bucket_what_is_locked_is_retained_and_versions_and_uploads_go() {
     let headers = ["x-amz-bucket-object-lock-enabled: true"];
     usual().ask("PUT", &format!("/{bucket}"), &headers).done();
     bed.store_is(&usual().table_at(&usual().endpoint(), bucket, ""));
-    let house = bed.house(None);
-    let store = house.store_append("main").unwrap();
+    let app = bed.app(None);
+    let store = app.store_append("main").unwrap();
     let end = now() - Duration::hours(1);
-    let plant = |days| planted::plant_in(&*store, &house, &Seed::at(end - Duration::days(days)));
+    let plant = |days| planted::plant_in(&*store, &app, &Seed::at(end - Duration::days(days)));
     let (locked, plain, newest) = (plant(3), plant(2), plant(0));
     let url = store.url().split('?').next().unwrap();
     let prefix = url.split_once(bucket).unwrap().1.to_owned();
@@ -407,7 +407,7 @@ fn in_a_bucket_what_is_locked_is_retained_and_versions_and_uploads_go() {
     assert!(!gone.contains(&plain.objects[0].key), "{gone}");
     assert!(!gone.contains(&plain.name().manifest_key()), "{gone}");
     // Only what is old counts as unfinished, and only what bkp would have begun.
-    let prune = house.store_prune("main").unwrap();
+    let prune = app.store_prune("main").unwrap();
     assert_eq!(prune.unfinished(now() - Duration::hours(1)).unwrap(), []);
     let found = prune.unfinished(now() + Duration::hours(1)).unwrap();
     let keys: Vec<&str> = found.iter().map(|upload| upload.key.as_str()).collect();
@@ -462,10 +462,10 @@ fn a_long_history_is_shown_in_parts() {
 #[test]
 fn each_of_two_sources_of_one_name_keeps_its_own() {
     let bed = bed("keep_last = 2, min_keep = 1, max_removed_percent = 100");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let at = |hours| Seed::at(now() - Duration::hours(hours));
-    let mine: Vec<Manifest> = [6, 5, 4].map(|hours| plant(&bed, &house, &at(hours))).to_vec();
-    let other = [3, 2, 1].map(|hours| plant(&bed, &house, &at(hours).of_another()));
+    let mine: Vec<Manifest> = [6, 5, 4].map(|hours| plant(&bed, &app, &at(hours))).to_vec();
+    let other = [3, 2, 1].map(|hours| plant(&bed, &app, &at(hours).of_another()));
     let run = bed.run(&["cleanup", "--dry-run", "--json"]).done();
     let report = serde_json::from_str(&run.stdout).unwrap();
     let oldest = [&mine[0], &other[0]].map(|manifest| manifest.id.to_string());

@@ -22,7 +22,7 @@ use bkp::store::layer::retry::Retry;
 use bkp::store::layer::trace::Trace;
 use bkp::store::local::Local;
 use bkp::store::{
-    AppendStore, Declared, ObjectLabels, Place, PruneStore, ReadStore, StoreError, Upload,
+    AppendStore, Declared, ObjectLabels, PruneStore, ReadStore, StoreError, StoreLocation, Upload,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -135,11 +135,11 @@ fn of_table(scheme: &str) -> Fixture {
     Fixture { name: format!("the table's `{scheme}`"), store, prune: None, folder }
 }
 
-fn place_for(scheme: &str) -> (Place, Option<TempDir>) {
+fn place_for(scheme: &str) -> (StoreLocation, Option<TempDir>) {
     match scheme {
         "file" => {
             let folder = tempfile::tempdir().expect("folder");
-            (Place::of_url(&format!("file://{}", folder.path().display())), Some(folder))
+            (StoreLocation::of_url(&format!("file://{}", folder.path().display())), Some(folder))
         }
         "s3" => (s3::usual().bucket(), None),
         other => panic!("say here where a store of the kind `{other}` can be put"),
@@ -147,7 +147,7 @@ fn place_for(scheme: &str) -> (Place, Option<TempDir>) {
 }
 
 fn local_fixture() -> Fixture {
-    let (Place { url, .. }, folder) = place_for("file");
+    let (StoreLocation { url, .. }, folder) = place_for("file");
     let store = Box::new(Local::open(&url).expect("opens"));
     let prune: Box<dyn PruneStore> = Box::new(Local::open(&url).expect("opens"));
     Fixture { name: "Local".into(), store, prune: Some(prune), folder }

@@ -28,15 +28,15 @@ enum Keeper {
     Store,
 }
 
-struct House {
+struct LedgerBed {
     folder: TempDir,
     server: Option<tb::Server>,
     bed: Bed,
 }
 
-impl House {
+impl LedgerBed {
     /// A source that takes a moment to capture, and no server that writes it.
-    fn new(keeper: Keeper, lease: &str) -> House {
+    fn new(keeper: Keeper, lease: &str) -> LedgerBed {
         let folder = tempfile::tempdir().unwrap();
         let server = tb::Server::solo(folder.path());
         tb::fill(server.address(), &folder.path().join("record"), 100, 250_000);
@@ -47,7 +47,7 @@ impl House {
         // A hundred clients on two processors take their time.
         let more = "deadline = \"2m\"";
         bed.set_ledger(server.as_ref().map_or("", tb::Server::address), lease, more);
-        House { folder, server, bed }
+        LedgerBed { folder, server, bed }
     }
 
     fn data_file(&self) -> PathBuf {
@@ -114,17 +114,17 @@ fn rounds() -> usize {
 
 /// The one that works is stopped until all others have given up, so that none of them can come when
 /// it has ended already.
-fn exactly_one(house: &House, round: usize) {
-    let before = house.backups();
+fn exactly_one(ledger_bed: &LedgerBed, round: usize) {
+    let before = ledger_bed.backups();
     let (mut children, mut winner) = (Vec::new(), None);
     for host in 0..STARTS {
-        children.push(house.start(host));
-        winner = winner.or_else(|| stop_the_one(house, &children));
+        children.push(ledger_bed.start(host));
+        winner = winner.or_else(|| stop_the_one(ledger_bed, &children));
     }
     let began = Instant::now();
     while winner.is_none() {
         assert!(began.elapsed() < PATIENCE, "nobody works");
-        winner = stop_the_one(house, &children);
+        winner = stop_the_one(ledger_bed, &children);
     }
     let winner = children.remove(winner.unwrap());
     let name = format!("process {} on ", winner.id());
@@ -138,40 +138,40 @@ fn exactly_one(house: &House, round: usize) {
     }
     signal(&winner, Signal::CONT);
     end(winner).done();
-    assert_eq!(house.backups(), before + 1, "round {round}");
-    assert_eq!(house.bed.noted("skipped").len(), (round + 1) * (STARTS - 1), "round {round}");
+    assert_eq!(ledger_bed.backups(), before + 1, "round {round}");
+    assert_eq!(ledger_bed.bed.noted("skipped").len(), (round + 1) * (STARTS - 1), "round {round}");
     eprintln!("round {round}: ok");
 }
 
-fn stop_the_one(house: &House, children: &[Child]) -> Option<usize> {
-    let found = children.iter().position(|child| works(child, &house.data_file()))?;
+fn stop_the_one(ledger_bed: &LedgerBed, children: &[Child]) -> Option<usize> {
+    let found = children.iter().position(|child| works(child, &ledger_bed.data_file()))?;
     signal(&children[found], Signal::STOP);
     Some(found)
 }
 
 #[test]
 fn of_a_hundred_runs_at_once_one_goes_on_with_a_ledger() {
-    let house = House::new(Keeper::Ledger, "1h");
-    (0..rounds()).for_each(|round| exactly_one(&house, round));
-    house.bed.run(&["verify", "--ledger"]).done();
+    let ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
+    (0..rounds()).for_each(|round| exactly_one(&ledger_bed, round));
+    ledger_bed.bed.run(&["verify", "--ledger"]).done();
 }
 
 #[test]
 fn of_a_hundred_runs_at_once_one_goes_on_without_a_ledger() {
-    let house = House::new(Keeper::Store, "1h");
-    (0..rounds()).for_each(|round| exactly_one(&house, round));
+    let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
+    (0..rounds()).for_each(|round| exactly_one(&ledger_bed, round));
 }
 
 /// On one host the kernel's lock is enough, and the ledger is not even asked.
 #[test]
 fn a_second_run_on_the_same_host_is_told_of_the_first() {
-    let house = House::new(Keeper::Store, "1h");
-    let first = house.start_and_stop(1);
+    let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
+    let first = ledger_bed.start_and_stop(1);
     let name = format!("process {} on this host, for ", first.id());
-    house.run(1).failed(11, &name);
+    ledger_bed.run(1).failed(11, &name);
     signal(&first, Signal::CONT);
     end(first).done();
-    let skipped = house.bed.noted("skipped");
+    let skipped = ledger_bed.bed.noted("skipped");
     let [line] = skipped.as_slice() else { panic!("{skipped:?}") };
     let line: Value = serde_json::from_slice(&fs::read(line).unwrap()).unwrap();
     assert_eq!((&line["source"], &line["exit_code"]), (&json!("books"), &json!(11)), "{line}");
@@ -179,14 +179,14 @@ fn a_second_run_on_the_same_host_is_told_of_the_first() {
 }
 
 fn a_killed_holder_frees_its_job(keeper: Keeper) {
-    let house = House::new(keeper, "3s");
-    let mut holder = house.start_and_stop(1);
+    let ledger_bed = LedgerBed::new(keeper, "3s");
+    let mut holder = ledger_bed.start_and_stop(1);
     let name = format!("process {} on ", holder.id());
-    house.run(2).failed(11, &name);
+    ledger_bed.run(2).failed(11, &name);
     holder.kill().unwrap();
     end(holder);
-    house.run_until_free(2).done();
-    assert_eq!(house.backups(), 1);
+    ledger_bed.run_until_free(2).done();
+    assert_eq!(ledger_bed.backups(), 1);
 }
 
 #[test]
@@ -203,19 +203,19 @@ fn a_killed_holder_frees_its_job_within_its_lease_without_a_ledger() {
 #[test]
 fn a_lease_is_renewed_while_its_run_works() {
     for keeper in [Keeper::Ledger, Keeper::Store] {
-        let house = House::new(keeper, "2s");
-        let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
+        let ledger_bed = LedgerBed::new(keeper, "2s");
+        let config = fs::read_to_string(ledger_bed.bed.path("bkp.toml")).unwrap();
         let slow = config.replace("kind = \"tigerbeetle\"", "kind = \"tigerbeetle\"\nlevel = 15");
-        fs::write(house.bed.path("bkp.toml"), slow).unwrap();
-        let mut first = house.start(1);
-        while !works(&first, &house.data_file()) {
+        fs::write(ledger_bed.bed.path("bkp.toml"), slow).unwrap();
+        let mut first = ledger_bed.start(1);
+        while !works(&first, &ledger_bed.data_file()) {
             assert!(first.try_wait().unwrap().is_none(), "it ended too early");
             std::thread::yield_now();
         }
         let (began, mut late_refusals) = (Instant::now(), 0);
         loop {
             let overdue = began.elapsed() > Duration::from_secs(2);
-            let run = house.run(2);
+            let run = ledger_bed.run(2);
             if run.code == Some(0) {
                 assert!(first.try_wait().unwrap().is_some(), "two runs at once");
                 break;
@@ -231,50 +231,56 @@ fn a_lease_is_renewed_while_its_run_works() {
 /// What was begun with the ledger ends without it, and the ledger learns it later.
 #[test]
 fn a_ledger_that_goes_away_in_the_middle_costs_no_backup() {
-    let mut house = House::new(Keeper::Ledger, "1h");
-    let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
-    fs::write(house.bed.path("bkp.toml"), config.replace("deadline = \"2m\"", "deadline = \"3s\""))
-        .unwrap();
-    let run = house.start_and_stop(1);
-    let ledger = house.server.take().unwrap().stop();
+    let mut ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
+    let config = fs::read_to_string(ledger_bed.bed.path("bkp.toml")).unwrap();
+    fs::write(
+        ledger_bed.bed.path("bkp.toml"),
+        config.replace("deadline = \"2m\"", "deadline = \"3s\""),
+    )
+    .unwrap();
+    let run = ledger_bed.start_and_stop(1);
+    let ledger = ledger_bed.server.take().unwrap().stop();
     signal(&run, Signal::CONT);
     let run = end(run);
     assert_eq!(run.code, Some(17), "{}", run.stderr);
     assert!(run.stderr.contains("the event waits in the outbox"), "{}", run.stderr);
-    assert_eq!(house.backups(), 1);
+    assert_eq!(ledger_bed.backups(), 1);
     // Nobody gave the lease back, but its own host knows better.
     let server = tb::Server::start_existing(&ledger);
-    house.bed.set_ledger(server.address(), "1h", "");
-    house.run(2).failed(11, "is running already");
-    house.run(1).done();
-    house.bed.run(&["verify", "--ledger"]).done();
+    ledger_bed.bed.set_ledger(server.address(), "1h", "");
+    ledger_bed.run(2).failed(11, "is running already");
+    ledger_bed.run(1).done();
+    ledger_bed.bed.run(&["verify", "--ledger"]).done();
 }
 
 /// A run that finds the ledger away keeps apart from one that began when it was there.
 #[test]
 fn a_run_without_the_ledger_meets_the_one_that_has_it() {
-    let mut house = House::new(Keeper::Ledger, "1h");
-    let config = fs::read_to_string(house.bed.path("bkp.toml")).unwrap();
-    fs::write(house.bed.path("bkp.toml"), config.replace("deadline = \"2m\"", "deadline = \"1s\""))
-        .unwrap();
-    let first = house.start_and_stop(1);
+    let mut ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
+    let config = fs::read_to_string(ledger_bed.bed.path("bkp.toml")).unwrap();
+    fs::write(
+        ledger_bed.bed.path("bkp.toml"),
+        config.replace("deadline = \"2m\"", "deadline = \"1s\""),
+    )
+    .unwrap();
+    let first = ledger_bed.start_and_stop(1);
     let name = format!("process {} on ", first.id());
-    house.server.take().unwrap().stop();
-    house.run(2).failed(11, &name);
+    ledger_bed.server.take().unwrap().stop();
+    ledger_bed.run(2).failed(11, &name);
     signal(&first, Signal::CONT);
     assert_eq!(end(first).code, Some(17));
-    assert_eq!(house.run(2).code, Some(17));
-    assert_eq!(house.backups(), 2);
+    assert_eq!(ledger_bed.run(2).code, Some(17));
+    assert_eq!(ledger_bed.backups(), 2);
 }
 
 /// A copy of a state directory is not the same place: its kernel locks are others.
 #[test]
 fn a_copied_state_directory_is_another_host() {
-    let house = House::new(Keeper::Store, "1h");
-    let first = house.start_and_stop(1);
-    fs::create_dir(house.bed.path("state-2")).unwrap();
-    fs::copy(house.bed.path("state-1/place"), house.bed.path("state-2/place")).unwrap();
-    house.run(2).failed(11, "is running already: process");
+    let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
+    let first = ledger_bed.start_and_stop(1);
+    fs::create_dir(ledger_bed.bed.path("state-2")).unwrap();
+    fs::copy(ledger_bed.bed.path("state-1/place"), ledger_bed.bed.path("state-2/place")).unwrap();
+    ledger_bed.run(2).failed(11, "is running already: process");
     signal(&first, Signal::CONT);
     end(first).done();
 }
@@ -283,26 +289,26 @@ fn a_copied_state_directory_is_another_host() {
 #[test]
 fn the_host_of_a_killed_holder_does_not_wait_for_its_lease() {
     for keeper in [Keeper::Ledger, Keeper::Store] {
-        let house = House::new(keeper, "1h");
-        let mut holder = house.start_and_stop(1);
+        let ledger_bed = LedgerBed::new(keeper, "1h");
+        let mut holder = ledger_bed.start_and_stop(1);
         holder.kill().unwrap();
         end(holder);
-        house.run(2).failed(11, "is running already");
-        house.run(1).done();
-        house.run(2).done();
+        ledger_bed.run(2).failed(11, "is running already");
+        ledger_bed.run(1).done();
+        ledger_bed.run(2).done();
     }
 }
 
 fn a_fenced_run_writes_no_manifest(keeper: Keeper) {
-    let house = House::new(keeper, "3s");
-    let late = house.start_and_stop(1);
-    house.run_until_free(2).done();
+    let ledger_bed = LedgerBed::new(keeper, "3s");
+    let late = ledger_bed.start_and_stop(1);
+    ledger_bed.run_until_free(2).done();
     signal(&late, Signal::CONT);
     end(late).failed(11, "ended before its run did");
-    assert_eq!(house.backups(), 1);
+    assert_eq!(ledger_bed.backups(), 1);
     if keeper == Keeper::Ledger {
-        house.bed.run(&["verify", "--ledger"]).done();
-        let events = house.bed.json(&["list", "--from-ledger"]);
+        ledger_bed.bed.run(&["verify", "--ledger"]).done();
+        let events = ledger_bed.bed.json(&["list", "--from-ledger"]);
         let mut words: Vec<&str> = events["events"]
             .as_array()
             .unwrap()
@@ -313,7 +319,7 @@ fn a_fenced_run_writes_no_manifest(keeper: Keeper) {
         assert_eq!(words, ["completed", "failed", "started", "started"]);
     }
     // It took nothing with it.
-    house.run(1).done();
+    ledger_bed.run(1).done();
 }
 
 #[test]
@@ -329,21 +335,21 @@ fn a_fenced_run_writes_no_manifest_without_a_ledger() {
 /// Who can write to the store can write leases; none of them blocks a job for ever, or breaks a run.
 #[test]
 fn strange_leases_are_named() {
-    let house = House::new(Keeper::Store, "1h");
-    let folder = house.bed.path("store/leases/books");
+    let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
+    let folder = ledger_bed.bed.path("store/leases/books");
     fs::create_dir_all(&folder).unwrap();
     let last = folder.join("00000000000000000007");
     fs::write(&last, "{}").unwrap();
-    let named = house.run(1).done();
+    let named = ledger_bed.run(1).done();
     assert!(named.stderr.contains("leases/books/00000000000000000007"), "{}", named.stderr);
     fs::write(
         folder.join("00000000000000000100"),
         r#"{"schema":"bkp.lease/1","job":"books","run":"01935a3c-7a00-7abc-8def-0123456789ab","host":"h","process":1,"place":"0","begun":"2026-11-21T00:00:00Z","until":"2999-11-21T00:00:00Z"}"#,
     )
     .unwrap();
-    let named = house.run(1).done();
+    let named = ledger_bed.run(1).done();
     assert!(named.stderr.contains("no lease lasts so long"), "{}", named.stderr);
     fs::remove_file(&last).unwrap();
     fs::write(folder.join("7"), "not a term").unwrap();
-    house.run(1).done();
+    ledger_bed.run(1).done();
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bkp::cmd::snapshot;
 use bkp::ctx::Ctx;
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -78,7 +78,7 @@ fn a_backup_from_the_future_is_not_built_on() {
 
 /// Takes a snapshot on another clock; returns its id.
 fn snapshot_at(bed: &Bed, clock: fn() -> OffsetDateTime) -> String {
-    let house = House { ctx: Ctx::fixed(clock), ..bed.house(None) };
+    let app = AppContext { ctx: Ctx::fixed(clock), ..bed.app(None) };
     let options = snapshot::Options {
         kind: bkp::ops::backup_kind::BackupKind::Snapshot,
         source: "books".into(),
@@ -86,7 +86,7 @@ fn snapshot_at(bed: &Bed, clock: fn() -> OffsetDateTime) -> String {
         mode: None,
         dry_run: false,
     };
-    let report = snapshot::run(&house, &options).unwrap();
+    let report = snapshot::run(&app, &options).unwrap();
     report.value["manifest"]["id"].as_str().unwrap().to_owned()
 }
 

@@ -12,9 +12,9 @@ use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::record::Record;
 use bkp::keys::{DataKey, manifest_mac};
 use bkp::ops::authenticity;
-use bkp::ops::authenticity::{Prover, RECORD};
+use bkp::ops::authenticity::{ProofChecker, RECORD};
 use bkp::store::AppendStore;
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use sha2::Digest as _;
 use time::OffsetDateTime;
 
@@ -66,10 +66,10 @@ impl Seed {
 }
 
 /// The files of a backup: its objects, then its manifest.
-pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u8>)>) {
+pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Vec<u8>)>) {
     let id = BackupId::new(seed.at);
     let key = DataKey::generate().unwrap();
-    let keys = house.keys().unwrap();
+    let keys = app.keys().unwrap();
     let name = BackupName {
         id,
         backup_type: BackupType::Tigerbeetle,
@@ -106,8 +106,8 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
         base: seed.onto.map_or(id, |(_, base)| base),
         // Of the source as it is, or nothing that a run makes would go with it.
         identity: seed.identity.clone().unwrap_or_else(|| {
-            let source = house.source(&name.source);
-            source.and_then(|source| source.identity(&house.ctx)).unwrap_or_default()
+            let source = app.source(&name.source);
+            source.and_then(|source| source.identity(&app.ctx)).unwrap_or_default()
         }),
         tenant: None,
         job: None,
@@ -135,13 +135,13 @@ pub(crate) fn files(house: &House, seed: &Seed) -> (Manifest, Vec<(String, Vec<u
 }
 
 /// Plants a backup in the bed's folder.
-pub(crate) fn plant(bed: &Bed, house: &House, seed: &Seed) -> Manifest {
-    plant_below(bed, "store", house, seed)
+pub(crate) fn plant(bed: &Bed, app: &AppContext, seed: &Seed) -> Manifest {
+    plant_below(bed, "store", app, seed)
 }
 
 /// Plants a backup in a folder of the bed.
-pub(crate) fn plant_below(bed: &Bed, folder: &str, house: &House, seed: &Seed) -> Manifest {
-    let (manifest, files) = files(house, seed);
+pub(crate) fn plant_below(bed: &Bed, folder: &str, app: &AppContext, seed: &Seed) -> Manifest {
+    let (manifest, files) = files(app, seed);
     for (key, bytes) in files {
         let path = bed.path(folder).join(key);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -151,8 +151,8 @@ pub(crate) fn plant_below(bed: &Bed, folder: &str, house: &House, seed: &Seed) -
 }
 
 /// Plants a backup in any store.
-pub(crate) fn plant_in(store: &dyn AppendStore, house: &House, seed: &Seed) -> Manifest {
-    let (manifest, files) = files(house, seed);
+pub(crate) fn plant_in(store: &dyn AppendStore, app: &AppContext, seed: &Seed) -> Manifest {
+    let (manifest, files) = files(app, seed);
     for (key, bytes) in files {
         let mut upload = store.create(&key, &bkp::store::ObjectLabels::default()).unwrap();
         upload.write(&bytes).unwrap();
@@ -185,10 +185,10 @@ pub(crate) fn record_by(
     by: Option<&BackupName>,
 ) -> Record {
     let record = Record { id: BackupId::new(at), job: job.into(), code, seconds: 1 };
-    let house = bed.house(None);
-    let store = house.store_named(&format!("file://{}", bed.path(folder).display())).unwrap();
-    let keys = authenticity::keys(&house);
-    let prover = Prover::new(&*store, &keys, &house.ctx);
+    let app = bed.app(None);
+    let store = app.store_named(&format!("file://{}", bed.path(folder).display())).unwrap();
+    let keys = authenticity::keys(&app);
+    let prover = ProofChecker::new(&*store, &keys, &app.ctx);
     let body = serde_json::json!({"schema": "bkp.run-record/1"});
     let bytes = prover.object(RECORD, &record.key(), &body, by).unwrap();
     let path = bed.path(folder).join(record.key());

@@ -17,12 +17,12 @@ use bkp::domain::manifest::Manifest;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::error::{Kind, diagnose};
 use bkp::keys::DataKey;
-use bkp::ops::annotations::Word;
+use bkp::ops::annotations::AnnotationKind;
 use bkp::ops::backup_kind::BackupKind;
-use bkp::ops::run_guard::Recorded;
+use bkp::ops::run_guard::RunGuard;
 use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
 use bkp::store::layer::trace::Operation;
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use serde_json::Value;
 use sha2::Digest as _;
 use time::{Duration, OffsetDateTime};
@@ -61,9 +61,9 @@ impl Monitor for Gate {
     fn end(&self) {}
 }
 
-fn gated(bed: &Bed, act: Act) -> House {
+fn gated(bed: &Bed, act: Act) -> AppContext {
     let ctx = Ctx::new(Cancel::default(), Arc::new(Gate(Mutex::new(Some(act)))));
-    House { ctx, ..bed.house(None) }
+    AppContext { ctx, ..bed.app(None) }
 }
 
 /// A bed whose source is a data file that nobody writes, and that goes to these stores.
@@ -93,10 +93,10 @@ fn incremental() -> snapshot::Options {
 /// Makes newer full backups than those that are there, so that no rule keeps these any more. A clock
 /// that is ahead does that.
 fn outdate(bed: &Bed, store: &str) {
-    let house = bed.house(None);
-    let store = house.store_append(store).unwrap();
+    let app = bed.app(None);
+    let store = app.store_append(store).unwrap();
     let later = now() + Duration::seconds(1);
-    planted::plant_in(&*store, &house, &Seed::at(later));
+    planted::plant_in(&*store, &app, &Seed::at(later));
     while now() <= later {
         std::thread::park_timeout(StdDuration::from_millis(20));
     }
@@ -122,8 +122,8 @@ fn what_a_run_builds_on_stays_while_it_goes_on() {
         let marks = inside.stored().into_iter();
         assert_eq!(marks.filter(|path| path.ends_with("deleting.json")).count(), 0);
     };
-    let house = gated(&bed, Box::new(act));
-    let report = snapshot::run(&house, &incremental()).unwrap();
+    let app = gated(&bed, Box::new(act));
+    let report = snapshot::run(&app, &incremental()).unwrap();
     assert_eq!(report.value["manifest"]["parent"], step.as_str());
     assert!(ids(&bed).is_superset(&[full, step].into()));
     bed.run(&["verify", "--id", report.value["manifest"]["id"].as_str().unwrap()]).done();
@@ -142,8 +142,8 @@ fn a_run_whose_chain_was_removed_makes_no_backup() {
         let report = inside.json(&["cleanup"]);
         assert_eq!(with(&report, "remove"), taken.into(), "{report}");
     };
-    let house = gated(&bed, Box::new(act));
-    let error = snapshot::run(&house, &incremental()).unwrap_err();
+    let app = gated(&bed, Box::new(act));
+    let error = snapshot::run(&app, &incremental()).unwrap_err();
     assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
     assert_eq!(diagnose(&error).kind, Kind::Integrity);
     assert_eq!(ids(&bed).len(), 1, "only what was planted");
@@ -161,8 +161,8 @@ fn of_two_stores_the_one_that_lost_the_chain_gets_no_backup() {
         let report = inside.json(&["cleanup", "--store", "main"]);
         assert_eq!(with(&report, "remove"), gone.into(), "{report}");
     };
-    let house = gated(&bed, Box::new(act));
-    let report = snapshot::run(&house, &incremental()).unwrap();
+    let app = gated(&bed, Box::new(act));
+    let report = snapshot::run(&app, &incremental()).unwrap();
     assert_eq!(report.outcome, Some(Kind::Partial), "{}", report.text);
     let id = report.value["manifest"]["id"].as_str().unwrap();
     assert!(!in_store(&bed, "main").contains(id), "it builds on what is not there");
@@ -178,8 +178,8 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
     let mark = bed.object(&base, "manifest.json");
     let mark = PathBuf::from(mark.to_str().unwrap().replace("manifest.json", "deleting.json"));
     let at = mark.clone();
-    let house = gated(&bed, Box::new(move || fs::write(at, "{}").unwrap()));
-    let error = snapshot::run(&house, &incremental()).unwrap_err();
+    let app = gated(&bed, Box::new(move || fs::write(at, "{}").unwrap()));
+    let error = snapshot::run(&app, &incremental()).unwrap_err();
     assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
     // The next one does not choose it, and the next cleanup, which keeps it, takes the mark away.
     let next = bed.json(&["snapshot", "books"]);
@@ -195,10 +195,10 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
 #[test]
 fn objects_of_a_run_that_goes_on_are_no_orphans() {
     let bed = bed("keep_all = true");
-    let house = bed.house(None);
-    let fan = house.stores_append(None).unwrap();
-    let run = Recorded::begin(&house, "books", BackupType::Tigerbeetle, &fan).unwrap();
-    let manifest = plant(&bed, &house, &Seed::at(now() - Duration::days(30)));
+    let app = bed.app(None);
+    let fan = app.stores_append(None).unwrap();
+    let run = RunGuard::begin(&app, "books", BackupType::Tigerbeetle, &fan).unwrap();
+    let manifest = plant(&bed, &app, &Seed::at(now() - Duration::days(30)));
     let at = bed.path("store").join(manifest.name().manifest_key());
     fs::remove_file(&at).unwrap();
     let object = bed.path("store").join(&manifest.objects[0].key);
@@ -216,9 +216,9 @@ fn objects_of_a_run_that_goes_on_are_no_orphans() {
 #[test]
 fn a_mark_beside_a_young_upload_is_not_believed() {
     let bed = bed("keep_all = true");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let [young, old] = [3, 30].map(|hours| {
-        let manifest = plant(&bed, &house, &Seed::at(now() - Duration::hours(hours)));
+        let manifest = plant(&bed, &app, &Seed::at(now() - Duration::hours(hours)));
         let key = manifest.name().key("deleting.json");
         fs::write(bed.path("store").join(key), "{}").unwrap();
         fs::remove_file(bed.path("store").join(manifest.name().manifest_key())).unwrap();
@@ -246,10 +246,10 @@ fn a_pin_at_the_last_moment_holds() {
     let name = made[0].name();
     let pin = bed.path("store").join(name.key("pin-0001.json"));
     PIN.set((pin, bed.path("state/cache"))).unwrap();
-    let mut house = bed.house(None);
-    house.ctx = Ctx::fixed(pinning_clock);
+    let mut app = bed.app(None);
+    app.ctx = Ctx::fixed(pinning_clock);
     // The first one builds on nothing; what builds on it goes first.
-    let report = cleanup::run(&house, &OPTIONS).unwrap();
+    let report = cleanup::run(&app, &OPTIONS).unwrap();
     assert!(report.value.to_string().contains("\"reason\":\"pinned\""), "{}", report.value);
     let left = [&made[0], &made[7]].map(|manifest| manifest.id.to_string());
     assert_eq!(ids(&bed), left.into(), "{}", report.text);
@@ -274,7 +274,7 @@ fn a_pin_reaches_the_stores_that_answer_and_says_which_do_not() {
 #[test]
 fn notes_that_are_written_at_once_are_all_there() {
     let bed = bed("keep_all = true");
-    let id = plant(&bed, &bed.house(None), &Seed::at(now())).id.to_string();
+    let id = plant(&bed, &bed.app(None), &Seed::at(now())).id.to_string();
     let writers: Vec<_> = (0..8)
         .map(|number| {
             let text = format!("note {number}");
@@ -301,17 +301,17 @@ fn notes_that_are_written_at_once_are_all_there() {
 #[test]
 fn forged_backups_count_for_nothing() {
     let bed = bed("keep_last = 3, min_keep = 1, max_removed_percent = 100");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let end = now() - Duration::hours(5);
     let real = daily(&bed, 5, end);
     for hour in 1..4 {
-        let forged = plant(&bed, &house, &Seed::at(end + Duration::hours(hour)));
+        let forged = plant(&bed, &app, &Seed::at(end + Duration::hours(hour)));
         let path = bed.path("store").join(forged.name().manifest_key());
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("\"planted\"", "\"plantex\"")).unwrap();
     }
     // And one of nothing at all, by somebody who has a key.
-    let empty = plant(&bed, &house, &Seed { bytes: 0, ..Seed::at(end + Duration::hours(4)) });
+    let empty = plant(&bed, &app, &Seed { bytes: 0, ..Seed::at(end + Duration::hours(4)) });
     let report = bed.json(&["cleanup"]);
     assert!(report.to_string().contains("not shown to be authentic"), "{report}");
     let left = ids(&bed);
@@ -363,14 +363,14 @@ fn a_verification_that_found_damage_freezes_its_source() {
 #[test]
 fn a_clock_that_jumped_makes_nothing_old() {
     let bed = bed(LAST);
-    let house = bed.house(None);
+    let app = bed.app(None);
     let before = now() - Duration::days(400);
     let _made = daily(&bed, 10, before);
-    let orphan = plant(&bed, &house, &Seed::at(before));
+    let orphan = plant(&bed, &app, &Seed::at(before));
     fs::remove_file(bed.path("store").join(orphan.name().manifest_key())).unwrap();
     planted::record(&bed, "nightly", before - Duration::days(100), 0);
     planted::record(&bed, "nightly", now() - Duration::hours(2), 0);
-    plant(&bed, &house, &Seed::at(now() - Duration::hours(1)));
+    plant(&bed, &app, &Seed::at(now() - Duration::hours(1)));
     let files = bed.stored().len();
     let report = bed.json(&["cleanup"]);
     assert_eq!(report["stores"][0]["removed"], 0, "{report}");
@@ -386,7 +386,7 @@ fn a_backup_that_cannot_be_removed_does_not_keep_others() {
     let stuck = made[10].name().manifest_key();
     let fault = Planned::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Delete);
     let plan = Plan::new(vec![fault.at(&stuck)]);
-    let report = cleanup::run(&bed.house(Some(plan)), &OPTIONS).unwrap();
+    let report = cleanup::run(&bed.app(Some(plan)), &OPTIONS).unwrap();
     assert_eq!(report.outcome, Some(Kind::Store), "{}", report.text);
     let left: BTreeSet<String> = [7, 8, 9, 10, 21].map(|at: usize| made[at].id.to_string()).into();
     assert_eq!(ids(&bed), left);
@@ -398,11 +398,11 @@ fn a_backup_that_cannot_be_removed_does_not_keep_others() {
 fn a_store_without_its_lease_is_not_cleaned_up() {
     let folder = tempfile::tempdir().unwrap();
     let bed = still(folder.path(), &["main", "second"]);
-    let house = bed.house(None);
+    let app = bed.app(None);
     for store in ["main", "second"] {
-        let store = house.store_append(store).unwrap();
+        let store = app.store_append(store).unwrap();
         for day in 0..3 {
-            planted::plant_in(&*store, &house, &Seed::at(now() - Duration::days(day + 1)));
+            planted::plant_in(&*store, &app, &Seed::at(now() - Duration::days(day + 1)));
         }
     }
     fs::write(bed.path("second/leases"), "in the way").unwrap();
@@ -428,11 +428,11 @@ impl Known {
         Known { bed, server, _folder: folder }
     }
 
-    fn plant(&self, house: &House, at: OffsetDateTime) -> Manifest {
-        let manifest = plant(&self.bed, house, &Seed::at(at));
+    fn plant(&self, app: &AppContext, at: OffsetDateTime) -> Manifest {
+        let manifest = plant(&self.bed, app, &Seed::at(at));
         let file = fs::read(self.bed.path("store").join(manifest.name().manifest_key())).unwrap();
         let sha256 = sha2::Sha256::digest(&file).into();
-        house.ledger().unwrap().record(&Event::completed(&manifest, &sha256)).unwrap();
+        app.ledger().unwrap().record(&Event::completed(&manifest, &sha256)).unwrap();
         manifest
     }
 
@@ -449,18 +449,18 @@ impl Known {
 #[test]
 fn stopped_anywhere_the_ledger_learns_every_deletion() {
     let known = Known::new();
-    let (bed, house) = (&known.bed, known.bed.house(None));
+    let (bed, app) = (&known.bed, known.bed.app(None));
     let begin = now() - Duration::hours(10);
-    let mut last = known.plant(&house, begin);
+    let mut last = known.plant(&app, begin);
     let (mut removed, mut minutes) = (BTreeSet::new(), 0);
     for effect in [Effect::Before(Failure::Permanent), Effect::After(Failure::Permanent)] {
         for nth in 0.. {
             minutes += 1;
-            let next = known.plant(&house, begin + Duration::minutes(minutes));
+            let next = known.plant(&app, begin + Duration::minutes(minutes));
             removed.insert(std::mem::replace(&mut last, next).id.to_string());
             let plan = Plan::new(vec![Planned::nth(nth, effect)]);
-            let _stopped = cleanup::run(&bed.house(Some(plan.clone())), &OPTIONS);
-            cleanup::run(&bed.house(None), &OPTIONS).unwrap();
+            let _stopped = cleanup::run(&bed.app(Some(plan.clone())), &OPTIONS);
+            cleanup::run(&bed.app(None), &OPTIONS).unwrap();
             assert_eq!(ids(bed), [last.id.to_string()].into(), "{effect:?} {nth}");
             if !plan.unfired().is_empty() {
                 assert!(nth > 5, "only {nth} calls");
@@ -476,10 +476,10 @@ fn stopped_anywhere_the_ledger_learns_every_deletion() {
 #[test]
 fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
     let known = Known::new();
-    let (bed, house) = (&known.bed, known.bed.house(None));
+    let (bed, app) = (&known.bed, known.bed.app(None));
     let end = now() - Duration::hours(1);
     let made: Vec<Manifest> =
-        (0..4).map(|day| known.plant(&house, end - Duration::days(3 - day))).collect();
+        (0..4).map(|day| known.plant(&app, end - Duration::days(3 - day))).collect();
     bed.set_ledger("127.0.0.1:9", "2m", "deadline = \"1s\"");
     let away = bed.run(&["cleanup"]);
     assert_eq!(away.code, Some(17), "{}{}", away.stdout, away.stderr);
@@ -491,8 +491,8 @@ fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
     bed.run(&["verify", "--ledger"]).done();
     // Somebody who removes a backup cannot make bkp say that it did: what he writes is not authentic.
     let note = bed.noted("deleted")[0].clone();
-    let victim = known.plant(&house, now() - Duration::minutes(9));
-    let newest = known.plant(&house, now() - Duration::minutes(8));
+    let victim = known.plant(&app, now() - Duration::minutes(9));
+    let newest = known.plant(&app, now() - Duration::minutes(8));
     for key in [victim.name().manifest_key(), victim.objects[0].key.clone()] {
         fs::remove_file(bed.path("store").join(key)).unwrap();
     }
@@ -510,11 +510,11 @@ fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
 #[test]
 fn a_pin_that_cannot_look_says_so() {
     let bed = bed("keep_all = true");
-    let id = plant(&bed, &bed.house(None), &Seed::at(now())).id.to_string();
-    let options = pin::Options { id, word: Word::Pin, note: None, dry_run: false };
+    let id = plant(&bed, &bed.app(None), &Seed::at(now())).id.to_string();
+    let options = pin::Options { id, word: AnnotationKind::Pin, note: None, dry_run: false };
     let fault = Planned::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Head);
-    let house = bed.house(Some(Plan::new(vec![fault.at("deleting.json")])));
-    assert_eq!(diagnose(&pin::run(&house, &options).unwrap_err()).kind, Kind::Store);
+    let app = bed.app(Some(Plan::new(vec![fault.at("deleting.json")])));
+    assert_eq!(diagnose(&pin::run(&app, &options).unwrap_err()).kind, Kind::Store);
 }
 
 /// Without a ledger the store says who did what.
@@ -541,7 +541,7 @@ fn restores_verifications_and_failures_are_on_record() {
 
 /// A log of a segment every six hours and a snapshot a day, for so many days: ten operations each time.
 fn log_of(bed: &Bed, days: i64) {
-    let house = bed.house(None);
+    let app = bed.app(None);
     let begin = now() - Duration::days(days);
     let nanoseconds = |at: OffsetDateTime| u64::try_from(at.unix_timestamp_nanos()).unwrap();
     let sum = |op: i64| format!("{op:032x}");
@@ -569,13 +569,13 @@ fn log_of(bed: &Bed, days: i64) {
             Some(before) => seed.onto(before),
             None => seed,
         };
-        before = Some(plant(bed, &house, &seed));
+        before = Some(plant(bed, &app, &seed));
         if number % 4 == 0 {
             let at = from + Duration::hours(3);
             let position =
                 serde_json::json!({ "head_op": first, "head_timestamp": nanoseconds(at) });
             let capture = serde_json::json!({ "cluster": "7", "position": position });
-            plant(bed, &house, &Seed { capture, ..Seed::at(at) });
+            plant(bed, &app, &Seed { capture, ..Seed::at(at) });
         }
     }
 }

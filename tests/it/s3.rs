@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bkp::store::Place;
+use bkp::store::StoreLocation;
 use tempfile::TempDir;
 
 mod objects;
@@ -146,19 +146,19 @@ impl Service {
     }
 
     /// A new, empty store of this service.
-    pub(crate) fn place(&self, bucket: &str, more: &str) -> Place {
+    pub(crate) fn place(&self, bucket: &str, more: &str) -> StoreLocation {
         place(&self.table_at(&self.endpoint(), bucket, more))
     }
 
     /// A new, empty store that has a bucket for itself: the longest keys leave no room for a prefix.
-    pub(crate) fn bucket(&self) -> Place {
+    pub(crate) fn bucket(&self) -> StoreLocation {
         let name = format!("whole-{}", number());
         // The strict service wants a signature for that, but its buckets are folders.
         if !self.ask("PUT", &format!("/{name}"), &[]).is_done() {
             fs::create_dir(self.folder.path().join("data").join(&name)).unwrap();
         }
         let place = self.place(BUCKET, "");
-        Place { url: format!("s3://{name}"), ..place }
+        StoreLocation { url: format!("s3://{name}"), ..place }
     }
 
     /// Asks the service without signing: the usual one answers.
@@ -187,10 +187,10 @@ impl Service {
 }
 
 /// The store that a table describes.
-pub(crate) fn place(table: &str) -> Place {
+pub(crate) fn place(table: &str) -> StoreLocation {
     let mut table: toml::Table = table.parse().unwrap();
     let url = table.remove("url").unwrap().as_str().unwrap().to_owned();
-    Place { name: "store.test".to_owned(), url, table }
+    StoreLocation { name: "store.test".to_owned(), url, table }
 }
 
 /// What a service answered: head and body.

@@ -76,11 +76,11 @@ fn what_is_wrong_is_seen_and_what_is_well_again_is_not() {
 fn ages_failures_sizes_quotas_and_stores_are_watched() {
     let (_folder, bed) = bed(JOBS);
     set(&bed, "quota = { main = \"10KiB\" }\nprices = { LOCAL = 1048576.0 }");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let began = now();
     for days in (2..9).rev() {
         let at = Seed::at(began - Duration::days(days));
-        plant(&bed, &house, &Seed { bytes: if days == 2 { 10 } else { 50_000 }, ..at });
+        plant(&bed, &app, &Seed { bytes: if days == 2 { 10 } else { 50_000 }, ..at });
     }
     planted::record(&bed, "nightly", began - Duration::days(2), 0);
     for minutes in [30, 20, 10] {
@@ -88,7 +88,7 @@ fn ages_failures_sizes_quotas_and_stores_are_watched() {
     }
     planted::record(&bed, "drill", began - Duration::days(9), 0);
     planted::record(&bed, "drill", began - Duration::days(1), 13);
-    plant(&bed, &house, &Seed::at(began + Duration::days(1)));
+    plant(&bed, &app, &Seed::at(began + Duration::days(1)));
     let report = status(&bed, 18);
     has(&report, "failing", "nightly", "critical");
     has(&report, "damage", "drill", "critical");
@@ -200,8 +200,8 @@ fn an_emptied_store_and_a_lost_key_are_critical() {
 #[test]
 fn what_is_dated_in_the_future_is_not_the_newest() {
     let (_folder, bed) = bed(JOBS);
-    let house = bed.house(None);
-    let ahead = plant(&bed, &house, &Seed::at(now() + Duration::days(300))).id.to_string();
+    let app = bed.app(None);
+    let ahead = plant(&bed, &app, &Seed::at(now() + Duration::days(300))).id.to_string();
     let made = bed.snapshot("full");
     for words in [&["verify", "books"][..], &["restore", "books", "--to", "r", "--yes"]] {
         let run = bed.run(words).done();

@@ -48,7 +48,7 @@ fn take(bed: &Bed, plan: &Plan) -> anyhow::Result<String> {
         mode: None,
         dry_run: false,
     };
-    let report = snapshot::run(&bed.house(Some(plan.clone())), &options)?;
+    let report = snapshot::run(&bed.app(Some(plan.clone())), &options)?;
     Ok(report.value["manifest"]["id"].as_str().unwrap().to_owned())
 }
 
@@ -130,7 +130,7 @@ fn a_log_survives_every_failure_of_its_store() {
                     follow: false,
                     dry_run: false,
                 };
-                if let Err(error) = logs::run(&bed.house(Some(plan.clone())), &options) {
+                if let Err(error) = logs::run(&bed.app(Some(plan.clone())), &options) {
                     let kind = diagnose(&error).kind;
                     assert!(fits(failure, kind), "{effect:?} {nth}: {kind:?}: {error:#}");
                     let lost = matches!(effect, Effect::After(_));
@@ -193,7 +193,7 @@ fn a_restore_survives_every_failure_of_its_store() {
                 yes: true,
                 dry_run: false,
             };
-            match restore::run(&bed.house(Some(plan.clone())), &options) {
+            match restore::run(&bed.app(Some(plan.clone())), &options) {
                 Ok(_) => {
                     assert!(content(&target) == whole, "{effect:?} {nth}: another file");
                     fs::remove_file(&target).unwrap();

@@ -216,7 +216,7 @@ fn a_clock_that_is_a_little_behind_runs_nothing_twice() {
     let other = || {
         let (folder, bed) = bed(SNAPSHOT);
         let before = crate::planted::now() - time::Duration::days(2);
-        crate::planted::plant(&bed, &bed.house(None), &crate::planted::Seed::at(before));
+        crate::planted::plant(&bed, &bed.app(None), &crate::planted::Seed::at(before));
         (folder, bed)
     };
     let (_folder, bed) = other();

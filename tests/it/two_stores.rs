@@ -35,14 +35,14 @@ const NIGHTLY: &str = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nev
 #[test]
 fn a_store_that_gets_nothing_is_named_although_every_run_does_a_part() {
     let (_folder, bed) = bed(NIGHTLY);
-    let house = bed.house(None);
+    let app = bed.app(None);
     let began = now();
     for days in 0..4 {
         let at = began - Duration::days(days) - Duration::minutes(1);
         let seed = Seed::at(at);
-        plant_below(&bed, "store", &house, &seed);
+        plant_below(&bed, "store", &app, &seed);
         if days == 3 {
-            plant_below(&bed, "second", &house, &seed);
+            plant_below(&bed, "second", &app, &seed);
         }
         for store in ["store", "second"] {
             record_below(&bed, store, "nightly", at, if days == 3 { 0 } else { 3 });
@@ -67,16 +67,16 @@ fn a_store_that_gets_nothing_is_named_although_every_run_does_a_part() {
 fn no_series_is_there_twice_whatever_is_wrong_in_two_stores() {
     let (_folder, bed) = bed("[job.books]\nrun = \"cleanup\"\n");
     set(&bed, "metrics_file = \"bkp.prom\"");
-    let house = bed.house(None);
+    let app = bed.app(None);
     let began = now();
     // Several findings of one level about one source in both, and a job of the source's name.
     for folder in ["store", "second"] {
         for days in [70, 60, 50, 40, 2] {
             let bytes = if days == 2 { 90_000 } else { 10_000 };
             let seed = Seed { bytes, ..Seed::at(began - Duration::days(days)) };
-            plant_below(&bed, folder, &house, &seed);
+            plant_below(&bed, folder, &app, &seed);
         }
-        plant_below(&bed, folder, &house, &Seed::at(began + Duration::days(1)));
+        plant_below(&bed, folder, &app, &Seed::at(began + Duration::days(1)));
     }
     let report = status(&bed, 18);
     assert!(finding(&report, "growth").len() + finding(&report, "size").len() >= 2, "{report:#}");

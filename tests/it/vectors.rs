@@ -18,7 +18,7 @@ use std::process::Command;
 
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, hex, unhex};
-use bkp::error::{Blame, Kind, diagnose};
+use bkp::error::{FirstError, Kind, diagnose};
 use bkp::keys::{self, DataKey, manifest_mac};
 use bkp::stage::seal::{Opener, open_header};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -39,7 +39,7 @@ struct Index {
 struct Vector {
     name: String,
     file: Option<String>,
-    recipe: Option<Recipe>,
+    recipe: Option<ObjectBuilder>,
     sha256: String,
     /// `opened`, or the name of the kind of failure.
     expect: String,
@@ -49,7 +49,7 @@ struct Vector {
 }
 
 #[derive(Deserialize)]
-struct Recipe {
+struct ObjectBuilder {
     plaintext_bytes: usize,
     edit: String,
 }
@@ -63,7 +63,7 @@ fn plaintext(bytes: usize) -> Vec<u8> {
 }
 
 /// Builds an object from its recipe, with none of bkp's code.
-fn build(recipe: &Recipe, data_key: &str) -> Vec<u8> {
+fn build(recipe: &ObjectBuilder, data_key: &str) -> Vec<u8> {
     let empty = fs::read(folder().join("empty.bkp")).unwrap();
     let length = u32::from_le_bytes(empty[8..12].try_into().unwrap()) as usize;
     let prelude = &empty[..12 + length];
@@ -111,7 +111,7 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
     let recipient = format!("{prefix}:{path}");
     let mut released = Vec::new();
     let mut open = || -> anyhow::Result<()> {
-        let (mut reader, blame) = (sealed, Blame::default());
+        let (mut reader, blame) = (sealed, FirstError::default());
         let prelude = open_header(&mut reader, &vector.object)?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
         let key = keys::unwrap_any(

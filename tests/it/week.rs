@@ -73,7 +73,7 @@ fn runs(bed: &Bed) -> Vec<Run> {
 }
 
 fn runs_in(bed: &Bed, store: &str) -> Vec<Run> {
-    let store = bed.house(None).store_named(store).unwrap();
+    let store = bed.app(None).store_named(store).unwrap();
     let mut found = Vec::new();
     for object in store.list("runs").unwrap() {
         let key = object.unwrap().key;

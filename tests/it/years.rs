@@ -155,12 +155,12 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
     let bed = Bed::in_memory(Path::new("/nowhere/0_0.tigerbeetle"));
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     fs::write(bed.path("bkp.toml"), config + JOBS).unwrap();
-    let mut house = bed.house(None);
-    house.ctx = Ctx::fixed(clock);
-    let jobs = &house.settings.jobs;
+    let mut app = bed.app(None);
+    app.ctx = Ctx::fixed(clock);
+    let jobs = &app.settings.jobs;
     let (mut naive_full, mut naive_step) = (Naive::default(), Naive::default());
     let mut made: Vec<Manifest> = Vec::new();
-    let mut states = States::kept(&house);
+    let mut states = States::kept(&app);
     let mut random = 7_u64;
     let begin = datetime!(2024-01-01 00:00 UTC);
     let patience = std::time::Duration::from_mins(1);
@@ -177,14 +177,14 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
         }
         if hour % 777 == 0 {
             let _there_or_not = fs::remove_dir_all(bed.path("state/cache"));
-            states = States::kept(&house);
+            states = States::kept(&app);
         }
         for (name, naive) in [("full", &mut naive_full), ("step", &mut naive_step)] {
             let job = &jobs[name];
-            if matches!(states.due(&house, job, now), Due::Since(_)) {
-                states.refresh(&house, job, now);
+            if matches!(states.due(&app, job, now), Due::Since(_)) {
+                states.refresh(&app, job, now);
             }
-            let is_due = matches!(states.due(&house, job, now), Due::Since(_));
+            let is_due = matches!(states.due(&app, job, now), Due::Since(_));
             let should =
                 if name == "full" { naive.full_is_due(now) } else { naive.step_is_due(now) };
             assert_eq!(is_due, should, "{name} at {now}: {naive:?}");
@@ -202,7 +202,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
             let run = (name, now, if fails { 16 } else { 0 });
             let by = made.last().map(Manifest::name);
             let record = planted::record_by(&bed, "store", run, by.as_ref());
-            states.add(&house, job, &record, &[record.key()]);
+            states.add(&app, job, &record, &[record.key()]);
             if !fails {
                 // Two jobs of one hour come one after the other.
                 let seed = Seed::at(now - Duration::seconds(if name == "full" { 2 } else { 1 }));
@@ -210,12 +210,12 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
                     Some(last) if name == "step" => seed.onto(last),
                     _ => seed,
                 };
-                made.push(plant(&bed, &house, &seed));
+                made.push(plant(&bed, &app, &seed));
             }
         }
         if hour % (24 * 5) == 23 {
             CLOCK.store((now + Duration::minutes(30)).unix_timestamp(), Ordering::Relaxed);
-            let report = cleanup::run(&house, &options).unwrap();
+            let report = cleanup::run(&app, &options).unwrap();
             assert_eq!(report.outcome, None, "{}", report.text);
             removed += report.value["stores"][0]["removed"].as_u64().unwrap();
         }
@@ -231,12 +231,12 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
         let seed = Seed::at(end + Duration::minutes(minutes));
         let seed =
             made.last().filter(|_| name == "step").map_or(seed.clone(), |last| seed.onto(last));
-        made.push(plant(&bed, &house, &seed));
+        made.push(plant(&bed, &app, &seed));
         planted::record(&bed, name, end + Duration::minutes(minutes), 0);
     }
     CLOCK.store((end + Duration::hours(1)).unix_timestamp(), Ordering::Relaxed);
-    cleanup::run(&house, &options).unwrap();
-    let store = house.store_named("main").unwrap();
+    cleanup::run(&app, &options).unwrap();
+    let store = app.store_named("main").unwrap();
     let left = catalog::find(&*store, &Filter::default(), &Cancel::default()).unwrap();
     let left: BTreeSet<BackupId> = left.iter().map(|found| found.name.id).collect();
     let expected = expected(&made);

@@ -22,21 +22,21 @@ use crate::keys::KeyProvider;
 use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
 use crate::ops::annotations::judge;
-use crate::ops::authenticity::Prover;
-use crate::ops::exclusive_run::Alone;
+use crate::ops::authenticity::ProofChecker;
+use crate::ops::exclusive_run::ExclusiveRun;
 use crate::ops::records;
 use crate::store::{PruneStore, Role, StoreError};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How many versions of a manifest are removed, one below the other.
 const VERSIONS_MAX: usize = 100;
 
 /// How things are removed from one store.
 pub(super) struct Removal<'a> {
-    pub(super) house: &'a House,
+    pub(super) app: &'a AppContext,
     pub(super) store: &'a dyn PruneStore,
     /// The leases of this cleanup.
-    pub(super) alone: &'a Alone<'a>,
+    pub(super) alone: &'a ExclusiveRun<'a>,
     /// The place of the store among them.
     pub(super) index: usize,
     /// Where deletions are noted besides the store until the ledger has them.
@@ -109,9 +109,9 @@ impl Removal<'_> {
             self.delete(&mark)?;
             return Ok(Done::Stays(Action::Keep, why));
         }
-        let has_ledger = self.house.settings.ledger.is_some();
+        let has_ledger = self.app.settings.ledger.is_some();
         let noted = (item, entry, decided_on);
-        let event = told::note(self.store, noted, has_ledger, self.keys, &self.house.ctx)?;
+        let event = told::note(self.store, noted, has_ledger, self.keys, &self.app.ctx)?;
         if let Some((intents, event)) = self.intents.as_ref().zip(event) {
             intents.put(&event)?;
         }
@@ -135,7 +135,7 @@ impl Removal<'_> {
             self.mark(&entry.name)?
         };
         let now = catalog::again(self.store, &entry.name)?;
-        let grace = Duration::try_from(self.house.settings.upkeep.orphan_age);
+        let grace = Duration::try_from(self.app.settings.upkeep.orphan_age);
         let appeared = now.manifest.map(|_| "it has a manifest by now".to_owned());
         let busy = self.second_thought(&now, grace.unwrap_or(Duration::MAX))?;
         if let Some(why) = appeared.or(busy) {
@@ -157,7 +157,7 @@ impl Removal<'_> {
     /// Marks a backup as one that is being removed. Returns the key of the mark.
     fn mark(&self, name: &BackupName) -> anyhow::Result<String> {
         let mark = name.key(&Mark::Deleting.extension());
-        let (at, process) = (self.house.ctx.now(), std::process::id());
+        let (at, process) = (self.app.ctx.now(), std::process::id());
         let going = Going { schema: "bkp.mark/1", at, host: host(), process };
         records::add(self.store, (&mark, Role::Lease), &going)?;
         Ok(mark)
@@ -165,12 +165,12 @@ impl Removal<'_> {
 
     /// Why something stays that was to be removed a moment ago.
     fn second_thought(&self, now: &Entry, grace: Duration) -> Result<Option<String>, StoreError> {
-        let prover = Prover::new(self.store, self.keys, &self.house.ctx);
+        let prover = ProofChecker::new(self.store, self.keys, &self.app.ctx);
         if judge(self.store, &prover, &now.name, &now.marks)?.pinned {
             return Ok(Some("pinned".to_owned()));
         }
         let job = segment::lease(&now.name);
-        let held = in_store::held(self.store, &job, self.house.ctx.now(), grace)?;
+        let held = in_store::held(self.store, &job, self.app.ctx.now(), grace)?;
         Ok(held.map(|holder| busy(&holder)))
     }
 

@@ -10,14 +10,14 @@ use time::OffsetDateTime;
 
 use super::logs::{self, Logs};
 use super::rules::{Rule, Witness, rules};
-use crate::catalog::{self, Entry, Known, Met, Proof};
+use crate::catalog::{self, Authenticity, BackupFacts, Entry, FactsCache};
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::retention::{Backup, Group, Why, decide, removals};
-use crate::ops::annotations::{Damage, Judged, judge};
-use crate::ops::authenticity::Prover;
+use crate::ops::annotations::{BackupAnnotations, Damage, judge};
+use crate::ops::authenticity::ProofChecker;
 use crate::store::PruneStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Of a manifest: its digest if it is shown to be bkp's own, and whether it may be.
 pub(super) type Standing = (Option<[u8; 32]>, bool);
@@ -43,7 +43,7 @@ pub(super) struct Decided {
 
 /// What decides.
 pub(super) struct Decider<'a> {
-    pub(super) house: &'a House,
+    pub(super) app: &'a AppContext,
     pub(super) store: &'a dyn PruneStore,
     pub(super) witness: &'a Witness<'a>,
     pub(super) entries: &'a [Entry],
@@ -52,10 +52,10 @@ pub(super) struct Decider<'a> {
 
 impl Decider<'_> {
     pub(super) fn decide(&self) -> anyhow::Result<Decided> {
-        let Decider { house, store, witness, entries, now } = *self;
-        let (ctx, keys) = (&house.ctx, witness.keys.as_slice());
-        let mut known = Known::of(&house.settings.state_dir, store.url());
-        let rules = rules(house, store, entries, now)?;
+        let Decider { app, store, witness, entries, now } = *self;
+        let (ctx, keys) = (&app.ctx, witness.keys.as_slice());
+        let mut known = FactsCache::of(&app.settings.state_dir, store.url());
+        let rules = rules(app, store, entries, now)?;
         let judged = self.judge()?;
         let (mut locks, mut sure) = (Locks::new(), HashSet::new());
         loop {
@@ -81,10 +81,10 @@ impl Decider<'_> {
     }
 
     /// What counts of what stands beside each backup.
-    fn judge(&self) -> anyhow::Result<Vec<Judged>> {
-        let Decider { house, store, witness, entries, .. } = *self;
-        let prover = Prover::new(store, &witness.keys, &house.ctx);
-        catalog::each(entries, &house.ctx.cancel, |entry| {
+    fn judge(&self) -> anyhow::Result<Vec<BackupAnnotations>> {
+        let Decider { app, store, witness, entries, .. } = *self;
+        let prover = ProofChecker::new(store, &witness.keys, &app.ctx);
+        catalog::each(entries, &app.ctx.cancel, |entry| {
             Ok(judge(store, &prover, &entry.name, &entry.marks)?)
         })
     }
@@ -94,8 +94,8 @@ impl Decider<'_> {
     fn by(
         &self,
         rules: &[Rule],
-        met: &[Met],
-        judged: &[Judged],
+        met: &[BackupFacts],
+        judged: &[BackupAnnotations],
         locks: &mut Locks,
     ) -> anyhow::Result<Decided> {
         let mut decided = self.with(rules, met, judged, Damage::Found, locks)?;
@@ -122,12 +122,12 @@ impl Decider<'_> {
     fn with(
         &self,
         rules: &[Rule],
-        met: &[Met],
-        judged: &[Judged],
+        met: &[BackupFacts],
+        judged: &[BackupAnnotations],
         from: Damage,
         locks: &mut Locks,
     ) -> anyhow::Result<Decided> {
-        let Decider { house, store, witness, entries, now } = *self;
+        let Decider { app, store, witness, entries, now } = *self;
         let (mut backups, mut ours) = (Vec::new(), Vec::new());
         for ((met, entry), judged) in met.iter().zip(entries).zip(judged) {
             let proven = witness.believes(met);
@@ -138,9 +138,9 @@ impl Decider<'_> {
                 (backup.parent, backup.base) = (None, backup.id);
             }
             backups.push(backup);
-            ours.push((met.sha256.filter(|_| proven), met.proof != Proof::Forged));
+            ours.push((met.sha256.filter(|_| proven), met.proof != Authenticity::Forged));
         }
-        let logs = logs::look(house, store, entries, met, &backups, now)?;
+        let logs = logs::look(app, store, entries, met, &backups, now)?;
         for at in &logs.bases {
             if let Some(backup) = backups.get_mut(*at) {
                 backup.replayed = true;

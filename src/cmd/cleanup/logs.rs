@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use time::{Duration, OffsetDateTime};
 
 use super::rules::frozen;
-use crate::catalog::{Entry, Met, Proof};
+use crate::catalog::{Authenticity, BackupFacts, Entry};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::health::Ages;
 use crate::domain::id::BackupId;
@@ -19,7 +19,7 @@ use crate::domain::retention::{Backup, Policy, lateness, restorable};
 use crate::domain::segment::{self, Base, Link, Log, Mode, keep};
 use crate::ops::jobs::state::States;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// So many runs have to be good after a time without any before segments go.
 const BACK_MIN: u32 = 24;
@@ -48,10 +48,10 @@ struct Parts {
 /// # Errors
 /// What the store fails with.
 pub(super) fn look(
-    house: &House,
+    app: &AppContext,
     store: &dyn ReadStore,
     entries: &[Entry],
-    met: &[Met],
+    met: &[BackupFacts],
     backups: &[Backup],
     now: OffsetDateTime,
 ) -> anyhow::Result<Logs> {
@@ -61,7 +61,7 @@ pub(super) fn look(
         let source = (entry.name.backup_type, entry.name.source.as_str());
         let parts = sources.entry(source).or_default();
         let is_proven = backups.get(at).is_some_and(|backup| backup.proven);
-        parts.unsure |= !is_proven && met.proof != Proof::Forged;
+        parts.unsure |= !is_proven && met.proof != Authenticity::Forged;
         if !counts.contains(&at) {
             continue;
         }
@@ -77,7 +77,7 @@ pub(super) fn look(
         if parts.links.is_empty() {
             continue;
         }
-        let since = since(house, store, source, &parts, now)?;
+        let since = since(app, store, source, &parts, now)?;
         let found = keep(&Log::all(&parts.links), &parts.bases, since.unwrap_or(0));
         let place = |id: &BackupId| parts.places.get(id).copied();
         logs.bases.extend(found.bases.iter().filter_map(place));
@@ -91,7 +91,7 @@ pub(super) fn look(
 /// From when on every moment is to be restorable, nanoseconds since 1970; nothing if for ever, or if
 /// there is a reason to remove nothing today.
 fn since(
-    house: &House,
+    app: &AppContext,
     store: &dyn ReadStore,
     source: &str,
     parts: &Parts,
@@ -103,11 +103,11 @@ fn since(
     let of_source =
         |job: &&JobSettings| job.run.word == "logs" && job.source.as_deref() == Some(source);
     let mut longest: Option<Duration> = None;
-    for job in house.settings.jobs.values().filter(of_source) {
+    for job in app.settings.jobs.values().filter(of_source) {
         let kept = job.keep_log.and_then(|kept| Duration::try_from(kept).ok());
         if kept.is_none()
-            || frozen(store, house, job, now)?.is_some()
-            || is_late(store, house, job, parts, now)?
+            || frozen(store, app, job, now)?.is_some()
+            || is_late(store, app, job, parts, now)?
         {
             return Ok(None);
         }
@@ -127,7 +127,7 @@ fn since(
 /// the records of runs tell; where none are kept, as of `--follow` as a service, the segments do.
 fn is_late(
     store: &dyn ReadStore,
-    house: &House,
+    app: &AppContext,
     job: &JobSettings,
     parts: &Parts,
     now: OffsetDateTime,
@@ -135,7 +135,7 @@ fn is_late(
     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
     let frozen_after = Some(ages.critical);
     let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
-    let judged = States::kept(house).judge(house, job, (store, BACK_MIN as usize + 1), now)?;
+    let judged = States::kept(app).judge(app, job, (store, BACK_MIN as usize + 1), now)?;
     let good = judged.believed.into_iter().filter(|record| record.outcome() == Outcome::Good);
     let mut runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
     if runs.is_empty() {

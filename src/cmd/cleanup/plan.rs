@@ -17,7 +17,7 @@ use crate::domain::segment;
 use crate::ledger::in_store;
 use crate::ops::records;
 use crate::store::{PruneStore, StoreError, Unfinished};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How far the clock of whoever runs a job may be from ours. Beyond that the run itself finds out, when
 /// it looks at its chain before it publishes.
@@ -56,7 +56,7 @@ pub(super) struct Plan {
 
 /// What decides.
 struct Planner<'a> {
-    house: &'a House,
+    app: &'a AppContext,
     store: &'a dyn PruneStore,
     witness: &'a Witness<'a>,
     now: OffsetDateTime,
@@ -67,16 +67,16 @@ struct Planner<'a> {
 
 /// Decides about everything in `store`.
 pub(super) fn plan(
-    house: &House,
+    app: &AppContext,
     store: &dyn PruneStore,
     witness: &Witness<'_>,
     now: OffsetDateTime,
 ) -> anyhow::Result<Plan> {
-    let entries = catalog::contents(store, &Filter::default(), &house.ctx.cancel)?;
+    let entries = catalog::contents(store, &Filter::default(), &app.ctx.cancel)?;
     let (whole, rest): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.manifest.is_some());
     let (held, plan) = (HashMap::new(), Plan { items: Vec::new(), targets: Vec::new() });
-    let mut planner = Planner { house, store, witness, now, held, plan };
+    let mut planner = Planner { app, store, witness, now, held, plan };
     let late = planner.backups(whole)?;
     planner.orphans(rest, late)?;
     // A clock that was set forward makes leases, records and uploads old, too.
@@ -94,8 +94,8 @@ impl Planner<'_> {
 
     /// Decides about backups. Returns why nothing may be called old today.
     fn backups(&mut self, entries: Vec<Entry>) -> anyhow::Result<Option<&'static str>> {
-        let Planner { house, store, witness, now, .. } = *self;
-        let decider = Decider { house, store, witness, entries: &entries, now };
+        let Planner { app, store, witness, now, .. } = *self;
+        let decider = Decider { app, store, witness, entries: &entries, now };
         let Decided { gone, whys, locked, of_logs, backups, ours, late } = decider.decide()?;
         let gone_set: HashSet<usize> = gone.iter().copied().collect();
         let stay = (0..entries.len()).filter(|at| !gone_set.contains(at));
@@ -134,7 +134,7 @@ impl Planner<'_> {
     }
 
     fn orphans(&mut self, entries: Vec<Entry>, late: Option<&str>) -> anyhow::Result<()> {
-        let limit = signed(self.house.settings.upkeep.orphan_age);
+        let limit = signed(self.app.settings.upkeep.orphan_age);
         for entry in entries {
             let age = self.now - entry.name.id.created();
             let days = age.whole_days();
@@ -161,8 +161,8 @@ impl Planner<'_> {
 
     /// Uploads, leases and records that are old.
     fn upkeep(&mut self) -> anyhow::Result<()> {
-        let Planner { house, store, now, .. } = *self;
-        let upkeep = house.settings.upkeep;
+        let Planner { app, store, now, .. } = *self;
+        let upkeep = app.settings.upkeep;
         let limit = signed(upkeep.orphan_age);
         let before = now - limit;
         let mut plain = |what, key: &str, bytes, reason: String, target| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use time::OffsetDateTime;
 
-use crate::catalog::{Entry, Met, Proof};
+use crate::catalog::{Authenticity, BackupFacts, Entry};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::event::{Digest, Status};
 use crate::domain::health::{Ages, is_odd};
@@ -18,11 +18,11 @@ use crate::keys::KeyProvider;
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::States;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Who can say whether a manifest is one that bkp wrote: the keys at hand, else the ledger.
 pub(super) struct Witness<'a> {
-    house: &'a House,
+    app: &'a AppContext,
     pub(super) keys: Vec<Box<dyn KeyProvider>>,
     /// The backups that the ledger knows; `None` if it does not answer.
     events: OnceCell<Option<HashMap<BackupId, Digest>>>,
@@ -31,32 +31,32 @@ pub(super) struct Witness<'a> {
 
 impl<'a> Witness<'a> {
     /// The witnesses of this host. It may have no key: what cleans up need not be able to restore.
-    pub(super) fn of(house: &'a House) -> Witness<'a> {
-        let is_given = !house.settings.recipients.is_empty();
-        let keys = if is_given { house.keys_to_read() } else { Ok(Vec::new()) };
+    pub(super) fn of(app: &'a AppContext) -> Witness<'a> {
+        let is_given = !app.settings.recipients.is_empty();
+        let keys = if is_given { app.keys_to_read() } else { Ok(Vec::new()) };
         let keys = keys.unwrap_or_else(|error| {
-            house.ctx.monitor.warn(&format!("going on without a key: {error:#}"));
+            app.ctx.monitor.warn(&format!("going on without a key: {error:#}"));
             Vec::new()
         });
-        Witness { house, keys, events: OnceCell::new(), warned: OnceCell::new() }
+        Witness { app, keys, events: OnceCell::new(), warned: OnceCell::new() }
     }
 
     /// Whether a backup counts: otherwise whoever can write to the store could have the real ones
     /// removed by adding some of his own.
-    pub(super) fn believes(&self, met: &Met) -> bool {
+    pub(super) fn believes(&self, met: &BackupFacts) -> bool {
         match met.proof {
-            Proof::Authentic => true,
+            Authenticity::Authentic => true,
             // It cannot even be read: that is damage, as retention sees it.
-            Proof::Forged => met.sha256.is_none(),
-            Proof::Unchecked if self.house.settings.ledger.is_none() => {
+            Authenticity::Forged => met.sha256.is_none(),
+            Authenticity::Unchecked if self.app.settings.ledger.is_none() => {
                 // One that has lost its key is not one that was never given any.
-                let is_blind = self.house.settings.recipients.is_empty();
+                let is_blind = self.app.settings.recipients.is_empty();
                 if is_blind {
                     self.warned.get_or_init(|| self.warn());
                 }
                 is_blind
             }
-            Proof::Unchecked => {
+            Authenticity::Unchecked => {
                 let known = self.events.get_or_init(|| self.ask()).as_ref();
                 let digest = known.and_then(|events| events.get(&met.backup.id));
                 met.sha256.is_some_and(|sha256| digest == Some(&Digest::of(&sha256)))
@@ -65,16 +65,16 @@ impl<'a> Witness<'a> {
     }
 
     fn warn(&self) {
-        self.house.ctx.monitor.warn(
+        self.app.ctx.monitor.warn(
             "no key and no ledger is at hand: every manifest counts as authentic, so whoever can write to the store can have backups removed; give this host a key or the ledger",
         );
     }
 
     fn ask(&self) -> Option<HashMap<BackupId, Digest>> {
-        let entries = self.house.ledger()?.entries();
+        let entries = self.app.ledger()?.entries();
         let entries = entries.inspect_err(|error| {
             let what = "backups whose manifests no key opens stay, until the ledger answers";
-            self.house.ctx.monitor.warn(&format!("{error}; {what}"));
+            self.app.ctx.monitor.warn(&format!("{error}; {what}"));
         });
         let events = entries.ok()?.into_iter().filter_map(|entry| entry.event);
         let made = events.filter(|event| event.status == Status::Completed);
@@ -101,7 +101,7 @@ impl Rule {
     pub(super) fn groups(
         &self,
         entries: &[Entry],
-        met: &[Met],
+        met: &[BackupFacts],
         backups: &[Backup],
     ) -> Vec<Group<'_>> {
         let Rule { policy, frozen, .. } = self;
@@ -115,7 +115,7 @@ impl Rule {
     }
 
     /// The members by what they are of.
-    fn by_identity<'m>(&self, met: &'m [Met]) -> BTreeMap<&'m Identity, Vec<usize>> {
+    fn by_identity<'m>(&self, met: &'m [BackupFacts]) -> BTreeMap<&'m Identity, Vec<usize>> {
         let mut found: BTreeMap<&Identity, Vec<usize>> = BTreeMap::new();
         for at in &self.members {
             if let Some(met) = met.get(*at) {
@@ -126,7 +126,7 @@ impl Rule {
     }
 
     /// What is to be known of a name that several sources share.
-    pub(super) fn shared(&self, met: &[Met], backups: &[Backup]) -> Option<String> {
+    pub(super) fn shared(&self, met: &[BackupFacts], backups: &[Backup]) -> Option<String> {
         let is_proven = |at: &usize| backups.get(*at).is_some_and(|backup| backup.proven);
         let mut found = self.by_identity(met);
         found.retain(|_, members| members.iter().any(is_proven));
@@ -149,13 +149,13 @@ impl Rule {
 
 /// The rules of all jobs that have one.
 pub(super) fn rules(
-    house: &House,
+    app: &AppContext,
     store: &dyn ReadStore,
     entries: &[Entry],
     now: OffsetDateTime,
 ) -> anyhow::Result<Vec<Rule>> {
     let mut found = Vec::new();
-    for job in house.settings.jobs.values() {
+    for job in app.settings.jobs.values() {
         let Some((policy, made)) = job.retention.clone().zip(job.run.makes) else { continue };
         let is_member = |entry: &Entry| {
             job.source.as_ref() == Some(&entry.name.source)
@@ -167,7 +167,7 @@ pub(super) fn rules(
         let members: Vec<usize> = members.map(|(at, _)| at).collect();
         let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
         let policy = Policy { frozen_after: Some(ages.critical), ..policy };
-        let frozen = frozen(store, house, job, now)?;
+        let frozen = frozen(store, app, job, now)?;
         let (job, enabled) = (job.name.clone(), job.enabled);
         found.push(Rule { job, policy, members, frozen, enabled });
     }
@@ -178,12 +178,12 @@ pub(super) fn rules(
 /// verification that found damage.
 pub(super) fn frozen(
     store: &dyn ReadStore,
-    house: &House,
+    app: &AppContext,
     job: &JobSettings,
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<String>> {
-    let mut states = States::kept(house);
-    if let Some(last) = last(store, house, job, &mut states, now)?
+    let mut states = States::kept(app);
+    if let Some(last) = last(store, app, job, &mut states, now)?
         && last.record.outcome() != Outcome::Good
     {
         let Last { record: Record { code, .. }, more } = last;
@@ -193,13 +193,13 @@ pub(super) fn frozen(
     let verifies = |other: &&JobSettings| {
         other.run.word == "verify" && other.enabled && other.source == job.source
     };
-    for other in house.settings.jobs.values().filter(verifies) {
-        let found = last(store, house, other, &mut states, now)?;
+    for other in app.settings.jobs.values().filter(verifies) {
+        let found = last(store, app, other, &mut states, now)?;
         if let Some(Last { more, .. }) = found.filter(|last| last.record.code == DAMAGE) {
             return Ok(Some(format!("the last run of `{}` found damage{more}", other.name)));
         }
     }
-    states.evidence().save(house);
+    states.evidence().save(app);
     Ok(None)
 }
 
@@ -223,17 +223,17 @@ struct Last {
 /// that is not proven ends no freeze, but it begins one: until a later run is this host's own or proven.
 fn last(
     store: &dyn ReadStore,
-    house: &House,
+    app: &AppContext,
     job: &JobSettings,
     states: &mut States,
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<Last>> {
-    let judged = states.judge(house, job, (store, GOOD_ENOUGH), now)?;
+    let judged = states.judge(app, job, (store, GOOD_ENOUGH), now)?;
     let counted =
         |record: &&Record| record.outcome() != Outcome::Skipped && record.id.created() <= now;
     let believed = judged.believed.iter().rfind(counted);
     // Without a key and a ledger nothing can be proven: that is warned of where backups are met.
-    let is_blind = house.settings.recipients.is_empty() && house.settings.ledger.is_none();
+    let is_blind = app.settings.recipients.is_empty() && app.settings.ledger.is_none();
     let weighs = |record: &&Record| {
         counted(record)
             && (is_blind || record.outcome() != Outcome::Good)

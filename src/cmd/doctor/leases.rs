@@ -2,11 +2,11 @@
 
 use crate::error::{Fault, Kind};
 use crate::ledger::in_store;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// The leases of a store: those that no run can have written, and those of clocks that are ahead.
-pub(super) fn odd(house: &House, name: &str) -> anyhow::Result<String> {
-    let strange = in_store::strange(&*house.store_named(name)?, house.ctx.now())?;
+pub(super) fn odd(app: &AppContext, name: &str) -> anyhow::Result<String> {
+    let strange = in_store::strange(&*app.store_named(name)?, app.ctx.now())?;
     if strange.is_empty() {
         return Ok("none that is odd".to_owned());
     }

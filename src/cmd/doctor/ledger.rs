@@ -2,16 +2,16 @@
 
 use super::check::{Found, tried};
 use crate::ledger::outbox::Outbox;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// The ledger, if one is configured: it answers, the accounts are there or can be made, a lease can
 /// be taken and given back. Records nothing. Says what waits in the outbox.
-pub(super) fn ledger(house: &House) -> Vec<Found> {
-    let Some(ledger) = house.ledger() else {
+pub(super) fn ledger(app: &AppContext) -> Vec<Found> {
+    let Some(ledger) = app.ledger() else {
         return Vec::new();
     };
     let outcome = ledger.probe().map_err(anyhow::Error::from).and_then(|()| {
-        let waiting = Outbox::of(&house.settings.state_dir).waiting()?.len();
+        let waiting = Outbox::of(&app.settings.state_dir).waiting()?.len();
         let waiting = match waiting {
             0 => "nothing waits in the outbox".to_owned(),
             count => format!("{count} event(s) wait in the outbox for the next run"),

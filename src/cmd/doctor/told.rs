@@ -10,16 +10,16 @@ use crate::ops::scratch;
 use crate::pipeline::objects::{ObjectBody, ObjectSink};
 use crate::source::ExportRequest;
 use crate::tell;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Every channel and every ping: what is secret of them can be read. Nobody is told anything.
-pub(super) fn told(house: &House) -> Vec<Found> {
-    let channels = house
+pub(super) fn told(app: &AppContext) -> Vec<Found> {
+    let channels = app
         .settings
         .notify
         .iter()
         .map(|to| (format!("notify.{}", to.channel.name), tell::rehearse(&to.channel)));
-    let pings = house.settings.jobs.values().filter_map(|job| {
+    let pings = app.settings.jobs.values().filter_map(|job| {
         let url = job.ping.as_deref()?;
         Some((format!("job.{}.ping", job.name), tell::url_of(url).map(drop)))
     });
@@ -43,17 +43,17 @@ const LACKING_MAX: usize = 5;
 
 /// Every source of which a job makes exports: an export works on a copy in the state directory. One of a
 /// database that is not large is made, and thrown away.
-pub(super) fn exports(house: &House) -> Vec<Found> {
-    let jobs = house.settings.jobs.values().filter(|job| job.run.word == "export");
+pub(super) fn exports(app: &AppContext) -> Vec<Found> {
+    let jobs = app.settings.jobs.values().filter(|job| job.run.word == "export");
     let mut names: Vec<&str> = jobs.filter_map(|job| job.source.as_deref()).collect();
     names.sort_unstable();
     names.dedup();
     let found = names.into_iter().filter_map(|name| {
-        let path = house.settings.sources.get(name)?.table.get("path")?.as_str()?;
+        let path = app.settings.sources.get(name)?.table.get("path")?.as_str()?;
         let what = format!("export of {name}");
         // Those who look at the source and at the state directory say what these lack.
         let bytes = std::fs::metadata(path).ok()?.len();
-        let free = probe::free_bytes(&house.settings.state_dir).ok()?;
+        let free = probe::free_bytes(&app.settings.state_dir).ok()?;
         if free < bytes {
             let why = format!("the state directory has {free} bytes left, the copy takes {bytes}");
             let hint = "free space there, or set `state_dir` to a place that has more";
@@ -65,7 +65,7 @@ pub(super) fn exports(house: &House) -> Vec<Found> {
             );
             return Some((Kind::Config, good(what, found)));
         }
-        Some(match export(house, name) {
+        Some(match export(app, name) {
             Ok((bytes, lacking)) if lacking.is_empty() => {
                 (Kind::Source, good(what, format!("one was made, of {bytes} bytes, and thrown away")))
             }
@@ -82,11 +82,11 @@ pub(super) fn exports(house: &House) -> Vec<Found> {
 }
 
 /// Makes an export and throws it away: how many bytes its tables have, and what it lacks.
-fn export(house: &House, name: &str) -> anyhow::Result<(u64, Vec<String>)> {
-    let work = scratch::make(house, scratch::Use::Work)?;
+fn export(app: &AppContext, name: &str) -> anyhow::Result<(u64, Vec<String>)> {
+    let work = scratch::make(app, scratch::Use::Work)?;
     let request = ExportRequest { mode: None, chain: &[], record: None, scratch: work.folder() };
     let mut counted = Counted::default();
-    let captured = house.source(name)?.export(&request, &mut counted, &house.ctx)?;
+    let captured = app.source(name)?.export(&request, &mut counted, &app.ctx)?;
     Ok((counted.0, captured.lost))
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Balance {
 type Places = HashMap<String, HashSet<BackupId>>;
 
 /// What ledger and stores are found to be, once.
-pub(crate) struct Look {
+pub(crate) struct Comparison {
     pub(crate) events: usize,
     pub(crate) backups: usize,
     pub(crate) balances: BTreeMap<String, Balance>,
@@ -72,15 +72,15 @@ pub(crate) struct Look {
     pub(crate) unrecorded: Vec<(usize, Stored)>,
 }
 
-impl Look {
+impl Comparison {
     pub(crate) fn take(
         ledger: &dyn Ledger,
         stores: &[Box<dyn ReadStore>],
         ctx: &Ctx,
-    ) -> anyhow::Result<Look> {
+    ) -> anyhow::Result<Comparison> {
         let held = stores.iter().map(|store| catalog::stored(store.as_ref(), &ctx.cancel));
         let held = held.collect::<anyhow::Result<Vec<_>>>()?;
-        let mut look = Look {
+        let mut look = Comparison {
             events: 0,
             backups: 0,
             balances: BTreeMap::new(),

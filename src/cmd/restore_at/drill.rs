@@ -11,11 +11,11 @@ use crate::domain::id::BackupId;
 use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
 use crate::error::{Fault, Kind};
 use crate::ops::log_history::{History, is_segment};
-use crate::ops::pitr_plan::{self, Moment, Opened, PitrRequest};
+use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest};
 use crate::pipeline::BackupReader;
 use crate::source::logs::{LogDrill, LogKind, RewindRequest};
-use crate::source::{Check, DrillTools, RestoreRequest, Share, kinds};
-use crate::wire::House;
+use crate::source::{Check, DrillTools, ResourceLimits, RestoreRequest, kinds};
+use crate::wire::AppContext;
 
 /// What a drill of a log found.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -53,13 +53,13 @@ impl LogDrilled {
 /// [`Kind::Integrity`] if it does not restore, or is not what is on record; [`Kind::NotFound`] if there
 /// is no window.
 pub(crate) fn drill(
-    house: &House,
+    app: &AppContext,
     (catalog, history, found): (&Catalog<'_>, &History, &[Found]),
     source: &str,
     folder: &Path,
     random: u64,
 ) -> anyhow::Result<LogDrilled> {
-    let began = house.ctx.now();
+    let began = app.ctx.now();
     let windows = history.windows();
     let Some((window, _)) = windows.last() else {
         let message = format!("no moment of the log of `{source}` restores");
@@ -73,17 +73,17 @@ pub(crate) fn drill(
     let to = folder.join("drill.tigerbeetle");
     let request = PitrRequest { source, moment: Moment::At(time), base: None };
     let way = pitr_plan::find(history, &request)?;
-    let Opened { base, segments, backup_type } = way.open(catalog, found, &house.ctx)?;
+    let OpenedPlan { base, segments, backup_type } = way.open(catalog, found, &app.ctx)?;
     let kind = kinds::log_kind_of(backup_type)?;
     let tools =
-        DrillTools { tigerbeetle: house.settings.tigerbeetle.clone(), ..DrillTools::default() };
+        DrillTools { tigerbeetle: app.settings.tigerbeetle.clone(), ..DrillTools::default() };
     let request = RestoreRequest {
         target: to.clone(),
         replica: None,
         table: None,
         addresses: Vec::new(),
         force: false,
-        share: Share::default(),
+        share: ResourceLimits::default(),
     };
     base.iter().chain(&segments).try_for_each(BackupReader::check_data)?;
     let rewind = RewindRequest {
@@ -94,18 +94,18 @@ pub(crate) fn drill(
         tools: &tools,
         alone: true,
     };
-    (kind.rewind)(&rewind, &house.ctx)?;
+    (kind.rewind)(&rewind, &app.ctx)?;
     let last = way.run.last().map(|link| &link.segment);
     let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "there is no segment"))?;
     let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);
     let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
-    let checks = (kind.drill)(&drill, &house.ctx)?;
+    let checks = (kind.drill)(&drill, &app.ctx)?;
     Ok(LogDrilled {
         mode: way.mode,
         moment: rfc3339(time),
         base: base.last().map(|newest| newest.manifest().id),
         segments: segments.len(),
-        rto_seconds: (house.ctx.now() - began).as_seconds_f64(),
+        rto_seconds: (app.ctx.now() - began).as_seconds_f64(),
         checks,
     })
 }
@@ -123,7 +123,7 @@ fn on_record(
     kind: &LogKind,
     catalog: &Catalog<'_>,
     (history, found): (&History, &[Found]),
-    way: &pitr_plan::Way<'_>,
+    way: &pitr_plan::PitrPlan<'_>,
     moment: u64,
     base: &[BackupReader<'_>],
 ) -> (Option<Totals>, Option<Totals>) {

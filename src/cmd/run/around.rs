@@ -10,7 +10,7 @@ use crate::domain::id::BackupId;
 use crate::exit;
 use crate::tell::hook;
 use crate::tell::http::{Ping, ping};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What a hook gets on its standard input, schema `bkp.hook/1`.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ struct Input<'a> {
 /// One run of one job, for those around it.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
-    pub(super) house: &'a House,
+    pub(super) app: &'a AppContext,
     pub(super) job: &'a JobSettings,
     pub(super) began: OffsetDateTime,
     /// Why it was started: `scheduled` or `manual`.
@@ -100,6 +100,6 @@ impl Around<'_> {
     }
 
     fn warn(&self, why: &str) {
-        self.house.ctx.monitor.warn(&format!("{}: {why}", self.job.name));
+        self.app.ctx.monitor.warn(&format!("{}: {why}", self.job.name));
     }
 }

@@ -21,7 +21,7 @@ use crate::ops::audit;
 use crate::ops::jobs::state::{is_for_each, places};
 use crate::ops::report::{Failure, Warning};
 use crate::process;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How often a run is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -131,7 +131,7 @@ fn append(said: &mut Option<String>, store: &str, more: Option<&str>) {
 
 /// What the run of a job is called with: for one store, or for those that were chosen.
 #[must_use]
-pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<String> {
+pub fn words(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<String> {
     let mut words = vec![job.run.word.to_owned()];
     words.extend(job.source.clone().filter(|_source| job.run.of_source));
     let mut flag = |name: &str, value: Option<String>| {
@@ -140,12 +140,12 @@ pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<Strin
     let auto = job.auto_scope.then(|| "auto".to_owned());
     flag("--scope", job.scope.map(|scope| scope.to_string()).or(auto));
     flag("--level", job.level.clone());
-    let file = house.settings.file.as_ref();
+    let file = app.settings.file.as_ref();
     flag("--config", file.map(|path| path.to_string_lossy().into_owned()));
     match store {
         Some(store) => flag("--store", Some(store.to_owned())),
         None => {
-            house.settings.store.iter().for_each(|store| flag("--store", Some(store.clone())));
+            app.settings.store.iter().for_each(|store| flag("--store", Some(store.clone())));
         }
     }
     match job.looks_at {
@@ -162,16 +162,16 @@ pub fn words(house: &House, job: &JobSettings, store: Option<&str>) -> Vec<Strin
 ///
 /// # Errors
 /// If the program cannot be started.
-pub fn run(house: &House, job: &JobSettings, trigger: &str) -> anyhow::Result<Ended> {
+pub fn run(app: &AppContext, job: &JobSettings, trigger: &str) -> anyhow::Result<Ended> {
     let began = Instant::now();
     if !is_for_each(job) {
-        return once(house, (job, trigger), None, began);
+        return once(app, (job, trigger), None, began);
     }
     let run = |store: &str| {
-        let ended = once(house, (job, trigger), Some(store), began);
+        let ended = once(app, (job, trigger), Some(store), began);
         ended.unwrap_or_else(|error| Ended::of(&error))
     };
-    Ok(in_each(&places(house, job), || house.ctx.cancel.check(), run))
+    Ok(in_each(&places(app, job), || app.ctx.cancel.check(), run))
 }
 
 /// Runs a job in one store after the other, until it is told to end.
@@ -192,17 +192,17 @@ fn in_each(
 }
 
 fn once(
-    house: &House,
+    app: &AppContext,
     (job, trigger): (&JobSettings, &str),
     store: Option<&str>,
     began: Instant,
 ) -> anyhow::Result<Ended> {
-    let program = house.settings.program.as_ref().ok_or_else(|| {
+    let program = app.settings.program.as_ref().ok_or_else(|| {
         Fault::new(Kind::Failed, "the file of this program is not known")
             .hint("start bkp by its full path")
     })?;
     let mut command = Command::new(program);
-    command.args(words(house, job, store));
+    command.args(words(app, job, store));
     command.env("BKP_JOB", &job.name).env("BKP_TRIGGER", trigger);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: it is told to end by us, and what it leaves behind can be ended with it.
@@ -222,13 +222,13 @@ fn once(
         });
         let said = scope.spawn(move || {
             let lines = errors.map(BufReader::new).into_iter().flat_map(BufReader::lines);
-            let heard = lines.map_while(Result::ok).filter_map(|line| heard(house, job, line));
+            let heard = lines.map_while(Result::ok).filter_map(|line| heard(app, job, line));
             heard.fold((None, None), |(failure, stray), next| match next {
                 Said::Failure(text) => (Some(text), stray),
                 Said::Stray(text) => (failure, Some(text)),
             })
         });
-        let waited = wait(house, job, &child, began);
+        let waited = wait(app, job, &child, began);
         // What it started must not hold the ends of its output open; usually there is nothing. Its
         // number is nobody else's before it has been waited for, which comes after this.
         let _none_left = kill_process_group(Pid::from_child(&child), Signal::KILL);
@@ -265,7 +265,7 @@ enum Said {
 }
 
 /// Passes on a line that a run wrote to its standard error; returns why it failed, if it says so.
-fn heard(house: &House, job: &JobSettings, line: String) -> Option<Said> {
+fn heard(app: &AppContext, job: &JobSettings, line: String) -> Option<Said> {
     let value: Value = serde_json::from_str(&line).unwrap_or_default();
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     let message = text("message").unwrap_or(&line);
@@ -276,11 +276,11 @@ fn heard(house: &House, job: &JobSettings, line: String) -> Option<Said> {
             Some(Said::Failure(causes.fold(message.to_owned(), |text, cause| text + &cause)))
         }
         Some(Warning::SCHEMA) => {
-            house.ctx.monitor.warn(&format!("{}: {message}", job.name));
+            app.ctx.monitor.warn(&format!("{}: {message}", job.name));
             None
         }
         _ => {
-            house.ctx.monitor.detail(&format!("{}: {message}", job.name));
+            app.ctx.monitor.detail(&format!("{}: {message}", job.name));
             Some(Said::Stray(line))
         }
     }
@@ -289,7 +289,7 @@ fn heard(house: &House, job: &JobSettings, line: String) -> Option<Said> {
 /// Waits until a run has ended, but leaves its number to it; ends it when its time is over, or when we
 /// are to end. Returns what had to be done.
 fn wait(
-    house: &House,
+    app: &AppContext,
     job: &JobSettings,
     child: &Child,
     began: Instant,
@@ -299,7 +299,7 @@ fn wait(
         if process::has_ended(child)? {
             return Ok(forced.map(|(_, why)| why));
         }
-        let why = if let Err(stopped) = house.ctx.cancel.check() {
+        let why = if let Err(stopped) = app.ctx.cancel.check() {
             Some(stopped.to_string())
         } else if began.elapsed() > job.timeout {
             let limit = crate::table::units::spelled(job.timeout);

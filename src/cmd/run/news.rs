@@ -15,7 +15,7 @@ use crate::domain::health::{Finding, Level, UNREACHABLE};
 use crate::ops::jobs::state::places;
 use crate::tell::kinds::KINDS;
 use crate::tell::{Alert, News};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How often it is looked at everything although nothing ran.
 const LOOK_EVERY: Duration = Duration::minutes(15);
@@ -43,53 +43,53 @@ struct Known {
 
 /// Looks how everything fares if something ran, or if it was not looked at for a while; writes the
 /// metrics and tells the channels what is new. Returns whether somebody could not be told.
-pub(super) fn spread(house: &House, ran: bool) -> bool {
-    let settings = &house.settings;
+pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
+    let settings = &app.settings;
     if settings.notify.is_empty() && settings.status.metrics_file.is_none() {
         return false;
     }
-    let path = path(house);
+    let path = path(app);
     let mut told: Told = cache::load(&path).unwrap_or_default();
-    let now = house.ctx.now();
+    let now = app.ctx.now();
     let recent = told.looked.is_some_and(|looked| looked <= now && now - looked < LOOK_EVERY);
     if recent && !ran {
         return false;
     }
-    let status = match status::look(house) {
+    let status = match status::look(app) {
         Ok(status) => status,
         Err(error) => {
-            house.ctx.monitor.warn(&format!("cannot look how everything fares: {error:#}"));
+            app.ctx.monitor.warn(&format!("cannot look how everything fares: {error:#}"));
             return !settings.notify.is_empty();
         }
     };
-    status::write_metrics(house, &status);
+    status::write_metrics(app, &status);
     told.looked = Some(now);
     let mut failed = false;
     for to in &settings.notify {
         let known = told.channels.remove(&to.channel.name).unwrap_or_default();
-        let (alerts, afterwards) = difference(house, to, &known, &status, now);
-        let heard = alerts.is_empty() || tell(house, to, alerts, now);
+        let (alerts, afterwards) = difference(app, to, &known, &status, now);
+        let heard = alerts.is_empty() || tell(app, to, alerts, now);
         failed |= !heard;
         // Whoever did not hear it is told again.
         told.channels.insert(to.channel.name.clone(), if heard { afterwards } else { known });
     }
-    cache::save(&path, &told, &house.ctx);
+    cache::save(&path, &told, &app.ctx);
     failed
 }
 
-fn path(house: &House) -> PathBuf {
-    cache::folder(&house.settings.state_dir).join("told.json")
+fn path(app: &AppContext) -> PathBuf {
+    cache::folder(&app.settings.state_dir).join("told.json")
 }
 
 /// What a channel has to be told now, and all that it knows to be wrong once it was.
 fn difference(
-    house: &House,
+    app: &AppContext,
     to: &NotifySettings,
     known: &[Known],
     status: &Status,
     now: OffsetDateTime,
 ) -> (Vec<Alert>, Vec<Known>) {
-    let remind = Duration::try_from(house.settings.upkeep.remind_after).unwrap_or(Duration::MAX);
+    let remind = Duration::try_from(app.settings.upkeep.remind_after).unwrap_or(Duration::MAX);
     let same = |known: &Known, finding: &Finding| {
         known.rule == finding.rule
             && known.subject == finding.subject
@@ -131,7 +131,7 @@ fn difference(
         if afterwards.iter().any(is_same) {
             continue;
         }
-        if is_hidden(house, known, status) {
+        if is_hidden(app, known, status) {
             afterwards.push(known.clone());
             continue;
         }
@@ -148,7 +148,7 @@ fn difference(
 }
 
 /// Whether what was wrong may only be out of sight, because a store does not answer that it is about.
-fn is_hidden(house: &House, known: &Known, status: &Status) -> bool {
+fn is_hidden(app: &AppContext, known: &Known, status: &Status) -> bool {
     let is_away = |store: &str| status.away().any(|away| away == store);
     if known.rule == UNREACHABLE {
         return false;
@@ -156,20 +156,20 @@ fn is_hidden(house: &House, known: &Known, status: &Status) -> bool {
     if let Some(store) = &known.store {
         return is_away(store);
     }
-    let jobs = house.settings.jobs.values();
+    let jobs = app.settings.jobs.values();
     let about = jobs.filter(|job| {
         job.name == known.subject || job.source.as_deref() == Some(known.subject.as_str())
     });
-    about.flat_map(|job| places(house, job)).any(|store| is_away(&store))
+    about.flat_map(|job| places(app, job)).any(|store| is_away(&store))
 }
 
 /// Tells a channel; whether it was heard.
-fn tell(house: &House, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDateTime) -> bool {
+fn tell(app: &AppContext, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDateTime) -> bool {
     let news = News { schema: "bkp.alert/1", host: host(), at, alerts };
     let kind = KINDS.iter().find(|kind| kind.word == to.channel.kind);
     let told = kind.map(|kind| (kind.tell)(&to.channel, &news));
     let Some(Err(error)) = told else { return true };
     let name = &to.channel.name;
-    house.ctx.monitor.warn(&format!("`{name}` could not be told: {error:#}; it is tried again"));
+    app.ctx.monitor.warn(&format!("`{name}` could not be told: {error:#}; it is tried again"));
     false
 }

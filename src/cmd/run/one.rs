@@ -19,14 +19,14 @@ use crate::domain::schedule::Due;
 use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
 use crate::ops::authenticity;
-use crate::ops::authenticity::{Prover, RECORD};
-use crate::ops::exclusive_run::{Alone, patiently};
+use crate::ops::authenticity::{ProofChecker, RECORD};
+use crate::ops::exclusive_run::{ExclusiveRun, patiently};
 use crate::ops::jobs::state::{States, is_for_each, places};
 use crate::ops::jobs::witness::witnesses;
 use crate::ops::records;
 use crate::store::Role;
-use crate::store::layer::fan::Fan;
-use crate::wire::House;
+use crate::store::layer::fan::MirroredStore;
+use crate::wire::AppContext;
 
 /// For how long a run that should stop goes on to put itself on record.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -65,9 +65,9 @@ struct Body<'a> {
 
 /// Runs a job, unless it is running or another host has just run it. Whoever is to be told of its runs
 /// is also told of one that could not begin.
-pub(super) fn run(house: &House, job: &JobSettings, options: &Options) -> End {
+pub(super) fn run(app: &AppContext, job: &JobSettings, options: &Options) -> End {
     let trigger = if options.job.is_some() { "manual" } else { "scheduled" };
-    let around = Around { house, job, began: house.ctx.now(), trigger };
+    let around = Around { app, job, began: app.ctx.now(), trigger };
     // Whoever waits for the end would wait for ever for that of a run that panicked. No store is asked
     // to keep it: what asks them may be what panicked.
     caught(|| begin(&around, options))
@@ -86,16 +86,16 @@ fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
 
 /// The run itself.
 fn begin(around: &Around<'_>, options: &Options) -> End {
-    let Around { house, job, trigger, .. } = *around;
-    let fan = match fan(house, job) {
+    let Around { app, job, trigger, .. } = *around;
+    let fan = match fan(app, job) {
         Ok(fan) => fan,
         Err(error) => return failed(around, None, &error),
     };
     // No source can have this name, so it is nobody else's lease.
     let lease = format!("{}.job", job.name);
-    let taken = patiently(house, options.patience, || Alone::take(house, &lease, &fan, None));
+    let taken = patiently(app, options.patience, || ExclusiveRun::take(app, &lease, &fan, None));
     let error = match taken {
-        Ok(_alone) => return alone(house, (job, trigger), options, &fan),
+        Ok(_alone) => return alone(app, (job, trigger), options, &fan),
         Err(error) => error,
     };
     let kind = diagnose(&error).kind;
@@ -113,7 +113,7 @@ fn begin(around: &Around<'_>, options: &Options) -> End {
 }
 
 /// Ends a run that could not begin.
-fn failed(around: &Around<'_>, fan: Option<&Fan>, error: &anyhow::Error) -> End {
+fn failed(around: &Around<'_>, fan: Option<&MirroredStore>, error: &anyhow::Error) -> End {
     let ended = Ended::of(error);
     let end = close(around, fan, &ended);
     around.after(&ended);
@@ -121,33 +121,33 @@ fn failed(around: &Around<'_>, fan: Option<&Fan>, error: &anyhow::Error) -> End 
 }
 
 /// The stores of a job, as one.
-fn fan(house: &House, job: &JobSettings) -> anyhow::Result<Fan> {
-    let mut house = house.clone();
-    house.settings.store = places(&house, job);
-    house.stores_append(None)
+fn fan(app: &AppContext, job: &JobSettings) -> anyhow::Result<MirroredStore> {
+    let mut app = app.clone();
+    app.settings.store = places(&app, job);
+    app.stores_append(None)
 }
 
 /// Runs a job whose lease is held.
 fn alone(
-    house: &House,
+    app: &AppContext,
     (job, trigger): (&JobSettings, &'static str),
     options: &Options,
-    fan: &Fan,
+    fan: &MirroredStore,
 ) -> End {
-    let began = house.ctx.now();
+    let began = app.ctx.now();
     if options.job.is_none() {
         // Another host may have run it since we looked.
-        let mut states = States::kept(house);
-        states.refresh(house, job, began);
-        if !matches!(states.due(house, job, began), Due::Since(_)) {
+        let mut states = States::kept(app);
+        states.refresh(app, job, began);
+        if !matches!(states.due(app, job, began), Due::Since(_)) {
             let row = Row::new(job.name.clone(), Outcome::Elsewhere, None);
             return End { row, record: None, on_record: Vec::new() };
         }
     }
-    house.ctx.monitor.detail(&format!("{}: begins", job.name));
-    let around = Around { house, job, began, trigger };
+    app.ctx.monitor.detail(&format!("{}: begins", job.name));
+    let around = Around { app, job, began, trigger };
     let ended = match around.before() {
-        Ok(()) => child::run(house, job, trigger).unwrap_or_else(|error| Ended::of(&error)),
+        Ok(()) => child::run(app, job, trigger).unwrap_or_else(|error| Ended::of(&error)),
         Err(error) => Ended::of_hook(&error),
     };
     let end = close(&around, Some(fan), &ended);
@@ -157,11 +157,11 @@ fn alone(
 
 /// Puts a run on record: in every store how it went, if it went differently in each, and only where it
 /// went at all.
-fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
-    let Around { house, job, began, .. } = *around;
+fn close(around: &Around<'_>, fan: Option<&MirroredStore>, ended: &Ended) -> End {
+    let Around { app, job, began, .. } = *around;
     // Also of a run that was told to end.
-    let _in_peace = house.ctx.cancel.defer(CLOSING);
-    let now = house.ctx.now();
+    let _in_peace = app.ctx.cancel.defer(CLOSING);
+    let now = app.ctx.now();
     let took = now - began;
     let backup = ended.backup();
     let record = Record {
@@ -170,8 +170,8 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         code: ended.code,
         seconds: u32::try_from(took.whole_seconds().max(0)).unwrap_or(u32::MAX),
     };
-    let (names, mut on_record) = (places(house, job), Vec::new());
-    let keys = authenticity::keys(house);
+    let (names, mut on_record) = (places(app, job), Vec::new());
+    let keys = authenticity::keys(app);
     for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
         let name = names.get(index).map(String::as_str);
         let here = match name.and_then(|name| ended.in_store(name)) {
@@ -183,7 +183,7 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
         let body = Body {
             schema: "bkp.run-record/1",
             job: &job.name,
-            command: child::words(house, job, name.filter(|_name| is_for_each(job))),
+            command: child::words(app, job, name.filter(|_name| is_for_each(job))),
             host: host(),
             process: std::process::id(),
             started: began,
@@ -196,8 +196,8 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
             rto_seconds: here.rto_seconds(),
         };
         let key = Record { code: here.code, ..record.clone() }.key();
-        let by = witnesses(house, &**store, job.source.as_deref(), body.backup);
-        let object = Prover::new(&**store, &keys, &house.ctx).object(RECORD, &key, &body, by);
+        let by = witnesses(app, &**store, job.source.as_deref(), body.backup);
+        let object = ProofChecker::new(&**store, &keys, &app.ctx).object(RECORD, &key, &body, by);
         let added = object
             .map_err(anyhow::Error::from)
             .and_then(|object| Ok(records::add_bytes(&**store, (&key, Role::Index), &object)?));
@@ -205,7 +205,7 @@ fn close(around: &Around<'_>, fan: Option<&Fan>, ended: &Ended) -> End {
             Ok(()) => on_record.push(key),
             Err(error) => {
                 let why = format!("{}: its run is not on record: {error:#}", job.name);
-                house.ctx.monitor.warn(&why);
+                app.ctx.monitor.warn(&why);
             }
         }
     }

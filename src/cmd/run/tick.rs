@@ -16,7 +16,7 @@ use crate::domain::schedule::Due;
 use crate::error::Kind;
 use crate::ops::jobs::state::States;
 use crate::ops::report::Report;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How long the end of a run may go unnoticed by the others.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ const NEWS_EVERY: Duration = Duration::from_mins(5);
 
 /// One tick of the scheduler.
 pub(super) struct Tick<'h> {
-    house: &'h House,
+    app: &'h AppContext,
     options: &'h Options,
     states: States,
     pool: Pool,
@@ -65,11 +65,11 @@ impl Untold {
 }
 
 impl<'h> Tick<'h> {
-    pub(super) fn new(house: &'h House, options: &'h Options) -> Tick<'h> {
+    pub(super) fn new(app: &'h AppContext, options: &'h Options) -> Tick<'h> {
         Tick {
-            house,
+            app,
             options,
-            states: States::kept(house),
+            states: States::kept(app),
             pool: Pool::default(),
             rows: Vec::new(),
             paused: BTreeMap::new(),
@@ -84,17 +84,17 @@ impl<'h> Tick<'h> {
 
     /// Looks which jobs are due; of those that seem to be, the stores are asked.
     pub(super) fn look(&mut self, now: OffsetDateTime) {
-        let Tick { house, states, pool, paused, .. } = self;
+        let Tick { app, states, pool, paused, .. } = self;
         let (mut asked, mut due) = (false, BTreeSet::new());
         paused.retain(|_, until| Instant::now() < *until);
-        for job in house.settings.jobs.values() {
-            let is_due = |states: &States| matches!(states.due(house, job, now), Due::Since(_));
+        for job in app.settings.jobs.values() {
+            let is_due = |states: &States| matches!(states.due(app, job, now), Due::Since(_));
             let known = pool.is_taken(&job.name) || paused.contains_key(&job.name);
             if !job.enabled || known || !is_due(states) {
                 continue;
             }
-            states.see(house, job, now);
-            states.refresh(house, job, now);
+            states.see(app, job, now);
+            states.refresh(app, job, now);
             asked = true;
             if is_due(states) {
                 due.insert(job.name.clone());
@@ -102,7 +102,7 @@ impl<'h> Tick<'h> {
         }
         let held = self.held(&due);
         for name in due {
-            let job = self.house.settings.jobs.get(&name);
+            let job = self.app.settings.jobs.get(&name);
             if let Some((first, failed)) = held.get(&name) {
                 self.waits(&name, first, Some(*failed));
                 continue;
@@ -114,14 +114,14 @@ impl<'h> Tick<'h> {
             self.pool.waiting.insert(name);
         }
         if asked {
-            self.states.save(self.house);
+            self.states.save(self.app);
         }
     }
 
     /// Which of the jobs that are due wait because one that goes first failed and is not about to run
     /// again, or because that one waits itself; and when the run began that failed.
     fn held(&self, due: &BTreeSet<String>) -> BTreeMap<String, (String, OffsetDateTime)> {
-        let jobs = &self.house.settings.jobs;
+        let jobs = &self.app.settings.jobs;
         let mut held = BTreeMap::<String, (String, OffsetDateTime)>::new();
         loop {
             let before = held.len();
@@ -143,15 +143,15 @@ impl<'h> Tick<'h> {
 
     /// When the last run of a job began, if it failed.
     fn failed(&self, name: &str) -> Option<OffsetDateTime> {
-        let job = self.house.settings.jobs.get(name).filter(|job| job.enabled)?;
-        let past = self.states.past(self.house, job);
+        let job = self.app.settings.jobs.get(name).filter(|job| job.enabled)?;
+        let past = self.states.past(self.app, job);
         past.tried.filter(|_tried| past.failures > 0)
     }
 
     /// Says that a job waits, once for each failure of the one that goes first.
     fn waits(&mut self, name: &str, first: &str, failed: Option<OffsetDateTime>) {
-        let Some(job) = self.house.settings.jobs.get(name) else { return };
-        if self.options.dry_run || self.states.waits(self.house, job, failed) {
+        let Some(job) = self.app.settings.jobs.get(name) else { return };
+        if self.options.dry_run || self.states.waits(self.app, job, failed) {
             let why = format!("it comes after `{first}`, whose last run failed");
             self.push(Row::new(name.to_owned(), Outcome::Waits, Some(why)));
         }
@@ -160,7 +160,7 @@ impl<'h> Tick<'h> {
     /// Runs what waits, and what becomes due meanwhile, until nothing runs any more.
     pub(super) fn work(&mut self) {
         let (tell, told) = mpsc::channel();
-        let house = self.house;
+        let app = self.app;
         thread::scope(|scope| {
             let mut looked = Instant::now();
             let mut herald: Option<thread::ScopedJoinHandle<'_, ()>> = None;
@@ -169,7 +169,7 @@ impl<'h> Tick<'h> {
                     let (tell, options): (Sender<_>, _) = (tell.clone(), self.options);
                     scope.spawn(move || {
                         // It is heard as long as anything runs.
-                        let _heard = tell.send(one::run(house, job, options));
+                        let _heard = tell.send(one::run(app, job, options));
                     });
                 }
                 if self.pool.running.is_empty() {
@@ -182,14 +182,14 @@ impl<'h> Tick<'h> {
                 if self.options.job.is_some() || looked.elapsed() < TICK {
                     continue;
                 }
-                self.look(house.ctx.now());
+                self.look(app.ctx.now());
                 looked = Instant::now();
                 // Telling people may take long, and holds nothing back.
                 if herald.as_ref().is_none_or(thread::ScopedJoinHandle::is_finished) {
                     let due = self.untold.is_due();
                     herald = Some(scope.spawn(move || {
                         // Whoever could not be told is told again, at the latest at the end.
-                        let _untold = news::spread(house, due);
+                        let _untold = news::spread(app, due);
                     }));
                 }
             }
@@ -198,22 +198,21 @@ impl<'h> Tick<'h> {
 
     /// Takes the jobs that may start now.
     fn ready(&mut self) -> Vec<&'h JobSettings> {
-        let house = self.house;
-        let jobs = &house.settings.jobs;
+        let app = self.app;
+        let jobs = &app.settings.jobs;
         let mut ready = Vec::new();
         // Whoever ran longest ago comes first, so that nobody waits for ever.
         let mut waiting: Vec<String> = self.pool.waiting.iter().cloned().collect();
-        let tried =
-            |name: &String| jobs.get(name).and_then(|job| self.states.past(house, job).tried);
+        let tried = |name: &String| jobs.get(name).and_then(|job| self.states.past(app, job).tried);
         waiting.sort_by_cached_key(tried);
         for name in waiting {
             let Some(job) = jobs.get(&name) else { continue };
-            if house.ctx.cancel.check().is_err() {
+            if app.ctx.cancel.check().is_err() {
                 self.pool.waiting.clear();
                 break;
             }
-            let too_early = self.options.job.is_none() && self.states.too_early(house, job);
-            match self.pool.turn(job, jobs, house.settings.upkeep.parallel) {
+            let too_early = self.options.job.is_none() && self.states.too_early(app, job);
+            match self.pool.turn(job, jobs, app.settings.upkeep.parallel) {
                 Turn::Later => {}
                 Turn::Now if too_early => {
                     let makes = |other: &&JobSettings| other.makes_for(job);
@@ -261,9 +260,9 @@ impl<'h> Tick<'h> {
         if over == Over::Busy {
             self.pause(row.job.clone());
         }
-        if let (Some(record), Some(job)) = (record, self.house.settings.jobs.get(&row.job)) {
-            self.states.add(self.house, job, &record, &on_record);
-            self.states.save(self.house);
+        if let (Some(record), Some(job)) = (record, self.app.settings.jobs.get(&row.job)) {
+            self.states.add(self.app, job, &record, &on_record);
+            self.states.save(self.app);
         }
         self.push(row);
     }
@@ -271,7 +270,7 @@ impl<'h> Tick<'h> {
     /// Adds to the report; what somebody should see is said at once.
     fn push(&mut self, row: Row) {
         if row.is_bad() && !self.options.dry_run {
-            self.house.ctx.monitor.warn(&row.line());
+            self.app.ctx.monitor.warn(&row.line());
         }
         self.untold.ended = true;
         self.untold.bad |= row.is_bad();
@@ -288,14 +287,14 @@ impl<'h> Tick<'h> {
 
     /// Tells people, and reports.
     pub(super) fn over(self) -> anyhow::Result<Report> {
-        let untold = news::spread(self.house, !self.rows.is_empty());
+        let untold = news::spread(self.app, !self.rows.is_empty());
         self.report(untold.then_some(Kind::Pending))
     }
 
     fn report(self, outcome: Option<Kind>) -> anyhow::Result<Report> {
-        let now = self.house.ctx.now();
-        let enabled = self.house.settings.jobs.values().filter(|job| job.enabled);
-        let next = enabled.filter_map(|job| match self.states.due(self.house, job, now) {
+        let now = self.app.ctx.now();
+        let enabled = self.app.settings.jobs.values().filter(|job| job.enabled);
+        let next = enabled.filter_map(|job| match self.states.due(self.app, job, now) {
             Due::At(at) => Some(Next { job: job.name.clone(), at }),
             Due::Since(at) => Some(Next { job: job.name.clone(), at: at.max(now) }),
             Due::Never => None,

@@ -5,42 +5,42 @@ use super::plan::Onto;
 use crate::domain::manifest::ObjectRecord;
 use crate::ops::backup_kind::BackupKind;
 use crate::ops::scratch;
-use crate::pipeline::Recipe;
+use crate::pipeline::ObjectBuilder;
 use crate::pipeline::objects::Objects;
 use crate::source::{CaptureRequest, Captured, ExportRequest, Source};
-use crate::stage::Trail;
+use crate::stage::ChainStats;
 use crate::store::Role;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Makes the objects that hold the source's data.
 ///
 /// # Errors
 /// What source, chain and store fail with.
 pub(super) fn make(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     source: &dyn Source,
-    recipe: &Recipe<'_>,
+    recipe: &ObjectBuilder<'_>,
     onto: Option<Onto<'_>>,
-) -> anyhow::Result<(Vec<ObjectRecord>, Trail, Captured)> {
+) -> anyhow::Result<(Vec<ObjectRecord>, ChainStats, Captured)> {
     let mode = options.mode.clone();
     match options.kind {
         BackupKind::Snapshot => {
             let parent = onto.map(|onto| onto.map);
             let request = CaptureRequest { scope: recipe.name.scope, mode, parent };
             let (data, trail, captured) =
-                recipe.archive(Role::Data, |out| source.capture(&request, out, &house.ctx))?;
+                recipe.archive(Role::Data, |out| source.capture(&request, out, &app.ctx))?;
             Ok((vec![data], trail, captured))
         }
         BackupKind::Export => {
-            let work = scratch::make(house, scratch::Use::Work)?;
+            let work = scratch::make(app, scratch::Use::Work)?;
             let (chain, record) = match onto {
                 Some(onto) => (onto.chain, Some(onto.map.record)),
                 None => (Vec::new(), None),
             };
             let request = ExportRequest { mode, chain: &chain, record, scratch: work.folder() };
             let mut objects = Objects::new(recipe);
-            let captured = source.export(&request, &mut objects, &house.ctx)?;
+            let captured = source.export(&request, &mut objects, &app.ctx)?;
             let (objects, trail) = objects.finish()?;
             Ok((objects, trail, captured))
         }

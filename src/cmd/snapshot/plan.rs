@@ -11,12 +11,12 @@ use crate::domain::segment::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
 use crate::ops::annotations::{Damage, judge};
-use crate::ops::authenticity::Prover;
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
 use crate::source::{self, Held, ParentMap, Source};
-use crate::store::layer::fan::Fan;
-use crate::wire::House;
+use crate::store::layer::fan::MirroredStore;
+use crate::wire::AppContext;
 
 use super::options::Options;
 use crate::ops::backup_kind::BackupKind;
@@ -78,29 +78,29 @@ impl Plan<'_> {
 /// What store and source fail with; for a scope that was asked for, also what is wrong with the
 /// backup that it would build on.
 pub(super) fn plan<'a>(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     (source, identity): (&dyn Source, &Identity),
-    store: &Fan,
+    store: &MirroredStore,
     catalog: &Catalog<'a>,
     id: BackupId,
 ) -> anyhow::Result<Plan<'a>> {
     if options.scope == Some(Scope::Full) {
         return Ok(Plan::full(id));
     }
-    let backup_type = house.source_settings(&options.source)?.backup_type;
+    let backup_type = app.source_settings(&options.source)?.backup_type;
     let filter = Filter::of_source(backup_type, &options.source);
-    let found = catalog::find(store, &filter, &house.ctx.cancel)?;
-    let candidate = match parent(house, options, (catalog, identity), &found, id) {
+    let found = catalog::find(store, &filter, &app.ctx.cancel)?;
+    let candidate = match parent(app, options, (catalog, identity), &found, id) {
         Ok(candidate) => candidate,
         Err(error) if options.scope.is_none() && is_about_parent(&error) => {
-            return Ok(instead(house, None, id, &error));
+            return Ok(instead(app, None, id, &error));
         }
         Err(error) => return Err(error),
     };
     let Candidate { parent, other } = candidate;
     if let Some(other) = &other {
-        house.ctx.monitor.warn(&format!("{}: give each source a name of its own", foreign(other)));
+        app.ctx.monitor.warn(&format!("{}: give each source a name of its own", foreign(other)));
     }
     let Some(parent) = parent else {
         return match options.scope {
@@ -118,10 +118,10 @@ pub(super) fn plan<'a>(
             }
         };
     };
-    let marks = marks(house, store, &filter, &found)?;
+    let marks = marks(app, store, &filter, &found)?;
     let doubts =
         Doubts { fan: store, keys: catalog.keys(), marks, is_to_be_read: options.scope.is_some() };
-    let built = build_on(house, source, catalog, &parent, &doubts);
+    let built = build_on(app, source, catalog, &parent, &doubts);
     match (options.scope, built) {
         (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
@@ -139,7 +139,7 @@ pub(super) fn plan<'a>(
         }
         (None, Ok(_)) => Ok(Plan::full(id)),
         (None, Err(error)) if is_about_parent(&error) => {
-            Ok(instead(house, Some(parent.id), id, &error))
+            Ok(instead(app, Some(parent.id), id, &error))
         }
         (None, Err(error)) => Err(error),
     }
@@ -147,7 +147,7 @@ pub(super) fn plan<'a>(
 
 /// A full backup instead of one that builds on another, and why.
 fn instead<'a>(
-    house: &House,
+    app: &AppContext,
     parent: Option<BackupId>,
     id: BackupId,
     error: &anyhow::Error,
@@ -158,7 +158,7 @@ fn instead<'a>(
         ),
         None => format!("what is there cannot be built on: {error:#}"),
     };
-    house.ctx.monitor.warn(&format!("taking a full backup, since {why}"));
+    app.ctx.monitor.warn(&format!("taking a full backup, since {why}"));
     Plan::full(id)
 }
 
@@ -194,7 +194,7 @@ fn foreign(other: &Manifest) -> String {
 /// # Errors
 /// Why the newest is not proven, if none is.
 fn parent(
-    house: &House,
+    app: &AppContext,
     options: &Options,
     (catalog, identity): (&Catalog<'_>, &Identity),
     found: &[Found],
@@ -209,7 +209,7 @@ fn parent(
     let suited = found.iter().rev().filter(is_suited).map(|found| &found.name);
     let (mut passed, mut ahead, mut other) = (Passed::default(), None, None);
     for name in suited.take(CANDIDATES_MAX) {
-        house.ctx.cancel.check()?;
+        app.ctx.cancel.check()?;
         // A clock that was set back: the chain goes on from what is older by this clock, too.
         if name.id >= id && ahead.is_some() {
             continue;
@@ -218,15 +218,15 @@ fn parent(
             Ok(manifest) if manifest.identity != *identity => other = other.or(Some(manifest)),
             Ok(_) if name.id >= id => ahead = Some(name),
             Ok(_) => {
-                passed.say("not building on", &*house.ctx.monitor);
-                warn_of(house, options, ahead);
+                passed.say("not building on", &*app.ctx.monitor);
+                warn_of(app, options, ahead);
                 return Ok(Candidate { parent: Some(name.clone()), other });
             }
             Err(error) if is_unproven(&error) => passed.add(name, error),
             Err(error) => return Err(error),
         }
     }
-    warn_of(house, options, ahead);
+    warn_of(app, options, ahead);
     match passed.into_error() {
         Some(error) if other.is_none() => Err(error),
         Some(_) | None => Ok(Candidate { parent: None, other }),
@@ -234,9 +234,9 @@ fn parent(
 }
 
 /// Says that a backup is dated after this run.
-fn warn_of(house: &House, options: &Options, ahead: Option<&BackupName>) {
+fn warn_of(app: &AppContext, options: &Options, ahead: Option<&BackupName>) {
     let Some(ahead) = ahead else { return };
-    house.ctx.monitor.warn(&format!(
+    app.ctx.monitor.warn(&format!(
         "backup {} of `{}` is dated {}, after this run: check the clocks; until that time it stays the newest backup",
         ahead.id,
         options.source,
@@ -246,7 +246,7 @@ fn warn_of(house: &House, options: &Options, ahead: Option<&BackupName>) {
 
 /// Where it stands whether a backup is damaged, and what to do about a word without a proof.
 struct Doubts<'a> {
-    fan: &'a Fan,
+    fan: &'a MirroredStore,
     keys: &'a [Box<dyn KeyProvider>],
     marks: Vec<(usize, HashMap<BackupName, Vec<Mark>>)>,
     /// What somebody calls damaged without a proof is read to see whether it is; else it is not built on.
@@ -255,12 +255,12 @@ struct Doubts<'a> {
 
 impl Doubts<'_> {
     /// Whether a backup has been called damaged in any of the stores.
-    fn damage(&self, house: &House, name: &BackupName) -> anyhow::Result<Damage> {
+    fn damage(&self, app: &AppContext, name: &BackupName) -> anyhow::Result<Damage> {
         let mut damage = Damage::None;
         for (index, marks) in &self.marks {
             let Some(marks) = marks.get(name) else { continue };
             let Some((_, store)) = self.fan.stores().find(|(of, _)| of == index) else { continue };
-            let prover = Prover::new(&**store, self.keys, &house.ctx);
+            let prover = ProofChecker::new(&**store, self.keys, &app.ctx);
             match judge(&**store, &prover, name, marks) {
                 Ok(judged) => damage = damage.max(judged.damage),
                 Err(error) => self.fan.failed(*index, error)?,
@@ -276,7 +276,7 @@ impl Doubts<'_> {
     }
 
     /// Makes sure that a link of a chain is not damaged and stays, as far as that is known.
-    fn settle(&self, house: &House, link: &BackupReader<'_>) -> anyhow::Result<()> {
+    fn settle(&self, app: &AppContext, link: &BackupReader<'_>) -> anyhow::Result<()> {
         let id = link.manifest().id;
         // Else the run would find that at its end, and have made nothing.
         if self.is_going(&link.manifest().name()) {
@@ -284,7 +284,7 @@ impl Doubts<'_> {
             let hint = "if no cleanup is at it, the next one takes the mark away: bkp cleanup";
             return Err(Fault::new(Kind::Refused, message).hint(hint).into());
         }
-        let damage = self.damage(house, &link.manifest().name())?;
+        let damage = self.damage(app, &link.manifest().name())?;
         let hint = "begin a new chain: --scope full; `bkp list --long` says what was found";
         match damage {
             Damage::None => Ok(()),
@@ -293,10 +293,10 @@ impl Doubts<'_> {
                 Err(Fault::new(Kind::Integrity, message).hint(hint).into())
             }
             Damage::Claimed if self.is_to_be_read => {
-                house.ctx.monitor.warn(&format!(
+                app.ctx.monitor.warn(&format!(
                     "somebody calls backup {id} damaged, and no key at hand proves it: reading it to see; `bkp verify --id {id} --level decode` settles it"
                 ));
-                link.check_digests(&house.ctx)
+                link.check_digests(&app.ctx)
             }
             Damage::Claimed => {
                 let message =
@@ -315,7 +315,12 @@ type Marks = (usize, HashMap<BackupName, Vec<Mark>>);
 
 /// What stands beside the backups of a source, in each of the stores. What several stores have in common,
 /// `found`, has no mark that stands in one of them alone.
-fn marks(house: &House, fan: &Fan, filter: &Filter, found: &[Found]) -> anyhow::Result<Vec<Marks>> {
+fn marks(
+    app: &AppContext,
+    fan: &MirroredStore,
+    filter: &Filter,
+    found: &[Found],
+) -> anyhow::Result<Vec<Marks>> {
     let of = |found: &[Found]| -> HashMap<BackupName, Vec<Mark>> {
         let marked = found.iter().filter(|found| !found.marks.is_empty());
         marked.map(|found| (found.name.clone(), found.marks.clone())).collect()
@@ -326,10 +331,10 @@ fn marks(house: &House, fan: &Fan, filter: &Filter, found: &[Found]) -> anyhow::
     }
     let mut all = Vec::new();
     for (index, store) in stores {
-        match catalog::find(&**store, filter, &house.ctx.cancel) {
+        match catalog::find(&**store, filter, &app.ctx.cancel) {
             Ok(found) => all.push((index, of(&found))),
             Err(error) => {
-                house.ctx.cancel.check()?;
+                app.ctx.cancel.check()?;
                 fan.drop_out(index, error)?;
             }
         }
@@ -340,23 +345,23 @@ fn marks(house: &House, fan: &Fan, filter: &Filter, found: &[Found]) -> anyhow::
 /// A chain whose manifests are authentic, whose objects are all there and not known to be damaged, and
 /// whose newest block map reads; of what the source is today.
 fn build_on<'a>(
-    house: &House,
+    app: &AppContext,
     source: &dyn Source,
     catalog: &Catalog<'a>,
     parent: &BackupName,
     doubts: &Doubts<'_>,
 ) -> anyhow::Result<Onto<'a>> {
     let chain = catalog.chain(parent)?;
-    chain.iter().try_for_each(|link| doubts.settle(house, link))?;
+    chain.iter().try_for_each(|link| doubts.settle(app, link))?;
     chain.iter().try_for_each(BackupReader::check_objects)?;
     let ends = chain.first().zip(chain.last());
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;
     let record = last.manifest().capture.clone();
-    source.check_parent(&record, &house.ctx)?;
+    source.check_parent(&record, &app.ctx)?;
     let kind = source::kinds::kind_of(parent.backup_type)?;
     // The map of an export is read by the source, which needs those of the whole chain.
     let held = if parent.kind == BackupKind::Snapshot.as_str() {
-        last.map(&house.ctx, &mut |input| (kind.read_map)(input))?
+        last.map(&app.ctx, &mut |input| (kind.read_map)(input))?
     } else {
         Held::default()
     };

@@ -13,24 +13,24 @@ use crate::domain::record::{Outcome, Record};
 use crate::domain::schedule::Due;
 use crate::domain::segment;
 use crate::error::{Kind, diagnose};
-use crate::ops::jobs::evidence::{Evidence, Judged};
+use crate::ops::jobs::evidence::{Evidence, JudgedRecord};
 use crate::ops::jobs::state::{States, is_for_each, places};
 use crate::pipeline::ROLE_MAP;
 use crate::store::{ReadStore, Version};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What one store has.
-pub(super) struct Seen {
+pub(super) struct StoreFacts {
     pub(super) name: String,
     pub(super) store: Box<dyn ReadStore>,
     /// Price of its storage class per GiB and month.
     pub(super) price: f64,
     pub(super) entries: Vec<Entry>,
     /// Its own records of the runs of each job.
-    pub(super) records: BTreeMap<String, Judged>,
+    pub(super) records: BTreeMap<String, JudgedRecord>,
 }
 
-impl Seen {
+impl StoreFacts {
     /// The records of the runs of a job that count, oldest first.
     pub(super) fn records(&self, job: &JobSettings) -> &[Record] {
         let judged = self.records.get(&job.name);
@@ -46,11 +46,11 @@ impl Seen {
     /// The last run that verified the backups of a source here, at this level or any, and found them well.
     pub(super) fn verified(
         &self,
-        house: &House,
+        app: &AppContext,
         source: &str,
         level: Option<&str>,
     ) -> Option<&Record> {
-        let jobs = house.settings.jobs.values().filter(|job| {
+        let jobs = app.settings.jobs.values().filter(|job| {
             job.source.as_deref() == Some(source)
                 && job.run.word == "verify"
                 && level.is_none_or(|level| job.level.as_deref() == Some(level))
@@ -61,7 +61,7 @@ impl Seen {
     /// When the newest of a job's backups here began that is proven, or their last good verification.
     pub(super) fn newest(
         &self,
-        house: &House,
+        app: &AppContext,
         job: &JobSettings,
         evidence: &Evidence,
     ) -> Option<OffsetDateTime> {
@@ -75,7 +75,7 @@ impl Seen {
                 && job.scope.is_none_or(|scope| scope == name.scope)
         };
         let mine = self.entries.iter().filter(is_of).rev().map(versioned);
-        let (newest, _unproven) = evidence.newest(house, &*self.store, mine);
+        let (newest, _unproven) = evidence.newest(app, &*self.store, mine);
         newest.map(|name| name.id.created()).max(good)
     }
 }
@@ -99,39 +99,39 @@ pub(super) fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
 
 /// The job that a job waits for, and since when it has been due.
 pub(super) fn waits(
-    house: &House,
+    app: &AppContext,
     job: &JobSettings,
     states: &States,
     due: Due,
 ) -> Option<(String, OffsetDateTime)> {
     let Due::Since(since) = due else { return None };
     let failed = |first: &String| {
-        let known = house.settings.jobs.get(first).filter(|known| known.enabled)?;
-        let past = states.past(house, known);
+        let known = app.settings.jobs.get(first).filter(|known| known.enabled)?;
+        let past = states.past(app, known);
         Some((first.clone(), past.tried.filter(|_tried| past.failures > 0)?))
     };
     let (first, failed) = job.after.iter().find_map(failed)?;
     // A job that never ran is due at any time; it waits since the other one failed.
-    let never = states.past(house, job).tried.is_none();
+    let never = states.past(app, job).tried.is_none();
     Some((first, if never { failed } else { since }))
 }
 
 /// What each of several stores has of a job, of those that answer. A run of `logs` that finds nothing
 /// writes nothing, so nothing follows from the age of a segment.
 pub(super) fn copies(
-    house: &House,
+    app: &AppContext,
     job: &JobSettings,
-    seen: &[Seen],
+    seen: &[StoreFacts],
     evidence: &Evidence,
 ) -> Vec<(String, Option<OffsetDateTime>)> {
-    let places = places(house, job);
+    let places = places(app, job);
     let is_one = places.len() < 2 || !(job.run.makes.is_some() || is_for_each(job));
     let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
-    answer.map(|seen| (seen.name.clone(), seen.newest(house, job, evidence))).collect()
+    answer.map(|seen| (seen.name.clone(), seen.newest(app, job, evidence))).collect()
 }
 
 /// How many records of a job, and how many backups since its last success, no key here proves.
-pub(super) fn unproven(job: &JobSettings, seen: &[Seen]) -> (usize, usize) {
+pub(super) fn unproven(job: &JobSettings, seen: &[StoreFacts]) -> (usize, usize) {
     let judged = || seen.iter().filter_map(|seen| seen.records.get(&job.name));
     let records: BTreeSet<&String> = judged().flat_map(|judged| &judged.unproven).collect();
     (records.len(), judged().map(|judged| judged.manifests).max().unwrap_or(0))
@@ -144,13 +144,13 @@ fn versioned(entry: &Entry) -> (BackupName, Option<Version>) {
 /// Why the newest backup of a source in a store that is proven does not restore, as far as its manifests and a
 /// listing show that: something that it needs is not there, or of another size.
 pub(super) fn broken(
-    house: &House,
-    seen: &Seen,
+    app: &AppContext,
+    seen: &StoreFacts,
     mine: &[&Entry],
     evidence: &Evidence,
 ) -> Option<String> {
     let states = mine.iter().rev().filter(|entry| entry.name.kind != segment::KIND);
-    let (newest, _) = evidence.newest(house, &*seen.store, states.map(|entry| versioned(entry)));
+    let (newest, _) = evidence.newest(app, &*seen.store, states.map(|entry| versioned(entry)));
     let newest = newest?.id;
     let mut next = Some(newest);
     for _ in 0..=CHAIN_LENGTH_MAX {
@@ -158,7 +158,7 @@ pub(super) fn broken(
         // Something that nobody proves may have the same id.
         let of_id = mine.iter().filter(|entry| entry.name.id == id);
         let is_proven =
-            |entry: &&&&Entry| evidence.newest(house, &*seen.store, [versioned(entry)]).0.is_some();
+            |entry: &&&&Entry| evidence.newest(app, &*seen.store, [versioned(entry)]).0.is_some();
         let all: Vec<&&Entry> = of_id.collect();
         let Some(entry) = all.iter().find(is_proven).or(all.first()) else {
             return Some(format!("{newest} builds on {id}, which has no manifest"));
@@ -196,16 +196,16 @@ pub(super) fn broken(
 /// How many of the newest backups of a source in a store were tried, if none of them opens with a key that
 /// is at hand, or is known to the ledger.
 pub(super) fn unopened(
-    house: &House,
-    seen: &Seen,
+    app: &AppContext,
+    seen: &StoreFacts,
     mine: &[&Entry],
     evidence: &Evidence,
 ) -> Option<usize> {
-    if evidence.keys(house).is_empty() {
+    if evidence.keys(app).is_empty() {
         return None;
     }
     let names = mine.iter().rev().map(|entry| versioned(entry));
-    match evidence.newest(house, &*seen.store, names) {
+    match evidence.newest(app, &*seen.store, names) {
         (None, unproven @ 1..) => Some(unproven),
         _ => None,
     }

@@ -15,7 +15,7 @@ use crate::domain::manifest::Manifest;
 use crate::domain::record::{Outcome, Record};
 use crate::domain::segment::{KIND, Mode, Segment};
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How many of the newest segments are read in any case.
 const NEWEST: usize = 2;
@@ -82,7 +82,7 @@ struct Place {
 /// Segments of a source that others continue and that are not in the store, in words; what is older than
 /// the oldest segment was removed on purpose.
 pub(super) fn lost(
-    house: &House,
+    app: &AppContext,
     store_name: &str,
     store: &dyn ReadStore,
     entries: &[&Entry],
@@ -93,7 +93,7 @@ pub(super) fn lost(
         return Vec::new();
     };
     let path =
-        cache::folder(&house.settings.state_dir).join(format!("links-{store_name}-{source}.json"));
+        cache::folder(&app.settings.state_dir).join(format!("links-{store_name}-{source}.json"));
     let before: HashMap<BackupId, Place> = cache::load(&path).unwrap_or_default();
     let mut known: HashMap<BackupId, Place> = HashMap::new();
     let mut news: Vec<&Entry> = Vec::new();
@@ -105,11 +105,11 @@ pub(super) fn lost(
             None => {}
         }
     }
-    let read = catalog::each(&news, &house.ctx.cancel, |entry| Ok(place(store, entry)));
+    let read = catalog::each(&news, &app.ctx.cancel, |entry| Ok(place(store, entry)));
     let read = news.iter().zip(read.unwrap_or_default());
     known.extend(read.filter_map(|(entry, place)| Some((entry.name.id, place?))));
     if !news.is_empty() || known.len() != before.len() {
-        cache::save(&path, &known, &house.ctx);
+        cache::save(&path, &known, &app.ctx);
     }
     missing(&known)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
-use super::facts::{Seen, begun_anew, broken, copies, unopened, unproven, waits};
+use super::facts::{StoreFacts, begun_anew, broken, copies, unopened, unproven, waits};
 use super::rows::{JobRow, SourceRow, StoreRow};
 use super::{gaps, words};
 use crate::catalog::{self, Entry, Filter};
@@ -21,13 +21,13 @@ use crate::ledger::outbox::Outbox;
 use crate::ops::cost::{forecast, price, total};
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::{States, places};
-use crate::ops::known_stores::Seen as SeenStore;
+use crate::ops::known_stores::KnownStores;
 use crate::table::units;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct StatusFacts {
     pub(super) jobs: Vec<JobRow>,
     pub(super) sources: Vec<SourceRow>,
     pub(super) stores: Vec<StoreRow>,
@@ -35,14 +35,14 @@ pub(super) struct Look {
     pub(super) outbox: usize,
 }
 
-impl Look {
-    pub(super) fn take(house: &House, now: OffsetDateTime) -> anyhow::Result<Look> {
-        let mut look = Look::default();
+impl StatusFacts {
+    pub(super) fn take(app: &AppContext, now: OffsetDateTime) -> anyhow::Result<StatusFacts> {
+        let mut look = StatusFacts::default();
         let mut seen = Vec::new();
-        let mut states = States::kept(house);
-        for name in house.store_names()? {
-            house.ctx.cancel.check()?;
-            match look.store(house, &name, &mut states, now) {
+        let mut states = States::kept(app);
+        for name in app.store_names()? {
+            app.ctx.cancel.check()?;
+            match look.store(app, &name, &mut states, now) {
                 Ok(store) => seen.push(store),
                 Err(error) => {
                     let why = format!("{error:#}");
@@ -51,42 +51,40 @@ impl Look {
                 }
             }
         }
-        for job in house.settings.jobs.values() {
-            look.job(house, job, &states, &seen, now);
+        for job in app.settings.jobs.values() {
+            look.job(app, job, &states, &seen, now);
         }
-        for name in house.settings.sources.keys() {
-            look.source(house, name, (&seen, &states), now);
+        for name in app.settings.sources.keys() {
+            look.source(app, name, (&seen, &states), now);
         }
-        states.evidence().save(house);
-        look.keys(house);
-        look.outbox(house, now);
+        states.evidence().save(app);
+        look.keys(app);
+        look.outbox(app, now);
         look.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         Ok(look)
     }
 
     fn store(
         &mut self,
-        house: &House,
+        app: &AppContext,
         name: &str,
         states: &mut States,
         now: OffsetDateTime,
-    ) -> anyhow::Result<Seen> {
-        let store = house.store_named(name)?;
-        let entries = catalog::contents(&*store, &Filter::default(), &house.ctx.cancel)?;
+    ) -> anyhow::Result<StoreFacts> {
+        let store = app.store_named(name)?;
+        let entries = catalog::contents(&*store, &Filter::default(), &app.ctx.cancel)?;
         let mut records = BTreeMap::new();
-        for job in house.settings.jobs.values() {
-            if places(house, job).iter().any(|place| place == name) {
-                records.insert(
-                    job.name.clone(),
-                    states.judge(house, job, (&*store, GOOD_ENOUGH), now)?,
-                );
+        for job in app.settings.jobs.values() {
+            if places(app, job).iter().any(|place| place == name) {
+                records
+                    .insert(job.name.clone(), states.judge(app, job, (&*store, GOOD_ENOUGH), now)?);
             }
         }
         let stored_bytes = total(entries.iter().map(Entry::stored_bytes));
-        let quota = house.settings.status.quota.get(name).copied();
-        let (space, least) = (store.space(), house.settings.status.free_percent_min);
+        let quota = app.settings.status.quota.get(name).copied();
+        let (space, least) = (store.space(), app.settings.status.free_percent_min);
         self.findings.extend(health::of_space(name, stored_bytes, quota, space, least));
-        let (storage_class, price) = price(house, &*store);
+        let (storage_class, price) = price(app, &*store);
         self.stores.push(StoreRow {
             store: name.to_owned(),
             problem: None,
@@ -97,15 +95,15 @@ impl Look {
             storage_class,
             cost_per_month: monthly(stored_bytes, price),
         });
-        Ok(Seen { name: name.to_owned(), store, price, entries, records })
+        Ok(StoreFacts { name: name.to_owned(), store, price, entries, records })
     }
 
     fn job(
         &mut self,
-        house: &House,
+        app: &AppContext,
         job: &JobSettings,
         states: &States,
-        seen: &[Seen],
+        seen: &[StoreFacts],
         now: OffsetDateTime,
     ) {
         let records = merged(seen.iter().flat_map(|seen| seen.records(job)).cloned().collect());
@@ -113,10 +111,10 @@ impl Look {
             record.outcome() != Outcome::Skipped && record.id.created() - now <= SKEW
         };
         let records: Vec<&Record> = records.iter().filter(counted).collect();
-        let past = states.past(house, job);
+        let past = states.past(app, job);
         let interval = job.when.interval(now);
         let ages = Ages::of(interval, job.warn_after, job.critical_after);
-        let due = states.due(house, job, now);
+        let due = states.due(app, job, now);
         let is_good = |record: &&&Record| record.outcome() == Outcome::Good;
         let unwell = records.iter().rev().take_while(|record| !is_good(record)).last();
         // What one store has that is damaged, a later run about another one does not mend.
@@ -126,15 +124,15 @@ impl Look {
         let facts = JobFacts {
             name: job.name.clone(),
             past,
-            since: states.since(house, job),
+            since: states.since(app, job),
             code: if damaged { Some(DAMAGE) } else { records.last().map(|record| record.code) },
             retries: job.retries.count,
             seconds: records.iter().filter(is_good).map(|record| record.seconds).collect(),
             unwell: unwell.map(|record| record.id.created()),
-            waits: waits(house, job, states, due),
+            waits: waits(app, job, states, due),
             interval,
-            removed: job.retention.is_some() && house.settings.jobs.values().any(cleanup),
-            copies: copies(house, job, seen, states.evidence()),
+            removed: job.retention.is_some() && app.settings.jobs.values().any(cleanup),
+            copies: copies(app, job, seen, states.evidence()),
             unproven: unproven(job, seen),
         };
         let found = if job.enabled { health::of_job(&facts, ages, now) } else { Vec::new() };
@@ -167,21 +165,21 @@ impl Look {
 
     fn source(
         &mut self,
-        house: &House,
+        app: &AppContext,
         name: &str,
-        (seen, states): (&[Seen], &States),
+        (seen, states): (&[StoreFacts], &States),
         now: OffsetDateTime,
     ) {
         let jobs = || {
-            let jobs = house.settings.jobs.values();
+            let jobs = app.settings.jobs.values();
             jobs.filter(|job| job.enabled && job.source.as_deref() == Some(name))
         };
         let of_source = |entry: &&Entry| entry.name.source == name && entry.manifest.is_some();
         for seen in seen {
-            let Seen { name: store, price, entries, .. } = seen;
-            let drill = seen.verified(house, name, Some("drill"));
+            let StoreFacts { name: store, price, entries, .. } = seen;
+            let drill = seen.verified(app, name, Some("drill"));
             let mine: Vec<&Entry> = entries.iter().filter(of_source).collect();
-            let settings = house.settings.sources.get(name);
+            let settings = app.settings.sources.get(name);
             let elsewhere = settings.is_some_and(|settings| {
                 !settings.store.is_empty() && !settings.store.contains(store)
             });
@@ -189,7 +187,7 @@ impl Look {
                 continue;
             }
             let full = mine.iter().filter(|entry| entry.name.scope == Scope::Full);
-            let said = words::of(house, &*seen.store, &mine);
+            let said = words::of(app, &*seen.store, &mine);
             self.findings.extend(said.finding(name, store));
             let logs = jobs().filter(|job| job.run.word == "logs");
             let logs: Vec<Record> = logs.flat_map(|job| seen.records(job)).cloned().collect();
@@ -197,23 +195,23 @@ impl Look {
                 name: name.to_owned(),
                 store: store.clone(),
                 gaps: gaps::recent(&*seen.store, &mine, &logs, now),
-                lost: gaps::lost(house, store, &*seen.store, &mine),
+                lost: gaps::lost(app, store, &*seen.store, &mine),
                 full: full.map(|entry| (entry.name.id.created(), entry.stored_bytes())).collect(),
                 backups: mine.len(),
                 had: settings.is_some_and(|settings| {
-                    SeenStore::of(house, &*seen.store, settings.backup_type, name).is_noted()
+                    KnownStores::of(app, &*seen.store, settings.backup_type, name).is_noted()
                 }),
-                unopened: unopened(house, seen, &mine, states.evidence()),
+                unopened: unopened(app, seen, &mine, states.evidence()),
                 future: mine.iter().filter(|entry| entry.name.id.created() > now).count(),
                 empty: mine.iter().filter(|entry| entry.objects.is_empty()).count(),
-                broken: broken(house, seen, &mine, states.evidence()),
+                broken: broken(app, seen, &mine, states.evidence()),
                 damaged: said.damaged,
                 newest_damaged: said.newest_damaged,
                 made: jobs().any(|job| job.run.makes.is_some()),
                 verified: jobs().any(|job| job.run.word == "verify"),
                 young: jobs().filter(|job| job.run.makes.is_some()).any(|job| {
                     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
-                    states.since(house, job).is_some_and(|since| now - since <= ages.warning)
+                    states.since(app, job).is_some_and(|since| now - since <= ages.warning)
                 }),
                 begun_anew: begun_anew(&jobs().collect::<Vec<_>>(), &mine),
             };
@@ -229,7 +227,7 @@ impl Look {
                 oldest: mine.first().map(|entry| entry.name.id.created()),
                 newest: mine.last().map(|entry| entry.name.id.created()),
                 stored_bytes,
-                last_verify: seen.verified(house, name, None).map(|record| record.id.created()),
+                last_verify: seen.verified(app, name, None).map(|record| record.id.created()),
                 last_drill: drill.map(|record| record.id.created()),
                 last_drill_rto_seconds: drill
                     .and_then(|record| runs::rto_seconds(&*seen.store, &record.key())),
@@ -240,16 +238,16 @@ impl Look {
     }
 
     /// Whether every key that is configured is there: without one that opens, jobs end with 12.
-    fn keys(&mut self, house: &House) {
-        for text in &house.settings.recipients {
-            if let Err(error) = keys::kinds::open(text, &house.ctx.cancel) {
+    fn keys(&mut self, app: &AppContext) {
+        for text in &app.settings.recipients {
+            if let Err(error) = keys::kinds::open(text, &app.ctx.cancel) {
                 self.findings.push(health::unusable(&keys::shown(text), &format!("{error}")));
             }
         }
     }
 
-    fn outbox(&mut self, house: &House, now: OffsetDateTime) {
-        let state_dir = &house.settings.state_dir;
+    fn outbox(&mut self, app: &AppContext, now: OffsetDateTime) {
+        let state_dir = &app.settings.state_dir;
         let folders = [state_dir.clone(), state_dir.join("cleanup")];
         let waiting = folders.iter().filter_map(|folder| Outbox::of(folder).waiting().ok());
         let waiting: Vec<_> = waiting.flatten().collect();

@@ -5,9 +5,9 @@ use crate::domain::health::{Finding, Level};
 use crate::domain::id::BackupId;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity;
-use crate::ops::authenticity::Prover;
+use crate::ops::authenticity::ProofChecker;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How many backups a finding names.
 const NAMED_MAX: usize = 3;
@@ -23,13 +23,13 @@ pub(super) struct Words {
 }
 
 /// What counts of what is said of `mine`, the newest last. What cannot be read counts as its name says.
-pub(super) fn of(house: &House, store: &dyn ReadStore, mine: &[&Entry]) -> Words {
+pub(super) fn of(app: &AppContext, store: &dyn ReadStore, mine: &[&Entry]) -> Words {
     let mut words = Words::default();
     if mine.iter().all(|entry| entry.marks.is_empty()) {
         return words;
     }
-    let keys = authenticity::keys(house);
-    let prover = Prover::new(store, &keys, &house.ctx);
+    let keys = authenticity::keys(app);
+    let prover = ProofChecker::new(store, &keys, &app.ctx);
     for entry in mine.iter().filter(|entry| !entry.marks.is_empty()) {
         let (pinned, damage, unproven) = match judge(store, &prover, &entry.name, &entry.marks) {
             Ok(judged) => (judged.pinned, judged.damage, judged.unproven),

@@ -9,22 +9,22 @@ use crate::catalog::{Catalog, Found};
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Kind, diagnose};
-use crate::ops::annotations::{Body, Damage, Word, judge, refutable};
-use crate::ops::authenticity::Prover;
+use crate::ops::annotations::{AnnotationBody, AnnotationKind, Damage, judge, refutable};
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::verify_level::VerifyLevel;
 use crate::pipeline::BackupReader;
 use crate::store::AppendStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// The longest reason that is kept, characters.
 const REASON_CHARS_MAX: usize = 500;
 
 /// Where it is written.
 pub(super) struct Notes<'a> {
-    pub(super) house: &'a House,
+    pub(super) app: &'a AppContext,
     pub(super) store: &'a dyn AppendStore,
     pub(super) catalog: &'a Catalog<'a>,
-    pub(super) prover: &'a Prover<'a>,
+    pub(super) prover: &'a ProofChecker<'a>,
     /// The backups of the source at least, with their marks.
     pub(super) found: &'a [Found],
     pub(super) level: VerifyLevel,
@@ -49,7 +49,7 @@ impl Notes<'_> {
         if let Err(error) = noted {
             let why =
                 format!("what was found is not noted beside the backup {}: {error:#}", name.id);
-            self.house.ctx.monitor.warn(&why);
+            self.app.ctx.monitor.warn(&why);
         }
     }
 
@@ -62,7 +62,7 @@ impl Notes<'_> {
                 let read = link.check_objects().and_then(|()| match self.level {
                     VerifyLevel::Exists => Ok(()),
                     VerifyLevel::Digest | VerifyLevel::Decode | VerifyLevel::Drill => {
-                        link.check_digests(&self.house.ctx)
+                        link.check_digests(&self.app.ctx)
                     }
                 });
                 read.is_err_and(|error| diagnose(&error).kind == Kind::Integrity)
@@ -104,7 +104,7 @@ impl Notes<'_> {
         if known == Damage::Claimed && self.prover.open(&link.name).is_none() {
             return Ok(());
         }
-        self.add(link, Word::Damaged, Some(why.to_owned()), &[])
+        self.add(link, AnnotationKind::Damaged, Some(why.to_owned()), &[])
     }
 
     /// A look that was less deep than the one that found the damage takes nothing back.
@@ -119,7 +119,7 @@ impl Notes<'_> {
         if refuted.is_empty() || !self.is_new(id, false) {
             return Ok(());
         }
-        self.add(link, Word::Sound, None, &refuted)
+        self.add(link, AnnotationKind::Sound, None, &refuted)
     }
 
     /// Whether it has not been written down yet.
@@ -130,11 +130,11 @@ impl Notes<'_> {
     fn add(
         &self,
         link: &Found,
-        word: Word,
+        word: AnnotationKind,
         note: Option<String>,
         against: &[Mark],
     ) -> anyhow::Result<()> {
-        let said = Body::now(&self.house.ctx, word, note, Some(self.level));
+        let said = AnnotationBody::now(&self.app.ctx, word, note, Some(self.level));
         said.add(self.store, &link.name, against, self.prover)
     }
 }

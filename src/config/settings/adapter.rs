@@ -2,13 +2,13 @@
 
 use crate::domain::names::BackupType;
 use crate::stage::Compression;
-use crate::store::Place;
+use crate::store::StoreLocation;
 
 /// One store.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// Its URL, and what only the kind of store understands.
-    pub place: Place,
+    pub place: StoreLocation,
 }
 
 /// One source.

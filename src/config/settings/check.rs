@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::domain::names::is_name;
 use crate::keys::kinds::RECIPIENTS;
 use crate::store::kinds::STORES;
-use crate::store::{Place, StoreKind};
+use crate::store::{StoreKind, StoreLocation};
 use crate::table::ConfigError;
 use crate::table::nearest;
 
@@ -56,7 +56,7 @@ pub(super) fn url(place: &str, url: &str) -> Result<&'static StoreKind, ConfigEr
 pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
     if text.contains("://") {
         let kind = url(place, text)?;
-        let at = Place { name: place.to_owned(), ..Place::of_url(text) };
+        let at = StoreLocation { name: place.to_owned(), ..StoreLocation::of_url(text) };
         return (kind.check)(&at).map(|_url| ());
     }
     if is_name(text) {

@@ -7,12 +7,16 @@ use super::adapter::StoreSettings;
 use super::check;
 use super::sources::{anchor_paths, known_keys};
 use crate::config::file::{STORE_KEYS, StoreTable};
-use crate::store::Place;
+use crate::store::StoreLocation;
 use crate::table::{ConfigError, parse_table};
 
 /// Checks the table of the store `name` completely, its kind's part too, so that a mistake is found
 /// by the next run of any command.
-pub(super) fn open(name: &str, table: toml::Table, folder: &Path) -> Result<Place, ConfigError> {
+pub(super) fn open(
+    name: &str,
+    table: toml::Table,
+    folder: &Path,
+) -> Result<StoreLocation, ConfigError> {
     let place = format!("store.{name}");
     let (common, mut rest): (toml::Table, toml::Table) =
         table.into_iter().partition(|(key, _)| STORE_KEYS.contains(&key.as_str()));
@@ -21,17 +25,17 @@ pub(super) fn open(name: &str, table: toml::Table, folder: &Path) -> Result<Plac
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &STORE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
-    let place = Place { name: place, url: common.url, table: rest };
+    let place = StoreLocation { name: place, url: common.url, table: rest };
     let _url = (kind.check)(&place)?;
     Ok(place)
 }
 
 /// That a place is not one of `others`: two copies of a backup in one place are one.
 pub(super) fn check_other(
-    place: &Place,
+    place: &StoreLocation,
     others: &BTreeMap<String, StoreSettings>,
 ) -> Result<(), ConfigError> {
-    let url = |place: &Place| place.url.trim_end_matches('/').to_owned();
+    let url = |place: &StoreLocation| place.url.trim_end_matches('/').to_owned();
     let is_same = |other: &&StoreSettings| {
         url(&other.place) == url(place) && other.place.table == place.table
     };

@@ -23,9 +23,9 @@ use crate::domain::names::BackupName;
 use crate::domain::record::{Outcome, Record};
 use crate::keys::KeyProvider;
 use crate::ops::authenticity;
-use crate::ops::authenticity::{Prover, RECORD, Refused, Verdict};
+use crate::ops::authenticity::{ProofChecker, RECORD, Refused, Verdict};
 use crate::store::{ReadStore, StoreError, Version};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// Largest record that is read, bytes.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
@@ -66,7 +66,7 @@ pub struct Evidence {
 
 /// What counts of the records of a job in one store.
 #[derive(Debug, Default)]
-pub struct Judged {
+pub struct JudgedRecord {
     /// Those that are believed, oldest first.
     pub believed: Vec<Record>,
     /// The others, oldest first: not proven, or not looked at.
@@ -86,38 +86,37 @@ impl std::fmt::Debug for Evidence {
 impl Evidence {
     /// The witnesses of this host.
     #[must_use]
-    pub fn of(house: &House) -> Evidence {
-        let path = cache::folder(&house.settings.state_dir).join("looked.json");
+    pub fn of(app: &AppContext) -> Evidence {
+        let path = cache::folder(&app.settings.state_dir).join("looked.json");
         let (keys, events, looked) = Default::default();
         Evidence { path, keys, events, looked }
     }
 
     /// The keys at hand.
-    pub fn keys(&self, house: &House) -> &[Box<dyn KeyProvider>] {
-        self.keys.get_or_init(|| authenticity::keys(house))
+    pub fn keys(&self, app: &AppContext) -> &[Box<dyn KeyProvider>] {
+        self.keys.get_or_init(|| authenticity::keys(app))
     }
 
     /// Which of `listed`, the records of a job in a store, oldest first, count. Those whose keys are
     /// `own` are believed; none is read that is older than so many good ones.
     pub fn records(
         &self,
-        house: &House,
+        app: &AppContext,
         store: &dyn ReadStore,
         own: &BTreeSet<String>,
         (listed, enough): (Vec<Record>, usize),
-    ) -> Judged {
+    ) -> JudgedRecord {
         // A key may be one that a program has to be asked for.
-        let prover = LazyCell::new(|| Prover::new(store, self.keys(house), &house.ctx));
-        let (mut judged, mut read, mut good) = (Judged::default(), 0, 0);
+        let prover = LazyCell::new(|| ProofChecker::new(store, self.keys(app), &app.ctx));
+        let (mut judged, mut read, mut good) = (JudgedRecord::default(), 0, 0);
         for record in listed.into_iter().rev() {
             let key = record.key();
-            let known =
-                if own.contains(&key) { Some(true) } else { self.known(house, store, &key) };
+            let known = if own.contains(&key) { Some(true) } else { self.known(app, store, &key) };
             let known = known.or_else(|| {
                 let is_enough = read >= RECORDS_MAX || good >= enough;
                 let verdict = (!is_enough).then(|| record_of(store, &prover, &key))?;
                 read += 1;
-                self.note(house, store, &key, &verdict)
+                self.note(app, store, &key, &verdict)
             });
             match known {
                 Some(true) => {
@@ -140,24 +139,24 @@ impl Evidence {
     /// proven, and how many of those before it are not.
     pub fn newest(
         &self,
-        house: &House,
+        app: &AppContext,
         store: &dyn ReadStore,
         names: impl IntoIterator<Item = (BackupName, Option<Version>)>,
     ) -> (Option<BackupName>, usize) {
-        let prover = LazyCell::new(|| Prover::new(store, self.keys(house), &house.ctx));
+        let prover = LazyCell::new(|| ProofChecker::new(store, self.keys(app), &app.ctx));
         let (mut read, mut unproven, mut unknown) = (0, 0, 0);
         for (name, version) in names {
             // Whoever overwrites one makes another version of it.
             let version = version.map_or_else(String::new, |version| format!(" {version}"));
             let key = name.manifest_key() + &version;
-            let mut known = self.known(house, store, &key);
+            let mut known = self.known(app, store, &key);
             if known.is_none() {
                 if read >= MANIFESTS_MAX {
                     break;
                 }
                 read += 1;
-                let verdict = self.manifest(house, store, &prover, &name);
-                known = self.note(house, store, &key, &verdict);
+                let verdict = self.manifest(app, store, &prover, &name);
+                known = self.note(app, store, &key, &verdict);
             }
             match known {
                 Some(true) => return (Some(name), unproven),
@@ -172,9 +171,9 @@ impl Evidence {
 
     fn manifest(
         &self,
-        house: &House,
+        app: &AppContext,
         store: &dyn ReadStore,
-        prover: &Prover<'_>,
+        prover: &ProofChecker<'_>,
         name: &BackupName,
     ) -> Verdict {
         let refused = match prover.try_open(name) {
@@ -185,10 +184,10 @@ impl Evidence {
             Refused::Always => Verdict::Unproven,
             Refused::Now => Verdict::Unknown,
         };
-        if house.settings.ledger.is_none() {
+        if app.settings.ledger.is_none() {
             return unproven;
         }
-        let Some(events) = self.events.get_or_init(|| ask(house)) else { return Verdict::Unknown };
+        let Some(events) = self.events.get_or_init(|| ask(app)) else { return Verdict::Unknown };
         let Some(digest) = events.get(&name.id) else { return unproven };
         let bytes = catalog::read_manifest(store, &name.manifest_key());
         let is_it =
@@ -197,16 +196,22 @@ impl Evidence {
     }
 
     /// What was found of an object before.
-    fn known(&self, house: &House, store: &dyn ReadStore, key: &str) -> Option<bool> {
+    fn known(&self, app: &AppContext, store: &dyn ReadStore, key: &str) -> Option<bool> {
         let place = place(store, key);
-        let looked = self.looked(house).borrow();
+        let looked = self.looked(app).borrow();
         let known = looked.proven.contains(&place).then_some(true);
         known.or_else(|| looked.unproven.contains(&place).then_some(false))
     }
 
     /// Remembers what was found of an object.
-    fn note(&self, house: &House, store: &dyn ReadStore, key: &str, of: &Verdict) -> Option<bool> {
-        let mut looked = self.looked(house).borrow_mut();
+    fn note(
+        &self,
+        app: &AppContext,
+        store: &dyn ReadStore,
+        key: &str,
+        of: &Verdict,
+    ) -> Option<bool> {
+        let mut looked = self.looked(app).borrow_mut();
         let is_proven = match of {
             Verdict::Proven(_) => true,
             Verdict::Unproven => false,
@@ -221,9 +226,9 @@ impl Evidence {
         Some(is_proven)
     }
 
-    fn looked(&self, house: &House) -> &RefCell<Looked> {
+    fn looked(&self, app: &AppContext) -> &RefCell<Looked> {
         self.looked.get_or_init(|| {
-            let (by, now) = (fingerprint(house), house.ctx.now());
+            let (by, now) = (fingerprint(app), app.ctx.now());
             let is_fit = |looked: &Looked| {
                 let is_young = |since| since <= now && now - since < REMEMBERED_FOR;
                 looked.by == by && looked.since.is_some_and(is_young)
@@ -235,17 +240,17 @@ impl Evidence {
 
     /// Keeps what was found for the next time, where the state directory is in use already: who only
     /// looks makes none that the runs could not write to.
-    pub fn save(&self, house: &House) {
+    pub fn save(&self, app: &AppContext) {
         if !self.path.parent().is_some_and(Path::is_dir) {
             return;
         }
         if let Some(looked) = self.looked.get().filter(|looked| looked.borrow().is_new) {
-            cache::save(&self.path, &*looked.borrow(), &house.ctx);
+            cache::save(&self.path, &*looked.borrow(), &app.ctx);
         }
     }
 }
 
-fn record_of(store: &dyn ReadStore, prover: &Prover<'_>, key: &str) -> Verdict {
+fn record_of(store: &dyn ReadStore, prover: &ProofChecker<'_>, key: &str) -> Verdict {
     let mut bytes = Vec::new();
     let read = match store.open(key, None) {
         Ok(input) => input.take(RECORD_BYTES_MAX).read_to_end(&mut bytes).is_ok(),
@@ -256,11 +261,11 @@ fn record_of(store: &dyn ReadStore, prover: &Prover<'_>, key: &str) -> Verdict {
 }
 
 /// The backups that the ledger has.
-fn ask(house: &House) -> Option<HashMap<BackupId, Digest>> {
-    let entries = house.ledger()?.entries();
+fn ask(app: &AppContext) -> Option<HashMap<BackupId, Digest>> {
+    let entries = app.ledger()?.entries();
     let entries = entries.inspect_err(|error| {
         let what = "backups that no key here opens do not count until the ledger answers";
-        house.ctx.monitor.warn(&format!("{error}; {what}"));
+        app.ctx.monitor.warn(&format!("{error}; {what}"));
     });
     let (mut made, mut gone) = (HashMap::new(), HashSet::new());
     for event in entries.ok()?.into_iter().filter_map(|entry| entry.event) {
@@ -283,8 +288,8 @@ fn place(store: &dyn ReadStore, key: &str) -> String {
 }
 
 /// A digest of what names the keys of this host, since a name may contain a secret.
-fn fingerprint(house: &House) -> String {
-    let recipients = house.settings.recipients.join("\n");
-    let text = format!("{}\n{recipients}", house.settings.ledger.is_some());
+fn fingerprint(app: &AppContext) -> String {
+    let recipients = app.settings.recipients.join("\n");
+    let text = format!("{}\n{recipients}", app.settings.ledger.is_some());
     hex(&sha2::Sha256::digest(text.as_bytes()))
 }

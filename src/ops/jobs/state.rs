@@ -18,11 +18,11 @@ use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{self, Outcome, Record};
 use crate::domain::schedule::{Due, Past, SKEW, jitter};
-use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH, Judged};
-use crate::ops::known_stores::Seen;
+use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH, JudgedRecord};
+use crate::ops::known_stores::KnownStores;
 use crate::ops::records;
 use crate::store::{ReadStore, Version};
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How many runs of a job are kept; the last good one is in any case.
 const RUNS_MAX: usize = 64;
@@ -31,13 +31,13 @@ const RUNS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct States {
     path: PathBuf,
-    known: BTreeMap<String, Kept>,
+    known: BTreeMap<String, StoredStates>,
     evidence: Evidence,
 }
 
 /// The past of a job, as it is kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Kept {
+struct StoredStates {
     /// URLs of the stores that it comes from; of others it says nothing.
     stores: Vec<String>,
     /// Keys of the records of its runs that count: those of this host, and of others those that are
@@ -60,65 +60,65 @@ struct Kept {
 impl States {
     /// What is kept in the state directory.
     #[must_use]
-    pub fn kept(house: &House) -> States {
-        let path = cache::folder(&house.settings.state_dir).join("jobs.json");
+    pub fn kept(app: &AppContext) -> States {
+        let path = cache::folder(&app.settings.state_dir).join("jobs.json");
         let known = cache::load(&path).unwrap_or_default();
-        States { known, path, evidence: Evidence::of(house) }
+        States { known, path, evidence: Evidence::of(app) }
     }
 
     /// What is known of the past of a job, without asking anybody.
     #[must_use]
-    pub fn past(&self, house: &House, job: &JobSettings) -> Past {
-        self.entry(house, job).map_or_else(Past::default, |kept| kept.past(house.ctx.now()))
+    pub fn past(&self, app: &AppContext, job: &JobSettings) -> Past {
+        self.entry(app, job).map_or_else(Past::default, |kept| kept.past(app.ctx.now()))
     }
 
-    fn entry(&self, house: &House, job: &JobSettings) -> Option<&Kept> {
-        self.known.get(&job.name).filter(|kept| kept.stores == urls(house, job))
+    fn entry(&self, app: &AppContext, job: &JobSettings) -> Option<&StoredStates> {
+        self.known.get(&job.name).filter(|kept| kept.stores == urls(app, job))
     }
 
     /// Notes when a job was seen for the first time, so that nobody is told at once that it never ran.
-    pub fn see(&mut self, house: &House, job: &JobSettings, now: OffsetDateTime) {
-        if self.entry(house, job).is_none() {
-            self.entry_mut(house, job).since = Some(now);
+    pub fn see(&mut self, app: &AppContext, job: &JobSettings, now: OffsetDateTime) {
+        if self.entry(app, job).is_none() {
+            self.entry_mut(app, job).since = Some(now);
         }
     }
 
     /// Since when ticks of this host know a job; nothing if that was before anybody noted it.
     #[must_use]
-    pub fn since(&self, house: &House, job: &JobSettings) -> Option<OffsetDateTime> {
-        self.entry(house, job)?.since
+    pub fn since(&self, app: &AppContext, job: &JobSettings) -> Option<OffsetDateTime> {
+        self.entry(app, job)?.since
     }
 
     /// Whether a verification has nothing to look at yet: jobs make backups of its source, and none of
     /// them ever did.
     #[must_use]
-    pub fn too_early(&self, house: &House, job: &JobSettings) -> bool {
-        let jobs = house.settings.jobs.values();
+    pub fn too_early(&self, app: &AppContext, job: &JobSettings) -> bool {
+        let jobs = app.settings.jobs.values();
         let mut makers = jobs.filter(|other| other.enabled && other.makes_for(job)).peekable();
-        let never = |job: &JobSettings| self.past(house, job).succeeded.is_none();
+        let never = |job: &JobSettings| self.past(app, job).succeeded.is_none();
         job.run.word == "verify"
             && never(job)
             && makers.peek().is_some()
             && makers.all(never)
-            && !has_made(house, job)
+            && !has_made(app, job)
     }
 
     /// The same, to be changed; what is known of other stores is forgotten.
-    fn entry_mut(&mut self, house: &House, job: &JobSettings) -> &mut Kept {
-        let stores = urls(house, job);
+    fn entry_mut(&mut self, app: &AppContext, job: &JobSettings) -> &mut StoredStates {
+        let stores = urls(app, job);
         let kept = self.known.entry(job.name.clone()).or_default();
         if kept.stores != stores {
-            *kept = Kept { stores, ..Kept::default() };
+            *kept = StoredStates { stores, ..StoredStates::default() };
         }
         kept
     }
 
     /// Whether a job is due, as far as is known without asking anybody.
     #[must_use]
-    pub fn due(&self, house: &House, job: &JobSettings, now: OffsetDateTime) -> Due {
+    pub fn due(&self, app: &AppContext, job: &JobSettings, now: OffsetDateTime) -> Due {
         let name = format!("{}/{}", host(), job.name);
         let delay = jitter(&name, job.jitter);
-        job.when.due(&self.past(house, job), job.retries, delay, now)
+        job.when.due(&self.past(app, job), job.retries, delay, now)
     }
 
     /// Which of the records of a job in a store count, and the newest of its backups there, if one could
@@ -129,26 +129,26 @@ impl States {
     /// What the store fails with.
     pub fn judge(
         &mut self,
-        house: &House,
+        app: &AppContext,
         job: &JobSettings,
         (store, enough): (&dyn ReadStore, usize),
         now: OffsetDateTime,
-    ) -> anyhow::Result<Judged> {
+    ) -> anyhow::Result<JudgedRecord> {
         let listed = records::recent(store, &job.name, now)?;
-        let own = self.entry(house, job).map(|kept| kept.runs.clone()).unwrap_or_default();
-        let mut judged = self.evidence.records(house, store, &own, (listed, enough));
-        let known = self.past(house, job).succeeded;
+        let own = self.entry(app, job).map(|kept| kept.runs.clone()).unwrap_or_default();
+        let mut judged = self.evidence.records(app, store, &own, (listed, enough));
+        let known = self.past(app, job).succeeded;
         let newer =
             |(name, _): &(BackupName, _)| known.is_none_or(|known| name.id.created() > known);
-        let made = if is_only(house, job) {
+        let made = if is_only(app, job) {
             let names = candidates(job, store, now).take_while(newer);
-            let (made, unproven) = self.evidence.newest(house, store, names);
+            let (made, unproven) = self.evidence.newest(app, store, names);
             judged.manifests = unproven;
             made
         } else {
             None
         };
-        let kept = self.entry_mut(house, job);
+        let kept = self.entry_mut(app, job);
         kept.runs.extend(judged.believed.iter().map(Record::key));
         kept.made = kept.made.max(made.map(|name| name.id.created()));
         kept.trim();
@@ -157,8 +157,8 @@ impl States {
 
     /// Whether the record with this key counts, as far as is known without asking anybody.
     #[must_use]
-    pub fn is_own(&self, house: &House, job: &JobSettings, key: &str) -> bool {
-        self.entry(house, job).is_some_and(|kept| kept.runs.contains(key))
+    pub fn is_own(&self, app: &AppContext, job: &JobSettings, key: &str) -> bool {
+        self.entry(app, job).is_some_and(|kept| kept.runs.contains(key))
     }
 
     /// The witnesses of this host.
@@ -167,18 +167,18 @@ impl States {
     }
 
     /// Asks the stores of a job about its past. If none of them answers, what was known stays.
-    pub fn refresh(&mut self, house: &House, job: &JobSettings, now: OffsetDateTime) {
+    pub fn refresh(&mut self, app: &AppContext, job: &JobSettings, now: OffsetDateTime) {
         let (mut answers, mut failure) = (0, None);
-        for name in places(house, job) {
-            let asked = house.store_named(&name);
-            match asked.and_then(|store| self.judge(house, job, (&*store, GOOD_ENOUGH), now)) {
+        for name in places(app, job) {
+            let asked = app.store_named(&name);
+            match asked.and_then(|store| self.judge(app, job, (&*store, GOOD_ENOUGH), now)) {
                 Ok(_judged) => answers += 1,
                 Err(error) => failure = Some(error),
             }
         }
         if let Some(error) = failure.filter(|_error| answers == 0) {
             let why = format!("{}: no store says when it ran last: {error:#}", job.name);
-            house.ctx.monitor.warn(&why);
+            app.ctx.monitor.warn(&why);
         }
     }
 
@@ -186,22 +186,22 @@ impl States {
     /// that is new.
     pub fn waits(
         &mut self,
-        house: &House,
+        app: &AppContext,
         job: &JobSettings,
         failed: Option<OffsetDateTime>,
     ) -> bool {
-        if self.entry(house, job).is_some_and(|kept| kept.waits.is_some() && kept.waits == failed) {
+        if self.entry(app, job).is_some_and(|kept| kept.waits.is_some() && kept.waits == failed) {
             return false;
         }
-        self.entry_mut(house, job).waits = failed;
-        self.save(house);
+        self.entry_mut(app, job).waits = failed;
+        self.save(app);
         true
     }
 
     /// Adds a run of this host to what is known: what it was like as a whole, and in the stores that have
     /// it on record.
-    pub fn add(&mut self, house: &House, job: &JobSettings, run: &Record, on_record: &[String]) {
-        let kept = self.entry_mut(house, job);
+    pub fn add(&mut self, app: &AppContext, job: &JobSettings, run: &Record, on_record: &[String]) {
+        let kept = self.entry_mut(app, job);
         kept.runs.insert(run.key());
         kept.runs.extend(on_record.iter().cloned());
         let is_lost = run.outcome() == Outcome::Failed && on_record.is_empty();
@@ -210,13 +210,13 @@ impl States {
     }
 
     /// Keeps what is known for the next time.
-    pub fn save(&self, house: &House) {
-        cache::save(&self.path, &self.known, &house.ctx);
-        self.evidence.save(house);
+    pub fn save(&self, app: &AppContext) {
+        cache::save(&self.path, &self.known, &app.ctx);
+        self.evidence.save(app);
     }
 }
 
-impl Kept {
+impl StoredStates {
     fn records(&self) -> Vec<Record> {
         record::merged(self.runs.iter().filter_map(|key| Record::parse(key)).collect())
     }
@@ -251,20 +251,21 @@ impl Kept {
 }
 
 /// Whether this host has made a backup of the source of a job, by hand for instance.
-fn has_made(house: &House, job: &JobSettings) -> bool {
-    let source = job.source.as_deref().and_then(|name| house.settings.sources.get_key_value(name));
+fn has_made(app: &AppContext, job: &JobSettings) -> bool {
+    let source = job.source.as_deref().and_then(|name| app.settings.sources.get_key_value(name));
     let Some((name, source)) = source else { return false };
     let is_noted = |store: &String| {
-        let store = house.store_named(store).ok();
-        store.is_some_and(|store| Seen::of(house, &*store, source.backup_type, name).is_noted())
+        let store = app.store_named(store).ok();
+        store
+            .is_some_and(|store| KnownStores::of(app, &*store, source.backup_type, name).is_noted())
     };
-    places(house, job).iter().any(is_noted)
+    places(app, job).iter().any(is_noted)
 }
 
 /// Names of the stores that a job is about.
 #[must_use]
-pub fn places(house: &House, job: &JobSettings) -> Vec<String> {
-    let settings = &house.settings;
+pub fn places(app: &AppContext, job: &JobSettings) -> Vec<String> {
+    let settings = &app.settings;
     let source = job.source.as_ref().and_then(|name| settings.sources.get(name));
     let of_source = source.map(|source| source.store.clone()).unwrap_or_default();
     match (settings.store.is_empty(), of_source.is_empty()) {
@@ -281,16 +282,16 @@ pub fn is_for_each(job: &JobSettings) -> bool {
 }
 
 /// Their URLs: what is known of a store says nothing of another one that takes its name.
-fn urls(house: &House, job: &JobSettings) -> Vec<String> {
-    let stores = &house.settings.stores;
+fn urls(app: &AppContext, job: &JobSettings) -> Vec<String> {
+    let stores = &app.settings.stores;
     let url = |name: String| stores.get(&name).map_or(name, |store| store.place.url.clone());
-    places(house, job).into_iter().map(url).collect()
+    places(app, job).into_iter().map(url).collect()
 }
 
 /// Whether no other job makes backups that could be taken for those of this one.
-fn is_only(house: &House, job: &JobSettings) -> bool {
+fn is_only(app: &AppContext, job: &JobSettings) -> bool {
     let apart = |a: Option<Scope>, b: Option<Scope>| a.zip(b).is_some_and(|(a, b)| a != b);
-    let mut others = house
+    let mut others = app
         .settings
         .jobs
         .values()

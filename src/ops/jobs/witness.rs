@@ -4,7 +4,7 @@ use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::ops::records;
 use crate::store::ReadStore;
-use crate::wire::House;
+use crate::wire::AppContext;
 
 /// How many recent backups of a source are tried.
 const TRIED_MAX: usize = 8;
@@ -13,13 +13,13 @@ const TRIED_MAX: usize = 8;
 /// `id`, then recent ones of the source, or of any if none is named. A folder is listed when it is
 /// needed.
 pub fn witnesses<'a>(
-    house: &'a House,
+    app: &'a AppContext,
     store: &'a dyn ReadStore,
     source: Option<&'a str>,
     id: Option<BackupId>,
 ) -> impl Iterator<Item = BackupName> + 'a {
-    let known = |name: &str| house.settings.sources.get(name).map(|known| known.backup_type);
-    let all = house.settings.sources.iter().map(|(name, known)| (known.backup_type, name.as_str()));
+    let known = |name: &str| app.settings.sources.get(name).map(|known| known.backup_type);
+    let all = app.settings.sources.iter().map(|(name, known)| (known.backup_type, name.as_str()));
     let sources: Vec<(BackupType, &str)> = match source {
         Some(name) => known(name).into_iter().map(|of| (of, name)).collect(),
         None => all.collect(),
@@ -33,7 +33,7 @@ pub fn witnesses<'a>(
         let find = move |(of, name)| named(store, of, name, id);
         places.clone().into_iter().filter_map(find)
     });
-    let today = house.ctx.now().date();
+    let today = app.ctx.now().date();
     let recent = sources.into_iter().flat_map(move |(of, name)| {
         let backups = records::backups(store, (of, name), &Scope::ALL, today);
         backups.map(|(name, _)| name).take(TRIED_MAX)

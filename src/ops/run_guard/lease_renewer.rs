@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
 use crate::ledger::{Holder, Lease, LedgerError, in_store};
-use crate::store::layer::fan::Fan;
+use crate::store::layer::fan::MirroredStore;
 
 /// A lease is renewed when this part of its time is over: two renewals may fail without harm.
 const RENEWALS_PER_LEASE: u32 = 3;
@@ -18,18 +18,22 @@ const RENEWALS_PER_LEASE: u32 = 3;
 type Shared = Arc<Mutex<Box<dyn Lease>>>;
 
 /// A lease that is renewed. Dropping it ends the renewals, and gives nothing back.
-pub(crate) struct Kept {
+pub(crate) struct LeaseRenewer {
     lease: Shared,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Kept {
+impl LeaseRenewer {
     /// Keeps a lease that was taken for `length`.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(crate) fn new(lease: Box<dyn Lease>, length: Duration, ctx: &Ctx) -> io::Result<Kept> {
+    pub(crate) fn new(
+        lease: Box<dyn Lease>,
+        length: Duration,
+        ctx: &Ctx,
+    ) -> io::Result<LeaseRenewer> {
         let lease = Arc::new(Mutex::new(lease));
         let (stop, stopped) = mpsc::channel();
         let (shared, ctx) = (Arc::clone(&lease), ctx.clone());
@@ -48,7 +52,7 @@ impl Kept {
             }
         };
         let thread = thread::Builder::new().name("lease".into()).spawn(work)?;
-        Ok(Kept { lease, stop: Some(stop), thread: Some(thread) })
+        Ok(LeaseRenewer { lease, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What the manifest says of it.
@@ -104,7 +108,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for LeaseRenewer {
     fn drop(&mut self) {
         self.stop();
     }
@@ -117,17 +121,17 @@ impl Drop for Kept {
 /// # Errors
 /// Who has one; what the last store fails with.
 pub(crate) fn of_stores(
-    fan: &Fan,
+    fan: &MirroredStore,
     holder: &Holder,
     length: Duration,
     ctx: &Ctx,
-    keep: &mut dyn FnMut(usize, Kept),
+    keep: &mut dyn FnMut(usize, LeaseRenewer),
 ) -> anyhow::Result<()> {
     let mut stores: Vec<_> = fan.stores().collect();
     stores.sort_by_key(|(_, store)| store.url().to_owned());
     for (index, store) in stores {
         match in_store::acquire(Arc::clone(store), holder, length, ctx) {
-            Ok(lease) => keep(index, Kept::new(lease, length, ctx)?),
+            Ok(lease) => keep(index, LeaseRenewer::new(lease, length, ctx)?),
             Err(LedgerError::Store(error)) => fan.failed(index, error)?,
             Err(error) => return Err(error.into()),
         }

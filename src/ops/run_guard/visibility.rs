@@ -7,7 +7,7 @@
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Fault, Kind};
-use crate::store::layer::fan::Fan;
+use crate::store::layer::fan::MirroredStore;
 use crate::store::{ReadStore, StoreError};
 
 /// What is said of a backup that may have been taken apart while it was made.
@@ -17,7 +17,11 @@ const AGAIN: &str =
 
 /// Makes sure that every store still has `chain`, and the objects of `manifest`, and that nobody has
 /// begun to remove any of it. A store of which that is not true drops out.
-pub(crate) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
+pub(crate) fn before(
+    fan: &MirroredStore,
+    chain: &[BackupName],
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
     each(fan, &|store| {
         if let Some(lost) = lost(store, chain)? {
             return Ok(Some(lost));
@@ -38,7 +42,11 @@ pub(crate) fn before(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> an
 }
 
 /// Makes sure that nobody began to remove the backup, or what it builds on, while it became visible.
-pub(crate) fn after(fan: &Fan, chain: &[BackupName], manifest: &Manifest) -> anyhow::Result<()> {
+pub(crate) fn after(
+    fan: &MirroredStore,
+    chain: &[BackupName],
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
     each(fan, &|store| {
         let id = manifest.id;
         // The backup is there, whether or not the store still answers.
@@ -77,10 +85,10 @@ fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError
 }
 
 /// Looks at a store, and says what is wrong with it.
-type Look<'a> = &'a dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>;
+type VisibilityCheck<'a> = &'a dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>;
 
 /// Asks every store; one of which there is something to say drops out with that.
-fn each(fan: &Fan, look: Look<'_>) -> anyhow::Result<()> {
+fn each(fan: &MirroredStore, look: VisibilityCheck<'_>) -> anyhow::Result<()> {
     let stores: Vec<_> = fan.stores().collect();
     for (index, store) in stores {
         match look(&**store) {

@@ -1,7 +1,7 @@
 //! Attempts at reading a file that another process writes.
 
 /// Why an attempt at a capture ended.
-pub(crate) type Setback = crate::source::setback::Setback<Cause>;
+pub(crate) type AttemptError = crate::source::setback::AttemptError<Cause>;
 
 /// What kept an attempt from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,6 @@ pub(crate) enum Cause {
 }
 
 /// The file moved on.
-pub(crate) fn again(why: &str) -> Setback {
-    Setback::Again(Cause::Moved, why.to_owned())
+pub(crate) fn again(why: &str) -> AttemptError {
+    AttemptError::Again(Cause::Moved, why.to_owned())
 }

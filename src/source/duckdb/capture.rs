@@ -18,7 +18,7 @@ use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::ctx::Ctx;
 use crate::domain::limits::DUCKDB_LOG_BYTES_MAX;
-use crate::source::duckdb::attempt::{Cause, Setback, again};
+use crate::source::duckdb::attempt::{AttemptError, Cause, again};
 use crate::source::duckdb::capture::retry_attempts::persist;
 use crate::source::duckdb::data_file::database::{Database, Moment, beside, unreadable};
 use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, UNIT_BYTES, digest};
@@ -155,7 +155,7 @@ impl<'a> Capturing<'a> {
         Ok((moment, Caught { file_bytes, wal_bytes, next_bytes, record }))
     }
 
-    fn attempt(&mut self, moment: &Moment) -> Result<(), Setback> {
+    fn attempt(&mut self, moment: &Moment) -> Result<(), AttemptError> {
         self.log(moment)?;
         let changed = self.file(moment)?;
         self.database.recheck(moment)?;
@@ -168,7 +168,7 @@ impl<'a> Capturing<'a> {
     }
 
     /// Reads the committed part of the log, and pushes the pieces that are new.
-    fn log(&mut self, moment: &Moment) -> Result<(), Setback> {
+    fn log(&mut self, moment: &Moment) -> Result<(), AttemptError> {
         self.pieces = BlockMap::default();
         let (own_bytes, next_bytes) = moment.log_bytes();
         let bytes_all = own_bytes + next_bytes;
@@ -206,7 +206,7 @@ impl<'a> Capturing<'a> {
 
     /// Blocks that do not have their checksums must be ones that nothing refers to: neither the headers
     /// nor the log, whose commits may have put rows into the file that no header knows of yet.
-    fn judge(&self, moment: &Moment) -> Result<(), Setback> {
+    fn judge(&self, moment: &Moment) -> Result<(), AttemptError> {
         let headers = &moment.headers;
         if self.torn.is_empty() {
             return Ok(());
@@ -221,7 +221,7 @@ impl<'a> Capturing<'a> {
             None => Ok(()),
             Some(block) => {
                 let why = format!("block {block} does not have its checksum");
-                Err(Setback::Again(Cause::Torn, why))
+                Err(AttemptError::Again(Cause::Torn, why))
             }
         }
     }

@@ -20,12 +20,12 @@ use crate::source::duckdb::capture::retry_attempts::persist as retry_attempts;
 use crate::source::duckdb::data_file::database::{self, Database, Mode};
 use crate::source::duckdb::data_file::format::Headers;
 use crate::source::duckdb::data_file::layout::{Layout, Listed as _};
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::restore::place::check_unused;
-use crate::source::duckdb::schema::table_filter::Wanted;
+use crate::source::duckdb::schema::table_filter::TableFilter;
 use crate::source::{
-    CaptureRequest, Captured, Check, ExportRequest, Held, Opened, RestoreRequest, Share, Source,
-    SourceError, on_this_host,
+    CaptureRequest, Captured, Check, ExportRequest, Held, Opened, ResourceLimits, RestoreRequest,
+    Source, SourceError, on_this_host,
 };
 use crate::table::units::size;
 use crate::table::{ConfigError, parse_table};
@@ -81,10 +81,10 @@ struct Configured {
     /// `None` takes what the file system can.
     mode: Option<Mode>,
     attempts: u32,
-    wanted: Wanted,
+    wanted: TableFilter,
     /// Whether the tables of exports are sealed.
     sealed: bool,
-    share: Share,
+    share: ResourceLimits,
 }
 
 pub(super) fn open(name: &str, table: toml::Table) -> Opened {
@@ -115,13 +115,17 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
             return Err(invalid("encryption", problem, "use aes256-gcm or none".into()));
         }
     };
-    let wanted = Wanted::new(&table.tables, &table.exclude);
+    let wanted = TableFilter::new(&table.tables, &table.exclude);
     let share = share(&place, table.memory.as_deref(), table.threads)?;
     Ok(Box::new(Configured { path: table.path, mode, attempts, wanted, sealed, share }))
 }
 
 /// What the engine may take, as the table at `place` says.
-fn share(place: &str, memory: Option<&str>, threads: Option<u32>) -> Result<Share, ConfigError> {
+fn share(
+    place: &str,
+    memory: Option<&str>,
+    threads: Option<u32>,
+) -> Result<ResourceLimits, ConfigError> {
     let at = format!("{place}.memory");
     let memory_bytes = memory.map(|text| size(&at, text)).transpose()?;
     if memory_bytes.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
@@ -132,7 +136,7 @@ fn share(place: &str, memory: Option<&str>, threads: Option<u32>) -> Result<Shar
         let problem = "0 threads do nothing".to_owned();
         return Err(ConfigError::invalid(format!("{place}.threads"), problem).suggest("use 1"));
     }
-    Ok(Share { memory_bytes, threads })
+    Ok(ResourceLimits { memory_bytes, threads })
 }
 
 pub(super) fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
@@ -262,7 +266,7 @@ impl Source for Configured {
     ) -> anyhow::Result<Captured> {
         let (database, mode) = self.hold(self.mode_of(request.mode.as_deref())?, ctx)?;
         let check = |headers: &Headers| self.check_same(request.record.as_ref(), headers);
-        let means = Means::modest(self.share);
+        let means = EngineLimits::modest(self.share);
         let (kind, ctx_of) = (Kind::Source, Some(ctx));
         let opening = Opening { folder: Some(request.scratch), kind, means, ctx: ctx_of };
         let (session, caught) =
@@ -290,7 +294,7 @@ impl Source for Configured {
         Ok(captured)
     }
 
-    fn share(&self) -> Share {
+    fn share(&self) -> ResourceLimits {
         self.share
     }
 

@@ -11,10 +11,10 @@ use self::line::{Line, NOT_STARTED};
 use crate::ctx::Ctx;
 pub(crate) use crate::domain::text::plain;
 use crate::error::{Fault, Kind};
-use crate::source::Share;
+use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::format::Headers;
 use crate::source::duckdb::engine::groups::Groups;
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::protocol::{
     Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
 };
@@ -70,7 +70,7 @@ pub(crate) struct Opening<'a> {
     /// What a failure means.
     pub(crate) kind: Kind,
     /// What the engine may take.
-    pub(crate) means: Means,
+    pub(crate) means: EngineLimits,
     /// The run, whose end is also that of a statement.
     pub(crate) ctx: Option<&'a Ctx>,
 }
@@ -97,7 +97,7 @@ pub(crate) struct Session {
     /// What it is, for messages.
     what: String,
     kind: Kind,
-    means: Means,
+    means: EngineLimits,
     folder: Option<PathBuf>,
     /// Why the last statement was refused, if it was.
     refusal: RefCell<Option<String>>,
@@ -116,8 +116,8 @@ impl Session {
     /// What the engine says.
     pub(crate) fn open(path: &Path, write: bool, kind: Kind) -> anyhow::Result<Session> {
         // What is written is a log, and reading it takes what it takes.
-        let share = Share::default();
-        let means = if write { Means::ample(share) } else { Means::modest(share) };
+        let share = ResourceLimits::default();
+        let means = if write { EngineLimits::ample(share) } else { EngineLimits::modest(share) };
         let opening = Opening { folder: Some(folder_of(path)), kind, means, ctx: None };
         let place = Place { file: Some(path), write, settle: write, ..Place::default() };
         Session::opened(place, &opening)

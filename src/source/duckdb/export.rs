@@ -15,12 +15,12 @@ use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
 use crate::pipeline::objects::ObjectSink;
 use crate::source::duckdb::engine::groups::Groups;
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::row_hash::RowKeys;
 use crate::source::duckdb::export::index::{Index, SCHEMA, TableEntry};
-use crate::source::duckdb::export::parquet_roundtrip::Trial;
+use crate::source::duckdb::export::parquet_roundtrip::RoundTrip;
 use crate::source::duckdb::schema;
-use crate::source::duckdb::schema::Shape;
+use crate::source::duckdb::schema::DatabaseSchema;
 use crate::source::{Captured, Chain, MapWriter};
 
 pub(crate) mod carrier;
@@ -63,7 +63,7 @@ impl Exporting<'_> {
             let why = "left out, since it needs a table that `tables` or `exclude` leave out";
             self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
         }
-        let Shape { statements, tables, lost, .. } = shape;
+        let DatabaseSchema { statements, tables, lost, .. } = shape;
         let probe = probe(&self.session)?;
         let before = Before::read(chain, &probe, self.scratch, self.ctx)?;
         let row_keys = match &before {
@@ -93,7 +93,7 @@ impl Exporting<'_> {
                 self.table(number + 1, table, before.as_ref(), out, &mut members)?;
             }
         }
-        let (scratch, means, ctx) = (self.scratch, Means::ample(self.share), self.ctx);
+        let (scratch, means, ctx) = (self.scratch, EngineLimits::ample(self.share), self.ctx);
         self.session.close()?;
         members.extend(companions(&mut index, scratch, means, ctx)?);
         out.archive(&mut |out| {
@@ -142,9 +142,9 @@ impl Exporting<'_> {
             let Some(table) = index.tables.get_mut(at) else { continue };
             let why = if rank < EXPORT_TABLES_MAX {
                 match parquet_roundtrip::run(&self.session, table, self.scratch, self.ctx)? {
-                    Trial::Fails(why) => Some(why),
-                    Trial::Passes => None,
-                    Trial::Whole => {
+                    RoundTrip::Fails(why) => Some(why),
+                    RoundTrip::Passes => None,
+                    RoundTrip::Whole => {
                         table.whole = true;
                         None
                     }
@@ -222,7 +222,7 @@ impl Exporting<'_> {
 fn companions(
     index: &mut Index,
     scratch: &Path,
-    means: Means,
+    means: EngineLimits,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let copy = scratch.join(format!("{CATALOGUE}.duckdb"));

@@ -6,18 +6,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Fault, Kind};
-use crate::source::Share;
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::ResourceLimits;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::{Opening, Place, Session};
 use crate::source::duckdb::restore::place;
-use crate::source::duckdb::restore::place::Workshop;
+use crate::source::duckdb::restore::place::RestoreDir;
 
 /// What every DuckDB since 1.0 reads, whichever is linked.
 const STORAGE_VERSION: &str = "v1.0.0";
 
 /// A table and its rows, which are text that its columns convert.
 #[derive(Debug)]
-pub struct Sheet {
+pub struct MetadataTable {
     /// Its name.
     pub name: &'static str,
     /// Its columns with their types, as SQL.
@@ -26,7 +26,7 @@ pub struct Sheet {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
-fn fill(session: &Session, sheet: &Sheet) -> anyhow::Result<()> {
+fn fill(session: &Session, sheet: &MetadataTable) -> anyhow::Result<()> {
     session.run(&format!("CREATE TABLE {} ({})", sheet.name, sheet.columns))?;
     session.run("BEGIN")?;
     session.insert(sheet.name, &sheet.rows)?;
@@ -40,11 +40,15 @@ fn fill(session: &Session, sheet: &Sheet) -> anyhow::Result<()> {
 /// # Errors
 /// [`Kind::Refused`] if something stands there that is not to be replaced, or that a process has open
 /// for writing; what engine or system say.
-pub fn materialise(sheet: &Sheet, path: &Path, replace: bool) -> anyhow::Result<Option<PathBuf>> {
-    let workshop = Workshop::beside(path)?;
+pub fn materialise(
+    sheet: &MetadataTable,
+    path: &Path,
+    replace: bool,
+) -> anyhow::Result<Option<PathBuf>> {
+    let workshop = RestoreDir::beside(path)?;
     let built = workshop.path("sheet.duckdb");
     let folder = built.parent();
-    let (kind, means) = (Kind::Failed, Means::modest(Share::default()));
+    let (kind, means) = (Kind::Failed, EngineLimits::modest(ResourceLimits::default()));
     let opening = Opening { folder, kind, means, ctx: None };
     let storage_version = Some(STORAGE_VERSION);
     let place = Place { file: Some(&built), write: true, storage_version, ..Place::default() };
@@ -86,9 +90,9 @@ pub type Answer = (Vec<String>, Vec<Vec<Option<String>>>);
 ///
 /// # Errors
 /// [`Kind::Usage`] with what the engine says of the query.
-pub fn query(sheet: &Sheet, sql: &str) -> anyhow::Result<Answer> {
+pub fn query(sheet: &MetadataTable, sql: &str) -> anyhow::Result<Answer> {
     // Nothing is spilled: the table is small, and the query gets no file system.
-    let (kind, means) = (Kind::Usage, Means::modest(Share::default()));
+    let (kind, means) = (Kind::Usage, EngineLimits::modest(ResourceLimits::default()));
     let opening = Opening { folder: None, kind, means, ctx: None };
     let session = Session::opened(Place::default(), &opening)?;
     fill(&session, sheet)?;

@@ -10,16 +10,16 @@ use std::time::Instant;
 
 use crate::ctx::Ctx;
 use crate::error::Kind;
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session, plain};
 use crate::source::duckdb::export::content::{content, probe};
 use crate::source::duckdb::export::index::{Index, Makes, Statement, TableEntry};
 use crate::source::duckdb::export::links::{broken, indexes};
 use crate::source::duckdb::export::{carrier, native};
-use crate::source::duckdb::restore::place::Workshop;
+use crate::source::duckdb::restore::place::RestoreDir;
 use crate::source::duckdb::restore::table_loader::Building;
 use crate::source::duckdb::schema::schema_check;
-use crate::source::{Chain, Check, Compared, Drilled, RestoreRequest, Restored, Share};
+use crate::source::{Chain, Check, Compared, Drilled, ResourceLimits, RestoreRequest, Restored};
 
 pub(crate) mod assemble;
 pub(crate) mod decode;
@@ -89,7 +89,7 @@ fn build(
     chain: &Chain<'_>,
     path: &Path,
     only: Option<&str>,
-    means: Means,
+    means: EngineLimits,
     ctx: &Ctx,
 ) -> anyhow::Result<Built> {
     let indexes = indexes(chain, ctx)?;
@@ -128,7 +128,7 @@ impl<'a> Bench<'a> {
         chain: &'a Chain<'a>,
         newest: &'a Index,
         path: &'a Path,
-        means: Means,
+        means: EngineLimits,
         ctx: &'a Ctx,
     ) -> Bench<'a> {
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -291,9 +291,9 @@ pub(crate) fn restore(
     request: &RestoreRequest,
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
-    let workshop = Workshop::beside(&request.target)?;
+    let workshop = RestoreDir::beside(&request.target)?;
     let built_at = workshop.path(&format!("{CATALOGUE}.duckdb"));
-    let means = Means::ample(request.share);
+    let means = EngineLimits::ample(request.share);
     let built = build(chain, &built_at, request.table.as_deref(), means, ctx)?;
     let bytes = std::fs::metadata(&built_at)?.len();
     let moved_aside = workshop.publish(&built_at, &request.target, request.force)?;
@@ -306,12 +306,12 @@ pub(crate) fn restore(
 pub(crate) fn drill(
     chain: &Chain<'_>,
     scratch: &Path,
-    share: Share,
+    share: ResourceLimits,
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
     let began = Instant::now();
     let path = scratch.join(format!("{CATALOGUE}.duckdb"));
-    let built = build(chain, &path, None, Means::ample(share), ctx)?;
+    let built = build(chain, &path, None, EngineLimits::ample(share), ctx)?;
     let check = Check {
         what: format!("DuckDB {} loads every table", crate::version::duckdb()),
         ok: built.lost.is_empty(),

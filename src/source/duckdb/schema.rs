@@ -18,7 +18,7 @@ pub(crate) mod sql;
 pub(crate) mod table_filter;
 
 use self::definitions::renamed;
-pub(crate) use self::shape::{MACROS, Shape, quoted, text};
+pub(crate) use self::shape::{DatabaseSchema, MACROS, quoted, text};
 use self::shape::{SEPARATOR, list};
 
 /// Puts what the engine says of the database's macros into [`MACROS`]: it goes through thousands of its
@@ -49,14 +49,14 @@ pub(crate) fn stored_columns(definition: &str, rows: Option<&Vec<TextRow>>) -> V
 /// folder for temporary files.
 ///
 /// # Errors
-/// What the engine says, and as [`Shape::narrow`].
+/// What the engine says, and as [`DatabaseSchema::narrow`].
 pub(crate) fn read(
     session: &Session,
     wanted: &dyn Fn(&TableEntry) -> bool,
     storage_version: &str,
     scratch: &Path,
-) -> anyhow::Result<Shape> {
-    let mut shape = Shape {
+) -> anyhow::Result<DatabaseSchema> {
+    let mut shape = DatabaseSchema {
         statements: Vec::new(),
         tables: Vec::new(),
         lost: Vec::new(),
@@ -138,7 +138,7 @@ fn references(
     Ok(missing)
 }
 
-impl Shape {
+impl DatabaseSchema {
     fn tables(&mut self, session: &Session) -> anyhow::Result<()> {
         let tables_query = format!(
             "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' ORDER BY table_oid"

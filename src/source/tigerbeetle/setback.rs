@@ -1,7 +1,7 @@
 //! Why an attempt at a capture of a data file ended, and whether another one may succeed.
 
 /// Why an attempt at a capture ended.
-pub(crate) type Setback = crate::source::setback::Setback<Cause>;
+pub(crate) type AttemptError = crate::source::setback::AttemptError<Cause>;
 
 /// What kept an attempt from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,14 +14,14 @@ pub(crate) enum Cause {
     Behind,
 }
 
-pub(crate) fn moved(why: impl Into<String>) -> Setback {
-    Setback::Again(Cause::Moved, why.into())
+pub(crate) fn moved(why: impl Into<String>) -> AttemptError {
+    AttemptError::Again(Cause::Moved, why.into())
 }
 
-pub(crate) fn behind(why: impl Into<String>) -> Setback {
-    Setback::Again(Cause::Behind, why.into())
+pub(crate) fn behind(why: impl Into<String>) -> AttemptError {
+    AttemptError::Again(Cause::Behind, why.into())
 }
 
-pub(crate) fn torn(why: impl Into<String>) -> Setback {
-    Setback::Again(Cause::Torn, why.into())
+pub(crate) fn torn(why: impl Into<String>) -> AttemptError {
+    AttemptError::Again(Cause::Torn, why.into())
 }

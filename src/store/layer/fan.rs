@@ -23,7 +23,7 @@ use crate::store::{
 
 /// Several stores as one.
 #[derive(Clone)]
-pub struct Fan {
+pub struct MirroredStore {
     members: Arc<[Member]>,
     /// Where it is, for messages.
     url: String,
@@ -42,14 +42,14 @@ struct Member {
 
 /// How one store of a fan fared.
 #[derive(Debug)]
-pub struct Fared {
+pub struct MirrorOutcome {
     /// The store.
     pub url: String,
     /// Why it dropped out, with all causes; `None` if it is in.
     pub lost: Option<String>,
 }
 
-impl fmt::Debug for Fan {
+impl fmt::Debug for MirroredStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fan").field("url", &self.url).finish_non_exhaustive()
     }
@@ -65,7 +65,7 @@ impl Member {
     }
 }
 
-impl Fan {
+impl MirroredStore {
     /// The stores at these URLs, as far as they could be opened.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Fan {
     pub fn new(
         stores: Vec<(String, anyhow::Result<Box<dyn AppendStore>>)>,
         ctx: &Ctx,
-    ) -> anyhow::Result<Fan> {
+    ) -> anyhow::Result<MirroredStore> {
         let opened = stores.iter().filter(|(_, store)| store.is_ok()).count();
         let places: Vec<&str> =
             stores.iter().filter_map(|(_, store)| Some(store.as_ref().ok()?.url())).collect();
@@ -102,7 +102,12 @@ impl Fan {
             members.push(member);
         }
         let url = members.iter().map(|member| member.url.as_str()).collect::<Vec<_>>().join(", ");
-        Ok(Fan { members: members.into(), url, ctx: ctx.clone(), dropping: Arc::default() })
+        Ok(MirroredStore {
+            members: members.into(),
+            url,
+            ctx: ctx.clone(),
+            dropping: Arc::default(),
+        })
     }
 
     /// The stores that are in, each by itself.
@@ -125,9 +130,9 @@ impl Fan {
 
     /// How every store fared so far.
     #[must_use]
-    pub fn fared(&self) -> Vec<Fared> {
+    pub fn fared(&self) -> Vec<MirrorOutcome> {
         let lost = |member: &Member| member.lost().as_ref().map(|error| format!("{error:#}"));
-        let fared = |member: &Member| Fared { url: member.url.clone(), lost: lost(member) };
+        let fared = |member: &Member| MirrorOutcome { url: member.url.clone(), lost: lost(member) };
         self.members.iter().map(fared).collect()
     }
 
@@ -174,7 +179,7 @@ fn warn(ctx: &Ctx, url: &str, error: &anyhow::Error) {
     ctx.monitor.warn(&format!("going on without the store {url}: {error:#}"));
 }
 
-impl ReadStore for Fan {
+impl ReadStore for MirroredStore {
     fn url(&self) -> &str {
         &self.url
     }
@@ -190,7 +195,7 @@ impl ReadStore for Fan {
         Ok(Box::new(Common { fan: self, parts }))
     }
 
-    /// Those of any store: what is not in every one of them is left out by [`Fan::list`].
+    /// Those of any store: what is not in every one of them is left out by [`MirroredStore::list`].
     fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let mut found = BTreeSet::new();
         for (index, store) in self.stores() {
@@ -238,7 +243,7 @@ impl ReadStore for Fan {
     }
 }
 
-impl AppendStore for Fan {
+impl AppendStore for MirroredStore {
     /// What all of them do: a manifest speaks of every copy.
     fn sse(&self) -> Option<&'static str> {
         let mut found = self.stores().map(|(_, store)| store.sse());
@@ -260,7 +265,7 @@ impl AppendStore for Fan {
 
 /// An object on its way into every store.
 struct FanUpload {
-    fan: Fan,
+    fan: MirroredStore,
     uploads: Vec<(usize, Box<dyn Upload>)>,
 }
 
@@ -307,7 +312,7 @@ impl Upload for FanUpload {
 
 /// What several sorted listings have in common.
 struct Common<'a> {
-    fan: &'a Fan,
+    fan: &'a MirroredStore,
     parts: Vec<(usize, Peekable<Listing<'a>>)>,
 }
 

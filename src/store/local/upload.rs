@@ -1,4 +1,4 @@
-//! An object on its way into a local store: a [`Draft`] that is confirmed before it gets its name.
+//! An object on its way into a local store: a [`StagedFile`] that is confirmed before it gets its name.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::{Declared, StoreError, Upload};
 use super::root::failed;
-use crate::draft::Draft;
+use crate::draft::StagedFile;
 
 /// Bytes after which write-back is started and the page cache behind is let go.
 const STRIDE_BYTES: u64 = 8 << 20;
@@ -18,10 +18,10 @@ const STRIDE_BYTES: u64 = 8 << 20;
 /// Bytes read at once when an object is confirmed.
 const CONFIRM_BYTES: usize = 1 << 20;
 
-/// A [`Draft`] that knows which object it is to become.
+/// A [`StagedFile`] that knows which object it is to become.
 #[derive(Debug)]
 pub(super) struct LocalUpload {
-    draft: Draft,
+    draft: StagedFile,
     store: String,
     key: String,
     name: String,
@@ -30,7 +30,7 @@ pub(super) struct LocalUpload {
 
 impl LocalUpload {
     /// An upload of `key`, whose last component is `name`.
-    pub(super) fn new(draft: Draft, store: &str, key: &str, name: &str) -> LocalUpload {
+    pub(super) fn new(draft: StagedFile, store: &str, key: &str, name: &str) -> LocalUpload {
         let (store, key, name) = (store.to_owned(), key.to_owned(), name.to_owned());
         LocalUpload { draft, store, key, name, written: 0 }
     }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn what_is_measured_is_what_was_written() {
         let folder = tempfile::tempdir().expect("folder");
-        let draft = Draft::beside(&folder.path().join("object")).expect("draft");
+        let draft = StagedFile::beside(&folder.path().join("object")).expect("draft");
         // Longer than two strides, and no multiple of the buffer.
         let bytes = vec![0x5a; 20_000_003];
         draft.file().write_all(&bytes).expect("written");

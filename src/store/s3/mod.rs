@@ -23,8 +23,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{
-    AppendStore, Listing, ObjectInfo, ObjectLabels, Place, PruneStore, ReadStore, StoreError,
-    StoreKind, Unfinished, Upload,
+    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, StoreKind,
+    StoreLocation, Unfinished, Upload,
 };
 use crate::ctx::Ctx;
 
@@ -67,7 +67,7 @@ impl S3 {
     ///
     /// # Errors
     /// [`StoreError::Denied`] if the table is not valid or there are no credentials.
-    pub fn open(place: &Place, ctx: &Ctx) -> Result<S3, StoreError> {
+    pub fn open(place: &StoreLocation, ctx: &Ctx) -> Result<S3, StoreError> {
         let settings = settings::read(place).map_err(|error| StoreError::Denied {
             store: place.url.clone(),
             operation: "open",

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::aws::Access;
 use crate::store::layer::retry::Backoff;
-use crate::store::{Place, Role, is_key};
+use crate::store::{Role, StoreLocation, is_key};
 use crate::table::{ConfigError, parse_table};
 
 /// Smallest part that the service takes, except for the last one, MiB.
@@ -178,7 +178,7 @@ impl Marks {
 ///
 /// # Errors
 /// [`ConfigError::Invalid`].
-pub(super) fn read(place: &Place) -> Result<Settings, ConfigError> {
+pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
     let at = |key: &str| format!("{}.{key}", place.name);
     let mut table: Table = parse_table(&place.name, place.table.clone())?;
     let (url, query) = place.url.split_once('?').unwrap_or((&place.url, ""));
@@ -326,7 +326,7 @@ mod tests {
 
     fn settings(url: &str, table: &str) -> Result<Settings, ConfigError> {
         let table = table.parse().expect("a table");
-        read(&Place { name: "store.main".into(), url: url.into(), table })
+        read(&StoreLocation { name: "store.main".into(), url: url.into(), table })
     }
 
     fn failure(table: &str) -> String {

@@ -3,7 +3,7 @@
 use bkp::archive::EntrySink as _;
 use bkp::archive::{self, ArchiveWriter};
 use bkp::ctx::Cancel;
-use bkp::error::{Blame, Kind, diagnose};
+use bkp::error::{FirstError, Kind, diagnose};
 
 use super::memory::Out;
 
@@ -12,7 +12,7 @@ type Members = Vec<(String, Vec<u8>)>;
 fn read(mut input: &[u8]) -> anyhow::Result<Members> {
     let length = input.len();
     let (mut members, mut total) = (Vec::new(), 0);
-    archive::read(&mut input, &Blame::default(), &mut |name, size, body| {
+    archive::read(&mut input, &FirstError::default(), &mut |name, size, body| {
         assert!(!name.starts_with('/') && !name.split('/').any(|part| part == ".."), "{name:?}");
         assert!(name.len() <= 255 && name.is_ascii() && !name.contains('\\'), "{name:?}");
         let mut content = Vec::new();

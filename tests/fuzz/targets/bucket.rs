@@ -15,7 +15,7 @@ use bkp::domain::names::{BackupType, Scope};
 use bkp::error::{Kind, diagnose};
 use bkp::keys::{self, DataKey, manifest_mac};
 use bkp::store::{ReadStore as _, is_key};
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -68,7 +68,7 @@ const COMMANDS: &[&[&str]] = &[
 /// The store as its owner made it.
 struct Honest {
     folder: TempDir,
-    house: House,
+    app: AppContext,
     objects: Vec<(String, Vec<u8>)>,
 }
 
@@ -104,13 +104,13 @@ fn honest() -> Honest {
     };
     let flags = Flags { config: Some(path("bkp.toml")), ..Flags::default() };
     let settings = Settings::load(&flags, &Environment::default()).unwrap();
-    let house = House {
+    let app = AppContext {
         settings,
         ctx: Ctx::fixed(super::now),
         confirm: Arc::new(|_| Ok(())),
         faults: None,
     };
-    Honest { folder, house, objects: keys.into_iter().map(read).collect() }
+    Honest { folder, app, objects: keys.into_iter().map(read).collect() }
 }
 
 /// Puts an object where its key says, if that is a place for one.
@@ -124,7 +124,7 @@ fn plant(store: &Path, key: &str, bytes: &[u8]) {
 /// Whatever was planted, a command ends with a report or with an error of a kind that says what is wrong;
 /// the honest backups are listed and verified as before, and nothing of them is removed.
 pub(crate) fn run(data: &[u8]) {
-    let Honest { folder, house, objects } = &*HONEST;
+    let Honest { folder, app, objects } = &*HONEST;
     let (store, state) = (folder.path().join("store"), folder.path().join("state"));
     for folder in [&store, &state] {
         let _absent = fs::remove_dir_all(folder);
@@ -145,7 +145,7 @@ pub(crate) fn run(data: &[u8]) {
     }
     let arguments = ["bkp"].iter().chain(words).map(Into::into);
     let Ok(cli) = cli::parse(arguments) else { panic!("{words:?} is no command") };
-    let outcome = cli.run(house);
+    let outcome = cli.run(app);
     match &outcome {
         Ok(report) => {
             assert!(report.value.get("schema").is_some(), "{}", report.value);

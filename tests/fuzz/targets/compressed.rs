@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use bkp::error::{Blame, Kind, diagnose};
+use bkp::error::{FirstError, Kind, diagnose};
 use bkp::stage::{Sink, gzip, zstd};
 
 use super::bytes::{Bytes, positions};
@@ -11,7 +11,7 @@ use super::memory::Out;
 /// A few bytes may stand for very many: that much of them is looked at.
 const LOOKED_AT: u64 = 8 << 20;
 
-fn decoder<'a>(format: usize, input: &'a [u8], blame: &Blame) -> Box<dyn Read + 'a> {
+fn decoder<'a>(format: usize, input: &'a [u8], blame: &FirstError) -> Box<dyn Read + 'a> {
     match format {
         0 => Box::new(zstd::Decoder::new(input, "object", blame.clone()).unwrap()),
         _ => Box::new(gzip::Decoder::new(input, "object", blame.clone())),
@@ -19,7 +19,7 @@ fn decoder<'a>(format: usize, input: &'a [u8], blame: &Blame) -> Box<dyn Read + 
 }
 
 fn decode(format: usize, input: &[u8]) -> Option<Vec<u8>> {
-    let blame = Blame::default();
+    let blame = FirstError::default();
     let (mut out, mut piece) = (Vec::new(), vec![0; 64 << 10]);
     let mut reader = decoder(format, input, &blame);
     while (out.len() as u64) < LOOKED_AT {

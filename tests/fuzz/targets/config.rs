@@ -13,7 +13,7 @@ use bkp::domain::id::BackupId;
 use bkp::domain::retention::{self, Backup, Group};
 use bkp::domain::schedule::{Due, Past};
 use bkp::table::ConfigError;
-use bkp::wire::House;
+use bkp::wire::AppContext;
 use tempfile::TempDir;
 
 static SCRATCH: LazyLock<TempDir> = LazyLock::new(super::scratch);
@@ -51,15 +51,15 @@ pub(crate) fn run(data: &[u8]) {
             keep(policy);
         }
     }
-    let house = House {
+    let app = AppContext {
         settings,
         ctx: Ctx::fixed(super::now),
         confirm: Arc::new(|_| Ok(())),
         faults: None,
     };
-    let shown = config::run(&house, &Options::Show { origin: true }).unwrap();
+    let shown = config::run(&app, &Options::Show { origin: true }).unwrap();
     assert!(!shown.text.is_empty() && shown.value.is_object());
-    config::run(&house, &Options::Check).unwrap();
+    config::run(&app, &Options::Check).unwrap();
 }
 
 fn refused(error: &ConfigError, path: &Path, data: &[u8]) {

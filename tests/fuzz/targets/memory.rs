@@ -5,7 +5,7 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bkp::stage::{Sink, Trail};
+use bkp::stage::{ChainStats, Sink};
 use bkp::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, ReadStore, StoreError, Upload, is_key,
 };
@@ -137,7 +137,7 @@ impl Sink for Out {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<Trail> {
-        Ok(Trail::default())
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
+        Ok(ChainStats::default())
     }
 }

@@ -26,7 +26,7 @@ mod patches;
 
 use bkp::ctx::Ctx;
 use bkp::error::{Fault, Kind};
-use bkp::source::{Chain, DecodeTools, Share, SourceKind};
+use bkp::source::{Chain, DecodeTools, ResourceLimits, SourceKind};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -39,7 +39,7 @@ fn now() -> OffsetDateTime {
 /// Decodes a chain of snapshots, which needs no folder.
 fn decode(kind: &SourceKind, chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     let scratch = || Err(Fault::new(Kind::Failed, "a decode of snapshots writes files"));
-    let tools = DecodeTools { scratch: &scratch, share: Share::default() };
+    let tools = DecodeTools { scratch: &scratch, share: ResourceLimits::default() };
     (kind.decode)(chain, &tools, ctx)
 }
 

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::sync::LazyLock;
 
 use bkp::domain::recipient::Recipient;
-use bkp::error::{Blame, Kind, diagnose};
+use bkp::error::{FirstError, Kind, diagnose};
 use bkp::keys::DataKey;
 use bkp::stage::Sink as _;
 use bkp::stage::seal::{Header, Opener, Prelude, Sealer, open_header};
@@ -30,7 +30,7 @@ fn open(sealed: &[u8]) -> (Vec<u8>, bool) {
         }
     };
     check(&prelude, sealed.len() - input.len());
-    let blame = Blame::default();
+    let blame = FirstError::default();
     let mut opener = Opener::new(input, &prelude, &KEY, blame.clone());
     let mut out = Vec::new();
     match opener.read_to_end(&mut out) {

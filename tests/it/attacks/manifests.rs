@@ -28,9 +28,9 @@ fn small(folder: &tempfile::TempDir) -> Bed {
 
 /// Full backups of the last days, oldest first.
 fn daily(bed: &Bed, days: i64) -> Vec<Manifest> {
-    let house = bed.house(None);
+    let app = bed.app(None);
     let at = |day| Seed::at(now() - Duration::hours(1) - Duration::days(day));
-    (0..days).rev().map(|day| plant(bed, &house, &at(day))).collect()
+    (0..days).rev().map(|day| plant(bed, &app, &at(day))).collect()
 }
 
 /// The path beside a backup with this ending.

@@ -95,9 +95,9 @@ fn a_planted_success_ends_no_freeze_and_hides_no_damage() {
         "{SNAPSHOT}retention = {{ keep_last = 1, min_keep = 1, max_removed_percent = 100 }}\n{check}"
     );
     let (_folder, bed) = bed(&keep);
-    let house = bed.house(None);
+    let app = bed.app(None);
     for hours in [3, 2, 1] {
-        plant(&bed, &house, &Seed::at(now() - Duration::hours(hours)));
+        plant(&bed, &app, &Seed::at(now() - Duration::hours(hours)));
     }
     planted::record(&bed, "nightly", now() - Duration::hours(1), 0);
     planted::record(&bed, "check", now() - Duration::minutes(50), 13);
@@ -175,10 +175,10 @@ fn an_omitted_key_of_a_job_is_its_documented_default() {
         others.clone() + "level = \"digest\"\nall = false\nfrom_export = false\nevery = \"24h\"\n";
     let (_folder, bed) = bed("");
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
-    let house = bed.house(None);
+    let app = bed.app(None);
     let export = |hours, onto: Option<&bkp::domain::manifest::Manifest>| {
         let seed = Seed { kind: "export", ..Seed::at(now() - Duration::hours(hours)) };
-        plant(&bed, &house, &onto.map_or(seed.clone(), |onto| seed.onto(onto)))
+        plant(&bed, &app, &onto.map_or(seed.clone(), |onto| seed.onto(onto)))
     };
     let full: Vec<_> = [90, 80, 70, 60].map(|hours| export(hours, None)).into();
     for hours in [50, 40, 30, 20] {

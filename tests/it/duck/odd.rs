@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use bkp::catalog::Catalog;
 use bkp::domain::manifest::{Manifest, hex};
-use bkp::pipeline::Recipe;
+use bkp::pipeline::ObjectBuilder;
 use bkp::stage::Compression;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -467,26 +467,26 @@ fn a_signal_interrupts_the_engine() {
 
 /// Puts another index in the place of that of an export, sealed with the same key.
 pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) {
-    let house = bed.house(None);
-    let (keys, store) = (house.keys().unwrap(), house.stores_append(None).unwrap());
+    let app = bed.app(None);
+    let (keys, store) = (app.keys().unwrap(), app.stores_append(None).unwrap());
     let path = bed.object(id(manifest), "manifest.json");
     let at = path.strip_prefix(bed.path("store")).unwrap().to_str().unwrap();
     let mut told = Manifest::parse(&fs::read(&path).unwrap(), at).unwrap();
     let name = told.name();
-    let (reader, _) = Catalog::new(&store, &keys, &house.ctx).open(&name).unwrap();
-    let read = reader.map(&house.ctx, &mut |input| Ok(serde_json::from_reader(input)?));
+    let (reader, _) = Catalog::new(&store, &keys, &app.ctx).open(&name).unwrap();
+    let read = reader.map(&app.ctx, &mut |input| Ok(serde_json::from_reader(input)?));
     let mut index: Value = read.unwrap();
     change(&mut index);
     let key = keys[0].unwrap(&told.keys[0], told.id).unwrap();
     let old = told.objects.iter_mut().find(|object| object.role == "map").unwrap();
     fs::remove_file(bed.path("store").join(&old.key)).unwrap();
-    let recipe = Recipe {
+    let recipe = ObjectBuilder {
         store: &store,
         name: &name,
         key: &key,
         recipients: &told.keys,
         compression: Compression::None,
-        ctx: &house.ctx,
+        ctx: &app.ctx,
     };
     let bytes = serde_json::to_vec(&index).unwrap();
     *old = recipe.map(&|out| out.write_all(&bytes)).unwrap();

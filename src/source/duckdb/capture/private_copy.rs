@@ -17,9 +17,9 @@ use crate::source::duckdb::data_file::format::{Headers, unit_offset};
 use crate::source::duckdb::data_file::layout::{Layout, Member, PIECE_BYTES};
 use crate::source::duckdb::engine;
 use crate::source::duckdb::engine::limits;
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session};
-use crate::source::{Share, SourceError};
+use crate::source::{ResourceLimits, SourceError};
 
 /// What to do about a copy that does not fit.
 const NO_ROOM: &str =
@@ -67,7 +67,7 @@ impl EntrySink for Placing {
 pub(crate) fn open(
     database: &Database,
     opening: &Opening<'_>,
-    share: Share,
+    share: ResourceLimits,
     attempts: u32,
     check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ctx: &Ctx,
@@ -111,7 +111,7 @@ pub(crate) fn open(
     let place = Place { file: Some(&path), write, files: true, ..Place::default() };
     let opened = Session::opened(place, opening).or_else(|error| {
         // Reading a log, or a very wide table, takes what it takes.
-        let ample = Means::ample(share);
+        let ample = EngineLimits::ample(share);
         if ample.memory_bytes <= opening.means.memory_bytes || !limits::is_no_memory(&error) {
             return Err(error);
         }
@@ -120,7 +120,7 @@ pub(crate) fn open(
     let opened = opened.and_then(|session| {
         // The database may have macros of the names that follow.
         session.step_out()?;
-        let ample = Means::ample(share);
+        let ample = EngineLimits::ample(share);
         if ample.memory_bytes <= opening.means.memory_bytes || !is_wide(&session)? {
             return Ok(session);
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::ctx::Ctx;
 use crate::source::SourceError;
-use crate::source::duckdb::attempt::{Cause, Setback};
+use crate::source::duckdb::attempt::{AttemptError, Cause};
 use crate::source::duckdb::data_file::database::{Database, Mode, Sight, is_held, unreadable};
 
 /// How long to wait after the first attempt; longer after each further one.
@@ -24,7 +24,7 @@ pub(crate) fn persist<T>(
     database: &Database,
     attempts_max: u32,
     ctx: &Ctx,
-    attempt: &mut dyn FnMut() -> Result<T, Setback>,
+    attempt: &mut dyn FnMut() -> Result<T, AttemptError>,
 ) -> anyhow::Result<(T, u32)> {
     let (mut attempts, mut repeats) = (0, 0);
     let mut last = String::new();
@@ -33,8 +33,8 @@ pub(crate) fn persist<T>(
         ctx.cancel.check()?;
         let (cause, why) = match attempt() {
             Ok(done) => return Ok((done, attempts + 1)),
-            Err(Setback::Fatal(error)) => return Err(error),
-            Err(Setback::Again(cause, why)) => (cause, why),
+            Err(AttemptError::Fatal(error)) => return Err(error),
+            Err(AttemptError::Again(cause, why)) => (cause, why),
         };
         ctx.monitor.detail(&format!("attempt {}: {why}", attempts + 1));
         repeats = if why == last { repeats + 1 } else { 1 };

@@ -8,7 +8,7 @@ use super::{Capturing, whole_bytes};
 use crate::blockfile::map::Checksum;
 use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
 use crate::source::SourceError;
-use crate::source::duckdb::attempt::{Setback, again};
+use crate::source::duckdb::attempt::{AttemptError, again};
 use crate::source::duckdb::data_file::database::Moment;
 use crate::source::duckdb::data_file::format::{
     BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
@@ -23,7 +23,7 @@ const READ_PAUSE: Duration = Duration::from_millis(2);
 impl Capturing<'_> {
     /// Reads the units that changed since the last attempt, and pushes those that are new. Returns
     /// how many have another content than before.
-    pub(super) fn file(&mut self, moment: &Moment) -> Result<u64, Setback> {
+    pub(super) fn file(&mut self, moment: &Moment) -> Result<u64, AttemptError> {
         let database = self.database;
         let file_bytes = whole_bytes(moment);
         if file_bytes > DUCKDB_FILE_BYTES_MAX {
@@ -69,7 +69,7 @@ impl Capturing<'_> {
 
     /// Reads a unit until its blocks have their checksums, and pushes it if it is new. Returns
     /// whether its content may be another one than before.
-    fn unit(&mut self, headers: &Headers, unit: u64, length: usize) -> Result<bool, Setback> {
+    fn unit(&mut self, headers: &Headers, unit: u64, length: usize) -> Result<bool, AttemptError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let bytes = buffer.get_mut(..length).unwrap_or_default();
         let read = self.read_unit(headers, unit, bytes);
@@ -82,7 +82,7 @@ impl Capturing<'_> {
         headers: &Headers,
         unit: u64,
         bytes: &mut [u8],
-    ) -> Result<bool, Setback> {
+    ) -> Result<bool, AttemptError> {
         let length = bytes.len();
         let block_bytes = usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES);
         let first = unit * (UNIT_BYTES / block_bytes) as u64;

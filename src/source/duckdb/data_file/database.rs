@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use crate::source::SourceError;
-use crate::source::duckdb::attempt::{Cause, Setback, again};
+use crate::source::duckdb::attempt::{AttemptError, Cause, again};
 use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, Wrong};
 use crate::source::duckdb::data_file::wal;
 use crate::source::duckdb::data_file::wal::Scan;
@@ -184,11 +184,11 @@ impl Database {
     ///
     /// # Errors
     /// A setback if they are torn; [`SourceError::Unsupported`] if it is another kind of file.
-    pub(crate) fn headers(&self) -> Result<Headers, Setback> {
+    pub(crate) fn headers(&self) -> Result<Headers, AttemptError> {
         let mut raw = vec![0; usize::try_from(BLOCKS_AT).unwrap_or_default()];
         let count = self.read(&mut raw, 0)?;
         Headers::parse(raw.get(..count).unwrap_or_default()).map_err(|wrong| match wrong {
-            Wrong::Torn(why) => Setback::Again(Cause::Torn, why),
+            Wrong::Torn(why) => AttemptError::Again(Cause::Torn, why),
             Wrong::Foreign(reason) => {
                 SourceError::Unsupported { what: self.path.display().to_string(), reason }.into()
             }
@@ -226,7 +226,7 @@ impl Database {
     ///
     /// # Errors
     /// A setback while a checkpoint is under way, or if something is torn.
-    pub(crate) fn look(&self) -> Result<Moment, Setback> {
+    pub(crate) fn look(&self) -> Result<Moment, AttemptError> {
         let headers = self.headers()?;
         self.check_no_checkpoint()?;
         let log = match self.log()? {
@@ -237,7 +237,7 @@ impl Database {
                 scan.committed = scan.committed.max(scan.marked);
                 if let Some(at) = scan.broken {
                     let why = format!("its log does not have its checksum at byte {at}");
-                    return Err(Setback::Again(Cause::Torn, why));
+                    return Err(AttemptError::Again(Cause::Torn, why));
                 }
                 check_owner(&headers, &scan)?;
                 Some((file, scan))
@@ -253,7 +253,7 @@ impl Database {
     ///
     /// # Errors
     /// A setback if it does not.
-    pub(crate) fn recheck(&self, before: &Moment) -> Result<(), Setback> {
+    pub(crate) fn recheck(&self, before: &Moment) -> Result<(), AttemptError> {
         let headers = self.headers()?;
         if headers != before.headers {
             return Err(again("a checkpoint ended meanwhile"));
@@ -296,7 +296,7 @@ impl Database {
     }
 
     /// The log of now, if there is one.
-    fn log(&self) -> Result<Option<File>, Setback> {
+    fn log(&self) -> Result<Option<File>, AttemptError> {
         let path = beside(&self.path, ".wal");
         match &self.state {
             State::Live => Ok(open_if_there(&path)?),
@@ -309,7 +309,7 @@ impl Database {
     }
 
     /// Reads a log to its end and looks for entries that free blocks from `tail` on.
-    fn scan(&self, file: &File, tail: u64) -> Result<Scan, Setback> {
+    fn scan(&self, file: &File, tail: u64) -> Result<Scan, AttemptError> {
         let path = beside(&self.path, ".wal");
         let length = file.metadata().map_err(|error| unreadable(&path, error))?.len();
         let scan = match wal::scan(file, length, tail) {
@@ -327,7 +327,7 @@ impl Database {
     }
 
     /// The log for commits of a checkpoint that was broken off, if there is one, with its length.
-    fn next_log(&self) -> Result<Option<(File, u64)>, Setback> {
+    fn next_log(&self) -> Result<Option<(File, u64)>, AttemptError> {
         if !self.broken_off.get() {
             return Ok(None);
         }
@@ -338,7 +338,7 @@ impl Database {
     }
 
     /// While a checkpoint is under way, commits go to a log of their own.
-    fn check_no_checkpoint(&self) -> Result<(), Setback> {
+    fn check_no_checkpoint(&self) -> Result<(), AttemptError> {
         let path = beside(&self.path, ".wal.checkpoint");
         match path.symlink_metadata() {
             _ if self.is_clone() || self.broken_off.get() => Ok(()),
@@ -352,7 +352,7 @@ impl Database {
     ///
     /// # Errors
     /// A setback if they changed between the two; [`SourceError::Mode`] where the file system cannot.
-    pub(crate) fn clone_both(&self) -> Result<Database, Setback> {
+    pub(crate) fn clone_both(&self) -> Result<Database, AttemptError> {
         if self.broken_off.get() {
             let reason = "what a checkpoint left that was broken off is not cloned".to_owned();
             return Err(Mode::Reflink.refuse(&self.path, reason, "use --mode online").into());
@@ -370,8 +370,8 @@ impl Database {
 ///
 /// # Errors
 /// A setback if not: between two looks a checkpoint may have ended.
-fn check_owner(headers: &Headers, scan: &Scan) -> Result<(), Setback> {
-    let foreign = |why: String| Err(Setback::Again(Cause::Foreign, why));
+fn check_owner(headers: &Headers, scan: &Scan) -> Result<(), AttemptError> {
+    let foreign = |why: String| Err(AttemptError::Again(Cause::Foreign, why));
     if headers.is_encrypted() {
         return Ok(());
     }
@@ -400,8 +400,8 @@ pub(crate) fn may_clone(file: &File) -> bool {
     found.is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|magic| CLONING.contains(&magic)))
 }
 
-fn checkpoint() -> Setback {
-    Setback::Again(Cause::Checkpoint, "a checkpoint is under way".into())
+fn checkpoint() -> AttemptError {
+    AttemptError::Again(Cause::Checkpoint, "a checkpoint is under way".into())
 }
 
 /// Clones a file into one without a name, which disappears with its descriptor.

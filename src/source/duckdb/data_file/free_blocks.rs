@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::source::duckdb::attempt::{Cause, Setback};
+use crate::source::duckdb::attempt::{AttemptError, Cause};
 use crate::source::duckdb::data_file::database::Database;
 use crate::source::duckdb::data_file::format::{Headers, UNIT_BYTES, is_whole, number};
 
 /// The blocks that the headers list as free.
-pub(crate) fn blocks(database: &Database, headers: &Headers) -> Result<BTreeSet<u64>, Setback> {
+pub(crate) fn blocks(
+    database: &Database,
+    headers: &Headers,
+) -> Result<BTreeSet<u64>, AttemptError> {
     let mut bytes = Vec::new();
     let mut next = headers.free_list();
     let mut seen = 0;
@@ -21,7 +24,7 @@ pub(crate) fn blocks(database: &Database, headers: &Headers) -> Result<BTreeSet<
         let piece = piece.filter(|_| seen <= headers.block_count().saturating_add(1));
         let Some((piece, following)) = piece else {
             let why = format!("the list of free blocks in block {} is torn", pointer.block);
-            return Err(Setback::Again(Cause::Torn, why));
+            return Err(AttemptError::Again(Cause::Torn, why));
         };
         bytes.extend_from_slice(piece);
         next = following;

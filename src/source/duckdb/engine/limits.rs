@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Fault, Kind};
-use crate::source::Share;
+use crate::source::ResourceLimits;
 
 /// Memory of an export, bytes, if the configuration names none: an export reads and sorts, and what
 /// does not fit is spilled.
@@ -23,30 +23,30 @@ const GROUPS: &str = "/sys/fs/cgroup";
 
 /// What the engine may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Means {
+pub(crate) struct EngineLimits {
     /// Bytes of memory.
     pub(crate) memory_bytes: u64,
     /// Threads.
     pub(crate) threads: u64,
 }
 
-impl Means {
+impl EngineLimits {
     /// For work whose memory does not grow with the data.
-    pub(crate) fn modest(share: Share) -> Means {
-        Means::of(share, MODEST_BYTES)
+    pub(crate) fn modest(share: ResourceLimits) -> EngineLimits {
+        EngineLimits::of(share, MODEST_BYTES)
     }
 
     /// For loading tables: the index of a key has to fit into memory while it is made. Three fifths of
     /// what the machine has.
-    pub(crate) fn ample(share: Share) -> Means {
-        Means::of(share, (machine_bytes() / 5 * 3).max(MODEST_BYTES))
+    pub(crate) fn ample(share: ResourceLimits) -> EngineLimits {
+        EngineLimits::of(share, (machine_bytes() / 5 * 3).max(MODEST_BYTES))
     }
 
-    fn of(share: Share, memory_bytes: u64) -> Means {
+    fn of(share: ResourceLimits, memory_bytes: u64) -> EngineLimits {
         let memory_bytes = share.memory_bytes.unwrap_or(memory_bytes);
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let threads = processors.min((memory_bytes / THREAD_BYTES).max(1));
-        Means { memory_bytes, threads: share.threads.map_or(threads, u64::from) }
+        EngineLimits { memory_bytes, threads: share.threads.map_or(threads, u64::from) }
     }
 }
 
@@ -85,7 +85,13 @@ pub(crate) fn is_no_memory(error: &anyhow::Error) -> bool {
 
 /// A failure of the engine with these words: of this kind, unless they say that memory or disk was
 /// full, which says nothing of the data.
-pub(crate) fn fault(kind: Kind, message: &str, words: &str, means: Means, spill: &Path) -> Fault {
+pub(crate) fn fault(
+    kind: Kind,
+    message: &str,
+    words: &str,
+    means: EngineLimits,
+    spill: &Path,
+) -> Fault {
     let message = format!("{message}: {words}");
     if is_no_room(words) {
         let place = if spill.as_os_str().is_empty() { Path::new(".") } else { spill };
@@ -111,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_full_machine_is_no_damage() {
-        let means = Means { memory_bytes: 512 << 20, threads: 2 };
+        let means = EngineLimits { memory_bytes: 512 << 20, threads: 2 };
         let kind = |words: &str| {
             let fault = fault(Kind::Integrity, "it cannot", words, means, Path::new("x"));
             (fault.kind(), Classify::hint(&fault).unwrap_or_default())
@@ -156,10 +162,10 @@ mod tests {
 
     #[test]
     fn threads_go_with_memory() {
-        let share = |memory_bytes, threads| Share { memory_bytes, threads };
-        assert_eq!(Means::modest(share(Some(1 << 20), None)).threads, 1);
-        assert_eq!(Means::modest(share(Some(1 << 20), Some(7))).threads, 7);
-        assert_eq!(Means::ample(share(Some(1 << 30), None)).memory_bytes, 1 << 30);
-        assert!(Means::ample(share(None, None)).memory_bytes >= MODEST_BYTES);
+        let share = |memory_bytes, threads| ResourceLimits { memory_bytes, threads };
+        assert_eq!(EngineLimits::modest(share(Some(1 << 20), None)).threads, 1);
+        assert_eq!(EngineLimits::modest(share(Some(1 << 20), Some(7))).threads, 7);
+        assert_eq!(EngineLimits::ample(share(Some(1 << 30), None)).memory_bytes, 1 << 30);
+        assert!(EngineLimits::ample(share(None, None)).memory_bytes >= MODEST_BYTES);
     }
 }

@@ -3,19 +3,19 @@
 use std::path::Path;
 
 use crate::ctx::Ctx;
-use crate::source::Share;
+use crate::source::ResourceLimits;
 use crate::source::duckdb::engine::Session;
-use crate::source::duckdb::schema::table_filter::Wanted;
+use crate::source::duckdb::schema::table_filter::TableFilter;
 
 /// What is exported, and from where.
 pub(crate) struct Exporting<'a> {
     pub(crate) session: Session,
     pub(crate) storage_version: String,
-    pub(crate) wanted: &'a Wanted,
+    pub(crate) wanted: &'a TableFilter,
     /// Whether tables are sealed; keys and hashes always are.
     pub(crate) sealed: bool,
     /// What the engine may take.
-    pub(crate) share: Share,
+    pub(crate) share: ResourceLimits,
     /// A folder of ours.
     pub(crate) scratch: &'a Path,
     pub(crate) ctx: &'a Ctx,

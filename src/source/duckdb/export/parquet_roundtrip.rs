@@ -19,7 +19,7 @@ const CAME: &str = "temp.main.bkp_trial";
 
 /// How a table goes through Parquet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trial {
+pub(crate) enum RoundTrip {
     /// Its rows come back as they are.
     Passes,
     /// They do, but only into a table of their types: they cannot be compared where they are.
@@ -37,13 +37,13 @@ pub(crate) fn run(
     table: &TableEntry,
     scratch: &Path,
     ctx: &Ctx,
-) -> anyhow::Result<Trial> {
+) -> anyhow::Result<RoundTrip> {
     let outcome = comes_back(session, table, scratch);
     ctx.cancel.check()?;
-    Ok(outcome.unwrap_or_else(|error| Trial::Fails(format!("{error:#}"))))
+    Ok(outcome.unwrap_or_else(|error| RoundTrip::Fails(format!("{error:#}"))))
 }
 
-fn comes_back(session: &Session, table: &TableEntry, scratch: &Path) -> anyhow::Result<Trial> {
+fn comes_back(session: &Session, table: &TableEntry, scratch: &Path) -> anyhow::Result<RoundTrip> {
     // A name for each: DuckDB keeps what it has read of one.
     let path = |what: &str| scratch.join(format!("{what}-{}.parquet", uuid::Uuid::now_v7()));
     let (rows, state) = (path("trial"), path("trial-state"));
@@ -72,9 +72,9 @@ fn comes_back(session: &Session, table: &TableEntry, scratch: &Path) -> anyhow::
     std::fs::remove_file(&rows)?;
     std::fs::remove_file(&state)?;
     Ok(match (is_same, is_same_again) {
-        (true, true) => Trial::Passes,
-        (true, false) => Trial::Whole,
-        (false, _) => Trial::Fails("values come back as others".to_owned()),
+        (true, true) => RoundTrip::Passes,
+        (true, false) => RoundTrip::Whole,
+        (false, _) => RoundTrip::Fails("values come back as others".to_owned()),
     })
 }
 

@@ -26,7 +26,7 @@ use crate::source::duckdb::engine::limits;
 use crate::source::duckdb::export::index::EXPORT;
 use crate::source::duckdb::restore;
 use crate::source::duckdb::restore::place;
-use crate::source::duckdb::restore::place::Workshop;
+use crate::source::duckdb::restore::place::RestoreDir;
 use crate::source::duckdb::restore::{decode, inspect};
 use crate::source::{
     Chain, Check, Compared, DecodeTools, DrillTools, Drilled, RestoreRequest, Restored, SourceError,
@@ -287,7 +287,7 @@ pub(crate) fn restore(
     if is_export(chain) {
         return restore::restore(chain, request, ctx);
     }
-    let workshop = Workshop::beside(&request.target)?;
+    let workshop = RestoreDir::beside(&request.target)?;
     let built = workshop.path("restored.duckdb");
     let written = write(chain, &built, ctx)?;
     let bytes = std::fs::metadata(&built)?.len();

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::{CATALOGUE, plain};
 use crate::source::duckdb::export::index::{Index, Makes, Statement};
 use crate::source::duckdb::export::links;
@@ -27,7 +27,7 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     let Some(newest) = indexes.last() else { return Err(broken("its chain is empty")) };
     let scratch = (tools.scratch)()?;
     let path = scratch.path(&format!("{CATALOGUE}.duckdb"));
-    let bench = Bench::of(chain, newest, &path, Means::ample(tools.share), ctx);
+    let bench = Bench::of(chain, newest, &path, EngineLimits::ample(tools.share), ctx);
     let reread::Lacking { schema, rows } = reread::lacking(&bench, &indexes)?;
     let kind = match (&*rows, &*schema) {
         ([], []) => return Ok(()),

@@ -20,15 +20,15 @@ const REPLACE_TRIES: u32 = 100;
 
 /// A folder of ours in which a database is built.
 #[derive(Debug)]
-pub(crate) struct Workshop(workshop::Workshop);
+pub(crate) struct RestoreDir(workshop::ScratchDir);
 
-impl Workshop {
+impl RestoreDir {
     /// Makes one in the folder that `target` is to be in.
     ///
     /// # Errors
     /// [`Kind::Failed`] if that folder does not exist or cannot be written to.
-    pub(crate) fn beside(target: &Path) -> Result<Workshop, Fault> {
-        workshop::Workshop::beside(target).map(Workshop)
+    pub(crate) fn beside(target: &Path) -> Result<RestoreDir, Fault> {
+        workshop::ScratchDir::beside(target).map(RestoreDir)
     }
 
     /// A path in the folder.
@@ -57,7 +57,7 @@ impl Workshop {
     ///
     /// # Errors
     /// [`Kind::Refused`] if a process has the older one open for writing; else as
-    /// [`Workshop::publish`].
+    /// [`RestoreDir::publish`].
     pub(crate) fn replace(&self, from: &Path, target: &Path) -> Result<Option<PathBuf>, Fault> {
         let mut tries = 0;
         loop {

@@ -1,6 +1,6 @@
 //! Statements that the catalogue has, or nearly has: of schemas, types, sequences, views, indexes and macros.
 
-use super::shape::{MACROS, SEPARATOR, Shape, list, quoted, text};
+use super::shape::{DatabaseSchema, MACROS, SEPARATOR, list, quoted, text};
 use crate::source::duckdb::engine::{CATALOGUE, Session, TextRow};
 use crate::source::duckdb::export::index::Makes;
 use crate::source::duckdb::schema::sql;
@@ -55,7 +55,7 @@ pub(crate) fn renamed(makes: Makes, told: &str, name: &str, table: Option<&str>)
     Some(format!("{begin}{} ON {table}{rest}", sql::name(&own)))
 }
 
-impl Shape {
+impl DatabaseSchema {
     /// What the catalogue has a statement for, or nearly.
     pub(crate) fn simple(&mut self, session: &Session) -> anyhow::Result<()> {
         let schemas_query = format!(

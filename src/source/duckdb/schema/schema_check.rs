@@ -7,13 +7,13 @@
 use std::path::Path;
 
 use crate::error::{Fault, Kind};
-use crate::source::Share;
+use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::database::beside;
-use crate::source::duckdb::engine::limits::Means;
+use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::{CATALOGUE, ENDED, Opening, Place, Session, plain};
 use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
-use crate::source::duckdb::schema::{MACROS, Shape, note_macros, quoted, text};
+use crate::source::duckdb::schema::{DatabaseSchema, MACROS, note_macros, quoted, text};
 
 /// Statements that were not made, each with the reason.
 type Failed = Vec<(Statement, String)>;
@@ -24,7 +24,7 @@ const FATAL_MAX: usize = 3;
 /// What is said of a statement that comes after one over which the engine ended.
 const NOT_TRIED: &str = "it was not tried";
 
-impl Shape {
+impl DatabaseSchema {
     /// Keeps only the tables that are wanted, and what can be made without the others.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Shape {
         storage_version: &str,
         scratch: &Path,
     ) -> anyhow::Result<()> {
-        let means = Means::modest(Share::default());
+        let means = EngineLimits::modest(ResourceLimits::default());
         let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: None };
         let path = scratch.join("rehearsal.duckdb");
         let storage_version = Some(storage_version);

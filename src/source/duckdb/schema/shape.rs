@@ -9,7 +9,7 @@ pub(super) const SEPARATOR: char = '\u{1f}';
 
 /// A schema.
 #[derive(Debug)]
-pub(crate) struct Shape {
+pub(crate) struct DatabaseSchema {
     pub(crate) statements: Vec<Statement>,
     /// The tables, without content.
     pub(crate) tables: Vec<TableEntry>,
@@ -40,7 +40,7 @@ pub(crate) fn quoted(schema: &str, name: &str) -> String {
     format!("{}.{}", sql::name(schema), sql::name(name))
 }
 
-impl Shape {
+impl DatabaseSchema {
     pub(super) fn add(&mut self, makes: Makes, name: String, sql: String) {
         self.add_for(makes, name, sql, None);
     }

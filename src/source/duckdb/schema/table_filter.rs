@@ -6,17 +6,17 @@ use crate::source::duckdb::schema::sql;
 
 /// Patterns of tables; see [`sql::qualified`].
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct TableFilter {
     /// Patterns of which one must fit; everything if there is none.
     tables: Vec<String>,
     /// Patterns of which none may fit.
     exclude: Vec<String>,
 }
 
-impl Wanted {
-    pub(crate) fn new(tables: &[String], exclude: &[String]) -> Wanted {
+impl TableFilter {
+    pub(crate) fn new(tables: &[String], exclude: &[String]) -> TableFilter {
         let qualified = |patterns: &[String]| patterns.iter().map(|p| sql::qualified(p)).collect();
-        Wanted { tables: qualified(tables), exclude: qualified(exclude) }
+        TableFilter { tables: qualified(tables), exclude: qualified(exclude) }
     }
 
     pub(crate) fn has(&self, table: &TableEntry) -> bool {

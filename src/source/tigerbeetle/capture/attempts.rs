@@ -31,7 +31,7 @@ use crate::source::tigerbeetle::layout::{
     Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, Listed as _, SCHEMA, SUPERBLOCK_MEMBER,
     Zones, reply_member,
 };
-use crate::source::tigerbeetle::setback::{Cause, Setback, behind};
+use crate::source::tigerbeetle::setback::{AttemptError, Cause, behind};
 use crate::source::{Held, SourceError};
 
 /// Attempts in a row that find the same torn part at the same superblock before the part counts as
@@ -140,8 +140,8 @@ impl Capturing<'_> {
             };
             let (cause, why) = match outcome {
                 Ok(found) => return self.finish(found, attempt, sent.1.len()),
-                Err(Setback::Fatal(error)) => return Err(error),
-                Err(Setback::Again(cause, why)) => (cause, why),
+                Err(AttemptError::Fatal(error)) => return Err(error),
+                Err(AttemptError::Again(cause, why)) => (cause, why),
             };
             self.ctx.monitor.detail(&format!("attempt {attempt}: {why}"));
             resting &= !repeats.superblock_changed(at);
@@ -187,7 +187,7 @@ impl Capturing<'_> {
         &self,
         resting: bool,
         check_identity: &dyn Fn(&Superblock) -> Result<(), SourceError>,
-    ) -> Result<Superblock, Setback> {
+    ) -> Result<Superblock, AttemptError> {
         let still = self.still || resting;
         let quorum = if still { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
         let superblock = read_superblock(self.device, quorum)?;
@@ -202,7 +202,7 @@ impl Capturing<'_> {
         &mut self,
         superblock: Superblock,
         sent: &mut Pushed,
-    ) -> Result<FinishedAttempt, Setback> {
+    ) -> Result<FinishedAttempt, AttemptError> {
         let mut buffer = Buffer::new(MESSAGE_BYTES);
         let (device, parent, ctx) = (self.device, self.parent, self.ctx);
         let mut wal = WalReader {

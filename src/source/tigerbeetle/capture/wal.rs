@@ -18,7 +18,7 @@ use crate::source::tigerbeetle::data_file::rings::{HeaderRing, read_prepare};
 use crate::source::tigerbeetle::data_file::superblock::Superblock;
 use crate::source::tigerbeetle::data_file::zones::SLOTS;
 use crate::source::tigerbeetle::layout::prepare_member;
-use crate::source::tigerbeetle::setback::{Setback, behind, moved, torn};
+use crate::source::tigerbeetle::setback::{AttemptError, behind, moved, torn};
 
 /// The prepares that make up the log of a capture: one unbroken chain by op. Empty if the
 /// checkpoint is the newest op.
@@ -40,7 +40,7 @@ pub(super) struct WalReader<'a> {
 
 impl WalReader<'_> {
     /// Captures the log that belongs to `superblock`.
-    pub(super) fn capture(&mut self, superblock: &Superblock) -> Result<CapturedLog, Setback> {
+    pub(super) fn capture(&mut self, superblock: &Superblock) -> Result<CapturedLog, AttemptError> {
         // Known before the run is read: whatever was committed by now must be in it.
         let committed =
             HeaderRing::read(self.device, self.buffer, superblock)?.committed(superblock);
@@ -55,7 +55,7 @@ impl WalReader<'_> {
         &mut self,
         superblock: &Superblock,
         committed: u64,
-    ) -> Result<CapturedLog, Setback> {
+    ) -> Result<CapturedLog, AttemptError> {
         let checkpoint = superblock.checkpoint();
         let mut ops = BTreeMap::new();
         let mut head = checkpoint;
@@ -119,7 +119,7 @@ impl WalReader<'_> {
         superblock: &Superblock,
         op: u64,
         last: u64,
-    ) -> Result<Option<Setback>, Setback> {
+    ) -> Result<Option<AttemptError>, AttemptError> {
         let ring = HeaderRing::read(self.device, self.buffer, superblock)?;
         let several = superblock.replica_count() > 1;
         let last = if several { last.max(ring.committed(superblock)) } else { last };
@@ -135,7 +135,11 @@ impl WalReader<'_> {
 
     /// The ops before the checkpoint that are still in the ring, verified backwards by parent.
     /// Needed only while the checkpoint is not durable; then without a gap.
-    fn backwards(&mut self, superblock: &Superblock, run: &mut CapturedLog) -> Result<(), Setback> {
+    fn backwards(
+        &mut self,
+        superblock: &Superblock,
+        run: &mut CapturedLog,
+    ) -> Result<(), AttemptError> {
         let checkpoint = superblock.checkpoint();
         if checkpoint.op() == 0 || run.head(superblock).op() > checkpoint.op() + DURABLE_OPS {
             return Ok(());
@@ -156,12 +160,12 @@ impl WalReader<'_> {
     }
 
     /// The whole prepare in `slot`, left in the buffer.
-    fn prepare(&mut self, cluster: u128, slot: u64) -> Result<Option<PrepareHeader>, Setback> {
+    fn prepare(&mut self, cluster: u128, slot: u64) -> Result<Option<PrepareHeader>, AttemptError> {
         Ok(read_prepare(self.device, self.buffer, cluster, slot)?)
     }
 
     /// Pushes the prepare in the buffer, unless an earlier attempt or the parent did.
-    fn push(&mut self, header: &PrepareHeader) -> Result<(), Setback> {
+    fn push(&mut self, header: &PrepareHeader) -> Result<(), AttemptError> {
         let (op, checksum) = (header.op(), header.checksum());
         let name = prepare_member(op);
         let held = self.parent.is_some_and(|parent| parent.has_entry(&name, checksum));
@@ -193,7 +197,7 @@ fn check_promises(
     superblock: &Superblock,
     run: &CapturedLog,
     committed: u64,
-) -> Result<(), Setback> {
+) -> Result<(), AttemptError> {
     let lacks =
         |why: String| Err(if superblock.replica_count() > 1 { behind(why) } else { moved(why) });
     let checkpoint_op = superblock.checkpoint().op();

@@ -17,7 +17,7 @@ use crate::source::tigerbeetle::data_file::free_set::{contains, decode_free_set}
 use crate::source::tigerbeetle::data_file::superblock::{Superblock, Trailer};
 use crate::source::tigerbeetle::data_file::zones::{BLOCK_BYTES, GRID_AT, block_offset};
 use crate::source::tigerbeetle::layout::block_member;
-use crate::source::tigerbeetle::setback::{Setback, torn};
+use crate::source::tigerbeetle::setback::{AttemptError, torn};
 use crate::source::{Held, SourceError};
 
 /// Most blocks that one read takes.
@@ -52,7 +52,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Visits every live block and returns them all, pushing those that neither the parent nor `sent` holds.
-    pub(super) fn run(&mut self, superblock: &Superblock) -> Result<BlockMap, Setback> {
+    pub(super) fn run(&mut self, superblock: &Superblock) -> Result<BlockMap, AttemptError> {
         let mut live = BlockMap::default();
         let free_set = BlockKind::FreeSet;
         let acquired = self.trailer(superblock.free_set_acquired(), free_set, &mut live)?;
@@ -114,7 +114,7 @@ impl<'a> Walk<'a> {
         reference: Reference,
         block: Block<'_>,
         kind: BlockKind,
-    ) -> Result<(), Setback> {
+    ) -> Result<(), AttemptError> {
         if block.kind() != Some(kind) {
             let address = reference.address;
             return Err(self.strange(&format!("a block {address} that is not of kind {kind:?}")));
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
         trailer: Trailer,
         kind: BlockKind,
         live: &mut BlockMap,
-    ) -> Result<Vec<u8>, Setback> {
+    ) -> Result<Vec<u8>, AttemptError> {
         let mut buffer = Buffer::new(BLOCK_BYTES);
         let mut parts = Vec::new();
         let mut next = trailer.last;
@@ -159,7 +159,7 @@ impl<'a> Walk<'a> {
         &mut self,
         superblock: &Superblock,
         live: &mut BlockMap,
-    ) -> Result<BlockMap, Setback> {
+    ) -> Result<BlockMap, AttemptError> {
         let mut buffer = Buffer::new(BLOCK_BYTES);
         let (mut tables, mut removed) = (BlockMap::default(), BlockMap::default());
         let mut next = superblock.manifest_newest();
@@ -203,7 +203,7 @@ impl<'a> Walk<'a> {
         wanted: &BlockMap,
         kind: BlockKind,
         show: &mut dyn FnMut(Block<'_>),
-    ) -> Result<(), Setback> {
+    ) -> Result<(), AttemptError> {
         let (full_tx, full_rx) = mpsc::sync_channel(RUNS_IN_FLIGHT);
         let (empty_tx, empty_rx) = mpsc::channel();
         for _buffer in 0..RUNS_IN_FLIGHT {
@@ -226,7 +226,7 @@ impl<'a> Walk<'a> {
                     }
                 }
             });
-            spawned.map_err(|error| Setback::Fatal(error.into()))?;
+            spawned.map_err(|error| AttemptError::Fatal(error.into()))?;
             // Dropping both ends of ours ends the thread, whatever it is waiting for.
             for (run, buffer, outcome) in full_rx {
                 self.ctx.cancel.check().map_err(anyhow::Error::from)?;
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
         acquired: &[u64],
         released: &[u64],
         free_set_blocks: &BlockMap,
-    ) -> Result<(), Setback> {
+    ) -> Result<(), AttemptError> {
         let expected = |address| {
             (contains(acquired, address) && !contains(released, address))
                 || free_set_blocks.get(address).is_some()
@@ -270,7 +270,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Refuses a reference out of the file: a block map grows with the addresses in it.
-    fn check_inside(&self, reference: Reference) -> Result<Reference, Setback> {
+    fn check_inside(&self, reference: Reference) -> Result<Reference, AttemptError> {
         if (1..=self.address_max).contains(&reference.address) {
             return Ok(reference);
         }
@@ -278,12 +278,12 @@ impl<'a> Walk<'a> {
         Err(self.strange(&format!("a reference to block {address}, outside of it")))
     }
 
-    fn strange(&self, what: &str) -> Setback {
+    fn strange(&self, what: &str) -> AttemptError {
         let error = SourceError::Unsupported {
             what: self.device.path().display().to_string(),
             reason: format!("the file has {what}: its layout is not one that this bkp understands"),
         };
-        Setback::Fatal(error.into())
+        AttemptError::Fatal(error.into())
     }
 }
 
@@ -292,18 +292,18 @@ pub(super) fn read_block<'b>(
     device: &Device,
     buffer: &'b mut Buffer,
     reference: Reference,
-) -> Result<Block<'b>, Setback> {
+) -> Result<Block<'b>, AttemptError> {
     let bytes = device.read(buffer, block_offset(reference.address), BLOCK_BYTES)?;
     Block::check(bytes, reference).ok_or_else(|| stale(reference))
 }
 
 /// A block that was recycled since, or is damaged.
-fn stale(reference: Reference) -> Setback {
+fn stale(reference: Reference) -> AttemptError {
     torn(format!("block {} is not the one that its reference names", reference.address))
 }
 
 /// Reads and checks a run of neighbouring blocks.
-fn read_run(device: &Device, buffer: &mut Buffer, run: &[Reference]) -> Result<(), Setback> {
+fn read_run(device: &Device, buffer: &mut Buffer, run: &[Reference]) -> Result<(), AttemptError> {
     let Some(first) = run.first() else {
         return Ok(());
     };

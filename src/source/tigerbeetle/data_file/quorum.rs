@@ -11,7 +11,7 @@ use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::domain::segment::NUMBER_MAX;
 use crate::source::SourceError;
 use crate::source::device::{Buffer, Device};
-use crate::source::tigerbeetle::setback::{Setback, torn};
+use crate::source::tigerbeetle::setback::{AttemptError, torn};
 
 /// Copies that must agree before a superblock is believed: what TigerBeetle calls verified.
 pub(crate) const SUPERBLOCK_QUORUM: usize = 3;
@@ -40,8 +40,8 @@ pub(crate) fn read_live_superblock(path: &Path, ctx: &Ctx) -> anyhow::Result<Sup
             if attempt == LIVE_READS_MAX { SUPERBLOCK_QUORUM_OPEN } else { SUPERBLOCK_QUORUM };
         match read_superblock(&device, quorum) {
             Ok(superblock) => return Ok(superblock),
-            Err(Setback::Fatal(error)) => return Err(error),
-            Err(Setback::Again(..)) => ctx.pause(LIVE_READ_PAUSE)?,
+            Err(AttemptError::Fatal(error)) => return Err(error),
+            Err(AttemptError::Again(..)) => ctx.pause(LIVE_READ_PAUSE)?,
         }
     }
     Err(damaged(&device, DISAGREE, false).into())
@@ -64,9 +64,9 @@ pub(crate) fn damaged(device: &Device, reason: &str, several: bool) -> SourceErr
 /// The newest superblock that `quorum` copies agree on, of a layout that this bkp knows.
 ///
 /// # Errors
-/// A [`Setback`] that is torn while the copies are being rewritten; [`SourceError::Unsupported`] if none of
+/// A [`AttemptError`] that is torn while the copies are being rewritten; [`SourceError::Unsupported`] if none of
 /// them is a superblock at all, or of another layout.
-pub(crate) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblock, Setback> {
+pub(crate) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblock, AttemptError> {
     let mut buffer = Buffer::new(SUPERBLOCK_BYTES);
     let mut any = false;
     for _try in 0..SUPERBLOCK_TRIES {
@@ -93,7 +93,7 @@ pub(crate) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblo
     if any {
         return Err(torn(DISAGREE));
     }
-    Err(Setback::Fatal(
+    Err(AttemptError::Fatal(
         SourceError::Unsupported {
             what: device.path().display().to_string(),
             reason: "not a TigerBeetle data file: it has no superblock".into(),
@@ -103,10 +103,10 @@ pub(crate) fn read_superblock(device: &Device, quorum: usize) -> Result<Superblo
 }
 
 /// Refuses files whose layout is not the known one.
-fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Setback> {
+fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), AttemptError> {
     let unsupported = |reason: String| {
         let what = device.path().display().to_string();
-        Err(Setback::Fatal(SourceError::Unsupported { what, reason }.into()))
+        Err(AttemptError::Fatal(SourceError::Unsupported { what, reason }.into()))
     };
     let storage_bytes = superblock.storage_bytes();
     if superblock.version() != SUPERBLOCK_VERSION {

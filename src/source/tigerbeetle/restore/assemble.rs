@@ -16,7 +16,7 @@ use super::guard;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::blockfile::target::{Nowhere, SparseFile, Target};
 use crate::ctx::Ctx;
-use crate::draft::Draft;
+use crate::draft::StagedFile;
 use crate::source::tigerbeetle::data_file::block::{Block, Reference};
 use crate::source::tigerbeetle::data_file::prepare::{PrepareHeader, reply_bytes};
 use crate::source::tigerbeetle::data_file::rings::restored_header_ring;
@@ -263,7 +263,7 @@ pub(crate) fn restore(
     request: &RestoreRequest,
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
-    let draft = Draft::beside(&request.target)?;
+    let draft = StagedFile::beside(&request.target)?;
     let identity = |superblock: Superblock| match request.replica {
         Some(replica) => {
             let count = superblock.replica_count();

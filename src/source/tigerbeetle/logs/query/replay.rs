@@ -10,7 +10,7 @@ use super::import::Import;
 use super::proof;
 use crate::ctx::Ctx;
 use crate::domain::segment::Target;
-use crate::draft::workshop::Workshop;
+use crate::draft::workshop::ScratchDir;
 use crate::error::{Fault, Kind};
 use crate::source::Restored;
 use crate::source::logs::{RewindRequest, Rewound};
@@ -37,7 +37,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let cluster: u128 = manifest_segment(first)?.cluster.parse()?;
     let target = &request.restore.target;
     // Programs make files of their own beside the data file.
-    let workshop = Workshop::beside(target)?;
+    let workshop = ScratchDir::beside(target)?;
     let watchdog = Watchdog::begin("", CLEAN_UP, &[workshop.folder().as_os_str()])?;
     let path = workshop.path("restored.tigerbeetle");
     let program = request.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ctx::Ctx;
-use crate::draft::workshop::Workshop;
+use crate::draft::workshop::ScratchDir;
 use crate::error::{Fault, Kind};
 use crate::source::Restored;
 use crate::source::device::{Buffer, Device};
@@ -50,7 +50,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<Rewound> {
     let target = &request.restore.target;
     // A server makes files of its own beside its data file.
-    let workshop = Workshop::beside(target)?;
+    let workshop = ScratchDir::beside(target)?;
     let watchdog = Watchdog::begin("", CLEAN_UP, &[workshop.folder().as_os_str()])?;
     let path = workshop.path("restored.tigerbeetle");
     let mut options = File::options();
