@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ctx::Ctx;
-use crate::draft::{StagedFile, folder_of};
+use crate::fs::staged_file::{StagedFile, folder_of};
 
 /// The folder of caches in a state directory.
 #[must_use]

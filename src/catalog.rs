@@ -18,18 +18,18 @@ use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 mod contents;
 mod each;
-mod facts;
+mod facts_cache;
 mod found;
+mod last_listing;
 mod manifest;
-mod seen;
 pub mod table;
 
 pub use contents::{Entry, again, contents};
 pub use each::each;
-pub use facts::{Authenticity, BackupFacts, FactsCache};
+pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, Found};
+pub use last_listing::LastListing;
 pub use manifest::{is_altered, is_unproven, read_manifest};
-pub use seen::LastListing;
 
 /// The backups of a store, oldest first. Costs a listing and no other request.
 ///

@@ -34,10 +34,11 @@
 //! source                         what is backed up: contract, adapters, table of them (`kinds`)
 //! pipeline                       the chain, forwards and backwards
 //! archive                        the tar inside a backup
-//! ledger, stage, tell            runs on record, and leases; what bytes pass through; news for people
+//! ledger, notify, stage          runs on record, and leases; news for people; what bytes pass through
 //! keys, store                    who can open a backup; where it is: contract, adapters, table
-//! cache, domain, lock, rt        domain: plain data and rules, without I/O and without cryptography
-//! blockfile, ctx, draft, exit, table    table: how adapters read their part of the configuration
+//! cache, domain, rt              domain: plain data and rules, without I/O and without cryptography
+//! fs                             staged files, scratch folders, renames that are undone together, locks
+//! blockfile, ctx, exit, table    table: how adapters read their part of the configuration
 //! aws, error, process, version
 //! ```
 //!
@@ -61,12 +62,12 @@ pub mod cmd;
 pub mod config;
 pub mod ctx;
 pub mod domain;
-pub mod draft;
 pub mod error;
 pub mod exit;
+pub mod fs;
 pub mod keys;
 pub mod ledger;
-pub mod lock;
+pub mod notify;
 pub mod ops;
 pub mod pipeline;
 pub mod process;
@@ -75,7 +76,6 @@ pub mod source;
 pub mod stage;
 pub mod store;
 pub mod table;
-pub mod tell;
 pub mod ui;
 pub mod version;
 pub mod wire;

@@ -23,8 +23,8 @@ use crate::error::{Fault, FirstError, Kind};
 use crate::keys::DataKey;
 use crate::stage::Compression;
 use crate::stage::digest::{Digest, UploadSink};
-use crate::stage::hop::ThreadBoundary;
 use crate::stage::seal::Sealer;
+use crate::stage::thread_boundary::ThreadBoundary;
 use crate::stage::{ChainStats, Sink, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, Role};
 

@@ -13,11 +13,11 @@ use serde::Serialize;
 
 mod apply;
 mod decide;
+mod deletion_log;
 mod item;
 mod logs;
 mod plan;
 mod rules;
-mod told;
 
 use self::apply::{Done, Failed, Removal};
 use self::item::{Action, Item};
@@ -31,7 +31,7 @@ use crate::ledger::outbox::Outbox;
 use crate::ops::exclusive_run::{ExclusiveRun, patiently};
 use crate::ops::report::Report;
 use crate::ops::run_guard;
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 /// The name of its lock and lease; no source can have it.
@@ -193,7 +193,7 @@ impl Round<'_> {
             run_guard::flush(intents, ledger, &*ctx.monitor)?;
             for name in names {
                 let store = self.app.store_append(name)?;
-                told::tell(&*store, ledger, left, &self.witness.keys, ctx)?;
+                deletion_log::tell(&*store, ledger, left, &self.witness.keys, ctx)?;
             }
             Ok(())
         };

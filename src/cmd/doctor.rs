@@ -19,8 +19,8 @@ use crate::wire::AppContext;
 mod check;
 mod leases;
 mod ledger;
+mod notifications;
 mod probe;
-mod told;
 
 use self::check::{Found, bad, good, tried};
 
@@ -41,8 +41,16 @@ const DOCTOR: &str = "(doctor)";
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(app: &AppContext) -> anyhow::Result<Report> {
-    let steps: [fn(&AppContext) -> Vec<Found>; 8] =
-        [local, tools, stores, recipients, ledger::ledger, sources, told::exports, told::told];
+    let steps: [fn(&AppContext) -> Vec<Found>; 8] = [
+        local,
+        tools,
+        stores,
+        recipients,
+        ledger::ledger,
+        sources,
+        notifications::exports,
+        notifications::told,
+    ];
     let mut found = Vec::new();
     for step in steps {
         app.ctx.cancel.check()?;

@@ -34,7 +34,7 @@ use crate::pipeline::ObjectBuilder;
 use crate::source::logs::{LogSource, OnGap, OwnEvents};
 use crate::stage::ChainStats;
 use crate::store::Role;
-use crate::store::layer::fan::{MirrorOutcome, MirroredStore};
+use crate::store::layer::mirrored::{MirrorOutcome, MirroredStore};
 use crate::wire::AppContext;
 
 /// What `bkp logs` was asked for.

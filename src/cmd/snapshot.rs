@@ -25,7 +25,7 @@ use crate::ops::report::Report;
 use crate::ops::run_guard::RunGuard;
 use crate::pipeline::ObjectBuilder;
 use crate::store::ReadStore as _;
-use crate::store::layer::fan::{MirrorOutcome, MirroredStore};
+use crate::store::layer::mirrored::{MirrorOutcome, MirroredStore};
 use crate::wire::AppContext;
 
 /// The stable shapes `bkp.snapshot/1` and `bkp.export/1`.

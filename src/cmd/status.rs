@@ -8,15 +8,15 @@ use time::format_description::well_known::Rfc3339;
 
 mod facts;
 mod gaps;
-mod look;
+mod gather;
 mod metrics;
 mod rows;
 mod words;
 
-use self::look::StatusFacts;
 pub use self::rows::Status;
 use self::rows::{JobRow, SourceRow};
 use crate::cache;
+use crate::cmd::status::gather::StatusFacts;
 use crate::domain::health::{Finding, Level};
 use crate::error::Kind;
 use crate::ops::report::Report;

@@ -28,10 +28,10 @@ use crate::source::{DecodeTools, DrillTools, Drilled, ResourceLimits, SourceKind
 use crate::store::AppendStore;
 use crate::wire::AppContext;
 
-use self::found::Notes;
 pub(super) use self::verified::Verified;
+use crate::cmd::verify::damage_notes::Notes;
 
-mod found;
+mod damage_notes;
 mod verified;
 
 /// Which backups to verify.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::draft::folder_of;
+use crate::fs::staged_file::folder_of;
 use crate::table::ConfigError;
 
 /// Whoever is in the group, and everybody.

@@ -57,7 +57,7 @@ pub struct Holder {
     pub host: String,
     /// Its process id, for messages.
     pub process: u32,
-    /// Where its kernel lock is, see [`crate::lock::Lock::place`]: whoever holds that lock knows
+    /// Where its kernel lock is, see [`crate::fs::lock::Lock::place`]: whoever holds that lock knows
     /// that earlier holders from the same place are gone.
     pub place: u64,
     /// The state directory, where it remembers what it saw of leases.

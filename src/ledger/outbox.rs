@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ledger, LedgerError};
 use crate::domain::event::{Event, Numbers};
-use crate::draft::StagedFile;
+use crate::fs::staged_file::StagedFile;
 
 /// Largest file that is read, bytes. One needs about 300.
 const FILE_BYTES_MAX: u64 = 4096;

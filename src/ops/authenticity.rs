@@ -248,9 +248,9 @@ mod tests {
     use serde_json::json;
     use time::macros::datetime;
 
+    use super::*;
     use crate::domain::id::BackupId;
     use crate::domain::names::{BackupType, Scope};
-    use crate::ops::authenticity::*;
 
     #[test]
     fn a_proof_is_of_one_key_one_body_and_one_use() {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use crate::ctx;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose};
+use crate::fs::lock::Lock;
 use crate::ledger::{Holder, Ledger, LedgerError};
-use crate::lock::Lock;
 use crate::ops::audit;
 use crate::ops::report::Report;
 use crate::ops::run_guard::lease_renewer;
 use crate::ops::run_guard::lease_renewer::LeaseRenewer;
 use crate::ops::run_guard::required;
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 /// How long a run that waits for another one waits before it asks again.

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupType;
-use crate::draft::StagedFile;
 use crate::error::{Fault, Kind};
+use crate::fs::staged_file::StagedFile;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 

@@ -21,12 +21,12 @@ use crate::domain::limits::MANIFEST_BYTES_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, BackupType};
 use crate::error::{Fault, Kind};
+use crate::fs::lock::Lock;
 use crate::keys::{DataKey, manifest_mac};
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError};
-use crate::lock::Lock;
 use crate::ops::run_guard::lease_renewer::LeaseRenewer;
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 use crate::store::{AppendStore as _, Declared, ObjectLabels};
 use crate::wire::AppContext;
 

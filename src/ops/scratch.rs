@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::draft::workshop::{self, LeftBehind, ScratchDir};
 use crate::error::Fault;
+use crate::fs::scratch_dir;
+use crate::fs::scratch_dir::{LeftBehind, ScratchDir};
 use crate::wire::AppContext;
 
 /// What a folder is for: the name of the one that it is in.
@@ -59,12 +60,12 @@ pub(crate) fn to_drill(app: &AppContext, place: Option<&Path>) -> Result<Scratch
 
 /// What killed runs left.
 pub(crate) fn left(app: &AppContext) -> Vec<LeftBehind> {
-    Use::ALL.into_iter().flat_map(|what| workshop::left_in(&what.place(app))).collect()
+    Use::ALL.into_iter().flat_map(|what| scratch_dir::left_in(&what.place(app))).collect()
 }
 
 /// Removes what killed runs left, as far as it can be.
 pub(crate) fn sweep(app: &AppContext) {
     for what in Use::ALL {
-        workshop::sweep(&what.place(app));
+        scratch_dir::sweep(&what.place(app));
     }
 }

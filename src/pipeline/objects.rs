@@ -14,7 +14,7 @@ use crate::domain::manifest::ObjectRecord;
 use crate::error::{Fault, FirstError, Kind};
 use crate::stage::Compression;
 use crate::stage::digest::{Digest, UploadSink};
-use crate::stage::hop::ThreadBoundary;
+use crate::stage::thread_boundary::ThreadBoundary;
 use crate::stage::{ChainStats, Sink, StageError, StageStats};
 use crate::store::Role;
 

@@ -12,8 +12,8 @@ use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, 
 use crate::error::{Fault, FirstError, Kind, diagnose};
 use crate::keys::DataKey;
 use crate::stage::digest::{DigestReader, drain};
-use crate::stage::hop::read_ahead;
 use crate::stage::seal::{Opener, open_header};
+use crate::stage::thread_boundary::read_ahead;
 use crate::stage::{gzip, zstd};
 use crate::store::{Declared, ReadStore, StoreError};
 

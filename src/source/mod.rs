@@ -25,18 +25,18 @@ use crate::ctx::{Ctx, host};
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::segment::Mode;
-use crate::draft::workshop::ScratchDir;
 use crate::error::{Classify, Fault, Kind, diagnosed};
+use crate::fs::scratch_dir::ScratchDir;
 use crate::pipeline::BackupReader;
 use crate::pipeline::objects::ObjectSink;
 
 use self::logs::ship::{LogSource, OwnEvents};
 
+mod attempt_error;
 pub mod device;
 pub mod duckdb;
 pub mod kinds;
 pub mod logs;
-mod setback;
 pub mod tigerbeetle;
 
 /// What an export is asked for.

@@ -13,9 +13,9 @@ use crate::error::{Classify, Kind, diagnosed};
 
 pub mod digest;
 pub mod gzip;
-pub mod hop;
 pub(crate) mod parallel;
 pub mod seal;
+pub mod thread_boundary;
 pub mod zstd;
 
 /// How a stream is compressed.

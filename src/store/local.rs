@@ -20,7 +20,7 @@ use rustix::io::{Errno, retry_on_intr};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::health::Space;
-use crate::draft::{StagedFile, sync_folder};
+use crate::fs::staged_file::{StagedFile, sync_folder};
 use crate::table::ConfigError;
 
 use super::{

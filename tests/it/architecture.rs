@@ -19,10 +19,11 @@ const LAYERS: &[&[&str]] = &[
     &["source"],
     &["pipeline"],
     &["archive"],
-    &["ledger", "stage", "tell"],
+    &["ledger", "notify", "stage"],
     &["keys", "store"],
-    &["cache", "domain", "lock", "rt"],
-    &["blockfile", "ctx", "draft", "exit", "table"],
+    &["cache", "domain", "rt"],
+    &["fs"],
+    &["blockfile", "ctx", "exit", "table"],
     &["aws", "error", "process", "version"],
 ];
 

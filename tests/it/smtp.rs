@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::bed::{Bed, Run};
+use crate::notify::hide;
 use crate::run::{SNAPSHOT, add, bed};
-use crate::tell::hide;
 
 /// A mail server in a page: STARTTLS with a certificate of our own, a login, and one file for every
 /// message. With `silent` it greets nobody.

@@ -7,10 +7,10 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::bed::{Bed, Run};
+use crate::notify::{Web, hide};
 use crate::run::{SNAPSHOT, add, bed, begun, code, gate, records, until, with};
 use crate::status::{findings, has, status};
 use crate::tb;
-use crate::tell::{Web, hide};
 
 /// A second source, whose snapshots are the job `other`.
 fn other(bed: &Bed, folder: &std::path::Path, more: &str) {

@@ -37,8 +37,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("croner::", &["src/domain/schedule.rs"]),
     ("flate2::", &["src/stage/gzip.rs"]),
     ("indicatif::", &["src/ui/"]),
-    ("lettre::", &["src/tell/email.rs"]),
-    ("ureq::", &["src/tell/http.rs"]),
+    ("lettre::", &["src/notify/email.rs"]),
+    ("ureq::", &["src/notify/http.rs"]),
     ("jiff::", &["src/domain/calendar.rs"]),
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/source/duckdb/engine/row_hash.rs"]),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs", "src/source/duckdb/engine/confine.rs"]),
@@ -116,7 +116,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "src/ledger/",
         &["crate::cmd", "crate::cli", "crate::source", "crate::pipeline", "crate::wire"],
     ),
-    ("src/tell/", &["crate::cmd", "crate::cli", "crate::store", "crate::wire"]),
+    ("src/notify/", &["crate::cmd", "crate::cli", "crate::store", "crate::wire"]),
     ("src/cli/", &["crate::store", "crate::source", "crate::pipeline", "crate::ledger"]),
 ];
 
@@ -233,7 +233,7 @@ fn every_adapter_is_in_its_table() {
             "src/keys/kinds.rs",
             &["mod", "kinds", "mac", "manifest_mac", "secret", "wrap"],
         ),
-        ("src/source", "src/source/kinds.rs", &["mod", "device", "kinds", "logs", "setback"]),
+        ("src/source", "src/source/kinds.rs", &["mod", "device", "kinds", "logs", "attempt_error"]),
     ] {
         let contract = fs::read_to_string(root().join(table)).unwrap();
         for item in fs::read_dir(root().join(folder)).unwrap() {

@@ -7,10 +7,10 @@ use serde_json::Value;
 use time::Duration;
 
 use crate::bed::Bed;
+use crate::notify::Web;
 use crate::planted::{Seed, now, plant_below, record_below};
 use crate::run::{add, bed as of_jobs, code, with};
 use crate::status::{findings, has, parse, set, status};
-use crate::tell::Web;
 
 /// A bed whose source goes to two folders.
 fn bed(jobs: &str) -> (tempfile::TempDir, Bed) {

@@ -11,10 +11,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::bed::Bed;
+use crate::notify::Web;
 use crate::planted::now;
 use crate::s3::usual;
 use crate::tb;
-use crate::tell::Web;
 
 /// Runs of the books' snapshot that the week has at least.
 const RUNS: usize = 8;

@@ -12,8 +12,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::item::{Action, Item, What};
 use super::plan::{CLOCKS_APART, Target, busy};
-use super::told;
 use crate::catalog::{self, Entry};
+use crate::cmd::cleanup::deletion_log;
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::segment;
@@ -111,7 +111,7 @@ impl Removal<'_> {
         }
         let has_ledger = self.app.settings.ledger.is_some();
         let noted = (item, entry, decided_on);
-        let event = told::note(self.store, noted, has_ledger, self.keys, &self.app.ctx)?;
+        let event = deletion_log::note(self.store, noted, has_ledger, self.keys, &self.app.ctx)?;
         if let Some((intents, event)) = self.intents.as_ref().zip(event) {
             intents.put(&event)?;
         }

@@ -8,8 +8,8 @@ use crate::config::settings::jobs::JobSettings;
 use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::exit;
-use crate::tell::hook;
-use crate::tell::http::{Ping, ping};
+use crate::notify::hook;
+use crate::notify::http::{Ping, ping};
 use crate::wire::AppContext;
 
 /// What a hook gets on its standard input, schema `bkp.hook/1`.

@@ -12,9 +12,9 @@ use crate::cmd::status::{self, Status};
 use crate::config::settings::telling::NotifySettings;
 use crate::ctx::host;
 use crate::domain::health::{Finding, Level, UNREACHABLE};
+use crate::notify::kinds::KINDS;
+use crate::notify::{Alert, News};
 use crate::ops::jobs::state::places;
-use crate::tell::kinds::KINDS;
-use crate::tell::{Alert, News};
 use crate::wire::AppContext;
 
 /// How often it is looked at everything although nothing ran.

@@ -25,7 +25,7 @@ use crate::ops::jobs::state::{States, is_for_each, places};
 use crate::ops::jobs::witness::witnesses;
 use crate::ops::records;
 use crate::store::Role;
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 /// For how long a run that should stop goes on to put itself on record.

@@ -15,7 +15,7 @@ use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
 use crate::source::{self, Held, ParentMap, Source};
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 use super::options::Options;

@@ -9,10 +9,10 @@ use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
 use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::schedule::{Problem, Retries, When, zone_named};
+use crate::notify::check_url;
 use crate::table::ConfigError;
 use crate::table::join;
 use crate::table::units::duration;
-use crate::tell::check_url;
 
 mod job;
 mod keep;

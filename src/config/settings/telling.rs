@@ -7,11 +7,11 @@ use super::check;
 use super::check::unknown;
 use crate::config::file::jobs::{Notify, NotifyTable, StatusTable};
 use crate::domain::health::Level;
+use crate::notify::Channel;
+use crate::notify::kinds::KINDS;
 use crate::table::ConfigError;
 use crate::table::join;
 use crate::table::units::size;
-use crate::tell::Channel;
-use crate::tell::kinds::KINDS;
 
 /// How much of a folder's file system should be free, percent.
 const FREE_PERCENT: u8 = 20;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
 use crate::ledger::{Holder, Lease, LedgerError, in_store};
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 
 /// A lease is renewed when this part of its time is over: two renewals may fail without harm.
 const RENEWALS_PER_LEASE: u32 = 3;

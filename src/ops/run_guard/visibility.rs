@@ -7,7 +7,7 @@
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Fault, Kind};
-use crate::store::layer::fan::MirroredStore;
+use crate::store::layer::mirrored::MirroredStore;
 use crate::store::{ReadStore, StoreError};
 
 /// What is said of a backup that may have been taken apart while it was made.

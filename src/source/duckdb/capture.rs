@@ -18,7 +18,7 @@ use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::ctx::Ctx;
 use crate::domain::limits::DUCKDB_LOG_BYTES_MAX;
-use crate::source::duckdb::attempt::{AttemptError, Cause, again};
+use crate::source::duckdb::attempt_error::{AttemptError, Cause, again};
 use crate::source::duckdb::capture::retry_attempts::persist;
 use crate::source::duckdb::data_file::database::{Database, Moment, beside, unreadable};
 use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, UNIT_BYTES, digest};

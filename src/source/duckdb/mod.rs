@@ -15,7 +15,7 @@
 use crate::domain::names::BackupType;
 use crate::source::SourceKind;
 
-mod attempt;
+mod attempt_error;
 mod capture;
 mod configured;
 mod data_file;

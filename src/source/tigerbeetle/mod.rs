@@ -15,6 +15,7 @@
 //! has what was acknowledged when the capture began; else it holds what this replica knew to be
 //! committed.
 
+mod attempt_error;
 mod capture;
 mod cluster;
 mod data_file;
@@ -23,7 +24,6 @@ mod logs;
 mod replica;
 mod restore;
 mod server;
-mod setback;
 mod settings;
 mod source;
 mod watchdog;

@@ -5,7 +5,7 @@
 //! - [`fan`]: several stores as one.
 //! - [`fault`]: fails the n-th call of a kind, or damages what is read.
 
-pub mod fan;
 pub mod fault;
+pub mod mirrored;
 pub mod retry;
 pub mod trace;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::draft::sync_folder;
+use crate::fs::staged_file::sync_folder;
 use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
 /// Folders are for their owner alone, whatever the umask.

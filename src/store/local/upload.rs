@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::{Declared, StoreError, Upload};
 use super::root::failed;
-use crate::draft::StagedFile;
+use crate::fs::staged_file::StagedFile;
 
 /// Bytes after which write-back is started and the page cache behind is let go.
 const STRIDE_BYTES: u64 = 8 << 20;

@@ -1,7 +1,7 @@
 //! Whether a listing that comes in pages gets anywhere. Where the next page begins is the service's word,
 //! and one that sends us in circles must not keep a run for ever.
 
-use super::refusal::Refusal;
+use crate::store::s3::s3_error::Refusal;
 
 /// Most pages of one listing: a thousand million objects.
 const PAGES_MAX: u64 = 1_000_000;

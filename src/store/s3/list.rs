@@ -7,8 +7,8 @@ use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
 use super::course::Course;
-use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote, version};
+use crate::store::s3::s3_error::{Class, Refusal};
 use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
 /// What is listed.

@@ -36,9 +36,9 @@ mod pace;
 mod parts;
 mod prune;
 mod read;
-mod refusal;
-mod rehearse;
 mod remote;
+mod s3_error;
+mod self_test;
 mod settings;
 mod upload;
 
@@ -140,7 +140,7 @@ impl AppendStore for S3 {
     }
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {
-        rehearse::rehearse(&self.remote).map(Some)
+        self_test::rehearse(&self.remote).map(Some)
     }
 }
 

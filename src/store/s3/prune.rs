@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 
 use super::course::Course;
 use super::list::decode;
-use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote};
 use crate::domain::names::is_of_bkp;
+use crate::store::s3::s3_error::{Class, Refusal};
 use crate::store::{StoreError, Unfinished, is_key};
 
 const NOT_ALLOWED: &str = "give whoever runs `bkp cleanup` the rights s3:DeleteObject, s3:DeleteObjectVersion, s3:ListBucketMultipartUploads and s3:AbortMultipartUpload";

@@ -13,11 +13,11 @@ use std::time::Duration;
 use aws_sdk_s3::primitives::ByteStream;
 use sha2::{Digest as _, Sha256};
 
-use super::refusal::{Class, Refusal};
 use super::remote::{ANSWER, Remote, said_sha256};
 use crate::aws::chain;
 use crate::rt::{self, Stopped, Task};
 use crate::store::StoreError;
+use crate::store::s3::s3_error::{Class, Refusal};
 
 /// Bytes that are fetched by one request.
 const PIECE_BYTES: u64 = 8 << 20;

@@ -19,13 +19,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::answer::Tidy;
 use super::pace::Pace;
-use super::refusal::{Class, Refusal};
 use super::settings::Settings;
 use crate::aws::chain;
 use crate::ctx::Ctx;
 use crate::domain::manifest::unhex;
 use crate::rt::{self, Stopped};
 use crate::store::layer::retry::jitter;
+use crate::store::s3::s3_error::{Class, Refusal};
 use crate::store::{StoreError, Version, is_key};
 
 /// Longest wait for the answer to a request without a body of ours.

@@ -10,10 +10,10 @@ use sha2::{Digest as _, Sha256};
 use self::multipart::Multipart;
 use self::order::Order;
 use super::parts::part_bytes;
-use super::refusal::Refusal;
 use super::remote::Remote;
 use crate::domain::manifest::hex;
 use crate::rt;
+use crate::store::s3::s3_error::Refusal;
 use crate::store::{Declared, ObjectLabels, StoreError, Upload};
 
 mod confirm;

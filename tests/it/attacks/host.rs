@@ -305,7 +305,7 @@ fn doctor_says_whether_the_credentials_can_overwrite() {
 /// On a new machine everything is due at once, and nothing is wrong.
 #[test]
 fn the_first_tick_of_a_fresh_install_pages_nobody() {
-    let web = crate::tell::Web::start();
+    let web = crate::notify::Web::start();
     let jobs = "[job.check]\nrun = \"verify\"\nsource = \"books\"\n[job.drill]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"drill\"\nat = \"weekly on sunday at 04:47\"\n[job.tidy]\nrun = \"cleanup\"\n";
     let (folder, bed) = bed(&format!("{SNAPSHOT}{jobs}"));
     add(
@@ -324,7 +324,7 @@ fn the_first_tick_of_a_fresh_install_pages_nobody() {
     let config =
         config.replace(bed.path("store").to_str().unwrap(), fresh.path().to_str().unwrap());
     fs::write(bed.path("bkp.toml"), config.replace("\"state\"", "\"state-new\"")).unwrap();
-    let back = crate::tell::hide(folder.path());
+    let back = crate::notify::hide(folder.path());
     let run = bed.run(&["run"]);
     assert!(!run.stdout.contains("check: FAILED"), "{}", run.stdout);
     assert_eq!(web.heard(), [], "{}", run.stdout);

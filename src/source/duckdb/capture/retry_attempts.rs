@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::ctx::Ctx;
 use crate::source::SourceError;
-use crate::source::duckdb::attempt::{AttemptError, Cause};
+use crate::source::duckdb::attempt_error::{AttemptError, Cause};
 use crate::source::duckdb::data_file::database::{Database, Mode, Sight, is_held, unreadable};
 
 /// How long to wait after the first attempt; longer after each further one.
@@ -143,7 +143,7 @@ fn damaged(database: &Database, reason: String) -> SourceError {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::capture::retry_attempts::*;
+    use super::*;
 
     fn at(began: Instant, milliseconds: u64) -> Instant {
         began + Duration::from_millis(milliseconds)

@@ -8,7 +8,7 @@ use super::{Capturing, whole_bytes};
 use crate::blockfile::map::Checksum;
 use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
 use crate::source::SourceError;
-use crate::source::duckdb::attempt::{AttemptError, again};
+use crate::source::duckdb::attempt_error::{AttemptError, again};
 use crate::source::duckdb::data_file::database::Moment;
 use crate::source::duckdb::data_file::format::{
     BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,

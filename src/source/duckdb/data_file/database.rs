@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use crate::source::SourceError;
-use crate::source::duckdb::attempt::{AttemptError, Cause, again};
+use crate::source::duckdb::attempt_error::{AttemptError, Cause, again};
 use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, Wrong};
 use crate::source::duckdb::data_file::wal;
 use crate::source::duckdb::data_file::wal::Scan;

@@ -268,7 +268,7 @@ impl Pointer {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::data_file::format::*;
+    use super::*;
 
     fn headers(version: u64, own: u64, iterations: [u64; 2]) -> Vec<u8> {
         let mut raw = vec![0; 3 * HEADER_BYTES];

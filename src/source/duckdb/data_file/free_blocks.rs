@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::source::duckdb::attempt::{AttemptError, Cause};
+use crate::source::duckdb::attempt_error::{AttemptError, Cause};
 use crate::source::duckdb::data_file::database::Database;
 use crate::source::duckdb::data_file::format::{Headers, UNIT_BYTES, is_whole, number};
 

@@ -163,8 +163,8 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::blockfile::map::Checksum;
-    use crate::source::duckdb::data_file::layout::*;
 
     fn layout() -> Layout {
         let mut units = BlockMap::default();

@@ -221,7 +221,7 @@ pub(crate) mod tests {
 
     use proptest::prelude::*;
 
-    use crate::source::duckdb::engine::diff::*;
+    use super::*;
 
     /// A sequence in pieces of some length.
     pub(crate) fn pieces(

@@ -125,7 +125,7 @@ fn rest(mut parts: Vec<Range<u64>>, end: u64) -> Option<Vec<Range<u64>>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::engine::groups::*;
+    use super::*;
 
     fn content(rows: u64, sum: u64) -> Content {
         Content { rows, sum: u128::from(sum), xor: sum }

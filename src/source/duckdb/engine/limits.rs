@@ -112,8 +112,8 @@ pub(crate) fn fault(
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::error::Classify;
-    use crate::source::duckdb::engine::limits::*;
 
     #[test]
     fn a_full_machine_is_no_damage() {

@@ -48,7 +48,7 @@ impl Parser {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::engine::parser::*;
+    use super::*;
 
     #[test]
     fn statements_are_counted_by_the_engine() {

@@ -253,7 +253,7 @@ impl Frame {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::engine::protocol::*;
+    use super::*;
 
     #[test]
     fn a_frame_arrives_whole_or_not_at_all() {

@@ -295,7 +295,7 @@ unsafe extern "C" fn hash_rows(
 mod tests {
     use std::hash::Hasher as _;
 
-    use crate::source::duckdb::engine::row_hash::*;
+    use super::*;
 
     fn engine() -> (RawDatabase, duckdb::Connection) {
         let settings = [("threads", "2"), ("memory_limit", "256MiB")];

@@ -92,8 +92,8 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::source::duckdb::engine::diff::tests::{pieces, row};
-    use crate::source::duckdb::engine::state_merge::*;
 
     /// Changes that were written down bring the sequence to where it was.
     #[test]

@@ -94,7 +94,7 @@ unsafe extern "C" fn tally_rows(
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::engine::tally::*;
+    use super::*;
 
     #[test]
     fn every_row_counts_once() {

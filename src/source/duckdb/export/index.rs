@@ -358,7 +358,7 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::export::index::*;
+    use super::*;
 
     #[test]
     fn an_index_with_other_hashes_is_read_and_never_compared() {

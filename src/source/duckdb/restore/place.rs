@@ -8,8 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::draft::workshop;
 use crate::error::{Classify as _, Fault, Kind};
+use crate::fs::scratch_dir;
 use crate::source::duckdb::data_file::database::{beside, is_held};
 
 /// The files that DuckDB reads beside a database.
@@ -20,7 +20,7 @@ const REPLACE_TRIES: u32 = 100;
 
 /// A folder of ours in which a database is built.
 #[derive(Debug)]
-pub(crate) struct RestoreDir(workshop::ScratchDir);
+pub(crate) struct RestoreDir(scratch_dir::ScratchDir);
 
 impl RestoreDir {
     /// Makes one in the folder that `target` is to be in.
@@ -28,7 +28,7 @@ impl RestoreDir {
     /// # Errors
     /// [`Kind::Failed`] if that folder does not exist or cannot be written to.
     pub(crate) fn beside(target: &Path) -> Result<RestoreDir, Fault> {
-        workshop::ScratchDir::beside(target).map(RestoreDir)
+        scratch_dir::ScratchDir::beside(target).map(RestoreDir)
     }
 
     /// A path in the folder.

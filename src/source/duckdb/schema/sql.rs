@@ -358,7 +358,7 @@ pub(crate) fn of_row(column: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::duckdb::schema::sql::*;
+    use super::*;
 
     #[test]
     fn signatures_of_macros_are_told() {

@@ -18,6 +18,7 @@ use crate::archive::EntrySink;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::source::device::{Buffer, Device};
+use crate::source::tigerbeetle::attempt_error::{AttemptError, Cause, behind};
 use crate::source::tigerbeetle::data_file::prepare::{PrepareHeader, reply_bytes};
 use crate::source::tigerbeetle::data_file::quorum::{
     SUPERBLOCK_QUORUM, SUPERBLOCK_QUORUM_OPEN, damaged, read_superblock,
@@ -31,7 +32,6 @@ use crate::source::tigerbeetle::layout::{
     Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, Listed as _, SCHEMA, SUPERBLOCK_MEMBER,
     Zones, reply_member,
 };
-use crate::source::tigerbeetle::setback::{AttemptError, Cause, behind};
 use crate::source::{Held, SourceError};
 
 /// Attempts in a row that find the same torn part at the same superblock before the part counts as

@@ -10,6 +10,7 @@ use crate::archive::EntrySink;
 use crate::blockfile::map::Checksum;
 use crate::source::Held;
 use crate::source::device::{Buffer, Device};
+use crate::source::tigerbeetle::attempt_error::{AttemptError, behind, moved, torn};
 use crate::source::tigerbeetle::data_file::checkpoints::{
     CHECKPOINT_OPS, DURABLE_OPS, prepare_max,
 };
@@ -18,7 +19,6 @@ use crate::source::tigerbeetle::data_file::rings::{HeaderRing, read_prepare};
 use crate::source::tigerbeetle::data_file::superblock::Superblock;
 use crate::source::tigerbeetle::data_file::zones::SLOTS;
 use crate::source::tigerbeetle::layout::prepare_member;
-use crate::source::tigerbeetle::setback::{AttemptError, behind, moved, torn};
 
 /// The prepares that make up the log of a capture: one unbroken chain by op. Empty if the
 /// checkpoint is the newest op.

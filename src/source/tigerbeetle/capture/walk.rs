@@ -11,13 +11,13 @@ use crate::archive::EntrySink;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::Ctx;
 use crate::source::device::{Buffer, Device};
+use crate::source::tigerbeetle::attempt_error::{AttemptError, torn};
 use crate::source::tigerbeetle::data_file::block::{Block, BlockKind, Reference, TableChange};
 use crate::source::tigerbeetle::data_file::checksum::checksum;
 use crate::source::tigerbeetle::data_file::free_set::{contains, decode_free_set};
 use crate::source::tigerbeetle::data_file::superblock::{Superblock, Trailer};
 use crate::source::tigerbeetle::data_file::zones::{BLOCK_BYTES, GRID_AT, block_offset};
 use crate::source::tigerbeetle::layout::block_member;
-use crate::source::tigerbeetle::setback::{AttemptError, torn};
 use crate::source::{Held, SourceError};
 
 /// Most blocks that one read takes.

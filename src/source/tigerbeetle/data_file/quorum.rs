@@ -11,7 +11,7 @@ use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
 use crate::domain::segment::NUMBER_MAX;
 use crate::source::SourceError;
 use crate::source::device::{Buffer, Device};
-use crate::source::tigerbeetle::setback::{AttemptError, torn};
+use crate::source::tigerbeetle::attempt_error::{AttemptError, torn};
 
 /// Copies that must agree before a superblock is believed: what TigerBeetle calls verified.
 pub(crate) const SUPERBLOCK_QUORUM: usize = 3;

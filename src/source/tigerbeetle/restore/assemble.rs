@@ -16,7 +16,7 @@ use super::guard;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::blockfile::target::{Nowhere, SparseFile, Target};
 use crate::ctx::Ctx;
-use crate::draft::StagedFile;
+use crate::fs::staged_file::StagedFile;
 use crate::source::tigerbeetle::data_file::block::{Block, Reference};
 use crate::source::tigerbeetle::data_file::prepare::{PrepareHeader, reply_bytes};
 use crate::source::tigerbeetle::data_file::rings::restored_header_ring;

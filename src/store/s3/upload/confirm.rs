@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 
 use super::super::read::Reader;
-use super::super::refusal::{Class, Refusal};
 use super::super::remote::{ANSWER, Seen};
 use super::order::{Order, TOKEN};
 use crate::domain::manifest::hex;
+use crate::store::s3::s3_error::{Class, Refusal};
 use crate::store::{Declared, StoreError};
 
 /// Bytes that are read at once when an object is read back.

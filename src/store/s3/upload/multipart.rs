@@ -11,10 +11,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 
 use super::super::parts::{PARTS_MAX, flying, part_bytes};
-use super::super::refusal::Refusal;
 use super::order::{Order, copy, patience};
 use crate::rt::Task;
 use crate::store::StoreError;
+use crate::store::s3::s3_error::Refusal;
 
 /// Longest wait until the service has put the parts together.
 const COMPLETE: Duration = Duration::from_mins(10);

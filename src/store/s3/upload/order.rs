@@ -11,12 +11,12 @@ use aws_sdk_s3::types::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::super::refusal::{Class, Refusal};
 use super::super::remote::{ANSWER, Remote, SHA256};
 use super::super::settings::{Checksum, CreateOnly, LockMode, Marks, Sse};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::rt;
+use crate::store::s3::s3_error::{Class, Refusal};
 use crate::store::{ObjectLabels, StoreError};
 
 /// Slowest link that is waited for, bytes per second.

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ctx::Ctx;
-use crate::draft::workshop::ScratchDir;
 use crate::error::{Fault, Kind};
+use crate::fs::scratch_dir::ScratchDir;
 use crate::source::Restored;
 use crate::source::device::{Buffer, Device};
 use crate::source::logs::{RewindRequest, Rewound};

@@ -10,8 +10,8 @@ use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{SmtpTransport, Transport as _};
 
-use super::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, secret_of, shown};
 use crate::keys::secret;
+use crate::notify::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, secret_of, shown};
 
 const SCHEMES: [&str; 2] = ["smtps", "smtp"];
 /// How long the whole of a message may take.

@@ -1,7 +1,7 @@
 //! Attempts at reading a file that another process writes.
 
 /// Why an attempt at a capture ended.
-pub(crate) type AttemptError = crate::source::setback::AttemptError<Cause>;
+pub(crate) type AttemptError = crate::source::attempt_error::AttemptError<Cause>;
 
 /// What kept an attempt from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ctx::Ctx;
-use crate::draft::StagedFile;
 use crate::error::{Fault, Kind};
+use crate::fs::staged_file::StagedFile;
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]

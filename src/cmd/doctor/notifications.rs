@@ -2,26 +2,26 @@
 
 use std::io::{self, Write};
 
-use super::check::{Found, bad, good, tried};
-use super::probe;
 use crate::archive::EntrySink;
+use crate::cmd::doctor::check::{Found, bad, good, tried};
+use crate::cmd::doctor::probe;
 use crate::error::{Fault, Kind};
+use crate::notify;
 use crate::ops::scratch;
 use crate::pipeline::objects::{ObjectBody, ObjectSink};
 use crate::source::ExportRequest;
-use crate::tell;
 use crate::wire::AppContext;
 
 /// Every channel and every ping: what is secret of them can be read. Nobody is told anything.
-pub(super) fn told(app: &AppContext) -> Vec<Found> {
+pub(crate) fn told(app: &AppContext) -> Vec<Found> {
     let channels = app
         .settings
         .notify
         .iter()
-        .map(|to| (format!("notify.{}", to.channel.name), tell::rehearse(&to.channel)));
+        .map(|to| (format!("notify.{}", to.channel.name), notify::rehearse(&to.channel)));
     let pings = app.settings.jobs.values().filter_map(|job| {
         let url = job.ping.as_deref()?;
-        Some((format!("job.{}.ping", job.name), tell::url_of(url).map(drop)))
+        Some((format!("job.{}.ping", job.name), notify::url_of(url).map(drop)))
     });
     let found = channels.chain(pings).map(|(place, outcome)| {
         let hint = format!(
@@ -43,7 +43,7 @@ const LACKING_MAX: usize = 5;
 
 /// Every source of which a job makes exports: an export works on a copy in the state directory. One of a
 /// database that is not large is made, and thrown away.
-pub(super) fn exports(app: &AppContext) -> Vec<Found> {
+pub(crate) fn exports(app: &AppContext) -> Vec<Found> {
     let jobs = app.settings.jobs.values().filter(|job| job.run.word == "export");
     let mut names: Vec<&str> = jobs.filter_map(|job| job.source.as_deref()).collect();
     names.sort_unstable();

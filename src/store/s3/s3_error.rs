@@ -6,27 +6,27 @@ use std::time::Duration;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::answer::is_too_long;
 use crate::aws::chain;
 use crate::rt::Elapsed;
 use crate::store::StoreError;
+use crate::store::s3::answer::is_too_long;
 
 /// Longest message of a service that is shown, characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// A request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) class: Class,
+pub(crate) struct Refusal {
+    pub(crate) class: Class,
     /// What the service or the system said, in one line.
-    pub(super) said: String,
+    pub(crate) said: String,
     /// How long the service wants to be left alone.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// What a failure means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// There is no such object.
     Missing,
     /// There is no such bucket.
@@ -166,7 +166,7 @@ fn of_code(code: &str) -> Option<Class> {
 
 impl Refusal {
     /// What a failed request of the SDK means.
-    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>) -> Refusal
+    pub(crate) fn of<E>(error: &SdkError<E, HttpResponse>) -> Refusal
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -197,33 +197,33 @@ impl Refusal {
     }
 
     /// A request that was not answered in time.
-    pub(super) fn late(elapsed: Elapsed) -> Refusal {
+    pub(crate) fn late(elapsed: Elapsed) -> Refusal {
         Refusal { class: Class::Passing, said: elapsed.to_string(), retry_after: None }
     }
 
     /// Anything else that can pass by itself.
-    pub(super) fn passing(said: impl Into<String>) -> Refusal {
+    pub(crate) fn passing(said: impl Into<String>) -> Refusal {
         Refusal { class: Class::Passing, said: in_short(&said.into()), retry_after: None }
     }
 
     /// An answer that makes no sense.
-    pub(super) fn broken(said: impl Into<String>) -> Refusal {
+    pub(crate) fn broken(said: impl Into<String>) -> Refusal {
         Refusal { class: Class::Other, said: in_short(&said.into()), retry_after: None }
     }
 
     /// There are no credentials; `said` tells where they were looked for.
-    pub(super) fn no_credentials(said: &str) -> Refusal {
+    pub(crate) fn no_credentials(said: &str) -> Refusal {
         let said = in_short(&format!("no credentials: {said}"));
         Refusal { class: Class::Denied(NO_CREDENTIALS), said, retry_after: None }
     }
 
     /// Whether trying again can help.
-    pub(super) fn can_pass(&self) -> bool {
+    pub(crate) fn can_pass(&self) -> bool {
         matches!(self.class, Class::Slow | Class::Passing | Class::Garbled)
     }
 
     /// The store's error: what `operation` on `key` of the store at `url` failed with.
-    pub(super) fn into_error(self, url: &str, operation: &'static str, key: &str) -> StoreError {
+    pub(crate) fn into_error(self, url: &str, operation: &'static str, key: &str) -> StoreError {
         let (store, key) = (url.to_owned(), key.to_owned());
         match self.class {
             Class::Missing => StoreError::Missing { store, key },

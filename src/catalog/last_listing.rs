@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use time::OffsetDateTime;
 
-use super::found::{Filter, Found};
 use crate::cache;
+use crate::catalog::found::{Filter, Found};
 use crate::ctx::Ctx;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;

@@ -22,11 +22,8 @@ use std::process;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use self::renames::{RenameTransaction, taken};
 use crate::error::{Fault, Kind};
-
-pub mod renames;
-pub mod workshop;
+use crate::fs::rename_transaction::{RenameTransaction, taken};
 
 /// Files are for their owner alone, whatever the umask.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -184,11 +181,11 @@ pub(crate) fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// What hidden names begin with.
-const HIDDEN: &str = ".bkp-tmp-";
+pub(super) const HIDDEN: &str = ".bkp-tmp-";
 
 /// A name that is nobody's: the hasher's keys come from the system's random numbers, and whoever makes
 /// something of the name makes sure that it is new.
-fn hidden() -> String {
+pub(super) fn hidden() -> String {
     let random = RandomState::new().hash_one(());
     format!("{HIDDEN}{}-{random:016x}", process::id())
 }
@@ -219,12 +216,12 @@ fn proc_path(file: &File) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Write as _;
 
     /// What a folder holds, in order.
-    pub(super) fn names(folder: &Path) -> Vec<String> {
+    pub(crate) fn names(folder: &Path) -> Vec<String> {
         let items = std::fs::read_dir(folder).expect("readable");
         let mut names: Vec<_> = items
             .map(|item| item.expect("entry").file_name().into_string().expect("text"))

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::renames::{RenameTransaction, taken};
-use super::{HIDDEN, folder_of, hidden, sync_folder};
 use crate::error::{Fault, Kind};
+use crate::fs::rename_transaction::{RenameTransaction, taken};
+use crate::fs::staged_file::{HIDDEN, folder_of, hidden, sync_folder};
 
 /// In a folder that stands for another one, which is somewhere else: the path of the place to look
 /// for that.

@@ -1,10 +1,10 @@
 //! Why an attempt at a capture of a file in use ended, for those who decide whether to make another one.
 
-use super::SourceError;
+use crate::source::SourceError;
 
 /// Why an attempt at a capture ended. What can keep one from its end, `C`, each kind of source knows.
 #[derive(Debug)]
-pub(super) enum AttemptError<C> {
+pub(crate) enum AttemptError<C> {
     /// Another attempt may succeed.
     Again(C, String),
     /// Trying again cannot help.

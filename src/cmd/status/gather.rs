@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
-use super::facts::{StoreFacts, begun_anew, broken, copies, unopened, unproven, waits};
-use super::rows::{JobRow, SourceRow, StoreRow};
-use super::{gaps, words};
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::runs;
+use crate::cmd::status::facts::{
+    StoreFacts, begun_anew, broken, copies, unopened, unproven, waits,
+};
+use crate::cmd::status::rows::{JobRow, SourceRow, StoreRow};
+use crate::cmd::status::{gaps, words};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
@@ -27,16 +29,16 @@ use crate::wire::AppContext;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct StatusFacts {
-    pub(super) jobs: Vec<JobRow>,
-    pub(super) sources: Vec<SourceRow>,
-    pub(super) stores: Vec<StoreRow>,
-    pub(super) findings: Vec<Finding>,
-    pub(super) outbox: usize,
+pub(crate) struct StatusFacts {
+    pub(crate) jobs: Vec<JobRow>,
+    pub(crate) sources: Vec<SourceRow>,
+    pub(crate) stores: Vec<StoreRow>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) outbox: usize,
 }
 
 impl StatusFacts {
-    pub(super) fn take(app: &AppContext, now: OffsetDateTime) -> anyhow::Result<StatusFacts> {
+    pub(crate) fn take(app: &AppContext, now: OffsetDateTime) -> anyhow::Result<StatusFacts> {
         let mut look = StatusFacts::default();
         let mut seen = Vec::new();
         let mut states = States::kept(app);

@@ -145,7 +145,7 @@ fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draft::tests::names;
+    use crate::fs::staged_file::tests::names;
 
     const COMPANIONS: [&str; 2] = [".wal", ".wal.recovery"];
 

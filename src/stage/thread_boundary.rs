@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{ChainStats, Sink, StageError};
+use crate::stage::{ChainStats, Sink, StageError};
 
 /// Bytes in one chunk: large enough that the channel costs nothing, small enough to wait for.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::verified::Verified;
 use crate::catalog::{Catalog, Found};
+use crate::cmd::verify::verified::Verified;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Kind, diagnose};
@@ -20,22 +20,22 @@ use crate::wire::AppContext;
 const REASON_CHARS_MAX: usize = 500;
 
 /// Where it is written.
-pub(super) struct Notes<'a> {
-    pub(super) app: &'a AppContext,
-    pub(super) store: &'a dyn AppendStore,
-    pub(super) catalog: &'a Catalog<'a>,
-    pub(super) prover: &'a ProofChecker<'a>,
+pub(crate) struct Notes<'a> {
+    pub(crate) app: &'a AppContext,
+    pub(crate) store: &'a dyn AppendStore,
+    pub(crate) catalog: &'a Catalog<'a>,
+    pub(crate) prover: &'a ProofChecker<'a>,
     /// The backups of the source at least, with their marks.
-    pub(super) found: &'a [Found],
-    pub(super) level: VerifyLevel,
+    pub(crate) found: &'a [Found],
+    pub(crate) level: VerifyLevel,
     /// What this run has written down already.
-    pub(super) noted: RefCell<HashSet<(BackupId, bool)>>,
+    pub(crate) noted: RefCell<HashSet<(BackupId, bool)>>,
 }
 
 impl Notes<'_> {
     /// Writes down what is news: which backups are damaged, or that they are not after all. Not being able
     /// to is no failure of the verification.
-    pub(super) fn take(&self, name: &BackupName, verified: &anyhow::Result<Verified>) {
+    pub(crate) fn take(&self, name: &BackupName, verified: &anyhow::Result<Verified>) {
         let noted = match verified {
             Ok(verified) if verified.ok => {
                 verified.chain.iter().try_for_each(|id| self.sound(name, *id))

@@ -1,7 +1,7 @@
 //! Why an attempt at a capture of a data file ended, and whether another one may succeed.
 
 /// Why an attempt at a capture ended.
-pub(crate) type AttemptError = crate::source::setback::AttemptError<Cause>;
+pub(crate) type AttemptError = crate::source::attempt_error::AttemptError<Cause>;
 
 /// What kept an attempt from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

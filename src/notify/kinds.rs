@@ -1,6 +1,6 @@
 //! The table of channels: the only place that names them.
 
-use super::{ChannelKind, email, http};
+use crate::notify::{ChannelKind, email, http};
 
 /// Every kind of channel.
 pub const KINDS: &[ChannelKind] = &[http::WEBHOOK, http::SLACK, email::KIND];

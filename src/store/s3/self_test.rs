@@ -11,12 +11,12 @@ use aws_sdk_s3::primitives::SdkBody;
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRuleFilter};
 use sha2::{Digest as _, Sha256};
 
-use super::refusal::{Class, Refusal};
-use super::remote::{ANSWER, Remote};
-use super::settings::{Checksum, CreateOnly, Settings};
-use super::upload::order::Order;
 use crate::domain::manifest::hex;
 use crate::rt;
+use crate::store::s3::remote::{ANSWER, Remote};
+use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::settings::{Checksum, CreateOnly, Settings};
+use crate::store::s3::upload::order::Order;
 use crate::store::{Declared, ObjectLabels, Role, StoreError};
 
 /// The folder of the object.
@@ -26,7 +26,7 @@ const CAN_OVERWRITE: &str =
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
-pub(super) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
+pub(crate) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
     let key = key(remote);
     let first = write(remote, &key)?;
     let again = write(remote, &key)?;

@@ -13,8 +13,8 @@ use std::io::Read as _;
 use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 
-use super::item::Item;
 use crate::catalog::{self, Entry};
+use crate::cmd::cleanup::item::Item;
 use crate::ctx::{Ctx, host};
 use crate::domain::event::{Event, Numbers, Status};
 use crate::domain::id::BackupId;
@@ -35,7 +35,7 @@ const MONTHS: usize = 4;
 
 /// What is kept of a backup that was removed, schema `bkp.audit/1`.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Deleted {
+pub(crate) struct Deleted {
     schema: String,
     what: String,
     #[serde(with = "time::serde::rfc3339")]
@@ -115,7 +115,7 @@ impl<'a> Unsigned<'a> {
 ///
 /// # Errors
 /// What the store fails with; [`Kind::Integrity`] if the manifest is another one now.
-pub(super) fn note(
+pub(crate) fn note(
     store: &dyn AppendStore,
     (item, entry, decided_on): (&Item, &Entry, Option<[u8; 32]>),
     has_ledger: bool,
@@ -159,7 +159,7 @@ pub(super) fn note(
 ///
 /// # Errors
 /// What the store fails with, and [`LedgerError::Away`].
-pub(super) fn tell(
+pub(crate) fn tell(
     store: &dyn AppendStore,
     ledger: &dyn Ledger,
     left: &HashSet<BackupId>,

@@ -1,6 +1,6 @@
 //! Over HTTP: a webhook that gets JSON, Slack, and pings as healthchecks services understand them.
 
-use super::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
+use crate::notify::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
 
 const SCHEMES: [&str; 2] = ["https", "http"];
 

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use time::{Duration, OffsetDateTime};
 
-use super::contents::Entry;
-use super::each::each;
-use super::manifest::{is_unproven, read_manifest};
 use crate::cache;
+use crate::catalog::contents::Entry;
+use crate::catalog::each::each;
+use crate::catalog::manifest::{is_unproven, read_manifest};
 use crate::ctx::Ctx;
 use crate::domain::hex::{hex, unhex};
 use crate::domain::id::BackupId;
