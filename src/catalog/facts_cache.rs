@@ -2,6 +2,7 @@
 //! was read once is kept in the state directory, by what the store says identifies the stored version.
 //! That saves reading what is decided about; whatever a deletion relies on is [read again](FactsCache::confirm).
 
+use crate::domain::backup_kind::BackupKind;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use crate::domain::hex::{hex, unhex};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Identity, Manifest, ObjectRecord};
 use crate::domain::retention::Backup;
-use crate::domain::segment::{self, Base, Link, Segment};
+use crate::domain::segment::{Base, Link, Segment};
 use crate::error::diagnose;
 use crate::keys::{self, KeyError, KeyProvider, manifest_mac};
 use crate::store::{Declared, ReadStore, StoreError, Version};
@@ -328,7 +329,7 @@ fn read(
     };
     let (proof, is_final) = prove(&manifest, &bytes, &key, keys, ctx)?;
     let again = Tried { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
-    let is_segment = manifest.kind == segment::KIND;
+    let is_segment = manifest.kind == BackupKind::Log;
     let capture = Some(&manifest.capture);
     let facts = Facts {
         segment: capture.filter(|_| is_segment).and_then(|c| Segment::read(c).ok()),

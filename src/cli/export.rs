@@ -3,7 +3,7 @@
 use super::flags::WaitArgs;
 use super::snapshot::ScopeArg;
 use crate::cmd::snapshot::Options;
-use crate::ops::backup_kind::BackupKind;
+use crate::domain::backup_kind::BackupKind;
 
 /// Export the tables of a DuckDB database as Parquet, without taking its lock
 #[derive(Debug, clap::Args)]

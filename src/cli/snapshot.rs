@@ -4,8 +4,8 @@ use clap::ValueEnum;
 
 use super::flags::WaitArgs;
 use crate::cmd::snapshot::Options;
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;
-use crate::ops::backup_kind::BackupKind;
 
 /// Capture a source consistently and make a backup of it
 #[derive(Debug, clap::Args)]

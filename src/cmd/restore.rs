@@ -7,18 +7,18 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::catalog::{self, Catalog, Entry, Filter, Found};
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::schedule::SKEW;
-use crate::domain::segment::{self, rfc3339};
+use crate::domain::segment::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
 use crate::fs::staged_file::folder_of;
 use crate::keys::KeyProvider;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::audit;
 use crate::ops::authenticity::ProofChecker;
-use crate::ops::backup_kind::BackupKind;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
@@ -102,7 +102,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     check_table(options, &name)?;
     let chain = catalog.chain(&name)?;
     warn(app, options, (store.as_ref(), &keys), &name, &chain)?;
-    let is_export = name.kind == BackupKind::Export.as_str();
+    let is_export = name.kind == BackupKind::Export;
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
@@ -175,7 +175,7 @@ fn warn(
         warn_of_newer(app, store, name)?;
     }
     // The maps of an export say how to put it together: it does not restore without them.
-    if name.kind == BackupKind::Export.as_str() { Ok(()) } else { warn_of_maps(app, chain) }
+    if name.kind == BackupKind::Export { Ok(()) } else { warn_of_maps(app, chain) }
 }
 
 /// Sum over what a chain has in the store.
@@ -235,7 +235,7 @@ fn warn_of_newer(app: &AppContext, store: &dyn ReadStore, name: &BackupName) -> 
             name.id
         ));
     }
-    let is_log = |entry: &&Entry| entry.name.kind == segment::KIND && entry.manifest.is_some();
+    let is_log = |entry: &&Entry| entry.name.kind == BackupKind::Log && entry.manifest.is_some();
     if let Some(last) = newer().rfind(is_log) {
         monitor.warn(&format!(
             "the log of `{source}` goes on after this backup, to about {}: `bkp list {source} --windows` says how far, and --at restores a moment of it",
@@ -263,7 +263,7 @@ fn warn_of_maps(app: &AppContext, chain: &[BackupReader<'_>]) -> anyhow::Result<
 
 /// A segment of a log is no state that could be restored by itself.
 fn check_kind(name: &BackupName) -> Result<(), Fault> {
-    if name.kind != segment::KIND {
+    if name.kind != BackupKind::Log {
         return Ok(());
     }
     let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
@@ -274,7 +274,7 @@ fn check_kind(name: &BackupName) -> Result<(), Fault> {
 
 /// Only exports have tables that can be told apart.
 fn check_table(options: &Options, name: &BackupName) -> Result<(), Fault> {
-    let is_export = name.kind == BackupKind::Export.as_str();
+    let is_export = name.kind == BackupKind::Export;
     if options.table.is_none() || is_export {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! `bkp verify`: how sure one can be of a backup, from "it is there" to "it starts".
 
+use crate::domain::backup_kind::BackupKind;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +15,6 @@ use crate::catalog::{self, Catalog, Filter, Found};
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
-use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::ops::audit;
@@ -223,7 +223,7 @@ fn verify(
 ) -> anyhow::Result<Verified> {
     let began = app.ctx.now();
     // A segment of a log stands by itself; how segments follow each other, `--logs` verifies.
-    let is_segment = name.kind == segment::KIND;
+    let is_segment = name.kind == BackupKind::Log;
     let chain = if is_segment { vec![catalog.open(name)?.0] } else { catalog.chain(name)? };
     let kind = kinds::kind_of(name.backup_type)?;
     app.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));

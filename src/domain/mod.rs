@@ -12,6 +12,7 @@
 //! - [`text`]: text of somebody else, as it may be shown.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
+pub mod backup_kind;
 pub mod calendar;
 pub mod chain;
 pub mod cost;

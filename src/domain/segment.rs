@@ -9,6 +9,7 @@ mod log;
 mod record;
 mod spans;
 
+use super::backup_kind::BackupKind;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -20,7 +21,7 @@ pub use self::record::{Marks, Mode, NUMBER_MAX, Ops, Position, Segment, Totals};
 pub use self::spans::Spans;
 
 /// What makes a segment, in its name.
-pub const KIND: &str = "log";
+pub const KIND: &str = BackupKind::Log.as_str();
 
 /// The name of the lease under which a run makes a backup of this name, or builds on one.
 #[must_use]

@@ -1,5 +1,7 @@
 //! What keeping backups costs, by the prices of the configuration, now and a year from now.
 
+use crate::config::settings::jobs::JobKind;
+use crate::domain::backup_kind::BackupKind;
 use time::{Duration, OffsetDateTime};
 
 use crate::catalog::Entry;
@@ -35,11 +37,11 @@ pub(crate) fn total(bytes: impl Iterator<Item = u64>) -> u64 {
 /// How many bytes the backups of a job will take a year from now, if the coming ones are like the recent
 /// ones: as large, and as many increments for each full one.
 pub(crate) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTime) -> u64 {
-    if job.run.word == "logs" {
+    if job.run == JobKind::Logs {
         return log(entries, job.keep_log, now);
     }
     let is_of = |name: &BackupName| {
-        Some(name.kind.as_str()) == job.run.makes
+        job.run.makes().is_some_and(|made| name.kind == made)
             && job.scope.is_none_or(|scope| scope == name.scope)
     };
     let recent = entries.iter().rev().filter(|entry| is_of(&entry.name)).take(RECENT);
@@ -59,7 +61,7 @@ pub(crate) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTim
 
 /// Segments of a log: those of today and a year more, or as much as `keep_log` keeps.
 fn log(entries: &[&Entry], keep_log: Option<std::time::Duration>, now: OffsetDateTime) -> u64 {
-    let segments = entries.iter().filter(|entry| entry.name.kind == crate::domain::segment::KIND);
+    let segments = entries.iter().filter(|entry| entry.name.kind == BackupKind::Log);
     let recent = segments.clone().filter(|entry| now - entry.name.id.created() <= LOG_SPAN);
     let begun = segments.clone().map(|entry| entry.name.id.created()).min().unwrap_or(now);
     // A log that began an hour ago says little about a year; a day is the least that counts.

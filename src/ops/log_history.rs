@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::catalog::{self, Catalog, Filter, Found};
 use crate::ctx::Ctx;
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, ManifestError, hex};
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
@@ -16,8 +17,6 @@ use crate::keys::KeyError;
 use crate::source::kinds;
 use crate::store::ReadStore;
 
-/// What makes a snapshot, in its name.
-const SNAPSHOT: &str = "snapshot";
 /// Days that are listed one by one; what is older is found by one listing of everything.
 const DAYS_MAX: i64 = 7;
 
@@ -269,7 +268,7 @@ fn step(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Step> {
         let link = Link { id: manifest.id, parent: manifest.parent, sha256, segment };
         return Ok(Step::Segment(Box::new(link)));
     }
-    if name.kind != SNAPSHOT {
+    if name.kind != BackupKind::Snapshot {
         return Ok(Step::Other);
     }
     let (manifest, _) = load(store, name)?;

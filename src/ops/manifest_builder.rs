@@ -1,6 +1,8 @@
 //! What every new manifest says besides what was captured: how the run came about, what the source is,
 //! and what the policy of the day promises.
 
+use crate::config::settings::jobs::JobKind;
+use crate::domain::backup_kind::BackupKind;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
@@ -11,7 +13,6 @@ use crate::domain::manifest::{Identity, Manifest, ObjectRecord, Retention, SCHEM
 use crate::domain::names::BackupName;
 use crate::domain::recipient::Recipient;
 use crate::domain::retention::Policy;
-use crate::domain::segment;
 use crate::stage::ChainStats;
 use crate::wire::AppContext;
 
@@ -72,11 +73,15 @@ pub(crate) fn new(app: &AppContext, name: &BackupName, content: Content) -> Mani
 /// What the policies of today promise of a backup of this name: the longest of the jobs that it could
 /// be of, whether or not one of them made it.
 fn promise(app: &AppContext, name: &BackupName) -> Retention {
-    let is_log = name.kind == segment::KIND;
+    let is_log = name.kind == BackupKind::Log;
     let jobs = app.settings.jobs.values().filter(|job| {
         job.source.as_ref() == Some(&name.source)
             && job.scope.is_none_or(|scope| scope == name.scope)
-            && if is_log { job.run.word == "logs" } else { job.run.makes == Some(&*name.kind) }
+            && if is_log {
+                job.run == JobKind::Logs
+            } else {
+                job.run.makes().is_some_and(|made| name.kind == made)
+            }
     });
     let mut promised = Retention::default();
     let mut longest = None;

@@ -7,7 +7,6 @@
 pub mod annotations;
 pub mod audit;
 pub mod authenticity;
-pub mod backup_kind;
 pub(crate) mod cost;
 pub mod exclusive_run;
 pub mod jobs;

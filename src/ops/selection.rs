@@ -5,12 +5,11 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
 use crate::ctx::{Ctx, Monitor};
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::BackupName;
 use crate::domain::schedule::SKEW;
-use crate::domain::segment;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::{Effort, KeyError};
-use crate::ops::backup_kind::BackupKind;
 use crate::store::ReadStore;
 
 /// How many of the backups that are passed over are named.
@@ -77,7 +76,7 @@ impl Select {
         ctx: &Ctx,
     ) -> anyhow::Result<Chosen> {
         let store = catalog.store();
-        let is_export = |name: &BackupName| name.kind == BackupKind::Export.as_str();
+        let is_export = |name: &BackupName| name.kind == BackupKind::Export;
         let named = self.id().is_some();
         let found = self.candidates(store, &|name| named || is_export(name) == exports, ctx);
         let candidates = found.map_err(|error| {
@@ -108,7 +107,7 @@ impl Select {
         let mut found = catalog::find(store, &filter, &ctx.cancel)?;
         if self.id().is_none() {
             // A segment of a log is no state that could be restored by itself.
-            found.retain(|found| found.name.kind != segment::KIND);
+            found.retain(|found| found.name.kind != BackupKind::Log);
         }
         found.retain(|found| wanted(&found.name));
         let missing = |what: String| Fault::new(Kind::NotFound, format!("{}: {what}", store.url()));

@@ -80,7 +80,7 @@ fn a_backup_from_the_future_is_not_built_on() {
 fn snapshot_at(bed: &Bed, clock: fn() -> OffsetDateTime) -> String {
     let app = AppContext { ctx: Ctx::fixed(clock), ..bed.app(None) };
     let options = snapshot::Options {
-        kind: bkp::ops::backup_kind::BackupKind::Snapshot,
+        kind: bkp::domain::backup_kind::BackupKind::Snapshot,
         source: "books".into(),
         scope: None,
         mode: None,

@@ -42,7 +42,7 @@ fn sweep(effect: Effect, mut round: impl FnMut(&Plan, u64)) {
 
 fn take(bed: &Bed, plan: &Plan) -> anyhow::Result<String> {
     let options = snapshot::Options {
-        kind: bkp::ops::backup_kind::BackupKind::Snapshot,
+        kind: bkp::domain::backup_kind::BackupKind::Snapshot,
         source: "books".into(),
         scope: None,
         mode: None,

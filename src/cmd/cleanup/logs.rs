@@ -4,6 +4,8 @@
 //! segments and snapshots themselves. Segments in query mode restore from the first one on, so none of
 //! them is ever spare.
 
+use crate::config::settings::jobs::JobKind;
+use crate::domain::backup_kind::BackupKind;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::{Duration, OffsetDateTime};
@@ -16,7 +18,7 @@ use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::record::Outcome;
 use crate::domain::retention::{Backup, Policy, lateness, restorable};
-use crate::domain::segment::{self, Base, Link, Log, Mode, keep};
+use crate::domain::segment::{Base, Link, Log, Mode, keep};
 use crate::ops::jobs::state::States;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
@@ -101,7 +103,7 @@ fn since(
         return Ok(None);
     }
     let of_source =
-        |job: &&JobSettings| job.run.word == "logs" && job.source.as_deref() == Some(source);
+        |job: &&JobSettings| job.run == JobKind::Logs && job.source.as_deref() == Some(source);
     let mut longest: Option<Duration> = None;
     for job in app.settings.jobs.values().filter(of_source) {
         let kept = job.keep_log.and_then(|kept| Duration::try_from(kept).ok());
@@ -148,5 +150,5 @@ fn is_late(
 /// Whether an entry is a segment. As retention sees it, it builds on nothing: what it follows is looked
 /// at here.
 pub(super) fn is_segment(entry: &Entry) -> bool {
-    entry.name.kind == segment::KIND
+    entry.name.kind == BackupKind::Log
 }

@@ -1,5 +1,6 @@
 //! What the jobs of the configuration want kept, and why nothing of one is removed today.
 
+use crate::config::settings::jobs::JobKind;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
@@ -156,7 +157,7 @@ pub(super) fn rules(
 ) -> anyhow::Result<Vec<Rule>> {
     let mut found = Vec::new();
     for job in app.settings.jobs.values() {
-        let Some((policy, made)) = job.retention.clone().zip(job.run.makes) else { continue };
+        let Some((policy, made)) = job.retention.clone().zip(job.run.makes()) else { continue };
         let is_member = |entry: &Entry| {
             job.source.as_ref() == Some(&entry.name.source)
                 && job.backup_type.is_none_or(|of_job| of_job == entry.name.backup_type)
@@ -191,7 +192,7 @@ pub(super) fn frozen(
         return Ok(Some(what));
     }
     let verifies = |other: &&JobSettings| {
-        other.run.word == "verify" && other.enabled && other.source == job.source
+        other.run == JobKind::Verify && other.enabled && other.source == job.source
     };
     for other in app.settings.jobs.values().filter(verifies) {
         let found = last(store, app, other, &mut states, now)?;

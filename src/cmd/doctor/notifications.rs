@@ -1,5 +1,6 @@
 //! What `doctor` tries of those who are told, and of what only some jobs need.
 
+use crate::config::settings::jobs::JobKind;
 use std::io::{self, Write};
 
 use crate::archive::EntrySink;
@@ -44,7 +45,7 @@ const LACKING_MAX: usize = 5;
 /// Every source of which a job makes exports: an export works on a copy in the state directory. One of a
 /// database that is not large is made, and thrown away.
 pub(crate) fn exports(app: &AppContext) -> Vec<Found> {
-    let jobs = app.settings.jobs.values().filter(|job| job.run.word == "export");
+    let jobs = app.settings.jobs.values().filter(|job| job.run == JobKind::Export);
     let mut names: Vec<&str> = jobs.filter_map(|job| job.source.as_deref()).collect();
     names.sort_unstable();
     names.dedup();

@@ -81,7 +81,7 @@ impl Around<'_> {
             schema: "bkp.hook/1",
             event,
             job: &self.job.name,
-            command: self.job.run.word,
+            command: self.job.run.word(),
             source: self.job.source.as_deref(),
             host: host(),
             started: self.began,

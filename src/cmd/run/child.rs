@@ -132,8 +132,8 @@ fn append(said: &mut Option<String>, store: &str, more: Option<&str>) {
 /// What the run of a job is called with: for one store, or for those that were chosen.
 #[must_use]
 pub fn words(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<String> {
-    let mut words = vec![job.run.word.to_owned()];
-    words.extend(job.source.clone().filter(|_source| job.run.of_source));
+    let mut words = vec![job.run.word().to_owned()];
+    words.extend(job.source.clone().filter(|_source| job.run.of_source()));
     let mut flag = |name: &str, value: Option<String>| {
         words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
     };

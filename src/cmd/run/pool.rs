@@ -78,5 +78,5 @@ impl Pool {
 /// declared safe together.
 fn fit(a: &JobSettings, b: &JobSettings) -> bool {
     let same = a.source.is_some() && a.source == b.source;
-    !same || (a.run.beside.contains(&b.run.word) && b.run.beside.contains(&a.run.word))
+    !same || (a.run.beside().contains(&b.run) && b.run.beside().contains(&a.run))
 }

@@ -2,8 +2,9 @@
 
 use super::options::Options;
 use super::plan::Onto;
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::manifest::ObjectRecord;
-use crate::ops::backup_kind::BackupKind;
+use crate::error::{Fault, Kind};
 use crate::ops::scratch;
 use crate::pipeline::ObjectBuilder;
 use crate::pipeline::objects::Objects;
@@ -43,6 +44,10 @@ pub(super) fn make(
             let captured = source.export(&request, &mut objects, &app.ctx)?;
             let (objects, trail) = objects.finish()?;
             Ok((objects, trail, captured))
+        }
+        BackupKind::Log => {
+            let fault = Fault::new(Kind::Usage, "a log is shipped segment by segment");
+            Err(fault.hint("use `bkp logs`").into())
         }
     }
 }

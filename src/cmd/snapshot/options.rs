@@ -1,7 +1,7 @@
 //! What `bkp snapshot` and `bkp export` are asked for.
 
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;
-use crate::ops::backup_kind::BackupKind;
 
 /// What `bkp snapshot` was asked for.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 use super::options::Options;
-use crate::ops::backup_kind::BackupKind;
+use crate::domain::backup_kind::BackupKind;
 
 /// An automatic choice begins a new chain after this many links: a restore reads all of them.
 const CHAIN_LINKS_AUTO_MAX: usize = 28;
@@ -360,7 +360,7 @@ fn build_on<'a>(
     source.check_parent(&record, &app.ctx)?;
     let kind = source::kinds::kind_of(parent.backup_type)?;
     // The map of an export is read by the source, which needs those of the whole chain.
-    let held = if parent.kind == BackupKind::Snapshot.as_str() {
+    let held = if parent.kind == BackupKind::Snapshot {
         last.map(&app.ctx, &mut |input| (kind.read_map)(input))?
     } else {
         Held::default()

@@ -1,5 +1,7 @@
 //! What one store has on record of jobs and sources, and what follows from several of them.
 
+use crate::config::settings::jobs::JobKind;
+use crate::domain::backup_kind::BackupKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 use time::OffsetDateTime;
@@ -11,7 +13,6 @@ use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{Outcome, Record};
 use crate::domain::schedule::Due;
-use crate::domain::segment;
 use crate::error::{Kind, diagnose};
 use crate::ops::jobs::evidence::{Evidence, JudgedRecord};
 use crate::ops::jobs::state::{States, is_for_each, places};
@@ -52,7 +53,7 @@ impl StoreFacts {
     ) -> Option<&Record> {
         let jobs = app.settings.jobs.values().filter(|job| {
             job.source.as_deref() == Some(source)
-                && job.run.word == "verify"
+                && job.run == JobKind::Verify
                 && level.is_none_or(|level| job.level.as_deref() == Some(level))
         });
         jobs.filter_map(|job| self.good(job)).max_by_key(|record| record.id.created())
@@ -66,7 +67,7 @@ impl StoreFacts {
         evidence: &Evidence,
     ) -> Option<OffsetDateTime> {
         let good = self.good(job).map(|record| record.id.created());
-        let Some(made) = job.run.makes else { return good };
+        let Some(made) = job.run.makes() else { return good };
         let is_of = |entry: &&Entry| {
             let name = &entry.name;
             entry.manifest.is_some()
@@ -82,16 +83,17 @@ impl StoreFacts {
 
 /// How many of the newest backups are full ones, of a kind that a job makes as increments where it can.
 pub(super) fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
-    let auto =
-        |job: &&&JobSettings| job.auto_scope || (job.run.word == "snapshot" && job.scope.is_none());
-    let kinds = jobs.iter().filter(auto).filter_map(|job| job.run.makes);
-    // A job that makes full ones is counted as well: it cannot be told which of them is whose.
-    let plain = |kind: &str| {
-        let full = jobs.iter().filter(|job| !auto(job));
-        full.filter_map(|job| job.run.makes).any(|made| made == kind)
+    let auto = |job: &&&JobSettings| {
+        job.auto_scope || (job.run == JobKind::Snapshot && job.scope.is_none())
     };
-    let counted = kinds.filter(|kind| !plain(kind)).map(|kind| {
-        let newest = mine.iter().rev().filter(|entry| entry.name.kind == kind);
+    let kinds = jobs.iter().filter(auto).filter_map(|job| job.run.makes());
+    // A job that makes full ones is counted as well: it cannot be told which of them is whose.
+    let plain = |kind: BackupKind| {
+        let full = jobs.iter().filter(|job| !auto(job));
+        full.filter_map(|job| job.run.makes()).any(|made| made == kind)
+    };
+    let counted = kinds.filter(|kind| !plain(*kind)).map(|kind| {
+        let newest = mine.iter().rev().filter(move |entry| entry.name.kind == kind);
         newest.take_while(|entry| entry.name.scope == Scope::Full).count()
     });
     counted.max().unwrap_or(0)
@@ -125,7 +127,7 @@ pub(super) fn copies(
     evidence: &Evidence,
 ) -> Vec<(String, Option<OffsetDateTime>)> {
     let places = places(app, job);
-    let is_one = places.len() < 2 || !(job.run.makes.is_some() || is_for_each(job));
+    let is_one = places.len() < 2 || !(job.run.makes().is_some() || is_for_each(job));
     let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
     answer.map(|seen| (seen.name.clone(), seen.newest(app, job, evidence))).collect()
 }
@@ -149,7 +151,7 @@ pub(super) fn broken(
     mine: &[&Entry],
     evidence: &Evidence,
 ) -> Option<String> {
-    let states = mine.iter().rev().filter(|entry| entry.name.kind != segment::KIND);
+    let states = mine.iter().rev().filter(|entry| entry.name.kind != BackupKind::Log);
     let (newest, _) = evidence.newest(app, &*seen.store, states.map(|entry| versioned(entry)));
     let newest = newest?.id;
     let mut next = Some(newest);
@@ -174,7 +176,7 @@ pub(super) fn broken(
             Err(_) => return None,
         };
         // A snapshot restores without its map.
-        let is_needed = |role: &str| entry.name.kind != "snapshot" || role != ROLE_MAP;
+        let is_needed = |role: &str| entry.name.kind != BackupKind::Snapshot || role != ROLE_MAP;
         for object in manifest.objects.iter().filter(|object| is_needed(&object.role)) {
             let found = entry.objects.iter().find(|found| found.key == object.key);
             match found.map(|found| found.bytes) {

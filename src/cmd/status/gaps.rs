@@ -2,6 +2,7 @@
 //! recent runs that did only a part; and segments that are missing, by the manifests of all of them, each
 //! of which is read once. The whole log is what `list --windows` reads.
 
+use crate::domain::backup_kind::BackupKind;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -52,8 +53,9 @@ pub(super) fn recent(
         let Some(segment) = read(store, entry) else { continue };
         let at = entry.name.id.created();
         let Some(why) = segment.gap else { continue };
-        let is_base =
-            |other: &&Entry| other.name.kind == "snapshot" && other.name.id.created() > at;
+        let is_base = |other: &&Entry| {
+            other.name.kind == BackupKind::Snapshot && other.name.id.created() > at
+        };
         // In query mode the segment itself begins a new window.
         let mended = segment.mode == Mode::Query || entries.iter().any(is_base);
         found.push(GapFacts { at, why, mended });

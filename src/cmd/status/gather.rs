@@ -1,6 +1,7 @@
 //! Looks at everything that `status` speaks of: the stores, what they have on record, and the state
 //! directory. Nothing of it has to be of this host: the stores alone are enough.
 
+use crate::config::settings::jobs::JobKind;
 use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
@@ -122,7 +123,7 @@ impl StatusFacts {
         // What one store has that is damaged, a later run about another one does not mend.
         let newest = seen.iter().filter_map(|seen| seen.records(job).last());
         let damaged = newest.into_iter().any(|record| record.code == DAMAGE);
-        let cleanup = |other: &JobSettings| other.enabled && other.run.word == "cleanup";
+        let cleanup = |other: &JobSettings| other.enabled && other.run == JobKind::Cleanup;
         let facts = JobFacts {
             name: job.name.clone(),
             past,
@@ -140,7 +141,7 @@ impl StatusFacts {
         let found = if job.enabled { health::of_job(&facts, ages, now) } else { Vec::new() };
         self.jobs.push(JobRow {
             job: job.name.clone(),
-            command: job.run.word.to_owned(),
+            command: job.run.word().to_owned(),
             source: job.source.clone(),
             schedule: match &job.when {
                 When::Every(length) => format!("every {}", units::spelled(*length)),
@@ -191,7 +192,7 @@ impl StatusFacts {
             let full = mine.iter().filter(|entry| entry.name.scope == Scope::Full);
             let said = words::of(app, &*seen.store, &mine);
             self.findings.extend(said.finding(name, store));
-            let logs = jobs().filter(|job| job.run.word == "logs");
+            let logs = jobs().filter(|job| job.run == JobKind::Logs);
             let logs: Vec<Record> = logs.flat_map(|job| seen.records(job)).cloned().collect();
             let facts = SourceFacts {
                 name: name.to_owned(),
@@ -209,9 +210,9 @@ impl StatusFacts {
                 broken: broken(app, seen, &mine, states.evidence()),
                 damaged: said.damaged,
                 newest_damaged: said.newest_damaged,
-                made: jobs().any(|job| job.run.makes.is_some()),
-                verified: jobs().any(|job| job.run.word == "verify"),
-                young: jobs().filter(|job| job.run.makes.is_some()).any(|job| {
+                made: jobs().any(|job| job.run.makes().is_some()),
+                verified: jobs().any(|job| job.run == JobKind::Verify),
+                young: jobs().filter(|job| job.run.makes().is_some()).any(|job| {
                     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
                     states.since(app, job).is_some_and(|since| now - since <= ages.warning)
                 }),

@@ -19,7 +19,7 @@ mod keep;
 mod upkeep;
 
 use self::job::{DAY, HOUR, LONGEST};
-pub use self::job::{Hooks, JobSettings, LooksAt, RUNS, RunKind};
+pub use self::job::{Hooks, JobKind, JobSettings, LooksAt};
 use self::keep::retention;
 pub use upkeep::Upkeep;
 pub(super) use upkeep::{check_ages, upkeep};
@@ -66,15 +66,15 @@ fn job(
 ) -> Result<JobSettings, ConfigError> {
     let place = join("job", name);
     let at = |key: &str| join(&place, key);
-    let words = RUNS.iter().map(|kind| kind.word);
-    let run = RUNS.iter().find(|kind| kind.word == table.run);
+    let words = JobKind::ALL.iter().map(|kind| kind.word());
+    let run = JobKind::ALL.into_iter().find(|kind| kind.word() == table.run);
     let run = run.ok_or_else(|| unknown(at("run"), "command", &table.run, words))?;
     let source = source(&place, run, table.source.as_deref(), sources)?;
-    let auto_scope = table.scope.as_deref() == Some("auto") && run.makes.is_some();
+    let auto_scope = table.scope.as_deref() == Some("auto") && run.makes().is_some();
     let word = table.scope.as_deref().filter(|_word| !auto_scope);
     let named = word.map(|word| scope(&at("scope"), run, word)).transpose()?;
     // From here on an omitted key is its default, whoever looks at the job.
-    let scope = named.or(run.scope.filter(|_scope| !auto_scope));
+    let scope = named.or(run.scope().filter(|_scope| !auto_scope));
     let looks_at = for_verify(&place, run, &table)?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
@@ -108,8 +108,8 @@ fn job(
     }
     let hooks = hooks(&at("hooks"), table.hooks)?;
     let keep_log = of("keep_log", &table.keep_log, DAY)?;
-    if keep_log.is_some() && run.word != "logs" {
-        let problem = format!("`{}` ships no log", run.word);
+    if keep_log.is_some() && run != JobKind::Logs {
+        let problem = format!("`{}` ships no log", run.word());
         return Err(ConfigError::invalid(at("keep_log"), problem));
     }
     Ok(JobSettings {
@@ -118,7 +118,7 @@ fn job(
         source: table.source,
         backup_type,
         scope,
-        level: table.level.or(run.level.map(str::to_owned)),
+        level: table.level.or(run.level().map(str::to_owned)),
         auto_scope,
         looks_at,
         when,
@@ -137,15 +137,15 @@ fn job(
 }
 
 /// Checks what only a verification has.
-fn for_verify(place: &str, run: &RunKind, table: &JobTable) -> Result<LooksAt, ConfigError> {
+fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<LooksAt, ConfigError> {
     let given = [
         ("level", table.level.is_some()),
         ("all", table.all),
         ("from_export", table.from_export),
         ("logs", table.logs),
     ];
-    if let Some((key, _)) = given.into_iter().find(|(_, is)| *is && run.word != "verify") {
-        let problem = format!("it is for `verify`, and this job runs `{}`", run.word);
+    if let Some((key, _)) = given.into_iter().find(|(_, is)| *is && run != JobKind::Verify) {
+        let problem = format!("it is for `verify`, and this job runs `{}`", run.word());
         return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
     }
     if let Some(level) = table.level.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
@@ -190,12 +190,12 @@ fn wrong(place: String, problem: Problem) -> ConfigError {
 
 fn source<'s>(
     place: &str,
-    run: &RunKind,
+    run: JobKind,
     name: Option<&str>,
     sources: &'s BTreeMap<String, SourceSettings>,
 ) -> Result<Option<&'s SourceSettings>, ConfigError> {
     match name {
-        None if run.of_source => {
+        None if run.of_source() => {
             let error = ConfigError::invalid(join(place, "source"), "this key is missing");
             Err(error.suggest("add `source = …`"))
         }
@@ -208,12 +208,12 @@ fn source<'s>(
     }
 }
 
-fn scope(place: &str, run: &RunKind, word: &str) -> Result<Scope, ConfigError> {
+fn scope(place: &str, run: JobKind, word: &str) -> Result<Scope, ConfigError> {
     let known = Scope::ALL.map(Scope::as_str);
     match word.parse() {
-        Ok(scope) if run.makes.is_some() => Ok(scope),
+        Ok(scope) if run.makes().is_some() => Ok(scope),
         Ok(_) => {
-            let problem = format!("`{}` has no scope", run.word);
+            let problem = format!("`{}` has no scope", run.word());
             Err(ConfigError::invalid(place, problem))
         }
         Err(_) => Err(unknown(place.to_owned(), "scope", word, known.into_iter())),
@@ -221,16 +221,20 @@ fn scope(place: &str, run: &RunKind, word: &str) -> Result<Scope, ConfigError> {
 }
 
 fn default_interval(
-    run: &RunKind,
+    run: JobKind,
     backup_type: Option<BackupType>,
     scope: Option<Scope>,
 ) -> Duration {
-    if run.word == "logs" {
+    if run == JobKind::Logs {
         return Duration::from_mins(15);
     }
-    let hours = match (run.word, backup_type, scope) {
-        ("snapshot" | "export", Some(BackupType::Duckdb), Some(Scope::Incremental))
-        | ("snapshot", Some(BackupType::Tigerbeetle), _) => 6,
+    let hours = match (run, backup_type, scope) {
+        (
+            JobKind::Snapshot | JobKind::Export,
+            Some(BackupType::Duckdb),
+            Some(Scope::Incremental),
+        )
+        | (JobKind::Snapshot, Some(BackupType::Tigerbeetle), _) => 6,
         _ => 24,
     };
     Duration::from_secs(hours * HOUR)

@@ -5,6 +5,7 @@
 //! Of what stores have only that counts which is proven (see [`super::evidence`]); this host's own runs
 //! it knows itself.
 
+use crate::config::settings::jobs::JobKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -96,7 +97,7 @@ impl States {
         let jobs = app.settings.jobs.values();
         let mut makers = jobs.filter(|other| other.enabled && other.makes_for(job)).peekable();
         let never = |job: &JobSettings| self.past(app, job).succeeded.is_none();
-        job.run.word == "verify"
+        job.run == JobKind::Verify
             && never(job)
             && makers.peek().is_some()
             && makers.all(never)
@@ -278,7 +279,7 @@ pub fn places(app: &AppContext, job: &JobSettings) -> Vec<String> {
 /// Whether a job is run once for each of its stores: what it does is about one at a time.
 #[must_use]
 pub fn is_for_each(job: &JobSettings) -> bool {
-    job.run.word == "verify"
+    job.run == JobKind::Verify
 }
 
 /// Their URLs: what is known of a store says nothing of another one that takes its name.
@@ -296,7 +297,7 @@ fn is_only(app: &AppContext, job: &JobSettings) -> bool {
         .jobs
         .values()
         .filter(|other| other.name != job.name && other.enabled && other.source == job.source);
-    others.all(|other| other.run.makes != job.run.makes || apart(other.scope, job.scope))
+    others.all(|other| other.run.makes() != job.run.makes() || apart(other.scope, job.scope))
 }
 
 /// Names of the backups that this job could have made this month or the last, newest first.
@@ -305,7 +306,7 @@ fn candidates<'a>(
     store: &'a dyn ReadStore,
     now: OffsetDateTime,
 ) -> impl Iterator<Item = (BackupName, Option<Version>)> + 'a {
-    let about = job.run.makes.zip(job.backup_type).zip(job.source.as_deref());
+    let about = job.run.makes().zip(job.backup_type).zip(job.source.as_deref());
     let scopes = job.scope.as_ref().map_or(Scope::ALL.as_slice(), std::slice::from_ref);
     about.into_iter().flat_map(move |((made, backup_type), source)| {
         records::backups(store, (backup_type, source), scopes, now.date())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::retention::Policy;
 use crate::domain::schedule::{Retries, When};
@@ -10,9 +11,6 @@ pub(super) const HOUR: u64 = 3600;
 pub(super) const DAY: u64 = 24 * HOUR;
 /// The longest time that a configuration may name, seconds: a hundred years.
 pub(super) const LONGEST: u64 = 36_525 * DAY;
-/// The level of a verification that names none, as on the command line.
-const LEVEL: &str = "digest";
-
 /// Which backups of a source a verification is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LooksAt {
@@ -31,8 +29,8 @@ pub enum LooksAt {
 pub struct JobSettings {
     /// Its name.
     pub name: String,
-    /// What it does: one of [`RUNS`].
-    pub run: &'static RunKind,
+    /// What it does.
+    pub run: JobKind,
     /// The source it is about.
     pub source: Option<String>,
     /// The type of that source.
@@ -75,7 +73,9 @@ impl JobSettings {
     /// Whether this job makes the backups that `other` looks at, and does not wait for it.
     #[must_use]
     pub fn makes_for(&self, other: &JobSettings) -> bool {
-        self.run.makes.is_some() && self.source == other.source && !self.after.contains(&other.name)
+        self.run.makes().is_some()
+            && self.source == other.source
+            && !self.after.contains(&other.name)
     }
 }
 
@@ -94,64 +94,82 @@ pub struct Hooks {
     pub timeout: Duration,
 }
 
-/// A command that a job can run: one line of [`RUNS`].
-#[derive(Debug)]
-pub struct RunKind {
-    /// The command.
-    pub word: &'static str,
-    /// What makes its backups, in their names; `None` if it makes none.
-    pub makes: Option<&'static str>,
-    /// Whether it is about a source.
-    pub of_source: bool,
-    /// Commands that may run at the same time on the same source.
-    pub beside: &'static [&'static str],
-    /// The scope of its backups where a job names none; `None` leaves it to bkp.
-    pub scope: Option<Scope>,
-    /// The level where a job names none; `None` if it has no levels.
-    pub level: Option<&'static str>,
+/// A command that a job can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// `bkp snapshot`.
+    Snapshot,
+    /// `bkp export`.
+    Export,
+    /// `bkp logs`.
+    Logs,
+    /// `bkp verify`.
+    Verify,
+    /// `bkp cleanup`.
+    Cleanup,
 }
 
-/// Every command that a job can run.
-pub const RUNS: &[RunKind] = &[
-    RunKind {
-        word: "snapshot",
-        makes: Some("snapshot"),
-        of_source: true,
-        beside: &["logs", "verify"],
-        scope: None,
-        level: None,
-    },
-    RunKind {
-        word: "export",
-        makes: Some("export"),
-        of_source: true,
-        beside: &["verify"],
-        scope: Some(Scope::Full),
-        level: None,
-    },
-    // No retention removes segments of a log: one that keeps the newest of a day would leave gaps.
-    RunKind {
-        word: "logs",
-        makes: None,
-        of_source: true,
-        beside: &["snapshot", "verify"],
-        scope: None,
-        level: None,
-    },
-    RunKind {
-        word: "verify",
-        makes: None,
-        of_source: true,
-        beside: &["export", "logs", "snapshot"],
-        scope: None,
-        level: Some(LEVEL),
-    },
-    RunKind {
-        word: "cleanup",
-        makes: None,
-        of_source: false,
-        beside: &[],
-        scope: None,
-        level: None,
-    },
-];
+impl JobKind {
+    /// All of them.
+    pub const ALL: [JobKind; 5] =
+        [JobKind::Snapshot, JobKind::Export, JobKind::Logs, JobKind::Verify, JobKind::Cleanup];
+
+    /// The command.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            JobKind::Snapshot => "snapshot",
+            JobKind::Export => "export",
+            JobKind::Logs => "logs",
+            JobKind::Verify => "verify",
+            JobKind::Cleanup => "cleanup",
+        }
+    }
+
+    /// The kind of the backups that a retention may remove; `None` if it makes none. A log is kept by its age:
+    /// a policy that keeps the newest segment of a day would leave gaps.
+    #[must_use]
+    pub const fn makes(self) -> Option<BackupKind> {
+        match self {
+            JobKind::Snapshot => Some(BackupKind::Snapshot),
+            JobKind::Export => Some(BackupKind::Export),
+            JobKind::Logs | JobKind::Verify | JobKind::Cleanup => None,
+        }
+    }
+
+    /// Whether it is about a source.
+    #[must_use]
+    pub const fn of_source(self) -> bool {
+        !matches!(self, JobKind::Cleanup)
+    }
+
+    /// Commands that may run at the same time on the same source.
+    #[must_use]
+    pub const fn beside(self) -> &'static [JobKind] {
+        match self {
+            JobKind::Snapshot => &[JobKind::Logs, JobKind::Verify],
+            JobKind::Export => &[JobKind::Verify],
+            JobKind::Logs => &[JobKind::Snapshot, JobKind::Verify],
+            JobKind::Verify => &[JobKind::Export, JobKind::Logs, JobKind::Snapshot],
+            JobKind::Cleanup => &[],
+        }
+    }
+
+    /// The scope of its backups where a job names none; `None` leaves it to bkp.
+    #[must_use]
+    pub const fn scope(self) -> Option<Scope> {
+        match self {
+            JobKind::Export => Some(Scope::Full),
+            JobKind::Snapshot | JobKind::Logs | JobKind::Verify | JobKind::Cleanup => None,
+        }
+    }
+
+    /// The level where a job names none, as on the command line; `None` if it has no levels.
+    #[must_use]
+    pub const fn level(self) -> Option<&'static str> {
+        match self {
+            JobKind::Verify => Some("digest"),
+            JobKind::Snapshot | JobKind::Export | JobKind::Logs | JobKind::Cleanup => None,
+        }
+    }
+}

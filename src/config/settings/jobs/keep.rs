@@ -1,6 +1,6 @@
 //! Which backups of a job are kept, as its table says.
 
-use super::job::{LONGEST, RunKind};
+use super::job::{JobKind, LONGEST};
 use crate::config::file::jobs::RetentionTable;
 use crate::domain::calendar::{Period, TimeZone};
 use crate::domain::names::BackupType;
@@ -15,15 +15,15 @@ const DEFAULT_LAST: u32 = 30;
 /// Which backups of a job are kept.
 pub(super) fn retention(
     place: &str,
-    run: &RunKind,
+    run: JobKind,
     table: Option<&RetentionTable>,
     backup_type: Option<BackupType>,
     zone: TimeZone,
 ) -> Result<Option<Policy>, ConfigError> {
     let place = join(place, "retention");
-    match (run.makes, table) {
+    match (run.makes(), table) {
         (None, Some(_)) => {
-            let problem = format!("`{}` makes no backups", run.word);
+            let problem = format!("`{}` makes no backups", run.word());
             Err(ConfigError::invalid(place, problem))
         }
         (None, None) => Ok(None),

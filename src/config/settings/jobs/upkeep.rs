@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::job::{DAY, HOUR, JobSettings, LONGEST};
+use super::job::{DAY, HOUR, JobKind, JobSettings, LONGEST};
 use crate::config::file::jobs::{CleanupTable, RunTable};
 use crate::table::ConfigError;
 use crate::table::units::duration;
@@ -56,7 +56,7 @@ pub(in crate::config) fn check_ages(
     upkeep: &Upkeep,
     jobs: &BTreeMap<String, JobSettings>,
 ) -> Result<(), ConfigError> {
-    let makes = |job: &&JobSettings| job.run.makes.is_some() || job.run.word == "logs";
+    let makes = |job: &&JobSettings| job.run.makes().is_some() || job.run == JobKind::Logs;
     let longest = jobs.values().filter(makes).max_by_key(|job| job.timeout);
     let Some(job) = longest.filter(|job| job.timeout >= upkeep.orphan_age) else { return Ok(()) };
     let (name, hours) = (&job.name, job.timeout.as_secs().div_ceil(HOUR));

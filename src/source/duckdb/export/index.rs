@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Fault, Kind};
 
-/// What makes an export, in its name.
-pub(crate) const EXPORT: &str = "export";
-
 /// The schema this version writes and reads.
 pub(crate) const SCHEMA: &str = "bkp.duckdb.export/4";
 

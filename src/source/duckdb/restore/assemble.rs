@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::blockfile::target::{Nowhere, SparseFile, Target};
 use crate::ctx::Ctx;
+use crate::domain::backup_kind::BackupKind;
 use crate::error::{Fault, Kind};
 use crate::source::duckdb::data_file::database::beside;
 use crate::source::duckdb::data_file::format::{Headers, UNIT_BYTES, digest, unit_offset};
@@ -23,7 +24,6 @@ use crate::source::duckdb::data_file::wal;
 use crate::source::duckdb::engine;
 use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::engine::limits;
-use crate::source::duckdb::export::index::EXPORT;
 use crate::source::duckdb::restore;
 use crate::source::duckdb::restore::place;
 use crate::source::duckdb::restore::place::RestoreDir;
@@ -39,7 +39,7 @@ fn broken(what: &str) -> anyhow::Error {
 
 /// Whether a chain is one of exports, not of snapshots.
 fn is_export(chain: &Chain<'_>) -> bool {
-    chain.last().is_some_and(|newest| newest.manifest().kind == EXPORT)
+    chain.last().is_some_and(|newest| newest.manifest().kind == BackupKind::Export)
 }
 
 /// Decodes a chain and checks its structure.
