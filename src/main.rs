@@ -13,7 +13,7 @@ use bkp::ctx::{Cancel, Ctx, Monitor as _};
 use bkp::exit;
 use bkp::ops::report::Report;
 use bkp::process;
-use bkp::source::{duckdb, kinds};
+use bkp::source::kinds;
 use bkp::ui::{self, Progress, Style};
 use bkp::wire::AppContext;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -21,11 +21,9 @@ use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
     // Started by ourselves, to work in a place of its own.
-    if std::env::args_os().nth(1).is_some_and(|word| word == duckdb::ENGINE_WORD) {
-        return duckdb::serve_engine();
-    }
-    if let Some(done) = kinds::inside(std::env::args_os()) {
-        return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = kinds::serve(&words) {
+        return code;
     }
     // Before anything is read that is secret, and before there is a second thread.
     let hardened = process::harden();

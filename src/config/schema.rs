@@ -14,7 +14,8 @@ pub fn schema() -> Value {
     let source = schemars::schema_for!(SourceTable).to_value();
     let store = schemars::schema_for!(StoreTable).to_value();
     let mut defs = Map::new();
-    let sources = SOURCES.iter().map(|kind| {
+    let sources = SOURCES.iter().map(|entry| {
+        let kind = &entry.kind;
         let name = kind.backup_type.as_str();
         let told = [("kind", json!({ "const": name }))];
         of_kind(&source, (kind.schema)(), &format!("{name} source"), &told, &mut defs)
@@ -120,7 +121,7 @@ mod tests {
         let kinds = kinds.and_then(Value::as_array).expect("kinds");
         assert_eq!(kinds.len(), SOURCES.len());
         for (kind, source) in kinds.iter().zip(SOURCES) {
-            assert_eq!(kind["properties"]["kind"]["const"], source.backup_type.as_str());
+            assert_eq!(kind["properties"]["kind"]["const"], source.kind.backup_type.as_str());
             assert!(kind["properties"]["store"].is_object());
         }
     }

@@ -1,34 +1,32 @@
-//! The table of sources, and that of logs: the only place that names them.
+//! The table of sources: the only place that names them.
 
 use std::ffi::OsString;
-use std::io;
+use std::process::ExitCode;
 
+use super::entry::SourceEntry;
 use super::logs::LogKind;
 use super::{SourceError, SourceKind, duckdb, tigerbeetle};
 use crate::domain::names::BackupType;
 
 /// Every kind of source.
-pub const SOURCES: &[SourceKind] = &[duckdb::KIND, tigerbeetle::KIND];
+pub const SOURCES: &[SourceEntry] = &[duckdb::ENTRY, tigerbeetle::ENTRY];
+
+/// All that the source brings that made backups of this type; `None` if this version does not know it.
+#[must_use]
+pub fn entry_of(backup_type: BackupType) -> Option<&'static SourceEntry> {
+    SOURCES.iter().find(|entry| entry.kind.backup_type == backup_type)
+}
 
 /// The kind of source that made backups of this type.
 ///
 /// # Errors
 /// [`SourceError::Unsupported`] if this version does not know it.
 pub fn kind_of(backup_type: BackupType) -> Result<&'static SourceKind, SourceError> {
-    let found = SOURCES.iter().find(|kind| kind.backup_type == backup_type);
+    let found = entry_of(backup_type).map(|entry| &entry.kind);
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("backups of type {backup_type}"),
         reason: "this version of bkp has no such source".into(),
     })
-}
-
-/// Every kind of log.
-pub const LOGS: &[LogKind] = &[tigerbeetle::LOG];
-
-/// What bkp does instead of a command where it started itself for a restore; `None` if it did not.
-#[must_use]
-pub fn inside(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
-    tigerbeetle::serve_if_private(words)
 }
 
 /// The kind of log whose segments have this type.
@@ -36,9 +34,15 @@ pub fn inside(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
 /// # Errors
 /// [`SourceError::Unsupported`] if this version does not know it.
 pub fn log_kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceError> {
-    let found = LOGS.iter().find(|kind| kind.backup_type == backup_type);
+    let found = entry_of(backup_type).and_then(|entry| entry.log.as_ref());
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("logs of type {backup_type}"),
         reason: "this version of bkp ships no such log".into(),
     })
+}
+
+/// What bkp does instead of a command where it started itself for a source; `None` if it did not.
+#[must_use]
+pub fn serve(words: &[OsString]) -> Option<ExitCode> {
+    SOURCES.iter().find_map(|entry| (entry.serve)(words))
 }

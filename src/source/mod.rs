@@ -35,6 +35,7 @@ use self::logs::ship::{LogSource, OwnEvents};
 mod attempt_error;
 pub mod device;
 pub mod duckdb;
+pub mod entry;
 pub mod kinds;
 pub mod logs;
 pub mod tigerbeetle;
@@ -281,7 +282,7 @@ pub type Chain<'a> = [BackupReader<'a>];
 /// A source opened from its table, or what is wrong with the table.
 pub type Opened = Result<Box<dyn Source>, crate::table::ConfigError>;
 
-/// A kind of source: one line of [`kinds::SOURCES`]. Everything that needs no configuration of the day
+/// What is done with the backups of a kind of source. Everything that needs no configuration of the day
 /// is here, so that a restore works from store and key alone.
 pub struct SourceKind {
     /// The word in the configuration's `kind`, in keys and in manifests.

@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::adapter::SourceSettings;
 use super::check::{self, unknown};
 use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::schedule::{Problem, Retries, When, zone_named};
 use crate::notify::check_url;
+use crate::source::kinds;
 use crate::table::ConfigError;
 use crate::table::join;
 use crate::table::units::duration;
@@ -18,7 +20,7 @@ mod job;
 mod keep;
 mod upkeep;
 
-use self::job::{DAY, HOUR, LONGEST};
+use self::job::{DAY, LONGEST};
 pub use self::job::{Hooks, JobKind, JobSettings, LooksAt};
 use self::keep::retention;
 pub use upkeep::Upkeep;
@@ -225,17 +227,8 @@ fn default_interval(
     backup_type: Option<BackupType>,
     scope: Option<Scope>,
 ) -> Duration {
-    if run == JobKind::Logs {
-        return Duration::from_mins(15);
-    }
-    let hours = match (run, backup_type, scope) {
-        (
-            JobKind::Snapshot | JobKind::Export,
-            Some(BackupType::Duckdb),
-            Some(Scope::Incremental),
-        )
-        | (JobKind::Snapshot, Some(BackupType::Tigerbeetle), _) => 6,
-        _ => 24,
-    };
-    Duration::from_secs(hours * HOUR)
+    let kind = run.makes().or((run == JobKind::Logs).then_some(BackupKind::Log));
+    let entry = backup_type.and_then(kinds::entry_of);
+    let of_source = entry.zip(kind).map(|(entry, kind)| (entry.interval)(kind, scope));
+    of_source.unwrap_or(Duration::from_secs(DAY))
 }

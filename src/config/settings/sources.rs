@@ -8,7 +8,7 @@ use super::check;
 use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
 use crate::domain::names::BackupType;
 use crate::source::SourceKind;
-use crate::source::kinds::SOURCES;
+use crate::source::kinds::{self, SOURCES};
 use crate::stage::Compression;
 use crate::table::{ConfigError, parse_table};
 use crate::table::{nearest, unknown_key};
@@ -49,9 +49,9 @@ pub(super) fn open(
 }
 
 fn kind_named(place: &str, word: &str) -> Result<&'static SourceKind, ConfigError> {
-    let known: Vec<&str> = SOURCES.iter().map(|kind| kind.backup_type.as_str()).collect();
+    let known: Vec<&str> = SOURCES.iter().map(|entry| entry.kind.backup_type.as_str()).collect();
     let wanted = word.parse::<BackupType>().ok();
-    let found = SOURCES.iter().find(|kind| Some(kind.backup_type) == wanted);
+    let found = wanted.and_then(|wanted| kinds::kind_of(wanted).ok());
     found.ok_or_else(|| {
         let problem = format!("this version of bkp has no source kind `{word}`");
         let hint = match nearest(word, known.iter().copied()) {

@@ -12,8 +12,12 @@
 //! What a capture holds is *transaction-consistent*: file and log as they are after one commit. The
 //! live file is only read: bkp neither takes its lock nor opens it with DuckDB.
 
-use crate::domain::names::BackupType;
+use std::time::Duration;
+
+use crate::domain::backup_kind::BackupKind;
+use crate::domain::names::{BackupType, Scope};
 use crate::source::SourceKind;
+use crate::source::entry::SourceEntry;
 
 mod attempt_error;
 mod capture;
@@ -25,11 +29,7 @@ pub mod metadata_table;
 mod restore;
 mod schema;
 
-pub use self::engine::protocol::WORD as ENGINE_WORD;
-pub use self::engine::serve::serve as serve_engine;
-
-/// The line in the table of sources.
-pub const KIND: SourceKind = SourceKind {
+const KIND: SourceKind = SourceKind {
     backup_type: BackupType::Duckdb,
     zstd_level: 3,
     open: configured::open,
@@ -40,3 +40,12 @@ pub const KIND: SourceKind = SourceKind {
     restore: restore::assemble::restore,
     drill: restore::assemble::drill,
 };
+
+/// The line in the table of sources.
+pub const ENTRY: SourceEntry =
+    SourceEntry { kind: KIND, log: None, serve: engine::serve::serve, interval, kept_days: 90 };
+
+fn interval(kind: BackupKind, scope: Option<Scope>) -> Duration {
+    let is_increment = kind != BackupKind::Log && scope == Some(Scope::Incremental);
+    Duration::from_hours(if is_increment { 6 } else { 24 })
+}

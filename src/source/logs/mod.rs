@@ -2,7 +2,7 @@
 //! brought back to a chosen moment.
 //!
 //! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
-//! [`LogKind`] in [`super::kinds::LOGS`].
+//! [`LogKind`] in the entry of its source.
 
 pub mod rewind;
 pub mod ship;

@@ -61,7 +61,7 @@ pub struct Rewound {
     pub notes: Vec<String>,
 }
 
-/// A kind of log: one line of [`crate::source::kinds::LOGS`].
+/// A kind of log: part of the [entry](crate::source::entry::SourceEntry) of its source.
 pub struct LogKind {
     /// The type of the backups that its segments are.
     pub backup_type: BackupType,

@@ -30,8 +30,8 @@ fn check(map: &BlockMap) {
 pub(crate) fn run(data: &[u8]) {
     let mut input = Bytes(data);
     let source = input.number::<1>();
-    if let Some(kind) = SOURCES.get(source % (SOURCES.len() + 1)) {
-        match (kind.read_map)(&mut input.0) {
+    if let Some(entry) = SOURCES.get(source % (SOURCES.len() + 1)) {
+        match (entry.kind.read_map)(&mut input.0) {
             Ok(held) => check(&held.blocks),
             Err(error) => assert_eq!(diagnose(&error).kind, Kind::Integrity, "{error:#}"),
         }

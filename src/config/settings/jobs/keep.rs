@@ -5,12 +5,15 @@ use crate::config::file::jobs::RetentionTable;
 use crate::domain::calendar::{Period, TimeZone};
 use crate::domain::names::BackupType;
 use crate::domain::retention::Policy;
+use crate::source::kinds;
 use crate::table::ConfigError;
 use crate::table::join;
 use crate::table::units::duration;
 
 /// How many of the newest backups stay, however old they are, if a job says nothing else.
 const DEFAULT_LAST: u32 = 30;
+/// For how long backups are kept if no source says, days.
+const DAYS: i64 = 90;
 
 /// Which backups of a job are kept.
 pub(super) fn retention(
@@ -33,7 +36,7 @@ pub(super) fn retention(
 }
 
 fn default_policy(backup_type: Option<BackupType>, zone: TimeZone) -> Policy {
-    let days = if backup_type == Some(BackupType::Tigerbeetle) { 365 } else { 90 };
+    let days = backup_type.and_then(kinds::entry_of).map_or(DAYS, |entry| entry.kept_days);
     let within = Some(time::Duration::days(days));
     // A count beside the age: a clock that is far ahead makes everything old, but nothing fewer.
     let last = DEFAULT_LAST;

@@ -20,7 +20,7 @@ pub(crate) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
 pub(crate) type TextRow = Vec<Option<String>>;
 
 /// The word on the command line that makes a bkp an engine.
-pub const WORD: &str = "duckdb-engine";
+pub(crate) const WORD: &str = "duckdb-engine";
 
 /// The folder that the engine lives in, by a name that needs no right to the folders around it.
 pub(crate) const HERE: &str = "/proc/self/cwd";

@@ -3,6 +3,7 @@
 //! It has no key, no credential, no environment and no privilege, lives in one folder of ours, and answers
 //! questions on its standard input, which is a socket. It ends when that does.
 
+use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ use crate::source::duckdb::engine::diff;
 use crate::source::duckdb::engine::parser::Parser;
 use crate::source::duckdb::engine::protocol::{
     Answer, Asked, Base, CATALOGUE, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question,
-    Settle, Sum, Tallied, TextRow, receive, send,
+    Settle, Sum, Tallied, TextRow, WORD, receive, send,
 };
 use crate::source::duckdb::engine::raw::RawDatabase;
 use crate::source::duckdb::engine::row_hash;
@@ -36,9 +37,12 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What a refused question is told.
 type Refused = String;
 
-/// Runs the engine until nobody asks any more.
-#[must_use]
-pub fn serve() -> ExitCode {
+/// Runs the engine until nobody asks any more, if these words of a command line ask for one.
+pub(crate) fn serve(words: &[OsString]) -> Option<ExitCode> {
+    words.get(1).is_some_and(|word| word == WORD).then(engine)
+}
+
+fn engine() -> ExitCode {
     // It closes every file beyond the standard ones.
     let confined = confine::confine();
     let Ok(line) = rustix::io::dup(rustix::stdio::stdin()).map(UnixStream::from) else {

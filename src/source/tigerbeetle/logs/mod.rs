@@ -15,7 +15,7 @@ pub(super) mod settings;
 mod shipping;
 mod wal;
 
-pub use self::client::private_server::serve_if_private;
+pub(crate) use self::client::private_server::serve_if_private;
 
 use self::query::ship::QueryLog;
 use self::shipping::Shipping;
@@ -29,7 +29,7 @@ use crate::error::{Fault, Kind};
 use crate::source::logs::{LogKind, LogSource, OwnEvents, RewindRequest, Rewound};
 
 /// The line in the table of logs.
-pub const LOG: LogKind = LogKind {
+pub(crate) const LOG: LogKind = LogKind {
     backup_type: BackupType::Tigerbeetle,
     decode: segment::decode,
     rewind,

@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -16,17 +17,14 @@ use crate::source::tigerbeetle::server::CLEAN_UP;
 use crate::source::tigerbeetle::watchdog::Watchdog;
 
 /// What bkp does if it was started in a private network; `None` if it was not.
-///
-/// # Errors
-/// What the pipe fails with.
-pub fn serve_if_private(words: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
-    let words: Vec<OsString> = words.skip(1).collect();
-    let [word, program, data_file, cluster] = words.as_slice() else { return None };
+pub(crate) fn serve_if_private(words: &[OsString]) -> Option<ExitCode> {
+    let [_own, word, program, data_file, cluster] = words else { return None };
     if word != OsStr::new(WORD) {
         return None;
     }
     let cluster = cluster.to_str()?.parse().ok()?;
-    Some(serve(&PathBuf::from(program), &PathBuf::from(data_file), cluster))
+    let served = serve(&PathBuf::from(program), &PathBuf::from(data_file), cluster);
+    Some(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn serve(program: &Path, data_file: &Path, cluster: u128) -> io::Result<()> {
@@ -101,6 +99,6 @@ mod tests {
 
     #[test]
     fn a_command_is_not_for_the_private_network() {
-        assert!(serve_if_private(["bkp", "list"].into_iter().map(OsString::from)).is_none());
+        assert!(serve_if_private(&["bkp", "list"].map(OsString::from)).is_none());
     }
 }
