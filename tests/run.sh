@@ -6,11 +6,22 @@
 #   tests/run.sh                 all tests
 #   tests/run.sh FILTER...       what `cargo test -- FILTER...` runs; also options of the test runner
 #                                (tests/run.sh --exact name, tests/run.sh --nocapture)
+#   tests/run.sh --quick [FILTER...]
+#                                unit tests only, compiled without optimisation and incrementally: for the
+#                                loop of one change and one try
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf 'tests: %s\n' "$*"; }
+
+if [ "${1:-}" = --quick ]; then
+    shift
+    # shellcheck source=examples/prepare.sh
+    . examples/prepare.sh
+    CARGO_INCREMENTAL=1 exec cargo test --release --locked --lib \
+        --config 'profile.release.package.bkp.opt-level=0' -- "$@"
+fi
 
 say "prepare the tools"
 PREPARE_SERVICES=all

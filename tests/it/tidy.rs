@@ -290,3 +290,21 @@ fn the_readme_lists_the_commands() {
         assert!(readme.contains(&format!("`bkp {command}")), "`bkp {command}` is not in README.md");
     }
 }
+
+/// What the page for contributors tells them to open is there.
+#[test]
+fn files_that_contributors_are_sent_to_exist() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let rooms = ["src/", "tests/", "man/", "examples/", "benches/", "completions/", ".ci/"];
+    let named = page.split('`').skip(1).step_by(2);
+    let mut count = 0;
+    for path in named.filter(|word| rooms.iter().any(|room| word.starts_with(room))) {
+        let path = path.split([' ', '*']).next().unwrap();
+        if path.contains("NAME") || path.contains("TARGET") {
+            continue;
+        }
+        count += 1;
+        assert!(root().join(path).exists(), "CONTRIBUTING.md names `{path}`");
+    }
+    assert!(count > 20, "{count}");
+}
