@@ -92,6 +92,8 @@ fn values_with_one_hash_are_told_apart_in_a_table_without_a_key() {
 }
 
 /// The same text, and another value: an option of a union, the type in a variant.
+/// Nobody who writes the database can make a change of such values that an increment takes for none: their tables
+/// are in every one.
 #[test]
 fn values_with_one_text_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +126,7 @@ fn values_with_one_text_are_told_apart() {
         assert_ne!(dump(&file), before.1, "{change}");
         assert_eq!(text(&file), before.0, "{change}");
         let manifest = export(&bed, &["--scope", "incremental"]);
-        assert_eq!(tables(&manifest), [format!("main.{table}")]);
+        assert_eq!(tables(&manifest), ["main.bag", "main.keyed", "main.variants"], "{change}");
         assert_eq!(dump(&restore(&bed, id(&manifest))), dump(&file), "{change}");
     }
 }
