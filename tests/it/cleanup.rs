@@ -286,30 +286,36 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
 #[test]
 fn killed_anywhere_it_leaves_only_whole_backups() {
     let bed = bed("keep_last = 1, min_keep = 1, max_removed_percent = 100");
-    let made = daily(&bed, 29, now() - Duration::hours(1));
-    let newest = made.last().unwrap().id.to_string();
     let files = || {
         bed.stored().iter().filter(|path| path.starts_with(bed.path("store/tigerbeetle"))).count()
     };
-    let mut kills = 0;
-    for gone in [1, 2, 3, 5, 8, 13, 21, 34] {
-        let before = files();
-        let mut child = bed
-            .command(&["cleanup", "-q"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        while child.try_wait().unwrap().is_none() && files() + gone > before {
-            std::thread::yield_now();
+    let (mut kills, mut newest) = (0, String::new());
+    // On a busy machine a cleanup may be done before anybody sees that something has gone.
+    for _ in 0..20 {
+        let made = daily(&bed, 29, now() - Duration::hours(1));
+        newest = made.last().unwrap().id.to_string();
+        for gone in [1, 2, 3, 5, 8, 13, 21, 34] {
+            let before = files();
+            let mut child = bed
+                .command(&["cleanup", "-q"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            while child.try_wait().unwrap().is_none() && files() + gone > before {
+                std::thread::yield_now();
+            }
+            if child.try_wait().unwrap().is_none() {
+                kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+                kills += 1;
+            }
+            let _ended = child.wait().unwrap();
+            assert!(ids(&bed).contains(&newest));
+            readable(&bed);
         }
-        if child.try_wait().unwrap().is_none() {
-            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
-            kills += 1;
+        if kills > 0 {
+            break;
         }
-        let _ended = child.wait().unwrap();
-        assert!(ids(&bed).contains(&newest));
-        readable(&bed);
     }
     assert!(kills > 0, "it was never killed at work");
     bed.run(&["cleanup", "--wait-lock", "1m"]).done();
