@@ -29,6 +29,7 @@ mod duck;
 mod fuzzed;
 mod generated;
 mod giant;
+mod golden;
 mod histories;
 mod imports;
 mod kms;
