@@ -143,7 +143,7 @@ fn record(
             Err(error) => {
                 // That the run is to stop says nothing of a backup.
                 app.ctx.cancel.check()?;
-                app.ctx.monitor.warn(&format!("`{key}` is not recorded: {error:#}"));
+                app.ctx.monitor.warn(&format!("`{key}` was not recorded: {error:#}"));
             }
         }
     }
@@ -170,7 +170,7 @@ fn render(reconciled: &Reconciled) -> String {
         lines.push(format!("{what:<10}  {id}{subject}: expected {expected}, found {found}"));
     }
     lines.push(match differences.len() {
-        0 => "they agree".to_owned(),
+        0 => "no differences".to_owned(),
         count => format!("{count} difference(s)"),
     });
     lines.join("\n")

@@ -204,7 +204,7 @@ fn verify_again(
     match verify(app, options, catalog, name, proven) {
         Err(error) if diagnose(&error).kind == Kind::Integrity => {
             app.ctx.monitor.end();
-            let why = format!("{error:#}; it is read again before it is called damaged");
+            let why = format!("{error:#}; reading it again before marking it as damaged");
             app.ctx.monitor.warn(&why);
             verify(app, options, catalog, name, proven)
         }
@@ -294,7 +294,7 @@ fn run_drill(
 fn render(verified: &Verified) -> String {
     let level = format!("{:?}", verified.level).to_lowercase();
     let checks = verified.drill.iter().flat_map(|drill| &drill.checks);
-    let found = if checks.into_iter().all(|check| check.ok) { "ok" } else { "not complete" };
+    let found = if checks.into_iter().all(|check| check.ok) { "ok" } else { "incomplete" };
     let mut lines = vec![format!(
         "{} of {}: {level} {found}, {} backup(s) in its chain, {:.1} s",
         verified.id,

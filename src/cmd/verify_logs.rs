@@ -208,7 +208,7 @@ fn render(body: &Verified) -> anyhow::Result<String> {
     let state = match body.gaps.len() {
         _ if !body.ok => "DAMAGED".to_owned(),
         0 => "unbroken".to_owned(),
-        gaps => format!("whole but for {gaps} gap(s) that were known when it was shipped"),
+        gaps => format!("complete except for {gaps} gap(s) known when it was shipped"),
     };
     writeln!(text, "log of {}: {state}, {} segments read", body.source, body.segments)?;
     body.windows.iter().try_for_each(|row| writeln!(text, "  {}", row.text()))?;

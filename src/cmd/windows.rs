@@ -112,7 +112,7 @@ pub fn run(app: &AppContext, source: &str) -> anyhow::Result<Report> {
     if windows.is_empty() {
         writeln!(
             text,
-            "no window: no snapshot is continued by a log; snapshots restore as they are"
+            "no window: no log continues a snapshot; snapshots can still be restored"
         )?;
     }
     windows.iter().try_for_each(|row| writeln!(text, "{}", row.text()))?;

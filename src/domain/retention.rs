@@ -174,7 +174,7 @@ impl fmt::Display for Why {
             Why::Unproven => {
                 f.write_str("not shown to be authentic by any key: neither counted nor removed")
             }
-            Why::Replayed => f.write_str("keep_log: a log that is kept begins here"),
+            Why::Replayed => f.write_str("keep_log: a retained log begins here"),
             Why::Ungoverned => f.write_str("no job has a retention for it"),
             Why::Late(reason) => write!(f, "nothing is removed: {reason}"),
             Why::Frozen(reason) => write!(f, "nothing is removed: {reason}"),

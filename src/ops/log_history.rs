@@ -166,7 +166,7 @@ impl History {
                 let id = found.name.id;
                 history
                     .problems
-                    .push(format!("{id}: a verification has found this segment damaged"));
+                    .push(format!("{id}: a verification found this segment damaged"));
             }
             match step {
                 Ok(Step::Segment(link)) => links.push(*link),

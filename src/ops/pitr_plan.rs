@@ -108,7 +108,7 @@ impl PitrPlan<'_> {
                     None => return Ok((base.op, chain)),
                     Some(link) => {
                         let (id, link) = (base.id, link.manifest().id);
-                        let why = format!("a verification has found {link} damaged");
+                        let why = format!("a verification found {link} damaged");
                         ctx.monitor.warn(&format!(
                             "snapshot {id} is taken only if there is no other: {why}"
                         ));

@@ -268,6 +268,6 @@ fn created(found: &Found) -> String {
 
 fn ambiguous(id: &str, several: &[Found]) -> Fault {
     let ids: Vec<String> = several.iter().take(5).map(|found| found.name.id.to_string()).collect();
-    Fault::new(Kind::Usage, format!("`{id}` fits {} backups", several.len()))
-        .hint(format!("give more of the id: {}", ids.join(", ")))
+    Fault::new(Kind::Usage, format!("`{id}` matches {} backups", several.len()))
+        .hint(format!("give more digits of the id: {}", ids.join(", ")))
 }

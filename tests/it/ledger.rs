@@ -246,7 +246,7 @@ fn a_run_without_an_answer_ends_with_17_and_a_later_one_delivers() {
 
     ledger_bed.start(&data_file);
     let doctor = ledger_bed.bed.run(&["doctor"]).done();
-    assert!(doctor.stdout.contains("3 event(s) wait in the outbox"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("3 event(s) in the outbox wait"), "{}", doctor.stdout);
     ledger_bed.bed.snapshot("incremental");
     assert_eq!(ledger_bed.outbox(), Vec::<PathBuf>::new());
     assert_eq!(ledger_bed.differences(), Vec::<String>::new());

@@ -505,7 +505,7 @@ fn a_lost_segment_is_found_by_what_runs_by_itself() {
         let status: Value = serde_json::from_str(&status.stdout).unwrap();
         let found = status["findings"].as_array().unwrap().iter();
         let lost =
-            found.filter(|found| found["message"].as_str().unwrap().contains("its log lacks"));
+            found.filter(|found| found["message"].as_str().unwrap().contains("the log is missing"));
         lost.map(|found| found["message"].to_string()).collect::<Vec<_>>()
     };
     assert!(lost().is_empty());
@@ -558,7 +558,7 @@ fn a_plain_restore_says_what_it_leaves_out() {
     tb::fill(&address, &record, 20, 2_000);
     bed.run(&["logs", "books"]).done();
     let said = restore("b");
-    assert!(said.contains("the log of `books` goes on after this backup"), "{said}");
+    assert!(said.contains("the log of `books` continues after this backup"), "{said}");
     let child = bed.snapshot("incremental");
     let said = restore("c");
     assert!(!said.contains("goes on"), "{said}");
@@ -578,13 +578,13 @@ fn a_plain_restore_says_what_it_leaves_out() {
     std::fs::remove_file(&map).unwrap();
     let of_base = ["restore", "--id", &full, "--to", "base", "--yes"];
     let said = bed.run(&of_base).done().stderr;
-    assert!(said.contains("which the restore does not need"), "{said}");
+    assert!(said.contains("the restore does not need it"), "{said}");
     std::fs::write(&map, &whole).unwrap();
     let newest = bed.snapshot("full");
     std::fs::remove_file(bed.object(&newest, "manifest.json")).unwrap();
     let said = restore("e");
     assert!(
-        said.contains(&format!("{newest} is newer than {child} and has no manifest")),
+        said.contains(&format!("{newest} is newer than {child} but has no manifest")),
         "{said}"
     );
 }

@@ -200,7 +200,7 @@ fn what_is_wrong_is_told_once_and_so_is_its_end() {
     );
     let slack: Value = serde_json::from_str(&of("/services/secret")).unwrap();
     assert!(
-        slack["text"].as_str().unwrap().contains("critical: nightly: 1 run(s) in a row failed"),
+        slack["text"].as_str().unwrap().contains("critical: nightly: 1 consecutive run(s) failed"),
         "{slack}"
     );
     let letters = std::mem::take(&mut *mail.lock().unwrap());
@@ -237,7 +237,7 @@ fn who_cannot_be_told_is_told_later_and_nothing_fails_for_it() {
     let back = hide(folder.path());
     let run = bed.run(&["run", "nightly"]);
     assert_eq!(run.code, Some(15), "{}", run.stderr);
-    assert!(run.stderr.contains("`hook` could not be told"), "{}", run.stderr);
+    assert!(run.stderr.contains("could not notify `hook`"), "{}", run.stderr);
     assert!(!run.stderr.contains("secret"), "{}", run.stderr);
     *web.answer.lock().unwrap() = "200 OK";
     assert_eq!(web.heard().len(), 1);

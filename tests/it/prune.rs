@@ -118,7 +118,7 @@ fn what_a_run_builds_on_stays_while_it_goes_on() {
         outdate(&inside, "main");
         let report = inside.json(&["cleanup"]);
         assert_eq!(report["stores"][0]["removed"], 0, "{report}");
-        assert!(report.to_string().contains("a run of it is going on: process"), "{report}");
+        assert!(report.to_string().contains("a run is in progress: process"), "{report}");
         let marks = inside.stored().into_iter();
         assert_eq!(marks.filter(|path| path.ends_with("deleting.json")).count(), 0);
     };
@@ -203,7 +203,7 @@ fn objects_of_a_run_that_goes_on_are_no_orphans() {
     fs::remove_file(&at).unwrap();
     let object = bed.path("store").join(&manifest.objects[0].key);
     let report = bed.json(&["cleanup"]);
-    assert!(report.to_string().contains("a run of it is going on"), "{report}");
+    assert!(report.to_string().contains("a run is in progress"), "{report}");
     assert!(object.exists());
     fs::remove_dir_all(bed.path("store/leases/books")).unwrap();
     assert_eq!(bed.json(&["cleanup"])["stores"][0]["removed"], 1);
@@ -327,7 +327,7 @@ fn forged_backups_count_for_nothing() {
     fs::remove_dir_all(bed.path("state/cache")).unwrap();
     fs::rename(bed.path("key"), bed.path("key.away")).unwrap();
     let lost = bed.run(&["cleanup", "--json"]).done();
-    assert!(lost.stderr.contains("going on without a key"), "{}", lost.stderr);
+    assert!(lost.stderr.contains("continuing without a key"), "{}", lost.stderr);
     let report: Value = serde_json::from_str(&lost.stdout).unwrap();
     assert_eq!(report["stores"][0]["removed"], 0, "{report}");
     fs::rename(bed.path("key.away"), bed.path("key")).unwrap();
@@ -336,7 +336,7 @@ fn forged_backups_count_for_nothing() {
     fs::write(bed.path("bkp.toml"), config.replace("[\"file:key\"]", "[]")).unwrap();
     fs::remove_dir_all(bed.path("state/cache")).unwrap();
     let blind = bed.run(&["cleanup", "--dry-run"]).done();
-    assert!(blind.stderr.contains("every manifest counts as authentic"), "{}", blind.stderr);
+    assert!(blind.stderr.contains("every manifest is taken as authentic"), "{}", blind.stderr);
 }
 
 #[test]
@@ -408,7 +408,7 @@ fn a_store_without_its_lease_is_not_cleaned_up() {
     fs::write(bed.path("second/leases"), "in the way").unwrap();
     let run = bed.run(&["cleanup", "--json"]);
     assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
-    assert!(run.stdout.contains("could not be taken"), "{}", run.stdout);
+    assert!(run.stdout.contains("could not take the lease of store"), "{}", run.stdout);
     assert_eq!((in_store(&bed, "main").len(), in_store(&bed, "second").len()), (1, 3));
 }
 
@@ -501,7 +501,7 @@ fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
     let forged = note.to_str().unwrap().replace(&id, &victim.id.to_string());
     fs::write(forged, text.replace(&id, &victim.id.to_string())).unwrap();
     let warned = bed.run(&["cleanup"]);
-    assert!(warned.stderr.contains("the ledger is not told"), "{}", warned.stderr);
+    assert!(warned.stderr.contains("not reported to the ledger"), "{}", warned.stderr);
     assert!(!known.deleted().contains(&victim.id.to_string()));
     assert_eq!(bed.run(&["verify", "--ledger"]).code, Some(13));
     assert!(ids(bed).contains(&newest.id.to_string()));
@@ -593,7 +593,7 @@ fn a_log_keeps_its_bases_and_loses_what_restores_nothing() {
     assert_eq!(kinds(&bed), (240, 60));
     // A log that is kept for ever keeps the snapshot that it begins at.
     let report = bed.json(&["cleanup"]);
-    assert!(report.to_string().contains("keep_log: a log that is kept begins here"), "{report}");
+    assert!(report.to_string().contains("keep_log: a retained log begins here"), "{report}");
     assert_eq!(kinds(&bed), (240, 2));
     let windows = || bed.json(&["list", "books", "--windows"])["windows"].clone();
     assert_eq!(windows().as_array().unwrap().len(), 1, "{}", windows());

@@ -135,7 +135,7 @@ fn a_run_that_takes_too_long_is_ended() {
     bed.recipients_are(&["passphrase:cmd:sleep 600"]);
     let run = bed.run(&["run", "nightly", "--json"]);
     assert_ne!(run.code, Some(0));
-    assert!(run.stdout.contains("longer than its timeout of 1s"), "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("exceeded its timeout of 1s"), "{}{}", run.stdout, run.stderr);
     assert_eq!(records(&bed, "nightly").len(), 1);
     // It left no lock behind.
     bed.recipients_are(&["file:key"]);

@@ -58,7 +58,7 @@ fn a_store_that_gets_nothing_is_named_although_every_run_does_a_part() {
     assert!(finding(&report, "late").is_empty(), "{report:#}");
     let text = bed.run(&["status"]).stdout;
     assert!(
-        text.contains("critical: nightly in second: what `second` has of it is 72 h"),
+        text.contains("critical: nightly in second: newest backup in `second` is 72 h"),
         "{text}"
     );
 }

@@ -69,7 +69,7 @@ impl Decider<'_> {
                     if let Some(sources) = rule.shared(&met, &decided.backups) {
                         let job = &rule.job;
                         ctx.monitor.warn(&format!(
-                            "the backups of job `{job}` are of several sources with one name, and are counted apart: {sources}"
+                            "the backups of job `{job}` come from several sources with the same name and are counted separately: {sources}"
                         ));
                     }
                 }

@@ -129,8 +129,8 @@ impl Comparison {
                     What::Foreign,
                     None,
                     format!("transfer {} of {}", entry.id, entry.recorded),
-                    "only events that bkp records".into(),
-                    "a transfer of code 12 that it does not".into(),
+                    "only events recorded by bkp".into(),
+                    "a transfer of code 12 from elsewhere".into(),
                 ),
             }
         }
@@ -175,7 +175,7 @@ impl Comparison {
         }
         if known.is_some_and(|(_, gone)| *gone) {
             let expected = "recorded as deleted".to_owned();
-            self.note(What::Returned, id, subject, expected, "it is there".into());
+            self.note(What::Returned, id, subject, expected, "present".into());
         }
         for url in manifest.iter().flat_map(|manifest| &manifest.copies) {
             if places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {

@@ -62,7 +62,7 @@ pub(crate) fn drill(
     let began = app.ctx.now();
     let windows = history.windows();
     let Some((window, _)) = windows.last() else {
-        let message = format!("no moment of the log of `{source}` restores");
+        let message = format!("no moment in the log of `{source}` can be restored");
         return Err(Fault::new(Kind::NotFound, message)
             .hint(format!(
                 "see `bkp list {source} --windows`; take a snapshot, and ship the log after it"

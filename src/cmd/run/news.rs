@@ -58,7 +58,7 @@ pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
     let status = match status::look(app) {
         Ok(status) => status,
         Err(error) => {
-            app.ctx.monitor.warn(&format!("cannot look how everything fares: {error:#}"));
+            app.ctx.monitor.warn(&format!("cannot check the status: {error:#}"));
             return !settings.notify.is_empty();
         }
     };
@@ -170,6 +170,6 @@ fn tell(app: &AppContext, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDat
     let told = kind.map(|kind| (kind.tell)(&to.channel, &news));
     let Some(Err(error)) = told else { return true };
     let name = &to.channel.name;
-    app.ctx.monitor.warn(&format!("`{name}` could not be told: {error:#}; it is tried again"));
+    app.ctx.monitor.warn(&format!("could not notify `{name}`: {error:#}; will retry"));
     false
 }

@@ -98,10 +98,10 @@ impl Row {
         let verb = match self.outcome {
             Outcome::Due => "is due",
             Outcome::Done => "done",
-            Outcome::Partial => "done in part",
+            Outcome::Partial => "partly done",
             Outcome::Failed => "FAILED",
-            Outcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "has to wait",
-            Outcome::Busy => "runs already",
+            Outcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "waiting",
+            Outcome::Busy => "already running",
             Outcome::Elsewhere => "was run by another host",
             Outcome::Waits => "did not run",
         };

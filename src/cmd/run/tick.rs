@@ -152,7 +152,7 @@ impl<'h> Tick<'h> {
     fn waits(&mut self, name: &str, first: &str, failed: Option<OffsetDateTime>) {
         let Some(job) = self.app.settings.jobs.get(name) else { return };
         if self.options.dry_run || self.states.waits(self.app, job, failed) {
-            let why = format!("it comes after `{first}`, whose last run failed");
+            let why = format!("waiting for `{first}`, whose last run failed");
             self.push(Row::new(name.to_owned(), Outcome::Waits, Some(why)));
         }
     }

@@ -48,7 +48,7 @@ impl Notes<'_> {
         };
         if let Err(error) = noted {
             let why =
-                format!("what was found is not noted beside the backup {}: {error:#}", name.id);
+                format!("cannot record the finding for backup {}: {error:#}", name.id);
             self.app.ctx.monitor.warn(&why);
         }
     }

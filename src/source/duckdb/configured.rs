@@ -147,7 +147,7 @@ pub(super) fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
 pub(super) fn guard(_record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
     if request.replica.is_some() {
         let fault = Fault::new(Kind::Refused, "a DuckDB database has no replicas");
-        return Err(fault.hint("leave out --replica").into());
+        return Err(fault.hint("omit --replica").into());
     }
     check_unused(&request.target)?;
     Ok(Vec::new())

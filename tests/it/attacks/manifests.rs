@@ -178,9 +178,9 @@ fn a_planted_unpin_lets_nothing_go_and_pins_are_not_used_up() {
     // A host without a key may keep a backup and not let it go.
     bed.recipients_are(&["file:other"]);
     bed.run(&["keys", "generate"]).done();
-    bed.run(&["unpin", &pinned]).failed(12, "no key at hand opens it");
+    bed.run(&["unpin", &pinned]).failed(12, "no available key opens it");
     let run = bed.run(&["pin", &pinned]).done();
-    assert!(run.stderr.contains("without a proof"), "{run:?}");
+    assert!(run.stderr.contains("without authentication"), "{run:?}");
     bed.recipients_are(&["file:key"]);
     let long = bed.run(&["list", "--long"]);
     assert!(long.stdout.contains("(unproven)"), "{long:?}");
@@ -231,7 +231,7 @@ fn planted_words_about_damage_are_looked_into() {
     // Called damaged by nobody who could know: it is read, and built on.
     fs::write(beside(&bed, &base, "damaged-65535.json"), b"{}").unwrap();
     let run = bed.run(&increment).done();
-    assert!(run.stderr.contains("no key at hand proves it"), "{run:?}");
+    assert!(run.stderr.contains("no available key authenticates the mark"), "{run:?}");
     bed.run(&["verify", "--id", &base, "--level", "decode"]).done();
     let run = bed.run(&increment).done();
     assert!(!run.stderr.contains("damaged"), "it was looked at: {run:?}");
@@ -246,7 +246,7 @@ fn planted_words_about_damage_are_looked_into() {
     for planted in ["sound-65535.json", &format!("sound-{later}.json")] {
         fs::write(beside(&bed, &base, planted), b"").unwrap();
     }
-    bed.run(&increment).failed(13, "a verification has found backup");
+    bed.run(&increment).failed(13, "a verification found backup");
 }
 
 /// What somebody calls damaged is not counted, and nothing goes for its sake either.
@@ -397,7 +397,7 @@ fn a_planted_mark_of_removal_costs_no_run() {
     let mark = beside(&bed, &base, "deleting.json");
     fs::write(&mark, b"").unwrap();
     let asked = ["snapshot", "books", "--scope", "incremental"];
-    bed.run(&asked).failed(14, &format!("{base} is marked as one that is being removed"));
+    bed.run(&asked).failed(14, &format!("{base} is marked for removal"));
     let (run, full) = taken(&[]);
     assert_eq!(full["scope"], "full");
     assert!(run.stderr.contains(&base), "{run:?}");

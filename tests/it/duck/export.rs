@@ -497,10 +497,10 @@ fn doctor_tries_an_export() {
         "[job.nightly]\nrun = \"export\"\nsource = \"analytics\"\nevery = \"1d\"\nscope = \"full\"\n",
     );
     let run = bed.run(&["doctor"]).done();
-    assert!(run.stdout.contains("thrown away"), "{}", run.stdout);
+    assert!(run.stdout.contains("discarded it"), "{}", run.stdout);
     assert_eq!(bed.json(&["list"])["backups"], json!([]));
     let left = fs::read_dir(bed.path("state").join("work")).map_or(0, Iterator::count);
     assert_eq!(left, 0);
     add_odd(&file);
-    bed.run(&["doctor"]).failed_in_text(15, "it lacks");
+    bed.run(&["doctor"]).failed_in_text(15, "cannot be exported");
 }

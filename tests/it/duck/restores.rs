@@ -120,7 +120,7 @@ fn a_catalogue_replaces_only_a_catalogue() {
     let manifest =
         bed.stored().into_iter().find(|path| path.extension().unwrap() == "json").unwrap();
     let before = fs::read(&manifest).unwrap();
-    run(&manifest).failed(14, "is inside of the store");
+    run(&manifest).failed(14, "is inside the store");
     assert_eq!(fs::read(&manifest).unwrap(), before);
     run(folder.path()).failed(14, "is a folder");
     assert!(hidden(folder.path()).is_empty());

@@ -26,7 +26,7 @@ pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         (1, None | Some(0)) => return Ok(Vec::new()),
         (1, Some(replica)) => {
             let message = format!("replica {replica}: the backup is of a cluster with one replica");
-            return Err(Fault::new(Kind::Refused, message).hint("leave out --replica").into());
+            return Err(Fault::new(Kind::Refused, message).hint("omit --replica").into());
         }
         (_, None) => {
             let message = format!("the backup is of a cluster with {count} replicas");
