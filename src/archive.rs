@@ -148,8 +148,7 @@ pub fn read(
         let mut entry = entry.map_err(|error| broken(blame, &error))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !is_plain(&name) {
-            let message =
-                format!("the backup has a member `{}` that no bkp writes", name.escape_debug());
+            let message = format!("the backup has an unknown member `{}`", name.escape_debug());
             return Err(Fault::new(Kind::Integrity, message).into());
         }
         let size = entry.size();

@@ -151,7 +151,7 @@ impl FactsCache {
         for (entry, lost) in entries.iter().zip(lost) {
             if let Some(why) = lost {
                 let id = entry.name.id;
-                let hint = format!("look at it with `bkp verify --id {id}`");
+                let hint = format!("check it with `bkp verify --id {id}`");
                 ctx.monitor.warn(&format!("backup {id} does not count: {why}; {hint}"));
                 self.lost.insert(entry.name.manifest_key());
             }
@@ -175,7 +175,7 @@ impl FactsCache {
             if let Some(problem) = &found.problem {
                 nameless += 1;
                 if nameless <= NAMED_MAX {
-                    ctx.monitor.warn(&format!("passing over {problem}"));
+                    ctx.monitor.warn(&format!("skipping {problem}"));
                 }
             }
             objects.push(found.objects);
@@ -187,7 +187,7 @@ impl FactsCache {
         }
         if nameless > NAMED_MAX {
             let more = nameless - NAMED_MAX;
-            ctx.monitor.warn(&format!("passing over {more} more that are no manifests"));
+            ctx.monitor.warn(&format!("skipping {more} more invalid manifests"));
         }
         Ok(objects)
     }
@@ -369,7 +369,7 @@ fn prove(
         Err(error) => {
             let id = manifest.id;
             let why = diagnose(&error).hint;
-            ctx.monitor.detail(&format!("the manifest of {id} is not checked: {error:#}; {why}"));
+            ctx.monitor.detail(&format!("did not check the manifest of {id}: {error:#}; {why}"));
             let is_spent = matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
             Ok((Authenticity::Unchecked, is_unproven(&error) && !is_spent))
         }

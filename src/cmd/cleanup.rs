@@ -234,7 +234,11 @@ fn apply(
         }
         let is_stuck = base.is_some_and(|base| stuck.contains(&base));
         if is_stuck || in_a_row >= FAILURES_MAX {
-            let why = if is_stuck { "a backup that builds on it could not be removed" } else { "not reached" };
+            let why = if is_stuck {
+                "a backup that builds on it could not be removed"
+            } else {
+                "not reached"
+            };
             (item.action, item.reason) = (Action::Keep, why.to_owned());
             continue;
         }

@@ -84,8 +84,7 @@ fn local(app: &AppContext) -> Vec<Found> {
     }
     if probe::is_shared(&settings.state_dir) {
         let hint = format!("chmod go-w {}", settings.state_dir.display());
-        let shared =
-            "writable by others, who can change what bkp remembers of its stores and runs";
+        let shared = "writable by others, who can change what bkp remembers of its stores and runs";
         found.push((Kind::Config, bad("state directory permissions", shared, hint)));
     }
     let what = format!("state directory {}", settings.state_dir.display());

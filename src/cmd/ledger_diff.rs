@@ -165,9 +165,11 @@ fn render(reconciled: &Reconciled) -> String {
     }
     for difference in differences {
         let Difference { what, id, subject, expected, found } = difference;
-        let what = format!("{what:?}").to_uppercase();
         let id = id.map(|id| format!("{id} ")).unwrap_or_default();
-        lines.push(format!("{what:<10}  {id}{subject}: expected {expected}, found {found}"));
+        lines.push(format!(
+            "{:<12}  {id}{subject}: expected {expected}, found {found}",
+            what.label()
+        ));
     }
     lines.push(match differences.len() {
         0 => "no differences".to_owned(),

@@ -156,10 +156,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         (found, None)
     };
     if let Some(name) = options.source.as_ref().filter(|_| found.is_empty() && settings.is_none()) {
-        let message = format!(
-            "{}: no backup of `{name}`, and no such source is configured",
-            store.url()
-        );
+        let message =
+            format!("{}: no backup of `{name}`, and no such source is configured", store.url());
         return Err(Fault::new(Kind::NotFound, message)
             .hint("`bkp list` shows every source that has backups")
             .into());

@@ -207,7 +207,9 @@ fn warn_of_damage(
             Damage::None => continue,
             Damage::Found => format!("a verification found backup {id} damaged"),
             Damage::Claimed => {
-                format!("backup {id} is marked as damaged, but no available key authenticates the mark")
+                format!(
+                    "backup {id} is marked as damaged, but no available key authenticates the mark"
+                )
             }
         };
         app.ctx.monitor.warn(&format!("{who}; `bkp list --long` shows sound ones"));
@@ -308,7 +310,10 @@ pub(super) fn check_target(
         Err(_) if !named.ends_with('/') && folder_of(target).is_dir() => Ok(false),
         Err(_) if !named.ends_with('/') => {
             let folder = folder_of(target).display();
-            refuse(format!("folder {folder} does not exist"), format!("create it: mkdir -p {folder}"))
+            refuse(
+                format!("folder {folder} does not exist"),
+                format!("create it: mkdir -p {folder}"),
+            )
         }
         Ok(found) if found.is_symlink() => {
             refuse(format!("{shown} is a symbolic link"), "pass the path it points to".into())

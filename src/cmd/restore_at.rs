@@ -183,7 +183,7 @@ fn lead<'c>(
         });
         let error = match led {
             Ok(led) => {
-                passed.say("passing over", &*ctx.monitor);
+                passed.say("skipping", &*ctx.monitor);
                 return Ok(led);
             }
             Err(error) => error,
@@ -200,7 +200,7 @@ fn lead<'c>(
             found = proven(catalog, found, &mut passed, ctx)?;
         }
         if found.len() == before {
-            passed.say("passing over", &*ctx.monitor);
+            passed.say("skipping", &*ctx.monitor);
             return Err(error);
         }
     }

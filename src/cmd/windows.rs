@@ -110,10 +110,7 @@ pub fn run(app: &AppContext, source: &str) -> anyhow::Result<Report> {
     let gaps = Gap::all(&history);
     let mut text = String::new();
     if windows.is_empty() {
-        writeln!(
-            text,
-            "no window: no log continues a snapshot; snapshots can still be restored"
-        )?;
+        writeln!(text, "no window: no log continues a snapshot; snapshots can still be restored")?;
     }
     windows.iter().try_for_each(|row| writeln!(text, "{}", row.text()))?;
     gaps.iter().try_for_each(|gap| writeln!(text, "{}", gap.text()))?;

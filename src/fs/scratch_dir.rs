@@ -160,7 +160,7 @@ impl Drop for ScratchDir {
 
 fn failed(place: &Path, error: &dyn std::fmt::Display) -> Fault {
     let message = format!("cannot create a folder in {}: {error}", place.display());
-    Fault::new(Kind::Failed, message).hint("create the folder, or let this user write to it")
+    Fault::new(Kind::Failed, message).hint("create the folder, or make it writable for this user")
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {

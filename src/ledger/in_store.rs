@@ -130,8 +130,8 @@ impl InStore {
             1 => String::new(),
             all => format!(", and {} more like it", all - 1),
         };
-        let what = format!("the lease `{key}`{more} is passed over, no run can have written it");
-        self.ctx.monitor.warn(&format!("{what}: {why}; find out who did, and remove it"));
+        let what = format!("skipping the lease `{key}`{more}: no run can have written it");
+        self.ctx.monitor.warn(&format!("{what}: {why}; find out who wrote it, and remove it"));
     }
 
     /// Whether somebody works under this term. A holder from our own place cannot: he would hold the
@@ -168,7 +168,7 @@ impl InStore {
             };
             number = number.checked_add(1).ok_or_else(|| LedgerError::Strange {
                 key: self.key(number),
-                reason: "there is no number after it".into(),
+                reason: "lease numbers are exhausted".into(),
             })?;
             match self.create(&self.key(number), &term) {
                 Ok(()) => {

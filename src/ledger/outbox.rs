@@ -141,7 +141,7 @@ fn read(path: &Path) -> Result<Option<Event>, LedgerError> {
     let letter = letter.filter(|letter| letter.schema == SCHEMA);
     match letter.and_then(|letter| Event::unpack(&letter.numbers)) {
         Some(event) => Ok(Some(event)),
-        None => Err(failed(path, io::Error::other("this is no event of this version of bkp"))),
+        None => Err(failed(path, io::Error::other("not an event of this version of bkp"))),
     }
 }
 

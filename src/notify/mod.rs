@@ -166,7 +166,7 @@ pub fn resolved(text: &str, schemes: &[&str]) -> anyhow::Result<String> {
     if url.contains("://") && check_url(url, schemes).is_ok() {
         return Ok(url.to_owned());
     }
-    anyhow::bail!("what the reference leads to is no URL ({}://)", schemes.join(":// or "))
+    anyhow::bail!("the reference does not contain a URL ({}://)", schemes.join(":// or "))
 }
 
 /// Whether `text` may be a URL of one of these schemes, or refers to a secret.

@@ -217,6 +217,6 @@ fn add_or_say(
 
 /// Says that what was done is not on record. It was done all the same.
 pub(crate) fn not_on_record(app: &AppContext, what: &str, store: &str, error: &anyhow::Error) {
-    let why = format!("{store}: the audit record `{what}` could not be written: {error:#}");
+    let why = format!("{store}: cannot write the audit record `{what}`: {error:#}");
     app.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
 }

@@ -82,7 +82,7 @@ pub fn keys(app: &AppContext) -> Vec<Box<dyn KeyProvider>> {
         let opened = keys::kinds::open(text, &app.ctx.cancel);
         let say = |error: &KeyError| {
             let shown = keys::shown(text);
-            app.ctx.monitor.detail(&format!("no proof by the recipient {shown}: {error}"));
+            app.ctx.monitor.detail(&format!("cannot authenticate with recipient {shown}: {error}"));
         };
         opened.inspect_err(say).ok()
     };
@@ -131,7 +131,8 @@ impl<'a> ProofChecker<'a> {
         }
         let refuse = |error: anyhow::Error| {
             let (id, diagnosis) = (name.id, diagnose(&error));
-            let what = format!("backup {id} proves nothing here: {error:#}; {}", diagnosis.hint);
+            let what =
+                format!("cannot authenticate with backup {id}: {error:#}; {}", diagnosis.hint);
             self.ctx.monitor.detail(&what);
             refusal(&error, diagnosis.kind)
         };

@@ -53,7 +53,7 @@ impl KnownStores {
             return Ok(());
         }
         let message = format!(
-            "{} has nothing in {}, although this host has made backups there: is the disk mounted?",
+            "{} is empty in {}, although this host has made backups there: is the disk mounted?",
             self.store, self.folder
         );
         let hint =

@@ -81,7 +81,7 @@ pub fn newest(
             // Whoever can write to a store must not be able to stop the log.
             Err(error) if is_of_segment(&error) && !is_of_keys(&error) => {
                 monitor.warn(&format!(
-                    "going on from what is older than segment {}, which cannot be relied on: {error:#}",
+                    "continuing from before segment {}, which is unusable: {error:#}",
                     found.name.id
                 ));
                 passed.push(found.name.id);
@@ -164,9 +164,7 @@ impl History {
         for (found, step) in found.iter().zip(steps) {
             if is_segment(found) && found.is_damaged() {
                 let id = found.name.id;
-                history
-                    .problems
-                    .push(format!("{id}: a verification found this segment damaged"));
+                history.problems.push(format!("{id}: a verification found this segment damaged"));
             }
             match step {
                 Ok(Step::Segment(link)) => links.push(*link),

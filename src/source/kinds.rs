@@ -18,7 +18,7 @@ pub fn kind_of(backup_type: BackupType) -> Result<&'static SourceKind, SourceErr
     let found = SOURCES.iter().find(|kind| kind.backup_type == backup_type);
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("backups of type {backup_type}"),
-        reason: "this version of bkp has no such source".into(),
+        reason: "unknown to this version of bkp".into(),
     })
 }
 
@@ -39,6 +39,6 @@ pub fn log_kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceEr
     let found = LOGS.iter().find(|kind| kind.backup_type == backup_type);
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("logs of type {backup_type}"),
-        reason: "this version of bkp ships no such log".into(),
+        reason: "this version of bkp cannot ship this log".into(),
     })
 }

@@ -64,7 +64,7 @@ fn suggestion(typed: &str, known: &[&str]) -> Option<String> {
     match nearest(typed, known.iter().copied()) {
         Some(word) => Some(format!("did you mean `{word}`?")),
         None if known.is_empty() => None,
-        None => Some(format!("known here: {}", known.join(", "))),
+        None => Some(format!("known keys: {}", known.join(", "))),
     }
 }
 
@@ -144,7 +144,7 @@ impl de::Error for Problem {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut problem = Problem::with_entry(field, "this key is missing", &[]);
+        let mut problem = Problem::with_entry(field, "missing key", &[]);
         problem.hint = Some(format!("add `{field} = …`"));
         problem
     }

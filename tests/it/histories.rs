@@ -59,7 +59,7 @@ fn a_cluster_that_was_restored_begins_another_history() {
     ledger.go_on(99);
     (0..10).for_each(|_| ledger.step());
     with_gap(&bed, "books", "older state");
-    with_gap(&bed, "asked", "another history");
+    with_gap(&bed, "asked", "a different history");
     bed.snapshot("full");
     (0..60).for_each(|_| ledger.step());
     let second = ledger.moment();
@@ -99,7 +99,7 @@ fn a_cluster_that_was_replaced_is_not_continued() {
     let mut server = tb::Server::spawn(&file, &address, 0);
     assert!(server.wait_ready());
     // Empty, which is news, too.
-    with_gap(&bed, "asked", "another history");
+    with_gap(&bed, "asked", "a different history");
     tb::fill(&address, &folder.path().join("other"), 20, 500);
     with_gap(&bed, "books", "older state");
     for source in ["books", "asked"] {
@@ -131,7 +131,7 @@ fn a_replica_that_lags_is_no_idle_one() {
     bed.run(&["logs", "books"]).failed(15, "lags behind");
     // Nobody can be asked either.
     drop(cluster);
-    bed.run(&["logs", "books"]).failed(15, "nobody listens");
+    bed.run(&["logs", "books"]).failed(15, "nothing is listening");
 }
 
 /// A store that is added later, or was away, costs the other one nothing.

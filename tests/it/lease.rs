@@ -304,7 +304,7 @@ fn a_fenced_run_writes_no_manifest(keeper: Keeper) {
     let late = ledger_bed.start_and_stop(1);
     ledger_bed.run_until_free(2).done();
     signal(&late, Signal::CONT);
-    end(late).failed(11, "ended before its run did");
+    end(late).failed(11, "expired during its run");
     assert_eq!(ledger_bed.backups(), 1);
     if keeper == Keeper::Ledger {
         ledger_bed.bed.run(&["verify", "--ledger"]).done();
@@ -348,7 +348,7 @@ fn strange_leases_are_named() {
     )
     .unwrap();
     let named = ledger_bed.run(1).done();
-    assert!(named.stderr.contains("no lease lasts so long"), "{}", named.stderr);
+    assert!(named.stderr.contains("no lease lasts that long"), "{}", named.stderr);
     fs::remove_file(&last).unwrap();
     fs::write(folder.join("7"), "not a term").unwrap();
     ledger_bed.run(1).done();

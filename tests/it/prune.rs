@@ -144,7 +144,7 @@ fn a_run_whose_chain_was_removed_makes_no_backup() {
     };
     let app = gated(&bed, Box::new(act));
     let error = snapshot::run(&app, &incremental()).unwrap_err();
-    assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
+    assert!(format!("{error:#}").contains("was removed while it was being made"), "{error:#}");
     assert_eq!(diagnose(&error).kind, Kind::Integrity);
     assert_eq!(ids(&bed).len(), 1, "only what was planted");
 }
@@ -180,7 +180,7 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
     let at = mark.clone();
     let app = gated(&bed, Box::new(move || fs::write(at, "{}").unwrap()));
     let error = snapshot::run(&app, &incremental()).unwrap_err();
-    assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
+    assert!(format!("{error:#}").contains("was removed while it was being made"), "{error:#}");
     // The next one does not choose it, and the next cleanup, which keeps it, takes the mark away.
     let next = bed.json(&["snapshot", "books"]);
     assert_eq!(next["manifest"]["scope"], "full", "{next}");
@@ -209,7 +209,7 @@ fn objects_of_a_run_that_goes_on_are_no_orphans() {
     assert_eq!(bed.json(&["cleanup"])["stores"][0]["removed"], 1);
     assert!(!object.exists());
     let error = run.publish(manifest, &DataKey::generate().unwrap(), &[]).unwrap_err();
-    assert!(format!("{error:#}").contains("has gone: cleanup took it"), "{error:#}");
+    assert!(format!("{error:#}").contains("was removed: cleanup mistook it"), "{error:#}");
     assert!(!at.exists());
 }
 
@@ -313,7 +313,7 @@ fn forged_backups_count_for_nothing() {
     // And one of nothing at all, by somebody who has a key.
     let empty = plant(&bed, &app, &Seed { bytes: 0, ..Seed::at(end + Duration::hours(4)) });
     let report = bed.json(&["cleanup"]);
-    assert!(report.to_string().contains("not shown to be authentic"), "{report}");
+    assert!(report.to_string().contains("not authenticated by any key"), "{report}");
     let left = ids(&bed);
     let real: Vec<String> = real.iter().map(|manifest| manifest.id.to_string()).collect();
     assert!(real.iter().all(|id| left.contains(id)), "the last three, and their chain: {report}");
@@ -374,7 +374,7 @@ fn a_clock_that_jumped_makes_nothing_old() {
     let files = bed.stored().len();
     let report = bed.json(&["cleanup"]);
     assert_eq!(report["stores"][0]["removed"], 0, "{report}");
-    assert!(report.to_string().contains("only few backups since"), "{report}");
+    assert!(report.to_string().contains("too few backups since"), "{report}");
     assert_eq!(bed.stored().len(), files);
 }
 

@@ -113,7 +113,7 @@ fn ages_failures_sizes_quotas_and_stores_are_watched() {
     assert!(bed.run(&["list", "--long"]).done().stdout.contains(" a month\n"));
     fs::rename(bed.path("store"), bed.path("away")).unwrap();
     has(&status(&bed, 18), "store", "main", "critical");
-    bed.run(&["status"]).failed_in_text(18, "does not answer");
+    bed.run(&["status"]).failed_in_text(18, "unreachable:");
 }
 
 #[test]

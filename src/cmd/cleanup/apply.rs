@@ -144,7 +144,8 @@ impl Removal<'_> {
         }
         let until = self.sweep(&now)?;
         if self.is_gone(&entry.name) == Some(false) {
-            let message = format!("backup {} became visible while it was being removed", entry.name.id);
+            let message =
+                format!("backup {} became visible while it was being removed", entry.name.id);
             let hint = "check the clocks of the hosts; the run that made it reports a failure";
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }

@@ -188,8 +188,7 @@ impl Planner<'_> {
                 continue;
             }
             let (action, key) = (Action::Remove, upload.key.clone());
-            let reason =
-                format!("an unfinished upload, begun on {}", upload.begun.date());
+            let reason = format!("an unfinished upload, begun on {}", upload.begun.date());
             let (what, id, source, bytes) = (What::Upload, None, None, 0);
             let item = Item { what, action, id, source, key, bytes, reason };
             self.add(item, Target::Upload(upload));

@@ -240,8 +240,7 @@ fn last(
             && believed.is_none_or(|believed| believed.id < record.id)
     };
     let other = judged.others.iter().rfind(weighs);
-    let more =
-        "; no key on this host authenticates its record, nor any later one";
+    let more = "; no key on this host authenticates its record, nor any later one";
     let more = if is_blind { "" } else { more };
     let last = other.map(|record| Last { record: record.clone(), more });
     Ok(last.or_else(|| believed.map(|record| Last { record: record.clone(), more: "" })))

@@ -38,7 +38,23 @@ pub(crate) enum What {
     Balance,
 }
 
-/// One difference. Equal in both of two looks, it is no run that ended in between.
+impl What {
+    /// How the difference is called in the report for people.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            What::Changed => "CHANGED",
+            What::Removed => "REMOVED",
+            What::Lacking => "MISSING COPY",
+            What::Unrecorded => "UNRECORDED",
+            What::Returned => "RETURNED",
+            What::Object => "OBJECT",
+            What::Foreign => "FOREIGN",
+            What::Balance => "BALANCE",
+        }
+    }
+}
+
+/// One difference. It counts only if two comparisons in a row find it: otherwise a run ended in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Difference {
     pub(crate) what: What,

@@ -153,9 +153,9 @@ fn instead<'a>(
     error: &anyhow::Error,
 ) -> Plan<'a> {
     let why = match parent {
-        Some(parent) => format!(
-            "cannot build on {parent}: {error:#}; check it with `bkp verify --id {parent}`"
-        ),
+        Some(parent) => {
+            format!("cannot build on {parent}: {error:#}; check it with `bkp verify --id {parent}`")
+        }
         None => format!("cannot build on the existing backups: {error:#}"),
     };
     app.ctx.monitor.warn(&format!("taking a full backup, since {why}"));
@@ -299,8 +299,9 @@ impl Doubts<'_> {
                 link.check_digests(&app.ctx)
             }
             Damage::Claimed => {
-                let message =
-                    format!("backup {id} is marked as damaged, but no available key authenticates the mark");
+                let message = format!(
+                    "backup {id} is marked as damaged, but no available key authenticates the mark"
+                );
                 let hint = format!(
                     "check it, which resolves the mark: bkp verify --id {id} --level decode"
                 );

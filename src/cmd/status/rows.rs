@@ -44,7 +44,7 @@ pub(in crate::cmd) struct JobRow {
     pub(super) last_run: Option<OffsetDateTime>,
     pub(super) last_exit_code: Option<u8>,
     pub(super) last_seconds: Option<u32>,
-    /// Runs in a row that failed.
+    /// Consecutive failed runs.
     pub(super) failures: u32,
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]

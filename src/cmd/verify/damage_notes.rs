@@ -47,8 +47,7 @@ impl Notes<'_> {
             Ok(_) | Err(_) => return,
         };
         if let Err(error) = noted {
-            let why =
-                format!("cannot record the finding for backup {}: {error:#}", name.id);
+            let why = format!("cannot record the finding for backup {}: {error:#}", name.id);
             self.app.ctx.monitor.warn(&why);
         }
     }

@@ -23,7 +23,7 @@ pub struct JobTable {
     pub at: Option<String>,
     /// The time zone of `at` and of the days and weeks of `retention`. Default: UTC.
     pub zone: Option<String>,
-    /// Whether it runs by itself. Default: yes.
+    /// Whether the job is enabled. Default: yes.
     pub enabled: Option<bool>,
     /// Up to how much later than its time it begins, always the same for one host. Default: 0s.
     pub jitter: Option<String>,

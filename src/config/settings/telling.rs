@@ -58,7 +58,7 @@ pub(super) fn status<'s>(
     for (class, price) in &table.prices {
         if !price.is_finite() || *price < 0.0 {
             let place = join("status.prices", class);
-            return Err(ConfigError::invalid(place, format!("{price} is no price")));
+            return Err(ConfigError::invalid(place, format!("{price} is not a price")));
         }
     }
     let metrics_file = table.metrics_file.map(|path| folder.join(path));

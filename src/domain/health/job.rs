@@ -117,9 +117,9 @@ fn unproven(job: &JobFacts) -> Option<Finding> {
         (0, 0) => return None,
         (records, 0) => format!("{records} run record(s)"),
         (0, backups) => format!("{backups} backup(s) newer than the last success"),
-        (records, backups) => format!(
-            "{records} run record(s) and {backups} backup(s) newer than the last success"
-        ),
+        (records, backups) => {
+            format!("{records} run record(s) and {backups} backup(s) newer than the last success")
+        }
     };
     let message = format!(
         "{what} are not authenticated by any key on this host and are ignored: anyone who can write to the store may have planted them"
@@ -135,7 +135,10 @@ fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         let level = ages.level(age).filter(|_level| *newest < best)?;
         let message = match newest {
             Some(_) => {
-                format!("newest backup in `{store}` is {} old; other stores have newer ones", spelled(age))
+                format!(
+                    "newest backup in `{store}` is {} old; other stores have newer ones",
+                    spelled(age)
+                )
             }
             None => format!("no backup in `{store}`; other stores have some"),
         };

@@ -141,7 +141,7 @@ impl Held {
 
     fn fenced(&self) -> LedgerError {
         let job = self.holder.job.clone();
-        LedgerError::Fenced { job, reason: "the ledger has ended it".into() }
+        LedgerError::Fenced { job, reason: "the ledger has expired it".into() }
     }
 
     /// Gives back `lease` and records `event`, both or none.

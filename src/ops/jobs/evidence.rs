@@ -264,7 +264,7 @@ fn record_of(store: &dyn ReadStore, prover: &ProofChecker<'_>, key: &str) -> Ver
 fn ask(app: &AppContext) -> Option<HashMap<BackupId, Digest>> {
     let entries = app.ledger()?.entries();
     let entries = entries.inspect_err(|error| {
-        let what = "backups that no key here opens do not count until the ledger answers";
+        let what = "backups that no key on this host opens do not count until the ledger answers";
         app.ctx.monitor.warn(&format!("{error}; {what}"));
     });
     let (mut made, mut gone) = (HashMap::new(), HashSet::new());

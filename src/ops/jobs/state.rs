@@ -177,7 +177,7 @@ impl States {
             }
         }
         if let Some(error) = failure.filter(|_error| answers == 0) {
-            let why = format!("{}: no store says when it ran last: {error:#}", job.name);
+            let why = format!("{}: cannot tell when it last ran: {error:#}", job.name);
             app.ctx.monitor.warn(&why);
         }
     }

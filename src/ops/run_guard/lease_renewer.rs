@@ -47,7 +47,7 @@ impl LeaseRenewer {
                         ctx.monitor.warn(&error.to_string());
                         return;
                     }
-                    Err(error) => ctx.monitor.detail(&format!("renewing a lease: {error}")),
+                    Err(error) => ctx.monitor.detail(&format!("cannot renew a lease: {error}")),
                 }
             }
         };

@@ -188,7 +188,7 @@ impl<'a> Capturing<'a> {
             let bytes = piece_bytes.get_mut(..length.min(PIECE_BYTES)).unwrap_or_default();
             moment.read_logs(bytes, at).map_err(|error| {
                 if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                    return again("the log was emptied meanwhile");
+                    return again("the log was truncated meanwhile");
                 }
                 unreadable(&path, error).into()
             })?;

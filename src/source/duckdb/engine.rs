@@ -36,7 +36,7 @@ pub(crate) mod state_merge;
 pub(crate) mod tally;
 
 /// What is to be done where the engine's process does not start.
-const LIBRARY: &str = "libduckdb.so has to lie beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
+const LIBRARY: &str = "libduckdb.so must be beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
 
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
@@ -185,7 +185,7 @@ impl Session {
     /// Why a database could not be opened.
     fn unopened(&self, why: &str) -> anyhow::Error {
         if why.starts_with(NOT_STARTED) {
-            let message = format!("bkp cannot start itself as the engine of DuckDB: {why}");
+            let message = format!("cannot start bkp as the DuckDB engine: {why}");
             return Fault::new(Kind::Failed, message).hint(LIBRARY).into();
         }
         self.refused(&format!("open {}", self.what), why)
@@ -415,7 +415,7 @@ impl Session {
         let noted = groups.content().rows;
         if noted != rows {
             return Err(
-                self.failed(&sql, &format!("there are {rows} rows, and {noted} were noted"))
+                self.failed(&sql, &format!("there are {rows} rows, but {noted} were recorded"))
             );
         }
         Ok(groups)

@@ -56,11 +56,11 @@ impl Exporting<'_> {
         let shape = schema::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
         let mut missing = wanted.missing(&shape.tables, shape.left_out.len())?;
         for pattern in wanted.idle(&shape.left_out) {
-            let warning = format!("no table fits `{pattern}` in `exclude`");
+            let warning = format!("no table matches `{pattern}` in `exclude`");
             self.ctx.monitor.warn(&plain(&warning));
         }
         for name in &shape.depending {
-            let why = "left out, since it needs a table that `tables` or `exclude` leave out";
+            let why = "left out because it needs a table that `tables` or `exclude` leaves out";
             self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
         }
         let DatabaseSchema { statements, tables, lost, .. } = shape;
@@ -154,7 +154,7 @@ impl Exporting<'_> {
             };
             if let Some(why) = why {
                 let name = plain(&table.plain());
-                let what = "do not go through Parquet but in a database file of their own";
+                let what = "are stored in a separate database file instead of Parquet";
                 self.ctx.monitor.detail(&format!("{name}: its rows {what}: {why}"));
                 table.native = Some(format!("rows_{at:04}"));
             }
@@ -257,7 +257,7 @@ fn short(text: &str, chars_max: usize) -> String {
 fn bounded(list: &[String]) -> Vec<String> {
     let more = list.len().saturating_sub(LOST_MAX);
     let shown = list.iter().take(LOST_MAX).map(|text| short(text, 4 * NAME_CHARS_MAX));
-    shown.chain((more > 0).then(|| format!("{more} more, which the run has named"))).collect()
+    shown.chain((more > 0).then(|| format!("{more} more, named by the run"))).collect()
 }
 
 fn member_name(number: usize) -> String {

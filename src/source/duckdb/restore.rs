@@ -48,7 +48,7 @@ impl Built {
         let Built { tables, rows, uncompared, different, .. } = self;
         if *different > 0 {
             return format!(
-                "{tables} tables with {rows} rows, {different} of them not what was recorded"
+                "{tables} tables with {rows} rows, {different} of them different from what was recorded"
             );
         }
         match uncompared {
@@ -102,10 +102,7 @@ fn build(
     let comparable = schema.comparable;
     let uncompared = (!comparable).then(|| {
         let linked = crate::version::duckdb();
-        format!(
-            "DuckDB {}, which made the export, hashes in another way than {linked}",
-            newest.engine
-        )
+        format!("DuckDB {}, which made the export, hashes differently from {linked}", newest.engine)
     });
     let left = schema.left.clone();
     let filled = bench.rows(indexes, schema, &mut lost)?;
@@ -271,7 +268,7 @@ fn compare(
             if comparable { found == table.content } else { found.rows == table.content.rows };
         if !is_same {
             lost.push(format!(
-                "proof that the table {} is what was exported: it has {} rows with the hash {}, recorded are {} with {}",
+                "a check that the table {} is what was exported: it has {} rows with hash {}, recorded {} with {}",
                 table.quoted(),
                 found.rows,
                 found.sum,

@@ -113,7 +113,7 @@ fn references(
             text(row, 0) == schema && text(row, 1).eq_ignore_ascii_case(referenced)
         };
         let found = tables.iter().find(same).map(|row| text(row, 1));
-        found.ok_or_else(|| format!("it refers to `{referenced}`, which is not there"))
+        found.ok_or_else(|| format!("it refers to `{referenced}`, which does not exist"))
     };
     let mut missing = Vec::new();
     for row in rows {
@@ -193,7 +193,7 @@ impl DatabaseSchema {
             }
             let Some(definition) = renamed(Makes::Table, &definition, &table.quoted(), None) else {
                 let name = table.quoted();
-                self.lost.push(format!("the table {name}: DuckDB tells no definition of it"));
+                self.lost.push(format!("the table {name}: DuckDB reports no definition for it"));
                 continue;
             };
             self.add(Makes::Table, table.quoted(), definition);

@@ -82,7 +82,7 @@ impl MirroredStore {
             .enumerate()
             .find(|(index, place)| places.iter().take(*index).any(|before| before == *place));
         if let Some((_, place)) = twice {
-            let message = format!("two of the stores are the same place: {place}");
+            let message = format!("two of the stores are at the same place: {place}");
             return Err(Fault::new(Kind::Config, message).hint("name it once").into());
         }
         let mut members = Vec::new();
@@ -176,7 +176,7 @@ fn alike(one: &ObjectInfo, other: &ObjectInfo) -> bool {
 }
 
 fn warn(ctx: &Ctx, url: &str, error: &anyhow::Error) {
-    ctx.monitor.warn(&format!("going on without the store {url}: {error:#}"));
+    ctx.monitor.warn(&format!("continuing without store {url}: {error:#}"));
 }
 
 impl ReadStore for MirroredStore {

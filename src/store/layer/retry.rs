@@ -239,7 +239,7 @@ impl Patience {
             return false;
         }
         let tenths = pause.as_secs_f32();
-        self.ctx.monitor.detail(&format!("{error}; trying again in {tenths:.1} s"));
+        self.ctx.monitor.detail(&format!("{error}; retrying in {tenths:.1} s"));
         while self.ctx.cancel.check().is_ok() {
             let left = wake.saturating_sub(self.pause.elapsed());
             if left.is_zero() {

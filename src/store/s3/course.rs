@@ -27,7 +27,7 @@ impl Course {
         self.pages += 1;
         self.empty = if names == 0 { self.empty + 1 } else { 0 };
         if next.is_empty() || self.marker.as_deref() == Some(next) {
-            return Err(Refusal::broken("the service's listing goes round in circles"));
+            return Err(Refusal::broken("the service's listing loops"));
         }
         if self.empty > EMPTY_MAX || self.pages > PAGES_MAX {
             let said = format!("the service's listing does not end, after {} pages", self.pages);

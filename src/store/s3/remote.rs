@@ -210,10 +210,10 @@ impl Remote {
                 return Err(refusal);
             }
             let (url, said, tenths) = (&self.settings.url, &refusal.said, pause.as_secs_f32());
-            self.ctx.monitor.detail(&format!("{url}: {said}; trying again in {tenths:.1} s"));
+            self.ctx.monitor.detail(&format!("{url}: {said}; retrying in {tenths:.1} s"));
             if failures == SAID_AFTER {
                 let total = backoff.total.as_secs();
-                let why = format!("{url}: {said}; going on trying, for at most {total} s");
+                let why = format!("{url}: {said}; retrying for at most {total} s");
                 self.ctx.monitor.warn(&why);
             }
             rt::sleep(pause).await;

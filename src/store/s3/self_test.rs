@@ -22,7 +22,7 @@ use crate::store::{Declared, ObjectLabels, Role, StoreError};
 /// The folder of the object.
 const FOLDER: &str = "doctor";
 const CAN_OVERWRITE: &str =
-    "these credentials can overwrite backups, and so can whoever gets hold of them";
+    "these credentials can overwrite backups, and so can anyone who obtains them";
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
@@ -34,7 +34,7 @@ pub(crate) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         (CreateOnly::IfNoneMatch, Written::Refused) => "nothing can be overwritten",
         (CreateOnly::IfNoneMatch, Written::Taken) => return Err(ignored(remote, key)),
         (CreateOnly::ReRead, _) => {
-            "the service may overwrite; bkp looks before and after it writes, which does not keep two hosts apart: use a ledger for that"
+            "the service may overwrite; bkp checks before and after each write, which does not protect against two hosts: use a ledger for that"
         }
     };
     let order = Order::new(remote, &format!("{FOLDER}/parts"), &labels())?;
@@ -72,14 +72,15 @@ fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreErro
         Err(Refusal { class: Class::Denied(_), .. }) => {
             Ok("these credentials cannot overwrite anything")
         }
-        Err(_) => Ok("whether these credentials can overwrite is not known"),
+        Err(_) => Ok("unknown whether these credentials can overwrite"),
     }
 }
 
 /// What is to be said of uploads that a killed run leaves in the bucket: parts that no listing of
 /// objects shows, and that are paid for. `None` if a rule of the bucket removes them.
 fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
-    const NO_RULE: &str = "no lifecycle rule removes uploads that were never finished: add one with AbortIncompleteMultipartUpload";
+    const NO_RULE: &str =
+        "no lifecycle rule removes incomplete uploads: add one with AbortIncompleteMultipartUpload";
     let look = async {
         let request = remote.client.get_bucket_lifecycle_configuration();
         let request = request.bucket(&remote.settings.bucket);
@@ -105,7 +106,7 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
         Ok(Ok(false) | Err(Refusal { class: Class::Missing, .. })) => Some(NO_RULE),
         // Who makes backups need not be allowed to see the bucket's rules.
         Ok(Err(_)) | Err(_) => {
-            Some("whether a lifecycle rule removes unfinished uploads cannot be seen")
+            Some("cannot tell whether a lifecycle rule removes incomplete uploads")
         }
     }
 }
@@ -155,6 +156,6 @@ fn ignored(remote: &Remote, key: String) -> StoreError {
         operation: "protect",
         key,
         problem: "the service ignores If-None-Match, so two writers could overwrite each other".into(),
-        hint: "use a service that honours If-None-Match; or set create_only = \"re-read\" in the store's table, which makes bkp look before and after every write and report a clash".into(),
+        hint: "use a service that honours If-None-Match; or set create_only = \"re-read\" in the store's table, which makes bkp check before and after every write and report a conflict".into(),
     }
 }

@@ -67,7 +67,7 @@ fn listings_that_never_end_are_given_up_and_named() {
     let nothing = "<IsTruncated>true</IsTruncated>";
     for (fault, naming) in [
         (Fault::Replace("<IsTruncated>false</IsTruncated>", again), "the service"),
-        (Fault::Replace("<IsTruncated>false</IsTruncated>", nothing), "where it goes on"),
+        (Fault::Replace("<IsTruncated>false</IsTruncated>", nothing), "continuation token"),
         (Fault::Replace("<Key>", "<<Key>"), "cannot be read"),
         (Fault::Pad(17 << 20), "length limit"),
     ] {

@@ -130,7 +130,7 @@ fn a_secret_that_does_not_come_is_not_waited_for() {
     let (_folder, bed) = bed("");
     bed.recipients_are(&["passphrase:cmd:sleep 600"]);
     let began = now();
-    bed.run(&["snapshot", "books"]).failed(12, "took longer than 30 s");
+    bed.run(&["snapshot", "books"]).failed(12, "was killed after 30 s");
     assert!(now() - began < time::Duration::minutes(5));
 }
 
@@ -148,14 +148,14 @@ fn a_configuration_that_others_can_change_is_refused() {
     ] {
         bed.chmod(name, mode);
         for words in [&["config", "check"][..], &["list"], &["run"]] {
-            bed.run(words).failed(78, "others can write it").failed(78, "chmod go-w");
+            bed.run(words).failed(78, "writable by others").failed(78, "chmod go-w");
         }
         bed.chmod(name, usual);
     }
     check().done();
     if is_root() {
         chown(bed.path("bkp.toml"), Some(SOMEBODY), None).unwrap();
-        check().failed(78, "belongs to user 65534").failed(78, "chown root");
+        check().failed(78, "owned by user 65534").failed(78, "chown root");
     }
 }
 
@@ -208,7 +208,7 @@ fn kms_is_not_asked_where_others_can_listen() {
         let mut command = bed.command(&["snapshot", "books"]);
         command.env(name, "http://kms.invalid:1");
         command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
-        Run::of(&command.output().unwrap()).failed(12, "travel readable");
+        Run::of(&command.output().unwrap()).failed(12, "sent in the clear");
     }
 }
 
@@ -376,7 +376,7 @@ fn a_run_that_was_stopped_after_its_manifest_was_sent_does_not_deny_its_backup()
         let run = Run::of(&child.wait_with_output().unwrap());
         if in_time && manifests() > before {
             stopped += 1;
-            assert!(!run.stderr.contains("makes no backup"), "{}", run.stderr);
+            assert!(!run.stderr.contains("not making a backup"), "{}", run.stderr);
         }
         if stopped == 3 {
             return;

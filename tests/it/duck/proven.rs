@@ -213,9 +213,9 @@ fn decode_finds_what_a_restore_would() {
         let table = statements.find(|statement| statement["makes"] == "table").unwrap();
         table["sql"] = json!("CREATE TABLE main.bare (id INT CHECK (unknown(id)), v VARCHAR)");
     });
-    decode(&increment).failed(3, "what the table");
+    decode(&increment).failed(3, "the definition of table");
     bed.run(&["verify", "--id", id(&increment), "--level", "drill"])
-        .failed_in_text(3, "what the table");
+        .failed_in_text(3, "the definition of table");
 }
 
 /// Compression merges the zeros; so do the hashes.

@@ -290,7 +290,7 @@ fn a_service_that_overwrites_is_refused_unless_the_table_says_so() {
         "{refused:?}"
     );
     let store = open("create_only = \"re-read\"").unwrap();
-    assert!(store.rehearse().unwrap().unwrap().contains("looks before and after"));
+    assert!(store.rehearse().unwrap().unwrap().contains("checks before and after"));
     let mut late = store.create("key", &ObjectLabels::default()).unwrap();
     late.write(b"late").unwrap();
     put(&store, "key", &ObjectLabels::default(), b"first").unwrap();

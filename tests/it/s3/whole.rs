@@ -80,14 +80,17 @@ fn doctor_says_what_a_bucket_lacks() {
     let bed = Bed::new(&file, "");
     bed.store_is(&usual().table_at(&usual().endpoint(), "ruled", ""));
     let found = || bed.run(&["doctor"]).done().stdout;
-    assert!(found().contains("no lifecycle rule removes uploads"), "{}", found());
+    assert!(found().contains("no lifecycle rule removes incomplete uploads"), "{}", found());
     let rule = "<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter><AbortIncompleteMultipartUpload><DaysAfterInitiation>2</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>";
     usual().send("PUT", "/ruled?lifecycle", &[], rule).done();
     assert!(!found().contains("lifecycle"), "{}", found());
     let strict_bed = Bed::new(&file, "");
     strict_bed.store_is(&strict().table_at(&strict().endpoint(), "backups", ""));
     let found = strict_bed.run(&["doctor"]).done().stdout;
-    assert!(found.contains("lifecycle rule removes unfinished uploads cannot be seen"), "{found}");
+    assert!(
+        found.contains("cannot tell whether a lifecycle rule removes incomplete uploads"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -152,7 +155,10 @@ fn a_snapshot_that_cannot_go_on_leaves_nothing_and_says_why() {
             "renew them",
         ),
         (Rule::new("POST", "uploadId", always, Fault::Status(403, "AccessDenied")), "s3:PutObject"),
-        (Rule::new("PUT", "", always, Fault::Status(403, "RequestTimeTooSkewed")), "set the clock"),
+        (
+            Rule::new("PUT", "", always, Fault::Status(403, "RequestTimeTooSkewed")),
+            "correct the clock",
+        ),
         (
             Rule::new("PUT", "manifest.json", always, Fault::Status(507, "QuotaExceeded")),
             "free space",
@@ -250,7 +256,7 @@ fn what_comes_back_is_whole_or_an_error() {
     for (rule, code, naming) in [
         (Rule::new("GET", ".enc", u32::MAX, Fault::Flip), 13, "object"),
         (Rule::new("GET", "manifest.json", u32::MAX, Fault::Flip), 13, "manifest"),
-        (Rule::new("GET", ".tar", u32::MAX, Fault::Cut(1000)), 16, "broke off"),
+        (Rule::new("GET", ".tar", u32::MAX, Fault::Cut(1000)), 16, "the connection was lost"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Status(503, "SlowDown")), 16, "SlowDown"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Status(404, "NoSuchKey")), 13, "missing"),
         (Rule::new("GET", "", u32::MAX, Fault::Status(400, "ExpiredToken")), 16, "renew them"),

@@ -45,9 +45,9 @@ pub struct JobSettings {
     pub level: Option<String>,
     /// What a verification is about.
     pub looks_at: LooksAt,
-    /// When it is due.
+    /// When the next run is due.
     pub when: When,
-    /// Whether it runs by itself.
+    /// Whether the job is enabled.
     pub enabled: bool,
     /// Up to how much later than its time it begins.
     pub jitter: Duration,

@@ -23,7 +23,7 @@ use crate::source::{ResourceLimits, SourceError};
 
 /// What to do about a copy that does not fit.
 const NO_ROOM: &str =
-    "free space there, or set `state_dir` to a place with more of it; nothing was left behind";
+    "free space there, or point `state_dir` to a larger file system; nothing was left behind";
 
 /// Columns of a table that is wide.
 const COLUMNS_WIDE: usize = 250;
@@ -135,7 +135,7 @@ pub(crate) fn open(
             return error;
         }
         let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
-        fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
+        fault.hint("run CHECKPOINT in the database, which leaves no log to read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
     })?;
     Ok((session, caught))
 }

@@ -145,7 +145,7 @@ impl Headers {
         headers.active = Some(active);
         if headers.version_number().is_none() {
             return foreign(&format!(
-                "its storage version ({}, {}) is not one that this bkp knows: v1.0.0 to v2.0.0",
+                "its storage version ({}, {}) is unknown to this bkp, which knows v1.0.0 to v2.0.0",
                 number(raw, 12),
                 headers.field(6)
             ));

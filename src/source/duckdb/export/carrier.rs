@@ -62,7 +62,8 @@ pub(crate) fn make(
     let packed = match packed {
         Ok(packed) => packed,
         Err(error) => {
-            ctx.monitor.detail(&format!("views and macros go as statements only: {error:#}"));
+            ctx.monitor
+                .detail(&format!("views and macros are exported as statements only: {error:#}"));
             return Ok(None);
         }
     };

@@ -56,7 +56,7 @@ impl<'a> Before<'a> {
         let indexes = indexes.collect::<anyhow::Result<Vec<_>>>()?;
         let Some(last) = indexes.last() else { return Ok(None) };
         let Some(row_keys) = last.row_keys.clone().filter(|_| last.probe == probe) else {
-            ctx.monitor.warn("the last export was made by a bkp or a DuckDB that hashes rows in another way: every table is exported in full");
+            ctx.monitor.warn("the last export was made by a bkp or DuckDB that hashes rows differently: every table is exported in full");
             return Ok(None);
         };
         Ok(Some(Before { chain, indexes, folder, probe: probe.to_owned(), row_keys }))
@@ -123,7 +123,7 @@ impl Exporting<'_> {
         };
         std::fs::remove_file(&files.base)?;
         let Some(query) = found else {
-            self.say(table, "what changed does not add up: it is exported in full");
+            self.say(table, "its changes are inconsistent: it is exported in full");
             return Ok(Selection::All);
         };
         self.record(table, recorded);
@@ -161,7 +161,7 @@ impl Exporting<'_> {
             if self.noted()? == Some(counts) {
                 return Ok(Some(delta::upserts_found(table, &table.here())));
             }
-            self.say(table, "not every row that was found came back: it is compared by a join");
+            self.say(table, "not every matching row was found again: it is compared by a join");
         }
         if delta::is_keyed(table) && region.is_some() {
             // Nothing would show that a row is gone of which the region does not know.

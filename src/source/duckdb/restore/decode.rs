@@ -35,7 +35,7 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
         _ => Kind::Integrity,
     };
     let lacking = rows.iter().chain(&schema).map(|text| plain(text)).collect::<Vec<_>>();
-    let message = format!("a restore of this export would lack {}", lacking.join("; "));
+    let message = format!("a restore of this export would be missing {}", lacking.join("; "));
     Err(Fault::new(kind, message).into())
 }
 

@@ -101,7 +101,7 @@ impl Rereading<'_> {
 fn unlike(found: &Content, recorded: &Content) -> Option<String> {
     (found != recorded).then(|| {
         format!(
-            "{} rows with the hash {} were read, recorded are {} with {}",
+            "read {} rows with hash {}, recorded {} with {}",
             found.rows, found.sum, recorded.rows, recorded.sum
         )
     })

@@ -115,7 +115,8 @@ impl DatabaseSchema {
                 let told = text(&row, 2);
                 let Some(sql) = renamed(makes, &told, &name, table.as_deref()) else {
                     let word = makes.word();
-                    self.lost.push(format!("the {word} {name}: DuckDB tells no definition of it"));
+                    self.lost
+                        .push(format!("the {word} {name}: DuckDB reports no definition for it"));
                     continue;
                 };
                 self.add_for(makes, name, sql, table);

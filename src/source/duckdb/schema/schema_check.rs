@@ -157,7 +157,7 @@ impl DatabaseSchema {
             }
             let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
             if matches!(found.makes, Makes::View | Makes::Macro) {
-                found.tried = Some("it reads otherwise when it is made again".to_owned());
+                found.tried = Some("its recreated definition differs".to_owned());
             } else {
                 self.lost.push(format!("a part of the definition of the {word} {name}"));
             }

@@ -30,7 +30,7 @@ impl Shipping {
                     after.cluster
                 );
                 Err(Fault::new(Kind::Refused, message)
-                    .hint("give the new cluster a source of another name")
+                    .hint("configure the new cluster as a source with another name")
                     .into())
             }
         }

@@ -47,7 +47,7 @@ impl Audit {
             Some(BlockKind::FreeSet | BlockKind::ClientSessions) => {
                 block.previous().map_or(Ok(()), |previous| self.refer(layout, previous))
             }
-            None => Err(broken("a block is of a kind that this bkp does not know")),
+            None => Err(broken("a block is of a kind unknown to this bkp")),
         }
     }
 
@@ -78,7 +78,7 @@ impl Audit {
         match self.unreferenced.iter().next() {
             None => Ok(()),
             Some((address, _)) => Err(broken(&format!(
-                "{} blocks belong to nothing, block {address} for instance",
+                "{} blocks are unreferenced, for example block {address}",
                 self.unreferenced.len()
             ))),
         }
@@ -96,5 +96,5 @@ impl Audit {
 
 /// A failure of the structure inside authentic bytes.
 pub(super) fn broken(what: &str) -> anyhow::Error {
-    Fault::new(Kind::Integrity, format!("the snapshot is not a whole data file: {what}")).into()
+    Fault::new(Kind::Integrity, format!("the snapshot is not a complete data file: {what}")).into()
 }

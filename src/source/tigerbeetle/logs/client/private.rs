@@ -72,7 +72,7 @@ impl PrivateLine {
             let _gone = child.kill();
             let _status = child.wait();
             ear.write_all(b"\n")?;
-            ctx.monitor.detail("this user cannot make a network namespace");
+            ctx.monitor.detail("this user cannot create a network namespace");
             return Ok(None);
         }
         let starts = match read_frame(&mut answers) {
@@ -88,7 +88,7 @@ impl PrivateLine {
                                 "the server in its private network does not start: {error}"
                             );
                             Fault::new(Kind::Source, message)
-                                .hint("run it again; with -v it says more")
+                                .hint("run it again with -v for details")
                         },
                         |(_, code, text)| failure(code, &text),
                     )

@@ -112,14 +112,14 @@ impl Span {
             if session.ask(operation, filter, ctx)?.bytes.is_empty() {
                 let at = segment::spelled(mark).unwrap_or_default();
                 gap = Some(format!(
-                    "the cluster has no {what} of {at}, which was shipped: it is another history of the cluster, and is shipped from its beginning"
+                    "the cluster has no {what} of {at}, which was shipped: it has a different history, which is shipped from its beginning"
                 ));
             }
         }
         let until = session.now(ctx)?;
         if gap.is_none() && until <= covered {
             gap = Some(format!(
-                "the cluster's clock went back behind {}: it is another history of the cluster, and is shipped from its beginning",
+                "the cluster's clock went back behind {}: it has a different history, which is shipped from its beginning",
                 segment::spelled(covered).unwrap_or_default()
             ));
         }

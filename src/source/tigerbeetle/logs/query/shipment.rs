@@ -18,7 +18,7 @@ use crate::source::tigerbeetle::logs::segment::Sort;
 
 /// What to do where a log of this mode cannot be replayed.
 const ONLY_WAL: &str =
-    "from here on a log of mode query does not restore: ship this cluster's log in mode wal";
+    "from here on, a log in mode query cannot be restored: ship this cluster's log in mode wal";
 
 /// The expiries to come, if there can be any.
 struct Expiries<'s> {
