@@ -1,4 +1,4 @@
-//! A store seen as backups. The store itself is the catalogue: one listing names every backup, and
+//! A store seen as backups. The store itself is the catalog: one listing names every backup, and
 //! a backup that has no manifest does not exist.
 
 use std::collections::HashMap;
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Catalog<'_> {
 }
 
 impl<'a> Catalog<'a> {
-    /// A catalogue of `store`, opened with `keys`.
+    /// A catalog of `store`, opened with `keys`.
     #[must_use]
     pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>], ctx: &'a Ctx) -> Self {
         Catalog { store, keys, ctx, effort: Effort::Usual, last: Mutex::default() }

@@ -18,7 +18,7 @@ use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::protocol::{
     Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
 };
-pub(crate) use crate::source::duckdb::engine::protocol::{CATALOGUE, OUTSIDE, TextRow};
+pub(crate) use crate::source::duckdb::engine::protocol::{CATALOG, OUTSIDE, TextRow};
 use crate::source::duckdb::schema::sql;
 
 pub(crate) mod confine;
@@ -123,7 +123,7 @@ impl Session {
         Session::opened(place, &opening)
     }
 
-    /// Opens a database, which is called [`CATALOGUE`] whatever it is.
+    /// Opens a database, which is called [`CATALOG`] whatever it is.
     ///
     /// # Errors
     /// What the engine says.
@@ -168,7 +168,7 @@ impl Session {
             settle: if write { settle } else { Settle::Not },
         };
         let open = Open {
-            database: place.file.map(|path| base(CATALOGUE, path, place.write)),
+            database: place.file.map(|path| base(CATALOG, path, place.write)),
             beside: place.beside.iter().map(|(name, path)| base(name, path, true)).collect(),
             files: place.files,
             folder: folder.is_some(),
@@ -210,7 +210,7 @@ impl Session {
         self.run(&format!("USE {OUTSIDE}.main"))?;
         let names = |of: &str, column: &str| {
             format!(
-                "SELECT 1 FROM duckdb_{of}() WHERE NOT internal AND database_name = '{CATALOGUE}' AND lower({column}) IN (SELECT lower({column}) FROM duckdb_{of}() WHERE internal)"
+                "SELECT 1 FROM duckdb_{of}() WHERE NOT internal AND database_name = '{CATALOG}' AND lower({column}) IN (SELECT lower({column}) FROM duckdb_{of}() WHERE internal)"
             )
         };
         let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
@@ -226,7 +226,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn step_in(&self) -> anyhow::Result<()> {
-        self.run(&format!("USE {CATALOGUE}.main"))
+        self.run(&format!("USE {CATALOG}.main"))
     }
 
     fn refused(&self, what: &str, why: &str) -> anyhow::Error {
@@ -426,7 +426,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn settle(self) -> anyhow::Result<()> {
-        self.run(&format!("CHECKPOINT {CATALOGUE}"))?;
+        self.run(&format!("CHECKPOINT {CATALOG}"))?;
         self.close()
     }
 

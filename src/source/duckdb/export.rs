@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::engine::{CATALOGUE, Opening, plain};
+use super::engine::{CATALOG, Opening, plain};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
@@ -124,7 +124,7 @@ impl Exporting<'_> {
         let mut sizes = HashMap::new();
         if index.tables.len() > EXPORT_TABLES_MAX {
             let query = format!(
-                "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOGUE}'"
+                "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOG}'"
             );
             for row in self.session.rows(&query)? {
                 let name = schema::quoted(&schema::text(&row, 0), &schema::text(&row, 1));
@@ -225,7 +225,7 @@ fn companions(
     means: EngineLimits,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let copy = scratch.join(format!("{CATALOGUE}.duckdb"));
+    let copy = scratch.join(format!("{CATALOG}.duckdb"));
     let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: Some(ctx) };
     let mut made = Vec::new();
     if index.tables.iter().any(|table| table.native.is_some()) {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::ctx::Ctx;
 use crate::error::Kind;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session, plain};
+use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session, plain};
 use crate::source::duckdb::export::content::{content, probe};
 use crate::source::duckdb::export::index::{Index, Makes, Statement, TableEntry};
 use crate::source::duckdb::export::links::{broken, indexes};
@@ -289,7 +289,7 @@ pub(crate) fn restore(
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
     let workshop = RestoreDir::beside(&request.target)?;
-    let built_at = workshop.path(&format!("{CATALOGUE}.duckdb"));
+    let built_at = workshop.path(&format!("{CATALOG}.duckdb"));
     let means = EngineLimits::ample(request.share);
     let built = build(chain, &built_at, request.table.as_deref(), means, ctx)?;
     let bytes = std::fs::metadata(&built_at)?.len();
@@ -307,7 +307,7 @@ pub(crate) fn drill(
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
     let began = Instant::now();
-    let path = scratch.join(format!("{CATALOGUE}.duckdb"));
+    let path = scratch.join(format!("{CATALOG}.duckdb"));
     let built = build(chain, &path, None, EngineLimits::ample(share), ctx)?;
     let check = Check {
         what: format!("DuckDB {} loads every table", crate::version::duckdb()),

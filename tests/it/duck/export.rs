@@ -119,7 +119,7 @@ fn every_kind_of_object_comes_back_as_it_was() {
     bed.run(&["restore", "analytics", "--to", "x", "--yes"]).failed(10, "exports");
 }
 
-/// Adds a table that no export can have: its schema has the name of a catalogue, so a statement for what is
+/// Adds a table that no export can have: its schema has the name of a catalog, so a statement for what is
 /// in it is ambiguous.
 fn add_odd(file: &Path) {
     let attach = format!("ATTACH '{}' AS d", file.display());
@@ -448,7 +448,7 @@ fn a_file_that_the_linked_engine_cannot_read_is_refused_by_name() {
 }
 
 #[test]
-fn the_catalogue_is_a_table() {
+fn the_catalog_is_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(V, &file, &["CREATE TABLE t AS SELECT 1 i"]);

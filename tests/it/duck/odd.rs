@@ -163,7 +163,7 @@ fn a_statement_that_fails_here_is_kept_and_tried_again() {
     fs::write(&data, "a,b\n1,2\n").unwrap();
     let view = format!("CREATE VIEW of_file AS FROM read_csv('{}')", data.display());
     sql(V, &file, &[&view]);
-    // A schema that has the name of a catalogue: its own statement is ambiguous, its rows are not.
+    // A schema that has the name of a catalog: its own statement is ambiguous, its rows are not.
     let attach = format!("ATTACH '{}' AS d", file.display());
     let temp =
         ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT range AS i FROM range(3)"];

@@ -287,7 +287,7 @@ fn a_database_has_as_many_tables_as_it_likes() {
     }
 }
 
-/// Names in the expression of an index that only the log has belong to no catalogue yet.
+/// Names in the expression of an index that only the log has belong to no catalog yet.
 #[test]
 fn an_index_that_only_the_log_has_is_no_alarm() {
     let (_folder, file) = made("v1.0.0", &["CREATE TABLE other AS SELECT 1 AS i"]);

@@ -18,7 +18,7 @@ use crate::source::duckdb::data_file::layout::{Layout, Member, PIECE_BYTES};
 use crate::source::duckdb::engine;
 use crate::source::duckdb::engine::limits;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session};
+use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session};
 use crate::source::{ResourceLimits, SourceError};
 
 /// What to do about a copy that does not fit.
@@ -87,7 +87,7 @@ pub(crate) fn open(
         created.map_err(|error| crate::source::duckdb::data_file::database::unreadable(path, error))
     };
     let folder = opening.folder.unwrap_or(Path::new("."));
-    let path = folder.join(format!("{CATALOGUE}.duckdb"));
+    let path = folder.join(format!("{CATALOG}.duckdb"));
     let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
     let mut placing = Placing {
@@ -143,7 +143,7 @@ pub(crate) fn open(
 /// Whether the database has a table of which a group of rows takes much memory.
 fn is_wide(session: &Session) -> anyhow::Result<bool> {
     let query = format!(
-        "SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = '{CATALOGUE}' AND column_count > {COLUMNS_WIDE} LIMIT 1"
+        "SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = '{CATALOG}' AND column_count > {COLUMNS_WIDE} LIMIT 1"
     );
     Ok(!session.rows(&query)?.is_empty())
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::source::duckdb::export::index::Content;
 
 /// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
-pub(crate) const CATALOGUE: &str = "bkp_6f3a90c1";
+pub(crate) const CATALOG: &str = "bkp_6f3a90c1";
 
 /// An empty database in memory, where names lead to nothing of the database: see [`crate::source::duckdb::engine::Session::step_out`].
 pub(crate) const OUTSIDE: &str = "bkp_6f3a90c1_outside";

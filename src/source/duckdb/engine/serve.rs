@@ -16,8 +16,8 @@ use crate::source::duckdb::engine::confine;
 use crate::source::duckdb::engine::diff;
 use crate::source::duckdb::engine::parser::Parser;
 use crate::source::duckdb::engine::protocol::{
-    Answer, Asked, Base, CATALOGUE, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question,
-    Settle, Sum, Tallied, TextRow, receive, send,
+    Answer, Asked, Base, CATALOG, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question, Settle,
+    Sum, Tallied, TextRow, receive, send,
 };
 use crate::source::duckdb::engine::raw::RawDatabase;
 use crate::source::duckdb::engine::row_hash;
@@ -280,7 +280,7 @@ fn config(open: &Open) -> duckdb::Result<Config> {
 /// What is the same in every session: the time zone, in which values become text and are hashed, and
 /// that the database, a file that may be written or not or one in memory, is an attached one. Opened as
 /// the engine's own it could not read every log: what the log's statements refer to, like functions in
-/// defaults, is looked up in a catalogue that is not there yet. Nothing can be set after it, and no statement
+/// defaults, is looked up in a catalog that is not there yet. Nothing can be set after it, and no statement
 /// gets to files, programs or networks, but to the folder of the process where ours have to.
 fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
     // An engine without time zones has no such setting, and writes UTC.
@@ -291,7 +291,7 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
     }
     connection.execute_batch(&format!("ATTACH ':memory:' AS {OUTSIDE}"))?;
     if open.database.is_none() {
-        connection.execute_batch(&format!("ATTACH ':memory:' AS {CATALOGUE}"))?;
+        connection.execute_batch(&format!("ATTACH ':memory:' AS {CATALOG}"))?;
     }
     for base in open.database.iter().chain(&open.beside) {
         match base.settle {
@@ -307,7 +307,7 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
         })?;
     }
     // The engine's own is called `memory`, as a schema may be.
-    connection.execute_batch(&format!("USE {CATALOGUE}.main; DETACH memory"))?;
+    connection.execute_batch(&format!("USE {CATALOG}.main; DETACH memory"))?;
     if open.files {
         let folder = sql::text(&format!("{HERE}/"));
         let output = sql::text(OUTPUT);
@@ -332,7 +332,7 @@ fn settle_log(base: &Base, open: &Open) -> duckdb::Result<()> {
 }
 
 /// Some logs can be read only where the database is the engine's own: names in their indexes are those of no
-/// catalogue.
+/// catalog.
 fn settle_own(base: &Base, open: &Open) -> duckdb::Result<()> {
     let own = Connection::open_with_flags(&base.path, config(open)?)?;
     own.execute_batch("SET enable_external_access = false")?;

@@ -226,7 +226,7 @@ impl TableEntry {
     pub(crate) fn here(&self) -> String {
         format!(
             "{}.{}",
-            crate::source::duckdb::schema::sql::name(crate::source::duckdb::engine::CATALOGUE),
+            crate::source::duckdb::schema::sql::name(crate::source::duckdb::engine::CATALOG),
             self.quoted()
         )
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, plain};
+use crate::source::duckdb::engine::{CATALOG, plain};
 use crate::source::duckdb::export::index::{Index, Makes, Statement};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::links::{broken, indexes};
@@ -26,7 +26,7 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     check_members(chain, &indexes, ctx)?;
     let Some(newest) = indexes.last() else { return Err(broken("its chain is empty")) };
     let scratch = (tools.scratch)()?;
-    let path = scratch.path(&format!("{CATALOGUE}.duckdb"));
+    let path = scratch.path(&format!("{CATALOG}.duckdb"));
     let bench = Bench::of(chain, newest, &path, EngineLimits::ample(tools.share), ctx);
     let reread::Lacking { schema, rows } = reread::lacking(&bench, &indexes)?;
     let kind = match (&*rows, &*schema) {

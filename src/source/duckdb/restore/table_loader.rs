@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::Chain;
-use crate::source::duckdb::engine::{CATALOGUE, Session};
+use crate::source::duckdb::engine::{CATALOG, Session};
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{Index, TableEntry};
 use crate::source::duckdb::export::links;
@@ -34,7 +34,7 @@ pub(crate) struct Building<'a> {
 
 /// Where the tables are put together that cannot be loaded at once.
 pub(crate) fn stage() -> String {
-    format!("{CATALOGUE}_stage")
+    format!("{CATALOG}_stage")
 }
 
 impl Building<'_> {
