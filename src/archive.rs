@@ -1,4 +1,4 @@
-//! The tar inside a backup: written entry by entry, read back with every path checked.
+//! The tar archive inside a backup: written entry by entry, read back with every path checked.
 //!
 //! The format is POSIX ustar with GNU long sizes as the `tar` crate writes them; any tar reads it.
 //! Only regular files with plain relative names travel in it.

@@ -1,5 +1,5 @@
-//! A store seen as backups. The store itself is the catalog: one listing names every backup, and
-//! a backup that has no manifest does not exist.
+//! The backups of a store. The store itself is the catalog: one listing names every backup, and a
+//! backup without a manifest does not exist.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What can go wrong, as a closed set of kinds, and how a kind is found in an error chain.
+//! Errors as a closed set of kinds, and how a kind is found in an error chain.
 //!
 //! Typed errors live beside the trait they belong to and implement [`Classify`]. Between commands
 //! and `main` they travel inside [`anyhow::Error`], which adds context; [`diagnose`] finds them

@@ -1,5 +1,5 @@
-//! This process, and the programs that it starts: what others may learn of the one, and what the others
-//! get from it.
+//! This process and the programs it starts: what others can learn about it, and what its children
+//! inherit.
 //!
 //! Programs of the operator (hooks, `cmd:` secrets), shells, and the servers of drills get none of bkp's
 //! capabilities, and no secret that stands in its environment. Only bkp itself, started again for a

@@ -1,4 +1,4 @@
-//! Where the bytes of a restored file go: into a sparse file, or nowhere when they are only checked.
+//! Targets of a restore: a sparse file, or nothing if the bytes are only checked.
 
 use std::fs::File;
 use std::io;

@@ -1,6 +1,7 @@
-//! What retention has to know of a backup and its key does not say. Manifests never change, so what
-//! was read once is kept in the state directory, by what the store says identifies the stored version.
-//! That saves reading what is decided about; whatever a deletion relies on is [read again](FactsCache::confirm).
+//! Facts about backups that retention needs and their keys do not contain. Manifests never change, so
+//! what was read once is kept in the state directory, by what the store says identifies the stored
+//! version. That saves reading what is decided about; whatever a deletion relies on is [read
+//! again](FactsCache::confirm).
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a host saw when it last listed a whole store.
+//! The result of this host's last full listing of a store.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `bkp cleanup`: removes what no policy wants any more, and what belongs to nothing.
+//! `bkp cleanup`: removes backups that no policy keeps, and orphans.
 //!
 //! It looks at each store by itself, decides about everything in it ([`plan`](mod@plan)), and then
 //! removes ([`apply`]). A dry run stops in between, so both decide the same.

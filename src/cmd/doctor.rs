@@ -1,4 +1,4 @@
-//! `bkp doctor`: looks at everything a backup needs, without making one.
+//! `bkp doctor`: checks everything a backup needs, without making one.
 
 use schemars::JsonSchema;
 use serde::Serialize;

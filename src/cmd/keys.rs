@@ -1,4 +1,4 @@
-//! `bkp keys`: makes the key files that the configuration names.
+//! `bkp keys`: generates the configured key files.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `bkp verify --ledger`: the ledger against the stores, both ways. Needs no key.
+//! `bkp verify --ledger`: compares the ledger with the stores in both directions. Needs no key.
 //!
 //! What was recorded cannot be changed, and who can write to a store usually cannot write to the
 //! ledger. So whatever differs between them was changed, removed or planted by somebody, or lost.

@@ -1,4 +1,4 @@
-//! `bkp pin`, `bkp unpin` and `bkp note`: a word about a backup, kept beside it.
+//! `bkp pin`, `bkp unpin` and `bkp note`: annotations of a backup, stored beside it.
 
 use std::fmt::Write as _;
 

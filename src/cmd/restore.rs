@@ -1,4 +1,4 @@
-//! `bkp restore`: brings a backup back.
+//! `bkp restore`: restores a backup.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! `bkp restore --at` and `--op`: brings a source back to a moment, from the newest snapshot before it
-//! and the log since.
+//! `bkp restore --at` and `--op`: restores a source to a moment, from the newest snapshot before it and
+//! the log since.
 
 use humansize::{BINARY, format_size};
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! `bkp status`: how jobs, backups and stores fare, for people, for monitoring and for Prometheus.
+//! `bkp status`: the health of jobs, backups and stores, for people, monitoring and Prometheus.
 
 use std::fmt::Write as _;
 

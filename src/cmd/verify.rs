@@ -1,4 +1,4 @@
-//! `bkp verify`: how sure one can be of a backup, from "it is there" to "it starts".
+//! `bkp verify`: checks a backup, from its existence to a restore drill.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! `bkp verify --logs`: the chain of segments is unbroken, and every segment reads.
+//! `bkp verify --logs`: checks that the chain of segments is unbroken and every segment is readable.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

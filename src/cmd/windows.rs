@@ -1,4 +1,4 @@
-//! `bkp list --windows`: from when to when a source restores, and where the gaps are.
+//! `bkp list --windows`: the windows to which a source can be restored, and its gaps.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The environment variables that count, read once at the start.
+//! The environment variables that bkp uses, read once at the start.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

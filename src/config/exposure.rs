@@ -1,4 +1,4 @@
-//! Who else may change the configuration, or read what is secret in it.
+//! Checks who else can change the configuration or read its secrets.
 //!
 //! Whoever can change it runs commands as bkp's user, since it names some. A group counts as others:
 //! what is in it changes, and nobody thinks of this file then.

@@ -1,4 +1,4 @@
-//! The TOML document: its keys, their documentation, and where in the text a key stands.
+//! The TOML document: its keys, their documentation, and their position in the text.
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! The resolved configuration: finding the file, defaults, and checks that types cannot make.
+//! The resolved configuration: finding the file, defaults, and checks that types cannot express.
 //!
 //! A value of the command line wins over one of the environment, that over one of the file, that
 //! over a default; [`Provenance`] remembers which it was.

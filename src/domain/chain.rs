@@ -1,4 +1,4 @@
-//! Which backups a restore needs: the backup itself, its parent, and so on down to the base.
+//! The backups that a restore needs: the backup itself, its parent, and so on down to the base.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! The sidecar manifest, schema 1: what a backup says of itself.
+//! The sidecar manifest, schema 1: the description of a backup.
 //!
 //! A backup exists if and only if its manifest exists. The last field, `mac`, is HMAC-SHA256 in
 //! hex over the file's bytes with that value replaced by 64 zeros, under a key derived from the

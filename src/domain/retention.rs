@@ -1,4 +1,4 @@
-//! Which backups are kept, as a pure function of policies, backups and time.
+//! Which backups are kept: a pure function of policies, backups and time.
 //!
 //! A policy names calendar periods and how many of each are wanted: of every one of the last seven
 //! days *that have a backup* the newest is kept, and so on. Only backups that are whole fill a

@@ -1,4 +1,4 @@
-//! No two runs of one job on one host: a kernel lock that dies with its process.
+//! Keeps two runs of one job apart on one host: a kernel lock that is released with its process.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};

@@ -1,4 +1,4 @@
-//! Renames that belong together: all of them stay, or none.
+//! Groups of renames: all of them take effect, or none.
 //!
 //! Nothing is ever overwritten: what stands at a place gets another name beside it, together with the
 //! files that belong to it, and if what follows fails it all gets its old names back.

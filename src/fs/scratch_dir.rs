@@ -1,4 +1,4 @@
-//! A folder of ours, in which something is built that needs names: a database of a library, a scratch
+//! A private scratch folder, for anything that needs file names: the database of a library, a scratch
 //! copy, the state of a drill.
 //!
 //! It has a name that is nobody's and a kernel lock that ends with its process, so two runs never meet

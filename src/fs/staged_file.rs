@@ -1,4 +1,4 @@
-//! A file that is not there until it is whole.
+//! A file that appears only once it is complete.
 //!
 //! It is written to a file that has no name (`O_TMPFILE`) and gets its name by `linkat` once it is
 //! whole and durable: if the process is killed before that, the file system frees the space by

@@ -1,4 +1,4 @@
-//! The contract of a key provider: something that can wrap a backup's data key and open it again.
+//! The contract of a key provider, which wraps and unwraps a backup's data key.
 //!
 //! Every backup has one random 256-bit data key. It is wrapped once per recipient; any recipient
 //! opens the backup. A new kind of recipient is one file beside this one and one line in

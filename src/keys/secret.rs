@@ -1,4 +1,4 @@
-//! References to secrets: where one stands, so that no configuration has to hold it.
+//! References to secrets, so that no configuration has to contain one.
 //!
 //! | reference | the secret is |
 //! | --- | --- |

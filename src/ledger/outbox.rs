@@ -1,4 +1,4 @@
-//! Events that wait for the ledger: one file each, in the state directory.
+//! Events pending for the ledger: one file each, in the state directory.
 //!
 //! A file is there or not, never in part. Any later run delivers it and then removes it; a run that
 //! dies in between delivers it twice, and the ledger knows it by its id. Losing the outbox loses

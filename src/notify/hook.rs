@@ -1,4 +1,5 @@
-//! Programs of the operator that run around a job. Each gets a JSON object on its standard input.
+//! Hooks: programs of the operator that run around a job. Each gets a JSON object on its standard
+//! input.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;

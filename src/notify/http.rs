@@ -1,4 +1,4 @@
-//! Over HTTP: a webhook that gets JSON, Slack, and pings as healthchecks services understand them.
+//! Notifications over HTTP: webhooks with JSON, Slack, and pings for healthcheck services.
 
 use crate::notify::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
 

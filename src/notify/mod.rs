@@ -1,4 +1,4 @@
-//! Telling people and programs outside: that something is wrong or well again, and how a job went.
+//! Notifications to people and programs: that something is wrong or has recovered, and how a job ended.
 //!
 //! All of it is best effort: nothing here ever fails a run, and nothing that fails here is silent. A new
 //! kind of channel is one file and one line in [`kinds::KINDS`].

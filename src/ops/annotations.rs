@@ -1,4 +1,4 @@
-//! Words about a backup, each a small object beside it: that it is to stay, that it is damaged, notes.
+//! Annotations of a backup, each a small object beside it: pins, damage, notes.
 //!
 //! Whoever can write to the store can write such a word, so each carries a [proof]: a MAC under the data
 //! key of the backup that it is about, by whoever could open that. A pin counts without one, and so does

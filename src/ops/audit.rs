@@ -1,4 +1,4 @@
-//! What the store keeps of what was done to it and with it: small objects that are only ever added.
+//! The audit trail of a store: small objects that are only ever added.
 //!
 //! ```text
 //! audit/<YYYY>/<MM>/<DD>/<what>-<backup id>-<hhmmss>.json

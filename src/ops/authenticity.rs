@@ -1,6 +1,6 @@
-//! Proof of what a store says of runs and of backups: a MAC under a key derived from the data key of a
-//! backup. Whoever can write to the store but has no key can plant such an object, or move one; nobody
-//! believes it then.
+//! Authenticity of what a store says about runs and backups: a MAC under a key derived from the data
+//! key of a backup. Whoever can write to the store but has no key can plant such an object, or move
+//! one; nobody believes it then.
 //!
 //! The last field of such an object is `"proof": {"backup": …, "mac": …}`. It names the manifest of the
 //! backup whose data key it is. The MAC is that of the object's key, a newline, and the object with the

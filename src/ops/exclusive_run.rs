@@ -1,4 +1,4 @@
-//! Being the only one who does something that makes no backup: cleaning up, or running a job.
+//! Exclusive work that makes no backup: a cleanup, or running a job.
 
 use std::time::{Duration, Instant};
 

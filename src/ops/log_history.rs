@@ -1,5 +1,4 @@
-//! The logs of a source as its store has them: segments in order, and the snapshots that they roll
-//! forward.
+//! The logs of a source in a store: segments in order, and the snapshots they can roll forward.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};

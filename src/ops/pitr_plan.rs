@@ -1,4 +1,4 @@
-//! The way to a moment: which log, which snapshot, which segments.
+//! Plans a point-in-time restore: which log, which snapshot, which segments.
 
 use std::fmt;
 

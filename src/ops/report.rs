@@ -1,4 +1,4 @@
-//! What a command says: in the end, and on standard error on the way.
+//! The output of a command: its report, and its progress on standard error.
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,5 +1,4 @@
-//! What stands around the work of a run: the locks that keep it alone, and the record of how it
-//! went.
+//! Guards a run: the locks that make it exclusive, and the record of how it ended.
 //!
 //! Three kinds of locks, because each sees what the others cannot: the kernel's, which ends with the
 //! process; a lease of the ledger, if there is one, which other hosts see; and a lease of every store

@@ -1,4 +1,4 @@
-//! Folders of ours, in the state directory and elsewhere, and what killed runs left of them.
+//! Scratch folders, in the state directory and elsewhere, and those left behind by killed runs.
 //!
 //! All of them are found from one folder of the state directory: those that a run has elsewhere, beside
 //! the target of a restore for instance, are stood for there.

@@ -1,4 +1,4 @@
-//! Which backup a command means.
+//! Selects the backup that a command operates on.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

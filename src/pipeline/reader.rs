@@ -1,5 +1,5 @@
-//! The chain backwards: each stage is turned round, and every byte is checked before the next stage
-//! sees it.
+//! The chain backwards: each stage is reversed, and every byte is checked before the next stage sees
+//! it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! The contract of a source: something that can be captured and brought back.
+//! The contract of a source: something that can be captured and restored.
 //!
 //! A source pushes entries into an [`EntrySink`], or objects into an [`ObjectSink`], one at a time, in the order it likes; the chain
 //! does the rest. Bringing back needs no configuration: [`SourceKind::restore`] works from what

@@ -1,4 +1,4 @@
-//! The store in a folder of this host: `file:///absolute/path`.
+//! A store in a local folder: `file:///absolute/path`.
 //!
 //! A key is a path below the root. What the root contains is untrusted: folders are opened one
 //! component at a time without following links, so that no key can lead out of the root, and

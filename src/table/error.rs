@@ -1,4 +1,4 @@
-//! What is wrong with the configuration.
+//! Errors in the configuration.
 
 use std::path::PathBuf;
 

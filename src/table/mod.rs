@@ -1,5 +1,6 @@
-//! From a TOML table to a type: what the configuration and every adapter read their tables with. Errors name the full path of the key, say what was expected without
-//! quoting the value (it could be a secret), and suggest the key that was probably meant.
+//! Reads a TOML table into a type, for the configuration and every adapter. Errors name the full path
+//! of the key, say what was expected without quoting the value (it could be a secret), and suggest the
+//! key that was probably meant.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Asking before something is replaced or brought back.
+//! Asks for confirmation before something is replaced or restored.
 
 use std::io;
 use std::sync::Arc;

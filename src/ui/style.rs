@@ -1,4 +1,4 @@
-//! How to speak to the operator.
+//! The style of output: progress, detail, colours.
 
 use std::io::{self, IsTerminal, Write};
 

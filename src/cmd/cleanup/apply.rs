@@ -1,4 +1,4 @@
-//! Removes, so that it can be stopped at any instruction.
+//! Removes backups in steps that can be interrupted at any point.
 //!
 //! A backup exists as long as its manifest does. So first it is marked and the deletion noted, then
 //! its manifest goes, then its objects, and the mark last: whatever stops this, what is listed is

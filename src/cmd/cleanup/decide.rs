@@ -1,5 +1,5 @@
-//! What becomes of the backups of a store: decided by what is known of them, then by what was read again
-//! of those that the decision relies on, until both are the same.
+//! Decides which backups of a store are removed: first by cached facts, then by facts read again for
+//! the backups that the decision relies on, until both agree.
 //!
 //! Whoever can write to the store can change what it has while the cache of facts stays as it was, and
 //! so can a disk. So nothing goes before what stays in its stead was looked at in this run.

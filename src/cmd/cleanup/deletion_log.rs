@@ -1,5 +1,5 @@
-//! What stays of a backup that was removed: an object in its store, written before anything goes, from
-//! which the ledger's event can be made by whoever cleans up next, on any host.
+//! The record of a removed backup: an object in its store, written before anything is removed, from
+//! which the next cleanup on any host can make the ledger's event.
 //!
 //! The ledger must not be made to say that bkp removed what somebody else did. So the object is
 //! authentic like a manifest, by the key of the backup itself, and the event is made from one that is.

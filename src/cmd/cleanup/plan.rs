@@ -1,4 +1,4 @@
-//! Decides about everything in a store; changes nothing.
+//! Plans the cleanup of a store without changing anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! What the jobs of the configuration want kept, and why nothing of one is removed today.
+//! The retention policies of the configured jobs, and the reasons why one of them is frozen.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! Leases that are not as runs leave them.
+//! Checks for leases that no run can have written.
 
 use crate::error::{Fault, Kind};
 use crate::ledger::in_store;

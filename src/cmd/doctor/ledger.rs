@@ -1,4 +1,4 @@
-//! What `doctor` asks the ledger.
+//! Checks of the ledger.
 
 use super::check::{Found, tried};
 use crate::ledger::outbox::Outbox;

@@ -1,4 +1,4 @@
-//! What `doctor` tries of those who are told, and of what only some jobs need.
+//! Checks of notification channels, and of what only some jobs need.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! What `doctor` asks the system.
+//! Checks of the system.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What ledger and stores are found to be, once, and where they differ.
+//! One comparison of the ledger with the stores, and the differences found.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! A drill of a log: a moment of it is restored, the real engine started on it, and compared.
+//! A drill of a log: restores a moment of it, starts the real engine on the result, and compares.
 
 use std::path::Path;
 

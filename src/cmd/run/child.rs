@@ -1,5 +1,5 @@
-//! The program itself, started for one run of a job: what goes wrong in there, out of memory for
-//! instance, ends that run and nothing else.
+//! Runs a job in a child process of the same program: a failure in it, such as out of memory, ends only
+//! that run.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};

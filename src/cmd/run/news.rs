@@ -1,5 +1,6 @@
-//! Tells people what is wrong: once when it begins, again when it gets worse or lasts, and when it is
-//! over. What was told is kept in the state directory; if that is lost, it is told once more.
+//! Sends notifications about findings: once when one appears, again when it gets worse or persists, and
+//! when it is resolved. What was sent is kept in the state directory; if that is lost, it is sent
+//! again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! One run of one job: alone, on record, and told of.
+//! One run of one job: exclusive, recorded and reported.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! What `bkp run` reports: what became of every job, and what comes next.
+//! The report of `bkp run`: the outcome of every job, and what is due next.
 
 use std::fmt::Write as _;
 

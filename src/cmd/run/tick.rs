@@ -1,4 +1,4 @@
-//! One tick of the scheduler: looks what is due, runs it, and goes on looking as long as anything runs.
+//! One tick of the scheduler: runs what is due, and keeps checking while anything runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};

@@ -1,4 +1,4 @@
-//! The same for Prometheus: its text format, for the textfile collector of the node exporter.
+//! The status in the text format of Prometheus, for the textfile collector of the node exporter.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

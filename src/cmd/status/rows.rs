@@ -1,4 +1,4 @@
-//! What `bkp status` reports.
+//! The report of `bkp status`.
 
 use schemars::JsonSchema;
 use serde::Serialize;

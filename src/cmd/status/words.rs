@@ -1,4 +1,4 @@
-//! What is said of the backups of a source beside them, as far as it counts.
+//! The annotations of a source's backups that count.
 
 use crate::catalog::Entry;
 use crate::domain::health::{Finding, Level};

@@ -1,5 +1,5 @@
-//! What a verification found is written beside the backups that it is about, so that nothing is built on
-//! damage, and nothing good removed in its favour.
+//! Records the result of a verification beside the backups concerned, so that nothing is built on
+//! damage, and no sound backup is removed in favour of a damaged one.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! The tables about what runs by itself: jobs, their retention, and `cleanup`.
+//! The tables about scheduled work: jobs, their retention, and `cleanup`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! One store, one source.
+//! The settings of one store or source.
 
 use crate::domain::names::BackupType;
 use crate::stage::Compression;

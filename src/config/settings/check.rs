@@ -1,4 +1,4 @@
-//! Checks of single values that types cannot make. None of them touches the world.
+//! Checks of single values that types cannot express. None of them does I/O.
 
 use std::path::Path;
 

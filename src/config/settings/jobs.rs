@@ -1,4 +1,4 @@
-//! The tables about what runs by itself, resolved.
+//! The resolved tables about scheduled work.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

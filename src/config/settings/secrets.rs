@@ -1,5 +1,5 @@
-//! Where the configuration says that secrets are: in variables, which programs that bkp starts do not get,
-//! and in files, which must be their owner's alone.
+//! Where the configuration refers to secrets: variables, which child processes do not inherit, and
+//! files, which must be private to their owner.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

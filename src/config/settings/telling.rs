@@ -1,4 +1,4 @@
-//! The tables about who is told, and of what.
+//! The tables about notifications and thresholds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! From which age on something is late.
+//! The ages at which something is late.
 
 use std::time::Duration as StdDuration;
 

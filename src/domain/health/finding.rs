@@ -1,4 +1,4 @@
-//! What a rule finds: how bad it is, and what it is about.
+//! Findings of rules: level, rule, subject and message.
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What is wrong with a job that runs by itself.
+//! Health rules for scheduled jobs.
 
 use time::{Duration, OffsetDateTime};
 

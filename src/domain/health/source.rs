@@ -1,4 +1,4 @@
-//! What is wrong with the backups of a source in a store.
+//! Health rules for the backups of a source in a store.
 
 use time::OffsetDateTime;
 

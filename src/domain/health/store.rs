@@ -1,4 +1,4 @@
-//! What is wrong with a store, and with the ledger's outbox.
+//! Health rules for a store, and for the ledger's outbox.
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Segments in their order, and from when to when they restore.
+//! Segments in order, and the windows that they can restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What a segment says of itself: the `capture` record of its manifest.
+//! The description of a segment: the `capture` record of its manifest.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Terms that mean nothing any more.
+//! Expired terms of leases.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

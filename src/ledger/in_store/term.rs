@@ -1,4 +1,4 @@
-//! One term of a lease, and which of those in a store a run can have written.
+//! One term of a lease, and the check whether a run can have written it.
 
 use std::io::Read as _;
 

@@ -1,5 +1,5 @@
 //! A lease as a pending transfer: at most one can hold the single unit of a job's account, and the
-//! cluster itself ends it when its time is over.
+//! cluster itself expires it.
 //!
 //! The transfer says who holds it: `user_data_128` is the beginning of the host's name,
 //! `user_data_64` the place of the kernel lock, `user_data_32` the process id; the time in its id is

@@ -1,4 +1,4 @@
-//! One client session, made when there is something to say, and a deadline on everything.
+//! One client session, opened on demand, with a deadline on everything.
 //!
 //! A client of `TigerBeetle` waits for ever for a cluster that is away or has another id. A cluster
 //! has 64 sessions; closing a client does not give its own back, and a 65th evicts the one that was

@@ -1,4 +1,4 @@
-//! The last looks of a run at its stores, before and after its backup becomes visible.
+//! The final checks of a run, before and after its backup becomes visible.
 //!
 //! A run works for hours, and cleanup may have taken what it relies on for what nobody needs: a clock
 //! was wrong, a lease was lost. Both write first and look then (cleanup its mark, a run its manifest), so

@@ -1,4 +1,4 @@
-//! A configured database: its settings, and what can be done with it.
+//! A configured database: its settings and operations.
 
 use std::io::Read;
 use std::path::PathBuf;

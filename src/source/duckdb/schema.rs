@@ -1,4 +1,4 @@
-//! The schema of a database: its tables, and the statements that make all of it again.
+//! The schema of a database: its tables, and the statements that recreate it.
 //!
 //! The statements come from DuckDB's own catalog functions. What these leave out is put in: the
 //! foreign keys of a table to itself, the definitions of types, the default arguments of macros.

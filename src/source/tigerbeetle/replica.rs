@@ -1,4 +1,4 @@
-//! A configured replica: what the files of this folder know of it.
+//! The settings of a replica.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! A server of ours: started on loopback on a file of ours, and killed when it is no longer needed.
+//! A private server: started on loopback with a file of bkp's own, and killed when no longer needed.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! What a replica does as a source.
+//! A replica as a source of backups.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Several stores as one: what is written goes to all of them in one pass of the source.
+//! Several stores as one: everything is written to all of them in one pass over the source.
 //!
 //! A store that fails *drops out*: why is kept and said, the others go on, and nothing more is sent
 //! to it in this run. Only when the last one fails does the operation.

@@ -1,4 +1,4 @@
-//! Tries transient failures again: a decorator of any store.
+//! Retries transient failures: a decorator for any store.
 //!
 //! What is tried again is what can be: beginning a listing, looking at an object, opening one,
 //! beginning one, removing one, and a read that breaks off in the middle, which goes on at the byte

@@ -1,4 +1,4 @@
-//! An object on its way into a local store: a [`StagedFile`] that is confirmed before it gets its name.
+//! An upload to a local store: a [`StagedFile`] that is confirmed before it gets its name.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

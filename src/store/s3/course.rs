@@ -1,5 +1,5 @@
-//! Whether a listing that comes in pages gets anywhere. Where the next page begins is the service's word,
-//! and one that sends us in circles must not keep a run for ever.
+//! Detects paged listings that make no progress. Where the next page begins is the service's word, and
+//! one that sends us in circles must not keep a run for ever.
 
 use crate::store::s3::s3_error::Refusal;
 

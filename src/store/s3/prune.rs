@@ -1,4 +1,4 @@
-//! Removing: objects, and uploads in parts that nobody will finish. Only `cleanup` does that.
+//! Removes objects and abandoned multipart uploads. Only `cleanup` does that.
 //!
 //! In a bucket with versions a plain DELETE hides an object and keeps its bytes for ever, and it
 //! does so even to a locked one. So bkp looks first: what is locked stays visible and is *retained*,

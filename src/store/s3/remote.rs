@@ -1,5 +1,5 @@
-//! A bucket, and how requests are sent to it: again while that can help, slower when the service
-//! asks for it, never longer than the deadline.
+//! A bucket, and requests to it: retried while that can help, slowed down when the service asks for it,
+//! within a deadline.
 
 use std::collections::HashMap;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What `doctor` tries: everything that a snapshot asks of a bucket, with one small object.
+//! The checks of `doctor`: everything a snapshot needs from a bucket, with one small object.
 //!
 //! The object stays, because who makes backups need not have the right to remove anything. Its name
 //! tells what the store's table asks for, so that a change there is tried. Writing it a second time is

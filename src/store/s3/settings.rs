@@ -1,4 +1,4 @@
-//! What a `[store.NAME]` table says of an S3 store.
+//! The keys of a `[store.NAME]` table for an S3 store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! A job as the configuration makes it.
+//! The settings of a job.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which backups of a job are kept, as its table says.
+//! The retention settings of a job.
 
 use super::job::{LONGEST, RunKind};
 use crate::config::file::jobs::RetentionTable;

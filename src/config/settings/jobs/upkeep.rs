@@ -1,4 +1,4 @@
-//! What `run` and `cleanup` do besides, and how it fits the jobs.
+//! Settings of `run` and `cleanup`, checked against the jobs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A private copy of a database, made as a snapshot is, for work that needs the engine.
+//! A private copy of a database, made like a snapshot, for work that needs the engine.
 //!
 //! The copy is needed because opening the live file would take DuckDB's lock, and keep its owner
 //! from opening it for as long as the work goes on.

@@ -1,4 +1,4 @@
-//! Trying again, for as long as it can help: a file in use is often not to be had at the first try.
+//! Retries captures while that can help: a file in use often cannot be captured at the first attempt.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The units of a database file: which of them changed since they were last read, and reading them until
-//! their blocks are whole.
+//! The units of a database file: which of them changed since they were last read, and reading them
+//! until their blocks are consistent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

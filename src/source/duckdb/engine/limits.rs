@@ -1,4 +1,4 @@
-//! What the engine may take of the machine, and what it means that it was not enough.
+//! The resource limits of the engine, and the errors when they are exceeded.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! The line to the engine's process: questions and answers in frames on a socket, what is streamed on a pipe.
+//! The connection to the engine process: questions and answers in frames on a socket, streams on a
+//! pipe.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read as _, Write};

@@ -1,4 +1,4 @@
-//! What bkp and its engine process say to each other: frames of JSON over a socket, a question and an
+//! The protocol between bkp and its engine process: JSON frames over a socket, one question and one
 //! answer at a time. The engine works on text that a database holds, so what it answers is data: it is
 //! bounded, and nothing in it is ever run.
 

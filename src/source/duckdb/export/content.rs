@@ -1,4 +1,4 @@
-//! What a table adds up to.
+//! The row count and hash of a table's content.
 
 use super::index::{Content, TableEntry};
 use super::{delta, hashed};

@@ -1,5 +1,5 @@
-//! Which rows of a table an export holds: all of them, or those that changed since the chain before, told
-//! by keys and hashes.
+//! Which rows of a table an export contains: all of them, or those that changed since the parent, by
+//! keys and hashes.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Reading a chain of exports to its end, and telling what a restore of it would lack.
+//! Reads a chain of exports to its end, and reports what a restore of it would be missing.
 
 use std::collections::BTreeSet;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! Looking at a database file that was put together: does the engine open it, and read what is in it?
+//! Inspects an assembled database file: does the engine open it and read its content?
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Filling the tables of a new file from a chain of exports.
+//! Loads the tables of a new file from a chain of exports.
 
 use std::path::Path;
 

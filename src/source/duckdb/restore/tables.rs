@@ -1,4 +1,4 @@
-//! Which tables are brought back, and their making again: by their statements, else of their columns.
+//! Which tables are restored, and their recreation: by their statements, or else from their columns.
 
 use std::collections::BTreeSet;
 

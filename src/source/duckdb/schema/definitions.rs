@@ -1,4 +1,5 @@
-//! Statements that the catalog has, or nearly has: of schemas, types, sequences, views, indexes and macros.
+//! Statements taken from the catalog, with small corrections: schemas, types, sequences, views, indexes
+//! and macros.
 
 use super::shape::{DatabaseSchema, MACROS, SEPARATOR, list, quoted, text};
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};

@@ -1,4 +1,4 @@
-//! Trying in an empty database whether statements make a schema again.
+//! Checks in an empty database whether statements recreate a schema.
 //!
 //! The database is a file of ours, and confined: a view over files or over a network would otherwise make
 //! bkp, which may run as another user, open them. What fails is kept with the reason, and tried

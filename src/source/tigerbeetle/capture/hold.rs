@@ -1,4 +1,4 @@
-//! Holding a data file still, or not, as its mode says.
+//! Holds a data file still, or not, depending on the mode.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a running cluster says of its accounts: the numbers that a drill compares.
+//! The account totals of a running cluster, which a drill compares.
 
 use std::time::Duration;
 

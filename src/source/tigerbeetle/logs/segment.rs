@@ -1,5 +1,5 @@
-//! What a segment consists of: tar members, and `segment.json`, its last one, which says from where to
-//! where it goes. The manifest says the same, authentically; both must agree.
+//! The content of a segment: tar members, the last of which, `segment.json`, gives the range it covers.
+//! The manifest says the same, authentically; both must agree.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! What shipping a log needs in either mode.
+//! Shared by both modes of shipping a log.
 
 use super::settings::LogSettings;
 use crate::domain::segment::Segment;

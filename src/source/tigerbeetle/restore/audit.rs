@@ -1,5 +1,4 @@
-//! Checking, while blocks stream by in any order, that a file refers only to what it has and has
-//! only what it refers to.
+//! Checks, while blocks stream by in any order, that a file refers to exactly the blocks it contains.
 
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::error::{Fault, Kind};

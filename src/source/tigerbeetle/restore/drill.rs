@@ -1,4 +1,4 @@
-//! The drill: the real server starts on a restored copy, answers, and says the same totals.
+//! The drill: the real server starts on a restored copy, answers, and reports the same totals.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What must not be restored where: a replica of a running cluster has promised things to its peers
-//! that an old data file has forgotten.
+//! Refuses unsafe restores: a replica of a running cluster has promised things to its peers that an old
+//! data file has forgotten.
 
 use std::fs::File;
 use std::io::ErrorKind;

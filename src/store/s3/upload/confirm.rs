@@ -1,4 +1,4 @@
-//! After the object was sent: is it there, is it ours, and is it what was sent?
+//! Confirms an upload: the object exists, is ours, and is what was sent.
 
 use std::io::Read as _;
 

@@ -1,4 +1,4 @@
-//! An object in parts that the service knows of: parts in flight, and their putting together.
+//! Multipart uploads: the parts in flight, and their completion.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

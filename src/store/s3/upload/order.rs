@@ -1,4 +1,4 @@
-//! What requests of one upload share, and those that need nothing else.
+//! State shared by the requests of one upload, and the simple requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;

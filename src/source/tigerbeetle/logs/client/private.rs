@@ -1,4 +1,4 @@
-//! A server of ours in a network that nobody else is in.
+//! A server of bkp's own in a private network namespace.
 //!
 //! TigerBeetle knows no passwords: whoever reaches a server's port may write to it, and loopback ports can
 //! be reached by every user of a machine. Where the kernel lets an ordinary user make a network namespace,

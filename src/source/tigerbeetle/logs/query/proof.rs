@@ -1,4 +1,4 @@
-//! What was replayed is what the new cluster has, and nothing else.
+//! Checks that the new cluster contains exactly what was replayed.
 //!
 //! The server of a replay listens on loopback, where other users of the machine may reach it. So
 //! everything is read back and compared, and once the server is gone its log must say that nothing was

@@ -1,4 +1,4 @@
-//! Mode `query`: what the cluster answers, page by page.
+//! Mode `query`: ships what the cluster answers, page by page.
 //!
 //! A segment covers the time from the end of the one before it to the moment at which the cluster is
 //! first asked. Everything that it had taken until then has an earlier timestamp. Accounts and
