@@ -73,8 +73,8 @@ pub(super) struct Outcome {
 /// Cleans up every store that `--store` names, or all that are configured.
 ///
 /// # Errors
-/// [`Kind::Busy`] if another cleanup is at it; what the only store fails with. Of several stores each
-/// fares by itself.
+/// [`Kind::Busy`] if another cleanup is at it; what the only store fails with. Several stores
+/// fail independently.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let names = app.store_names()?;
     let mut everywhere = app.clone();

@@ -25,9 +25,9 @@ const NOTE_BYTES_MAX: usize = 4096;
 pub struct Options {
     /// The beginning of the id.
     pub id: String,
-    /// What is said.
+    /// The kind of annotation.
     pub word: AnnotationKind,
-    /// Why, or what.
+    /// The reason, or the text of a note.
     pub note: Option<String>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,

@@ -45,7 +45,7 @@ pub struct Options {
     pub table: Option<String>,
     /// Move what stands at the target aside instead of refusing.
     pub force: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     pub yes: bool,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,

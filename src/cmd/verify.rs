@@ -50,7 +50,7 @@ pub struct Options {
     pub which: Which,
     /// Of the backups of a source only the exports are meant; else all the others, if there are any.
     pub from_export: bool,
-    /// How deep.
+    /// How deep to check.
     pub level: VerifyLevel,
     /// Where a drill restores to; `None` takes a folder in the state directory.
     pub scratch: Option<PathBuf>,

@@ -33,7 +33,7 @@ pub(super) struct Row {
     until: Option<String>,
     from_nanoseconds: u64,
     until_nanoseconds: u64,
-    /// In wal mode.
+    /// First and last op, in wal mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_op: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

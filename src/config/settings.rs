@@ -56,7 +56,7 @@ pub struct Settings {
     pub ledger: Option<LedgerSettings>,
     /// Jobs by name.
     pub jobs: BTreeMap<String, jobs::JobSettings>,
-    /// Who is told.
+    /// Channels for notifications.
     pub notify: Vec<telling::NotifySettings>,
     /// What `run` and `cleanup` do besides.
     pub upkeep: jobs::Upkeep,
@@ -77,7 +77,7 @@ pub struct Settings {
 pub struct StartedBy {
     /// The job whose run it is.
     pub job: Option<String>,
-    /// What started it.
+    /// What started the run.
     pub trigger: Trigger,
 }
 

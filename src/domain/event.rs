@@ -33,7 +33,7 @@ const DIGEST_BYTES: usize = 9;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// What happened.
+/// The status of an event.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, schemars::JsonSchema,
 )]

@@ -91,7 +91,7 @@ fn place(path: &Path) -> anyhow::Result<u64> {
 }
 
 /// Reads the number in `path`; draws one first if there is none. Of several that draw at once one
-/// wins, and the others read his.
+/// wins, and the others read that one's.
 fn number(path: &Path) -> anyhow::Result<u64> {
     for _ in 0..2 {
         match std::fs::read_to_string(path) {

@@ -40,7 +40,7 @@ pub use stale::stale;
 
 /// How many numbers are passed over because something stands there that is no object.
 const BLOCKED_MAX: usize = 64;
-/// Further tries after somebody else took the next number; then he is working.
+/// Further attempts after another run took the next number; after that, that run counts as working.
 const TRIES: usize = 3;
 
 /// A lease that is held.
@@ -134,8 +134,8 @@ impl InStore {
         self.ctx.monitor.warn(&format!("{what}: {why}; find out who wrote it, and remove it"));
     }
 
-    /// Whether somebody works under this term. A holder from our own place cannot: he would hold the
-    /// kernel's lock, and we do. One whose clock is ahead of ours does as long as he renews it.
+    /// Whether a run works under this term. A holder from our own place cannot: it would hold the
+    /// kernel's lock, and we do. One whose clock is ahead of ours does as long as it renews the lease.
     fn is_taken(&self, number: u64, term: &Term) -> bool {
         let now = self.ctx.now();
         if term.is_given_back() || now >= term.until || term.place == place(&self.holder) {

@@ -24,10 +24,10 @@ pub mod kinds;
 /// How long any of them may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Something to tell.
+/// One finding that is new, worse, lasting or resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alert {
-    /// How bad it is, or was.
+    /// The level of the finding, also after its recovery.
     pub level: Level,
     /// Whether it is over.
     pub recovered: bool,
@@ -49,10 +49,10 @@ pub struct News {
     pub schema: &'static str,
     /// The host that tells it.
     pub host: String,
-    /// When.
+    /// When the news was sent.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// At least one.
+    /// The items; at least one.
     pub alerts: Vec<Alert>,
 }
 
@@ -105,7 +105,7 @@ pub struct ChannelKind {
     pub word: &'static str,
     /// Says what is wrong with a channel, without going anywhere.
     pub check: fn(&Channel) -> Result<(), String>,
-    /// Tells.
+    /// Sends news through the channel.
     pub tell: fn(&Channel, &News) -> anyhow::Result<()>,
 }
 

@@ -23,7 +23,7 @@ use crate::ops::{ledger_events, records};
 use crate::store::{AppendStore, Role};
 use crate::wire::AppContext;
 
-/// Where it is.
+/// The key prefix of audit records.
 pub const FOLDER: &str = "audit";
 
 /// What such an object says, schema `bkp.audit/1`.

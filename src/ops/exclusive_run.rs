@@ -96,7 +96,7 @@ impl Drop for ExclusiveRun<'_> {
 }
 
 /// A run that makes a backup of `source`, after another one if that ends within `patience`. One that
-/// gives way is on record, and one that fails.
+/// is skipped is on record, and one that fails.
 ///
 /// # Errors
 /// As [`patiently`].

@@ -150,7 +150,7 @@ pub struct History {
 
 impl History {
     /// Reads every manifest of the source. Nothing of it is authenticated, which needs keys: whoever
-    /// acts on it opens what he uses, and compares digests.
+    /// acts on it must open what it uses, and compares digests.
     ///
     /// # Errors
     /// That the run is to stop. A manifest that cannot be read is one of its problems.

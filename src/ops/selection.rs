@@ -158,7 +158,7 @@ fn newest_first(found: Vec<Found>, ctx: &Ctx) -> Vec<BackupName> {
     past
 }
 
-/// What was chosen.
+/// The chosen backup.
 #[derive(Debug)]
 pub struct Chosen {
     /// The backup.

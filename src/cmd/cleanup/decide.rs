@@ -41,7 +41,7 @@ pub(super) struct Decided {
     pub(super) late: Option<&'static str>,
 }
 
-/// What decides.
+/// The inputs of the decision.
 pub(super) struct Decider<'a> {
     pub(super) app: &'a AppContext,
     pub(super) store: &'a dyn PruneStore,

@@ -54,7 +54,7 @@ pub(super) struct Plan {
     pub(super) targets: Vec<Target>,
 }
 
-/// What decides.
+/// The inputs of the plan.
 struct Planner<'a> {
     app: &'a AppContext,
     store: &'a dyn PruneStore,

@@ -42,7 +42,7 @@ impl<'a> Witness<'a> {
     }
 
     /// Whether a backup counts: otherwise whoever can write to the store could have the real ones
-    /// removed by adding some of his own.
+    /// removed by adding others.
     pub(super) fn believes(&self, met: &BackupFacts) -> bool {
         match met.proof {
             Authenticity::Authentic => true,

@@ -42,7 +42,7 @@ struct Known {
     told: OffsetDateTime,
 }
 
-/// Looks how everything fares if something ran, or if it was not looked at for a while; writes the
+/// Checks the status if something ran, or if it has not been checked for a while; writes the
 /// metrics and tells the channels what is new. Returns whether somebody could not be told.
 pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
     let settings = &app.settings;

@@ -39,11 +39,11 @@ pub(in crate::cmd) struct Row {
     pub(super) message: Option<String>,
 }
 
-/// How it went.
+/// The outcome of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::cmd) enum Outcome {
-    /// It would run.
+    /// It is due and would run.
     Due,
     /// It did what it should.
     Done,

@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(30);
 /// For how long a job is left alone whose source, or which itself, another run is at.
 const BUSY_PAUSE: Duration = Duration::from_mins(1);
-/// How often people are told how everything fares while jobs run and end well.
+/// How often the status is checked and notified while jobs run and succeed.
 const NEWS_EVERY: Duration = Duration::from_mins(5);
 
 /// One tick of the scheduler.
@@ -40,7 +40,7 @@ pub(super) struct Tick<'h> {
     untold: Untold,
 }
 
-/// What has happened since people were told last how everything fares.
+/// What has happened since the status was last checked.
 struct Untold {
     since: Instant,
     /// Some run has ended.

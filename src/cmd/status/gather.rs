@@ -27,7 +27,7 @@ use crate::ops::known_stores::KnownStores;
 use crate::table::units;
 use crate::wire::AppContext;
 
-/// What was found.
+/// The gathered status.
 #[derive(Debug, Default)]
 pub(crate) struct StatusFacts {
     pub(crate) jobs: Vec<JobRow>,

@@ -23,7 +23,7 @@ pub struct Status {
     pub(super) outbox: usize,
 }
 
-/// How a job fares.
+/// The state of a job.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::cmd) struct JobRow {
     pub(super) job: String,
@@ -89,7 +89,7 @@ pub(in crate::cmd) struct SourceRow {
     pub(super) cost_per_month_in_a_year: f64,
 }
 
-/// How a store fares.
+/// The state of a store.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::cmd) struct StoreRow {
     pub(super) store: String,

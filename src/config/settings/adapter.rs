@@ -4,14 +4,14 @@ use crate::domain::names::BackupType;
 use crate::stage::Compression;
 use crate::store::StoreLocation;
 
-/// One store.
+/// The settings of one store.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// Its URL, and what only the kind of store understands.
     pub place: StoreLocation,
 }
 
-/// One source.
+/// The settings of one source.
 #[derive(Debug, Clone)]
 pub struct SourceSettings {
     /// The kind.

@@ -70,10 +70,10 @@ pub(super) fn status<'s>(
     Ok(StatusSettings { metrics_file, free_percent_min, quota, prices: table.prices })
 }
 
-/// Somebody to tell.
+/// A channel for notifications.
 #[derive(Debug, Clone)]
 pub struct NotifySettings {
-    /// Where.
+    /// The kind of channel and its address.
     pub channel: Channel,
     /// From which level on.
     pub level: Level,

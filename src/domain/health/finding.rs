@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How bad something is.
+/// The severity of a finding.
 #[derive(
     Debug,
     Clone,
@@ -42,7 +42,7 @@ impl Level {
 /// Something that is wrong: what a rule found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
-    /// How bad.
+    /// The severity.
     pub level: Level,
     /// The rule, for instance `late`.
     pub rule: &'static str,

@@ -8,14 +8,14 @@ use super::ages::{Ages, spelled};
 use super::finding::{Finding, Level};
 use super::sizes::SIZES_MIN;
 
-/// What is known of a job.
+/// Facts about a job.
 #[derive(Debug, Clone, Default)]
 pub struct JobFacts {
     /// Its name.
     pub name: String,
     /// What its runs were like, by its records and its backups.
     pub past: Past,
-    /// Since when it should have done what it should, if it never did and that is known.
+    /// Since when a first successful run is overdue, if there was none and that is known.
     pub since: Option<OffsetDateTime>,
     /// The exit code of its last run that was not skipped, if one is on record.
     pub code: Option<u8>,
@@ -23,7 +23,7 @@ pub struct JobFacts {
     pub retries: u32,
     /// How long its good runs took, seconds, oldest first.
     pub seconds: Vec<u32>,
-    /// Since when none of its runs did all that it should, if the last one did not.
+    /// Since when no run has fully succeeded, if the last one did not.
     pub unwell: Option<OffsetDateTime>,
     /// The job that it waits for because that one failed, and since when it has been due.
     pub waits: Option<(String, OffsetDateTime)>,
@@ -43,7 +43,7 @@ const SLOW: u32 = 3;
 /// Runs of less than this are never slow, seconds.
 const SLOW_SECONDS_MIN: u32 = 60;
 
-/// What is wrong with a job that runs by itself.
+/// Findings about a scheduled job.
 #[must_use]
 pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -111,7 +111,7 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     found
 }
 
-/// What no key here proves.
+/// The finding about records and backups that no key on this host authenticates.
 fn unproven(job: &JobFacts) -> Option<Finding> {
     let what = match job.unproven {
         (0, 0) => return None,
@@ -127,7 +127,8 @@ fn unproven(job: &JobFacts) -> Option<Finding> {
     Some(Finding::new(Level::Warning, "unproven", &job.name, message))
 }
 
-/// Stores that lack what others have. That all of them lack it is another rule's.
+/// Findings about stores whose newest backup is older than in other stores. If it is old in all of them,
+/// another rule says so.
 fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     let best = job.copies.iter().filter_map(|(_, newest)| *newest).max();
     let lacking = job.copies.iter().filter_map(|(store, newest)| {

@@ -6,7 +6,7 @@ use super::ages::{DAY, spelled};
 use super::finding::{Finding, Level};
 use super::sizes::is_odd;
 
-/// What is known of the backups of a source in one store.
+/// Facts about the backups of a source in one store.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "things that are true or not by themselves")]
 pub struct SourceFacts {
@@ -30,7 +30,7 @@ pub struct SourceFacts {
     pub broken: Option<String>,
     /// How many of those a verification has found damaged.
     pub damaged: usize,
-    /// Whether that is so of the newest.
+    /// Whether the newest backup is damaged.
     pub newest_damaged: bool,
     /// Whether a job that is enabled makes backups of it, and whether one verifies them.
     pub made: bool,
@@ -61,7 +61,7 @@ pub struct GapFacts {
 /// From how many full backups in a row on it is said that there are no increments.
 const ANEW_MIN: usize = 3;
 
-/// What is wrong with the backups of a source.
+/// Findings about the backups of a source.
 #[must_use]
 pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -150,7 +150,7 @@ fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, Stri
 }
 
 impl GapFacts {
-    /// How bad it is, and what is said of it.
+    /// The level and the message of the finding.
     fn told(&self, now: OffsetDateTime) -> (Level, String) {
         let GapFacts { at, why, mended } = self;
         let (level, then) = if *mended {

@@ -12,7 +12,7 @@ use super::finding::{Finding, Level};
 pub struct Space {
     /// What can still be written.
     pub free_bytes: u64,
-    /// All there is.
+    /// The total size.
     pub total_bytes: u64,
 }
 

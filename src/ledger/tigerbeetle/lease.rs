@@ -67,7 +67,7 @@ impl Held {
                 Some(Verdict::Ended) => other = None,
                 Some(_) => other = held.other()?,
             }
-            // A holder from our own place is gone: he would hold the kernel's lock, and we do.
+            // A holder from our own place is gone: it would hold the kernel's lock, and we do.
             if let Some(other) = &other
                 && other.user_data_64() != holder.place
             {

@@ -114,7 +114,7 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
 /// What the service did with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
-    /// It took it.
+    /// The service accepted the write.
     Taken,
     /// It refused it, because there is one already.
     Refused,
