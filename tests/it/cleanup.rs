@@ -152,7 +152,7 @@ fn pins_promises_and_failing_jobs_hold_backups() {
 
 /// A backup of which a verification has found that it does not restore is none.
 #[test]
-fn what_was_found_damaged_does_not_count() {
+fn damaged_backups_do_not_count() {
     let bed = bed("keep_last = 2, min_keep = 1, max_removed_percent = 100");
     let app = bed.app(None);
     let end = now() - Duration::hours(1);
@@ -188,7 +188,7 @@ fn a_source_that_shrank_or_stopped_loses_no_old_backups() {
 }
 
 #[test]
-fn what_belongs_to_nothing_goes_when_it_is_old() {
+fn orphans_are_removed_when_they_are_old() {
     let bed = bed("keep_all = true");
     let app = bed.app(None);
     let end = now();
@@ -318,7 +318,7 @@ fn killed_anywhere_it_leaves_only_whole_backups() {
 }
 
 #[test]
-fn one_at_a_time_and_the_other_is_told() {
+fn a_second_cleanup_is_busy() {
     let bed = bed("keep_all = true");
     let _made = daily(&bed, 1, now());
     let lock = bed.path("state/locks/cleanup.all.lock");

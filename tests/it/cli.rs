@@ -197,7 +197,7 @@ fn a_named_configuration_must_exist() {
 }
 
 #[test]
-fn without_a_configuration_check_says_where_it_looked() {
+fn without_a_configuration_check_names_the_searched_paths() {
     let bed = Bed::new();
     let output = bed.command("config check").env_remove("BKP_CONFIG").output().expect("starts");
     let run = Run::of(output).expect(78);
@@ -364,7 +364,7 @@ fn errors_have_a_subject_and_an_instruction() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
+fn a_closed_output_pipe_is_not_an_error() {
     let bed = Bed::new();
     let mut child = bed
         .command("completions bash")

@@ -190,7 +190,7 @@ fn what_was_found_damaged_is_not_built_on() {
 }
 
 #[test]
-fn verifying_everything_tells_what_is_whole() {
+fn verifying_everything_names_sound_backups() {
     let folder = tempfile::tempdir().unwrap();
     let (bed, base, last) = store_with_a_chain(folder.path());
     let other = bed.snapshot("full");

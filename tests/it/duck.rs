@@ -253,7 +253,7 @@ fn commits_that_only_the_log_has_are_restored_into_one_file() {
 }
 
 #[test]
-fn what_is_torn_off_the_log_is_a_commit_that_was_not() {
+fn a_torn_end_of_the_log_loses_only_its_commit() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql("1.5.6", &file, &["CREATE TABLE t (i INTEGER)"]);

@@ -111,7 +111,7 @@ fn a_cluster_that_was_replaced_is_not_continued() {
 
 /// A replica that stands still while its cluster goes on has not shipped everything, and says so.
 #[test]
-fn a_replica_that_lags_is_no_idle_one() {
+fn a_lagging_replica_is_not_taken_for_idle() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = tb::Cluster::of_three(folder.path());
     let address = cluster.address().to_owned();
@@ -136,7 +136,7 @@ fn a_replica_that_lags_is_no_idle_one() {
 
 /// A store that is added later, or was away, costs the other one nothing.
 #[test]
-fn stores_come_and_go() {
+fn a_store_that_comes_or_goes_does_not_affect_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let server = tb::Server::solo(folder.path());
     let address = server.address().to_owned();

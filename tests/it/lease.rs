@@ -150,14 +150,14 @@ fn stop_the_one(ledger_bed: &LedgerBed, children: &[Child]) -> Option<usize> {
 }
 
 #[test]
-fn of_a_hundred_runs_at_once_one_goes_on_with_a_ledger() {
+fn of_a_hundred_concurrent_runs_one_proceeds_with_a_ledger() {
     let ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
     (0..rounds()).for_each(|round| exactly_one(&ledger_bed, round));
     ledger_bed.bed.run(&["verify", "--ledger"]).done();
 }
 
 #[test]
-fn of_a_hundred_runs_at_once_one_goes_on_without_a_ledger() {
+fn of_a_hundred_concurrent_runs_one_proceeds_without_a_ledger() {
     let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
     (0..rounds()).for_each(|round| exactly_one(&ledger_bed, round));
 }
@@ -230,7 +230,7 @@ fn a_lease_is_renewed_while_its_run_works() {
 
 /// What was begun with the ledger ends without it, and the ledger learns it later.
 #[test]
-fn a_ledger_that_goes_away_in_the_middle_costs_no_backup() {
+fn a_ledger_lost_during_a_run_costs_no_backup() {
     let mut ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
     let config = fs::read_to_string(ledger_bed.bed.path("bkp.toml")).unwrap();
     fs::write(
@@ -334,7 +334,7 @@ fn a_fenced_run_writes_no_manifest_without_a_ledger() {
 
 /// Who can write to the store can write leases; none of them blocks a job for ever, or breaks a run.
 #[test]
-fn strange_leases_are_named() {
+fn leases_that_no_run_can_have_written_are_named() {
     let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
     let folder = ledger_bed.bed.path("store/leases/books");
     fs::create_dir_all(&folder).unwrap();

@@ -140,7 +140,7 @@ fn every_run_is_recorded() {
 }
 
 #[test]
-fn whatever_is_tampered_with_is_named() {
+fn every_kind_of_tampering_is_named() {
     let mut ledger_bed = LedgerBed::new("");
     let (id, other) = (ledger_bed.bed.snapshot("full"), ledger_bed.bed.snapshot("incremental"));
     // Nothing of this needs a key.
@@ -267,7 +267,7 @@ fn a_run_without_an_answer_ends_with_17_and_a_later_one_delivers() {
 }
 
 #[test]
-fn a_lost_outbox_can_be_made_again_and_a_forged_backup_is_not_recorded() {
+fn a_lost_outbox_can_be_recreated_and_a_forged_backup_is_not_recorded() {
     let mut ledger_bed = LedgerBed::new("");
     ledger_bed.bed.snapshot("full");
     let data_file = ledger_bed.stop();
@@ -350,7 +350,7 @@ fn other_peoples_accounts_are_refused() {
 }
 
 #[test]
-fn a_question_of_one_kind_is_one_session() {
+fn a_run_uses_at_most_one_ledger_session() {
     let ledger_bed = LedgerBed::new("");
     // A client has the same number in each of its connections, and one session.
     let sessions = || {

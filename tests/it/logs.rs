@@ -647,7 +647,7 @@ fn a_full_disk_at_the_target_is_refused() {
 
 /// Numbers in messages have units.
 #[test]
-fn a_time_that_is_out_of_range_is_told_with_units() {
+fn a_duration_out_of_range_is_reported_with_units() {
     let bed = Bed::new(Path::new("none"), "");
     let job = "[job.log]\nrun = \"logs\"\nsource = \"books\"\nevery = \"6h\"\nkeep_log = \"1h\"\n";
     crate::run::add(&bed, job);
@@ -703,7 +703,7 @@ fn a_drill_of_the_log_restores_a_moment() {
 /// Where the newest snapshot is not whole an older one leads to the same op, by itself where that can be
 /// told from the store's listing, else by choice.
 #[test]
-fn a_snapshot_that_is_not_whole_is_passed_over() {
+fn an_incomplete_snapshot_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let server = tb::Server::solo(folder.path());
     let address = server.address().to_owned();

@@ -121,7 +121,7 @@ pub(crate) fn hide(folder: &std::path::Path) -> impl FnOnce() + use<> {
 }
 
 #[test]
-fn hooks_and_pings_go_around_a_run() {
+fn hooks_and_pings_surround_a_run() {
     let web = Web::start();
     let (folder, bed) = bed("");
     let hook = |event: &str| {
@@ -169,7 +169,7 @@ fn hooks_and_pings_go_around_a_run() {
 }
 
 #[test]
-fn what_is_wrong_is_told_once_and_so_is_its_end() {
+fn a_finding_is_notified_once_and_so_is_its_end() {
     let web = Web::start();
     let (port, mail) = mail_server();
     let (folder, bed) = bed(JOB);
@@ -222,7 +222,7 @@ fn what_is_wrong_is_told_once_and_so_is_its_end() {
 }
 
 #[test]
-fn who_cannot_be_told_is_told_later_and_nothing_fails_for_it() {
+fn a_failed_notification_is_retried_and_fails_no_run() {
     let web = Web::start();
     *web.answer.lock().unwrap() = "503 Busy";
     let (folder, bed) = bed(JOB);

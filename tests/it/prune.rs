@@ -109,7 +109,7 @@ fn in_store(bed: &Bed, store: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_a_run_builds_on_stays_while_it_goes_on() {
+fn the_chain_of_a_run_in_progress_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Arc::new(still(folder.path(), &["main"]));
     let (full, step) = (bed.snapshot("full"), bed.snapshot("incremental"));
@@ -193,7 +193,7 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
 /// Objects of a run that began by a clock that was far behind look old; the lease, and at last the run
 /// itself, see to it that nothing incomplete becomes visible.
 #[test]
-fn objects_of_a_run_that_goes_on_are_no_orphans() {
+fn objects_of_a_run_in_progress_are_not_orphans() {
     let bed = bed("keep_all = true");
     let app = bed.app(None);
     let fan = app.stores_append(None).unwrap();
@@ -447,7 +447,7 @@ impl Known {
 /// Stops a cleanup at every call to its store; whatever became of it, the ledger learns of the deletion,
 /// and of no other.
 #[test]
-fn stopped_anywhere_the_ledger_learns_every_deletion() {
+fn a_cleanup_stopped_anywhere_reports_every_deletion_to_the_ledger() {
     let known = Known::new();
     let (bed, app) = (&known.bed, known.bed.app(None));
     let begin = now() - Duration::hours(10);
@@ -474,7 +474,7 @@ fn stopped_anywhere_the_ledger_learns_every_deletion() {
 
 /// A container that keeps no state dies between the removal and the ledger: the store knows.
 #[test]
-fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
+fn another_host_reports_a_deletion_to_the_ledger() {
     let known = Known::new();
     let (bed, app) = (&known.bed, known.bed.app(None));
     let end = now() - Duration::hours(1);
@@ -508,7 +508,7 @@ fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
 }
 
 #[test]
-fn a_pin_that_cannot_look_says_so() {
+fn a_pin_that_cannot_check_for_a_removal_fails() {
     let bed = bed("keep_all = true");
     let id = plant(&bed, &bed.app(None), &Seed::at(now())).id.to_string();
     let options = pin::Options { id, word: AnnotationKind::Pin, note: None, dry_run: false };
@@ -519,7 +519,7 @@ fn a_pin_that_cannot_look_says_so() {
 
 /// Without a ledger the store says who did what.
 #[test]
-fn restores_verifications_and_failures_are_on_record() {
+fn restores_verifications_and_failures_are_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let bed = still(folder.path(), &["main"]);
     let id = bed.snapshot("full");

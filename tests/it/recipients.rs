@@ -85,7 +85,7 @@ fn a_backup_for_too_many_is_refused() {
 }
 
 #[test]
-fn expensive_recipients_do_not_outlast_the_wish_to_stop() {
+fn expensive_recipients_stop_when_cancelled() {
     let folder = tempfile::tempdir().unwrap();
     let bed = bed(&folder);
     let id = bed.snapshot("full");

@@ -97,7 +97,7 @@ fn a_backup_made_by_hand_counts() {
 }
 
 #[test]
-fn a_failure_is_on_record_tried_again_and_keeps_what_comes_after_it() {
+fn a_failure_is_recorded_and_retried_and_holds_back_dependent_jobs() {
     let more = "[job.check]\nrun = \"verify\"\nsource = \"books\"\nafter = [\"nightly\"]\n[job.tidy]\nrun = \"cleanup\"\n";
     let (folder, bed) = bed(&format!("{SNAPSHOT}retries = 1\n{more}"));
     let (file, gone) = (folder.path().join("0_0.tigerbeetle"), folder.path().join("gone"));
@@ -130,7 +130,7 @@ fn a_failure_is_on_record_tried_again_and_keeps_what_comes_after_it() {
 }
 
 #[test]
-fn a_run_that_takes_too_long_is_ended() {
+fn a_run_that_exceeds_its_timeout_is_killed() {
     let (_folder, bed) = bed(&format!("{SNAPSHOT}timeout = \"1s\"\n"));
     bed.recipients_are(&["passphrase:cmd:sleep 600"]);
     let run = bed.run(&["run", "nightly", "--json"]);
@@ -234,7 +234,7 @@ fn without_any_job_there_is_nothing_to_be_quiet_about() {
 }
 
 #[test]
-fn a_long_run_holds_nothing_back_that_may_run_beside_it() {
+fn a_long_run_does_not_delay_compatible_jobs() {
     let (folder, bed) = bed("[run]\nparallel = 3");
     let other = folder.path().join("other");
     fs::create_dir(&other).unwrap();

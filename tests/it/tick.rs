@@ -101,7 +101,7 @@ fn a_run_that_reaches_no_store_is_told_of_and_tried_again() {
 }
 
 #[test]
-fn what_waits_is_said_once_for_each_failure_and_is_not_well() {
+fn a_waiting_job_is_reported_once_per_failure_and_is_a_finding() {
     let chain = "[job.check]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nevery = \"1s\"\nafter = [\"nightly\"]\n[job.last]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nevery = \"1s\"\nafter = [\"check\"]\n";
     let (folder, bed) = bed(&format!("{}retries = 0\n", SNAPSHOT.replace("6h", "2s")));
     bed.run(&["run"]).done();
@@ -195,7 +195,7 @@ fn another_place_of_the_same_name_is_another_store() {
 }
 
 #[test]
-fn what_a_hook_says_stays_on_its_host() {
+fn hook_output_stays_on_its_host() {
     let web = Web::start();
     let (_folder, bed) = bed("");
     let hook = "[job.nightly.hooks]\nbefore = [\"sh\", \"-c\", \"echo the password is swordfish >&2; exit 3\"]\n";
@@ -230,7 +230,7 @@ fn a_clock_that_is_a_little_behind_runs_nothing_twice() {
 }
 
 #[test]
-fn what_a_run_says_in_no_words_of_ours_stays_on_its_host_too() {
+fn foreign_output_of_a_run_stays_on_its_host() {
     let web = Web::start();
     let (_folder, bed) = bed(&format!("{SNAPSHOT}ping = \"{}\"\n", web.url("ping")));
     // A program of the operator says something, and the run is killed: that is what is told. Whoever puts it

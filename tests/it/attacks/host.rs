@@ -126,7 +126,7 @@ fn a_stranger_with_the_number_of_the_server_is_not_paused() {
 }
 
 #[test]
-fn a_secret_that_does_not_come_is_not_waited_for() {
+fn a_secret_command_that_hangs_is_killed() {
     let (_folder, bed) = bed("");
     bed.recipients_are(&["passphrase:cmd:sleep 600"]);
     let began = now();
@@ -175,7 +175,7 @@ fn a_secret_in_a_configuration_that_all_can_read_is_refused() {
 
 /// What would stop every message is found by those who look, and named for what it is.
 #[test]
-fn secrets_of_notifications_are_looked_at() {
+fn doctor_checks_the_secrets_of_notifications() {
     let (_folder, bed) = bed("");
     let of = |file: &str| format!("[notify.ops]\nkind = \"slack\"\nurl = \"file:{file}\"\n");
     add(&bed, &of("slack-url"));
@@ -255,7 +255,7 @@ fn a_file_system_without_hard_links_works_or_is_refused_by_doctor() {
 
 /// Locks of a base end when its first child is as old; what builds on it would be worth nothing then.
 #[test]
-fn what_a_backup_builds_on_is_locked_for_as_long() {
+fn the_locks_of_a_chain_last_as_long_as_its_newest_backup() {
     usual().ask("PUT", "/chain", &["x-amz-bucket-object-lock-enabled: true"]).done();
     let (_folder, bed) = bed("");
     let at = |days: u32| {

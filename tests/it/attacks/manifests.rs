@@ -223,7 +223,7 @@ fn an_unpin_of_another_backup_is_not_believed() {
 }
 
 #[test]
-fn planted_words_about_damage_are_looked_into() {
+fn planted_damage_marks_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     let base = bed.snapshot("full");
@@ -261,7 +261,7 @@ fn planted_damage_removes_nothing() {
 }
 
 #[test]
-fn planted_manifests_neither_stop_nor_steer() {
+fn planted_manifests_neither_stop_nor_influence_runs() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     cleanup::add_job(&bed, LAST);
@@ -320,7 +320,7 @@ fn a_copy_under_another_name_hides_nothing() {
 
 /// The newest backup was altered after it was made: an older one in its place would be a silent loss.
 #[test]
-fn an_altered_backup_is_no_planted_one() {
+fn an_altered_backup_is_told_from_a_planted_one() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     let older = bed.snapshot("full");
@@ -410,7 +410,7 @@ fn a_planted_mark_of_removal_costs_no_run() {
 
 /// A note is one line, whoever wrote it: it can forge no row of a backup, and turns no text around.
 #[test]
-fn a_planted_note_forges_no_line() {
+fn a_planted_note_cannot_forge_output() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     let id = bed.snapshot("full");

@@ -128,7 +128,7 @@ fn add_odd(file: &Path) {
 }
 
 #[test]
-fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
+fn what_cannot_be_exported_is_named_and_the_run_is_partial() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     let gone = [
@@ -352,7 +352,7 @@ fn what_changed_is_found_in_one_pass_or_by_a_join() {
 }
 
 #[test]
-fn unsealed_tables_are_plain_parquet_and_patterns_choose() {
+fn unsealed_tables_are_plain_parquet_and_patterns_select_them() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(
@@ -488,7 +488,7 @@ fn the_catalog_is_a_table() {
 /// Before the first export, `doctor` makes one and keeps nothing of it: what an export would lack is known
 /// before anybody relies on it.
 #[test]
-fn doctor_tries_an_export() {
+fn doctor_checks_an_export() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(V, &file, &["CREATE TABLE t AS FROM range(1000) r(i)"]);

@@ -254,7 +254,7 @@ fn schemas_may_have_any_name() {
 }
 
 #[test]
-fn patterns_that_fit_nothing_are_told() {
+fn patterns_that_match_nothing_are_reported() {
     let (_folder, file) = made(&[
         "CREATE TABLE orders AS SELECT 1 AS i",
         "CREATE TABLE log_a AS SELECT 1 AS i",
@@ -283,7 +283,7 @@ fn patterns_that_fit_nothing_are_told() {
 
 /// A table that is left out because it cannot be made does not make every run a partial one.
 #[test]
-fn what_is_left_out_is_not_tried() {
+fn excluded_tables_are_not_checked() {
     let (_folder, file) = made(&["CREATE TABLE t AS SELECT 1 AS i"]);
     let attach = format!("ATTACH '{}' AS d", file.display());
     let odd = ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT 1 AS i"];
@@ -375,7 +375,7 @@ fn long_names_fit_into_a_manifest() {
 
 /// A key's index has to fit into memory: too little is the machine's fault, not the backup's.
 #[test]
-fn too_little_memory_is_no_damage_and_names_the_key() {
+fn out_of_memory_is_not_damage_and_names_the_key() {
     let (_folder, file) = made(&[
         "CREATE TABLE t (k VARCHAR PRIMARY KEY)",
         "INSERT INTO t SELECT md5(range::VARCHAR) FROM range(1500000)",

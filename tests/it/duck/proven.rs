@@ -144,7 +144,7 @@ const ORDINARY: &[(&str, &str, &[&str])] = &[
 ];
 
 #[test]
-fn ordinary_databases_come_back_with_exit_0() {
+fn ordinary_databases_are_restored_with_exit_0() {
     for (what, storage, statements) in ORDINARY {
         let (_folder, file) = made(storage, statements);
         let bed = bed(&file);

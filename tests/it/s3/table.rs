@@ -143,7 +143,7 @@ fn an_object_that_was_overwritten_is_found_by_reading_it() {
 
 /// A record that cannot be written is no failure, and no secret.
 #[test]
-fn what_is_not_on_record_is_said() {
+fn a_failed_audit_record_is_a_warning() {
     let own = Own::new();
     own.bed.snapshot("full");
     let denied = super::proxy::Fault::Status(403, "AccessDenied");

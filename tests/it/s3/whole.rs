@@ -72,7 +72,7 @@ fn backups_go_to_s3_and_come_back() {
 }
 
 #[test]
-fn doctor_says_what_a_bucket_lacks() {
+fn doctor_names_missing_features_of_a_bucket() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("0_0.tigerbeetle");
     tb::format(&file, 0, 1);
@@ -109,7 +109,7 @@ fn one_host_name_per_bucket_works_too() {
 }
 
 #[test]
-fn a_snapshot_outlives_what_passes() {
+fn a_snapshot_survives_transient_faults() {
     let folder = tempfile::tempdir().unwrap();
     let file = data_file(folder.path());
     let proxy = Proxy::before(usual().port);
@@ -141,7 +141,7 @@ fn a_snapshot_outlives_what_passes() {
 }
 
 #[test]
-fn a_snapshot_that_cannot_go_on_leaves_nothing_and_says_why() {
+fn a_snapshot_that_fails_for_good_leaves_nothing_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = data_file(folder.path());
     let proxy = Proxy::before(usual().port);
@@ -232,7 +232,7 @@ fn a_listing_that_stands_still_can_be_stopped() {
 }
 
 #[test]
-fn what_comes_back_is_whole_or_an_error() {
+fn a_restore_is_complete_or_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = data_file(folder.path());
     let proxy = Proxy::before(usual().port);
