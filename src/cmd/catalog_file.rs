@@ -67,7 +67,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
     let exists = check_target(app.store_read(settings)?.as_ref(), &options.to, "duckdb")?;
     if !options.force && exists {
-        let fault = Fault::new(Kind::Refused, format!("{path} exists already"));
+        let fault = Fault::new(Kind::Refused, format!("{path} already exists"));
         return Err(fault.hint("choose another --to, or pass --force to replace it").into());
     }
     let Read { store, backups: rows, outcome } = rows(app, options.source.as_deref())?;

@@ -91,7 +91,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     }
     if found.iter().any(|(_, _, entry)| Some(entry.name.id) != found.first().map(|f| f.2.name.id)) {
         let message = format!("`{}` matches several backups", options.id);
-        return Err(Fault::new(Kind::Usage, message).hint("give more digits of the id").into());
+        return Err(Fault::new(Kind::Usage, message).hint("use more digits of the id").into());
     }
     let keys = if options.dry_run { Vec::new() } else { authenticity::keys(app) };
     let mut stores = Vec::new();

@@ -128,7 +128,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         replica: options.replica,
     };
     if plan.target_exists && !options.force {
-        let message = format!("{} exists already", plan.target.display());
+        let message = format!("{} already exists", plan.target.display());
         return Err(Fault::new(Kind::Refused, message)
             .hint(
                 "choose another --to; or, to replace this file, pass --force, which renames it first",

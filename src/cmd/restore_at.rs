@@ -261,7 +261,7 @@ fn guard(
         return Err(Fault::new(Kind::Refused, message).hint("omit --replica").into());
     }
     if plan.target_exists && !request.force {
-        let message = format!("{} exists already", plan.target.display());
+        let message = format!("{} already exists", plan.target.display());
         return Err(Fault::new(Kind::Refused, message)
             .hint("choose another --to; or pass --force, which renames the file first")
             .into());

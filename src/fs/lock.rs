@@ -127,7 +127,7 @@ fn busy(job: &str, file: &mut File, ctx: &Ctx) -> Fault {
         Some(format!("process {process} on this host, for {age} s, since {since}"))
     });
     let holder = parsed.unwrap_or_else(|| "another process".to_owned());
-    Fault::new(Kind::Busy, format!("`{job}` is running already: {holder}")).hint(
+    Fault::new(Kind::Busy, format!("`{job}` is already running: {holder}")).hint(
         "wait for it to end; the lock is released with its process, no manual cleanup is needed",
     )
 }

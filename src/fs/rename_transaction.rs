@@ -127,7 +127,7 @@ fn is_there(path: &Path) -> bool {
 
 /// The refusal to put something where something stands.
 pub(crate) fn taken(target: &Path) -> Fault {
-    let message = format!("{} exists already", target.display());
+    let message = format!("{} already exists", target.display());
     Fault::new(Kind::Refused, message).hint("choose another path")
 }
 

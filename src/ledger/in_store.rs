@@ -193,7 +193,7 @@ impl InStore {
                 // A folder or a pipe, which nobody sees in a listing: it takes the place of no run.
                 Ok(None) if blocked < BLOCKED_MAX && self.is_blocked(number)? => {
                     blocked += 1;
-                    self.name(&[(self.key(number), "it is no object".to_owned())]);
+                    self.name(&[(self.key(number), "not a regular object".to_owned())]);
                 }
                 // What was there and is not any more was nobody's but another's.
                 Ok(_) => return Err(fenced(number)),

@@ -199,7 +199,7 @@ pub enum LedgerError {
         reason: String,
     },
     /// Another run holds the lease.
-    #[error("`{job}` is running already: {holder}")]
+    #[error("`{job}` is already running: {holder}")]
     Busy {
         /// The job.
         job: String,

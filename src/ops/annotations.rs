@@ -58,7 +58,7 @@ impl AnnotationKind {
             AnnotationKind::Unpin => "unpinned",
             AnnotationKind::Note => "noted",
             AnnotationKind::Damaged => "found damaged",
-            AnnotationKind::Sound => "found whole",
+            AnnotationKind::Sound => "found intact",
         }
     }
 

@@ -269,5 +269,5 @@ fn created(found: &Found) -> String {
 fn ambiguous(id: &str, several: &[Found]) -> Fault {
     let ids: Vec<String> = several.iter().take(5).map(|found| found.name.id.to_string()).collect();
     Fault::new(Kind::Usage, format!("`{id}` matches {} backups", several.len()))
-        .hint(format!("give more digits of the id: {}", ids.join(", ")))
+        .hint(format!("use more digits of the id: {}", ids.join(", ")))
 }

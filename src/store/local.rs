@@ -92,7 +92,7 @@ impl ReadStore for Local {
                 Ok(info(key.to_owned(), bytes, version(&stat)))
             }
             Err(errno) if is_absent(errno) => Err(self.missing(key)),
-            Err(errno) => Err(failed(&self.url, "look at", key, errno)),
+            Err(errno) => Err(failed(&self.url, "inspect", key, errno)),
         }
     }
 

@@ -233,7 +233,7 @@ pub enum StoreError {
         key: String,
     },
     /// The key is taken; nothing is ever overwritten.
-    #[error("{store}: object `{key}` exists already")]
+    #[error("{store}: object `{key}` already exists")]
     Exists {
         /// The store.
         store: String,

@@ -325,7 +325,7 @@ fn a_second_cleanup_is_busy() {
     fs::create_dir_all(lock.parent().unwrap()).unwrap();
     let held = fs::File::create(&lock).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    bed.run(&["cleanup"]).failed(11, "is running already");
+    bed.run(&["cleanup"]).failed(11, "is already running");
     bed.run(&["cleanup", "--dry-run"]).done();
     let waiting =
         bed.command(&["cleanup", "--wait-lock", "5m"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -448,7 +448,7 @@ fn a_long_history_is_shown_in_parts() {
     assert_eq!(bed.run(&["list", "--since", "yesterday"]).code, Some(2));
     // What was seen last is said without the store, and when that was.
     bed.run(&["list", "--cached", "--store", &format!("file://{}", bed.path("state").display())])
-        .failed(10, "has not listed");
+        .failed(10, "has not fully listed");
     bed.run(&["list"]).done();
     fs::rename(bed.path("store"), bed.path("away")).unwrap();
     fs::create_dir(bed.path("store")).unwrap();

@@ -129,7 +129,7 @@ fn exactly_one(ledger_bed: &LedgerBed, round: usize) {
     let winner = children.remove(winner.unwrap());
     let name = format!("process {} on ", winner.id());
     for child in children {
-        let run = end(child).failed(11, "`books` is running already");
+        let run = end(child).failed(11, "`books` is already running");
         assert!(
             run.stderr.contains(&name) && run.stderr.contains(" s, since 20"),
             "{}",
@@ -220,7 +220,7 @@ fn a_lease_is_renewed_while_its_run_works() {
                 assert!(first.try_wait().unwrap().is_some(), "two runs at once");
                 break;
             }
-            run.failed(11, "is running already");
+            run.failed(11, "is already running");
             late_refusals += usize::from(overdue);
         }
         assert!(late_refusals > 0, "the run was too short to show anything");
@@ -248,7 +248,7 @@ fn a_ledger_lost_during_a_run_costs_no_backup() {
     // Nobody gave the lease back, but its own host knows better.
     let server = tb::Server::start_existing(&ledger);
     ledger_bed.bed.set_ledger(server.address(), "1h", "");
-    ledger_bed.run(2).failed(11, "is running already");
+    ledger_bed.run(2).failed(11, "is already running");
     ledger_bed.run(1).done();
     ledger_bed.bed.run(&["verify", "--ledger"]).done();
 }
@@ -280,7 +280,7 @@ fn a_copied_state_directory_is_another_host() {
     let first = ledger_bed.start_and_stop(1);
     fs::create_dir(ledger_bed.bed.path("state-2")).unwrap();
     fs::copy(ledger_bed.bed.path("state-1/place"), ledger_bed.bed.path("state-2/place")).unwrap();
-    ledger_bed.run(2).failed(11, "is running already: process");
+    ledger_bed.run(2).failed(11, "is already running: process");
     signal(&first, Signal::CONT);
     end(first).done();
 }
@@ -293,7 +293,7 @@ fn the_host_of_a_killed_holder_does_not_wait_for_its_lease() {
         let mut holder = ledger_bed.start_and_stop(1);
         holder.kill().unwrap();
         end(holder);
-        ledger_bed.run(2).failed(11, "is running already");
+        ledger_bed.run(2).failed(11, "is already running");
         ledger_bed.run(1).done();
         ledger_bed.run(2).done();
     }

@@ -61,7 +61,7 @@ fn references_out_of_the_file_are_refused() {
         tb::format(&file, 0, 1);
         tb::rewrite_superblock(&file, fields);
         let bed = Bed::new(&file, "");
-        bed.run(&["snapshot", "books"]).failed(15, "outside of it");
+        bed.run(&["snapshot", "books"]).failed(15, "beyond its end");
     }
 }
 
@@ -293,7 +293,7 @@ fn a_taken_target_is_refused_and_with_force_kept_aside() {
     bed.snapshot("full");
     fs::write(bed.path("target"), "precious").unwrap();
     let words = ["restore", "books", "--to", "target", "--yes"];
-    bed.run(&words).failed(14, "target exists already");
+    bed.run(&words).failed(14, "target already exists");
     let nowhere = ["restore", "books", "--to", "nowhere/target", "--yes"];
     bed.run(&nowhere).failed(14, "folder nowhere does not exist");
     assert_eq!(fs::read_to_string(bed.path("target")).unwrap(), "precious");

@@ -210,7 +210,7 @@ fn of_a_hundred_starts_of_a_job_one_runs_it_and_the_others_name_it() {
     for child in children {
         let run = Run::of(&child.wait_with_output().unwrap());
         if run.code == Some(11) {
-            let named = run.stdout.contains("`nightly.job` is running already: process");
+            let named = run.stdout.contains("`nightly.job` is already running: process");
             assert!(named && run.stdout.contains(" for "), "{}{}", run.stdout, run.stderr);
         }
         codes.push(run.code.unwrap());

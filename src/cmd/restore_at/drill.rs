@@ -96,7 +96,7 @@ pub(crate) fn drill(
     };
     (kind.rewind)(&rewind, &app.ctx)?;
     let last = way.run.last().map(|link| &link.segment);
-    let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "there is no segment"))?;
+    let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "no segment"))?;
     let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);
     let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
     let checks = (kind.drill)(&drill, &app.ctx)?;

@@ -100,7 +100,7 @@ pub(super) fn plan<'a>(
     };
     let Candidate { parent, other } = candidate;
     if let Some(other) = &other {
-        app.ctx.monitor.warn(&format!("{}: give each source a unique name", foreign(other)));
+        app.ctx.monitor.warn(&format!("{}: use a unique name for each source", foreign(other)));
     }
     let Some(parent) = parent else {
         return match options.scope {

@@ -220,7 +220,7 @@ impl<'a> Capturing<'a> {
         match self.torn.iter().find(in_use) {
             None => Ok(()),
             Some(block) => {
-                let why = format!("block {block} does not have its checksum");
+                let why = format!("block {block} has a wrong checksum");
                 Err(AttemptError::Again(Cause::Torn, why))
             }
         }

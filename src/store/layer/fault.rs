@@ -82,7 +82,7 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let call = || self.inner.head(key);
-        self.around((Operation::Head, "look at"), key, call).map(|(info, _none)| info)
+        self.around((Operation::Head, "inspect"), key, call).map(|(info, _none)| info)
     }
 
     fn open(

@@ -30,7 +30,7 @@ struct Target {
 /// Until when the bucket keeps an object.
 pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
     let name = remote.name(key)?;
-    let seen = remote.wait(("look at", key), remote.insist(|| look(remote, &name)));
+    let seen = remote.wait(("inspect", key), remote.insist(|| look(remote, &name)));
     match seen {
         Ok(target) => Ok(target.locked_until),
         Err(StoreError::Missing { .. }) => Ok(None),

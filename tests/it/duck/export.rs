@@ -458,7 +458,7 @@ fn the_catalog_is_a_table() {
     let target = bed.path("catalog.duckdb");
     let words = ["catalog", "--to", target.to_str().unwrap()];
     bed.run(&words).done();
-    bed.run(&words).failed(14, "exists already");
+    bed.run(&words).failed(14, "already exists");
     bed.run(&[&words[..], &["--force"]].concat()).done();
     let query = "SELECT id, backup_type, backup_scope, status, kind, encryption, backup_size_bytes FROM backup_metadata ORDER BY id";
     let row = |manifest: &Value, kind: &str| {

@@ -236,7 +236,7 @@ impl Database {
                 // Whether what stands before the marker is in the file already, only the engine can tell.
                 scan.committed = scan.committed.max(scan.marked);
                 if let Some(at) = scan.broken {
-                    let why = format!("its log does not have its checksum at byte {at}");
+                    let why = format!("its log has a wrong checksum at byte {at}");
                     return Err(AttemptError::Again(Cause::Torn, why));
                 }
                 check_owner(&headers, &scan)?;

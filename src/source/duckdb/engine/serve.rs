@@ -131,7 +131,7 @@ impl Engine {
         match asked {
             Asked::Open(_) => Err("it is open already".to_owned()),
             Asked::RowKeys(keys) => {
-                let keys = RowKeys::from_hex(&keys).ok_or("these are no keys")?;
+                let keys = RowKeys::from_hex(&keys).ok_or("invalid keys")?;
                 row_hash::register(&self.database, &keys)?;
                 tally::register(&self.database, &self.tallies).map(|()| Answer::Done)
             }
@@ -175,7 +175,7 @@ impl Engine {
     fn define(&self, begins: &[String], sql: &str) -> Result<(), Refused> {
         if !begins.iter().any(|begin| sql.starts_with(begin.as_str())) {
             let expected = begins.join(" or ");
-            return Err(format!("it is no statement that begins with {expected}"));
+            return Err(format!("not a statement that begins with {expected}"));
         }
         if self.parser.count(sql).is_some() && !self.parser.is_one(sql) {
             return Err("it is more than one statement".to_owned());

@@ -226,10 +226,7 @@ impl Exporting<'_> {
             gone: delta::FOUND_GONE.to_owned(),
         })?;
         let Some(found) = found else {
-            self.say(
-                table,
-                "too much of it differs, or is in another order: it is compared by a join",
-            );
+            self.say(table, "too much of it differs or is reordered: it is compared by a join");
             return Ok(None);
         };
         // That what was compared is the export before and the table, the sums show.

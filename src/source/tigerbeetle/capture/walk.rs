@@ -275,7 +275,7 @@ impl<'a> Walk<'a> {
             return Ok(reference);
         }
         let Reference { address, .. } = reference;
-        Err(self.strange(&format!("a reference to block {address}, outside of it")))
+        Err(self.strange(&format!("a reference to block {address} beyond its end")))
     }
 
     fn strange(&self, what: &str) -> AttemptError {

@@ -179,7 +179,7 @@ fn each_member(
     let mut closed = false;
     reader.entries(ctx, &mut |name, size, body| {
         if closed {
-            return Err(broken(reader, &format!("it goes on after {MEMBER}")));
+            return Err(broken(reader, &format!("it has data after {MEMBER}")));
         }
         closed = name == MEMBER;
         if size > if closed { MEMBER_BYTES_MAX } else { BODY_BYTES_MAX } {

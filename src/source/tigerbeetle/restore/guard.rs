@@ -34,7 +34,7 @@ pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         }
         (_, Some(replica)) if u64::from(replica) >= count => {
             let message = format!("replica {replica}: the cluster has replicas 0 to {}", count - 1);
-            let hint = format!("give --replica a number from 0 to {}", count - 1);
+            let hint = format!("pass --replica with a number from 0 to {}", count - 1);
             return Err(Fault::new(Kind::Refused, message).hint(hint).into());
         }
         (_, Some(_)) => {}

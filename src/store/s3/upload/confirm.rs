@@ -28,7 +28,7 @@ impl Order {
             return Ok(());
         }
         let look = || self.remote.look(&self.name);
-        match self.remote.wait(("look at", &self.key), self.remote.insist(look)) {
+        match self.remote.wait(("inspect", &self.key), self.remote.insist(look)) {
             Err(StoreError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_taken) => Err(self.taken()),

@@ -58,7 +58,7 @@ impl QueryLog {
             self.session = Some((session, cluster));
         }
         let session = self.session.as_ref().map(|(session, cluster)| (session, *cluster));
-        Ok(session.ok_or_else(|| Fault::new(Kind::Failed, "there is no session"))?)
+        Ok(session.ok_or_else(|| Fault::new(Kind::Failed, "no session"))?)
     }
 
     /// Does something in the session; one that failed is not used again.
