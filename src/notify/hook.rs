@@ -48,7 +48,7 @@ pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result
     if status.success() {
         return Ok(());
     }
-    let ended = format!("`{program}` exited with {status}");
+    let ended = format!("`{program}` failed: {status}");
     // What it said is a cause of its own, so that it can be kept apart.
     match String::from_utf8_lossy(&said).trim() {
         "" => anyhow::bail!(ended),

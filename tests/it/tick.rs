@@ -201,7 +201,7 @@ fn hook_output_stays_on_its_host() {
     let hook = "[job.nightly.hooks]\nbefore = [\"sh\", \"-c\", \"echo the password is swordfish >&2; exit 3\"]\n";
     add(&bed, &format!("{SNAPSHOT}ping = \"{}\"\n{hook}", web.url("ping")));
     let run = bed.run(&["run", "nightly"]).failed_in_text(1, "swordfish");
-    assert!(run.stdout.contains("`sh` ended with exit status: 3"), "{}", run.stdout);
+    assert!(run.stdout.contains("`sh` failed: exit status: 3"), "{}", run.stdout);
     let path = bed.stored().into_iter().find(|path| path.to_str().unwrap().contains("/runs/"));
     let record = fs::read_to_string(path.unwrap()).unwrap();
     assert!(record.contains("exit status: 3") && !record.contains("swordfish"), "{record}");

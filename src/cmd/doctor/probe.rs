@@ -78,7 +78,7 @@ pub(super) fn version_of(program: &Path, ctx: &Ctx) -> io::Result<String> {
     let output = child.wait_with_output()?;
     ended?;
     if !output.status.success() {
-        return Err(io::Error::other(format!("`version` exited with {}", output.status)));
+        return Err(io::Error::other(format!("`version` failed: {}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("printed nothing");
