@@ -1,4 +1,4 @@
-//! The tar inside a backup: written entry by entry, read back with every path checked.
+//! The tar archive inside a backup: written entry by entry, read back with every path checked.
 //!
 //! The format is POSIX ustar with GNU long sizes as the `tar` crate writes them; any tar reads it.
 //! Only regular files with plain relative names travel in it.
@@ -148,8 +148,7 @@ pub fn read(
         let mut entry = entry.map_err(|error| broken(blame, &error))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !is_plain(&name) {
-            let message =
-                format!("the backup has a member `{}` that no bkp writes", name.escape_debug());
+            let message = format!("the backup has an unknown member `{}`", name.escape_debug());
             return Err(Fault::new(Kind::Integrity, message).into());
         }
         let size = entry.size();

@@ -1,5 +1,4 @@
-//! What the S3 store and the KMS recipients share: how AWS services are reached, and who we are
-//! to them.
+//! Shared by the S3 store and the KMS recipients: connections and credentials for AWS services.
 //!
 //! Credentials and region come from the usual chain: environment, profile (also `credential_process`
 //! and assumed roles), web identity, container, instance metadata. Nothing of it is bkp's own

@@ -1,4 +1,4 @@
-//! Build script. It lies in `src` because the top level of the repository is fixed.
+//! Build script. It is in `src` because the top level of the repository is fixed.
 //!
 //! - Gives the binaries a run path relative to themselves, so that they find the prebuilt
 //!   `libduckdb.so` beside them, in `../lib/bkp`, or in the build folder's `tools`.

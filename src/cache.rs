@@ -1,4 +1,4 @@
-//! Files of the state directory that only save time: lost or damaged, they are made again.
+//! Caches in the state directory: if lost or damaged, they are rebuilt.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;

@@ -1,5 +1,5 @@
-//! A store seen as backups. The store itself is the catalogue: one listing names every backup, and
-//! a backup that has no manifest does not exist.
+//! The backups of a store. The store itself is the catalog: one listing names every backup, and a
+//! backup without a manifest does not exist.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Catalog<'_> {
 }
 
 impl<'a> Catalog<'a> {
-    /// A catalogue of `store`, opened with `keys`.
+    /// A catalog of `store`, opened with `keys`.
     #[must_use]
     pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>], ctx: &'a Ctx) -> Self {
         Catalog { store, keys, ctx, effort: Effort::Usual, last: Mutex::default() }

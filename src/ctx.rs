@@ -1,4 +1,4 @@
-//! What a run carries with it: the clock, the wish to stop, and somebody to tell about progress.
+//! The context of a run: clock, cancellation and progress monitor.
 //!
 //! Library code never prints, never asks the system for the time and never installs a signal
 //! handler; it uses the [`Ctx`] it was given. That keeps runs reproducible in tests.

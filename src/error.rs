@@ -1,4 +1,4 @@
-//! What can go wrong, as a closed set of kinds, and how a kind is found in an error chain.
+//! Errors as a closed set of kinds, and how a kind is found in an error chain.
 //!
 //! Typed errors live beside the trait they belong to and implement [`Classify`]. Between commands
 //! and `main` they travel inside [`anyhow::Error`], which adds context; [`diagnose`] finds them
@@ -99,26 +99,26 @@ impl Kind {
             Kind::Usage => "see `bkp help`",
             Kind::Partial => "see the failed items in the report",
             Kind::NotFound => "see `bkp list` for what exists",
-            Kind::Busy => "wait for the other run to end; nothing needs to be cleared by hand",
+            Kind::Busy => "wait for the other run to end; no manual cleanup is needed",
             Kind::Key => {
-                "give one of the keys the backup was sealed for, in [keys] recipients or with --key"
+                "provide one of the keys the backup was sealed for, in [keys] recipients or with --key"
             }
             Kind::Integrity => {
-                "`bkp verify --all` tells which backups are whole, and --id restores one of them; nothing that builds on what is damaged restores, so begin anew with `bkp snapshot SOURCE --scope full`, or `bkp export SOURCE` where it is an export; keep what is damaged for analysis"
+                "`bkp verify --all` shows which backups are sound; restore one with --id; nothing that builds on a damaged backup restores, so start a new chain with `bkp snapshot SOURCE --scope full`, or `bkp export SOURCE` for an export; keep the damaged one for analysis"
             }
             Kind::Refused => {
-                "nothing was changed; choose another backup, target or store than the one that the message names, then run the command again"
+                "nothing was changed; choose a backup, target or store other than the one named, then run the command again"
             }
             Kind::Source => "check the source's table in the configuration, and the source itself",
             Kind::Store => {
-                "run `bkp doctor`, which tries everything that a store has to do and names what fails"
+                "run `bkp doctor`, which exercises everything a store must do and reports what fails"
             }
-            Kind::Pending => "nothing is lost; the next run, or `bkp verify --ledger`, delivers it",
+            Kind::Pending => "nothing is lost; the next run or `bkp verify --ledger` delivers it",
             Kind::Stale => "see `bkp status`",
             Kind::Thawing => "run the same command again later",
-            Kind::Config => "`bkp config schema` lists every key, examples/bkp.toml explains them",
+            Kind::Config => "`bkp config schema` lists every key; see also bkp.toml(5)",
             Kind::Interrupted | Kind::Terminated => {
-                "nothing that counts was left behind; run the same command again"
+                "nothing visible was left behind; run the same command again"
             }
         }
     }

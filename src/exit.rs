@@ -33,12 +33,14 @@ pub const fn code(kind: Kind) -> u8 {
 pub fn meaning(kind: Kind) -> &'static str {
     match kind {
         Kind::Failed => "failed, unclassified",
-        Kind::Usage => "the command line is wrong",
-        Kind::Partial => "partial: some items failed, the report says which",
+        Kind::Usage => "usage error",
+        Kind::Partial => "partial: some items failed; the report names them",
         Kind::NotFound => "no such backup, source or store",
-        Kind::Busy => "busy: another run of the same job holds its lease, or took it over; skipped",
+        Kind::Busy => "busy: another run of the same job holds its lease, or took it over",
         Kind::Key => "a key is missing, wrong or refused",
-        Kind::Integrity => "integrity: stored bytes are not what was written, or a drill failed",
+        Kind::Integrity => {
+            "integrity: stored bytes differ from what was written, or a drill failed"
+        }
         Kind::Refused => "refused by a safety rule",
         Kind::Source => "the source is unavailable or could not be captured consistently",
         Kind::Store => {
@@ -46,7 +48,7 @@ pub fn meaning(kind: Kind) -> &'static str {
         }
         Kind::Pending => "the backup is durable; a ledger event or notification is pending",
         Kind::Stale => "status found something critical",
-        Kind::Thawing => "come back later: cold objects are thawing",
+        Kind::Thawing => "come back later: archived objects are being restored",
         Kind::Config => "the configuration is not valid",
         Kind::Interrupted => "interrupted (SIGINT)",
         Kind::Terminated => "terminated (SIGTERM)",

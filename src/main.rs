@@ -33,7 +33,8 @@ fn main() -> ExitCode {
     let code = match cli::parse(std::env::args_os()) {
         Ok(cli) => {
             let style = style(cli.json(), cli.quiet(), cli.verbose());
-            let hardened = hardened.context("cannot keep what this process holds from others");
+            let hardened =
+                hardened.context("cannot protect the memory of this process from others");
             let done = hardened.and_then(|()| run(cli, style, &environment));
             let printed = done.and_then(|report| finish(style, &report));
             printed.unwrap_or_else(|error| ui::fail(style, &error))
@@ -70,9 +71,8 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
 }
 
 fn finish(style: Style, report: &Report) -> anyhow::Result<u8> {
-    ui::report(style, report).context(
-        "the command did its work, but its report could not be printed to standard output",
-    )?;
+    ui::report(style, report)
+        .context("the command succeeded, but its report could not be printed to standard output")?;
     Ok(report.outcome.map_or(exit::DONE, exit::code))
 }
 

@@ -1,5 +1,5 @@
-//! This process, and the programs that it starts: what others may learn of the one, and what the others
-//! get from it.
+//! This process and the programs it starts: what others can learn about it, and what its children
+//! inherit.
 //!
 //! Programs of the operator (hooks, `cmd:` secrets), shells, and the servers of drills get none of bkp's
 //! capabilities, and no secret that stands in its environment. Only bkp itself, started again for a
@@ -24,7 +24,7 @@ use rustix::thread::{
     clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities,
 };
 
-/// How often a child is looked at.
+/// How often a child is polled.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The same while its output is read.
@@ -179,12 +179,12 @@ pub fn has_ended(child: &Child) -> io::Result<bool> {
     Ok(waitid(WaitId::Pid(Pid::from_child(child)), ended)?.is_some())
 }
 
-/// Whom a child takes with it.
+/// The processes that are killed with a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Its process group, which it must be the leader of.
     Group,
-    /// Nobody.
+    /// No other process.
     Itself,
 }
 

@@ -129,7 +129,7 @@ pub async fn limit<F: Future>(deadline: Duration, work: F) -> Result<F::Output, 
     tokio::time::timeout(deadline, work).await.map_err(|_elapsed| Elapsed(deadline))
 }
 
-/// Lets `length` pass.
+/// Sleeps for `length`.
 pub async fn sleep(length: Duration) {
     tokio::time::sleep(length).await;
 }

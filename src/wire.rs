@@ -57,13 +57,13 @@ impl AppContext {
             [] => match settings.stores.values().collect::<Vec<_>>().as_slice() {
                 [only] => Ok(vec![only.place.clone()]),
                 [] => Err(Fault::new(Kind::Config, "no store is configured")
-                    .hint("add a [store.NAME] table, or give --store file:///PATH")
+                    .hint("add a [store.NAME] table, or pass --store file:///PATH")
                     .into()),
                 _ => {
                     let names = settings.stores.keys().cloned().collect::<Vec<_>>().join(", ");
-                    let message = "several stores are configured and none was chosen";
+                    let message = "several stores are configured; choose one";
                     let hint = format!(
-                        "give --store NAME, one of: {names}; or set `store` in the source's table"
+                        "pass --store NAME, one of: {names}; or set `store` in the source's table"
                     );
                     Err(Fault::new(Kind::Config, message).hint(hint).into())
                 }
@@ -81,9 +81,9 @@ impl AppContext {
             let known = stores.keys().cloned().collect::<Vec<_>>().join(", ");
             Fault::new(Kind::NotFound, format!("no store `{text}` in the configuration")).hint(
                 if stores.is_empty() {
-                    "give a URL, for instance --store file:///var/backups/bkp".to_owned()
+                    "pass a URL, for example --store file:///var/backups/bkp".to_owned()
                 } else {
-                    format!("known stores: {known}; or give a URL")
+                    format!("known stores: {known}; or pass a URL")
                 },
             )
         })?;
@@ -105,8 +105,8 @@ impl AppContext {
             [only] => Ok((*only).clone()),
             several => {
                 let names: Vec<_> = several.iter().map(|place| place.called()).collect();
-                let message = format!("several stores of the configuration are at {url}");
-                let hint = format!("give --store NAME, one of: {}", names.join(", "));
+                let message = format!("several configured stores are at {url}");
+                let hint = format!("pass --store NAME, one of: {}", names.join(", "));
                 Err(Fault::new(Kind::Config, message).hint(hint).into())
             }
         }
@@ -117,7 +117,7 @@ impl AppContext {
         let chosen = &self.settings.store;
         if chosen.len() > 1 {
             let message = format!("this command reads one store, not {}", chosen.join(", "));
-            return Err(Fault::new(Kind::Usage, message).hint("give --store once").into());
+            return Err(Fault::new(Kind::Usage, message).hint("pass --store once").into());
         }
         let place = self.places(source)?.into_iter().next();
         Ok(place.ok_or_else(|| Fault::new(Kind::Config, "no store"))?)
@@ -162,7 +162,7 @@ impl AppContext {
             return error;
         }
         let others: Vec<_> = others.iter().map(|name| format!("--store {name}")).collect();
-        let hint = format!("another copy may be there: add {}; or: {hint}", others.join(" or "));
+        let hint = format!("there may be another copy: add {}; or: {hint}", others.join(" or "));
         error.context(
             Fault::new(kind, format!("reading from the store `{first}` failed")).hint(hint),
         )
@@ -238,8 +238,8 @@ impl AppContext {
     /// [`Kind::Config`] if none is configured; a [`keys::KeyError`] if one cannot be opened.
     pub fn keys(&self) -> anyhow::Result<Vec<Box<dyn KeyProvider>>> {
         if self.settings.recipients.is_empty() {
-            return Err(Fault::new(Kind::Config, "no recipient is configured: nothing could open the backup")
-                .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or give --key")
+            return Err(Fault::new(Kind::Config, "no recipient is configured: no key could open the backup")
+                .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or pass --key")
                 .into());
         }
         let providers =
@@ -254,8 +254,8 @@ impl AppContext {
     /// [`Kind::Config`] if none is given; the first [`keys::KeyError`] if none opens.
     pub fn keys_to_read(&self) -> anyhow::Result<Vec<Box<dyn KeyProvider>>> {
         if self.settings.recipients.is_empty() {
-            return Err(Fault::new(Kind::Config, "no key is given")
-                .hint("give one that the backup was sealed for, for instance --key file:PATH")
+            return Err(Fault::new(Kind::Config, "no key was given")
+                .hint("pass one that the backup was sealed for, for example --key file:PATH")
                 .into());
         }
         let mut providers = Vec::new();
@@ -271,7 +271,7 @@ impl AppContext {
             Some((_, error)) if providers.is_empty() => Err(error.into()),
             Some((text, error)) => {
                 let shown = keys::shown(text);
-                self.ctx.monitor.warn(&format!("going on without the recipient {shown}: {error}"));
+                self.ctx.monitor.warn(&format!("continuing without recipient {shown}: {error}"));
                 Ok(providers)
             }
             None => Ok(providers),
@@ -321,7 +321,7 @@ fn store_kind(url: &str) -> anyhow::Result<&'static StoreKind> {
     let found = STORES.iter().find(|kind| kind.scheme == scheme);
     let known = || STORES.iter().map(|kind| kind.scheme).collect::<Vec<_>>().join(", ");
     let found = found.ok_or_else(|| {
-        Fault::new(Kind::Config, format!("no kind of store has the scheme `{scheme}`"))
+        Fault::new(Kind::Config, format!("unknown store scheme `{scheme}`"))
             .hint(format!("known schemes: {}", known()))
     })?;
     Ok(found)

@@ -1,5 +1,5 @@
-//! What the tar members of a snapshot have in common: numbers in their names, and the last of them,
-//! which lists what makes up the file.
+//! Common parts of a snapshot's tar members: numbered names, and the last member, which lists what the
+//! file consists of.
 
 use std::io::{Read, Write};
 

@@ -1,4 +1,4 @@
-//! Block maps: which checksum the block at an address has.
+//! Block maps: the checksum of the block at each address.
 
 use std::fmt;
 

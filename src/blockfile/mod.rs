@@ -1,4 +1,4 @@
-//! What files made of checksummed blocks share, whatever engine writes them.
+//! Shared code for files made of checksummed blocks, whichever engine writes them.
 //!
 //! - [`map`]: which checksum the block at an address has.
 //! - [`listing`]: such a map as JSON.

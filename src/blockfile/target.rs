@@ -1,4 +1,4 @@
-//! Where the bytes of a restored file go: into a sparse file, or nowhere when they are only checked.
+//! Targets of a restore: a sparse file, or nothing if the bytes are only checked.
 
 use std::fs::File;
 use std::io;
@@ -80,7 +80,7 @@ impl Target for SparseFile<'_> {
 fn unwritten(error: &io::Error, place: &Path) -> anyhow::Error {
     let message = format!("cannot write {}: {error}", place.display());
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        let hint = "free space there or choose another place (--to, or --scratch for a drill); nothing was left behind";
+        let hint = "free space there, or choose another path (--to, or --scratch for a drill); nothing was left behind";
         return Fault::new(Kind::Refused, message).hint(hint).into();
     }
     Fault::new(Kind::Failed, message).into()

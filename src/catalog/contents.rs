@@ -1,4 +1,4 @@
-//! Everything in a store that belongs to a backup, also to one that is not there (any more).
+//! Everything in a store that belongs to a backup, including incomplete and removed ones.
 
 use std::collections::HashMap;
 

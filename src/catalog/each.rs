@@ -1,4 +1,4 @@
-//! Many small objects, several at a time: what a distant store answers one by one takes minutes.
+//! Reads many small objects concurrently: one at a time takes minutes on a distant store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

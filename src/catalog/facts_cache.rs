@@ -1,6 +1,7 @@
-//! What retention has to know of a backup and its key does not say. Manifests never change, so what
-//! was read once is kept in the state directory, by what the store says identifies the stored version.
-//! That saves reading what is decided about; whatever a deletion relies on is [read again](FactsCache::confirm).
+//! Facts about backups that retention needs and their keys do not contain. Manifests never change, so
+//! what was read once is kept in the state directory, by what the store says identifies the stored
+//! version. That saves reading what is decided about; whatever a deletion relies on is [read
+//! again](FactsCache::confirm).
 
 use crate::domain::backup_kind::BackupKind;
 use std::collections::{HashMap, HashSet};
@@ -152,7 +153,7 @@ impl FactsCache {
         for (entry, lost) in entries.iter().zip(lost) {
             if let Some(why) = lost {
                 let id = entry.name.id;
-                let hint = format!("look at it with `bkp verify --id {id}`");
+                let hint = format!("check it with `bkp verify --id {id}`");
                 ctx.monitor.warn(&format!("backup {id} does not count: {why}; {hint}"));
                 self.lost.insert(entry.name.manifest_key());
             }
@@ -176,7 +177,7 @@ impl FactsCache {
             if let Some(problem) = &found.problem {
                 nameless += 1;
                 if nameless <= NAMED_MAX {
-                    ctx.monitor.warn(&format!("passing over {problem}"));
+                    ctx.monitor.warn(&format!("skipping {problem}"));
                 }
             }
             objects.push(found.objects);
@@ -188,7 +189,7 @@ impl FactsCache {
         }
         if nameless > NAMED_MAX {
             let more = nameless - NAMED_MAX;
-            ctx.monitor.warn(&format!("passing over {more} more that are no manifests"));
+            ctx.monitor.warn(&format!("skipping {more} more invalid manifests"));
         }
         Ok(objects)
     }
@@ -370,7 +371,7 @@ fn prove(
         Err(error) => {
             let id = manifest.id;
             let why = diagnose(&error).hint;
-            ctx.monitor.detail(&format!("the manifest of {id} is not checked: {error:#}; {why}"));
+            ctx.monitor.detail(&format!("did not check the manifest of {id}: {error:#}; {why}"));
             let is_spent = matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
             Ok((Authenticity::Unchecked, is_unproven(&error) && !is_spent))
         }

@@ -1,4 +1,4 @@
-//! Backups as a listing shows them, and which of them are looked for.
+//! Backups as found by a listing, and the filter for them.
 
 use crate::domain::names::{BackupName, BackupType, Mark};
 

@@ -1,4 +1,4 @@
-//! What a host saw when it last listed a whole store.
+//! The result of this host's last full listing of a store.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl LastListing {
     /// [`Kind::NotFound`] if this host has never listed the whole store.
     pub fn load(&self, filter: &Filter) -> Result<(Vec<Found>, Option<OffsetDateTime>), Fault> {
         let kept: StoredListing = cache::load(&self.path).ok_or_else(|| {
-            let message = format!("this host has not listed the whole of {} yet", self.url);
+            let message = format!("this host has not fully listed {} yet", self.url);
             Fault::new(Kind::NotFound, message).hint("run `bkp list` without --cached once")
         })?;
         let found = kept.backups.into_iter().filter_map(|(key, stored_bytes, pinned)| {

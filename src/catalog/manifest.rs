@@ -1,4 +1,4 @@
-//! The file of a manifest, and what it means that one cannot be believed.
+//! Reading the file of a manifest, and classifying manifests that cannot be trusted.
 
 use std::io::Read as _;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cmd::catalog_file::Options;
 
-/// Write the catalogue of backups as a DuckDB database with a table of them
+/// Write the catalog of backups to a DuckDB database
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp catalog --to catalog.duckdb")]
 pub(super) struct Args {
@@ -12,7 +12,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
 
-    /// Replace what stands at PATH
+    /// Replace the file at PATH
     #[arg(long)]
     force: bool,
 
@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(value_name = "SOURCE")]
     source: Option<String>,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 }

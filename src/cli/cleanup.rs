@@ -3,12 +3,12 @@
 use super::flags::WaitArgs;
 use crate::cmd::cleanup::Options;
 
-/// Remove the backups that no job's retention keeps, and what belongs to no backup
+/// Remove backups that no retention policy keeps, and orphaned objects
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 11 if another cleanup is at it; all of them: see bkp(1).\n\
+#[command(after_help = "Exit codes: 11 if another cleanup is running; all of them: see bkp(1).\n\
                         Example: bkp cleanup --dry-run")]
 pub(super) struct Args {
-    /// Say what would be removed and why, and remove nothing
+    /// Show what would be removed and why, without removing it
     #[arg(long)]
     dry_run: bool,
 

@@ -6,7 +6,7 @@ use clap_complete::{Shell, generate};
 use crate::cmd::schema::Completions;
 use crate::ops::report::Report;
 
-/// Print the completion script of a shell
+/// Print the completion script for a shell
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: see bkp(1).\nExample: bkp completions fish > ~/.config/fish/completions/bkp.fish"

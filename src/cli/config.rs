@@ -10,7 +10,7 @@ use crate::ops::report::Report;
 /// Check, show or describe the configuration
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 78 if the configuration is not valid; all of them: see bkp(1).\n\
+    after_help = "Exit codes: 78 if the configuration is invalid; all of them: see bkp(1).\n\
                         Example: bkp config check"
 )]
 pub(super) struct Args {
@@ -20,21 +20,21 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say whether the configuration is valid
-    #[command(after_help = "Exit codes: 78 if it is not valid; all of them: see bkp(1).\n\
+    /// Check the configuration
+    #[command(after_help = "Exit codes: 78 if it is invalid; all of them: see bkp(1).\n\
                             Example: bkp config check --config ./bkp.toml")]
     Check,
-    /// Show the resolved settings as TOML; secrets stay references
+    /// Show the resolved settings as TOML; secrets are shown as references
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp config show --origin")]
     Show {
-        /// Say where each value came from: file, environment, flag, default
+        /// Show where each value comes from: file, environment, flag, default
         #[arg(long)]
         origin: bool,
     },
-    /// Print the JSON Schema of the configuration file, or of what --json prints
+    /// Print the JSON Schema of the configuration file or of a report
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp config schema > bkp.schema.json")]
     Schema {
-        /// Report whose shape is wanted, by the name in its `schema` field: `list` for bkp.list/1
+        /// Report to describe, by the name in its `schema` field: `list` for bkp.list/1
         #[arg(long, value_name = "NAME", value_parser = reports())]
         report: Option<&'static ReportShape>,
     },

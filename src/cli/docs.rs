@@ -1,5 +1,5 @@
-//! Man page and completions, made from the same clap structs as `--help`. They are checked in; a test
-//! makes them again and compares.
+//! Man page and completions, generated from the same clap structs as `--help`. They are checked in; a
+//! test regenerates and compares them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,10 +14,10 @@ use crate::error::Kind;
 use crate::exit;
 use crate::ops::report::Report;
 
-/// Write man page and completions into a folder
+/// Write the man page and shell completions to a folder
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Folder that gets `man/` and `completions/`
+    /// Folder in which `man/` and `completions/` are created
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -95,7 +95,7 @@ fn subcommand(page: &mut Vec<u8>, command: &Command, parent: &str) -> io::Result
 fn exit_codes() -> String {
     let line = |code: u8, meaning: &str| format!(".TP\n\\fB{code}\\fR\n{}\n", escape(meaning));
     let kinds = Kind::ALL.iter().map(|kind| line(exit::code(*kind), exit::meaning(*kind)));
-    let done = line(exit::DONE, "done: everything asked for was done and confirmed");
+    let done = line(exit::DONE, "success: everything requested was done and confirmed");
     format!(".SH \"EXIT STATUS\"\n{done}{}", kinds.collect::<String>())
 }
 
@@ -104,7 +104,7 @@ fn escape(text: &str) -> String {
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
-/// What clap does not know.
+/// Sections of the man page that clap does not generate.
 const CLOSING: &str = r#".SH ENVIRONMENT
 .TP
 \fBBKP_CONFIG\fR
@@ -117,11 +117,11 @@ The store, if \-\-store is not given.
 One key, if \-\-key is not given.
 .TP
 \fBBKP_TRIGGER\fR, \fBBKP_JOB\fR
-What started the run (manual, scheduled or hook) and for which job, for the record: \fBbkp run\fR sets
-both for the runs that it starts.
+What started the run (manual, scheduled or hook) and for which job; kept in the record of the run.
+\fBbkp run\fR sets both for the runs it starts.
 .TP
 \fBSTATE_DIRECTORY\fR, \fBXDG_STATE_HOME\fR
-Where caches and the local lock are, if the configuration does not say.
+Where caches and the local lock are kept, unless configured.
 .TP
 \fBNO_COLOR\fR
 If not empty, output has no colour.
@@ -130,5 +130,5 @@ If not empty, output has no colour.
 \fI$XDG_CONFIG_HOME/bkp/bkp.toml\fR, \fI~/.config/bkp/bkp.toml\fR, \fI/etc/bkp/bkp.toml\fR
 The configuration; the first that exists is used. \fBbkp config schema\fR describes every key.
 .SH "SEE ALSO"
-\fBbkp\-format\fR(5), which also says how to restore without bkp.
+\fBbkp\-format\fR(5), which also describes how to restore without bkp.
 "#;

@@ -8,23 +8,23 @@ use crate::domain::backup_kind::BackupKind;
 /// Export the tables of a DuckDB database as Parquet, without taking its lock
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 3 if the database has something that no export has; all of them: see bkp(1).\n\
+    after_help = "Exit codes: 3 if something in the database cannot be exported; all of them: see bkp(1).\n\
                         Example: bkp export analytics --scope incremental"
 )]
 pub(super) struct Args {
-    /// Source, by its name in the configuration
+    /// Name of the source in the configuration
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// How much of the source the export holds by itself
+    /// Scope of the export
     #[arg(long, value_enum, default_value_t = ScopeArg::Full)]
     scope: ScopeArg,
 
-    /// How to capture, as one of the source's modes [default: the source's own]
+    /// Capture mode [default: the mode of the source]
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 

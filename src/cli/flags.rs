@@ -28,25 +28,25 @@ pub struct GlobalArgs {
         long,
         global = true,
         value_name = "NAME|URL",
-        help = "Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]",
+        help = "Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]",
         action = ArgAction::Append
     )]
     store: Vec<String>,
 
     #[arg(long = "key", global = true, value_name = "REFERENCE",
-        help = "Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]"
+        help = "Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]"
     , action = ArgAction::Append)]
     keys: Vec<String>,
 
-    /// Print one JSON object, errors as JSON on standard error
+    /// Print one JSON object; errors go to standard error as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
 
-    /// No progress, only results, warnings and errors
+    /// Print only results, warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
 
-    /// Say more; may be repeated
+    /// Print more detail; repeatable
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
 }
@@ -58,12 +58,12 @@ impl GlobalArgs {
     }
 }
 
-/// A moment of a source.
+/// A moment to restore a source to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum At {
-    /// This one.
+    /// A point in time.
     Time(OffsetDateTime),
-    /// The last that there is.
+    /// The end of the shipped log.
     Latest,
 }
 
@@ -71,11 +71,11 @@ fn moment_of(text: &str) -> Result<At, String> {
     if text == "latest" { Ok(At::Latest) } else { time_of(text).map(At::Time) }
 }
 
-/// Which backup is meant.
+/// Selects a backup.
 #[derive(Debug, Args)]
 #[group(id = "backup", required = true, multiple = true, args = ["source", "latest", "id"])]
 pub(super) struct SelectArgs {
-    /// Source whose newest backup is meant, unless --id or --at says which
+    /// Source; its newest backup is used unless --id or --at is given
     #[arg(value_name = "SOURCE")]
     source: Option<String>,
 
@@ -83,12 +83,12 @@ pub(super) struct SelectArgs {
     #[arg(long, value_name = "SOURCE", conflicts_with_all = ["source", "id", "at"])]
     latest: Option<String>,
 
-    /// Backup whose id begins so; must fit exactly one
+    /// Backup id, or a unique prefix of it
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     id: Option<String>,
 
-    /// Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls
-    /// it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped
+    /// Newest backup of SOURCE that started no later than this, such as 2026-11-21T02:00:00Z; if SOURCE
+    /// has a log, restore rolls it forward to that moment, or with `latest` to the end of the shipped log
     #[arg(long, value_name = "TIME", requires = "source", value_parser = moment_of)]
     at: Option<At>,
 }
@@ -124,7 +124,7 @@ impl From<SelectArgs> for Select {
 /// How long to wait for another run.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct WaitArgs {
-    /// Wait up to this long for another run of the same to end, as 10m [default: do not wait]
+    /// Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]
     #[arg(long, value_name = "DURATION", value_parser = duration_of)]
     wait_lock: Option<Duration>,
 }
@@ -140,6 +140,7 @@ fn duration_of(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn time_of(text: &str) -> Result<OffsetDateTime, String> {
-    let wrong = |_parse| "expected RFC 3339 with a zone, as in 2026-11-21T02:00:00Z".to_owned();
+    let wrong =
+        |_parse| "expected RFC 3339 with a time zone, such as 2026-11-21T02:00:00Z".to_owned();
     OffsetDateTime::parse(text, &Rfc3339).map_err(wrong)
 }

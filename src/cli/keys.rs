@@ -16,7 +16,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Generate a key file; never overwrites one
+    /// Generate a key file; never overwrites an existing one
     #[command(after_help = "Exit codes: 12 if the file exists; all of them: see bkp(1).\n\
                             Example: bkp keys generate /etc/bkp/key")]
     Generate {
@@ -24,7 +24,7 @@ enum Command {
         #[arg(value_name = "PATH")]
         path: Option<PathBuf>,
 
-        /// Say what would be done, and do nothing
+        /// Show what would be done, without doing it
         #[arg(long)]
         dry_run: bool,
     },

@@ -30,7 +30,7 @@ pub(super) struct Args {
     )]
     backup_type: Option<BackupType>,
 
-    /// Only backups whose id begins so
+    /// Only backups whose id has this prefix
     #[arg(long, value_name = "PREFIX")]
     id: Option<String>,
 
@@ -43,58 +43,58 @@ pub(super) struct Args {
     )]
     scope: Option<Scope>,
 
-    /// Only backups that began at this time or later, as 2026-11-21T02:00:00Z
+    /// Only backups that started at or after this time, such as 2026-11-21T02:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time_of)]
     since: Option<OffsetDateTime>,
 
-    /// Only backups that began before this time
+    /// Only backups that started before this time
     #[arg(long, value_name = "TIME", value_parser = time_of)]
     until: Option<OffsetDateTime>,
 
-    /// Only this many, the newest, newest first [default: all, oldest first]
+    /// Only the newest COUNT, newest first [default: all, oldest first]
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
 
-    /// What this host saw when it last listed the whole store, without listing it again
+    /// Show the last full listing of this host without accessing the store
     #[arg(long, conflicts_with_all = ["from_ledger", "long"])]
     cached: bool,
 
-    /// Only backups that are pinned
+    /// Only pinned backups
     #[arg(long, conflicts_with = "from_ledger")]
     pinned: bool,
 
-    /// Read the manifests too: sizes, positions, parents; and notes
+    /// Show details from the manifests (sizes, positions, parents) and notes
     #[arg(long)]
     long: bool,
 
-    /// From when to when SOURCE restores, and where its log has gaps, instead
+    /// Show the windows to which SOURCE can be restored, and the gaps in its log
     #[arg(long, requires = "source", conflicts_with_all = ["backup_type", "id", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger"])]
     windows: bool,
 
     // A plain attribute, because the name of the table would need quotes in a doc comment.
     #[arg(long, value_name = "QUERY",
-        help = "The result of a query over the table backup_metadata instead, for instance \"SELECT source, max(end_time) FROM backup_metadata WHERE status = 'completed' GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger", "windows"])]
+        help = "Show the result of a query over the table backup_metadata, for example \"SELECT source, max(end_time) FROM backup_metadata WHERE status = 'completed' GROUP BY ALL\"", conflicts_with_all = ["id", "backup_type", "scope", "since", "until", "limit", "cached", "pinned", "long", "from_ledger", "windows"])]
     sql: Option<String>,
 
-    /// The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted,
+    /// Show the events of the ledger, whatever the stores contain: started, completed, failed, deleted,
     /// restored, verified
     #[arg(long, conflicts_with_all = ["source", "long"])]
     from_ledger: bool,
 
-    /// The runs that are on record instead: started, completed, partial, failed, skipped, restored,
-    /// verified; the newest 100, or as --limit says
+    /// Show recorded runs: started, completed, partial, failed, skipped, restored, verified; the newest
+    /// 100 unless --limit is given
     #[arg(long, conflicts_with_all = ["backup_type", "id", "scope", "cached", "pinned", "long", "windows", "sql", "from_ledger"])]
     runs: bool,
 
-    /// Of the runs, only those that failed
+    /// Only failed runs
     #[arg(long, requires = "runs")]
     failed: bool,
 
-    /// Of the runs, only those of this job
+    /// Only runs of this job
     #[arg(long, value_name = "JOB", requires = "runs")]
     job: Option<String>,
 
-    /// Of the ledger's events, only those of this status
+    /// Only ledger events with this status
     #[arg(
         long,
         value_name = "STATUS",

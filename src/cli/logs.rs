@@ -3,26 +3,26 @@
 use super::flags::WaitArgs;
 use crate::cmd::logs::Options;
 
-/// Ship what a source did since the last shipped position: the change log between two snapshots
+/// Ship the change log of a source since the last shipped position
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 3 if a part of the log was lost before it was shipped; all of them: see bkp(1).\n\
+    after_help = "Exit codes: 3 if part of the log was lost before it was shipped; all of them: see bkp(1).\n\
                         Example: bkp logs books, every 15 minutes; or as a service: bkp logs books --follow"
 )]
 pub(super) struct Args {
-    /// Source, by its name in the configuration
+    /// Name of the source in the configuration
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// What to ship: wal (from the data file) or query (what the cluster answers) [default: the source's own]
+    /// What to ship: wal (from the data file) or query (from the cluster) [default: the mode of the source]
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 
-    /// Go on until a signal comes, a look every few seconds
+    /// Keep shipping until interrupted, polling every few seconds
     #[arg(long, conflicts_with = "dry_run")]
     follow: bool,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 

@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and nothing else.
 //!
-//! One file per subcommand with its clap structs and their conversion into the `Options` of
-//! [`crate::cmd`]; [`flags`] holds what several share. Nothing here opens a file or decides anything.
+//! The files hold clap structs and their conversion into the `Options` of [`crate::cmd`], mostly one
+//! file per subcommand; [`flags`] holds what several share. Nothing here opens a file or decides anything.
 
 use std::ffi::OsString;
 use std::time::Duration;

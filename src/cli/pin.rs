@@ -3,26 +3,26 @@
 use crate::cmd::pin::Options;
 use crate::ops::annotations::AnnotationKind;
 
-/// Keep a backup whatever retention says, and everything it builds on
+/// Pin a backup: retention keeps it and everything it builds on
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: see bkp(1).\nExample: bkp pin 01935a3c --note 'end of the year'"
 )]
 pub(super) struct PinArgs {
-    /// Backup whose id begins so; must fit exactly one
+    /// Backup id, or a unique prefix of it
     #[arg(value_name = "ID")]
     id: String,
 
-    /// Why, for whoever comes later
+    /// Reason, kept beside the backup
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Let retention decide about a backup again
+/// Remove the pin from a backup
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp unpin 01935a3c")]
 pub(super) struct UnpinArgs {
@@ -30,21 +30,21 @@ pub(super) struct UnpinArgs {
     pin: PinArgs,
 }
 
-/// Write something about a backup beside it
+/// Attach a note to a backup
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: see bkp(1).\nExample: bkp note 01935a3c 'before the migration'"
 )]
 pub(super) struct NoteArgs {
-    /// Backup whose id begins so; must fit exactly one
+    /// Backup id, or a unique prefix of it
     #[arg(value_name = "ID")]
     id: String,
 
-    /// What to write
+    /// Text of the note
     #[arg(value_name = "TEXT")]
     text: String,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 }

@@ -6,7 +6,7 @@ use super::flags::{At, SelectArgs};
 use crate::cmd::restore::Options;
 use crate::ops::pitr_plan::Moment;
 
-/// Bring a backup back, to a path that does not exist yet
+/// Restore a backup to a new path
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
                         Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle")]
@@ -16,43 +16,43 @@ pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
 
-    /// Operation of the log of SOURCE that the result ends with, instead of a time
+    /// Last operation of the log of SOURCE to replay, instead of a time
     #[arg(long, value_name = "OP", requires = "source", conflicts_with_all = ["latest", "id", "at"])]
     op: Option<u64>,
 
-    /// Snapshot to begin with, by how its id begins, where a log leads on to the moment [default: the newest]
+    /// Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]
     #[arg(long, value_name = "ID", requires = "moment", conflicts_with = "from_export")]
     base: Option<String>,
 
-    /// Path of the result
+    /// Path to restore to
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
 
-    /// Which replica of a cluster the result shall be
+    /// Replica number of the restored file
     #[arg(long, value_name = "N")]
     replica: Option<u8>,
 
-    /// Where the original would answer if it still ran, beside the configured addresses
+    /// Further addresses at which the original cluster might still be running
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     addresses: Vec<String>,
 
-    /// The exports of SOURCE, not its snapshots
+    /// Use the exports of SOURCE instead of its snapshots
     #[arg(long)]
     from_export: bool,
 
-    /// Only this table of an export, with those that it refers to
+    /// Only this table of an export, and the tables it references
     #[arg(long, value_name = "SCHEMA.TABLE")]
     table: Option<String>,
 
-    /// Move what stands at PATH aside instead of refusing
+    /// Rename an existing file at PATH instead of refusing
     #[arg(long)]
     force: bool,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 }

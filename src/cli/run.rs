@@ -3,17 +3,17 @@
 use super::flags::WaitArgs;
 use crate::cmd::run::Options;
 
-/// Run every job that is due, or one job now
+/// Run all due jobs, or one job now
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: that of the run, 3 if some jobs failed and others did not; \
-                        11 if JOB runs already; all of them: see bkp(1).\n\
+                        11 if JOB is already running; all of them: see bkp(1).\n\
                         Example: bkp run, every five minutes from a timer")]
 pub(super) struct Args {
-    /// The job to run, due or not [default: all that are due]
+    /// Job to run, due or not [default: all due jobs]
     #[arg(value_name = "JOB")]
     job: Option<String>,
 
-    /// Say what would run, and run nothing
+    /// Show what would run, without running it
     #[arg(long)]
     dry_run: bool,
 

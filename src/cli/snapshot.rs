@@ -7,23 +7,23 @@ use crate::cmd::snapshot::Options;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;
 
-/// Capture a source consistently and make a backup of it
+/// Back up a consistent capture of a source
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp snapshot books --scope incremental")]
 pub(super) struct Args {
-    /// Source, by its name in the configuration
+    /// Name of the source in the configuration
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// How much of the source the backup holds by itself
+    /// Scope of the backup
     #[arg(long, value_enum, default_value_t = ScopeArg::Auto)]
     scope: ScopeArg,
 
-    /// How to capture, as one of the source's modes [default: the source's own]
+    /// Capture mode [default: the mode of the source]
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 
@@ -39,7 +39,7 @@ pub(super) enum ScopeArg {
     Incremental,
     /// What changed since the last full backup
     Differential,
-    /// Incremental while a usable chain exists, else full
+    /// Incremental if a usable chain exists, otherwise full
     Auto,
 }
 

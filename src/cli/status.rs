@@ -1,6 +1,6 @@
 //! `bkp status`.
 
-/// Say how jobs, backups and stores fare, and what is wrong
+/// Show the health of jobs, backups and stores
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 18 if a finding is critical; all of them: see bkp(1).\n\
                         Example: bkp status --json")]

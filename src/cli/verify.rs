@@ -9,7 +9,7 @@ use crate::cmd::verify::{Options, Which};
 use crate::cmd::{ledger_diff, verify_logs};
 use crate::ops::verify_level::VerifyLevel;
 
-/// Check a backup, from "it is there" to "it starts", or the ledger against the stores
+/// Check a backup, from its existence to a restore drill, or the ledger against the stores
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that was typed")]
 #[command(after_help = "Exit codes: 13 if a check finds damage; all of them: see bkp(1).\n\
@@ -18,33 +18,33 @@ pub(super) struct Args {
     #[command(flatten)]
     select: SelectArgs,
 
-    /// Every backup of SOURCE, or of the store, one after the other
+    /// Every backup of SOURCE, or of the store
     #[arg(long, group = "backup", conflicts_with_all = ["latest", "id", "at"])]
     all: bool,
 
-    /// The exports of SOURCE, not its snapshots
+    /// Use the exports of SOURCE instead of its snapshots
     #[arg(long, conflicts_with_all = ["all", "ledger", "logs"])]
     from_export: bool,
 
-    /// How deep to look; each level includes those before it
+    /// Depth of the check; each level includes the previous ones
     #[arg(long, value_enum, default_value_t = LevelArg::Digest)]
     level: LevelArg,
 
-    /// Folder that a drill restores to, and that a decode of an export unpacks in [default: one in the state directory]
+    /// Folder for restores of a drill and for unpacking exports [default: in the state directory]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 
-    /// The log of SOURCE instead: that its segments follow each other, and every one reads; with --level
-    /// drill also that a random moment of it restores and its server starts
+    /// Check the log of SOURCE instead: its segments are consecutive and readable; with --level drill, a
+    /// random moment is also restored and its server started
     #[arg(long, requires = "source", conflicts_with_all = ["latest", "id", "at", "all", "ledger"])]
     logs: bool,
 
-    /// Compare the ledger with every configured store instead: what was changed, removed or planted.
-    /// Needs no key
+    /// Compare the ledger with every configured store instead, to find changed, removed or planted
+    /// backups; needs no key
     #[arg(long, group = "backup", conflicts_with_all = ["source", "latest", "id", "all", "level", "scratch"])]
     ledger: bool,
 
-    /// Record the authentic backups that the ledger does not have; needs a key
+    /// Record authentic backups missing from the ledger; needs a key
     #[arg(long, requires = "ledger", conflicts_with_all = ["source", "latest", "id", "all"])]
     record: bool,
 }
@@ -68,13 +68,13 @@ impl Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LevelArg {
-    /// Manifest and objects are there, authentic, and of the right size
+    /// Manifest and objects exist, are authentic and have the right size
     Exists,
-    /// Every stored byte has the SHA-256 that the manifest names
+    /// Every stored object has the SHA-256 in the manifest
     Digest,
-    /// Everything decrypts, decompresses, and refers only to what is there; every row of an export is the one that was exported
+    /// Everything decrypts, decompresses and is complete; every row of an export matches what was exported
     Decode,
-    /// The real engine starts on a restored copy and answers as it did at capture
+    /// The real engine starts on a restored copy and answers as at capture
     Drill,
 }
 

@@ -67,15 +67,15 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
     let exists = check_target(app.store_read(settings)?.as_ref(), &options.to, "duckdb")?;
     if !options.force && exists {
-        let fault = Fault::new(Kind::Refused, format!("{path} exists already"));
-        return Err(fault.hint("choose another --to, or add --force to replace it").into());
+        let fault = Fault::new(Kind::Refused, format!("{path} already exists"));
+        return Err(fault.hint("choose another --to, or pass --force to replace it").into());
     }
     let Read { store, backups: rows, outcome } = rows(app, options.source.as_deref())?;
     let moved_aside =
         if options.dry_run { None } else { table::materialise(&options.to, &rows, options.force)? };
     let verb = if options.dry_run { "would write" } else { "wrote" };
     let aside = moved_aside.as_ref();
-    let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
+    let aside = aside.map(|path| format!("the previous file is now {}\n", path.display()));
     let failed = rows.iter().filter(|row| row.status == "failed").count();
     let count = rows.len() - failed;
     let failed = if failed > 0 { format!(" and {failed} failed runs") } else { String::new() };
@@ -119,7 +119,7 @@ fn rows(app: &AppContext, source: Option<&str>) -> anyhow::Result<Read> {
         match row {
             Ok(row) => rows.push(row),
             Err(error) => {
-                app.ctx.monitor.warn(&format!("{} is left out: {error:#}", found.name.id));
+                app.ctx.monitor.warn(&format!("skipping {}: {error:#}", found.name.id));
                 outcome = worst(outcome, Some(diagnose(&error).kind));
             }
         }

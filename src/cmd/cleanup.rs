@@ -1,4 +1,4 @@
-//! `bkp cleanup`: removes what no policy wants any more, and what belongs to nothing.
+//! `bkp cleanup`: removes backups that no policy keeps, and orphans.
 //!
 //! It looks at each store by itself, decides about everything in it ([`plan`](mod@plan)), and then
 //! removes ([`apply`]). A dry run stops in between, so both decide the same.
@@ -73,8 +73,8 @@ pub(super) struct Outcome {
 /// Cleans up every store that `--store` names, or all that are configured.
 ///
 /// # Errors
-/// [`Kind::Busy`] if another cleanup is at it; what the only store fails with. Of several stores each
-/// fares by itself.
+/// [`Kind::Busy`] if another cleanup is at it; what the only store fails with. Several stores
+/// fail independently.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let names = app.store_names()?;
     let mut everywhere = app.clone();
@@ -135,7 +135,7 @@ struct Round<'a> {
 impl Round<'_> {
     fn store(&mut self, index: usize, name: &str) -> anyhow::Result<(Outcome, Option<Kind>)> {
         if self.alone.is_some_and(|(fan, _)| !fan.is_in(index)) {
-            let message = format!("the lease of the store `{name}` could not be taken");
+            let message = format!("could not take the lease of store `{name}`");
             let hint = "see the warning above, then run `bkp cleanup` again";
             return Err(Fault::new(Kind::Store, message).hint(hint).into());
         }
@@ -174,7 +174,7 @@ impl Round<'_> {
                 (Ok(found), Some(left)) => left.extend(found.iter().map(|found| found.name.id)),
                 (Ok(_), None) => {}
                 (Err(error), _) => {
-                    let what = "the deletions are recorded when that store can be asked";
+                    let what = "the deletions are recorded once that store is reachable";
                     self.app.ctx.monitor.warn(&format!("{error:#}; {what}"));
                     self.left = None;
                 }
@@ -234,7 +234,11 @@ fn apply(
         }
         let is_stuck = base.is_some_and(|base| stuck.contains(&base));
         if is_stuck || in_a_row >= FAILURES_MAX {
-            let why = if is_stuck { "what builds on it stays" } else { "not reached" };
+            let why = if is_stuck {
+                "a backup that builds on it could not be removed"
+            } else {
+                "not reached"
+            };
             (item.action, item.reason) = (Action::Keep, why.to_owned());
             continue;
         }
@@ -254,7 +258,7 @@ fn apply(
                     *left = None;
                 }
                 if gone == Some(true) {
-                    item.reason = format!("{}; the rest stays for now: {why}", item.reason);
+                    item.reason = format!("{}; some of it remains: {why}", item.reason);
                     None
                 } else {
                     Some((Action::Keep, why))

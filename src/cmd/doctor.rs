@@ -1,4 +1,4 @@
-//! `bkp doctor`: looks at everything a backup needs, without making one.
+//! `bkp doctor`: checks everything a backup needs, without making one.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -76,7 +76,7 @@ fn line(check: &Check) -> String {
 /// The configuration file and the state directory.
 fn local(app: &AppContext) -> Vec<Found> {
     let settings = &app.settings;
-    let looked = || format!("none; looked at {}", settings.provenance.looked.join(", "));
+    let looked = || format!("none; searched {}", settings.provenance.looked.join(", "));
     let file = settings.file.as_ref().map_or_else(looked, |path| path.display().to_string());
     let mut found = vec![(Kind::Config, good("configuration", file))];
     if let Err(error) = settings.check_secret_files() {
@@ -84,15 +84,14 @@ fn local(app: &AppContext) -> Vec<Found> {
     }
     if probe::is_shared(&settings.state_dir) {
         let hint = format!("chmod go-w {}", settings.state_dir.display());
-        let shared =
-            "others can write to it, and so change what bkp remembers of its stores and runs";
+        let shared = "writable by others, who can change what bkp remembers of its stores and runs";
         found.push((Kind::Config, bad("state directory permissions", shared, hint)));
     }
     let what = format!("state directory {}", settings.state_dir.display());
     found.extend(scratch::left(app).iter().map(|left| {
         let what = format!("folder {}", left.folder.display());
-        let hint = "the next snapshot, export or restore removes it; until then it may hold rows of a database as they are";
-        (Kind::Failed, bad(what, "left behind by a run that was killed", hint))
+        let hint = "the next snapshot, export or restore removes it; until then it may hold plaintext rows of a database";
+        (Kind::Failed, bad(what, "left behind by a killed run", hint))
     }));
     found.push((
         Kind::Config,
@@ -101,7 +100,7 @@ fn local(app: &AppContext) -> Vec<Found> {
             Err(error) => bad(
                 what,
                 error.to_string(),
-                "create it for the user that runs bkp, or set `state_dir`",
+                "create it for the user who runs bkp, or set `state_dir`",
             ),
         },
     ));
@@ -142,7 +141,7 @@ fn stores(app: &AppContext) -> Vec<Found> {
     let names: Vec<&String> = settings.stores.keys().chain(chosen).collect();
     if names.is_empty() {
         let check =
-            bad("store", "none is configured", "add a [store.NAME] table, or give --store URL");
+            bad("store", "none is configured", "add a [store.NAME] table, or pass --store URL");
         return vec![(Kind::Config, check)];
     }
     let leases = |name: &String| tried(format!("leases in {name}"), leases::odd(app, name));
@@ -175,7 +174,7 @@ fn store(app: &AppContext, name: &str) -> anyhow::Result<String> {
     }
     let left = store.rehearse()?.unwrap_or_else(|| "nothing was left behind".to_owned());
     let leases = leases(app, &*store)?;
-    Ok(format!("{}: began an upload, abandoned it, listed; {left}; {leases}", store.url()))
+    Ok(format!("{}: started an upload, aborted it, listed; {left}; {leases}", store.url()))
 }
 
 /// Reads the leases that a run of any source or job would have to take.
@@ -211,16 +210,16 @@ fn recipient(app: &AppContext, text: &str) -> anyhow::Result<String> {
     let wrapped = provider.wrap(&key, id, DOCTOR)?;
     let opened = match provider.unwrap(&wrapped, id) {
         Err(KeyError::Forbidden { .. }) => {
-            let note = "which is right for a machine that only makes backups";
-            return Ok(format!("wraps a data key, id {}; may not open it, {note}", wrapped.id));
+            let note = "as it should be on a machine that only makes backups";
+            return Ok(format!("wraps a data key, id {}; may not unwrap it, {note}", wrapped.id));
         }
         opened => opened?,
     };
     if !provider.matches(&wrapped) || opened.0 != key.0 {
-        let message = format!("key {} does not open what it wrapped", provider.origin());
+        let message = format!("key {} does not unwrap what it wrapped", provider.origin());
         return Err(crate::error::Fault::new(Kind::Key, message).into());
     }
-    Ok(format!("wraps a data key and opens it again, id {}", wrapped.id))
+    Ok(format!("wraps and unwraps a data key, id {}", wrapped.id))
 }
 
 /// What each source says of itself.

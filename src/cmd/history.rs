@@ -1,4 +1,4 @@
-//! `bkp list --from-ledger`: what the ledger has of the runs, whatever the stores hold.
+//! `bkp list --from-ledger`: the events of the ledger, whatever the stores contain.
 
 use std::fmt::Write as _;
 

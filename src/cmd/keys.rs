@@ -1,4 +1,4 @@
-//! `bkp keys`: makes the key files that the configuration names.
+//! `bkp keys`: generates the configured key files.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     }
     let mut text: Vec<String> = keys.iter().map(describe).collect();
     if keys.iter().any(|key| key.state == "generated") {
-        text.push("Copy every key to a safe place apart from the backups: without one of them no backup opens.".into());
+        text.push("Copy every key to a safe place apart from the backups: without one of them, no backup can be opened.".into());
     }
     Report::done("bkp.keys/1", &Keys { keys }, text.join("\n"))
 }
@@ -69,7 +69,7 @@ fn plan(app: &AppContext, options: &Options) -> anyhow::Result<Vec<(PathBuf, boo
         recipients.filter_map(|text| text.strip_prefix("file:")).map(PathBuf::from).collect();
     if files.is_empty() {
         return Err(Fault::new(Kind::Config, "no key file is configured")
-            .hint("give a PATH, or add `recipients = [\"file:/etc/bkp/key\"]` under [keys]")
+            .hint("pass a PATH, or add `recipients = [\"file:/etc/bkp/key\"]` under [keys]")
             .into());
     }
     let missing = |path: PathBuf| {
@@ -84,6 +84,6 @@ fn describe(key: &Key) -> String {
     match &key.id {
         Some(id) => format!("{}: generated, id {id}", key.path),
         None if key.state == "planned" => format!("{}: would be generated", key.path),
-        None => format!("{}: exists, left as it is", key.path),
+        None => format!("{}: exists, left unchanged", key.path),
     }
 }

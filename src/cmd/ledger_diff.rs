@@ -1,4 +1,4 @@
-//! `bkp verify --ledger`: the ledger against the stores, both ways. Needs no key.
+//! `bkp verify --ledger`: compares the ledger with the stores in both directions. Needs no key.
 //!
 //! What was recorded cannot be changed, and who can write to a store usually cannot write to the
 //! ledger. So whatever differs between them was changed, removed or planted by somebody, or lost.
@@ -143,7 +143,7 @@ fn record(
             Err(error) => {
                 // That the run is to stop says nothing of a backup.
                 app.ctx.cancel.check()?;
-                app.ctx.monitor.warn(&format!("`{key}` is not recorded: {error:#}"));
+                app.ctx.monitor.warn(&format!("`{key}` was not recorded: {error:#}"));
             }
         }
     }
@@ -165,12 +165,14 @@ fn render(reconciled: &Reconciled) -> String {
     }
     for difference in differences {
         let Difference { what, id, subject, expected, found } = difference;
-        let what = format!("{what:?}").to_uppercase();
         let id = id.map(|id| format!("{id} ")).unwrap_or_default();
-        lines.push(format!("{what:<10}  {id}{subject}: expected {expected}, found {found}"));
+        lines.push(format!(
+            "{:<12}  {id}{subject}: expected {expected}, found {found}",
+            what.label()
+        ));
     }
     lines.push(match differences.len() {
-        0 => "they agree".to_owned(),
+        0 => "no differences".to_owned(),
         count => format!("{count} difference(s)"),
     });
     lines.join("\n")

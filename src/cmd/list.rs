@@ -156,12 +156,10 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         (found, None)
     };
     if let Some(name) = options.source.as_ref().filter(|_| found.is_empty() && settings.is_none()) {
-        let message = format!(
-            "{}: no backup of `{name}`, and no such source in the configuration",
-            store.url()
-        );
+        let message =
+            format!("{}: no backup of `{name}`, and no such source is configured", store.url());
         return Err(Fault::new(Kind::NotFound, message)
-            .hint("see `bkp list` for every source that has backups")
+            .hint("`bkp list` shows every source that has backups")
             .into());
     }
     found.retain(|found| {
@@ -218,7 +216,7 @@ fn load(
     let own =
         said.iter().map(Annotation::weight).fold(manifest::weight(&bytes), u64::saturating_add);
     if weight.fetch_add(own, Ordering::Relaxed).saturating_add(own) > LISTED_WEIGHT_MAX {
-        let message = format!("`{key}` is not shown: those before it take all the memory there is");
+        let message = format!("`{key}` is not shown: out of memory for manifests");
         let hint = "list fewer: a SOURCE, --limit, --since or --until, or this one with --id";
         return Err(Fault::new(Kind::Partial, message).hint(hint).into());
     }

@@ -140,7 +140,7 @@ impl Shipper<'_> {
                     if !passing.contains(&diagnose(&error).kind) {
                         return Err(error);
                     }
-                    ctx.monitor.warn(&format!("nothing shipped, trying again: {error:#}"));
+                    ctx.monitor.warn(&format!("nothing shipped, retrying: {error:#}"));
                 }
             }
             ctx.pause(self.log.every())?;
@@ -257,7 +257,7 @@ impl Shipper<'_> {
     fn mend(&self, pass: &mut Pass) {
         let monitor = &self.app.ctx.monitor;
         let Some(gap) = &pass.gap else { return };
-        monitor.warn(&format!("the log of `{}` has a gap: {gap}", self.options.source));
+        monitor.warn(&format!("gap in the log of `{}`: {gap}", self.options.source));
         // In query mode the segment itself begins a new window.
         if self.log.mode() == Mode::Query {
             return;
@@ -294,11 +294,11 @@ impl Shipper<'_> {
         let mut text = match &pass.manifest {
             None => match (pass.news, &until) {
                 (true, Some(until)) => format!("would ship the log of {source} since {until}\n"),
-                (true, None) => format!("would begin the log of {source}\n"),
+                (true, None) => format!("would start the log of {source}\n"),
                 (false, Some(until)) => {
-                    format!("nothing to ship of {source}; the store has it until {until}\n")
+                    format!("nothing to ship for {source}; shipped until {until}\n")
                 }
-                (false, None) => format!("nothing to ship of {source}: nothing has happened\n"),
+                (false, None) => format!("nothing to ship for {source}: no activity\n"),
             },
             Some(manifest) => {
                 let records = manifest.capture.get("records").and_then(Value::as_object);

@@ -1,4 +1,4 @@
-//! The subcommands: one file each, `run(app, options) -> Report`, and nothing else. What they share is in
+//! The subcommands: mostly one file each, with `run(app, options) -> Report`. What they share is in
 //! [`crate::ops`].
 //!
 //! A command asks [`crate::wire::AppContext`] for adapters, computes what to do, does it, and reports.

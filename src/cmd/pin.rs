@@ -1,4 +1,4 @@
-//! `bkp pin`, `bkp unpin` and `bkp note`: a word about a backup, kept beside it.
+//! `bkp pin`, `bkp unpin` and `bkp note`: annotations of a backup, stored beside it.
 
 use std::fmt::Write as _;
 
@@ -25,9 +25,9 @@ const NOTE_BYTES_MAX: usize = 4096;
 pub struct Options {
     /// The beginning of the id.
     pub id: String,
-    /// What is said.
+    /// The kind of annotation.
     pub word: AnnotationKind,
-    /// Why, or what.
+    /// The reason, or the text of a note.
     pub note: Option<String>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
@@ -65,14 +65,14 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         options.note.as_ref().map(String::len).filter(|bytes| *bytes > NOTE_BYTES_MAX)
     {
         let message = format!("a note of {bytes} bytes is longer than {NOTE_BYTES_MAX}");
-        return Err(Fault::new(Kind::Usage, message).hint("say it in fewer words").into());
+        return Err(Fault::new(Kind::Usage, message).hint("shorten the note").into());
     }
     let filter = Filter { id: Some(options.id.clone()), ..Filter::default() };
     let mut found: Vec<(String, String, Entry)> = Vec::new();
     let (mut failed, mut failure) = (Vec::new(), None);
     let mut fail = |store: &str, error: anyhow::Error| {
         let problem = format!("{error:#}");
-        app.ctx.monitor.warn(&format!("going on without the store {store}: {problem}"));
+        app.ctx.monitor.warn(&format!("continuing without store {store}: {problem}"));
         failed.push(Failed { store: store.to_owned(), problem });
         failure = Some(error);
     };
@@ -90,8 +90,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         }
     }
     if found.iter().any(|(_, _, entry)| Some(entry.name.id) != found.first().map(|f| f.2.name.id)) {
-        let message = format!("`{}` fits several backups", options.id);
-        return Err(Fault::new(Kind::Usage, message).hint("give more of the id").into());
+        let message = format!("`{}` matches several backups", options.id);
+        return Err(Fault::new(Kind::Usage, message).hint("use more digits of the id").into());
     }
     let keys = if options.dry_run { Vec::new() } else { authenticity::keys(app) };
     let mut stores = Vec::new();
@@ -138,13 +138,13 @@ fn say(
     match (prover.open(&entry.name), word) {
         (None, AnnotationKind::Unpin) => {
             let message = format!(
-                "backup {id} stays pinned: no key at hand opens it, so nobody would believe the word of this host"
+                "backup {id} stays pinned: no available key opens it, so this host cannot authenticate the unpin"
             );
-            let hint = "run it where one of the keys is that the backup was sealed for, or give one with --key";
+            let hint = "run it on a host that has one of the keys the backup was sealed for, or pass one with --key";
             return Err(Fault::new(Kind::Key, message).hint(hint).into());
         }
         (None, _) => ctx.monitor.warn(&format!(
-            "no key at hand opens backup {id}: it is {} without a proof that this host may say so",
+            "no available key opens backup {id}: it is {}, but without authentication",
             word.done()
         )),
         (Some(_), _) => {}
@@ -165,7 +165,7 @@ fn look(store: &dyn AppendStore, entry: &Entry) -> anyhow::Result<()> {
     let going = is_there(&entry.name.key(&Mark::Deleting.extension()))?;
     if going || !is_there(&entry.name.manifest_key())? {
         let message = format!("a cleanup has begun to remove backup {}", entry.name.id);
-        let hint = "look with `bkp list` what became of it; if it is there, run the same command again after `bkp cleanup`";
+        let hint = "check with `bkp list`; if it still exists, run the same command again after `bkp cleanup`";
         return Err(Fault::new(Kind::Refused, message).hint(hint).into());
     }
     Ok(())

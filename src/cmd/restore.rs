@@ -1,4 +1,4 @@
-//! `bkp restore`: brings a backup back.
+//! `bkp restore`: restores a backup.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub struct Options {
     pub table: Option<String>,
     /// Move what stands at the target aside instead of refusing.
     pub force: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     pub yes: bool,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
@@ -128,10 +128,10 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         replica: options.replica,
     };
     if plan.target_exists && !options.force {
-        let message = format!("{} exists already", plan.target.display());
+        let message = format!("{} already exists", plan.target.display());
         return Err(Fault::new(Kind::Refused, message)
             .hint(
-                "choose another --to; or, if this file is to be replaced, add --force, which keeps it under another name",
+                "choose another --to; or, to replace this file, pass --force, which renames it first",
             )
             .into());
     }
@@ -155,7 +155,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let seconds = (app.ctx.now() - began).as_seconds_f64();
     let text = render(&plan, &restored, seconds);
     for lost in &restored.lost {
-        app.ctx.monitor.warn(&format!("the result does not have {lost}"));
+        app.ctx.monitor.warn(&format!("missing from the result: {lost}"));
     }
     let partial = (!restored.lost.is_empty()).then_some(Kind::Partial);
     let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
@@ -205,12 +205,14 @@ fn warn_of_damage(
         let id = name.id;
         let who = match judge(store, &prover, &name, &marks)?.damage {
             Damage::None => continue,
-            Damage::Found => format!("a verification has found backup {id} damaged"),
+            Damage::Found => format!("a verification found backup {id} damaged"),
             Damage::Claimed => {
-                format!("backup {id} is called damaged, by whom no key at hand proves")
+                format!(
+                    "backup {id} is marked as damaged, but no available key authenticates the mark"
+                )
             }
         };
-        app.ctx.monitor.warn(&format!("{who}; `bkp list --long` says which are not"));
+        app.ctx.monitor.warn(&format!("{who}; `bkp list --long` shows sound ones"));
     }
     Ok(())
 }
@@ -222,7 +224,7 @@ fn warn_of_newer(app: &AppContext, store: &dyn ReadStore, name: &BackupName) -> 
     if at - app.ctx.now() > SKEW {
         let (id, at) = (name.id, rfc3339(at));
         monitor.warn(&format!(
-            "backup {id} is dated {at}, in the future: a clock was wrong, or somebody planted it; `bkp list {source}` has others, for --id"
+            "backup {id} is dated {at}, in the future: a clock was wrong, or it was planted; choose another from `bkp list {source}` with --id"
         ));
     }
     let filter = Filter::of_source(name.backup_type, source);
@@ -231,14 +233,14 @@ fn warn_of_newer(app: &AppContext, store: &dyn ReadStore, name: &BackupName) -> 
     for entry in newer().filter(|entry| entry.name.kind == name.kind && entry.manifest.is_none()) {
         let id = entry.name.id;
         monitor.warn(&format!(
-            "{id} is newer than {} and has no manifest: it is being made, was given up, or has lost it; it is not restored",
+            "{id} is newer than {} but has no manifest: it is in progress, was abandoned, or lost its manifest; it is not restored",
             name.id
         ));
     }
     let is_log = |entry: &&Entry| entry.name.kind == BackupKind::Log && entry.manifest.is_some();
     if let Some(last) = newer().rfind(is_log) {
         monitor.warn(&format!(
-            "the log of `{source}` goes on after this backup, to about {}: `bkp list {source} --windows` says how far, and --at restores a moment of it",
+            "the log of `{source}` continues after this backup, to about {}: `bkp list {source} --windows` shows the exact range, and --at restores a moment in it",
             rfc3339(last.name.id.created())
         ));
     }
@@ -252,7 +254,7 @@ fn warn_of_maps(app: &AppContext, chain: &[BackupReader<'_>]) -> anyhow::Result<
             Err(error) if diagnose(&error).kind == Kind::Integrity => {
                 let id = link.manifest().id;
                 app.ctx.monitor.warn(&format!(
-                    "the block map of backup {id} is damaged, which the restore does not need: {error:#}; the next snapshot of it begins anew"
+                    "the block map of backup {id} is damaged: {error:#}; the restore does not need it, but the next snapshot will be full"
                 ));
             }
             checked => checked?,
@@ -268,7 +270,7 @@ fn check_kind(name: &BackupName) -> Result<(), Fault> {
     }
     let message = format!("{} is a segment of a log, not a state of {}", name.id, name.source);
     let hint =
-        format!("choose a moment instead: `bkp list {} --windows`, then --at TIME", name.source);
+        format!("choose a moment from `bkp list {} --windows` and pass it with --at", name.source);
     Err(Fault::new(Kind::Refused, message).hint(hint))
 }
 
@@ -278,8 +280,8 @@ fn check_table(options: &Options, name: &BackupName) -> Result<(), Fault> {
     if options.table.is_none() || is_export {
         return Ok(());
     }
-    let message = format!("{} is a {}: it has no tables to choose from", name.id, name.kind);
-    Err(Fault::new(Kind::Usage, message).hint("add --from-export, or leave out --table"))
+    let message = format!("{} is a {}: it has no tables to select", name.id, name.kind);
+    Err(Fault::new(Kind::Usage, message).hint("pass --from-export, or omit --table"))
 }
 
 /// Whether something stands at `target`. Only a file may, if it is to be moved aside: whoever names a
@@ -296,7 +298,7 @@ pub(super) fn check_target(
     let refuse =
         |what: String, hint: String| Err(Fault::new(Kind::Refused, what).hint(hint).into());
     if store.contains(target) {
-        let what = format!("{shown} is inside of the store {}", store.url());
+        let what = format!("{shown} is inside the store {}", store.url());
         return refuse(what, "choose another --to".into());
     }
     let named = target.to_string_lossy();
@@ -308,19 +310,22 @@ pub(super) fn check_target(
         Err(_) if !named.ends_with('/') && folder_of(target).is_dir() => Ok(false),
         Err(_) if !named.ends_with('/') => {
             let folder = folder_of(target).display();
-            refuse(format!("there is no folder {folder}"), format!("make it: mkdir -p {folder}"))
+            refuse(
+                format!("folder {folder} does not exist"),
+                format!("create it: mkdir -p {folder}"),
+            )
         }
         Ok(found) if found.is_symlink() => {
-            refuse(format!("{shown} is a symbolic link"), "give the path that it leads to".into())
+            refuse(format!("{shown} is a symbolic link"), "pass the path it points to".into())
         }
         Ok(found) if !found.is_dir() => refuse(
-            format!("{shown} is neither a file nor free"),
-            "--to names the file that is made: choose another path".into(),
+            format!("{shown} exists and is not a regular file"),
+            "--to names the file to create: choose another path".into(),
         ),
         Ok(_) | Err(_) => refuse(
             format!("{shown} is a folder"),
             format!(
-                "--to names the file that is made; for instance: --to {}/restored.{extension}",
+                "--to names the file to create, for example --to {}/restored.{extension}",
                 named.trim_end_matches('/')
             ),
         ),
@@ -339,7 +344,7 @@ fn summarise(plan: &Plan) -> String {
         1 => String::new(),
         links => format!(", a chain of {links} backups"),
     };
-    let aside = if plan.target_exists { ", moving aside what is there" } else { "" };
+    let aside = if plan.target_exists { ", renaming the existing file" } else { "" };
     let replica = plan.replica.map(|replica| format!(" as replica {replica}")).unwrap_or_default();
     format!(
         "restore {} of {} ({} stored{parts}) to {}{replica}{aside}",
@@ -352,7 +357,7 @@ fn summarise(plan: &Plan) -> String {
 
 fn render(plan: &Plan, restored: &Restored, seconds: f64) -> String {
     let aside = restored.moved_aside.as_ref();
-    let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
+    let aside = aside.map(|path| format!("the previous file is now {}\n", path.display()));
     format!(
         "restored {} of {} to {}: {} ({} written) in {seconds:.1} s\n{}next: {}\n",
         plan.id,

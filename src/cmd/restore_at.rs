@@ -1,5 +1,5 @@
-//! `bkp restore --at` and `--op`: brings a source back to a moment, from the newest snapshot before it
-//! and the log since.
+//! `bkp restore --at` and `--op`: restores a source to a moment, from the newest snapshot before it and
+//! the log since.
 
 use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
@@ -183,7 +183,7 @@ fn lead<'c>(
         });
         let error = match led {
             Ok(led) => {
-                passed.say("passing over", &*ctx.monitor);
+                passed.say("skipping", &*ctx.monitor);
                 return Ok(led);
             }
             Err(error) => error,
@@ -200,7 +200,7 @@ fn lead<'c>(
             found = proven(catalog, found, &mut passed, ctx)?;
         }
         if found.len() == before {
-            passed.say("passing over", &*ctx.monitor);
+            passed.say("skipping", &*ctx.monitor);
             return Err(error);
         }
     }
@@ -238,9 +238,9 @@ fn proven(
 fn no_log(store: &dyn ReadStore, options: &Options) -> Fault {
     let Options { source, moment, .. } = options;
     let message =
-        format!("{}: {moment} cannot be reached without a log of `{source}`", store.url());
+        format!("{}: {moment} cannot be restored without a log of `{source}`", store.url());
     Fault::new(Kind::Refused, message)
-        .hint("ship one with `bkp logs SOURCE`; or restore a snapshot")
+        .hint("ship one with `bkp logs SOURCE`, or restore a snapshot")
 }
 
 /// Refuses what would do harm.
@@ -258,12 +258,12 @@ fn guard(
         }
     } else if request.replica.is_some() {
         let message = "a log of mode query restores to a new cluster of one replica";
-        return Err(Fault::new(Kind::Refused, message).hint("leave out --replica").into());
+        return Err(Fault::new(Kind::Refused, message).hint("omit --replica").into());
     }
     if plan.target_exists && !request.force {
-        let message = format!("{} exists already", plan.target.display());
+        let message = format!("{} already exists", plan.target.display());
         return Err(Fault::new(Kind::Refused, message)
-            .hint("choose another --to; or add --force, which keeps it under another name")
+            .hint("choose another --to; or pass --force, which renames the file first")
             .into());
     }
     Ok(())
@@ -275,7 +275,7 @@ fn around(error: anyhow::Error, base: Option<BackupId>) -> anyhow::Error {
     let Some(base) = damaged else { return error };
     let message = format!("from snapshot {base}: {error:#}");
     Fault::new(Kind::Integrity, message)
-        .hint("an older snapshot and more of the log lead to the same moment: choose one with --base ID; `bkp verify` tells what is damaged")
+        .hint("an older snapshot and more of the log lead to the same moment: choose one with --base ID; `bkp verify` shows what is damaged")
         .into()
 }
 
@@ -294,7 +294,7 @@ fn report(plan: Plan, rewound: Rewound, seconds: f64) -> anyhow::Result<Report> 
     let time = spelled(rewound.timestamp);
     let op = rewound.op.map(|op| format!("op {op}, ")).unwrap_or_default();
     let aside = rewound.restored.moved_aside.as_ref();
-    let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
+    let aside = aside.map(|path| format!("the previous file is now {}\n", path.display()));
     let differs =
         rewound.differences.iter().fold(String::new(), |text, one| text + "differs: " + one + "\n");
     let notes = rewound.notes.iter().fold(String::new(), |text, one| text + "note: " + one + "\n");

@@ -32,7 +32,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     if jobs.is_empty() {
         // Whoever has a timer for this means something to happen.
         return Err(Fault::new(Kind::Config, "no job is configured")
-            .hint("add tables [job.NAME] to the configuration, or name its file: --config FILE, or BKP_CONFIG")
+            .hint("add [job.NAME] tables to the configuration, or name its file with --config or BKP_CONFIG")
             .into());
     }
     let mut tick = Tick::new(app, options);

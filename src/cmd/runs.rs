@@ -1,5 +1,4 @@
-//! `bkp list --runs`: what a store has on record of runs: of jobs, of what was done by hand, and of what
-//! goes on now.
+//! `bkp list --runs`: the runs recorded in a store: of jobs, manual ones, and those in progress.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! The shapes of everything that `--json` prints, as JSON Schemas made from the types that are
-//! printed. A test holds the real program's output against them.
+//! JSON Schemas of everything that `--json` prints, derived from the printed types. A test holds the
+//! real program's output against them.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;

@@ -119,7 +119,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     });
     let partial = (!captured.lost.is_empty()).then_some(Kind::Partial);
     for lost in &captured.lost {
-        app.ctx.monitor.warn(&format!("the backup does not have {lost}"));
+        app.ctx.monitor.warn(&format!("missing from the backup: {lost}"));
     }
     report(&store, &manifest, worst(partial, pending))
 }
@@ -129,7 +129,7 @@ fn lock_longer(app: &AppContext, fan: &MirroredStore, below: &[String]) {
     for (_, store) in fan.stores() {
         if let Err(error) = store.lock_longer(below) {
             let why = format!(
-                "{}: the locks of what this backup builds on end before its own: {error}; give bkp the rights s3:PutObjectRetention and s3:GetObjectRetention",
+                "{}: the locks of the backups it builds on expire before its own: {error}; grant bkp s3:PutObjectRetention and s3:GetObjectRetention",
                 store.url()
             );
             app.ctx.monitor.warn(&why);

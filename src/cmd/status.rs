@@ -1,4 +1,4 @@
-//! `bkp status`: how jobs, backups and stores fare, for people, for monitoring and for Prometheus.
+//! `bkp status`: the health of jobs, backups and stores, for people, monitoring and Prometheus.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ use crate::wire::AppContext;
 /// Who reads it may: the exporter runs as somebody else.
 const METRICS_MODE: u32 = 0o644;
 
-/// Looks how everything fares, and writes the file for Prometheus if one is configured.
+/// Gathers the status, and writes the file for Prometheus if one is configured.
 ///
 /// # Errors
 /// [`Kind::Config`] if no store is configured. A store that does not answer is a finding; if any
@@ -38,7 +38,7 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
     Ok(Report::done("bkp.status/1", &status, text)?.with_outcome(outcome))
 }
 
-/// Looks how everything fares.
+/// Gathers the status.
 ///
 /// # Errors
 /// As [`run`].

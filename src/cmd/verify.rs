@@ -1,4 +1,4 @@
-//! `bkp verify`: how sure one can be of a backup, from "it is there" to "it starts".
+//! `bkp verify`: checks a backup, from its existence to a restore drill.
 
 use crate::domain::backup_kind::BackupKind;
 use std::cell::RefCell;
@@ -50,7 +50,7 @@ pub struct Options {
     pub which: Which,
     /// Of the backups of a source only the exports are meant; else all the others, if there are any.
     pub from_export: bool,
-    /// How deep.
+    /// How deep to check.
     pub level: VerifyLevel,
     /// Where a drill restores to; `None` takes a folder in the state directory.
     pub scratch: Option<PathBuf>,
@@ -204,7 +204,7 @@ fn verify_again(
     match verify(app, options, catalog, name, proven) {
         Err(error) if diagnose(&error).kind == Kind::Integrity => {
             app.ctx.monitor.end();
-            let why = format!("{error:#}; it is read again before it is called damaged");
+            let why = format!("{error:#}; reading it again before marking it as damaged");
             app.ctx.monitor.warn(&why);
             verify(app, options, catalog, name, proven)
         }
@@ -294,7 +294,7 @@ fn run_drill(
 fn render(verified: &Verified) -> String {
     let level = format!("{:?}", verified.level).to_lowercase();
     let checks = verified.drill.iter().flat_map(|drill| &drill.checks);
-    let found = if checks.into_iter().all(|check| check.ok) { "ok" } else { "not complete" };
+    let found = if checks.into_iter().all(|check| check.ok) { "ok" } else { "incomplete" };
     let mut lines = vec![format!(
         "{} of {}: {level} {found}, {} backup(s) in its chain, {:.1} s",
         verified.id,

@@ -1,4 +1,4 @@
-//! `bkp verify --logs`: the chain of segments is unbroken, and every segment reads.
+//! `bkp verify --logs`: checks that the chain of segments is unbroken and every segment is readable.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -208,7 +208,7 @@ fn render(body: &Verified) -> anyhow::Result<String> {
     let state = match body.gaps.len() {
         _ if !body.ok => "DAMAGED".to_owned(),
         0 => "unbroken".to_owned(),
-        gaps => format!("whole but for {gaps} gap(s) that were known when it was shipped"),
+        gaps => format!("complete except for {gaps} gap(s) known when it was shipped"),
     };
     writeln!(text, "log of {}: {state}, {} segments read", body.source, body.segments)?;
     body.windows.iter().try_for_each(|row| writeln!(text, "  {}", row.text()))?;

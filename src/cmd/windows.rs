@@ -1,4 +1,4 @@
-//! `bkp list --windows`: from when to when a source restores, and where the gaps are.
+//! `bkp list --windows`: the windows to which a source can be restored, and its gaps.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ pub(super) struct Row {
     until: Option<String>,
     from_nanoseconds: u64,
     until_nanoseconds: u64,
-    /// In wal mode.
+    /// First and last op, in wal mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     first_op: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,10 +110,7 @@ pub fn run(app: &AppContext, source: &str) -> anyhow::Result<Report> {
     let gaps = Gap::all(&history);
     let mut text = String::new();
     if windows.is_empty() {
-        writeln!(
-            text,
-            "no window: no snapshot is continued by a log; snapshots restore as they are"
-        )?;
+        writeln!(text, "no window: no log continues a snapshot; snapshots can still be restored")?;
     }
     windows.iter().try_for_each(|row| writeln!(text, "{}", row.text()))?;
     gaps.iter().try_for_each(|gap| writeln!(text, "{}", gap.text()))?;

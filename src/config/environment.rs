@@ -1,4 +1,4 @@
-//! The environment variables that count, read once at the start.
+//! The environment variables that bkp uses, read once at the start.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -74,7 +74,7 @@ impl Environment {
             return Ok(None);
         };
         match value.to_str() {
-            Some("") => Err(ConfigError::invalid(format!("${name}"), "is set but empty")
+            Some("") => Err(ConfigError::invalid(format!("${name}"), "set but empty")
                 .suggest(format!("unset {name}, or give it a value"))),
             Some(text) => Ok(Some(text.to_owned())),
             None => Err(ConfigError::invalid(format!("${name}"), "is not valid UTF-8")),

@@ -1,4 +1,4 @@
-//! Who else may change the configuration, or read what is secret in it.
+//! Checks who else can change the configuration or read its secrets.
 //!
 //! Whoever can change it runs commands as bkp's user, since it names some. A group counts as others:
 //! what is in it changes, and nobody thinks of this file then.
@@ -44,13 +44,14 @@ fn check(path: &Path, found: &Metadata, harmless: u32) -> Result<(), ConfigError
     let (shown, mode) = (path.display(), found.permissions().mode());
     let ours = [0, rustix::process::geteuid().as_raw()];
     if !ours.contains(&found.uid()) {
-        let problem = format!("belongs to user {}, who can change what bkp does", found.uid());
-        return Err(ConfigError::invalid(shown.to_string(), problem)
-            .suggest(format!("give it to root or to the user that runs bkp: chown root {shown}")));
+        let problem = format!("owned by user {}, who can change what bkp does", found.uid());
+        return Err(ConfigError::invalid(shown.to_string(), problem).suggest(format!(
+            "change its owner to root or the user who runs bkp: chown root {shown}"
+        )));
     }
     if mode & OTHERS_WRITE != 0 && mode & harmless == 0 {
         let problem =
-            format!("others can write it (mode {:03o}), and so change what bkp does", mode & 0o777);
+            format!("writable by others (mode {:03o}), who can change what bkp does", mode & 0o777);
         return Err(
             ConfigError::invalid(shown.to_string(), problem).suggest(format!("chmod go-w {shown}"))
         );

@@ -1,4 +1,4 @@
-//! The TOML document: its keys, their documentation, and where in the text a key stands.
+//! The TOML document: its keys, their documentation, and their position in the text.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -25,10 +25,10 @@ pub struct Document {
     /// `/var/lib/bkp`).
     #[schemars(with = "Option<String>", extend("format" = "path"))]
     pub state_dir: Option<PathBuf>,
-    /// Where backups go, by name.
+    /// Stores for backups, by name.
     #[schemars(with = "BTreeMap<String, StoreTable>")]
     pub store: BTreeMap<String, toml::Table>,
-    /// Who can open the backups.
+    /// Keys of the backups.
     pub keys: KeysTable,
     /// How long a run's lease of its job outlives the run if that dies: 2s to 1d, default 2m. A run
     /// renews it while it works.
@@ -37,18 +37,18 @@ pub struct Document {
     pub ledger: Option<LedgerTable>,
     /// Programs that bkp starts.
     pub tools: ToolsTable,
-    /// What is backed up, by name.
+    /// Sources to back up, by name.
     #[schemars(with = "BTreeMap<String, SourceTable>")]
     pub source: BTreeMap<String, toml::Table>,
-    /// What runs by itself, by name.
+    /// Scheduled jobs, by name.
     pub job: jobs::Jobs,
     /// How jobs are run.
     pub run: jobs::RunTable,
-    /// Where news goes, by name.
+    /// Channels for notifications, by name.
     pub notify: jobs::Notify,
     /// What `cleanup` removes.
     pub cleanup: jobs::CleanupTable,
-    /// Where `status` writes to.
+    /// Where `status` writes its metrics.
     pub status: jobs::StatusTable,
 }
 
@@ -91,7 +91,7 @@ pub struct LedgerTable {
     /// `operator`, and the vault of a backup type under the type's name.
     #[serde(default)]
     pub accounts: BTreeMap<String, String>,
-    /// How long a question to the ledger may take: 1s to 10m, default 10s.
+    /// Timeout of requests to the ledger: 1s to 10m, default 10s.
     pub deadline: Option<String>,
 }
 
@@ -171,7 +171,7 @@ impl<'de> Deserialize<'de> for Names {
 /// The keys of [`SourceTable`].
 pub const SOURCE_KEYS: [&str; 5] = ["kind", "store", "tenant", "compression", "level"];
 
-/// The word for a compression.
+/// How objects are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CompressionName {
@@ -179,7 +179,7 @@ pub enum CompressionName {
     Zstd,
     /// gzip members, for compatibility.
     Gzip,
-    /// Not at all.
+    /// No compression.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! The resolved configuration: finding the file, defaults, and checks that types cannot make.
+//! The resolved configuration: finding the file, defaults, and checks that types cannot express.
 //!
 //! A value of the command line wins over one of the environment, that over one of the file, that
 //! over a default; [`Provenance`] remembers which it was.
@@ -56,7 +56,7 @@ pub struct Settings {
     pub ledger: Option<LedgerSettings>,
     /// Jobs by name.
     pub jobs: BTreeMap<String, jobs::JobSettings>,
-    /// Who is told.
+    /// Channels for notifications.
     pub notify: Vec<telling::NotifySettings>,
     /// What `run` and `cleanup` do besides.
     pub upkeep: jobs::Upkeep,
@@ -77,7 +77,7 @@ pub struct Settings {
 pub struct StartedBy {
     /// The job whose run it is.
     pub job: Option<String>,
-    /// What started it.
+    /// What started the run.
     pub trigger: Trigger,
 }
 
@@ -195,9 +195,10 @@ impl Settings {
 /// What the environment says of how this run came about: `bkp run` tells its children.
 fn started_by(environment: &Environment) -> Result<StartedBy, ConfigError> {
     let trigger = environment.text("BKP_TRIGGER")?.map(|word| {
-        let invalid = |()| ConfigError::invalid("$BKP_TRIGGER", format!("`{word}` is no trigger"));
+        let invalid =
+            |()| ConfigError::invalid("$BKP_TRIGGER", format!("`{word}` is not a trigger"));
         word.parse().map_err(invalid).map_err(|error: ConfigError| {
-            error.suggest("unset it, or say manual, scheduled or hook")
+            error.suggest("unset it, or use manual, scheduled or hook")
         })
     });
     let job = environment.text("BKP_JOB")?;
@@ -247,7 +248,7 @@ fn default_state_dir(environment: &Environment) -> Result<(PathBuf, Origin), Con
         return Ok((PathBuf::from("/var/lib/bkp"), Origin::Default));
     }
     let home = environment.base("HOME").ok_or_else(|| {
-        ConfigError::invalid("state_dir", "there is no default: HOME is not set")
+        ConfigError::invalid("state_dir", "no default: HOME is not set")
             .suggest("set `state_dir` in the configuration, or $STATE_DIRECTORY")
     })?;
     Ok((home.join(".local/state/bkp"), Origin::Default))

@@ -1,4 +1,4 @@
-//! Times as people count them: hours, days, weeks, months and years of a time zone.
+//! Calendar periods: hours, days, weeks, months and years of a time zone.
 
 use jiff::Timestamp;
 pub use jiff::tz::TimeZone;

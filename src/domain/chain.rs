@@ -1,4 +1,4 @@
-//! Which backups a restore needs: the backup itself, its parent, and so on down to the base.
+//! The backups that a restore needs: the backup itself, its parent, and so on down to the base.
 
 use std::collections::HashSet;
 
@@ -24,7 +24,7 @@ pub fn resolve<E: From<ManifestError>>(
         let broken =
             |reason: String| ManifestError::Misplaced { key: child.name().manifest_key(), reason };
         if !seen.insert(parent) || seen.len() > CHAIN_LENGTH_MAX {
-            return Err(broken("its chain of parents does not end".into()).into());
+            return Err(broken("its chain of parents is cyclic".into()).into());
         }
         let found = load(parent)?;
         let related = found.id == parent

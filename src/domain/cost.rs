@@ -1,4 +1,4 @@
-//! What backups cost to keep: bytes times the price of their storage class.
+//! The cost of keeping backups: bytes times the price of their storage class.
 
 use std::collections::BTreeMap;
 

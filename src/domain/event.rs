@@ -1,4 +1,4 @@
-//! What the ledger keeps of a run: one transfer of code 12, packed into its numbers.
+//! The ledger's event of a run: one transfer of code 12, packed into its numeric fields.
 //!
 //! An event of a finished backup is a pure function of its manifest, so a lost one can be made again
 //! and a changed manifest no longer fits its own. The 128 bits of `user_data_128`, highest first:
@@ -33,7 +33,7 @@ const DIGEST_BYTES: usize = 9;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// What happened.
+/// The status of an event.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, schemars::JsonSchema,
 )]

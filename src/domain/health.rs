@@ -1,5 +1,5 @@
-//! What is wrong with backups and jobs, as rules over what is known of them: pure, so that every
-//! rule can be tested at its edges.
+//! Health rules for backups and jobs: pure functions over facts, so that every rule can be tested at
+//! its edges.
 
 pub use ages::Ages;
 pub use finding::{Finding, Level, about};

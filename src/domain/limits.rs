@@ -1,4 +1,4 @@
-//! Every bound of the program in one place, with the arithmetic behind it.
+//! All limits of the program in one place, with the arithmetic behind them.
 
 /// Bytes of plaintext in one sealed segment. Format 1 fixes it.
 pub const SEGMENT_BYTES: usize = 1 << 20;

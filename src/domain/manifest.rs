@@ -1,4 +1,4 @@
-//! The sidecar manifest, schema 1: what a backup says of itself.
+//! The sidecar manifest, schema 1: the description of a backup.
 //!
 //! A backup exists if and only if its manifest exists. The last field, `mac`, is HMAC-SHA256 in
 //! hex over the file's bytes with that value replaced by 64 zeros, under a key derived from the
@@ -227,7 +227,7 @@ pub enum ManifestError {
         schema: String,
     },
     /// Its MAC does not fit: altered, or not made by a holder of the data key.
-    #[error("manifest `{key}` is not authentic: its MAC does not fit its content")]
+    #[error("manifest `{key}` is not authentic: its MAC does not match its content")]
     Forged {
         /// Its key.
         key: String,
@@ -257,7 +257,7 @@ impl Classify for ManifestError {
     fn hint(&self) -> Option<String> {
         match self {
             ManifestError::Newer { .. } => {
-                Some("use the version of bkp that made this backup, or a later one".into())
+                Some("use the bkp version that made this backup, or a later one".into())
             }
             ManifestError::Invalid { .. }
             | ManifestError::Forged { .. }
@@ -310,7 +310,7 @@ impl Manifest {
     /// names another backup or other objects than belong under `key`.
     pub fn parse(bytes: &[u8], key: &str) -> Result<Self, ManifestError> {
         if weight(bytes) > MANIFEST_WEIGHT_MAX {
-            let reason = format!("it would take more than {MANIFEST_WEIGHT_MAX} bytes of memory");
+            let reason = format!("it would need more than {MANIFEST_WEIGHT_MAX} bytes of memory");
             return Err(ManifestError::Invalid { key: key.to_owned(), reason });
         }
         let invalid = |error: serde_json::Error| ManifestError::Invalid {
@@ -343,7 +343,7 @@ impl Manifest {
         }
         for object in &self.objects {
             if BackupName::parse(&object.key).is_none_or(|(owner, _)| owner != name) {
-                return misplaced(format!("`{}` is no object of this backup", object.key));
+                return misplaced(format!("`{}` is not an object of this backup", object.key));
             }
         }
         match (self.scope, self.parent) {
@@ -357,7 +357,7 @@ impl Manifest {
             {
                 Ok(())
             }
-            _ => misplaced("its parent and base do not fit its scope".into()),
+            _ => misplaced("its parent and base do not match its scope".into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who can open a backup, as its header and its manifest say.
+//! Wrapped keys: who can open a backup, according to its header and manifest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! What a store keeps of the runs of a job: one small object each, whose key says everything that a
-//! schedule has to know, so that one listing tells how a job fares.
+//! Records of the runs of a job in a store: one small object each, whose key contains everything a
+//! schedule needs, so that one listing shows the state of a job.
 //!
 //! ```text
 //! runs/<job>/<YYYY>/<MM>/<id>-<exit code>-<seconds>.json

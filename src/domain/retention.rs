@@ -1,11 +1,11 @@
-//! Which backups are kept, as a pure function of policies, backups and time.
+//! Which backups are kept: a pure function of policies, backups and time.
 //!
 //! A policy names calendar periods and how many of each are wanted: of every one of the last seven
 //! days *that have a backup* the newest is kept, and so on. Only backups that are whole fill a
 //! period. Ages are never compared where a count will do, so that backups do not run out while
 //! nothing new arrives.
 //!
-//! Whatever a policy says, these stay: the newest backup and the newest full one, what is pinned or
+//! Whatever a policy says, these stay: the newest backup and the newest full backup, what is pinned or
 //! held, what is dated in the future, what is damaged (somebody should look at it), what nobody can
 //! say bkp made, what a log begins at, what no policy is about, and everything that any of those builds
 //! on. And nothing of a job goes while its newest backup is late, or while there are only few since it
@@ -157,7 +157,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::Newest => f.write_str("the newest"),
-            Why::NewestFull => f.write_str("the newest full one"),
+            Why::NewestFull => f.write_str("the newest full backup"),
             Why::Last => f.write_str("keep_last, or keep_all"),
             Why::Within => f.write_str("keep_within"),
             Why::NewestOf(Period::Hour) => f.write_str("keep_hourly"),
@@ -172,13 +172,13 @@ impl fmt::Display for Why {
             Why::Future => f.write_str("dated in the future"),
             Why::Damaged => f.write_str("damaged: neither counted nor removed"),
             Why::Unproven => {
-                f.write_str("not shown to be authentic by any key: neither counted nor removed")
+                f.write_str("not authenticated by any key: neither counted nor removed")
             }
-            Why::Replayed => f.write_str("keep_log: a log that is kept begins here"),
-            Why::Ungoverned => f.write_str("no job has a retention for it"),
+            Why::Replayed => f.write_str("keep_log: a retained log begins here"),
+            Why::Ungoverned => f.write_str("no job has a retention policy for it"),
             Why::Late(reason) => write!(f, "nothing is removed: {reason}"),
             Why::Frozen(reason) => write!(f, "nothing is removed: {reason}"),
-            Why::Limit => f.write_str("removed next time: max_removed is reached"),
+            Why::Limit => f.write_str("deferred: max_removed is reached"),
         }
     }
 }
@@ -329,9 +329,9 @@ impl<'a> Decision<'a> {
             let at = backup.id.created();
             if later - at > after {
                 return Some(if place == 0 {
-                    "there is no recent backup"
+                    "no recent backup"
                 } else {
-                    "there are only few backups since a time without any"
+                    "too few backups since a period without any"
                 });
             }
             if place + 1 >= BACK_MIN.max(usize::try_from(policy.min_keep).unwrap_or(usize::MAX)) {

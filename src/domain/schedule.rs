@@ -47,7 +47,7 @@ pub struct Problem {
     pub hint: &'static str,
 }
 
-const FORMS: &str = "write `daily at 03:00`, `weekly on sunday at 03:00`, `monthly on 1 at 03:00` or five fields of cron, and then a time zone if it is not `zone`: `daily at 03:00 Europe/Berlin`";
+const FORMS: &str = "write `daily at 03:00`, `weekly on sunday at 03:00`, `monthly on 1 at 03:00` or five cron fields, then a time zone if it is not `zone`: `daily at 03:00 Europe/Berlin`";
 
 /// How far ahead of ours the clock of another host may be: what is dated that far in the future has
 /// just happened, what is dated further was dated by a wrong clock.
@@ -104,7 +104,7 @@ impl When {
             None => zone.clone(),
         };
         words.retain(|word| zone.iana_name() != Some(word));
-        let fields = fields(&words).ok_or_else(|| wrong(format!("`{text}` is no schedule")))?;
+        let fields = fields(&words).ok_or_else(|| wrong(format!("`{text}` is not a schedule")))?;
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(&fields).map_err(|error| wrong(format!("`{text}`: {error}")))?;
@@ -214,8 +214,8 @@ impl Calendar {
 /// [`Problem`] if there is none.
 pub fn zone_named(name: &str) -> Result<TimeZone, Problem> {
     TimeZone::get(name).map_err(|_unknown| Problem {
-        what: format!("there is no time zone `{name}`"),
-        hint: "write a name of the IANA database: Europe/Berlin, America/New_York, UTC",
+        what: format!("unknown time zone `{name}`"),
+        hint: "write an IANA name: Europe/Berlin, America/New_York, UTC",
     })
 }
 

@@ -1,4 +1,4 @@
-//! Segments of a change log: what each says of itself, and the rules by which they make up a log.
+//! Segments of a change log: their description, and the rules by which they form a log.
 //!
 //! A segment is a backup of scope incremental and kind [`KIND`]. It names the segment before it by id
 //! and by the SHA-256 of that one's manifest, so a segment that is missing, changed or out of order is

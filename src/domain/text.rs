@@ -1,4 +1,4 @@
-//! Text that came from somebody else, as it may be shown.
+//! Escapes untrusted text for display.
 
 /// Whether a character turns the direction of text around, or cannot be seen.
 #[must_use]

@@ -1,4 +1,4 @@
-//! No two runs of one job on one host: a kernel lock that dies with its process.
+//! Keeps two runs of one job apart on one host: a kernel lock that is released with its process.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -35,7 +35,7 @@ impl Lock {
         let path = folder.join(format!("{job}.lock"));
         let hint = || {
             Fault::new(Kind::Config, format!("cannot write the lock {}", path.display())).hint(
-                "let the user that runs bkp write to the state directory, which needs a little free space; or set another `state_dir`",
+                "make the state directory writable for the user who runs bkp, with some free space, or set another `state_dir`",
             )
         };
         std::fs::DirBuilder::new()
@@ -91,7 +91,7 @@ fn place(path: &Path) -> anyhow::Result<u64> {
 }
 
 /// Reads the number in `path`; draws one first if there is none. Of several that draw at once one
-/// wins, and the others read his.
+/// wins, and the others read that one's.
 fn number(path: &Path) -> anyhow::Result<u64> {
     for _ in 0..2 {
         match std::fs::read_to_string(path) {
@@ -113,7 +113,7 @@ fn number(path: &Path) -> anyhow::Result<u64> {
             Err(error) => return Err(error.into()),
         }
     }
-    anyhow::bail!("{} comes and goes", path.display())
+    anyhow::bail!("{} keeps appearing and disappearing", path.display())
 }
 
 fn busy(job: &str, file: &mut File, ctx: &Ctx) -> Fault {
@@ -127,6 +127,7 @@ fn busy(job: &str, file: &mut File, ctx: &Ctx) -> Fault {
         Some(format!("process {process} on this host, for {age} s, since {since}"))
     });
     let holder = parsed.unwrap_or_else(|| "another process".to_owned());
-    Fault::new(Kind::Busy, format!("`{job}` is running already: {holder}"))
-        .hint("wait for it to end; the lock goes with its process, nothing needs to be cleared")
+    Fault::new(Kind::Busy, format!("`{job}` is already running: {holder}")).hint(
+        "wait for it to end; the lock is released with its process, no manual cleanup is needed",
+    )
 }

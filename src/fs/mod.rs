@@ -1,5 +1,5 @@
-//! Files and folders of ours: a file that is not there until it is whole, a scratch folder, renames that are undone
-//! together, a lock that ends with its process.
+//! Files and folders of bkp's own: files that appear only once complete, scratch folders, renames that
+//! are undone together, and locks that are released with their process.
 
 pub mod lock;
 pub mod rename_transaction;

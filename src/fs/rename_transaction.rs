@@ -1,4 +1,4 @@
-//! Renames that belong together: all of them stay, or none.
+//! Groups of renames: all of them take effect, or none.
 //!
 //! Nothing is ever overwritten: what stands at a place gets another name beside it, together with the
 //! files that belong to it, and if what follows fails it all gets its old names back.
@@ -53,7 +53,7 @@ impl RenameTransaction {
                 Err((from, error)) => {
                     let message = format!("cannot move {} aside: {error}", from.display());
                     let fault = Fault::new(Kind::Failed, message)
-                        .hint("let this user write to the folder, or choose another place");
+                        .hint("make the folder writable for this user, or choose another path");
                     return Err(self.undo_to(before, fault));
                 }
             }
@@ -97,7 +97,7 @@ impl RenameTransaction {
         for (from, to) in self.0.drain(length..).rev() {
             if let Err(error) = rename_new(&to, &from) {
                 left.push(format!(
-                    "what was {} is now {} and could not be put back: {error}",
+                    "{} was renamed to {} and could not be renamed back: {error}",
                     from.display(),
                     to.display()
                 ));
@@ -108,7 +108,7 @@ impl RenameTransaction {
 }
 
 /// What to do where a rename could not be undone.
-const BY_HAND: &str = "rename it back by hand";
+const BY_HAND: &str = "rename it by hand";
 
 fn stranded(left: &str) -> Fault {
     Fault::new(Kind::Failed, left).hint(BY_HAND)
@@ -127,8 +127,8 @@ fn is_there(path: &Path) -> bool {
 
 /// The refusal to put something where something stands.
 pub(crate) fn taken(target: &Path) -> Fault {
-    let message = format!("{} exists already", target.display());
-    Fault::new(Kind::Refused, message).hint("choose another place")
+    let message = format!("{} already exists", target.display());
+    Fault::new(Kind::Refused, message).hint("choose another path")
 }
 
 /// Renames to a name that must be free.

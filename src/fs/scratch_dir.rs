@@ -1,4 +1,4 @@
-//! A folder of ours, in which something is built that needs names: a database of a library, a scratch
+//! A private scratch folder, for anything that needs file names: the database of a library, a scratch
 //! copy, the state of a drill.
 //!
 //! It has a name that is nobody's and a kernel lock that ends with its process, so two runs never meet
@@ -160,7 +160,7 @@ impl Drop for ScratchDir {
 
 fn failed(place: &Path, error: &dyn std::fmt::Display) -> Fault {
     let message = format!("cannot create a folder in {}: {error}", place.display());
-    Fault::new(Kind::Failed, message).hint("create the folder, or let this user write to it")
+    Fault::new(Kind::Failed, message).hint("create the folder, or make it writable for this user")
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {

@@ -1,4 +1,4 @@
-//! A file that is not there until it is whole.
+//! A file that appears only once it is complete.
 //!
 //! It is written to a file that has no name (`O_TMPFILE`) and gets its name by `linkat` once it is
 //! whole and durable: if the process is killed before that, the file system frees the space by
@@ -62,7 +62,7 @@ impl StagedFile {
         opened.map_err(|error| {
             let message = format!("cannot create a file in {}: {error}", folder.display());
             Fault::new(Kind::Failed, message)
-                .hint("create the folder, or let this user write to it")
+                .hint("create the folder, or make it writable for this user")
         })
     }
 
@@ -127,7 +127,7 @@ impl StagedFile {
             Fault::new(Kind::Failed, format!("cannot {what} {}: {error}", target.display()))
         };
         let name = target.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| failed("create", &"not a file name in UTF-8"))?.to_owned();
+        let name = name.ok_or_else(|| failed("create", &"the file name is not UTF-8"))?.to_owned();
         let mut renames = RenameTransaction::default();
         let aside = if replace { renames.move_aside(target, &[])? } else { None };
         let fault = match self.publish(&name) {

@@ -45,7 +45,7 @@ fn open(path: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> 
     let text = secret::read_private(Path::new(path), &origin).map_err(|error| match error {
         KeyError::Unusable { origin, problem, hint: _ } if !Path::new(path).exists() => {
             let hint = format!(
-                "put it there; a new key file is made by `bkp keys generate {path}`, and opens nothing that exists already"
+                "put it there; `bkp keys generate {path}` creates a new key file, which opens no existing backup"
             );
             KeyError::Unusable { origin, problem, hint: Some(hint) }
         }
@@ -63,7 +63,7 @@ fn open_credential(name: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>,
 fn read(text: &[u8], origin: String) -> Result<Box<dyn KeyProvider>, KeyError> {
     let Some(key) = parse(text) else {
         let hint =
-            "`bkp keys generate` makes a key file; restore this one from its copy".to_owned();
+            "restore this file from a copy; `bkp keys generate` creates a new one".to_owned();
         let problem = format!("not a key file: it needs one line `{LINE_PREFIX}...`");
         return Err(KeyError::Unusable { origin, problem, hint: Some(hint) });
     };

@@ -78,7 +78,7 @@ fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
 fn parse(text: &str) -> Result<(String, Access), (String, String)> {
     let fail = |problem: String| {
         let hint = format!(
-            "write {}:KEY, with KEY an ARN, an id or alias/NAME; behind it ?region=, ?endpoint= or ?profile= if needed",
+            "write {}:KEY, with KEY an ARN, an id or alias/NAME; followed by ?region=, ?endpoint= or ?profile= if needed",
             KIND.prefix
         );
         (problem, hint)
@@ -86,7 +86,7 @@ fn parse(text: &str) -> Result<(String, Access), (String, String)> {
     let (key, query) = text.split_once('?').unwrap_or((text, ""));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-');
     if key.is_empty() || key.len() > 2048 || !key.chars().all(plain) {
-        return Err(fail("this is no name of a KMS key".to_owned()));
+        return Err(fail("not a KMS key".to_owned()));
     }
     let mut access = Access { region: region_of(key), ..Access::default() };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -103,7 +103,7 @@ fn parse(text: &str) -> Result<(String, Access), (String, String)> {
         return Err(fail("an endpoint must not hold a user or password".to_owned()));
     }
     if access.endpoint.as_deref().is_some_and(|endpoint| !is_private(endpoint)) {
-        let problem = "the data keys would travel readable: the endpoint is not https://";
+        let problem = "data keys would be sent in the clear: the endpoint is not https://";
         let hint = "write ?endpoint=https://…; http:// is for a service on this host: 127.0.0.1, [::1] or localhost";
         return Err((problem.to_owned(), hint.to_owned()));
     }
@@ -144,7 +144,7 @@ impl Intercept for OnlyPrivate {
         if is_private(context.request().uri()) {
             return Ok(());
         }
-        Err("the data keys would travel readable: the endpoint that the environment or the profile names for KMS is not https://".into())
+        Err("data keys would be sent in the clear: the KMS endpoint in the environment or profile is not https://".into())
     }
 }
 
@@ -190,7 +190,7 @@ impl Kms {
             let client = Client::from_conf(config);
             work(self.client.get_or_init(|| client).clone()).await
         };
-        let away = "make sure that KMS can be reached from here: network, region and endpoint";
+        let away = "make sure KMS is reachable from here: network, region and endpoint";
         match rt::wait(&self.cancel, rt::limit(DEADLINE, asked)) {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.refused(&error)),
@@ -209,9 +209,9 @@ impl Kms {
         let code = service.and_then(ProvideErrorMetadata::code).unwrap_or_default();
         let message = service.and_then(ProvideErrorMetadata::message);
         let problem = match (code, message) {
-            ("", _) => format!("cannot ask KMS: {}", chain(error)),
-            (code, Some(message)) => format!("KMS refuses: {code}: {message}"),
-            (code, None) => format!("KMS refuses: {code}"),
+            ("", _) => format!("cannot reach KMS: {}", chain(error)),
+            (code, Some(message)) => format!("KMS error: {code}: {message}"),
+            (code, None) => format!("KMS error: {code}"),
         };
         let hint = hint(code, &chain(error));
         if code == "AccessDeniedException" {
@@ -241,31 +241,31 @@ fn hint(code: &str, text: &str) -> &'static str {
     match code {
         "DisabledException" => "enable the key again: aws kms enable-key --key-id KEY",
         "KMSInvalidStateException" | "InvalidStateException" => {
-            "the key is about to be deleted: stop that with `aws kms cancel-key-deletion --key-id KEY`, then enable it; once it is gone, no backup opens with it"
+            "the key is scheduled for deletion: cancel with `aws kms cancel-key-deletion --key-id KEY`, then enable it; once deleted, it opens no backup"
         }
         "AccessDeniedException" => {
             "allow it in the policy of the user or role, and of the key: kms:GenerateDataKey to make backups, kms:Decrypt to open them; in the key's region and account"
         }
         "InvalidCiphertextException" => {
-            "the wrapped key was altered, or is of another backup or source, as that of a planted manifest would be: `bkp verify --ledger` tells; another store (--store) or another recipient (--key) may open it"
+            "the wrapped key was altered, or belongs to another backup or source, as in a planted manifest: check with `bkp verify --ledger`; another store (--store) or another recipient (--key) may open it"
         }
-        "IncorrectKeyException" => "give the KMS key that the backup was sealed for, by its ARN",
+        "IncorrectKeyException" => "pass the KMS key the backup was sealed for, by its ARN",
         "NotFoundException" | "KeyUnavailableException" => {
-            "correct the key's ARN, alias or region; a key that was deleted cannot be brought back"
+            "correct the key's ARN, alias or region; a deleted key cannot be recovered"
         }
         "ExpiredTokenException" | "ExpiredToken" => {
             "the credentials have expired: renew them, then run the same command again"
         }
         "" if text.contains("credentials") => {
-            "give bkp credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (?profile=NAME or AWS_PROFILE), or the role of the machine"
+            "provide credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (?profile=NAME or AWS_PROFILE), or the role of the instance"
         }
-        "" if text.contains("travel readable") => {
-            "name the endpoint of KMS with https://, in AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_KMS or the profile"
+        "" if text.contains("sent in the clear") => {
+            "use an https:// endpoint for KMS in AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_KMS or the profile"
         }
-        "" if text.contains("egion") => "give the region: kms:KEY?region=REGION, or AWS_REGION",
-        "" => "make sure that KMS can be reached from here: network, region and endpoint",
+        "" if text.contains("egion") => "set the region: kms:KEY?region=REGION, or AWS_REGION",
+        "" => "make sure KMS is reachable from here: network, region and endpoint",
         _ => {
-            "see what KMS says above; the same call by hand: aws kms generate-data-key --key-id KEY --key-spec AES_256"
+            "see the KMS error above; to reproduce: aws kms generate-data-key --key-id KEY --key-spec AES_256"
         }
     }
 }
@@ -291,7 +291,7 @@ impl KeyProvider for Kms {
         })?;
         let broken = || {
             self.unusable(
-                "KMS made no key of 32 bytes".into(),
+                "KMS did not return a 32-byte key".into(),
                 "report this to whoever runs the service",
             )
         };

@@ -1,4 +1,4 @@
-//! Manifests and what belongs to them, authenticated under the data key of their backup.
+//! Authentication of manifests and related files under the data key of their backup.
 
 use ring::hmac;
 

@@ -1,4 +1,4 @@
-//! The contract of a key provider: something that can wrap a backup's data key and open it again.
+//! The contract of a key provider, which wraps and unwraps a backup's data key.
 //!
 //! Every backup has one random 256-bit data key. It is wrapped once per recipient; any recipient
 //! opens the backup. A new kind of recipient is one file beside this one and one line in
@@ -210,7 +210,7 @@ pub fn shown(text: &str) -> String {
 }
 
 /// What to do about a wrapped key that does not open.
-const ALTERED: &str = "give another of the keys that it was sealed for, with --key; if none opens it, its manifest was altered or planted: `bkp verify --ledger` tells, and another store may have it as it was (--store)";
+const ALTERED: &str = "pass another of the keys it was sealed for with --key; if none opens it, its manifest was altered or planted: check with `bkp verify --ledger`; another store may have an intact copy (--store)";
 
 /// What a key operation can fail with. No variant carries key material.
 #[derive(Debug, thiserror::Error)]
@@ -255,7 +255,7 @@ pub enum KeyError {
         hint: String,
     },
     /// So many backups were tried in vain that this one is not tried.
-    #[error("key {origin} is not tried on backup {id}, after too many that it does not open")]
+    #[error("not trying key {origin} on backup {id}: it failed to open too many others")]
     Spent {
         /// Where the key comes from.
         origin: String,
@@ -264,7 +264,7 @@ pub enum KeyError {
     },
     /// The wrapped key does not authenticate under this key.
     #[error(
-        "key {origin} does not open backup {id}: it is another key than the one that the backup was sealed for, or the manifest was altered"
+        "key {origin} does not open backup {id}: not the key the backup was sealed for, or the manifest was altered"
     )]
     Wrong {
         /// Where the key comes from.
@@ -273,7 +273,7 @@ pub enum KeyError {
         id: BackupId,
     },
     /// None of the keys at hand is one that the backup was sealed for.
-    #[error("none of the keys at hand ({}) opens this backup; it was sealed for: {}", have.join(", "), need.join(", "))]
+    #[error("none of the available keys ({}) opens this backup; it was sealed for: {}", have.join(", "), need.join(", "))]
     NoneFits {
         /// The keys at hand.
         have: Vec<String>,
@@ -281,7 +281,7 @@ pub enum KeyError {
         need: Vec<String>,
     },
     /// The system's random generator failed.
-    #[error("the system's random generator failed")]
+    #[error("the system's random number generator failed")]
     Random,
     /// The run was to stop while it waited for a service.
     #[error(transparent)]

@@ -95,13 +95,13 @@ impl Passphrase {
         let (least, most) = (PBKDF2_ROUNDS, PBKDF2_ROUNDS_MAX);
         let rounds = NonZeroU32::new(asked).filter(|_| (least..=most).contains(&asked));
         let rounds = rounds.ok_or_else(|| {
-            self.unusable(format!("the backup does not ask for {least} to {most} rounds"))
+            self.unusable(format!("the number of rounds is not between {least} and {most}"))
         })?;
         if effort == Effort::Usual && asked > PBKDF2_ROUNDS {
             let problem = format!(
-                "the backup asks for {asked} rounds of derivation, and bkp writes {PBKDF2_ROUNDS}"
+                "the backup asks for {asked} rounds of key derivation; bkp uses {PBKDF2_ROUNDS}"
             );
-            let hint = "if you trust it, name the backup: --id ID".to_owned();
+            let hint = "if you trust the backup, name it: --id ID".to_owned();
             let origin = self.origin.clone();
             return Err(KeyError::Unusable { origin, problem, hint: Some(hint) });
         }

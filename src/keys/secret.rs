@@ -1,4 +1,4 @@
-//! References to secrets: where one stands, so that no configuration has to hold it.
+//! References to secrets, so that no configuration has to contain one.
 //!
 //! | reference | the secret is |
 //! | --- | --- |
@@ -59,7 +59,7 @@ pub fn read(reference: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, KeyE
         }
         Some(_) | None => {
             let hint = "write file:PATH, env:NAME, credential:NAME or cmd:COMMAND";
-            return Err(fail("it is not a reference to a secret".into(), Some(hint)));
+            return Err(fail("not a reference to a secret".into(), Some(hint)));
         }
     };
     if secret.last() == Some(&b'\n') {
@@ -103,7 +103,7 @@ pub(crate) fn read_private(path: &Path, origin: &str) -> Result<Zeroizing<Vec<u8
     if mode & 0o077 != 0 {
         return Err(KeyError::Unusable {
             origin: origin.to_owned(),
-            problem: format!("others than its owner may use it (mode {:03o})", mode & 0o777),
+            problem: format!("accessible to others (mode {:03o})", mode & 0o777),
             hint: Some(format!("chmod 600 {}", path.display())),
         });
     }
@@ -125,12 +125,10 @@ fn read_file(path: &Path, origin: &str) -> Result<(Zeroizing<Vec<u8>>, u32), Key
 fn hint_for(error: &Error, path: &Path) -> Option<String> {
     let path = path.display();
     let hints = [
-        (ErrorKind::NotFound, format!("write the secret to {path}, with mode 600")),
+        (ErrorKind::NotFound, format!("write the secret to {path} with mode 600")),
         (
             ErrorKind::PermissionDenied,
-            format!(
-                "run bkp as the owner of {path}, or give it to the user that runs bkp: chown USER {path}"
-            ),
+            format!("run bkp as the owner of {path}, or change its owner: chown USER {path}"),
         ),
     ];
     hints.into_iter().find(|(kind, _)| *kind == error.kind()).map(|(_, hint)| hint)
@@ -156,7 +154,7 @@ fn read_bounded(reader: impl Read) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut limited = reader.take(SECRET_BYTES_MAX + 1);
     limited.read_to_end(&mut content).map_err(|error| error.to_string())?;
     if content.len() > most {
-        return Err(format!("more than {SECRET_BYTES_MAX} bytes are no secret"));
+        return Err(format!("longer than {SECRET_BYTES_MAX} bytes"));
     }
     Ok(content)
 }
@@ -208,9 +206,10 @@ fn from_command(command: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, St
     let ended = process::see_out(&mut child, rest, reach);
     let (status, late) = ended.map_err(|error| error.to_string())?;
     if late {
-        return Err(format!("the command took longer than {} s and was ended", patience.as_secs()));
+        return Err(format!("the command was killed after {} s", patience.as_secs()));
     }
-    let secret = heard.map_err(|_silence| "the command ended without closing its output")??;
+    let secret =
+        heard.map_err(|_silence| "the command exited but something holds its output open")??;
     if status.success() { Ok(secret) } else { Err(format!("the command failed: {status}")) }
 }
 

@@ -40,7 +40,7 @@ pub use stale::stale;
 
 /// How many numbers are passed over because something stands there that is no object.
 const BLOCKED_MAX: usize = 64;
-/// Further tries after somebody else took the next number; then he is working.
+/// Further attempts after another run took the next number; after that, that run counts as working.
 const TRIES: usize = 3;
 
 /// A lease that is held.
@@ -130,12 +130,12 @@ impl InStore {
             1 => String::new(),
             all => format!(", and {} more like it", all - 1),
         };
-        let what = format!("the lease `{key}`{more} is passed over, no run can have written it");
-        self.ctx.monitor.warn(&format!("{what}: {why}; find out who did, and remove it"));
+        let what = format!("skipping the lease `{key}`{more}: no run can have written it");
+        self.ctx.monitor.warn(&format!("{what}: {why}; find out who wrote it, and remove it"));
     }
 
-    /// Whether somebody works under this term. A holder from our own place cannot: he would hold the
-    /// kernel's lock, and we do. One whose clock is ahead of ours does as long as he renews it.
+    /// Whether a run works under this term. A holder from our own place cannot: it would hold the
+    /// kernel's lock, and we do. One whose clock is ahead of ours does as long as it renews the lease.
     fn is_taken(&self, number: u64, term: &Term) -> bool {
         let now = self.ctx.now();
         if term.is_given_back() || now >= term.until || term.place == place(&self.holder) {
@@ -168,7 +168,7 @@ impl InStore {
             };
             number = number.checked_add(1).ok_or_else(|| LedgerError::Strange {
                 key: self.key(number),
-                reason: "there is no number after it".into(),
+                reason: "lease numbers are exhausted".into(),
             })?;
             match self.create(&self.key(number), &term) {
                 Ok(()) => {
@@ -193,7 +193,7 @@ impl InStore {
                 // A folder or a pipe, which nobody sees in a listing: it takes the place of no run.
                 Ok(None) if blocked < BLOCKED_MAX && self.is_blocked(number)? => {
                     blocked += 1;
-                    self.name(&[(self.key(number), "it is no object".to_owned())]);
+                    self.name(&[(self.key(number), "not a regular object".to_owned())]);
                 }
                 // What was there and is not any more was nobody's but another's.
                 Ok(_) => return Err(fenced(number)),

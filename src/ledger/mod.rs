@@ -199,7 +199,7 @@ pub enum LedgerError {
         reason: String,
     },
     /// Another run holds the lease.
-    #[error("`{job}` is running already: {holder}")]
+    #[error("`{job}` is already running: {holder}")]
     Busy {
         /// The job.
         job: String,
@@ -207,7 +207,7 @@ pub enum LedgerError {
         holder: String,
     },
     /// The lease ended before the run did.
-    #[error("the lease of `{job}` ended before its run did: {reason}")]
+    #[error("the lease of `{job}` expired during its run: {reason}")]
     Fenced {
         /// The job.
         job: String,
@@ -215,7 +215,7 @@ pub enum LedgerError {
         reason: String,
     },
     /// A lease in the store is not one that bkp would write.
-    #[error("the lease `{key}` cannot be understood: {reason}")]
+    #[error("the lease `{key}` cannot be parsed: {reason}")]
     Strange {
         /// Its key.
         key: String,
@@ -257,21 +257,21 @@ impl Classify for LedgerError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             LedgerError::Away { .. } => {
-                "start the cluster, or set `cluster` and `addresses` under [ledger] to what it was started with; `bkp doctor` tries them"
+                "start the cluster, or set `cluster` and `addresses` under [ledger] to what it was started with; check with `bkp doctor`"
             }
             LedgerError::Refused { .. } => {
-                "give bkp a ledger `number` and account ids that nobody else uses, under [ledger]; if it is the client that is refused, use a bkp built for the release of the cluster"
+                "set an unused ledger `number` and account ids under [ledger]; if the client is refused, use a bkp built for the cluster's release"
             }
             LedgerError::Busy { .. } => {
-                "wait for it to end; if it died, its lease ends by itself, nothing needs to be cleared"
+                "wait for it to end; if it died, its lease expires, no manual cleanup is needed"
             }
             LedgerError::Fenced { .. } => {
-                "run the job again; if the host pauses for long, set a longer `lease` in the configuration"
+                "run the job again; if the host may be suspended for long, set a longer `lease` in the configuration"
             }
             LedgerError::Strange { .. } => {
-                "find out who wrote it; if no run of this job is going on, remove it from the store"
+                "find out who wrote it; if no run of this job is in progress, remove it from the store"
             }
-            LedgerError::Outbox { .. } => "let the user that runs bkp write to `state_dir`",
+            LedgerError::Outbox { .. } => "make `state_dir` writable for the user who runs bkp",
             LedgerError::Store(error) => return error.hint(),
             LedgerError::Stopped(fault) => return fault.hint(),
         };

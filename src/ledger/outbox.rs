@@ -1,4 +1,4 @@
-//! Events that wait for the ledger: one file each, in the state directory.
+//! Events pending for the ledger: one file each, in the state directory.
 //!
 //! A file is there or not, never in part. Any later run delivers it and then removes it; a run that
 //! dies in between delivers it twice, and the ledger knows it by its id. Losing the outbox loses
@@ -141,7 +141,7 @@ fn read(path: &Path) -> Result<Option<Event>, LedgerError> {
     let letter = letter.filter(|letter| letter.schema == SCHEMA);
     match letter.and_then(|letter| Event::unpack(&letter.numbers)) {
         Some(event) => Ok(Some(event)),
-        None => Err(failed(path, io::Error::other("this is no event of this version of bkp"))),
+        None => Err(failed(path, io::Error::other("not an event of this version of bkp"))),
     }
 }
 

@@ -23,26 +23,26 @@ pub const KIND: ChannelKind = ChannelKind { word: "email", check, tell };
 fn check(channel: &Channel) -> Result<(), String> {
     check_url(&channel.url, &SCHEMES)?;
     if channel.url.contains('@') {
-        return Err("write who logs in as `user` and `password`, not into the URL".to_owned());
+        return Err("put the login into `user` and `password`, not into the URL".to_owned());
     }
     let is_address = |text: &String| text.parse::<Mailbox>().is_ok();
     if !is_address(&channel.from) {
-        return Err("`from` is the address of the sender".to_owned());
+        return Err("`from` must be the sender's address".to_owned());
     }
     if channel.to.is_empty() || !channel.to.iter().all(is_address) {
-        return Err("`to` is a list of addresses".to_owned());
+        return Err("`to` must be a list of addresses".to_owned());
     }
     if !channel.password.is_empty() && !secret::is_reference(&channel.password) {
         return Err(
-            "write the password to a file of mode 600, and refer to it: file:PATH".to_owned()
+            "write the password to a file with mode 600 and refer to it: file:PATH".to_owned()
         );
     }
     if channel.user.is_empty() != channel.password.is_empty() {
-        return Err("`user` and `password` belong together".to_owned());
+        return Err("`user` and `password` require each other".to_owned());
     }
     let is_open = channel.url.starts_with("smtp://") && !channel.url.contains("tls=required");
     if is_open && !channel.user.is_empty() {
-        return Err("a password needs smtps:// or ?tls=required".to_owned());
+        return Err("a password requires smtps:// or ?tls=required".to_owned());
     }
     Ok(())
 }
@@ -60,13 +60,12 @@ fn tell(channel: &Channel, news: &News) -> anyhow::Result<()> {
     }
     let message = message.body(news.text())?;
     // What its error says of the URL is not known.
-    let no_url =
-        |_error| anyhow::anyhow!("{}: this is no URL of a mail server", shown(&channel.url));
+    let no_url = |_error| anyhow::anyhow!("{}: not the URL of a mail server", shown(&channel.url));
     let mut transport = SmtpTransport::from_url(&channel.url).map_err(no_url)?;
     transport = transport.timeout(Some(PATIENCE));
     if !channel.user.is_empty() {
         let password = secret_of(&channel.password)?;
-        let password = std::str::from_utf8(&password).context("the password is no text")?;
+        let password = std::str::from_utf8(&password).context("the password is not UTF-8")?;
         transport = transport.credentials(Credentials::new(channel.user.clone(), password.into()));
     }
     let transport = transport.build();
@@ -77,7 +76,7 @@ fn tell(channel: &Channel, news: &News) -> anyhow::Result<()> {
         Ok(sent) => sent.with_context(|| shown(&channel.url)),
         Err(_silence) => {
             let limit = DEADLINE.as_secs();
-            anyhow::bail!("{}: it took longer than {limit} s", shown(&channel.url))
+            anyhow::bail!("{}: timed out after {limit} s", shown(&channel.url))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Programs of the operator that run around a job. Each gets a JSON object on its standard input.
+//! Hooks: programs of the operator that run around a job. Each gets a JSON object on its standard
+//! input.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -42,12 +43,12 @@ pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result
     let (status, late) = process::see_out(&mut child, patience, Reach::Group)?;
     let said = hear.recv_timeout(LAST_WORDS).unwrap_or_default();
     if late {
-        anyhow::bail!("`{program}` took longer than {} s and was ended", patience.as_secs());
+        anyhow::bail!("`{program}` was killed after {} s", patience.as_secs());
     }
     if status.success() {
         return Ok(());
     }
-    let ended = format!("`{program}` ended with {status}");
+    let ended = format!("`{program}` failed: {status}");
     // What it said is a cause of its own, so that it can be kept apart.
     match String::from_utf8_lossy(&said).trim() {
         "" => anyhow::bail!(ended),
@@ -82,7 +83,7 @@ mod tests {
         let failed = shell("echo no space >&2; exit 3", 60).expect_err("it failed");
         assert!(failed.contains("exit status: 3") && failed.contains("no space"), "{failed}");
         let late = shell("sleep 600", 0).expect_err("it is late");
-        assert!(late.contains("took longer"), "{late}");
+        assert!(late.contains("was killed after"), "{late}");
         assert_eq!(
             shell("sleep 600 & exit 0", 60),
             Ok(()),

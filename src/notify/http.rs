@@ -1,4 +1,4 @@
-//! Over HTTP: a webhook that gets JSON, Slack, and pings as healthchecks services understand them.
+//! Notifications over HTTP: webhooks with JSON, Slack, and pings for healthcheck services.
 
 use crate::notify::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
 
@@ -66,7 +66,7 @@ fn post(url: &str, body: &[u8], kind: &str) -> anyhow::Result<()> {
         Ok(answer) => anyhow::bail!("{} answers {}", shown(url), answer.status()),
         // These two would say the whole URL, and with it the secret.
         Err(ureq::Error::BadUri(_) | ureq::Error::Http(_)) => {
-            anyhow::bail!("{}: this is no URL that can be asked", shown(url))
+            anyhow::bail!("{}: not a valid URL", shown(url))
         }
         Err(error) => anyhow::bail!("{}: {error}", shown(url)),
     }

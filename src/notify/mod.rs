@@ -1,4 +1,4 @@
-//! Telling people and programs outside: that something is wrong or well again, and how a job went.
+//! Notifications to people and programs: that something is wrong or has recovered, and how a job ended.
 //!
 //! All of it is best effort: nothing here ever fails a run, and nothing that fails here is silent. A new
 //! kind of channel is one file and one line in [`kinds::KINDS`].
@@ -24,10 +24,10 @@ pub mod kinds;
 /// How long any of them may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Something to tell.
+/// One finding that is new, worse, lasting or resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alert {
-    /// How bad it is, or was.
+    /// The level of the finding, also after its recovery.
     pub level: Level,
     /// Whether it is over.
     pub recovered: bool,
@@ -49,10 +49,10 @@ pub struct News {
     pub schema: &'static str,
     /// The host that tells it.
     pub host: String,
-    /// When.
+    /// When the news was sent.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// At least one.
+    /// The items; at least one.
     pub alerts: Vec<Alert>,
 }
 
@@ -105,7 +105,7 @@ pub struct ChannelKind {
     pub word: &'static str,
     /// Says what is wrong with a channel, without going anywhere.
     pub check: fn(&Channel) -> Result<(), String>,
-    /// Tells.
+    /// Sends news through the channel.
     pub tell: fn(&Channel, &News) -> anyhow::Result<()>,
 }
 
@@ -166,7 +166,7 @@ pub fn resolved(text: &str, schemes: &[&str]) -> anyhow::Result<String> {
     if url.contains("://") && check_url(url, schemes).is_ok() {
         return Ok(url.to_owned());
     }
-    anyhow::bail!("what the reference leads to is no URL ({}://)", schemes.join(":// or "))
+    anyhow::bail!("the reference does not contain a URL ({}://)", schemes.join(":// or "))
 }
 
 /// Whether `text` may be a URL of one of these schemes, or refers to a secret.

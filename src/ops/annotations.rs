@@ -1,4 +1,4 @@
-//! Words about a backup, each a small object beside it: that it is to stay, that it is damaged, notes.
+//! Annotations of a backup, each a small object beside it: pins, damage, notes.
 //!
 //! Whoever can write to the store can write such a word, so each carries a [proof]: a MAC under the data
 //! key of the backup that it is about, by whoever could open that. A pin counts without one, and so does
@@ -34,7 +34,7 @@ const TAKEN_BACK_MAX: usize = 1000;
 /// then what was said against a pin or damage may not be found, and both stay.
 const READ_MAX: usize = 64;
 
-/// What is said about a backup.
+/// The kinds of annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AnnotationKind {
@@ -42,7 +42,7 @@ pub enum AnnotationKind {
     Pin,
     /// Retention may remove it again.
     Unpin,
-    /// Something to remember.
+    /// A free-form note.
     Note,
     /// A verification has found that it is not what was written.
     Damaged,
@@ -58,7 +58,7 @@ impl AnnotationKind {
             AnnotationKind::Unpin => "unpinned",
             AnnotationKind::Note => "noted",
             AnnotationKind::Damaged => "found damaged",
-            AnnotationKind::Sound => "found whole",
+            AnnotationKind::Sound => "found intact",
         }
     }
 
@@ -105,7 +105,7 @@ pub(crate) struct AnnotationBody {
     pub(crate) at: OffsetDateTime,
     pub(crate) host: String,
     process: u32,
-    /// Why, or what.
+    /// The reason, or the text of a note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     /// How deep a verification had looked.
@@ -116,7 +116,7 @@ pub(crate) struct AnnotationBody {
     takes_back: Vec<String>,
 }
 
-/// What somebody said.
+/// An annotation as read from the store.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Annotation {
     #[serde(flatten)]
@@ -147,10 +147,10 @@ pub(crate) struct BackupAnnotations {
 /// Whether a backup is damaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Damage {
-    /// Nobody says so.
+    /// Not marked as damaged.
     #[default]
     None,
-    /// Somebody says so without a proof.
+    /// Marked as damaged, without authentication.
     Claimed,
     /// A verification found it.
     Found,

@@ -1,4 +1,4 @@
-//! What the store keeps of what was done to it and with it: small objects that are only ever added.
+//! The audit trail of a store: small objects that are only ever added.
 //!
 //! ```text
 //! audit/<YYYY>/<MM>/<DD>/<what>-<backup id>-<hhmmss>.json
@@ -23,7 +23,7 @@ use crate::ops::{ledger_events, records};
 use crate::store::{AppendStore, Role};
 use crate::wire::AppContext;
 
-/// Where it is.
+/// The key prefix of audit records.
 pub const FOLDER: &str = "audit";
 
 /// What such an object says, schema `bkp.audit/1`.
@@ -217,6 +217,6 @@ fn add_or_say(
 
 /// Says that what was done is not on record. It was done all the same.
 pub(crate) fn not_on_record(app: &AppContext, what: &str, store: &str, error: &anyhow::Error) {
-    let why = format!("{store}: the audit record `{what}` could not be written: {error:#}");
+    let why = format!("{store}: cannot write the audit record `{what}`: {error:#}");
     app.ctx.monitor.warn(&format!("{why}; {}", diagnose(error).hint));
 }

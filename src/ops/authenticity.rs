@@ -1,6 +1,6 @@
-//! Proof of what a store says of runs and of backups: a MAC under a key derived from the data key of a
-//! backup. Whoever can write to the store but has no key can plant such an object, or move one; nobody
-//! believes it then.
+//! Authenticity of what a store says about runs and backups: a MAC under a key derived from the data
+//! key of a backup. Whoever can write to the store but has no key can plant such an object, or move
+//! one; nobody believes it then.
 //!
 //! The last field of such an object is `"proof": {"backup": …, "mac": …}`. It names the manifest of the
 //! backup whose data key it is. The MAC is that of the object's key, a newline, and the object with the
@@ -82,7 +82,7 @@ pub fn keys(app: &AppContext) -> Vec<Box<dyn KeyProvider>> {
         let opened = keys::kinds::open(text, &app.ctx.cancel);
         let say = |error: &KeyError| {
             let shown = keys::shown(text);
-            app.ctx.monitor.detail(&format!("no proof by the recipient {shown}: {error}"));
+            app.ctx.monitor.detail(&format!("cannot authenticate with recipient {shown}: {error}"));
         };
         opened.inspect_err(say).ok()
     };
@@ -131,7 +131,8 @@ impl<'a> ProofChecker<'a> {
         }
         let refuse = |error: anyhow::Error| {
             let (id, diagnosis) = (name.id, diagnose(&error));
-            let what = format!("backup {id} proves nothing here: {error:#}; {}", diagnosis.hint);
+            let what =
+                format!("cannot authenticate with backup {id}: {error:#}; {}", diagnosis.hint);
             self.ctx.monitor.detail(&what);
             refusal(&error, diagnosis.kind)
         };

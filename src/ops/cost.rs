@@ -1,4 +1,4 @@
-//! What keeping backups costs, by the prices of the configuration, now and a year from now.
+//! The cost of keeping backups at the configured prices, now and a year from now.
 
 use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;

@@ -1,4 +1,4 @@
-//! Being the only one who does something that makes no backup: cleaning up, or running a job.
+//! Exclusive work that makes no backup: a cleanup, or running a job.
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ impl<'h> ExclusiveRun<'h> {
             None => {}
             Some(Ok(lease)) => alone.leases.push((None, LeaseRenewer::new(lease, length, ctx)?)),
             Some(Err(error @ LedgerError::Away { .. })) if !required(app) => {
-                ctx.monitor.detail(&format!("{error}; the leases of the stores are enough"));
+                ctx.monitor.detail(&format!("{error}; continuing with the leases of the stores"));
             }
             Some(Err(error)) => return Err(error.into()),
         }
@@ -89,14 +89,14 @@ impl Drop for ExclusiveRun<'_> {
         let _in_peace = self.app.ctx.cancel.defer(CLOSING);
         for (_, mut kept) in self.leases.drain(..) {
             if let Err(error) = kept.free() {
-                self.app.ctx.monitor.warn(&format!("{error}; the lease ends by itself"));
+                self.app.ctx.monitor.warn(&format!("{error}; the lease will expire"));
             }
         }
     }
 }
 
 /// A run that makes a backup of `source`, after another one if that ends within `patience`. One that
-/// gives way is on record, and one that fails.
+/// is skipped is on record, and one that fails.
 ///
 /// # Errors
 /// As [`patiently`].

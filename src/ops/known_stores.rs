@@ -1,5 +1,5 @@
-//! Noticing that a store is not the one that it was: a disk that is not mounted is an empty folder,
-//! and a backup in it would vanish under the next mount.
+//! Detects that a store has turned up empty: an unmounted disk is an empty folder, and a backup in it
+//! would vanish under the next mount.
 
 use std::fs::DirBuilder;
 use std::io::Write as _;
@@ -53,7 +53,7 @@ impl KnownStores {
             return Ok(());
         }
         let message = format!(
-            "{} has nothing in {}, although this host has made backups there: is the disk mounted?",
+            "{} is empty in {}, although this host has made backups there: is the disk mounted?",
             self.store, self.folder
         );
         let hint =

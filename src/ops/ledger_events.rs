@@ -21,7 +21,9 @@ pub fn tell(app: &AppContext, (status, id, source): (Status, BackupId, &str), se
     }
     if let Err(error) = record(app, (status, id, source), seconds) {
         let what = status.as_str();
-        app.ctx.monitor.warn(&format!("that {id} was {what} is not in the ledger: {error:#}"));
+        app.ctx
+            .monitor
+            .warn(&format!("cannot record in the ledger that {id} was {what}: {error:#}"));
     }
 }
 
@@ -32,7 +34,7 @@ fn record(
 ) -> anyhow::Result<()> {
     let store = app.store_read(app.settings.sources.get(source))?;
     let name = witnesses(app, &*store, Some(source), Some(id)).find(|name| name.id == id);
-    let Some(name) = name else { anyhow::bail!("its manifest is not there any more") };
+    let Some(name) = name else { anyhow::bail!("its manifest no longer exists") };
     let key = name.manifest_key();
     let bytes = catalog::read_manifest(&*store, &key)?;
     let manifest = Manifest::parse(&bytes, &key)?;

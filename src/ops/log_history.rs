@@ -1,5 +1,4 @@
-//! The logs of a source as its store has them: segments in order, and the snapshots that they roll
-//! forward.
+//! The logs of a source in a store: segments in order, and the snapshots they can roll forward.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -80,7 +79,7 @@ pub fn newest(
             // Whoever can write to a store must not be able to stop the log.
             Err(error) if is_of_segment(&error) && !is_of_keys(&error) => {
                 monitor.warn(&format!(
-                    "going on from what is older than segment {}, which cannot be relied on: {error:#}",
+                    "continuing from before segment {}, which is unusable: {error:#}",
                     found.name.id
                 ));
                 passed.push(found.name.id);
@@ -150,7 +149,7 @@ pub struct History {
 
 impl History {
     /// Reads every manifest of the source. Nothing of it is authenticated, which needs keys: whoever
-    /// acts on it opens what he uses, and compares digests.
+    /// acts on it must open what it uses, and compares digests.
     ///
     /// # Errors
     /// That the run is to stop. A manifest that cannot be read is one of its problems.
@@ -163,9 +162,7 @@ impl History {
         for (found, step) in found.iter().zip(steps) {
             if is_segment(found) && found.is_damaged() {
                 let id = found.name.id;
-                history
-                    .problems
-                    .push(format!("{id}: a verification has found this segment damaged"));
+                history.problems.push(format!("{id}: a verification found this segment damaged"));
             }
             match step {
                 Ok(Step::Segment(link)) => links.push(*link),

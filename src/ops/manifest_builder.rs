@@ -1,5 +1,5 @@
-//! What every new manifest says besides what was captured: how the run came about, what the source is,
-//! and what the policy of the day promises.
+//! Builds new manifests: besides the capture they describe the run, the source, and what the current
+//! policy promises.
 
 use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;

@@ -1,6 +1,6 @@
-//! What several subcommands share: the run that holds locks and leases and records how it ended, what stores keep
-//! of runs and of what was said about backups, which of that is authentic, which backup is meant, the way to a
-//! moment.
+//! Shared by several subcommands: runs that hold locks and leases and record how they ended, records
+//! and annotations in stores and their authenticity, the selection of a backup, plans for point-in-time
+//! restores.
 //!
 //! Nothing here knows a subcommand.
 

@@ -1,4 +1,4 @@
-//! The way to a moment: which log, which snapshot, which segments.
+//! Plans a point-in-time restore: which log, which snapshot, which segments.
 
 use std::fmt;
 
@@ -84,7 +84,7 @@ impl PitrPlan<'_> {
         let segments = authentic(catalog, found, &needed(self.run, op, self.target))?;
         let first = base.last().or(segments.first()).map(|reader| reader.manifest().backup_type);
         let backup_type =
-            first.ok_or_else(|| Fault::new(Kind::Failed, "nothing leads to this moment"))?;
+            first.ok_or_else(|| Fault::new(Kind::Failed, "no snapshot precedes this moment"))?;
         Ok(OpenedPlan { base, segments, backup_type })
     }
 
@@ -108,10 +108,9 @@ impl PitrPlan<'_> {
                     None => return Ok((base.op, chain)),
                     Some(link) => {
                         let (id, link) = (base.id, link.manifest().id);
-                        let why = format!("a verification has found {link} damaged");
-                        ctx.monitor.warn(&format!(
-                            "snapshot {id} is taken only if there is no other: {why}"
-                        ));
+                        let why = format!("a verification found {link} damaged");
+                        ctx.monitor
+                            .warn(&format!("snapshot {id} is used only as a last resort: {why}"));
                         marked.get_or_insert((base.op, chain));
                     }
                 },
@@ -121,7 +120,7 @@ impl PitrPlan<'_> {
                     if !is_of_it && !catalog::is_unproven(&error) {
                         return Err(error);
                     }
-                    ctx.monitor.warn(&format!("passing over snapshot {}: {error:#}", base.id));
+                    ctx.monitor.warn(&format!("skipping snapshot {}: {error:#}", base.id));
                     newest_error.get_or_insert(error);
                 }
             }
@@ -129,7 +128,8 @@ impl PitrPlan<'_> {
         // It is all there is; reading it will show whether it does.
         marked.ok_or_else(|| {
             newest_error.unwrap_or_else(|| {
-                Fault::new(Kind::NotFound, "no snapshot leads to this moment").into()
+                Fault::new(Kind::NotFound, "no snapshot can be rolled forward to this moment")
+                    .into()
             })
         })
     }
@@ -195,8 +195,11 @@ pub(crate) fn find<'a>(
     };
     bases.sort_by_key(|base| std::cmp::Reverse(base.op));
     if let Some(id) = request.base.filter(|_| bases.is_empty()) {
-        let message = format!("no snapshot {id} of `{}` leads to this moment", request.source);
-        let hint = "leave out --base, or see `bkp list SOURCE` for one before the moment and in its window";
+        let message = format!(
+            "no snapshot {id} of `{}` can be rolled forward to this moment",
+            request.source
+        );
+        let hint = "omit --base, or choose one from `bkp list SOURCE` before the moment and in the same window";
         return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
     }
     Ok(PitrPlan { mode: window.mode, target, bases, run })
@@ -208,8 +211,8 @@ fn latest(history: &History, windows: &[(Window, &[Link])], source: &str) -> Res
     if history.bases.iter().all(|base| base.timestamp <= last) {
         return Ok(last);
     }
-    let message = format!("a snapshot of `{source}` is later than anything that its log leads to");
-    Err(Fault::new(Kind::Refused, message).hint("restore that: leave out --at"))
+    let message = format!("a snapshot of `{source}` is newer than the end of its log");
+    Err(Fault::new(Kind::Refused, message).hint("restore that snapshot: omit --at"))
 }
 
 /// Why no window admits the moment.
@@ -226,24 +229,24 @@ fn outside(
     let damage = history.breaks().into_iter().find(|(.., is_damage)| *is_damage);
     if let Some((_, id, why, _)) = damage {
         let message = format!(
-            "{wanted} cannot be reached, since the log of `{source}` is damaged at segment {id}: {why}; it restores {}",
+            "{wanted} cannot be restored: the log of `{source}` is damaged at segment {id}: {why}; restorable: {}",
             listed(windows)
         );
         return Fault::new(Kind::Integrity, message).hint(format!(
-            "look at it with `bkp verify {source} --logs`, and choose a moment that restores"
+            "check it with `bkp verify {source} --logs`, and choose a restorable moment"
         ));
     }
     let message =
-        format!("{wanted} lies outside of what restores of `{source}`: {}", listed(windows));
+        format!("{wanted} is outside the restorable windows of `{source}`: {}", listed(windows));
     Fault::new(Kind::Refused, message).hint(format!(
-        "choose a moment within, see `bkp list {source} --windows`; or a snapshot as it is, with --id"
+        "choose a moment from `bkp list {source} --windows`, or a snapshot with --id"
     ))
 }
 
 /// Windows in words.
 fn listed(windows: &[(Window, &[Link])]) -> String {
     if windows.is_empty() {
-        return "nothing, since no snapshot is continued by its log".into();
+        return "none, since no log continues a snapshot".into();
     }
     let words = windows.iter().map(|(window, _)| {
         let time = |at: u64| spelled(at).unwrap_or_else(|| at.to_string());
@@ -254,7 +257,7 @@ fn listed(windows: &[(Window, &[Link])]) -> String {
 }
 
 fn gone(id: BackupId) -> Fault {
-    Fault::new(Kind::NotFound, format!("backup {id} has gone"))
+    Fault::new(Kind::NotFound, format!("backup {id} no longer exists"))
 }
 
 /// A snapshot of which only the id is known, with what it builds on. Whoever can write to the store can give
@@ -296,7 +299,7 @@ fn authentic<'c>(
             if is_planted { error.context(Unproven(link.id)) } else { error }
         })?;
         if hex(&sha256) != link.sha256 {
-            let message = format!("the manifest of segment {} changes while it is read", link.id);
+            let message = format!("the manifest of segment {} changed while it was read", link.id);
             return Err(Fault::new(Kind::Integrity, message).into());
         }
         Ok(reader)

@@ -1,4 +1,4 @@
-//! What stores keep of runs and of what was done to backups: small objects that are only ever added.
+//! Records in stores of runs and of operations on backups: small objects that are only ever added.
 
 use std::collections::HashSet;
 use std::io::Read as _;

@@ -1,4 +1,4 @@
-//! What a command says: in the end, and on standard error on the way.
+//! The output of a command: its report, and its progress on standard error.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::error::Kind;
 
-/// What a command has to say when it ended without an error.
+/// The result of a command that ended without an error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// For `--json`: an object whose first field is `schema`; [`crate::cmd::schema::REPORTS`] has every shape.
     pub value: Value,
-    /// For people.
+    /// The same as text for people.
     pub text: String,
     /// Set where the command did its work and what it found still is not "done": a check of
     /// `doctor` that failed, for instance.
@@ -79,7 +79,7 @@ pub struct Warning<'a> {
     /// [`Warning::SCHEMA`].
     #[schemars(skip)]
     pub schema: &'a str,
-    /// One line.
+    /// The warning, in one line.
     pub message: &'a str,
 }
 

@@ -1,5 +1,4 @@
-//! What stands around the work of a run: the locks that keep it alone, and the record of how it
-//! went.
+//! Guards a run: the locks that make it exclusive, and the record of how it ended.
 //!
 //! Three kinds of locks, because each sees what the others cannot: the kernel's, which ends with the
 //! process; a lease of the ledger, if there is one, which other hosts see; and a lease of every store
@@ -37,7 +36,7 @@ mod visibility;
 /// stores, or one that is not recorded, would be found by `verify` only.
 const PUBLISHING: Duration = Duration::from_mins(2);
 /// What to think of a manifest of which it is not known whether it was written.
-const PERHAPS: &str = "the backup may exist all the same: `bkp list` shows it if it does, and `bkp verify --ledger --record` makes its event";
+const PERHAPS: &str = "the backup may exist anyway: check with `bkp list`; `bkp verify --ledger --record` recreates its event";
 /// For how long a run that should stop goes on to give back its leases and to record how it ended.
 const CLOSING: Duration = Duration::from_secs(10);
 
@@ -140,7 +139,7 @@ impl<'h> RunGuard<'h> {
         match taken.and_then(|_delivered| ledger.acquire(&self.holder, length)) {
             Ok(lease) => self.in_ledger = Some(LeaseRenewer::new(lease, length, ctx)?),
             Err(error @ LedgerError::Away { .. }) if !required(self.app) => {
-                let why = format!("{error}; the run goes on and its event will wait in the outbox");
+                let why = format!("{error}; continuing, the event will wait in the outbox");
                 ctx.monitor.warn(&why);
             }
             Err(error) => return Err(error.into()),
@@ -172,7 +171,7 @@ impl<'h> RunGuard<'h> {
         self.app.ctx.cancel.check()?;
         let _in_peace = self.app.ctx.cancel.defer(PUBLISHING);
         // Afterwards it would not be true: then there is a backup.
-        manifest.ledger = self.fence().context("this run makes no backup")?;
+        manifest.ledger = self.fence().context("not making a backup")?;
         visibility::before(self.fan, chain, &manifest)?;
         manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
         let (manifest, sha256) = write(self.fan, manifest, key)?;
@@ -195,7 +194,7 @@ impl<'h> RunGuard<'h> {
         match self.in_ledger.as_ref().map(LeaseRenewer::confirm) {
             None | Some(Ok(())) => {}
             Some(Err(error @ LedgerError::Away { .. })) if !required(self.app) => {
-                let why = format!("{error}; the run goes on, alone in its stores");
+                let why = format!("{error}; continuing with the leases of the stores alone");
                 self.app.ctx.monitor.warn(&why);
             }
             Some(Err(error)) => return Err(error.into()),
@@ -222,7 +221,7 @@ impl<'h> RunGuard<'h> {
         let error = recorded.err()?;
         let waits = self.outbox.put(event).err();
         let waits = waits.map_or("the event waits in the outbox".to_owned(), |lost| {
-            format!("{lost}; `bkp verify --ledger --record` can make the event again")
+            format!("{lost}; `bkp verify --ledger --record` can recreate the event")
         });
         self.app.ctx.monitor.warn(&format!("{error}; {waits}"));
         Some(Kind::Pending)
@@ -235,7 +234,7 @@ impl<'h> RunGuard<'h> {
                 continue;
             }
             if let Err(error) = kept.release(event) {
-                let why = format!("{error}; the lease of the job ends by itself");
+                let why = format!("{error}; the lease of the job will expire");
                 self.app.ctx.monitor.warn(&why);
             }
         }
@@ -270,9 +269,9 @@ fn write(
     let manifest = Manifest::parse(&bytes, &at)?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {
         let size = bytes.len();
-        let message = format!("the manifest would have {size} bytes, more than any command reads");
+        let message = format!("the manifest would have {size} bytes, more than bkp can read");
         return Err(Fault::new(Kind::Failed, message)
-            .hint("let the backup have fewer objects: an export of fewer tables, for instance")
+            .hint("make the backup smaller, for example by exporting fewer tables")
             .into());
     }
     let mut upload = store.create(&at, &ObjectLabels::default())?;

@@ -1,4 +1,4 @@
-//! Folders of ours, in the state directory and elsewhere, and what killed runs left of them.
+//! Scratch folders, in the state directory and elsewhere, and those left behind by killed runs.
 //!
 //! All of them are found from one folder of the state directory: those that a run has elsewhere, beside
 //! the target of a restore for instance, are stood for there.
@@ -15,7 +15,7 @@ use crate::wire::AppContext;
 pub(crate) enum Use {
     /// Exporting, or standing for a folder elsewhere.
     Work,
-    /// Drilling.
+    /// Restores of a drill.
     Drill,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn to_drill(app: &AppContext, place: Option<&Path>) -> Result<Scratch
     Ok(ScratchDir::within(place)?.noted_by(noted))
 }
 
-/// What killed runs left.
+/// The scratch folders that killed runs left behind.
 pub(crate) fn left(app: &AppContext) -> Vec<LeftBehind> {
     Use::ALL.into_iter().flat_map(|what| scratch_dir::left_in(&what.place(app))).collect()
 }

@@ -1,4 +1,4 @@
-//! Which backup a command means.
+//! Selects the backup that a command operates on.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -83,7 +83,7 @@ impl Select {
             let others = self.candidates(store, &|name| is_export(name) != exports, ctx);
             match others {
                 Ok(_) if !named && exports => error.context("it has no exports"),
-                Ok(_) if !named => Fault::new(Kind::NotFound, format!("{error}, but exports"))
+                Ok(_) if !named => Fault::new(Kind::NotFound, format!("{error}, only exports"))
                     .hint("restore those with --from-export")
                     .into(),
                 Ok(_) | Err(_) => error,
@@ -148,7 +148,7 @@ fn newest_first(found: Vec<Found>, ctx: &Ctx) -> Vec<BackupName> {
         let ids: Vec<String> =
             future.iter().take(NAMED_MAX).map(|name| name.id.to_string()).collect();
         ctx.monitor.warn(&format!(
-            "passing over {} backup(s) dated in the future, which --id takes: {}",
+            "skipping {} backup(s) dated in the future; --id selects one: {}",
             future.len(),
             ids.join(", ")
         ));
@@ -157,7 +157,7 @@ fn newest_first(found: Vec<Found>, ctx: &Ctx) -> Vec<BackupName> {
     past
 }
 
-/// What was chosen.
+/// The chosen backup.
 #[derive(Debug)]
 pub struct Chosen {
     /// The backup.
@@ -201,7 +201,7 @@ impl Passed {
         let more = self.count - self.said.len();
         if more > 0 {
             monitor.warn(&format!(
-                "{what} {more} more that no key at hand proves, as `bkp verify --all` tells"
+                "{what} {more} more that no available key authenticates; see `bkp verify --all`"
             ));
         }
     }
@@ -233,10 +233,10 @@ fn first_proven(
         ctx.cancel.check()?;
         match catalog.prove(&name) {
             Ok(_manifest) => {
-                passed.say("passing over backup", &*ctx.monitor);
+                passed.say("skipping backup", &*ctx.monitor);
                 if passed.count > 0 {
                     ctx.monitor.warn(&format!(
-                        "backup {} is the newest that a key at hand proves; to have one that was passed over, give its key with --key, or name it with --id",
+                        "backup {} is the newest that an available key authenticates; for a skipped one, pass its key with --key or name it with --id",
                         name.id
                     ));
                 }
@@ -245,17 +245,17 @@ fn first_proven(
             Err(error) if catalog::is_altered(&error) && !catalog.is_elsewhere(&name)? => {
                 let id = name.id;
                 let hint = format!(
-                    "another store may have it as it was (--store); else choose an older one of `bkp list {}` with --id",
+                    "another store may have an intact copy (--store); otherwise choose an older one from `bkp list {}` with --id",
                     name.source
                 );
-                let message = format!("backup {id} was altered: {error:#}");
+                let message = format!("backup {id} was tampered with: {error:#}");
                 return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
             }
             Err(error) if is_unproven(&error) => passed.add(&name, error),
             Err(error) => return Err(error),
         }
     }
-    passed.say("passing over backup", &*ctx.monitor);
+    passed.say("skipping backup", &*ctx.monitor);
     let none = || Fault::new(Kind::NotFound, "no backup is left").into();
     Err(passed.into_error().unwrap_or_else(none))
 }
@@ -267,6 +267,6 @@ fn created(found: &Found) -> String {
 
 fn ambiguous(id: &str, several: &[Found]) -> Fault {
     let ids: Vec<String> = several.iter().take(5).map(|found| found.name.id.to_string()).collect();
-    Fault::new(Kind::Usage, format!("`{id}` fits {} backups", several.len()))
-        .hint(format!("give more of the id: {}", ids.join(", ")))
+    Fault::new(Kind::Usage, format!("`{id}` matches {} backups", several.len()))
+        .hint(format!("use more digits of the id: {}", ids.join(", ")))
 }

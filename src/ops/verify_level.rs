@@ -1,4 +1,4 @@
-//! How deep a verification looks.
+//! The levels of a verification.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

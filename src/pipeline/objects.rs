@@ -183,7 +183,7 @@ impl BackupReader<'_> {
         let key = self.manifest().name().key(extension);
         let found = self.manifest().objects.iter().find(|object| object.key == key);
         let object = found.ok_or_else(|| {
-            Fault::new(Kind::Integrity, format!("the manifest does not name the object `{key}`"))
+            Fault::new(Kind::Integrity, format!("object `{key}` is not in the manifest"))
         })?;
         self.read(object, ctx, &mut |input, _blame| look(input))
     }

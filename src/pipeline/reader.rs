@@ -1,5 +1,5 @@
-//! The chain backwards: each stage is turned round, and every byte is checked before the next stage
-//! sees it.
+//! The chain backwards: each stage is reversed, and every byte is checked before the next stage sees
+//! it.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -225,11 +225,11 @@ impl<'a> BackupReader<'a> {
                 "tar" => input,
                 other => {
                     let message = format!(
-                        "object `{}` went through a stage `{other}` that this bkp does not know",
+                        "object `{}` uses a stage `{other}` unknown to this bkp",
                         object.key
                     );
                     return Err(Fault::new(Kind::Refused, message)
-                        .hint("use a later version of bkp")
+                        .hint("use a newer version of bkp")
                         .into());
                 }
             };
@@ -246,7 +246,7 @@ impl<'a> BackupReader<'a> {
 /// An object that a manifest names and the store does not have is damage, not a wrong question.
 fn lost(error: StoreError, key: &str) -> anyhow::Error {
     if matches!(error, StoreError::Missing { .. }) {
-        let message = format!("object `{key}` is missing although its manifest is there");
+        let message = format!("object `{key}` is missing although its manifest exists");
         return Fault::new(Kind::Integrity, message).into();
     }
     error.into()

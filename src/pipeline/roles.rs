@@ -1,4 +1,4 @@
-//! What the objects of a backup are for, and what their headers call them.
+//! The roles of the objects of a backup, and their names in headers.
 
 use crate::domain::id::BackupId;
 

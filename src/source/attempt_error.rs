@@ -1,4 +1,4 @@
-//! Why an attempt at a capture of a file in use ended, for those who decide whether to make another one.
+//! Why an attempt to capture a file in use failed, so that callers can decide whether to retry.
 
 use crate::source::SourceError;
 

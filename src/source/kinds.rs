@@ -25,7 +25,7 @@ pub fn kind_of(backup_type: BackupType) -> Result<&'static SourceKind, SourceErr
     let found = entry_of(backup_type).map(|entry| &entry.kind);
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("backups of type {backup_type}"),
-        reason: "this version of bkp has no such source".into(),
+        reason: "unknown to this version of bkp".into(),
     })
 }
 
@@ -37,7 +37,7 @@ pub fn log_kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceEr
     let found = entry_of(backup_type).and_then(|entry| entry.log.as_ref());
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("logs of type {backup_type}"),
-        reason: "this version of bkp ships no such log".into(),
+        reason: "this version of bkp cannot ship this log".into(),
     })
 }
 

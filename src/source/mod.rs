@@ -1,4 +1,4 @@
-//! The contract of a source: something that can be captured and brought back.
+//! The contract of a source: something that can be captured and restored.
 //!
 //! A source pushes entries into an [`EntrySink`], or objects into an [`ObjectSink`], one at a time, in the order it likes; the chain
 //! does the rest. Bringing back needs no configuration: [`SourceKind::restore`] works from what
@@ -412,7 +412,7 @@ impl Classify for SourceError {
         match self {
             SourceError::Unreadable { source, .. } => Some(unreadable_hint(source.kind()).into()),
             SourceError::Unsupported { .. } => Some(
-                "correct the source's table, or use a bkp that knows this form".into(),
+                "correct the source's table, or use a bkp that knows this format".into(),
             ),
             SourceError::Mode { hint, .. }
             | SourceError::Damaged { hint, .. }
@@ -434,10 +434,10 @@ fn unreadable_hint(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidInput,
     ];
     if kind == ErrorKind::PermissionDenied {
-        "let the user that runs bkp read it (group membership or CAP_DAC_READ_SEARCH)"
+        "make it readable for the user who runs bkp (group membership or CAP_DAC_READ_SEARCH)"
     } else if misplaced.contains(&kind) {
-        "correct the path in the source's table; a relative one begins at the configuration's folder"
+        "correct the path in the source's table; relative paths start at the configuration's folder"
     } else {
-        "check the disk that it is on"
+        "check the disk"
     }
 }

@@ -1,4 +1,4 @@
-//! Observers: stages that count and hash what passes and change nothing.
+//! Observers: stages that count and hash what passes through, without changing it.
 //!
 //! Forwards [`Digest`] stands anywhere in a chain and [`UploadSink`] at its end, where it tells the
 //! store what it should have received. Backwards [`DigestReader`] compares with what the manifest

@@ -72,7 +72,10 @@ impl Prelude {
     fn new(header: Header, salt: [u8; SALT_BYTES]) -> anyhow::Result<(Vec<u8>, Self)> {
         let json = serde_json::to_vec(&header)?;
         if json.len() > SEAL_HEADER_BYTES_MAX {
-            anyhow::bail!("the recipients need a header of {} bytes: too many", json.len());
+            anyhow::bail!(
+                "the recipients need a header of {} bytes, which is too long",
+                json.len()
+            );
         }
         let length = u32::try_from(json.len())?.to_le_bytes();
         let raw = [MAGIC.as_slice(), &length, &json].concat();
@@ -130,10 +133,10 @@ fn parse(json: &[u8], object: &str) -> Result<(Header, [u8; SALT_BYTES]), String
     }
     let header: Header = serde_json::from_slice(json).map_err(unreadable)?;
     if header.alg != ALGORITHM {
-        return Err(format!("algorithm `{}` is not known", header.alg));
+        return Err(format!("unknown algorithm `{}`", header.alg));
     }
     if header.segment_bytes != SEGMENT_BYTES as u64 {
-        return Err(format!("segments of {} bytes are not format 1", header.segment_bytes));
+        return Err(format!("segments of {} bytes are not part of format 1", header.segment_bytes));
     }
     if header.object != object {
         return Err(format!("it was sealed as `{}`", header.object));

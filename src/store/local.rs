@@ -1,4 +1,4 @@
-//! The store in a folder of this host: `file:///absolute/path`.
+//! A store in a local folder: `file:///absolute/path`.
 //!
 //! A key is a path below the root. What the root contains is untrusted: folders are opened one
 //! component at a time without following links, so that no key can lead out of the root, and
@@ -92,7 +92,7 @@ impl ReadStore for Local {
                 Ok(info(key.to_owned(), bytes, version(&stat)))
             }
             Err(errno) if is_absent(errno) => Err(self.missing(key)),
-            Err(errno) => Err(failed(&self.url, "look at", key, errno)),
+            Err(errno) => Err(failed(&self.url, "inspect", key, errno)),
         }
     }
 
@@ -134,7 +134,7 @@ impl AppendStore for Local {
         // It may have been there before, and hold something else.
         let _left = rustix::fs::unlinkat(&self.root, folder, AtFlags::REMOVEDIR);
         tried?;
-        Ok(Some("wrote an object, which nobody could overwrite, and removed it".to_owned()))
+        Ok(Some("wrote an object, which could not be overwritten, and removed it".to_owned()))
     }
 }
 
@@ -161,7 +161,7 @@ impl Local {
                 store: self.url.clone(),
                 operation: "protect",
                 key: PROBE.to_owned(),
-                problem: "the file system lets a second writer take the place of the first".into(),
+                problem: "the file system lets a second writer overwrite the first".into(),
                 hint: "put the store on another file system: ext4, XFS, btrfs or NFS".into(),
             }),
         }

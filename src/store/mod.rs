@@ -217,7 +217,7 @@ pub trait Upload: Send {
 pub enum StoreError {
     /// There is no such store. It is never made: an empty folder where a disk should be mounted must
     /// not be taken for one.
-    #[error("there is no store at {store}")]
+    #[error("no store at {store}")]
     Absent {
         /// The store.
         store: String,
@@ -233,7 +233,7 @@ pub enum StoreError {
         key: String,
     },
     /// The key is taken; nothing is ever overwritten.
-    #[error("{store}: object `{key}` exists already")]
+    #[error("{store}: object `{key}` already exists")]
     Exists {
         /// The store.
         store: String,
@@ -283,7 +283,7 @@ pub enum StoreError {
         hint: String,
     },
     /// The store keeps the object for now (object lock), so it was not removed.
-    #[error("{store}: `{key}` is locked until {} and stays", rfc3339(*.until))]
+    #[error("{store}: `{key}` is locked until {}", rfc3339(*.until))]
     Retained {
         /// The store.
         store: String,
@@ -343,14 +343,14 @@ impl Classify for StoreError {
             StoreError::Absent { hint, .. } | StoreError::Denied { hint, .. } => Some(hint.clone()),
             StoreError::Stopped(fault) => fault.hint(),
             StoreError::Archived { .. } => Some(
-                "have the service bring it back (aws s3api restore-object), for the whole chain, then run the same command again".into(),
+                "restore it from the archive (aws s3api restore-object), for the whole chain, then run the same command again".into(),
             ),
             StoreError::Exists { .. } => Some(
-                "run the same command again: every run gives its objects new names; if it happens again, another run writes here with a clock that is behind".into(),
+                "run the same command again: every run uses new object names; if it happens again, another host with a slow clock writes here".into(),
             ),
             StoreError::Retained { until, .. } => {
                 Some(format!(
-                    "leave it to the first cleanup after {}; until then nobody can remove it",
+                    "leave it to the first cleanup after {}; it cannot be removed before then",
                     rfc3339(*until)
                 ))
             }
@@ -367,18 +367,20 @@ fn reach(store: &str, source: &(dyn std::error::Error + Send + Sync + 'static)) 
     let place = store.strip_prefix("file://");
     let Some(place) = place else {
         return format!(
-            "run `bkp doctor`, which tries everything that {store} has to do and names what fails, then the same command again"
+            "run `bkp doctor`, which exercises everything {store} must do and reports what fails, then run the same command again"
         );
     };
     match source.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-        Some(ErrorKind::PermissionDenied) => format!(
-            "run bkp as the user that {place} belongs to, or give it to that user: chown -R USER {place}"
-        ),
+        Some(ErrorKind::PermissionDenied) => {
+            format!("run bkp as the owner of {place}, or change the owner: chown -R USER {place}")
+        }
         Some(ErrorKind::ReadOnlyFilesystem) => {
-            format!("mount what {place} is on writable, then run the same command again")
+            format!(
+                "remount the file system of {place} read-write, then run the same command again"
+            )
         }
         _ => format!(
-            "look at what {place} is on (`findmnt -T {place}`, `dmesg`): the disk or the mount fails; then run the same command again"
+            "check the disk or mount that holds {place} (`findmnt -T {place}`, `dmesg`), then run the same command again"
         ),
     }
 }

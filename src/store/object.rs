@@ -1,4 +1,4 @@
-//! What a store, or the writer, says of an object without giving it.
+//! Metadata of an object, from the store or from the writer.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

@@ -1,4 +1,4 @@
-//! What is wrong with the configuration.
+//! Errors in the configuration.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// There is no configuration and the command needs one.
-    #[error("no configuration found; looked at {}", looked.join(", "))]
+    #[error("no configuration found; searched {}", looked.join(", "))]
     Missing {
         /// The places.
         looked: Vec<String>,
@@ -62,7 +62,7 @@ impl Classify for ConfigError {
     fn hint(&self) -> Option<String> {
         match self {
             ConfigError::Missing { .. } => Some(
-                "write one (see examples/bkp.toml), name it with --config, or give --store and --key".into(),
+                "create one (see examples/bkp.toml), name it with --config, or pass --store and --key".into(),
             ),
             ConfigError::Invalid { hint, .. } => hint.clone(),
             ConfigError::Unreadable { .. } => None,

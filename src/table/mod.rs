@@ -1,5 +1,6 @@
-//! From a TOML table to a type: what the configuration and every adapter read their tables with. Errors name the full path of the key, say what was expected without
-//! quoting the value (it could be a secret), and suggest the key that was probably meant.
+//! Reads a TOML table into a type, for the configuration and every adapter. Errors name the full path
+//! of the key, say what was expected without quoting the value (it could be a secret), and suggest the
+//! key that was probably meant.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,7 +65,7 @@ fn suggestion(typed: &str, known: &[&str]) -> Option<String> {
     match nearest(typed, known.iter().copied()) {
         Some(word) => Some(format!("did you mean `{word}`?")),
         None if known.is_empty() => None,
-        None => Some(format!("known here: {}", known.join(", "))),
+        None => Some(format!("known keys: {}", known.join(", "))),
     }
 }
 
@@ -144,7 +145,7 @@ impl de::Error for Problem {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut problem = Problem::with_entry(field, "this key is missing", &[]);
+        let mut problem = Problem::with_entry(field, "missing key", &[]);
         problem.hint = Some(format!("add `{field} = …`"));
         problem
     }

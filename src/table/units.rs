@@ -19,8 +19,8 @@ pub fn duration(place: &str, text: &str, min: u64, max: u64) -> Result<Duration,
         number.parse::<u64>().ok()?.checked_mul(*seconds)
     };
     let seconds = read().ok_or_else(|| {
-        ConfigError::invalid(place, format!("`{text}` is no duration"))
-            .suggest("write a whole number and a unit: 90s, 5m, 2h, 1d")
+        ConfigError::invalid(place, format!("`{text}` is not a duration"))
+            .suggest("write an integer and a unit: 90s, 5m, 2h, 1d")
     })?;
     if !(min..=max).contains(&seconds) {
         let [min, max] = [min, max].map(|seconds| spelled(Duration::from_secs(seconds)));
@@ -45,8 +45,8 @@ pub fn size(place: &str, text: &str) -> Result<u64, ConfigError> {
         number.parse::<u64>().ok()?.checked_mul(*bytes)
     };
     read().ok_or_else(|| {
-        ConfigError::invalid(place, format!("`{text}` is no size"))
-            .suggest("write a whole number and a unit: 500GiB, 2TiB")
+        ConfigError::invalid(place, format!("`{text}` is not a size"))
+            .suggest("write an integer and a unit: 500GiB, 2TiB")
     })
 }
 

@@ -1,4 +1,4 @@
-//! Asking before something is replaced or brought back.
+//! Asks for confirmation before something is replaced or restored.
 
 use std::io;
 use std::sync::Arc;
@@ -36,10 +36,10 @@ fn decide(
         Fault::new(Kind::Refused, message)
     };
     if !style.interactive || style.json {
-        return Err(refuse("nobody is there to confirm").hint("add `--yes`").into());
+        return Err(refuse("not a terminal").hint("pass --yes").into());
     }
     tell(summary);
-    tell("Type `yes` to go on:");
+    tell("Type `yes` to continue:");
     // A read cannot be interrupted; its thread ends with the process.
     let (answered, answer) = mpsc::channel();
     thread::Builder::new().name("answer".into()).spawn(move || answered.send(read()))?;
@@ -54,7 +54,7 @@ fn decide(
     if line.trim().eq_ignore_ascii_case("yes") {
         return Ok(());
     }
-    Err(refuse("not confirmed").hint("nothing was done; answer `yes`, or add `--yes`").into())
+    Err(refuse("not confirmed").hint("nothing was done; answer `yes`, or pass --yes").into())
 }
 
 fn read_line() -> io::Result<String> {
@@ -85,7 +85,7 @@ mod tests {
         assert!(ask(false, true, &cancel, silence).is_ok());
         let error = ask(false, false, &cancel, silence).expect_err("refused");
         assert_eq!(diagnose(&error).kind, Kind::Refused);
-        assert_eq!(error.to_string(), "nobody is there to confirm: replace /a");
+        assert_eq!(error.to_string(), "not a terminal: replace /a");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the operator sees: progress and errors on standard error, reports on standard output,
-//! questions on a terminal. The only room that prints.
+//! What the operator sees: progress and errors on standard error, reports on standard output, questions
+//! on a terminal. The only module that prints.
 //!
 //! With `--json` every line on standard error is one JSON object: warnings, then at most one error.
 

@@ -1,18 +1,18 @@
-//! How to speak to the operator.
+//! The style of output: progress, detail, colours.
 
 use std::io::{self, IsTerminal, Write};
 
 use crate::ops::report::Warning;
 
-/// How to speak.
+/// How to print for the operator.
 #[expect(clippy::struct_excessive_bools, reason = "independent answers, not states of one machine")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Style {
     /// Objects for programs instead of text for people.
     pub json: bool,
-    /// No progress.
+    /// Do not show progress.
     pub quiet: bool,
-    /// How much detail.
+    /// How much detail to print: how often `-v` was given.
     pub verbose: u8,
     /// Standard error is a terminal.
     pub terminal: bool,

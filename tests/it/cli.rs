@@ -197,7 +197,7 @@ fn a_named_configuration_must_exist() {
 }
 
 #[test]
-fn without_a_configuration_check_says_where_it_looked() {
+fn without_a_configuration_check_names_the_searched_paths() {
     let bed = Bed::new();
     let output = bed.command("config check").env_remove("BKP_CONFIG").output().expect("starts");
     let run = Run::of(output).expect(78);
@@ -219,7 +219,7 @@ fn an_unusable_environment_is_an_error() {
     let bed = Bed::new();
     let output = bed.command("config check").env("BKP_STORE", "").output().expect("starts");
     let run = Run::of(output).expect(78);
-    assert!(run.stderr.contains("$BKP_STORE: is set but empty"), "{}", run.stderr);
+    assert!(run.stderr.contains("$BKP_STORE: set but empty"), "{}", run.stderr);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_world_writable_configuration_is_refused() {
     let permissions = fs::Permissions::from_mode(0o666);
     fs::set_permissions(bed.path("bkp.toml"), permissions).expect("chmod");
     let run = bed.run("config check").expect(78);
-    assert!(run.stderr.contains("others can write it"), "{}", run.stderr);
+    assert!(run.stderr.contains("writable by others"), "{}", run.stderr);
     let error = bed.run("config check --json").expect(78).error();
     assert_eq!(error["kind"], "config");
 }
@@ -364,7 +364,7 @@ fn errors_have_a_subject_and_an_instruction() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
+fn a_closed_output_pipe_is_not_an_error() {
     let bed = Bed::new();
     let mut child = bed
         .command("completions bash")

@@ -30,7 +30,7 @@ fn a_lost_cluster_comes_back_from_one_snapshot() {
         bed.run(&["restore", "--id", &id, "--to", target, "--yes", "--replica", replica])
     };
     bed.run(&["restore", "--id", &id, "--to", "x", "--yes"]).failed(14, "tigerbeetle recover");
-    restore("1", "x").failed(14, "the cluster still runs");
+    restore("1", "x").failed(14, "the cluster is still running");
     restore("3", "x").failed(14, "replicas 0 to 2");
     assert!(!bed.path("x").exists());
 
@@ -64,7 +64,7 @@ fn a_replica_that_lags_is_waited_for() {
     let before = tb::unix_time();
     let run = bed.run(&["snapshot", "books"]);
     signal(Signal::CONT);
-    run.failed(15, "the replica lags").failed(15, "beside another one");
+    run.failed(15, "the replica lags").failed(15, "beside another replica");
     let patient = Bed::new(lagging.data_file(), cluster.address());
     let id = patient.snapshot("full");
     drop(cluster);
@@ -113,7 +113,7 @@ fn a_replica_whose_cluster_does_not_answer_is_not_captured() {
     let file = folder.path().join("0_1.tigerbeetle");
     tb::format(&file, 1, 3);
     let bed = Bed::new(&file, "127.0.0.1:9");
-    bed.run(&["snapshot", "books"]).failed(15, "nobody can tell how far");
+    bed.run(&["snapshot", "books"]).failed(15, "cannot tell how far");
     bed.run(&["snapshot", "books", "--mode", "stopped"]).done();
     // The only replica of a cluster is behind nobody.
     let alone = folder.path().join("0_0.tigerbeetle");
@@ -135,10 +135,14 @@ fn a_restore_of_a_replica_says_that_nobody_was_asked() {
     let words = ["restore", "books", "--replica", "0", "--to", "x", "--yes"];
     let words = [&words[..], &["--store", &store, "--key", &key]].concat();
     let run = Run::of(&bare(folder.path(), &words).output().unwrap()).done();
-    assert!(run.stderr.contains("nobody was asked"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("cannot check whether the cluster is still running"),
+        "{}",
+        run.stderr
+    );
     let named = [&words[..], &["--force", "--addresses", "replica-0:3001"]].concat();
     let run = Run::of(&bare(folder.path(), &named).output().unwrap());
-    run.failed(2, "`replica-0:3001` is no address");
+    run.failed(2, "`replica-0:3001` is not a replica address");
 }
 
 /// A replica of several knows from later headers that a hole is not the end of its log; and what it
@@ -160,7 +164,7 @@ fn a_replica_with_a_hole_in_its_log_is_not_captured() {
     let refused = |why: &str| {
         for mode in ["online", "stopped"] {
             let words = ["snapshot", "books", "--scope", "full", "--mode", mode];
-            let run = bed.run(&words).failed(15, why).failed(15, "beside another one");
+            let run = bed.run(&words).failed(15, why).failed(15, "beside another replica");
             assert!(!run.stderr.contains("damaged"), "{}", run.stderr);
         }
     };
@@ -170,7 +174,7 @@ fn a_replica_with_a_hole_in_its_log_is_not_captured() {
     let mut byte = [0];
     open.read_exact_at(&mut byte, at).unwrap();
     open.write_all_at(&[byte[0] ^ 1], at).unwrap();
-    refused(&format!("op {hole} of the log is not whole"));
+    refused(&format!("op {hole} of the log is incomplete"));
     open.write_all_at(&byte, at).unwrap();
     tb::rewrite_superblock(&file, &[(1344, &head.to_le_bytes())]);
     refused("state sync");

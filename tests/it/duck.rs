@@ -253,7 +253,7 @@ fn commits_that_only_the_log_has_are_restored_into_one_file() {
 }
 
 #[test]
-fn what_is_torn_off_the_log_is_a_commit_that_was_not() {
+fn a_torn_end_of_the_log_loses_only_its_commit() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql("1.5.6", &file, &["CREATE TABLE t (i INTEGER)"]);
@@ -270,7 +270,7 @@ fn what_is_torn_off_the_log_is_a_commit_that_was_not() {
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 1;
     fs::write(&log, &damaged).unwrap();
-    bed.run(&["snapshot", "analytics"]).failed(15, "log does not have its checksum");
+    bed.run(&["snapshot", "analytics"]).failed(15, "log has a wrong checksum");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn other_files_are_refused_by_name() {
     let mut damaged = whole.clone();
     (damaged[4100], damaged[8200]) = (0xee, 0xee);
     fs::write(&file, &damaged).unwrap();
-    refused("neither of its database headers has its checksum");
+    refused("both of its database headers have wrong checksums");
     fs::write(&file, &whole).unwrap();
     bed.run(&["snapshot", "analytics", "--mode", "pause"]).failed(2, "no mode `pause`");
     snapshot(&bed, &[]);

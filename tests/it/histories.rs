@@ -59,7 +59,7 @@ fn a_cluster_that_was_restored_begins_another_history() {
     ledger.go_on(99);
     (0..10).for_each(|_| ledger.step());
     with_gap(&bed, "books", "older state");
-    with_gap(&bed, "asked", "another history");
+    with_gap(&bed, "asked", "a different history");
     bed.snapshot("full");
     (0..60).for_each(|_| ledger.step());
     let second = ledger.moment();
@@ -99,7 +99,7 @@ fn a_cluster_that_was_replaced_is_not_continued() {
     let mut server = tb::Server::spawn(&file, &address, 0);
     assert!(server.wait_ready());
     // Empty, which is news, too.
-    with_gap(&bed, "asked", "another history");
+    with_gap(&bed, "asked", "a different history");
     tb::fill(&address, &folder.path().join("other"), 20, 500);
     with_gap(&bed, "books", "older state");
     for source in ["books", "asked"] {
@@ -111,7 +111,7 @@ fn a_cluster_that_was_replaced_is_not_continued() {
 
 /// A replica that stands still while its cluster goes on has not shipped everything, and says so.
 #[test]
-fn a_replica_that_lags_is_no_idle_one() {
+fn a_lagging_replica_is_not_taken_for_idle() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = tb::Cluster::of_three(folder.path());
     let address = cluster.address().to_owned();
@@ -131,12 +131,12 @@ fn a_replica_that_lags_is_no_idle_one() {
     bed.run(&["logs", "books"]).failed(15, "lags behind");
     // Nobody can be asked either.
     drop(cluster);
-    bed.run(&["logs", "books"]).failed(15, "nobody listens");
+    bed.run(&["logs", "books"]).failed(15, "nothing is listening");
 }
 
 /// A store that is added later, or was away, costs the other one nothing.
 #[test]
-fn stores_come_and_go() {
+fn a_store_that_comes_or_goes_does_not_affect_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let server = tb::Server::solo(folder.path());
     let address = server.address().to_owned();

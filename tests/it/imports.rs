@@ -140,7 +140,7 @@ fn what_cannot_be_replayed_is_said_when_it_is_shipped() {
     let until = window(&scene.bed, "asked")["until_nanoseconds"].as_u64().unwrap();
     assert!((moment.at..at).contains(&until), "{until}");
     let words = ["restore", "asked", "--at", &spelled(beyond.at), "--to", "x", "--yes"];
-    scene.bed.run(&words).failed(14, "lies outside");
+    scene.bed.run(&words).failed(14, "is outside the restorable");
     let (file, _) = rewind(&scene.bed, "asked", &["--at", &spelled(moment.at)]);
     with_server(&file, |books| books::assert_replayed(books, &original, &moment));
     scene.bed.run(&["verify", "asked", "--logs"]).done();

@@ -104,7 +104,7 @@ fn any_of_several_kms_keys_opens_a_backup() {
     verify(&bed, &id, &[&by_arn]).failed(12, "cancel-key-deletion");
 
     let third = recipient(&new_key(REGIONS[0]));
-    verify(&bed, &id, &[&third]).failed(12, "none of the keys at hand");
+    verify(&bed, &id, &[&third]).failed(12, "none of the available keys");
     // An alias says nothing of its key: KMS does.
     let alias = json!({ "AliasName": "alias/second", "TargetKeyId": new_key(REGIONS[1]) });
     administer(REGIONS[1], "DeleteAlias", &json!({ "AliasName": "alias/second" }));
@@ -172,13 +172,13 @@ fn a_kms_that_is_away_and_missing_credentials_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let key = new_key(REGIONS[0]);
     let bed = bed(folder.path(), &[&format!("kms:{key}?endpoint=http://127.0.0.1:1")]);
-    bed.run(&["snapshot", "books"]).failed(12, "can be reached");
+    bed.run(&["snapshot", "books"]).failed(12, "is reachable");
     bed.recipients_are(&[&recipient(&key.replace("key/", "key/0"))]);
     bed.run(&["snapshot", "books"]).failed(12, "correct the key's ARN");
     fs::remove_file(bed.path(".aws/credentials")).unwrap();
     let mut command = bed.command(&["snapshot", "books"]);
     command.env("AWS_EC2_METADATA_DISABLED", "true");
-    Run::of(&command.output().unwrap()).failed(12, "give bkp credentials");
+    Run::of(&command.output().unwrap()).failed(12, "provide credentials");
     bed.recipients_are(&["kms:alias/x?regoin=y"]);
     bed.run(&["snapshot", "books"]).failed(78, "`regoin` is not known");
     assert!(bed.stored().is_empty());

@@ -129,7 +129,7 @@ fn exactly_one(ledger_bed: &LedgerBed, round: usize) {
     let winner = children.remove(winner.unwrap());
     let name = format!("process {} on ", winner.id());
     for child in children {
-        let run = end(child).failed(11, "`books` is running already");
+        let run = end(child).failed(11, "`books` is already running");
         assert!(
             run.stderr.contains(&name) && run.stderr.contains(" s, since 20"),
             "{}",
@@ -150,14 +150,14 @@ fn stop_the_one(ledger_bed: &LedgerBed, children: &[Child]) -> Option<usize> {
 }
 
 #[test]
-fn of_a_hundred_runs_at_once_one_goes_on_with_a_ledger() {
+fn of_a_hundred_concurrent_runs_one_proceeds_with_a_ledger() {
     let ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
     (0..rounds()).for_each(|round| exactly_one(&ledger_bed, round));
     ledger_bed.bed.run(&["verify", "--ledger"]).done();
 }
 
 #[test]
-fn of_a_hundred_runs_at_once_one_goes_on_without_a_ledger() {
+fn of_a_hundred_concurrent_runs_one_proceeds_without_a_ledger() {
     let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
     (0..rounds()).for_each(|round| exactly_one(&ledger_bed, round));
 }
@@ -220,7 +220,7 @@ fn a_lease_is_renewed_while_its_run_works() {
                 assert!(first.try_wait().unwrap().is_some(), "two runs at once");
                 break;
             }
-            run.failed(11, "is running already");
+            run.failed(11, "is already running");
             late_refusals += usize::from(overdue);
         }
         assert!(late_refusals > 0, "the run was too short to show anything");
@@ -230,7 +230,7 @@ fn a_lease_is_renewed_while_its_run_works() {
 
 /// What was begun with the ledger ends without it, and the ledger learns it later.
 #[test]
-fn a_ledger_that_goes_away_in_the_middle_costs_no_backup() {
+fn a_ledger_lost_during_a_run_costs_no_backup() {
     let mut ledger_bed = LedgerBed::new(Keeper::Ledger, "1h");
     let config = fs::read_to_string(ledger_bed.bed.path("bkp.toml")).unwrap();
     fs::write(
@@ -248,7 +248,7 @@ fn a_ledger_that_goes_away_in_the_middle_costs_no_backup() {
     // Nobody gave the lease back, but its own host knows better.
     let server = tb::Server::start_existing(&ledger);
     ledger_bed.bed.set_ledger(server.address(), "1h", "");
-    ledger_bed.run(2).failed(11, "is running already");
+    ledger_bed.run(2).failed(11, "is already running");
     ledger_bed.run(1).done();
     ledger_bed.bed.run(&["verify", "--ledger"]).done();
 }
@@ -280,7 +280,7 @@ fn a_copied_state_directory_is_another_host() {
     let first = ledger_bed.start_and_stop(1);
     fs::create_dir(ledger_bed.bed.path("state-2")).unwrap();
     fs::copy(ledger_bed.bed.path("state-1/place"), ledger_bed.bed.path("state-2/place")).unwrap();
-    ledger_bed.run(2).failed(11, "is running already: process");
+    ledger_bed.run(2).failed(11, "is already running: process");
     signal(&first, Signal::CONT);
     end(first).done();
 }
@@ -293,7 +293,7 @@ fn the_host_of_a_killed_holder_does_not_wait_for_its_lease() {
         let mut holder = ledger_bed.start_and_stop(1);
         holder.kill().unwrap();
         end(holder);
-        ledger_bed.run(2).failed(11, "is running already");
+        ledger_bed.run(2).failed(11, "is already running");
         ledger_bed.run(1).done();
         ledger_bed.run(2).done();
     }
@@ -304,7 +304,7 @@ fn a_fenced_run_writes_no_manifest(keeper: Keeper) {
     let late = ledger_bed.start_and_stop(1);
     ledger_bed.run_until_free(2).done();
     signal(&late, Signal::CONT);
-    end(late).failed(11, "ended before its run did");
+    end(late).failed(11, "expired during its run");
     assert_eq!(ledger_bed.backups(), 1);
     if keeper == Keeper::Ledger {
         ledger_bed.bed.run(&["verify", "--ledger"]).done();
@@ -334,7 +334,7 @@ fn a_fenced_run_writes_no_manifest_without_a_ledger() {
 
 /// Who can write to the store can write leases; none of them blocks a job for ever, or breaks a run.
 #[test]
-fn strange_leases_are_named() {
+fn leases_that_no_run_can_have_written_are_named() {
     let ledger_bed = LedgerBed::new(Keeper::Store, "1h");
     let folder = ledger_bed.bed.path("store/leases/books");
     fs::create_dir_all(&folder).unwrap();
@@ -348,7 +348,7 @@ fn strange_leases_are_named() {
     )
     .unwrap();
     let named = ledger_bed.run(1).done();
-    assert!(named.stderr.contains("no lease lasts so long"), "{}", named.stderr);
+    assert!(named.stderr.contains("no lease lasts that long"), "{}", named.stderr);
     fs::remove_file(&last).unwrap();
     fs::write(folder.join("7"), "not a term").unwrap();
     ledger_bed.run(1).done();

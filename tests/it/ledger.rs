@@ -140,7 +140,7 @@ fn every_run_is_recorded() {
 }
 
 #[test]
-fn whatever_is_tampered_with_is_named() {
+fn every_kind_of_tampering_is_named() {
     let mut ledger_bed = LedgerBed::new("");
     let (id, other) = (ledger_bed.bed.snapshot("full"), ledger_bed.bed.snapshot("incremental"));
     // Nothing of this needs a key.
@@ -228,7 +228,7 @@ fn a_run_without_an_answer_ends_with_17_and_a_later_one_delivers() {
     for _ in 0..2 {
         let run = ledger_bed.bed.run(&["snapshot", "books", "--json"]);
         assert_eq!(run.code, Some(17), "{}", run.stderr);
-        assert!(run.stderr.contains("nobody listens there"), "{}", run.stderr);
+        assert!(run.stderr.contains("nothing is listening there"), "{}", run.stderr);
         assert!(run.stderr.contains("waits in the outbox"), "{}", run.stderr);
         let report: Value = serde_json::from_str(&run.stdout).unwrap();
         ids.push(report["manifest"]["id"].as_str().unwrap().to_owned());
@@ -240,13 +240,13 @@ fn a_run_without_an_answer_ends_with_17_and_a_later_one_delivers() {
     for path in &waiting {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o600);
     }
-    ledger_bed.bed.run(&["doctor"]).failed_in_text(16, "nobody listens");
+    ledger_bed.bed.run(&["doctor"]).failed_in_text(16, "nothing is listening");
     let kept: Vec<(PathBuf, Vec<u8>)> =
         waiting.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
 
     ledger_bed.start(&data_file);
     let doctor = ledger_bed.bed.run(&["doctor"]).done();
-    assert!(doctor.stdout.contains("3 event(s) wait in the outbox"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("3 event(s) in the outbox wait"), "{}", doctor.stdout);
     ledger_bed.bed.snapshot("incremental");
     assert_eq!(ledger_bed.outbox(), Vec::<PathBuf>::new());
     assert_eq!(ledger_bed.differences(), Vec::<String>::new());
@@ -267,7 +267,7 @@ fn a_run_without_an_answer_ends_with_17_and_a_later_one_delivers() {
 }
 
 #[test]
-fn a_lost_outbox_can_be_made_again_and_a_forged_backup_is_not_recorded() {
+fn a_lost_outbox_can_be_recreated_and_a_forged_backup_is_not_recorded() {
     let mut ledger_bed = LedgerBed::new("");
     ledger_bed.bed.snapshot("full");
     let data_file = ledger_bed.stop();
@@ -298,7 +298,9 @@ fn a_required_ledger_that_does_not_answer_keeps_a_run_from_starting() {
     let mut ledger_bed = LedgerBed::new("required = true");
     ledger_bed.bed.snapshot("full");
     let (before, address) = (ledger_bed.bed.stored().len(), ledger_bed.address().to_owned());
-    for (cluster, reason) in [("8", "no cluster 8 answers within 2 s"), ("7", "nobody listens")] {
+    for (cluster, reason) in
+        [("8", "cluster 8 did not answer within 2 s"), ("7", "nothing is listening")]
+    {
         if cluster == "7" {
             ledger_bed.stop();
         }
@@ -325,7 +327,7 @@ fn a_cluster_with_another_id_is_given_up_in_time() {
     fs::write(ledger_bed.bed.path("bkp.toml"), config).unwrap();
     let run = ledger_bed.bed.run(&["snapshot", "books"]);
     assert_eq!(run.code, Some(17), "{}", run.stderr);
-    assert!(run.stderr.contains("no cluster 8 answers within 1 s"), "{}", run.stderr);
+    assert!(run.stderr.contains("cluster 8 did not answer within 1 s"), "{}", run.stderr);
     assert_eq!(ledger_bed.outbox().len(), 1);
 }
 
@@ -348,7 +350,7 @@ fn other_peoples_accounts_are_refused() {
 }
 
 #[test]
-fn a_question_of_one_kind_is_one_session() {
+fn a_run_uses_at_most_one_ledger_session() {
     let ledger_bed = LedgerBed::new("");
     // A client has the same number in each of its connections, and one session.
     let sessions = || {

@@ -413,10 +413,11 @@ fn a_gap_is_reported_and_mended() {
     let between = windows[0]["last_op"].as_u64().unwrap() + 1;
     let restore =
         |op: u64| bed.run(&["restore", "books", "--op", &op.to_string(), "--to", "x", "--yes"]);
-    restore(between).failed(14, &format!("op {between} lies outside"));
+    restore(between).failed(14, &format!("op {between} is outside the restorable"));
     restore(between).failed(14, windows[0]["until"].as_str().unwrap());
     let at = spelled(windows[1]["until_nanoseconds"].as_u64().unwrap() + 1);
-    bed.run(&["restore", "books", "--at", &at, "--to", "x", "--yes"]).failed(14, "lies outside");
+    bed.run(&["restore", "books", "--at", &at, "--to", "x", "--yes"])
+        .failed(14, "is outside the restorable");
     assert!(!bed.path("x").exists());
     let verified = bed.json(&["verify", "books", "--logs"]);
     assert_eq!(verified["ok"], true, "{verified}");
@@ -464,7 +465,7 @@ fn a_damaged_log_is_found() {
     std::fs::remove_file(&newest).unwrap();
     std::fs::write(&newest, whole.replace("\"bkp 0.1.0\"", "\"bkp 0.9.0\"")).unwrap();
     let run = bed.run(&["logs", "books", "-v"]).done();
-    assert!(run.stderr.contains("cannot be relied on"), "{}", run.stderr);
+    assert!(run.stderr.contains("which is unusable"), "{}", run.stderr);
     assert_eq!(bed.run(&["verify", "books", "--logs"]).code, Some(13));
     std::fs::remove_file(&newest).unwrap();
     bed.run(&["verify", "books", "--logs"]).done();
@@ -505,7 +506,7 @@ fn a_lost_segment_is_found_by_what_runs_by_itself() {
         let status: Value = serde_json::from_str(&status.stdout).unwrap();
         let found = status["findings"].as_array().unwrap().iter();
         let lost =
-            found.filter(|found| found["message"].as_str().unwrap().contains("its log lacks"));
+            found.filter(|found| found["message"].as_str().unwrap().contains("the log is missing"));
         lost.map(|found| found["message"].to_string()).collect::<Vec<_>>()
     };
     assert!(lost().is_empty());
@@ -536,7 +537,7 @@ fn a_lost_segment_is_found_by_what_runs_by_itself() {
     bed.run(&["list", "books", "--windows"]).failed_in_text(13, &ids[3]);
     tb::fill(&address, &record, 20, 200);
     let run = bed.run(&["logs", "books", "--json", "-v"]).done();
-    assert!(run.stderr.contains("cannot be relied on"), "{}", run.stderr);
+    assert!(run.stderr.contains("which is unusable"), "{}", run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(report["manifest"]["parent"], ids[2].as_str());
 }
@@ -554,14 +555,14 @@ fn a_plain_restore_says_what_it_leaves_out() {
     let full = bed.snapshot("full");
     let restore = |to: &str| bed.run(&["restore", "books", "--to", to, "--yes"]).done().stderr;
     let said = restore("a");
-    assert!(!said.contains("goes on") && !said.contains("has no manifest"), "{said}");
+    assert!(!said.contains("continues after") && !said.contains("has no manifest"), "{said}");
     tb::fill(&address, &record, 20, 2_000);
     bed.run(&["logs", "books"]).done();
     let said = restore("b");
-    assert!(said.contains("the log of `books` goes on after this backup"), "{said}");
+    assert!(said.contains("the log of `books` continues after this backup"), "{said}");
     let child = bed.snapshot("incremental");
     let said = restore("c");
-    assert!(!said.contains("goes on"), "{said}");
+    assert!(!said.contains("continues after"), "{said}");
     let map = bed.object(&full, "map.json.zst.enc");
     let whole = std::fs::read(&map).unwrap();
     let mut rotten = whole.clone();
@@ -578,13 +579,13 @@ fn a_plain_restore_says_what_it_leaves_out() {
     std::fs::remove_file(&map).unwrap();
     let of_base = ["restore", "--id", &full, "--to", "base", "--yes"];
     let said = bed.run(&of_base).done().stderr;
-    assert!(said.contains("which the restore does not need"), "{said}");
+    assert!(said.contains("the restore does not need it"), "{said}");
     std::fs::write(&map, &whole).unwrap();
     let newest = bed.snapshot("full");
     std::fs::remove_file(bed.object(&newest, "manifest.json")).unwrap();
     let said = restore("e");
     assert!(
-        said.contains(&format!("{newest} is newer than {child} and has no manifest")),
+        said.contains(&format!("{newest} is newer than {child} but has no manifest")),
         "{said}"
     );
 }
@@ -613,7 +614,7 @@ fn the_latest_moment_restores() {
     (0..10).for_each(|_| ledger.step());
     bed.snapshot("incremental");
     let words = ["restore", "books", "--at", "latest", "--to", "later", "--yes"];
-    bed.run(&words).failed(14, "is later than anything");
+    bed.run(&words).failed(14, "is newer than the end of its log");
 }
 
 /// A full disk at the target is no failure that nobody classified, and leaves nothing.
@@ -646,7 +647,7 @@ fn a_full_disk_at_the_target_is_refused() {
 
 /// Numbers in messages have units.
 #[test]
-fn a_time_that_is_out_of_range_is_told_with_units() {
+fn a_duration_out_of_range_is_reported_with_units() {
     let bed = Bed::new(Path::new("none"), "");
     let job = "[job.log]\nrun = \"logs\"\nsource = \"books\"\nevery = \"6h\"\nkeep_log = \"1h\"\n";
     crate::run::add(&bed, job);
@@ -702,7 +703,7 @@ fn a_drill_of_the_log_restores_a_moment() {
 /// Where the newest snapshot is not whole an older one leads to the same op, by itself where that can be
 /// told from the store's listing, else by choice.
 #[test]
-fn a_snapshot_that_is_not_whole_is_passed_over() {
+fn an_incomplete_snapshot_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let server = tb::Server::solo(folder.path());
     let address = server.address().to_owned();
@@ -728,7 +729,7 @@ fn a_snapshot_that_is_not_whole_is_passed_over() {
     from(&newer, "x").failed(13, &newer);
     let words = ["restore", "books", "--op", &last, "--to", "older", "--yes", "--json"];
     let run = bed.run(&words).done();
-    assert!(run.stderr.contains(&format!("passing over snapshot {newer}")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("skipping snapshot {newer}")), "{}", run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&report["base"], report["op"].to_string()), (&older.as_str().into(), last.clone()));
     // Damage that shows only when it is read is told with the way around it.
@@ -794,7 +795,7 @@ fn a_cluster_that_is_away_ends_the_run_in_time() {
     let data_file = server.stop();
     let bed = Bed::with(&data_file, &address, "logs = { deadline = \"2s\" }");
     let began = Instant::now();
-    bed.run(&["logs", "books", "--mode", "query"]).failed(15, "nobody listens");
+    bed.run(&["logs", "books", "--mode", "query"]).failed(15, "nothing is listening");
     assert!(began.elapsed() < PATIENCE);
     bed.run(&["logs", "books"]).done();
     bed.run(&["logs", "books", "--mode", "none"]).failed(2, "`none`");

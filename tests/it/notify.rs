@@ -121,7 +121,7 @@ pub(crate) fn hide(folder: &std::path::Path) -> impl FnOnce() + use<> {
 }
 
 #[test]
-fn hooks_and_pings_go_around_a_run() {
+fn hooks_and_pings_surround_a_run() {
     let web = Web::start();
     let (folder, bed) = bed("");
     let hook = |event: &str| {
@@ -169,7 +169,7 @@ fn hooks_and_pings_go_around_a_run() {
 }
 
 #[test]
-fn what_is_wrong_is_told_once_and_so_is_its_end() {
+fn a_finding_is_notified_once_and_so_is_its_end() {
     let web = Web::start();
     let (port, mail) = mail_server();
     let (folder, bed) = bed(JOB);
@@ -200,7 +200,7 @@ fn what_is_wrong_is_told_once_and_so_is_its_end() {
     );
     let slack: Value = serde_json::from_str(&of("/services/secret")).unwrap();
     assert!(
-        slack["text"].as_str().unwrap().contains("critical: nightly: 1 run(s) in a row failed"),
+        slack["text"].as_str().unwrap().contains("critical: nightly: 1 consecutive run(s) failed"),
         "{slack}"
     );
     let letters = std::mem::take(&mut *mail.lock().unwrap());
@@ -222,7 +222,7 @@ fn what_is_wrong_is_told_once_and_so_is_its_end() {
 }
 
 #[test]
-fn who_cannot_be_told_is_told_later_and_nothing_fails_for_it() {
+fn a_failed_notification_is_retried_and_fails_no_run() {
     let web = Web::start();
     *web.answer.lock().unwrap() = "503 Busy";
     let (folder, bed) = bed(JOB);
@@ -237,7 +237,7 @@ fn who_cannot_be_told_is_told_later_and_nothing_fails_for_it() {
     let back = hide(folder.path());
     let run = bed.run(&["run", "nightly"]);
     assert_eq!(run.code, Some(15), "{}", run.stderr);
-    assert!(run.stderr.contains("`hook` could not be told"), "{}", run.stderr);
+    assert!(run.stderr.contains("could not notify `hook`"), "{}", run.stderr);
     assert!(!run.stderr.contains("secret"), "{}", run.stderr);
     *web.answer.lock().unwrap() = "200 OK";
     assert_eq!(web.heard().len(), 1);

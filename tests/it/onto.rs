@@ -58,9 +58,9 @@ fn a_backup_of_another_replica_is_not_built_on() {
     let config = config.replace(&format!("{first:?}"), &format!("{second:?}"));
     fs::write(bed.path("bkp.toml"), config).unwrap();
     bed.run(&["snapshot", "books", "--scope", "incremental"])
-        .failed(14, "is of something else")
+        .failed(14, "is of a different source")
         .failed(14, "--scope full");
-    falls_back(&bed, "is of something else");
+    falls_back(&bed, "is of a different source");
 }
 
 #[test]

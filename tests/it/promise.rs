@@ -106,7 +106,7 @@ fn nothing_is_built_on_the_backups_of_another_source_with_the_same_name() {
     let on_other = ["snapshot", "analytics", "--config", "other.toml", "--json"];
     let first = bed.json(&["snapshot", "analytics"])["manifest"].clone();
     let run = bed.run(&on_other).done();
-    assert!(run.stderr.contains("is of something else"), "{}", run.stderr);
+    assert!(run.stderr.contains("is of a different source"), "{}", run.stderr);
     let second: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(second["manifest"]["scope"], "full");
     assert_ne!(first["identity"], second["manifest"]["identity"]);

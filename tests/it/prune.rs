@@ -109,7 +109,7 @@ fn in_store(bed: &Bed, store: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_a_run_builds_on_stays_while_it_goes_on() {
+fn the_chain_of_a_run_in_progress_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Arc::new(still(folder.path(), &["main"]));
     let (full, step) = (bed.snapshot("full"), bed.snapshot("incremental"));
@@ -118,7 +118,7 @@ fn what_a_run_builds_on_stays_while_it_goes_on() {
         outdate(&inside, "main");
         let report = inside.json(&["cleanup"]);
         assert_eq!(report["stores"][0]["removed"], 0, "{report}");
-        assert!(report.to_string().contains("a run of it is going on: process"), "{report}");
+        assert!(report.to_string().contains("a run is in progress: process"), "{report}");
         let marks = inside.stored().into_iter();
         assert_eq!(marks.filter(|path| path.ends_with("deleting.json")).count(), 0);
     };
@@ -144,7 +144,7 @@ fn a_run_whose_chain_was_removed_makes_no_backup() {
     };
     let app = gated(&bed, Box::new(act));
     let error = snapshot::run(&app, &incremental()).unwrap_err();
-    assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
+    assert!(format!("{error:#}").contains("was removed while it was being made"), "{error:#}");
     assert_eq!(diagnose(&error).kind, Kind::Integrity);
     assert_eq!(ids(&bed).len(), 1, "only what was planted");
 }
@@ -180,7 +180,7 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
     let at = mark.clone();
     let app = gated(&bed, Box::new(move || fs::write(at, "{}").unwrap()));
     let error = snapshot::run(&app, &incremental()).unwrap_err();
-    assert!(format!("{error:#}").contains("was removed while it was made"), "{error:#}");
+    assert!(format!("{error:#}").contains("was removed while it was being made"), "{error:#}");
     // The next one does not choose it, and the next cleanup, which keeps it, takes the mark away.
     let next = bed.json(&["snapshot", "books"]);
     assert_eq!(next["manifest"]["scope"], "full", "{next}");
@@ -193,7 +193,7 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
 /// Objects of a run that began by a clock that was far behind look old; the lease, and at last the run
 /// itself, see to it that nothing incomplete becomes visible.
 #[test]
-fn objects_of_a_run_that_goes_on_are_no_orphans() {
+fn objects_of_a_run_in_progress_are_not_orphans() {
     let bed = bed("keep_all = true");
     let app = bed.app(None);
     let fan = app.stores_append(None).unwrap();
@@ -203,13 +203,13 @@ fn objects_of_a_run_that_goes_on_are_no_orphans() {
     fs::remove_file(&at).unwrap();
     let object = bed.path("store").join(&manifest.objects[0].key);
     let report = bed.json(&["cleanup"]);
-    assert!(report.to_string().contains("a run of it is going on"), "{report}");
+    assert!(report.to_string().contains("a run is in progress"), "{report}");
     assert!(object.exists());
     fs::remove_dir_all(bed.path("store/leases/books")).unwrap();
     assert_eq!(bed.json(&["cleanup"])["stores"][0]["removed"], 1);
     assert!(!object.exists());
     let error = run.publish(manifest, &DataKey::generate().unwrap(), &[]).unwrap_err();
-    assert!(format!("{error:#}").contains("has gone: cleanup took it"), "{error:#}");
+    assert!(format!("{error:#}").contains("was removed: cleanup mistook it"), "{error:#}");
     assert!(!at.exists());
 }
 
@@ -313,7 +313,7 @@ fn forged_backups_count_for_nothing() {
     // And one of nothing at all, by somebody who has a key.
     let empty = plant(&bed, &app, &Seed { bytes: 0, ..Seed::at(end + Duration::hours(4)) });
     let report = bed.json(&["cleanup"]);
-    assert!(report.to_string().contains("not shown to be authentic"), "{report}");
+    assert!(report.to_string().contains("not authenticated by any key"), "{report}");
     let left = ids(&bed);
     let real: Vec<String> = real.iter().map(|manifest| manifest.id.to_string()).collect();
     assert!(real.iter().all(|id| left.contains(id)), "the last three, and their chain: {report}");
@@ -327,7 +327,7 @@ fn forged_backups_count_for_nothing() {
     fs::remove_dir_all(bed.path("state/cache")).unwrap();
     fs::rename(bed.path("key"), bed.path("key.away")).unwrap();
     let lost = bed.run(&["cleanup", "--json"]).done();
-    assert!(lost.stderr.contains("going on without a key"), "{}", lost.stderr);
+    assert!(lost.stderr.contains("continuing without a key"), "{}", lost.stderr);
     let report: Value = serde_json::from_str(&lost.stdout).unwrap();
     assert_eq!(report["stores"][0]["removed"], 0, "{report}");
     fs::rename(bed.path("key.away"), bed.path("key")).unwrap();
@@ -336,7 +336,7 @@ fn forged_backups_count_for_nothing() {
     fs::write(bed.path("bkp.toml"), config.replace("[\"file:key\"]", "[]")).unwrap();
     fs::remove_dir_all(bed.path("state/cache")).unwrap();
     let blind = bed.run(&["cleanup", "--dry-run"]).done();
-    assert!(blind.stderr.contains("every manifest counts as authentic"), "{}", blind.stderr);
+    assert!(blind.stderr.contains("every manifest is taken as authentic"), "{}", blind.stderr);
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn a_clock_that_jumped_makes_nothing_old() {
     let files = bed.stored().len();
     let report = bed.json(&["cleanup"]);
     assert_eq!(report["stores"][0]["removed"], 0, "{report}");
-    assert!(report.to_string().contains("only few backups since"), "{report}");
+    assert!(report.to_string().contains("too few backups since"), "{report}");
     assert_eq!(bed.stored().len(), files);
 }
 
@@ -408,7 +408,7 @@ fn a_store_without_its_lease_is_not_cleaned_up() {
     fs::write(bed.path("second/leases"), "in the way").unwrap();
     let run = bed.run(&["cleanup", "--json"]);
     assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
-    assert!(run.stdout.contains("could not be taken"), "{}", run.stdout);
+    assert!(run.stdout.contains("could not take the lease of store"), "{}", run.stdout);
     assert_eq!((in_store(&bed, "main").len(), in_store(&bed, "second").len()), (1, 3));
 }
 
@@ -447,7 +447,7 @@ impl Known {
 /// Stops a cleanup at every call to its store; whatever became of it, the ledger learns of the deletion,
 /// and of no other.
 #[test]
-fn stopped_anywhere_the_ledger_learns_every_deletion() {
+fn a_cleanup_stopped_anywhere_reports_every_deletion_to_the_ledger() {
     let known = Known::new();
     let (bed, app) = (&known.bed, known.bed.app(None));
     let begin = now() - Duration::hours(10);
@@ -474,7 +474,7 @@ fn stopped_anywhere_the_ledger_learns_every_deletion() {
 
 /// A container that keeps no state dies between the removal and the ledger: the store knows.
 #[test]
-fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
+fn another_host_reports_a_deletion_to_the_ledger() {
     let known = Known::new();
     let (bed, app) = (&known.bed, known.bed.app(None));
     let end = now() - Duration::hours(1);
@@ -501,14 +501,14 @@ fn a_deletion_is_told_by_a_host_that_knows_nothing_of_it() {
     let forged = note.to_str().unwrap().replace(&id, &victim.id.to_string());
     fs::write(forged, text.replace(&id, &victim.id.to_string())).unwrap();
     let warned = bed.run(&["cleanup"]);
-    assert!(warned.stderr.contains("the ledger is not told"), "{}", warned.stderr);
+    assert!(warned.stderr.contains("not reported to the ledger"), "{}", warned.stderr);
     assert!(!known.deleted().contains(&victim.id.to_string()));
     assert_eq!(bed.run(&["verify", "--ledger"]).code, Some(13));
     assert!(ids(bed).contains(&newest.id.to_string()));
 }
 
 #[test]
-fn a_pin_that_cannot_look_says_so() {
+fn a_pin_that_cannot_check_for_a_removal_fails() {
     let bed = bed("keep_all = true");
     let id = plant(&bed, &bed.app(None), &Seed::at(now())).id.to_string();
     let options = pin::Options { id, word: AnnotationKind::Pin, note: None, dry_run: false };
@@ -519,7 +519,7 @@ fn a_pin_that_cannot_look_says_so() {
 
 /// Without a ledger the store says who did what.
 #[test]
-fn restores_verifications_and_failures_are_on_record() {
+fn restores_verifications_and_failures_are_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let bed = still(folder.path(), &["main"]);
     let id = bed.snapshot("full");
@@ -593,7 +593,7 @@ fn a_log_keeps_its_bases_and_loses_what_restores_nothing() {
     assert_eq!(kinds(&bed), (240, 60));
     // A log that is kept for ever keeps the snapshot that it begins at.
     let report = bed.json(&["cleanup"]);
-    assert!(report.to_string().contains("keep_log: a log that is kept begins here"), "{report}");
+    assert!(report.to_string().contains("keep_log: a retained log begins here"), "{report}");
     assert_eq!(kinds(&bed), (240, 2));
     let windows = || bed.json(&["list", "books", "--windows"])["windows"].clone();
     assert_eq!(windows().as_array().unwrap().len(), 1, "{}", windows());

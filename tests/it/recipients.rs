@@ -32,7 +32,7 @@ fn a_key_that_is_lost_does_not_keep_the_others_from_reading() {
     fs::remove_file(bed.path("other")).unwrap();
     for words in [&["verify", "books"][..], &["restore", "books", "--to", "x", "--yes"]] {
         let run = bed.run(words).done();
-        assert!(run.stderr.contains("going on without the recipient file:"), "{}", run.stderr);
+        assert!(run.stderr.contains("continuing without recipient file:"), "{}", run.stderr);
     }
     // A new backup is for every recipient or for none.
     bed.run(&["snapshot", "books"]).failed(12, "other").failed(12, "bkp keys generate");
@@ -85,7 +85,7 @@ fn a_backup_for_too_many_is_refused() {
 }
 
 #[test]
-fn expensive_recipients_do_not_outlast_the_wish_to_stop() {
+fn expensive_recipients_stop_when_cancelled() {
     let folder = tempfile::tempdir().unwrap();
     let bed = bed(&folder);
     let id = bed.snapshot("full");

@@ -61,7 +61,7 @@ fn references_out_of_the_file_are_refused() {
         tb::format(&file, 0, 1);
         tb::rewrite_superblock(&file, fields);
         let bed = Bed::new(&file, "");
-        bed.run(&["snapshot", "books"]).failed(15, "outside of it");
+        bed.run(&["snapshot", "books"]).failed(15, "beyond its end");
     }
 }
 
@@ -293,9 +293,9 @@ fn a_taken_target_is_refused_and_with_force_kept_aside() {
     bed.snapshot("full");
     fs::write(bed.path("target"), "precious").unwrap();
     let words = ["restore", "books", "--to", "target", "--yes"];
-    bed.run(&words).failed(14, "target exists already");
+    bed.run(&words).failed(14, "target already exists");
     let nowhere = ["restore", "books", "--to", "nowhere/target", "--yes"];
-    bed.run(&nowhere).failed(14, "there is no folder nowhere");
+    bed.run(&nowhere).failed(14, "folder nowhere does not exist");
     assert_eq!(fs::read_to_string(bed.path("target")).unwrap(), "precious");
     let words = ["restore", "books", "--to", "target", "--yes", "--force"];
     bed.run(&words).done();
@@ -322,9 +322,9 @@ fn a_target_that_is_no_file_is_refused_even_with_force() {
         restore(target).failed(14, "is a folder").failed(14, "--to data/restored.tigerbeetle");
     }
     restore("link").failed(14, "symbolic link");
-    restore("/dev/null").failed(14, "neither a file nor free");
-    restore("store").failed(14, "inside of the store");
-    restore("store/new").failed(14, "inside of the store");
+    restore("/dev/null").failed(14, "exists and is not a regular file");
+    restore("store").failed(14, "inside the store");
+    restore("store/new").failed(14, "inside the store");
     assert_eq!(fs::read_to_string(bed.path("data/precious")).unwrap(), "precious");
     assert_eq!(fs::read_dir(bed.path("data")).unwrap().count(), 1);
     assert_eq!(bed.stored().len(), 3);

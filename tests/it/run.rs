@@ -97,7 +97,7 @@ fn a_backup_made_by_hand_counts() {
 }
 
 #[test]
-fn a_failure_is_on_record_tried_again_and_keeps_what_comes_after_it() {
+fn a_failure_is_recorded_and_retried_and_holds_back_dependent_jobs() {
     let more = "[job.check]\nrun = \"verify\"\nsource = \"books\"\nafter = [\"nightly\"]\n[job.tidy]\nrun = \"cleanup\"\n";
     let (folder, bed) = bed(&format!("{SNAPSHOT}retries = 1\n{more}"));
     let (file, gone) = (folder.path().join("0_0.tigerbeetle"), folder.path().join("gone"));
@@ -130,12 +130,12 @@ fn a_failure_is_on_record_tried_again_and_keeps_what_comes_after_it() {
 }
 
 #[test]
-fn a_run_that_takes_too_long_is_ended() {
+fn a_run_that_exceeds_its_timeout_is_killed() {
     let (_folder, bed) = bed(&format!("{SNAPSHOT}timeout = \"1s\"\n"));
     bed.recipients_are(&["passphrase:cmd:sleep 600"]);
     let run = bed.run(&["run", "nightly", "--json"]);
     assert_ne!(run.code, Some(0));
-    assert!(run.stdout.contains("longer than its timeout of 1s"), "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("exceeded its timeout of 1s"), "{}{}", run.stdout, run.stderr);
     assert_eq!(records(&bed, "nightly").len(), 1);
     // It left no lock behind.
     bed.recipients_are(&["file:key"]);
@@ -210,7 +210,7 @@ fn of_a_hundred_starts_of_a_job_one_runs_it_and_the_others_name_it() {
     for child in children {
         let run = Run::of(&child.wait_with_output().unwrap());
         if run.code == Some(11) {
-            let named = run.stdout.contains("`nightly.job` is running already: process");
+            let named = run.stdout.contains("`nightly.job` is already running: process");
             assert!(named && run.stdout.contains(" for "), "{}{}", run.stdout, run.stderr);
         }
         codes.push(run.code.unwrap());
@@ -234,7 +234,7 @@ fn without_any_job_there_is_nothing_to_be_quiet_about() {
 }
 
 #[test]
-fn a_long_run_holds_nothing_back_that_may_run_beside_it() {
+fn a_long_run_does_not_delay_compatible_jobs() {
     let (folder, bed) = bed("[run]\nparallel = 3");
     let other = folder.path().join("other");
     fs::create_dir(&other).unwrap();

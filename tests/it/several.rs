@@ -42,7 +42,7 @@ fn data_file(folder: &Path) -> std::path::PathBuf {
 fn partial(bed: &Bed, naming: &str) -> Value {
     let run = bed.run(&["snapshot", "books", "--json"]);
     let run = run.failed_in_text(3, naming);
-    assert!(run.stderr.contains("going on without the store"), "{}", run.stderr);
+    assert!(run.stderr.contains("continuing without store"), "{}", run.stderr);
     serde_json::from_str(&run.stdout).unwrap()
 }
 
@@ -93,7 +93,7 @@ fn a_store_that_was_away_is_built_on_again_from_what_it_has() {
     let full = bed.snapshot("full");
     let away = bed.path("away");
     fs::rename(bed.path("second"), &away).unwrap();
-    let report = partial(&bed, "there is no store at");
+    let report = partial(&bed, "no store at");
     let alone = report["manifest"]["id"].as_str().unwrap().to_owned();
     assert_eq!(report["manifest"]["parent"], full.as_str());
     assert_eq!(report["manifest"].get("copies"), None, "there is one copy: {report}");
@@ -117,7 +117,7 @@ fn a_store_that_was_away_is_built_on_again_from_what_it_has() {
     // The last store fails the run.
     fs::rename(bed.path("store"), bed.path("gone")).unwrap();
     fs::remove_dir_all(bed.path("second")).unwrap();
-    bed.run(&["snapshot", "books"]).failed(10, "there is no store at");
+    bed.run(&["snapshot", "books"]).failed(10, "no store at");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn the_ledger_names_a_copy_that_is_gone() {
     let manifest = bed.object(&id, "manifest.json");
     let copy = second.join(manifest.strip_prefix(bed.path("store")).unwrap());
     fs::rename(&copy, kept.join("manifest")).unwrap();
-    let run = bed.run(&["verify", "--ledger"]).failed_in_text(13, "LACKING");
+    let run = bed.run(&["verify", "--ledger"]).failed_in_text(13, "MISSING COPY");
     assert!(run.stdout.contains(&format!("in file://{}", second.display())), "{}", run.stdout);
     fs::copy(&manifest, &copy).unwrap();
     bed.run(&["verify", "--ledger"]).done();
@@ -235,7 +235,7 @@ fn one_place_cannot_be_two_stores() {
     let folder = tempfile::tempdir().unwrap();
     let bed = Bed::new(&data_file(folder.path()), "");
     second_is(&bed, &format!("url = \"file://{}\"", bed.path("store").display()));
-    bed.run(&["snapshot", "books"]).failed(78, "it is the place of [store.main] already");
+    bed.run(&["snapshot", "books"]).failed(78, "same location as [store.main]");
 }
 
 /// The same bucket and prefix at another endpoint is another store.

@@ -132,12 +132,12 @@ fn mail_goes_encrypted_to_a_server_that_is_who_it_says() {
     let _back = hide(folder.path());
     // Nobody vouches for this server: nothing is said to it but that TLS is wanted.
     let run = fail(&bed, None);
-    assert!(run.stderr.contains("`post` could not be told"), "{}", run.stderr);
+    assert!(run.stderr.contains("could not notify `post`"), "{}", run.stderr);
     assert!(!run.stderr.contains("swordfish"), "{}", run.stderr);
     assert!(!folder.path().join("mail-2").exists());
     let ca = folder.path().join("ca.pem");
     let run = fail(&bed, Some(&ca));
-    assert!(!run.stderr.contains("could not be told"), "{}", run.stderr);
+    assert!(!run.stderr.contains("could not notify"), "{}", run.stderr);
     let mails = ["mail-1", "mail-2"].map(|name| fs::read_to_string(folder.path().join(name)));
     let [first, second] = mails.map(Result::unwrap);
     assert!(!first.contains("login") && !first.contains("MAIL"), "{first}");
@@ -166,7 +166,7 @@ fn a_password_never_goes_in_the_clear_wherever_the_url_is_written() {
         fs::write(&url, &wrong).unwrap();
         bed.chmod("mail-url", 0o600);
         let run = fail(&bed, None);
-        assert!(run.stderr.contains("`post` could not be told"), "{wrong}: {}", run.stderr);
+        assert!(run.stderr.contains("could not notify `post`"), "{wrong}: {}", run.stderr);
         let host = run.stderr.replace("smtps://swordfish", "");
         assert!(!host.contains("swordfish"), "{wrong}: {}", run.stderr);
     }
@@ -181,5 +181,5 @@ fn a_server_that_never_answers_ends_in_time() {
     bed.run(&["run"]).done();
     let _back = hide(folder.path());
     let run = fail(&bed, None);
-    assert!(run.stderr.contains("`post` could not be told"), "{}", run.stderr);
+    assert!(run.stderr.contains("could not notify `post`"), "{}", run.stderr);
 }

@@ -40,7 +40,7 @@ pub(crate) fn has(report: &Value, rule: &str, subject: &str, level: &str) {
 }
 
 #[test]
-fn what_is_wrong_is_seen_and_what_is_well_again_is_not() {
+fn findings_appear_and_disappear_again() {
     let (_folder, bed) = bed(JOBS);
     let bad = status(&bed, 18);
     has(&bad, "missing", "books", "critical");
@@ -113,11 +113,11 @@ fn ages_failures_sizes_quotas_and_stores_are_watched() {
     assert!(bed.run(&["list", "--long"]).done().stdout.contains(" a month\n"));
     fs::rename(bed.path("store"), bed.path("away")).unwrap();
     has(&status(&bed, 18), "store", "main", "critical");
-    bed.run(&["status"]).failed_in_text(18, "does not answer");
+    bed.run(&["status"]).failed_in_text(18, "unreachable:");
 }
 
 #[test]
-fn a_source_that_nobody_backs_up_is_named() {
+fn a_source_without_a_job_is_a_finding() {
     let (_folder, bed) = bed("");
     bed.snapshot("full");
     has(&status(&bed, 0), "unscheduled", "books", "warning");
@@ -155,7 +155,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn prometheus_reads_the_same() {
+fn metrics_match_the_status() {
     let (_folder, bed) = bed(JOBS);
     set(&bed, "metrics_file = \"out/bkp.prom\"");
     let before = now();
@@ -198,7 +198,7 @@ fn an_emptied_store_and_a_lost_key_are_critical() {
 /// A backup that was made by a clock that was ahead is not the newest until that time comes: others are
 /// restored and verified before it.
 #[test]
-fn what_is_dated_in_the_future_is_not_the_newest() {
+fn a_backup_dated_in_the_future_is_not_the_newest() {
     let (_folder, bed) = bed(JOBS);
     let app = bed.app(None);
     let ahead = plant(&bed, &app, &Seed::at(now() + Duration::days(300))).id.to_string();
@@ -227,7 +227,7 @@ fn an_empty_list_names_the_other_stores() {
 /// A store that has a manifest and not what it names has no backup: what is missing of the newest one, or of
 /// what it builds on, is seen without reading a byte of it.
 #[test]
-fn a_backup_that_lacks_something_is_not_well() {
+fn an_incomplete_backup_is_a_finding() {
     let (_folder, bed) = bed(JOBS);
     bed.run(&["run"]).done();
     let base = bed.json(&["list"])["backups"][0]["id"].as_str().unwrap().to_owned();

@@ -87,7 +87,7 @@ fn a_run_that_reaches_no_store_is_told_of_and_tried_again() {
     });
     let report = status(&bed, 18);
     has(&report, "failing", "nightly", "critical");
-    assert!(report.to_string().contains("reached no store"), "{report}");
+    assert!(report.to_string().contains("no store was reachable"), "{report}");
     let log = fs::read_to_string(&log).unwrap();
     assert!(!log.contains("before") && log.ends_with("failed\nfinally\n"), "{log}");
     let pings: Vec<String> = web.heard().into_iter().map(|(path, _)| path).collect();
@@ -101,7 +101,7 @@ fn a_run_that_reaches_no_store_is_told_of_and_tried_again() {
 }
 
 #[test]
-fn what_waits_is_said_once_for_each_failure_and_is_not_well() {
+fn a_waiting_job_is_reported_once_per_failure_and_is_a_finding() {
     let chain = "[job.check]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nevery = \"1s\"\nafter = [\"nightly\"]\n[job.last]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nevery = \"1s\"\nafter = [\"check\"]\n";
     let (folder, bed) = bed(&format!("{}retries = 0\n", SNAPSHOT.replace("6h", "2s")));
     bed.run(&["run"]).done();
@@ -195,13 +195,13 @@ fn another_place_of_the_same_name_is_another_store() {
 }
 
 #[test]
-fn what_a_hook_says_stays_on_its_host() {
+fn hook_output_stays_on_its_host() {
     let web = Web::start();
     let (_folder, bed) = bed("");
     let hook = "[job.nightly.hooks]\nbefore = [\"sh\", \"-c\", \"echo the password is swordfish >&2; exit 3\"]\n";
     add(&bed, &format!("{SNAPSHOT}ping = \"{}\"\n{hook}", web.url("ping")));
     let run = bed.run(&["run", "nightly"]).failed_in_text(1, "swordfish");
-    assert!(run.stdout.contains("`sh` ended with exit status: 3"), "{}", run.stdout);
+    assert!(run.stdout.contains("`sh` failed: exit status: 3"), "{}", run.stdout);
     let path = bed.stored().into_iter().find(|path| path.to_str().unwrap().contains("/runs/"));
     let record = fs::read_to_string(path.unwrap()).unwrap();
     assert!(record.contains("exit status: 3") && !record.contains("swordfish"), "{record}");
@@ -230,14 +230,14 @@ fn a_clock_that_is_a_little_behind_runs_nothing_twice() {
 }
 
 #[test]
-fn what_a_run_says_in_no_words_of_ours_stays_on_its_host_too() {
+fn foreign_output_of_a_run_stays_on_its_host() {
     let web = Web::start();
     let (_folder, bed) = bed(&format!("{SNAPSHOT}ping = \"{}\"\n", web.url("ping")));
     // A program of the operator says something, and the run is killed: that is what is told. Whoever puts it
     // on record is asked for, too, and is not killed.
     let once = bed.path("once").display().to_string();
     bed.recipients_are(&[&format!("passphrase:cmd:echo swordfish >&2; [ -e {once} ] || {{ touch {once}; kill -9 $PPID; }}; echo correct horse battery staple")]);
-    let run = bed.run(&["run", "nightly"]).failed_in_text(1, "it was ended by signal 9: swordfish");
+    let run = bed.run(&["run", "nightly"]).failed_in_text(1, "killed by signal 9: swordfish");
     assert!(run.stdout.contains("nightly: FAILED, exit code 1"), "{}", run.stdout);
     // It says the same, and all is well.
     bed.recipients_are(&["passphrase:cmd:echo swordfish >&2; echo correct horse battery staple"]);
@@ -251,10 +251,10 @@ fn what_a_run_says_in_no_words_of_ours_stays_on_its_host_too() {
         .collect();
     assert_eq!(kept.len(), 2);
     assert!(!kept.concat().contains("swordfish"), "{kept:?}");
-    assert_eq!(kept.concat().matches("it was ended by signal 9").count(), 1, "{kept:?}");
+    assert_eq!(kept.concat().matches("killed by signal 9").count(), 1, "{kept:?}");
     let heard = web.heard();
     let paths: Vec<&str> = heard.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["/ping/start", "/ping/1", "/ping/start", "/ping/0"]);
     assert!(!format!("{heard:?}").contains("swordfish"), "{heard:?}");
-    assert_eq!((heard[1].1.as_str(), heard[3].1.as_str()), ("it was ended by signal 9", ""));
+    assert_eq!((heard[1].1.as_str(), heard[3].1.as_str()), ("killed by signal 9", ""));
 }

@@ -162,7 +162,7 @@ fn lives_in(name: &str, homes: &[&str]) -> bool {
 }
 
 #[test]
-fn third_party_crates_stay_at_home() {
+fn third_party_crates_are_used_only_where_allowed() {
     for (name, code) in sources() {
         for (krate, homes) in HOMES {
             let used = code.match_indices(krate).any(|(at, _)| {
@@ -175,7 +175,7 @@ fn third_party_crates_stay_at_home() {
 }
 
 #[test]
-fn every_home_is_lived_in() {
+fn every_allowed_use_of_a_crate_exists() {
     let sources = sources();
     for (krate, homes) in HOMES {
         for home in *homes {
@@ -187,7 +187,7 @@ fn every_home_is_lived_in() {
 }
 
 #[test]
-fn rooms_do_not_look_through_walls() {
+fn modules_do_not_name_forbidden_modules() {
     for (name, code) in sources() {
         for (_, hidden) in WALLS.iter().filter(|(room, _)| name.starts_with(room)) {
             for what in *hidden {
@@ -198,7 +198,7 @@ fn rooms_do_not_look_through_walls() {
 }
 
 #[test]
-fn files_are_one_idea_long() {
+fn files_do_not_exceed_their_length() {
     for (name, code) in sources() {
         let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
         let excused = LONG.iter().any(|(long, _)| *long == name);
@@ -272,7 +272,7 @@ fn nothing_is_left_unfinished_and_nothing_is_private_to_a_machine() {
 }
 
 #[test]
-fn the_top_level_is_what_it_is() {
+fn the_top_level_holds_only_listed_files() {
     const WANTED: &str = "CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE README.md SECURITY.md benches completions examples man src systemd target tests";
     for item in fs::read_dir(root()).unwrap() {
         let name = item.unwrap().file_name().into_string().unwrap();

@@ -33,7 +33,7 @@ fn finding<'r>(report: &'r Value, rule: &str) -> Vec<&'r Value> {
 const NIGHTLY: &str = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nevery = \"6h\"\nretention = { keep_daily = 7 }\n[job.tidy]\nrun = \"cleanup\"\nenabled = true\n";
 
 #[test]
-fn a_store_that_gets_nothing_is_named_although_every_run_does_a_part() {
+fn a_store_without_copies_is_named_although_runs_are_partial() {
     let (_folder, bed) = bed(NIGHTLY);
     let app = bed.app(None);
     let began = now();
@@ -58,7 +58,7 @@ fn a_store_that_gets_nothing_is_named_although_every_run_does_a_part() {
     assert!(finding(&report, "late").is_empty(), "{report:#}");
     let text = bed.run(&["status"]).stdout;
     assert!(
-        text.contains("critical: nightly in second: what `second` has of it is 72 h"),
+        text.contains("critical: nightly in second: newest backup in `second` is 72 h"),
         "{text}"
     );
 }
@@ -110,7 +110,7 @@ fn told(web: &Web) -> Vec<(String, String, bool)> {
 }
 
 #[test]
-fn nothing_has_recovered_that_is_out_of_sight() {
+fn an_unreachable_store_is_not_a_recovery() {
     let web = Web::start();
     let jobs = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nevery = \"6h\"\n[job.tick]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"exists\"\nenabled = false\n";
     let (_folder, bed) = bed(jobs);

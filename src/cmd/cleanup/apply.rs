@@ -1,4 +1,4 @@
-//! Removes, so that it can be stopped at any instruction.
+//! Removes backups in steps that can be interrupted at any point.
 //!
 //! A backup exists as long as its manifest does. So first it is marked and the deletion noted, then
 //! its manifest goes, then its objects, and the mark last: whatever stops this, what is listed is
@@ -124,7 +124,7 @@ impl Removal<'_> {
             Err(error) => return Err(Failed { gone: self.is_gone(&entry.name), error }),
         }
         let rest = self.sweep(&now).map_err(|error| Failed { error, gone: Some(true) })?;
-        Ok(Done::Gone(rest.map(|until| format!("the rest is {}", locked(until)))))
+        Ok(Done::Gone(rest.map(|until| format!("the remainder is {}", locked(until)))))
     }
 
     /// Removes what has no manifest; a run may be about to write it.
@@ -136,7 +136,7 @@ impl Removal<'_> {
         };
         let now = catalog::again(self.store, &entry.name)?;
         let grace = Duration::try_from(self.app.settings.upkeep.orphan_age);
-        let appeared = now.manifest.map(|_| "it has a manifest by now".to_owned());
+        let appeared = now.manifest.map(|_| "it has a manifest now".to_owned());
         let busy = self.second_thought(&now, grace.unwrap_or(Duration::MAX))?;
         if let Some(why) = appeared.or(busy) {
             self.delete(&mark)?;
@@ -144,8 +144,9 @@ impl Removal<'_> {
         }
         let until = self.sweep(&now)?;
         if self.is_gone(&entry.name) == Some(false) {
-            let message = format!("backup {} became visible while it was removed", entry.name.id);
-            let hint = "check the clocks of the hosts; the run that made it says that it failed";
+            let message =
+                format!("backup {} became visible while it was being removed", entry.name.id);
+            let hint = "check the clocks of the hosts; the run that made it reports a failure";
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }
         Ok(match until {
@@ -187,8 +188,8 @@ impl Removal<'_> {
                 Ok(_) => {}
             }
         }
-        let message = format!("{}: `{key}` was removed and is still there", self.store.url());
-        let hint = "look at the versions of this object, and remove them";
+        let message = format!("{}: `{key}` was deleted but still exists", self.store.url());
+        let hint = "inspect the versions of this object and delete them";
         Err(Fault::new(Kind::Store, message).hint(hint).into())
     }
 

@@ -1,5 +1,5 @@
-//! What becomes of the backups of a store: decided by what is known of them, then by what was read again
-//! of those that the decision relies on, until both are the same.
+//! Decides which backups of a store are removed: first by cached facts, then by facts read again for
+//! the backups that the decision relies on, until both agree.
 //!
 //! Whoever can write to the store can change what it has while the cache of facts stays as it was, and
 //! so can a disk. So nothing goes before what stays in its stead was looked at in this run.
@@ -41,7 +41,7 @@ pub(super) struct Decided {
     pub(super) late: Option<&'static str>,
 }
 
-/// What decides.
+/// The inputs of the decision.
 pub(super) struct Decider<'a> {
     pub(super) app: &'a AppContext,
     pub(super) store: &'a dyn PruneStore,
@@ -69,7 +69,7 @@ impl Decider<'_> {
                     if let Some(sources) = rule.shared(&met, &decided.backups) {
                         let job = &rule.job;
                         ctx.monitor.warn(&format!(
-                            "the backups of job `{job}` are of several sources with one name, and are counted apart: {sources}"
+                            "the backups of job `{job}` come from several sources with the same name and are counted separately: {sources}"
                         ));
                     }
                 }

@@ -1,5 +1,5 @@
-//! What stays of a backup that was removed: an object in its store, written before anything goes, from
-//! which the ledger's event can be made by whoever cleans up next, on any host.
+//! The record of a removed backup: an object in its store, written before anything is removed, from
+//! which the next cleanup on any host can make the ledger's event.
 //!
 //! The ledger must not be made to say that bkp removed what somebody else did. So the object is
 //! authentic like a manifest, by the key of the backup itself, and the event is made from one that is.
@@ -126,8 +126,8 @@ pub(crate) fn note(
     let bytes = catalog::read_manifest(store, &place)?;
     let sha256: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
     if decided_on != Some(sha256) {
-        let message = format!("`{place}` is not the manifest any more that it was");
-        let hint = "look at it with `bkp verify --id`; if it is damaged, remove it by hand";
+        let message = format!("manifest `{place}` has changed");
+        let hint = "check it with `bkp verify --id`; if it is damaged, remove it by hand";
         return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
     }
     let manifest = Manifest::parse(&bytes, &place)?;
@@ -178,8 +178,8 @@ pub(crate) fn tell(
             continue;
         }
         let Some(event) = deleted.event(keys, ctx) else {
-            let what = "says that bkp removed a backup, and no key at hand shows that it is true";
-            ctx.monitor.warn(&format!("`{key}` {what}; the ledger is not told"));
+            let what = "claims that bkp removed a backup, but no available key authenticates it";
+            ctx.monitor.warn(&format!("`{key}` {what}; not reported to the ledger"));
             continue;
         };
         match ledger.record(&event) {

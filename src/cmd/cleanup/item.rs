@@ -1,4 +1,4 @@
-//! What a cleanup decides about, one by one.
+//! The items that a cleanup decides about.
 
 use schemars::JsonSchema;
 use serde::Serialize;

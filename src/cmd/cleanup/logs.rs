@@ -1,4 +1,4 @@
-//! Logs: which snapshots their segments need, and which segments nothing needs any more.
+//! Logs: which snapshots their segments need, and which segments are no longer needed.
 //!
 //! Retention as jobs have it would leave gaps in a log. Here what is to be restorable decides, from the
 //! segments and snapshots themselves. Segments in query mode restore from the first one on, so none of

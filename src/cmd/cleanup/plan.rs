@@ -1,4 +1,4 @@
-//! Decides about everything in a store; changes nothing.
+//! Plans the cleanup of a store without changing anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -54,7 +54,7 @@ pub(super) struct Plan {
     pub(super) targets: Vec<Target>,
 }
 
-/// What decides.
+/// The inputs of the plan.
 struct Planner<'a> {
     app: &'a AppContext,
     store: &'a dyn PruneStore,
@@ -109,7 +109,7 @@ impl Planner<'_> {
             };
             let of_log = logs::is_segment(&entry) && matches!(whys.as_slice(), [Why::Ungoverned]);
             let reasons: Vec<String> = if of_log {
-                vec!["part of a log that is kept".to_owned()]
+                vec!["part of a retained log".to_owned()]
             } else {
                 whys.iter().map(Why::to_string).collect()
             };
@@ -119,7 +119,7 @@ impl Planner<'_> {
             } else if let Some(holder) = self.held(&entry.name, CLOCKS_APART)? {
                 (Action::Keep, busy(&holder))
             } else if of_logs.contains_key(&at) {
-                (Action::Remove, "keep_log: no moment that is kept needs it".to_owned())
+                (Action::Remove, "keep_log: no retained moment needs it".to_owned())
             } else {
                 (Action::Remove, "no rule keeps it".to_owned())
             };
@@ -139,9 +139,9 @@ impl Planner<'_> {
             let age = self.now - entry.name.id.created();
             let days = age.whole_days();
             let (action, reason) = if entry.is_going() && age > MARK_AGE {
-                (Action::Remove, "the rest of a backup that was removed".to_owned())
+                (Action::Remove, "leftover of a removed backup".to_owned())
             } else if age <= limit {
-                (Action::Keep, "has no manifest yet, a run may be at it".to_owned())
+                (Action::Keep, "no manifest yet; a run may be in progress".to_owned())
             } else if let Some(why) = late {
                 (Action::Keep, format!("nothing is removed: {why}"))
             } else {
@@ -173,7 +173,7 @@ impl Planner<'_> {
         };
         for term in in_store::stale(store, before, now)? {
             let target = Target::Object(term.key.clone());
-            plain(What::Lease, &term.key, term.bytes, "a lease that has ended".into(), target);
+            plain(What::Lease, &term.key, term.bytes, "an expired lease".into(), target);
         }
         let records = records::below(store, record::FOLDER)?;
         for record in old_records(&records, now - signed(upkeep.records)) {
@@ -188,8 +188,7 @@ impl Planner<'_> {
                 continue;
             }
             let (action, key) = (Action::Remove, upload.key.clone());
-            let reason =
-                format!("an upload that began on {} and was not finished", upload.begun.date());
+            let reason = format!("an unfinished upload, begun on {}", upload.begun.date());
             let (what, id, source, bytes) = (What::Upload, None, None, 0);
             let item = Item { what, action, id, source, key, bytes, reason };
             self.add(item, Target::Upload(upload));
@@ -242,5 +241,5 @@ fn signed(length: std::time::Duration) -> Duration {
 
 /// Why something of a source stays while somebody runs it.
 pub(super) fn busy(holder: &str) -> String {
-    format!("a run of it is going on: {holder}")
+    format!("a run is in progress: {holder}")
 }

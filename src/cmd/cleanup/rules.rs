@@ -1,4 +1,4 @@
-//! What the jobs of the configuration want kept, and why nothing of one is removed today.
+//! The retention policies of the configured jobs, and the reasons why one of them is frozen.
 
 use crate::config::settings::jobs::JobKind;
 use std::cell::OnceCell;
@@ -36,14 +36,14 @@ impl<'a> Witness<'a> {
         let is_given = !app.settings.recipients.is_empty();
         let keys = if is_given { app.keys_to_read() } else { Ok(Vec::new()) };
         let keys = keys.unwrap_or_else(|error| {
-            app.ctx.monitor.warn(&format!("going on without a key: {error:#}"));
+            app.ctx.monitor.warn(&format!("continuing without a key: {error:#}"));
             Vec::new()
         });
         Witness { app, keys, events: OnceCell::new(), warned: OnceCell::new() }
     }
 
     /// Whether a backup counts: otherwise whoever can write to the store could have the real ones
-    /// removed by adding some of his own.
+    /// removed by adding others.
     pub(super) fn believes(&self, met: &BackupFacts) -> bool {
         match met.proof {
             Authenticity::Authentic => true,
@@ -67,14 +67,14 @@ impl<'a> Witness<'a> {
 
     fn warn(&self) {
         self.app.ctx.monitor.warn(
-            "no key and no ledger is at hand: every manifest counts as authentic, so whoever can write to the store can have backups removed; give this host a key or the ledger",
+            "neither a key nor a ledger is available: every manifest is taken as authentic, so anyone who can write to the store can have backups removed; give this host a key or a ledger",
         );
     }
 
     fn ask(&self) -> Option<HashMap<BackupId, Digest>> {
         let entries = self.app.ledger()?.entries();
         let entries = entries.inspect_err(|error| {
-            let what = "backups whose manifests no key opens stay, until the ledger answers";
+            let what = "backups that no key opens are kept until the ledger answers";
             self.app.ctx.monitor.warn(&format!("{error}; {what}"));
         });
         let events = entries.ok()?.into_iter().filter_map(|entry| entry.event);
@@ -209,7 +209,7 @@ fn emptied(entries: &[Entry], members: &[usize]) -> Option<String> {
     let members = members.iter().filter_map(|at| entries.get(*at));
     let full = members.filter(|entry| entry.name.scope == Scope::Full);
     let sizes: Vec<u64> = full.map(Entry::stored_bytes).collect();
-    let odd = "the size of the newest full backup is far from those before it";
+    let odd = "the newest full backup differs greatly in size from earlier ones";
     is_odd(&sizes).then(|| odd.to_owned())
 }
 
@@ -241,8 +241,7 @@ fn last(
             && believed.is_none_or(|believed| believed.id < record.id)
     };
     let other = judged.others.iter().rfind(weighs);
-    let more =
-        "; its record carries no proof by a key of this host, but neither does any later one";
+    let more = "; no key on this host authenticates its record, nor any later one";
     let more = if is_blind { "" } else { more };
     let last = other.map(|record| Last { record: record.clone(), more });
     Ok(last.or_else(|| believed.map(|record| Last { record: record.clone(), more: "" })))

@@ -1,4 +1,4 @@
-//! Checks and what they found.
+//! Checks and their results.
 
 use crate::error::{Kind, diagnose};
 use crate::source::Check;

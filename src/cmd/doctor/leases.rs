@@ -1,4 +1,4 @@
-//! Leases that are not as runs leave them.
+//! Checks for leases that no run can have written.
 
 use crate::error::{Fault, Kind};
 use crate::ledger::in_store;
@@ -8,8 +8,8 @@ use crate::wire::AppContext;
 pub(super) fn odd(app: &AppContext, name: &str) -> anyhow::Result<String> {
     let strange = in_store::strange(&*app.store_named(name)?, app.ctx.now())?;
     if strange.is_empty() {
-        return Ok("none that is odd".to_owned());
+        return Ok("no unusable leases".to_owned());
     }
-    let hint = "set the clocks of all hosts right; what no run has written is passed over: find out who did, and remove it";
+    let hint = "synchronize the clocks of all hosts; leases that no run has written are skipped: find out who wrote them, and remove them";
     Err(Fault::new(Kind::Refused, strange.join("; ")).hint(hint).into())
 }

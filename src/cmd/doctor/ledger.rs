@@ -1,4 +1,4 @@
-//! What `doctor` asks the ledger.
+//! Checks of the ledger.
 
 use super::check::{Found, tried};
 use crate::ledger::outbox::Outbox;
@@ -13,10 +13,10 @@ pub(super) fn ledger(app: &AppContext) -> Vec<Found> {
     let outcome = ledger.probe().map_err(anyhow::Error::from).and_then(|()| {
         let waiting = Outbox::of(&app.settings.state_dir).waiting()?.len();
         let waiting = match waiting {
-            0 => "nothing waits in the outbox".to_owned(),
-            count => format!("{count} event(s) wait in the outbox for the next run"),
+            0 => "the outbox is empty".to_owned(),
+            count => format!("{count} event(s) in the outbox wait for the next run"),
         };
-        Ok(format!("answers, has its accounts, gave a lease and took it back; {waiting}"))
+        Ok(format!("answers, has its accounts, granted and released a lease; {waiting}"))
     });
     vec![tried(format!("ledger {}", ledger.name()), outcome)]
 }

@@ -1,4 +1,4 @@
-//! What `doctor` tries of those who are told, and of what only some jobs need.
+//! Checks of notification channels, and of what only some jobs need.
 
 use crate::config::settings::jobs::JobKind;
 use std::io::{self, Write};
@@ -26,12 +26,12 @@ pub(crate) fn told(app: &AppContext) -> Vec<Found> {
     });
     let found = channels.chain(pings).map(|(place, outcome)| {
         let hint = format!(
-            "correct what `{place}` refers to: a file of mode 600 that belongs to the user who runs bkp"
+            "correct what `{place}` refers to: a file with mode 600, owned by the user who runs bkp"
         );
         let named = outcome.map_err(|error| {
             anyhow::Error::from(Fault::new(Kind::Config, format!("{error:#}")).hint(hint))
         });
-        tried(place, named.map(|()| "what is secret of it can be read; nobody was told".to_owned()))
+        tried(place, named.map(|()| "its secrets can be read; nothing was sent".to_owned()))
     });
     found.collect()
 }
@@ -56,24 +56,24 @@ pub(crate) fn exports(app: &AppContext) -> Vec<Found> {
         let bytes = std::fs::metadata(path).ok()?.len();
         let free = probe::free_bytes(&app.settings.state_dir).ok()?;
         if free < bytes {
-            let why = format!("the state directory has {free} bytes left, the copy takes {bytes}");
-            let hint = "free space there, or set `state_dir` to a place that has more";
+            let why = format!("the state directory has {free} bytes free, the copy needs {bytes}");
+            let hint = "free space there, or point `state_dir` to a larger file system";
             return Some((Kind::Config, bad(what, why, hint)));
         }
         if bytes > TRIED_BYTES_MAX {
             let found = format!(
-                "the state directory has room for the copy; none was tried, since the database has {bytes} bytes"
+                "the state directory has room for the copy; not tried, since the database has {bytes} bytes"
             );
             return Some((Kind::Config, good(what, found)));
         }
         Some(match export(app, name) {
             Ok((bytes, lacking)) if lacking.is_empty() => {
-                (Kind::Source, good(what, format!("one was made, of {bytes} bytes, and thrown away")))
+                (Kind::Source, good(what, format!("made one of {bytes} bytes and discarded it")))
             }
             Ok((_, lacking)) => {
                 let some = lacking.iter().take(LACKING_MAX).cloned().collect::<Vec<_>>().join("; ");
-                let why = format!("it lacks {} thing(s), so runs end with 3: {some}", lacking.len());
-                let hint = "leave out what is not needed with `exclude`; a snapshot has everything";
+                let why = format!("{} item(s) cannot be exported, so runs exit with 3: {some}", lacking.len());
+                let hint = "exclude what is not needed with `exclude`; a snapshot contains everything";
                 (Kind::Source, bad(what, why, hint))
             }
             Err(error) => tried(what, Err(error)),

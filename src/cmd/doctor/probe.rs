@@ -1,4 +1,4 @@
-//! What `doctor` asks the system.
+//! Checks of the system.
 
 use std::io;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub(super) fn writable(folder: &Path) -> io::Result<&'static str> {
         let problem = format!("{} has no free space left", existing.display());
         return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
     }
-    Ok(if existing == folder { "writable" } else { "does not exist yet, can be created" })
+    Ok(if existing == folder { "writable" } else { "does not exist yet; can be created" })
 }
 
 /// `folder`, or its nearest ancestor that exists.
@@ -78,7 +78,7 @@ pub(super) fn version_of(program: &Path, ctx: &Ctx) -> io::Result<String> {
     let output = child.wait_with_output()?;
     ended?;
     if !output.status.success() {
-        return Err(io::Error::other(format!("`version` ended with {}", output.status)));
+        return Err(io::Error::other(format!("`version` failed: {}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("printed nothing");

@@ -1,4 +1,4 @@
-//! What ledger and stores are found to be, once, and where they differ.
+//! One comparison of the ledger with the stores, and the differences found.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -38,7 +38,23 @@ pub(crate) enum What {
     Balance,
 }
 
-/// One difference. Equal in both of two looks, it is no run that ended in between.
+impl What {
+    /// How the difference is called in the report for people.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            What::Changed => "CHANGED",
+            What::Removed => "REMOVED",
+            What::Lacking => "MISSING COPY",
+            What::Unrecorded => "UNRECORDED",
+            What::Returned => "RETURNED",
+            What::Object => "OBJECT",
+            What::Foreign => "FOREIGN",
+            What::Balance => "BALANCE",
+        }
+    }
+}
+
+/// One difference. It counts only if two comparisons in a row find it: otherwise a run ended in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Difference {
     pub(crate) what: What,
@@ -129,8 +145,8 @@ impl Comparison {
                     What::Foreign,
                     None,
                     format!("transfer {} of {}", entry.id, entry.recorded),
-                    "only events that bkp records".into(),
-                    "a transfer of code 12 that it does not".into(),
+                    "only events recorded by bkp".into(),
+                    "a transfer of code 12 from elsewhere".into(),
                 ),
             }
         }
@@ -175,7 +191,7 @@ impl Comparison {
         }
         if known.is_some_and(|(_, gone)| *gone) {
             let expected = "recorded as deleted".to_owned();
-            self.note(What::Returned, id, subject, expected, "it is there".into());
+            self.note(What::Returned, id, subject, expected, "present".into());
         }
         for url in manifest.iter().flat_map(|manifest| &manifest.copies) {
             if places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {

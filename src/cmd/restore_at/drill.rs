@@ -1,4 +1,4 @@
-//! A drill of a log: a moment of it is restored, the real engine started on it, and compared.
+//! A drill of a log: restores a moment of it, starts the real engine on the result, and compares.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ pub(crate) fn drill(
     let began = app.ctx.now();
     let windows = history.windows();
     let Some((window, _)) = windows.last() else {
-        let message = format!("no moment of the log of `{source}` restores");
+        let message = format!("no moment in the log of `{source}` can be restored");
         return Err(Fault::new(Kind::NotFound, message)
             .hint(format!(
                 "see `bkp list {source} --windows`; take a snapshot, and ship the log after it"
@@ -96,7 +96,7 @@ pub(crate) fn drill(
     };
     (kind.rewind)(&rewind, &app.ctx)?;
     let last = way.run.last().map(|link| &link.segment);
-    let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "there is no segment"))?;
+    let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "no segment"))?;
     let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);
     let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
     let checks = (kind.drill)(&drill, &app.ctx)?;

@@ -1,4 +1,4 @@
-//! What goes on around a run: the operator's hooks, and the ping that says that it goes on.
+//! Actions around a run: the operator's hooks, and pings.
 
 use serde::Serialize;
 use time::OffsetDateTime;

@@ -1,5 +1,5 @@
-//! The program itself, started for one run of a job: what goes wrong in there, out of memory for
-//! instance, ends that run and nothing else.
+//! Runs a job in a child process of the same program: a failure in it, such as out of memory, ends only
+//! that run.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -90,7 +90,7 @@ impl Ended {
     /// Takes in that a run was told to end before it began in a store: it did not do all it should,
     /// and that store has nothing of it.
     fn stop(&mut self, store: &str, stopped: Fault) {
-        let why = format!("not begun: {stopped}");
+        let why = format!("not started: {stopped}");
         self.code = worse(self.code, Ended::of(&stopped.into()).code);
         append(&mut self.message, store, Some(&why));
     }
@@ -198,7 +198,7 @@ fn once(
     began: Instant,
 ) -> anyhow::Result<Ended> {
     let program = app.settings.program.as_ref().ok_or_else(|| {
-        Fault::new(Kind::Failed, "the file of this program is not known")
+        Fault::new(Kind::Failed, "cannot determine the path of this executable")
             .hint("start bkp by its full path")
     })?;
     let mut command = Command::new(program);
@@ -243,7 +243,7 @@ fn once(
         if code == exit::DONE {
             return Ok(Ended { code, report, ..Ended::default() });
         }
-        let signal = status.signal().map(|signal| format!("it was ended by signal {signal}"));
+        let signal = status.signal().map(|signal| format!("killed by signal {signal}"));
         // Whatever else it says, how it failed is what it says itself of that.
         let aside = stray.filter(|_stray| failure.is_none());
         Ok(Ended {
@@ -303,7 +303,7 @@ fn wait(
             Some(stopped.to_string())
         } else if began.elapsed() > job.timeout {
             let limit = crate::table::units::spelled(job.timeout);
-            Some(format!("it took longer than its timeout of {limit} and was ended"))
+            Some(format!("exceeded its timeout of {limit} and was killed"))
         } else {
             None
         };

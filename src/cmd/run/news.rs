@@ -1,5 +1,6 @@
-//! Tells people what is wrong: once when it begins, again when it gets worse or lasts, and when it is
-//! over. What was told is kept in the state directory; if that is lost, it is told once more.
+//! Sends notifications about findings: once when one appears, again when it gets worse or persists, and
+//! when it is resolved. What was sent is kept in the state directory; if that is lost, it is sent
+//! again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ struct Known {
     told: OffsetDateTime,
 }
 
-/// Looks how everything fares if something ran, or if it was not looked at for a while; writes the
+/// Checks the status if something ran, or if it has not been checked for a while; writes the
 /// metrics and tells the channels what is new. Returns whether somebody could not be told.
 pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
     let settings = &app.settings;
@@ -58,7 +59,7 @@ pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
     let status = match status::look(app) {
         Ok(status) => status,
         Err(error) => {
-            app.ctx.monitor.warn(&format!("cannot look how everything fares: {error:#}"));
+            app.ctx.monitor.warn(&format!("cannot check the status: {error:#}"));
             return !settings.notify.is_empty();
         }
     };
@@ -170,6 +171,6 @@ fn tell(app: &AppContext, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDat
     let told = kind.map(|kind| (kind.tell)(&to.channel, &news));
     let Some(Err(error)) = told else { return true };
     let name = &to.channel.name;
-    app.ctx.monitor.warn(&format!("`{name}` could not be told: {error:#}; it is tried again"));
+    app.ctx.monitor.warn(&format!("could not notify `{name}`: {error:#}; will retry"));
     false
 }

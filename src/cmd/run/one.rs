@@ -1,4 +1,4 @@
-//! One run of one job: alone, on record, and told of.
+//! One run of one job: exclusive, recorded and reported.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,9 +78,9 @@ pub(super) fn run(app: &AppContext, job: &JobSettings, options: &Options) -> End
 fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic: Box<dyn Any + Send>| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
-        let fault = Fault::new(Kind::Failed, format!("an error in bkp itself: {said}"));
-        fault.hint("report it, with the line before that names a place in the source").into()
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked");
+        let fault = Fault::new(Kind::Failed, format!("internal error: {said}"));
+        fault.hint("report it, with the preceding line that names a source location").into()
     })
 }
 
@@ -204,7 +204,7 @@ fn close(around: &Around<'_>, fan: Option<&MirroredStore>, ended: &Ended) -> End
         match added {
             Ok(()) => on_record.push(key),
             Err(error) => {
-                let why = format!("{}: its run is not on record: {error:#}", job.name);
+                let why = format!("{}: the run was not recorded: {error:#}", job.name);
                 app.ctx.monitor.warn(&why);
             }
         }
@@ -237,10 +237,10 @@ mod tests {
         for (error, said) in [
             (caught(|| panic!("out of luck")).map(|()| 0), "out of luck"),
             (caught(|| panic!("out of luck {place}")).map(|()| 0), "out of luck here"),
-            (caught(|| std::panic::panic_any(7)).map(|()| 0), "it panicked"),
+            (caught(|| std::panic::panic_any(7)).map(|()| 0), "panicked"),
         ] {
             let error = error.expect_err("a panic");
-            assert_eq!(error.to_string(), format!("an error in bkp itself: {said}"));
+            assert_eq!(error.to_string(), format!("internal error: {said}"));
             assert_eq!(Ended::of(&error).code, exit::code(Kind::Failed));
         }
     }

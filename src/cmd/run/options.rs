@@ -1,4 +1,4 @@
-//! What `bkp run` is asked for.
+//! The options of `bkp run`.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Which of the jobs that are due run now, which wait, and which may run at the same time: rules
-//! without any I/O.
+//! Which due jobs run now, which wait, and which may run concurrently: rules without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What `bkp run` reports: what became of every job, and what comes next.
+//! The report of `bkp run`: the outcome of every job, and what is due next.
 
 use std::fmt::Write as _;
 
@@ -39,11 +39,11 @@ pub(in crate::cmd) struct Row {
     pub(super) message: Option<String>,
 }
 
-/// How it went.
+/// The outcome of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::cmd) enum Outcome {
-    /// It would run.
+    /// It is due and would run.
     Due,
     /// It did what it should.
     Done,
@@ -98,10 +98,10 @@ impl Row {
         let verb = match self.outcome {
             Outcome::Due => "is due",
             Outcome::Done => "done",
-            Outcome::Partial => "done in part",
+            Outcome::Partial => "partly done",
             Outcome::Failed => "FAILED",
-            Outcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "has to wait",
-            Outcome::Busy => "runs already",
+            Outcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "waiting",
+            Outcome::Busy => "already running",
             Outcome::Elsewhere => "was run by another host",
             Outcome::Waits => "did not run",
         };

@@ -1,4 +1,4 @@
-//! One tick of the scheduler: looks what is due, runs it, and goes on looking as long as anything runs.
+//! One tick of the scheduler: runs what is due, and keeps checking while anything runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(30);
 /// For how long a job is left alone whose source, or which itself, another run is at.
 const BUSY_PAUSE: Duration = Duration::from_mins(1);
-/// How often people are told how everything fares while jobs run and end well.
+/// How often the status is checked and notified while jobs run and succeed.
 const NEWS_EVERY: Duration = Duration::from_mins(5);
 
 /// One tick of the scheduler.
@@ -40,7 +40,7 @@ pub(super) struct Tick<'h> {
     untold: Untold,
 }
 
-/// What has happened since people were told last how everything fares.
+/// What has happened since the status was last checked.
 struct Untold {
     since: Instant,
     /// Some run has ended.
@@ -152,7 +152,7 @@ impl<'h> Tick<'h> {
     fn waits(&mut self, name: &str, first: &str, failed: Option<OffsetDateTime>) {
         let Some(job) = self.app.settings.jobs.get(name) else { return };
         if self.options.dry_run || self.states.waits(self.app, job, failed) {
-            let why = format!("it comes after `{first}`, whose last run failed");
+            let why = format!("waiting for `{first}`, whose last run failed");
             self.push(Row::new(name.to_owned(), Outcome::Waits, Some(why)));
         }
     }

@@ -1,4 +1,4 @@
-//! What `bkp snapshot` and `bkp export` are asked for.
+//! The options of `bkp snapshot` and `bkp export`.
 
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;

@@ -100,20 +100,20 @@ pub(super) fn plan<'a>(
     };
     let Candidate { parent, other } = candidate;
     if let Some(other) = &other {
-        app.ctx.monitor.warn(&format!("{}: give each source a name of its own", foreign(other)));
+        app.ctx.monitor.warn(&format!("{}: use a unique name for each source", foreign(other)));
     }
     let Some(parent) = parent else {
         return match options.scope {
             None => Ok(Plan::full(id)),
             Some(scope) => {
                 let (source, scope) = (&options.source, scope.with_article());
-                let message = format!("no backup of `{source}` that {scope} one could build on");
+                let message = format!("no backup of `{source}` for {scope} one to build on");
                 if let Some(other) = &other {
                     let fault = Fault::new(Kind::Refused, format!("{message}: {}", foreign(other)));
                     return Err(fault.hint("take a full backup: --scope full").into());
                 }
                 Err(Fault::new(Kind::NotFound, message)
-                    .hint("take a full one first: --scope full, or leave --scope out")
+                    .hint("take a full one first: --scope full, or omit --scope")
                     .into())
             }
         };
@@ -125,15 +125,15 @@ pub(super) fn plan<'a>(
     match (options.scope, built) {
         (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
-                "the chain of `{}` has {} links, too many for {} one",
+                "the chain of `{}` has {} backups, too many for {} one",
                 options.source,
                 onto.chain.len(),
                 scope.with_article()
             );
-            Err(Fault::new(Kind::Refused, message).hint("begin a new chain: --scope full").into())
+            Err(Fault::new(Kind::Refused, message).hint("start a new chain: --scope full").into())
         }
         (Some(scope), Ok(onto)) => Ok(Plan { id, scope, onto: Some(onto) }),
-        (Some(_), Err(error)) => Err(error.context(format!("{} cannot be built on", parent.id))),
+        (Some(_), Err(error)) => Err(error.context(format!("cannot build on {}", parent.id))),
         (None, Ok(onto)) if onto.chain.len() < CHAIN_LINKS_AUTO_MAX => {
             Ok(Plan { id, scope: Scope::Incremental, onto: Some(onto) })
         }
@@ -153,10 +153,10 @@ fn instead<'a>(
     error: &anyhow::Error,
 ) -> Plan<'a> {
     let why = match parent {
-        Some(parent) => format!(
-            "{parent} cannot be built on: {error:#}; look at it with `bkp verify --id {parent}`"
-        ),
-        None => format!("what is there cannot be built on: {error:#}"),
+        Some(parent) => {
+            format!("cannot build on {parent}: {error:#}; check it with `bkp verify --id {parent}`")
+        }
+        None => format!("cannot build on the existing backups: {error:#}"),
     };
     app.ctx.monitor.warn(&format!("taking a full backup, since {why}"));
     Plan::full(id)
@@ -184,7 +184,7 @@ fn foreign(other: &Manifest) -> String {
     let Manifest { id, source, host, identity, .. } = other;
     let named: Vec<String> = identity.iter().map(|(key, value)| format!("{key} {value}")).collect();
     let named = named.join(", ");
-    format!("backup {id} of `{source}`, made on {host}, is of something else ({named})")
+    format!("backup {id} of `{source}`, made on {host}, is of a different source ({named})")
 }
 
 /// The newest backup that the new one could build on: the newest that is proven and of the source as it
@@ -237,7 +237,7 @@ fn parent(
 fn warn_of(app: &AppContext, options: &Options, ahead: Option<&BackupName>) {
     let Some(ahead) = ahead else { return };
     app.ctx.monitor.warn(&format!(
-        "backup {} of `{}` is dated {}, after this run: check the clocks; until that time it stays the newest backup",
+        "backup {} of `{}` is dated {}, after this run: check the clocks; it counts as the newest backup until then",
         ahead.id,
         options.source,
         rfc3339(ahead.id.created())
@@ -280,29 +280,30 @@ impl Doubts<'_> {
         let id = link.manifest().id;
         // Else the run would find that at its end, and have made nothing.
         if self.is_going(&link.manifest().name()) {
-            let message = format!("backup {id} is marked as one that is being removed");
-            let hint = "if no cleanup is at it, the next one takes the mark away: bkp cleanup";
+            let message = format!("backup {id} is marked for removal");
+            let hint = "if no cleanup is in progress, the next one clears the mark: bkp cleanup";
             return Err(Fault::new(Kind::Refused, message).hint(hint).into());
         }
         let damage = self.damage(app, &link.manifest().name())?;
-        let hint = "begin a new chain: --scope full; `bkp list --long` says what was found";
+        let hint = "start a new chain: --scope full; `bkp list --long` shows what was found";
         match damage {
             Damage::None => Ok(()),
             Damage::Found => {
-                let message = format!("a verification has found backup {id} damaged");
+                let message = format!("a verification found backup {id} damaged");
                 Err(Fault::new(Kind::Integrity, message).hint(hint).into())
             }
             Damage::Claimed if self.is_to_be_read => {
                 app.ctx.monitor.warn(&format!(
-                    "somebody calls backup {id} damaged, and no key at hand proves it: reading it to see; `bkp verify --id {id} --level decode` settles it"
+                    "backup {id} is marked as damaged, but no available key authenticates the mark: reading the backup to find out; `bkp verify --id {id} --level decode` resolves it"
                 ));
                 link.check_digests(&app.ctx)
             }
             Damage::Claimed => {
-                let message =
-                    format!("backup {id} is called damaged, by whom no key at hand proves");
+                let message = format!(
+                    "backup {id} is marked as damaged, but no available key authenticates the mark"
+                );
                 let hint = format!(
-                    "look whether it is, which settles it: bkp verify --id {id} --level decode"
+                    "check it, which resolves the mark: bkp verify --id {id} --level decode"
                 );
                 Err(Fault::new(Kind::Integrity, message).hint(hint).into())
             }

@@ -1,4 +1,4 @@
-//! What one store has on record of jobs and sources, and what follows from several of them.
+//! Facts about jobs and sources from the records of one store, and from several stores together.
 
 use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;

@@ -1,5 +1,5 @@
-//! Looks at everything that `status` speaks of: the stores, what they have on record, and the state
-//! directory. Nothing of it has to be of this host: the stores alone are enough.
+//! Gathers everything that `status` reports: stores, their records, and the state directory. None of it
+//! has to come from this host: the stores alone are enough.
 
 use crate::config::settings::jobs::JobKind;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::ops::known_stores::KnownStores;
 use crate::table::units;
 use crate::wire::AppContext;
 
-/// What was found.
+/// The gathered status.
 #[derive(Debug, Default)]
 pub(crate) struct StatusFacts {
     pub(crate) jobs: Vec<JobRow>,

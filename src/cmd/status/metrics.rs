@@ -1,4 +1,4 @@
-//! The same for Prometheus: its text format, for the textfile collector of the node exporter.
+//! The status in the text format of Prometheus, for the textfile collector of the node exporter.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -80,54 +80,70 @@ fn families(status: &Status) -> Vec<Family> {
     let findings = findings.into_iter().map(|labels| (labels, 1.0)).collect();
     let plain = |name, help, value| Family { name, help, samples: vec![(vec![], value)] };
     vec![
-        of_jobs("bkp_last_success_timestamp_seconds", "Beginning of the last good run.", &|row| {
-            row.last_success.map(seconds)
-        }),
-        of_jobs("bkp_last_run_timestamp_seconds", "Beginning of the last run.", &|row| {
+        of_jobs(
+            "bkp_last_success_timestamp_seconds",
+            "Start of the last successful run.",
+            &|row| row.last_success.map(seconds),
+        ),
+        of_jobs("bkp_last_run_timestamp_seconds", "Start of the last run.", &|row| {
             row.last_run.map(seconds)
         }),
         of_jobs("bkp_last_run_exit_code", "Exit code of the last run.", &|row| {
             row.last_exit_code.map(f64::from)
         }),
-        of_jobs("bkp_last_run_duration_seconds", "How long the last run took.", &|row| {
+        of_jobs("bkp_last_run_duration_seconds", "Duration of the last run.", &|row| {
             row.last_seconds.map(f64::from)
         }),
-        of_jobs("bkp_failures", "Runs in a row that failed.", &|row| Some(f64::from(row.failures))),
-        of_jobs("bkp_next_run_timestamp_seconds", "When it is due.", &|row| row.next.map(seconds)),
-        of_jobs("bkp_warning_age_seconds", "Age of the last good run that is a warning.", &|row| {
-            Some(row.warning_seconds as f64)
+        of_jobs("bkp_failures", "Consecutive failed runs.", &|row| Some(f64::from(row.failures))),
+        of_jobs("bkp_next_run_timestamp_seconds", "When the next run is due.", &|row| {
+            row.next.map(seconds)
         }),
-        of_jobs("bkp_critical_age_seconds", "Age of the last good run that is critical.", &|row| {
-            Some(row.critical_seconds as f64)
-        }),
-        of_jobs("bkp_job_enabled", "Whether it runs by itself.", &|row| flag(row.enabled)),
+        of_jobs(
+            "bkp_warning_age_seconds",
+            "Age of the last successful run that raises a warning.",
+            &|row| Some(row.warning_seconds as f64),
+        ),
+        of_jobs(
+            "bkp_critical_age_seconds",
+            "Age of the last successful run that is critical.",
+            &|row| Some(row.critical_seconds as f64),
+        ),
+        of_jobs("bkp_job_enabled", "Whether the job is enabled.", &|row| flag(row.enabled)),
         of_sources("bkp_backups", "Backups in a store.", &|row| Some(row.backups as f64)),
-        of_sources("bkp_stored_bytes", "What they take up.", &|row| Some(row.stored_bytes as f64)),
-        of_sources("bkp_newest_backup_timestamp_seconds", "Beginning of the newest.", &|row| {
+        of_sources("bkp_stored_bytes", "Stored bytes of a source in a store.", &|row| {
+            Some(row.stored_bytes as f64)
+        }),
+        of_sources("bkp_newest_backup_timestamp_seconds", "Start of the newest backup.", &|row| {
             row.newest.map(seconds)
         }),
-        of_sources("bkp_last_verify_timestamp_seconds", "Last good verification.", &|row| {
+        of_sources("bkp_last_verify_timestamp_seconds", "Last successful verification.", &|row| {
             row.last_verify.map(seconds)
         }),
-        of_sources("bkp_last_drill_timestamp_seconds", "Last good drill.", &|row| {
+        of_sources("bkp_last_drill_timestamp_seconds", "Last successful drill.", &|row| {
             row.last_drill.map(seconds)
         }),
-        of_sources("bkp_last_drill_rto_seconds", "How long that restore took.", &|row| {
-            row.last_drill_rto_seconds
-        }),
-        of_sources("bkp_cost_per_month", "What keeping them costs.", &|row| {
+        of_sources(
+            "bkp_last_drill_rto_seconds",
+            "Duration of the restore in the last drill.",
+            &|row| row.last_drill_rto_seconds,
+        ),
+        of_sources("bkp_cost_per_month", "Cost of storage per month.", &|row| {
             Some(row.cost_per_month)
         }),
-        of_sources("bkp_cost_per_month_in_a_year", "The same a year from now.", &|row| {
-            Some(row.cost_per_month_in_a_year)
+        of_sources(
+            "bkp_cost_per_month_in_a_year",
+            "Projected monthly cost of storage a year from now.",
+            &|row| Some(row.cost_per_month_in_a_year),
+        ),
+        of_stores("bkp_store_up", "Whether the store is reachable.", &|row| {
+            flag(row.problem.is_none())
         }),
-        of_stores("bkp_store_up", "Whether the store answers.", &|row| flag(row.problem.is_none())),
-        of_stores("bkp_store_bytes", "What is in it.", &|row| Some(row.stored_bytes as f64)),
-        of_stores("bkp_store_free_bytes", "What is free in it.", &|row| {
+        of_stores("bkp_store_bytes", "Bytes stored.", &|row| Some(row.stored_bytes as f64)),
+        of_stores("bkp_store_free_bytes", "Bytes free.", &|row| {
             row.space.map(|space| space.free_bytes as f64)
         }),
-        Family { name: "bkp_finding", help: "What is wrong.", samples: findings },
-        plain("bkp_outbox_events", "Events that wait for the ledger.", status.outbox as f64),
-        plain("bkp_status_timestamp_seconds", "When this was found.", seconds(status.at)),
+        Family { name: "bkp_finding", help: "Findings of bkp status.", samples: findings },
+        plain("bkp_outbox_events", "Events pending for the ledger.", status.outbox as f64),
+        plain("bkp_status_timestamp_seconds", "When the status was taken.", seconds(status.at)),
     ]
 }

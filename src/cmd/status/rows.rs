@@ -1,4 +1,4 @@
-//! What `bkp status` reports.
+//! The report of `bkp status`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub struct Status {
     pub(super) outbox: usize,
 }
 
-/// How a job fares.
+/// The state of a job.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::cmd) struct JobRow {
     pub(super) job: String,
@@ -44,7 +44,7 @@ pub(in crate::cmd) struct JobRow {
     pub(super) last_run: Option<OffsetDateTime>,
     pub(super) last_exit_code: Option<u8>,
     pub(super) last_seconds: Option<u32>,
-    /// Runs in a row that failed.
+    /// Consecutive failed runs.
     pub(super) failures: u32,
     #[serde(with = "time::serde::rfc3339::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
@@ -89,7 +89,7 @@ pub(in crate::cmd) struct SourceRow {
     pub(super) cost_per_month_in_a_year: f64,
 }
 
-/// How a store fares.
+/// The state of a store.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::cmd) struct StoreRow {
     pub(super) store: String,

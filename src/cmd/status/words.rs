@@ -1,4 +1,4 @@
-//! What is said of the backups of a source beside them, as far as it counts.
+//! The annotations of a source's backups that count.
 
 use crate::catalog::Entry;
 use crate::domain::health::{Finding, Level};
@@ -53,7 +53,7 @@ impl Words {
             self.unproven.iter().take(NAMED_MAX).map(BackupId::to_string).collect();
         let named = named.join(", ");
         let message = format!(
-            "of {count} backup(s) it is said that they are damaged or whole or not pinned any more, and no key of this host proves it: a pin stays, nothing is built on what is called damaged; `bkp verify --id` and `bkp unpin` settle it: {named}"
+            "{count} backup(s) carry unauthenticated marks (damaged, sound or unpinned): pins stay, and nothing is built on a backup marked as damaged; resolve with `bkp verify --id` or `bkp unpin`: {named}"
         );
         let (level, rule, subject) = (Level::Warning, "unproven-words", source.to_owned());
         let store = Some(store.to_owned());

@@ -1,5 +1,5 @@
-//! What a verification found is written beside the backups that it is about, so that nothing is built on
-//! damage, and nothing good removed in its favour.
+//! Records the result of a verification beside the backups concerned, so that nothing is built on
+//! damage, and no sound backup is removed in favour of a damaged one.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -47,8 +47,7 @@ impl Notes<'_> {
             Ok(_) | Err(_) => return,
         };
         if let Err(error) = noted {
-            let why =
-                format!("what was found is not noted beside the backup {}: {error:#}", name.id);
+            let why = format!("cannot record the finding for backup {}: {error:#}", name.id);
             self.app.ctx.monitor.warn(&why);
         }
     }

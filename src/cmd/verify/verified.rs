@@ -1,4 +1,4 @@
-//! What a verification of one backup found.
+//! The result of verifying one backup.
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The tables about what runs by itself: jobs, their retention, and `cleanup`.
+//! The tables about scheduled work: jobs, their retention, and `cleanup`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What is run by itself, and when.
+/// A job: a command and its schedule.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobTable {
@@ -19,19 +19,19 @@ pub struct JobTable {
     /// snapshot 6h (DuckDB 24h, with scope incremental 6h), logs 15m, verify and cleanup 24h.
     pub every: Option<String>,
     /// The times it runs, in place of `every`: `daily at 03:00`, `weekly on sunday at 03:00`,
-    /// `monthly on 1 at 03:00`, `hourly`, or five fields of cron; then perhaps a time zone.
+    /// `monthly on 1 at 03:00`, `hourly`, or five cron fields; then optionally a time zone.
     pub at: Option<String>,
     /// The time zone of `at` and of the days and weeks of `retention`. Default: UTC.
     pub zone: Option<String>,
-    /// Whether it runs by itself. Default: yes.
+    /// Whether the job is enabled. Default: yes.
     pub enabled: Option<bool>,
-    /// Up to how much later than its time it begins, always the same for one host. Default: 0s.
+    /// Longest delay of its start, to spread hosts; always the same on one host. Default: 0s.
     pub jitter: Option<String>,
-    /// How often a run that failed is tried again before the next regular time: 0 to 20, default 2.
+    /// How often a failed run is retried before the next regular time: 0 to 20, default 2.
     pub retries: Option<u32>,
-    /// How long after the first failure; doubles with each further one. Default: 5m.
+    /// Delay of the first retry; doubles with each further failure. Default: 5m.
     pub retry_after: Option<String>,
-    /// After how long a run is ended. Default: 24h.
+    /// How long a run may take before it is killed. Default: 24h.
     pub timeout: Option<String>,
     /// Jobs that run before it if they are due at the same time; it waits if one of them failed.
     pub after: Vec<String>,
@@ -40,7 +40,7 @@ pub struct JobTable {
     pub scope: Option<String>,
     /// For `verify`: exists, digest, decode or drill. Default: digest.
     pub level: Option<String>,
-    /// For `verify`: every backup of the source, each time, and not the newest alone. Default: no.
+    /// For `verify`: check every backup of the source instead of the newest one. Default: no.
     pub all: bool,
     /// For `verify`: the newest export of the source, and not the newest of its other backups. Default:
     /// no.
@@ -48,10 +48,10 @@ pub struct JobTable {
     /// For `verify`: the log of the source, that no segment is missing and every one reads; with level drill a
     /// moment of it is restored and its server started. Default: no.
     pub logs: bool,
-    /// From which age of the last good run on `status` warns. Default: four intervals, at most 24h
+    /// Age of the last successful run from which `status` warns. Default: four intervals, at most 24h
     /// but at least one and a half intervals.
     pub warn_after: Option<String>,
-    /// From which age on that is critical, and nothing is removed any more. Default: twice that,
+    /// Age from which that is critical, and cleanup removes nothing. Default: twice that,
     /// 48h for a job of every six hours.
     pub critical_after: Option<String>,
     /// Which of its backups are kept. Default: TigerBeetle 365 days, others 90 days, and whatever their
@@ -63,7 +63,7 @@ pub struct JobTable {
     /// A URL, or a reference to a secret that is one, that is told when it begins (`/start`) and how it
     /// ended (`/EXIT CODE`), as healthchecks services understand it.
     pub ping: Option<String>,
-    /// Programs that run around it.
+    /// Hooks: programs that run around it.
     pub hooks: HooksTable,
 }
 
@@ -71,26 +71,26 @@ pub struct JobTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HooksTable {
-    /// Before it; if this fails the run does not begin and counts as failed.
+    /// Before the run; if it fails, the run does not start and counts as failed.
     pub before: Vec<String>,
-    /// After a run that did what it should.
+    /// After a successful run.
     pub after: Vec<String>,
-    /// After one that failed.
+    /// After a failed run.
     pub failed: Vec<String>,
-    /// Whatever happened, last.
+    /// At the end of every run, whatever its outcome.
     pub finally: Vec<String>,
-    /// How long each of them may take. Default: 1m.
+    /// Timeout of each hook. Default: 1m.
     pub timeout: Option<String>,
 }
 
-/// Where news goes: that something is wrong, or well again.
+/// A channel for notifications: that something is wrong, or has recovered.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NotifyTable {
     /// `webhook`, `slack` or `email`.
     #[schemars(required)]
     pub kind: String,
-    /// From which level on: `info`, `warning` (default) or `critical`.
+    /// The lowest level to notify: `info`, `warning` (default) or `critical`.
     pub level: Option<String>,
     /// Where: `https://…`, for e-mail `smtp://host:25`, `smtp://host:587?tls=required` or
     /// `smtps://host`; or a reference to a secret that is a URL, `file:PATH` for instance.
@@ -100,21 +100,21 @@ pub struct NotifyTable {
     pub from: String,
     /// For e-mail: the recipients.
     pub to: Vec<String>,
-    /// For e-mail: who logs in, if anybody has to.
+    /// For e-mail: the user name, if the server requires a login.
     pub user: String,
     /// For e-mail: a reference to the password.
     pub password: String,
 }
 
-/// Which backups are kept. Only whole ones count, and periods without one do not.
+/// Retention. Only complete backups count, and periods without one are ignored.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionTable {
-    /// All of them.
+    /// Keep every backup.
     pub keep_all: bool,
-    /// Everything younger than this, for instance `90d`.
+    /// Keep every backup younger than this, for example `90d`.
     pub keep_within: Option<String>,
-    /// That many of the newest.
+    /// Keep this many of the newest.
     pub keep_last: u32,
     /// The newest of so many hours.
     pub keep_hourly: u32,

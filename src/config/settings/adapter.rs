@@ -1,17 +1,17 @@
-//! One store, one source.
+//! The settings of one store or source.
 
 use crate::domain::names::BackupType;
 use crate::stage::Compression;
 use crate::store::StoreLocation;
 
-/// One store.
+/// The settings of one store.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// Its URL, and what only the kind of store understands.
     pub place: StoreLocation,
 }
 
-/// One source.
+/// The settings of one source.
 #[derive(Debug, Clone)]
 pub struct SourceSettings {
     /// The kind.

@@ -1,4 +1,4 @@
-//! Checks of single values that types cannot make. None of them touches the world.
+//! Checks of single values that types cannot express. None of them does I/O.
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ pub(super) fn name(table: &str, name: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     let place = crate::table::join(table, name);
-    Err(ConfigError::invalid(place, format!("this is no name for a {table}"))
-        .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
+    Err(ConfigError::invalid(place, format!("not a valid name for a {table}"))
+        .suggest("names consist of 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
 
 /// Whether `tenant` may name a tenant of the source at `place`.
@@ -27,27 +27,26 @@ pub(super) fn tenant(place: &str, tenant: &str) -> Result<(), ConfigError> {
     if is_name(tenant) {
         return Ok(());
     }
-    let problem = format!("`{tenant}` is no name for a tenant");
+    let problem = format!("`{tenant}` is not a valid tenant name");
     Err(ConfigError::invalid(crate::table::join(place, "tenant"), problem)
-        .suggest("names have 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
+        .suggest("names consist of 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
 }
 
 /// Whether `url` has a scheme that a store answers to, and no secret; the kind of that store.
 pub(super) fn url(place: &str, url: &str) -> Result<&'static StoreKind, ConfigError> {
     let known = || STORES.iter().map(|kind| kind.scheme).collect::<Vec<_>>();
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(ConfigError::invalid(place, "this is no URL")
+        return Err(ConfigError::invalid(place, "not a URL")
             .suggest("write it like file:///var/backups/bkp"));
     };
     let kind = STORES.iter().find(|kind| kind.scheme == scheme).ok_or_else(|| {
-        let error =
-            ConfigError::invalid(place, format!("no kind of store has the scheme `{scheme}`"));
+        let error = ConfigError::invalid(place, format!("unknown store scheme `{scheme}`"));
         error.suggest(format!("known schemes: {}", known().join(", ")))
     })?;
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
         return Err(ConfigError::invalid(place, "a URL must not hold a user or password")
-            .suggest("give credentials to the environment of bkp, not to its configuration"));
+            .suggest("pass credentials in the environment of bkp, not in its configuration"));
     }
     Ok(kind)
 }
@@ -62,13 +61,12 @@ pub(super) fn store_choice(place: &str, text: &str) -> Result<(), ConfigError> {
     if is_name(text) {
         return Ok(());
     }
-    let error =
-        ConfigError::invalid(place, format!("`{text}` is neither a store's name nor a URL"));
+    let error = ConfigError::invalid(place, format!("`{text}` is neither a store name nor a URL"));
     let path = Path::new(text);
     let hint = if path.is_absolute() {
-        format!("for a folder write file://{text}")
+        format!("for a folder, write file://{text}")
     } else {
-        "for a folder write file:// and its absolute path".to_owned()
+        "for a folder, write file:// and its absolute path".to_owned()
     };
     Err(error.suggest(hint))
 }
@@ -81,8 +79,8 @@ pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
         format!("recipients are written as KIND:WHERE, with KIND one of: {}", known.join(", "));
     let Some((kind, rest)) = text.split_once(':') else {
         let is_path = text.starts_with(['/', '.', '~']);
-        let hint = if is_path { format!("for a key file write file:{text}") } else { written };
-        return Err(ConfigError::invalid(place, "this is no recipient").suggest(hint));
+        let hint = if is_path { format!("for a key file, write file:{text}") } else { written };
+        return Err(ConfigError::invalid(place, "not a recipient").suggest(hint));
     };
     if !known.contains(&kind) {
         let hint = nearest(kind, known.iter().copied());
@@ -90,7 +88,7 @@ pub(super) fn recipient(place: &str, text: &str) -> Result<(), ConfigError> {
         return Err(ConfigError::invalid(place, "unknown kind of recipient").suggest(hint));
     }
     if rest.is_empty() {
-        let problem = format!("nothing stands after `{kind}:`");
+        let problem = format!("nothing after `{kind}:`");
         return Err(ConfigError::invalid(place, problem).suggest(written));
     }
     let checked =
@@ -142,7 +140,7 @@ pub(super) fn once(place: &str, names: &[String]) -> Result<(), ConfigError> {
         .enumerate()
         .find(|(index, name)| names.iter().take(*index).any(|n| n == *name));
     match twice {
-        Some((_, name)) => Err(ConfigError::invalid(place, format!("`{name}` is there twice"))),
+        Some((_, name)) => Err(ConfigError::invalid(place, format!("`{name}` is listed twice"))),
         None => Ok(()),
     }
 }
@@ -155,9 +153,9 @@ pub(super) fn unknown<'a>(
 ) -> ConfigError {
     let hint = match nearest(word, known.clone()) {
         Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+        None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
     };
-    ConfigError::invalid(place, format!("there is no {what} `{word}`")).suggest(hint)
+    ConfigError::invalid(place, format!("unknown {what} `{word}`")).suggest(hint)
 }
 
 #[cfg(test)]
@@ -185,7 +183,7 @@ mod tests {
         assert!(url("p", "file://user:pass@host/b").is_err());
         assert!(url("p", "ftp://host/b").is_err());
         let error = store_choice("--store", "/var/b").expect_err("a path");
-        assert_eq!(error.hint().as_deref(), Some("for a folder write file:///var/b"));
+        assert_eq!(error.hint().as_deref(), Some("for a folder, write file:///var/b"));
     }
 
     #[test]

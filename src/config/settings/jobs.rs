@@ -1,4 +1,4 @@
-//! The tables about what runs by itself, resolved.
+//! The resolved tables about scheduled work.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) fn open(
         }
         if reaches(&opened, &job.name, &job.name, opened.len()) {
             let place = format!("job.{}.after", job.name);
-            return Err(ConfigError::invalid(place, "the job comes after itself"));
+            return Err(ConfigError::invalid(place, "the job depends on itself"));
         }
     }
     Ok(opened)
@@ -88,7 +88,7 @@ fn job(
     let backup_type = source.map(|source| source.backup_type);
     let when = match (&table.every, &table.at) {
         (Some(_), Some(_)) => {
-            let error = ConfigError::invalid(at("at"), "`every` is given too");
+            let error = ConfigError::invalid(at("at"), "`every` is set as well");
             return Err(error.suggest("keep one of them"));
         }
         (None, Some(text)) => When::at(text, &zone).map_err(|problem| wrong(at("at"), problem))?,
@@ -111,7 +111,7 @@ fn job(
     let hooks = hooks(&at("hooks"), table.hooks)?;
     let keep_log = of("keep_log", &table.keep_log, DAY)?;
     if keep_log.is_some() && run != JobKind::Logs {
-        let problem = format!("`{}` ships no log", run.word());
+        let problem = format!("`{}` does not ship a log", run.word());
         return Err(ConfigError::invalid(at("keep_log"), problem));
     }
     Ok(JobSettings {
@@ -147,7 +147,7 @@ fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<LooksAt, Co
         ("logs", table.logs),
     ];
     if let Some((key, _)) = given.into_iter().find(|(_, is)| *is && run != JobKind::Verify) {
-        let problem = format!("it is for `verify`, and this job runs `{}`", run.word());
+        let problem = format!("only valid for `verify`; this job runs `{}`", run.word());
         return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
     }
     if let Some(level) = table.level.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
@@ -156,7 +156,7 @@ fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<LooksAt, Co
     if table.logs {
         let other = [("all", table.all), ("from_export", table.from_export)];
         if let Some((key, _)) = other.into_iter().find(|(_, is)| *is) {
-            let problem = "the log alone is looked at";
+            let problem = "only the log is verified";
             return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
         }
         if table.level.as_ref().is_some_and(|level| level != "decode" && level != "drill") {
@@ -169,7 +169,7 @@ fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<LooksAt, Co
     }
     match (table.all, table.from_export) {
         (true, true) => {
-            let problem = "all are looked at, exports and others";
+            let problem = "all backups are verified, exports included";
             Err(ConfigError::invalid(join(place, "from_export"), problem).suggest("remove it"))
         }
         (true, false) => Ok(LooksAt::All),
@@ -198,7 +198,7 @@ fn source<'s>(
 ) -> Result<Option<&'s SourceSettings>, ConfigError> {
     match name {
         None if run.of_source() => {
-            let error = ConfigError::invalid(join(place, "source"), "this key is missing");
+            let error = ConfigError::invalid(join(place, "source"), "missing key");
             Err(error.suggest("add `source = …`"))
         }
         None => Ok(None),
@@ -215,7 +215,7 @@ fn scope(place: &str, run: JobKind, word: &str) -> Result<Scope, ConfigError> {
     match word.parse() {
         Ok(scope) if run.makes().is_some() => Ok(scope),
         Ok(_) => {
-            let problem = format!("`{}` has no scope", run.word());
+            let problem = format!("`{}` takes no scope", run.word());
             Err(ConfigError::invalid(place, problem))
         }
         Err(_) => Err(unknown(place.to_owned(), "scope", word, known.into_iter())),

@@ -24,18 +24,17 @@ pub(super) fn open(table: LedgerTable) -> Result<LedgerSettings, ConfigError> {
         let problem = format!("{} addresses", addresses.len());
         let error = ConfigError::invalid(at("addresses"), problem);
         return Err(
-            error.suggest("list every replica of the cluster, in the order of its own --addresses")
+            error.suggest("list every replica of the cluster, in the order of its --addresses")
         );
     }
     for (index, address) in addresses.iter().enumerate() {
         if address.is_empty() || address.contains([',', ' ']) {
-            let error =
-                ConfigError::invalid(at(&format!("addresses[{index}]")), "this is no address");
+            let error = ConfigError::invalid(at(&format!("addresses[{index}]")), "not an address");
             return Err(error.suggest("write one address per string: \"127.0.0.1:3001\""));
         }
     }
     if number == Some(0) {
-        return Err(ConfigError::invalid(at("number"), "TigerBeetle has no ledger 0"));
+        return Err(ConfigError::invalid(at("number"), "ledger 0 is not allowed by TigerBeetle"));
     }
     Ok(LedgerSettings {
         cluster: number_of(&at("cluster"), &cluster)?,
@@ -60,7 +59,7 @@ fn overrides(accounts: BTreeMap<String, String>) -> Result<BTreeMap<String, u128
         let at = join(&place, &name);
         let id = number_of(&at, &text)?;
         if id == 0 || id == u128::MAX || ids.values().any(|other| *other == id) {
-            return Err(ConfigError::invalid(at, "this account id is taken or not allowed"));
+            return Err(ConfigError::invalid(at, "this account id is reserved or already used"));
         }
         ids.insert(name, id);
     }
@@ -69,7 +68,7 @@ fn overrides(accounts: BTreeMap<String, String>) -> Result<BTreeMap<String, u128
 
 fn number_of(place: &str, text: &str) -> Result<u128, ConfigError> {
     text.parse().map_err(|_parse| {
-        ConfigError::invalid(place, "this is no whole number")
-            .suggest("write the digits as a string: it may be larger than a number of TOML")
+        ConfigError::invalid(place, "not an integer")
+            .suggest("write the digits as a string: TOML integers may be too small")
     })
 }

@@ -1,5 +1,5 @@
-//! Where the configuration says that secrets are: in variables, which programs that bkp starts do not get,
-//! and in files, which must be their owner's alone.
+//! Where the configuration refers to secrets: variables, which child processes do not inherit, and
+//! files, which must be private to their owner.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -45,14 +45,14 @@ impl Settings {
             match Path::new(path).metadata() {
                 Ok(found) if found.permissions().mode() & 0o077 != 0 => {
                     let mode = found.permissions().mode() & 0o777;
-                    let problem = format!("others than its owner may use {path} (mode {mode:03o})");
+                    let problem = format!("{path} is accessible to others (mode {mode:03o})");
                     return Err(
                         ConfigError::invalid(place, problem).suggest(format!("chmod 600 {path}"))
                     );
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     if self.recipients.iter().all(|recipient| recipient != text) {
-                        lacking.push(format!("{place}: there is no file {path}"));
+                        lacking.push(format!("{place}: file {path} does not exist"));
                     }
                 }
                 // Whoever checks need not be who runs it.
@@ -72,9 +72,9 @@ impl Settings {
             None => Ok(()),
             Some((place, _)) => Err(ConfigError::invalid(
                 place,
-                "whoever knows this URL can use it, and every user of this machine can read the configuration",
+                "anyone who knows this URL can use it, and every user of this machine can read the configuration",
             )
-            .suggest("write it to a file of mode 600 and refer to it, file:PATH; or keep others from reading the configuration, with chmod o-r")),
+            .suggest("write it to a file with mode 600 and refer to it, file:PATH; or make the configuration private with chmod o-r")),
         }
     }
 }

@@ -29,8 +29,8 @@ pub(super) fn open(
     let named = common.store.is_some();
     let chosen = common.store.map(Names::list).unwrap_or_default();
     if named && chosen.is_empty() {
-        let error = ConfigError::invalid(format!("{place}.store"), "no store is named");
-        return Err(error.suggest("name one, or remove the key"));
+        let error = ConfigError::invalid(format!("{place}.store"), "the list of stores is empty");
+        return Err(error.suggest("name a store, or remove the key"));
     }
     chosen.iter().try_for_each(|store| known_store(&place, store, stores))?;
     check::once(&format!("{place}.store"), &chosen)?;
@@ -53,7 +53,7 @@ fn kind_named(place: &str, word: &str) -> Result<&'static SourceKind, ConfigErro
     let wanted = word.parse::<BackupType>().ok();
     let found = wanted.and_then(|wanted| kinds::kind_of(wanted).ok());
     found.ok_or_else(|| {
-        let problem = format!("this version of bkp has no source kind `{word}`");
+        let problem = format!("unknown source kind `{word}`");
         let hint = match nearest(word, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("known kinds: {}", known.join(", ")),
@@ -74,7 +74,7 @@ fn known_store(
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("add a table [store.{store}]"),
     };
-    let problem = format!("there is no store `{store}`");
+    let problem = format!("unknown store `{store}`");
     Err(ConfigError::invalid(format!("{place}.store"), problem).suggest(hint))
 }
 
@@ -126,7 +126,7 @@ fn compression(
         CompressionName::Zstd => Ok(Compression::Zstd(i32::from(within(zstd_level, 19)?))),
         CompressionName::Gzip => Ok(Compression::Gzip(u32::from(within(6, 9)?))),
         CompressionName::None if level.is_some() => {
-            Err(ConfigError::invalid(&level_place, "there is no level without compression")
+            Err(ConfigError::invalid(&level_place, "without compression there is no level")
                 .suggest("remove `level`, or choose zstd or gzip"))
         }
         CompressionName::None => Ok(Compression::None),

@@ -42,7 +42,7 @@ pub(super) fn check_other(
     match others.values().find(is_same) {
         None => Ok(()),
         Some(other) => {
-            let problem = format!("it is the place of [{}] already", other.place.name);
+            let problem = format!("same location as [{}]", other.place.name);
             Err(ConfigError::invalid(&place.name, problem))
         }
     }

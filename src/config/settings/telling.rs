@@ -1,4 +1,4 @@
-//! The tables about who is told, and of what.
+//! The tables about notifications and thresholds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub(super) fn status<'s>(
     for (class, price) in &table.prices {
         if !price.is_finite() || *price < 0.0 {
             let place = join("status.prices", class);
-            return Err(ConfigError::invalid(place, format!("{price} is no price")));
+            return Err(ConfigError::invalid(place, format!("{price} is not a price")));
         }
     }
     let metrics_file = table.metrics_file.map(|path| folder.join(path));
@@ -70,10 +70,10 @@ pub(super) fn status<'s>(
     Ok(StatusSettings { metrics_file, free_percent_min, quota, prices: table.prices })
 }
 
-/// Somebody to tell.
+/// A channel for notifications.
 #[derive(Debug, Clone)]
 pub struct NotifySettings {
-    /// Where.
+    /// The kind of channel and its address.
     pub channel: Channel,
     /// From which level on.
     pub level: Level,

@@ -45,12 +45,12 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
         (
             "[frequency]\nrun = 'x'",
             format!(
-                "{at}:1: frequency: unknown key | known here: state_dir, store, keys, lease, ledger, tools, source, job, run, notify, cleanup, status"
+                "{at}:1: frequency: unknown key | known keys: state_dir, store, keys, lease, ledger, tools, source, job, run, notify, cleanup, status"
             ),
         ),
         (
             "[store.a]\nurl = 'file:///b'\nregoin = 'x'",
-            format!("{at}:3: store.a.regoin: unknown key | known here: url"),
+            format!("{at}:3: store.a.regoin: unknown key | known keys: url"),
         ),
         (
             &format!("{GOOD}compresion = 1"),
@@ -63,7 +63,7 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
         (
             "[source.x]\nkind = 'tigerbeatle'",
             format!(
-                "{at}:2: source.x.kind: this version of bkp has no source kind `tigerbeatle` | did you mean `tigerbeetle`?"
+                "{at}:2: source.x.kind: unknown source kind `tigerbeatle` | did you mean `tigerbeetle`?"
             ),
         ),
     ] {
@@ -74,17 +74,17 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
 #[test]
 fn values_are_checked() {
     for (change, expected) in [
-        (("file:///b", "nowhere"), "store.main.url: this is no URL"),
+        (("file:///b", "nowhere"), "store.main.url: not a URL"),
         (("file:///b", "file://b"), "store.main: the path must be absolute"),
         (
             ("[source", "[store.more]\nurl = \"file:///b/\"\n[source"),
-            "store.more: it is the place of [store.main] already",
+            "store.more: same location as [store.main]",
         ),
-        (("store.main", "store.Main"), "this is no name for a store"),
+        (("store.main", "store.Main"), "not a valid name for a store"),
         (("\"gzip\"", "\"none\"\nlevel = 3"), "source.books.level: there is no level"),
         (("\"gzip\"", "\"gzip\"\nlevel = 12"), "12 is not between 1 and 9"),
         (("\"gzip\"", "\"zip\""), "did you mean `gzip`?"),
-        (("compression = ", "store = "), "there is no store `gzip`"),
+        (("compression = ", "store = "), "unknown store `gzip`"),
         (
             ("passphrase:env:PASS", "passphrase:hunter2"),
             "keys.recipients[1]: a passphrase must not",
@@ -131,7 +131,7 @@ fn the_state_directory_follows_systemd_then_xdg() {
 fn an_unusable_environment_is_an_error() {
     let empty = Environment::of([("BKP_STORE", ""), ("HOME", "/h")]);
     let error = Settings::default().overlay(&Flags::default(), &empty).expect_err("empty");
-    assert_eq!(error.to_string(), "$BKP_STORE: is set but empty");
+    assert_eq!(error.to_string(), "$BKP_STORE: set but empty");
     let wrong = Environment::of([("BKP_KEY", "hunter2"), ("HOME", "/h")]);
     let error = Settings::default().overlay(&Flags::default(), &wrong).expect_err("no recipient");
     assert!(!error.to_string().contains("hunter2"), "{error}");
@@ -157,7 +157,7 @@ fn a_file_that_others_can_write_is_refused() {
     let flags = Flags { config: Some(path), ..Default::default() };
     let environment = Environment::of([("HOME", "/h")]);
     let error = Settings::load(&flags, &environment).expect_err("refused");
-    assert!(error.to_string().contains("others can write it"), "{error}");
+    assert!(error.to_string().contains("writable by others"), "{error}");
 }
 
 #[test]
@@ -170,12 +170,12 @@ fn a_ledger_has_defaults_and_its_values_are_checked() {
     assert_eq!(ledger.deadline.as_secs(), 10);
     for (more, expected) in [
         ("requird = true", "ledger.requird: unknown key | did you mean `required`?"),
-        ("deadline = '10'", "ledger.deadline: `10` is no duration | write a whole number"),
+        ("deadline = '10'", "ledger.deadline: `10` is not a duration | write an integer"),
         ("deadline = '0s'", "ledger.deadline: 0s is not between 1s and 10m"),
-        ("number = 0", "ledger.number: TigerBeetle has no ledger 0"),
+        ("number = 0", "ledger.number: ledger 0 is not allowed by TigerBeetle"),
         ("accounts = { oprator = '1' }", "ledger.accounts.oprator: unknown key | did you mean"),
-        ("accounts = { operator = '0' }", "ledger.accounts.operator: this account id is taken"),
-        ("accounts = { duckdb = '1', operator = '1' }", "operator: this account id is taken"),
+        ("accounts = { operator = '0' }", "ledger.accounts.operator: this account id is reserved"),
+        ("accounts = { duckdb = '1', operator = '1' }", "operator: this account id is reserved"),
     ] {
         let text = failure(&format!("{minimal}{more}"));
         assert!(text.contains(expected), "{text}");
@@ -206,30 +206,27 @@ fn jobs_have_the_defaults_of_their_sources() {
 fn jobs_are_checked() {
     for (more, expected) in [
         ("evry = '6h'", "job.nightly.evry: unknown key | did you mean `every`?"),
-        ("every = '6'", "job.nightly.every: `6` is no duration"),
-        ("every = '6h'\nat = 'hourly'", "job.nightly.at: `every` is given too"),
-        ("at = 'nightly'", "job.nightly.at: `nightly` is no schedule | write `daily at 03:00`"),
-        ("at = 'daily at 03:00 Europe/Berlín'", "there is no time zone `Europe/Berlín`"),
-        ("zone = 'Berlin'", "job.nightly.zone: there is no time zone `Berlin`"),
+        ("every = '6'", "job.nightly.every: `6` is not a duration"),
+        ("every = '6h'\nat = 'hourly'", "job.nightly.at: `every` is set as well"),
+        ("at = 'nightly'", "job.nightly.at: `nightly` is not a schedule | write `daily at 03:00`"),
+        ("at = 'daily at 03:00 Europe/Berlín'", "unknown time zone `Europe/Berlín`"),
+        ("zone = 'Berlin'", "job.nightly.zone: unknown time zone `Berlin`"),
         ("scope = 'ful'", "job.nightly.scope: there is no scope `ful` | did you mean `full`?"),
-        ("level = 'drill'", "job.nightly.level: it is for `verify`, and this job runs `snapshot`"),
-        ("from_export = true", "job.nightly.from_export: it is for `verify`"),
+        ("level = 'drill'", "job.nightly.level: only valid for `verify`; this job runs `snapshot`"),
+        ("from_export = true", "job.nightly.from_export: only valid for `verify`"),
         ("after = ['nigtly']", "job.nightly.after[0]: there is no job `nigtly` | did you mean"),
-        ("after = ['nightly']", "job.nightly.after: the job comes after itself"),
-        ("retention = {}", "job.nightly.retention: it would keep nothing | say what is kept"),
+        ("after = ['nightly']", "job.nightly.after: the job depends on itself"),
+        ("retention = {}", "job.nightly.retention: this policy keeps nothing | set what to keep"),
         ("retention = { keep_dayly = 7 }", "retention.keep_dayly: unknown key | did you mean"),
-        ("retention = { keep_last = 1, keep_all = true }", "keep_all: other rules are given too"),
+        ("retention = { keep_last = 1, keep_all = true }", "keep_all: other rules are set as well"),
         ("retention = { keep_last = 1, max_removed_percent = 0 }", "0 is not between 1 and 100"),
-        ("\n[job.check]\nrun = 'verify'", "job.check.source: this key is missing"),
-        ("\n[job.check]\nrun = 'backup'", "there is no command `backup` | known here: snapshot"),
+        ("\n[job.check]\nrun = 'verify'", "job.check.source: missing key"),
+        ("\n[job.check]\nrun = 'backup'", "unknown command `backup` | known: snapshot"),
         ("\n[run]\nparallel = 0", "run.parallel: 0 is not between 1 and 64"),
         ("\n[cleanup]\norphan_age = '1h'", "cleanup.orphan_age: 1h is not between 1d"),
-        (
-            "timeout = '168h'",
-            "cleanup.orphan_age: a run of `nightly` may last as long: its timeout",
-        ),
-        ("\n[cleanup]\norphan_age = '1d'", "longer than that, or set job.nightly.timeout"),
-        ("keep_log = '35d'", "job.nightly.keep_log: `snapshot` ships no log"),
+        ("timeout = '168h'", "cleanup.orphan_age: not longer than the timeout of `nightly`"),
+        ("\n[cleanup]\norphan_age = '1d'", "increase it, or set job.nightly.timeout"),
+        ("keep_log = '35d'", "job.nightly.keep_log: `snapshot` does not ship a log"),
     ] {
         let text = failure(&format!("{GOOD}{JOB}{more}"));
         assert!(text.contains(expected), "{text}");

@@ -1,4 +1,4 @@
-//! From which age on something is late.
+//! The ages at which something is late.
 
 use std::time::Duration as StdDuration;
 
@@ -33,7 +33,7 @@ impl Ages {
         Ages { warning: warning.min(critical), critical }
     }
 
-    /// How bad it is to be so old.
+    /// The level of a finding at this age; `None` if it is not late.
     pub(super) fn level(&self, age: Duration) -> Option<Level> {
         match age {
             age if age > self.critical => Some(Level::Critical),

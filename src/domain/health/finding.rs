@@ -1,9 +1,9 @@
-//! What a rule finds: how bad it is, and what it is about.
+//! Findings of rules: level, rule, subject and message.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How bad something is.
+/// The severity of a finding.
 #[derive(
     Debug,
     Clone,
@@ -42,7 +42,7 @@ impl Level {
 /// Something that is wrong: what a rule found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
-    /// How bad.
+    /// The severity.
     pub level: Level,
     /// The rule, for instance `late`.
     pub rule: &'static str,

@@ -1,4 +1,4 @@
-//! What is wrong with a job that runs by itself.
+//! Health rules for scheduled jobs.
 
 use time::{Duration, OffsetDateTime};
 
@@ -8,14 +8,14 @@ use super::ages::{Ages, spelled};
 use super::finding::{Finding, Level};
 use super::sizes::SIZES_MIN;
 
-/// What is known of a job.
+/// Facts about a job.
 #[derive(Debug, Clone, Default)]
 pub struct JobFacts {
     /// Its name.
     pub name: String,
     /// What its runs were like, by its records and its backups.
     pub past: Past,
-    /// Since when it should have done what it should, if it never did and that is known.
+    /// Since when a first successful run is overdue, if there was none and that is known.
     pub since: Option<OffsetDateTime>,
     /// The exit code of its last run that was not skipped, if one is on record.
     pub code: Option<u8>,
@@ -23,7 +23,7 @@ pub struct JobFacts {
     pub retries: u32,
     /// How long its good runs took, seconds, oldest first.
     pub seconds: Vec<u32>,
-    /// Since when none of its runs did all that it should, if the last one did not.
+    /// Since when no run has fully succeeded, if the last one did not.
     pub unwell: Option<OffsetDateTime>,
     /// The job that it waits for because that one failed, and since when it has been due.
     pub waits: Option<(String, OffsetDateTime)>,
@@ -43,7 +43,7 @@ const SLOW: u32 = 3;
 /// Runs of less than this are never slow, seconds.
 const SLOW_SECONDS_MIN: u32 = 60;
 
-/// What is wrong with a job that runs by itself.
+/// Findings about a scheduled job.
 #[must_use]
 pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -56,43 +56,43 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
                 Some(since) => ages.level(now - since).unwrap_or(Level::Info),
                 None => Level::Critical,
             };
-            say(level, "late", "it has never done what it should".to_owned());
+            say(level, "late", "no successful run yet".to_owned());
         }
         Some(last) => {
             let age = now - last;
             if let Some(level) = ages.level(age) {
-                say(level, "late", format!("its last good run began {} ago", spelled(age)));
+                say(level, "late", format!("last successful run began {} ago", spelled(age)));
             }
         }
     }
     if job.code == Some(DAMAGE) {
-        say(Level::Critical, "damage", "its last run found damage".to_owned());
+        say(Level::Critical, "damage", "last run found damage".to_owned());
     } else if job.past.failures > 0 {
         let (failures, code) = (job.past.failures, job.code.unwrap_or(1));
         let level = if failures > job.retries { Level::Critical } else { Level::Warning };
         let how = if job.past.away {
-            "and reached no store".to_owned()
+            "no store was reachable".to_owned()
         } else {
             format!("exit code {code}")
         };
-        say(level, "failing", format!("{failures} run(s) in a row failed, {how}"));
+        say(level, "failing", format!("{failures} consecutive run(s) failed, {how}"));
     }
     if let Some(since) = job.unwell {
         let age = now - since;
         if job.code == Some(PARTIAL) {
             let level = if age > ages.critical { Level::Critical } else { Level::Warning };
-            let message = "a store gets nothing, or a part of the source is left out: for";
+            let message = "a store receives nothing, or part of the source is skipped: for";
             say(level, "partial", format!("{message} {} now", spelled(age)));
         }
         if job.removed && age > ages.critical {
-            let message = "since its runs do not do what they should, cleanup removes nothing: for";
+            let message = "cleanup removes nothing because its runs do not succeed: for";
             say(Level::Warning, "frozen", format!("{message} {} now", spelled(age)));
         }
     }
     if let Some((first, since)) = &job.waits
         && now - *since > job.interval
     {
-        let message = format!("it was due {} ago, and waits for `{first}`", spelled(now - *since));
+        let message = format!("was due {} ago; waiting for `{first}`", spelled(now - *since));
         say(Level::Warning, "waits", message);
     }
     if let Some((last, before)) = job.seconds.split_last()
@@ -102,7 +102,7 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         sorted.sort_unstable();
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         if *last > SLOW_SECONDS_MIN && *last > median.saturating_mul(SLOW) {
-            let message = format!("its last run took {last} s, usual are {median} s");
+            let message = format!("ran {last} s; median is {median} s");
             say(Level::Warning, "slow", message);
         }
     }
@@ -111,23 +111,24 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     found
 }
 
-/// What no key here proves.
+/// The finding about records and backups that no key on this host authenticates.
 fn unproven(job: &JobFacts) -> Option<Finding> {
     let what = match job.unproven {
         (0, 0) => return None,
-        (records, 0) => format!("{records} record(s) of its runs"),
-        (0, backups) => format!("{backups} backup(s) that are newer than its last success"),
-        (records, backups) => format!(
-            "{records} record(s) of its runs, and {backups} backup(s) that are newer than its last success,"
-        ),
+        (records, 0) => format!("{records} run record(s)"),
+        (0, backups) => format!("{backups} backup(s) newer than the last success"),
+        (records, backups) => {
+            format!("{records} run record(s) and {backups} backup(s) newer than the last success")
+        }
     };
     let message = format!(
-        "{what} carry no proof by a key of this host and count for nothing: whoever can write to the store may have planted them"
+        "{what} are not authenticated by any key on this host and are ignored: anyone who can write to the store may have planted them"
     );
     Some(Finding::new(Level::Warning, "unproven", &job.name, message))
 }
 
-/// Stores that lack what others have. That all of them lack it is another rule's.
+/// Findings about stores whose newest backup is older than in other stores. If it is old in all of them,
+/// another rule says so.
 fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     let best = job.copies.iter().filter_map(|(_, newest)| *newest).max();
     let lacking = job.copies.iter().filter_map(|(store, newest)| {
@@ -135,9 +136,12 @@ fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         let level = ages.level(age).filter(|_level| *newest < best)?;
         let message = match newest {
             Some(_) => {
-                format!("what `{store}` has of it is {} old, others have more", spelled(age))
+                format!(
+                    "newest backup in `{store}` is {} old; other stores have newer ones",
+                    spelled(age)
+                )
             }
-            None => format!("`{store}` has nothing of it, others have"),
+            None => format!("no backup in `{store}`; other stores have some"),
         };
         Some(Finding::new(level, "copy", &job.name, message).of_store(store))
     });

@@ -1,4 +1,4 @@
-//! Whether a size is far from those before it.
+//! Whether a size differs greatly from earlier ones.
 
 /// How many earlier sizes a size is compared with at least.
 pub(super) const SIZES_MIN: usize = 3;

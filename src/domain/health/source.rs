@@ -1,4 +1,4 @@
-//! What is wrong with the backups of a source in a store.
+//! Health rules for the backups of a source in a store.
 
 use time::OffsetDateTime;
 
@@ -6,7 +6,7 @@ use super::ages::{DAY, spelled};
 use super::finding::{Finding, Level};
 use super::sizes::is_odd;
 
-/// What is known of the backups of a source in one store.
+/// Facts about the backups of a source in one store.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "things that are true or not by themselves")]
 pub struct SourceFacts {
@@ -30,7 +30,7 @@ pub struct SourceFacts {
     pub broken: Option<String>,
     /// How many of those a verification has found damaged.
     pub damaged: usize,
-    /// Whether that is so of the newest.
+    /// Whether the newest backup is damaged.
     pub newest_damaged: bool,
     /// Whether a job that is enabled makes backups of it, and whether one verifies them.
     pub made: bool,
@@ -61,7 +61,7 @@ pub struct GapFacts {
 /// From how many full backups in a row on it is said that there are no increments.
 const ANEW_MIN: usize = 3;
 
-/// What is wrong with the backups of a source.
+/// Findings about the backups of a source.
 #[must_use]
 pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -75,28 +75,28 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         let (level, message) = match source {
             SourceFacts { had: true, .. } => (
                 Level::Critical,
-                "it has no backup, although this host has made some there: is what should be mounted there mounted?",
+                "no backup, although this host has made some there: is the file system mounted?",
             ),
-            SourceFacts { young: true, .. } => (Level::Info, "it has no backup"),
-            SourceFacts { .. } => (Level::Critical, "it has no backup"),
+            SourceFacts { young: true, .. } => (Level::Info, "no backup"),
+            SourceFacts { .. } => (Level::Critical, "no backup"),
         };
         say(level, "missing", message.to_owned());
     }
     if source.begun_anew >= ANEW_MIN {
         let count = source.begun_anew;
         let message = format!(
-            "its last {count} backups are full ones, although a job makes increments: what runs warn of says why; most likely this host cannot open what it makes (no kms:Decrypt, or a passphrase that was typed wrong: then nobody else can either)"
+            "the last {count} backups are full, although a job makes increments: see the warnings of its runs; most likely this host cannot open its own backups (no kms:Decrypt, or a mistyped passphrase: then nobody else can either)"
         );
         say(Level::Warning, "anew", message);
     }
     if !source.made {
-        say(Level::Warning, "unscheduled", "no enabled job makes backups of it".to_owned());
+        say(Level::Warning, "unscheduled", "no enabled job backs it up".to_owned());
     } else if !source.verified {
         say(Level::Info, "unverified", "no enabled job verifies its backups".to_owned());
     }
     if let Some(tried) = source.unopened {
         let message = format!(
-            "no key of this host opens any of its newest {tried} backup(s): every new one is a full one, and it is not known whether one restores; give this host a key that may open them, under [keys]"
+            "no key on this host opens any of the newest {tried} backup(s): every new backup is full, and whether any restores is unknown; give this host a key that can open them, under [keys]"
         );
         say(Level::Warning, "unopened", message);
     }
@@ -107,14 +107,14 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     of_damage(source, &mut say);
     let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
     if is_odd(&sizes) {
-        let message = "the newest full backup has a size far from those before it; cleanup removes none of them";
+        let message = "the newest full backup differs greatly in size from earlier ones; cleanup removes none of them";
         say(Level::Warning, "size", message.to_owned());
     }
     let before = source.full.iter().rev().find(|(at, _)| now - *at > DAY * 30);
     if let Some(((_, old), (_, new))) = before.zip(source.full.last())
         && *new / 2 > *old
     {
-        say(Level::Warning, "growth", format!("it grew from {old} to {new} bytes in a month"));
+        say(Level::Warning, "growth", format!("grew from {old} to {new} bytes in a month"));
     }
     for gap in &source.gaps {
         let (level, message) = gap.told(now);
@@ -127,22 +127,22 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
 fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, String)) {
     if source.empty > 0 {
         let count = source.empty;
-        say(Level::Critical, "damage", format!("{count} backup(s) have lost their objects"));
+        say(Level::Critical, "damage", format!("objects of {count} backup(s) are missing"));
     }
     if let Some(why) = &source.broken {
-        say(Level::Critical, "damage", format!("its newest backup does not restore: {why}"));
+        say(Level::Critical, "damage", format!("the newest backup does not restore: {why}"));
     }
     if source.damaged > 0 {
         let level = if source.newest_damaged { Level::Critical } else { Level::Warning };
         let count = source.damaged;
         let message = format!(
-            "{count} backup(s) were found damaged: `bkp list --long` says which; cleanup neither counts nor removes them"
+            "{count} backup(s) are damaged: see `bkp list --long`; cleanup neither counts nor removes them"
         );
         say(level, "damage", message);
     }
     for lost in &source.lost {
         let message = format!(
-            "its log lacks {lost}: moments after it do not restore before the next snapshot; see `bkp verify {} --logs`",
+            "the log is missing {lost}: moments between it and the next snapshot cannot be restored; see `bkp verify {} --logs`",
             source.name
         );
         say(Level::Critical, "damage", message);
@@ -150,14 +150,14 @@ fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, Stri
 }
 
 impl GapFacts {
-    /// How bad it is, and what is said of it.
+    /// The level and the message of the finding.
     fn told(&self, now: OffsetDateTime) -> (Level, String) {
         let GapFacts { at, why, mended } = self;
         let (level, then) = if *mended {
             (Level::Warning, "")
         } else {
-            (Level::Critical, "; nothing after it restores until the next snapshot")
+            (Level::Critical, "; nothing after it can be restored until the next snapshot")
         };
-        (level, format!("its log has a gap of {} ago: {why}{then}", spelled(now - *at)))
+        (level, format!("the log has a gap, {} ago: {why}{then}", spelled(now - *at)))
     }
 }

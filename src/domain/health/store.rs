@@ -1,4 +1,4 @@
-//! What is wrong with a store, and with the ledger's outbox.
+//! Health rules for a store, and for the ledger's outbox.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::finding::{Finding, Level};
 pub struct Space {
     /// What can still be written.
     pub free_bytes: u64,
-    /// All there is.
+    /// The total size.
     pub total_bytes: u64,
 }
 
@@ -36,7 +36,7 @@ pub fn of_space(
             _ => None,
         };
         if let Some(level) = level {
-            let message = format!("{used} % of its quota is used");
+            let message = format!("{used} % of the quota is used");
             found.push(Finding::new(level, "quota", name, message).of_store(name));
         }
     }
@@ -50,7 +50,7 @@ pub fn of_space(
             _ => None,
         };
         if let Some(level) = level {
-            let message = format!("only {free} % of it is free");
+            let message = format!("only {free} % is free");
             found.push(Finding::new(level, "space", name, message).of_store(name));
         }
     }
@@ -66,14 +66,14 @@ pub fn of_outbox(
 ) -> Option<Finding> {
     let old = oldest.is_some_and(|oldest| now - oldest > DAY);
     let level = if old { Level::Critical } else { Level::Warning };
-    let message = format!("{waiting} event(s) wait for the ledger");
+    let message = format!("{waiting} event(s) pending for the ledger");
     (waiting > 0).then(|| Finding::new(level, "outbox", "ledger", message))
 }
 
 /// A key that is configured and cannot be used.
 #[must_use]
 pub fn unusable(key: &str, why: &str) -> Finding {
-    Finding::new(Level::Critical, "key", key, format!("it cannot be used: {why}"))
+    Finding::new(Level::Critical, "key", key, format!("unusable: {why}"))
 }
 
 /// The rule of a store that does not answer.
@@ -82,5 +82,5 @@ pub const UNREACHABLE: &str = "store";
 /// A store that does not answer.
 #[must_use]
 pub fn unreachable(name: &str, why: &str) -> Finding {
-    Finding::new(Level::Critical, UNREACHABLE, name, format!("it does not answer: {why}"))
+    Finding::new(Level::Critical, UNREACHABLE, name, format!("unreachable: {why}"))
 }

@@ -1,4 +1,4 @@
-//! What of a log is needed to restore any moment since a given one.
+//! The part of a log needed to restore any moment since a given one.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Segments in their order, and from when to when they restore.
+//! Segments in order, and the windows that they can restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +62,7 @@ impl Log {
         for log in &mut logs {
             let first = log.links.first().filter(|first| first.parent.is_none());
             if first.is_some_and(|first| links.iter().any(|link| link.id < first.id)) {
-                log.breaks.insert(0, Break::Gap("it begins the log anew".into()));
+                log.breaks.insert(0, Break::Gap("it starts a new log".into()));
             }
         }
         logs.reverse();

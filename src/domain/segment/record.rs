@@ -1,4 +1,4 @@
-//! What a segment says of itself: the `capture` record of its manifest.
+//! The description of a segment: the `capture` record of its manifest.
 
 use std::collections::BTreeMap;
 
@@ -175,7 +175,7 @@ impl Segment {
         numbers.extend(marks.iter().flat_map(of));
         let small = numbers.into_iter().all(|number| number < NUMBER_MAX);
         if !whole || !small || first_timestamp > last_timestamp {
-            return Err("its position contradicts itself".into());
+            return Err("its position is inconsistent".into());
         }
         Ok(segment)
     }
@@ -195,23 +195,23 @@ impl Segment {
     pub fn contradicts(&self, before: &Segment, before_sha256: &str) -> Option<String> {
         let Position { first_timestamp, ops, .. } = &self.position;
         if self.parent_sha256.as_deref() != Some(before_sha256) {
-            return Some("the segment before it is not the one that it names".into());
+            return Some("the previous segment is not the one it names".into());
         }
         if self.mode != before.mode || self.cluster != before.cluster {
-            return Some("the segment before it belongs to another log".into());
+            return Some("the previous segment belongs to another log".into());
         }
         if self.gap.is_some() {
             return None;
         }
         if *first_timestamp <= before.position.last_timestamp {
-            return Some("it begins before the end of the segment before it".into());
+            return Some("it begins before the end of the previous segment".into());
         }
         let (Some(ops), Some(earlier)) = (ops, &before.position.ops) else { return None };
         let follows =
             ops.first_op == earlier.last_op + 1 && ops.before_checksum == earlier.last_checksum;
         (!follows).then(|| {
             format!(
-                "it begins with op {}, and op {} is the last before it",
+                "it begins with op {}, but the previous segment ends with op {}",
                 ops.first_op, earlier.last_op
             )
         })

@@ -1,4 +1,4 @@
-//! Times at which something may happen, in bounded room.
+//! Spans of time at which something may happen, in bounded memory.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Whether a run holds the lease of a job, as somebody sees it who does not want it himself.
+//! Whether a run holds the lease of a job, for observers that do not want to take it.
 
 use std::collections::BTreeSet;
 

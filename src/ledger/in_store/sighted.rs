@@ -1,6 +1,6 @@
-//! Leases of holders whose clock is ahead of ours, or that were written before ours was set back. When
-//! one ends cannot be told by comparing clocks. But a holder renews his lease several times while it
-//! lasts; one that has stayed the same for as long as it was taken for is nobody's any more.
+//! Leases of holders whose clock is ahead of ours, or that were written before ours was set back.
+//! Comparing clocks does not show when such a lease expires. But a holder renews its lease several
+//! times while it lasts, so one that has not changed for its whole duration has been abandoned.
 
 use std::collections::BTreeMap;
 use std::path::Path;

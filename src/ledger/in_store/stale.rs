@@ -1,4 +1,4 @@
-//! Terms that mean nothing any more.
+//! Expired terms of leases.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -19,7 +19,7 @@ struct End {
 /// The terms of all jobs that ended before `before`, but of each job the newest that counts, by the clock
 /// of now. They must have ended
 /// long ago: a holder that slept through them all would take the number of one that is not there any
-/// more for his own.
+/// more for its own.
 ///
 /// # Errors
 /// What the store fails with.

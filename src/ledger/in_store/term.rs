@@ -1,4 +1,4 @@
-//! One term of a lease, and which of those in a store a run can have written.
+//! One term of a lease, and the check whether a run can have written it.
 
 use std::io::Read as _;
 
@@ -83,7 +83,7 @@ impl Term {
         let (theirs, ahead) = (rfc3339(self.begun), ahead.whole_seconds());
         let now = rfc3339(now);
         format!(
-            "{holder}; by its clock it was {theirs} then, by ours it is {now}: that is {ahead} s ahead, so check the clocks of both hosts"
+            "{holder}; its clock said {theirs}, ours says {now}: {ahead} s ahead, check the clocks of both hosts"
         )
     }
 }
@@ -129,7 +129,7 @@ pub(super) fn row(
     let chain = chain(&numbers, now);
     let mut row = Row { number: chain.last().copied().unwrap_or(0), ..Row::default() };
     let beyond = numbers.iter().filter(|number| **number > row.number);
-    let why = "its number is out of the sequence";
+    let why = "its number is out of sequence";
     row.strange.extend(beyond.map(|number| (key(job, *number), why.to_owned())));
     for number in chain.iter().rev().take(READ_MAX) {
         match read(store, job, *number, now)? {
@@ -172,7 +172,7 @@ pub(super) fn read(
 fn honest(bytes: &[u8], job: &str, now: OffsetDateTime) -> Result<Term, String> {
     let term: Term = serde_json::from_slice(bytes).map_err(|error| match bytes {
         [] => "it is empty".to_owned(),
-        _ => format!("it cannot be understood: {error}"),
+        _ => format!("it cannot be parsed: {error}"),
     })?;
     if !term.schema.starts_with(SCHEMAS) || term.job != job {
         return Err("it is not a lease of this job".into());
@@ -182,7 +182,7 @@ fn honest(bytes: &[u8], job: &str, now: OffsetDateTime) -> Result<Term, String> 
     if is_long || (!term.is_given_back() && term.until > latest) {
         let (until, now) = (rfc3339(term.until), rfc3339(now));
         return Err(format!(
-            "it ends at {until}, by our clock it is {now}: no lease lasts so long"
+            "it expires at {until}, our clock says {now}: no lease lasts that long"
         ));
     }
     Ok(term)

@@ -1,5 +1,5 @@
 //! A lease as a pending transfer: at most one can hold the single unit of a job's account, and the
-//! cluster itself ends it when its time is over.
+//! cluster itself expires it.
 //!
 //! The transfer says who holds it: `user_data_128` is the beginning of the host's name,
 //! `user_data_64` the place of the kernel lock, `user_data_32` the process id; the time in its id is
@@ -67,7 +67,7 @@ impl Held {
                 Some(Verdict::Ended) => other = None,
                 Some(_) => other = held.other()?,
             }
-            // A holder from our own place is gone: he would hold the kernel's lock, and we do.
+            // A holder from our own place is gone: it would hold the kernel's lock, and we do.
             if let Some(other) = &other
                 && other.user_data_64() != holder.place
             {
@@ -141,7 +141,7 @@ impl Held {
 
     fn fenced(&self) -> LedgerError {
         let job = self.holder.job.clone();
-        LedgerError::Fenced { job, reason: "the ledger has ended it".into() }
+        LedgerError::Fenced { job, reason: "the ledger has expired it".into() }
     }
 
     /// Gives back `lease` and records `event`, both or none.

@@ -1,4 +1,4 @@
-//! One client session, made when there is something to say, and a deadline on everything.
+//! One client session, opened on demand, with a deadline on everything.
 //!
 //! A client of `TigerBeetle` waits for ever for a cluster that is away or has another id. A cluster
 //! has 64 sessions; closing a client does not give its own back, and a 65th evicts the one that was
@@ -114,7 +114,7 @@ impl Link {
                 Err(error) => return Err(self.refused("this client", error.to_string())),
             }
         }
-        Err(self.away("more clients ask at once than the cluster has sessions".into()))
+        Err(self.away("the cluster has no free client session".into()))
     }
 
     /// Creates accounts; those that are there already are success.
@@ -182,12 +182,12 @@ impl Link {
                 Err(error) => later |= error.kind() == io::ErrorKind::TimedOut,
             }
         }
-        if later { Ok(false) } else { Err(self.away("nobody listens there".into())) }
+        if later { Ok(false) } else { Err(self.away("nothing is listening there".into())) }
     }
 
     fn silence(&self) -> String {
         let seconds = self.deadline.as_secs();
-        format!("no cluster {} answers within {seconds} s", self.cluster)
+        format!("cluster {} did not answer within {seconds} s", self.cluster)
     }
 
     pub(super) fn away(&self, reason: String) -> LedgerError {

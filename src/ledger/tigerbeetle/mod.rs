@@ -1,6 +1,6 @@
-//! The ledger in a `TigerBeetle` cluster. What that accepts and refuses was measured: an event is a
-//! plain transfer from the operator to the vault of its type, a lease a pending transfer of the
-//! single unit of the job's account, which the cluster's own clock ends.
+//! The ledger in a `TigerBeetle` cluster. What it accepts and refuses was measured: an event is a plain
+//! transfer from the operator to the vault of its type, a lease a pending transfer of the single unit
+//! of the job's account, which the cluster's own clock ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the ledger and its leases share.
+//! Shared by the ledger and its leases.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,6 +1,6 @@
-//! Which of the records and manifests in a store count: those of this host's own runs, and those that a
-//! key at hand or the ledger proves. Whoever can only write to the store can plant others; they make no
-//! job less due, end no failure, and hide nothing.
+//! Which records and manifests in a store count: those of this host's own runs, and those that an
+//! available key or the ledger authenticates. Whoever can only write to the store can plant others;
+//! they make no job less due, end no failure, and hide nothing.
 //!
 //! It is looked from the newest on, at so many objects at a time, and what was found of each is kept in
 //! the state directory for a day: whoever plants thousands costs a few requests in each tick.
@@ -264,7 +264,7 @@ fn record_of(store: &dyn ReadStore, prover: &ProofChecker<'_>, key: &str) -> Ver
 fn ask(app: &AppContext) -> Option<HashMap<BackupId, Digest>> {
     let entries = app.ledger()?.entries();
     let entries = entries.inspect_err(|error| {
-        let what = "backups that no key here opens do not count until the ledger answers";
+        let what = "backups that no key on this host opens do not count until the ledger answers";
         app.ctx.monitor.warn(&format!("{error}; {what}"));
     });
     let (mut made, mut gone) = (HashMap::new(), HashSet::new());

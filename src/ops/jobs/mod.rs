@@ -1,4 +1,4 @@
-//! What is known of the runs of jobs, and what of it counts.
+//! The known runs of jobs, and which of them count.
 
 pub mod evidence;
 pub mod state;

@@ -1,6 +1,6 @@
-//! What is known of the past of the jobs: from the stores, and kept in the state directory so that
-//! looking whether something is due asks no store. What is kept may be lost or old: then a job looks
-//! due that is not, and the stores are asked before it runs.
+//! The known past of the jobs: read from the stores, and cached in the state directory so that checking
+//! what is due needs no store. What is kept may be lost or old: then a job looks due that is not, and
+//! the stores are asked before it runs.
 //!
 //! Of what stores have only that counts which is proven (see [`super::evidence`]); this host's own runs
 //! it knows itself.
@@ -178,7 +178,7 @@ impl States {
             }
         }
         if let Some(error) = failure.filter(|_error| answers == 0) {
-            let why = format!("{}: no store says when it ran last: {error:#}", job.name);
+            let why = format!("{}: cannot tell when it last ran: {error:#}", job.name);
             app.ctx.monitor.warn(&why);
         }
     }

@@ -1,4 +1,4 @@
-//! By which backups what is put on record is proven: the one that it is about, else a recent one.
+//! The backup whose key authenticates a record: the one it is about, or else a recent one.
 
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};

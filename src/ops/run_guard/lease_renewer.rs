@@ -1,5 +1,5 @@
-//! A lease that is kept while a run works: a thread of its own renews it, so that a place that does
-//! not answer holds up no other one.
+//! Renews a lease while a run works, on a thread of its own, so that an unresponsive store does not
+//! delay the others.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -47,7 +47,7 @@ impl LeaseRenewer {
                         ctx.monitor.warn(&error.to_string());
                         return;
                     }
-                    Err(error) => ctx.monitor.detail(&format!("renewing a lease: {error}")),
+                    Err(error) => ctx.monitor.detail(&format!("cannot renew a lease: {error}")),
                 }
             }
         };

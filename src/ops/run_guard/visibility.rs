@@ -1,4 +1,4 @@
-//! The last looks of a run at its stores, before and after its backup becomes visible.
+//! The final checks of a run, before and after its backup becomes visible.
 //!
 //! A run works for hours, and cleanup may have taken what it relies on for what nobody needs: a clock
 //! was wrong, a lease was lost. Both write first and look then (cleanup its mark, a run its manifest), so
@@ -11,9 +11,8 @@ use crate::store::layer::mirrored::MirroredStore;
 use crate::store::{ReadStore, StoreError};
 
 /// What is said of a backup that may have been taken apart while it was made.
-const TAKEN: &str = "cleanup took it for what a run left behind, while it was made";
-const AGAIN: &str =
-    "check the clocks of the hosts; run the same command again, it begins with what is there now";
+const TAKEN: &str = "cleanup mistook it for a leftover while it was being made";
+const AGAIN: &str = "check the clocks of the hosts, then run the same command again";
 
 /// Makes sure that every store still has `chain`, and the objects of `manifest`, and that nobody has
 /// begun to remove any of it. A store of which that is not true drops out.
@@ -33,7 +32,7 @@ pub(crate) fn before(
                 Err(error) => return Err(error),
             };
             if !is_there {
-                return Ok(Some(format!("`{}` has gone: {TAKEN}", object.key)));
+                return Ok(Some(format!("`{}` was removed: {TAKEN}", object.key)));
             }
         }
         let going = is_going(store, &manifest.name())?;
@@ -51,12 +50,12 @@ pub(crate) fn after(
         let id = manifest.id;
         // The backup is there, whether or not the store still answers.
         if is_going(store, &manifest.name()).unwrap_or(false) {
-            return Ok(Some(format!("backup {id} is visible and may lack objects: {TAKEN}")));
+            return Ok(Some(format!("backup {id} is visible but may be missing objects: {TAKEN}")));
         }
         // Said of a backup that exists: so not by one answer alone.
         let lost = lost(store, chain).unwrap_or_default();
         let lost = lost.and_then(|_first| self::lost(store, chain).unwrap_or_default());
-        Ok(lost.map(|lost| format!("backup {id} is visible and does not restore: {lost}")))
+        Ok(lost.map(|lost| format!("backup {id} is visible but does not restore: {lost}")))
     })
 }
 
@@ -69,7 +68,7 @@ fn lost(store: &dyn ReadStore, chain: &[BackupName]) -> Result<Option<String>, S
             Err(error) => return Err(error),
         };
         if !is_there {
-            let what = "what the backup builds on was removed while it was made";
+            let what = "a backup it builds on was removed while it was being made";
             return Ok(Some(format!("{what}: {}", link.id)));
         }
     }

@@ -1,4 +1,4 @@
-//! Attempts at reading a file that another process writes.
+//! Failed attempts to read a file that another process writes.
 
 /// Why an attempt at a capture ended.
 pub(crate) type AttemptError = crate::source::attempt_error::AttemptError<Cause>;

@@ -188,7 +188,7 @@ impl<'a> Capturing<'a> {
             let bytes = piece_bytes.get_mut(..length.min(PIECE_BYTES)).unwrap_or_default();
             moment.read_logs(bytes, at).map_err(|error| {
                 if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                    return again("the log was emptied meanwhile");
+                    return again("the log was truncated meanwhile");
                 }
                 unreadable(&path, error).into()
             })?;
@@ -220,7 +220,7 @@ impl<'a> Capturing<'a> {
         match self.torn.iter().find(in_use) {
             None => Ok(()),
             Some(block) => {
-                let why = format!("block {block} does not have its checksum");
+                let why = format!("block {block} has a wrong checksum");
                 Err(AttemptError::Again(Cause::Torn, why))
             }
         }

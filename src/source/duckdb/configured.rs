@@ -1,4 +1,4 @@
-//! A configured database: its settings, and what can be done with it.
+//! A configured database: its settings and operations.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
     let mode = table.mode.as_deref().map(parse).transpose()?;
     let attempts = table.attempts.unwrap_or(ATTEMPTS_DEFAULT);
     if attempts == 0 {
-        let problem = "0 attempts capture nothing".to_owned();
+        let problem = "0 attempts cannot capture anything".to_owned();
         return Err(invalid("attempts", problem, "use at least 1".into()));
     }
     let sealed = match table.encryption.as_deref() {
@@ -129,11 +129,11 @@ fn share(
     let at = format!("{place}.memory");
     let memory_bytes = memory.map(|text| size(&at, text)).transpose()?;
     if memory_bytes.is_some_and(|bytes| bytes < MEMORY_BYTES_MIN) {
-        let problem = "less than 64MiB is too little for the engine".to_owned();
-        return Err(ConfigError::invalid(at, problem).suggest("give it 512MiB"));
+        let problem = "the engine needs at least 64MiB".to_owned();
+        return Err(ConfigError::invalid(at, problem).suggest("use 512MiB"));
     }
     if threads == Some(0) {
-        let problem = "0 threads do nothing".to_owned();
+        let problem = "at least 1 thread is needed".to_owned();
         return Err(ConfigError::invalid(format!("{place}.threads"), problem).suggest("use 1"));
     }
     Ok(ResourceLimits { memory_bytes, threads })
@@ -147,7 +147,7 @@ pub(super) fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
 pub(super) fn guard(_record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
     if request.replica.is_some() {
         let fault = Fault::new(Kind::Refused, "a DuckDB database has no replicas");
-        return Err(fault.hint("leave out --replica").into());
+        return Err(fault.hint("omit --replica").into());
     }
     check_unused(&request.target)?;
     Ok(Vec::new())
@@ -196,7 +196,7 @@ impl Configured {
         if file.is_some_and(|file| database::may_clone(&file)) {
             match self.hold_as(Mode::Reflink, ctx) {
                 Ok(cloned) => return Ok((cloned, Mode::Reflink)),
-                Err(error) => ctx.monitor.detail(&format!("{error:#}; goes on without a clone")),
+                Err(error) => ctx.monitor.detail(&format!("{error:#}; continuing without a clone")),
             }
         }
         Ok((self.hold_as(Mode::Online, ctx)?, Mode::Online))

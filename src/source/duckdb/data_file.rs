@@ -1,4 +1,4 @@
-//! What a database file and its log look like, and reading them while another process writes them.
+//! The format of a database file and its log, and reading them while another process writes them.
 //!
 //! - [`format`], [`wal`], [`free_blocks`]: headers, log entries, lists of free blocks.
 //! - [`database`]: an open file with its log, as a mode of capture reads it.

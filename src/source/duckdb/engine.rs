@@ -18,7 +18,7 @@ use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::protocol::{
     Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
 };
-pub(crate) use crate::source::duckdb::engine::protocol::{CATALOGUE, OUTSIDE, TextRow};
+pub(crate) use crate::source::duckdb::engine::protocol::{CATALOG, OUTSIDE, TextRow};
 use crate::source::duckdb::schema::sql;
 
 pub(crate) mod confine;
@@ -36,7 +36,7 @@ pub(crate) mod state_merge;
 pub(crate) mod tally;
 
 /// What is to be done where the engine's process does not start.
-const LIBRARY: &str = "libduckdb.so has to lie beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
+const LIBRARY: &str = "libduckdb.so must be beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
 
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
@@ -123,7 +123,7 @@ impl Session {
         Session::opened(place, &opening)
     }
 
-    /// Opens a database, which is called [`CATALOGUE`] whatever it is.
+    /// Opens a database, which is called [`CATALOG`] whatever it is.
     ///
     /// # Errors
     /// What the engine says.
@@ -168,7 +168,7 @@ impl Session {
             settle: if write { settle } else { Settle::Not },
         };
         let open = Open {
-            database: place.file.map(|path| base(CATALOGUE, path, place.write)),
+            database: place.file.map(|path| base(CATALOG, path, place.write)),
             beside: place.beside.iter().map(|(name, path)| base(name, path, true)).collect(),
             files: place.files,
             folder: folder.is_some(),
@@ -185,7 +185,7 @@ impl Session {
     /// Why a database could not be opened.
     fn unopened(&self, why: &str) -> anyhow::Error {
         if why.starts_with(NOT_STARTED) {
-            let message = format!("bkp cannot start itself as the engine of DuckDB: {why}");
+            let message = format!("cannot start bkp as the DuckDB engine: {why}");
             return Fault::new(Kind::Failed, message).hint(LIBRARY).into();
         }
         self.refused(&format!("open {}", self.what), why)
@@ -210,7 +210,7 @@ impl Session {
         self.run(&format!("USE {OUTSIDE}.main"))?;
         let names = |of: &str, column: &str| {
             format!(
-                "SELECT 1 FROM duckdb_{of}() WHERE NOT internal AND database_name = '{CATALOGUE}' AND lower({column}) IN (SELECT lower({column}) FROM duckdb_{of}() WHERE internal)"
+                "SELECT 1 FROM duckdb_{of}() WHERE NOT internal AND database_name = '{CATALOG}' AND lower({column}) IN (SELECT lower({column}) FROM duckdb_{of}() WHERE internal)"
             )
         };
         let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
@@ -226,7 +226,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn step_in(&self) -> anyhow::Result<()> {
-        self.run(&format!("USE {CATALOGUE}.main"))
+        self.run(&format!("USE {CATALOG}.main"))
     }
 
     fn refused(&self, what: &str, why: &str) -> anyhow::Error {
@@ -415,7 +415,7 @@ impl Session {
         let noted = groups.content().rows;
         if noted != rows {
             return Err(
-                self.failed(&sql, &format!("there are {rows} rows, and {noted} were noted"))
+                self.failed(&sql, &format!("there are {rows} rows, but {noted} were recorded"))
             );
         }
         Ok(groups)
@@ -426,7 +426,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn settle(self) -> anyhow::Result<()> {
-        self.run(&format!("CHECKPOINT {CATALOGUE}"))?;
+        self.run(&format!("CHECKPOINT {CATALOG}"))?;
         self.close()
     }
 

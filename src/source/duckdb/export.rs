@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::engine::{CATALOGUE, Opening, plain};
+use super::engine::{CATALOG, Opening, plain};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
@@ -57,11 +57,11 @@ impl Exporting<'_> {
         let shape = schema::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
         let mut missing = wanted.missing(&shape.tables, shape.left_out.len())?;
         for pattern in wanted.idle(&shape.left_out) {
-            let warning = format!("no table fits `{pattern}` in `exclude`");
+            let warning = format!("no table matches `{pattern}` in `exclude`");
             self.ctx.monitor.warn(&plain(&warning));
         }
         for name in &shape.depending {
-            let why = "left out, since it needs a table that `tables` or `exclude` leave out";
+            let why = "left out because it needs a table that `tables` or `exclude` leaves out";
             self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
         }
         let DatabaseSchema { statements, tables, lost, .. } = shape;
@@ -125,7 +125,7 @@ impl Exporting<'_> {
         let mut sizes = HashMap::new();
         if index.tables.len() > EXPORT_TABLES_MAX {
             let query = format!(
-                "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOGUE}'"
+                "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOG}'"
             );
             for row in self.session.rows(&query)? {
                 let name = schema::quoted(&schema::text(&row, 0), &schema::text(&row, 1));
@@ -155,7 +155,7 @@ impl Exporting<'_> {
             };
             if let Some(why) = why {
                 let name = plain(&table.plain());
-                let what = "do not go through Parquet but in a database file of their own";
+                let what = "are stored in a separate database file instead of Parquet";
                 self.ctx.monitor.detail(&format!("{name}: its rows {what}: {why}"));
                 table.native = Some(format!("rows_{at:04}"));
             }
@@ -229,7 +229,7 @@ fn companions(
     means: EngineLimits,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let copy = scratch.join(format!("{CATALOGUE}.duckdb"));
+    let copy = scratch.join(format!("{CATALOG}.duckdb"));
     let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: Some(ctx) };
     let mut made = Vec::new();
     if index.tables.iter().any(|table| table.native.is_some()) {
@@ -261,7 +261,7 @@ fn short(text: &str, chars_max: usize) -> String {
 fn bounded(list: &[String]) -> Vec<String> {
     let more = list.len().saturating_sub(LOST_MAX);
     let shown = list.iter().take(LOST_MAX).map(|text| short(text, 4 * NAME_CHARS_MAX));
-    shown.chain((more > 0).then(|| format!("{more} more, which the run has named"))).collect()
+    shown.chain((more > 0).then(|| format!("{more} more, named by the run"))).collect()
 }
 
 fn member_name(number: usize) -> String {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::ctx::Ctx;
 use crate::error::Kind;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session, plain};
+use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session, plain};
 use crate::source::duckdb::export::content::{content, probe};
 use crate::source::duckdb::export::index::{Index, Makes, Statement, TableEntry};
 use crate::source::duckdb::export::links::{broken, indexes};
@@ -48,7 +48,7 @@ impl Built {
         let Built { tables, rows, uncompared, different, .. } = self;
         if *different > 0 {
             return format!(
-                "{tables} tables with {rows} rows, {different} of them not what was recorded"
+                "{tables} tables with {rows} rows, {different} of them different from what was recorded"
             );
         }
         match uncompared {
@@ -102,10 +102,7 @@ fn build(
     let comparable = schema.comparable;
     let uncompared = (!comparable).then(|| {
         let linked = crate::version::duckdb();
-        format!(
-            "DuckDB {}, which made the export, hashes in another way than {linked}",
-            newest.engine
-        )
+        format!("DuckDB {}, which made the export, hashes differently from {linked}", newest.engine)
     });
     let left = schema.left.clone();
     let filled = bench.rows(indexes, schema, &mut lost)?;
@@ -271,7 +268,7 @@ fn compare(
             if comparable { found == table.content } else { found.rows == table.content.rows };
         if !is_same {
             lost.push(format!(
-                "proof that the table {} is what was exported: it has {} rows with the hash {}, recorded are {} with {}",
+                "a check that the table {} is what was exported: it has {} rows with hash {}, recorded {} with {}",
                 table.quoted(),
                 found.rows,
                 found.sum,
@@ -292,7 +289,7 @@ pub(crate) fn restore(
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
     let workshop = RestoreDir::beside(&request.target)?;
-    let built_at = workshop.path(&format!("{CATALOGUE}.duckdb"));
+    let built_at = workshop.path(&format!("{CATALOG}.duckdb"));
     let means = EngineLimits::ample(request.share);
     let built = build(chain, &built_at, request.table.as_deref(), means, ctx)?;
     let bytes = std::fs::metadata(&built_at)?.len();
@@ -310,7 +307,7 @@ pub(crate) fn drill(
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
     let began = Instant::now();
-    let path = scratch.join(format!("{CATALOGUE}.duckdb"));
+    let path = scratch.join(format!("{CATALOG}.duckdb"));
     let built = build(chain, &path, None, EngineLimits::ample(share), ctx)?;
     let check = Check {
         what: format!("DuckDB {} loads every table", crate::version::duckdb()),

@@ -1,6 +1,6 @@
-//! The schema of a database: its tables, and the statements that make all of it again.
+//! The schema of a database: its tables, and the statements that recreate it.
 //!
-//! The statements come from DuckDB's own catalogue functions. What these leave out is put in: the
+//! The statements come from DuckDB's own catalog functions. What these leave out is put in: the
 //! foreign keys of a table to itself, the definitions of types, the default arguments of macros.
 //! Then all statements are tried in an empty database, and what does not come out of that is named:
 //! nothing is lost silently.
@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::source::duckdb::engine::{CATALOGUE, Session, TextRow};
+use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
 use crate::source::duckdb::export::index::{Column, Content, Makes, RowNumbers, TableEntry};
 
 mod definitions;
@@ -24,7 +24,7 @@ use self::shape::{SEPARATOR, list};
 /// Puts what the engine says of the database's macros into [`MACROS`]: it goes through thousands of its
 /// own functions each time it is asked.
 pub(crate) fn note_macros(session: &Session) -> anyhow::Result<()> {
-    session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = '{CATALOGUE}' AND function_type IN ('macro', 'table_macro')"))
+    session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = '{CATALOG}' AND function_type IN ('macro', 'table_macro')"))
 }
 
 /// Rows by schema and table, which come first.
@@ -113,7 +113,7 @@ fn references(
             text(row, 0) == schema && text(row, 1).eq_ignore_ascii_case(referenced)
         };
         let found = tables.iter().find(same).map(|row| text(row, 1));
-        found.ok_or_else(|| format!("it refers to `{referenced}`, which is not there"))
+        found.ok_or_else(|| format!("it refers to `{referenced}`, which does not exist"))
     };
     let mut missing = Vec::new();
     for row in rows {
@@ -141,13 +141,13 @@ fn references(
 impl DatabaseSchema {
     fn tables(&mut self, session: &Session) -> anyhow::Result<()> {
         let tables_query = format!(
-            "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' ORDER BY table_oid"
+            "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' ORDER BY table_oid"
         );
         let columns_query = format!(
-            "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY table_oid, column_index"
+            "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOG}' ORDER BY table_oid, column_index"
         );
         let constraints = format!(
-            "SELECT schema_name, table_name, constraint_type, system.main.array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, system.main.array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM system.main.duckdb_constraints() WHERE database_name = '{CATALOGUE}' AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
+            "SELECT schema_name, table_name, constraint_type, system.main.array_to_string(constraint_column_names, '{SEPARATOR}'), referenced_table, system.main.array_to_string(referenced_column_names, '{SEPARATOR}'), constraint_text FROM system.main.duckdb_constraints() WHERE database_name = '{CATALOG}' AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY table_oid, constraint_index"
         );
         let columns = by_table(session.rows(&columns_query)?);
         // It reads the checks, whose macros are found from within only; what it is told with is named in full.
@@ -193,7 +193,7 @@ impl DatabaseSchema {
             }
             let Some(definition) = renamed(Makes::Table, &definition, &table.quoted(), None) else {
                 let name = table.quoted();
-                self.lost.push(format!("the table {name}: DuckDB tells no definition of it"));
+                self.lost.push(format!("the table {name}: DuckDB reports no definition for it"));
                 continue;
             };
             self.add(Makes::Table, table.quoted(), definition);
@@ -205,7 +205,7 @@ impl DatabaseSchema {
     fn comments(&mut self, session: &Session) -> anyhow::Result<()> {
         const OF: &str = "comment, NULL FROM";
         const ON: &str = "comment, table_name FROM";
-        let and = format!("WHERE comment IS NOT NULL AND database_name = '{CATALOGUE}'");
+        let and = format!("WHERE comment IS NOT NULL AND database_name = '{CATALOG}'");
         for (what, query) in [
             ("TABLE", format!("SELECT schema_name, table_name, NULL, {ON} duckdb_tables() {and}")),
             ("VIEW", format!("SELECT schema_name, view_name, NULL, {OF} duckdb_views() {and}")),

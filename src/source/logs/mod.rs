@@ -1,5 +1,5 @@
 //! The contract of a change log: what a source did between two snapshots, shipped in segments, and
-//! brought back to a chosen moment.
+//! replayed up to a chosen moment.
 //!
 //! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
 //! [`LogKind`] in the entry of its source.

@@ -1,4 +1,4 @@
-//! Bringing a source back to a moment, with its log.
+//! Restoring a source to a moment with its log.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Why an attempt at a capture of a data file ended, and whether another one may succeed.
+//! Why an attempt to capture a data file failed, and whether a retry may succeed.
 
 /// Why an attempt at a capture ended.
 pub(crate) type AttemptError = crate::source::attempt_error::AttemptError<Cause>;

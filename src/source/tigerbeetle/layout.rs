@@ -118,11 +118,11 @@ impl Listed for Layout {
         let last = self.grid.iter().last().map_or(0, |(address, _)| address);
         let grid_end = if last == 0 { GRID_AT } else { block_offset(last + 1) };
         if self.schema != SCHEMA {
-            Err("its schema is not one that this bkp reads")
+            Err("its schema is unknown to this bkp")
         } else if self.zones != Zones::KNOWN {
-            Err("its zones are not those of a data file that this bkp knows")
+            Err("its zones do not match a data file layout known to this bkp")
         } else if self.file_bytes < grid_end || self.file_bytes > TIGERBEETLE_FILE_BYTES_MAX {
-            Err("its file length does not fit its blocks")
+            Err("its file length does not match its blocks")
         } else if self.grid.get(0).is_some() {
             Err("it has a block at address 0")
         } else if self.replies.iter().any(|(slot, _)| *slot >= REPLY_SLOTS) {

@@ -2,7 +2,7 @@
 //!
 //! - [`settings`], [`replica`]: what is configured. [`source`]: what a replica does as a source.
 //! - [`data_file`]: the file's layout and checksums.
-//! - [`capture`]: from the file into the chain; [`attempt_error`] is what can come between.
+//! - [`capture`]: from the file into the chain; [`attempt_error`] is why an attempt at it fails.
 //! - [`layout`]: what a snapshot consists of.
 //! - [`restore`]: from the chain back to a file, and the drill on it.
 //! - [`logs`]: the change log, and the way back to a moment.

@@ -1,4 +1,4 @@
-//! A configured replica: what the files of this folder know of it.
+//! The settings of a replica.
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ impl Replica {
         match self.cluster.filter(|wanted| *wanted != found) {
             None => Ok(()),
             Some(wanted) => Err(self.unsupported(format!(
-                "the file belongs to cluster {found}, the configuration says {wanted}"
+                "the file belongs to cluster {found}, but {wanted} is configured"
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! A server of ours: started on loopback on a file of ours, and killed when it is no longer needed.
+//! A private server: started on loopback with a file of bkp's own, and killed when no longer needed.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -83,7 +83,7 @@ impl Server {
                 return Err(self.failed(work, &format!("the server ended: {status}")));
             }
             if began.elapsed() > deadline {
-                return Err(self.failed(work, "the server does not listen in time"));
+                return Err(self.failed(work, "the server did not start listening in time"));
             }
             ctx.pause(LOOK_PAUSE)?;
         }
@@ -108,7 +108,7 @@ impl Server {
         let tail: String = log.chars().rev().take(LOG_TAIL_CHARS).collect();
         let tail: String = tail.chars().rev().collect();
         let said = match tail.trim() {
-            "" => "it has said nothing".to_owned(),
+            "" => "it logged nothing".to_owned(),
             tail => format!("its log ends with: {}", tail.replace('\n', " | ")),
         };
         let message = format!("{work}: {reason}; {said}");
@@ -118,7 +118,7 @@ impl Server {
         }
         Fault::new(Kind::Source, message)
             .hint(format!(
-                "give the {work} memory, room and a whole `tigerbeetle` binary, and run it again; it says nothing of the backup yet"
+                "make sure the {work} has memory, disk space and an intact `tigerbeetle` binary, and run it again; this says nothing about the backup"
             ))
             .into()
     }
@@ -180,8 +180,7 @@ pub(crate) fn format_data_file(
     Err(SourceError::Engine {
         what: program.display().to_string(),
         reason: format!("cannot format {}: {}", path.display(), said.trim()),
-        hint: "give it room (1.1 GiB) and a folder that it may write to, or choose another --to"
-            .into(),
+        hint: "make room (1.1 GiB) in a writable folder, or choose another --to".into(),
     }
     .into())
 }
@@ -200,5 +199,5 @@ fn log_path(data_file: &Path) -> PathBuf {
 /// A program that cannot be started.
 fn missing(program: &Path, error: &std::io::Error) -> Fault {
     let message = format!("cannot start {}: {error}", program.display());
-    Fault::new(Kind::Config, message).hint("install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or do what needs no server: verify with --level decode, restore a snapshot as it is")
+    Fault::new(Kind::Config, message).hint("install the TigerBeetle release of the backup and set `tigerbeetle` under [tools] in the configuration, or do without a server: verify with --level decode, restore a snapshot")
 }

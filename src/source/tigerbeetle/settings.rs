@@ -58,12 +58,12 @@ pub(crate) fn open(name: &str, table: toml::Table) -> Opened {
             invalid(
                 "cluster",
                 problem,
-                "write the decimal number that `tigerbeetle format --cluster` got",
+                "write the decimal number passed to `tigerbeetle format --cluster`",
             )
         })?),
     };
     if let Some(text) = table.addresses.iter().find(|text| parse_address(text).is_none()) {
-        let problem = format!("`{text}` is no address of a replica");
+        let problem = format!("`{text}` is not a replica address");
         return Err(invalid("addresses", problem, ADDRESS_HINT));
     }
     let mode = match &table.mode {
@@ -78,7 +78,11 @@ pub(crate) fn open(name: &str, table: toml::Table) -> Opened {
     };
     let attempts = table.attempts.unwrap_or(ATTEMPTS_DEFAULT);
     if attempts == 0 {
-        return Err(invalid("attempts", "0 attempts capture nothing".into(), "use at least 1"));
+        return Err(invalid(
+            "attempts",
+            "0 attempts cannot capture anything".into(),
+            "use at least 1",
+        ));
     }
     Ok(Box::new(Replica {
         data_file: table.data_file,

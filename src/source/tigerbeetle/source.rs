@@ -1,4 +1,4 @@
-//! What a replica does as a source.
+//! A replica as a source of backups.
 
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ impl Replica {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if superblock.replica_count() > 1 => Err(SourceError::Engine {
                 what: self.data_file.display().to_string(),
-                reason: format!("nobody can tell how far the replica lags behind its cluster: {error}"),
-                hint: "start the cluster or correct `addresses`; or say that you take what this replica has: leave out `addresses`, or stop it and give --mode stopped".into(),
+                reason: format!("cannot tell how far the replica lags behind its cluster: {error}"),
+                hint: "start the cluster or correct `addresses`; or accept the state of this replica: remove `addresses`, or stop it and pass --mode stopped".into(),
             }),
             Err(error) => {
                 ctx.monitor.warn(&format!("no account totals for drills: {error}"));

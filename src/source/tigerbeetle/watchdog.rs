@@ -1,4 +1,4 @@
-//! A child process that outlives us if need be, and then puts right what we can no longer.
+//! A child process that outlives bkp if need be, and then cleans up after it.
 
 use std::ffi::OsStr;
 use std::io::Write as _;

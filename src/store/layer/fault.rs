@@ -1,4 +1,4 @@
-//! Fails on purpose: a decorator that follows a [`Plan`].
+//! Fault injection: a decorator that fails according to a [`Plan`].
 //!
 //! Tests use it to show that every failure of a store ends in the promised way. A plan knows which
 //! of its faults were reached: a test whose fault was never reached has tested nothing.
@@ -82,7 +82,7 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let call = || self.inner.head(key);
-        self.around((Operation::Head, "look at"), key, call).map(|(info, _none)| info)
+        self.around((Operation::Head, "inspect"), key, call).map(|(info, _none)| info)
     }
 
     fn open(

@@ -1,4 +1,4 @@
-//! Several stores as one: what is written goes to all of them in one pass of the source.
+//! Several stores as one: everything is written to all of them in one pass over the source.
 //!
 //! A store that fails *drops out*: why is kept and said, the others go on, and nothing more is sent
 //! to it in this run. Only when the last one fails does the operation.
@@ -82,7 +82,7 @@ impl MirroredStore {
             .enumerate()
             .find(|(index, place)| places.iter().take(*index).any(|before| before == *place));
         if let Some((_, place)) = twice {
-            let message = format!("two of the stores are the same place: {place}");
+            let message = format!("two of the stores are at the same place: {place}");
             return Err(Fault::new(Kind::Config, message).hint("name it once").into());
         }
         let mut members = Vec::new();
@@ -176,7 +176,7 @@ fn alike(one: &ObjectInfo, other: &ObjectInfo) -> bool {
 }
 
 fn warn(ctx: &Ctx, url: &str, error: &anyhow::Error) {
-    ctx.monitor.warn(&format!("going on without the store {url}: {error:#}"));
+    ctx.monitor.warn(&format!("continuing without store {url}: {error:#}"));
 }
 
 impl ReadStore for MirroredStore {

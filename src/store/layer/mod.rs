@@ -1,8 +1,8 @@
 //! Decorators: stores that wrap stores. [`crate::wire`] stacks them, tests add their own.
 //!
-//! - [`retry`]: tries transient failures again, with growing pauses, inside a total deadline.
+//! - [`retry`]: retries transient failures, with growing pauses, within a total deadline.
 //! - [`trace`]: records every call, so that tests can assert what was asked of a store.
-//! - [`fan`]: several stores as one.
+//! - [`mirrored`]: several stores as one.
 //! - [`fault`]: fails the n-th call of a kind, or damages what is read.
 
 pub mod fault;

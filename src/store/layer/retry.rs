@@ -1,4 +1,4 @@
-//! Tries transient failures again: a decorator of any store.
+//! Retries transient failures: a decorator for any store.
 //!
 //! What is tried again is what can be: beginning a listing, looking at an object, opening one,
 //! beginning one, removing one, and a read that breaks off in the middle, which goes on at the byte
@@ -239,7 +239,7 @@ impl Patience {
             return false;
         }
         let tenths = pause.as_secs_f32();
-        self.ctx.monitor.detail(&format!("{error}; trying again in {tenths:.1} s"));
+        self.ctx.monitor.detail(&format!("{error}; retrying in {tenths:.1} s"));
         while self.ctx.cancel.check().is_ok() {
             let left = wake.saturating_sub(self.pause.elapsed());
             if left.is_zero() {

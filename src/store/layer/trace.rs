@@ -1,5 +1,5 @@
-//! Records what is asked of a store: tests assert it ("`list` makes one listing and opens
-//! nothing"), `-vv` shows it.
+//! Records the operations on a store, so that tests can assert them ("`list` makes one listing and
+//! opens nothing").
 
 use std::fmt;
 use std::io::{self, Read};

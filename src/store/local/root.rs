@@ -46,7 +46,7 @@ impl Local {
             Err(Errno::NOENT) => Err(StoreError::Absent {
                 store: url,
                 hint: format!(
-                    "mount what should be there, or make the folder once: mkdir -p -m 700 {shown}"
+                    "mount the file system, or create the folder once: mkdir -p -m 700 {shown}"
                 ),
             }),
             Err(errno) => Err(failed(&url, "open", &shown, errno)),
@@ -126,7 +126,7 @@ impl Local {
 /// differently from how other programs read them.
 pub(super) fn path_of(url: &str) -> Result<PathBuf, &'static str> {
     let path =
-        url.strip_prefix("file://").ok_or("the URL of a local store begins with `file://`")?;
+        url.strip_prefix("file://").ok_or("the URL of a local store must begin with `file://`")?;
     if !path.starts_with('/') {
         return Err("the path must be absolute: three slashes, as in `file:///var/backups`");
     }

@@ -1,4 +1,4 @@
-//! An object on its way into a local store: a [`StagedFile`] that is confirmed before it gets its name.
+//! An upload to a local store: a [`StagedFile`] that is confirmed before it gets its name.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -87,8 +87,8 @@ impl Upload for LocalUpload {
                 store,
                 operation: "write",
                 key,
-                problem: "this file system has no hard links and cannot rename without overwriting, so two writers could take each other's objects away".to_owned(),
-                hint: "put the store on a file system that can (ext4, XFS, btrfs, NFS, vfat); for a bucket that is mounted here, name the bucket itself: url = \"s3://BUCKET/PREFIX\"".to_owned(),
+                problem: "this file system has no hard links and cannot rename without overwriting, so two writers could overwrite each other's objects".to_owned(),
+                hint: "use a file system that can (ext4, XFS, btrfs, NFS, vfat); for a mounted bucket, name the bucket itself: url = \"s3://BUCKET/PREFIX\"".to_owned(),
             },
             errno => failed(&store, "write", &key, errno),
         })

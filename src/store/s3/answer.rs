@@ -1,4 +1,4 @@
-//! What a service may answer with: bounded, and readable whatever names others have given to objects.
+//! Bounds the answers of a service, and makes them parseable whatever names objects have.
 //!
 //! Answers other than the content of an object are read whole into memory, and they are XML, which has
 //! no way to write most control characters. A service that sends one as it is would make a whole page

@@ -1,5 +1,5 @@
-//! Whether a listing that comes in pages gets anywhere. Where the next page begins is the service's word,
-//! and one that sends us in circles must not keep a run for ever.
+//! Detects paged listings that make no progress. Where the next page begins is the service's word, and
+//! one that sends us in circles must not keep a run for ever.
 
 use crate::store::s3::s3_error::Refusal;
 
@@ -27,7 +27,7 @@ impl Course {
         self.pages += 1;
         self.empty = if names == 0 { self.empty + 1 } else { 0 };
         if next.is_empty() || self.marker.as_deref() == Some(next) {
-            return Err(Refusal::broken("the service's listing goes round in circles"));
+            return Err(Refusal::broken("the service's listing loops"));
         }
         if self.empty > EMPTY_MAX || self.pages > PAGES_MAX {
             let said = format!("the service's listing does not end, after {} pages", self.pages);

@@ -122,8 +122,9 @@ impl Pages {
         let shown = answer.contents().len() + answer.common_prefixes().len();
         let next = answer.is_truncated().unwrap_or(false).then(|| {
             let token = answer.next_continuation_token().map(str::to_owned);
-            token
-                .ok_or_else(|| Refusal::broken("a page of a listing does not say where it goes on"))
+            token.ok_or_else(|| {
+                Refusal::broken("a truncated listing page has no continuation token")
+            })
         });
         Ok(Page { found, shown, next: next.transpose()? })
     }
@@ -150,7 +151,7 @@ impl Pages {
                 continue;
             }
             if name <= self.last {
-                let refusal = Refusal::broken("the service does not list in the order of names");
+                let refusal = Refusal::broken("the service does not list keys in order");
                 return Err(error(refusal));
             }
             let key = key.to_owned();

@@ -1,4 +1,4 @@
-//! Locks of objects that others build on: they must not end before those of what builds on them.
+//! Object locks of backups that others build on: they must not expire before those of their dependents.
 
 use std::sync::Arc;
 

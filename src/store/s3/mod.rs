@@ -97,7 +97,7 @@ impl ReadStore for S3 {
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let name = self.remote.name(key)?;
         let look = self.remote.insist(|| self.remote.look(&name));
-        let seen = self.remote.wait(("look at", key), look)?;
+        let seen = self.remote.wait(("inspect", key), look)?;
         Ok(ObjectInfo {
             key: key.to_owned(),
             bytes: seen.bytes,

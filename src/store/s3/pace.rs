@@ -1,4 +1,4 @@
-//! How fast a service is asked: what all requests of one store share.
+//! Rate limiting, shared by all requests to one store.
 //!
 //! A service that says "slow down" (429, 503) says it to everybody who asks: so every request of
 //! the store waits, and fewer run at a time, until enough of them have gone well.

@@ -1,4 +1,4 @@
-//! How an object is cut into parts.
+//! How an object is split into parts.
 
 /// Parts of one size before the next size begins.
 const STEP: u64 = 1000;

@@ -1,4 +1,4 @@
-//! Removing: objects, and uploads in parts that nobody will finish. Only `cleanup` does that.
+//! Removes objects and abandoned multipart uploads. Only `cleanup` does that.
 //!
 //! In a bucket with versions a plain DELETE hides an object and keeps its bytes for ever, and it
 //! does so even to a locked one. So bkp looks first: what is locked stays visible and is *retained*,
@@ -15,7 +15,7 @@ use crate::domain::names::is_of_bkp;
 use crate::store::s3::s3_error::{Class, Refusal};
 use crate::store::{StoreError, Unfinished, is_key};
 
-const NOT_ALLOWED: &str = "give whoever runs `bkp cleanup` the rights s3:DeleteObject, s3:DeleteObjectVersion, s3:ListBucketMultipartUploads and s3:AbortMultipartUpload";
+const NOT_ALLOWED: &str = "grant the user or role that runs `bkp cleanup` s3:DeleteObject, s3:DeleteObjectVersion, s3:ListBucketMultipartUploads and s3:AbortMultipartUpload";
 /// A legal hold has no end; it is looked at again every time.
 const HOLD: time::Duration = time::Duration::days(1);
 
@@ -30,7 +30,7 @@ struct Target {
 /// Until when the bucket keeps an object.
 pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
     let name = remote.name(key)?;
-    let seen = remote.wait(("look at", key), remote.insist(|| look(remote, &name)));
+    let seen = remote.wait(("inspect", key), remote.insist(|| look(remote, &name)));
     match seen {
         Ok(target) => Ok(target.locked_until),
         Err(StoreError::Missing { .. }) => Ok(None),
@@ -113,7 +113,7 @@ pub(super) fn unfinished(
         let page = remote.wait(("list the uploads below", &remote.settings.prefix), fetched)?;
         let Some(page) = page else {
             remote.ctx.monitor.warn(&format!(
-                "{}: the service does not list unfinished uploads; what killed runs leave of them stays until a lifecycle rule of the bucket removes it",
+                "{}: the service does not list unfinished uploads; those of killed runs remain until a lifecycle rule of the bucket removes them",
                 remote.settings.url
             ));
             return Ok(found);
@@ -133,7 +133,7 @@ pub(super) fn unfinished(
         }
         let next = page.next_key_marker().and_then(name).zip(page.next_upload_id_marker());
         if next.is_none() && page.is_truncated() == Some(true) {
-            let refusal = Refusal::broken("a page of uploads does not say where the next begins");
+            let refusal = Refusal::broken("a truncated page of uploads has no continuation marker");
             return Err(remote.error(refusal, "list the uploads below", &remote.settings.prefix));
         }
         let Some((key, upload)) = next.filter(|_next| page.is_truncated() == Some(true)) else {

@@ -164,7 +164,7 @@ async fn reread(
     let bytes = again(remote, name, piece).await?;
     if is(&bytes, sha256) {
         let url = &remote.settings.url;
-        let why = format!("{url}: `{name}` was damaged on its way here and was read again");
+        let why = format!("{url}: `{name}` was damaged in transit and was read again");
         remote.ctx.monitor.warn(&why);
     }
     Ok(bytes)
@@ -200,10 +200,10 @@ async fn request(remote: &Remote, name: &str, range: Range<u64>) -> Result<Answe
         None if range.start == 0 => answer.content_length().and_then(|size| size.try_into().ok()),
         None => None,
     };
-    let whole: u64 =
-        whole.ok_or_else(|| Refusal::broken("the answer to a range does not say which it is"))?;
+    let whole: u64 = whole
+        .ok_or_else(|| Refusal::broken("the answer to a range request has no Content-Range"))?;
     if answer.content_range().is_none() && whole > range.end {
-        return Err(Refusal::broken("the service ignores ranges"));
+        return Err(Refusal::broken("the service ignores range requests"));
     }
     let sha256 = answer.metadata().and_then(said_sha256);
     Ok(Answer { body: answer.body, whole, sha256 })
@@ -217,10 +217,10 @@ async fn collect(mut body: ByteStream, piece: &Range<u64>) -> Result<Vec<u8>, Re
     let read = async {
         let mut bytes = Vec::with_capacity(room.min(1 << 24));
         while let Some(chunk) = body.try_next().await.map_err(|error| {
-            Refusal::passing(format!("the connection broke off: {}", chain(&error)))
+            Refusal::passing(format!("the connection was lost: {}", chain(&error)))
         })? {
             if chunk.len() > room.saturating_sub(bytes.len()) {
-                return Err(Refusal::broken("the service sent more than it was asked for"));
+                return Err(Refusal::broken("the service sent more than was requested"));
             }
             bytes.extend_from_slice(&chunk);
         }

@@ -1,5 +1,5 @@
-//! A bucket, and how requests are sent to it: again while that can help, slower when the service
-//! asks for it, never longer than the deadline.
+//! A bucket, and requests to it: retried while that can help, slowed down when the service asks for it,
+//! within a deadline.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -31,12 +31,12 @@ use crate::store::{StoreError, Version, is_key};
 /// Longest wait for the answer to a request without a body of ours.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
-/// Failures in a row after which an operator is told, so that he does not wonder at the silence.
+/// Consecutive failures after which the operator is told that requests are being retried.
 const SAID_AFTER: u32 = 4;
-/// Tries that a request has, even if the time for trying again is over: one that takes long fails
+/// Attempts that a request gets even after the time for retries is over, since a slow attempt may fail
 /// late.
 const TRIES_LEAST: u32 = 3;
-/// The metadata that says the SHA-256 of an object, hex.
+/// The metadata key of an object's SHA-256 in hex.
 pub(super) const SHA256: &str = "checksum-sha256";
 
 /// Longest name of an object, bytes; the service's limit.
@@ -51,7 +51,7 @@ pub(super) struct Remote {
     pub(super) ctx: Ctx,
 }
 
-/// What a look at an object shows.
+/// What a HEAD request shows of an object.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     pub(super) bytes: u64,
@@ -68,8 +68,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// SHA-256 of the content: as the service calculated it, else as the writer said. That of an object
-    /// in several parts is none of the content.
+    /// SHA-256 of the content: as the service calculated it, or else as the writer declared it. The
+    /// checksum of an object in several parts is not one of the content.
     pub(super) fn sha256(&self) -> Option<[u8; 32]> {
         let whole = self.checksum.as_ref().and_then(|text| BASE64.decode(text).ok());
         whole.and_then(|whole| whole.try_into().ok()).or_else(|| said_sha256(&self.metadata))
@@ -184,7 +184,7 @@ impl Remote {
         Err(refusal)
     }
 
-    /// Sends a request until it works, fails for good, or there is no time left.
+    /// Sends a request until it succeeds, fails permanently, or the deadline has passed.
     pub(super) async fn insist<T, F>(&self, mut send: impl FnMut() -> F) -> Result<T, Refusal>
     where
         F: Future<Output = Result<T, Refusal>>,
@@ -210,17 +210,17 @@ impl Remote {
                 return Err(refusal);
             }
             let (url, said, tenths) = (&self.settings.url, &refusal.said, pause.as_secs_f32());
-            self.ctx.monitor.detail(&format!("{url}: {said}; trying again in {tenths:.1} s"));
+            self.ctx.monitor.detail(&format!("{url}: {said}; retrying in {tenths:.1} s"));
             if failures == SAID_AFTER {
                 let total = backoff.total.as_secs();
-                let why = format!("{url}: {said}; going on trying, for at most {total} s");
+                let why = format!("{url}: {said}; retrying for at most {total} s");
                 self.ctx.monitor.warn(&why);
             }
             rt::sleep(pause).await;
         }
     }
 
-    /// Waits on this thread for `work`, which `operation` on `key` is about.
+    /// Blocks this thread on `work`; `operation` and `key` are for errors.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Stopped`] if the run should stop.
@@ -238,12 +238,12 @@ impl Remote {
         refusal.into_error(&self.settings.url, operation, key)
     }
 
-    /// The store's error for work that did not end by itself.
+    /// The store's error for work that was stopped or timed out.
     pub(super) fn ended(&self, stopped: Stopped) -> StoreError {
         ended(stopped, &self.settings.url)
     }
 
-    /// Looks at the object of this name; once.
+    /// Sends one HEAD request for the object of this name.
     pub(super) async fn look(&self, name: &str) -> Result<Seen, Refusal> {
         let request = self.client.head_object().bucket(&self.settings.bucket).key(name);
         let request = request.checksum_mode(ChecksumMode::Enabled);

@@ -51,7 +51,7 @@ pub(crate) enum Class {
     Other,
 }
 
-const NO_CREDENTIALS: &str = "give bkp credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (`profile` in the store's table, or AWS_PROFILE), or the role of the machine";
+const NO_CREDENTIALS: &str = "provide credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (`profile` in the store's table, or AWS_PROFILE), or the role of the instance";
 
 /// Codes of the service and what they mean. Those of AWS, and what others call the same.
 const CODES: &[(&[&str], Class)] = &[
@@ -62,7 +62,7 @@ const CODES: &[(&[&str], Class)] = &[
         // What services say to headers that they do not know.
         &["NotImplemented"],
         Class::Denied(
-            "the service lacks something that is asked of it: try create_only = \"re-read\" or checksum = \"when-required\" in the store's table, and take out sse, storage_class, object_lock and tags",
+            "the service does not support a requested feature: try create_only = \"re-read\" or checksum = \"when-required\" in the store's table, and remove sse, storage_class, object_lock and tags",
         ),
     ),
     (&["PreconditionFailed"], Class::Taken),
@@ -115,7 +115,7 @@ const CODES: &[(&[&str], Class)] = &[
     ),
     (
         &["RequestTimeTooSkewed", "RequestExpired"],
-        Class::Denied("set the clock of this machine: it differs too much from the service's"),
+        Class::Denied("correct the clock of this machine: it differs too much from the service's"),
     ),
     (
         &[
@@ -140,7 +140,7 @@ const CODES: &[(&[&str], Class)] = &[
     (
         &["ObjectLockConfigurationNotFoundError"],
         Class::Denied(
-            "make the bucket anew with object lock, or remove `object_lock` from the store's table",
+            "recreate the bucket with object lock, or remove `object_lock` from the store's table",
         ),
     ),
 ];
@@ -237,13 +237,13 @@ impl Refusal {
                     format!(" --endpoint-url {endpoint}")
                 });
                 let hint = format!(
-                    "correct the URL, or make the bucket once: aws s3api create-bucket --bucket {bucket}{endpoint}"
+                    "correct the URL, or create the bucket: aws s3api create-bucket --bucket {bucket}{endpoint}"
                 );
                 StoreError::Absent { store, hint }
             }
             Class::Archived => StoreError::Archived { store, key },
             Class::Forgotten => {
-                let hint = "a lifecycle rule or another program removed it: let it wait longer, then run the same command again";
+                let hint = "a lifecycle rule or another program removed it: make the rule wait longer, then run the same command again";
                 let (problem, hint) = (self.said, hint.to_owned());
                 StoreError::Denied { store, operation, key, problem, hint }
             }

@@ -1,4 +1,4 @@
-//! What `doctor` tries: everything that a snapshot asks of a bucket, with one small object.
+//! The checks of `doctor`: everything a snapshot needs from a bucket, with one small object.
 //!
 //! The object stays, because who makes backups need not have the right to remove anything. Its name
 //! tells what the store's table asks for, so that a change there is tried. Writing it a second time is
@@ -22,7 +22,7 @@ use crate::store::{Declared, ObjectLabels, Role, StoreError};
 /// The folder of the object.
 const FOLDER: &str = "doctor";
 const CAN_OVERWRITE: &str =
-    "these credentials can overwrite backups, and so can whoever gets hold of them";
+    "these credentials can overwrite backups, and so can anyone who obtains them";
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
@@ -34,7 +34,7 @@ pub(crate) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         (CreateOnly::IfNoneMatch, Written::Refused) => "nothing can be overwritten",
         (CreateOnly::IfNoneMatch, Written::Taken) => return Err(ignored(remote, key)),
         (CreateOnly::ReRead, _) => {
-            "the service may overwrite; bkp looks before and after it writes, which does not keep two hosts apart: use a ledger for that"
+            "the service may overwrite; bkp checks before and after each write, which does not protect against two hosts: use a ledger for that"
         }
     };
     let order = Order::new(remote, &format!("{FOLDER}/parts"), &labels())?;
@@ -72,14 +72,15 @@ fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreErro
         Err(Refusal { class: Class::Denied(_), .. }) => {
             Ok("these credentials cannot overwrite anything")
         }
-        Err(_) => Ok("whether these credentials can overwrite is not known"),
+        Err(_) => Ok("unknown whether these credentials can overwrite"),
     }
 }
 
 /// What is to be said of uploads that a killed run leaves in the bucket: parts that no listing of
 /// objects shows, and that are paid for. `None` if a rule of the bucket removes them.
 fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
-    const NO_RULE: &str = "no lifecycle rule removes uploads that were never finished: add one with AbortIncompleteMultipartUpload";
+    const NO_RULE: &str =
+        "no lifecycle rule removes incomplete uploads: add one with AbortIncompleteMultipartUpload";
     let look = async {
         let request = remote.client.get_bucket_lifecycle_configuration();
         let request = request.bucket(&remote.settings.bucket);
@@ -105,7 +106,7 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
         Ok(Ok(false) | Err(Refusal { class: Class::Missing, .. })) => Some(NO_RULE),
         // Who makes backups need not be allowed to see the bucket's rules.
         Ok(Err(_)) | Err(_) => {
-            Some("whether a lifecycle rule removes unfinished uploads cannot be seen")
+            Some("cannot tell whether a lifecycle rule removes incomplete uploads")
         }
     }
 }
@@ -113,7 +114,7 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
 /// What the service did with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
-    /// It took it.
+    /// The service accepted the write.
     Taken,
     /// It refused it, because there is one already.
     Refused,
@@ -155,6 +156,6 @@ fn ignored(remote: &Remote, key: String) -> StoreError {
         operation: "protect",
         key,
         problem: "the service ignores If-None-Match, so two writers could overwrite each other".into(),
-        hint: "use a service that honours If-None-Match; or set create_only = \"re-read\" in the store's table, which makes bkp look before and after every write and report a clash".into(),
+        hint: "use a service that honours If-None-Match; or set create_only = \"re-read\" in the store's table, which makes bkp check before and after every write and report a conflict".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a `[store.NAME]` table says of an S3 store.
+//! The keys of a `[store.NAME]` table for an S3 store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -189,14 +189,14 @@ pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
             "region" => &mut table.region,
             "profile" => &mut table.profile,
             _ => {
-                let problem = format!("`{key}` cannot stand behind the `?` of a URL");
+                let problem = format!("`{key}` is not allowed after the `?` of a URL");
                 return Err(ConfigError::invalid(&place.name, problem)
-                    .suggest("known there: endpoint, region, profile"));
+                    .suggest("allowed: endpoint, region, profile"));
             }
         };
         if slot.as_deref().is_some_and(|there| there != value) || value.is_empty() {
-            let problem = format!("`{key}` of the URL is empty, or not what the table says");
-            return Err(ConfigError::invalid(&place.name, problem).suggest("say it once"));
+            let problem = format!("`{key}` in the URL is empty or contradicts the table");
+            return Err(ConfigError::invalid(&place.name, problem).suggest("set it in one place"));
         }
         *slot = Some(value.to_owned());
     }
@@ -252,15 +252,15 @@ fn marks(
     within: Within<'_>,
 ) -> Result<Marks, ConfigError> {
     if table.sse_kms_key_id.is_some() && table.sse != Some(Sse::Kms) {
-        let error = ConfigError::invalid(at("sse_kms_key_id"), "there is no use for a KMS key");
+        let error = ConfigError::invalid(at("sse_kms_key_id"), "no KMS key is used");
         return Err(error.suggest("set sse = \"kms\", or remove it"));
     }
     if table.object_lock.is_some() && table.object_lock_days.is_none() {
-        let error = ConfigError::invalid(at("object_lock"), "for how long is not said");
+        let error = ConfigError::invalid(at("object_lock"), "no lock duration is set");
         return Err(error.suggest("add `object_lock_days = DAYS`, or remove it"));
     }
     if table.object_lock_days.is_some() && table.object_lock.is_none() {
-        let error = ConfigError::invalid(at("object_lock_days"), "nothing is locked");
+        let error = ConfigError::invalid(at("object_lock_days"), "objects are not locked");
         return Err(error.suggest("set object_lock = \"governance\" or \"compliance\""));
     }
     let days = table.object_lock_days;
@@ -284,16 +284,16 @@ fn marks(
 
 /// Bucket and prefix of an `s3` URL; the prefix without slashes at its ends.
 fn split(url: &str) -> Result<(String, String), &'static str> {
-    let rest = url.strip_prefix("s3://").ok_or("the URL of an S3 store begins with `s3://`")?;
+    let rest = url.strip_prefix("s3://").ok_or("the URL of an S3 store must begin with `s3://`")?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(plain) {
-        return Err("this is no name of a bucket");
+        return Err("not a bucket name");
     }
     let prefix = prefix.trim_end_matches('/');
     if !prefix.is_empty() && (!is_key(prefix) || prefix.len() > PREFIX_BYTES_MAX) {
         return Err(
-            "this is no prefix: parts between slashes have only a-z, A-Z, 0-9, `-`, `_` and `.`, and do not begin with a dot",
+            "not a prefix: parts between slashes consist of a-z, A-Z, 0-9, `-`, `_` and `.`, and do not begin with a dot",
         );
     }
     Ok((bucket.to_owned(), prefix.to_owned()))
@@ -303,7 +303,7 @@ fn check_endpoint(place: &str, endpoint: &str) -> Result<(), ConfigError> {
     let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
     let authority = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
     if authority.is_empty() || authority.contains(['@', ' ']) {
-        return Err(ConfigError::invalid(place, "this is no URL of a service")
+        return Err(ConfigError::invalid(place, "not the URL of a service")
             .suggest("write it like https://s3.example.net, without user and password"));
     }
     Ok(())

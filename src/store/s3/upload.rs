@@ -1,5 +1,5 @@
-//! An object on its way into a bucket: a small one by one request, a large one in parts. Parts are held
-//! back until it is known whether all of them can be: then their metadata has the SHA-256 of the object.
+//! Uploads to a bucket: a small object in one request, a large one in parts. Parts are held back until
+//! it is known whether all of them can be: then their metadata has the SHA-256 of the object.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

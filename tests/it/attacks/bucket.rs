@@ -37,7 +37,7 @@ fn all_works(bed: &Bed) {
 }
 
 #[test]
-fn names_that_are_not_ours_stop_nothing() {
+fn foreign_object_names_do_not_stop_a_listing() {
     let (bed, proxy, place) = bed();
     for name in
         ["%01", "tigerbeetle/%08%1b", "tigerbeetle/books/full/a%00b", "a%20b", "a!b", "%c3%a4"]
@@ -61,13 +61,13 @@ fn names_that_are_not_ours_stop_nothing() {
 }
 
 #[test]
-fn listings_that_never_end_are_given_up_and_named() {
+fn endless_listings_are_refused() {
     let (bed, proxy, _place) = bed();
     let again = "<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>";
     let nothing = "<IsTruncated>true</IsTruncated>";
     for (fault, naming) in [
         (Fault::Replace("<IsTruncated>false</IsTruncated>", again), "the service"),
-        (Fault::Replace("<IsTruncated>false</IsTruncated>", nothing), "where it goes on"),
+        (Fault::Replace("<IsTruncated>false</IsTruncated>", nothing), "continuation token"),
         (Fault::Replace("<Key>", "<<Key>"), "cannot be read"),
         (Fault::Pad(17 << 20), "length limit"),
     ] {
@@ -81,7 +81,7 @@ fn listings_that_never_end_are_given_up_and_named() {
 
 /// What arrived damaged once is read again, and no backup is called damaged for it.
 #[test]
-fn one_bad_answer_damages_nothing() {
+fn a_damaged_answer_is_read_again() {
     let (bed, proxy, place) = bed();
     let id = bed.json(&["list"])["backups"][0]["id"].as_str().unwrap().to_owned();
     for (target, fault) in [

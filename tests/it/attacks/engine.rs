@@ -187,7 +187,7 @@ fn what_an_engine_says_is_shown_as_data() {
     let odd = "x\u{1b}]0;owned\u{7}\r\n\u{202e}; DROP TABLE t; --";
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
-    // A schema that has the name of a catalogue: a statement for what is in it is ambiguous.
+    // A schema that has the name of a catalog: a statement for what is in it is ambiguous.
     let attach = format!("ATTACH '{}' AS d", file.display());
     let lost = format!("CREATE TABLE d.temp.\"lost {odd}\" AS SELECT 1 AS i");
     sql(V, Path::new(":memory:"), &[&attach, "CREATE SCHEMA d.temp", &lost]);
@@ -294,12 +294,12 @@ fn restored_files_are_for_their_owner_alone() {
     let bed = bed(&file);
     bed.run(&["snapshot", "analytics"]).done();
     export(&bed, &[]);
-    let catalogue = folder.path().join("catalogue.duckdb");
-    bed.run(&["catalog", "--to", catalogue.to_str().unwrap()]).done();
+    let catalog = folder.path().join("catalog.duckdb");
+    bed.run(&["catalog", "--to", catalog.to_str().unwrap()]).done();
     let snapshot = folder.path().join("snapshot.duckdb");
     bed.run(&["restore", "analytics", "--yes", "--to", snapshot.to_str().unwrap()]).done();
     let (exported, _) = restored(&bed, 0);
-    for path in [catalogue, snapshot, exported] {
+    for path in [catalog, snapshot, exported] {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }

@@ -126,11 +126,11 @@ fn a_stranger_with_the_number_of_the_server_is_not_paused() {
 }
 
 #[test]
-fn a_secret_that_does_not_come_is_not_waited_for() {
+fn a_secret_command_that_hangs_is_killed() {
     let (_folder, bed) = bed("");
     bed.recipients_are(&["passphrase:cmd:sleep 600"]);
     let began = now();
-    bed.run(&["snapshot", "books"]).failed(12, "took longer than 30 s");
+    bed.run(&["snapshot", "books"]).failed(12, "was killed after 30 s");
     assert!(now() - began < time::Duration::minutes(5));
 }
 
@@ -148,14 +148,14 @@ fn a_configuration_that_others_can_change_is_refused() {
     ] {
         bed.chmod(name, mode);
         for words in [&["config", "check"][..], &["list"], &["run"]] {
-            bed.run(words).failed(78, "others can write it").failed(78, "chmod go-w");
+            bed.run(words).failed(78, "writable by others").failed(78, "chmod go-w");
         }
         bed.chmod(name, usual);
     }
     check().done();
     if is_root() {
         chown(bed.path("bkp.toml"), Some(SOMEBODY), None).unwrap();
-        check().failed(78, "belongs to user 65534").failed(78, "chown root");
+        check().failed(78, "owned by user 65534").failed(78, "chown root");
     }
 }
 
@@ -175,7 +175,7 @@ fn a_secret_in_a_configuration_that_all_can_read_is_refused() {
 
 /// What would stop every message is found by those who look, and named for what it is.
 #[test]
-fn secrets_of_notifications_are_looked_at() {
+fn doctor_checks_the_secrets_of_notifications() {
     let (_folder, bed) = bed("");
     let of = |file: &str| format!("[notify.ops]\nkind = \"slack\"\nurl = \"file:{file}\"\n");
     add(&bed, &of("slack-url"));
@@ -208,7 +208,7 @@ fn kms_is_not_asked_where_others_can_listen() {
         let mut command = bed.command(&["snapshot", "books"]);
         command.env(name, "http://kms.invalid:1");
         command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
-        Run::of(&command.output().unwrap()).failed(12, "travel readable");
+        Run::of(&command.output().unwrap()).failed(12, "sent in the clear");
     }
 }
 
@@ -255,7 +255,7 @@ fn a_file_system_without_hard_links_works_or_is_refused_by_doctor() {
 
 /// Locks of a base end when its first child is as old; what builds on it would be worth nothing then.
 #[test]
-fn what_a_backup_builds_on_is_locked_for_as_long() {
+fn the_locks_of_a_chain_last_as_long_as_its_newest_backup() {
     usual().ask("PUT", "/chain", &["x-amz-bucket-object-lock-enabled: true"]).done();
     let (_folder, bed) = bed("");
     let at = |days: u32| {
@@ -343,10 +343,10 @@ fn full_backups_every_time_are_a_finding() {
         assert_eq!(bed.json(&["snapshot", "books"])["manifest"]["scope"], "full");
     }
     let status = bed.run(&["status"]);
-    assert!(status.stdout.contains("its last 3 backups are full ones"), "{}", status.stdout);
+    assert!(status.stdout.contains("the last 3 backups are full"), "{}", status.stdout);
     bed.run(&["snapshot", "books"]).done();
     let status = bed.run(&["status"]);
-    assert!(!status.stdout.contains("are full ones"), "{}", status.stdout);
+    assert!(!status.stdout.contains("backups are full, although"), "{}", status.stdout);
 }
 
 /// Once its manifest was sent a run has made a backup, whoever took its lease while it was stopped.
@@ -376,7 +376,7 @@ fn a_run_that_was_stopped_after_its_manifest_was_sent_does_not_deny_its_backup()
         let run = Run::of(&child.wait_with_output().unwrap());
         if in_time && manifests() > before {
             stopped += 1;
-            assert!(!run.stderr.contains("makes no backup"), "{}", run.stderr);
+            assert!(!run.stderr.contains("not making a backup"), "{}", run.stderr);
         }
         if stopped == 3 {
             return;

@@ -178,9 +178,9 @@ fn a_planted_unpin_lets_nothing_go_and_pins_are_not_used_up() {
     // A host without a key may keep a backup and not let it go.
     bed.recipients_are(&["file:other"]);
     bed.run(&["keys", "generate"]).done();
-    bed.run(&["unpin", &pinned]).failed(12, "no key at hand opens it");
+    bed.run(&["unpin", &pinned]).failed(12, "no available key opens it");
     let run = bed.run(&["pin", &pinned]).done();
-    assert!(run.stderr.contains("without a proof"), "{run:?}");
+    assert!(run.stderr.contains("without authentication"), "{run:?}");
     bed.recipients_are(&["file:key"]);
     let long = bed.run(&["list", "--long"]);
     assert!(long.stdout.contains("(unproven)"), "{long:?}");
@@ -223,7 +223,7 @@ fn an_unpin_of_another_backup_is_not_believed() {
 }
 
 #[test]
-fn planted_words_about_damage_are_looked_into() {
+fn planted_damage_marks_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     let base = bed.snapshot("full");
@@ -231,7 +231,7 @@ fn planted_words_about_damage_are_looked_into() {
     // Called damaged by nobody who could know: it is read, and built on.
     fs::write(beside(&bed, &base, "damaged-65535.json"), b"{}").unwrap();
     let run = bed.run(&increment).done();
-    assert!(run.stderr.contains("no key at hand proves it"), "{run:?}");
+    assert!(run.stderr.contains("no available key authenticates the mark"), "{run:?}");
     bed.run(&["verify", "--id", &base, "--level", "decode"]).done();
     let run = bed.run(&increment).done();
     assert!(!run.stderr.contains("damaged"), "it was looked at: {run:?}");
@@ -246,7 +246,7 @@ fn planted_words_about_damage_are_looked_into() {
     for planted in ["sound-65535.json", &format!("sound-{later}.json")] {
         fs::write(beside(&bed, &base, planted), b"").unwrap();
     }
-    bed.run(&increment).failed(13, "a verification has found backup");
+    bed.run(&increment).failed(13, "a verification found backup");
 }
 
 /// What somebody calls damaged is not counted, and nothing goes for its sake either.
@@ -261,7 +261,7 @@ fn planted_damage_removes_nothing() {
 }
 
 #[test]
-fn planted_manifests_neither_stop_nor_steer() {
+fn planted_manifests_neither_stop_nor_influence_runs() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     cleanup::add_job(&bed, LAST);
@@ -320,7 +320,7 @@ fn a_copy_under_another_name_hides_nothing() {
 
 /// The newest backup was altered after it was made: an older one in its place would be a silent loss.
 #[test]
-fn an_altered_backup_is_no_planted_one() {
+fn an_altered_backup_is_told_from_a_planted_one() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     let older = bed.snapshot("full");
@@ -397,7 +397,7 @@ fn a_planted_mark_of_removal_costs_no_run() {
     let mark = beside(&bed, &base, "deleting.json");
     fs::write(&mark, b"").unwrap();
     let asked = ["snapshot", "books", "--scope", "incremental"];
-    bed.run(&asked).failed(14, &format!("{base} is marked as one that is being removed"));
+    bed.run(&asked).failed(14, &format!("{base} is marked for removal"));
     let (run, full) = taken(&[]);
     assert_eq!(full["scope"], "full");
     assert!(run.stderr.contains(&base), "{run:?}");
@@ -410,7 +410,7 @@ fn a_planted_mark_of_removal_costs_no_run() {
 
 /// A note is one line, whoever wrote it: it can forge no row of a backup, and turns no text around.
 #[test]
-fn a_planted_note_forges_no_line() {
+fn a_planted_note_cannot_forge_output() {
     let folder = tempfile::tempdir().unwrap();
     let bed = small(&folder);
     let id = bed.snapshot("full");
@@ -442,6 +442,6 @@ fn a_folder_in_the_place_of_a_lease_stops_no_run() {
         }
     }
     let run = bed.run(&["snapshot", "books"]).done();
-    assert!(run.stderr.contains("is passed over"), "{}", run.stderr);
+    assert!(run.stderr.contains("skipping the lease"), "{}", run.stderr);
     bed.run(&["snapshot", "books"]).done();
 }

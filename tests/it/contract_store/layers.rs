@@ -62,7 +62,7 @@ const RETRIED: [(Operation, CallOnStore); 5] = [
 ];
 
 #[test]
-fn transient_failures_are_tried_again_with_growing_pauses() {
+fn transient_failures_are_retried_with_growing_pauses() {
     for (operation, call) in RETRIED {
         let (store, plan, ticks) = retried(failing(operation, 3, Failure::Transient));
         call(&store).unwrap();
@@ -73,7 +73,7 @@ fn transient_failures_are_tried_again_with_growing_pauses() {
 }
 
 #[test]
-fn other_failures_stand_at_once() {
+fn permanent_failures_are_not_retried() {
     for (operation, call) in RETRIED {
         for failure in [Failure::Permanent, Failure::Full, Failure::Missing, Failure::Exists] {
             let (store, plan, ticks) = retried(failing(operation, 1, failure));
@@ -84,7 +84,7 @@ fn other_failures_stand_at_once() {
 }
 
 #[test]
-fn trying_again_ends_within_the_total() {
+fn retries_end_within_the_total() {
     for (operation, call) in RETRIED {
         let (store, plan, ticks) = retried(failing(operation, 1000, Failure::Transient));
         assert!(call(&store).unwrap_err().is_transient());
@@ -96,7 +96,7 @@ fn trying_again_ends_within_the_total() {
 }
 
 #[test]
-fn writing_and_committing_are_not_tried_again() {
+fn writing_and_committing_are_not_retried() {
     for operation in [Operation::Write, Operation::Commit] {
         let (store, plan, ticks) = retried(failing(operation, 1, Failure::Transient));
         assert!(put(&store, "new", b"bytes").unwrap_err().is_transient());
@@ -106,7 +106,7 @@ fn writing_and_committing_are_not_tried_again() {
 }
 
 #[test]
-fn the_wish_to_stop_ends_a_pause() {
+fn cancellation_ends_a_pause() {
     let plan = Plan::new(failing(Operation::Head, 1000, Failure::Transient));
     let ctx = ctx();
     let ticks = Arc::new(Ticks { stop: Some(ctx.clone()), ..Ticks::default() });
@@ -117,7 +117,7 @@ fn the_wish_to_stop_ends_a_pause() {
 }
 
 #[test]
-fn a_read_that_breaks_off_goes_on_where_it_was() {
+fn an_interrupted_read_resumes_where_it_was() {
     let stalls = || {
         let stall = |(nth, bytes)| Planned::nth(nth, Effect::Stalled { bytes });
         [(0, 4), (1, 0), (2, 3)].map(stall).to_vec()
@@ -131,7 +131,7 @@ fn a_read_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_broken_read_that_cannot_go_on_says_why() {
+fn an_interrupted_read_that_cannot_resume_says_why() {
     let faults = vec![
         Planned::nth(0, Effect::Stalled { bytes: 4 }),
         Planned::nth(1, Effect::Before(Failure::Missing)).of(Operation::Open),
@@ -144,7 +144,7 @@ fn a_broken_read_that_cannot_go_on_says_why() {
 }
 
 #[test]
-fn a_read_that_gets_nowhere_ends_within_the_total() {
+fn a_read_without_progress_ends_within_the_total() {
     let stall = |nth| Planned::nth(nth, Effect::Stalled { bytes: 0 });
     let (store, _plan, ticks) = retried((0..1000).map(stall).collect());
     let mut reader = store.open("key", None).unwrap();
@@ -209,7 +209,7 @@ fn a_fault_can_be_kept_to_some_keys() {
 }
 
 #[test]
-fn reading_can_end_early_stall_or_lie() {
+fn reads_can_end_early_stall_or_return_wrong_bytes() {
     let read = |effect, range: Option<Range<u64>>| {
         let (store, plan, below) = faulty(Planned::nth(0, effect));
         let mut bytes = Vec::new();
@@ -234,7 +234,7 @@ fn a_fault_beyond_the_end_has_not_happened() {
 }
 
 #[test]
-fn an_upload_can_be_full_after_some_bytes() {
+fn an_upload_can_run_out_of_space() {
     let (store, plan, below) = faulty(Planned::nth(0, Effect::FullAfter { bytes: 1500 }));
     assert!(matches!(put(&store, "new", &[0; 2000]), Err(StoreError::Full { .. })));
     assert_eq!(plan.unfired(), []);

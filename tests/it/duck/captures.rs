@@ -72,12 +72,12 @@ fn a_log_that_does_not_belong_to_the_file_is_refused() {
         sql(version, &file, &["CHECKPOINT"]);
         snapshot(&bed, &[]);
         fs::write(log_of(&file), &stale).unwrap();
-        bed.run(&["snapshot", "analytics"]).failed(15, "goes on from checkpoint");
+        bed.run(&["snapshot", "analytics"]).failed(15, "continues checkpoint");
         // Its version is another number.
         let mut unknown = stale.clone();
         unknown[5] = 9;
         fs::write(log_of(&file), &unknown).unwrap();
-        bed.run(&["snapshot", "analytics"]).failed(15, "form that this bkp does not know");
+        bed.run(&["snapshot", "analytics"]).failed(15, "format unknown to this bkp");
         fs::remove_file(log_of(&file)).unwrap();
         snapshot(&bed, &[]);
     }
@@ -94,7 +94,7 @@ fn what_a_checkpoint_left_that_was_broken_off_is_captured_as_it_is() {
     fs::write(&next, "").unwrap();
     let bed = bed(&file);
     let run = bed.run(&["snapshot", "analytics"]).done();
-    assert!(run.stderr.contains("killed in the middle of a checkpoint"), "{}", run.stderr);
+    assert!(run.stderr.contains("killed during a checkpoint"), "{}", run.stderr);
     let listed = bed.json(&["list"]);
     let id = listed["backups"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(sql("1.5.6", &restore(&bed, &id), &["FROM t ORDER BY i"]), json!([[1], [2]]));

@@ -119,7 +119,7 @@ fn every_kind_of_object_comes_back_as_it_was() {
     bed.run(&["restore", "analytics", "--to", "x", "--yes"]).failed(10, "exports");
 }
 
-/// Adds a table that no export can have: its schema has the name of a catalogue, so a statement for what is
+/// Adds a table that no export can have: its schema has the name of a catalog, so a statement for what is
 /// in it is ambiguous.
 fn add_odd(file: &Path) {
     let attach = format!("ATTACH '{}' AS d", file.display());
@@ -128,7 +128,7 @@ fn add_odd(file: &Path) {
 }
 
 #[test]
-fn what_an_export_cannot_have_is_named_and_the_run_is_partial() {
+fn what_cannot_be_exported_is_named_and_the_run_is_partial() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     let gone = [
@@ -352,7 +352,7 @@ fn what_changed_is_found_in_one_pass_or_by_a_join() {
 }
 
 #[test]
-fn unsealed_tables_are_plain_parquet_and_patterns_choose() {
+fn unsealed_tables_are_plain_parquet_and_patterns_select_them() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(
@@ -448,7 +448,7 @@ fn a_file_that_the_linked_engine_cannot_read_is_refused_by_name() {
 }
 
 #[test]
-fn the_catalogue_is_a_table() {
+fn the_catalog_is_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(V, &file, &["CREATE TABLE t AS SELECT 1 i"]);
@@ -458,7 +458,7 @@ fn the_catalogue_is_a_table() {
     let target = bed.path("catalog.duckdb");
     let words = ["catalog", "--to", target.to_str().unwrap()];
     bed.run(&words).done();
-    bed.run(&words).failed(14, "exists already");
+    bed.run(&words).failed(14, "already exists");
     bed.run(&[&words[..], &["--force"]].concat()).done();
     let query = "SELECT id, backup_type, backup_scope, status, kind, encryption, backup_size_bytes FROM backup_metadata ORDER BY id";
     let row = |manifest: &Value, kind: &str| {
@@ -488,7 +488,7 @@ fn the_catalogue_is_a_table() {
 /// Before the first export, `doctor` makes one and keeps nothing of it: what an export would lack is known
 /// before anybody relies on it.
 #[test]
-fn doctor_tries_an_export() {
+fn doctor_checks_an_export() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(V, &file, &["CREATE TABLE t AS FROM range(1000) r(i)"]);
@@ -497,10 +497,10 @@ fn doctor_tries_an_export() {
         "[job.nightly]\nrun = \"export\"\nsource = \"analytics\"\nevery = \"1d\"\nscope = \"full\"\n",
     );
     let run = bed.run(&["doctor"]).done();
-    assert!(run.stdout.contains("thrown away"), "{}", run.stdout);
+    assert!(run.stdout.contains("discarded it"), "{}", run.stdout);
     assert_eq!(bed.json(&["list"])["backups"], json!([]));
     let left = fs::read_dir(bed.path("state").join("work")).map_or(0, Iterator::count);
     assert_eq!(left, 0);
     add_odd(&file);
-    bed.run(&["doctor"]).failed_in_text(15, "it lacks");
+    bed.run(&["doctor"]).failed_in_text(15, "cannot be exported");
 }

@@ -107,7 +107,7 @@ fn macros_are_not_taken_for_functions() {
 /// A definition that is written otherwise once it was in a file is not one that was lost; one in a schema,
 /// or with an odd name, is none either.
 #[test]
-fn what_comes_back_is_not_called_lost() {
+fn restored_objects_are_not_reported_as_missing() {
     let folder = tempfile::tempdir().unwrap();
     let file = made(
         &folder,

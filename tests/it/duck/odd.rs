@@ -165,7 +165,7 @@ fn a_statement_that_fails_here_is_kept_and_tried_again() {
     fs::write(&data, "a,b\n1,2\n").unwrap();
     let view = format!("CREATE VIEW of_file AS FROM read_csv('{}')", data.display());
     sql(V, &file, &[&view]);
-    // A schema that has the name of a catalogue: its own statement is ambiguous, its rows are not.
+    // A schema that has the name of a catalog: its own statement is ambiguous, its rows are not.
     let attach = format!("ATTACH '{}' AS d", file.display());
     let temp =
         ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT range AS i FROM range(3)"];
@@ -256,7 +256,7 @@ fn schemas_may_have_any_name() {
 }
 
 #[test]
-fn patterns_that_fit_nothing_are_told() {
+fn patterns_that_match_nothing_are_reported() {
     let (_folder, file) = made(&[
         "CREATE TABLE orders AS SELECT 1 AS i",
         "CREATE TABLE log_a AS SELECT 1 AS i",
@@ -277,7 +277,7 @@ fn patterns_that_fit_nothing_are_told() {
     let run = bed.run(&["export", "analytics"]).done();
     assert!(run.stderr.contains("of_log"), "{}", run.stderr);
     let run = with("exclude = [\"LOG_*\", \"nix\"]").run(&["export", "analytics", "--json"]);
-    assert!(run.stderr.contains("no table fits `main.nix` in `exclude`"), "{}", run.stderr);
+    assert!(run.stderr.contains("no table matches `main.nix` in `exclude`"), "{}", run.stderr);
     assert!(!run.stderr.to_lowercase().contains("`main.log_*`"), "{}", run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(tables(&report["manifest"]), ["main.orders"]);
@@ -285,7 +285,7 @@ fn patterns_that_fit_nothing_are_told() {
 
 /// A table that is left out because it cannot be made does not make every run a partial one.
 #[test]
-fn what_is_left_out_is_not_tried() {
+fn excluded_tables_are_not_checked() {
     let (_folder, file) = made(&["CREATE TABLE t AS SELECT 1 AS i"]);
     let attach = format!("ATTACH '{}' AS d", file.display());
     let odd = ["CREATE SCHEMA d.temp", "CREATE TABLE d.temp.odd AS SELECT 1 AS i"];
@@ -377,7 +377,7 @@ fn long_names_fit_into_a_manifest() {
 
 /// A key's index has to fit into memory: too little is the machine's fault, not the backup's.
 #[test]
-fn too_little_memory_is_no_damage_and_names_the_key() {
+fn out_of_memory_is_not_damage_and_names_the_key() {
     let (_folder, file) = made(&[
         "CREATE TABLE t (k VARCHAR PRIMARY KEY)",
         "INSERT INTO t SELECT md5(range::VARCHAR) FROM range(1500000)",
@@ -531,8 +531,7 @@ fn an_export_of_an_engine_with_other_hashes_is_restored() {
         tables.find(|table| table["name"] == "keyed").unwrap()["content"]["rows"] = json!(77);
     });
     let (target, report) = restored(&bed, &[], 3);
-    assert!(report["lost"].to_string().contains("recorded are 77"), "{report}");
+    assert!(report["lost"].to_string().contains("recorded 77"), "{report}");
     assert_eq!(sql(V, &target, &[content]), sql(V, &file, &[content]));
-    bed.run(&["verify", "--id", id(&last), "--level", "drill"])
-        .failed_in_text(3, "recorded are 77");
+    bed.run(&["verify", "--id", id(&last), "--level", "drill"]).failed_in_text(3, "recorded 77");
 }

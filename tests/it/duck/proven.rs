@@ -144,7 +144,7 @@ const ORDINARY: &[(&str, &str, &[&str])] = &[
 ];
 
 #[test]
-fn ordinary_databases_come_back_with_exit_0() {
+fn ordinary_databases_are_restored_with_exit_0() {
     for (what, storage, statements) in ORDINARY {
         let (_folder, file) = made(storage, statements);
         let bed = bed(&file);
@@ -213,9 +213,9 @@ fn decode_finds_what_a_restore_would() {
         let table = statements.find(|statement| statement["makes"] == "table").unwrap();
         table["sql"] = json!("CREATE TABLE main.bare (id INT CHECK (unknown(id)), v VARCHAR)");
     });
-    decode(&increment).failed(3, "what the table");
+    decode(&increment).failed(3, "the definition of table");
     bed.run(&["verify", "--id", id(&increment), "--level", "drill"])
-        .failed_in_text(3, "what the table");
+        .failed_in_text(3, "the definition of table");
 }
 
 /// Compression merges the zeros; so do the hashes.
@@ -287,7 +287,7 @@ fn a_database_has_as_many_tables_as_it_likes() {
     }
 }
 
-/// Names in the expression of an index that only the log has belong to no catalogue yet.
+/// Names in the expression of an index that only the log has belong to no catalog yet.
 #[test]
 fn an_index_that_only_the_log_has_is_no_alarm() {
     let (_folder, file) = made("v1.0.0", &["CREATE TABLE other AS SELECT 1 AS i"]);

@@ -1,4 +1,4 @@
-//! Restores that meet what they should not, the catalogue as a file, and what killed runs leave.
+//! Restores that meet what they should not, the catalog as a file, and what killed runs leave.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn what_the_engine_cannot_open_is_restored_all_the_same() {
     assert_eq!(run.code, Some(3), "{}", run.stderr);
     let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     assert!(report["lost"][0].as_str().unwrap().contains("DuckDB"), "{report}");
-    assert!(report["next"].as_str().unwrap().contains("digest that was recorded"), "{report}");
+    assert!(report["next"].as_str().unwrap().contains("the recorded digest"), "{report}");
     assert_eq!(fs::read(&target).unwrap(), fs::read(&file).unwrap());
     assert_eq!(fs::read(bed.path("restored.duckdb.wal")).unwrap(), bytes);
     assert!(hidden(&bed.path("")).is_empty());
@@ -85,19 +85,19 @@ fn what_is_moved_aside_keeps_its_log_and_gets_no_other() {
     assert_eq!(fs::read(&stale).unwrap(), stale_bytes);
 }
 
-fn catalogued(target: &Path) -> [String; 4] {
+fn cataloged(target: &Path) -> [String; 4] {
     ["catalog", "--to", target.to_str().unwrap(), "--force"].map(str::to_owned)
 }
 
 #[test]
-fn a_catalogue_replaces_only_a_catalogue() {
+fn a_catalog_replaces_only_a_catalog() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(V, &file, &["CREATE TABLE t AS SELECT 1 i"]);
     let bed = bed(&file);
     snapshot(&bed, &[]);
     let run = |target: &Path| {
-        let words = catalogued(target);
+        let words = cataloged(target);
         bed.run(&words.each_ref().map(String::as_str))
     };
     let count = "SELECT count(*) FROM backup_metadata";
@@ -120,21 +120,21 @@ fn a_catalogue_replaces_only_a_catalogue() {
     let manifest =
         bed.stored().into_iter().find(|path| path.extension().unwrap() == "json").unwrap();
     let before = fs::read(&manifest).unwrap();
-    run(&manifest).failed(14, "is inside of the store");
+    run(&manifest).failed(14, "is inside the store");
     assert_eq!(fs::read(&manifest).unwrap(), before);
     run(folder.path()).failed(14, "is a folder");
     assert!(hidden(folder.path()).is_empty());
 }
 
 #[test]
-fn two_runs_never_fight_over_a_catalogue() {
+fn two_runs_never_fight_over_a_catalog() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     sql(V, &file, &["CREATE TABLE t AS SELECT 1 i"]);
     let bed = bed(&file);
     snapshot(&bed, &[]);
     let target = folder.path().join("catalog.duckdb");
-    let words = catalogued(&target);
+    let words = cataloged(&target);
     for _ in 0..3 {
         let start = |_| bed.command(&words.each_ref().map(String::as_str)).spawn().unwrap();
         let mut runs: Vec<Child> = (0..4).map(start).collect();

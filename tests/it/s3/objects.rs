@@ -98,7 +98,7 @@ fn objects_in_parts_have_their_sha256_in_their_metadata() {
 
 /// A listing and a look tell the same version, and another one after somebody has written over it.
 #[test]
-fn a_version_is_told_and_changes() {
+fn a_version_is_reported_and_changes() {
     let store = open(usual(), "");
     put(&store, "key", &ObjectLabels::default(), b"content").unwrap();
     let listed = |store: &S3| store.list("").unwrap().next().unwrap().unwrap();
@@ -134,7 +134,7 @@ fn an_abandoned_upload_leaves_no_parts() {
 }
 
 #[test]
-fn objects_are_marked_as_the_table_asks() {
+fn objects_get_the_configured_lock_class_encryption_and_tags() {
     let headers = ["x-amz-bucket-object-lock-enabled: true"];
     usual().ask("PUT", "/locked", &headers).done();
     let marks = "sse = \"kms\"\nsse_kms_key_id = \"alias/aws/s3\"\nstorage_class = \"STANDARD_IA\"\nobject_lock = \"governance\"\nobject_lock_days = 3\npart_mib = 5\ntags = { team = \"a b\" }";
@@ -187,7 +187,7 @@ fn objects_are_marked_as_the_table_asks() {
 
 /// What a service does not do although it was asked to is no success.
 #[test]
-fn a_service_that_ignores_what_is_asked_is_refused() {
+fn a_service_that_ignores_requested_features_is_refused() {
     let store = open(strict(), "sse = \"s3\"");
     let refused = put(&store, "key", &ObjectLabels::default(), b"x");
     assert!(
@@ -290,7 +290,7 @@ fn a_service_that_overwrites_is_refused_unless_the_table_says_so() {
         "{refused:?}"
     );
     let store = open("create_only = \"re-read\"").unwrap();
-    assert!(store.rehearse().unwrap().unwrap().contains("looks before and after"));
+    assert!(store.rehearse().unwrap().unwrap().contains("checks before and after"));
     let mut late = store.create("key", &ObjectLabels::default()).unwrap();
     late.write(b"late").unwrap();
     put(&store, "key", &ObjectLabels::default(), b"first").unwrap();

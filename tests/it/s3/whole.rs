@@ -72,7 +72,7 @@ fn backups_go_to_s3_and_come_back() {
 }
 
 #[test]
-fn doctor_says_what_a_bucket_lacks() {
+fn doctor_names_missing_features_of_a_bucket() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("0_0.tigerbeetle");
     tb::format(&file, 0, 1);
@@ -80,14 +80,17 @@ fn doctor_says_what_a_bucket_lacks() {
     let bed = Bed::new(&file, "");
     bed.store_is(&usual().table_at(&usual().endpoint(), "ruled", ""));
     let found = || bed.run(&["doctor"]).done().stdout;
-    assert!(found().contains("no lifecycle rule removes uploads"), "{}", found());
+    assert!(found().contains("no lifecycle rule removes incomplete uploads"), "{}", found());
     let rule = "<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter><AbortIncompleteMultipartUpload><DaysAfterInitiation>2</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>";
     usual().send("PUT", "/ruled?lifecycle", &[], rule).done();
     assert!(!found().contains("lifecycle"), "{}", found());
     let strict_bed = Bed::new(&file, "");
     strict_bed.store_is(&strict().table_at(&strict().endpoint(), "backups", ""));
     let found = strict_bed.run(&["doctor"]).done().stdout;
-    assert!(found.contains("lifecycle rule removes unfinished uploads cannot be seen"), "{found}");
+    assert!(
+        found.contains("cannot tell whether a lifecycle rule removes incomplete uploads"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn one_host_name_per_bucket_works_too() {
 }
 
 #[test]
-fn a_snapshot_outlives_what_passes() {
+fn a_snapshot_survives_transient_faults() {
     let folder = tempfile::tempdir().unwrap();
     let file = data_file(folder.path());
     let proxy = Proxy::before(usual().port);
@@ -138,7 +141,7 @@ fn a_snapshot_outlives_what_passes() {
 }
 
 #[test]
-fn a_snapshot_that_cannot_go_on_leaves_nothing_and_says_why() {
+fn a_snapshot_that_fails_for_good_leaves_nothing_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = data_file(folder.path());
     let proxy = Proxy::before(usual().port);
@@ -152,7 +155,10 @@ fn a_snapshot_that_cannot_go_on_leaves_nothing_and_says_why() {
             "renew them",
         ),
         (Rule::new("POST", "uploadId", always, Fault::Status(403, "AccessDenied")), "s3:PutObject"),
-        (Rule::new("PUT", "", always, Fault::Status(403, "RequestTimeTooSkewed")), "set the clock"),
+        (
+            Rule::new("PUT", "", always, Fault::Status(403, "RequestTimeTooSkewed")),
+            "correct the clock",
+        ),
         (
             Rule::new("PUT", "manifest.json", always, Fault::Status(507, "QuotaExceeded")),
             "free space",
@@ -226,7 +232,7 @@ fn a_listing_that_stands_still_can_be_stopped() {
 }
 
 #[test]
-fn what_comes_back_is_whole_or_an_error() {
+fn a_restore_is_complete_or_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = data_file(folder.path());
     let proxy = Proxy::before(usual().port);
@@ -250,7 +256,7 @@ fn what_comes_back_is_whole_or_an_error() {
     for (rule, code, naming) in [
         (Rule::new("GET", ".enc", u32::MAX, Fault::Flip), 13, "object"),
         (Rule::new("GET", "manifest.json", u32::MAX, Fault::Flip), 13, "manifest"),
-        (Rule::new("GET", ".tar", u32::MAX, Fault::Cut(1000)), 16, "broke off"),
+        (Rule::new("GET", ".tar", u32::MAX, Fault::Cut(1000)), 16, "the connection was lost"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Status(503, "SlowDown")), 16, "SlowDown"),
         (Rule::new("GET", ".tar", u32::MAX, Fault::Status(404, "NoSuchKey")), 13, "missing"),
         (Rule::new("GET", "", u32::MAX, Fault::Status(400, "ExpiredToken")), 16, "renew them"),

@@ -50,7 +50,7 @@ fn a_store_that_a_run_did_not_come_to_has_no_code_and_all_is_not_well() {
     let all = ran(&[0, 0, 0], 1);
     assert_eq!((all.code, code_in(&all, "store-0")), (143, Some(0)));
     assert_eq!((code_in(&all, "store-1"), code_in(&all, "store-2")), (None, None));
-    assert_eq!(all.message.as_deref(), Some("store-1: not begun: terminated by a signal"));
+    assert_eq!(all.message.as_deref(), Some("store-1: not started: terminated by a signal"));
     assert_eq!(ran(&[13, 0], 1).code, 13, "damage is what counts");
     assert_eq!(ran(&[0], 1).code, 0, "it had ended before");
 }

@@ -1,4 +1,4 @@
-//! A job as the configuration makes it.
+//! The settings of a job.
 
 use std::time::Duration;
 
@@ -11,20 +11,21 @@ pub(super) const HOUR: u64 = 3600;
 pub(super) const DAY: u64 = 24 * HOUR;
 /// The longest time that a configuration may name, seconds: a hundred years.
 pub(super) const LONGEST: u64 = 36_525 * DAY;
-/// Which backups of a source a verification is about.
+
+/// Which backups of a source a verification checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LooksAt {
-    /// The one that a restore would take.
+    /// The backup that a restore would use.
     Newest,
     /// The newest export.
     NewestExport,
-    /// All.
+    /// Every backup of the source.
     All,
-    /// The log.
+    /// The log instead of backups.
     Log,
 }
 
-/// A job.
+/// The resolved settings of a job.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
     /// Its name.
@@ -43,17 +44,17 @@ pub struct JobSettings {
     pub level: Option<String>,
     /// What a verification is about.
     pub looks_at: LooksAt,
-    /// When it is due.
+    /// When the next run is due.
     pub when: When,
-    /// Whether it runs by itself.
+    /// Whether the job is enabled.
     pub enabled: bool,
     /// Up to how much later than its time it begins.
     pub jitter: Duration,
     /// What happens after a failure.
     pub retries: Retries,
-    /// After how long a run is ended.
+    /// How long a run may take before it is killed.
     pub timeout: Duration,
-    /// Jobs that go first.
+    /// Jobs that run before it if they are due at the same time.
     pub after: Vec<String>,
     /// Age of the last success from which on it is a warning; `None` follows from the interval.
     pub warn_after: Option<Duration>,
@@ -65,7 +66,7 @@ pub struct JobSettings {
     pub keep_log: Option<Duration>,
     /// A URL, or a reference to one, that is told how its runs go.
     pub ping: Option<String>,
-    /// Programs around its runs.
+    /// Hooks that run around its runs.
     pub hooks: Hooks,
 }
 
@@ -82,13 +83,13 @@ impl JobSettings {
 /// Programs around a run; none where there are no words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hooks {
-    /// Before it.
+    /// Before the run; if it fails, the run is not started.
     pub before: Vec<String>,
-    /// After a good one.
+    /// After a successful run.
     pub after: Vec<String>,
-    /// After one that failed.
+    /// After a failed run.
     pub failed: Vec<String>,
-    /// Last.
+    /// At the end of every run, whatever its outcome.
     pub finally: Vec<String>,
     /// How long each may take.
     pub timeout: Duration,

@@ -1,4 +1,4 @@
-//! Which backups of a job are kept, as its table says.
+//! The retention settings of a job.
 
 use super::job::{JobKind, LONGEST};
 use crate::config::file::jobs::RetentionTable;
@@ -26,7 +26,7 @@ pub(super) fn retention(
     let place = join(place, "retention");
     match (run.makes(), table) {
         (None, Some(_)) => {
-            let problem = format!("`{}` makes no backups", run.word());
+            let problem = format!("`{}` does not make backups", run.word());
             Err(ConfigError::invalid(place, problem))
         }
         (None, None) => Ok(None),
@@ -76,11 +76,12 @@ fn policy(
         // A rule like others: what it wants stays although another job's policy is about it, too.
         (true, true) => Ok(Some(Policy { last: u32::MAX, ..policy })),
         (false, false) => Ok(Some(policy)),
-        (true, false) => Err(ConfigError::invalid(place, "it would keep nothing").suggest(
-            "say what is kept: keep_daily = 7, keep_within = \"90d\"; or keep_all = true",
+        (true, false) => Err(ConfigError::invalid(place, "this policy keeps nothing").suggest(
+            "set what to keep: keep_daily = 7, keep_within = \"90d\"; or keep_all = true",
         )),
         (false, true) => {
-            let error = ConfigError::invalid(join(place, "keep_all"), "other rules are given too");
+            let error =
+                ConfigError::invalid(join(place, "keep_all"), "other rules are set as well");
             Err(error.suggest("remove keep_all, or the others"))
         }
     }

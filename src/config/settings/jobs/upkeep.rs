@@ -1,4 +1,4 @@
-//! What `run` and `cleanup` do besides, and how it fits the jobs.
+//! Settings of `run` and `cleanup`, checked against the jobs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(in crate::config) fn check_ages(
     let longest = jobs.values().filter(makes).max_by_key(|job| job.timeout);
     let Some(job) = longest.filter(|job| job.timeout >= upkeep.orphan_age) else { return Ok(()) };
     let (name, hours) = (&job.name, job.timeout.as_secs().div_ceil(HOUR));
-    let problem = format!("a run of `{name}` may last as long: its timeout is {hours}h");
+    let problem = format!("not longer than the timeout of `{name}`, {hours}h");
     let error = ConfigError::invalid("cleanup.orphan_age", problem);
-    Err(error.suggest(format!("make it longer than that, or set job.{name}.timeout")))
+    Err(error.suggest(format!("increase it, or set job.{name}.timeout")))
 }

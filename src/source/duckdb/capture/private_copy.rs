@@ -1,4 +1,4 @@
-//! A private copy of a database, made as a snapshot is, for work that needs the engine.
+//! A private copy of a database, made like a snapshot, for work that needs the engine.
 //!
 //! The copy is needed because opening the live file would take DuckDB's lock, and keep its owner
 //! from opening it for as long as the work goes on.
@@ -18,12 +18,12 @@ use crate::source::duckdb::data_file::layout::{Layout, Member, PIECE_BYTES};
 use crate::source::duckdb::engine;
 use crate::source::duckdb::engine::limits;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session};
+use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session};
 use crate::source::{ResourceLimits, SourceError};
 
 /// What to do about a copy that does not fit.
 const NO_ROOM: &str =
-    "free space there, or set `state_dir` to a place with more of it; nothing was left behind";
+    "free space there, or point `state_dir` to a larger file system; nothing was left behind";
 
 /// Columns of a table that is wide.
 const COLUMNS_WIDE: usize = 250;
@@ -87,7 +87,7 @@ pub(crate) fn open(
         created.map_err(|error| crate::source::duckdb::data_file::database::unreadable(path, error))
     };
     let folder = opening.folder.unwrap_or(Path::new("."));
-    let path = folder.join(format!("{CATALOGUE}.duckdb"));
+    let path = folder.join(format!("{CATALOG}.duckdb"));
     let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
     let mut placing = Placing {
@@ -135,7 +135,7 @@ pub(crate) fn open(
             return error;
         }
         let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
-        fault.hint("run CHECKPOINT in the database, which leaves no log to be read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
+        fault.hint("run CHECKPOINT in the database, which leaves no log to read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
     })?;
     Ok((session, caught))
 }
@@ -143,7 +143,7 @@ pub(crate) fn open(
 /// Whether the database has a table of which a group of rows takes much memory.
 fn is_wide(session: &Session) -> anyhow::Result<bool> {
     let query = format!(
-        "SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = '{CATALOGUE}' AND column_count > {COLUMNS_WIDE} LIMIT 1"
+        "SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = '{CATALOG}' AND column_count > {COLUMNS_WIDE} LIMIT 1"
     );
     Ok(!session.rows(&query)?.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Trying again, for as long as it can help: a file in use is often not to be had at the first try.
+//! Retries captures while that can help: a file in use often cannot be captured at the first attempt.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub(crate) fn persist<T>(
             Cause::Foreign if repeats >= REPEATS_MAX => return Err(foreign(database, why).into()),
             Cause::Checkpoint if await_checkpoint(database, &mut patience)? => {
                 ctx.monitor.warn(&format!(
-                    "{}: a process was killed in the middle of a checkpoint: file and logs are taken as they are, and what opens a restored copy puts it in order",
+                    "{}: a process was killed during a checkpoint: file and logs are captured as they are, and DuckDB recovers a restored copy when opening it",
                     database.path.display()
                 ));
                 database.broken_off.set(true);
@@ -60,7 +60,7 @@ pub(crate) fn persist<T>(
     let reason = format!(
         "no consistent capture in {attempts_max} attempts; the last one ended with: {last}"
     );
-    let hint = "run it at a quieter time, keep the database on XFS or btrfs and use --mode reflink, or close it and use --mode stopped";
+    let hint = "run it at a quieter time, use --mode reflink with the database on XFS or btrfs, or close the database and use --mode stopped";
     Err(Mode::Online.refuse(&database.path, reason, hint).into())
 }
 
@@ -113,9 +113,10 @@ fn await_checkpoint(database: &Database, patience: &mut Patience) -> Result<bool
     let (reason, hint) = match patience.judge(Instant::now(), held, database.sight()) {
         Verdict::Wait => return Ok(false),
         Verdict::BrokenOff => return Ok(true),
-        Verdict::TooLong => {
-            ("a checkpoint has been under way for too long", "run it again when it has ended")
-        }
+        Verdict::TooLong => (
+            "a checkpoint has been under way for too long",
+            "run it again once the checkpoint is complete",
+        ),
     };
     Err(SourceError::Engine {
         what: path.display().to_string(),
@@ -129,7 +130,7 @@ fn foreign(database: &Database, reason: String) -> SourceError {
     SourceError::Engine {
         what: database.path.display().to_string(),
         reason,
-        hint: "DuckDB refuses the two, too: move the log away if it was left by another database, or bring back the file that it belongs to; if DuckDB opens them, use a bkp that knows this form".into(),
+        hint: "DuckDB refuses the pair as well: move the log away if another database left it, or restore the file it belongs to; if DuckDB opens them, use a bkp that knows this format".into(),
     }
 }
 
@@ -137,7 +138,7 @@ fn damaged(database: &Database, reason: String) -> SourceError {
     SourceError::Damaged {
         what: database.path.display().to_string(),
         reason,
-        hint: "check the disk; bring back a good backup with `bkp restore`, or save what DuckDB still reads with EXPORT DATABASE".into(),
+        hint: "check the disk; restore a good backup with `bkp restore`, or salvage what DuckDB still reads with EXPORT DATABASE".into(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The units of a database file: which of them changed since they were last read, and reading them until
-//! their blocks are whole.
+//! The units of a database file: which of them changed since they were last read, and reading them
+//! until their blocks are consistent.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Capturing<'_> {
         let database = self.database;
         let file_bytes = whole_bytes(moment);
         if file_bytes > DUCKDB_FILE_BYTES_MAX {
-            let reason = format!("it has {file_bytes} bytes, more than this bkp captures");
+            let reason = format!("it has {file_bytes} bytes, more than this bkp can capture");
             let what = database.path.display().to_string();
             return Err(SourceError::Unsupported { what, reason }.into());
         }
@@ -88,7 +88,7 @@ impl Capturing<'_> {
         let first = unit * (UNIT_BYTES / block_bytes) as u64;
         for read in 1..=READS_MAX {
             if self.database.read(bytes, unit_offset(unit))? < length {
-                return Err(again("the file was made shorter meanwhile"));
+                return Err(again("the file was truncated meanwhile"));
             }
             let mut in_work = false;
             for (block, content) in (first..).zip(bytes.chunks(block_bytes)) {

@@ -236,7 +236,7 @@ impl Database {
                 // Whether what stands before the marker is in the file already, only the engine can tell.
                 scan.committed = scan.committed.max(scan.marked);
                 if let Some(at) = scan.broken {
-                    let why = format!("its log does not have its checksum at byte {at}");
+                    let why = format!("its log has a wrong checksum at byte {at}");
                     return Err(AttemptError::Again(Cause::Torn, why));
                 }
                 check_owner(&headers, &scan)?;
@@ -272,7 +272,7 @@ impl Database {
         }
         let next_bytes = self.next_log()?.map(|(_, length)| length);
         if next_bytes != before.next.as_ref().map(|(_, length)| *length) {
-            return Err(again("somebody goes on with the checkpoint"));
+            return Err(again("another process continues the checkpoint"));
         }
         let Some((log, scan)) = &before.log else {
             // A log that appeared holds later commits, and blocks that a header refers to are not
@@ -316,7 +316,7 @@ impl Database {
             Ok(scan) => scan,
             // It was made shorter while it was read.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                return Err(again("the log was emptied meanwhile"));
+                return Err(again("the log was truncated meanwhile"));
             }
             Err(error) => return Err(unreadable(&path, error).into()),
         };
@@ -354,7 +354,7 @@ impl Database {
     /// A setback if they changed between the two; [`SourceError::Mode`] where the file system cannot.
     pub(crate) fn clone_both(&self) -> Result<Database, AttemptError> {
         if self.broken_off.get() {
-            let reason = "what a checkpoint left that was broken off is not cloned".to_owned();
+            let reason = "the remains of an interrupted checkpoint are not cloned".to_owned();
             return Err(Mode::Reflink.refuse(&self.path, reason, "use --mode online").into());
         }
         let before = self.look()?;
@@ -376,7 +376,7 @@ fn check_owner(headers: &Headers, scan: &Scan) -> Result<(), AttemptError> {
         return Ok(());
     }
     if scan.opaque {
-        return foreign("its log has a form that this bkp does not know".into());
+        return foreign("its log has a format unknown to this bkp".into());
     }
     let (Some(owner), Some(id)) = (scan.owner, headers.database_id()) else { return Ok(()) };
     if crate::domain::manifest::hex(&owner.database_id) != id {
@@ -385,7 +385,7 @@ fn check_owner(headers: &Headers, scan: &Scan) -> Result<(), AttemptError> {
     let (log, file) = (owner.iteration, headers.iteration());
     if log != file {
         return foreign(format!(
-            "the log beside it goes on from checkpoint {log}, and the file is at checkpoint {file}"
+            "the log beside it continues checkpoint {log}, but the file is at checkpoint {file}"
         ));
     }
     Ok(())
@@ -412,7 +412,7 @@ fn clone(from: &File, path: &Path) -> Result<File, SourceError> {
         Mode::Reflink.refuse(
             path,
             format!("cannot clone the file here: {error}"),
-            "use --mode online, or keep the database on XFS or btrfs, in a folder that bkp may write to",
+            "use --mode online, or keep the database on XFS or btrfs, in a folder writable by bkp",
         )
     };
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

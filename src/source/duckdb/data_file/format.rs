@@ -127,7 +127,7 @@ impl Headers {
             return Err(Wrong::Torn("it ends before its first block".into()));
         };
         if !is_whole(main) {
-            return Err(Wrong::Torn("its main header does not have its checksum".into()));
+            return Err(Wrong::Torn("its main header has a wrong checksum".into()));
         }
         let mut headers = Headers { raw: raw.to_vec(), active: None };
         if headers.is_encrypted() {
@@ -140,12 +140,12 @@ impl Headers {
         // DuckDB takes the first one only if its iteration is higher.
         let active = whole.max_by_key(|at| (number(raw, at + 8), *at));
         let Some(active) = active else {
-            return Err(Wrong::Torn("neither of its database headers has its checksum".into()));
+            return Err(Wrong::Torn("both of its database headers have wrong checksums".into()));
         };
         headers.active = Some(active);
         if headers.version_number().is_none() {
             return foreign(&format!(
-                "its storage version ({}, {}) is not one that this bkp knows: v1.0.0 to v2.0.0",
+                "its storage version ({}, {}) is unknown to this bkp, which knows v1.0.0 to v2.0.0",
                 number(raw, 12),
                 headers.field(6)
             ));

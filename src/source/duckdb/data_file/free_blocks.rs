@@ -1,4 +1,5 @@
-//! The list of free blocks, which is kept in blocks of the file itself: to what they hold nothing refers.
+//! The list of free blocks, which is stored in blocks of the file itself. Nothing refers to the content
+//! of free blocks.
 
 use std::collections::BTreeSet;
 

@@ -97,20 +97,20 @@ impl Listed for Layout {
         };
         let expected = if self.next_bytes.is_some() { SCHEMA_BROKEN_OFF } else { SCHEMA };
         if self.schema != expected {
-            Err("its schema is not one that this bkp reads")
+            Err("its schema is unknown to this bkp")
         } else if (self.units_at, self.unit_bytes) != (BLOCKS_AT, UNIT_BYTES as u64)
             || self.piece_bytes != PIECE_BYTES as u64
         {
-            Err("its units are not those of a file that this bkp knows")
+            Err("its units do not match a file layout known to this bkp")
         } else if !(BLOCKS_AT..=DUCKDB_FILE_BYTES_MAX).contains(&self.file_bytes)
             || self.wal_bytes > DUCKDB_FILE_BYTES_MAX
             || self.next_bytes.is_some_and(|bytes| bytes > self.wal_bytes)
         {
-            Err("its file or its log is of a length that none has")
+            Err("its file or log has an impossible length")
         } else if !whole(&self.units, self.file_bytes - BLOCKS_AT, self.unit_bytes) {
-            Err("its units do not make up its file")
+            Err("its units do not cover its file")
         } else if !whole(&self.wal, self.wal_bytes, self.piece_bytes) {
-            Err("its pieces do not make up its log")
+            Err("its pieces do not cover its log")
         } else {
             Ok(())
         }

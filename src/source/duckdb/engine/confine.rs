@@ -1,5 +1,5 @@
-//! What the engine process gives up before it opens anything: it works on files and on text that
-//! somebody else wrote, and a flaw of the engine must not reach what bkp may reach.
+//! Confines the engine process before it opens anything: it works on files and text written by others,
+//! and a flaw in the engine must not give access to what bkp can access.
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What differs between two sequences of rows that are mostly the same, in one pass over both.
+//! Differences between two mostly equal sequences of rows, in one pass over both.
 //!
 //! Rows are known by a key and a hash. Tables keep their order: what was deleted is missing in the one
 //! sequence, what was inserted is mostly at its end. So both are walked side by side, and where they part

@@ -1,4 +1,4 @@
-//! Which parts of a table changed, told by what groups of its rows add up to.
+//! Finds the parts of a table that changed, by the sums of groups of its rows.
 //!
 //! Rows have consecutive numbers (`rowid`), so many of them make a group, and the index has of every group
 //! how many rows it had and what their hashes add up to. To find what changed, the rows of a table are all

@@ -1,4 +1,4 @@
-//! What the engine may take of the machine, and what it means that it was not enough.
+//! The resource limits of the engine, and the errors when they are exceeded.
 
 use std::path::Path;
 
@@ -96,13 +96,13 @@ pub(crate) fn fault(
     if is_no_room(words) {
         let place = if spill.as_os_str().is_empty() { Path::new(".") } else { spill };
         return Fault::new(Kind::Failed, message).hint(format!(
-            "free space where {} is, or choose another place (--to, --scratch, `state_dir`)",
+            "free space on the file system of {}, or choose another path (--to, --scratch, `state_dir`)",
             place.display()
         ));
     }
     if words.contains("Out of Memory") {
         return Fault::new(Kind::Failed, message).hint(format!(
-            "give the engine more than {} MiB: set `memory` in the source's table, and `threads` to less than {}",
+            "give the engine more than {} MiB: set `memory` in the source's table, and `threads` below {}",
             means.memory_bytes >> 20,
             means.threads.max(2)
         ));

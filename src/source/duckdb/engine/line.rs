@@ -1,4 +1,5 @@
-//! The line to the engine's process: questions and answers in frames on a socket, what is streamed on a pipe.
+//! The connection to the engine process: questions and answers in frames on a socket, streams on a
+//! pipe.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read as _, Write};
@@ -25,10 +26,10 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 const LATE: Duration = Duration::from_secs(30);
 
 /// What is said of an engine whose process did not start.
-pub(crate) const NOT_STARTED: &str = "a library that it needs was not found";
+pub(crate) const NOT_STARTED: &str = "a required library was not found";
 
 /// What is said of an engine that is gone.
-pub(crate) const ENDED: &str = "the engine ended by itself";
+pub(crate) const ENDED: &str = "the engine exited unexpectedly";
 
 /// An engine's process, and the line to it.
 pub(crate) struct Line {
@@ -105,7 +106,7 @@ impl Line {
             if late.is_some_and(|late| Instant::now() > late) {
                 // Its answer would be taken for that to the next question.
                 return Ok(Err(format!(
-                    "{}; it had not answered within {} s",
+                    "{}; no answer within {} s",
                     self.ended(),
                     limit.as_secs()
                 )));

@@ -1,4 +1,4 @@
-//! The engine's own parser, asked how many statements a text has.
+//! Counts the statements in a text with the engine's own parser.
 
 use std::ffi::CString;
 use std::ptr;

@@ -1,4 +1,4 @@
-//! What bkp and its engine process say to each other: frames of JSON over a socket, a question and an
+//! The protocol between bkp and its engine process: JSON frames over a socket, one question and one
 //! answer at a time. The engine works on text that a database holds, so what it answers is data: it is
 //! bounded, and nothing in it is ever run.
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::source::duckdb::export::index::Content;
 
 /// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
-pub(crate) const CATALOGUE: &str = "bkp_6f3a90c1";
+pub(crate) const CATALOG: &str = "bkp_6f3a90c1";
 
 /// An empty database in memory, where names lead to nothing of the database: see [`crate::source::duckdb::engine::Session::step_out`].
 pub(crate) const OUTSIDE: &str = "bkp_6f3a90c1_outside";

@@ -1,5 +1,5 @@
-//! A database in memory, opened through DuckDB's C interface: for what the safe interface does not have, as are
-//! functions that are called for NULL, too, or that have effects.
+//! An in-memory database, opened through DuckDB's C interface, for features missing in the safe
+//! interface, such as functions that are also called for NULL or that have side effects.
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;

@@ -47,12 +47,12 @@ impl RowKeys {
     /// New ones.
     ///
     /// # Errors
-    /// That the system has no random numbers.
+    /// That the system's random number generator failed.
     pub(crate) fn random() -> anyhow::Result<RowKeys> {
         let mut keys = RowKeys([[0; KEY_BYTES]; 2]);
-        SystemRandom::new()
-            .fill(keys.0.as_flattened_mut())
-            .map_err(|_unspecified| anyhow::anyhow!("the system has no random numbers"))?;
+        SystemRandom::new().fill(keys.0.as_flattened_mut()).map_err(|_unspecified| {
+            anyhow::anyhow!("the system's random number generator failed")
+        })?;
         Ok(keys)
     }
 

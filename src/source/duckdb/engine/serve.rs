@@ -17,8 +17,8 @@ use crate::source::duckdb::engine::confine;
 use crate::source::duckdb::engine::diff;
 use crate::source::duckdb::engine::parser::Parser;
 use crate::source::duckdb::engine::protocol::{
-    Answer, Asked, Base, CATALOGUE, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question,
-    Settle, Sum, Tallied, TextRow, WORD, receive, send,
+    Answer, Asked, Base, CATALOG, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question, Settle,
+    Sum, Tallied, TextRow, WORD, receive, send,
 };
 use crate::source::duckdb::engine::raw::RawDatabase;
 use crate::source::duckdb::engine::row_hash;
@@ -135,7 +135,7 @@ impl Engine {
         match asked {
             Asked::Open(_) => Err("it is open already".to_owned()),
             Asked::RowKeys(keys) => {
-                let keys = RowKeys::from_hex(&keys).ok_or("these are no keys")?;
+                let keys = RowKeys::from_hex(&keys).ok_or("invalid keys")?;
                 row_hash::register(&self.database, &keys)?;
                 tally::register(&self.database, &self.tallies).map(|()| Answer::Done)
             }
@@ -179,7 +179,7 @@ impl Engine {
     fn define(&self, begins: &[String], sql: &str) -> Result<(), Refused> {
         if !begins.iter().any(|begin| sql.starts_with(begin.as_str())) {
             let expected = begins.join(" or ");
-            return Err(format!("it is no statement that begins with {expected}"));
+            return Err(format!("not a statement that begins with {expected}"));
         }
         if self.parser.count(sql).is_some() && !self.parser.is_one(sql) {
             return Err("it is more than one statement".to_owned());
@@ -284,7 +284,7 @@ fn config(open: &Open) -> duckdb::Result<Config> {
 /// What is the same in every session: the time zone, in which values become text and are hashed, and
 /// that the database, a file that may be written or not or one in memory, is an attached one. Opened as
 /// the engine's own it could not read every log: what the log's statements refer to, like functions in
-/// defaults, is looked up in a catalogue that is not there yet. Nothing can be set after it, and no statement
+/// defaults, is looked up in a catalog that is not there yet. Nothing can be set after it, and no statement
 /// gets to files, programs or networks, but to the folder of the process where ours have to.
 fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
     // An engine without time zones has no such setting, and writes UTC.
@@ -295,7 +295,7 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
     }
     connection.execute_batch(&format!("ATTACH ':memory:' AS {OUTSIDE}"))?;
     if open.database.is_none() {
-        connection.execute_batch(&format!("ATTACH ':memory:' AS {CATALOGUE}"))?;
+        connection.execute_batch(&format!("ATTACH ':memory:' AS {CATALOG}"))?;
     }
     for base in open.database.iter().chain(&open.beside) {
         match base.settle {
@@ -311,7 +311,7 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
         })?;
     }
     // The engine's own is called `memory`, as a schema may be.
-    connection.execute_batch(&format!("USE {CATALOGUE}.main; DETACH memory"))?;
+    connection.execute_batch(&format!("USE {CATALOG}.main; DETACH memory"))?;
     if open.files {
         let folder = sql::text(&format!("{HERE}/"));
         let output = sql::text(OUTPUT);
@@ -336,7 +336,7 @@ fn settle_log(base: &Base, open: &Open) -> duckdb::Result<()> {
 }
 
 /// Some logs can be read only where the database is the engine's own: names in their indexes are those of no
-/// catalogue.
+/// catalog.
 fn settle_own(base: &Base, open: &Open) -> duckdb::Result<()> {
     let own = Connection::open_with_flags(&base.path, config(open)?)?;
     own.execute_batch("SET enable_external_access = false")?;

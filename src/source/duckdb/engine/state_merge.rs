@@ -1,4 +1,5 @@
-//! A sequence of rows with the changes that were written down since: what the exports of a chain add up to.
+//! Merges a sequence of rows with the changes recorded since: the state that a chain of exports adds up
+//! to.
 
 use crate::source::duckdb::engine::diff::{Key, Map, More, Row};
 

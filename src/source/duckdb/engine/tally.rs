@@ -1,4 +1,4 @@
-//! Counting and adding up the hashes of rows while they are written, as a function of the engine.
+//! Counts rows and sums their hashes while they are written, as a function of the engine.
 //!
 //! A full export reads a table once: `COPY (SELECT … WHERE bkp_tally(group, hash, other))`. The function is
 //! true for every row, and notes on the way how many rows of each group there were, the sum of their hashes

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ctx::Ctx;
 use crate::pipeline::BackupReader;
-use crate::source::duckdb::engine::{CATALOGUE, Opening, Place, Session};
+use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session};
 use crate::source::duckdb::export::index::{Index, Makes, Statement};
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::{quoted, text};
@@ -52,8 +52,8 @@ pub(crate) fn make(
         Place { file: Some(file), write: true, storage_version, beside, ..Place::default() };
     let packed = Session::opened(place, opening).and_then(|session| {
         session.step_out()?;
-        keep_only(&session, CATALOGUE, &wanted)?;
-        session.run(&format!("COPY FROM DATABASE {CATALOGUE} TO {NAME} (SCHEMA)"))?;
+        keep_only(&session, CATALOG, &wanted)?;
+        session.run(&format!("COPY FROM DATABASE {CATALOG} TO {NAME} (SCHEMA)"))?;
         let packed = entries(&session, NAME)?;
         session.run(&format!("CHECKPOINT {NAME}"))?;
         Ok(packed)
@@ -62,7 +62,8 @@ pub(crate) fn make(
     let packed = match packed {
         Ok(packed) => packed,
         Err(error) => {
-            ctx.monitor.detail(&format!("views and macros go as statements only: {error:#}"));
+            ctx.monitor
+                .detail(&format!("views and macros are exported as statements only: {error:#}"));
             return Ok(None);
         }
     };
@@ -116,9 +117,9 @@ pub(crate) fn take(
 ) -> anyhow::Result<BTreeSet<Entry>> {
     session.step_out()?;
     keep_only(session, NAME, statements)?;
-    session.run(&format!("COPY FROM DATABASE {NAME} TO {CATALOGUE} (SCHEMA)"))?;
+    session.run(&format!("COPY FROM DATABASE {NAME} TO {CATALOG} (SCHEMA)"))?;
     session.run(&format!("DETACH {NAME}"))?;
-    let there = entries(session, CATALOGUE)?;
+    let there = entries(session, CATALOG)?;
     session.step_in()?;
     Ok(there)
 }

@@ -1,4 +1,4 @@
-//! What a table adds up to.
+//! The row count and hash of a table's content.
 
 use super::index::{Content, TableEntry};
 use super::{delta, hashed};
@@ -28,9 +28,6 @@ pub(crate) fn content_of(session: &Session, query: &str) -> anyhow::Result<Conte
         Some(Content { rows, sum, xor: text(2)?.parse().ok()? })
     };
     content().ok_or_else(|| {
-        anyhow::anyhow!(
-            "DuckDB {} counts rows in a way that is not known",
-            crate::version::duckdb()
-        )
+        anyhow::anyhow!("DuckDB {} counts rows in an unknown way", crate::version::duckdb())
     })
 }

@@ -1,4 +1,4 @@
-//! An export under way.
+//! An export in progress.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the hashes of a row are computed from, and by what.
+//! The input of row hashes, and the functions that compute them.
 //!
 //! Rows are hashed by [`crate::source::duckdb::engine::row_hash`]. Values of nested and rare types go in twice: as their text, and as
 //! DuckDB's own hash of them, which tells apart most values that share a text. DuckDB's storage may have a zero of the

@@ -223,7 +223,7 @@ impl TableEntry {
     pub(crate) fn here(&self) -> String {
         format!(
             "{}.{}",
-            crate::source::duckdb::schema::sql::name(crate::source::duckdb::engine::CATALOGUE),
+            crate::source::duckdb::schema::sql::name(crate::source::duckdb::engine::CATALOG),
             self.quoted()
         )
     }
@@ -268,7 +268,7 @@ impl Index {
         if bytes.len() as u64 > INDEX_BYTES_MAX {
             let size = bytes.len();
             let message = format!(
-                "the index of the export would have {size} bytes, more than the {INDEX_BYTES_MAX} that are read"
+                "the index of the export would have {size} bytes, more than the limit of {INDEX_BYTES_MAX}"
             );
             let hint = "export fewer tables: see `tables` and `exclude` in the source's table";
             return Err(Fault::new(Kind::Failed, message).hint(hint).into());
@@ -330,7 +330,7 @@ impl Index {
             let why = statement.tried.as_ref().filter(|_| !statement.carried)?;
             let (word, name) = (statement.makes.word(), &statement.name);
             Some(format!(
-                "proof that the {word} {name} can be made again, only its statement: {why}"
+                "a check that the {word} {name} can be recreated, only its statement: {why}"
             ))
         })
     }

@@ -16,7 +16,7 @@ use crate::source::duckdb::export::index::{Index, TableEntry};
 
 /// A chain that does not have what it says it has.
 pub(crate) fn broken(what: &str) -> anyhow::Error {
-    Fault::new(Kind::Integrity, format!("the export is not whole: {}", plain(what))).into()
+    Fault::new(Kind::Integrity, format!("the export is incomplete: {}", plain(what))).into()
 }
 
 pub(crate) fn indexes(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Vec<Index>> {
@@ -32,7 +32,7 @@ pub(crate) fn of<'i>(
     for (order, index) in indexes.iter().enumerate().rev() {
         let entry = index.table(&table.schema, &table.name);
         let entry = entry.filter(|entry| entry.is_alike(table));
-        let missing = || broken(&format!("it does not have all of the table {}", table.quoted()));
+        let missing = || broken(&format!("table {} is incomplete in it", table.quoted()));
         let entry = entry.ok_or_else(missing)?;
         if entry.data.is_some() {
             links.push((order, entry));
@@ -42,7 +42,7 @@ pub(crate) fn of<'i>(
             return Ok(links);
         }
     }
-    Err(broken(&format!("it never had all of the table {}", table.quoted())))
+    Err(broken(&format!("table {} was never complete in it", table.quoted())))
 }
 
 /// What a table was at the end of a chain: files in a folder of ours.
@@ -108,7 +108,7 @@ pub(crate) fn rows(
                 return error.into();
             }
             let message = format!("cannot write {}: {error}", path.display());
-            let hint = "free space there, or choose another place (--to, --scratch, `state_dir`)";
+            let hint = "free space there, or choose another path (--to, --scratch, `state_dir`)";
             Fault::new(Kind::Failed, message).hint(hint).into()
         })
     })?;

@@ -1,6 +1,6 @@
-//! Rows that Parquet does not hold as they are, in a database file that travels with keys and hashes: unions
-//! of lists, geometries in lists, states of aggregates, some variants; and the smallest tables of a database
-//! that has more of them than a manifest takes. Each export has all of them anew.
+//! Rows that Parquet cannot represent exactly, stored in a database file with keys and hashes: unions
+//! of lists, geometries in lists, states of aggregates, some variants; and the smallest tables of a
+//! database that has more of them than a manifest takes. Each export has all of them anew.
 
 use std::path::{Path, PathBuf};
 

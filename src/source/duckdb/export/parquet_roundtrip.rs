@@ -1,5 +1,5 @@
-//! Whether the rows of a table come back from Parquet as they are: each table is tried before it is
-//! exported. Those that do not travel in a database file of their own: see [`crate::source::duckdb::export::native`].
+//! Checks that the rows of a table survive a round trip through Parquet before it is exported. Tables
+//! that do not are stored in a separate database file: see [`crate::source::duckdb::export::native`].
 
 use std::path::Path;
 

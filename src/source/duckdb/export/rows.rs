@@ -1,5 +1,5 @@
-//! Which rows of a table an export holds: all of them, or those that changed since the chain before, told
-//! by keys and hashes.
+//! Which rows of a table an export contains: all of them, or those that changed since the parent, by
+//! keys and hashes.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ impl<'a> Before<'a> {
         let indexes = indexes.collect::<anyhow::Result<Vec<_>>>()?;
         let Some(last) = indexes.last() else { return Ok(None) };
         let Some(row_keys) = last.row_keys.clone().filter(|_| last.probe == probe) else {
-            ctx.monitor.warn("the last export was made by a bkp or a DuckDB that hashes rows in another way: every table is exported in full");
+            ctx.monitor.warn("the last export was made by a bkp or DuckDB that hashes rows differently: every table is exported in full");
             return Ok(None);
         };
         Ok(Some(Before { chain, indexes, folder, probe: probe.to_owned(), row_keys }))
@@ -123,7 +123,7 @@ impl Exporting<'_> {
         };
         std::fs::remove_file(&files.base)?;
         let Some(query) = found else {
-            self.say(table, "what changed does not add up: it is exported in full");
+            self.say(table, "its changes are inconsistent: it is exported in full");
             return Ok(Selection::All);
         };
         self.record(table, recorded);
@@ -161,7 +161,7 @@ impl Exporting<'_> {
             if self.noted()? == Some(counts) {
                 return Ok(Some(delta::upserts_found(table, &table.here())));
             }
-            self.say(table, "not every row that was found came back: it is compared by a join");
+            self.say(table, "not every matching row was found again: it is compared by a join");
         }
         if delta::is_keyed(table) && region.is_some() {
             // Nothing would show that a row is gone of which the region does not know.
@@ -226,10 +226,7 @@ impl Exporting<'_> {
             gone: delta::FOUND_GONE.to_owned(),
         })?;
         let Some(found) = found else {
-            self.say(
-                table,
-                "too much of it differs, or is in another order: it is compared by a join",
-            );
+            self.say(table, "too much of it differs or is reordered: it is compared by a join");
             return Ok(None);
         };
         // That what was compared is the export before and the table, the sums show.

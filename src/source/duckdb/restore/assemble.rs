@@ -34,7 +34,7 @@ use crate::source::{
 
 /// A failure of the structure inside authentic bytes.
 fn broken(what: &str) -> anyhow::Error {
-    Fault::new(Kind::Integrity, format!("the snapshot is not a whole database: {what}")).into()
+    Fault::new(Kind::Integrity, format!("the snapshot is not a complete database: {what}")).into()
 }
 
 /// Whether a chain is one of exports, not of snapshots.
@@ -111,7 +111,7 @@ impl Assembly<'_> {
         is_newest: bool,
     ) -> anyhow::Result<()> {
         if self.layout_seen {
-            return Err(broken("it goes on after its block map"));
+            return Err(broken("it has data after its block map"));
         }
         match member {
             Member::Layout | Member::Headers if !is_newest => return Ok(()),
@@ -124,7 +124,7 @@ impl Assembly<'_> {
             Member::Headers | Member::Unit(_) | Member::Piece(_) => {}
         }
         if size > PIECE_BYTES as u64 {
-            return Err(broken(&format!("a member of {size} bytes is larger than any can be")));
+            return Err(broken(&format!("a member of {size} bytes exceeds the maximum")));
         }
         self.buffer.clear();
         body.read_to_end(&mut self.buffer)?;
@@ -159,7 +159,7 @@ impl Assembly<'_> {
             if let Some((address, digest)) = missing.iter().next() {
                 let count = missing.len();
                 return Err(broken(&format!(
-                    "{count} of its {what}s are missing, {what} {address} ({digest}) for instance"
+                    "{count} of its {what}s are missing, for example {what} {address} ({digest})"
                 )));
             }
         }
@@ -215,7 +215,7 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
 }
 
 /// What to do about a disk that is full.
-const NO_ROOM: &str = "free space there or choose another place (--to, or --scratch for a drill); nothing was left behind";
+const NO_ROOM: &str = "free space there, or choose another path (--to, or --scratch for a drill); nothing was left behind";
 
 /// File and log in their places, durable, untouched by any engine.
 struct Laid {
@@ -297,14 +297,14 @@ pub(crate) fn restore(
         None => (None, Vec::new()),
         Some(Unopened::Beyond(why)) => (Some(why), Vec::new()),
         Some(Unopened::Failed(why)) => {
-            let lost = format!("the proof that DuckDB opens it: {why}");
+            let lost = format!("a check that DuckDB opens it: {why}");
             (Some("the linked engine failed".to_owned()), vec![lost])
         }
     };
     let next = match why {
         None => format!("open it with DuckDB; its storage version is {version}"),
         Some(why) => format!(
-            "open it with a DuckDB that can, and keep the log beside it, if there is one, until then: it was not opened here, since {why}; every block of it has the digest that was recorded"
+            "open it with a DuckDB that can, and keep its log, if any, beside it until then: it was not opened here, since {why}; every block has the recorded digest"
         ),
     };
     Ok(Restored {
@@ -335,7 +335,7 @@ pub(crate) fn drill(
         return Err(SourceError::Engine {
             what: "drill".into(),
             reason: format!("the linked engine cannot open the backup: {reason}"),
-            hint: "every block of it has the digest that was recorded: verify it with --level decode, or drill it with a bkp that links the DuckDB that made it"
+            hint: "every block has the recorded digest: verify it with --level decode, or drill it with a bkp linked to the DuckDB that made it"
                 .into(),
         }
         .into());

@@ -1,4 +1,4 @@
-//! Reading a chain of exports to its end, and telling what a restore of it would lack.
+//! Reads a chain of exports to its end, and reports what a restore of it would be missing.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::io::Read;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, plain};
+use crate::source::duckdb::engine::{CATALOG, plain};
 use crate::source::duckdb::export::index::{Index, Makes, Statement};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::links::{broken, indexes};
@@ -26,7 +26,7 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     check_members(chain, &indexes, ctx)?;
     let Some(newest) = indexes.last() else { return Err(broken("its chain is empty")) };
     let scratch = (tools.scratch)()?;
-    let path = scratch.path(&format!("{CATALOGUE}.duckdb"));
+    let path = scratch.path(&format!("{CATALOG}.duckdb"));
     let bench = Bench::of(chain, newest, &path, EngineLimits::ample(tools.share), ctx);
     let reread::Lacking { schema, rows } = reread::lacking(&bench, &indexes)?;
     let kind = match (&*rows, &*schema) {
@@ -35,7 +35,7 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
         _ => Kind::Integrity,
     };
     let lacking = rows.iter().chain(&schema).map(|text| plain(text)).collect::<Vec<_>>();
-    let message = format!("a restore of this export would lack {}", lacking.join("; "));
+    let message = format!("a restore of this export would be missing {}", lacking.join("; "));
     Err(Fault::new(kind, message).into())
 }
 

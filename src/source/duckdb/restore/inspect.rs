@@ -1,10 +1,10 @@
-//! Looking at a database file that was put together: does the engine open it, and read what is in it?
+//! Inspects an assembled database file: does the engine open it and read its content?
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::Kind;
-use crate::source::duckdb::engine::{CATALOGUE, Session, TextRow};
+use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::{by_table, quoted, stored_columns, text};
 
@@ -41,7 +41,7 @@ pub(crate) fn inspect(path: &Path, read: bool) -> anyhow::Result<Vec<Table>> {
         // Hashing reads every column; counting alone would read none.
         let hash =
             if stored.is_empty() { "0".into() } else { format!("hash({})", stored.join(", ")) };
-        let sql = format!("SELECT count(*), bit_xor({hash}) FROM {CATALOGUE}.{table}");
+        let sql = format!("SELECT count(*), bit_xor({hash}) FROM {CATALOG}.{table}");
         let counted = session.rows(&sql)?;
         tables.push(Table { rows: counted.first().map_or(0, |row| number(row, 0)) });
     }

@@ -1,4 +1,4 @@
-//! How a file that was built gets its place.
+//! Moves a finished file to its target.
 //!
 //! DuckDB applies whatever log it finds beside a file, and before storage version v1.3.0 it cannot
 //! tell that the log belongs to another one. So a file is built in a folder of its own, and what

@@ -1,5 +1,5 @@
-//! Telling what a restore of a chain of exports would lack, without loading its rows: the schema is made, and
-//! every row is read again as the table would have it and compared with what was recorded.
+//! Reports what a restore of a chain of exports would be missing, without loading its rows: the schema
+//! is created, and every row is read as the table would store it and compared with what was recorded.
 
 use std::path::Path;
 
@@ -101,7 +101,7 @@ impl Rereading<'_> {
 fn unlike(found: &Content, recorded: &Content) -> Option<String> {
     (found != recorded).then(|| {
         format!(
-            "{} rows with the hash {} were read, recorded are {} with {}",
+            "read {} rows with hash {}, recorded {} with {}",
             found.rows, found.sum, recorded.rows, recorded.sum
         )
     })

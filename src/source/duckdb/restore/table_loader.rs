@@ -1,11 +1,11 @@
-//! Filling the tables of a new file from a chain of exports.
+//! Loads the tables of a new file from a chain of exports.
 
 use std::path::Path;
 
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::Chain;
-use crate::source::duckdb::engine::{CATALOGUE, Session};
+use crate::source::duckdb::engine::{CATALOG, Session};
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{Index, TableEntry};
 use crate::source::duckdb::export::links;
@@ -34,7 +34,7 @@ pub(crate) struct Building<'a> {
 
 /// Where the tables are put together that cannot be loaded at once.
 pub(crate) fn stage() -> String {
-    format!("{CATALOGUE}_stage")
+    format!("{CATALOG}_stage")
 }
 
 impl Building<'_> {
@@ -57,7 +57,7 @@ impl Building<'_> {
         let emptied = self.session.attempt(&format!("DELETE FROM {}", table.here()));
         Ok(Some(match emptied {
             Ok(()) => why,
-            Err(_) => format!("{why}; some of them are there"),
+            Err(_) => format!("{why}; some of them were loaded"),
         }))
     }
 
@@ -77,7 +77,7 @@ impl Building<'_> {
         let by_hash = !delta::is_keyed(table) && links.len() > 1;
         if by_hash && !self.comparable {
             return Ok(Some(
-                "it has no primary key, and what changed in it since its last full export can be applied only by an engine with the same hashes".into(),
+                "it has no primary key, and its changes since the last full export can only be applied by an engine with the same hashes".into(),
             ));
         }
         let target = table.here();
@@ -238,6 +238,6 @@ pub(crate) fn like(table: &TableEntry) -> String {
 pub(crate) fn circle() -> Fault {
     Fault::new(
         Kind::Integrity,
-        "the export is not whole: its tables refer to each other in a circle",
+        "the export is incomplete: its tables refer to each other in a circle",
     )
 }

@@ -1,4 +1,4 @@
-//! Which tables are brought back, and their making again: by their statements, else of their columns.
+//! Which tables are restored, and their recreation: by their statements, or else from their columns.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(crate) fn chosen(index: &Index, only: Option<&str>) -> anyhow::Result<Vec<Ta
             let found = index.tables.iter().find(is_it).ok_or_else(|| {
                 let message = format!("the export has no table `{name}`");
                 Fault::new(Kind::NotFound, message).hint(
-                    "give it as SCHEMA.TABLE; `bkp list --long --json` names those of an export",
+                    "use SCHEMA.TABLE; `bkp list --long --json` lists the tables of an export",
                 )
             })?;
             [found.quoted()].into()
@@ -115,7 +115,7 @@ pub(crate) fn make_tables(
         match table.map(make) {
             Some(Ok(())) if statement.carried => {}
             Some(Ok(())) => {
-                lost.push(format!("what the table {name} has beside columns and rows: {why}"));
+                lost.push(format!("the definition of table {name} beyond its columns: {why}"));
             }
             Some(Err(_)) | None => lost.push(format!("the table {name}: {why}")),
         }
@@ -136,7 +136,7 @@ fn is_made(session: &Session, table: &TableEntry, lost: &mut Vec<String>) -> boo
         Ok(_) => {}
         Err(_) => return false,
     }
-    let what = format!("what the table {} has beside columns and rows", table.quoted());
+    let what = format!("the definition of table {} beyond its columns", table.quoted());
     lost.push(format!("{what}: its statement brought rows"));
     let dropped = session.attempt(&format!("DROP TABLE {here} CASCADE"));
     dropped.and_then(|()| session.attempt(&table_loader::bare(table))).is_ok()

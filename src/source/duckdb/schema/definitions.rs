@@ -1,7 +1,8 @@
-//! Statements that the catalogue has, or nearly has: of schemas, types, sequences, views, indexes and macros.
+//! Statements taken from the catalog, with small corrections: schemas, types, sequences, views, indexes
+//! and macros.
 
 use super::shape::{DatabaseSchema, MACROS, SEPARATOR, list, quoted, text};
-use crate::source::duckdb::engine::{CATALOGUE, Session, TextRow};
+use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
 use crate::source::duckdb::export::index::Makes;
 use crate::source::duckdb::schema::sql;
 
@@ -10,7 +11,7 @@ fn meaning(session: &Session, row: &TextRow, name: &str) -> anyhow::Result<Strin
     if row.get(3).cloned().flatten().is_some() {
         let oid = text(row, 2);
         let labels = format!(
-            "SELECT unnest(labels) FROM duckdb_types() WHERE database_name = '{CATALOGUE}' AND type_oid = {oid}"
+            "SELECT unnest(labels) FROM duckdb_types() WHERE database_name = '{CATALOG}' AND type_oid = {oid}"
         );
         let labels = session.rows(&labels)?;
         let labels: Vec<String> = labels.iter().map(|row| sql::text(&text(row, 0))).collect();
@@ -21,7 +22,7 @@ fn meaning(session: &Session, row: &TextRow, name: &str) -> anyhow::Result<Strin
 
 /// How the engine tells a type of the database.
 fn told_type(session: &Session, name: &str) -> anyhow::Result<String> {
-    let found = session.rows(&format!("SELECT typeof(CAST(NULL AS {CATALOGUE}.{name}))"))?;
+    let found = session.rows(&format!("SELECT typeof(CAST(NULL AS {CATALOG}.{name}))"))?;
     Ok(found.first().map(|row| text(row, 0)).unwrap_or_default())
 }
 
@@ -32,7 +33,7 @@ fn signatures(
     row: &TextRow,
     parameters: &[Vec<String>],
 ) -> anyhow::Result<Option<Vec<String>>> {
-    let name = format!("{CATALOGUE}.{}", quoted(&text(row, 0), &text(row, 1)));
+    let name = format!("{CATALOG}.{}", quoted(&text(row, 0), &text(row, 1)));
     let most = parameters.iter().map(Vec::len).max().unwrap_or_default();
     let arguments = vec!["NULL"; most + 1].join(", ");
     let call = if text(row, 2) == "table_macro" { "FROM" } else { "SELECT" };
@@ -56,13 +57,13 @@ pub(crate) fn renamed(makes: Makes, told: &str, name: &str, table: Option<&str>)
 }
 
 impl DatabaseSchema {
-    /// What the catalogue has a statement for, or nearly.
+    /// What the catalog has a statement for, or nearly.
     pub(crate) fn simple(&mut self, session: &Session) -> anyhow::Result<()> {
         let schemas_query = format!(
-            "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = '{CATALOGUE}' AND schema_name <> 'main' ORDER BY oid"
+            "SELECT schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = '{CATALOG}' AND schema_name <> 'main' ORDER BY oid"
         );
         let types_query = format!(
-            "SELECT schema_name, type_name, type_oid, len(labels) FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}' ORDER BY labels IS NULL, type_oid"
+            "SELECT schema_name, type_name, type_oid, len(labels) FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOG}' ORDER BY labels IS NULL, type_oid"
         );
         for row in session.rows(&schemas_query)? {
             let name = sql::name(&text(&row, 0));
@@ -89,19 +90,19 @@ impl DatabaseSchema {
             (
                 Makes::Sequence,
                 format!(
-                    "SELECT schema_name, sequence_name, sql, NULL FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOGUE}' ORDER BY sequence_oid"
+                    "SELECT schema_name, sequence_name, sql, NULL FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOG}' ORDER BY sequence_oid"
                 ),
             ),
             (
                 Makes::View,
                 format!(
-                    "SELECT schema_name, view_name, sql, NULL FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' ORDER BY view_oid"
+                    "SELECT schema_name, view_name, sql, NULL FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' ORDER BY view_oid"
                 ),
             ),
             (
                 Makes::Index,
                 format!(
-                    "SELECT schema_name, index_name, sql, table_name FROM duckdb_indexes() WHERE database_name = '{CATALOGUE}' AND sql IS NOT NULL ORDER BY index_oid"
+                    "SELECT schema_name, index_name, sql, table_name FROM duckdb_indexes() WHERE database_name = '{CATALOG}' AND sql IS NOT NULL ORDER BY index_oid"
                 ),
             ),
         ] {
@@ -115,7 +116,8 @@ impl DatabaseSchema {
                 let told = text(&row, 2);
                 let Some(sql) = renamed(makes, &told, &name, table.as_deref()) else {
                     let word = makes.word();
-                    self.lost.push(format!("the {word} {name}: DuckDB tells no definition of it"));
+                    self.lost
+                        .push(format!("the {word} {name}: DuckDB reports no definition for it"));
                     continue;
                 };
                 self.add_for(makes, name, sql, table);
@@ -129,7 +131,7 @@ impl DatabaseSchema {
     fn exhausted(&mut self, session: &Session, row: &TextRow) -> anyhow::Result<bool> {
         let (schema, sequence) = (text(row, 0), text(row, 1));
         let query = format!(
-            "SELECT increment_by, min_value, max_value, CASE WHEN increment_by > 0 THEN max_value ELSE min_value END FROM duckdb_sequences() WHERE database_name = '{CATALOGUE}' AND schema_name = {} AND sequence_name = {} AND NOT cycle AND start_value NOT BETWEEN min_value AND max_value",
+            "SELECT increment_by, min_value, max_value, CASE WHEN increment_by > 0 THEN max_value ELSE min_value END FROM duckdb_sequences() WHERE database_name = '{CATALOG}' AND schema_name = {} AND sequence_name = {} AND NOT cycle AND start_value NOT BETWEEN min_value AND max_value",
             sql::text(&schema),
             sql::text(&sequence)
         );

@@ -1,4 +1,4 @@
-//! Trying in an empty database whether statements make a schema again.
+//! Checks in an empty database whether statements recreate a schema.
 //!
 //! The database is a file of ours, and confined: a view over files or over a network would otherwise make
 //! bkp, which may run as another user, open them. What fails is kept with the reason, and tried
@@ -10,7 +10,7 @@ use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::database::beside;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOGUE, ENDED, Opening, Place, Session, plain};
+use crate::source::duckdb::engine::{CATALOG, ENDED, Opening, Place, Session, plain};
 use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::{DatabaseSchema, MACROS, note_macros, quoted, text};
@@ -133,11 +133,11 @@ impl DatabaseSchema {
     /// Names what came out of the statements in another form than it has.
     fn compare(&mut self, session: &Session, made: &Session) -> anyhow::Result<()> {
         let mut compared = vec![format!(
-            "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOGUE}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOGUE}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOGUE}'"
+            "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOG}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOG}'"
         )];
         if self.statements.iter().any(|statement| statement.makes == Makes::View) {
             // Those of a view are as they were when it was made, whatever became of its tables.
-            compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOGUE}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOGUE}') GROUP BY ALL"));
+            compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOG}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}') GROUP BY ALL"));
         }
         if self.statements.iter().any(|statement| statement.makes == Makes::Macro) {
             note_macros(made)?;
@@ -157,7 +157,7 @@ impl DatabaseSchema {
             }
             let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
             if matches!(found.makes, Makes::View | Makes::Macro) {
-                found.tried = Some("it reads otherwise when it is made again".to_owned());
+                found.tried = Some("its recreated definition differs".to_owned());
             } else {
                 self.lost.push(format!("a part of the definition of the {word} {name}"));
             }

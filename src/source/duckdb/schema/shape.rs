@@ -1,4 +1,4 @@
-//! A schema that is being read, and the rows that it is read from.
+//! A schema while it is being read, and the rows it is read from.
 
 use super::sql;
 use crate::source::duckdb::engine::TextRow;

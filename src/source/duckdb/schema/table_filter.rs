@@ -41,13 +41,13 @@ impl TableFilter {
         left_out: usize,
     ) -> Result<Vec<String>, Fault> {
         if found.is_empty() && left_out > 0 {
-            let message = format!("none of the {left_out} tables of the database is wanted");
+            let message = format!("none of the {left_out} tables of the database is selected");
             let hint = "correct `tables` and `exclude` in the source's table: they are patterns of SCHEMA.TABLE";
             return Err(Fault::new(Kind::Config, message).hint(hint));
         }
         let is_there =
             |pattern: &&String| found.iter().any(|table| sql::fits(pattern, &table.plain()));
         let missing = self.tables.iter().filter(|pattern| !is_there(pattern));
-        Ok(missing.map(|pattern| format!("a table that fits `{pattern}` in `tables`")).collect())
+        Ok(missing.map(|pattern| format!("a table matching `{pattern}` in `tables`")).collect())
     }
 }

@@ -169,13 +169,15 @@ impl Capturing<'_> {
             Cause::Behind => SourceError::Engine {
                 what,
                 reason: why,
-                hint: "let the replica run and catch up with its cluster, or run bkp beside another one".into(),
+                hint:
+                    "let the replica catch up with its cluster, or run bkp beside another replica"
+                        .into(),
             },
             Cause::Torn if self.still => damaged(self.device, &why, several),
             Cause::Moved if self.still => SourceError::Engine {
                 what,
                 reason: why,
-                hint: "start the server and let it put its file in order, then capture it online".into(),
+                hint: "start the server and let it recover its file, then capture online".into(),
             },
             Cause::Moved | Cause::Torn => {
                 SourceError::TooFast { what, attempts: self.attempts_max, last: why }
@@ -217,7 +219,7 @@ impl Capturing<'_> {
         if head.timestamp() < self.barrier {
             let lag = Duration::from_nanos(self.barrier - head.timestamp());
             let why = format!(
-                "the replica lags: its log ends at op {}, {:.3} s before the newest transfer that its cluster answered with",
+                "the replica lags: its log ends at op {}, {:.3} s before the newest transfer of its cluster",
                 head.op(),
                 lag.as_secs_f64()
             );

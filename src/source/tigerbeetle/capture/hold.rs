@@ -1,4 +1,4 @@
-//! Holding a data file still, or not, as its mode says.
+//! Holds a data file still, or not, depending on the mode.
 
 use std::fs::File;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub(crate) fn hold(path: &Path, mode: CaptureMode, ctx: &Ctx) -> Result<HeldFile
                     "stop the server first, or use --mode online",
                 ),
                 other => {
-                    let reason = format!("its lock cannot be taken: {other}");
+                    let reason = format!("cannot lock it: {other}");
                     refuse(path, CaptureMode::Stopped, &reason, "use --mode online")
                 }
             })?;
@@ -62,7 +62,7 @@ fn clone(device: &Device) -> Result<Device, SourceError> {
             path,
             CaptureMode::Reflink,
             &reason,
-            "use --mode online, or keep the data file on XFS or btrfs, in a folder that bkp may write to",
+            "use --mode online, or keep the data file on XFS or btrfs, in a folder writable by bkp",
         )
     };
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

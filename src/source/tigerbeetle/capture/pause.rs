@@ -50,7 +50,7 @@ impl Pause {
         // From here on dropping `pause` lets the server go on.
         let pause = Pause { server, _watchdog: watchdog };
         ctx.monitor.warn(&format!(
-            "pausing the server (process {number}), for {PAUSE_SECONDS_MAX} s at most"
+            "pausing the server (process {number}) for at most {PAUSE_SECONDS_MAX} s"
         ));
         pidfd_send_signal(&pause.server, Signal::STOP).map_err(|error| {
             refuse(

@@ -127,7 +127,7 @@ impl WalReader<'_> {
             ring.0.iter().map(PrepareHeader::op).filter(|at| (op..=last).contains(at));
         Ok(written.next().map(|later| {
             let why = format!(
-                "op {op} of the log is not whole although the header of op {later} was written"
+                "op {op} of the log is incomplete although the header of op {later} was written"
             );
             if several { behind(why) } else { torn(why) }
         }))
@@ -208,7 +208,10 @@ fn check_promises(
     for header in superblock.view_headers().filter(|header| !header.is_reserved()) {
         let known = run.ops.get(&header.op()) == Some(&header);
         if header.op() > checkpoint_op && !known {
-            return lacks(format!("the log lacks op {} of the current view", header.op()));
+            return lacks(format!(
+                "op {} of the current view is missing from the log",
+                header.op()
+            ));
         }
     }
     Ok(())

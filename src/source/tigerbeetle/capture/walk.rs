@@ -76,7 +76,7 @@ impl<'a> Walk<'a> {
         })?;
         outside.map_or(Ok(()), |value| self.check_inside(value).map(|_| ()))?;
         if short {
-            return Err(self.strange("an index block that is shorter than it says"));
+            return Err(self.strange("an index block shorter than it says"));
         }
         let unknown = self.unknown(&values);
         self.visit(&unknown, BlockKind::Value, &mut |_block| {})?;
@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block, kind)?;
             if live.set(reference.address, reference.checksum).is_some() {
-                return Err(self.strange("a chain of blocks that does not end"));
+                return Err(self.strange("a cyclic chain of blocks"));
             }
             parts.push(block.body().to_vec());
             next = block.previous();
@@ -149,7 +149,7 @@ impl<'a> Walk<'a> {
         parts.reverse();
         let data = parts.concat();
         if data.len() as u64 != trailer.bytes || checksum(&data) != trailer.checksum {
-            return Err(self.strange("a trailer that is not the one the superblock names"));
+            return Err(self.strange("a trailer other than the one in the superblock"));
         }
         Ok(data)
     }
@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
             next = block.previous().filter(|_| !last);
         }
         if next.is_some() {
-            return Err(self.strange("a manifest log that is longer than the superblock says"));
+            return Err(self.strange("a manifest log longer than the superblock says"));
         }
         Ok(tables)
     }
@@ -263,7 +263,7 @@ impl<'a> Walk<'a> {
         let missing = addresses.filter(|address| live.get(*address).is_none()).count();
         if extra + missing > 0 {
             let what =
-                format!("{missing} live blocks that nothing refers to, {extra} that are free");
+                format!("{missing} unreferenced live blocks, {extra} referenced free blocks");
             return Err(self.strange(&what));
         }
         Ok(())
@@ -275,13 +275,13 @@ impl<'a> Walk<'a> {
             return Ok(reference);
         }
         let Reference { address, .. } = reference;
-        Err(self.strange(&format!("a reference to block {address}, outside of it")))
+        Err(self.strange(&format!("a reference to block {address} beyond its end")))
     }
 
     fn strange(&self, what: &str) -> AttemptError {
         let error = SourceError::Unsupported {
             what: self.device.path().display().to_string(),
-            reason: format!("the file has {what}: its layout is not one that this bkp understands"),
+            reason: format!("the file has {what}: its layout is unknown to this bkp"),
         };
         AttemptError::Fatal(error.into())
     }
@@ -299,7 +299,7 @@ pub(super) fn read_block<'b>(
 
 /// A block that was recycled since, or is damaged.
 fn stale(reference: Reference) -> AttemptError {
-    torn(format!("block {} is not the one that its reference names", reference.address))
+    torn(format!("block {} is not the one its reference names", reference.address))
 }
 
 /// Reads and checks a run of neighbouring blocks.

@@ -1,4 +1,4 @@
-//! Addresses of a cluster's replicas, and whether somebody listens there.
+//! Addresses of a cluster's replicas, and whether something is listening there.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

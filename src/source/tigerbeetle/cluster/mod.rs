@@ -1,4 +1,4 @@
-//! What a running cluster is asked besides its log.
+//! Queries to a running cluster other than for its log.
 
 pub(super) mod address;
 pub(super) mod totals;

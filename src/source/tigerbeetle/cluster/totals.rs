@@ -1,4 +1,4 @@
-//! What a running cluster says of its accounts: the numbers that a drill compares.
+//! The account totals of a running cluster, which a drill compares.
 
 use std::time::Duration;
 
@@ -63,12 +63,12 @@ pub(crate) fn ask_totals(
     let failed = |reason: String| SourceError::Engine {
         what: format!("TigerBeetle at {addresses}"),
         reason,
-        hint: "check that the cluster runs at these addresses and has the configured cluster id"
+        hint: "check that the cluster runs at these addresses with the configured cluster id"
             .into(),
     };
     // A client waits for ever for somebody who listens.
     if !listens(addresses, deadline, ctx) {
-        return Err(failed("nobody listens there".into()));
+        return Err(failed("nothing is listening there".into()));
     }
     rt::silence_clients();
     let client = Client::new(cluster, addresses).map_err(|error| failed(error.to_string()))?;

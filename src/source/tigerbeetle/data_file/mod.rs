@@ -1,5 +1,5 @@
-//! The data file of TigerBeetle 0.16.78 and later 0.16 and 0.17 releases: where things are, and how
-//! to tell that they are whole.
+//! The data file of TigerBeetle 0.16.78 and later 0.16 and 0.17 releases: its layout, and how to check
+//! its integrity.
 //!
 //! The source of every offset is TigerBeetle's own code (`src/vsr/superblock.zig`,
 //! `src/vsr/message_header.zig`, `src/lsm/schema.zig`, `src/constants.zig`). The layout constants

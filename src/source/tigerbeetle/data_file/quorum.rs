@@ -52,7 +52,7 @@ pub(crate) fn damaged(device: &Device, reason: &str, several: bool) -> SourceErr
     let hint = if several {
         "a replica repairs this from its cluster while it runs: run bkp again later, or beside another replica"
     } else {
-        "look at it with `tigerbeetle inspect integrity`, and keep the file and the backups that you have"
+        "check it with `tigerbeetle inspect integrity`, and keep the file and its backups"
     };
     SourceError::Damaged {
         what: device.path().display().to_string(),
@@ -129,9 +129,7 @@ fn check_supported(device: &Device, superblock: &Superblock) -> Result<(), Attem
         && superblock.view_headers().all(|header| header.is_counted());
     let known = whole && counted && superblock.replica().is_some();
     if !known || storage_bytes > TIGERBEETLE_FILE_BYTES_MAX {
-        return unsupported(
-            "the superblock's numbers do not fit the layout that this bkp knows".into(),
-        );
+        return unsupported("the superblock does not match the layout known to this bkp".into());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Sizes of what a data file consists of, and where it stands.
+//! Sizes and offsets of the zones of a data file.
 
 /// Unit of direct I/O, bytes.
 pub(crate) const SECTOR_BYTES: usize = 4096;

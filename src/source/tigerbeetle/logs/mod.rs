@@ -47,8 +47,7 @@ pub(super) fn open(
     match mode.unwrap_or(replica.logs.mode) {
         Mode::Wal => Ok(Box::new(WalLog::new(source))),
         Mode::Query if replica.addresses.is_empty() => {
-            let message =
-                "logs in mode query ask the cluster, and no addresses of it are configured";
+            let message = "logs in mode query need the cluster, but `addresses` is not configured";
             Err(Fault::new(Kind::Config, message)
                 .hint("set `addresses` in the source's table, or use mode wal")
                 .into())

@@ -1,5 +1,5 @@
-//! What a segment consists of: tar members, and `segment.json`, its last one, which says from where to
-//! where it goes. The manifest says the same, authentically; both must agree.
+//! The content of a segment: tar members, the last of which, `segment.json`, gives the range it covers.
+//! The manifest says the same, authentically; both must agree.
 
 use serde_json::{Map, Value, json};
 
@@ -119,7 +119,7 @@ pub(crate) fn each_op(
             .filter(|header| header.fits(cluster, header.op() % SLOTS) && header.has_body(bytes))
             .filter(|header| header.size() == bytes.len() && op_member(header.op()) == name);
         let header =
-            header.ok_or_else(|| broken(reader, &format!("its member {name} is not whole")))?;
+            header.ok_or_else(|| broken(reader, &format!("its member {name} is incomplete")))?;
         if header.op() != next || spelled(header.parent()) != before {
             return Err(broken(
                 reader,
@@ -149,7 +149,7 @@ pub(crate) fn each_page(
         let (sort, count) =
             known.ok_or_else(|| broken(reader, &format!("it has a member `{name}`")))?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(sort.bytes()) {
-            return Err(broken(reader, &format!("its member {name} is not whole")));
+            return Err(broken(reader, &format!("its member {name} is incomplete")));
         }
         *count += (bytes.len() / sort.bytes()) as u64;
         visit(sort, bytes)
@@ -179,7 +179,7 @@ fn each_member(
     let mut closed = false;
     reader.entries(ctx, &mut |name, size, body| {
         if closed {
-            return Err(broken(reader, &format!("it goes on after {MEMBER}")));
+            return Err(broken(reader, &format!("it has data after {MEMBER}")));
         }
         closed = name == MEMBER;
         if size > if closed { MEMBER_BYTES_MAX } else { BODY_BYTES_MAX } {
@@ -196,8 +196,8 @@ fn agree(reader: &BackupReader<'_>, segment: &Segment, bytes: &[u8]) -> anyhow::
     let value: Value = serde_json::from_slice(bytes)?;
     let schema = value.get("schema").and_then(Value::as_str);
     if schema != Some(SCHEMA) {
-        let message = format!("segment {} has another form: {schema:?}", reader.manifest().id);
-        return Err(Fault::new(Kind::Refused, message).hint("use a later version of bkp").into());
+        let message = format!("segment {} has an unknown format: {schema:?}", reader.manifest().id);
+        return Err(Fault::new(Kind::Refused, message).hint("use a newer version of bkp").into());
     }
     let inside = Segment::read(&value).map_err(|problem| broken(reader, &problem))?;
     // The parent's digest is known only when the segment is sealed.

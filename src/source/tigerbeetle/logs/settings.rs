@@ -50,7 +50,7 @@ pub(crate) fn log_settings(
     let at = |key: &str| format!("{place}.logs.{key}");
     let unknown = |key: &str, text: &str, known: &str| ConfigError::Invalid {
         place: at(key),
-        problem: format!("there is no `{text}`"),
+        problem: format!("unknown `{text}`"),
         hint: Some(format!("known: {known}")),
     };
     Ok(LogSettings {

@@ -1,4 +1,4 @@
-//! What shipping a log needs in either mode.
+//! Shared by both modes of shipping a log.
 
 use super::settings::LogSettings;
 use crate::domain::segment::Segment;
@@ -30,7 +30,7 @@ impl Shipping {
                     after.cluster
                 );
                 Err(Fault::new(Kind::Refused, message)
-                    .hint("give the new cluster a source of another name")
+                    .hint("configure the new cluster as a source with another name")
                     .into())
             }
         }

@@ -97,7 +97,7 @@ impl<'a> Assembly<'a> {
         is_newest: bool,
     ) -> anyhow::Result<()> {
         if self.layout_seen && is_newest {
-            return Err(broken("it goes on after its block map"));
+            return Err(broken("it has data after its block map"));
         }
         match member {
             Member::Layout => {
@@ -130,7 +130,7 @@ impl<'a> Assembly<'a> {
     /// Reads a member into the buffer, which the caller gives back.
     fn load(&mut self, size: u64, body: &mut dyn Read) -> anyhow::Result<Vec<u8>> {
         if size > MESSAGE_BYTES as u64 {
-            return Err(broken(&format!("a member of {size} bytes is larger than any can be")));
+            return Err(broken(&format!("a member of {size} bytes exceeds the maximum")));
         }
         let mut bytes = std::mem::take(&mut self.buffer);
         bytes.clear();
@@ -213,7 +213,7 @@ impl<'a> Assembly<'a> {
         if let Some((address, checksum)) = self.blocks_missing.iter().next() {
             let count = self.blocks_missing.len();
             return Err(broken(&format!(
-                "{count} blocks are missing, block {address} ({checksum}) for instance"
+                "{count} blocks are missing, for example block {address} ({checksum})"
             )));
         }
         if let Some(slot) = self.replies_missing.keys().next() {
@@ -251,7 +251,7 @@ impl<'a> Assembly<'a> {
             ring.extend_from_slice(header.bytes());
         }
         if self.headers != ring {
-            return Err(broken("its ring of headers is not that of its log"));
+            return Err(broken("its header ring does not match its log"));
         }
         self.target.put(WAL_HEADERS_AT, &ring)
     }

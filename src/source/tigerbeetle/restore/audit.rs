@@ -1,5 +1,4 @@
-//! Checking, while blocks stream by in any order, that a file refers only to what it has and has
-//! only what it refers to.
+//! Checks, while blocks stream by in any order, that a file refers to exactly the blocks it contains.
 
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::error::{Fault, Kind};
@@ -47,7 +46,7 @@ impl Audit {
             Some(BlockKind::FreeSet | BlockKind::ClientSessions) => {
                 block.previous().map_or(Ok(()), |previous| self.refer(layout, previous))
             }
-            None => Err(broken("a block is of a kind that this bkp does not know")),
+            None => Err(broken("a block is of a kind unknown to this bkp")),
         }
     }
 
@@ -78,7 +77,7 @@ impl Audit {
         match self.unreferenced.iter().next() {
             None => Ok(()),
             Some((address, _)) => Err(broken(&format!(
-                "{} blocks belong to nothing, block {address} for instance",
+                "{} blocks are unreferenced, for example block {address}",
                 self.unreferenced.len()
             ))),
         }
@@ -96,5 +95,5 @@ impl Audit {
 
 /// A failure of the structure inside authentic bytes.
 pub(super) fn broken(what: &str) -> anyhow::Error {
-    Fault::new(Kind::Integrity, format!("the snapshot is not a whole data file: {what}")).into()
+    Fault::new(Kind::Integrity, format!("the snapshot is not a complete data file: {what}")).into()
 }

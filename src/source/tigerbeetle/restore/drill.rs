@@ -1,4 +1,4 @@
-//! The drill: the real server starts on a restored copy, answers, and says the same totals.
+//! The drill: the real server starts on a restored copy, answers, and reports the same totals.
 
 use std::fs::File;
 use std::path::Path;
@@ -85,7 +85,7 @@ pub(crate) fn drill_log(drill: &LogDrill<'_>, ctx: &Ctx) -> anyhow::Result<Vec<C
         totals.map_or_else(|| "nothing on record".to_owned(), |totals| totals.to_string())
     };
     let within = Check {
-        what: "account totals lie between those on record before and after the moment".into(),
+        what: "account totals are between those recorded before and after the moment".into(),
         ok: bounds.admits(&found),
         found: format!("{found}; before: {}; after: {}", said(&drill.least), said(&drill.most)),
         hint: None,
@@ -128,7 +128,7 @@ fn totals_check(record: &Value, found: &Totals) -> (Compared, Check) {
         ),
         Some(bracket @ Bracket { before, after }) => (
             Compared::Within,
-            "account totals lie between those recorded before and after the capture",
+            "account totals are between those recorded before and after the capture",
             bracket.admits(found),
             format!("recorded: {before}; then {after}"),
         ),

@@ -1,5 +1,5 @@
-//! What must not be restored where: a replica of a running cluster has promised things to its peers
-//! that an old data file has forgotten.
+//! Refuses unsafe restores: a replica of a running cluster has promised things to its peers that an old
+//! data file has forgotten.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         (1, None | Some(0)) => return Ok(Vec::new()),
         (1, Some(replica)) => {
             let message = format!("replica {replica}: the backup is of a cluster with one replica");
-            return Err(Fault::new(Kind::Refused, message).hint("leave out --replica").into());
+            return Err(Fault::new(Kind::Refused, message).hint("omit --replica").into());
         }
         (_, None) => {
             let message = format!("the backup is of a cluster with {count} replicas");
@@ -34,14 +34,14 @@ pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         }
         (_, Some(replica)) if u64::from(replica) >= count => {
             let message = format!("replica {replica}: the cluster has replicas 0 to {}", count - 1);
-            let hint = format!("give --replica a number from 0 to {}", count - 1);
+            let hint = format!("pass --replica with a number from 0 to {}", count - 1);
             return Err(Fault::new(Kind::Refused, message).hint(hint).into());
         }
         (_, Some(_)) => {}
     }
     for address in &request.addresses {
         if parse_address(address).is_none() {
-            let message = format!("`{address}` is no address of a replica");
+            let message = format!("`{address}` is not a replica address");
             return Err(Fault::new(Kind::Usage, message).hint(ADDRESS_HINT).into());
         }
     }
@@ -53,20 +53,23 @@ pub(crate) fn guard(record: &Value, request: &RestoreRequest) -> anyhow::Result<
         }
         if presence == Presence::There {
             let message = format!(
-                "a replica answers at {address}: the cluster still runs, and an old data file in it can lose what the cluster has committed since"
+                "a replica answers at {address}: the cluster is still running, and an old data file in it can lose what was committed since"
             );
             return Err(Fault::new(Kind::Refused, message).hint(recover_hint(record)).into());
         }
     }
-    let sure = format!("make sure that all {count} replicas are stopped for good");
+    let sure = format!("make sure that all {count} replicas are permanently stopped");
     Ok(if request.addresses.is_empty() {
         vec![format!(
-            "nobody was asked whether the cluster still runs, since no addresses of it are known: give --addresses, or {sure}"
+            "cannot check whether the cluster is still running, since its addresses are unknown: pass --addresses, or {sure}"
         )]
     } else if unknown.is_empty() {
         Vec::new()
     } else {
-        vec![format!("no answer from {}, so the cluster may still run: {sure}", unknown.join(", "))]
+        vec![format!(
+            "no answer from {}, so the cluster may still be running: {sure}",
+            unknown.join(", ")
+        )]
     })
 }
 
@@ -83,7 +86,7 @@ pub(crate) fn next_steps(
         return start;
     }
     format!(
-        "restore all {count} replicas (--replica 0 to {}) from this one backup, --id {id}, before any of them starts, and put none of them beside a replica that was formatted or kept; then, on each host: {start}",
+        "restore all {count} replicas (--replica 0 to {}) from this one backup, --id {id}, before any of them starts, and do not combine them with replicas that were formatted or kept; then, on each host: {start}",
         count - 1
     )
 }
@@ -100,14 +103,14 @@ pub(crate) fn lock_data_file(path: &Path) -> Result<Option<File>, Fault> {
         Err(error) => {
             let message = format!("cannot tell whether a server holds {}: {error}", path.display());
             return Err(Fault::new(Kind::Refused, message)
-                .hint("run bkp as the user that owns the file, or move it aside yourself"));
+                .hint("run bkp as the owner of the file, or rename it yourself"));
         }
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Err(Errno::WOULDBLOCK) => {
             let message = format!("a running server holds {}", path.display());
             Err(Fault::new(Kind::Refused, message)
-                .hint("stop that server first, or restore to another place"))
+                .hint("stop that server first, or restore to another path"))
         }
         // Whatever has no such lock has no server.
         Ok(()) | Err(_) => Ok(Some(file)),

@@ -1,4 +1,4 @@
-//! From the chain back to a data file.
+//! From a chain of backups back to a data file.
 //!
 //! - [`guard`]: what must not be restored where.
 //! - [`assemble`], [`audit`]: the file, checked on the way.

@@ -1,4 +1,4 @@
-//! What is to fail, and how far each fault is.
+//! The faults to inject, and their progress.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! After the object was sent: is it there, is it ours, and is it what was sent?
+//! Confirms an upload: the object exists, is ours, and is what was sent.
 
 use std::io::Read as _;
 
@@ -28,7 +28,7 @@ impl Order {
             return Ok(());
         }
         let look = || self.remote.look(&self.name);
-        match self.remote.wait(("look at", &self.key), self.remote.insist(look)) {
+        match self.remote.wait(("inspect", &self.key), self.remote.insist(look)) {
             Err(StoreError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_taken) => Err(self.taken()),
@@ -112,7 +112,7 @@ impl Order {
             store: self.remote.settings.url.clone(),
             operation: "write",
             key: self.key.clone(),
-            problem: format!("the service stored it without the {what} that is asked for"),
+            problem: format!("the service stored it without the requested {what}"),
             hint: hint.to_owned(),
         }
     }
@@ -149,14 +149,14 @@ impl Order {
     fn confirm_marks(&self, seen: &Seen) -> Result<(), StoreError> {
         let wanted = self.sse().map(|sse| sse.as_str().to_owned());
         if wanted.is_some() && seen.sse != wanted {
-            let hint = "remove `sse` from the store's table, or use a service that has it; bkp's own encryption does not depend on it";
+            let hint = "remove `sse` from the store's table, or use a service that supports it; bkp's own encryption does not depend on it";
             return Err(self.denied("encryption", hint));
         }
         let wanted = self.marks.storage_class.as_deref();
         let found = seen.storage_class.as_deref().unwrap_or("STANDARD");
         if wanted.is_some_and(|wanted| wanted != found) {
             let hint =
-                "remove `storage_class` from the store's table, or use a service that has it";
+                "remove `storage_class` from the store's table, or use a service that supports it";
             return Err(self.denied("storage class", hint));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! An object in parts that the service knows of: parts in flight, and their putting together.
+//! Multipart uploads: the parts in flight, and their completion.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -105,11 +105,11 @@ impl Order {
             let patience = patience(length, self.remote.pace.width());
             let answer = self.remote.once(patience, request.send()).await?;
             if answer.checksum_sha256().is_some_and(|found| found != declared) {
-                return Err(Refusal::passing("the service got a part with another SHA-256"));
+                return Err(Refusal::passing("the service received a part with another SHA-256"));
             }
             let etag = answer.e_tag.filter(|etag| !etag.is_empty());
             let etag =
-                etag.ok_or_else(|| Refusal::broken("the service took a part without an ETag"))?;
+                etag.ok_or_else(|| Refusal::broken("the service accepted a part without an ETag"))?;
             Ok(Part { number, etag, sha256 })
         };
         self.remote.insist(send).await

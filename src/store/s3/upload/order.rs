@@ -1,4 +1,4 @@
-//! What requests of one upload share, and those that need nothing else.
+//! State shared by the requests of one upload, and the simple requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl Order {
             .set_object_lock_retain_until_date(lock_until);
         let answer = self.remote.once(ANSWER, request.send()).await?;
         let id = answer.upload_id.filter(|id| !id.is_empty());
-        id.ok_or_else(|| Refusal::broken("the service began an upload without an id"))
+        id.ok_or_else(|| Refusal::broken("the service started an upload without an id"))
     }
 
     /// Tells the service that an upload in parts is abandoned. What cannot be told is found by a

@@ -1,4 +1,4 @@
-//! What a cluster answers, or why it does not.
+//! Answers of a cluster, and its errors.
 
 use std::sync::mpsc::SyncSender;
 

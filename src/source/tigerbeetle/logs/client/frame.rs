@@ -1,4 +1,4 @@
-//! What travels through the pipe between bkp and the bkp in a private network.
+//! Frames on the pipe between bkp and the bkp in a private network.
 
 use std::io::{self, Read, Write};
 

@@ -49,7 +49,7 @@ impl<'s> Pager<'s> {
             _ => (RECORD_BYTES, record::timestamp),
         };
         if !page.len().is_multiple_of(bytes) {
-            return Err(self.session.failed("its answer is not whole".into()).into());
+            return Err(self.session.failed("its answer is incomplete".into()).into());
         }
         // A cluster may hold fewer than a page in a message, so only an empty page is the last.
         let Some(last) = page.rchunks(bytes).next() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! A server of ours in a network that nobody else is in.
+//! A server of bkp's own in a private network namespace.
 //!
 //! TigerBeetle knows no passwords: whoever reaches a server's port may write to it, and loopback ports can
 //! be reached by every user of a machine. Where the kernel lets an ordinary user make a network namespace,
@@ -72,7 +72,7 @@ impl PrivateLine {
             let _gone = child.kill();
             let _status = child.wait();
             ear.write_all(b"\n")?;
-            ctx.monitor.detail("this user cannot make a network namespace");
+            ctx.monitor.detail("this user cannot create a network namespace");
             return Ok(None);
         }
         let starts = match read_frame(&mut answers) {
@@ -88,7 +88,7 @@ impl PrivateLine {
                                 "the server in its private network does not start: {error}"
                             );
                             Fault::new(Kind::Source, message)
-                                .hint("run it again; with -v it says more")
+                                .hint("run it again with -v for details")
                         },
                         |(_, code, text)| failure(code, &text),
                     )

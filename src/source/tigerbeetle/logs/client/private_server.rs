@@ -1,5 +1,5 @@
-//! What bkp does where it was started in a private network: it starts the server and asks it what comes
-//! through the pipe.
+//! The bkp process inside a private network: it starts the server and forwards the requests from the
+//! pipe.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};

@@ -102,7 +102,7 @@ impl Session {
         // A client waits for ever for somebody who listens.
         if !listens(&addresses, deadline, ctx) {
             ctx.cancel.check()?;
-            return Err(failed(&addresses, "nobody listens there".into()).into());
+            return Err(failed(&addresses, "nothing is listening there".into()).into());
         }
         rt::silence_clients();
         let client = Client::with_callback(cluster, &addresses, &DELIVERY)
@@ -194,8 +194,8 @@ impl Session {
         }
         SourceError::Engine {
             what: format!("TigerBeetle at {}", self.addresses),
-            reason: "the cluster ended the session: it has 64, and others are in use".into(),
-            hint: "let fewer clients connect to this cluster, or use logs in mode wal, which take no session".into(),
+            reason: "the cluster closed the session: all 64 are in use".into(),
+            hint: "let fewer clients connect to this cluster, or use logs in mode wal, which need no session".into(),
         }
     }
 }
@@ -204,7 +204,7 @@ fn failed(addresses: &str, reason: String) -> SourceError {
     SourceError::Engine {
         what: format!("TigerBeetle at {addresses}"),
         reason,
-        hint: "check that the cluster runs at these addresses and has the configured cluster id"
+        hint: "check that the cluster runs at these addresses with the configured cluster id"
             .into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Starting a server of ours and connecting to it.
+//! Starts a server of bkp's own and connects to it.
 
 use std::path::Path;
 use std::time::Duration;

@@ -268,7 +268,8 @@ impl<'s> Import<'s> {
         let ImportCounts { moved, passed, dated, left_out, .. } = self.counts;
         let mut differences = vec![
             format!("{accounts} accounts and {transfers} transfers carry the flag `imported`"),
-            "ids of transfers that were refused are not remembered: such a transfer can be sent again".to_owned(),
+            "ids of rejected transfers are not preserved: such a transfer can be sent again"
+                .to_owned(),
         ];
         let counted = [
             (
@@ -277,7 +278,7 @@ impl<'s> Import<'s> {
             ),
             (
                 expiries,
-                "expired pending transfers are voided instead, by as many transfers that the original does not have",
+                "expired pending transfers are voided instead, by as many transfers that do not exist in the original",
             ),
             (
                 moved,

@@ -1,4 +1,4 @@
-//! Mode `query`: what the cluster answers.
+//! Mode `query`: records queried from the cluster.
 //!
 //! - [`ship`], [`shipment`], [`order`]: from answers into segments, in an order that can be replayed.
 //! - [`replay`], [`import`], [`proof`]: from segments into a new cluster, which is compared with them.

@@ -1,4 +1,4 @@
-//! What was replayed is what the new cluster has, and nothing else.
+//! Checks that the new cluster contains exactly what was replayed.
 //!
 //! The server of a replay listens on loopback, where other users of the machine may reach it. So
 //! everything is read back and compared, and once the server is gone its log must say that nothing was
@@ -82,7 +82,7 @@ pub(super) fn compare(session: &Session, expected: &RecordSum, ctx: &Ctx) -> any
     }
     if found != *expected {
         return Err(foreign(&format!(
-            "it has {} accounts and {} transfers, and not just the {} and {} of the log",
+            "it has {} accounts and {} transfers instead of the {} and {} of the log",
             found.accounts.0, found.transfers.0, expected.accounts.0, expected.transfers.0
         )));
     }
@@ -140,9 +140,9 @@ pub(super) fn nothing_since(path: &Path, since: u64, ctx: &Ctx) -> anyhow::Resul
 
 fn foreign(why: &str) -> anyhow::Error {
     let message = format!(
-        "somebody else wrote to the server into which the log was replayed: {why}; nothing was restored"
+        "another client wrote to the server into which the log was replayed: {why}; nothing was restored"
     );
     Fault::new(Kind::Refused, message)
-        .hint("find out who uses this machine; restore on one where nobody else can connect to loopback ports, or one that lets this user make a network namespace (`unshare --user --net true`)")
+        .hint("find out who uses this machine; restore where nobody else can connect to loopback ports, or where the system lets this user create a network namespace (`unshare --user --net true`)")
         .into()
 }

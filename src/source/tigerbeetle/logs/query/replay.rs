@@ -23,7 +23,7 @@ use crate::source::tigerbeetle::server::{CLEAN_UP, format_data_file};
 use crate::source::tigerbeetle::watchdog::Watchdog;
 
 /// What is to be known where the server could be reached by others.
-const SHARED: &str = "this user cannot make a network namespace, so the log was replayed into a server that every user of this machine could reach; what it holds was compared with the log";
+const SHARED: &str = "this user cannot create a network namespace, so the log was replayed into a server reachable by every user of this machine; its content was compared with the log";
 
 /// Makes a cluster with everything that the log has up to a moment.
 pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<Rewound> {
@@ -32,7 +32,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
         return Err(Fault::new(Kind::Refused, message).hint("use --at").into());
     };
     let Some(first) = request.segments.first() else {
-        return Err(Fault::new(Kind::NotFound, "there is no segment to restore from").into());
+        return Err(Fault::new(Kind::NotFound, "no segment to restore from").into());
     };
     let cluster: u128 = manifest_segment(first)?.cluster.parse()?;
     let target = &request.restore.target;

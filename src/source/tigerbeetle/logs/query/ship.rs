@@ -1,4 +1,4 @@
-//! Mode `query`: what the cluster answers, page by page.
+//! Mode `query`: ships what the cluster answers, page by page.
 //!
 //! A segment covers the time from the end of the one before it to the moment at which the cluster is
 //! first asked. Everything that it had taken until then has an earlier timestamp. Accounts and
@@ -58,7 +58,7 @@ impl QueryLog {
             self.session = Some((session, cluster));
         }
         let session = self.session.as_ref().map(|(session, cluster)| (session, *cluster));
-        Ok(session.ok_or_else(|| Fault::new(Kind::Failed, "there is no session"))?)
+        Ok(session.ok_or_else(|| Fault::new(Kind::Failed, "no session"))?)
     }
 
     /// Does something in the session; one that failed is not used again.
@@ -112,14 +112,14 @@ impl Span {
             if session.ask(operation, filter, ctx)?.bytes.is_empty() {
                 let at = segment::spelled(mark).unwrap_or_default();
                 gap = Some(format!(
-                    "the cluster has no {what} of {at}, which was shipped: it is another history of the cluster, and is shipped from its beginning"
+                    "the cluster has no {what} of {at}, which was shipped: it has a different history, which is shipped from its beginning"
                 ));
             }
         }
         let until = session.now(ctx)?;
         if gap.is_none() && until <= covered {
             gap = Some(format!(
-                "the cluster's clock went back behind {}: it is another history of the cluster, and is shipped from its beginning",
+                "the cluster's clock went back behind {}: it has a different history, which is shipped from its beginning",
                 segment::spelled(covered).unwrap_or_default()
             ));
         }

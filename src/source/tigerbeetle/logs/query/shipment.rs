@@ -18,7 +18,7 @@ use crate::source::tigerbeetle::logs::segment::Sort;
 
 /// What to do where a log of this mode cannot be replayed.
 const ONLY_WAL: &str =
-    "from here on a log of mode query does not restore: ship this cluster's log in mode wal";
+    "from here on, a log in mode query cannot be restored: ship this cluster's log in mode wal";
 
 /// The expiries to come, if there can be any.
 struct Expiries<'s> {
@@ -238,7 +238,7 @@ impl<'s, 'o> Shipment<'s, 'o> {
         if needs && timestamp.saturating_sub(expiries_since) <= transfers_mark {
             let at = segment::spelled(timestamp).unwrap_or_default();
             self.unreplayable.get_or_insert_with(|| format!(
-                "a transfer was imported with the time {at}, after {expiries_since} pending transfer(s) had expired, and before that time there is no room for them; {ONLY_WAL}"
+                "a transfer was imported with the time {at}, after {expiries_since} pending transfer(s) had expired, and there is no room for them before that time; {ONLY_WAL}"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! The transfers that stand in place of expiries in a cluster that a log was replayed into.
+//! The transfers that replace expiries in a cluster into which a log was replayed.
 
 use sha2::{Digest as _, Sha256};
 

@@ -51,7 +51,7 @@ pub(super) fn begin(
         return Ok(Some(LogBegin {
             op,
             gap: Some(format!(
-                "the log of the file ends with op {newest}, and op {last} was shipped: it is an older state of the cluster"
+                "the log of the file ends with op {newest}, but op {last} was shipped: the file is an older state of the cluster"
             )),
         }));
     }
@@ -67,7 +67,7 @@ pub(super) fn begin(
             Ok(Some(LogBegin {
                 op,
                 gap: Some(format!(
-                    "op {last} of the file is not the one that was shipped: it is another history of the cluster"
+                    "op {last} of the file is not the one that was shipped: the cluster has a different history"
                 )),
             }))
         }
@@ -116,8 +116,8 @@ fn oldest_lasting(data_file: &Path, view: &mut RingView) -> anyhow::Result<u64> 
 fn repairing(data_file: &Path, op: u64) -> SourceError {
     SourceError::Engine {
         what: data_file.display().to_string(),
-        reason: format!("op {op} of the log is not in its place yet: the replica repairs its log"),
-        hint: "run `bkp logs` again in a moment; if this stays, look after the replica, or ship from the data file of another one".into(),
+        reason: format!("op {op} of the log is not in place yet: the replica is repairing its log"),
+        hint: "run `bkp logs` again in a moment; if this persists, check the replica, or ship from the data file of another one".into(),
     }
 }
 

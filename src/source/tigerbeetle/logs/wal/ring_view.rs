@@ -1,4 +1,4 @@
-//! One look at the ring of a live data file: which operations are there, unbroken and committed.
+//! One view of the ring of a live data file: the operations it holds, unbroken and committed.
 //!
 //! A replica that comes back to its cluster repairs its log from the newest operation backwards, and
 //! one that was away for long gets a checkpoint and never the operations before it. So that an

@@ -57,7 +57,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let made = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
     let file = made.map_err(|error| {
         Fault::new(Kind::Failed, format!("cannot create {}: {error}", path.display()))
-            .hint("create the folder, or let this user write to it")
+            .hint("create the folder, or make it writable for this user")
     })?;
     let finished = write_file(request.base, &file, target, ctx, &|superblock| superblock)?;
     let count = finished.superblock.replica_count();
@@ -73,7 +73,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
                 roll.next_checkpoint(program, &watchdog, ctx)?;
             }
             let taken = roll.append(header, bytes);
-            taken.map_err(|error| error.context(broken(segment, "it does not fit its snapshot")))
+            taken.map_err(|error| error.context(broken(segment, "it does not match its snapshot")))
         })?;
     }
     let replica = request.restore.replica.unwrap_or(0);

@@ -129,8 +129,8 @@ impl WalLog {
                 let path = self.source.replica.data_file.display();
                 return Err(SourceError::Engine {
                     what: path.to_string(),
-                    reason: "the replica lags behind its cluster, or does not run".into(),
-                    hint: "look after it, or ship from the data file of another replica".into(),
+                    reason: "the replica lags behind its cluster, or is not running".into(),
+                    hint: "check the replica, or ship from the data file of another one".into(),
                 }
                 .into());
             }
@@ -203,7 +203,7 @@ impl LogSource for WalLog {
             None => Ok(news),
             // What is here is safe to ship; that there is nothing more, nobody knows.
             Some(error) if news => {
-                ctx.monitor.warn(&format!("only what this replica knows is shipped: {error:#}"));
+                ctx.monitor.warn(&format!("shipping only what this replica has: {error:#}"));
                 Ok(true)
             }
             Some(error) => Err(error),
@@ -220,7 +220,7 @@ impl LogSource for WalLog {
         let nothing = || SourceError::TooFast {
             what: self.source.replica.data_file.display().to_string(),
             attempts: 1,
-            last: "what was to be shipped has left the log".into(),
+            last: "operations were overwritten before they could be shipped".into(),
         };
         let begin = begin(&self.source.replica.data_file, &mut view, after)?.ok_or_else(nothing)?;
         let own = self.source.own_ledger(view.cluster());
