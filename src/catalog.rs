@@ -27,7 +27,7 @@ pub mod table;
 pub use contents::{Entry, again, contents};
 pub use each::each;
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
-pub use found::{Filter, Found};
+pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;
 pub use manifest::{is_altered, is_unproven, read_manifest};
 
@@ -35,11 +35,15 @@ pub use manifest::{is_altered, is_unproven, read_manifest};
 ///
 /// # Errors
 /// What the store fails with.
-pub fn find(store: &dyn ReadStore, filter: &Filter, cancel: &Cancel) -> anyhow::Result<Vec<Found>> {
+pub fn find(
+    store: &dyn ReadStore,
+    filter: &Filter,
+    cancel: &Cancel,
+) -> anyhow::Result<Vec<FoundBackup>> {
     let entries = contents(store, filter, cancel)?.into_iter();
     let whole = entries.filter(|entry| entry.manifest.is_some());
     Ok(whole
-        .map(|entry| Found {
+        .map(|entry| FoundBackup {
             stored_bytes: entry.stored_bytes(),
             pinned: entry.is_pinned(),
             going: entry.is_going(),

@@ -282,7 +282,7 @@ fn differs(store: &dyn ReadStore, object: &ObjectRecord) -> Result<Option<String
 
 /// What was read in the place of a manifest.
 #[derive(Default)]
-struct Found {
+struct FoundBackup {
     /// Nothing if it has gone.
     facts: Option<Facts>,
     objects: Vec<ObjectRecord>,
@@ -296,7 +296,7 @@ fn read(
     entry: &Entry,
     (keys, tried): (&[Box<dyn KeyProvider>], &str),
     ctx: &Ctx,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<FoundBackup> {
     let key = entry.name.manifest_key();
     let parsed = read_manifest(store, &key).and_then(|bytes| {
         let manifest = Manifest::parse(&bytes, &key)?;
@@ -321,10 +321,10 @@ fn read(
                 segment: None,
                 ends: None,
             };
-            return Ok(Found { facts: Some(facts), problem, ..Found::default() });
+            return Ok(FoundBackup { facts: Some(facts), problem, ..FoundBackup::default() });
         }
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::Missing { .. })) => {
-            return Ok(Found::default());
+            return Ok(FoundBackup::default());
         }
         Err(error) => return Err(error),
     };
@@ -346,7 +346,7 @@ fn read(
         pinned: manifest.retention.pinned,
         objects: manifest.objects.iter().map(|object| (object.key.clone(), object.bytes)).collect(),
     };
-    Ok(Found { facts: Some(facts), objects: manifest.objects, problem: None })
+    Ok(FoundBackup { facts: Some(facts), objects: manifest.objects, problem: None })
 }
 
 /// Whether a manifest is authentic, as far as the keys at hand can tell, and whether they would say the

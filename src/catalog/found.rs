@@ -4,7 +4,7 @@ use crate::domain::names::{BackupName, BackupType, Mark};
 
 /// A backup as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundBackup {
     /// What its keys say.
     pub name: BackupName,
     /// Sum over its objects and its manifest, bytes.
@@ -36,7 +36,7 @@ impl Filter {
     }
 }
 
-impl Found {
+impl FoundBackup {
     /// Whether a verification has found it [damaged](Mark::damage).
     #[must_use]
     pub fn is_damaged(&self) -> bool {

@@ -7,7 +7,7 @@ use sha2::Digest as _;
 use time::OffsetDateTime;
 
 use crate::cache;
-use crate::catalog::found::{Filter, Found};
+use crate::catalog::found::{Filter, FoundBackup};
 use crate::ctx::Ctx;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
@@ -39,8 +39,8 @@ impl LastListing {
     }
 
     /// Keeps what a listing of the whole store found.
-    pub fn save(&self, found: &[Found], ctx: &Ctx) {
-        let backup = |one: &Found| (one.name.manifest_key(), one.stored_bytes, one.pinned);
+    pub fn save(&self, found: &[FoundBackup], ctx: &Ctx) {
+        let backup = |one: &FoundBackup| (one.name.manifest_key(), one.stored_bytes, one.pinned);
         let kept = StoredListing { at: ctx.now(), backups: found.iter().map(backup).collect() };
         cache::save(&self.path, &kept, ctx);
     }
@@ -49,17 +49,20 @@ impl LastListing {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if this host has never listed the whole store.
-    pub fn load(&self, filter: &Filter) -> Result<(Vec<Found>, Option<OffsetDateTime>), Fault> {
+    pub fn load(
+        &self,
+        filter: &Filter,
+    ) -> Result<(Vec<FoundBackup>, Option<OffsetDateTime>), Fault> {
         let kept: StoredListing = cache::load(&self.path).ok_or_else(|| {
             let message = format!("this host has not fully listed {} yet", self.url);
             Fault::new(Kind::NotFound, message).hint("run `bkp list` without --cached once")
         })?;
         let found = kept.backups.into_iter().filter_map(|(key, stored_bytes, pinned)| {
             let (name, _) = BackupName::parse(&key)?;
-            Some(Found { name, stored_bytes, pinned, going: false, marks: Vec::new() })
+            Some(FoundBackup { name, stored_bytes, pinned, going: false, marks: Vec::new() })
         });
-        let wanted = |found: &Found| {
-            let Found { name, .. } = found;
+        let wanted = |found: &FoundBackup| {
+            let FoundBackup { name, .. } = found;
             filter.backup_type.is_none_or(|only| only == name.backup_type)
                 && filter.source.as_ref().is_none_or(|only| *only == name.source)
                 && filter.id.as_ref().is_none_or(|id| name.id.to_string().starts_with(id.as_str()))

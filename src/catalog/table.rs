@@ -22,7 +22,7 @@ const COLUMNS: &str = "
 
 /// A backup as a row of the table; times are UTC, RFC 3339.
 #[derive(Debug, Clone, Default)]
-pub struct Row {
+pub struct CatalogRow {
     /// The backup's id.
     pub id: String,
     /// Its type.
@@ -57,10 +57,11 @@ pub struct Row {
     pub parent_id: Option<String>,
 }
 
-impl Row {
+impl CatalogRow {
     fn values(&self) -> Vec<Option<String>> {
-        let Row { id, backup_type, backup_scope, start_time, end_time, status, .. } = self;
-        let Row { backup_location, checksum, compression, encryption, source, kind, .. } = self;
+        let CatalogRow { id, backup_type, backup_scope, start_time, end_time, status, .. } = self;
+        let CatalogRow { backup_location, checksum, compression, encryption, source, kind, .. } =
+            self;
         let size = self.backup_size_bytes.to_string();
         let text = |text: &String| Some(text.clone());
         vec![
@@ -84,8 +85,8 @@ impl Row {
     }
 }
 
-fn sheet(rows: &[Row]) -> MetadataTable {
-    let rows = rows.iter().map(Row::values).collect();
+fn sheet(rows: &[CatalogRow]) -> MetadataTable {
+    let rows = rows.iter().map(CatalogRow::values).collect();
     MetadataTable { name: NAME, columns: COLUMNS, rows }
 }
 
@@ -93,7 +94,11 @@ fn sheet(rows: &[Row]) -> MetadataTable {
 ///
 /// # Errors
 /// As [`metadata_table::materialise`].
-pub fn materialise(path: &Path, rows: &[Row], replace: bool) -> anyhow::Result<Option<PathBuf>> {
+pub fn materialise(
+    path: &Path,
+    rows: &[CatalogRow],
+    replace: bool,
+) -> anyhow::Result<Option<PathBuf>> {
     metadata_table::materialise(&sheet(rows), path, replace)
 }
 
@@ -101,6 +106,6 @@ pub fn materialise(path: &Path, rows: &[Row], replace: bool) -> anyhow::Result<O
 ///
 /// # Errors
 /// [`crate::error::Kind::Usage`] with what the engine says of the query.
-pub fn query(rows: &[Row], sql: &str) -> anyhow::Result<Answer> {
+pub fn query(rows: &[CatalogRow], sql: &str) -> anyhow::Result<Answer> {
     metadata_table::query(&sheet(rows), sql)
 }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::catalog::table::{self, Row};
+use crate::catalog::table::{self, CatalogRow};
 use crate::catalog::{self, Filter};
 use crate::cmd::restore::check_target;
 use crate::domain::event::{self, Event};
@@ -35,7 +35,7 @@ pub struct Options {
 
 /// The stable shape `bkp.catalog/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Done<'a> {
+pub(crate) struct CatalogReport<'a> {
     /// URL of the store.
     store: &'a str,
     /// The database.
@@ -51,7 +51,7 @@ pub(crate) struct Done<'a> {
 
 /// The stable shape `bkp.query/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Found {
+pub(crate) struct QueryReport {
     /// Names of the result's columns.
     columns: Vec<String>,
     /// Values as text.
@@ -81,7 +81,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let failed = if failed > 0 { format!(" and {failed} failed runs") } else { String::new() };
     let text = format!("{verb} {count} backups{failed} to {path}\n{}", aside.unwrap_or_default());
     let (backups, written) = (rows.len(), !options.dry_run);
-    let done = Done { store: &store, path: &path, backups, written, moved_aside };
+    let done = CatalogReport { store: &store, path: &path, backups, written, moved_aside };
     Ok(Report::done("bkp.catalog/1", &done, text)?.with_outcome(outcome))
 }
 
@@ -93,7 +93,7 @@ pub fn query(app: &AppContext, sql: &str, source: Option<&str>) -> anyhow::Resul
     let Read { backups: rows, outcome, .. } = rows(app, source)?;
     let (columns, rows) = table::query(&rows, sql)?;
     let text = render(&columns, &rows)?;
-    Ok(Report::done("bkp.query/1", &Found { columns, rows }, text)?.with_outcome(outcome))
+    Ok(Report::done("bkp.query/1", &QueryReport { columns, rows }, text)?.with_outcome(outcome))
 }
 
 /// The backups of a store.
@@ -101,7 +101,7 @@ struct Read {
     /// Its URL.
     store: String,
     /// Oldest first.
-    backups: Vec<Row>,
+    backups: Vec<CatalogRow>,
     /// Set if a manifest could not be read: its backup has no row.
     outcome: Option<Kind>,
 }
@@ -128,13 +128,13 @@ fn rows(app: &AppContext, source: Option<&str>) -> anyhow::Result<Read> {
     Ok(Read { store: store.url().to_owned(), backups: rows, outcome })
 }
 
-fn row(store: &dyn ReadStore, key: &str) -> anyhow::Result<Row> {
+fn row(store: &dyn ReadStore, key: &str) -> anyhow::Result<CatalogRow> {
     let bytes = catalog::read_manifest(store, key)?;
     let manifest = Manifest::parse(&bytes, key)?;
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
     let event = Event::completed(&manifest, &digest);
     let time = |time: OffsetDateTime| time.format(&Rfc3339);
-    Ok(Row {
+    Ok(CatalogRow {
         id: manifest.id.to_string(),
         backup_type: manifest.backup_type.to_string(),
         backup_scope: manifest.scope.to_string(),

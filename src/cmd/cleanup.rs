@@ -19,7 +19,7 @@ mod logs;
 mod plan;
 mod rules;
 
-use self::apply::{Done, Failed, Removal};
+use self::apply::{Failed, Removal, Removed};
 use self::item::{Action, Item};
 use self::plan::{Plan, Target, plan};
 use self::rules::Witness;
@@ -53,12 +53,12 @@ pub struct Options {
 pub(super) struct Cleaned {
     /// Nothing was removed, only decided.
     dry_run: bool,
-    stores: Vec<Outcome>,
+    stores: Vec<StoreCleanup>,
 }
 
 /// What became of one store.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Outcome {
+pub(super) struct StoreCleanup {
     store: String,
     removed: usize,
     kept: usize,
@@ -100,7 +100,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             Err(error) => {
                 round.left = None;
                 outcome = worst(outcome, Some(Kind::Partial));
-                stores.push(Outcome::failed(name, &error));
+                stores.push(StoreCleanup::failed(name, &error));
             }
         }
     }
@@ -133,7 +133,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn store(&mut self, index: usize, name: &str) -> anyhow::Result<(Outcome, Option<Kind>)> {
+    fn store(&mut self, index: usize, name: &str) -> anyhow::Result<(StoreCleanup, Option<Kind>)> {
         if self.alone.is_some_and(|(fan, _)| !fan.is_in(index)) {
             let message = format!("could not take the lease of store `{name}`");
             let hint = "see the warning above, then run `bkp cleanup` again";
@@ -161,7 +161,7 @@ impl Round<'_> {
         let outcome = kinds.fold(None, worst);
         let texts: Vec<String> = problems.iter().map(|error| format!("{error:#}")).collect();
         let problem = (!texts.is_empty()).then(|| texts.join("; "));
-        Ok((Outcome::of(store.url(), plan.items, problem), outcome))
+        Ok((StoreCleanup::of(store.url(), plan.items, problem), outcome))
     }
 
     /// Looks for backups in the stores that are not cleaned up today.
@@ -243,12 +243,12 @@ fn apply(
             continue;
         }
         let stays = match removal.remove(item, target) {
-            Ok(Done::Gone(rest)) => {
+            Ok(Removed::Gone(rest)) => {
                 in_a_row = 0;
                 item.reason.extend(rest.map(|rest| format!("; {rest}")));
                 None
             }
-            Ok(Done::Stays(action, why)) => Some((action, why)),
+            Ok(Removed::Stays(action, why)) => Some((action, why)),
             Err(Failed { error, gone }) => {
                 in_a_row += 1;
                 let why = format!("{error:#}");
@@ -273,10 +273,10 @@ fn apply(
     Ok(problems)
 }
 
-impl Outcome {
-    fn of(url: &str, items: Vec<Item>, problem: Option<String>) -> Outcome {
+impl StoreCleanup {
+    fn of(url: &str, items: Vec<Item>, problem: Option<String>) -> StoreCleanup {
         let gone = items.iter().filter(|item| item.action == Action::Remove);
-        Outcome {
+        StoreCleanup {
             store: url.to_owned(),
             removed: gone.clone().count(),
             kept: items.len() - gone.clone().count(),
@@ -286,8 +286,8 @@ impl Outcome {
         }
     }
 
-    fn failed(name: &str, error: &anyhow::Error) -> Outcome {
-        Outcome::of(name, Vec::new(), Some(format!("{error:#}")))
+    fn failed(name: &str, error: &anyhow::Error) -> StoreCleanup {
+        StoreCleanup::of(name, Vec::new(), Some(format!("{error:#}")))
     }
 }
 
@@ -310,7 +310,7 @@ fn render(cleaned: &Cleaned) -> anyhow::Result<String> {
             writeln!(text, "{verb:<12}  {size:>10}  {key}: {reason}")?;
         }
         let verb = if cleaned.dry_run { "would be removed" } else { "removed" };
-        let Outcome { store, removed, kept, freed_bytes, problem, .. } = store;
+        let StoreCleanup { store, removed, kept, freed_bytes, problem, .. } = store;
         let size = format_size(*freed_bytes, BINARY);
         writeln!(text, "{store}: {removed} {verb} ({size}), {kept} kept")?;
         if let Some(problem) = problem {

@@ -22,7 +22,7 @@ mod ledger;
 mod notifications;
 mod probe;
 
-use self::check::{Found, bad, good, tried};
+use self::check::{CheckResult, bad, good, tried};
 
 /// The stable shape `bkp.doctor/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -41,7 +41,7 @@ const DOCTOR: &str = "(doctor)";
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(app: &AppContext) -> anyhow::Result<Report> {
-    let steps: [fn(&AppContext) -> Vec<Found>; 8] = [
+    let steps: [fn(&AppContext) -> Vec<CheckResult>; 8] = [
         local,
         tools,
         stores,
@@ -74,7 +74,7 @@ fn line(check: &Check) -> String {
 }
 
 /// The configuration file and the state directory.
-fn local(app: &AppContext) -> Vec<Found> {
+fn local(app: &AppContext) -> Vec<CheckResult> {
     let settings = &app.settings;
     let looked = || format!("none; searched {}", settings.provenance.looked.join(", "));
     let file = settings.file.as_ref().map_or_else(looked, |path| path.display().to_string());
@@ -108,9 +108,9 @@ fn local(app: &AppContext) -> Vec<Found> {
 }
 
 /// The libraries linked in, and the program that drills start.
-fn tools(app: &AppContext) -> Vec<Found> {
+fn tools(app: &AppContext) -> Vec<CheckResult> {
     let versions = version::versions();
-    let mut found: Vec<Found> =
+    let mut found: Vec<CheckResult> =
         versions.into_iter().map(|(name, version)| (Kind::Failed, good(name, version))).collect();
     let configured = app.settings.tigerbeetle.as_deref();
     let program = configured.unwrap_or_else(|| "tigerbeetle".as_ref());
@@ -135,7 +135,7 @@ fn tools(app: &AppContext) -> Vec<Found> {
 /// Every store: an upload that is begun, written to, and abandoned, then a listing that must not
 /// show it; the leases of every source and job are read. What takes a commit, each kind of store
 /// rehearses itself: it knows whether it can remove again what it wrote.
-fn stores(app: &AppContext) -> Vec<Found> {
+fn stores(app: &AppContext) -> Vec<CheckResult> {
     let settings = &app.settings;
     let chosen = settings.store.iter().filter(|text| text.contains("://"));
     let names: Vec<&String> = settings.stores.keys().chain(chosen).collect();
@@ -190,7 +190,7 @@ fn leases(app: &AppContext, store: &dyn ReadStore) -> anyhow::Result<String> {
 }
 
 /// Every recipient: wraps a key and opens it again.
-fn recipients(app: &AppContext) -> Vec<Found> {
+fn recipients(app: &AppContext) -> Vec<CheckResult> {
     let recipients = &app.settings.recipients;
     if recipients.is_empty() {
         let hint =
@@ -223,7 +223,7 @@ fn recipient(app: &AppContext, text: &str) -> anyhow::Result<String> {
 }
 
 /// What each source says of itself.
-fn sources(app: &AppContext) -> Vec<Found> {
+fn sources(app: &AppContext) -> Vec<CheckResult> {
     let mut found = Vec::new();
     for name in app.settings.sources.keys() {
         match app.source(name) {

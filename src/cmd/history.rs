@@ -38,11 +38,11 @@ pub(super) struct Listing {
     /// Where the ledger is.
     ledger: String,
     /// Oldest first; with `--limit` newest first.
-    events: Vec<Row>,
+    events: Vec<LedgerRow>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Row {
+struct LedgerRow {
     id: BackupId,
     status: Status,
     #[serde(rename = "type")]
@@ -70,23 +70,23 @@ struct Row {
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let ledger = ledger_diff::ledger_of(app)?;
     let entries = ledger.entries()?;
-    let wanted = |row: &Row| {
+    let wanted = |row: &LedgerRow| {
         options.backup_type.is_none_or(|only| only == row.backup_type)
             && options.scope.is_none_or(|only| row.scope == Some(only))
             && options.status.is_none_or(|only| only == row.status)
             && options.window.holds(row.started)
             && options.id.as_ref().is_none_or(|id| row.id.to_string().starts_with(id.as_str()))
     };
-    let events: Vec<Row> = entries.iter().filter_map(row).filter(wanted).collect();
+    let events: Vec<LedgerRow> = entries.iter().filter_map(row).filter(wanted).collect();
     let events = options.window.newest(events);
     let text = render(&events)?;
     let listing = Listing { ledger: ledger.name().to_owned(), events };
     Report::done("bkp.list-ledger/1", &listing, text)
 }
 
-fn row(entry: &Entry) -> Option<Row> {
+fn row(entry: &Entry) -> Option<LedgerRow> {
     let event: Event = entry.event?;
-    Some(Row {
+    Some(LedgerRow {
         id: event.backup,
         status: event.status,
         backup_type: event.backup_type,
@@ -100,7 +100,7 @@ fn row(entry: &Entry) -> Option<Row> {
     })
 }
 
-fn render(rows: &[Row]) -> anyhow::Result<String> {
+fn render(rows: &[LedgerRow]) -> anyhow::Result<String> {
     if rows.is_empty() {
         return Ok("no events\n".to_owned());
     }
@@ -115,7 +115,7 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
         let status = row.status.as_str();
         let scope = row.scope.map_or("", Scope::as_str);
         let stored = format_size(row.stored_bytes, BINARY);
-        let Row { backup_type, id, .. } = row;
+        let LedgerRow { backup_type, id, .. } = row;
         writeln!(
             text,
             "{started:<20}  {status:<9}  {backup_type:<11}  {scope:<12}  {stored:>10}  {id}"

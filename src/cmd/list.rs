@@ -10,7 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::catalog::{self, Filter, Found, LastListing};
+use crate::catalog::{self, Filter, FoundBackup, LastListing};
 use crate::domain::cost::monthly;
 use crate::domain::id::BackupId;
 use crate::domain::limits::LISTED_WEIGHT_MAX;
@@ -87,11 +87,11 @@ pub(super) struct Listing {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     as_of: Option<OffsetDateTime>,
     /// Oldest first; with `--limit` newest first.
-    backups: Vec<Row>,
+    backups: Vec<BackupRow>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct Row {
+struct BackupRow {
     id: BackupId,
     #[serde(rename = "type")]
     backup_type: BackupType,
@@ -207,7 +207,7 @@ struct Long {
 fn load(
     store: &dyn ReadStore,
     prover: &ProofChecker<'_>,
-    found: &Found,
+    found: &FoundBackup,
     weight: &AtomicU64,
 ) -> anyhow::Result<Long> {
     let key = found.name.manifest_key();
@@ -224,7 +224,12 @@ fn load(
     Ok(Long { manifest: serde_json::from_slice(&bytes)?, ended, status, said })
 }
 
-fn row(store: &str, found: Found, long: anyhow::Result<Option<Long>>, price: f64) -> Row {
+fn row(
+    store: &str,
+    found: FoundBackup,
+    long: anyhow::Result<Option<Long>>,
+    price: f64,
+) -> BackupRow {
     let (long, problem) = match long {
         Ok(long) => (long, None),
         Err(error) => (None, Some(format!("{error:#}"))),
@@ -237,7 +242,7 @@ fn row(store: &str, found: Found, long: anyhow::Result<Option<Long>>, price: f64
         (row_manifest, said) = (Some(long.manifest), long.said);
     }
     let started = found.name.id.created();
-    Row {
+    BackupRow {
         id: found.name.id,
         backup_type: found.name.backup_type,
         source: found.name.source,
@@ -264,7 +269,7 @@ fn others(app: &AppContext, url: &str) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-fn render(rows: &[Row]) -> anyhow::Result<String> {
+fn render(rows: &[BackupRow]) -> anyhow::Result<String> {
     if rows.is_empty() {
         return Ok("no backups\n".to_owned());
     }
@@ -280,7 +285,7 @@ fn render(rows: &[Row]) -> anyhow::Result<String> {
         let second = row.started.replace_nanosecond(0)?.format(&Rfc3339)?;
         let started = format!("{}.{:03}Z", second.trim_end_matches('Z'), row.started.millisecond());
         let stored = format_size(row.stored_bytes, BINARY);
-        let Row { backup_type, source, kind, scope, id, .. } = row;
+        let BackupRow { backup_type, source, kind, scope, id, .. } = row;
         writeln!(
             text,
             "{started:<24}  {backup_type:<11}  {source:<width$}  {kind:<8}  {scope:<12}  {stored:>10}  {id}"

@@ -52,7 +52,7 @@ pub struct Options {
 
 /// The stable shape `bkp.logs/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Done<'a> {
+pub(super) struct LogsReport<'a> {
     source: &'a str,
     store: &'a str,
     mode: Mode,
@@ -314,7 +314,7 @@ impl Shipper<'_> {
                 )
             }
         };
-        let done = Done {
+        let done = LogsReport {
             source,
             store: &pass.store,
             mode: self.log.mode(),

@@ -6,7 +6,7 @@ use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::catalog::{self, Catalog, Entry, Filter, Found};
+use crate::catalog::{self, Catalog, Entry, Filter, FoundBackup};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
@@ -67,7 +67,7 @@ pub(super) struct Plan {
 
 /// The stable shape `bkp.restore/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Done {
+pub(super) struct RestoreReport {
     store: String,
     id: BackupId,
     source: String,
@@ -158,7 +158,8 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         app.ctx.monitor.warn(&format!("missing from the result: {lost}"));
     }
     let partial = (!restored.lost.is_empty()).then_some(Kind::Partial);
-    let done = Done { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
+    let done =
+        RestoreReport { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
     Ok(Report::done("bkp.restore/1", &done, text)?.with_outcome(partial))
 }
 
@@ -197,7 +198,7 @@ fn warn_of_damage(
     let prover = ProofChecker::new(store, keys, &app.ctx);
     let Some(last) = chain.last().map(|link| link.manifest().name()) else { return Ok(()) };
     let filter = Filter::of_source(last.backup_type, &last.source);
-    for Found { name, marks, .. } in catalog::find(store, &filter, &app.ctx.cancel)? {
+    for FoundBackup { name, marks, .. } in catalog::find(store, &filter, &app.ctx.cancel)? {
         let is_link = |link: &BackupReader<'_>| link.manifest().name() == name;
         if marks.is_empty() || !chain.iter().any(is_link) {
             continue;
@@ -205,7 +206,7 @@ fn warn_of_damage(
         let id = name.id;
         let who = match judge(store, &prover, &name, &marks)?.damage {
             Damage::None => continue,
-            Damage::Found => format!("a verification found backup {id} damaged"),
+            Damage::FoundBackup => format!("a verification found backup {id} damaged"),
             Damage::Claimed => {
                 format!(
                     "backup {id} is marked as damaged, but no available key authenticates the mark"

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::catalog::{self, Catalog, Found};
+use crate::catalog::{self, Catalog, FoundBackup};
 use crate::cmd::restore;
 use crate::cmd::restore::{check_target, known_addresses};
 use crate::ctx::Ctx;
@@ -63,7 +63,7 @@ pub(crate) struct Plan {
 
 /// The stable shape `bkp.restore-at/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Done {
+pub(crate) struct RestoreAtReport {
     store: String,
     source: String,
     mode: Mode,
@@ -169,7 +169,7 @@ const LOOKS_MAX: u32 = 4;
 /// all every backup of the source is opened to see whether it is.
 fn lead<'c>(
     catalog: &Catalog<'c>,
-    mut found: Vec<Found>,
+    mut found: Vec<FoundBackup>,
     options: &Options,
     ctx: &Ctx,
 ) -> anyhow::Result<(Mode, Target, OpenedPlan<'c>)> {
@@ -192,7 +192,7 @@ fn lead<'c>(
         // Each look reads every manifest: after a few all that is not proven goes at once.
         let unproven = error.downcast_ref::<Unproven>().copied().filter(|_| looks < LOOKS_MAX);
         if let Some(Unproven(id)) = unproven {
-            let of_it = |found: &mut Found| found.name.id == id && is_segment(found);
+            let of_it = |found: &mut FoundBackup| found.name.id == id && is_segment(found);
             let names = found.extract_if(.., of_it);
             names.for_each(|found| passed.add(&found.name, anyhow::anyhow!("{error:#}")));
         } else if !all_proven && may_be_planted(&error) {
@@ -215,10 +215,10 @@ fn may_be_planted(error: &anyhow::Error) -> bool {
 /// damage is to be told.
 fn proven(
     catalog: &Catalog<'_>,
-    found: Vec<Found>,
+    found: Vec<FoundBackup>,
     passed: &mut Passed,
     ctx: &Ctx,
-) -> anyhow::Result<Vec<Found>> {
+) -> anyhow::Result<Vec<FoundBackup>> {
     let looked = catalog::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
         Ok(_) => Ok(None),
         Err(error) if catalog::is_altered(&error) => Ok(None),
@@ -308,6 +308,6 @@ fn report(plan: Plan, rewound: Rewound, seconds: f64) -> anyhow::Result<Report> 
         rewound.restored.next,
     );
     let Plan { store, source, mode, base, segments, .. } = plan;
-    let done = Done { store, source, mode, base, segments, seconds, time, rewound };
+    let done = RestoreAtReport { store, source, mode, base, segments, seconds, time, rewound };
     Report::done("bkp.restore-at/1", &done, text)
 }

@@ -12,7 +12,7 @@ use time::{Date, Duration, OffsetDateTime};
 use super::list::Window;
 use crate::catalog::{self, table};
 use crate::domain::id::BackupId;
-use crate::domain::record::{self, Outcome, Record};
+use crate::domain::record::{self, Record, RunOutcome};
 use crate::ledger::in_store;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{ProofChecker, RECORD};
@@ -52,12 +52,12 @@ pub(super) struct Listing {
     /// URL of the store.
     store: String,
     /// Oldest first; with `--limit` newest first.
-    runs: Vec<Row>,
+    runs: Vec<RunRow>,
 }
 
 /// A run.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Row {
+struct RunRow {
     id: BackupId,
     /// `started`, `completed`, `partial`, `failed`, `skipped`, `restored` or `verified`.
     status: &'static str,
@@ -133,14 +133,14 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     };
     let own: BTreeSet<String> = known.iter().filter(is_own).map(|run| run.key.clone()).collect();
     let read = |run: &Known| Ok(row(app, (&*store, &prover), &own, run));
-    let is_wanted = |row: &Row| {
+    let is_wanted = |row: &RunRow| {
         let about = |wanted: &Option<String>, found: &Option<String>| {
             wanted.as_ref().is_none_or(|wanted| found.as_ref() == Some(wanted))
         };
         about(&options.job, &row.job) && about(&options.source, &row.source)
     };
     // What the record of a job says as well is no row of its own, so more may have to be read.
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<RunRow> = Vec::new();
     while rows.len() < limit && !known.is_empty() {
         let newest = known.split_off(known.len().saturating_sub(limit - rows.len()));
         let read = catalog::each(&newest, &app.ctx.cancel, read)?;
@@ -166,10 +166,10 @@ fn of_jobs(store: &dyn ReadStore, options: &Options) -> anyhow::Result<Vec<Known
         id: record.id,
         at: record.id.created(),
         what: match record.outcome() {
-            Outcome::Good => "completed",
-            Outcome::Partial => "partial",
-            Outcome::Skipped => "skipped",
-            Outcome::Failed => "failed",
+            RunOutcome::Good => "completed",
+            RunOutcome::Partial => "partial",
+            RunOutcome::Skipped => "skipped",
+            RunOutcome::Failed => "failed",
         },
         record: Some(record),
     });
@@ -206,17 +206,17 @@ pub(super) fn failed(
     app: &AppContext,
     store: &dyn ReadStore,
     source: Option<&str>,
-) -> anyhow::Result<Vec<table::Row>> {
+) -> anyhow::Result<Vec<table::CatalogRow>> {
     let mut known = by_hand(store, &Options::default(), app.ctx.now())?;
     known.retain(|run| run.what == "failed");
     known.sort_by_key(|run| (run.at, run.id));
     let known = known.split_off(known.len().saturating_sub(FAILED_MAX));
     let time = |time: OffsetDateTime| time.format(&Rfc3339);
-    let read = |run: &Known| -> anyhow::Result<table::Row> {
+    let read = |run: &Known| -> anyhow::Result<table::CatalogRow> {
         let body = body(store, &run.key).1;
         let took = Duration::seconds_f64(body.seconds.unwrap_or(0.0).clamp(0.0, 1e9));
         let of_source = body.source.as_ref().and_then(|name| app.settings.sources.get(name));
-        Ok(table::Row {
+        Ok(table::CatalogRow {
             id: run.id.to_string(),
             backup_type: of_source.map(|of| of.backup_type.to_string()).unwrap_or_default(),
             start_time: time(run.at)?,
@@ -224,7 +224,7 @@ pub(super) fn failed(
             status: run.what.to_owned(),
             backup_location: crate::store::location(store.url(), &run.key),
             source: body.source.unwrap_or_default(),
-            ..table::Row::default()
+            ..table::CatalogRow::default()
         })
     };
     let mut rows = catalog::each(&known, &app.ctx.cancel, read)?;
@@ -256,7 +256,7 @@ fn row(
     (store, prover): (&dyn ReadStore, &ProofChecker<'_>),
     own: &BTreeSet<String>,
     run: &Known,
-) -> Option<Row> {
+) -> Option<RunRow> {
     let (bytes, body) = body(store, &run.key);
     if run.record.is_none() && body.job.is_some() {
         return None;
@@ -273,7 +273,7 @@ fn row(
     let code = run.record.as_ref().map(|record| record.code).or(body.exit_code);
     // A restore or a verification that failed is on record under what it should have been.
     let is_failed = run.record.is_none() && !matches!(code, None | Some(0 | 3 | 11 | 17 | 75));
-    Some(Row {
+    Some(RunRow {
         id: run.id,
         status: match (is_verify, is_failed) {
             (true, _) => "verified",
@@ -311,10 +311,10 @@ fn body(store: &dyn ReadStore, key: &str) -> (Vec<u8>, Body) {
 }
 
 /// What goes on now, by the leases.
-fn running(store: &dyn ReadStore, now: OffsetDateTime) -> anyhow::Result<Vec<Row>> {
+fn running(store: &dyn ReadStore, now: OffsetDateTime) -> anyhow::Result<Vec<RunRow>> {
     let rows = in_store::running(store, now)?.into_iter().map(|(name, id, host)| {
         let job = name.strip_suffix(".job").map(str::to_owned);
-        Row {
+        RunRow {
             id,
             status: "started",
             source: Some(name).filter(|_name| job.is_none()),
@@ -335,7 +335,7 @@ fn running(store: &dyn ReadStore, now: OffsetDateTime) -> anyhow::Result<Vec<Row
     Ok(rows.collect())
 }
 
-fn render(rows: &[Row]) -> anyhow::Result<String> {
+fn render(rows: &[RunRow]) -> anyhow::Result<String> {
     if rows.is_empty() {
         return Ok("no runs\n".to_owned());
     }

@@ -30,7 +30,7 @@ use crate::wire::AppContext;
 
 /// The stable shapes `bkp.snapshot/1` and `bkp.export/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Done<'m> {
+pub(super) struct SnapshotReport<'m> {
     /// URL of the first store that has the backup.
     store: &'m str,
     /// How each store fared, if they are several.
@@ -218,7 +218,10 @@ fn report(
     let copies = copied(fared, &mut text)?;
     let stores = fan.urls();
     let store = stores.first().map_or("", String::as_str);
-    let report =
-        Report::done(&format!("bkp.{}/1", manifest.kind), &Done { store, copies, manifest }, text)?;
+    let report = Report::done(
+        &format!("bkp.{}/1", manifest.kind),
+        &SnapshotReport { store, copies, manifest },
+        text,
+    )?;
     Ok(report.with_outcome(worst(partial, pending)))
 }

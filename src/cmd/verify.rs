@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::restore;
 use super::verify_logs::{self, Chained};
-use crate::catalog::{self, Catalog, Filter, Found};
+use crate::catalog::{self, Catalog, Filter, FoundBackup};
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
@@ -62,7 +62,7 @@ pub(super) struct Everything {
     store: String,
     level: VerifyLevel,
     ok: bool,
-    backups: Vec<Outcome>,
+    backups: Vec<VerifyOutcome>,
     /// The logs of the sources: how their segments follow each other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     logs: Vec<Chained>,
@@ -71,7 +71,7 @@ pub(super) struct Everything {
 /// What became of one of many.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Outcome {
+pub(super) enum VerifyOutcome {
     Verified(Verified),
     Failed { id: BackupId, source: String, ok: bool, kind: &'static str, problem: String },
 }
@@ -150,13 +150,13 @@ fn all(
     options: &Options,
     (catalog, prover): (&Catalog<'_>, &ProofChecker<'_>),
     store: &dyn AppendStore,
-    found: &[Found],
+    found: &[FoundBackup],
 ) -> anyhow::Result<Report> {
     let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
     let mut seen = BTreeSet::new();
     let (level, noted) = (options.level, RefCell::default());
     let beside = Notes { app, store, catalog, prover, found, level, noted };
-    for Found { name, .. } in found {
+    for FoundBackup { name, .. } in found {
         let verified = verify_again(app, options, catalog, name, &mut seen);
         // That the run is to stop is no failure of a backup.
         app.ctx.cancel.check()?;
@@ -165,7 +165,7 @@ fn all(
             Ok(verified) => {
                 outcome = worst(outcome, verified.outcome());
                 writeln!(text, "{}", render(&verified))?;
-                backups.push(Outcome::Verified(verified));
+                backups.push(VerifyOutcome::Verified(verified));
             }
             Err(error) => {
                 let kind = diagnose(&error).kind;
@@ -173,7 +173,7 @@ fn all(
                 let (id, problem) = (name.id, format!("{error:#}"));
                 writeln!(text, "{id} of {}: FAILED: {problem}", name.source)?;
                 let (source, kind) = (name.source.clone(), kind.name());
-                backups.push(Outcome::Failed { id, source, ok: false, kind, problem });
+                backups.push(VerifyOutcome::Failed { id, source, ok: false, kind, problem });
             }
         }
     }

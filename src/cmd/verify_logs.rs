@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::windows::{Gap, Row};
-use crate::catalog::{Catalog, Found};
+use super::windows::{Gap, WindowRow};
+use crate::catalog::{Catalog, FoundBackup};
 use crate::cmd::restore_at::drill::{self, LogDrilled};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
@@ -29,7 +29,7 @@ pub(super) struct Verified {
     /// Segments that were read to their end.
     segments: usize,
     /// From when to when the source restores.
-    windows: Vec<Row>,
+    windows: Vec<WindowRow>,
     /// Where segments do not follow each other.
     gaps: Vec<Gap>,
     /// Segments that the newest one does not lead to: of a run that was overtaken, or shipped when another
@@ -58,7 +58,7 @@ fn run_drill(
     app: &AppContext,
     catalog: &Catalog<'_>,
     history: &History,
-    found: &[Found],
+    found: &[FoundBackup],
     options: &Options,
 ) -> anyhow::Result<LogDrilled> {
     let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
@@ -73,7 +73,7 @@ pub(super) struct Chained {
     source: String,
     ok: bool,
     /// From when to when the source restores.
-    windows: Vec<Row>,
+    windows: Vec<WindowRow>,
     /// Where segments do not follow each other.
     gaps: Vec<Gap>,
     /// Manifests that cannot be read.
@@ -87,7 +87,7 @@ impl Chained {
         Chained {
             source: source.to_owned(),
             ok: history.problems.is_empty() && !gaps.iter().any(|gap| gap.damage),
-            windows: windows.iter().map(|(window, run)| Row::of(window, run.len())).collect(),
+            windows: windows.iter().map(|(window, run)| WindowRow::of(window, run.len())).collect(),
             gaps,
             problems: history.problems.clone(),
         }
@@ -116,13 +116,13 @@ impl Chained {
 pub(super) fn chained(
     app: &AppContext,
     store: &dyn ReadStore,
-    found: &[Found],
+    found: &[FoundBackup],
 ) -> anyhow::Result<Vec<Chained>> {
     let segments = found.iter().filter(|found| is_segment(found));
     let sources: BTreeSet<&str> = segments.map(|found| found.name.source.as_str()).collect();
     let of = |source: &str| {
         let of_source = found.iter().filter(|found| found.name.source == source);
-        let of_source: Vec<Found> = of_source.cloned().collect();
+        let of_source: Vec<FoundBackup> = of_source.cloned().collect();
         let history = History::read(store, &of_source, &app.ctx)?;
         Ok(Chained::of(source, &history))
     };
@@ -185,8 +185,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             }
         }
     }
-    let windows: Vec<Row> =
-        history.windows().iter().map(|(window, run)| Row::of(window, run.len())).collect();
+    let windows: Vec<WindowRow> =
+        history.windows().iter().map(|(window, run)| WindowRow::of(window, run.len())).collect();
     let strays = history.strays();
     let body = Verified {
         store: store.url().to_owned(),

@@ -17,7 +17,7 @@ use crate::wire::AppContext;
 pub(super) struct Listing {
     store: String,
     source: String,
-    windows: Vec<Row>,
+    windows: Vec<WindowRow>,
     /// Where segments do not follow each other.
     gaps: Vec<Gap>,
     /// Manifests that cannot be read.
@@ -26,7 +26,7 @@ pub(super) struct Listing {
 
 /// A time within which every moment restores.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Row {
+pub(super) struct WindowRow {
     mode: Mode,
     /// RFC 3339, by the cluster's clock.
     from: Option<String>,
@@ -53,9 +53,9 @@ pub(super) struct Gap {
     pub(super) damage: bool,
 }
 
-impl Row {
-    pub(super) fn of(window: &Window, segments: usize) -> Row {
-        Row {
+impl WindowRow {
+    pub(super) fn of(window: &Window, segments: usize) -> WindowRow {
+        WindowRow {
             mode: window.mode,
             from: spelled(window.from),
             until: spelled(window.until),
@@ -105,8 +105,8 @@ pub fn run(app: &AppContext, source: &str) -> anyhow::Result<Report> {
         return Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into());
     }
     let history = History::read(store.as_ref(), &found, &app.ctx)?;
-    let windows: Vec<Row> =
-        history.windows().iter().map(|(window, run)| Row::of(window, run.len())).collect();
+    let windows: Vec<WindowRow> =
+        history.windows().iter().map(|(window, run)| WindowRow::of(window, run.len())).collect();
     let gaps = Gap::all(&history);
     let mut text = String::new();
     if windows.is_empty() {

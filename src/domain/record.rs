@@ -43,7 +43,7 @@ pub struct Record {
 
 /// What a run means for the schedule of its job; what weighs more comes later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// It did nothing, because another run was at it.
     Skipped,
     /// It did what it should; an event may still wait for the ledger.
@@ -82,24 +82,24 @@ impl Record {
 
     /// What it means.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> RunOutcome {
         outcome(self.code)
     }
 }
 
 /// What an exit code means.
-fn outcome(code: u8) -> Outcome {
+fn outcome(code: u8) -> RunOutcome {
     match code {
-        exit::DONE | PENDING => Outcome::Good,
-        PARTIAL => Outcome::Partial,
-        BUSY | THAWING => Outcome::Skipped,
-        _ => Outcome::Failed,
+        exit::DONE | PENDING => RunOutcome::Good,
+        PARTIAL => RunOutcome::Partial,
+        BUSY | THAWING => RunOutcome::Skipped,
+        _ => RunOutcome::Failed,
     }
 }
 
 /// How much an exit code weighs against another one: damage more than anything else.
 #[must_use]
-pub fn weigh(code: u8) -> (Outcome, bool, u8) {
+pub fn weigh(code: u8) -> (RunOutcome, bool, u8) {
     (outcome(code), code == DAMAGE, code)
 }
 
@@ -117,11 +117,12 @@ pub fn merged(mut records: Vec<Record>) -> Vec<Record> {
 #[must_use]
 pub fn past(records: &[Record], now: OffsetDateTime) -> Past {
     let real = |record: &&Record| {
-        record.outcome() != Outcome::Skipped && record.id.created() - now <= SKEW
+        record.outcome() != RunOutcome::Skipped && record.id.created() - now <= SKEW
     };
     let mut counted: Vec<&Record> = records.iter().filter(real).collect();
     counted.sort();
-    let good = |record: &&&Record| matches!(record.outcome(), Outcome::Good | Outcome::Partial);
+    let good =
+        |record: &&&Record| matches!(record.outcome(), RunOutcome::Good | RunOutcome::Partial);
     let failures = counted.iter().rev().take_while(|record| !good(record)).count();
     let succeeded = counted.iter().rev().find(good);
     Past {

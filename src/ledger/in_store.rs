@@ -34,7 +34,7 @@ mod sighted;
 mod stale;
 mod term;
 
-use self::term::{Row, SCHEMA, Term};
+use self::term::{LeaseRow, SCHEMA, Term};
 pub use held::{held, running, strange};
 pub use stale::stale;
 
@@ -67,7 +67,7 @@ pub fn acquire(
     let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Moment::now() };
     let mut busy = None;
     for attempt in 0..TRIES {
-        let Row { number, newest, strange } = lease.row()?;
+        let LeaseRow { number, newest, strange } = lease.row()?;
         if attempt == 0 {
             lease.name(&strange);
         }
@@ -119,7 +119,7 @@ impl InStore {
     }
 
     /// The terms of the job.
-    fn row(&self) -> Result<Row, StoreError> {
+    fn row(&self) -> Result<LeaseRow, StoreError> {
         term::row(&*self.store, &self.holder.job, self.ctx.now())
     }
 

@@ -153,7 +153,7 @@ pub(crate) enum Damage {
     /// Marked as damaged, without authentication.
     Claimed,
     /// A verification found it.
-    Found,
+    FoundBackup,
 }
 
 impl AnnotationBody {
@@ -269,7 +269,7 @@ pub(crate) fn judge(
         let read = newest(store, prover, name, &damaged, AnnotationKind::Damaged)?;
         let is_found = read.iter().any(|(_, said)| said.proven);
         unproven |= !is_found;
-        damage = if is_found { Damage::Found } else { Damage::Claimed };
+        damage = if is_found { Damage::FoundBackup } else { Damage::Claimed };
     }
     Ok(BackupAnnotations { pinned, damage, unproven })
 }

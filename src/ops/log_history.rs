@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use crate::catalog::{self, Catalog, Filter, Found};
+use crate::catalog::{self, Catalog, Filter, FoundBackup};
 use crate::ctx::Ctx;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
@@ -108,7 +108,7 @@ fn since(
     source: &str,
     known: &Newest,
     now: OffsetDateTime,
-) -> anyhow::Result<Option<Vec<Found>>> {
+) -> anyhow::Result<Option<Vec<FoundBackup>>> {
     let first = known.id.created().date();
     // Another host's clock may be ahead.
     let days = (now.date() - first).whole_days() + 1;
@@ -123,7 +123,7 @@ fn since(
             let name = BackupName::parse(&object.key)
                 .filter(|(_, extension)| *extension == MANIFEST_EXTENSION)
                 .map(|(name, _)| name);
-            found.extend(name.map(|name| Found {
+            found.extend(name.map(|name| FoundBackup {
                 name,
                 stored_bytes: object.bytes,
                 pinned: false,
@@ -153,7 +153,11 @@ impl History {
     ///
     /// # Errors
     /// That the run is to stop. A manifest that cannot be read is one of its problems.
-    pub fn read(store: &dyn ReadStore, found: &[Found], ctx: &Ctx) -> anyhow::Result<History> {
+    pub fn read(
+        store: &dyn ReadStore,
+        found: &[FoundBackup],
+        ctx: &Ctx,
+    ) -> anyhow::Result<History> {
         let mut history = History::default();
         let mut links: Vec<Link> = Vec::new();
         let steps = catalog::each(found, &ctx.cancel, |found| Ok(step(store, found)))?;
@@ -234,7 +238,7 @@ impl History {
 ///
 /// # Errors
 /// What the store fails with.
-pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Vec<Found>> {
+pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Vec<FoundBackup>> {
     let filter = Filter { source: Some(source.to_owned()), ..Filter::default() };
     catalog::find(store, &filter, &ctx.cancel)
 }
@@ -242,7 +246,7 @@ pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Ve
 /// Whether it is a segment of a log: an increment of a type that has logs. Whoever can write to the store can
 /// give the id of one to something of another scope or type, which is none.
 #[must_use]
-pub fn is_segment(found: &Found) -> bool {
+pub fn is_segment(found: &FoundBackup) -> bool {
     let BackupName { kind, scope, backup_type, .. } = &found.name;
     kind == segment::KIND
         && *scope == Scope::Incremental
@@ -257,7 +261,7 @@ enum Step {
     Other,
 }
 
-fn step(store: &dyn ReadStore, found: &Found) -> anyhow::Result<Step> {
+fn step(store: &dyn ReadStore, found: &FoundBackup) -> anyhow::Result<Step> {
     let name = &found.name;
     if is_segment(found) {
         let (manifest, sha256) = load(store, name)?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use crate::catalog::{self, Catalog, Found};
+use crate::catalog::{self, Catalog, FoundBackup};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
@@ -71,7 +71,7 @@ impl PitrPlan<'_> {
     pub(crate) fn open<'c>(
         &self,
         catalog: &Catalog<'c>,
-        found: &[Found],
+        found: &[FoundBackup],
         ctx: &Ctx,
     ) -> anyhow::Result<OpenedPlan<'c>> {
         let (op, base) = match self.mode {
@@ -93,7 +93,7 @@ impl PitrPlan<'_> {
     fn base<'c>(
         &self,
         catalog: &Catalog<'c>,
-        found: &[Found],
+        found: &[FoundBackup],
         ctx: &Ctx,
     ) -> anyhow::Result<(u64, Vec<BackupReader<'c>>)> {
         let (mut newest_error, mut marked) = (None, None);
@@ -145,7 +145,7 @@ impl fmt::Display for Unproven {
     }
 }
 
-fn is_damaged(found: &[Found], link: &BackupReader<'_>) -> bool {
+fn is_damaged(found: &[FoundBackup], link: &BackupReader<'_>) -> bool {
     let id = link.manifest().id;
     found.iter().any(|found| found.name.id == id && found.is_damaged())
 }
@@ -264,7 +264,7 @@ fn gone(id: BackupId) -> Fault {
 /// its id to something of another scope: all of that id are looked at until one is authentic.
 fn chain_of<'c>(
     catalog: &Catalog<'c>,
-    found: &[Found],
+    found: &[FoundBackup],
     id: BackupId,
 ) -> anyhow::Result<Vec<BackupReader<'c>>> {
     let of_id = found.iter().filter(|found| found.name.id == id && !is_segment(found));
@@ -281,7 +281,7 @@ fn chain_of<'c>(
 }
 
 /// The segment of this id: there is one at most.
-fn segment_of(found: &[Found], id: BackupId) -> anyhow::Result<&Found> {
+fn segment_of(found: &[FoundBackup], id: BackupId) -> anyhow::Result<&FoundBackup> {
     let segment = found.iter().find(|found| found.name.id == id && is_segment(found));
     Ok(segment.ok_or_else(|| gone(id))?)
 }
@@ -289,7 +289,7 @@ fn segment_of(found: &[Found], id: BackupId) -> anyhow::Result<&Found> {
 /// Opens segments, and makes sure that they are those that the plan was made from.
 fn authentic<'c>(
     catalog: &Catalog<'c>,
-    found: &[Found],
+    found: &[FoundBackup],
     links: &[&Link],
 ) -> anyhow::Result<Vec<BackupReader<'c>>> {
     let open = |link: &&Link| {

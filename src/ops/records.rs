@@ -8,7 +8,7 @@ use sha2::Digest as _;
 use time::{Date, OffsetDateTime};
 
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
-use crate::domain::record::{FOLDER, Outcome, Record};
+use crate::domain::record::{FOLDER, Record, RunOutcome};
 use crate::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role, StoreError, Version};
 
 /// The records of the runs of a job that its schedule needs: those of this month and the last, or
@@ -27,7 +27,7 @@ pub fn recent(
     for day in [before, today] {
         found.extend(below(store, &Record::folder(job, day))?);
     }
-    if !found.iter().any(|record| record.outcome() == Outcome::Good) {
+    if !found.iter().any(|record| record.outcome() == RunOutcome::Good) {
         found = below(store, &format!("{FOLDER}/{job}"))?;
     }
     Ok(found)

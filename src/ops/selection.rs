@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
+use crate::catalog::{self, Catalog, Filter, FoundBackup, is_unproven};
 use crate::ctx::{Ctx, Monitor};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::BackupName;
@@ -140,7 +140,7 @@ impl Select {
 
 /// The backups of a source, the newest first; but what is dated in the future comes last, and that is said:
 /// a clock was wrong, or somebody planted it, and it would stay the newest until that time.
-fn newest_first(found: Vec<Found>, ctx: &Ctx) -> Vec<BackupName> {
+fn newest_first(found: Vec<FoundBackup>, ctx: &Ctx) -> Vec<BackupName> {
     let names = found.into_iter().rev().map(|found| found.name);
     let is_past = |name: &BackupName| name.id.created() - ctx.now() <= SKEW;
     let (mut past, future): (Vec<_>, Vec<_>) = names.partition(is_past);
@@ -261,11 +261,11 @@ fn first_proven(
 }
 
 /// When it began, to the millisecond, as `--at` takes it.
-fn created(found: &Found) -> String {
+fn created(found: &FoundBackup) -> String {
     found.name.id.created().format(&Rfc3339).unwrap_or_default()
 }
 
-fn ambiguous(id: &str, several: &[Found]) -> Fault {
+fn ambiguous(id: &str, several: &[FoundBackup]) -> Fault {
     let ids: Vec<String> = several.iter().take(5).map(|found| found.name.id.to_string()).collect();
     Fault::new(Kind::Usage, format!("`{id}` matches {} backups", several.len()))
         .hint(format!("use more digits of the id: {}", ids.join(", ")))

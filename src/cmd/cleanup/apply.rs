@@ -46,7 +46,7 @@ pub(super) struct Removal<'a> {
 
 /// How a removal ended.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum Removed {
     /// All of it is gone, or all but what the text names.
     Gone(Option<String>),
     /// It was left as it was, for this reason.
@@ -79,16 +79,16 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 
 impl Removal<'_> {
     /// Removes what `target` is. What the store locks stays, and so does what somebody needs by now.
-    pub(super) fn remove(&self, item: &Item, target: &Target) -> Result<Done, Failed> {
+    pub(super) fn remove(&self, item: &Item, target: &Target) -> Result<Removed, Failed> {
         self.alone.confirm(self.index)?;
         match target {
             Target::Upload(upload) => {
                 self.store.abort(upload)?;
-                Ok(Done::Gone(None))
+                Ok(Removed::Gone(None))
             }
             Target::Object(key) => Ok(match self.delete(key)? {
-                Some(until) => Done::Stays(Action::Retain, locked(until)),
-                None => Done::Gone(None),
+                Some(until) => Removed::Stays(Action::Retain, locked(until)),
+                None => Removed::Gone(None),
             }),
             Target::Entry { entry, sha256, .. } if item.what == What::Backup => {
                 self.backup(item, entry, *sha256)
@@ -102,12 +102,12 @@ impl Removal<'_> {
         item: &Item,
         entry: &Entry,
         decided_on: Option<[u8; 32]>,
-    ) -> Result<Done, Failed> {
+    ) -> Result<Removed, Failed> {
         let mark = self.mark(&entry.name)?;
         let now = catalog::again(self.store, &entry.name)?;
         if let Some(why) = self.second_thought(&now, CLOCKS_APART)? {
             self.delete(&mark)?;
-            return Ok(Done::Stays(Action::Keep, why));
+            return Ok(Removed::Stays(Action::Keep, why));
         }
         let has_ledger = self.app.settings.ledger.is_some();
         let noted = (item, entry, decided_on);
@@ -119,16 +119,16 @@ impl Removal<'_> {
             Ok(None) => {}
             Ok(Some(until)) => {
                 self.delete(&mark)?;
-                return Ok(Done::Stays(Action::Retain, locked(until)));
+                return Ok(Removed::Stays(Action::Retain, locked(until)));
             }
             Err(error) => return Err(Failed { gone: self.is_gone(&entry.name), error }),
         }
         let rest = self.sweep(&now).map_err(|error| Failed { error, gone: Some(true) })?;
-        Ok(Done::Gone(rest.map(|until| format!("the remainder is {}", locked(until)))))
+        Ok(Removed::Gone(rest.map(|until| format!("the remainder is {}", locked(until)))))
     }
 
     /// Removes what has no manifest; a run may be about to write it.
-    fn orphan(&self, entry: &Entry) -> Result<Done, Failed> {
+    fn orphan(&self, entry: &Entry) -> Result<Removed, Failed> {
         let mark = if entry.is_going() {
             entry.name.key(&Mark::Deleting.extension())
         } else {
@@ -140,7 +140,7 @@ impl Removal<'_> {
         let busy = self.second_thought(&now, grace.unwrap_or(Duration::MAX))?;
         if let Some(why) = appeared.or(busy) {
             self.delete(&mark)?;
-            return Ok(Done::Stays(Action::Keep, why));
+            return Ok(Removed::Stays(Action::Keep, why));
         }
         let until = self.sweep(&now)?;
         if self.is_gone(&entry.name) == Some(false) {
@@ -150,8 +150,8 @@ impl Removal<'_> {
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }
         Ok(match until {
-            Some(until) => Done::Stays(Action::Retain, locked(until)),
-            None => Done::Gone(None),
+            Some(until) => Removed::Stays(Action::Retain, locked(until)),
+            None => Removed::Gone(None),
         })
     }
 

@@ -98,7 +98,7 @@ impl Decider<'_> {
         judged: &[BackupAnnotations],
         locks: &mut Locks,
     ) -> anyhow::Result<Decided> {
-        let mut decided = self.with(rules, met, judged, Damage::Found, locks)?;
+        let mut decided = self.with(rules, met, judged, Damage::FoundBackup, locks)?;
         if judged.iter().all(|judged| judged.damage != Damage::Claimed) {
             return Ok(decided);
         }

@@ -16,7 +16,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::domain::health::Ages;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
-use crate::domain::record::Outcome;
+use crate::domain::record::RunOutcome;
 use crate::domain::retention::{Backup, Policy, lateness, restorable};
 use crate::domain::segment::{Base, Link, Log, Mode, keep};
 use crate::ops::jobs::state::States;
@@ -138,7 +138,7 @@ fn is_late(
     let frozen_after = Some(ages.critical);
     let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
     let judged = States::kept(app).judge(app, job, (store, BACK_MIN as usize + 1), now)?;
-    let good = judged.believed.into_iter().filter(|record| record.outcome() == Outcome::Good);
+    let good = judged.believed.into_iter().filter(|record| record.outcome() == RunOutcome::Good);
     let mut runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
     if runs.is_empty() {
         runs = parts.links.iter().map(|link| Backup::full(link.id)).collect();

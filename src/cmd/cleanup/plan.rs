@@ -11,7 +11,7 @@ use super::rules::Witness;
 use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
-use crate::domain::record::{self, Outcome, Record};
+use crate::domain::record::{self, Record, RunOutcome};
 use crate::domain::retention::Why;
 use crate::domain::segment;
 use crate::ledger::in_store;
@@ -211,7 +211,7 @@ impl Planner<'_> {
 /// The records from before a time, but of each job not that of its last good run: without that the job
 /// would look as if it had never run.
 fn old_records(records: &[Record], before: OffsetDateTime) -> Vec<&Record> {
-    let good = records.iter().filter(|record| record.outcome() == Outcome::Good);
+    let good = records.iter().filter(|record| record.outcome() == RunOutcome::Good);
     let mut last: BTreeMap<&str, BackupId> = BTreeMap::new();
     for record in good {
         let newest = last.entry(&record.job).or_insert(record.id);

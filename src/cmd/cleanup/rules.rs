@@ -13,7 +13,7 @@ use crate::domain::health::{Ages, is_odd};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
 use crate::domain::names::Scope;
-use crate::domain::record::{DAMAGE, Outcome, Record};
+use crate::domain::record::{DAMAGE, Record, RunOutcome};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
 use crate::keys::KeyProvider;
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
@@ -185,7 +185,7 @@ pub(super) fn frozen(
 ) -> anyhow::Result<Option<String>> {
     let mut states = States::kept(app);
     if let Some(last) = last(store, app, job, &mut states, now)?
-        && last.record.outcome() != Outcome::Good
+        && last.record.outcome() != RunOutcome::Good
     {
         let Last { record: Record { code, .. }, more } = last;
         let what = format!("the last run of `{}` ended with exit code {code}{more}", job.name);
@@ -231,13 +231,13 @@ fn last(
 ) -> anyhow::Result<Option<Last>> {
     let judged = states.judge(app, job, (store, GOOD_ENOUGH), now)?;
     let counted =
-        |record: &&Record| record.outcome() != Outcome::Skipped && record.id.created() <= now;
+        |record: &&Record| record.outcome() != RunOutcome::Skipped && record.id.created() <= now;
     let believed = judged.believed.iter().rfind(counted);
     // Without a key and a ledger nothing can be proven: that is warned of where backups are met.
     let is_blind = app.settings.recipients.is_empty() && app.settings.ledger.is_none();
     let weighs = |record: &&Record| {
         counted(record)
-            && (is_blind || record.outcome() != Outcome::Good)
+            && (is_blind || record.outcome() != RunOutcome::Good)
             && believed.is_none_or(|believed| believed.id < record.id)
     };
     let other = judged.others.iter().rfind(weighs);

@@ -4,7 +4,7 @@ use crate::error::{Kind, diagnose};
 use crate::source::Check;
 
 /// A check, and the kind of failure it is if it is not as it should be.
-pub(super) type Found = (Kind, Check);
+pub(super) type CheckResult = (Kind, Check);
 
 pub(super) fn good(what: impl Into<String>, found: impl Into<String>) -> Check {
     Check { what: what.into(), ok: true, found: found.into(), hint: None }
@@ -19,7 +19,7 @@ pub(super) fn bad(
 }
 
 /// The outcome of something that was tried.
-pub(super) fn tried(what: String, outcome: anyhow::Result<String>) -> Found {
+pub(super) fn tried(what: String, outcome: anyhow::Result<String>) -> CheckResult {
     match outcome {
         Ok(found) => (Kind::Failed, good(what, found)),
         Err(error) => {

@@ -1,12 +1,12 @@
 //! Checks of the ledger.
 
-use super::check::{Found, tried};
+use super::check::{CheckResult, tried};
 use crate::ledger::outbox::Outbox;
 use crate::wire::AppContext;
 
 /// The ledger, if one is configured: it answers, the accounts are there or can be made, a lease can
 /// be taken and given back. Records nothing. Says what waits in the outbox.
-pub(super) fn ledger(app: &AppContext) -> Vec<Found> {
+pub(super) fn ledger(app: &AppContext) -> Vec<CheckResult> {
     let Some(ledger) = app.ledger() else {
         return Vec::new();
     };

@@ -4,7 +4,7 @@ use crate::config::settings::jobs::JobKind;
 use std::io::{self, Write};
 
 use crate::archive::EntrySink;
-use crate::cmd::doctor::check::{Found, bad, good, tried};
+use crate::cmd::doctor::check::{CheckResult, bad, good, tried};
 use crate::cmd::doctor::probe;
 use crate::error::{Fault, Kind};
 use crate::notify;
@@ -14,7 +14,7 @@ use crate::source::ExportRequest;
 use crate::wire::AppContext;
 
 /// Every channel and every ping: what is secret of them can be read. Nobody is told anything.
-pub(crate) fn told(app: &AppContext) -> Vec<Found> {
+pub(crate) fn told(app: &AppContext) -> Vec<CheckResult> {
     let channels = app
         .settings
         .notify
@@ -44,7 +44,7 @@ const LACKING_MAX: usize = 5;
 
 /// Every source of which a job makes exports: an export works on a copy in the state directory. One of a
 /// database that is not large is made, and thrown away.
-pub(crate) fn exports(app: &AppContext) -> Vec<Found> {
+pub(crate) fn exports(app: &AppContext) -> Vec<CheckResult> {
     let jobs = app.settings.jobs.values().filter(|job| job.run == JobKind::Export);
     let mut names: Vec<&str> = jobs.filter_map(|job| job.source.as_deref()).collect();
     names.sort_unstable();

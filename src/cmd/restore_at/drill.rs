@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::catalog::{Catalog, Found};
+use crate::catalog::{Catalog, FoundBackup};
 use crate::domain::id::BackupId;
 use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
 use crate::error::{Fault, Kind};
@@ -54,7 +54,7 @@ impl LogDrilled {
 /// is no window.
 pub(crate) fn drill(
     app: &AppContext,
-    (catalog, history, found): (&Catalog<'_>, &History, &[Found]),
+    (catalog, history, found): (&Catalog<'_>, &History, &[FoundBackup]),
     source: &str,
     folder: &Path,
     random: u64,
@@ -122,7 +122,7 @@ fn moment(window: &Window, random: u64) -> anyhow::Result<(OffsetDateTime, u64)>
 fn on_record(
     kind: &LogKind,
     catalog: &Catalog<'_>,
-    (history, found): (&History, &[Found]),
+    (history, found): (&History, &[FoundBackup]),
     way: &pitr_plan::PitrPlan<'_>,
     moment: u64,
     base: &[BackupReader<'_>],

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::around::Around;
 use super::child::{self, Ended};
 use super::options::Options;
-use super::report::{Outcome, Row};
+use super::report::{JobOutcome, JobRunRow};
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::{host, user};
 use crate::domain::id::BackupId;
@@ -33,7 +33,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 /// What came of it.
 pub(super) struct End {
-    pub(super) row: Row,
+    pub(super) row: JobRunRow,
     /// What is to be known of it; nothing if it did not run.
     pub(super) record: Option<Record>,
     /// Keys of that in the stores that have it on record.
@@ -107,7 +107,7 @@ fn begin(around: &Around<'_>, options: &Options) -> End {
         // One that was asked for and could not is a run, if one that did nothing.
         return close(around, Some(&fan), &Ended::of(&error));
     }
-    let mut row = Row::new(job.name.clone(), Outcome::Busy, Some(format!("{error:#}")));
+    let mut row = JobRunRow::new(job.name.clone(), JobOutcome::Busy, Some(format!("{error:#}")));
     row.exit_code = Some(exit::code(kind));
     End { row, record: None, on_record: Vec::new() }
 }
@@ -140,7 +140,7 @@ fn alone(
         let mut states = States::kept(app);
         states.refresh(app, job, began);
         if !matches!(states.due(app, job, began), Due::Since(_)) {
-            let row = Row::new(job.name.clone(), Outcome::Elsewhere, None);
+            let row = JobRunRow::new(job.name.clone(), JobOutcome::Elsewhere, None);
             return End { row, record: None, on_record: Vec::new() };
         }
     }
@@ -210,12 +210,12 @@ fn close(around: &Around<'_>, fan: Option<&MirroredStore>, ended: &Ended) -> End
         }
     }
     let outcome = match record.outcome() {
-        record::Outcome::Good => Outcome::Done,
-        record::Outcome::Partial => Outcome::Partial,
-        record::Outcome::Skipped => Outcome::Busy,
-        record::Outcome::Failed => Outcome::Failed,
+        record::RunOutcome::Good => JobOutcome::Done,
+        record::RunOutcome::Partial => JobOutcome::Partial,
+        record::RunOutcome::Skipped => JobOutcome::Busy,
+        record::RunOutcome::Failed => JobOutcome::Failed,
     };
-    let row = Row {
+    let row = JobRunRow {
         job: job.name.clone(),
         outcome,
         exit_code: Some(ended.code),

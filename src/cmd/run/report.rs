@@ -17,16 +17,16 @@ pub(in crate::cmd) struct Ran {
     /// Nothing was run, only decided.
     pub(super) dry_run: bool,
     /// What ran or should have, in the order in which it ended.
-    pub(super) jobs: Vec<Row>,
+    pub(super) jobs: Vec<JobRunRow>,
     /// What comes next.
     pub(super) next: Vec<Next>,
 }
 
 /// What became of one job.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(in crate::cmd) struct Row {
+pub(in crate::cmd) struct JobRunRow {
     pub(super) job: String,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: JobOutcome,
     /// The exit code of its run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exit_code: Option<u8>,
@@ -42,7 +42,7 @@ pub(in crate::cmd) struct Row {
 /// The outcome of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::cmd) enum Outcome {
+pub(in crate::cmd) enum JobOutcome {
     /// It is due and would run.
     Due,
     /// It did what it should.
@@ -68,14 +68,14 @@ pub(in crate::cmd) struct Next {
     pub(super) at: OffsetDateTime,
 }
 
-impl Row {
-    pub(super) fn new(job: String, outcome: Outcome, message: Option<String>) -> Row {
-        Row { job, outcome, exit_code: None, seconds: 0.0, backup: None, message }
+impl JobRunRow {
+    pub(super) fn new(job: String, outcome: JobOutcome, message: Option<String>) -> JobRunRow {
+        JobRunRow { job, outcome, exit_code: None, seconds: 0.0, backup: None, message }
     }
 
     /// What its run ended with; `None` if that was well.
     fn kind(&self) -> Option<Kind> {
-        if self.outcome == Outcome::Waits {
+        if self.outcome == JobOutcome::Waits {
             return Some(Kind::Partial);
         }
         let code = self.exit_code?;
@@ -85,25 +85,25 @@ impl Row {
 
     /// Whether somebody should see it.
     pub(super) fn is_bad(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed | Outcome::Partial | Outcome::Waits)
+        matches!(self.outcome, JobOutcome::Failed | JobOutcome::Partial | JobOutcome::Waits)
     }
 
     /// Whether the job did not run, which is over as soon as it does.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self.outcome, Outcome::Busy | Outcome::Elsewhere | Outcome::Waits)
+        matches!(self.outcome, JobOutcome::Busy | JobOutcome::Elsewhere | JobOutcome::Waits)
     }
 
     /// The same in a line.
     pub(super) fn line(&self) -> String {
         let verb = match self.outcome {
-            Outcome::Due => "is due",
-            Outcome::Done => "done",
-            Outcome::Partial => "partly done",
-            Outcome::Failed => "FAILED",
-            Outcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "waiting",
-            Outcome::Busy => "already running",
-            Outcome::Elsewhere => "was run by another host",
-            Outcome::Waits => "did not run",
+            JobOutcome::Due => "is due",
+            JobOutcome::Done => "done",
+            JobOutcome::Partial => "partly done",
+            JobOutcome::Failed => "FAILED",
+            JobOutcome::Busy if self.exit_code == Some(exit::code(Kind::Thawing)) => "waiting",
+            JobOutcome::Busy => "already running",
+            JobOutcome::Elsewhere => "was run by another host",
+            JobOutcome::Waits => "did not run",
         };
         let ended = self.exit_code.map(|code| format!(", exit code {code}, {:.1} s", self.seconds));
         let why = self.message.as_ref().map(|message| format!(": {message}"));
@@ -114,8 +114,9 @@ impl Row {
 impl Ran {
     /// What the tick ends with. That a job runs already is well, unless it was asked for by name.
     pub(super) fn outcome(&self, by_name: bool) -> Option<Kind> {
-        let counts = |row: &&Row| by_name || row.outcome != Outcome::Busy;
-        let kinds: Vec<Option<Kind>> = self.jobs.iter().filter(counts).map(Row::kind).collect();
+        let counts = |row: &&JobRunRow| by_name || row.outcome != JobOutcome::Busy;
+        let kinds: Vec<Option<Kind>> =
+            self.jobs.iter().filter(counts).map(JobRunRow::kind).collect();
         let bad = kinds.iter().flatten().next().copied();
         if kinds.contains(&None) && bad.is_some() { Some(Kind::Partial) } else { bad }
     }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::options::Options;
 use super::pool::{Over, Pool, Turn};
-use super::report::{Next, Outcome, Ran, Row};
+use super::report::{JobOutcome, JobRunRow, Next, Ran};
 use super::{news, one};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::schedule::Due;
@@ -33,7 +33,7 @@ pub(super) struct Tick<'h> {
     options: &'h Options,
     states: States,
     pool: Pool,
-    rows: Vec<Row>,
+    rows: Vec<JobRunRow>,
     /// Jobs that are left alone until then.
     paused: BTreeMap<String, Instant>,
     /// What people have not been told yet.
@@ -153,7 +153,7 @@ impl<'h> Tick<'h> {
         let Some(job) = self.app.settings.jobs.get(name) else { return };
         if self.options.dry_run || self.states.waits(self.app, job, failed) {
             let why = format!("waiting for `{first}`, whose last run failed");
-            self.push(Row::new(name.to_owned(), Outcome::Waits, Some(why)));
+            self.push(JobRunRow::new(name.to_owned(), JobOutcome::Waits, Some(why)));
         }
     }
 
@@ -248,13 +248,13 @@ impl<'h> Tick<'h> {
         let one::End { row, record, on_record } = end;
         self.pool.running.remove(&row.job);
         let over = match row.outcome {
-            Outcome::Busy => Over::Busy,
-            Outcome::Failed => Over::Failed(record.as_ref().map(|record| record.id.created())),
-            Outcome::Due
-            | Outcome::Done
-            | Outcome::Partial
-            | Outcome::Elsewhere
-            | Outcome::Waits => Over::Done,
+            JobOutcome::Busy => Over::Busy,
+            JobOutcome::Failed => Over::Failed(record.as_ref().map(|record| record.id.created())),
+            JobOutcome::Due
+            | JobOutcome::Done
+            | JobOutcome::Partial
+            | JobOutcome::Elsewhere
+            | JobOutcome::Waits => Over::Done,
         };
         self.pool.over.insert(row.job.clone(), over);
         if over == Over::Busy {
@@ -268,7 +268,7 @@ impl<'h> Tick<'h> {
     }
 
     /// Adds to the report; what somebody should see is said at once.
-    fn push(&mut self, row: Row) {
+    fn push(&mut self, row: JobRunRow) {
         if row.is_bad() && !self.options.dry_run {
             self.app.ctx.monitor.warn(&row.line());
         }
@@ -281,7 +281,7 @@ impl<'h> Tick<'h> {
     /// Reports what would run.
     pub(super) fn planned(mut self) -> anyhow::Result<Report> {
         let due = std::mem::take(&mut self.pool.waiting).into_iter();
-        self.rows.extend(due.map(|name| Row::new(name, Outcome::Due, None)));
+        self.rows.extend(due.map(|name| JobRunRow::new(name, JobOutcome::Due, None)));
         self.report(None)
     }
 

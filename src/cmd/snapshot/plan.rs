@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::catalog::{self, Catalog, Filter, Found, is_unproven};
+use crate::catalog::{self, Catalog, Filter, FoundBackup, is_unproven};
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Identity, Manifest};
@@ -197,10 +197,10 @@ fn parent(
     app: &AppContext,
     options: &Options,
     (catalog, identity): (&Catalog<'_>, &Identity),
-    found: &[Found],
+    found: &[FoundBackup],
     id: BackupId,
 ) -> anyhow::Result<Candidate> {
-    let is_suited = |found: &&Found| {
+    let is_suited = |found: &&FoundBackup| {
         // What cleanup has begun to remove, and not ended, will be gone.
         !found.going
             && found.name.kind == options.kind.as_str()
@@ -288,7 +288,7 @@ impl Doubts<'_> {
         let hint = "start a new chain: --scope full; `bkp list --long` shows what was found";
         match damage {
             Damage::None => Ok(()),
-            Damage::Found => {
+            Damage::FoundBackup => {
                 let message = format!("a verification found backup {id} damaged");
                 Err(Fault::new(Kind::Integrity, message).hint(hint).into())
             }
@@ -320,9 +320,9 @@ fn marks(
     app: &AppContext,
     fan: &MirroredStore,
     filter: &Filter,
-    found: &[Found],
+    found: &[FoundBackup],
 ) -> anyhow::Result<Vec<Marks>> {
-    let of = |found: &[Found]| -> HashMap<BackupName, Vec<Mark>> {
+    let of = |found: &[FoundBackup]| -> HashMap<BackupName, Vec<Mark>> {
         let marked = found.iter().filter(|found| !found.marks.is_empty());
         marked.map(|found| (found.name.clone(), found.marks.clone())).collect()
     };

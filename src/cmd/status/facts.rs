@@ -11,7 +11,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Scope};
-use crate::domain::record::{Outcome, Record};
+use crate::domain::record::{Record, RunOutcome};
 use crate::domain::schedule::Due;
 use crate::error::{Kind, diagnose};
 use crate::ops::jobs::evidence::{Evidence, JudgedRecord};
@@ -41,7 +41,7 @@ impl StoreFacts {
     /// The last run that did what it should, as far as this store is concerned.
     pub(super) fn good(&self, job: &JobSettings) -> Option<&Record> {
         let mut records = self.records(job).iter().rev();
-        records.find(|record| record.outcome() == Outcome::Good)
+        records.find(|record| record.outcome() == RunOutcome::Good)
     }
 
     /// The last run that verified the backups of a source here, at this level or any, and found them well.

@@ -13,7 +13,7 @@ use crate::catalog::{self, Entry};
 use crate::domain::health::GapFacts;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
-use crate::domain::record::{Outcome, Record};
+use crate::domain::record::{Record, RunOutcome};
 use crate::domain::segment::{KIND, Mode, Segment};
 use crate::store::ReadStore;
 use crate::wire::AppContext;
@@ -39,7 +39,7 @@ pub(super) fn recent(
     let is_news = |entry: &&&&Entry| now - entry.name.id.created() <= NEWS;
     let of_partial = |entry: &Entry| {
         let at = entry.name.id.created();
-        let partial = records.iter().filter(|record| record.outcome() == Outcome::Partial);
+        let partial = records.iter().filter(|record| record.outcome() == RunOutcome::Partial);
         partial
             .map(|record| (record.id.created(), Duration::seconds(record.seconds.into())))
             .any(|(begun, took)| (begun - SLACK..=begun + took + SLACK).contains(&at))

@@ -17,7 +17,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
 use crate::domain::names::Scope;
-use crate::domain::record::{DAMAGE, Outcome, Record, merged};
+use crate::domain::record::{DAMAGE, Record, RunOutcome, merged};
 use crate::domain::schedule::{Due, SKEW, When};
 use crate::keys;
 use crate::ledger::outbox::Outbox;
@@ -111,14 +111,14 @@ impl StatusFacts {
     ) {
         let records = merged(seen.iter().flat_map(|seen| seen.records(job)).cloned().collect());
         let counted = |record: &&Record| {
-            record.outcome() != Outcome::Skipped && record.id.created() - now <= SKEW
+            record.outcome() != RunOutcome::Skipped && record.id.created() - now <= SKEW
         };
         let records: Vec<&Record> = records.iter().filter(counted).collect();
         let past = states.past(app, job);
         let interval = job.when.interval(now);
         let ages = Ages::of(interval, job.warn_after, job.critical_after);
         let due = states.due(app, job, now);
-        let is_good = |record: &&&Record| record.outcome() == Outcome::Good;
+        let is_good = |record: &&&Record| record.outcome() == RunOutcome::Good;
         let unwell = records.iter().rev().take_while(|record| !is_good(record)).last();
         // What one store has that is damaged, a later run about another one does not mend.
         let newest = seen.iter().filter_map(|seen| seen.records(job).last());

@@ -39,7 +39,7 @@ pub(super) fn of(app: &AppContext, store: &dyn ReadStore, mine: &[&Entry]) -> Wo
         words.pinned += usize::from(pinned);
         words.damaged += usize::from(damage != Damage::None);
         let is_newest = mine.last().is_some_and(|last| last.name == entry.name);
-        words.newest_damaged |= is_newest && damage == Damage::Found;
+        words.newest_damaged |= is_newest && damage == Damage::FoundBackup;
         words.unproven.extend(unproven.then_some(entry.name.id));
     }
     words

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use crate::catalog::{Catalog, Found};
+use crate::catalog::{Catalog, FoundBackup};
 use crate::cmd::verify::verified::Verified;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
@@ -26,7 +26,7 @@ pub(crate) struct Notes<'a> {
     pub(crate) catalog: &'a Catalog<'a>,
     pub(crate) prover: &'a ProofChecker<'a>,
     /// The backups of the source at least, with their marks.
-    pub(crate) found: &'a [Found],
+    pub(crate) found: &'a [FoundBackup],
     pub(crate) level: VerifyLevel,
     /// What this run has written down already.
     pub(crate) noted: RefCell<HashSet<(BackupId, bool)>>,
@@ -78,7 +78,7 @@ impl Notes<'_> {
     }
 
     /// A link of the chain of `name`.
-    fn link(&self, name: &BackupName, id: BackupId) -> Option<&Found> {
+    fn link(&self, name: &BackupName, id: BackupId) -> Option<&FoundBackup> {
         let mut of_id = self.found.iter().filter(|found| {
             found.name.id == id
                 && found.name.source == name.source
@@ -88,7 +88,7 @@ impl Notes<'_> {
         if id == name.id {
             return of_id.find(|found| found.name == *name);
         }
-        let all: Vec<&Found> = of_id.collect();
+        let all: Vec<&FoundBackup> = of_id.collect();
         let opens = all.iter().find(|found| self.prover.open(&found.name).is_some());
         opens.or(all.first()).copied()
     }
@@ -96,7 +96,7 @@ impl Notes<'_> {
     fn damaged(&self, name: &BackupName, id: BackupId, why: &str) -> anyhow::Result<()> {
         let Some(link) = self.link(name, id) else { return Ok(()) };
         let known = judge(self.store, self.prover, &link.name, &link.marks)?.damage;
-        if known == Damage::Found || !self.is_new(id, true) {
+        if known == Damage::FoundBackup || !self.is_new(id, true) {
             return Ok(());
         }
         // Where nothing opens it, one word without a proof is as good as another.
@@ -128,7 +128,7 @@ impl Notes<'_> {
 
     fn add(
         &self,
-        link: &Found,
+        link: &FoundBackup,
         word: AnnotationKind,
         note: Option<String>,
         against: &[Mark],

@@ -50,7 +50,7 @@ pub(super) struct Term {
 
 /// What a store has of the terms of a job, as far as runs can have written them.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(super) struct LeaseRow {
     /// The highest number; the next run takes the one after it.
     pub(super) number: u64,
     /// The newest term and its number.
@@ -120,14 +120,14 @@ pub(super) fn row(
     store: &dyn ReadStore,
     job: &str,
     now: OffsetDateTime,
-) -> Result<Row, StoreError> {
+) -> Result<LeaseRow, StoreError> {
     let mut numbers = Vec::new();
     for object in store.list(&format!("{FOLDER}/{job}"))? {
         numbers.extend(number(job, &object?.key));
     }
     numbers.sort_unstable();
     let chain = chain(&numbers, now);
-    let mut row = Row { number: chain.last().copied().unwrap_or(0), ..Row::default() };
+    let mut row = LeaseRow { number: chain.last().copied().unwrap_or(0), ..LeaseRow::default() };
     let beyond = numbers.iter().filter(|number| **number > row.number);
     let why = "its number is out of sequence";
     row.strange.extend(beyond.map(|number| (key(job, *number), why.to_owned())));

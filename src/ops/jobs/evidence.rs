@@ -20,7 +20,7 @@ use crate::domain::event::{Digest, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
-use crate::domain::record::{Outcome, Record};
+use crate::domain::record::{Record, RunOutcome};
 use crate::keys::KeyProvider;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{ProofChecker, RECORD, Refused, Verdict};
@@ -120,7 +120,7 @@ impl Evidence {
             });
             match known {
                 Some(true) => {
-                    good += usize::from(record.outcome() == Outcome::Good);
+                    good += usize::from(record.outcome() == RunOutcome::Good);
                     judged.believed.push(record);
                 }
                 Some(false) => {

@@ -17,7 +17,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Scope};
-use crate::domain::record::{self, Outcome, Record};
+use crate::domain::record::{self, Record, RunOutcome};
 use crate::domain::schedule::{Due, Past, SKEW, jitter};
 use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH, JudgedRecord};
 use crate::ops::known_stores::KnownStores;
@@ -205,7 +205,7 @@ impl States {
         let kept = self.entry_mut(app, job);
         kept.runs.insert(run.key());
         kept.runs.extend(on_record.iter().cloned());
-        let is_lost = run.outcome() == Outcome::Failed && on_record.is_empty();
+        let is_lost = run.outcome() == RunOutcome::Failed && on_record.is_empty();
         kept.away = is_lost.then_some(run.id);
         kept.trim();
     }
@@ -232,7 +232,7 @@ impl StoredStates {
                 past.failures = 0;
             }
         }
-        let last = records.iter().rev().find(|record| record.outcome() != Outcome::Skipped);
+        let last = records.iter().rev().find(|record| record.outcome() != RunOutcome::Skipped);
         past.away = past.failures > 0 && last.is_some_and(|last| Some(last.id) == self.away);
         past
     }
@@ -241,7 +241,7 @@ impl StoredStates {
     fn trim(&mut self) {
         let is_good = |key: &&String| {
             let outcome = Record::parse(key).map(|record| record.outcome());
-            matches!(outcome, Some(Outcome::Good | Outcome::Partial))
+            matches!(outcome, Some(RunOutcome::Good | RunOutcome::Partial))
         };
         let good = self.runs.iter().rev().find(is_good).cloned();
         while self.runs.len() > RUNS_MAX {

@@ -16,7 +16,8 @@ use crate::source::duckdb::data_file::format::Headers;
 use crate::source::duckdb::engine::groups::Groups;
 use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::protocol::{
-    Answer, Asked, Base, Compare, DEFINITION, HERE, OUTPUT, Open, Outcome, Settle, Tallied, WORK,
+    Answer, Asked, Base, Compare, CompareOutcome, DEFINITION, HERE, OUTPUT, Open, Settle, Tallied,
+    WORK,
 };
 pub(crate) use crate::source::duckdb::engine::protocol::{CATALOG, OUTSIDE, TextRow};
 use crate::source::duckdb::schema::sql;
@@ -365,7 +366,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(crate) fn compare(&self, compare: Compare) -> anyhow::Result<Option<Outcome>> {
+    pub(crate) fn compare(&self, compare: Compare) -> anyhow::Result<Option<CompareOutcome>> {
         let now = compare.now.clone();
         match self.ask(Asked::Compare(compare), WORK, None)? {
             Ok(Answer::Compared(outcome)) => Ok(outcome),

@@ -68,7 +68,7 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 /// The newest of the past stays, whatever else there is.
-fn keep(found: &[catalog::Found]) {
+fn keep(found: &[catalog::FoundBackup]) {
     let backups: Vec<Backup> = found
         .iter()
         .map(|found| Backup { pinned: found.pinned, ..Backup::full(found.name.id) })

@@ -22,7 +22,7 @@ pub(crate) type Map<T> = HashMap<Key, T>;
 
 /// A row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct KeyedRow {
     pub(crate) key: Key,
     /// Of its content.
     pub(crate) hash: u64,
@@ -30,14 +30,14 @@ pub(crate) struct Row {
     pub(crate) place: u64,
 }
 
-impl From<[u64; 4]> for Row {
-    fn from([one, other, hash, place]: [u64; 4]) -> Row {
-        Row { key: (one, other), hash, place }
+impl From<[u64; 4]> for KeyedRow {
+    fn from([one, other, hash, place]: [u64; 4]) -> KeyedRow {
+        KeyedRow { key: (one, other), hash, place }
     }
 }
 
 /// More rows of a sequence, added to those given; false once there are none.
-pub(crate) type More<'a> = &'a mut dyn FnMut(&mut Vec<Row>) -> anyhow::Result<bool>;
+pub(crate) type More<'a> = &'a mut dyn FnMut(&mut Vec<KeyedRow>) -> anyhow::Result<bool>;
 
 /// How many rows there were, and the sum of their hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(crate) struct Differences {
 /// One of the sequences.
 struct Sequence<'a> {
     more: More<'a>,
-    rows: Vec<Row>,
+    rows: Vec<KeyedRow>,
     /// How many of `rows` are done with.
     done: usize,
     ended: bool,
@@ -92,7 +92,7 @@ impl<'a> Sequence<'a> {
         Ok(())
     }
 
-    fn ahead(&self) -> &[Row] {
+    fn ahead(&self) -> &[KeyedRow] {
         self.rows.get(self.done..).unwrap_or_default()
     }
 
@@ -102,7 +102,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// The next rows, which are done with now.
-    fn take(&mut self, count: usize) -> &[Row] {
+    fn take(&mut self, count: usize) -> &[KeyedRow] {
         let begin = self.done;
         self.done = self.rows.len().min(begin + count);
         self.rows.get(begin..self.done).unwrap_or_default()
@@ -115,27 +115,27 @@ struct Waiting {
     /// Of the earlier sequence: their hashes.
     old: Map<u64>,
     /// Of the later one.
-    new: Map<Row>,
+    new: Map<KeyedRow>,
     found: Vec<u64>,
     /// Two rows of one sequence have the same key.
     twice: bool,
 }
 
 impl Waiting {
-    fn meet(&mut self, hash: u64, row: &Row) {
+    fn meet(&mut self, hash: u64, row: &KeyedRow) {
         if row.hash != hash {
             self.found.push(row.place);
         }
     }
 
-    fn left(&mut self, row: &Row) {
+    fn left(&mut self, row: &KeyedRow) {
         match self.new.remove(&row.key) {
             Some(new) => self.meet(row.hash, &new),
             None => self.twice |= self.old.insert(row.key, row.hash).is_some(),
         }
     }
 
-    fn came(&mut self, row: &Row, others_ended: bool) {
+    fn came(&mut self, row: &KeyedRow, others_ended: bool) {
         match self.old.remove(&row.key) {
             Some(hash) => self.meet(hash, row),
             None if others_ended => self.found.push(row.place),
@@ -225,9 +225,9 @@ pub(crate) mod tests {
 
     /// A sequence in pieces of some length.
     pub(crate) fn pieces(
-        rows: &[Row],
+        rows: &[KeyedRow],
         length: usize,
-    ) -> impl FnMut(&mut Vec<Row>) -> anyhow::Result<bool> {
+    ) -> impl FnMut(&mut Vec<KeyedRow>) -> anyhow::Result<bool> {
         let mut left = rows.iter().copied();
         move |into| {
             into.extend(left.by_ref().take(length));
@@ -235,31 +235,36 @@ pub(crate) mod tests {
         }
     }
 
-    fn compare(old: &[Row], new: &[Row], length: usize, most: usize) -> Option<Differences> {
+    fn compare(
+        old: &[KeyedRow],
+        new: &[KeyedRow],
+        length: usize,
+        most: usize,
+    ) -> Option<Differences> {
         let (mut old, mut new) = (pieces(old, length), pieces(new, length));
         differences(&mut old, &mut new, most, &Cancel::default()).expect("no failure")
     }
 
-    fn total(rows: &[Row]) -> Total {
+    fn total(rows: &[KeyedRow]) -> Total {
         let sum = rows.iter().map(|row| u128::from(row.hash)).sum();
         Total { rows: rows.len() as u64, sum }
     }
 
     /// The same by a map of each.
-    fn expected(old: &[Row], new: &[Row]) -> Differences {
-        let hashes = |rows: &[Row]| -> BTreeMap<Key, u64> {
+    fn expected(old: &[KeyedRow], new: &[KeyedRow]) -> Differences {
+        let hashes = |rows: &[KeyedRow]| -> BTreeMap<Key, u64> {
             rows.iter().map(|row| (row.key, row.hash)).collect()
         };
         let (before, now) = (hashes(old), hashes(new));
-        let differs = |row: &&Row| before.get(&row.key) != Some(&row.hash);
+        let differs = |row: &&KeyedRow| before.get(&row.key) != Some(&row.hash);
         let mut rows: Vec<u64> = new.iter().filter(differs).map(|row| row.place).collect();
         rows.sort_unstable();
         let gone = before.keys().filter(|key| !now.contains_key(key)).copied().collect();
         Differences { rows, gone, before: total(old), now: total(new) }
     }
 
-    pub(crate) fn row(key: u64, hash: u64, place: u64) -> Row {
-        Row { key: (key, key / 3), hash, place }
+    pub(crate) fn row(key: u64, hash: u64, place: u64) -> KeyedRow {
+        KeyedRow { key: (key, key / 3), hash, place }
     }
 
     /// What happens to a sequence: a row is changed, removed, moved to the end; rows are inserted.
@@ -284,7 +289,7 @@ pub(crate) mod tests {
         prop::collection::vec(step, 0..40)
     }
 
-    fn apply(old: &[Row], steps: &[Step]) -> Vec<Row> {
+    fn apply(old: &[KeyedRow], steps: &[Step]) -> Vec<KeyedRow> {
         let mut rows = old.to_vec();
         let mut next = old.len() as u64;
         for step in steps {
@@ -313,7 +318,7 @@ pub(crate) mod tests {
                 Step::Reverse => rows.reverse(),
             }
         }
-        rows.iter().zip(0..).map(|(row, place)| Row { place, ..*row }).collect()
+        rows.iter().zip(0..).map(|(row, place)| KeyedRow { place, ..*row }).collect()
     }
 
     proptest! {
@@ -323,7 +328,7 @@ pub(crate) mod tests {
             steps in steps(),
             length in 1_usize..5000,
         ) {
-            let old: Vec<Row> = (0..count).map(|key| row(key, key * 7, 0)).collect();
+            let old: Vec<KeyedRow> = (0..count).map(|key| row(key, key * 7, 0)).collect();
             let new = apply(&old, &steps);
             let found = compare(&old, &new, length, usize::MAX);
             prop_assert_eq!(found, Some(expected(&old, &new)));
@@ -332,11 +337,11 @@ pub(crate) mod tests {
 
     #[test]
     fn rows_in_another_order_are_given_up_and_a_few_differences_are_not() {
-        let old: Vec<Row> = (0..100_000).map(|key| row(key, key, key)).collect();
+        let old: Vec<KeyedRow> = (0..100_000).map(|key| row(key, key, key)).collect();
         let mut other = old.clone();
         other.reverse();
         assert_eq!(compare(&old, &other, 2048, 10_000), None);
-        let fewer: Vec<Row> = old.iter().filter(|row| row.hash % 100 != 7).copied().collect();
+        let fewer: Vec<KeyedRow> = old.iter().filter(|row| row.hash % 100 != 7).copied().collect();
         let found = compare(&old, &fewer, 2048, 1000).expect("few enough");
         assert_eq!((found.rows.len(), found.gone.len()), (0, 1000));
         assert_eq!(compare(&old, &fewer, 2048, 999), None);

@@ -140,7 +140,7 @@ pub(crate) struct Compare {
 
 /// What was compared and found.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
+pub(crate) struct CompareOutcome {
     /// How many rows differ or are new.
     pub(crate) rows: u64,
     /// How many are gone.
@@ -171,7 +171,7 @@ pub(crate) enum Answer {
         groups: Vec<(u64, Content)>,
     },
     /// Nothing if it could not be told in one pass.
-    Compared(Option<Outcome>),
+    Compared(Option<CompareOutcome>),
     /// Why it was not done, in the engine's words.
     Refused(String),
 }

@@ -9,7 +9,7 @@ use duckdb::arrow::record_batch::RecordBatch;
 
 use crate::ctx::Cancel;
 use crate::source::duckdb::engine::diff;
-use crate::source::duckdb::engine::diff::{Differences, Row};
+use crate::source::duckdb::engine::diff::{Differences, KeyedRow};
 use crate::source::duckdb::engine::protocol::{Compare, OUTSIDE};
 use crate::source::duckdb::engine::state_merge::Changes;
 
@@ -75,7 +75,7 @@ impl<'q> Sequence<'q> {
             let read = || -> duckdb::Result<()> {
                 let mut statement = self.connection.prepare(self.query)?;
                 for batch in statement.stream_arrow([])? {
-                    let rows: Vec<Row> = numbers(&batch?).map(Row::from).collect();
+                    let rows: Vec<KeyedRow> = numbers(&batch?).map(KeyedRow::from).collect();
                     if send.send(Ok(rows)).is_err() {
                         // Nobody wants more.
                         break;
@@ -93,11 +93,11 @@ impl<'q> Sequence<'q> {
 }
 
 /// The rows of a [`Sequence`] as they come.
-struct Reading(mpsc::Receiver<duckdb::Result<Vec<Row>>>);
+struct Reading(mpsc::Receiver<duckdb::Result<Vec<KeyedRow>>>);
 
 impl Reading {
     /// Adds the next rows; false at the end.
-    fn next(&mut self, into: &mut Vec<Row>) -> anyhow::Result<bool> {
+    fn next(&mut self, into: &mut Vec<KeyedRow>) -> anyhow::Result<bool> {
         let Ok(rows) = self.0.recv() else { return Ok(false) };
         into.extend(rows?);
         Ok(true)

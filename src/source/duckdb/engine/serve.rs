@@ -17,8 +17,8 @@ use crate::source::duckdb::engine::confine;
 use crate::source::duckdb::engine::diff;
 use crate::source::duckdb::engine::parser::Parser;
 use crate::source::duckdb::engine::protocol::{
-    Answer, Asked, Base, CATALOG, Compare, HERE, OUTPUT, OUTSIDE, Open, Outcome, Question, Settle,
-    Sum, Tallied, TextRow, WORD, receive, send,
+    Answer, Asked, Base, CATALOG, Compare, CompareOutcome, HERE, OUTPUT, OUTSIDE, Open, Question,
+    Settle, Sum, Tallied, TextRow, WORD, receive, send,
 };
 use crate::source::duckdb::engine::raw::RawDatabase;
 use crate::source::duckdb::engine::row_hash;
@@ -218,7 +218,7 @@ impl Engine {
         insert().map_err(|error| words(&error))
     }
 
-    fn compare(&self, compare: &Compare) -> Result<Option<Outcome>, Refused> {
+    fn compare(&self, compare: &Compare) -> Result<Option<CompareOutcome>, Refused> {
         let queries = compare.later.iter().chain([&compare.base, &compare.now]);
         queries.into_iter().try_for_each(|query| self.check(query))?;
         let found = sequences::differences(&self.connection, compare);
@@ -234,7 +234,7 @@ impl Engine {
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
         self.fill(&compare.gone, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
         let sum = |total: diff::Total| Sum { rows: total.rows, sum: total.sum.to_string() };
-        Ok(Some(Outcome {
+        Ok(Some(CompareOutcome {
             rows: found.rows.len() as u64,
             gone: found.gone.len() as u64,
             before: sum(found.before),

@@ -1,7 +1,7 @@
 //! Merges a sequence of rows with the changes recorded since: the state that a chain of exports adds up
 //! to.
 
-use crate::source::duckdb::engine::diff::{Key, Map, More, Row};
+use crate::source::duckdb::engine::diff::{Key, KeyedRow, Map, More};
 
 /// Bits of [`Sieve`], as a power of two: two megabytes, which stay in a processor's cache.
 const SIEVE_BITS: u32 = 24;
@@ -57,13 +57,13 @@ impl Changes {
     }
 
     /// What became of a row of the sequence.
-    fn became(&mut self, row: Row) -> Option<Row> {
+    fn became(&mut self, row: KeyedRow) -> Option<KeyedRow> {
         if !self.sieve.may_have(row.key) {
             return Some(row);
         }
         match self.last.remove(&row.key) {
             None => Some(row),
-            Some(hash) => hash.map(|hash| Row { hash, ..row }),
+            Some(hash) => hash.map(|hash| KeyedRow { hash, ..row }),
         }
     }
 
@@ -76,14 +76,14 @@ impl Changes {
     pub(crate) fn over(
         mut self,
         base: More<'_>,
-    ) -> impl FnMut(&mut Vec<Row>) -> anyhow::Result<bool> {
+    ) -> impl FnMut(&mut Vec<KeyedRow>) -> anyhow::Result<bool> {
         let mut rows = Vec::new();
         move |into| {
             rows.clear();
             let more = base(&mut rows)?;
             into.extend(rows.iter().filter_map(|row| self.became(*row)));
             if !more {
-                let added = |key| Some(Row { key, hash: self.last.remove(&key)??, place: 0 });
+                let added = |key| Some(KeyedRow { key, hash: self.last.remove(&key)??, place: 0 });
                 into.extend(self.order.drain(..).filter_map(added));
             }
             Ok(more)
@@ -99,7 +99,7 @@ mod tests {
     /// Changes that were written down bring the sequence to where it was.
     #[test]
     fn changes_are_laid_over_a_sequence() {
-        let base: Vec<Row> = (0..10).map(|key| row(key, key, 0)).collect();
+        let base: Vec<KeyedRow> = (0..10).map(|key| row(key, key, 0)).collect();
         let mut changes = Changes::default();
         for (key, hash) in [(3, None), (4, Some(40)), (11, Some(11)), (12, Some(12)), (5, None)] {
             changes.add(row(key, 0, 0).key, hash);
