@@ -106,7 +106,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     }
     if let Some(ledger) = &ledger {
         round.look_elsewhere(&names);
-        outcome = worst(outcome, round.tell(&**ledger, &names));
+        outcome = worst(outcome, round.report_deletions(&**ledger, &names));
     }
     let cleaned = Cleaned { dry_run: options.dry_run, stores };
     let text = render(&cleaned)?;
@@ -184,7 +184,7 @@ impl Round<'_> {
 
     /// Tells the ledger of the backups that have gone from every store: those that this host has noted,
     /// and those that the stores have.
-    fn tell(&self, ledger: &dyn Ledger, names: &[String]) -> Option<Kind> {
+    fn report_deletions(&self, ledger: &dyn Ledger, names: &[String]) -> Option<Kind> {
         let intents = self.intents.as_ref()?;
         let ctx = &self.app.ctx;
         let told = || -> anyhow::Result<()> {
@@ -193,7 +193,7 @@ impl Round<'_> {
             run_guard::flush(intents, ledger, &*ctx.monitor)?;
             for name in names {
                 let store = self.app.store_append(name)?;
-                deletion_log::tell(&*store, ledger, left, &self.witness.keys, ctx)?;
+                deletion_log::report(&*store, ledger, left, &self.witness.keys, ctx)?;
             }
             Ok(())
         };

@@ -49,7 +49,7 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
         ledger::ledger,
         sources,
         notifications::exports,
-        notifications::told,
+        notifications::channels,
     ];
     let mut found = Vec::new();
     for step in steps {

@@ -96,8 +96,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let keys = if options.dry_run { Vec::new() } else { authenticity::keys(app) };
     let mut stores = Vec::new();
     for (name, url, entry) in &found {
-        let say = || say(app, options, name, entry, &keys);
-        let done = if options.dry_run { Ok(()) } else { say() };
+        let annotate = || annotate(app, options, name, entry, &keys);
+        let done = if options.dry_run { Ok(()) } else { annotate() };
         match done {
             Ok(()) => stores.push(url.clone()),
             Err(error) => fail(url, error),
@@ -126,7 +126,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 
 /// Writes the mark in one store. What only keeps a backup may be said by anybody; what lets it go has to
 /// be proven.
-fn say(
+fn annotate(
     app: &AppContext,
     options: &Options,
     store: &str,
@@ -151,12 +151,12 @@ fn say(
     }
     let said = AnnotationBody::now(ctx, word, options.note.clone(), None);
     said.add(&*store, &entry.name, &entry.marks, &prover)?;
-    if word == AnnotationKind::Pin { look(&*store, entry) } else { Ok(()) }
+    if word == AnnotationKind::Pin { check_not_removed(&*store, entry) } else { Ok(()) }
 }
 
 /// Makes sure that no cleanup has begun to remove what was just pinned. Cleanup marks first and looks for
 /// pins then, so one of the two sees the other.
-fn look(store: &dyn AppendStore, entry: &Entry) -> anyhow::Result<()> {
+fn check_not_removed(store: &dyn AppendStore, entry: &Entry) -> anyhow::Result<()> {
     let is_there = |key: &str| match store.head(key) {
         Ok(_) => Ok(true),
         Err(StoreError::Missing { .. }) => Ok(false),

@@ -31,7 +31,7 @@ const METRICS_MODE: u32 = 0o644;
 /// [`Kind::Config`] if no store is configured. A store that does not answer is a finding; if any
 /// finding is critical the outcome is [`Kind::Stale`].
 pub fn run(app: &AppContext) -> anyhow::Result<Report> {
-    let status = look(app)?;
+    let status = take(app)?;
     write_metrics(app, &status);
     let outcome = (status.health == Some(Level::Critical)).then_some(Kind::Stale);
     let text = render(&status)?;
@@ -42,7 +42,7 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn look(app: &AppContext) -> anyhow::Result<Status> {
+pub fn take(app: &AppContext) -> anyhow::Result<Status> {
     let at = app.ctx.now();
     let StatusFacts { jobs, sources, stores, findings, outbox } = StatusFacts::take(app, at)?;
     let health = findings.iter().map(|finding| finding.level).max();

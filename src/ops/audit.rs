@@ -183,7 +183,7 @@ pub fn no_backup(app: &AppContext, source: &str, began: OffsetDateTime, error: &
     match app.stores_append(settings) {
         Ok(fan) => {
             for (_, store) in fan.stores() {
-                add_or_say(app, &**store, (what, id, Some(source)), &ended);
+                add_or_warn(app, &**store, (what, id, Some(source)), &ended);
             }
         }
         Err(error) => not_on_record(app, what, "the store", &error),
@@ -199,12 +199,12 @@ fn line(
     let id = id.unwrap_or_else(|| BackupId::new(app.ctx.now()));
     let settings = source.and_then(|name| app.settings.sources.get(name));
     match app.store_read_and_note(settings) {
-        Ok(store) => add_or_say(app, &*store, (what, id, source), ended),
+        Ok(store) => add_or_warn(app, &*store, (what, id, source), ended),
         Err(error) => not_on_record(app, what, "the store", &error),
     }
 }
 
-fn add_or_say(
+fn add_or_warn(
     app: &AppContext,
     store: &dyn AppendStore,
     of: (&str, BackupId, Option<&str>),

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::style::{Style, tell};
+use super::style::{Style, print_line};
 use crate::ctx::Cancel;
 use crate::error::{Fault, Kind};
 use crate::wire::Confirm;
@@ -38,8 +38,8 @@ fn decide(
     if !style.interactive || style.json {
         return Err(refuse("not a terminal").hint("pass --yes").into());
     }
-    tell(summary);
-    tell("Type `yes` to continue:");
+    print_line(summary);
+    print_line("Type `yes` to continue:");
     // A read cannot be interrupted; its thread ends with the process.
     let (answered, answer) = mpsc::channel();
     thread::Builder::new().name("answer".into()).spawn(move || answered.send(read()))?;

@@ -3,7 +3,7 @@
 use anyhow::Error;
 use serde_json::json;
 
-use super::style::{Style, tell};
+use super::style::{Style, print_line};
 use crate::error::{Kind, diagnose};
 use crate::exit;
 use crate::ops::report::Failure;
@@ -11,7 +11,7 @@ use crate::ops::report::Failure;
 /// Prints an error and returns its exit code.
 #[must_use]
 pub fn fail(style: Style, error: &Error) -> u8 {
-    tell(&render(style, error));
+    print_line(&render(style, error));
     exit::code(diagnose(error).kind)
 }
 
@@ -20,9 +20,9 @@ pub fn fail(style: Style, error: &Error) -> u8 {
 #[must_use]
 pub fn mistake(style: Style, text: &str, summary: &str) -> u8 {
     if style.json {
-        tell(&object(Kind::Usage, summary, &[], Kind::Usage.hint()));
+        print_line(&object(Kind::Usage, summary, &[], Kind::Usage.hint()));
     } else {
-        tell(text.trim_end());
+        print_line(text.trim_end());
     }
     exit::code(Kind::Usage)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::style::{Style, tell, warning};
+use super::style::{Style, print_line, warning};
 use crate::ctx::Monitor;
 
 /// How often a line is written where there is no terminal.
@@ -52,8 +52,8 @@ impl Progress {
     /// Writes a line above the bar, if there is one.
     fn say(&self, line: &str) {
         match self.work().as_ref().and_then(|work| work.bar.as_ref()) {
-            Some(bar) => bar.suspend(|| tell(line)),
-            None => tell(line),
+            Some(bar) => bar.suspend(|| print_line(line)),
+            None => print_line(line),
         }
     }
 }
@@ -76,7 +76,7 @@ impl Monitor for Progress {
             bar.inc(bytes);
         } else if self.shown() && work.told.elapsed() >= INTERVAL {
             work.told = Instant::now();
-            tell(&work.line());
+            print_line(&work.line());
         }
     }
 
@@ -96,7 +96,7 @@ impl Monitor for Progress {
         };
         work.clear();
         if self.style.verbose > 0 && self.shown() {
-            tell(&format!("{}: done", work.line()));
+            print_line(&format!("{}: done", work.line()));
         }
     }
 }

@@ -39,7 +39,7 @@ impl Style {
 }
 
 /// Writes a line to standard error. There is nobody to tell if that fails.
-pub(super) fn tell(line: &str) {
+pub(super) fn print_line(line: &str) {
     let _nobody_listens = writeln!(io::stderr().lock(), "{line}");
 }
 

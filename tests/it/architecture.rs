@@ -1,5 +1,5 @@
-//! Who imports whom, read from the sources: layers in one order, each arrow downwards, and no circle between
-//! any two files.
+//! The import graph, read from the sources: layers in one order, imports only downwards, and no cycle
+//! between files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! What somebody can do who writes the bucket or the database, or has an account on the host, but
-//! has no key: each test is one attack, with the fewest lines that make the point.
+//! Attacks by someone who can write to the bucket or the database, or has an account on the host, but
+//! has no key: one per test, in as few lines as possible.
 
 mod bucket;
 mod engine;

@@ -1,4 +1,4 @@
-//! A folder with a configuration, a store and a key, and the real program run in it.
+//! The test bed: a folder with a configuration, a store and a key, in which the real program runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a store is seen to hold, however much that is.
+//! Listings of stores, however large.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! `bkp cleanup`, `pin` and what they leave: exactly what the policy says, a whole backup behind every
-//! listed one wherever it is stopped, and a ledger that agrees.
+//! `bkp cleanup` and `pin`: they keep exactly what the policy says, leave only complete backups
+//! wherever they are stopped, and the ledger agrees.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Clusters of several replicas: captured from one of them, brought back as a whole.
+//! Clusters of several replicas: captured from one of them, restored as a whole.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

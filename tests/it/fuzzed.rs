@@ -1,5 +1,5 @@
 //! What `tests/fuzz` found, and what its targets begin with: every input once, as they stand, without a
-//! fuzzer. A failure here is one that was mended before.
+//! fuzzer. A failure here is a regression.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Man page and completions in the repository are those that the program's own declarations make.
-//! `BLESS=1 cargo test` writes them anew.
+//! The man page and completions in the repository match the program's declarations. `BLESS=1 cargo
+//! test` writes them anew.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Logs of clusters that were restored or made anew, of replicas that lag, and in stores that come and go:
-//! nothing is mixed up, and no run says that all is well when it is not.
+//! Logs of clusters that were restored or made anew, of replicas that lag, and in stores that come and
+//! go: histories are never mixed up, and no run reports success wrongly.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Leases: of any number of runs of a job one goes on, on any number of hosts, with a ledger and
-//! without one; a dead one frees its job, and a late one writes nothing.
+//! Leases: of any number of runs of a job, on any number of hosts, one proceeds, with and without a
+//! ledger; a killed run frees its job, and one whose lease expired writes nothing.
 //!
 //! `BKP_TEST_ROUNDS` sets the number of rounds (default 2): `BKP_TEST_ROUNDS=50 tests/run.sh lease::`
 //! is the long version.

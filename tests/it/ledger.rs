@@ -1,5 +1,5 @@
-//! The ledger: every run is in it, what was changed beside it is named, and a run does not depend on
-//! its answering unless that is asked for.
+//! The ledger: every run is recorded, tampering is named, and runs do not depend on its availability
+//! unless so configured.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Who is told what: hooks, pings, webhooks, Slack and e-mail, against real listeners on loopback.
+//! Notifications: hooks, pings, webhooks, Slack and e-mail, against real listeners on loopback.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! Cleanup beside everything else that goes on: runs that build on what it removes, pins, clocks that are
+//! Cleanup concurrent with everything else: runs that build on what it removes, pins, clocks that are
 //! wrong, stores that fail, people who can write to the bucket.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Failure is honest: every way to go wrong has its exit code, names the thing, and leaves nothing.
+//! Failure is honest: every failure has its exit code, names its subject, and leaves nothing behind.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! What `--json` prints is what the JSON Schemas say: every report of the real program is held
+//! The output of `--json` matches the JSON Schemas: every report of the real program is validated
 //! against the schema that the program itself prints.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! `bkp run`: what is due runs, once, in order, alone, and on record.
+//! `bkp run`: due jobs run once, in order, exclusively, and are recorded.
 
 use std::collections::BTreeSet;
 use std::fs;

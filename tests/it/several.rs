@@ -1,4 +1,5 @@
-//! One run, several stores: each fares by itself, and what is built on is in all of them.
+//! One run, several stores: stores fail independently, and increments build only on backups that all of
+//! them have.
 
 use std::fs;
 use std::path::Path;

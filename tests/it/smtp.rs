@@ -1,4 +1,4 @@
-//! E-mail as a real server wants it: encrypted, logged in, and never in the clear.
+//! E-mail to a real server: encrypted, authenticated, and never in the clear.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

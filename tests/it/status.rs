@@ -1,4 +1,4 @@
-//! `bkp status`: it sees what is wrong, from the stores alone, and says it in every form.
+//! `bkp status`: it finds problems from the stores alone, and reports them in every format.
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! The scheduler on a bad day: runs that collide, stores that are away, jobs that wait, long ticks; and
-//! what cron and journald get to see of it.
+//! its output for cron and journald.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The house keeps its order: which room may know what, read from the sources themselves.
+//! Rules for the sources: which module may use what, read from the sources themselves.
 //!
 //! Lists of exceptions may only shrink: one that is no longer needed fails the test too.
 

@@ -1,4 +1,4 @@
-//! Two stores that do not fare alike: what one lacks is seen, and what is out of sight is not well.
+//! Two stores of which one fails: missing copies are found, and an unreachable store is not healthy.
 
 use std::fs;
 use std::path::Path;

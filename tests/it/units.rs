@@ -1,4 +1,4 @@
-//! The units of systemd, as systemd reads them.
+//! The systemd units, checked by systemd.
 
 use std::fs;
 use std::path::Path;

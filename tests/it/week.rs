@@ -1,5 +1,5 @@
 //! A week in a minute: every interval is shorter, everything else is real. A server that is written to,
-//! a bucket and a folder, ticks from two hosts, faults in between, and people who are told of them.
+//! a bucket and a folder, ticks from two hosts, faults in between, and notifications about them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -159,7 +159,7 @@ pub(crate) fn note(
 ///
 /// # Errors
 /// What the store fails with, and [`LedgerError::Away`].
-pub(crate) fn tell(
+pub(crate) fn report(
     store: &dyn AppendStore,
     ledger: &dyn Ledger,
     left: &HashSet<BackupId>,

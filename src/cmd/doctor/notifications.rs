@@ -14,7 +14,7 @@ use crate::source::ExportRequest;
 use crate::wire::AppContext;
 
 /// Every channel and every ping: what is secret of them can be read. Nobody is told anything.
-pub(crate) fn told(app: &AppContext) -> Vec<CheckResult> {
+pub(crate) fn channels(app: &AppContext) -> Vec<CheckResult> {
     let channels = app
         .settings
         .notify
@@ -40,7 +40,7 @@ pub(crate) fn told(app: &AppContext) -> Vec<CheckResult> {
 const TRIED_BYTES_MAX: u64 = 1 << 30;
 
 /// How much of what an export would lack is said.
-const LACKING_MAX: usize = 5;
+const MISSING_MAX: usize = 5;
 
 /// Every source of which a job makes exports: an export works on a copy in the state directory. One of a
 /// database that is not large is made, and thrown away.
@@ -67,12 +67,12 @@ pub(crate) fn exports(app: &AppContext) -> Vec<CheckResult> {
             return Some((Kind::Config, good(what, found)));
         }
         Some(match export(app, name) {
-            Ok((bytes, lacking)) if lacking.is_empty() => {
+            Ok((bytes, missing)) if missing.is_empty() => {
                 (Kind::Source, good(what, format!("made one of {bytes} bytes and discarded it")))
             }
-            Ok((_, lacking)) => {
-                let some = lacking.iter().take(LACKING_MAX).cloned().collect::<Vec<_>>().join("; ");
-                let why = format!("{} item(s) cannot be exported, so runs exit with 3: {some}", lacking.len());
+            Ok((_, missing)) => {
+                let some = missing.iter().take(MISSING_MAX).cloned().collect::<Vec<_>>().join("; ");
+                let why = format!("{} item(s) cannot be exported, so runs exit with 3: {some}", missing.len());
                 let hint = "exclude what is not needed with `exclude`; a snapshot contains everything";
                 (Kind::Source, bad(what, why, hint))
             }

@@ -56,7 +56,7 @@ pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
     if recent && !ran {
         return false;
     }
-    let status = match status::look(app) {
+    let status = match status::take(app) {
         Ok(status) => status,
         Err(error) => {
             app.ctx.monitor.warn(&format!("cannot check the status: {error:#}"));
@@ -69,7 +69,7 @@ pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
     for to in &settings.notify {
         let known = told.channels.remove(&to.channel.name).unwrap_or_default();
         let (alerts, afterwards) = difference(app, to, &known, &status, now);
-        let heard = alerts.is_empty() || tell(app, to, alerts, now);
+        let heard = alerts.is_empty() || notify(app, to, alerts, now);
         failed |= !heard;
         // Whoever did not hear it is told again.
         told.channels.insert(to.channel.name.clone(), if heard { afterwards } else { known });
@@ -165,7 +165,7 @@ fn is_hidden(app: &AppContext, known: &Known, status: &Status) -> bool {
 }
 
 /// Tells a channel; whether it was heard.
-fn tell(app: &AppContext, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDateTime) -> bool {
+fn notify(app: &AppContext, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDateTime) -> bool {
     let news = News { schema: "bkp.alert/1", host: host(), at, alerts };
     let kind = KINDS.iter().find(|kind| kind.word == to.channel.kind);
     let told = kind.map(|kind| (kind.tell)(&to.channel, &news));

@@ -117,7 +117,7 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         say(Level::Warning, "growth", format!("grew from {old} to {new} bytes in a month"));
     }
     for gap in &source.gaps {
-        let (level, message) = gap.told(now);
+        let (level, message) = gap.describe(now);
         say(level, "gap", message);
     }
     found
@@ -151,7 +151,7 @@ fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, Stri
 
 impl GapFacts {
     /// The level and the message of the finding.
-    fn told(&self, now: OffsetDateTime) -> (Level, String) {
+    fn describe(&self, now: OffsetDateTime) -> (Level, String) {
         let GapFacts { at, why, mended } = self;
         let (level, then) = if *mended {
             (Level::Warning, "")

@@ -146,15 +146,15 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
     }
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
-        self.patience.insist(|| self.inner.list(prefix))
+        self.patience.send_with_retries(|| self.inner.list(prefix))
     }
 
     fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.patience.insist(|| self.inner.folders(prefix))
+        self.patience.send_with_retries(|| self.inner.folders(prefix))
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
-        self.patience.insist(|| self.inner.head(key))
+        self.patience.send_with_retries(|| self.inner.head(key))
     }
 
     fn open(
@@ -162,7 +162,7 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError> {
-        let reader = self.patience.insist(|| self.inner.open(key, range.clone()))?;
+        let reader = self.patience.send_with_retries(|| self.inner.open(key, range.clone()))?;
         let range = range.unwrap_or(0..u64::MAX);
         let (store, patience) = (Arc::clone(&self.inner), self.patience.clone());
         Ok(Box::new(Resume { store, key: key.to_owned(), range, reader: Some(reader), patience }))
@@ -171,7 +171,7 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
 
 impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
-        self.patience.insist(|| self.inner.create(key, labels))
+        self.patience.send_with_retries(|| self.inner.create(key, labels))
     }
 
     fn sse(&self) -> Option<&'static str> {
@@ -179,29 +179,29 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
     }
 
     fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.patience.insist(|| self.inner.lock_longer(keys))
+        self.patience.send_with_retries(|| self.inner.lock_longer(keys))
     }
 
     fn rehearse(&self) -> Result<Option<String>, StoreError> {
-        self.patience.insist(|| self.inner.rehearse())
+        self.patience.send_with_retries(|| self.inner.rehearse())
     }
 }
 
 impl<S: PruneStore + ?Sized + 'static> PruneStore for Retry<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.patience.insist(|| self.inner.delete(key))
+        self.patience.send_with_retries(|| self.inner.delete(key))
     }
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
-        self.patience.insist(|| self.inner.retained(key))
+        self.patience.send_with_retries(|| self.inner.retained(key))
     }
 
     fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
-        self.patience.insist(|| self.inner.unfinished(before))
+        self.patience.send_with_retries(|| self.inner.unfinished(before))
     }
 
     fn abort(&self, upload: &Unfinished) -> Result<(), StoreError> {
-        self.patience.insist(|| self.inner.abort(upload))
+        self.patience.send_with_retries(|| self.inner.abort(upload))
     }
 }
 
@@ -215,7 +215,10 @@ struct Patience {
 
 impl Patience {
     /// Calls until it works, fails for good, or there is no time left.
-    fn insist<T>(&self, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn send_with_retries<T>(
+        &self,
+        mut call: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut spell = self.spell();
         loop {
             match call() {

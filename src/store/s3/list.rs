@@ -75,7 +75,7 @@ impl Pages {
         let (page, next, last) = (VecDeque::new(), Some(Next::First), String::new());
         let course = Course::default();
         let mut pages = Pages { remote, prefix, folder, depth, page, next, last, course };
-        let first = pages.remote.insist(|| pages.fetch(&Next::First));
+        let first = pages.remote.send_with_retries(|| pages.fetch(&Next::First));
         let first = pages.remote.wait(("list", &pages.prefix), first);
         pages.accept(first?)?;
         Ok(pages)
@@ -171,7 +171,7 @@ impl Iterator for Pages {
                 return Some(Ok(object));
             }
             let which = self.next.take()?;
-            let fetched = self.remote.insist(|| self.fetch(&which));
+            let fetched = self.remote.send_with_retries(|| self.fetch(&which));
             let fetched = self.remote.wait(("list", &self.prefix), fetched);
             if let Err(error) = fetched.and_then(|page| self.accept(page)) {
                 self.next = None;

@@ -35,10 +35,10 @@ pub(super) fn extend(remote: &Arc<Remote>, keys: &[String]) -> Result<(), StoreE
             remote.once(ANSWER, request.retention(retention.clone()).send()).await
         };
         let work = async {
-            let found = remote.insist(look).await?;
+            let found = remote.send_with_retries(look).await?;
             let locked = found.object_lock_retain_until_date().map_or(0, DateTime::secs);
             if locked < needed.unix_timestamp() {
-                remote.insist(send).await?;
+                remote.send_with_retries(send).await?;
             }
             Ok(())
         };

@@ -96,7 +96,7 @@ impl ReadStore for S3 {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let name = self.remote.name(key)?;
-        let look = self.remote.insist(|| self.remote.look(&name));
+        let look = self.remote.send_with_retries(|| self.remote.look(&name));
         let seen = self.remote.wait(("inspect", key), look)?;
         Ok(ObjectInfo {
             key: key.to_owned(),

@@ -30,7 +30,7 @@ struct Target {
 /// Until when the bucket keeps an object.
 pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
     let name = remote.name(key)?;
-    let seen = remote.wait(("inspect", key), remote.insist(|| look(remote, &name)));
+    let seen = remote.wait(("inspect", key), remote.send_with_retries(|| look(remote, &name)));
     match seen {
         Ok(target) => Ok(target.locked_until),
         Err(StoreError::Missing { .. }) => Ok(None),
@@ -42,7 +42,7 @@ pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTi
 pub(super) fn delete(remote: &Remote, key: &str) -> Result<(), StoreError> {
     let name = remote.name(key)?;
     let work = async {
-        let target = match remote.insist(|| look(remote, &name)).await {
+        let target = match remote.send_with_retries(|| look(remote, &name)).await {
             Err(Refusal { class: Class::Missing, .. }) => return Ok(None),
             seen => seen?,
         };
@@ -54,7 +54,7 @@ pub(super) fn delete(remote: &Remote, key: &str) -> Result<(), StoreError> {
             let request = request.set_version_id(target.version.clone());
             remote.once(ANSWER, request.send()).await
         };
-        match remote.insist(send).await {
+        match remote.send_with_retries(send).await {
             Ok(_) | Err(Refusal { class: Class::Missing, .. }) => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -101,7 +101,7 @@ pub(super) fn unfinished(
             let request = request.set_key_marker(key).set_upload_id_marker(upload);
             remote.once(ANSWER, request.send()).await
         };
-        let fetched = async { remote.insist(fetch).await.map_err(with_rights) };
+        let fetched = async { remote.send_with_retries(fetch).await.map_err(with_rights) };
         let fetched = async {
             match fetched.await {
                 Err(Refusal { class: Class::Denied(_), said, .. }) if said.contains(LACKS) => {
@@ -154,7 +154,7 @@ pub(super) fn abort(remote: &Remote, upload: &Unfinished) -> Result<(), StoreErr
         remote.once(ANSWER, request.key(&name).upload_id(&upload.id).send()).await
     };
     let work = async {
-        match remote.insist(send).await {
+        match remote.send_with_retries(send).await {
             Ok(_) => Ok(()),
             Err(refusal) if is_gone(&refusal) => Ok(()),
             Err(refusal) => Err(with_rights(refusal)),

@@ -54,12 +54,13 @@ impl Reader {
         // The service counts in signed numbers; nothing is as long as that.
         if range.is_empty() || i64::try_from(range.start).is_err() {
             let look = || reader.remote.look(&reader.name);
-            reader.remote.wait(("read", &reader.key), reader.remote.insist(look))?;
+            reader.remote.wait(("read", &reader.key), reader.remote.send_with_retries(look))?;
             return Ok(reader);
         }
         let first = range.start..range.end.min(range.start.saturating_add(PIECE_BYTES));
-        let requested =
-            reader.remote.insist(|| request(&reader.remote, &reader.name, first.clone()));
+        let requested = reader
+            .remote
+            .send_with_retries(|| request(&reader.remote, &reader.name, first.clone()));
         let Answer { body, whole, sha256 } = match rt::wait(&reader.remote.ctx.cancel, requested) {
             Ok(Ok(found)) => found,
             Ok(Err(refusal)) if refusal.class == Class::BehindEnd => return Ok(reader),
@@ -150,7 +151,7 @@ async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>
         let answer = request(remote, name, piece.clone()).await?;
         collect(answer.body, &piece).await
     };
-    remote.insist(fetch).await
+    remote.send_with_retries(fetch).await
 }
 
 /// Reads an object a second time that did not arrive as its writer said. What arrives now is handed out

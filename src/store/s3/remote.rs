@@ -185,7 +185,10 @@ impl Remote {
     }
 
     /// Sends a request until it succeeds, fails permanently, or the deadline has passed.
-    pub(super) async fn insist<T, F>(&self, mut send: impl FnMut() -> F) -> Result<T, Refusal>
+    pub(super) async fn send_with_retries<T, F>(
+        &self,
+        mut send: impl FnMut() -> F,
+    ) -> Result<T, Refusal>
     where
         F: Future<Output = Result<T, Refusal>>,
     {

@@ -38,7 +38,7 @@ pub(crate) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
         }
     };
     let order = Order::new(remote, &format!("{FOLDER}/parts"), &labels())?;
-    let id = remote.wait(("write", &order.key), remote.insist(|| order.begin(None)))?;
+    let id = remote.wait(("write", &order.key), remote.send_with_retries(|| order.begin(None)))?;
     order.abandon(&id);
     let how = match first {
         Written::Taken => "wrote",
@@ -60,7 +60,7 @@ fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreErro
     (order.create_only, order.lock) = (false, None);
     let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
     let body = SdkBody::from(CONTENT);
-    let put = async { Ok(remote.insist(|| order.put(&body, &sha256)).await) };
+    let put = async { Ok(remote.send_with_retries(|| order.put(&body, &sha256)).await) };
     match remote.wait(("write", key), put)? {
         Ok(()) => {
             remote.ctx.monitor.warn(&format!(
@@ -137,7 +137,7 @@ fn write(remote: &Arc<Remote>, key: &str) -> Result<Written, StoreError> {
     let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
     let body = SdkBody::from(CONTENT);
     let put = async {
-        match remote.insist(|| order.put(&body, &sha256)).await {
+        match remote.send_with_retries(|| order.put(&body, &sha256)).await {
             Ok(()) => Ok(Written::Taken),
             Err(Refusal { class: Class::Taken, .. }) => Ok(Written::Refused),
             Err(refusal) => Err(refusal),

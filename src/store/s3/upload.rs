@@ -72,7 +72,7 @@ impl S3Upload {
         let multipart = match &mut self.multipart {
             Some(multipart) => multipart,
             none => {
-                let begun = remote.insist(|| order.begin(sha256));
+                let begun = remote.send_with_retries(|| order.begin(sha256));
                 let id = remote.wait(("write", &order.key), begun)?;
                 none.insert(Multipart::begun(id))
             }
@@ -130,7 +130,9 @@ impl Upload for S3Upload {
         if self.multipart.is_none() && self.held.is_empty() {
             order.check_vacant()?;
             let body = SdkBody::from(std::mem::take(&mut self.buffer));
-            let sent = wait(Box::pin(remote.insist(|| order.put(&body, &sha256))) as Sending<'_>)?;
+            let sent = wait(
+                Box::pin(remote.send_with_retries(|| order.put(&body, &sha256))) as Sending<'_>
+            )?;
             return order.settle(sent, declared, None);
         }
         if !self.buffer.is_empty() {
@@ -141,7 +143,8 @@ impl Upload for S3Upload {
         multipart.land(&order, 0)?;
         order.check_vacant()?;
         let composite = multipart.composite();
-        let sent = wait(Box::pin(remote.insist(|| order.complete(multipart))) as Sending<'_>)?;
+        let sent =
+            wait(Box::pin(remote.send_with_retries(|| order.complete(multipart))) as Sending<'_>)?;
         order.settle(sent, declared, Some(composite))?;
         // The service has forgotten the upload: there is nothing to abandon.
         self.multipart = None;

@@ -1,5 +1,5 @@
-//! Who writes the database writes its names, labels and definitions: none of them is ever run, opened or
-//! obeyed by whoever exports, restores or drills it.
+//! Whoever writes the database controls its names, labels and definitions: none of them is ever run,
+//! opened or obeyed by an export, restore or drill.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! Replayed logs and whoever shares the machine with the replay.
+//! Replayed logs, and other users of the machine during the replay.
 
 use std::fs;
 use std::path::Path;

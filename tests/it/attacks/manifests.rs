@@ -1,5 +1,5 @@
-//! Manifests, and words beside them, by somebody who can write the store and has no key: none of it may
-//! remove a backup, keep one from being made, or have another one restored.
+//! Manifests and annotations planted by someone who can write to the store but has no key: none of them
+//! may remove a backup, prevent one, or cause another one to be restored.
 
 use std::fs;
 use std::path::{Path, PathBuf};

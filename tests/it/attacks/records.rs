@@ -1,4 +1,4 @@
-//! Records of runs and leases, planted by somebody who can write the bucket.
+//! Records of runs and leases, planted by someone who can write to the bucket.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What only a store in a folder can promise: modes, links, a full disk, a killed process.
+//! Guarantees specific to stores in a folder: modes, links, a full disk, a killed process.
 //!
 //! What belongs to a whole process (its umask, its limits, its mounts, its death) is set in a
 //! child: this test binary again, told by [`CHILD`] which folder to work in.

@@ -1,4 +1,4 @@
-//! Captures of files and logs that are not quite what they should be, and from clones.
+//! Captures of damaged or unusual files and logs, and from clones.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Databases made by chance (see `duck/generate.py`), through snapshots, exports and increments and back.
+//! Randomly generated databases (see `duck/generate.py`), through snapshots, exports and increments and
+//! back.
 //!
 //! `BKP_TEST_ROUNDS` sets their number, `BKP_TEST_SEED` that of the first one.
 

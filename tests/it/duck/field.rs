@@ -1,4 +1,4 @@
-//! What databases in the field have: links, logs with definitions in them, names that mean something else.
+//! Databases as found in the field: links, logs with definitions in them, ambiguous names.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Exports of what is unusual: changes that cancel out, values whose text is the same, schemas that
-//! cannot be made again everywhere, machines that are too small.
+//! Exports of unusual databases: changes that cancel out, values with equal text, schemas that cannot
+//! be recreated everywhere, machines that are too small.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! An export that ends with exit 0 restores, to equal rows and objects.
+//! An export that exits with 0 can be restored to equal rows and objects.
 
 use std::path::{Path, PathBuf};
 

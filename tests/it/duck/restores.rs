@@ -1,4 +1,4 @@
-//! Restores that meet what they should not, the catalog as a file, and what killed runs leave.
+//! Restores under adverse conditions, the catalog as a file, and the leftovers of killed runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

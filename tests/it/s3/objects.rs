@@ -1,4 +1,4 @@
-//! What an S3 store asks of its service, each on a service that keeps it.
+//! The features that an S3 store requires of its service, each on a service that has it.
 
 use bkp::ctx::Ctx;
 use bkp::store::s3::S3;

@@ -1,5 +1,5 @@
-//! What stands in a store's table holds in every command: region, credentials and marks stand nowhere
-//! else here, and each request that any command sends is looked at on the wire.
+//! The settings in a store's table apply to every command: region, credentials and options are set
+//! nowhere else here, and each request of any command is inspected on the wire.
 
 use super::proxy::{Head, Proxy, Rule};
 use super::{number, usual};

@@ -1,5 +1,5 @@
-//! Whole commands of the real program through S3: over a good way, and over one on which everything
-//! happens that happens on networks.
+//! Complete commands of the real program through S3: over a good connection, and over one with every
+//! fault that networks have.
 
 use std::fs;
 use std::path::Path;

@@ -28,7 +28,7 @@ impl Order {
             return Ok(());
         }
         let look = || self.remote.look(&self.name);
-        match self.remote.wait(("inspect", &self.key), self.remote.insist(look)) {
+        match self.remote.wait(("inspect", &self.key), self.remote.send_with_retries(look)) {
             Err(StoreError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_taken) => Err(self.taken()),
@@ -52,7 +52,7 @@ impl Order {
         composite: Option<String>,
     ) -> Result<(), StoreError> {
         let look = || self.remote.look(&self.name);
-        let seen = self.remote.wait(("confirm", &self.key), self.remote.insist(look));
+        let seen = self.remote.wait(("confirm", &self.key), self.remote.send_with_retries(look));
         match (sent, seen) {
             (_, Err(error @ StoreError::Stopped(_))) => Err(error),
             // An answer that was lost, or a second try that found what the first one had done.
@@ -137,7 +137,7 @@ impl Order {
             self.remote.once(ANSWER, request.retention(retention).send()).await?;
             self.remote.look(&self.name).await
         };
-        let seen = self.remote.wait(("lock", &self.key), self.remote.insist(lock))?;
+        let seen = self.remote.wait(("lock", &self.key), self.remote.send_with_retries(lock))?;
         if is_locked(&seen) {
             return Ok(());
         }

@@ -112,7 +112,7 @@ impl Order {
                 etag.ok_or_else(|| Refusal::broken("the service accepted a part without an ETag"))?;
             Ok(Part { number, etag, sha256 })
         };
-        self.remote.insist(send).await
+        self.remote.send_with_retries(send).await
     }
 
     /// Has the service put the parts together, once.

@@ -148,7 +148,7 @@ impl Order {
                 request.bucket(&self.remote.settings.bucket).key(&self.name).upload_id(id);
             self.remote.once(ANSWER, request.send()).await
         };
-        let told = rt::finish(rt::limit(ABANDON, self.remote.insist(tell)));
+        let told = rt::finish(rt::limit(ABANDON, self.remote.send_with_retries(tell)));
         let why = match told {
             Ok(Ok(Ok(_) | Err(Refusal { class: Class::Missing | Class::Forgotten, .. }))) => return,
             Ok(Ok(Err(refusal))) => refusal.said,
