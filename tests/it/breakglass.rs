@@ -9,7 +9,7 @@ use crate::bed::Bed;
 use crate::tb;
 
 /// Unpacks one backup into `folder` with nothing of ours but the decryptor.
-fn unpack(bed: &Bed, id: &str, folder: &Path) {
+pub(crate) fn unpack(bed: &Bed, id: &str, folder: &Path) {
     let unseal = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/unseal.py");
     let script = "set -e; python3 \"$1\" --key \"$2\" \"$3\" > sealed.zst; zstd -qdf sealed.zst -o plain.tar; tar -x -C \"$4\" -f plain.tar";
     let status = Command::new("sh")
@@ -23,7 +23,7 @@ fn unpack(bed: &Bed, id: &str, folder: &Path) {
 }
 
 /// The man page's recipe, as the example program follows it.
-fn assemble(parts: &Path, target: &Path) {
+pub(crate) fn assemble(parts: &Path, target: &Path) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/assemble.py");
     let status = Command::new("python3").arg(program).args([parts, target]).status();
     assert!(status.unwrap().success());

@@ -26,6 +26,7 @@ mod contract_store;
 mod damage;
 mod drill;
 mod duck;
+mod frozen;
 mod fuzzed;
 mod generated;
 mod giant;
