@@ -127,8 +127,8 @@ fn unproven(job: &JobFacts) -> Option<Finding> {
     Some(Finding::new(Level::Warning, "unproven", &job.name, message))
 }
 
-/// Findings about stores where the last backup or verification is older than in others. If it is old in all of them,
-/// another rule says so.
+/// Findings about stores where the last backup or verification is older than in others. If it
+/// is old in all of them, another rule says so.
 fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     let best = job.copies.iter().filter_map(|(_, newest)| *newest).max();
     let lacking = job.copies.iter().filter_map(|(store, newest)| {
