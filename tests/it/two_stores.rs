@@ -58,7 +58,7 @@ fn a_store_without_copies_is_named_although_runs_are_partial() {
     assert!(finding(&report, "late").is_empty(), "{report:#}");
     let text = bed.run(&["status"]).stdout;
     assert!(
-        text.contains("critical: nightly in second: newest backup in `second` is 72 h"),
+        text.contains("critical: nightly in second: last success in `second` was 72 h"),
         "{text}"
     );
 }

@@ -127,8 +127,8 @@ fn unproven(job: &JobFacts) -> Option<Finding> {
     Some(Finding::new(Level::Warning, "unproven", &job.name, message))
 }
 
-/// Findings about stores whose newest backup is older than in other stores. If it is old in all of them,
-/// another rule says so.
+/// Findings about stores where the last backup or verification is older than in others. If it
+/// is old in all of them, another rule says so.
 fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     let best = job.copies.iter().filter_map(|(_, newest)| *newest).max();
     let lacking = job.copies.iter().filter_map(|(store, newest)| {
@@ -137,11 +137,11 @@ fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         let message = match newest {
             Some(_) => {
                 format!(
-                    "newest backup in `{store}` is {} old; other stores have newer ones",
+                    "last success in `{store}` was {} ago; other stores have more recent ones",
                     spelled(age)
                 )
             }
-            None => format!("no backup in `{store}`; other stores have some"),
+            None => format!("no success in `{store}` yet; other stores have one"),
         };
         Some(Finding::new(level, "copy", &job.name, message).of_store(store))
     });

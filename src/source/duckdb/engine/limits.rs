@@ -128,7 +128,7 @@ mod tests {
         // The engine calls a full disk out of memory when it spills.
         let (full, hint) =
             kind("Out of Memory Error: failed to offload, see 'max_temp_directory_size'");
-        assert!(full == Kind::Failed && hint.contains("where x is"), "{hint}");
+        assert!(full == Kind::Failed && hint.contains("file system of x"), "{hint}");
         assert_eq!(kind("IO Error: Could not write file: No space left on device").0, Kind::Failed);
         assert_eq!(kind("IO Error: Corrupt database file").0, Kind::Integrity);
     }
