@@ -11,8 +11,9 @@
 #
 # Needs what the tests need: BKP (default: bkp of PATH), BKP_TEST_TIGERBEETLE, LEDGERLOAD and DUCKDB_PYTHON
 # (by default those of examples/prepare.sh and cargo in CARGO_TARGET_DIR), and unshare(1), so that host and
-# paths in the store are nobody's. It writes to /tmp/frozen-store only, which must not exist, and to FOLDER.
-# It stops by its process id the server that it starts.
+# paths in the store are nobody's. It writes to /tmp/frozen-store, which must not exist and
+# takes 3 GB for a while, and to FOLDER, which must not exist either; a run that fails leaves both to be
+# looked at. It stops by its process id the server that it starts.
 
 set -euo pipefail
 shopt -s inherit_errexit
@@ -25,14 +26,15 @@ fi
 hostname example
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
+CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/bkp/target}
+# Links stay: an environment of Python is known by the place of its link.
+BKP=$(realpath -se "$(command -v "${BKP:-bkp}")")
+TIGERBEETLE=$(realpath -se "${BKP_TEST_TIGERBEETLE:-$CARGO_TARGET_DIR/tools/bin/tigerbeetle}")
+LEDGERLOAD=$(realpath -se "${LEDGERLOAD:-$CARGO_TARGET_DIR/release/examples/ledgerload}")
+DUCKDB_PYTHON=$(realpath -se "${DUCKDB_PYTHON:-$CARGO_TARGET_DIR/tools/duckdb-writer-1.5.6/bin/python}")
+libraries=${LD_LIBRARY_PATH:-}
 mkdir "$1"
 out=$(cd "$1" && pwd)
-CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/bkp/target}
-BKP=$(command -v "${BKP:-bkp}")
-TIGERBEETLE=${BKP_TEST_TIGERBEETLE:-$CARGO_TARGET_DIR/tools/bin/tigerbeetle}
-LEDGERLOAD=${LEDGERLOAD:-$CARGO_TARGET_DIR/release/examples/ledgerload}
-DUCKDB_PYTHON=${DUCKDB_PYTHON:-$CARGO_TARGET_DIR/tools/duckdb-writer-1.5.6/bin/python}
-libraries=${LD_LIBRARY_PATH:-}
 work=/tmp/frozen-store
 config=$work/bkp.toml
 cluster=7
