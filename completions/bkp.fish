@@ -25,251 +25,251 @@ function __fish_bkp_using_subcommand
 end
 
 complete -c bkp -n "__fish_bkp_needs_command" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_needs_command" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_needs_command" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Back up a consistent capture of a source'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "catalog" -d 'Write the catalogue of backups as a DuckDB database with a table of them'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "run" -d 'Run every job that is due, or one job now'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "status" -d 'Say how jobs, backups and stores fare, and what is wrong'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "cleanup" -d 'Remove the backups that no job\'s retention keeps, and what belongs to no backup'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "pin" -d 'Keep a backup whatever retention says, and everything it builds on'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "unpin" -d 'Let retention decide about a backup again'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "note" -d 'Write something about a backup beside it'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "restore" -d 'Restore a backup to a new path'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "catalog" -d 'Write the catalog of backups to a DuckDB database'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "run" -d 'Run all due jobs, or one job now'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "status" -d 'Show the health of jobs, backups and stores'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "cleanup" -d 'Remove backups that no retention policy keeps, and orphaned objects'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "pin" -d 'Pin a backup: retention keeps it and everything it builds on'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "unpin" -d 'Remove the pin from a backup'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "note" -d 'Attach a note to a backup'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "keys" -d 'Manage key files'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "config" -d 'Check, show or describe the configuration'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "doctor" -d 'Check everything a backup needs, without making one'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "help-files" -d 'Write man page and completions into a folder'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "completions" -d 'Print the completion script for a shell'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l scope -d 'How much of the source the backup holds by itself' -r -f -a "full\t'Everything'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l scope -d 'Scope of the backup' -r -f -a "full\t'Everything'
 incremental\t'What changed since the previous backup'
 differential\t'What changed since the last full backup'
-auto\t'Incremental while a usable chain exists, else full'"
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l mode -d 'How to capture, as one of the source\'s modes [default: the source\'s own]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+auto\t'Incremental if a usable chain exists, otherwise full'"
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l mode -d 'Capture mode [default: the mode of the source]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l scope -d 'How much of the source the export holds by itself' -r -f -a "full\t'Everything'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l scope -d 'Scope of the export' -r -f -a "full\t'Everything'
 incremental\t'What changed since the previous backup'
 differential\t'What changed since the last full backup'
-auto\t'Incremental while a usable chain exists, else full'"
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l mode -d 'How to capture, as one of the source\'s modes [default: the source\'s own]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+auto\t'Incremental if a usable chain exists, otherwise full'"
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l mode -d 'Capture mode [default: the mode of the source]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (what the cluster answers) [default: the source\'s own]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (from the cluster) [default: the mode of the source]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l follow -d 'Go on until a signal comes, a look every few seconds'
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l follow -d 'Keep shipping until interrupted, polling every few seconds'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l type -d 'Only backups of this type' -r -f -a "tigerbeetle\t''
 duckdb\t''
 parquet\t''
 postgres\t''
 kms\t''"
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l id -d 'Only backups whose id begins so' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l id -d 'Only backups whose id has this prefix' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l scope -d 'Only backups of this scope' -r -f -a "full\t''
 incremental\t''
 differential\t''"
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l since -d 'Only backups that began at this time or later, as 2026-11-21T02:00:00Z' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups that began before this time' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only this many, the newest, newest first [default: all, oldest first]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'The result of a query over the table backup_metadata instead, for instance "SELECT source, max(end_time) FROM backup_metadata WHERE status = \'completed\' GROUP BY ALL"' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l job -d 'Of the runs, only those of this job' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l status -d 'Of the ledger\'s events, only those of this status' -r -f -a "started\t''
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l since -d 'Only backups that started at or after this time, such as 2026-11-21T02:00:00Z' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups that started before this time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only the newest COUNT, newest first [default: all, oldest first]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'Show the result of a query over the table backup_metadata, for example "SELECT source, max(end_time) FROM backup_metadata WHERE status = \'completed\' GROUP BY ALL"' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l job -d 'Only runs of this job' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l status -d 'Only ledger events with this status' -r -f -a "started\t''
 completed\t''
 failed\t''
 deleted\t''
 restored\t''
 verified\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'What this host saw when it last listed the whole store, without listing it again'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only backups that are pinned'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Read the manifests too: sizes, positions, parents; and notes'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l windows -d 'From when to when SOURCE restores, and where its log has gaps, instead'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'The events of the ledger instead, whatever the stores hold: started, completed, failed, deleted, restored, verified'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l runs -d 'The runs that are on record instead: started, completed, partial, failed, skipped, restored, verified; the newest 100, or as --limit says'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l failed -d 'Of the runs, only those that failed'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'Show the last full listing of this host without accessing the store'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only pinned backups'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Show details from the manifests (sizes, positions, parents) and notes'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l windows -d 'Show the windows to which SOURCE can be restored, and the gaps in its log'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l from-ledger -d 'Show the events of the ledger, whatever the stores contain: started, completed, failed, deleted, restored, verified'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l runs -d 'Show recorded runs: started, completed, partial, failed, skipped, restored, verified; the newest 100 unless --limit is given'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l failed -d 'Only failed runs'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand list" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l latest -d 'Newest backup of this source' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l id -d 'Backup whose id begins so; must fit exactly one' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l level -d 'How deep to look; each level includes those before it' -r -f -a "exists\t'Manifest and objects are there, authentic, and of the right size'
-digest\t'Every stored byte has the SHA-256 that the manifest names'
-decode\t'Everything decrypts, decompresses, and refers only to what is there; every row of an export is the one that was exported'
-drill\t'The real engine starts on a restored copy and answers as it did at capture'"
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder that a drill restores to, and that a decode of an export unpacks in [default: one in the state directory]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l id -d 'Backup id, or a unique prefix of it' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l at -d 'Newest backup of SOURCE that started no later than this, such as 2026-11-21T02:00:00Z; if SOURCE has a log, restore rolls it forward to that moment, or with `latest` to the end of the shipped log' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l level -d 'Depth of the check; each level includes the previous ones' -r -f -a "exists\t'Manifest and objects exist, are authentic and have the right size'
+digest\t'Every stored object has the SHA-256 in the manifest'
+decode\t'Everything decrypts, decompresses and is complete; every row of an export matches what was exported'
+drill\t'The real engine starts on a restored copy and answers as at capture'"
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder for restores of a drill and for unpacking exports [default: in the state directory]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store, one after the other'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'The exports of SOURCE, not its snapshots'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'The log of SOURCE instead: that its segments follow each other, and every one reads; with --level drill also that a random moment of it restores and its server starts'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead: what was changed, removed or planted. Needs no key'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record the authentic backups that the ledger does not have; needs a key'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'Check the log of SOURCE instead: its segments are consecutive and readable; with --level drill, a random moment is also restored and its server started'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead, to find changed, removed or planted backups; needs no key'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record authentic backups missing from the ledger; needs a key'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l latest -d 'Newest backup of this source' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup whose id begins so; must fit exactly one' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, as 2026-11-21T02:00:00Z; restore rolls it forward to that moment if SOURCE has a log, with `latest` to the last one that is shipped' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Operation of the log of SOURCE that the result ends with, instead of a time' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to begin with, by how its id begins, where a log leads on to the moment [default: the newest]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path of the result' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Which replica of a cluster the result shall be' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Where the original would answer if it still ran, beside the configured addresses' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l table -d 'Only this table of an export, with those that it refers to' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup id, or a unique prefix of it' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, such as 2026-11-21T02:00:00Z; if SOURCE has a log, restore rolls it forward to that moment, or with `latest` to the end of the shipped log' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Last operation of the log of SOURCE to replay, instead of a time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to restore to' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Further addresses at which the original cluster might still be running' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l table -d 'Only this table of an export, and the tables it references' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'The exports of SOURCE, not its snapshots'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Move what stands at PATH aside instead of refusing'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename an existing file at PATH instead of refusing'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask for confirmation'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l to -d 'Path of the database' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l force -d 'Replace what stands at PATH'
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l force -d 'Replace the file at PATH'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand run" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand run" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand run" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand run" -l dry-run -d 'Say what would run, and run nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand run" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand run" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand run" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l dry-run -d 'Show what would run, without running it'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand run" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand run" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand status" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand status" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand status" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand status" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand status" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand status" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand status" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l wait-lock -d 'Wait up to this long for another run of the same to end, as 10m [default: do not wait]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l dry-run -d 'Say what would be removed and why, and remove nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l dry-run -d 'Show what would be removed and why, without removing it'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -l note -d 'Why, for whoever comes later' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l note -d 'Reason, kept beside the backup' -r
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand pin" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l note -d 'Why, for whoever comes later' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l note -d 'Reason, kept beside the backup' -r
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand note" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand note" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand note" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand note" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand note" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand note" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand note" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Generate a key file; never overwrites one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l dry-run -d 'Say what would be done, and do nothing'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "check" -d 'Say whether the configuration is valid'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file, or of what --json prints'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "check" -d 'Check the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l origin -d 'Say where each value came from: file, environment, flag, default'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l origin -d 'Show where each value comes from: file, environment, flag, default'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l report -d 'Report whose shape is wanted, by the name in its `schema` field: `list` for bkp.list/1' -r -f -a "snapshot\t''
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l report -d 'Report to describe, by the name in its `schema` field: `list` for bkp.list/1' -r -f -a "snapshot\t''
 snapshot-plan\t''
 export\t''
 export-plan\t''
@@ -301,57 +301,57 @@ completions\t''
 error\t''
 warning\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say whether the configuration is valid'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Print the JSON Schema of the configuration file, or of what --json prints'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand completions" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand completions" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand completions" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand completions" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL; may be repeated where a backup is made [default: $BKP_STORE, those of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l key -d 'Key, in place of the configured recipients; may be repeated [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print one JSON object, errors as JSON on standard error'
-complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'No progress, only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Say more; may be repeated'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Capture a source consistently and make a backup of it'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Back up a consistent capture of a source'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship what a source did since the last shipped position: the change log between two snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from "it is there" to "it starts", or the ledger against the stores'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "restore" -d 'Bring a backup back, to a path that does not exist yet'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "catalog" -d 'Write the catalogue of backups as a DuckDB database with a table of them'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "run" -d 'Run every job that is due, or one job now'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "status" -d 'Say how jobs, backups and stores fare, and what is wrong'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "cleanup" -d 'Remove the backups that no job\'s retention keeps, and what belongs to no backup'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Keep a backup whatever retention says, and everything it builds on'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Let retention decide about a backup again'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Write something about a backup beside it'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "restore" -d 'Restore a backup to a new path'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "catalog" -d 'Write the catalog of backups to a DuckDB database'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "run" -d 'Run all due jobs, or one job now'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "status" -d 'Show the health of jobs, backups and stores'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "cleanup" -d 'Remove backups that no retention policy keeps, and orphaned objects'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Pin a backup: retention keeps it and everything it builds on'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Remove the pin from a backup'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Attach a note to a backup'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write man page and completions into a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script for a shell'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites one'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Say whether the configuration is valid'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets stay references'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration file, or of what --json prints'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'

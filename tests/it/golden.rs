@@ -28,11 +28,12 @@ const VARIES: &[(&str, &str)] = &[
 
 /// A text with everything replaced that varies, and the folder of the bed.
 fn settled(text: &str, folder: &Path) -> String {
-    let mut text = text.replace(folder.to_str().unwrap(), "[BED]");
-    text = text.replace(&bkp::ctx::host(), "[HOST]");
+    let mut text = text.replace(folder.to_str().unwrap().trim_end_matches('/'), "[BED]");
+    text = text.replace(&format!(" on {}", bkp::ctx::host()), " on [HOST]");
     for (pattern, word) in VARIES {
         text = Regex::new(pattern).unwrap().replace_all(&text, *word).into_owned();
     }
+    text = text.replace(&format!("manual  {}", bkp::ctx::user()), "manual  [USER]");
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n"
 }
 
@@ -90,7 +91,8 @@ fn an_error_of_each_kind_is_as_it_was() {
     let stranger = Bed::new(&data_file(other.path()), "");
     let key = stranger.path("key");
     let with_key = ["verify", "books", "--key", &format!("file:{}", key.display())];
-    let text = printed(&bed, &with_key).replace(stranger.path("").to_str().unwrap(), "[OTHER]");
+    let text = printed(&bed, &with_key)
+        .replace(stranger.path("").to_str().unwrap().trim_end_matches('/'), "[OTHER]");
     is("errors/key.txt", &text);
     fs::rename(folder.path().join("0_0.tigerbeetle"), folder.path().join("away")).unwrap();
     let text = printed(&bed, &["snapshot", "books"]);
@@ -111,7 +113,7 @@ fn an_error_of_each_kind_is_as_it_was() {
 #[test]
 fn every_report_for_people_is_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let more = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nat = \"03:00\"\n[job.tidy]\nrun = \"cleanup\"\n";
+    let more = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nat = \"daily at 03:00\"\n[job.tidy]\nrun = \"cleanup\"\n";
     let bed = Bed::with(&data_file(folder.path()), "", more);
     let report = |name: &str, words: &[&str]| {
         let text = printed(&bed, words).replace(folder.path().to_str().unwrap(), "[SOURCE]");
@@ -125,6 +127,7 @@ fn every_report_for_people_is_as_it_was() {
     report("snapshot-incremental", &["snapshot", "books", "--scope", "incremental"]);
     report("list", &["list"]);
     report("verify", &["verify", "books"]);
+    report("list-runs", &["list", "--runs"]);
     report("verify-decode", &["verify", "books", "--level", "decode"]);
     report("restore-plan", &["restore", "books", "--to", to, "--dry-run"]);
     report("restore", &["restore", "books", "--to", to, "--yes"]);
@@ -139,6 +142,5 @@ fn every_report_for_people_is_as_it_was() {
     report("config-check", &["config", "check"]);
     report("run-plan", &["run", "--dry-run"]);
     report("status", &["status"]);
-    report("list-runs", &["list", "--runs"]);
     report("keys", &["keys", "generate", bed.path("other").to_str().unwrap()]);
 }

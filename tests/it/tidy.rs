@@ -23,7 +23,6 @@ const HOMES: &[(&str, &[&str])] = &[
         "duckdb::",
         &[
             "src/version.rs",
-            "src/main.rs",
             "src/source/kinds.rs",
             "src/source/duckdb/engine/sequences.rs",
             "src/source/duckdb/engine/serve.rs",
