@@ -20,7 +20,7 @@ use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
 use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
-use crate::source::logs::{RewindRequest, Rewound};
+use crate::source::logs::{RestoreAtRequest, RestoredAt};
 use crate::source::{DrillTools, ResourceLimits, RestoreRequest, kinds};
 use crate::store::ReadStore;
 use crate::wire::AppContext;
@@ -74,7 +74,7 @@ pub(crate) struct RestoreAtReport {
     /// When the last operation was, RFC 3339, by the cluster's clock.
     time: Option<String>,
     #[serde(flatten)]
-    rewound: Rewound,
+    restored_at: RestoredAt,
 }
 
 /// Brings a source back to a moment at a new place. A source without a log is brought back to its
@@ -86,7 +86,7 @@ pub(crate) struct RestoreAtReport {
 /// as it was.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut is_plain = false;
-    let report = rewind(app, options, &mut is_plain);
+    let report = restore_at(app, options, &mut is_plain);
     // A plain restore is on record.
     if !options.restore.dry_run && !is_plain {
         audit::ended(app, ("restored", Status::Restored), Some(&options.source), &report);
@@ -95,7 +95,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// Notes in `is_plain` whether it was a plain restore, since there is no log.
-fn rewind(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyhow::Result<Report> {
+fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyhow::Result<Report> {
     let began = app.ctx.now();
     let store = app.store_read(app.settings.sources.get(&options.source))?;
     let found = find(store.as_ref(), &options.source, &app.ctx)?;
@@ -145,7 +145,7 @@ fn rewind(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyhow::R
         tigerbeetle: app.settings.tigerbeetle.clone(),
         share: ResourceLimits::default(),
     };
-    let rewind = RewindRequest {
+    let wanted = RestoreAtRequest {
         base: &base,
         segments: &segments,
         target,
@@ -154,11 +154,11 @@ fn rewind(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyhow::R
         alone: false,
     };
     app.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
-    let rewound = (kinds::log_kind_of(backup_type)?.rewind)(&rewind, &app.ctx)
+    let restored = (kinds::log_kind_of(backup_type)?.restore_at)(&wanted, &app.ctx)
         .map_err(|error| around(error, plan.base))?;
     app.ctx.monitor.end();
     let seconds = (app.ctx.now() - began).as_seconds_f64();
-    report(plan, rewound, seconds)
+    report(plan, restored, seconds)
 }
 
 /// How many segments that are not proven are passed over one by one.
@@ -290,24 +290,27 @@ fn summarise(plan: &Plan, moment: Moment) -> String {
     )
 }
 
-fn report(plan: Plan, rewound: Rewound, seconds: f64) -> anyhow::Result<Report> {
-    let time = spelled(rewound.timestamp);
-    let op = rewound.op.map(|op| format!("op {op}, ")).unwrap_or_default();
-    let aside = rewound.restored.moved_aside.as_ref();
+fn report(plan: Plan, restored_at: RestoredAt, seconds: f64) -> anyhow::Result<Report> {
+    let time = spelled(restored_at.timestamp);
+    let op = restored_at.op.map(|op| format!("op {op}, ")).unwrap_or_default();
+    let aside = restored_at.restored.moved_aside.as_ref();
     let aside = aside.map(|path| format!("the previous file is now {}\n", path.display()));
-    let differs =
-        rewound.differences.iter().fold(String::new(), |text, one| text + "differs: " + one + "\n");
-    let notes = rewound.notes.iter().fold(String::new(), |text, one| text + "note: " + one + "\n");
+    let differs = restored_at
+        .differences
+        .iter()
+        .fold(String::new(), |text, one| text + "differs: " + one + "\n");
+    let notes =
+        restored_at.notes.iter().fold(String::new(), |text, one| text + "note: " + one + "\n");
     let text = format!(
         "restored {} as of {op}{} to {}: {} in {seconds:.1} s\n{}{differs}{notes}next: {}\n",
         plan.source,
         time.as_deref().unwrap_or_default(),
-        rewound.restored.target.display(),
-        format_size(rewound.restored.bytes, BINARY),
+        restored_at.restored.target.display(),
+        format_size(restored_at.restored.bytes, BINARY),
         aside.unwrap_or_default(),
-        rewound.restored.next,
+        restored_at.restored.next,
     );
     let Plan { store, source, mode, base, segments, .. } = plan;
-    let done = RestoreAtReport { store, source, mode, base, segments, seconds, time, rewound };
+    let done = RestoreAtReport { store, source, mode, base, segments, seconds, time, restored_at };
     Report::done("bkp.restore-at/1", &done, text)
 }

@@ -104,7 +104,7 @@ struct Body {
 }
 
 /// What a key says of a run.
-struct Known {
+struct RunOnRecord {
     key: String,
     id: BackupId,
     at: OffsetDateTime,
@@ -127,12 +127,12 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let limit = options.window.limit.unwrap_or(LIMIT);
     let (keys, states) = (authenticity::keys(app), States::kept(app));
     let prover = ProofChecker::new(&*store, &keys, &app.ctx);
-    let is_own = |run: &&Known| {
+    let is_own = |run: &&RunOnRecord| {
         let job = run.record.as_ref().and_then(|record| app.settings.jobs.get(&record.job));
         job.is_some_and(|job| states.is_own(app, job, &run.key))
     };
     let own: BTreeSet<String> = known.iter().filter(is_own).map(|run| run.key.clone()).collect();
-    let read = |run: &Known| Ok(row(app, (&*store, &prover), &own, run));
+    let read = |run: &RunOnRecord| Ok(row(app, (&*store, &prover), &own, run));
     let is_wanted = |row: &RunRow| {
         let about = |wanted: &Option<String>, found: &Option<String>| {
             wanted.as_ref().is_none_or(|wanted| found.as_ref() == Some(wanted))
@@ -156,12 +156,12 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// The runs of jobs.
-fn of_jobs(store: &dyn ReadStore, options: &Options) -> anyhow::Result<Vec<Known>> {
+fn of_jobs(store: &dyn ReadStore, options: &Options) -> anyhow::Result<Vec<RunOnRecord>> {
     let folder = match &options.job {
         Some(job) => format!("{}/{job}", record::FOLDER),
         None => record::FOLDER.to_owned(),
     };
-    let known = records::below(store, &folder)?.into_iter().map(|record| Known {
+    let known = records::below(store, &folder)?.into_iter().map(|record| RunOnRecord {
         key: record.key(),
         id: record.id,
         at: record.id.created(),
@@ -181,7 +181,7 @@ fn by_hand(
     store: &dyn ReadStore,
     options: &Options,
     now: OffsetDateTime,
-) -> anyhow::Result<Vec<Known>> {
+) -> anyhow::Result<Vec<RunOnRecord>> {
     if options.job.is_some() {
         return Ok(Vec::new());
     }
@@ -212,7 +212,7 @@ pub(super) fn failed(
     known.sort_by_key(|run| (run.at, run.id));
     let known = known.split_off(known.len().saturating_sub(FAILED_MAX));
     let time = |time: OffsetDateTime| time.format(&Rfc3339);
-    let read = |run: &Known| -> anyhow::Result<table::CatalogRow> {
+    let read = |run: &RunOnRecord| -> anyhow::Result<table::CatalogRow> {
         let body = body(store, &run.key).1;
         let took = Duration::seconds_f64(body.seconds.unwrap_or(0.0).clamp(0.0, 1e9));
         let of_source = body.source.as_ref().and_then(|name| app.settings.sources.get(name));
@@ -233,7 +233,7 @@ pub(super) fn failed(
 }
 
 /// `audit/<YYYY>/<MM>/<DD>/<what>-<id>-<hhmmss>.json`
-fn of_key(key: String) -> Option<Known> {
+fn of_key(key: String) -> Option<RunOnRecord> {
     let name = key.rsplit('/').next()?.strip_suffix(".json")?;
     let (what, rest) = name.split_once('-')?;
     let what = BY_HAND.into_iter().find(|word| *word == what)?;
@@ -247,7 +247,7 @@ fn of_key(key: String) -> Option<Known> {
     let at = date.with_hms(two(0)?, two(2)?, two(4)?).ok()?.assume_utc();
     // Of a run that made no backup the id is its own.
     let at = if matches!(what, "failed" | "skipped") { id.created() } else { at };
-    Some(Known { key, id, at, record: None, what })
+    Some(RunOnRecord { key, id, at, record: None, what })
 }
 
 /// A run with what its record says; nothing if the run of a job says the same.
@@ -255,7 +255,7 @@ fn row(
     app: &AppContext,
     (store, prover): (&dyn ReadStore, &ProofChecker<'_>),
     own: &BTreeSet<String>,
-    run: &Known,
+    run: &RunOnRecord,
 ) -> Option<RunRow> {
     let (bytes, body) = body(store, &run.key);
     if run.record.is_none() && body.job.is_some() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::bed::Bed;
 use crate::books::{self, Books};
-use crate::logs::{bed, rewind, spelled, window, with_server};
+use crate::logs::{bed, restore_at, spelled, window, with_server};
 use crate::tb;
 
 /// Adds a second store, to which the sources go, too.
@@ -74,8 +74,10 @@ fn a_cluster_that_was_restored_begins_another_history() {
     drop(server);
     for (moment, rows) in [(&first, &first_rows), (&second, &second_rows)] {
         let at = ["--at", &spelled(moment.at)];
-        with_server(&rewind(&bed, "books", &at).0, |books| books::assert_same(books, rows, moment));
-        with_server(&rewind(&bed, "asked", &at).0, |books| {
+        with_server(&restore_at(&bed, "books", &at).0, |books| {
+            books::assert_same(books, rows, moment);
+        });
+        with_server(&restore_at(&bed, "asked", &at).0, |books| {
             books::assert_replayed(books, rows, moment);
         });
     }

@@ -8,7 +8,7 @@ use tigerbeetle_unofficial::{Account, Transfer};
 
 use crate::bed::Bed;
 use crate::books::{self, Books};
-use crate::logs::{bed, rewind, spelled, window, with_server};
+use crate::logs::{bed, restore_at, spelled, window, with_server};
 use crate::tb;
 
 const PENDING: u16 = 2;
@@ -76,7 +76,7 @@ impl Scene {
         let moment = self.books.moment();
         self.ship();
         let original = self.books.transfers();
-        let (file, report) = rewind(&self.bed, "asked", &["--at", &spelled(moment.at)]);
+        let (file, report) = restore_at(&self.bed, "asked", &["--at", &spelled(moment.at)]);
         with_server(&file, |books| books::assert_replayed(books, &original, &moment));
         report["differences"].to_string()
     }
@@ -106,7 +106,7 @@ fn an_import_that_needs_an_expiry_restores() {
     let said = scene.restored();
     assert!(said.contains("1 imported transfers are dated before an expiry"), "{said}");
     // Between the import's time and the expiry: the cluster took the import later.
-    let (_, report) = rewind(&scene.bed, "asked", &["--at", &spelled(at + 2000)]);
+    let (_, report) = restore_at(&scene.bed, "asked", &["--at", &spelled(at + 2000)]);
     let said = report["differences"].to_string();
     assert!(said.contains("1 imported transfers are dated by this moment and left out"), "{said}");
 }
@@ -141,7 +141,7 @@ fn what_cannot_be_replayed_is_said_when_it_is_shipped() {
     assert!((moment.at..at).contains(&until), "{until}");
     let words = ["restore", "asked", "--at", &spelled(beyond.at), "--to", "x", "--yes"];
     scene.bed.run(&words).failed(14, "is outside the restorable");
-    let (file, _) = rewind(&scene.bed, "asked", &["--at", &spelled(moment.at)]);
+    let (file, _) = restore_at(&scene.bed, "asked", &["--at", &spelled(moment.at)]);
     with_server(&file, |books| books::assert_replayed(books, &original, &moment));
     scene.bed.run(&["verify", "asked", "--logs"]).done();
 }
@@ -163,7 +163,7 @@ fn an_account_that_was_created_closed_stays_closed() {
     std::thread::sleep(Duration::from_millis(5));
     let said = scene.restored();
     assert!(!said.contains("is open"), "{said}");
-    let (file, _) = rewind(&scene.bed, "asked", &["--at", &spelled(before.at)]);
+    let (file, _) = restore_at(&scene.bed, "asked", &["--at", &spelled(before.at)]);
     with_server(&file, |books| {
         assert!(books.post(&[transfer(9, 4, 2, 1, 0)]).is_err());
         assert!(books.post(&[transfer(10, 5, 2, 1, 0)]).is_err());

@@ -33,7 +33,7 @@ pub(crate) fn bed(data_file: &Path, addresses: &str, logs: &str) -> Bed {
 
 /// Restores `source` to a moment and returns the place and the report.
 #[track_caller]
-pub(crate) fn rewind(bed: &Bed, source: &str, moment: &[&str]) -> (PathBuf, Value) {
+pub(crate) fn restore_at(bed: &Bed, source: &str, moment: &[&str]) -> (PathBuf, Value) {
     let name = format!("{source}-{}", moment.join("").replace([':', '-'], ""));
     let target = bed.path(&format!("{name}.tigerbeetle"));
     let words = [&["restore", source, "--yes", "--to", target.to_str().unwrap()], moment].concat();
@@ -121,12 +121,12 @@ fn every_moment_restores() {
 
     for moment in &moments {
         let at = ["--at", &spelled(moment.at)];
-        let (file, report) = rewind(&bed, "books", &at);
+        let (file, report) = restore_at(&bed, "books", &at);
         assert_eq!(report["timestamp"].as_u64(), Some(moment.at), "{report}");
         assert_eq!(report["differences"], Value::Array(vec![]));
         assert!(report["notes"][0].as_str().unwrap().contains("expire"), "{report}");
         with_server(&file, |books| books::assert_same(books, &original, moment));
-        let (file, report) = rewind(&bed, "asked", &at);
+        let (file, report) = restore_at(&bed, "asked", &at);
         assert!(!report["differences"].as_array().unwrap().is_empty(), "{report}");
         with_server(&file, |books| books::assert_replayed(books, &original, moment));
     }
@@ -135,7 +135,7 @@ fn every_moment_restores() {
     let ops = ops.take(count).chain([last]);
     let mut starts = 0;
     for op in ops {
-        let (file, report) = rewind(&bed, "books", &["--op", &op.to_string()]);
+        let (file, report) = restore_at(&bed, "books", &["--op", &op.to_string()]);
         assert_eq!(report["op"].as_u64(), Some(op), "{report}");
         starts += report["server_starts"].as_u64().unwrap();
         let at = report["timestamp"].as_u64().unwrap();
@@ -191,11 +191,11 @@ fn a_cluster_comes_back_at_a_moment() {
     // Three of a short run, all of a long one.
     let every = if std::env::var_os("BKP_TEST_ROUNDS").is_some() { 0 } else { 2 };
     for moment in moments.iter().skip(every).step_by(every.max(1)).chain([last]) {
-        let (file, _) = rewind(&bed, "asked", &["--at", &spelled(moment.at)]);
+        let (file, _) = restore_at(&bed, "asked", &["--at", &spelled(moment.at)]);
         with_server(&file, |books| books::assert_replayed(books, &original, moment));
         let restore = |replica: usize| {
             let moment = ["--replica", &replica.to_string(), "--at", &spelled(moment.at)];
-            rewind(&bed, "books", &moment).0
+            restore_at(&bed, "books", &moment).0
         };
         let files: Vec<PathBuf> = (0..3).map(restore).collect();
         let restored = tb::Cluster::start_existing(&files);
@@ -248,11 +248,11 @@ fn a_killed_run_loses_and_repeats_nothing() {
         bed.run(&["verify", source, "--logs"]).done();
     }
     let at = ["--at", &spelled(moment.at)];
-    with_server(&rewind(&bed, "asked", &at).0, |books| {
+    with_server(&restore_at(&bed, "asked", &at).0, |books| {
         books::assert_replayed(books, &original, &moment);
     });
     let op = window(&bed, "books")["last_op"].as_u64().unwrap().to_string();
-    with_server(&rewind(&bed, "books", &["--op", &op]).0, |books| {
+    with_server(&restore_at(&bed, "books", &["--op", &op]).0, |books| {
         books::assert_same(books, &original, &moment);
     });
 }
@@ -353,13 +353,13 @@ fn a_killed_restore_leaves_nothing() {
     // It did not end by itself.
     assert_eq!(child.wait().unwrap().code(), None);
     assert_eq!(left().len(), 1);
-    rewind_to(&bed, "asked", &file);
+    restore_to(&bed, "asked", &file);
     assert_eq!(left(), ["file"]);
 }
 
 /// Restores the end of a log to a place.
 #[track_caller]
-fn rewind_to(bed: &Bed, source: &str, target: &Path) {
+fn restore_to(bed: &Bed, source: &str, target: &Path) {
     let until = spelled(window(bed, source)["until_nanoseconds"].as_u64().unwrap());
     let words = ["restore", source, "--at", &until, "--yes", "--to", target.to_str().unwrap()];
     bed.run(&words).done();
@@ -604,10 +604,10 @@ fn the_latest_moment_restores() {
     for source in ["books", "asked"] {
         bed.run(&["logs", source]).done();
     }
-    with_server(&rewind(&bed, "asked", &["--at", "latest"]).0, |books| {
+    with_server(&restore_at(&bed, "asked", &["--at", "latest"]).0, |books| {
         books::assert_replayed(books, &original, &moment);
     });
-    let (target, report) = rewind(&bed, "books", &["--at", "latest"]);
+    let (target, report) = restore_at(&bed, "books", &["--at", "latest"]);
     assert!(report["segments"].as_u64().unwrap() > 0, "{report}");
     with_server(&target, |books| books::assert_same(books, &original, &moment));
     // A snapshot that is later than the log is the latest there is.

@@ -307,3 +307,69 @@ fn files_that_contributors_are_sent_to_exist() {
     }
     assert!(count > 20, "{count}");
 }
+
+/// Names that say nothing to who has not read the code. Those that took their place are in the glossary of
+/// CONTRIBUTING.md, or speak for themselves.
+const BANNED: &[&str] = &[
+    "Alone",
+    "Blame",
+    "Deposit",
+    "Fan",
+    "Fared",
+    "Hop",
+    "House",
+    "Judged",
+    "Known",
+    "Look",
+    "Means",
+    "Met",
+    "Recipe",
+    "Recorded",
+    "Renames",
+    "Rewind",
+    "Said",
+    "Setback",
+    "Sheet",
+    "Trail",
+    "Trial",
+    "Wanted",
+    "Way",
+    "Word",
+    "Workshop",
+    "alone",
+    "draft",
+    "journal",
+    "kept",
+    "look",
+    "marks",
+    "means",
+    "overlay",
+    "reconcile",
+    "recorded",
+    "refusal",
+    "rehearse",
+    "retold",
+    "rewind",
+    "setback",
+    "shape",
+    "sheet",
+    "tell",
+    "told",
+    "trial",
+    "wanted",
+    "way",
+    "workshop",
+];
+
+#[test]
+fn no_type_or_module_has_a_banned_name() {
+    for (name, code) in sources() {
+        let words =
+            code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
+        let words: Vec<&str> = words.collect();
+        for pair in words.windows(2) {
+            let defines = ["struct", "enum", "trait", "type", "mod"].contains(&pair[0]);
+            assert!(!defines || !BANNED.contains(&pair[1]), "{name} defines `{}`", pair[1]);
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::error::{Fault, Kind};
 use crate::ops::log_history::{History, is_segment};
 use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest};
 use crate::pipeline::BackupReader;
-use crate::source::logs::{LogDrill, LogKind, RewindRequest};
+use crate::source::logs::{LogDrill, LogKind, RestoreAtRequest};
 use crate::source::{Check, DrillTools, ResourceLimits, RestoreRequest, kinds};
 use crate::wire::AppContext;
 
@@ -86,7 +86,7 @@ pub(crate) fn drill(
         share: ResourceLimits::default(),
     };
     base.iter().chain(&segments).try_for_each(BackupReader::check_data)?;
-    let rewind = RewindRequest {
+    let restore_at = RestoreAtRequest {
         base: &base,
         segments: &segments,
         target: way.target,
@@ -94,7 +94,7 @@ pub(crate) fn drill(
         tools: &tools,
         alone: true,
     };
-    (kind.rewind)(&rewind, &app.ctx)?;
+    (kind.restore_at)(&restore_at, &app.ctx)?;
     let last = way.run.last().map(|link| &link.segment);
     let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "no segment"))?;
     let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);

@@ -224,8 +224,8 @@ fn once(
             let lines = errors.map(BufReader::new).into_iter().flat_map(BufReader::lines);
             let heard = lines.map_while(Result::ok).filter_map(|line| heard(app, job, line));
             heard.fold((None, None), |(failure, stray), next| match next {
-                Said::Failure(text) => (Some(text), stray),
-                Said::Stray(text) => (failure, Some(text)),
+                ChildMessage::Failure(text) => (Some(text), stray),
+                ChildMessage::Stray(text) => (failure, Some(text)),
             })
         });
         let waited = wait(app, job, &child, began);
@@ -257,7 +257,7 @@ fn once(
 }
 
 /// What a run said of its failure.
-enum Said {
+enum ChildMessage {
     /// In our words.
     Failure(String),
     /// In any others: what a program says that dies without an error of ours, a panic for instance.
@@ -265,7 +265,7 @@ enum Said {
 }
 
 /// Passes on a line that a run wrote to its standard error; returns why it failed, if it says so.
-fn heard(app: &AppContext, job: &JobSettings, line: String) -> Option<Said> {
+fn heard(app: &AppContext, job: &JobSettings, line: String) -> Option<ChildMessage> {
     let value: Value = serde_json::from_str(&line).unwrap_or_default();
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     let message = text("message").unwrap_or(&line);
@@ -273,7 +273,9 @@ fn heard(app: &AppContext, job: &JobSettings, line: String) -> Option<Said> {
         Some(Failure::SCHEMA) => {
             let causes = value.get("causes").and_then(Value::as_array).into_iter().flatten();
             let causes = causes.filter_map(Value::as_str).map(|cause| format!(": {cause}"));
-            Some(Said::Failure(causes.fold(message.to_owned(), |text, cause| text + &cause)))
+            Some(ChildMessage::Failure(
+                causes.fold(message.to_owned(), |text, cause| text + &cause),
+            ))
         }
         Some(Warning::SCHEMA) => {
             app.ctx.monitor.warn(&format!("{}: {message}", job.name));
@@ -281,7 +283,7 @@ fn heard(app: &AppContext, job: &JobSettings, line: String) -> Option<Said> {
         }
         _ => {
             app.ctx.monitor.detail(&format!("{}: {message}", job.name));
-            Some(Said::Stray(line))
+            Some(ChildMessage::Stray(line))
         }
     }
 }

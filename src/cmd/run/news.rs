@@ -26,12 +26,12 @@ const LOOK_EVERY: Duration = Duration::minutes(15);
 struct Told {
     #[serde(with = "time::serde::rfc3339::option")]
     looked: Option<OffsetDateTime>,
-    channels: BTreeMap<String, Vec<Known>>,
+    channels: BTreeMap<String, Vec<NotifiedFinding>>,
 }
 
 /// Something that is wrong, as far as a channel was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
+struct NotifiedFinding {
     rule: String,
     subject: String,
     #[serde(default)]
@@ -86,18 +86,18 @@ fn path(app: &AppContext) -> PathBuf {
 fn difference(
     app: &AppContext,
     to: &NotifySettings,
-    known: &[Known],
+    known: &[NotifiedFinding],
     status: &Status,
     now: OffsetDateTime,
-) -> (Vec<Alert>, Vec<Known>) {
+) -> (Vec<Alert>, Vec<NotifiedFinding>) {
     let remind = Duration::try_from(app.settings.upkeep.remind_after).unwrap_or(Duration::MAX);
-    let same = |known: &Known, finding: &Finding| {
+    let same = |known: &NotifiedFinding, finding: &Finding| {
         known.rule == finding.rule
             && known.subject == finding.subject
             && known.store == finding.store
     };
     let wanted = status.findings().iter().filter(|finding| finding.level >= to.level);
-    let (mut alerts, mut afterwards): (Vec<Alert>, Vec<Known>) = (Vec::new(), Vec::new());
+    let (mut alerts, mut afterwards): (Vec<Alert>, Vec<NotifiedFinding>) = (Vec::new(), Vec::new());
     for finding in wanted {
         // Of one rule about one thing one is enough, the worst.
         if afterwards.iter().any(|known| same(known, finding)) {
@@ -115,7 +115,7 @@ fn difference(
                 message: finding.message.clone(),
             });
         }
-        afterwards.push(Known {
+        afterwards.push(NotifiedFinding {
             rule: finding.rule.to_owned(),
             subject: finding.subject.clone(),
             store: finding.store.clone(),
@@ -125,7 +125,7 @@ fn difference(
         });
     }
     for known in known {
-        let is_same = |other: &Known| {
+        let is_same = |other: &NotifiedFinding| {
             (&other.rule, &other.subject, &other.store)
                 == (&known.rule, &known.subject, &known.store)
         };
@@ -149,7 +149,7 @@ fn difference(
 }
 
 /// Whether what was wrong may only be out of sight, because a store does not answer that it is about.
-fn is_hidden(app: &AppContext, known: &Known, status: &Status) -> bool {
+fn is_hidden(app: &AppContext, known: &NotifiedFinding, status: &Status) -> bool {
     let is_away = |store: &str| status.away().any(|away| away == store);
     if known.rule == UNREACHABLE {
         return false;

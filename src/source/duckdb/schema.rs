@@ -11,15 +11,17 @@ use std::path::Path;
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
 use crate::source::duckdb::export::index::{Column, Content, Makes, RowNumbers, TableEntry};
 
+mod database_schema;
 mod definitions;
 pub(crate) mod schema_check;
-mod shape;
 pub(crate) mod sql;
 pub(crate) mod table_filter;
 
 use self::definitions::renamed;
-pub(crate) use self::shape::{DatabaseSchema, MACROS, quoted, text};
-use self::shape::{SEPARATOR, list};
+pub(crate) use crate::source::duckdb::schema::database_schema::{
+    DatabaseSchema, MACROS, quoted, text,
+};
+use crate::source::duckdb::schema::database_schema::{SEPARATOR, list};
 
 /// Puts what the engine says of the database's macros into [`MACROS`]: it goes through thousands of its
 /// own functions each time it is asked.

@@ -4,8 +4,8 @@
 //! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
 //! [`LogKind`] in the entry of its source.
 
-pub mod rewind;
+pub mod restore_at;
 pub mod ship;
 
-pub use self::rewind::{LogDrill, LogKind, RewindRequest, Rewound};
+pub use self::restore_at::{LogDrill, LogKind, RestoreAtRequest, RestoredAt};
 pub use self::ship::{LogSource, OnGap, OwnEvents};

@@ -1,9 +1,11 @@
 //! Statements taken from the catalog, with small corrections: schemas, types, sequences, views, indexes
 //! and macros.
 
-use super::shape::{DatabaseSchema, MACROS, SEPARATOR, list, quoted, text};
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
 use crate::source::duckdb::export::index::Makes;
+use crate::source::duckdb::schema::database_schema::{
+    DatabaseSchema, MACROS, SEPARATOR, list, quoted, text,
+};
 use crate::source::duckdb::schema::sql;
 
 /// What a type is made of in the end.

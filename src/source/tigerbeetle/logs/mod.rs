@@ -26,13 +26,13 @@ use crate::ctx::Ctx;
 use crate::domain::names::BackupType;
 use crate::domain::segment::Mode;
 use crate::error::{Fault, Kind};
-use crate::source::logs::{LogKind, LogSource, OwnEvents, RewindRequest, Rewound};
+use crate::source::logs::{LogKind, LogSource, OwnEvents, RestoreAtRequest, RestoredAt};
 
 /// The line in the table of logs.
 pub(crate) const LOG: LogKind = LogKind {
     backup_type: BackupType::Tigerbeetle,
     decode: segment::decode,
-    rewind,
+    restore_at,
     drill: drill::drill_log,
     bracket: drill::bracket,
 };
@@ -57,10 +57,10 @@ pub(super) fn open(
 }
 
 /// Brings a cluster back to a moment.
-fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<Rewound> {
+fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::Result<RestoredAt> {
     if request.base.is_empty() {
-        query::replay::rewind(request, ctx)
+        query::replay::restore_at(request, ctx)
     } else {
-        wal::roll_forward::rewind(request, ctx)
+        wal::roll_forward::restore_at(request, ctx)
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::segment::Target;
 use crate::error::{Fault, Kind};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::source::Restored;
-use crate::source::logs::{RewindRequest, Rewound};
+use crate::source::logs::{RestoreAtRequest, RestoredAt};
 use crate::source::tigerbeetle::logs::client::private::PrivateLine;
 use crate::source::tigerbeetle::logs::client::session::Session;
 use crate::source::tigerbeetle::logs::client::start::{ANSWER_DEADLINE, start};
@@ -26,7 +26,7 @@ use crate::source::tigerbeetle::watchdog::Watchdog;
 const SHARED: &str = "this user cannot create a network namespace, so the log was replayed into a server reachable by every user of this machine; its content was compared with the log";
 
 /// Makes a cluster with everything that the log has up to a moment.
-pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<Rewound> {
+pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::Result<RestoredAt> {
     let Target::Time(until) = request.target else {
         let message = "a log of mode query restores to a time, not to an op";
         return Err(Fault::new(Kind::Refused, message).hint("use --at").into());
@@ -75,7 +75,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let _lock = if request.restore.force { guard::lock_data_file(target)? } else { None };
     let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
-    Ok(Rewound {
+    Ok(RestoredAt {
         restored: Restored {
             target: target.clone(),
             bytes,

@@ -19,7 +19,7 @@ use crate::error::{Fault, Kind};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::source::Restored;
 use crate::source::device::{Buffer, Device};
-use crate::source::logs::{RewindRequest, Rewound};
+use crate::source::logs::{RestoreAtRequest, RestoredAt};
 use crate::source::tigerbeetle::data_file::checkpoints::{DURABLE_OPS, prepare_max};
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
 use crate::source::tigerbeetle::data_file::quorum::{
@@ -47,7 +47,7 @@ const CHECKPOINT_DEADLINE: Duration = Duration::from_mins(10);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Brings a cluster back to one operation.
-pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<Rewound> {
+pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::Result<RestoredAt> {
     let target = &request.restore.target;
     // A server makes files of its own beside its data file.
     let workshop = ScratchDir::beside(target)?;
@@ -86,7 +86,7 @@ pub(crate) fn rewind(request: &RewindRequest<'_>, ctx: &Ctx) -> anyhow::Result<R
     let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
     let id = request.base.last().map(|newest| newest.manifest().id);
-    Ok(Rewound {
+    Ok(RestoredAt {
         restored: Restored {
             target: target.clone(),
             bytes,

@@ -1,11 +1,11 @@
 //! A schema while it is being read, and the rows it is read from.
 
-use super::sql;
 use crate::source::duckdb::engine::TextRow;
 use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
+use crate::source::duckdb::schema::sql;
 
 /// Separates names in lists that are read as text.
-pub(super) const SEPARATOR: char = '\u{1f}';
+pub(crate) const SEPARATOR: char = '\u{1f}';
 
 /// A schema.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) fn text(row: &TextRow, index: usize) -> String {
     row.get(index).cloned().flatten().unwrap_or_default()
 }
 
-pub(super) fn list(row: &TextRow, index: usize) -> Vec<String> {
+pub(crate) fn list(row: &TextRow, index: usize) -> Vec<String> {
     let text = text(row, index);
     text.split(SEPARATOR).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
@@ -41,11 +41,11 @@ pub(crate) fn quoted(schema: &str, name: &str) -> String {
 }
 
 impl DatabaseSchema {
-    pub(super) fn add(&mut self, makes: Makes, name: String, sql: String) {
+    pub(crate) fn add(&mut self, makes: Makes, name: String, sql: String) {
         self.add_for(makes, name, sql, None);
     }
 
-    pub(super) fn add_for(
+    pub(crate) fn add_for(
         &mut self,
         makes: Makes,
         name: String,

@@ -12,7 +12,7 @@ use crate::source::{Chain, Check, DrillTools, RestoreRequest, Restored};
 
 /// What a restore to a moment is asked for.
 #[derive(Debug)]
-pub struct RewindRequest<'a> {
+pub struct RestoreAtRequest<'a> {
     /// The snapshot to begin with, with everything it builds on; empty in query mode.
     pub base: &'a Chain<'a>,
     /// The segments to apply, in order, unbroken, authentic.
@@ -44,7 +44,7 @@ pub struct LogDrill<'a> {
 
 /// What a restore to a moment did.
 #[derive(Debug, Clone, serde::Serialize, schemars::JsonSchema)]
-pub struct Rewound {
+pub struct RestoredAt {
     /// The result.
     #[serde(flatten)]
     pub restored: Restored,
@@ -68,7 +68,7 @@ pub struct LogKind {
     /// Decodes a segment and checks that it holds what its manifest says.
     pub decode: fn(&BackupReader<'_>, &Ctx) -> anyhow::Result<()>,
     /// Brings a source back to a moment. Nothing stands at the target before it is whole.
-    pub rewind: fn(&RewindRequest<'_>, &Ctx) -> anyhow::Result<Rewound>,
+    pub restore_at: fn(&RestoreAtRequest<'_>, &Ctx) -> anyhow::Result<RestoredAt>,
     /// Starts the real engine on such a result, compares, and stops it.
     pub drill: fn(&LogDrill<'_>, &Ctx) -> anyhow::Result<Vec<Check>>,
     /// The totals that the `capture` record of a snapshot has: what was there before and after it.
