@@ -80,13 +80,14 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut everywhere = app.clone();
     everywhere.settings.store.clone_from(&names);
     let ledger = if options.dry_run { None } else { app.ledger() };
-    let fan = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
-    let take = |fan| ExclusiveRun::take(app, LEASE, fan, ledger.as_deref());
-    let taken = fan.as_ref().map(|fan| patiently(app, options.patience, || take(fan)));
+    let mirrored = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
+    let take = |mirrored| ExclusiveRun::take(app, LEASE, mirrored, ledger.as_deref());
+    let taken =
+        mirrored.as_ref().map(|mirrored| patiently(app, options.patience, || take(mirrored)));
     let alone = taken.transpose()?;
     let witness = Witness::of(app);
     let (intents, left) = (intents(app), Some(HashSet::new()));
-    let alone = fan.as_ref().zip(alone.as_ref());
+    let alone = mirrored.as_ref().zip(alone.as_ref());
     let mut round = Round { app, options, witness, alone, intents, left };
     let (mut stores, mut outcome) = (Vec::new(), None);
     for (index, name) in names.iter().enumerate() {
@@ -134,7 +135,7 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn store(&mut self, index: usize, name: &str) -> anyhow::Result<(StoreCleanup, Option<Kind>)> {
-        if self.alone.is_some_and(|(fan, _)| !fan.is_in(index)) {
+        if self.alone.is_some_and(|(mirrored, _)| !mirrored.is_in(index)) {
             let message = format!("could not take the lease of store `{name}`");
             let hint = "see the warning above, then run `bkp cleanup` again";
             return Err(Fault::new(Kind::Store, message).hint(hint).into());

@@ -125,8 +125,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// Sees to it that what a backup builds on is locked for as long as the backup, where stores lock.
-fn lock_longer(app: &AppContext, fan: &MirroredStore, below: &[String]) {
-    for (_, store) in fan.stores() {
+fn lock_longer(app: &AppContext, mirrored: &MirroredStore, below: &[String]) {
+    for (_, store) in mirrored.stores() {
         if let Err(error) = store.lock_longer(below) {
             let why = format!(
                 "{}: the locks of the backups it builds on expire before its own: {error}; grant bkp s3:PutObjectRetention and s3:GetObjectRetention",
@@ -140,13 +140,13 @@ fn lock_longer(app: &AppContext, fan: &MirroredStore, below: &[String]) {
 /// Lets every store drop out that has lost what it had.
 pub(super) fn check_seen(
     app: &AppContext,
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
     backup_type: BackupType,
     source: &str,
 ) -> anyhow::Result<()> {
-    for (index, store) in fan.stores() {
+    for (index, store) in mirrored.stores() {
         if let Err(error) = KnownStores::of(app, &**store, backup_type, source).check(&**store) {
-            fan.drop_out(index, error)?;
+            mirrored.drop_out(index, error)?;
         }
     }
     Ok(())
@@ -197,7 +197,7 @@ pub(super) fn copied(fared: Vec<MirrorOutcome>, text: &mut String) -> anyhow::Re
 }
 
 fn report(
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
     manifest: &Manifest,
     pending: Option<Kind>,
 ) -> anyhow::Result<Report> {
@@ -213,10 +213,10 @@ fn report(
         format_size(plaintext_bytes, BINARY),
         (manifest.ended - manifest.started).as_seconds_f64(),
     );
-    let fared = fan.fared();
+    let fared = mirrored.fared();
     let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
     let copies = copied(fared, &mut text)?;
-    let stores = fan.urls();
+    let stores = mirrored.urls();
     let store = stores.first().map_or("", String::as_str);
     let report = Report::done(
         &format!("bkp.{}/1", manifest.kind),

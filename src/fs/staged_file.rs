@@ -10,7 +10,8 @@
 //! either (vfat), that name is changed, which the system refuses if the new one is taken.
 //!
 //! What a library or another program writes needs names from the beginning: it is built in a
-//! [`workshop`], and gets its place by [`renames`], which also keep what stood there.
+//! [scratch folder](super::scratch_dir), and gets its place by [renames](super::rename_transaction), which also
+//! keep what stood there.
 
 use std::ffi::OsStr;
 use std::fs::File;

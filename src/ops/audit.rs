@@ -181,8 +181,8 @@ pub fn no_backup(app: &AppContext, source: &str, began: OffsetDateTime, error: &
         return;
     }
     match app.stores_append(settings) {
-        Ok(fan) => {
-            for (_, store) in fan.stores() {
+        Ok(mirrored) => {
+            for (_, store) in mirrored.stores() {
                 add_or_warn(app, &**store, (what, id, Some(source)), &ended);
             }
         }

@@ -23,7 +23,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// The lock and the leases of a name. Dropping this gives them back.
 pub struct ExclusiveRun<'h> {
     app: &'h AppContext,
-    /// With the places of their stores in the fan; that of the ledger has none.
+    /// With the places of their stores in the mirrored store; that of the ledger has none.
     leases: Vec<(Option<usize>, LeaseRenewer)>,
     _lock: Lock,
 }
@@ -43,7 +43,7 @@ impl<'h> ExclusiveRun<'h> {
     pub fn take(
         app: &'h AppContext,
         name: &str,
-        fan: &MirroredStore,
+        mirrored: &MirroredStore,
         ledger: Option<&dyn Ledger>,
     ) -> anyhow::Result<ExclusiveRun<'h>> {
         let lock = Lock::take(&app.settings.state_dir, name, &app.ctx)?;
@@ -59,7 +59,7 @@ impl<'h> ExclusiveRun<'h> {
         let (ctx, length) = (&app.ctx, app.settings.lease);
         let mut alone = ExclusiveRun { app, leases: Vec::new(), _lock: lock };
         let leases = &mut alone.leases;
-        lease_renewer::of_stores(fan, &holder, length, ctx, &mut |index, kept| {
+        lease_renewer::of_stores(mirrored, &holder, length, ctx, &mut |index, kept| {
             leases.push((Some(index), kept));
         })?;
         match ledger.map(|ledger| ledger.acquire(&holder, length)) {
@@ -73,7 +73,7 @@ impl<'h> ExclusiveRun<'h> {
         Ok(alone)
     }
 
-    /// Makes sure that it still is alone in the store at this place of the fan. Asks nobody as long as
+    /// Makes sure that it still is alone in the store at this place of the mirrored store. Asks nobody as long as
     /// the lease was renewed a short while ago.
     ///
     /// # Errors

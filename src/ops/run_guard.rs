@@ -44,13 +44,13 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// backup records that it failed.
 pub struct RunGuard<'h> {
     app: &'h AppContext,
-    fan: &'h MirroredStore,
+    mirrored: &'h MirroredStore,
     holder: Holder,
     ledger: Option<Arc<dyn Ledger>>,
     outbox: Outbox,
     /// The ledger's lease; `None` if there is no ledger, or if it was away.
     in_ledger: Option<LeaseRenewer>,
-    /// The leases of the stores, by their places in the fan.
+    /// The leases of the stores, by their places in the mirrored store.
     in_stores: Vec<(usize, LeaseRenewer)>,
     /// The run began and has not ended.
     begun: bool,
@@ -64,7 +64,7 @@ impl std::fmt::Debug for RunGuard<'_> {
 }
 
 impl<'h> RunGuard<'h> {
-    /// Takes the locks of `job`, which makes a backup in the stores of `fan`, without waiting, delivers
+    /// Takes the locks of `job`, which makes a backup in the stores of `mirrored`, without waiting, delivers
     /// what waits in the outbox, and records that the run began.
     ///
     /// # Errors
@@ -74,9 +74,9 @@ impl<'h> RunGuard<'h> {
         app: &'h AppContext,
         job: &str,
         backup_type: BackupType,
-        fan: &'h MirroredStore,
+        mirrored: &'h MirroredStore,
     ) -> anyhow::Result<RunGuard<'h>> {
-        RunGuard::begin_with(app, job, backup_type, fan, app.ledger().map(Arc::from))
+        RunGuard::begin_with(app, job, backup_type, mirrored, app.ledger().map(Arc::from))
     }
 
     /// The same with a ledger that is connected already: whoever makes many runs keeps one session.
@@ -87,7 +87,7 @@ impl<'h> RunGuard<'h> {
         app: &'h AppContext,
         job: &str,
         backup_type: BackupType,
-        fan: &'h MirroredStore,
+        mirrored: &'h MirroredStore,
         ledger: Option<Arc<dyn Ledger>>,
     ) -> anyhow::Result<RunGuard<'h>> {
         let lock = Lock::take(&app.settings.state_dir, job, &app.ctx)?;
@@ -105,7 +105,7 @@ impl<'h> RunGuard<'h> {
         let (in_ledger, in_stores) = (None, Vec::new());
         let mut run = RunGuard {
             app,
-            fan,
+            mirrored,
             holder,
             ledger,
             outbox,
@@ -125,7 +125,7 @@ impl<'h> RunGuard<'h> {
     fn take_stores(&mut self) -> anyhow::Result<()> {
         let (ctx, length) = (&self.app.ctx, self.app.settings.lease);
         let taken = &mut self.in_stores;
-        lease_renewer::of_stores(self.fan, &self.holder, length, ctx, &mut |index, kept| {
+        lease_renewer::of_stores(self.mirrored, &self.holder, length, ctx, &mut |index, kept| {
             taken.push((index, kept));
         })
     }
@@ -172,10 +172,11 @@ impl<'h> RunGuard<'h> {
         let _in_peace = self.app.ctx.cancel.defer(PUBLISHING);
         // Afterwards it would not be true: then there is a backup.
         manifest.ledger = self.fence().context("not making a backup")?;
-        visibility::before(self.fan, chain, &manifest)?;
-        manifest.copies = Some(self.fan.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
-        let (manifest, sha256) = write(self.fan, manifest, key)?;
-        visibility::after(self.fan, chain, &manifest)?;
+        visibility::before(self.mirrored, chain, &manifest)?;
+        manifest.copies =
+            Some(self.mirrored.urls()).filter(|urls| urls.len() > 1).unwrap_or_default();
+        let (manifest, sha256) = write(self.mirrored, manifest, key)?;
+        visibility::after(self.mirrored, chain, &manifest)?;
         self.begun = false;
         let pending = self.close(&Event::completed(&manifest, &sha256));
         Ok((manifest, pending))
@@ -184,11 +185,12 @@ impl<'h> RunGuard<'h> {
     /// A store whose lease was lost drops out. Returns what the manifest says of the ledger; nothing if
     /// none is configured.
     fn fence(&self) -> anyhow::Result<Option<Value>> {
-        for (index, kept) in self.in_stores.iter().filter(|(index, _)| self.fan.is_in(*index)) {
+        for (index, kept) in self.in_stores.iter().filter(|(index, _)| self.mirrored.is_in(*index))
+        {
             match kept.confirm() {
                 Ok(()) => {}
-                Err(LedgerError::Store(error)) => self.fan.failed(*index, error)?,
-                Err(error) => self.fan.drop_out(*index, error)?,
+                Err(LedgerError::Store(error)) => self.mirrored.failed(*index, error)?,
+                Err(error) => self.mirrored.drop_out(*index, error)?,
             }
         }
         match self.in_ledger.as_ref().map(LeaseRenewer::confirm) {
@@ -230,7 +232,7 @@ impl<'h> RunGuard<'h> {
     /// Gives back the leases of the stores. One that dropped out is not asked again.
     fn leave_stores(&mut self, event: &Event) {
         for (index, kept) in self.in_stores.drain(..) {
-            if !self.fan.is_in(index) {
+            if !self.mirrored.is_in(index) {
                 continue;
             }
             if let Err(error) = kept.release(event) {

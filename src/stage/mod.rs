@@ -5,7 +5,7 @@
 //! back from [`Sink::finish`] as its entry in the [`ChainStats`]. Backwards a chain is made of plain
 //! [`std::io::Read`]s, with a [`crate::error::FirstError`] beside them for typed errors.
 //!
-//! CPU work and waiting are separated by [`hop`]s: named threads joined by bounded channels.
+//! CPU work and waiting are separated by [`thread_boundary`]s: named threads joined by bounded channels.
 
 use std::time::Duration;
 

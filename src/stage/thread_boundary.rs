@@ -1,4 +1,4 @@
-//! Thread boundaries: what stands behind a hop runs on a named thread of its own.
+//! Thread boundaries: what stands behind a thread boundary runs on a named thread of its own.
 //!
 //! Forwards a [`ThreadBoundary`] pushes into its thread, backwards [`read_ahead`] pulls from one. Both carry
 //! chunks over a bounded channel and give the buffers back over a second one, so memory is
@@ -15,19 +15,19 @@ use crate::stage::{ChainStats, Sink, StageError};
 /// Bytes in one chunk: large enough that the channel costs nothing, small enough to wait for.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What goes through a hop.
+/// What goes through a thread boundary.
 enum Message {
     Chunk(Vec<u8>),
     Finish,
 }
 
-/// What the thread of a hop ends with: `None` if it was abandoned.
+/// What the thread of a thread boundary ends with: `None` if it was abandoned.
 type Outcome = anyhow::Result<Option<ChainStats>>;
 
 /// A sink whose inner sink runs on a thread of its own.
 ///
 /// An error of the inner sink surfaces, unchanged, at the next [`Sink::write`] or at
-/// [`Sink::finish`]. Dropping a hop abandons the inner sink and waits for the thread.
+/// [`Sink::finish`]. Dropping a thread boundary abandons the inner sink and waits for the thread.
 pub struct ThreadBoundary {
     name: &'static str,
     pending: Vec<u8>,
@@ -104,7 +104,7 @@ impl Sink for ThreadBoundary {
 
 impl Drop for ThreadBoundary {
     fn drop(&mut self) {
-        // Whoever drops a hop has an error already, or wants none.
+        // Whoever drops a thread boundary has an error already, or wants none.
         let _abandoned = self.join();
     }
 }
@@ -126,7 +126,7 @@ fn push(
             Message::Chunk(mut chunk) => {
                 inner.write(&chunk)?;
                 chunk.clear();
-                // Nobody takes buffers back while the hop ends.
+                // Nobody takes buffers back while the boundary ends.
                 let _unwanted = give_back.try_send(chunk);
             }
             Message::Finish => return inner.finish().map(Some),

@@ -196,8 +196,8 @@ fn a_run_that_finds_the_mark_of_a_removal_makes_no_backup() {
 fn objects_of_a_run_in_progress_are_not_orphans() {
     let bed = bed("keep_all = true");
     let app = bed.app(None);
-    let fan = app.stores_append(None).unwrap();
-    let run = RunGuard::begin(&app, "books", BackupType::Tigerbeetle, &fan).unwrap();
+    let mirrored = app.stores_append(None).unwrap();
+    let run = RunGuard::begin(&app, "books", BackupType::Tigerbeetle, &mirrored).unwrap();
     let manifest = plant(&bed, &app, &Seed::at(now() - Duration::days(30)));
     let at = bed.path("store").join(manifest.name().manifest_key());
     fs::remove_file(&at).unwrap();

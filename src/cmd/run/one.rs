@@ -87,25 +87,26 @@ fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
 /// The run itself.
 fn begin(around: &Around<'_>, options: &Options) -> End {
     let Around { app, job, trigger, .. } = *around;
-    let fan = match fan(app, job) {
-        Ok(fan) => fan,
+    let mirrored = match mirrored(app, job) {
+        Ok(mirrored) => mirrored,
         Err(error) => return failed(around, None, &error),
     };
     // No source can have this name, so it is nobody else's lease.
     let lease = format!("{}.job", job.name);
-    let taken = patiently(app, options.patience, || ExclusiveRun::take(app, &lease, &fan, None));
+    let taken =
+        patiently(app, options.patience, || ExclusiveRun::take(app, &lease, &mirrored, None));
     let error = match taken {
-        Ok(_alone) => return alone(app, (job, trigger), options, &fan),
+        Ok(_alone) => return alone(app, (job, trigger), options, &mirrored),
         Err(error) => error,
     };
     let kind = diagnose(&error).kind;
     if kind != Kind::Busy {
         // What could not take a lease in any store takes no record either.
-        return failed(around, Some(&fan).filter(|_fan| kind != Kind::Store), &error);
+        return failed(around, Some(&mirrored).filter(|_fan| kind != Kind::Store), &error);
     }
     if options.job.is_some() {
         // One that was asked for and could not is a run, if one that did nothing.
-        return close(around, Some(&fan), &Ended::of(&error));
+        return close(around, Some(&mirrored), &Ended::of(&error));
     }
     let mut row = JobRunRow::new(job.name.clone(), JobOutcome::Busy, Some(format!("{error:#}")));
     row.exit_code = Some(exit::code(kind));
@@ -113,15 +114,15 @@ fn begin(around: &Around<'_>, options: &Options) -> End {
 }
 
 /// Ends a run that could not begin.
-fn failed(around: &Around<'_>, fan: Option<&MirroredStore>, error: &anyhow::Error) -> End {
+fn failed(around: &Around<'_>, mirrored: Option<&MirroredStore>, error: &anyhow::Error) -> End {
     let ended = Ended::of(error);
-    let end = close(around, fan, &ended);
+    let end = close(around, mirrored, &ended);
     around.after(&ended);
     end
 }
 
 /// The stores of a job, as one.
-fn fan(app: &AppContext, job: &JobSettings) -> anyhow::Result<MirroredStore> {
+fn mirrored(app: &AppContext, job: &JobSettings) -> anyhow::Result<MirroredStore> {
     let mut app = app.clone();
     app.settings.store = places(&app, job);
     app.stores_append(None)
@@ -132,7 +133,7 @@ fn alone(
     app: &AppContext,
     (job, trigger): (&JobSettings, &'static str),
     options: &Options,
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
 ) -> End {
     let began = app.ctx.now();
     if options.job.is_none() {
@@ -150,14 +151,14 @@ fn alone(
         Ok(()) => child::run(app, job, trigger).unwrap_or_else(|error| Ended::of(&error)),
         Err(error) => Ended::of_hook(&error),
     };
-    let end = close(&around, Some(fan), &ended);
+    let end = close(&around, Some(mirrored), &ended);
     around.after(&ended);
     end
 }
 
 /// Puts a run on record: in every store how it went, if it went differently in each, and only where it
 /// went at all.
-fn close(around: &Around<'_>, fan: Option<&MirroredStore>, ended: &Ended) -> End {
+fn close(around: &Around<'_>, mirrored: Option<&MirroredStore>, ended: &Ended) -> End {
     let Around { app, job, began, .. } = *around;
     // Also of a run that was told to end.
     let _in_peace = app.ctx.cancel.defer(CLOSING);
@@ -172,7 +173,7 @@ fn close(around: &Around<'_>, fan: Option<&MirroredStore>, ended: &Ended) -> End
     };
     let (names, mut on_record) = (places(app, job), Vec::new());
     let keys = authenticity::keys(app);
-    for (index, store) in fan.iter().flat_map(|fan| fan.stores()) {
+    for (index, store) in mirrored.iter().flat_map(|mirrored| mirrored.stores()) {
         let name = names.get(index).map(String::as_str);
         let here = match name.and_then(|name| ended.in_store(name)) {
             Some(here) => here,

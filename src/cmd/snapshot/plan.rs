@@ -119,8 +119,12 @@ pub(super) fn plan<'a>(
         };
     };
     let marks = marks(app, store, &filter, &found)?;
-    let doubts =
-        Doubts { fan: store, keys: catalog.keys(), marks, is_to_be_read: options.scope.is_some() };
+    let doubts = Doubts {
+        mirrored: store,
+        keys: catalog.keys(),
+        marks,
+        is_to_be_read: options.scope.is_some(),
+    };
     let built = build_on(app, source, catalog, &parent, &doubts);
     match (options.scope, built) {
         (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
@@ -246,7 +250,7 @@ fn warn_of(app: &AppContext, options: &Options, ahead: Option<&BackupName>) {
 
 /// Where it stands whether a backup is damaged, and what to do about a word without a proof.
 struct Doubts<'a> {
-    fan: &'a MirroredStore,
+    mirrored: &'a MirroredStore,
     keys: &'a [Box<dyn KeyProvider>],
     marks: Vec<(usize, HashMap<BackupName, Vec<Mark>>)>,
     /// What somebody calls damaged without a proof is read to see whether it is; else it is not built on.
@@ -259,11 +263,13 @@ impl Doubts<'_> {
         let mut damage = Damage::None;
         for (index, marks) in &self.marks {
             let Some(marks) = marks.get(name) else { continue };
-            let Some((_, store)) = self.fan.stores().find(|(of, _)| of == index) else { continue };
+            let Some((_, store)) = self.mirrored.stores().find(|(of, _)| of == index) else {
+                continue;
+            };
             let prover = ProofChecker::new(&**store, self.keys, &app.ctx);
             match judge(&**store, &prover, name, marks) {
                 Ok(judged) => damage = damage.max(judged.damage),
-                Err(error) => self.fan.failed(*index, error)?,
+                Err(error) => self.mirrored.failed(*index, error)?,
             }
         }
         Ok(damage)
@@ -311,14 +317,14 @@ impl Doubts<'_> {
     }
 }
 
-/// What stands beside backups, by the place of a store in the fan.
+/// What stands beside backups, by the place of a store in the mirrored store.
 type Marks = (usize, HashMap<BackupName, Vec<Mark>>);
 
 /// What stands beside the backups of a source, in each of the stores. What several stores have in common,
 /// `found`, has no mark that stands in one of them alone.
 fn marks(
     app: &AppContext,
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
     filter: &Filter,
     found: &[FoundBackup],
 ) -> anyhow::Result<Vec<Marks>> {
@@ -326,7 +332,7 @@ fn marks(
         let marked = found.iter().filter(|found| !found.marks.is_empty());
         marked.map(|found| (found.name.clone(), found.marks.clone())).collect()
     };
-    let stores: Vec<_> = fan.stores().collect();
+    let stores: Vec<_> = mirrored.stores().collect();
     if let [(index, _)] = stores.as_slice() {
         return Ok(vec![(*index, of(found))]);
     }
@@ -336,7 +342,7 @@ fn marks(
             Ok(found) => all.push((index, of(&found))),
             Err(error) => {
                 app.ctx.cancel.check()?;
-                fan.drop_out(index, error)?;
+                mirrored.drop_out(index, error)?;
             }
         }
     }

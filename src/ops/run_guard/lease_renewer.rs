@@ -116,23 +116,23 @@ impl Drop for LeaseRenewer {
 
 /// Takes the lease of every store for `holder`, in the order of their names: two runs that want the same
 /// ones in different orders would each keep the other from all of them. `keep` gets each with its place in
-/// the fan, at once, so that a failure of the next one gives it back.
+/// the mirrored store, at once, so that a failure of the next one gives it back.
 ///
 /// # Errors
 /// Who has one; what the last store fails with.
 pub(crate) fn of_stores(
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
     holder: &Holder,
     length: Duration,
     ctx: &Ctx,
     keep: &mut dyn FnMut(usize, LeaseRenewer),
 ) -> anyhow::Result<()> {
-    let mut stores: Vec<_> = fan.stores().collect();
+    let mut stores: Vec<_> = mirrored.stores().collect();
     stores.sort_by_key(|(_, store)| store.url().to_owned());
     for (index, store) in stores {
         match in_store::acquire(Arc::clone(store), holder, length, ctx) {
             Ok(lease) => keep(index, LeaseRenewer::new(lease, length, ctx)?),
-            Err(LedgerError::Store(error)) => fan.failed(index, error)?,
+            Err(LedgerError::Store(error)) => mirrored.failed(index, error)?,
             Err(error) => return Err(error.into()),
         }
     }

@@ -17,11 +17,11 @@ const AGAIN: &str = "check the clocks of the hosts, then run the same command ag
 /// Makes sure that every store still has `chain`, and the objects of `manifest`, and that nobody has
 /// begun to remove any of it. A store of which that is not true drops out.
 pub(crate) fn before(
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
     chain: &[BackupName],
     manifest: &Manifest,
 ) -> anyhow::Result<()> {
-    each(fan, &|store| {
+    each(mirrored, &|store| {
         if let Some(lost) = lost(store, chain)? {
             return Ok(Some(lost));
         }
@@ -42,11 +42,11 @@ pub(crate) fn before(
 
 /// Makes sure that nobody began to remove the backup, or what it builds on, while it became visible.
 pub(crate) fn after(
-    fan: &MirroredStore,
+    mirrored: &MirroredStore,
     chain: &[BackupName],
     manifest: &Manifest,
 ) -> anyhow::Result<()> {
-    each(fan, &|store| {
+    each(mirrored, &|store| {
         let id = manifest.id;
         // The backup is there, whether or not the store still answers.
         if is_going(store, &manifest.name()).unwrap_or(false) {
@@ -87,17 +87,17 @@ fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError
 type VisibilityCheck<'a> = &'a dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>;
 
 /// Asks every store; one of which there is something to say drops out with that.
-fn each(fan: &MirroredStore, look: VisibilityCheck<'_>) -> anyhow::Result<()> {
-    let stores: Vec<_> = fan.stores().collect();
+fn each(mirrored: &MirroredStore, look: VisibilityCheck<'_>) -> anyhow::Result<()> {
+    let stores: Vec<_> = mirrored.stores().collect();
     for (index, store) in stores {
         match look(&**store) {
             Ok(None) => {}
             Ok(Some(why)) => {
                 let why = format!("{}: {why}", store.url());
                 let fault = Fault::new(Kind::Integrity, why).hint(AGAIN);
-                fan.drop_out::<anyhow::Error>(index, fault.into())?;
+                mirrored.drop_out::<anyhow::Error>(index, fault.into())?;
             }
-            Err(error) => fan.failed(index, error)?,
+            Err(error) => mirrored.failed(index, error)?,
         }
     }
     Ok(())

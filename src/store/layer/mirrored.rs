@@ -3,7 +3,7 @@
 //! A store that fails *drops out*: why is kept and said, the others go on, and nothing more is sent
 //! to it in this run. Only when the last one fails does the operation.
 //!
-//! What a fan *has* is what every store that is still in has, so a backup that builds on another one
+//! What a mirrored store *has* is what every store that is still in has, so a backup that builds on another one
 //! restores from each of them. An object that one of them lacks, or holds in another size, is not
 //! there.
 
@@ -40,7 +40,7 @@ struct Member {
     lost: Mutex<Option<anyhow::Error>>,
 }
 
-/// How one store of a fan fared.
+/// What became of one store of a mirrored one.
 #[derive(Debug)]
 pub struct MirrorOutcome {
     /// The store.
@@ -192,7 +192,7 @@ impl ReadStore for MirroredStore {
                 Err(error) => self.failed(index, error)?,
             }
         }
-        Ok(Box::new(Common { fan: self, parts }))
+        Ok(Box::new(Common { mirrored: self, parts }))
     }
 
     /// Those of any store: what is not in every one of them is left out by [`MirroredStore::list`].
@@ -259,13 +259,13 @@ impl AppendStore for MirroredStore {
                 Err(error) => self.failed(index, error)?,
             }
         }
-        Ok(Box::new(FanUpload { fan: self.clone(), uploads }))
+        Ok(Box::new(FanUpload { mirrored: self.clone(), uploads }))
     }
 }
 
 /// An object on its way into every store.
 struct FanUpload {
-    fan: MirroredStore,
+    mirrored: MirroredStore,
     uploads: Vec<(usize, Box<dyn Upload>)>,
 }
 
@@ -278,7 +278,7 @@ impl Upload for FanUpload {
                 Err(error) => {
                     // What was sent of it is to be gone before the run goes on.
                     drop(upload);
-                    self.fan.failed(index, error)?;
+                    self.mirrored.failed(index, error)?;
                 }
             }
         }
@@ -287,19 +287,19 @@ impl Upload for FanUpload {
     }
 
     fn commit(self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
-        let FanUpload { fan, uploads } = *self;
+        let FanUpload { mirrored, uploads } = *self;
         let mut there = false;
         for (index, upload) in uploads {
             match upload.commit(declared) {
                 Ok(()) => there = true,
                 // It is in a store: it must not be said that it is in none.
-                Err(error) if there => fan.drop_out(index, error)?,
-                Err(error) => fan.failed(index, error)?,
+                Err(error) if there => mirrored.drop_out(index, error)?,
+                Err(error) => mirrored.failed(index, error)?,
             }
         }
         if !there {
             return Err(StoreError::Unavailable {
-                store: fan.url.clone(),
+                store: mirrored.url.clone(),
                 operation: "write",
                 key: String::new(),
                 transient: false,
@@ -312,7 +312,7 @@ impl Upload for FanUpload {
 
 /// What several sorted listings have in common.
 struct Common<'a> {
-    fan: &'a MirroredStore,
+    mirrored: &'a MirroredStore,
     parts: Vec<(usize, Peekable<Listing<'a>>)>,
 }
 
@@ -324,7 +324,7 @@ impl Common<'_> {
         while let Some((index, part)) = self.parts.get_mut(at) {
             match part.next_if(Result::is_err) {
                 Some(Err(error)) => {
-                    self.fan.failed(*index, error)?;
+                    self.mirrored.failed(*index, error)?;
                     drop(self.parts.remove(at));
                 }
                 Some(Ok(_)) | None => match part.peek() {

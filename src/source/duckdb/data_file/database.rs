@@ -183,7 +183,7 @@ impl Database {
     /// Reads the headers.
     ///
     /// # Errors
-    /// A setback if they are torn; [`SourceError::Unsupported`] if it is another kind of file.
+    /// An [`AttemptError`] if they are torn; [`SourceError::Unsupported`] if it is another kind of file.
     pub(crate) fn headers(&self) -> Result<Headers, AttemptError> {
         let mut raw = vec![0; usize::try_from(BLOCKS_AT).unwrap_or_default()];
         let count = self.read(&mut raw, 0)?;
@@ -225,7 +225,7 @@ impl Database {
     /// Looks at headers and log; the log's prefix is there before any block that it needs is read.
     ///
     /// # Errors
-    /// A setback while a checkpoint is under way, or if something is torn.
+    /// An [`AttemptError`] while a checkpoint is under way, or if something is torn.
     pub(crate) fn look(&self) -> Result<Moment, AttemptError> {
         let headers = self.headers()?;
         self.check_no_checkpoint()?;
@@ -252,7 +252,7 @@ impl Database {
     /// only grown, and nothing was freed that it needs.
     ///
     /// # Errors
-    /// A setback if it does not.
+    /// An [`AttemptError`] if it does not.
     pub(crate) fn recheck(&self, before: &Moment) -> Result<(), AttemptError> {
         let headers = self.headers()?;
         if headers != before.headers {
@@ -351,7 +351,7 @@ impl Database {
     /// Clones log and file, in this order, into files without names.
     ///
     /// # Errors
-    /// A setback if they changed between the two; [`SourceError::Mode`] where the file system cannot.
+    /// An [`AttemptError`] if they changed between the two; [`SourceError::Mode`] where the file system cannot.
     pub(crate) fn clone_both(&self) -> Result<Database, AttemptError> {
         if self.broken_off.get() {
             let reason = "the remains of an interrupted checkpoint are not cloned".to_owned();
@@ -369,7 +369,7 @@ impl Database {
 /// Whether a log belongs to the file, and is one that can be understood.
 ///
 /// # Errors
-/// A setback if not: between two looks a checkpoint may have ended.
+/// An [`AttemptError`] if not: between two looks a checkpoint may have ended.
 fn check_owner(headers: &Headers, scan: &Scan) -> Result<(), AttemptError> {
     let foreign = |why: String| Err(AttemptError::Again(Cause::Foreign, why));
     if headers.is_encrypted() {
