@@ -10,7 +10,7 @@
 //! 4. A restore needs the manifest, the objects and one key; not today's configuration. It can be
 //!    done by hand, as `bkp-format(5)` says.
 //! 5. Memory is bounded, whatever the size of the source: a fixed number of frames, and 16 bytes per
-//!    block for each of a few block maps. Nothing is staged on disk, except that an export of tables
+//!    block for each of a few block maps. A backup stages nothing on disk, except that an export of tables
 //!    works on a private copy of the database, and an increment on the rows of the last full export.
 //! 6. Killing bkp at any instruction leaves either a whole backup or none, and no lock that outlives
 //!    its lease.

@@ -55,7 +55,7 @@ pub struct ObjectBuilder<'a> {
 
 impl std::fmt::Debug for ObjectBuilder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recipe").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ObjectBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -37,7 +37,7 @@ pub struct AppContext {
 
 impl fmt::Debug for AppContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("House").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("AppContext").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The man page and completions in the repository match the program's declarations. `BLESS=1 cargo
-//! test` writes them anew.
+//! The man page and completions in the repository match the program's declarations. `BLESS=1
+//! tests/run.sh generated` writes them anew.
 
 use std::fs;
 use std::path::Path;

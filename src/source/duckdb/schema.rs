@@ -5,7 +5,7 @@
 //! Then all statements are tried in an empty database, and what does not come out of that is named:
 //! nothing is lost silently.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
@@ -85,17 +85,40 @@ fn reference(schema: &str, row: &TextRow, to: &str) -> String {
 }
 
 /// The definition of a table with the names of the tables in quotes that it refers to by these `rows`: DuckDB
-/// 1.5 leaves the quotes out, whatever the names are.
-fn requoted(mut definition: String, schema: &str, rows: &[TextRow]) -> String {
+/// 1.5 leaves the quotes out, whatever the names are. A name that needs none is left as it is told.
+fn requoted(mut definition: String, schema: &str, rows: &[TextRow], words: &Words) -> String {
     let references = rows.iter().filter(|row| text(row, 2) == "FOREIGN KEY");
-    for (row, told) in references.map(|row| (row, text(row, 6))) {
-        // A default may be a text that looks like one: constraints come last.
-        if let Some(at) = definition.rfind(&told).filter(|_| !told.is_empty()) {
+    let odd = references.filter(|row| !words.is_plain(&text(row, 4)) || !words.is_plain(schema));
+    let mut odd: Vec<(&TextRow, String)> = odd.map(|row| (row, text(row, 6))).collect();
+    // A name may contain what another reference is told as.
+    odd.sort_by_key(|(_, told)| std::cmp::Reverse(told.len()));
+    for (row, told) in odd.into_iter().filter(|(_, told)| !told.is_empty()) {
+        // A default may be a text that looks like one: references come behind the columns. Whatever is hit that is
+        // no reference is found when the definition is tried.
+        if let Some(at) = definition.rfind(&told) {
             let reference = reference(schema, row, &text(row, 4));
             definition.replace_range(at..at + told.len(), &reference);
         }
     }
     definition
+}
+
+/// The words that a name must not be to stand without quotes.
+struct Words(BTreeSet<String>);
+
+impl Words {
+    fn read(session: &Session) -> anyhow::Result<Words> {
+        let reserved = "SELECT lower(keyword_name) FROM system.main.duckdb_keywords() WHERE keyword_category <> 'unreserved'";
+        let rows = session.rows(reserved)?;
+        Ok(Words(rows.iter().map(|row| text(row, 0)).collect()))
+    }
+
+    fn is_plain(&self, name: &str) -> bool {
+        let mut characters = name.chars();
+        characters.next().is_some_and(|first| first.is_ascii_lowercase() || first == '_')
+            && characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            && !self.0.contains(name)
+    }
 }
 
 /// Notes key and references of a table, which these `rows` tell; returns the references to itself of which
@@ -157,11 +180,12 @@ impl DatabaseSchema {
         let constraints = by_table(session.rows(&constraints)?);
         session.step_out()?;
         let tables = session.rows(&tables_query)?;
+        let words = Words::read(session)?;
         for row in &tables {
             let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));
             let of_it = (schema.clone(), name.clone());
             let rows = constraints.get(&of_it).map(Vec::as_slice).unwrap_or_default();
-            definition = requoted(definition, &schema, rows);
+            definition = requoted(definition, &schema, rows, &words);
             let is_rowid = |row: &TextRow| text(row, 2).eq_ignore_ascii_case("rowid");
             let mut table = TableEntry {
                 columns: stored_columns(&definition, columns.get(&of_it)),

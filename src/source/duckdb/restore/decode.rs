@@ -36,7 +36,13 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     };
     let lacking = rows.iter().chain(&schema).map(|text| plain(text)).collect::<Vec<_>>();
     let message = format!("a restore of this export would be missing {}", lacking.join("; "));
-    Err(Fault::new(kind, message).into())
+    let mut fault = Fault::new(kind, message);
+    if kind == Kind::Partial {
+        fault = fault.hint(
+            "the rest restores, with exit code 3; `bkp restore --from-export` names what is missing",
+        );
+    }
+    Err(fault.into())
 }
 
 /// Reads every byte of a chain and checks that the indexes refer to what is there.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::ctx::Ctx;
 use crate::source::Chain;
-use crate::source::duckdb::engine::Session;
+use crate::source::duckdb::engine::{Session, plain};
 use crate::source::duckdb::export::content::{content, content_of};
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{Content, Index, TableEntry};
@@ -42,6 +42,11 @@ pub(crate) fn lacking(bench: &Bench<'_>, indexes: &[Index]) -> anyhow::Result<La
     let Schema { tables, rows, comparable, .. } =
         bench.all_of_schema(newest, &mut lacking.schema)?;
     if !comparable || newest.row_keys.is_none() {
+        let engine = plain(&newest.engine);
+        let why = format!(
+            "rows are not compared: DuckDB {engine}, which made the export, hashes them in another way"
+        );
+        bench.ctx.monitor.warn(&why);
         return Ok(lacking);
     }
     let session = bench.session_with_files(rows.as_deref())?;
@@ -84,6 +89,7 @@ impl Rereading<'_> {
             let arrivals = delta::content_of_state(table, &delta::arrivals(table, changes));
             let recorded = content_of(self.session, &arrivals)?;
             if let Some(why) = unlike(&found, &recorded) {
+                std::fs::remove_file(&files.base)?;
                 return Ok(Some(format!("of what changed in one of its increments, {why}")));
             }
         }
