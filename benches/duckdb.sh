@@ -75,4 +75,5 @@ for round in $(seq "$rounds"); do
     stored
     rm -f "$work/restored.duckdb"
     timed "bkp restore of the full export and $round increment(s)" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
+    timed "bkp verify --level decode of the same" "$program" verify analytics --from-export --level decode -q
 done
