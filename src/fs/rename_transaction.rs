@@ -194,7 +194,8 @@ mod tests {
         write(folder.path(), &["x"]);
         let text = renames.undo(Fault::new(Kind::Refused, "why")).to_string();
         assert!(
-            text.starts_with("why; what was ") && text.contains("x.before-restore-1 "),
+            text.starts_with("why; ")
+                && text.contains("x.before-restore-1 and could not be renamed back"),
             "{text}"
         );
         assert_eq!(names(folder.path()), ["x", "x.before-restore-1", "x.wal"]);
