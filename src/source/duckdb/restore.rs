@@ -29,7 +29,7 @@ mod reread;
 pub(crate) mod table_loader;
 mod tables;
 
-use tables::{carried, chosen, in_words, is_copied, make_tables};
+use tables::{carried, chosen, in_words, is_copied, is_with_table, make_tables};
 
 /// What was built.
 struct Built {
@@ -231,7 +231,7 @@ impl<'a> Bench<'a> {
         Ok(filled)
     }
 
-    /// Makes indexes, views and comments, which come last; again without files.
+    /// Makes indexes, views and the comments on these, which come last; again without files.
     fn rest(
         &self,
         statements: &[Statement],
@@ -245,7 +245,10 @@ impl<'a> Bench<'a> {
             (None, Makes::View | Makes::Index | Makes::Comment) => self.all,
             (None, _) => false,
         };
-        let failed = schema_check::run(&session, statements.iter().filter(later));
+        let tables = statements.iter().filter(|statement| statement.makes == Makes::Table);
+        let tables: BTreeSet<String> = tables.map(|table| table.name.clone()).collect();
+        let late = statements.iter().filter(|statement| !is_with_table(statement, &tables));
+        let failed = schema_check::run(&session, late.filter(later));
         self.ctx.cancel.check()?;
         lost.extend(failed.iter().map(in_words));
         session.settle()

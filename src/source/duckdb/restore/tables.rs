@@ -80,6 +80,16 @@ pub(crate) fn in_words((statement, why): &(&Statement, String)) -> String {
     format!("the {word} {name}: {}", schema_check::first_line(why))
 }
 
+/// Whether a statement comments one of these tables or a column of one. It is run before the table's file is
+/// closed: DuckDB 1.5 cannot open a file again in which a table that another one refers to, and whose definition
+/// calls a macro, got its comment later.
+pub(super) fn is_with_table(statement: &Statement, tables: &BTreeSet<String>) -> bool {
+    let on = ["COMMENT ON TABLE ", "COMMENT ON COLUMN "];
+    statement.makes == Makes::Comment
+        && statement.table.as_ref().is_some_and(|table| tables.contains(table))
+        && on.iter().any(|on| statement.sql.starts_with(on))
+}
+
 /// Makes what tables need, and the tables, in their order. One whose statement fails is made of its
 /// columns; one for which that fails too is left out. Returns those that are there.
 pub(crate) fn make_tables(
@@ -93,6 +103,7 @@ pub(crate) fn make_tables(
     let is_wanted = |statement: &&Statement| {
         statement.makes <= Makes::Macro
             || statement.makes == Makes::Table && names.contains(&statement.name)
+            || is_with_table(statement, &names)
     };
     let mut left: Vec<&Statement> = newest.statements.iter().filter(is_wanted).collect();
     loop {
