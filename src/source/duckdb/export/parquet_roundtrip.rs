@@ -7,7 +7,7 @@ use crate::ctx::Ctx;
 use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::export::content::content;
 use crate::source::duckdb::export::delta;
-use crate::source::duckdb::export::index::TableEntry;
+use crate::source::duckdb::export::index::{Content, TableEntry};
 use crate::source::duckdb::schema::sql;
 
 /// Rows from the beginning and from the end of a table that are tried where every value of its types is
@@ -47,17 +47,11 @@ fn comes_back(session: &Session, table: &TableEntry, scratch: &Path) -> anyhow::
     // A name for each: DuckDB keeps what it has read of one.
     let path = |what: &str| scratch.join(format!("{what}-{}.parquet", uuid::Uuid::now_v7()));
     let (rows, state) = (path("trial"), path("trial-state"));
-    let names: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
-    let (here, names) = (table.here(), sql::names(&names));
+    let here = table.here();
     let some = sample(session, table)?;
     let from = some.as_deref().unwrap_or(&here);
     session.save(&delta::rows(table, from), &rows)?;
-    session.run(&format!(
-        "CREATE OR REPLACE TEMP TABLE bkp_trial AS SELECT {names} FROM {here} LIMIT 0"
-    ))?;
-    let file = sql::text(&session.path(&rows));
-    let back = delta::lasting(table, &file, &[]);
-    session.run(&format!("INSERT INTO {CAME} ({names}) {back}"))?;
+    load(session, table, &rows)?;
     session.save(&delta::state(table, CAME), &state)?;
     if delta::is_keyed(table) {
         // An increment reads the keys again.
@@ -76,6 +70,29 @@ fn comes_back(session: &Session, table: &TableEntry, scratch: &Path) -> anyhow::
         (true, false) => RoundTrip::Whole,
         (false, _) => RoundTrip::Fails("values come back as others".to_owned()),
     })
+}
+
+/// Puts the rows of a Parquet file into the table [`CAME`], which has the types of `table`.
+fn load(session: &Session, table: &TableEntry, file: &Path) -> anyhow::Result<()> {
+    let names: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let (here, names) = (table.here(), sql::names(&names));
+    session.run(&format!(
+        "CREATE OR REPLACE TEMP TABLE bkp_trial AS SELECT {names} FROM {here} LIMIT 0"
+    ))?;
+    let back = delta::lasting(table, &sql::text(&session.path(file)), &[]);
+    session.run(&format!("INSERT INTO {CAME} ({names}) {back}"))
+}
+
+/// What the rows of a Parquet file add up to when they are in a table of their types again.
+pub(crate) fn content_once_loaded(
+    session: &Session,
+    table: &TableEntry,
+    file: &Path,
+) -> anyhow::Result<Content> {
+    load(session, table, file)?;
+    let found = content(session, table, CAME);
+    session.run(&format!("DROP TABLE {CAME}"))?;
+    found
 }
 
 /// Some rows of a table, where that is enough.

@@ -23,12 +23,13 @@ use crate::source::{Chain, DecodeTools};
 /// [`Kind::Partial`] if all that a restore would lack are other objects; what store, keys and engine say.
 pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     let indexes = indexes(chain, ctx)?;
-    check_members(chain, &indexes, ctx)?;
+    check_archives(chain, &indexes, ctx)?;
     let Some(newest) = indexes.last() else { return Err(broken("its chain is empty")) };
     let scratch = (tools.scratch)()?;
     let path = scratch.path(&format!("{CATALOG}.duckdb"));
     let bench = Bench::of(chain, newest, &path, EngineLimits::ample(tools.share), ctx);
-    let reread::Lacking { schema, rows } = reread::lacking(&bench, &indexes)?;
+    let reread::Lacking { schema, rows, read } = reread::lacking(&bench, &indexes)?;
+    check_tables(chain, &indexes, &read, ctx)?;
     let kind = match (&*rows, &*schema) {
         ([], []) => return Ok(()),
         ([], _) => Kind::Partial,
@@ -45,8 +46,8 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     Err(fault.into())
 }
 
-/// Reads every byte of a chain and checks that the indexes refer to what is there.
-fn check_members(chain: &Chain<'_>, indexes: &[Index], ctx: &Ctx) -> anyhow::Result<()> {
+/// Reads the archives of a chain and checks that they have what the indexes refer to.
+fn check_archives(chain: &Chain<'_>, indexes: &[Index], ctx: &Ctx) -> anyhow::Result<()> {
     if let Some(newest) = indexes.last() {
         for table in &newest.tables {
             links::of(indexes, table)?;
@@ -76,9 +77,23 @@ fn check_members(chain: &Chain<'_>, indexes: &[Index], ctx: &Ctx) -> anyhow::Res
             {
                 return Err(broken(&format!("it has no member `{member}`")));
             }
-            if let Some(data) = &table.data {
-                reader.named(data, ctx, &mut |body| check_parquet(data, body))?;
-            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the objects with tables that were not `read` yet: of tables that the newest export does not have any more,
+/// for instance.
+fn check_tables(
+    chain: &Chain<'_>,
+    indexes: &[Index],
+    read: &BTreeSet<(usize, String)>,
+    ctx: &Ctx,
+) -> anyhow::Result<()> {
+    for (order, (reader, index)) in chain.iter().zip(indexes).enumerate() {
+        let data = index.tables.iter().filter_map(|table| table.data.clone());
+        for data in data.filter(|data| !read.contains(&(order, data.clone()))) {
+            reader.named(&data, ctx, &mut |body| check_parquet(&data, body))?;
         }
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! Reports what a restore of a chain of exports would be missing, without loading its rows: the schema
 //! is created, and every row is read as the table would store it and compared with what was recorded.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::ctx::Ctx;
@@ -11,6 +13,7 @@ use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{Content, Index, TableEntry};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::native;
+use crate::source::duckdb::export::parquet_roundtrip::content_once_loaded;
 use crate::source::duckdb::restore::{Bench, Schema};
 
 /// A chain whose rows are read, in a folder of ours.
@@ -20,6 +23,7 @@ struct Rereading<'a> {
     session: &'a Session,
     folder: &'a Path,
     ctx: &'a Ctx,
+    read: RefCell<BTreeSet<(usize, String)>>,
 }
 
 /// What a restore would lack that the export does not name itself, in words.
@@ -29,6 +33,8 @@ pub(crate) struct Lacking {
     pub(crate) schema: Vec<String>,
     /// Rows that are not what was recorded.
     pub(crate) rows: Vec<String>,
+    /// The objects that were read to their ends: the place of the link, and the extension.
+    pub(crate) read: BTreeSet<(usize, String)>,
 }
 
 /// Looks for what a restore on `bench` would lack. Constraints and indexes are tried by a drill only. Hashes are
@@ -53,7 +59,8 @@ pub(crate) fn lacking(bench: &Bench<'_>, indexes: &[Index]) -> anyhow::Result<La
     session.take_row_keys(newest.row_keys.as_deref())?;
     session.step_out()?;
     let (chain, folder, ctx) = (bench.chain, bench.folder, bench.ctx);
-    let rereading = Rereading { chain, indexes, session: &session, folder, ctx };
+    let read = RefCell::default();
+    let rereading = Rereading { chain, indexes, session: &session, folder, ctx, read };
     for table in &tables {
         ctx.cancel.check()?;
         let why = match rereading.difference(table) {
@@ -63,6 +70,7 @@ pub(crate) fn lacking(bench: &Bench<'_>, indexes: &[Index]) -> anyhow::Result<La
         };
         lacking.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
     }
+    lacking.read = rereading.read.into_inner();
     session.close()?;
     Ok(lacking)
 }
@@ -74,11 +82,9 @@ impl Rereading<'_> {
             let found = content(self.session, table, &native::relation(native))?;
             return Ok(unlike(&found, &table.content));
         }
-        if table.whole {
-            // What Parquet makes of such values shows when they are in a table again.
-            return Ok(None);
-        }
         let links = links::of(self.indexes, table)?;
+        let data = links.iter().filter_map(|(order, entry)| Some((*order, entry.data.clone()?)));
+        self.read.borrow_mut().extend(data);
         let files = links::files(self.chain, &links, self.folder, self.ctx)?;
         let state = files.state(self.session, table, None);
         for ((order, entry), changes) in links.iter().skip(1).zip(&state.later) {
@@ -93,7 +99,10 @@ impl Rereading<'_> {
                 return Ok(Some(format!("of what changed in one of its increments, {why}")));
             }
         }
-        let found = if state.later.is_empty() {
+        let found = if table.whole {
+            // What Parquet makes of such values shows when they are in a table again.
+            content_once_loaded(self.session, table, &files.base)?
+        } else if state.later.is_empty() {
             content(self.session, table, &state.base)?
         } else {
             let query = delta::content_of_state(table, &delta::state_of(table, &state));
