@@ -42,11 +42,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = folder_of(path);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let draft = StagedFile::named(rustix::fs::open(folder, flags, Mode::empty())?)?;
-    draft.file().write_all(bytes)?;
-    rustix::fs::fchmod(draft.file(), Mode::from_raw_mode(mode))?;
-    draft.file().sync_all()?;
-    Ok(draft.replace(path.file_name().unwrap_or_default())?)
+    let staged = StagedFile::named(rustix::fs::open(folder, flags, Mode::empty())?)?;
+    staged.file().write_all(bytes)?;
+    rustix::fs::fchmod(staged.file(), Mode::from_raw_mode(mode))?;
+    staged.file().sync_all()?;
+    Ok(staged.replace(path.file_name().unwrap_or_default())?)
 }
 
 #[cfg(test)]

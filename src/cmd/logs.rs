@@ -228,7 +228,7 @@ impl Shipper<'_> {
         let name = BackupName { id, backup_type, source, scope: Scope::Incremental, kind };
         let compression = self.settings.compression;
         let (recipients_of, ctx) = (&recipients[..], &app.ctx);
-        let recipe = ObjectBuilder {
+        let builder = ObjectBuilder {
             store,
             name: &name,
             key: &key,
@@ -239,7 +239,7 @@ impl Shipper<'_> {
         app.ctx.monitor.begin(&format!("logs {}", name.source), None);
         let after = before.map(|before| &before.segment);
         let (data, trail, shipped) =
-            recipe.archive(Role::Data, |out| self.log.ship(after, out, &app.ctx))?;
+            builder.archive(Role::Data, |out| self.log.ship(after, out, &app.ctx))?;
         let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
         let capture = serde_json::to_value(&segment)?;
         let made = Made { name: &name, before, capture, data, trail };

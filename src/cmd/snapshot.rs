@@ -95,7 +95,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         kind: options.kind.as_str().to_owned(),
     };
     let (key, recipients) = new_key(&keys, id, &name.source)?;
-    let recipe = ObjectBuilder {
+    let builder = ObjectBuilder {
         store: &store,
         name: &name,
         key: &key,
@@ -104,9 +104,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         ctx: &app.ctx,
     };
     app.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
-    let (mut objects, trail, captured) = objects::make(app, options, &*source, &recipe, onto)?;
+    let (mut objects, trail, captured) = objects::make(app, options, &*source, &builder, onto)?;
     if let Some(write) = &captured.map {
-        objects.push(recipe.map(write.as_ref())?);
+        objects.push(builder.map(write.as_ref())?);
     }
     let capture = captured.record;
     let content = Content { links, identity, capture, objects, trail, keys: recipients };

@@ -104,11 +104,11 @@ fn number(path: &Path) -> anyhow::Result<u64> {
         }
         // The hasher's keys come from the system's random numbers.
         let number = RandomState::new().hash_one(());
-        let draft = StagedFile::beside(path)?;
-        let mut file = draft.file();
+        let staged = StagedFile::beside(path)?;
+        let mut file = staged.file();
         file.write_all(format!("{number:016x}\n").as_bytes())?;
         file.sync_all()?;
-        match draft.publish("place") {
+        match staged.publish("place") {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }

@@ -281,19 +281,19 @@ mod tests {
         };
         write(&target, "old");
         write(&place.path().join("x.wal"), "old log");
-        let workshop = ScratchDir::beside(&target).expect("made");
+        let scratch = ScratchDir::beside(&target).expect("made");
         // There is a log to place and no file: the second of two renames fails.
-        write(&workshop.path("built.wal"), "new log");
-        let refused = workshop.publish(&workshop.path("built"), &target, LOG, true);
+        write(&scratch.path("built.wal"), "new log");
+        let refused = scratch.publish(&scratch.path("built"), &target, LOG, true);
         assert_eq!(refused.expect_err("fails").kind(), Kind::Failed);
         let read = |name: &str| std::fs::read_to_string(place.path().join(name)).expect("readable");
         assert_eq!((read("x"), read("x.wal")), ("old".into(), "old log".into()));
-        assert!(workshop.path("built.wal").exists());
+        assert!(scratch.path("built.wal").exists());
         // The same with everything in place.
-        write(&workshop.path("built"), "new");
-        let refused = workshop.publish(&workshop.path("built"), &target, LOG, false);
+        write(&scratch.path("built"), "new");
+        let refused = scratch.publish(&scratch.path("built"), &target, LOG, false);
         assert_eq!(refused.expect_err("taken").kind(), Kind::Refused);
-        let aside = workshop.publish(&workshop.path("built"), &target, LOG, true);
+        let aside = scratch.publish(&scratch.path("built"), &target, LOG, true);
         assert_eq!(aside.expect("placed"), Some(place.path().join("x.before-restore-1")));
         assert_eq!((read("x"), read("x.wal")), ("new".into(), "new log".into()));
         assert_eq!(read("x.before-restore-1.wal"), "old log");

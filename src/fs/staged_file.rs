@@ -72,9 +72,9 @@ impl StagedFile {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let name = hidden();
         let file = retry_on_intr(|| rustix::fs::openat(&folder, &name, flags, FILE_MODE))?;
-        let draft = StagedFile { folder, file: File::from(file), name: Some(name) };
-        retry_on_intr(|| rustix::fs::fchmod(&draft.file, FILE_MODE))?;
-        Ok(draft)
+        let staged = StagedFile { folder, file: File::from(file), name: Some(name) };
+        retry_on_intr(|| rustix::fs::fchmod(&staged.file, FILE_MODE))?;
+        Ok(staged)
     }
 
     /// The file, to be written.
@@ -235,10 +235,10 @@ pub(super) mod tests {
     fn a_draft_is_not_there_until_it_is_published() {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("file");
-        let draft = StagedFile::beside(&target).expect("draft");
-        draft.file().write_all(b"new").expect("written");
+        let staged = StagedFile::beside(&target).expect("draft");
+        staged.file().write_all(b"new").expect("written");
         assert!(!target.exists());
-        assert_eq!(draft.publish_at(&target, false).expect("published"), None);
+        assert_eq!(staged.publish_at(&target, false).expect("published"), None);
         assert_eq!(std::fs::read(&target).expect("readable"), b"new");
         assert_eq!(names(folder.path()), ["file"]);
     }
@@ -250,12 +250,12 @@ pub(super) mod tests {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             rustix::fs::open(folder.path(), flags, Mode::empty()).expect("opens")
         };
-        let draft = StagedFile::named(open()).expect("draft");
+        let staged = StagedFile::named(open()).expect("draft");
         assert!(names(folder.path())[0].starts_with(".bkp-tmp-"));
-        drop(draft);
+        drop(staged);
         assert!(names(folder.path()).is_empty());
-        let draft = StagedFile::named(open()).expect("draft");
-        draft.publish("object").expect("published");
+        let staged = StagedFile::named(open()).expect("draft");
+        staged.publish("object").expect("published");
         assert_eq!(StagedFile::named(open()).expect("draft").publish("object"), Err(Errno::EXIST));
         assert_eq!(names(folder.path()), ["object"]);
     }
@@ -265,9 +265,9 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("file");
         for generation in ["one", "two", "three"] {
-            let draft = StagedFile::beside(&target).expect("draft");
-            draft.file().write_all(generation.as_bytes()).expect("written");
-            draft.publish_at(&target, true).expect("published");
+            let staged = StagedFile::beside(&target).expect("draft");
+            staged.file().write_all(generation.as_bytes()).expect("written");
+            staged.publish_at(&target, true).expect("published");
         }
         assert_eq!(
             names(folder.path()),

@@ -55,13 +55,13 @@ impl Outbox {
         let write = || -> io::Result<()> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let draft = StagedFile::begin(rustix::fs::open(&self.folder, flags, Mode::empty())?)?;
+            let staged = StagedFile::begin(rustix::fs::open(&self.folder, flags, Mode::empty())?)?;
             let mut text = serde_json::to_vec(&letter)?;
             text.push(b'\n');
-            let mut file = draft.file();
+            let mut file = staged.file();
             file.write_all(&text)?;
             file.sync_all()?;
-            match draft.publish(&name) {
+            match staged.publish(&name) {
                 Ok(()) | Err(Errno::EXIST) => Ok(()),
                 Err(error) => Err(error.into()),
             }

@@ -71,11 +71,11 @@ impl KnownStores {
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let draft = StagedFile::beside(&self.path)?;
-        let mut file = draft.file();
+        let staged = StagedFile::beside(&self.path)?;
+        let mut file = staged.file();
         writeln!(file, "{}", self.store)?;
         file.sync_all()?;
-        draft.publish_at(&self.path, false)?;
+        staged.publish_at(&self.path, false)?;
         Ok(())
     }
 }

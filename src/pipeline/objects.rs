@@ -53,7 +53,7 @@ pub trait ObjectSink {
 /// Makes the objects of one backup, one after the other.
 #[derive(Debug)]
 pub struct Objects<'a> {
-    recipe: &'a ObjectBuilder<'a>,
+    builder: &'a ObjectBuilder<'a>,
     made: Vec<ObjectRecord>,
     busy: ChainStats,
     ending: Option<Ending>,
@@ -71,8 +71,8 @@ struct Ending {
 impl<'a> Objects<'a> {
     /// No object yet; all will be made by this recipe.
     #[must_use]
-    pub fn new(recipe: &'a ObjectBuilder<'a>) -> Self {
-        Objects { recipe, made: Vec::new(), busy: ChainStats::default(), ending: None }
+    pub fn new(builder: &'a ObjectBuilder<'a>) -> Self {
+        Objects { builder, made: Vec::new(), busy: ChainStats::default(), ending: None }
     }
 
     /// What was made, all of it confirmed, and how long each stage was busy with it.
@@ -91,7 +91,7 @@ impl<'a> Objects<'a> {
         let trail =
             ended.unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "end" }.into()))?;
         let stages = sealed.then_some("seal").into_iter();
-        self.made.push(record(&role, key, &trail, stages, self.recipe.store)?);
+        self.made.push(record(&role, key, &trail, stages, self.builder.store)?);
         self.note(&trail);
         Ok(())
     }
@@ -109,7 +109,7 @@ impl<'a> Objects<'a> {
 
     /// The chain of an object that is stored as it is.
     fn plain(&self, key: &str) -> anyhow::Result<Box<dyn Sink>> {
-        let upload = self.recipe.store.create(key, &self.recipe.labels(Role::Data))?;
+        let upload = self.builder.store.create(key, &self.builder.labels(Role::Data))?;
         let stored = Box::new(UploadSink::new("stored", upload));
         Ok(Box::new(Digest::new(
             "plaintext",
@@ -130,9 +130,9 @@ impl ObjectSink for Objects<'_> {
             self.end()?;
         }
         let extension = if sealed { format!("{name}.enc") } else { name.to_owned() };
-        let key = self.recipe.name.key(&extension);
+        let key = self.builder.name.key(&extension);
         let sink = if sealed {
-            self.recipe.chain(&key, Role::Data, Compression::None)?
+            self.builder.chain(&key, Role::Data, Compression::None)?
         } else {
             self.plain(&key)?
         };
@@ -152,8 +152,8 @@ impl ObjectSink for Objects<'_> {
         push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         // It holds Parquet, which is compressed.
-        let recipe = ObjectBuilder { compression: Compression::None, ..*self.recipe };
-        let (object, trail, ()) = recipe.archive(Role::Index, |out| push(out))?;
+        let builder = ObjectBuilder { compression: Compression::None, ..*self.builder };
+        let (object, trail, ()) = builder.archive(Role::Index, |out| push(out))?;
         self.end()?;
         self.made.push(object);
         self.note(&trail);

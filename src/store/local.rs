@@ -118,8 +118,8 @@ impl AppendStore for Local {
         match retry_on_intr(|| rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(_taken) => Err(StoreError::Exists { store: self.url.clone(), key: key.to_owned() }),
             Err(Errno::NOENT) => {
-                let draft = StagedFile::begin(folder).map_err(fail)?;
-                Ok(Box::new(upload::LocalUpload::new(draft, &self.url, key, name)))
+                let staged = StagedFile::begin(folder).map_err(fail)?;
+                Ok(Box::new(upload::LocalUpload::new(staged, &self.url, key, name)))
             }
             Err(errno) => Err(fail(errno)),
         }

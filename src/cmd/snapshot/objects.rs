@@ -21,16 +21,16 @@ pub(super) fn make(
     app: &AppContext,
     options: &Options,
     source: &dyn Source,
-    recipe: &ObjectBuilder<'_>,
+    builder: &ObjectBuilder<'_>,
     onto: Option<Onto<'_>>,
 ) -> anyhow::Result<(Vec<ObjectRecord>, ChainStats, Captured)> {
     let mode = options.mode.clone();
     match options.kind {
         BackupKind::Snapshot => {
             let parent = onto.map(|onto| onto.map);
-            let request = CaptureRequest { scope: recipe.name.scope, mode, parent };
+            let request = CaptureRequest { scope: builder.name.scope, mode, parent };
             let (data, trail, captured) =
-                recipe.archive(Role::Data, |out| source.capture(&request, out, &app.ctx))?;
+                builder.archive(Role::Data, |out| source.capture(&request, out, &app.ctx))?;
             Ok((vec![data], trail, captured))
         }
         BackupKind::Export => {
@@ -40,7 +40,7 @@ pub(super) fn make(
                 None => (Vec::new(), None),
             };
             let request = ExportRequest { mode, chain: &chain, record, scratch: work.folder() };
-            let mut objects = Objects::new(recipe);
+            let mut objects = Objects::new(builder);
             let captured = source.export(&request, &mut objects, &app.ctx)?;
             let (objects, trail) = objects.finish()?;
             Ok((objects, trail, captured))

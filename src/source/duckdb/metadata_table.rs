@@ -45,8 +45,8 @@ pub fn materialise(
     path: &Path,
     replace: bool,
 ) -> anyhow::Result<Option<PathBuf>> {
-    let workshop = RestoreDir::beside(path)?;
-    let built = workshop.path("sheet.duckdb");
+    let scratch = RestoreDir::beside(path)?;
+    let built = scratch.path("sheet.duckdb");
     let folder = built.parent();
     let (kind, means) = (Kind::Failed, EngineLimits::modest(ResourceLimits::default()));
     let opening = Opening { folder, kind, means, ctx: None };
@@ -57,9 +57,9 @@ pub fn materialise(
     session.settle()?;
     std::fs::File::open(&built)?.sync_all()?;
     if !replace {
-        return Ok(workshop.publish(&built, path, false)?);
+        return Ok(scratch.publish(&built, path, false)?);
     }
-    match workshop.replace(&built, path)? {
+    match scratch.replace(&built, path)? {
         Some(older) if holds_nothing_else(&older, sheet.name) => {
             place::remove(&older)?;
             Ok(None)

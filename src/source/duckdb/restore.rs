@@ -291,12 +291,12 @@ pub(crate) fn restore(
     request: &RestoreRequest,
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
-    let workshop = RestoreDir::beside(&request.target)?;
-    let built_at = workshop.path(&format!("{CATALOG}.duckdb"));
+    let scratch = RestoreDir::beside(&request.target)?;
+    let built_at = scratch.path(&format!("{CATALOG}.duckdb"));
     let means = EngineLimits::ample(request.share);
     let built = build(chain, &built_at, request.table.as_deref(), means, ctx)?;
     let bytes = std::fs::metadata(&built_at)?.len();
-    let moved_aside = workshop.publish(&built_at, &request.target, request.force)?;
+    let moved_aside = scratch.publish(&built_at, &request.target, request.force)?;
     let next = format!("open it with DuckDB: {}", built.found());
     let target = request.target.clone();
     Ok(Restored { target, bytes, bytes_written: bytes, moved_aside, next, lost: built.lost })

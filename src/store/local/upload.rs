@@ -21,7 +21,7 @@ const CONFIRM_BYTES: usize = 1 << 20;
 /// A [`StagedFile`] that knows which object it is to become.
 #[derive(Debug)]
 pub(super) struct LocalUpload {
-    draft: StagedFile,
+    staged: StagedFile,
     store: String,
     key: String,
     name: String,
@@ -30,9 +30,9 @@ pub(super) struct LocalUpload {
 
 impl LocalUpload {
     /// An upload of `key`, whose last component is `name`.
-    pub(super) fn new(draft: StagedFile, store: &str, key: &str, name: &str) -> LocalUpload {
+    pub(super) fn new(staged: StagedFile, store: &str, key: &str, name: &str) -> LocalUpload {
         let (store, key, name) = (store.to_owned(), key.to_owned(), name.to_owned());
-        LocalUpload { draft, store, key, name, written: 0 }
+        LocalUpload { staged, store, key, name, written: 0 }
     }
 
     fn fail(&self, operation: &'static str, error: impl Into<io::Error>) -> StoreError {
@@ -46,13 +46,13 @@ impl LocalUpload {
 
     fn confirm(&mut self, declared: Declared) -> Result<(), StoreError> {
         let sized =
-            rustix::fs::fstat(self.draft.file()).map_err(|errno| self.fail("write", errno))?;
+            rustix::fs::fstat(self.staged.file()).map_err(|errno| self.fail("write", errno))?;
         let size = u64::try_from(sized.st_size).unwrap_or(0);
         let in_bytes = |bytes: u64| format!("{bytes} bytes");
         if size != declared.bytes {
             return Err(self.mismatch(in_bytes(size), in_bytes(declared.bytes)));
         }
-        let found = measure(self.draft.file()).map_err(|error| self.fail("read back", error))?;
+        let found = measure(self.staged.file()).map_err(|error| self.fail("read back", error))?;
         if found.bytes != declared.bytes {
             return Err(self.mismatch(in_bytes(found.bytes), in_bytes(declared.bytes)));
         }
@@ -65,11 +65,11 @@ impl LocalUpload {
 
 impl Upload for LocalUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.draft.file().write_all(bytes).map_err(|error| self.fail("write", error))?;
+        self.staged.file().write_all(bytes).map_err(|error| self.fail("write", error))?;
         let before = self.written;
         self.written += bytes.len() as u64;
         if before / STRIDE_BYTES != self.written / STRIDE_BYTES {
-            let_go(self.draft.file(), self.written);
+            let_go(self.staged.file(), self.written);
         }
         Ok(())
     }
@@ -77,11 +77,11 @@ impl Upload for LocalUpload {
     fn commit(mut self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
         // A failed fsync is final: the kernel may have dropped the pages, and a second call would
         // say that all is well.
-        retry_on_intr(|| rustix::fs::fsync(self.draft.file()))
+        retry_on_intr(|| rustix::fs::fsync(self.staged.file()))
             .map_err(|errno| self.fail("write", errno))?;
         self.confirm(declared)?;
-        let LocalUpload { draft, store, key, name, .. } = *self;
-        draft.publish(&name).map_err(|errno| match errno {
+        let LocalUpload { staged, store, key, name, .. } = *self;
+        staged.publish(&name).map_err(|errno| match errno {
             Errno::EXIST => StoreError::Exists { store, key },
             Errno::OPNOTSUPP => StoreError::Denied {
                 store,
@@ -143,12 +143,12 @@ mod tests {
     #[test]
     fn what_is_measured_is_what_was_written() {
         let folder = tempfile::tempdir().expect("folder");
-        let draft = StagedFile::beside(&folder.path().join("object")).expect("draft");
+        let staged = StagedFile::beside(&folder.path().join("object")).expect("draft");
         // Longer than two strides, and no multiple of the buffer.
         let bytes = vec![0x5a; 20_000_003];
-        draft.file().write_all(&bytes).expect("written");
+        staged.file().write_all(&bytes).expect("written");
         let sha256 = Sha256::digest(&bytes).into();
         let expected = Declared { bytes: 20_000_003, sha256 };
-        assert_eq!(measure(draft.file()).expect("read"), expected);
+        assert_eq!(measure(staged.file()).expect("read"), expected);
     }
 }

@@ -505,7 +505,7 @@ pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) 
     let key = keys[0].unwrap(&told.keys[0], told.id).unwrap();
     let old = told.objects.iter_mut().find(|object| object.role == "map").unwrap();
     fs::remove_file(bed.path("store").join(&old.key)).unwrap();
-    let recipe = ObjectBuilder {
+    let builder = ObjectBuilder {
         store: &store,
         name: &name,
         key: &key,
@@ -514,7 +514,7 @@ pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) 
         ctx: &app.ctx,
     };
     let bytes = serde_json::to_vec(&index).unwrap();
-    *old = recipe.map(&|out| out.write_all(&bytes)).unwrap();
+    *old = builder.map(&|out| out.write_all(&bytes)).unwrap();
     fs::write(&path, bkp::keys::manifest_mac::encode(told, &key).unwrap()).unwrap();
 }
 

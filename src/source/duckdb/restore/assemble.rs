@@ -287,11 +287,11 @@ pub(crate) fn restore(
     if is_export(chain) {
         return restore::restore(chain, request, ctx);
     }
-    let workshop = RestoreDir::beside(&request.target)?;
-    let built = workshop.path("restored.duckdb");
+    let scratch = RestoreDir::beside(&request.target)?;
+    let built = scratch.path("restored.duckdb");
     let written = write(chain, &built, ctx)?;
     let bytes = std::fs::metadata(&built)?.len();
-    let moved_aside = workshop.publish(&built, &request.target, request.force)?;
+    let moved_aside = scratch.publish(&built, &request.target, request.force)?;
     let version = written.headers.storage_version().unwrap_or("of an encrypted file");
     let (why, lost) = match written.unopened {
         None => (None, Vec::new()),

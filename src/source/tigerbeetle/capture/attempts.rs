@@ -132,7 +132,7 @@ impl Capturing<'_> {
             self.ctx.cancel.check()?;
             let sent_before = (sent.0.len(), sent.1.len());
             let (at, outcome) = match self.superblock(resting, check_identity) {
-                Err(setback) => (None, Err(setback)),
+                Err(error) => (None, Err(error)),
                 Ok(superblock) => {
                     several = superblock.replica_count() > 1;
                     (Some(superblock.checksum()), self.attempt(superblock, &mut sent))

@@ -263,7 +263,7 @@ pub(crate) fn restore(
     request: &RestoreRequest,
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
-    let draft = StagedFile::beside(&request.target)?;
+    let staged = StagedFile::beside(&request.target)?;
     let identity = |superblock: Superblock| match request.replica {
         Some(replica) => {
             let count = superblock.replica_count();
@@ -271,10 +271,10 @@ pub(crate) fn restore(
         }
         None => superblock,
     };
-    let written = write_file(chain, draft.file(), &request.target, ctx, &identity)?;
+    let written = write_file(chain, staged.file(), &request.target, ctx, &identity)?;
     // From here to the end no server can start on what is moved aside.
     let _lock = if request.force { guard::lock_data_file(&request.target)? } else { None };
-    let moved_aside = draft.publish_at(&request.target, request.force)?;
+    let moved_aside = staged.publish_at(&request.target, request.force)?;
     let id = chain.last().map(|newest| newest.manifest().id);
     Ok(Restored {
         target: request.target.clone(),

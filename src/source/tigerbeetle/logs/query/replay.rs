@@ -37,9 +37,9 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
     let cluster: u128 = manifest_segment(first)?.cluster.parse()?;
     let target = &request.restore.target;
     // Programs make files of their own beside the data file.
-    let workshop = ScratchDir::beside(target)?;
-    let watchdog = Watchdog::begin("", CLEAN_UP, &[workshop.folder().as_os_str()])?;
-    let path = workshop.path("restored.tigerbeetle");
+    let scratch = ScratchDir::beside(target)?;
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[scratch.folder().as_os_str()])?;
+    let path = scratch.path("restored.tigerbeetle");
     let program = request.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     format_data_file(program, cluster, &path, &watchdog)?;
     let private = PrivateLine::open(program, cluster, &path, &watchdog, ctx)?;
@@ -73,7 +73,7 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
     file.sync_all()?;
     let bytes = file.metadata()?.len();
     let _lock = if request.restore.force { guard::lock_data_file(target)? } else { None };
-    let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
+    let moved_aside = scratch.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
     Ok(RestoredAt {
         restored: Restored {

@@ -50,9 +50,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::Result<RestoredAt> {
     let target = &request.restore.target;
     // A server makes files of its own beside its data file.
-    let workshop = ScratchDir::beside(target)?;
-    let watchdog = Watchdog::begin("", CLEAN_UP, &[workshop.folder().as_os_str()])?;
-    let path = workshop.path("restored.tigerbeetle");
+    let scratch = ScratchDir::beside(target)?;
+    let watchdog = Watchdog::begin("", CLEAN_UP, &[scratch.folder().as_os_str()])?;
+    let path = scratch.path("restored.tigerbeetle");
     let mut options = File::options();
     let made = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
     let file = made.map_err(|error| {
@@ -83,7 +83,7 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
     let (bytes_written, server_starts) = (finished.bytes_written + roll.bytes_written, roll.starts);
     // From here to the end no server can start on what is moved aside.
     let _lock = if request.restore.force { guard::lock_data_file(target)? } else { None };
-    let moved_aside = workshop.publish(&path, target, &[], request.restore.force)?;
+    let moved_aside = scratch.publish(&path, target, &[], request.restore.force)?;
     drop(watchdog);
     let id = request.base.last().map(|newest| newest.manifest().id);
     Ok(RestoredAt {
