@@ -242,7 +242,7 @@ impl Headers {
 }
 
 /// A place in the metadata: a block, and a piece of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pointer {
     /// The block.
     pub(crate) block: u64,

@@ -14,16 +14,15 @@ pub(crate) fn blocks(
 ) -> Result<BTreeSet<u64>, AttemptError> {
     let mut bytes = Vec::new();
     let mut next = headers.free_list();
-    let mut seen = 0;
+    // The count of blocks is the header's word, so it bounds nothing: a list that comes back to a piece
+    // of itself would be read until memory ends.
+    let mut pieces_read = BTreeSet::new();
     let mut wanted = 8;
     while let Some(pointer) = next.filter(|_| bytes.len() < wanted) {
-        seen += 1;
         let mut block = vec![0; usize::try_from(headers.block_bytes()).unwrap_or(UNIT_BYTES)];
         database.read(&mut block, headers.block_offset(pointer.block))?;
         let piece = pointer.read(&block).filter(|_| is_whole(&block));
-        // Every block of the file in the list would need fewer pieces than it has blocks.
-        let piece = piece.filter(|_| seen <= headers.block_count().saturating_add(1));
-        let Some((piece, following)) = piece else {
+        let Some((piece, following)) = piece.filter(|_| pieces_read.insert(pointer)) else {
             let why = format!("the list of free blocks in block {} is torn", pointer.block);
             return Err(AttemptError::Again(Cause::Torn, why));
         };
