@@ -17,7 +17,6 @@ use crate::pipeline::BackupReader;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 mod contents;
-mod each;
 mod facts_cache;
 mod found;
 mod last_listing;
@@ -25,7 +24,6 @@ mod manifest;
 pub mod table;
 
 pub use contents::{Entry, again, contents};
-pub use each::each;
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;

@@ -104,7 +104,7 @@ impl Kind {
                 "provide one of the keys the backup was sealed for, in [keys] recipients or with --key"
             }
             Kind::Integrity => {
-                "`bkp verify --all` shows which backups are sound; restore one with --id; nothing that builds on a damaged backup restores, so start a new chain with `bkp snapshot SOURCE --scope full`, or `bkp export SOURCE` for an export; keep the damaged one for analysis"
+                "`bkp verify --all` shows which backups are sound; restore one with --id; nothing that builds on a damaged backup restores, so start a new chain: `bkp snapshot SOURCE --scope full`, or `bkp export` or `bkp replicate` for those; keep the damaged one for analysis"
             }
             Kind::Refused => {
                 "nothing was changed; choose a backup, target or store other than the one named, then run the command again"

@@ -36,7 +36,7 @@
 //! archive                        the tar inside a backup
 //! ledger, notify, stage          runs on record, and leases; news for people; what bytes pass through
 //! keys, store                    who can open a backup; where it is: contract, adapters, table
-//! cache, domain, rt              domain: plain data and rules, without I/O and without cryptography
+//! cache, concurrent, domain, rt  domain: plain data and rules, without I/O and without cryptography
 //! fs                             staged files, scratch folders, renames that are undone together, locks
 //! blockfile, ctx, exit, table    table: how adapters read their part of the configuration
 //! aws, error, process, version
@@ -59,6 +59,7 @@ pub mod cache;
 pub mod catalog;
 pub mod cli;
 pub mod cmd;
+pub mod concurrent;
 pub mod config;
 pub mod ctx;
 pub mod domain;

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::num::NonZero;
 
+pub use self::object_list::listed;
 pub use self::reader::BackupReader;
 pub use self::roles::{ROLE_DATA, ROLE_MAP};
 
@@ -28,6 +29,7 @@ use crate::stage::thread_boundary::ThreadBoundary;
 use crate::stage::{ChainStats, Sink, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, Role};
 
+mod object_list;
 pub mod objects;
 mod reader;
 mod roles;
@@ -93,8 +95,7 @@ impl ObjectBuilder<'_> {
         let (suffix, stage) = spelled(compression);
         let key = self.name.key(&format!("map.json{suffix}.enc"));
         let blame = FirstError::default();
-        let mut sink =
-            SinkWriter { sink: self.chain(&key, Role::Index, compression)?, blame: blame.clone() };
+        let mut sink = SinkWriter::new(self.chain(&key, Role::Index, compression)?, &blame);
         let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut sink);
         let written = write(&mut buffered).and_then(|()| buffered.flush());
         drop(buffered);
@@ -188,11 +189,20 @@ fn record<'s>(
 struct SinkWriter {
     sink: Box<dyn Sink>,
     blame: FirstError,
+    /// What was written, bytes.
+    bytes: u64,
+}
+
+impl SinkWriter {
+    fn new(sink: Box<dyn Sink>, blame: &FirstError) -> SinkWriter {
+        SinkWriter { sink, blame: blame.clone(), bytes: 0 }
+    }
 }
 
 impl Write for SinkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.sink.write(bytes).map_err(|error| self.blame.note(error))?;
+        self.bytes += bytes.len() as u64;
         Ok(bytes.len())
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use crate::concurrent::each;
 use crate::ctx::Cancel;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Mark};
 use crate::store::{ObjectInfo, ReadStore, StoreError, Version};
 
-use super::each::each;
 use super::found::Filter;
 
 /// Objects in a page of a listing, as S3 gives them.

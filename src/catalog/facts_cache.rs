@@ -13,16 +13,17 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cache;
 use crate::catalog::contents::Entry;
-use crate::catalog::each::each;
 use crate::catalog::manifest::{is_unproven, read_manifest};
+use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::hex::{hex, unhex};
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Identity, Manifest, ObjectRecord};
+use crate::domain::manifest::{Identity, Manifest, ObjectRecord, ROLE_OBJECTS};
 use crate::domain::retention::Backup;
 use crate::domain::segment::{Base, Link, Segment};
-use crate::error::diagnose;
+use crate::error::{Kind, diagnose};
 use crate::keys::{self, KeyError, KeyProvider, manifest_mac};
+use crate::pipeline;
 use crate::store::{Declared, ReadStore, StoreError, Version};
 
 /// For how long a manifest is not tried again that these keys did not open: what is planted costs a
@@ -329,6 +330,10 @@ fn read(
         Err(error) => return Err(error),
     };
     let (proof, is_final) = prove(&manifest, &bytes, &key, keys, ctx)?;
+    let mut objects = manifest.objects.clone();
+    if proof != Authenticity::Forged {
+        objects.extend(listed_or_lost(store, &manifest, ctx)?);
+    }
     let again = Tried { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
     let is_segment = manifest.kind == BackupKind::Log;
     let capture = Some(&manifest.capture);
@@ -344,9 +349,25 @@ fn read(
         identity: manifest.identity,
         until: manifest.retention.until,
         pinned: manifest.retention.pinned,
-        objects: manifest.objects.iter().map(|object| (object.key.clone(), object.bytes)).collect(),
+        objects: objects.iter().map(|object| (object.key.clone(), object.bytes)).collect(),
     };
-    Ok(FoundBackup { facts: Some(facts), objects: manifest.objects, problem: None })
+    Ok(FoundBackup { facts: Some(facts), objects, problem: None })
+}
+
+/// The objects that a manifest has no room for. If their list is not what the manifest says, it is one that is
+/// nowhere: such a backup is not whole.
+fn listed_or_lost(
+    store: &dyn ReadStore,
+    manifest: &Manifest,
+    ctx: &Ctx,
+) -> anyhow::Result<Vec<ObjectRecord>> {
+    match pipeline::listed(store, manifest, ctx) {
+        Err(error) if diagnose(&error).kind == Kind::Integrity => {
+            let list = manifest.object(ROLE_OBJECTS).cloned();
+            Ok(list.map(|list| ObjectRecord { bytes: u64::MAX, ..list }).into_iter().collect())
+        }
+        listed => listed,
+    }
 }
 
 /// Whether a manifest is authentic, as far as the keys at hand can tell, and whether they would say the

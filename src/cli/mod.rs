@@ -28,6 +28,7 @@ mod keys;
 mod list;
 mod logs;
 mod pin;
+mod replicate;
 mod restore;
 mod run;
 mod snapshot;
@@ -56,6 +57,7 @@ pub struct Cli {
 enum Command {
     Snapshot(snapshot::Args),
     Export(export::Args),
+    Replicate(replicate::Args),
     Logs(logs::Args),
     List(list::Args),
     Verify(verify::Args),
@@ -175,6 +177,7 @@ impl Cli {
             Command::Snapshot(_)
             | Command::Logs(_)
             | Command::Export(_)
+            | Command::Replicate(_)
             | Command::Catalog(_)
             | Command::List(_)
             | Command::Verify(_)
@@ -201,6 +204,10 @@ impl Cli {
                 backup(app, patience, &options)
             }
             Command::Export(args) => {
+                let (patience, options) = (args.wait.patience(), args.into());
+                backup(app, patience, &options)
+            }
+            Command::Replicate(args) => {
                 let (patience, options) = (args.wait.patience(), args.into());
                 backup(app, patience, &options)
             }

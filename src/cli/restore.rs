@@ -44,7 +44,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "SCHEMA.TABLE")]
     table: Option<String>,
 
-    /// Rename an existing file at PATH instead of refusing
+    /// Only files whose path fits this pattern, such as `2026/*.parquet`; can be given several times
+    #[arg(long = "file", value_name = "PATTERN", conflicts_with = "table")]
+    files: Vec<String>,
+
+    /// Rename what exists at PATH instead of refusing
     #[arg(long)]
     force: bool,
 
@@ -84,8 +88,8 @@ impl Args {
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let Args { select, op: _, base: _, to, replica, addresses, .. } = args;
-        let Args { from_export, table, force, yes, dry_run, .. } = args;
+        let Args { from_export, table, files, force, yes, dry_run, .. } = args;
         let select = select.into();
-        Options { select, to, replica, addresses, from_export, table, force, yes, dry_run }
+        Options { select, to, replica, addresses, from_export, table, files, force, yes, dry_run }
     }
 }

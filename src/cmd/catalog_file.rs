@@ -12,11 +12,13 @@ use time::format_description::well_known::Rfc3339;
 use crate::catalog::table::{self, CatalogRow};
 use crate::catalog::{self, Filter};
 use crate::cmd::restore::check_target;
+use crate::concurrent;
 use crate::domain::event::{self, Event};
 use crate::domain::manifest::{Manifest, hex};
 use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ops::report::Report;
+use crate::source::TargetKind;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -65,7 +67,8 @@ pub(crate) struct QueryReport {
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let path = options.to.display().to_string();
     let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
-    let exists = check_target(app.store_read(settings)?.as_ref(), &options.to, "duckdb")?;
+    let exists =
+        check_target(app.store_read(settings)?.as_ref(), &options.to, TargetKind::File, "duckdb")?;
     if !options.force && exists {
         let fault = Fault::new(Kind::Refused, format!("{path} already exists"));
         return Err(fault.hint("choose another --to, or pass --force to replace it").into());
@@ -112,7 +115,7 @@ fn rows(app: &AppContext, source: Option<&str>) -> anyhow::Result<Read> {
     let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
     let (mut rows, mut outcome) = (Vec::new(), None);
     let all = catalog::find(store.as_ref(), &filter, &app.ctx.cancel)?;
-    let read = catalog::each(&all, &app.ctx.cancel, |found| {
+    let read = concurrent::each(&all, &app.ctx.cancel, |found| {
         Ok(row(store.as_ref(), &found.name.manifest_key()))
     })?;
     for (found, row) in all.iter().zip(read) {

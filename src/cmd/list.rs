@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::catalog::{self, Filter, FoundBackup, LastListing};
+use crate::concurrent;
 use crate::domain::cost::monthly;
 use crate::domain::id::BackupId;
 use crate::domain::limits::LISTED_WEIGHT_MAX;
@@ -174,7 +175,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let keys = if options.long { authenticity::keys(app) } else { Vec::new() };
     let prover = ProofChecker::new(store.as_ref(), &keys, &app.ctx);
     let weight = AtomicU64::new(0);
-    let manifests = catalog::each(&found, &app.ctx.cancel, |found| {
+    let manifests = concurrent::each(&found, &app.ctx.cancel, |found| {
         let load = || load(store.as_ref(), &prover, found, &weight).map(Some);
         Ok(if options.long { load() } else { Ok(None) })
     })?;

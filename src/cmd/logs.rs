@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::config::settings::SourceSettings;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
+use crate::domain::manifest::Sizes;
 use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::recipient::Recipient;
@@ -351,6 +352,10 @@ impl Made<'_> {
         let identity = cluster.map(|id| ("cluster".to_owned(), id.to_owned()));
         let links = before.map(|before| (before.base, before.id));
         let (identity, objects) = (identity.into_iter().collect(), vec![data]);
-        manifest_builder::new(app, name, Content { links, identity, capture, objects, trail, keys })
+        manifest_builder::new(
+            app,
+            name,
+            Content { links, identity, capture, sizes: Sizes::of(&objects), objects, trail, keys },
+        )
     }
 }

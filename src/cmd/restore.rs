@@ -1,6 +1,6 @@
 //! `bkp restore`: restores a backup.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
@@ -27,6 +27,10 @@ use crate::source::{self, RestoreRequest, Restored};
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
+mod target;
+
+pub(super) use self::target::check_target;
+
 /// What `bkp restore` was asked for.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -43,6 +47,8 @@ pub struct Options {
     pub from_export: bool,
     /// The one table that is wanted, as SCHEMA.TABLE.
     pub table: Option<String>,
+    /// The files that are wanted, as patterns of their paths; empty for all of them.
+    pub files: Vec<String>,
     /// Move what stands at the target aside instead of refusing.
     pub force: bool,
     /// Do not ask for confirmation.
@@ -99,21 +105,23 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let catalog = catalog.with_effort(options.select.effort());
     let name = options.select.resolve_of(&catalog, options.from_export, &app.ctx)?.name;
     check_kind(&name)?;
-    check_table(options, &name)?;
+    check_parts(options, &name)?;
     let chain = catalog.chain(&name)?;
     warn(app, options, (store.as_ref(), &keys), &name, &chain)?;
-    let is_export = name.kind == BackupKind::Export;
+    let kind_of_backup = name.kind.clone();
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let request = RestoreRequest {
         target: options.to.clone(),
         replica: options.replica,
         table: options.table.clone(),
+        files: options.files.clone(),
         addresses: known_addresses(app, options, &name.source),
         force: options.force,
         share: app.source(&name.source).map(|source| source.share()).unwrap_or_default(),
     };
-    let target_exists = check_target(store.as_ref(), &options.to, name.backup_type.as_str())?;
+    let target_exists =
+        check_target(store.as_ref(), &options.to, kind.target, name.backup_type.as_str())?;
     for warning in (kind.guard)(&record, &request)? {
         app.ctx.monitor.warn(&warning);
     }
@@ -130,9 +138,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     if plan.target_exists && !options.force {
         let message = format!("{} already exists", plan.target.display());
         return Err(Fault::new(Kind::Refused, message)
-            .hint(
-                "choose another --to; or, to replace this file, pass --force, which renames it first",
-            )
+            .hint("choose another --to; or, to replace it, pass --force, which renames it first")
             .into());
     }
     let summary = summarise(&plan);
@@ -142,11 +148,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     if !options.yes {
         (app.confirm)(&summary)?;
     }
-    chain.iter().try_for_each(if is_export {
-        BackupReader::check_objects
-    } else {
-        BackupReader::check_data
-    })?;
+    check_chain(app, &chain, &kind_of_backup)?;
     app.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
     let noted = scratch::elsewhere(app, folder_of(&options.to));
     let restored = (kind.restore)(&chain, &request, &app.ctx)?;
@@ -163,6 +165,19 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     Ok(Report::done("bkp.restore/1", &done, text)?.with_outcome(partial))
 }
 
+/// Makes sure that the objects of a chain are there. Of a replica only the source knows which of them hold the
+/// files that are wanted.
+fn check_chain(app: &AppContext, chain: &[BackupReader<'_>], kind: &String) -> anyhow::Result<()> {
+    let ctx = &app.ctx;
+    if *kind == BackupKind::Export {
+        return chain.iter().try_for_each(|link| link.check_objects(ctx));
+    }
+    if *kind == BackupKind::Snapshot {
+        return chain.iter().try_for_each(|link| link.check_data(ctx));
+    }
+    Ok(())
+}
+
 /// Says what is to be known of a choice before it is restored.
 fn warn(
     app: &AppContext,
@@ -175,8 +190,8 @@ fn warn(
     if matches!(options.select, Select::Latest(_)) {
         warn_of_newer(app, store, name)?;
     }
-    // The maps of an export say how to put it together: it does not restore without them.
-    if name.kind == BackupKind::Export { Ok(()) } else { warn_of_maps(app, chain) }
+    // The maps of others say how to put them together: they do not restore without.
+    if name.kind == BackupKind::Snapshot { warn_of_maps(app, chain) } else { Ok(()) }
 }
 
 /// Sum over what a chain has in the store.
@@ -275,62 +290,17 @@ fn check_kind(name: &BackupName) -> Result<(), Fault> {
     Err(Fault::new(Kind::Refused, message).hint(hint))
 }
 
-/// Only exports have tables that can be told apart.
-fn check_table(options: &Options, name: &BackupName) -> Result<(), Fault> {
-    let is_export = name.kind == BackupKind::Export;
-    if options.table.is_none() || is_export {
-        return Ok(());
+/// Only exports have tables that can be told apart, and only replicas have files.
+fn check_parts(options: &Options, name: &BackupName) -> Result<(), Fault> {
+    if options.table.is_some() && name.kind != BackupKind::Export {
+        let message = format!("{} is a {}: it has no tables to select", name.id, name.kind);
+        return Err(Fault::new(Kind::Usage, message).hint("pass --from-export, or omit --table"));
     }
-    let message = format!("{} is a {}: it has no tables to select", name.id, name.kind);
-    Err(Fault::new(Kind::Usage, message).hint("pass --from-export, or omit --table"))
-}
-
-/// Whether something stands at `target`. Only a file may, if it is to be moved aside: whoever names a
-/// folder means a place in it.
-///
-/// # Errors
-/// [`Kind::Refused`] for anything but a file, and for a place in the store.
-pub(super) fn check_target(
-    store: &dyn ReadStore,
-    target: &Path,
-    extension: &str,
-) -> anyhow::Result<bool> {
-    let shown = target.display();
-    let refuse =
-        |what: String, hint: String| Err(Fault::new(Kind::Refused, what).hint(hint).into());
-    if store.contains(target) {
-        let what = format!("{shown} is inside the store {}", store.url());
-        return refuse(what, "choose another --to".into());
+    if !options.files.is_empty() && name.kind != BackupKind::Replica {
+        let message = format!("{} is a {}: it has no files to select", name.id, name.kind);
+        return Err(Fault::new(Kind::Usage, message).hint("omit --file"));
     }
-    let named = target.to_string_lossy();
-    if target.to_str().is_none() {
-        return refuse(format!("{shown} is not UTF-8"), "choose another --to".into());
-    }
-    match target.symlink_metadata() {
-        Ok(found) if found.is_file() => Ok(true),
-        Err(_) if !named.ends_with('/') && folder_of(target).is_dir() => Ok(false),
-        Err(_) if !named.ends_with('/') => {
-            let folder = folder_of(target).display();
-            refuse(
-                format!("folder {folder} does not exist"),
-                format!("create it: mkdir -p {folder}"),
-            )
-        }
-        Ok(found) if found.is_symlink() => {
-            refuse(format!("{shown} is a symbolic link"), "pass the path it points to".into())
-        }
-        Ok(found) if !found.is_dir() => refuse(
-            format!("{shown} exists and is not a regular file"),
-            "--to names the file to create: choose another path".into(),
-        ),
-        Ok(_) | Err(_) => refuse(
-            format!("{shown} is a folder"),
-            format!(
-                "--to names the file to create, for example --to {}/restored.{extension}",
-                named.trim_end_matches('/')
-            ),
-        ),
-    }
+    Ok(())
 }
 
 /// Addresses where the source's servers would answer: those given, and those of the source in the
@@ -345,7 +315,7 @@ fn summarise(plan: &Plan) -> String {
         1 => String::new(),
         links => format!(", a chain of {links} backups"),
     };
-    let aside = if plan.target_exists { ", renaming the existing file" } else { "" };
+    let aside = if plan.target_exists { ", renaming what is there" } else { "" };
     let replica = plan.replica.map(|replica| format!(" as replica {replica}")).unwrap_or_default();
     format!(
         "restore {} of {} ({} stored{parts}) to {}{replica}{aside}",
@@ -358,7 +328,7 @@ fn summarise(plan: &Plan) -> String {
 
 fn render(plan: &Plan, restored: &Restored, seconds: f64) -> String {
     let aside = restored.moved_aside.as_ref();
-    let aside = aside.map(|path| format!("the previous file is now {}\n", path.display()));
+    let aside = aside.map(|path| format!("what was there is now {}\n", path.display()));
     format!(
         "restored {} of {} to {}: {} ({} written) in {seconds:.1} s\n{}next: {}\n",
         plan.id,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::catalog::{self, Catalog, FoundBackup};
 use crate::cmd::restore;
 use crate::cmd::restore::{check_target, known_addresses};
+use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
@@ -113,6 +114,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     let (mode, target, opened) = lead(&catalog, found, options, &app.ctx)?;
     let OpenedPlan { base, segments, backup_type } = opened;
     let readers = || base.iter().chain(&segments);
+    let kind = kinds::kind_of(backup_type)?;
     let restore = &options.restore;
     let plan = Plan {
         store: store.url().to_owned(),
@@ -121,13 +123,19 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
         base: base.last().map(|newest| newest.manifest().id),
         segments: segments.len(),
         stored_bytes: restore::stored_bytes(readers()),
-        target_exists: check_target(store.as_ref(), &restore.to, "tigerbeetle")?,
+        target_exists: check_target(
+            store.as_ref(),
+            &restore.to,
+            kind.target,
+            kind.backup_type.as_str(),
+        )?,
         target: restore.to.clone(),
     };
     let request = RestoreRequest {
         target: restore.to.clone(),
         replica: restore.replica,
         table: None,
+        files: Vec::new(),
         addresses: known_addresses(app, restore, &options.source),
         force: restore.force,
         share: ResourceLimits::default(),
@@ -140,7 +148,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     if !restore.yes {
         (app.confirm)(&summary)?;
     }
-    readers().try_for_each(BackupReader::check_data)?;
+    readers().try_for_each(|link| link.check_data(&app.ctx))?;
     let tools = DrillTools {
         tigerbeetle: app.settings.tigerbeetle.clone(),
         share: ResourceLimits::default(),
@@ -219,7 +227,7 @@ fn proven(
     passed: &mut Passed,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<FoundBackup>> {
-    let looked = catalog::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
+    let looked = concurrent::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
         Ok(_) => Ok(None),
         Err(error) if catalog::is_altered(&error) => Ok(None),
         Err(error) if catalog::is_unproven(&error) => Ok(Some(error)),

@@ -10,7 +10,8 @@ use time::format_description::well_known::Rfc3339;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::list::Window;
-use crate::catalog::{self, table};
+use crate::catalog::table;
+use crate::concurrent;
 use crate::domain::id::BackupId;
 use crate::domain::record::{self, Record, RunOutcome};
 use crate::ledger::in_store;
@@ -143,7 +144,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut rows: Vec<RunRow> = Vec::new();
     while rows.len() < limit && !known.is_empty() {
         let newest = known.split_off(known.len().saturating_sub(limit - rows.len()));
-        let read = catalog::each(&newest, &app.ctx.cancel, read)?;
+        let read = concurrent::each(&newest, &app.ctx.cancel, read)?;
         rows.splice(..0, read.into_iter().flatten().filter(is_wanted));
     }
     if !options.failed {
@@ -227,7 +228,7 @@ pub(super) fn failed(
             ..table::CatalogRow::default()
         })
     };
-    let mut rows = catalog::each(&known, &app.ctx.cancel, read)?;
+    let mut rows = concurrent::each(&known, &app.ctx.cancel, read)?;
     rows.retain(|row| source.is_none_or(|source| source == row.source));
     Ok(rows)
 }

@@ -26,6 +26,8 @@ pub const REPORTS: &[ReportShape] = &[
     ReportShape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
     ReportShape::of::<snapshot::SnapshotReport<'_>>("bkp.export/1"),
     ReportShape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
+    ReportShape::of::<snapshot::SnapshotReport<'_>>("bkp.replica/1"),
+    ReportShape::of::<snapshot::Planned<'_>>("bkp.replica-plan/1"),
     ReportShape::of::<catalog_file::CatalogReport<'_>>("bkp.catalog/1"),
     ReportShape::of::<catalog_file::QueryReport>("bkp.query/1"),
     ReportShape::of::<logs::LogsReport<'_>>("bkp.logs/1"),

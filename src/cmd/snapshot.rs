@@ -12,11 +12,12 @@ mod plan;
 pub use self::options::Options;
 use self::plan::{Onto, Plan, plan};
 use crate::catalog::Catalog;
+use crate::config::settings::jobs::JobKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Sizes};
 use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::domain::recipient::Recipient;
-use crate::error::{Kind, worst};
+use crate::error::{Fault, Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::ops::known_stores::KnownStores;
 use crate::ops::manifest_builder;
@@ -24,11 +25,12 @@ use crate::ops::manifest_builder::Content;
 use crate::ops::report::Report;
 use crate::ops::run_guard::RunGuard;
 use crate::pipeline::ObjectBuilder;
+use crate::source::kinds;
 use crate::store::ReadStore as _;
 use crate::store::layer::mirrored::{MirrorOutcome, MirroredStore};
 use crate::wire::AppContext;
 
-/// The stable shapes `bkp.snapshot/1` and `bkp.export/1`.
+/// The stable shapes `bkp.snapshot/1`, `bkp.export/1` and `bkp.replica/1`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SnapshotReport<'m> {
     /// URL of the first store that has the backup.
@@ -51,7 +53,7 @@ pub(super) struct Copied {
     problem: Option<String>,
 }
 
-/// The stable shapes `bkp.snapshot-plan/1` and `bkp.export-plan/1`.
+/// The stable shapes `bkp.snapshot-plan/1`, `bkp.export-plan/1` and `bkp.replica-plan/1`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Planned<'p> {
     source: &'p str,
@@ -68,6 +70,7 @@ pub(super) struct Planned<'p> {
 /// Of every kind that a chain can fail with; then nothing is visible in the store.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let settings = app.source_settings(&options.source)?;
+    check_made(options, settings.backup_type)?;
     let source = app.source(&options.source)?;
     let keys = app.keys()?;
     let store = app.stores_append(Some(settings))?;
@@ -86,7 +89,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let Plan { id, scope, onto } = plan(app, options, of, &store, &catalog, run.id())?;
     let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
     let chain = onto.as_ref().map(Onto::names).unwrap_or_default();
-    let below = onto.as_ref().map(Onto::keys).unwrap_or_default();
+    let below = onto.as_ref().map(|onto| onto.keys(&app.ctx)).transpose()?.unwrap_or_default();
     let name = BackupName {
         id,
         backup_type: settings.backup_type,
@@ -109,7 +112,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         objects.push(builder.map(write.as_ref())?);
     }
     let capture = captured.record;
-    let content = Content { links, identity, capture, objects, trail, keys: recipients };
+    let sizes = Sizes::of(&objects);
+    let objects = builder.listed(objects)?;
+    let content = Content { links, identity, capture, sizes, objects, trail, keys: recipients };
     let manifest = manifest_builder::new(app, &name, content);
     lock_longer(app, &store, &below);
     let (manifest, pending) = run.publish(manifest, &key, &chain)?;
@@ -122,6 +127,21 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         app.ctx.monitor.warn(&format!("missing from the backup: {lost}"));
     }
     report(&store, &manifest, worst(partial, pending))
+}
+
+/// Refuses a kind of backup that the source does not make.
+fn check_made(options: &Options, backup_type: BackupType) -> Result<(), Fault> {
+    let Options { kind, source, .. } = options;
+    let makes = kinds::entry_of(backup_type).map(|entry| entry.makes).unwrap_or_default();
+    if makes.contains(kind) {
+        return Ok(());
+    }
+    let message = format!("`{source}` is a {backup_type} source, which has no {kind}s");
+    let commands =
+        JobKind::ALL.into_iter().filter(|job| job.kind().is_some_and(|kind| makes.contains(&kind)));
+    let commands: Vec<String> =
+        commands.map(|job| format!("bkp {} {source}", job.word())).collect();
+    Err(Fault::new(Kind::Usage, message).hint(format!("use {}", commands.join(" or "))))
 }
 
 /// Sees to it that what a backup builds on is locked for as long as the backup, where stores lock.

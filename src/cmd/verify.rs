@@ -227,7 +227,7 @@ fn verify(
     let chain = if is_segment { vec![catalog.open(name)?.0] } else { catalog.chain(name)? };
     let kind = kinds::kind_of(name.backup_type)?;
     app.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
-    chain.iter().try_for_each(BackupReader::check_objects)?;
+    chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
     let mut drill = None;
     // A segment alone is nothing that a server could start from.
     let level = if is_segment { options.level.min(VerifyLevel::Decode) } else { options.level };

@@ -151,7 +151,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         let decode = kinds::log_kind_of(found.name.backup_type)?.decode;
         app.ctx.monitor.begin(&format!("verify {}", found.name.id), Some(found.stored_bytes));
         let read = catalog.open(&found.name).and_then(|(reader, _)| {
-            reader.check_objects()?;
+            reader.check_objects(&app.ctx)?;
             decode(&reader, &app.ctx)
         });
         app.ctx.monitor.end();

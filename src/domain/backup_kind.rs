@@ -9,6 +9,8 @@ pub enum BackupKind {
     Snapshot,
     /// The source's tables as files that other programs read.
     Export,
+    /// Files as they are, each an object of its own.
+    Replica,
     /// A segment of the source's log.
     Log,
 }
@@ -20,6 +22,7 @@ impl BackupKind {
         match self {
             BackupKind::Snapshot => "snapshot",
             BackupKind::Export => "export",
+            BackupKind::Replica => "replica",
             BackupKind::Log => "log",
         }
     }

@@ -18,7 +18,7 @@ use std::fmt;
 use time::OffsetDateTime;
 
 use super::id::BackupId;
-use super::manifest::{Manifest, ObjectRecord, hex};
+use super::manifest::{Manifest, ObjectRecord, ROLE_OBJECTS, hex};
 use super::names::{BackupType, Scope};
 
 /// The code of every transfer that is an event.
@@ -235,7 +235,9 @@ impl Event {
             (false, false) => Compression::None,
         };
         // A backup is as secret as its least secret part: an export may be sealed but for its tables.
-        let weakest = manifest.objects.iter().map(Encryption::of);
+        // The list of objects says what a manifest says, which is not sealed either.
+        let content = manifest.objects.iter().filter(|object| object.role != ROLE_OBJECTS);
+        let weakest = content.map(Encryption::of);
         let weakest = weakest.min_by_key(|encryption| encryption.strength());
         let encryption = weakest.unwrap_or(Encryption::None);
         let started = manifest.started.unix_timestamp();

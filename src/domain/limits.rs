@@ -59,6 +59,16 @@ pub const CHAIN_LENGTH_MAX: usize = 1000;
 /// Most events of a ledger that are read into memory: 28 years of a run every 15 minutes, 150 MB.
 pub const LEDGER_EVENTS_MAX: usize = 1_000_000;
 
+/// Most objects that a manifest names itself: each takes up to 700 bytes of it. The others of a backup with more
+/// are named by an object of their own.
+pub const OBJECTS_IN_MANIFEST_MAX: usize = 1024;
+
+/// Most objects of a backup: their names take up to 70 MB of memory.
+pub const OBJECTS_MAX: usize = 100_000;
+
+/// Longest line of the list of a backup's objects, bytes: a key has up to 1024, and the rest 600.
+pub const OBJECT_LINE_BYTES_MAX: u64 = 4096;
+
 /// Most tables of an export: each takes up to 700 bytes of the manifest.
 pub const EXPORT_TABLES_MAX: usize = 1000;
 

@@ -25,6 +25,9 @@ use crate::error::{Classify, Kind, diagnosed};
 /// The schema this version writes and reads.
 pub const SCHEMA: &str = "bkp.manifest/1";
 
+/// Role of the object that names the objects for which the manifest has no room.
+pub const ROLE_OBJECTS: &str = "objects";
+
 /// What a backup says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
@@ -39,7 +42,7 @@ pub struct Manifest {
     pub source: String,
     /// How much of the source this backup holds by itself.
     pub scope: Scope,
-    /// What made it: `snapshot`, `log`, `export`.
+    /// What made it: `snapshot`, `log`, `export`, `replica`.
     pub kind: String,
     /// The backup that this one adds to.
     pub parent: Option<BackupId>,
@@ -99,7 +102,7 @@ pub struct Manifest {
 /// One object of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectRecord {
-    /// What it is for: `data` or `map`.
+    /// What it is for: `data`, `map`, or `objects` for the list of those that the manifest has no room for.
     pub role: String,
     /// Its key in the store.
     pub key: String,

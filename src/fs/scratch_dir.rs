@@ -125,6 +125,33 @@ impl ScratchDir {
         }
     }
 
+    /// The same for a folder. An empty one at `target` gives way.
+    ///
+    /// # Errors
+    /// As [`ScratchDir::publish`]; [`Kind::Refused`] if the empty folder cannot be removed, as one that a disk is
+    /// mounted at.
+    pub fn publish_folder(
+        &self,
+        from: &Path,
+        target: &Path,
+        replace: bool,
+    ) -> Result<Option<PathBuf>, Fault> {
+        let is_empty = std::fs::read_dir(target).is_ok_and(|mut items| items.next().is_none());
+        if !is_empty {
+            return self.publish(from, target, &[], replace);
+        }
+        std::fs::remove_dir(target).map_err(|error| {
+            let message = format!("cannot replace the empty folder {}: {error}", target.display());
+            Fault::new(Kind::Refused, message).hint("choose a folder inside it as --to")
+        })?;
+        let published = self.publish(from, target, &[], false);
+        if published.is_err() {
+            // As it was; the error says what happened.
+            let _there = std::fs::create_dir(target);
+        }
+        published
+    }
+
     /// Companions first: a file without its log would lack commits, a log without its file is moved
     /// aside by the next run.
     fn place(

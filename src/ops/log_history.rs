@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use crate::catalog::{self, Catalog, Filter, FoundBackup};
+use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
@@ -160,7 +161,7 @@ impl History {
     ) -> anyhow::Result<History> {
         let mut history = History::default();
         let mut links: Vec<Link> = Vec::new();
-        let steps = catalog::each(found, &ctx.cancel, |found| Ok(step(store, found)))?;
+        let steps = concurrent::each(found, &ctx.cancel, |found| Ok(step(store, found)))?;
         // That the run is to stop is no problem of a backup.
         ctx.cancel.check()?;
         for (found, step) in found.iter().zip(steps) {

@@ -24,7 +24,9 @@ pub(crate) struct Content {
     pub(crate) identity: Identity,
     /// What the source says of the capture.
     pub(crate) capture: Value,
-    /// The objects, the one with the data first.
+    /// Totals over all objects.
+    pub(crate) sizes: Sizes,
+    /// The objects that the manifest names, the one with the data first.
     pub(crate) objects: Vec<ObjectRecord>,
     /// What each stage did.
     pub(crate) trail: ChainStats,
@@ -35,7 +37,7 @@ pub(crate) struct Content {
 /// The manifest of a backup whose objects are all confirmed. It lacks what only the run that publishes
 /// it knows: the ledger, the copies, the MAC.
 pub(crate) fn new(app: &AppContext, name: &BackupName, content: Content) -> Manifest {
-    let Content { links, identity, capture, objects, trail, keys } = content;
+    let Content { links, identity, capture, sizes, objects, trail, keys } = content;
     let (id, ended) = (name.id, app.ctx.now());
     let started_by = &app.settings.started_by;
     let source = app.settings.sources.get(&name.source);
@@ -59,7 +61,7 @@ pub(crate) fn new(app: &AppContext, name: &BackupName, content: Content) -> Mani
         ended,
         status: "completed".to_owned(),
         capture,
-        sizes: Sizes::of(&objects),
+        sizes,
         timings: timings(&trail, id.created(), ended),
         objects,
         keys,

@@ -100,7 +100,7 @@ impl PitrPlan<'_> {
         for base in &self.bases {
             let chain = chain_of(catalog, found, base.id);
             let whole = chain.and_then(|chain| {
-                chain.iter().try_for_each(BackupReader::check_data)?;
+                chain.iter().try_for_each(|link| link.check_data(ctx))?;
                 Ok(chain)
             });
             match whole {

@@ -1,9 +1,10 @@
 //! Backups of several objects: an export has one for each table, so that other programs can read
 //! them where they are stored.
 //!
-//! While a store confirms one object the next one is made: with many tables, or far away, waiting
-//! would take most of the time.
+//! While a store confirms some objects the next one is made: with many of them, or far away, waiting would
+//! take most of the time.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::thread::{self, JoinHandle};
 
@@ -21,6 +22,12 @@ use crate::store::Role;
 /// Chunks that wait for the thread that hashes and stores.
 const HOP_DEPTH: usize = 8;
 
+/// Most objects that are being confirmed at a time.
+const CONFIRMING_MAX: usize = 8;
+/// Most bytes of several objects that are being confirmed at a time: a store may hold what it has not
+/// confirmed. A larger object is alone.
+const CONFIRMING_BYTES_MAX: u64 = 32 << 20;
+
 /// Writes the content of an object.
 pub type ObjectBody<'b> = dyn FnMut(&mut dyn Write) -> anyhow::Result<()> + 'b;
 
@@ -30,7 +37,8 @@ pub trait ObjectSink {
     /// digits, `-`, `_` and `.`. Only if it is `sealed` does it get a seal, and `.enc` after its name.
     ///
     /// # Errors
-    /// What `body`, a stage or the store failed with; the export must end then.
+    /// What a stage or the store failed with: the backup must end then. What `body` failed with: then there is
+    /// no such object, and others can be made.
     fn object(
         &mut self,
         role: &str,
@@ -56,15 +64,17 @@ pub struct Objects<'a> {
     builder: &'a ObjectBuilder<'a>,
     made: Vec<ObjectRecord>,
     busy: ChainStats,
-    ending: Option<Ending>,
+    /// In the order in which they were made.
+    confirming: VecDeque<Confirming>,
 }
 
 /// An object of which everything was written, and which is being confirmed on a thread of its own.
 #[derive(Debug)]
-struct Ending {
+struct Confirming {
     role: String,
     key: String,
     sealed: bool,
+    bytes: u64,
     thread: JoinHandle<anyhow::Result<ChainStats>>,
 }
 
@@ -72,24 +82,49 @@ impl<'a> Objects<'a> {
     /// No object yet; all will be made by this recipe.
     #[must_use]
     pub fn new(builder: &'a ObjectBuilder<'a>) -> Self {
-        Objects { builder, made: Vec::new(), busy: ChainStats::default(), ending: None }
+        let (made, busy) = (Vec::new(), ChainStats::default());
+        Objects { builder, made, busy, confirming: VecDeque::new() }
     }
 
     /// What was made, all of it confirmed, and how long each stage was busy with it.
     ///
     /// # Errors
-    /// What the last object failed with.
+    /// What an object failed with that was being confirmed.
     pub fn finish(mut self) -> anyhow::Result<(Vec<ObjectRecord>, ChainStats)> {
-        self.end()?;
+        self.confirm_all()?;
         Ok((std::mem::take(&mut self.made), std::mem::take(&mut self.busy)))
     }
 
-    /// Waits until the object that is ending is confirmed.
-    fn end(&mut self) -> anyhow::Result<()> {
-        let Some(Ending { role, key, sealed, thread }) = self.ending.take() else { return Ok(()) };
-        let ended = thread.join();
-        let trail =
-            ended.unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "end" }.into()))?;
+    /// Waits until all objects are confirmed.
+    fn confirm_all(&mut self) -> anyhow::Result<()> {
+        while !self.confirming.is_empty() {
+            self.confirm_first()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until one more object of so many bytes may be confirmed beside the others.
+    fn make_room(&mut self, bytes: u64) -> anyhow::Result<()> {
+        loop {
+            let under_way = self.confirming.iter().map(|object| object.bytes);
+            let bytes_all = under_way.fold(bytes, u64::saturating_add);
+            let is_full = self.confirming.len() >= CONFIRMING_MAX
+                || (!self.confirming.is_empty() && bytes_all > CONFIRMING_BYTES_MAX);
+            let is_done = self.confirming.front().is_some_and(|first| first.thread.is_finished());
+            if !is_full && !is_done {
+                return Ok(());
+            }
+            self.confirm_first()?;
+        }
+    }
+
+    /// Waits until the object that was made first is confirmed.
+    fn confirm_first(&mut self) -> anyhow::Result<()> {
+        let Some(first) = self.confirming.pop_front() else { return Ok(()) };
+        let Confirming { role, key, sealed, bytes: _, thread } = first;
+        let confirmed = thread.join();
+        let trail = confirmed
+            .unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "confirm" }.into()))?;
         let stages = sealed.then_some("seal").into_iter();
         self.made.push(record(&role, key, &trail, stages, self.builder.store)?);
         self.note(&trail);
@@ -126,9 +161,7 @@ impl ObjectSink for Objects<'_> {
         sealed: bool,
         body: &mut ObjectBody<'_>,
     ) -> anyhow::Result<()> {
-        if self.ending.as_ref().is_some_and(|ending| ending.thread.is_finished()) {
-            self.end()?;
-        }
+        self.make_room(0)?;
         let extension = if sealed { format!("{name}.enc") } else { name.to_owned() };
         let key = self.builder.name.key(&extension);
         let sink = if sealed {
@@ -137,13 +170,12 @@ impl ObjectSink for Objects<'_> {
             self.plain(&key)?
         };
         let blame = FirstError::default();
-        let mut out = SinkWriter { sink, blame: blame.clone() };
+        let mut out = SinkWriter::new(sink, &blame);
         body(&mut out).map_err(|error| blame.or(error))?;
-        // One at a time: each holds buffers.
-        self.end()?;
-        let sink = out.sink;
-        let thread = thread::Builder::new().name("end".into()).spawn(move || sink.finish())?;
-        self.ending = Some(Ending { role: role.to_owned(), key, sealed, thread });
+        let SinkWriter { sink, bytes, .. } = out;
+        self.make_room(bytes)?;
+        let thread = thread::Builder::new().name("confirm".into()).spawn(move || sink.finish())?;
+        self.confirming.push_back(Confirming { role: role.to_owned(), key, sealed, bytes, thread });
         Ok(())
     }
 
@@ -154,7 +186,7 @@ impl ObjectSink for Objects<'_> {
         // It holds Parquet, which is compressed.
         let builder = ObjectBuilder { compression: Compression::None, ..*self.builder };
         let (object, trail, ()) = builder.archive(Role::Index, |out| push(out))?;
-        self.end()?;
+        self.confirm_all()?;
         self.made.push(object);
         self.note(&trail);
         Ok(())
@@ -164,7 +196,7 @@ impl ObjectSink for Objects<'_> {
 impl Drop for Objects<'_> {
     fn drop(&mut self) {
         // Whoever drops this has an error already; what is stored meanwhile belongs to no backup.
-        let _abandoned = self.end();
+        let _abandoned = self.confirm_all();
     }
 }
 
@@ -181,10 +213,31 @@ impl BackupReader<'_> {
         look: &mut dyn FnMut(&mut dyn Read) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let key = self.manifest().name().key(extension);
-        let found = self.manifest().objects.iter().find(|object| object.key == key);
-        let object = found.ok_or_else(|| {
+        let object = self.object_at(&key, ctx)?.ok_or_else(|| {
             Fault::new(Kind::Integrity, format!("object `{key}` is not in the manifest"))
         })?;
         self.read(object, ctx, &mut |input, _blame| look(input))
+    }
+
+    /// Size and SHA-256 (hex) of the content of the object with this extension, as the backup says; `None` if it
+    /// has no such object.
+    ///
+    /// # Errors
+    /// As [`BackupReader::objects`].
+    pub fn plaintext_of(&self, extension: &str, ctx: &Ctx) -> anyhow::Result<Option<(u64, &str)>> {
+        let object = self.object_at(&self.manifest().name().key(extension), ctx)?;
+        Ok(object.map(|object| (object.plaintext.bytes, object.plaintext.sha256.as_str())))
+    }
+
+    /// Checks that the object with this extension is there and has the size that the backup says.
+    ///
+    /// # Errors
+    /// As [`BackupReader::check_objects`].
+    pub fn check_named(&self, extension: &str, ctx: &Ctx) -> anyhow::Result<()> {
+        let key = self.manifest().name().key(extension);
+        let object = self.object_at(&key, ctx)?.ok_or_else(|| {
+            Fault::new(Kind::Integrity, format!("object `{key}` is not in the manifest"))
+        })?;
+        self.check(object)
     }
 }

@@ -1,12 +1,14 @@
 //! The chain backwards: each stage is reversed, and every byte is checked before the next stage sees
 //! it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::object_list;
 use super::roles::{ROLE_DATA, ROLE_MAP, object_name};
 use crate::archive;
+use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, unhex};
 use crate::error::{Fault, FirstError, Kind, diagnose};
@@ -25,6 +27,8 @@ pub struct BackupReader<'a> {
     store: &'a dyn ReadStore,
     manifest: Manifest,
     key: DataKey,
+    /// The objects that the manifest has no room for, by key, once somebody asked for them.
+    listed: OnceLock<BTreeMap<String, ObjectRecord>>,
     /// Keys of the objects that were read to their end and had the right digests.
     proven: Mutex<BTreeSet<String>>,
 }
@@ -39,7 +43,8 @@ impl<'a> BackupReader<'a> {
     /// A reader of the backup that `manifest` describes; the caller has authenticated it with `key`.
     #[must_use]
     pub fn new(store: &'a dyn ReadStore, manifest: Manifest, key: DataKey) -> Self {
-        BackupReader { store, manifest, key, proven: Mutex::default() }
+        let listed = OnceLock::new();
+        BackupReader { store, manifest, key, listed, proven: Mutex::default() }
     }
 
     /// What the backup says of itself.
@@ -48,25 +53,53 @@ impl<'a> BackupReader<'a> {
         &self.manifest
     }
 
+    /// Every object of the backup, also those that the manifest has no room for.
+    ///
+    /// # Errors
+    /// As [`object_list::listed`].
+    pub fn objects(&self, ctx: &Ctx) -> anyhow::Result<impl Iterator<Item = &ObjectRecord>> {
+        Ok(self.manifest.objects.iter().chain(self.listed(ctx)?.values()))
+    }
+
+    /// The object with this key.
+    pub(super) fn object_at(&self, key: &str, ctx: &Ctx) -> anyhow::Result<Option<&ObjectRecord>> {
+        let named = self.manifest.objects.iter().find(|object| object.key == key);
+        if named.is_some() { Ok(named) } else { Ok(self.listed(ctx)?.get(key)) }
+    }
+
+    fn listed(&self, ctx: &Ctx) -> anyhow::Result<&BTreeMap<String, ObjectRecord>> {
+        if let Some(listed) = self.listed.get() {
+            return Ok(listed);
+        }
+        let listed = object_list::listed(self.store, &self.manifest, ctx)?;
+        let listed = listed.into_iter().map(|object| (object.key.clone(), object)).collect();
+        Ok(self.listed.get_or_init(|| listed))
+    }
+
     /// Checks that every object is there and has the size that the manifest names, and its SHA-256
     /// where the store tells one.
     ///
     /// # Errors
     /// [`Kind::Integrity`] if one is missing, of another size or of another SHA-256.
-    pub fn check_objects(&self) -> anyhow::Result<()> {
-        self.manifest.objects.iter().try_for_each(|object| self.check(object))
+    pub fn check_objects(&self, ctx: &Ctx) -> anyhow::Result<()> {
+        let objects: Vec<&ObjectRecord> = self.objects(ctx)?.collect();
+        self.check_each(&objects, ctx)
     }
 
     /// The same for all but the block map, which restoring a snapshot does not need.
     ///
     /// # Errors
     /// As [`BackupReader::check_objects`].
-    pub fn check_data(&self) -> anyhow::Result<()> {
-        let mut data = self.manifest.objects.iter().filter(|object| object.role != ROLE_MAP);
-        data.try_for_each(|object| self.check(object))
+    pub fn check_data(&self, ctx: &Ctx) -> anyhow::Result<()> {
+        let data = self.objects(ctx)?.filter(|object| object.role != ROLE_MAP);
+        self.check_each(&data.collect::<Vec<_>>(), ctx)
     }
 
-    fn check(&self, object: &ObjectRecord) -> anyhow::Result<()> {
+    fn check_each(&self, objects: &[&ObjectRecord], ctx: &Ctx) -> anyhow::Result<()> {
+        each(objects, &ctx.cancel, |object| self.check(object)).map(drop)
+    }
+
+    pub(super) fn check(&self, object: &ObjectRecord) -> anyhow::Result<()> {
         let found = self.store.head(&object.key).map_err(|error| lost(error, &object.key))?;
         let sha256 = digest(&object.sha256, &object.key)?;
         if let Some(why) = found.differs(&Declared { bytes: object.bytes, sha256 }) {
@@ -82,7 +115,7 @@ impl<'a> BackupReader<'a> {
     /// # Errors
     /// [`Kind::Integrity`] if they differ from the manifest.
     pub fn check_digests(&self, ctx: &Ctx) -> anyhow::Result<()> {
-        for object in &self.manifest.objects {
+        for object in self.objects(ctx)? {
             if self.proven().contains(&object.key) {
                 continue;
             }
@@ -244,7 +277,7 @@ impl<'a> BackupReader<'a> {
 }
 
 /// An object that a manifest names and the store does not have is damage, not a wrong question.
-fn lost(error: StoreError, key: &str) -> anyhow::Error {
+pub(super) fn lost(error: StoreError, key: &str) -> anyhow::Error {
     if matches!(error, StoreError::Missing { .. }) {
         let message = format!("object `{key}` is missing although its manifest exists");
         return Fault::new(Kind::Integrity, message).into();
@@ -252,7 +285,7 @@ fn lost(error: StoreError, key: &str) -> anyhow::Error {
     error.into()
 }
 
-fn digest(text: &str, key: &str) -> Result<[u8; 32], ManifestError> {
+pub(super) fn digest(text: &str, key: &str) -> Result<[u8; 32], ManifestError> {
     let parsed = unhex(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
     parsed.ok_or_else(|| ManifestError::Invalid {
         key: key.to_owned(),
@@ -262,10 +295,10 @@ fn digest(text: &str, key: &str) -> Result<[u8; 32], ManifestError> {
 
 /// Stored bytes on their way in: counts them for the progress display, looks at the wish to stop,
 /// and keeps the kind of a store's failure.
-struct Watched {
-    input: Box<dyn Read + Send>,
-    ctx: Ctx,
-    blame: FirstError,
+pub(super) struct Watched {
+    pub(super) input: Box<dyn Read + Send>,
+    pub(super) ctx: Ctx,
+    pub(super) blame: FirstError,
 }
 
 impl Read for Watched {

@@ -14,6 +14,8 @@ use crate::domain::names::Scope;
 pub struct SourceEntry {
     /// What is done with its backups.
     pub kind: SourceKind,
+    /// The kinds of backups that it makes.
+    pub makes: &'static [BackupKind],
     /// What is done with its log, if it has one.
     pub log: Option<LogKind>,
     /// Works as a process that bkp starts of itself, if these words of a command line say so: an engine that

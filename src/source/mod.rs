@@ -22,6 +22,8 @@ use serde_json::Value;
 use crate::archive::EntrySink;
 use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::{Ctx, host};
+use crate::domain::backup_kind::BackupKind;
+use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::segment::Mode;
@@ -51,6 +53,15 @@ pub struct ExportRequest<'a> {
     pub record: Option<Value>,
     /// An empty folder for what the work needs.
     pub scratch: &'a Path,
+}
+
+/// What a replication is asked for.
+#[derive(Debug)]
+pub struct ReplicaRequest<'a> {
+    /// The id of the backup that is being made.
+    pub id: BackupId,
+    /// What it adds to, base first; empty for a full one.
+    pub chain: &'a Chain<'a>,
 }
 
 /// What a capture is asked for.
@@ -142,13 +153,16 @@ pub trait Source: Send + Sync {
     /// Pushes everything the request asks for into `out`.
     ///
     /// # Errors
-    /// [`SourceError`], what `out` failed with, or a cancellation; nothing may be kept then.
+    /// [`SourceError::Unsupported`] for a source of files; else [`SourceError`], what `out` failed with, or a
+    /// cancellation; nothing may be kept then.
     fn capture(
         &self,
-        request: &CaptureRequest,
-        out: &mut dyn EntrySink,
-        ctx: &Ctx,
-    ) -> anyhow::Result<Captured>;
+        _request: &CaptureRequest,
+        _out: &mut dyn EntrySink,
+        _ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        Err(not_made(BackupKind::Snapshot).into())
+    }
 
     /// Pushes the source's tables into `out`, as files that other programs read.
     ///
@@ -160,9 +174,20 @@ pub trait Source: Send + Sync {
         _out: &mut dyn ObjectSink,
         _ctx: &Ctx,
     ) -> anyhow::Result<Captured> {
-        let (what, reason) =
-            ("export".to_owned(), "a source of this kind has no tables".to_owned());
-        Err(SourceError::Unsupported { what, reason }.into())
+        Err(not_made(BackupKind::Export).into())
+    }
+
+    /// Pushes the source's files that are new or have changed into `out`, each as an object.
+    ///
+    /// # Errors
+    /// [`SourceError::Unsupported`] for a source that is no folder of files; as [`Source::capture`].
+    fn replicate(
+        &self,
+        _request: &ReplicaRequest<'_>,
+        _out: &mut dyn ObjectSink,
+        _ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        Err(not_made(BackupKind::Replica).into())
     }
 
     /// What can be said of the source without capturing it.
@@ -192,6 +217,12 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// The refusal of a source to make backups of this kind.
+fn not_made(kind: BackupKind) -> SourceError {
+    let reason = "a source of this kind makes none".to_owned();
+    SourceError::Unsupported { what: format!("{kind}s"), reason }
+}
+
 /// The identity of a source that its engine gives no name: where it is.
 #[must_use]
 pub fn on_this_host(path: &Path) -> Identity {
@@ -218,6 +249,8 @@ pub struct RestoreRequest {
     pub replica: Option<u8>,
     /// The one table that is wanted, as SCHEMA.TABLE.
     pub table: Option<String>,
+    /// The files that are wanted, as patterns of their paths; empty for all of them.
+    pub files: Vec<String>,
     /// Addresses at which a server of the source would answer if it still ran.
     pub addresses: Vec<String>,
     /// Move what stands at `target` aside instead of refusing.
@@ -282,6 +315,36 @@ pub type Chain<'a> = [BackupReader<'a>];
 /// A source opened from its table, or what is wrong with the table.
 pub type Opened = Result<Box<dyn Source>, crate::table::ConfigError>;
 
+/// What a restore makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// A file, and perhaps some that belong to it beside it.
+    File,
+    /// A folder.
+    Folder,
+}
+
+/// How the next backup goes on from a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuation {
+    /// It builds on the first so many links: on all of them, or it has again what the others add.
+    Onto(usize),
+    /// It begins a new chain.
+    Full,
+}
+
+/// A chain is continued from this many links no more: a restore reads all of them.
+pub const CHAIN_LINKS_MAX: usize = 28;
+
+/// Every backup builds on the one before it, until the chain is long.
+///
+/// # Errors
+/// None.
+pub fn link_by_link(chain: &Chain<'_>, _ctx: &Ctx) -> anyhow::Result<Continuation> {
+    let links = chain.len();
+    Ok(if links < CHAIN_LINKS_MAX { Continuation::Onto(links) } else { Continuation::Full })
+}
+
 /// What is done with the backups of a kind of source. Everything that needs no configuration of the day
 /// is here, so that a restore works from store and key alone.
 pub struct SourceKind {
@@ -293,7 +356,11 @@ pub struct SourceKind {
     pub open: fn(&str, toml::Table) -> Opened,
     /// The JSON Schema of that table.
     pub schema: fn() -> Value,
-    /// Reads the block map that [`Captured::map`] wrote.
+    /// How a backup goes on from a chain, where nobody says otherwise.
+    pub extend: fn(&Chain<'_>, &Ctx) -> anyhow::Result<Continuation>,
+    /// What a restore makes.
+    pub target: TargetKind,
+    /// Reads the block map that [`Captured::map`] of a snapshot wrote.
     pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<Held>,
     /// Decodes a chain and checks its structure, and what else can be told without a restore.
     pub decode: fn(&Chain<'_>, &DecodeTools<'_>, &Ctx) -> anyhow::Result<()>,

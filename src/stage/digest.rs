@@ -105,7 +105,7 @@ impl Sink for UploadSink {
 
 impl fmt::Debug for UploadSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deposit").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("UploadSink").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

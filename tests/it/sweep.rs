@@ -189,6 +189,7 @@ fn a_restore_survives_every_failure_of_its_store() {
                 addresses: Vec::new(),
                 from_export: false,
                 table: None,
+                files: Vec::new(),
                 force: false,
                 yes: true,
                 dry_run: false,

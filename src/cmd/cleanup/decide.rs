@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 
 use super::logs::{self, Logs};
 use super::rules::{Rule, Witness, rules};
-use crate::catalog::{self, Authenticity, BackupFacts, Entry, FactsCache};
+use crate::catalog::{Authenticity, BackupFacts, Entry, FactsCache};
+use crate::concurrent;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::retention::{Backup, Group, Why, decide, removals};
@@ -84,7 +85,7 @@ impl Decider<'_> {
     fn judge(&self) -> anyhow::Result<Vec<BackupAnnotations>> {
         let Decider { app, store, witness, entries, .. } = *self;
         let prover = ProofChecker::new(store, &witness.keys, &app.ctx);
-        catalog::each(entries, &app.ctx.cancel, |entry| {
+        concurrent::each(entries, &app.ctx.cancel, |entry| {
             Ok(judge(store, &prover, &entry.name, &entry.marks)?)
         })
     }

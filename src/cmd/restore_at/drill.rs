@@ -81,11 +81,12 @@ pub(crate) fn drill(
         target: to.clone(),
         replica: None,
         table: None,
+        files: Vec::new(),
         addresses: Vec::new(),
         force: false,
         share: ResourceLimits::default(),
     };
-    base.iter().chain(&segments).try_for_each(BackupReader::check_data)?;
+    base.iter().chain(&segments).try_for_each(|link| link.check_data(&app.ctx))?;
     let restore_at = RestoreAtRequest {
         base: &base,
         segments: &segments,

@@ -8,7 +8,7 @@ use crate::error::{Fault, Kind};
 use crate::ops::scratch;
 use crate::pipeline::ObjectBuilder;
 use crate::pipeline::objects::Objects;
-use crate::source::{CaptureRequest, Captured, ExportRequest, Source};
+use crate::source::{CaptureRequest, Captured, ExportRequest, ReplicaRequest, Source};
 use crate::stage::ChainStats;
 use crate::store::Role;
 use crate::wire::AppContext;
@@ -42,6 +42,14 @@ pub(super) fn make(
             let request = ExportRequest { mode, chain: &chain, record, scratch: work.folder() };
             let mut objects = Objects::new(builder);
             let captured = source.export(&request, &mut objects, &app.ctx)?;
+            let (objects, trail) = objects.finish()?;
+            Ok((objects, trail, captured))
+        }
+        BackupKind::Replica => {
+            let chain = onto.map(|onto| onto.chain).unwrap_or_default();
+            let request = ReplicaRequest { id: builder.name.id, chain: &chain };
+            let mut objects = Objects::new(builder);
+            let captured = source.replicate(&request, &mut objects, &app.ctx)?;
             let (objects, trail) = objects.finish()?;
             Ok((objects, trail, captured))
         }

@@ -1,4 +1,4 @@
-//! The options of `bkp snapshot` and `bkp export`.
+//! The options of `bkp snapshot`, `bkp export` and `bkp replicate`.
 
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;

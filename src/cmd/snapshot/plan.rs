@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::catalog::{self, Catalog, Filter, FoundBackup, is_unproven};
+use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Identity, Manifest};
@@ -14,15 +15,12 @@ use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::Passed;
 use crate::pipeline::BackupReader;
-use crate::source::{self, Held, ParentMap, Source};
+use crate::source::{self, Continuation, Held, ParentMap, Source};
 use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 use super::options::Options;
 use crate::domain::backup_kind::BackupKind;
-
-/// An automatic choice begins a new chain after this many links: a restore reads all of them.
-const CHAIN_LINKS_AUTO_MAX: usize = 28;
 
 /// How many backups are looked at for one to build on; planted ones and those of other sources with the same
 /// name may come first.
@@ -55,13 +53,13 @@ impl Onto<'_> {
 
 impl Onto<'_> {
     /// The keys of every object of the chain, manifests too.
-    pub(super) fn keys(&self) -> Vec<String> {
-        let of = |link: &BackupReader<'_>| {
-            let manifest = link.manifest();
-            let objects = manifest.objects.iter().map(|object| object.key.clone());
-            objects.chain([manifest.name().manifest_key()]).collect::<Vec<_>>()
-        };
-        self.chain.iter().flat_map(of).collect()
+    pub(super) fn keys(&self, ctx: &Ctx) -> anyhow::Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for link in &self.chain {
+            keys.extend(link.objects(ctx)?.map(|object| object.key.clone()));
+            keys.push(link.manifest().name().manifest_key());
+        }
+        Ok(keys)
     }
 }
 
@@ -127,7 +125,8 @@ pub(super) fn plan<'a>(
     };
     let built = build_on(app, source, catalog, &parent, &doubts);
     match (options.scope, built) {
-        (Some(scope), Ok(onto)) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
+        (_, Ok(None)) => Ok(Plan::full(id)),
+        (Some(scope), Ok(Some(onto))) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
                 "the chain of `{}` has {} backups, too many for {} one",
                 options.source,
@@ -136,12 +135,9 @@ pub(super) fn plan<'a>(
             );
             Err(Fault::new(Kind::Refused, message).hint("start a new chain: --scope full").into())
         }
-        (Some(scope), Ok(onto)) => Ok(Plan { id, scope, onto: Some(onto) }),
+        (Some(scope), Ok(onto)) => Ok(Plan { id, scope, onto }),
         (Some(_), Err(error)) => Err(error.context(format!("cannot build on {}", parent.id))),
-        (None, Ok(onto)) if onto.chain.len() < CHAIN_LINKS_AUTO_MAX => {
-            Ok(Plan { id, scope: Scope::Incremental, onto: Some(onto) })
-        }
-        (None, Ok(_)) => Ok(Plan::full(id)),
+        (None, Ok(onto)) => Ok(Plan { id, scope: Scope::Incremental, onto }),
         (None, Err(error)) if is_about_parent(&error) => {
             Ok(instead(app, Some(parent.id), id, &error))
         }
@@ -350,27 +346,34 @@ fn marks(
 }
 
 /// A chain whose manifests are authentic, whose objects are all there and not known to be damaged, and
-/// whose newest block map reads; of what the source is today.
+/// whose newest block map reads; of what the source is today. Nothing if the source had better begin a new
+/// one, and nobody asked for an increment.
 fn build_on<'a>(
     app: &AppContext,
     source: &dyn Source,
     catalog: &Catalog<'a>,
     parent: &BackupName,
     doubts: &Doubts<'_>,
-) -> anyhow::Result<Onto<'a>> {
-    let chain = catalog.chain(parent)?;
+) -> anyhow::Result<Option<Onto<'a>>> {
+    let mut chain = catalog.chain(parent)?;
     chain.iter().try_for_each(|link| doubts.settle(app, link))?;
-    chain.iter().try_for_each(BackupReader::check_objects)?;
+    chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
+    let kind = source::kinds::kind_of(parent.backup_type)?;
+    match (kind.extend)(&chain, &app.ctx)? {
+        Continuation::Onto(links) => chain.truncate(links.max(1)),
+        Continuation::Full if doubts.is_to_be_read => {}
+        Continuation::Full => return Ok(None),
+    }
     let ends = chain.first().zip(chain.last());
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;
     let record = last.manifest().capture.clone();
     source.check_parent(&record, &app.ctx)?;
-    let kind = source::kinds::kind_of(parent.backup_type)?;
-    // The map of an export is read by the source, which needs those of the whole chain.
+    // The maps of others are read by the source, which needs those of the whole chain.
     let held = if parent.kind == BackupKind::Snapshot {
         last.map(&app.ctx, &mut |input| (kind.read_map)(input))?
     } else {
         Held::default()
     };
-    Ok(Onto { base: base.manifest().id, parent: parent.id, chain, map: ParentMap { record, held } })
+    let (base, parent) = (base.manifest().id, last.manifest().id);
+    Ok(Some(Onto { base, parent, chain, map: ParentMap { record, held } }))
 }

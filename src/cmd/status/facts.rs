@@ -84,7 +84,8 @@ impl StoreFacts {
 /// How many of the newest backups are full ones, of a kind that a job makes as increments where it can.
 pub(super) fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
     let auto = |job: &&&JobSettings| {
-        job.auto_scope || (job.run == JobKind::Snapshot && job.scope.is_none())
+        let chooses = matches!(job.run, JobKind::Snapshot | JobKind::Replicate);
+        job.auto_scope || (chooses && job.scope.is_none())
     };
     let kinds = jobs.iter().filter(auto).filter_map(|job| job.run.makes());
     // A job that makes full ones is counted as well: it cannot be told which of them is whose.

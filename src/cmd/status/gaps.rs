@@ -2,6 +2,7 @@
 //! recent runs that did only a part; and segments that are missing, by the manifests of all of them, each
 //! of which is read once. The whole log is what `list --windows` reads.
 
+use crate::concurrent;
 use crate::domain::backup_kind::BackupKind;
 use std::collections::HashMap;
 
@@ -107,7 +108,7 @@ pub(super) fn lost(
             None => {}
         }
     }
-    let read = catalog::each(&news, &app.ctx.cancel, |entry| Ok(place(store, entry)));
+    let read = concurrent::each(&news, &app.ctx.cancel, |entry| Ok(place(store, entry)));
     let read = news.iter().zip(read.unwrap_or_default());
     known.extend(read.filter_map(|(entry, place)| Some((entry.name.id, place?))));
     if !news.is_empty() || known.len() != before.len() {

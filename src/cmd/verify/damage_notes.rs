@@ -58,7 +58,7 @@ impl Notes<'_> {
         let mut blamed = vec![name.id];
         if let Ok(chain) = self.catalog.chain(name) {
             let is_to_blame = |link: &&BackupReader<'_>| {
-                let read = link.check_objects().and_then(|()| match self.level {
+                let read = link.check_objects(&self.app.ctx).and_then(|()| match self.level {
                     VerifyLevel::Exists => Ok(()),
                     VerifyLevel::Digest | VerifyLevel::Decode | VerifyLevel::Drill => {
                         link.check_digests(&self.app.ctx)

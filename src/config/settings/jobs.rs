@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::adapter::SourceSettings;
 use super::check::{self, unknown};
 use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
-use crate::domain::backup_kind::BackupKind;
 use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::schedule::{Problem, Retries, When, zone_named};
@@ -205,9 +204,27 @@ fn source<'s>(
         Some(name) => {
             let known = sources.keys().map(String::as_str);
             let error = || unknown(join(place, "source"), "source", name, known);
-            sources.get(name).map(Some).ok_or_else(error)
+            let source = sources.get(name).ok_or_else(error)?;
+            check_made(place, run, name, source.backup_type)?;
+            Ok(Some(source))
         }
     }
+}
+
+/// Refuses a job that makes what its source has none of.
+fn check_made(
+    place: &str,
+    run: JobKind,
+    name: &str,
+    backup_type: BackupType,
+) -> Result<(), ConfigError> {
+    let makes = kinds::entry_of(backup_type).map(|entry| entry.makes).unwrap_or_default();
+    let Some(kind) = run.kind().filter(|kind| !makes.contains(kind)) else { return Ok(()) };
+    let problem = format!("`{name}` is a {backup_type} source, which has no {kind}s");
+    let made = |job: &JobKind| job.kind().is_some_and(|kind| makes.contains(&kind));
+    let words = JobKind::ALL.iter().filter(|job| made(job)).map(|job| job.word());
+    let words = words.collect::<Vec<_>>().join(", ");
+    Err(ConfigError::invalid(join(place, "run"), problem).suggest(format!("use one of: {words}")))
 }
 
 fn scope(place: &str, run: JobKind, word: &str) -> Result<Scope, ConfigError> {
@@ -227,8 +244,7 @@ fn default_interval(
     backup_type: Option<BackupType>,
     scope: Option<Scope>,
 ) -> Duration {
-    let kind = run.makes().or((run == JobKind::Logs).then_some(BackupKind::Log));
     let entry = backup_type.and_then(kinds::entry_of);
-    let of_source = entry.zip(kind).map(|(entry, kind)| (entry.interval)(kind, scope));
+    let of_source = entry.zip(run.kind()).map(|(entry, kind)| (entry.interval)(kind, scope));
     of_source.unwrap_or(Duration::from_secs(DAY))
 }

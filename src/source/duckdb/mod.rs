@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::{BackupType, Scope};
-use crate::source::SourceKind;
 use crate::source::entry::SourceEntry;
+use crate::source::{SourceKind, TargetKind, link_by_link};
 
 mod attempt_error;
 mod capture;
@@ -34,6 +34,8 @@ const KIND: SourceKind = SourceKind {
     zstd_level: 3,
     open: configured::open,
     schema: || schemars::schema_for!(configured::Table).to_value(),
+    extend: link_by_link,
+    target: TargetKind::File,
     read_map: configured::read_map,
     decode: restore::assemble::decode,
     guard: configured::guard,
@@ -42,8 +44,14 @@ const KIND: SourceKind = SourceKind {
 };
 
 /// The line in the table of sources.
-pub const ENTRY: SourceEntry =
-    SourceEntry { kind: KIND, log: None, serve: engine::serve::serve, interval, kept_days: 90 };
+pub const ENTRY: SourceEntry = SourceEntry {
+    kind: KIND,
+    makes: &[BackupKind::Snapshot, BackupKind::Export],
+    log: None,
+    serve: engine::serve::serve,
+    interval,
+    kept_days: 90,
+};
 
 fn interval(kind: BackupKind, scope: Option<Scope>) -> Duration {
     let is_increment = kind != BackupKind::Log && scope == Some(Scope::Incremental);

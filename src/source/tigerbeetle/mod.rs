@@ -35,7 +35,7 @@ use self::layout::{Layout, Listed as _};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::{BackupType, Scope};
 use crate::source::entry::SourceEntry;
-use crate::source::{Held, SourceKind};
+use crate::source::{Held, SourceKind, TargetKind, link_by_link};
 
 const KIND: SourceKind = SourceKind {
     backup_type: BackupType::Tigerbeetle,
@@ -43,6 +43,8 @@ const KIND: SourceKind = SourceKind {
     zstd_level: 1,
     open: settings::open,
     schema: || schemars::schema_for!(settings::Table).to_value(),
+    extend: link_by_link,
+    target: TargetKind::File,
     read_map,
     decode: restore::assemble::decode,
     guard: restore::guard::guard,
@@ -57,6 +59,7 @@ fn read_map(input: &mut dyn Read) -> anyhow::Result<Held> {
 /// The line in the table of sources.
 pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
+    makes: &[BackupKind::Snapshot, BackupKind::Log],
     log: Some(logs::LOG),
     serve: logs::serve_if_private,
     interval,
@@ -66,7 +69,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
 fn interval(kind: BackupKind, _scope: Option<Scope>) -> Duration {
     match kind {
         BackupKind::Snapshot => Duration::from_hours(6),
-        BackupKind::Export => Duration::from_hours(24),
+        BackupKind::Export | BackupKind::Replica => Duration::from_hours(24),
         BackupKind::Log => Duration::from_mins(15),
     }
 }

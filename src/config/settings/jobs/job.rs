@@ -102,6 +102,8 @@ pub enum JobKind {
     Snapshot,
     /// `bkp export`.
     Export,
+    /// `bkp replicate`.
+    Replicate,
     /// `bkp logs`.
     Logs,
     /// `bkp verify`.
@@ -112,8 +114,14 @@ pub enum JobKind {
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 5] =
-        [JobKind::Snapshot, JobKind::Export, JobKind::Logs, JobKind::Verify, JobKind::Cleanup];
+    pub const ALL: [JobKind; 6] = [
+        JobKind::Snapshot,
+        JobKind::Export,
+        JobKind::Replicate,
+        JobKind::Logs,
+        JobKind::Verify,
+        JobKind::Cleanup,
+    ];
 
     /// The command.
     #[must_use]
@@ -121,6 +129,7 @@ impl JobKind {
         match self {
             JobKind::Snapshot => "snapshot",
             JobKind::Export => "export",
+            JobKind::Replicate => "replicate",
             JobKind::Logs => "logs",
             JobKind::Verify => "verify",
             JobKind::Cleanup => "cleanup",
@@ -134,7 +143,21 @@ impl JobKind {
         match self {
             JobKind::Snapshot => Some(BackupKind::Snapshot),
             JobKind::Export => Some(BackupKind::Export),
+            JobKind::Replicate => Some(BackupKind::Replica),
             JobKind::Logs | JobKind::Verify | JobKind::Cleanup => None,
+        }
+    }
+
+    /// The kind of the backups that it makes, segments of a log included.
+    #[must_use]
+    pub const fn kind(self) -> Option<BackupKind> {
+        match self {
+            JobKind::Logs => Some(BackupKind::Log),
+            JobKind::Snapshot
+            | JobKind::Export
+            | JobKind::Replicate
+            | JobKind::Verify
+            | JobKind::Cleanup => self.makes(),
         }
     }
 
@@ -149,9 +172,11 @@ impl JobKind {
     pub const fn beside(self) -> &'static [JobKind] {
         match self {
             JobKind::Snapshot => &[JobKind::Logs, JobKind::Verify],
-            JobKind::Export => &[JobKind::Verify],
+            JobKind::Export | JobKind::Replicate => &[JobKind::Verify],
             JobKind::Logs => &[JobKind::Snapshot, JobKind::Verify],
-            JobKind::Verify => &[JobKind::Export, JobKind::Logs, JobKind::Snapshot],
+            JobKind::Verify => {
+                &[JobKind::Export, JobKind::Logs, JobKind::Replicate, JobKind::Snapshot]
+            }
             JobKind::Cleanup => &[],
         }
     }
@@ -161,7 +186,11 @@ impl JobKind {
     pub const fn scope(self) -> Option<Scope> {
         match self {
             JobKind::Export => Some(Scope::Full),
-            JobKind::Snapshot | JobKind::Logs | JobKind::Verify | JobKind::Cleanup => None,
+            JobKind::Snapshot
+            | JobKind::Replicate
+            | JobKind::Logs
+            | JobKind::Verify
+            | JobKind::Cleanup => None,
         }
     }
 
@@ -170,7 +199,11 @@ impl JobKind {
     pub const fn level(self) -> Option<&'static str> {
         match self {
             JobKind::Verify => Some("digest"),
-            JobKind::Snapshot | JobKind::Export | JobKind::Logs | JobKind::Cleanup => None,
+            JobKind::Snapshot
+            | JobKind::Export
+            | JobKind::Replicate
+            | JobKind::Logs
+            | JobKind::Cleanup => None,
         }
     }
 }

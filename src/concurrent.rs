@@ -1,4 +1,4 @@
-//! Reads many small objects concurrently: one at a time takes minutes on a distant store.
+//! Asks for many small things concurrently: one at a time takes minutes on a distant store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +20,19 @@ pub fn each<I: Sync, T: Send>(
     cancel: &Cancel,
     read: impl Fn(&I) -> anyhow::Result<T> + Sync,
 ) -> anyhow::Result<Vec<T>> {
+    some(items, READERS, cancel, read)
+}
+
+/// The same with so many under way at a time.
+///
+/// # Errors
+/// As [`each`].
+pub fn some<I: Sync, T: Send>(
+    items: &[I],
+    at_a_time: usize,
+    cancel: &Cancel,
+    read: impl Fn(&I) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(items.len()));
     let work = || -> anyhow::Result<()> {
@@ -35,8 +48,8 @@ pub fn each<I: Sync, T: Send>(
     };
     thread::scope(|scope| -> anyhow::Result<()> {
         let mut readers = Vec::new();
-        for _ in 0..READERS.min(items.len()) {
-            let reader = thread::Builder::new().name("manifests".into());
+        for _ in 0..at_a_time.min(items.len()) {
+            let reader = thread::Builder::new().name("concurrent".into());
             readers.push(reader.spawn_scoped(scope, work)?);
         }
         let ends = readers

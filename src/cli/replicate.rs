@@ -1,0 +1,34 @@
+//! `bkp replicate`.
+
+use super::flags::WaitArgs;
+use super::snapshot::ScopeArg;
+use crate::cmd::snapshot::Options;
+use crate::domain::backup_kind::BackupKind;
+
+/// Copy the new and changed files of a folder
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 3 if a file could not be copied; all of them: see bkp(1).\n\
+                        Example: bkp replicate tier")]
+pub(super) struct Args {
+    /// Name of the source in the configuration
+    #[arg(value_name = "SOURCE")]
+    source: String,
+
+    /// Scope of the replica
+    #[arg(long, value_enum, default_value_t = ScopeArg::Auto)]
+    scope: ScopeArg,
+
+    /// Show what would be done, without doing it
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Options {
+        let Args { source, scope, dry_run, wait: _ } = args;
+        Options { kind: BackupKind::Replica, source, scope: scope.scope(), mode: None, dry_run }
+    }
+}
