@@ -34,6 +34,8 @@ PREPARE_MINISTACK=(ministack==1.5.33)
 PREPARE_MOTO=('moto[kms]==5.2.5' flask==3.1.3 flask-cors==6.0.5)
 # Writers that are independent of the library that bkp links, one per series of storage versions.
 PREPARE_DUCKDB_WRITERS=(1.5.6 2.0.0)
+# The foreign reader of Parquet files.
+PREPARE_PYARROW_VERSION=23.0.1
 # The oldest client that upstream's release of this server admits; the crate does not say it.
 PREPARE_CLIENT_RELEASE_MIN=0.15.3
 
@@ -262,6 +264,7 @@ prepare_services() {
         for version in "${PREPARE_DUCKDB_WRITERS[@]}"; do
             prepare_python "duckdb-writer-$version" "duckdb==$version"
         done
+        prepare_python pyarrow "pyarrow==$PREPARE_PYARROW_VERSION"
         ;;
     *) prepare_fail "PREPARE_SERVICES is s3 or all, not $PREPARE_SERVICES" ;;
     esac

@@ -40,6 +40,7 @@ pub mod duckdb;
 pub mod entry;
 pub mod kinds;
 pub mod logs;
+pub mod parquet;
 pub mod tigerbeetle;
 
 /// What an export is asked for.

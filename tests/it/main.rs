@@ -40,6 +40,7 @@ mod logs;
 mod memory;
 mod notify;
 mod onto;
+mod parquet;
 mod planted;
 mod promise;
 mod prune;

@@ -1,0 +1,106 @@
+//! On which earlier replica the next one builds.
+//!
+//! A tier of cold files grows for years, and may not be copied again every month only because a chain must not
+//! become long. So a chain of [`CHAIN_LINKS_MAX`] links is shortened instead: the next replica builds on one
+//! further back, and has again what the links in between had, which is little where they are chosen well. The
+//! links that nothing builds on any more go when the retention says so, and what was deleted with them.
+
+use super::inventory::Inventory;
+use crate::ctx::Ctx;
+use crate::source::{CHAIN_LINKS_MAX, Chain, Continuation};
+
+/// Bytes of files that are not there any more for which a chain is not given up.
+const DEAD_BYTES_MIN: u64 = 256 << 20;
+
+/// How much of a link is still needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkUse {
+    /// Bytes of files that it has.
+    bytes: u64,
+    /// Bytes of those that the newest replica refers to.
+    needed_bytes: u64,
+}
+
+/// How the next replica goes on from a chain.
+///
+/// # Errors
+/// What reading the inventories fails with.
+pub(super) fn extend(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Continuation> {
+    let inventory = Inventory::of(chain, ctx)?;
+    let of = |link: &crate::pipeline::BackupReader<'_>| {
+        let manifest = link.manifest();
+        let bytes = manifest.capture.get("copied_bytes").and_then(serde_json::Value::as_u64);
+        let held = inventory.0.values().filter(|file| file.backup == manifest.id);
+        let mut objects: Vec<_> = held.map(|file| (&file.object, file.bytes)).collect();
+        // Files of the same content share an object.
+        objects.sort_unstable();
+        objects.dedup();
+        let needed_bytes =
+            objects.iter().fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
+        LinkUse { bytes: bytes.unwrap_or(needed_bytes), needed_bytes }
+    };
+    Ok(choose(&chain.iter().map(of).collect::<Vec<_>>()))
+}
+
+/// Continues a chain at the link after which the fewest bytes have to be copied again for each link that it loses.
+fn choose(links: &[LinkUse]) -> Continuation {
+    let sum = |of: fn(&LinkUse) -> u64| links.iter().map(of).fold(0, u64::saturating_add);
+    let needed = sum(|link| link.needed_bytes);
+    let dead = sum(|link| link.bytes).saturating_sub(needed);
+    if dead > needed.max(DEAD_BYTES_MIN) {
+        return Continuation::Full;
+    }
+    if links.len() < CHAIN_LINKS_MAX {
+        return Continuation::Onto(links.len());
+    }
+    // The base always stays: it is the largest.
+    let (mut best, mut again_bytes) = (None, 0_u128);
+    for (links_kept, link) in links.iter().enumerate().skip(1).rev() {
+        again_bytes += u128::from(link.needed_bytes);
+        let lost = (links.len() - links_kept) as u128;
+        let is_better =
+            |(_, bytes, links): (usize, u128, u128)| again_bytes * links <= bytes * lost;
+        if best.is_none_or(is_better) {
+            best = Some((links_kept, again_bytes, lost));
+        }
+    }
+    best.map_or(Continuation::Full, |(links_kept, ..)| Continuation::Onto(links_kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(bytes: u64) -> LinkUse {
+        LinkUse { bytes, needed_bytes: bytes }
+    }
+
+    /// A year of runs every hour: no chain is long, the base is never copied again, and everything else only a
+    /// few times.
+    #[test]
+    fn a_year_of_runs_copies_little_again() {
+        for new in [[1_000_000, 1_000_000, 1_000_000], [0, 0, 5_000_000], [1, 1_000, 1_000_000]] {
+            let mut chain = vec![link(1 << 40)];
+            let (mut fresh, mut copied) = (0_u64, 0_u64);
+            for run in 0..8766 {
+                let Continuation::Onto(links) = choose(&chain) else { panic!("a new chain") };
+                assert!((1..CHAIN_LINKS_MAX).contains(&links));
+                let again = chain.split_off(links).iter().map(|link| link.bytes).sum::<u64>();
+                fresh += new[run % 3];
+                copied += again + new[run % 3];
+                chain.push(link(again + new[run % 3]));
+            }
+            assert!(copied < fresh * 5, "{new:?}: {copied} of {fresh}");
+            assert_eq!(chain.iter().map(|link| link.bytes).sum::<u64>(), (1 << 40) + fresh);
+        }
+    }
+
+    #[test]
+    fn a_chain_of_what_is_gone_is_given_up() {
+        let dead = LinkUse { bytes: 2 << 30, needed_bytes: 100 };
+        assert_eq!(choose(&[link(1 << 30), dead]), Continuation::Full);
+        assert_eq!(choose(&[link(3 << 30), dead]), Continuation::Onto(2));
+        let small = LinkUse { bytes: 1000, needed_bytes: 0 };
+        assert_eq!(choose(&[small, small]), Continuation::Onto(2));
+    }
+}

@@ -1,0 +1,55 @@
+//! The Parquet source: a folder of files that other programs write, such as the cold tier of a lake.
+//!
+//! - [`settings`]: what is configured, and the source that it makes.
+//! - [`path`], [`walk`]: files below the folder, by paths that cannot lead out of it.
+//! - [`inventory`]: the files of a moment, and which object holds each of them.
+//! - [`copy`]: from the files into objects; [`stable_read`]: so that each is of one moment.
+//! - [`footer`]: what a Parquet file says of itself.
+//! - [`extend`]: on which earlier replica the next one builds.
+//! - [`restore`]: from the objects back to a folder; [`check`]: the same without keeping it.
+//!
+//! What a replica holds is consistent *file by file*: each file as it was at one moment, not all of them at the
+//! same one. Writers of Parquet make a file once and never change it, so more than that is rarely missed.
+
+mod check;
+mod copy;
+mod extend;
+mod footer;
+mod inventory;
+mod path;
+mod restore;
+mod settings;
+mod stable_read;
+mod walk;
+
+use std::time::Duration;
+
+use crate::domain::backup_kind::BackupKind;
+use crate::domain::names::BackupType;
+use crate::source::entry::SourceEntry;
+use crate::source::{Held, SourceKind, TargetKind};
+
+const KIND: SourceKind = SourceKind {
+    backup_type: BackupType::Parquet,
+    zstd_level: 3,
+    open: settings::open,
+    schema: || schemars::schema_for!(settings::Table).to_value(),
+    extend: extend::extend,
+    target: TargetKind::Folder,
+    // Only snapshots have block maps.
+    read_map: |_input| Ok(Held::default()),
+    decode: check::decode,
+    guard: |_record, _request| Ok(Vec::new()),
+    restore: restore::restore,
+    drill: check::drill,
+};
+
+/// The line in the table of sources.
+pub const ENTRY: SourceEntry = SourceEntry {
+    kind: KIND,
+    makes: &[BackupKind::Replica],
+    log: None,
+    serve: |_words| None,
+    interval: |_kind, _scope| Duration::from_hours(1),
+    kept_days: 365,
+};
