@@ -101,9 +101,10 @@ impl EntrySink for ArchiveWriter {
         body: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
         self.header(name, size)?;
-        let blame = FirstError::default();
-        let mut writer = Body { out: self.out.as_mut(), left: size, blame: blame.clone() };
-        body(&mut writer).map_err(|error| blame.or(error))?;
+        let first_error = FirstError::default();
+        let mut writer =
+            Body { out: self.out.as_mut(), left: size, first_error: first_error.clone() };
+        body(&mut writer).map_err(|error| first_error.or(error))?;
         if writer.left > 0 {
             let message = format!("member `{name}` ended {} bytes early", writer.left);
             return Err(Fault::new(Kind::Failed, message).into());
@@ -116,14 +117,14 @@ impl EntrySink for ArchiveWriter {
 struct Body<'a> {
     out: &'a mut dyn Sink,
     left: u64,
-    blame: FirstError,
+    first_error: FirstError,
 }
 
 impl Write for Body<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let size = bytes.len() as u64;
         self.left = self.left.checked_sub(size).ok_or(io::ErrorKind::WriteZero)?;
-        self.out.write(bytes).map_err(|error| self.blame.note(error))?;
+        self.out.write(bytes).map_err(|error| self.first_error.note(error))?;
         Ok(bytes.len())
     }
 
@@ -137,15 +138,15 @@ impl Write for Body<'_> {
 /// # Errors
 /// [`Kind::Integrity`] for anything that bkp does not write: a member that is no regular file, or
 /// whose name is absolute, has `..` in it or is too long. Else what `visit` or `input` failed with;
-/// `blame` knows the typed error of the chain below.
+/// `first_error` knows the typed error of the chain below.
 pub fn read(
     input: impl Read,
-    blame: &FirstError,
+    first_error: &FirstError,
     visit: &mut dyn FnMut(&str, u64, &mut dyn Read) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut archive = Archive::new(input);
-    for entry in archive.entries().map_err(|error| broken(blame, &error))? {
-        let mut entry = entry.map_err(|error| broken(blame, &error))?;
+    for entry in archive.entries().map_err(|error| broken(first_error, &error))? {
+        let mut entry = entry.map_err(|error| broken(first_error, &error))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !is_plain(&name) {
             let message = format!("the backup has an unknown member `{}`", name.escape_debug());
@@ -154,16 +155,16 @@ pub fn read(
         let size = entry.size();
         visit(&name, size, &mut entry)?;
         // What the visitor left unread is still authenticated and hashed.
-        io::copy(&mut entry, &mut io::sink()).map_err(|error| broken(blame, &error))?;
+        io::copy(&mut entry, &mut io::sink()).map_err(|error| broken(first_error, &error))?;
     }
     Ok(())
 }
 
 /// A tar that cannot be parsed although every byte of it is authentic was not written by bkp.
-fn broken(blame: &FirstError, error: &io::Error) -> anyhow::Error {
+fn broken(first_error: &FirstError, error: &io::Error) -> anyhow::Error {
     let unreadable =
         Fault::new(Kind::Integrity, format!("the backup's tar cannot be read: {error}"));
-    blame.or(unreadable)
+    first_error.or(unreadable)
 }
 
 /// Whether a member's name stays below where it is unpacked, whatever unpacks it.

@@ -44,7 +44,7 @@ pub fn find(
         .map(|entry| FoundBackup {
             stored_bytes: entry.stored_bytes(),
             pinned: entry.is_pinned(),
-            going: entry.is_going(),
+            being_removed: entry.is_being_removed(),
             marks: entry.marks,
             name: entry.name,
         })

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use crate::error::{Fault, Kind, diagnose};
 
 /// The longest time for which a waiting run does not look at the wish to stop.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// Told about progress; called from any thread, must not block.
 pub trait Monitor: Send + Sync {
@@ -31,9 +31,9 @@ pub trait Monitor: Send + Sync {
 
 /// A monitor that says nothing.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Silent;
+pub struct NullMonitor;
 
-impl Monitor for Silent {
+impl Monitor for NullMonitor {
     fn begin(&self, _what: &str, _total: Option<u64>) {}
     fn advance(&self, _bytes: u64) {}
     fn warn(&self, _message: &str) {}
@@ -135,7 +135,7 @@ impl Ctx {
     /// A context for tests: no signals, no output, the given clock.
     #[must_use]
     pub fn fixed(clock: fn() -> OffsetDateTime) -> Self {
-        Ctx { cancel: Cancel::default(), monitor: Arc::new(Silent), clock }
+        Ctx { cancel: Cancel::default(), monitor: Arc::new(NullMonitor), clock }
     }
 
     /// What `error` is called: what fails once the run should stop fails because of that.
@@ -154,7 +154,7 @@ impl Ctx {
         let began = Instant::now();
         while let Some(rest) = length.checked_sub(began.elapsed()).filter(|rest| !rest.is_zero()) {
             self.cancel.check()?;
-            std::thread::park_timeout(rest.min(LOOK_AGAIN));
+            std::thread::park_timeout(rest.min(POLL_EVERY));
         }
         self.cancel.check()
     }

@@ -337,11 +337,11 @@ mod tests {
     }
 
     #[test]
-    fn blame_keeps_the_first_typed_error() {
-        let blame = FirstError::default();
-        let plain = blame.note(Fault::new(Kind::Integrity, "first"));
-        let _second = blame.note(Fault::new(Kind::Key, "second"));
-        let error = blame.or(plain);
+    fn first_error_keeps_the_first_typed_error() {
+        let first_error = FirstError::default();
+        let plain = first_error.note(Fault::new(Kind::Integrity, "first"));
+        let _second = first_error.note(Fault::new(Kind::Key, "second"));
+        let error = first_error.or(plain);
         assert_eq!(diagnose(&error).kind, Kind::Integrity);
         assert_eq!(error.to_string(), "first");
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use anyhow::Context as _;
-use bkp::cli::{self, Cli, Early};
+use bkp::cli::{self, Cli, ParseExit};
 use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, Monitor as _};
 use bkp::exit;
@@ -39,11 +39,11 @@ fn main() -> ExitCode {
             let printed = done.and_then(|report| finish(style, &report));
             printed.unwrap_or_else(|error| ui::fail(style, &error))
         }
-        Err(Early::Answer(text)) => {
+        Err(ParseExit::Answer(text)) => {
             let printed = ui::answer(&text).map(|()| exit::DONE);
             printed.unwrap_or_else(|error| ui::fail(style(false, false, 0), &error.into()))
         }
-        Err(Early::Mistake { coloured, plain, summary }) => {
+        Err(ParseExit::Mistake { coloured, plain, summary }) => {
             // The flag may stand before or behind the mistake.
             let json = std::env::args_os().any(|word| word == "--json");
             let style = style(json, false, 0);
@@ -58,7 +58,7 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         return report;
     }
     let settings = Settings::load(&cli.flags(), environment)?;
-    process::hide(settings.secret_variables());
+    process::hide_variables(settings.secret_variables());
     let cancel = Cancel::default();
     listen(&cancel)?;
     let progress = Arc::new(Progress::new(style));

@@ -78,9 +78,9 @@ impl ObjectBuilder<'_> {
         let modified = u64::try_from(self.name.id.created().unix_timestamp()).unwrap_or(0);
         let mut writer = ArchiveWriter::new(chain, modified, self.ctx.cancel.clone());
         let captured = capture(&mut writer)?;
-        let trail = writer.finish()?;
+        let stats = writer.finish()?;
         let stages = ["tar"].into_iter().chain(stage).chain(["seal"]);
-        Ok((record(ROLE_DATA, key, &trail, stages, self.store)?, trail, captured))
+        Ok((record(ROLE_DATA, key, &stats, stages, self.store)?, stats, captured))
     }
 
     /// Makes the object with the block map.
@@ -94,14 +94,14 @@ impl ObjectBuilder<'_> {
         let compression = Compression::Zstd(MAP_LEVEL);
         let (suffix, stage) = spelled(compression);
         let key = self.name.key(&format!("map.json{suffix}.enc"));
-        let blame = FirstError::default();
-        let mut sink = SinkWriter::new(self.chain(&key, Role::Index, compression)?, &blame);
+        let first_error = FirstError::default();
+        let mut sink = SinkWriter::new(self.chain(&key, Role::Index, compression)?, &first_error);
         let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut sink);
         let written = write(&mut buffered).and_then(|()| buffered.flush());
         drop(buffered);
-        written.map_err(|error| blame.or(error))?;
-        let trail = sink.sink.finish()?;
-        record(ROLE_MAP, key, &trail, stage.into_iter().chain(["seal"]), self.store)
+        written.map_err(|error| first_error.or(error))?;
+        let stats = sink.sink.finish()?;
+        record(ROLE_MAP, key, &stats, stage.into_iter().chain(["seal"]), self.store)
     }
 
     /// The chain behind the archive, built from its end.
@@ -163,12 +163,12 @@ fn spelled(compression: Compression) -> (&'static str, Option<&'static str>) {
 fn record<'s>(
     role: &str,
     key: String,
-    trail: &ChainStats,
+    stats: &ChainStats,
     stages: impl Iterator<Item = &'s str>,
     store: &dyn AppendStore,
 ) -> anyhow::Result<ObjectRecord> {
     let measured = |stage: &str| {
-        let measure = trail.get(stage);
+        let measure = stats.get(stage);
         let found = measure.and_then(|measure| Some((measure.bytes, hex(&measure.sha256?))));
         found.ok_or_else(|| Fault::new(Kind::Failed, format!("the {stage} stage measured nothing")))
     };
@@ -188,20 +188,20 @@ fn record<'s>(
 /// Lets a chain be written through [`Write`].
 struct SinkWriter {
     sink: Box<dyn Sink>,
-    blame: FirstError,
+    first_error: FirstError,
     /// What was written, bytes.
     bytes: u64,
 }
 
 impl SinkWriter {
-    fn new(sink: Box<dyn Sink>, blame: &FirstError) -> SinkWriter {
-        SinkWriter { sink, blame: blame.clone(), bytes: 0 }
+    fn new(sink: Box<dyn Sink>, first_error: &FirstError) -> SinkWriter {
+        SinkWriter { sink, first_error: first_error.clone(), bytes: 0 }
     }
 }
 
 impl Write for SinkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink.write(bytes).map_err(|error| self.blame.note(error))?;
+        self.sink.write(bytes).map_err(|error| self.first_error.note(error))?;
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
     }

@@ -25,7 +25,7 @@ use rustix::thread::{
 };
 
 /// How often a child is polled.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// The same while its output is read.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -84,13 +84,13 @@ fn each(set: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
 
 /// Tells which variables of the environment hold secrets, so that programs do not get them. Only the
 /// first call counts.
-pub fn hide(names: Vec<String>) {
+pub fn hide_variables(names: Vec<String>) {
     let _first = NAMED.set(names);
 }
 
 /// A program of the operator: it gets the environment without what is secret in it.
 #[must_use]
-pub fn foreign(program: impl AsRef<OsStr>) -> Command {
+pub fn operator_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let named = NAMED.get().into_iter().flatten().map(String::as_str);
     for name in SECRETS.into_iter().chain(named) {
@@ -102,7 +102,7 @@ pub fn foreign(program: impl AsRef<OsStr>) -> Command {
 /// A shell or a server of bkp's own: of the environment it gets only where programs are.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "what is passed on, not what is configured")]
-pub fn bare(program: impl AsRef<OsStr>) -> Command {
+pub fn helper_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
     if let Some(path) = std::env::var_os("PATH") {
@@ -133,21 +133,21 @@ pub fn spawn_own(command: &mut Command) -> io::Result<Child> {
 /// The output of a child, which ends with the child: also if somebody else, whom the child left behind,
 /// holds its other end open.
 #[derive(Debug)]
-pub struct UntilGone<'g, R> {
+pub struct ChildOutput<'g, R> {
     pipe: R,
     gone: &'g AtomicBool,
     /// When to stop although something still comes.
     until: Option<Instant>,
 }
 
-impl<'g, R: AsFd + io::Read> UntilGone<'g, R> {
+impl<'g, R: AsFd + io::Read> ChildOutput<'g, R> {
     /// What comes out of `pipe` until the child is `gone` and nothing is left in it.
     pub fn new(pipe: R, gone: &'g AtomicBool) -> Self {
-        UntilGone { pipe, gone, until: None }
+        ChildOutput { pipe, gone, until: None }
     }
 }
 
-impl<R: AsFd + io::Read> io::Read for UntilGone<'_, R> {
+impl<R: AsFd + io::Read> io::Read for ChildOutput<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.until.is_some_and(|until| Instant::now() >= until) {
@@ -181,7 +181,7 @@ pub fn has_ended(child: &Child) -> io::Result<bool> {
 
 /// The processes that are killed with a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum KillScope {
     /// Its process group, which it must be the leader of.
     Group,
     /// No other process.
@@ -194,13 +194,13 @@ pub enum Reach {
 ///
 /// # Errors
 /// What the system says.
-pub fn see_out(
+pub fn wait_or_kill(
     child: &mut Child,
     patience: Duration,
-    reach: Reach,
+    kill_scope: KillScope,
 ) -> io::Result<(ExitStatus, bool)> {
-    let late = outlasts(child, patience);
-    if reach == Reach::Group {
+    let late = exceeds(child, patience);
+    if kill_scope == KillScope::Group {
         // Usually there is nothing left.
         let _none_left = kill_process_group(Pid::from_child(child), Signal::KILL);
     }
@@ -212,13 +212,13 @@ pub fn see_out(
 }
 
 /// Waits until a child has ended, but leaves its number to it; whether it takes longer.
-fn outlasts(child: &Child, patience: Duration) -> io::Result<bool> {
+fn exceeds(child: &Child, patience: Duration) -> io::Result<bool> {
     let began = Instant::now();
     while !has_ended(child)? {
         if began.elapsed() >= patience {
             return Ok(true);
         }
-        thread::park_timeout(LOOK_AGAIN);
+        thread::park_timeout(POLL_EVERY);
     }
     Ok(false)
 }
@@ -232,23 +232,26 @@ mod tests {
     /// Were it reaped, the number of its group could be that of a stranger by the time it is killed.
     #[test]
     fn a_child_that_has_ended_keeps_its_number_until_its_group_is_gone() {
-        let mut child = foreign("sh")
+        let mut child = operator_command("sh")
             .args(["-c", "sleep 600 & echo $!; exit 3"])
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
             .expect("started");
-        assert!(!outlasts(&child, Duration::from_mins(1)).expect("waited"));
+        assert!(!exceeds(&child, Duration::from_mins(1)).expect("waited"));
         let state = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
         assert!(state.expect("it is still there").contains(") Z "));
-        let (status, late) = see_out(&mut child, Duration::ZERO, Reach::Group).expect("reaped");
+        let (status, late) =
+            wait_or_kill(&mut child, Duration::ZERO, KillScope::Group).expect("reaped");
         assert_eq!((status.code(), late), (Some(3), false));
     }
 
     #[test]
     fn who_takes_too_long_is_killed() {
-        let mut child = foreign("sleep").arg("600").process_group(0).spawn().expect("started");
-        let (status, late) = see_out(&mut child, Duration::ZERO, Reach::Group).expect("reaped");
+        let mut child =
+            operator_command("sleep").arg("600").process_group(0).spawn().expect("started");
+        let (status, late) =
+            wait_or_kill(&mut child, Duration::ZERO, KillScope::Group).expect("reaped");
         assert!(late && !status.success());
     }
 }

@@ -18,7 +18,7 @@ use crate::ctx::Cancel;
 use crate::error::Fault;
 
 /// The longest time for which a waiting run does not look at the wish to stop.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// The runtime of the thread that drives; `None` until somebody needs it.
 static DRIVER: Mutex<Option<Handle>> = Mutex::new(None);
@@ -70,7 +70,7 @@ pub fn wait<F: Future>(cancel: &Cancel, work: F) -> Result<F::Output, Stopped> {
     driver.block_on(async {
         let mut work = pin!(work);
         loop {
-            match tokio::time::timeout(LOOK_AGAIN, work.as_mut()).await {
+            match tokio::time::timeout(POLL_EVERY, work.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(_elapsed) => cancel.check()?,
             }

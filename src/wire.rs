@@ -12,7 +12,7 @@ use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
 use crate::store::kinds::STORES;
-use crate::store::layer::fault::{Faulty, Plan};
+use crate::store::layer::fault::{FaultPlan, Faulty};
 use crate::store::layer::mirrored::MirroredStore;
 use crate::store::layer::retry::Retry;
 use crate::store::{AppendStore, PruneStore, ReadStore, StoreKind, StoreLocation};
@@ -32,7 +32,7 @@ pub struct AppContext {
     /// Asks before something is replaced or brought back.
     pub confirm: Confirm,
     /// What the store is to fail with. Only tests plan faults: they sweep them through commands.
-    pub faults: Option<Plan>,
+    pub faults: Option<FaultPlan>,
 }
 
 impl fmt::Debug for AppContext {

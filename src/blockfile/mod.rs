@@ -5,7 +5,7 @@
 //! - [`listed`]: what the members of a snapshot have in common.
 //! - [`target`]: where the bytes of a restored file go.
 
-pub mod listed;
+pub mod layout_file;
 pub mod listing;
 pub mod map;
 pub mod target;

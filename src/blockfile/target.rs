@@ -25,9 +25,9 @@ pub trait Target {
 
 /// A target that keeps nothing: decoding only checks.
 #[derive(Debug)]
-pub struct Nowhere;
+pub struct NullTarget;
 
-impl Target for Nowhere {
+impl Target for NullTarget {
     fn put(&mut self, _offset: u64, _bytes: &[u8]) -> anyhow::Result<()> {
         Ok(())
     }

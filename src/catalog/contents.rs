@@ -59,7 +59,7 @@ impl Entry {
 
     /// Whether somebody has begun to remove it.
     #[must_use]
-    pub fn is_going(&self) -> bool {
+    pub fn is_being_removed(&self) -> bool {
         self.marks.contains(&Mark::Deleting)
     }
 

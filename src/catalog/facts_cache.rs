@@ -52,7 +52,7 @@ struct Facts {
     sha256: String,
     proof: Authenticity,
     /// With which keys it was tried that did not open it, and until when it is not tried again.
-    tried: Option<Tried>,
+    tried: Option<LastAttempt>,
     parent: Option<BackupId>,
     base: BackupId,
     identity: Identity,
@@ -67,7 +67,7 @@ struct Facts {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Tried {
+struct LastAttempt {
     keys: String,
     #[serde(with = "time::serde::rfc3339")]
     until: OffsetDateTime,
@@ -130,7 +130,7 @@ impl FactsCache {
         let is_news = |entry: &&Entry| self.is_news(entry, &tried, ctx.now());
         let news: Vec<&Entry> = entries.iter().filter(is_news).collect();
         self.read(store, &news, keys, ctx)?;
-        Ok(entries.iter().map(|entry| self.met(entry)).collect())
+        Ok(entries.iter().map(|entry| self.backup_facts(entry)).collect())
     }
 
     /// Reads again what a deletion relies on, whatever is known of it: the manifests are authenticated,
@@ -207,8 +207,9 @@ impl FactsCache {
         if self.seen.contains(&entry.name.manifest_key()) {
             return false;
         }
-        let is_tried =
-            |tried: &Tried| tried.keys == keys && (now..=now + TRIED_FOR).contains(&tried.until);
+        let is_tried = |tried: &LastAttempt| {
+            tried.keys == keys && (now..=now + TRIED_FOR).contains(&tried.until)
+        };
         self.facts(entry).is_none_or(|facts| {
             facts.proof == Authenticity::Unchecked
                 && !keys.is_empty()
@@ -216,7 +217,7 @@ impl FactsCache {
         })
     }
 
-    fn met(&self, entry: &Entry) -> BackupFacts {
+    fn backup_facts(&self, entry: &Entry) -> BackupFacts {
         let id = entry.name.id;
         let known = self.facts(entry).filter(|facts| !facts.sha256.is_empty());
         let Some(facts) = known else {
@@ -283,7 +284,7 @@ fn differs(store: &dyn ReadStore, object: &ObjectRecord) -> Result<Option<String
 
 /// What was read in the place of a manifest.
 #[derive(Default)]
-struct FoundBackup {
+struct ReadManifest {
     /// Nothing if it has gone.
     facts: Option<Facts>,
     objects: Vec<ObjectRecord>,
@@ -297,7 +298,7 @@ fn read(
     entry: &Entry,
     (keys, tried): (&[Box<dyn KeyProvider>], &str),
     ctx: &Ctx,
-) -> anyhow::Result<FoundBackup> {
+) -> anyhow::Result<ReadManifest> {
     let key = entry.name.manifest_key();
     let parsed = read_manifest(store, &key).and_then(|bytes| {
         let manifest = Manifest::parse(&bytes, &key)?;
@@ -322,10 +323,10 @@ fn read(
                 segment: None,
                 ends: None,
             };
-            return Ok(FoundBackup { facts: Some(facts), problem, ..FoundBackup::default() });
+            return Ok(ReadManifest { facts: Some(facts), problem, ..ReadManifest::default() });
         }
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::Missing { .. })) => {
-            return Ok(FoundBackup::default());
+            return Ok(ReadManifest::default());
         }
         Err(error) => return Err(error),
     };
@@ -334,7 +335,7 @@ fn read(
     if proof != Authenticity::Forged {
         objects.extend(listed_or_lost(store, &manifest, ctx)?);
     }
-    let again = Tried { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
+    let again = LastAttempt { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
     let is_segment = manifest.kind == BackupKind::Log;
     let capture = Some(&manifest.capture);
     let facts = Facts {
@@ -351,7 +352,7 @@ fn read(
         pinned: manifest.retention.pinned,
         objects: objects.iter().map(|object| (object.key.clone(), object.bytes)).collect(),
     };
-    Ok(FoundBackup { facts: Some(facts), objects, problem: None })
+    Ok(ReadManifest { facts: Some(facts), objects, problem: None })
 }
 
 /// The objects that a manifest has no room for. If their list is not what the manifest says, it is one that is

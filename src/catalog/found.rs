@@ -12,7 +12,7 @@ pub struct FoundBackup {
     /// Whether no retention may remove it.
     pub pinned: bool,
     /// Whether a cleanup has begun to remove it.
-    pub going: bool,
+    pub being_removed: bool,
     /// What stands beside it, in order; nothing where no whole listing was at hand.
     pub marks: Vec<Mark>,
 }

@@ -59,7 +59,13 @@ impl LastListing {
         })?;
         let found = kept.backups.into_iter().filter_map(|(key, stored_bytes, pinned)| {
             let (name, _) = BackupName::parse(&key)?;
-            Some(FoundBackup { name, stored_bytes, pinned, going: false, marks: Vec::new() })
+            Some(FoundBackup {
+                name,
+                stored_bytes,
+                pinned,
+                being_removed: false,
+                marks: Vec::new(),
+            })
         });
         let wanted = |found: &FoundBackup| {
             let FoundBackup { name, .. } = found;

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::cmd::config::{Options, describe};
-use crate::cmd::schema::{REPORTS, ReportShape};
+use crate::cmd::schema::{REPORTS, ReportSchema};
 use crate::ops::report::Report;
 
 /// Check, show or describe the configuration
@@ -36,7 +36,7 @@ enum Command {
     Schema {
         /// Report to describe, by the name in its `schema` field: `list` for bkp.list/1
         #[arg(long, value_name = "NAME", value_parser = reports())]
-        report: Option<&'static ReportShape>,
+        report: Option<&'static ReportSchema>,
     },
 }
 
@@ -44,16 +44,16 @@ impl Args {
     /// Prints a schema, which needs no configuration; `None` if something else is wanted.
     pub(super) fn run_alone(&self) -> Option<anyhow::Result<Report>> {
         match self.command {
-            Command::Schema { report } => Some(describe(report.map(ReportShape::json_schema))),
+            Command::Schema { report } => Some(describe(report.map(ReportSchema::json_schema))),
             Command::Check | Command::Show { .. } => None,
         }
     }
 }
 
 /// Takes the names of all reports.
-fn reports() -> impl TypedValueParser<Value = &'static ReportShape> {
-    let names = PossibleValuesParser::new(REPORTS.iter().map(ReportShape::name));
-    names.try_map(|name| ReportShape::named(&name).ok_or("unknown report"))
+fn reports() -> impl TypedValueParser<Value = &'static ReportSchema> {
+    let names = PossibleValuesParser::new(REPORTS.iter().map(ReportSchema::name));
+    names.try_map(|name| ReportSchema::named(&name).ok_or("unknown report"))
 }
 
 impl From<Args> for Options {
@@ -62,7 +62,7 @@ impl From<Args> for Options {
             Command::Check => Options::Check,
             Command::Show { origin } => Options::Show { origin },
             Command::Schema { report } => {
-                Options::Schema { report: report.map(ReportShape::json_schema) }
+                Options::Schema { report: report.map(ReportSchema::json_schema) }
             }
         }
     }

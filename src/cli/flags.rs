@@ -60,15 +60,15 @@ impl GlobalArgs {
 
 /// A moment to restore a source to.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum At {
+pub(super) enum AtArg {
     /// A point in time.
     Time(OffsetDateTime),
     /// The end of the shipped log.
     Latest,
 }
 
-fn moment_of(text: &str) -> Result<At, String> {
-    if text == "latest" { Ok(At::Latest) } else { time_of(text).map(At::Time) }
+fn moment_of(text: &str) -> Result<AtArg, String> {
+    if text == "latest" { Ok(AtArg::Latest) } else { time_of(text).map(AtArg::Time) }
 }
 
 /// Selects a backup.
@@ -90,7 +90,7 @@ pub(super) struct SelectArgs {
     /// Newest backup of SOURCE that started no later than this, such as 2026-11-21T02:00:00Z; if SOURCE
     /// has a log, restore rolls it forward to that moment, or with `latest` to the end of the shipped log
     #[arg(long, value_name = "TIME", requires = "source", value_parser = moment_of)]
-    at: Option<At>,
+    at: Option<AtArg>,
 }
 
 impl SelectArgs {
@@ -104,7 +104,7 @@ impl SelectArgs {
     }
 
     /// The moment that was chosen.
-    pub(super) fn at(&self) -> Option<At> {
+    pub(super) fn at(&self) -> Option<AtArg> {
         self.at
     }
 }
@@ -115,8 +115,8 @@ impl From<SelectArgs> for Select {
         match (source.or(latest), id, at) {
             (Some(source), Some(id), _) => Select::IdOf(source, id),
             (None, id, _) => Select::Id(id.unwrap_or_default()),
-            (Some(source), None, Some(At::Time(at))) => Select::At(source, at),
-            (Some(source), None, Some(At::Latest) | None) => Select::Latest(source),
+            (Some(source), None, Some(AtArg::Time(at))) => Select::At(source, at),
+            (Some(source), None, Some(AtArg::Latest) | None) => Select::Latest(source),
         }
     }
 }

@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cmd;
 use crate::config::settings::Flags;
-use crate::ops::exclusive_run::in_turn;
+use crate::ops::exclusive_run::run_when_free;
 use crate::ops::report::Report;
 use crate::wire::AppContext;
 
@@ -79,7 +79,7 @@ enum Command {
 
 /// What was typed is no command to run: a mistake, or a question that clap answers itself.
 #[derive(Debug)]
-pub enum Early {
+pub enum ParseExit {
     /// Help or version, for standard output.
     Answer(String),
     /// A mistake: the text for people (with colours if `coloured`), and its first paragraph alone.
@@ -112,8 +112,8 @@ pub fn generated() -> std::io::Result<Vec<(&'static str, String)>> {
 /// Reads the command line.
 ///
 /// # Errors
-/// [`Early`] if there is nothing to run.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Early> {
+/// [`ParseExit`] if there is nothing to run.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ParseExit> {
     let command = Cli::command().version(crate::version::text());
     let matches = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
     matches.map_err(|error| {
@@ -121,7 +121,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Early
         let plain = error.render().to_string();
         let answers = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
         if answers.contains(&error.kind()) {
-            return Early::Answer(plain);
+            return ParseExit::Answer(plain);
         }
         let first = plain.split("\n\n").next().unwrap_or_default();
         let words: Vec<&str> = first.split_whitespace().collect();
@@ -132,7 +132,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Early
         } else {
             words.join(" ").trim_start_matches("error: ").to_owned()
         };
-        Early::Mistake { coloured, plain, summary }
+        ParseExit::Mistake { coloured, plain, summary }
     })
 }
 
@@ -215,7 +215,7 @@ impl Cli {
             Command::Logs(args) => {
                 let (patience, options) = (args.wait.patience(), cmd::logs::Options::from(args));
                 let ship = || cmd::logs::run(app, &options);
-                in_turn(app, &options.source, patience, ship)
+                run_when_free(app, &options.source, patience, ship)
             }
             Command::List(args) if args.runs().is_some() => {
                 cmd::runs::run(app, &args.runs().unwrap_or_default())
@@ -260,7 +260,7 @@ fn backup(
     patience: Duration,
     options: &cmd::snapshot::Options,
 ) -> anyhow::Result<Report> {
-    in_turn(app, &options.source, patience, || cmd::snapshot::run(app, options))
+    run_when_free(app, &options.source, patience, || cmd::snapshot::run(app, options))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::flags::{At, SelectArgs};
+use super::flags::{AtArg, SelectArgs};
 use crate::cmd::restore::Options;
 use crate::ops::pitr_plan::Moment;
 
@@ -72,8 +72,8 @@ impl Args {
             return None;
         }
         let at = self.select.at().map(|at| match at {
-            At::Time(time) => Moment::At(time),
-            At::Latest => Moment::Latest,
+            AtArg::Time(time) => Moment::At(time),
+            AtArg::Latest => Moment::Latest,
         });
         let moment = self.op.map(Moment::Op).or(at);
         Some((self.select.source_alone()?.to_owned(), moment?))

@@ -2,7 +2,7 @@ use super::*;
 use crate::cmd::{restore, verify};
 use crate::ops::selection::Select;
 
-fn parse_words(words: &str) -> Result<Cli, Early> {
+fn parse_words(words: &str) -> Result<Cli, ParseExit> {
     parse(words.split_whitespace().map(OsString::from))
 }
 
@@ -14,8 +14,8 @@ fn restore_options(words: &str) -> restore::Options {
 
 fn mistake(words: &str) -> String {
     match parse_words(words).expect_err("a mistake") {
-        Early::Mistake { summary, .. } => summary,
-        Early::Answer(text) => panic!("{text}"),
+        ParseExit::Mistake { summary, .. } => summary,
+        ParseExit::Answer(text) => panic!("{text}"),
     }
 }
 
@@ -79,7 +79,7 @@ fn a_verification_reads_every_byte_unless_told_otherwise() {
 #[test]
 fn the_version_names_the_engines() {
     for flag in ["-V", "--version"] {
-        let Err(Early::Answer(text)) = parse_words(&format!("bkp {flag}")) else {
+        let Err(ParseExit::Answer(text)) = parse_words(&format!("bkp {flag}")) else {
             panic!("{flag}")
         };
         let lines: Vec<&str> = text.lines().collect();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::flags::SelectArgs;
-use crate::cmd::verify::{Options, Which};
+use crate::cmd::verify::{Options, VerifyTarget};
 use crate::cmd::{ledger_diff, verify_logs};
 use crate::ops::verify_level::VerifyLevel;
 
@@ -93,9 +93,9 @@ impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let level = args.level.into();
         let which = if args.all {
-            Which::All(args.select.source())
+            VerifyTarget::All(args.select.source())
         } else {
-            Which::One(args.select.into())
+            VerifyTarget::One(args.select.into())
         };
         Options { which, from_export: args.from_export, level, scratch: args.scratch }
     }

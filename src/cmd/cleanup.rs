@@ -19,7 +19,7 @@ mod logs;
 mod plan;
 mod rules;
 
-use self::apply::{Failed, Removal, Removed};
+use self::apply::{RemovalError, RemovalOutcome, Remover};
 use self::item::{Action, Item};
 use self::plan::{Plan, Target, plan};
 use self::rules::Witness;
@@ -28,7 +28,7 @@ use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
-use crate::ops::exclusive_run::{ExclusiveRun, patiently};
+use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
 use crate::ops::report::Report;
 use crate::ops::run_guard;
 use crate::store::layer::mirrored::MirroredStore;
@@ -50,7 +50,7 @@ pub struct Options {
 
 /// The stable shape `bkp.cleanup/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Cleaned {
+pub(super) struct CleanupReport {
     /// Nothing was removed, only decided.
     dry_run: bool,
     stores: Vec<StoreCleanup>,
@@ -82,36 +82,37 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let ledger = if options.dry_run { None } else { app.ledger() };
     let mirrored = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
     let take = |mirrored| ExclusiveRun::take(app, LEASE, mirrored, ledger.as_deref());
-    let taken =
-        mirrored.as_ref().map(|mirrored| patiently(app, options.patience, || take(mirrored)));
-    let alone = taken.transpose()?;
+    let taken = mirrored
+        .as_ref()
+        .map(|mirrored| retry_while_busy(app, options.patience, || take(mirrored)));
+    let exclusive_run = taken.transpose()?;
     let witness = Witness::of(app);
     let (intents, left) = (intents(app), Some(HashSet::new()));
-    let alone = mirrored.as_ref().zip(alone.as_ref());
-    let mut round = Round { app, options, witness, alone, intents, left };
+    let exclusive_run = mirrored.as_ref().zip(exclusive_run.as_ref());
+    let mut cleanup_run = CleanupRun { app, options, witness, exclusive_run, intents, left };
     let (mut stores, mut outcome) = (Vec::new(), None);
     for (index, name) in names.iter().enumerate() {
         app.ctx.cancel.check()?;
-        match round.store(index, name) {
+        match cleanup_run.store(index, name) {
             Ok((store, ended)) => {
                 stores.push(store);
                 outcome = worst(outcome, ended);
             }
             Err(error) if names.len() == 1 => return Err(error),
             Err(error) => {
-                round.left = None;
+                cleanup_run.left = None;
                 outcome = worst(outcome, Some(Kind::Partial));
                 stores.push(StoreCleanup::failed(name, &error));
             }
         }
     }
     if let Some(ledger) = &ledger {
-        round.look_elsewhere(&names);
-        outcome = worst(outcome, round.report_deletions(&**ledger, &names));
+        cleanup_run.look_elsewhere(&names);
+        outcome = worst(outcome, cleanup_run.report_deletions(&**ledger, &names));
     }
-    let cleaned = Cleaned { dry_run: options.dry_run, stores };
-    let text = render(&cleaned)?;
-    Ok(Report::done("bkp.cleanup/1", &cleaned, text)?.with_outcome(outcome))
+    let report = CleanupReport { dry_run: options.dry_run, stores };
+    let text = render(&report)?;
+    Ok(Report::done("bkp.cleanup/1", &report, text)?.with_outcome(outcome))
 }
 
 /// Deletions that are begun and not yet in the ledger. They are kept apart from the outbox, because
@@ -122,20 +123,20 @@ fn intents(app: &AppContext) -> Option<Outbox> {
 }
 
 /// One run over all stores.
-struct Round<'a> {
+struct CleanupRun<'a> {
     app: &'a AppContext,
     options: &'a Options,
     witness: Witness<'a>,
     /// The stores, and the leases in them; nothing in a dry run.
-    alone: Option<(&'a MirroredStore, &'a ExclusiveRun<'a>)>,
+    exclusive_run: Option<(&'a MirroredStore, &'a ExclusiveRun<'a>)>,
     intents: Option<Outbox>,
     /// The backups that are in any store afterwards; `None` if a store did not say.
     left: Option<HashSet<BackupId>>,
 }
 
-impl Round<'_> {
+impl CleanupRun<'_> {
     fn store(&mut self, index: usize, name: &str) -> anyhow::Result<(StoreCleanup, Option<Kind>)> {
-        if self.alone.is_some_and(|(mirrored, _)| !mirrored.is_in(index)) {
+        if self.exclusive_run.is_some_and(|(mirrored, _)| !mirrored.is_in(index)) {
             let message = format!("could not take the lease of store `{name}`");
             let hint = "see the warning above, then run `bkp cleanup` again";
             return Err(Fault::new(Kind::Store, message).hint(hint).into());
@@ -144,11 +145,11 @@ impl Round<'_> {
         let now = self.app.ctx.now();
         let mut plan = plan(self.app, &*store, &self.witness, now)?;
         let mut problems = Vec::new();
-        if let Some((_, alone)) = self.alone {
+        if let Some((_, exclusive_run)) = self.exclusive_run {
             let (app, intents) = (self.app, &self.intents);
             let (store, keys) = (&*store, self.witness.keys.as_slice());
-            let removal = Removal { app, store, alone, index, intents, keys };
-            problems = apply(&removal, &mut plan, &mut self.left)?;
+            let remover = Remover { app, store, exclusive_run, index, intents, keys };
+            problems = apply(&remover, &mut plan, &mut self.left)?;
         }
         for (item, target) in plan.items.iter().zip(&plan.targets) {
             if let Target::Entry { may_be_ours: true, entry, .. } = target
@@ -211,7 +212,7 @@ impl Round<'_> {
 /// Removes what the plan says, and puts into it what came of that. Returns what failed: one backup that
 /// cannot be removed does not keep the others.
 fn apply(
-    removal: &Removal<'_>,
+    remover: &Remover<'_>,
     plan: &mut Plan,
     left: &mut Option<HashSet<BackupId>>,
 ) -> anyhow::Result<Vec<anyhow::Error>> {
@@ -219,15 +220,15 @@ fn apply(
     // Nothing may go that something builds on which is still there.
     let mut stuck: HashSet<BackupId> = HashSet::new();
     for (item, target) in plan.items.iter_mut().zip(&plan.targets) {
-        removal.app.ctx.cancel.check()?;
+        remover.app.ctx.cancel.check()?;
         let base = match target {
             Target::Entry { base, .. } => Some(*base),
             Target::Upload(_) | Target::Object(_) => None,
         };
         if item.action != Action::Remove {
             if let Target::Entry { entry, sha256: Some(_), .. } = target
-                && entry.is_going()
-                && let Err(error) = removal.unmark(entry)
+                && entry.is_being_removed()
+                && let Err(error) = remover.unmark(entry)
             {
                 problems.push(error.into());
             }
@@ -243,14 +244,14 @@ fn apply(
             (item.action, item.reason) = (Action::Keep, why.to_owned());
             continue;
         }
-        let stays = match removal.remove(item, target) {
-            Ok(Removed::Gone(rest)) => {
+        let stays = match remover.remove(item, target) {
+            Ok(RemovalOutcome::Gone(rest)) => {
                 in_a_row = 0;
                 item.reason.extend(rest.map(|rest| format!("; {rest}")));
                 None
             }
-            Ok(Removed::Stays(action, why)) => Some((action, why)),
-            Err(Failed { error, gone }) => {
+            Ok(RemovalOutcome::Stays(action, why)) => Some((action, why)),
+            Err(RemovalError { error, gone }) => {
                 in_a_row += 1;
                 let why = format!("{error:#}");
                 problems.push(error);
@@ -292,15 +293,15 @@ impl StoreCleanup {
     }
 }
 
-fn render(cleaned: &Cleaned) -> anyhow::Result<String> {
+fn render(report: &CleanupReport) -> anyhow::Result<String> {
     let mut text = String::new();
-    for store in &cleaned.stores {
+    for store in &report.stores {
         for item in &store.items {
             // What stays is of interest to who wants to know what would happen.
-            if !cleaned.dry_run && item.action == Action::Keep {
+            if !report.dry_run && item.action == Action::Keep {
                 continue;
             }
-            let verb = match (item.action, cleaned.dry_run) {
+            let verb = match (item.action, report.dry_run) {
                 (Action::Remove, true) => "would remove",
                 (Action::Remove, false) => "removed",
                 (Action::Keep, _) => "keeps",
@@ -310,7 +311,7 @@ fn render(cleaned: &Cleaned) -> anyhow::Result<String> {
             let Item { key, reason, .. } = item;
             writeln!(text, "{verb:<12}  {size:>10}  {key}: {reason}")?;
         }
-        let verb = if cleaned.dry_run { "would be removed" } else { "removed" };
+        let verb = if report.dry_run { "would be removed" } else { "removed" };
         let StoreCleanup { store, removed, kept, freed_bytes, problem, .. } = store;
         let size = format_size(*freed_bytes, BINARY);
         writeln!(text, "{store}: {removed} {verb} ({size}), {kept} kept")?;

@@ -34,13 +34,13 @@ pub enum Options {
 
 /// The stable shape `bkp.config-schema/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Described {
+pub(super) struct ConfigSchemaReport {
     json_schema: Value,
 }
 
 /// The stable shape `bkp.config-check/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Checked {
+pub(super) struct ConfigCheckReport {
     file: String,
     valid: bool,
     /// How many are configured; as for recipients and sources.
@@ -52,7 +52,7 @@ pub(super) struct Checked {
 
 /// The stable shape `bkp.config/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Shown {
+pub(super) struct ConfigReport {
     file: Option<String>,
     /// The settings in effect, in the shape of the file.
     settings: Map<String, Value>,
@@ -81,7 +81,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 pub fn describe(report: Option<Value>) -> anyhow::Result<Report> {
     let json_schema = report.unwrap_or_else(schema::schema);
     let text = serde_json::to_string_pretty(&json_schema)?;
-    Report::done("bkp.config-schema/1", &Described { json_schema }, text)
+    Report::done("bkp.config-schema/1", &ConfigSchemaReport { json_schema }, text)
 }
 
 fn check(settings: &Settings) -> anyhow::Result<Report> {
@@ -96,7 +96,7 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
     let lacking = lacking.into_iter().filter(|(_, _, count)| *count == 0);
     let lacking = lacking.map(|(what, key, _)| format!("no {what} is configured ({key})"));
     let unreadable = settings.check_secret_files()?;
-    let body = Checked {
+    let body = ConfigCheckReport {
         file: file.display().to_string(),
         valid: true,
         stores: settings.stores.len(),
@@ -115,7 +115,7 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
 }
 
 /// One resolved setting under its key path.
-struct Line {
+struct SettingLine {
     section: String,
     key: String,
     value: toml::Value,
@@ -132,7 +132,7 @@ fn show(settings: &Settings, origin: bool) -> anyhow::Result<Report> {
         origins.insert(path.trim_start_matches('.').to_owned(), serde_json::to_value(line.origin)?);
     }
     let file = settings.file.as_ref().map(|path| path.display().to_string());
-    let body = Shown { file, settings: tree, origins: origin.then_some(origins) };
+    let body = ConfigReport { file, settings: tree, origins: origin.then_some(origins) };
     Report::done("bkp.config/1", &body, toml_text(&lines, origin))
 }
 
@@ -150,7 +150,7 @@ fn insert(tree: &mut Map<String, Value>, section: &str, key: &str, value: Value)
 }
 
 /// TOML that could be a configuration file, one line per setting.
-fn toml_text(lines: &[Line], origin: bool) -> String {
+fn toml_text(lines: &[SettingLine], origin: bool) -> String {
     let mut text = Vec::new();
     let mut section = "";
     for line in lines {
@@ -164,12 +164,12 @@ fn toml_text(lines: &[Line], origin: bool) -> String {
     text.join("\n").trim_start().to_owned()
 }
 
-fn lines(settings: &Settings) -> Vec<Line> {
+fn lines(settings: &Settings) -> Vec<SettingLine> {
     let provenance = &settings.provenance;
     let line = |section: &str, key: &str, value: toml::Value| {
         let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
         let origin = provenance.of(&path);
-        Line { section: section.to_owned(), key: key.to_owned(), value, origin }
+        SettingLine { section: section.to_owned(), key: key.to_owned(), value, origin }
     };
     let mut lines = vec![line("", "state_dir", settings.state_dir.display().to_string().into())];
     lines.push(line("", "lease", spelled(settings.lease).into()));
@@ -183,7 +183,12 @@ fn lines(settings: &Settings) -> Vec<Line> {
         // Not a key of the file: what --store or BKP_STORE chose for this run.
         let origin = provenance.of("store");
         let section = "chosen".to_owned();
-        lines.push(Line { section, key: "store".into(), value: store.clone().into(), origin });
+        lines.push(SettingLine {
+            section,
+            key: "store".into(),
+            value: store.clone().into(),
+            origin,
+        });
     }
     let recipients: Vec<String> = settings.recipients.iter().map(|text| shown(text)).collect();
     lines.push(line("keys", "recipients", recipients.into()));

@@ -26,7 +26,7 @@ use self::check::{CheckResult, bad, good, tried};
 
 /// The stable shape `bkp.doctor/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Examined<'a> {
+pub(super) struct DoctorReport<'a> {
     /// Every check is as it should be.
     ok: bool,
     checks: Vec<&'a Check>,
@@ -60,7 +60,7 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
     let outcome = failed.fold(None, worst);
     let checks: Vec<&Check> = found.iter().map(|(_, check)| check).collect();
     let text = checks.iter().map(|check| line(check)).collect::<Vec<_>>().join("\n");
-    let body = Examined { ok: outcome.is_none(), checks };
+    let body = DoctorReport { ok: outcome.is_none(), checks };
     Ok(Report::done("bkp.doctor/1", &body, text)?.with_outcome(outcome))
 }
 
@@ -144,7 +144,7 @@ fn stores(app: &AppContext) -> Vec<CheckResult> {
             bad("store", "none is configured", "add a [store.NAME] table, or pass --store URL");
         return vec![(Kind::Config, check)];
     }
-    let leases = |name: &String| tried(format!("leases in {name}"), leases::odd(app, name));
+    let leases = |name: &String| tried(format!("leases in {name}"), leases::odd_leases(app, name));
     let of_store = |name: &String| [tried(format!("store {name}"), store(app, name)), leases(name)];
     names.into_iter().flat_map(of_store).collect()
 }
@@ -172,7 +172,7 @@ fn store(app: &AppContext, name: &str) -> anyhow::Result<String> {
             return Err(crate::error::Fault::new(Kind::Store, message).into());
         }
     }
-    let left = store.rehearse()?.unwrap_or_else(|| "nothing was left behind".to_owned());
+    let left = store.self_test()?.unwrap_or_else(|| "nothing was left behind".to_owned());
     let leases = leases(app, &*store)?;
     Ok(format!("{}: started an upload, aborted it, listed; {left}; {leases}", store.url()))
 }

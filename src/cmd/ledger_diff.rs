@@ -34,7 +34,7 @@ pub struct Options {
 
 /// The stable shape `bkp.verify-ledger/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Reconciled {
+pub(crate) struct LedgerDiffReport {
     /// Where the ledger is.
     ledger: String,
     /// URLs of the stores that it was compared with.
@@ -62,7 +62,7 @@ pub fn run(app: &AppContext, options: Options) -> anyhow::Result<Report> {
     let stores = stores(app)?;
     let outbox = Outbox::of(&app.settings.state_dir);
     run_guard::flush(&outbox, &*ledger, &*app.ctx.monitor)?;
-    let mut look = Comparison::take(&*ledger, &stores, &app.ctx)?;
+    let mut look = Comparison::compare(&*ledger, &stores, &app.ctx)?;
     let mut recorded = Vec::new();
     if options.record {
         recorded = record(app, &*ledger, &stores, &look)?;
@@ -70,10 +70,10 @@ pub fn run(app: &AppContext, options: Options) -> anyhow::Result<Report> {
     if !look.differences.is_empty() {
         // A run that ended between reading the stores and reading the ledger looks like a
         // difference, once.
-        let first = std::mem::replace(&mut look, Comparison::take(&*ledger, &stores, &app.ctx)?);
+        let first = std::mem::replace(&mut look, Comparison::compare(&*ledger, &stores, &app.ctx)?);
         look.differences.retain(|difference| first.differences.contains(difference));
     }
-    let reconciled = Reconciled {
+    let reconciled = LedgerDiffReport {
         ledger: ledger.name().to_owned(),
         stores: stores.iter().map(|store| store.url().to_owned()).collect(),
         ok: look.differences.is_empty(),
@@ -150,8 +150,9 @@ fn record(
     Ok(recorded)
 }
 
-fn render(reconciled: &Reconciled) -> String {
-    let Reconciled { ledger, stores, events, backups, recorded, differences, .. } = reconciled;
+fn render(reconciled: &LedgerDiffReport) -> String {
+    let LedgerDiffReport { ledger, stores, events, backups, recorded, differences, .. } =
+        reconciled;
     let mut lines =
         vec![format!("ledger {ledger}: {events} events; {}: {backups} backups", stores.join(", "))];
     if !recorded.is_empty() {

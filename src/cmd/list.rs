@@ -115,7 +115,7 @@ struct BackupRow {
     stored_bytes: u64,
     /// What keeping it costs, in the currency of the prices; what it builds on has costs of its own.
     cost_per_month: f64,
-    /// No retention may remove it, as the names of what stands beside it say. With `--long`, `said` tells
+    /// No retention may remove it, as the names of what stands beside it say. With `--long`, `read_annotations` tells
     /// what of that is proven: a pin counts without a proof, and nothing against it does.
     pinned: bool,
     /// With `--long`: the manifest as stored. Not authenticated: listing needs no key.
@@ -173,10 +173,10 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut outcome = None;
     let mut backups = Vec::new();
     let keys = if options.long { authenticity::keys(app) } else { Vec::new() };
-    let prover = ProofChecker::new(store.as_ref(), &keys, &app.ctx);
+    let proof_checker = ProofChecker::new(store.as_ref(), &keys, &app.ctx);
     let weight = AtomicU64::new(0);
     let manifests = concurrent::each(&found, &app.ctx.cancel, |found| {
-        let load = || load(store.as_ref(), &prover, found, &weight).map(Some);
+        let load = || load(store.as_ref(), &proof_checker, found, &weight).map(Some);
         Ok(if options.long { load() } else { Ok(None) })
     })?;
     // That the run is to stop is no problem of a row.
@@ -196,7 +196,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// What `--long` adds to a row.
-struct Long {
+struct BackupDetails {
     manifest: Value,
     ended: OffsetDateTime,
     status: String,
@@ -207,13 +207,13 @@ struct Long {
 /// were loaded take in memory.
 fn load(
     store: &dyn ReadStore,
-    prover: &ProofChecker<'_>,
+    proof_checker: &ProofChecker<'_>,
     found: &FoundBackup,
     weight: &AtomicU64,
-) -> anyhow::Result<Long> {
+) -> anyhow::Result<BackupDetails> {
     let key = found.name.manifest_key();
     let bytes = catalog::read_manifest(store, &key)?;
-    let said = annotations::said(store, prover, &found.name, &found.marks)?;
+    let said = annotations::read_annotations(store, proof_checker, &found.name, &found.marks)?;
     let own =
         said.iter().map(Annotation::weight).fold(manifest::weight(&bytes), u64::saturating_add);
     if weight.fetch_add(own, Ordering::Relaxed).saturating_add(own) > LISTED_WEIGHT_MAX {
@@ -222,13 +222,13 @@ fn load(
         return Err(Fault::new(Kind::Partial, message).hint(hint).into());
     }
     let Manifest { ended, status, .. } = Manifest::parse(&bytes, &key)?;
-    Ok(Long { manifest: serde_json::from_slice(&bytes)?, ended, status, said })
+    Ok(BackupDetails { manifest: serde_json::from_slice(&bytes)?, ended, status, said })
 }
 
 fn row(
     store: &str,
     found: FoundBackup,
-    long: anyhow::Result<Option<Long>>,
+    long: anyhow::Result<Option<BackupDetails>>,
     price: f64,
 ) -> BackupRow {
     let (long, problem) = match long {
@@ -296,13 +296,14 @@ fn render(rows: &[BackupRow]) -> anyhow::Result<String> {
         }
         if let Some(manifest) = &row.manifest {
             let field = |at: &str| manifest.pointer(at).filter(|value| !value.is_null());
-            let onto = field("/parent").and_then(Value::as_str);
-            let onto = onto.map(|parent| format!("builds on {parent}; ")).unwrap_or_default();
+            let builds_on = field("/parent").and_then(Value::as_str);
+            let builds_on =
+                builds_on.map(|parent| format!("builds on {parent}; ")).unwrap_or_default();
             let position = field("/capture/position").map(describe).unwrap_or_default();
-            let (onto, position) = (plain(&onto), plain(&position));
+            let (builds_on, position) = (plain(&builds_on), plain(&position));
             let cost = row.cost_per_month;
             let cost = if cost > 0.0 { format!("; {cost:.4} a month") } else { String::new() };
-            writeln!(text, "{:<24}  {onto}{position}{cost}", "")?;
+            writeln!(text, "{:<24}  {builds_on}{position}{cost}", "")?;
             let ended = row
                 .ended
                 .map(|at| at.replace_nanosecond(0)?.format(&Rfc3339).map_err(anyhow::Error::from));

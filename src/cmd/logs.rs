@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::snapshot::Options as SnapshotOptions;
-use super::snapshot::{self, Copied, check_seen, copied, new_key, note};
+use super::snapshot::{self, StoreCopy, check_seen, new_key, note, store_copies};
 use crate::catalog::Catalog;
 use crate::config::settings::SourceSettings;
 use crate::domain::backup_kind::BackupKind;
@@ -26,9 +26,9 @@ use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::DataKey;
 use crate::ledger::Ledger;
 use crate::ops::known_stores::KnownStores;
-use crate::ops::log_history::{Newest, newest};
+use crate::ops::log_history::{NewestSegment, newest};
 use crate::ops::manifest_builder;
-use crate::ops::manifest_builder::Content;
+use crate::ops::manifest_builder::ManifestContent;
 use crate::ops::report::Report;
 use crate::ops::run_guard::RunGuard;
 use crate::pipeline::ObjectBuilder;
@@ -59,7 +59,7 @@ pub(super) struct LogsReport<'a> {
     mode: Mode,
     /// How every store fared; left out if there is one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    copies: Vec<Copied>,
+    copies: Vec<StoreCopy>,
     /// False if there was nothing to ship.
     shipped: bool,
     /// The last moment that is in the store, RFC 3339; null if nothing is.
@@ -78,7 +78,7 @@ pub(super) struct LogsReport<'a> {
 /// What one look at the source came to.
 struct Pass {
     store: String,
-    fared: Vec<MirrorOutcome>,
+    outcomes: Vec<MirrorOutcome>,
     until: Option<u64>,
     /// There is something to ship.
     news: bool,
@@ -95,7 +95,7 @@ struct Shipper<'h> {
     settings: &'h SourceSettings,
     log: Box<dyn LogSource>,
     /// The newest segment when it was last looked for.
-    newest: Option<Newest>,
+    newest: Option<NewestSegment>,
     /// Connected once, however many segments are shipped.
     ledger: Option<Arc<dyn Ledger>>,
 }
@@ -159,9 +159,9 @@ impl Shipper<'_> {
         let catalog = Catalog::new(&store, &keys, &app.ctx);
         let before = newest(&store, &catalog, source, mode, self.newest.as_ref(), &app.ctx)?;
         self.newest.clone_from(&before);
-        let idle = |before: &Option<Newest>| Pass {
+        let idle = |before: &Option<NewestSegment>| Pass {
             store: store.urls().into_iter().next().unwrap_or_default(),
-            fared: Vec::new(),
+            outcomes: Vec::new(),
             until: before.as_ref().map(|before| before.segment.position.last_timestamp),
             news: false,
             manifest: None,
@@ -173,8 +173,8 @@ impl Shipper<'_> {
         let news = self.log.news(after, &app.ctx)?;
         if !news || self.options.dry_run {
             // A store that is away may lack what the others have.
-            let fared = store.fared();
-            return Ok(Pass { news, outcome: partial(&fared), fared, ..idle(&before) });
+            let outcomes = store.outcomes();
+            return Ok(Pass { news, outcome: partial(&outcomes), outcomes, ..idle(&before) });
         }
         // Alone among the shippers of this source; a snapshot may run at the same time. No source can
         // have this name.
@@ -191,18 +191,18 @@ impl Shipper<'_> {
         let key = new_key(&keys, run.id(), source)?;
         let (manifest, pending) = self.ship(&store, run, before.as_ref(), key)?;
         let shipped = Segment::read(&manifest.capture).map_err(anyhow::Error::msg)?;
-        let fared = store.fared();
+        let outcomes = store.outcomes();
         let broken = shipped.gap.or(shipped.unreplayable);
         let gap = broken.is_some().then_some(Kind::Partial);
         let mut pass = Pass {
             until: Some(shipped.position.last_timestamp),
             gap: broken,
             manifest: Some(manifest),
-            outcome: worst(pending, worst(gap, partial(&fared))),
-            fared,
+            outcome: worst(pending, worst(gap, partial(&outcomes))),
+            outcomes,
             ..idle(&None)
         };
-        self.mend(&mut pass);
+        self.handle_gap(&mut pass);
         Ok(pass)
     }
 
@@ -211,7 +211,7 @@ impl Shipper<'_> {
         &mut self,
         store: &MirroredStore,
         run: RunGuard<'_>,
-        before: Option<&Newest>,
+        before: Option<&NewestSegment>,
         (key, recipients): (DataKey, Vec<Recipient>),
     ) -> anyhow::Result<(Manifest, Option<Kind>)> {
         let (app, id) = (self.app, run.id());
@@ -239,14 +239,14 @@ impl Shipper<'_> {
         };
         app.ctx.monitor.begin(&format!("logs {}", name.source), None);
         let after = before.map(|before| &before.segment);
-        let (data, trail, shipped) =
+        let (data, stats, shipped) =
             builder.archive(Role::Data, |out| self.log.ship(after, out, &app.ctx))?;
         let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
         let capture = serde_json::to_value(&segment)?;
-        let made = Made { name: &name, before, capture, data, trail };
-        let onto = before.map(|before| BackupName { id: before.id, ..name.clone() });
+        let made = SegmentContent { name: &name, before, capture, data, stats };
+        let parent = before.map(|before| BackupName { id: before.id, ..name.clone() });
         let (manifest, pending) =
-            run.publish(made.manifest(app, recipients), &key, onto.as_slice())?;
+            run.publish(made.manifest(app, recipients), &key, parent.as_slice())?;
         app.ctx.monitor.end();
         store.stores().for_each(|(_, member)| {
             note(app, &KnownStores::of(app, &**member, backup_type, &name.source));
@@ -255,7 +255,7 @@ impl Shipper<'_> {
     }
 
     /// Says that there is a gap, and takes the snapshot that begins a new window if that is wanted.
-    fn mend(&self, pass: &mut Pass) {
+    fn handle_gap(&self, pass: &mut Pass) {
         let monitor = &self.app.ctx.monitor;
         let Some(gap) = &pass.gap else { return };
         monitor.warn(&format!("gap in the log of `{}`: {gap}", self.options.source));
@@ -319,7 +319,7 @@ impl Shipper<'_> {
             source,
             store: &pass.store,
             mode: self.log.mode(),
-            copies: copied(pass.fared, &mut text)?,
+            copies: store_copies(pass.outcomes, &mut text)?,
             shipped: pass.manifest.is_some(),
             until,
             gap: pass.gap,
@@ -331,23 +331,23 @@ impl Shipper<'_> {
 }
 
 /// Whether a store was left out.
-fn partial(fared: &[MirrorOutcome]) -> Option<Kind> {
-    fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial)
+fn partial(outcomes: &[MirrorOutcome]) -> Option<Kind> {
+    outcomes.iter().any(|outcomes| outcomes.lost.is_some()).then_some(Kind::Partial)
 }
 
 /// What a segment's manifest is made of.
-struct Made<'a> {
+struct SegmentContent<'a> {
     name: &'a BackupName,
-    before: Option<&'a Newest>,
+    before: Option<&'a NewestSegment>,
     capture: Value,
     data: ObjectRecord,
-    trail: ChainStats,
+    stats: ChainStats,
 }
 
-impl Made<'_> {
+impl SegmentContent<'_> {
     /// Without what only the run knows.
     fn manifest(self, app: &AppContext, keys: Vec<Recipient>) -> Manifest {
-        let Made { name, before, capture, data, trail } = self;
+        let SegmentContent { name, before, capture, data, stats } = self;
         let cluster = capture.get("cluster").and_then(Value::as_str);
         let identity = cluster.map(|id| ("cluster".to_owned(), id.to_owned()));
         let links = before.map(|before| (before.base, before.id));
@@ -355,7 +355,15 @@ impl Made<'_> {
         manifest_builder::new(
             app,
             name,
-            Content { links, identity, capture, sizes: Sizes::of(&objects), objects, trail, keys },
+            ManifestContent {
+                links,
+                identity,
+                capture,
+                sizes: Sizes::of(&objects),
+                objects,
+                stats,
+                keys,
+            },
         )
     }
 }

@@ -35,20 +35,20 @@ pub struct Options {
 
 /// The stable shape `bkp.pin/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Pinned {
+pub(super) struct PinReport {
     id: BackupId,
     word: AnnotationKind,
     /// URLs of the stores that have the backup, and now the word about it.
     stores: Vec<String>,
     /// Stores in which nothing is said now, or nothing that can be relied on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    failed: Vec<Failed>,
+    failed: Vec<FailedStore>,
     dry_run: bool,
 }
 
 /// A store that failed.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Failed {
+struct FailedStore {
     store: String,
     problem: String,
 }
@@ -73,7 +73,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut fail = |store: &str, error: anyhow::Error| {
         let problem = format!("{error:#}");
         app.ctx.monitor.warn(&format!("continuing without store {store}: {problem}"));
-        failed.push(Failed { store: store.to_owned(), problem });
+        failed.push(FailedStore { store: store.to_owned(), problem });
         failure = Some(error);
     };
     for name in app.store_names()? {
@@ -116,11 +116,11 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let verb = options.word.done();
     let would = if options.dry_run { "would be " } else { "" };
     let mut text = format!("{id} {would}{verb} in {}\n", stores.join(", "));
-    for Failed { store, problem } in &failed {
+    for FailedStore { store, problem } in &failed {
         writeln!(text, "NOT {verb} in {store}: {problem}")?;
     }
     let outcome = (!failed.is_empty()).then_some(Kind::Partial);
-    let said = Pinned { id, word: options.word, stores, failed, dry_run: options.dry_run };
+    let said = PinReport { id, word: options.word, stores, failed, dry_run: options.dry_run };
     Ok(Report::done("bkp.pin/1", &said, text)?.with_outcome(outcome))
 }
 
@@ -134,8 +134,8 @@ fn annotate(
     keys: &[Box<dyn KeyProvider>],
 ) -> anyhow::Result<()> {
     let (store, ctx, word, id) = (app.store_append(store)?, &app.ctx, options.word, entry.name.id);
-    let prover = ProofChecker::new(&*store, keys, ctx);
-    match (prover.open(&entry.name), word) {
+    let proof_checker = ProofChecker::new(&*store, keys, ctx);
+    match (proof_checker.open(&entry.name), word) {
         (None, AnnotationKind::Unpin) => {
             let message = format!(
                 "backup {id} stays pinned: no available key opens it, so this host cannot authenticate the unpin"
@@ -150,7 +150,7 @@ fn annotate(
         (Some(_), _) => {}
     }
     let said = AnnotationBody::now(ctx, word, options.note.clone(), None);
-    said.add(&*store, &entry.name, &entry.marks, &prover)?;
+    said.add(&*store, &entry.name, &entry.marks, &proof_checker)?;
     if word == AnnotationKind::Pin { check_not_removed(&*store, entry) } else { Ok(()) }
 }
 
@@ -162,8 +162,8 @@ fn check_not_removed(store: &dyn AppendStore, entry: &Entry) -> anyhow::Result<(
         Err(StoreError::Missing { .. }) => Ok(false),
         Err(error) => Err(error),
     };
-    let going = is_there(&entry.name.key(&Mark::Deleting.extension()))?;
-    if going || !is_there(&entry.name.manifest_key())? {
+    let being_removed = is_there(&entry.name.key(&Mark::Deleting.extension()))?;
+    if being_removed || !is_there(&entry.name.manifest_key())? {
         let message = format!("a cleanup has begun to remove backup {}", entry.name.id);
         let hint = "check with `bkp list`; if it still exists, run the same command again after `bkp cleanup`";
         return Err(Fault::new(Kind::Refused, message).hint(hint).into());

@@ -91,7 +91,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = options.select.source();
     let report = restore(app, options);
     if !options.dry_run {
-        audit::ended(app, ("restored", Status::Restored), source, &report);
+        audit::record_outcome(app, ("restored", Status::Restored), source, &report);
     }
     report.map_err(|error| app.elsewhere(source, error))
 }
@@ -210,7 +210,7 @@ fn warn_of_damage(
     keys: &[Box<dyn KeyProvider>],
     chain: &[BackupReader<'_>],
 ) -> anyhow::Result<()> {
-    let prover = ProofChecker::new(store, keys, &app.ctx);
+    let proof_checker = ProofChecker::new(store, keys, &app.ctx);
     let Some(last) = chain.last().map(|link| link.manifest().name()) else { return Ok(()) };
     let filter = Filter::of_source(last.backup_type, &last.source);
     for FoundBackup { name, marks, .. } in catalog::find(store, &filter, &app.ctx.cancel)? {
@@ -219,9 +219,9 @@ fn warn_of_damage(
             continue;
         }
         let id = name.id;
-        let who = match judge(store, &prover, &name, &marks)?.damage {
+        let who = match judge(store, &proof_checker, &name, &marks)?.damage {
             Damage::None => continue,
-            Damage::FoundBackup => format!("a verification found backup {id} damaged"),
+            Damage::Confirmed => format!("a verification found backup {id} damaged"),
             Damage::Claimed => {
                 format!(
                     "backup {id} is marked as damaged, but no available key authenticates the mark"

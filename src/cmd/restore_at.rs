@@ -19,7 +19,7 @@ use crate::ops::audit;
 use crate::ops::log_history::{History, find, is_segment};
 use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
-use crate::ops::selection::Passed;
+use crate::ops::selection::SkippedBackups;
 use crate::pipeline::BackupReader;
 use crate::source::logs::{RestoreAtRequest, RestoredAt};
 use crate::source::{DrillTools, ResourceLimits, RestoreRequest, kinds};
@@ -90,7 +90,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let report = restore_at(app, options, &mut is_plain);
     // A plain restore is on record.
     if !options.restore.dry_run && !is_plain {
-        audit::ended(app, ("restored", Status::Restored), Some(&options.source), &report);
+        audit::record_outcome(app, ("restored", Status::Restored), Some(&options.source), &report);
     }
     report
 }
@@ -111,7 +111,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     }
     let keys = app.keys_to_read()?;
     let catalog = Catalog::new(store.as_ref(), &keys, &app.ctx);
-    let (mode, target, opened) = lead(&catalog, found, options, &app.ctx)?;
+    let (mode, target, opened) = plan_route(&catalog, found, options, &app.ctx)?;
     let OpenedPlan { base, segments, backup_type } = opened;
     let readers = || base.iter().chain(&segments);
     let kind = kinds::kind_of(backup_type)?;
@@ -163,7 +163,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     };
     app.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
     let restored = (kinds::log_kind_of(backup_type)?.restore_at)(&wanted, &app.ctx)
-        .map_err(|error| around(error, plan.base))?;
+        .map_err(|error| hint_other_base(error, plan.base))?;
     app.ctx.monitor.end();
     let seconds = (app.ctx.now() - began).as_seconds_f64();
     report(plan, restored, seconds)
@@ -175,13 +175,13 @@ const LOOKS_MAX: u32 = 4;
 /// Finds the way to the moment, and opens what it leads over. What somebody plants must neither end a
 /// window nor begin one: what turns out not to be proven is passed over. Only where no way is found at
 /// all every backup of the source is opened to see whether it is.
-fn lead<'c>(
+fn plan_route<'c>(
     catalog: &Catalog<'c>,
     mut found: Vec<FoundBackup>,
     options: &Options,
     ctx: &Ctx,
 ) -> anyhow::Result<(Mode, Target, OpenedPlan<'c>)> {
-    let (mut passed, mut all_proven, mut looks) = (Passed::default(), false, 0);
+    let (mut passed, mut all_proven, mut looks) = (SkippedBackups::default(), false, 0);
     loop {
         looks += 1;
         let history = History::read(catalog.store(), &found, ctx)?;
@@ -205,7 +205,7 @@ fn lead<'c>(
             names.for_each(|found| passed.add(&found.name, anyhow::anyhow!("{error:#}")));
         } else if !all_proven && may_be_planted(&error) {
             all_proven = true;
-            found = proven(catalog, found, &mut passed, ctx)?;
+            found = proven_backups(catalog, found, &mut passed, ctx)?;
         }
         if found.len() == before {
             passed.say("skipping", &*ctx.monitor);
@@ -221,10 +221,10 @@ fn may_be_planted(error: &anyhow::Error) -> bool {
 
 /// The backups that a key at hand proves, and those of ours whose manifests were altered, since their
 /// damage is to be told.
-fn proven(
+fn proven_backups(
     catalog: &Catalog<'_>,
     found: Vec<FoundBackup>,
-    passed: &mut Passed,
+    passed: &mut SkippedBackups,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<FoundBackup>> {
     let looked = concurrent::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
@@ -278,7 +278,7 @@ fn guard(
 }
 
 /// Damage that shows only when a snapshot is read has a way around it.
-fn around(error: anyhow::Error, base: Option<BackupId>) -> anyhow::Error {
+fn hint_other_base(error: anyhow::Error, base: Option<BackupId>) -> anyhow::Error {
     let damaged = base.filter(|_| diagnose(&error).kind == Kind::Integrity);
     let Some(base) = damaged else { return error };
     let message = format!("from snapshot {base}: {error:#}");

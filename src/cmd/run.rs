@@ -5,17 +5,17 @@
 //! the tick goes on looking, so that a long run holds nothing back that may run beside it, and goes on
 //! telling people what is wrong.
 
-mod around;
 pub mod child;
-mod news;
-mod one;
+mod job_run;
+mod notifications;
 mod options;
 pub mod pool;
 mod report;
+mod run_hooks;
 mod tick;
 
 pub use self::options::Options;
-pub(super) use self::report::Ran;
+pub(super) use self::report::RunReport;
 use self::tick::Tick;
 use crate::error::{Fault, Kind};
 use crate::ops::report::Report;
@@ -43,13 +43,13 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             let fault = Fault::new(Kind::NotFound, message);
             return Err(fault.hint(format!("configured jobs: {known}")).into());
         }
-        Some(name) => tick.want(name),
-        None => tick.look(app.ctx.now()),
+        Some(name) => tick.enqueue(name),
+        None => tick.enqueue_due(app.ctx.now()),
     }
     if options.dry_run {
-        return tick.planned();
+        return tick.report_plan();
     }
-    tick.work();
+    tick.run_until_idle();
     app.ctx.cancel.check()?;
-    tick.over()
+    tick.finish()
 }

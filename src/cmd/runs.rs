@@ -17,7 +17,7 @@ use crate::domain::record::{self, Record, RunOutcome};
 use crate::ledger::in_store;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{ProofChecker, RECORD};
-use crate::ops::jobs::state::States;
+use crate::ops::jobs::state::JobStates;
 use crate::ops::report::Report;
 use crate::ops::{audit, records};
 use crate::store::ReadStore;
@@ -89,7 +89,7 @@ struct RunRow {
 /// What a record says; of one that was planted perhaps nothing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Body {
+struct RunRecordBody {
     job: Option<String>,
     source: Option<String>,
     command: Vec<String>,
@@ -105,7 +105,7 @@ struct Body {
 }
 
 /// What a key says of a run.
-struct RunOnRecord {
+struct RecordedRun {
     key: String,
     id: BackupId,
     at: OffsetDateTime,
@@ -126,14 +126,14 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     known.retain(|run| options.window.holds(run.at) && (!options.failed || run.what == "failed"));
     known.sort_by_key(|run| (run.at, run.id));
     let limit = options.window.limit.unwrap_or(LIMIT);
-    let (keys, states) = (authenticity::keys(app), States::kept(app));
-    let prover = ProofChecker::new(&*store, &keys, &app.ctx);
-    let is_own = |run: &&RunOnRecord| {
+    let (keys, states) = (authenticity::keys(app), JobStates::load(app));
+    let proof_checker = ProofChecker::new(&*store, &keys, &app.ctx);
+    let is_own = |run: &&RecordedRun| {
         let job = run.record.as_ref().and_then(|record| app.settings.jobs.get(&record.job));
         job.is_some_and(|job| states.is_own(app, job, &run.key))
     };
     let own: BTreeSet<String> = known.iter().filter(is_own).map(|run| run.key.clone()).collect();
-    let read = |run: &RunOnRecord| Ok(row(app, (&*store, &prover), &own, run));
+    let read = |run: &RecordedRun| Ok(row(app, (&*store, &proof_checker), &own, run));
     let is_wanted = |row: &RunRow| {
         let about = |wanted: &Option<String>, found: &Option<String>| {
             wanted.as_ref().is_none_or(|wanted| found.as_ref() == Some(wanted))
@@ -157,12 +157,12 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// The runs of jobs.
-fn of_jobs(store: &dyn ReadStore, options: &Options) -> anyhow::Result<Vec<RunOnRecord>> {
+fn of_jobs(store: &dyn ReadStore, options: &Options) -> anyhow::Result<Vec<RecordedRun>> {
     let folder = match &options.job {
         Some(job) => format!("{}/{job}", record::FOLDER),
         None => record::FOLDER.to_owned(),
     };
-    let known = records::below(store, &folder)?.into_iter().map(|record| RunOnRecord {
+    let known = records::below(store, &folder)?.into_iter().map(|record| RecordedRun {
         key: record.key(),
         id: record.id,
         at: record.id.created(),
@@ -182,7 +182,7 @@ fn by_hand(
     store: &dyn ReadStore,
     options: &Options,
     now: OffsetDateTime,
-) -> anyhow::Result<Vec<RunOnRecord>> {
+) -> anyhow::Result<Vec<RecordedRun>> {
     if options.job.is_some() {
         return Ok(Vec::new());
     }
@@ -213,7 +213,7 @@ pub(super) fn failed(
     known.sort_by_key(|run| (run.at, run.id));
     let known = known.split_off(known.len().saturating_sub(FAILED_MAX));
     let time = |time: OffsetDateTime| time.format(&Rfc3339);
-    let read = |run: &RunOnRecord| -> anyhow::Result<table::CatalogRow> {
+    let read = |run: &RecordedRun| -> anyhow::Result<table::CatalogRow> {
         let body = body(store, &run.key).1;
         let took = Duration::seconds_f64(body.seconds.unwrap_or(0.0).clamp(0.0, 1e9));
         let of_source = body.source.as_ref().and_then(|name| app.settings.sources.get(name));
@@ -234,7 +234,7 @@ pub(super) fn failed(
 }
 
 /// `audit/<YYYY>/<MM>/<DD>/<what>-<id>-<hhmmss>.json`
-fn of_key(key: String) -> Option<RunOnRecord> {
+fn of_key(key: String) -> Option<RecordedRun> {
     let name = key.rsplit('/').next()?.strip_suffix(".json")?;
     let (what, rest) = name.split_once('-')?;
     let what = BY_HAND.into_iter().find(|word| *word == what)?;
@@ -248,15 +248,15 @@ fn of_key(key: String) -> Option<RunOnRecord> {
     let at = date.with_hms(two(0)?, two(2)?, two(4)?).ok()?.assume_utc();
     // Of a run that made no backup the id is its own.
     let at = if matches!(what, "failed" | "skipped") { id.created() } else { at };
-    Some(RunOnRecord { key, id, at, record: None, what })
+    Some(RecordedRun { key, id, at, record: None, what })
 }
 
 /// A run with what its record says; nothing if the run of a job says the same.
 fn row(
     app: &AppContext,
-    (store, prover): (&dyn ReadStore, &ProofChecker<'_>),
+    (store, proof_checker): (&dyn ReadStore, &ProofChecker<'_>),
     own: &BTreeSet<String>,
-    run: &RunOnRecord,
+    run: &RecordedRun,
 ) -> Option<RunRow> {
     let (bytes, body) = body(store, &run.key);
     if run.record.is_none() && body.job.is_some() {
@@ -293,7 +293,7 @@ fn row(
         backup: is_about.or(body.backup.filter(|_id| run.record.is_some())),
         message: body.message.or(body.why),
         rto_seconds: body.rto_seconds,
-        proven: own.contains(&run.key) || prover.proven(RECORD, &run.key, &bytes).is_some(),
+        proven: own.contains(&run.key) || proof_checker.proven(RECORD, &run.key, &bytes).is_some(),
     })
 }
 
@@ -303,7 +303,7 @@ pub(super) fn rto_seconds(store: &dyn ReadStore, key: &str) -> Option<f64> {
 }
 
 /// The bytes of a record, and what they say.
-fn body(store: &dyn ReadStore, key: &str) -> (Vec<u8>, Body) {
+fn body(store: &dyn ReadStore, key: &str) -> (Vec<u8>, RunRecordBody) {
     let mut bytes = Vec::new();
     let read = store.open(key, None).ok().map(|input| input.take(BYTES_MAX));
     let _whole_or_not = read.map(|mut input| input.read_to_end(&mut bytes));

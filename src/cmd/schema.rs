@@ -14,47 +14,47 @@ use crate::ops::report::{Failure, Warning};
 
 /// A report's name and its schema: one line of [`REPORTS`].
 #[derive(Debug, Clone, Copy)]
-pub struct ReportShape {
+pub struct ReportSchema {
     /// The value of the field `schema`, for instance `bkp.list/1`.
     pub schema: &'static str,
     body: fn() -> Value,
 }
 
 /// Everything that can be printed with `--json`: reports, then what goes to standard error.
-pub const REPORTS: &[ReportShape] = &[
-    ReportShape::of::<snapshot::SnapshotReport<'_>>("bkp.snapshot/1"),
-    ReportShape::of::<snapshot::Planned<'_>>("bkp.snapshot-plan/1"),
-    ReportShape::of::<snapshot::SnapshotReport<'_>>("bkp.export/1"),
-    ReportShape::of::<snapshot::Planned<'_>>("bkp.export-plan/1"),
-    ReportShape::of::<snapshot::SnapshotReport<'_>>("bkp.replica/1"),
-    ReportShape::of::<snapshot::Planned<'_>>("bkp.replica-plan/1"),
-    ReportShape::of::<catalog_file::CatalogReport<'_>>("bkp.catalog/1"),
-    ReportShape::of::<catalog_file::QueryReport>("bkp.query/1"),
-    ReportShape::of::<logs::LogsReport<'_>>("bkp.logs/1"),
-    ReportShape::of::<list::Listing>("bkp.list/1"),
-    ReportShape::of::<windows::Listing>("bkp.list-windows/1"),
-    ReportShape::of::<verify::Verified>("bkp.verify/1"),
-    ReportShape::of::<verify::Everything>("bkp.verify-all/1"),
-    ReportShape::of::<verify_logs::Verified>("bkp.verify-logs/1"),
-    ReportShape::of::<ledger_diff::Reconciled>("bkp.verify-ledger/1"),
-    ReportShape::of::<history::Listing>("bkp.list-ledger/1"),
-    ReportShape::of::<runs::Listing>("bkp.list-runs/1"),
-    ReportShape::of::<restore::RestoreReport>("bkp.restore/1"),
-    ReportShape::of::<restore::Plan>("bkp.restore-plan/1"),
-    ReportShape::of::<restore_at::RestoreAtReport>("bkp.restore-at/1"),
-    ReportShape::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
-    ReportShape::of::<run::Ran>("bkp.run/1"),
-    ReportShape::of::<status::Status>("bkp.status/1"),
-    ReportShape::of::<cleanup::Cleaned>("bkp.cleanup/1"),
-    ReportShape::of::<pin::Pinned>("bkp.pin/1"),
-    ReportShape::of::<keys::Keys>("bkp.keys/1"),
-    ReportShape::of::<config::Checked>("bkp.config-check/1"),
-    ReportShape::of::<config::Shown>("bkp.config/1"),
-    ReportShape::of::<config::Described>("bkp.config-schema/1"),
-    ReportShape::of::<doctor::Examined<'_>>("bkp.doctor/1"),
-    ReportShape::of::<Completions>("bkp.completions/1"),
-    ReportShape::of::<Failure<'_>>(Failure::SCHEMA),
-    ReportShape::of::<Warning<'_>>(Warning::SCHEMA),
+pub const REPORTS: &[ReportSchema] = &[
+    ReportSchema::of::<snapshot::SnapshotReport<'_>>("bkp.snapshot/1"),
+    ReportSchema::of::<snapshot::SnapshotPlanReport<'_>>("bkp.snapshot-plan/1"),
+    ReportSchema::of::<snapshot::SnapshotReport<'_>>("bkp.export/1"),
+    ReportSchema::of::<snapshot::SnapshotPlanReport<'_>>("bkp.export-plan/1"),
+    ReportSchema::of::<snapshot::SnapshotReport<'_>>("bkp.replica/1"),
+    ReportSchema::of::<snapshot::SnapshotPlanReport<'_>>("bkp.replica-plan/1"),
+    ReportSchema::of::<catalog_file::CatalogReport<'_>>("bkp.catalog/1"),
+    ReportSchema::of::<catalog_file::QueryReport>("bkp.query/1"),
+    ReportSchema::of::<logs::LogsReport<'_>>("bkp.logs/1"),
+    ReportSchema::of::<list::Listing>("bkp.list/1"),
+    ReportSchema::of::<windows::Listing>("bkp.list-windows/1"),
+    ReportSchema::of::<verify::VerifyReport>("bkp.verify/1"),
+    ReportSchema::of::<verify::VerifyAllReport>("bkp.verify-all/1"),
+    ReportSchema::of::<verify_logs::VerifyLogsReport>("bkp.verify-logs/1"),
+    ReportSchema::of::<ledger_diff::LedgerDiffReport>("bkp.verify-ledger/1"),
+    ReportSchema::of::<history::Listing>("bkp.list-ledger/1"),
+    ReportSchema::of::<runs::Listing>("bkp.list-runs/1"),
+    ReportSchema::of::<restore::RestoreReport>("bkp.restore/1"),
+    ReportSchema::of::<restore::Plan>("bkp.restore-plan/1"),
+    ReportSchema::of::<restore_at::RestoreAtReport>("bkp.restore-at/1"),
+    ReportSchema::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
+    ReportSchema::of::<run::RunReport>("bkp.run/1"),
+    ReportSchema::of::<status::Status>("bkp.status/1"),
+    ReportSchema::of::<cleanup::CleanupReport>("bkp.cleanup/1"),
+    ReportSchema::of::<pin::PinReport>("bkp.pin/1"),
+    ReportSchema::of::<keys::Keys>("bkp.keys/1"),
+    ReportSchema::of::<config::ConfigCheckReport>("bkp.config-check/1"),
+    ReportSchema::of::<config::ConfigReport>("bkp.config/1"),
+    ReportSchema::of::<config::ConfigSchemaReport>("bkp.config-schema/1"),
+    ReportSchema::of::<doctor::DoctorReport<'_>>("bkp.doctor/1"),
+    ReportSchema::of::<Completions>("bkp.completions/1"),
+    ReportSchema::of::<Failure<'_>>(Failure::SCHEMA),
+    ReportSchema::of::<Warning<'_>>(Warning::SCHEMA),
 ];
 
 /// The stable shape `bkp.completions/1`.
@@ -66,14 +66,14 @@ pub struct Completions {
     pub script: String,
 }
 
-impl ReportShape {
-    const fn of<Body: JsonSchema>(schema: &'static str) -> ReportShape {
-        ReportShape { schema, body: body::<Body> }
+impl ReportSchema {
+    const fn of<Body: JsonSchema>(schema: &'static str) -> ReportSchema {
+        ReportSchema { schema, body: body::<Body> }
     }
 
     /// The shape with this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<&'static ReportShape> {
+    pub fn named(name: &str) -> Option<&'static ReportSchema> {
         REPORTS.iter().find(|shape| shape.name() == name)
     }
 

@@ -10,7 +10,7 @@ mod options;
 mod plan;
 
 pub use self::options::Options;
-use self::plan::{Onto, Plan, plan};
+use self::plan::{ParentChain, Plan, plan};
 use crate::catalog::Catalog;
 use crate::config::settings::jobs::JobKind;
 use crate::domain::id::BackupId;
@@ -21,7 +21,7 @@ use crate::error::{Fault, Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::ops::known_stores::KnownStores;
 use crate::ops::manifest_builder;
-use crate::ops::manifest_builder::Content;
+use crate::ops::manifest_builder::ManifestContent;
 use crate::ops::report::Report;
 use crate::ops::run_guard::RunGuard;
 use crate::pipeline::ObjectBuilder;
@@ -37,13 +37,13 @@ pub(super) struct SnapshotReport<'m> {
     store: &'m str,
     /// How each store fared, if they are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    copies: Vec<Copied>,
+    copies: Vec<StoreCopy>,
     manifest: &'m Manifest,
 }
 
 /// What became of the backup in one of several stores.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Copied {
+pub(super) struct StoreCopy {
     /// URL of the store.
     store: String,
     /// The backup is there.
@@ -55,7 +55,7 @@ pub(super) struct Copied {
 
 /// The stable shapes `bkp.snapshot-plan/1`, `bkp.export-plan/1` and `bkp.replica-plan/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Planned<'p> {
+pub(super) struct SnapshotPlanReport<'p> {
     source: &'p str,
     store: &'p str,
     scope: Scope,
@@ -86,10 +86,14 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let run = RunGuard::begin(app, &options.source, settings.backup_type, &store)?;
     let identity = source.identity(&app.ctx)?;
     let of = (&*source, &identity);
-    let Plan { id, scope, onto } = plan(app, options, of, &store, &catalog, run.id())?;
-    let links = onto.as_ref().map(|onto| (onto.base, onto.parent));
-    let chain = onto.as_ref().map(Onto::names).unwrap_or_default();
-    let below = onto.as_ref().map(|onto| onto.keys(&app.ctx)).transpose()?.unwrap_or_default();
+    let Plan { id, scope, parent_chain } = plan(app, options, of, &store, &catalog, run.id())?;
+    let links = parent_chain.as_ref().map(|parent_chain| (parent_chain.base, parent_chain.parent));
+    let chain = parent_chain.as_ref().map(ParentChain::names).unwrap_or_default();
+    let below = parent_chain
+        .as_ref()
+        .map(|parent_chain| parent_chain.keys(&app.ctx))
+        .transpose()?
+        .unwrap_or_default();
     let name = BackupName {
         id,
         backup_type: settings.backup_type,
@@ -107,14 +111,16 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         ctx: &app.ctx,
     };
     app.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
-    let (mut objects, trail, captured) = objects::make(app, options, &*source, &builder, onto)?;
+    let (mut objects, stats, captured) =
+        objects::make(app, options, &*source, &builder, parent_chain)?;
     if let Some(write) = &captured.map {
         objects.push(builder.map(write.as_ref())?);
     }
     let capture = captured.record;
     let sizes = Sizes::of(&objects);
     let objects = builder.listed(objects)?;
-    let content = Content { links, identity, capture, sizes, objects, trail, keys: recipients };
+    let content =
+        ManifestContent { links, identity, capture, sizes, objects, stats, keys: recipients };
     let manifest = manifest_builder::new(app, &name, content);
     lock_longer(app, &store, &below);
     let (manifest, pending) = run.publish(manifest, &key, &chain)?;
@@ -193,24 +199,27 @@ pub(super) fn new_key(
 
 fn describe(options: &Options, plan: &Plan<'_>, store: &str) -> anyhow::Result<Report> {
     let made = options.kind.as_str();
-    let parent = plan.onto.as_ref().map(|onto| onto.parent);
-    let planned = Planned { source: &options.source, store, scope: plan.scope, parent };
-    let onto = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();
+    let parent = plan.parent_chain.as_ref().map(|parent_chain| parent_chain.parent);
+    let planned = SnapshotPlanReport { source: &options.source, store, scope: plan.scope, parent };
+    let parent_chain = parent.map(|parent| format!(", building on {parent}")).unwrap_or_default();
     let (scope, source) = (plan.scope.with_article(), &options.source);
-    let text = format!("would take {scope} {made} of {source} to {store}{onto}\n");
+    let text = format!("would take {scope} {made} of {source} to {store}{parent_chain}\n");
     Report::done(&format!("bkp.{made}-plan/1"), &planned, text)
 }
 
 /// How several stores fared, also as lines of text.
-pub(super) fn copied(fared: Vec<MirrorOutcome>, text: &mut String) -> anyhow::Result<Vec<Copied>> {
+pub(super) fn store_copies(
+    outcomes: Vec<MirrorOutcome>,
+    text: &mut String,
+) -> anyhow::Result<Vec<StoreCopy>> {
     let mut copies = Vec::new();
-    if fared.len() > 1 {
-        for MirrorOutcome { url, lost } in fared {
+    if outcomes.len() > 1 {
+        for MirrorOutcome { url, lost } in outcomes {
             match &lost {
                 None => writeln!(text, "  in {url}")?,
                 Some(why) => writeln!(text, "  NOT in {url}: {why}")?,
             }
-            copies.push(Copied { store: url, ok: lost.is_none(), problem: lost });
+            copies.push(StoreCopy { store: url, ok: lost.is_none(), problem: lost });
         }
     }
     Ok(copies)
@@ -233,9 +242,9 @@ fn report(
         format_size(plaintext_bytes, BINARY),
         (manifest.ended - manifest.started).as_seconds_f64(),
     );
-    let fared = mirrored.fared();
-    let partial = fared.iter().any(|fared| fared.lost.is_some()).then_some(Kind::Partial);
-    let copies = copied(fared, &mut text)?;
+    let outcomes = mirrored.outcomes();
+    let partial = outcomes.iter().any(|outcomes| outcomes.lost.is_some()).then_some(Kind::Partial);
+    let copies = store_copies(outcomes, &mut text)?;
     let stores = mirrored.urls();
     let store = stores.first().map_or("", String::as_str);
     let report = Report::done(

@@ -6,12 +6,12 @@ use humansize::{BINARY, format_size};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+mod annotation_summary;
 mod facts;
 mod gaps;
 mod gather;
 mod metrics;
 mod rows;
-mod words;
 
 pub use self::rows::Status;
 use self::rows::{JobRow, SourceRow};
@@ -31,7 +31,7 @@ const METRICS_MODE: u32 = 0o644;
 /// [`Kind::Config`] if no store is configured. A store that does not answer is a finding; if any
 /// finding is critical the outcome is [`Kind::Stale`].
 pub fn run(app: &AppContext) -> anyhow::Result<Report> {
-    let status = take(app)?;
+    let status = collect(app)?;
     write_metrics(app, &status);
     let outcome = (status.health == Some(Level::Critical)).then_some(Kind::Stale);
     let text = render(&status)?;
@@ -42,9 +42,9 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn take(app: &AppContext) -> anyhow::Result<Status> {
+pub fn collect(app: &AppContext) -> anyhow::Result<Status> {
     let at = app.ctx.now();
-    let StatusFacts { jobs, sources, stores, findings, outbox } = StatusFacts::take(app, at)?;
+    let StatusFacts { jobs, sources, stores, findings, outbox } = StatusFacts::collect(app, at)?;
     let health = findings.iter().map(|finding| finding.level).max();
     Ok(Status { at, health, findings, jobs, sources, stores, outbox })
 }

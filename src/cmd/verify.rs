@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::restore;
-use super::verify_logs::{self, Chained};
+use super::verify_logs::{self, LogContinuity};
 use crate::catalog::{self, Catalog, Filter, FoundBackup};
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
@@ -28,15 +28,15 @@ use crate::source::{DecodeTools, DrillTools, Drilled, ResourceLimits, SourceKind
 use crate::store::AppendStore;
 use crate::wire::AppContext;
 
-pub(super) use self::verified::Verified;
-use crate::cmd::verify::damage_notes::Notes;
+pub(super) use self::verify_report::VerifyReport;
+use crate::cmd::verify::damage_notes::DamageNotes;
 
 mod damage_notes;
-mod verified;
+mod verify_report;
 
 /// Which backups to verify.
 #[derive(Debug, Clone)]
-pub enum Which {
+pub enum VerifyTarget {
     /// One, and everything it builds on.
     One(Select),
     /// All of a source, or of the store.
@@ -47,7 +47,7 @@ pub enum Which {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The backups.
-    pub which: Which,
+    pub which: VerifyTarget,
     /// Of the backups of a source only the exports are meant; else all the others, if there are any.
     pub from_export: bool,
     /// How deep to check.
@@ -58,21 +58,21 @@ pub struct Options {
 
 /// The stable shape `bkp.verify-all/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Everything {
+pub(super) struct VerifyAllReport {
     store: String,
     level: VerifyLevel,
     ok: bool,
     backups: Vec<VerifyOutcome>,
     /// The logs of the sources: how their segments follow each other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    logs: Vec<Chained>,
+    logs: Vec<LogContinuity>,
 }
 
 /// What became of one of many.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum VerifyOutcome {
-    Verified(Verified),
+    Verified(VerifyReport),
     Failed { id: BackupId, source: String, ok: bool, kind: &'static str, problem: String },
 }
 
@@ -83,11 +83,11 @@ pub(super) enum VerifyOutcome {
 /// each has its own outcome; the report's is that of the first that failed.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = match &options.which {
-        Which::One(select) => select.source(),
-        Which::All(source) => source.as_deref(),
+        VerifyTarget::One(select) => select.source(),
+        VerifyTarget::All(source) => source.as_deref(),
     };
     let report = verify_which(app, options, source);
-    audit::ended(app, ("verified", Status::Verified), source, &report);
+    audit::record_outcome(app, ("verified", Status::Verified), source, &report);
     report.map_err(|error| app.elsewhere(source, error))
 }
 
@@ -101,11 +101,11 @@ fn verify_which(
     let keys = app.keys_to_read()?;
     let catalog = Catalog::new(&*store, &keys, &app.ctx);
     let catalog = catalog.with_effort(match &options.which {
-        Which::One(select) => select.effort(),
-        Which::All(_) => Effort::Usual,
+        VerifyTarget::One(select) => select.effort(),
+        VerifyTarget::All(_) => Effort::Usual,
     });
     match &options.which {
-        Which::One(select) => {
+        VerifyTarget::One(select) => {
             // What a restore would take; a source may have nothing but exports.
             let chosen = match select.resolve_of(&catalog, options.from_export, &app.ctx) {
                 Err(error) if !options.from_export && diagnose(&error).kind == Kind::NotFound => {
@@ -120,9 +120,11 @@ fn verify_which(
             let filter = Filter::of_source(name.backup_type, &name.source);
             let found = catalog::find(&*store, &filter, &app.ctx.cancel)?;
             let (store, catalog, level) = (&*store, &catalog, options.level);
-            let (noted, prover) = (RefCell::default(), &ProofChecker::new(store, &keys, &app.ctx));
+            let (noted, proof_checker) =
+                (RefCell::default(), &ProofChecker::new(store, &keys, &app.ctx));
             let found = found.as_slice();
-            Notes { app, store, catalog, prover, found, level, noted }.take(&name, &verified);
+            DamageNotes { app, store, catalog, proof_checker, found, level, noted }
+                .write(&name, &verified);
             let mut verified = verified?;
             verified.store = Some(store.url().to_owned());
             let text = render(&verified);
@@ -131,15 +133,15 @@ fn verify_which(
             let outcome = worst(verified.outcome(), passed);
             Ok(Report::done("bkp.verify/1", &verified, text)?.with_outcome(outcome))
         }
-        Which::All(source) => {
+        VerifyTarget::All(source) => {
             let filter = Filter { source: source.clone(), ..Filter::default() };
             let found = catalog::find(&*store, &filter, &app.ctx.cancel)?;
             if found.is_empty() {
                 let message = format!("{}: no backup to verify", store.url());
                 return Err(Fault::new(Kind::NotFound, message).into());
             }
-            let prover = ProofChecker::new(&*store, &keys, &app.ctx);
-            all(app, options, (&catalog, &prover), &*store, &found)
+            let proof_checker = ProofChecker::new(&*store, &keys, &app.ctx);
+            all(app, options, (&catalog, &proof_checker), &*store, &found)
         }
     }
 }
@@ -148,19 +150,19 @@ fn verify_which(
 fn all(
     app: &AppContext,
     options: &Options,
-    (catalog, prover): (&Catalog<'_>, &ProofChecker<'_>),
+    (catalog, proof_checker): (&Catalog<'_>, &ProofChecker<'_>),
     store: &dyn AppendStore,
     found: &[FoundBackup],
 ) -> anyhow::Result<Report> {
     let (mut backups, mut text, mut outcome) = (Vec::new(), String::new(), None);
     let mut seen = BTreeSet::new();
     let (level, noted) = (options.level, RefCell::default());
-    let beside = Notes { app, store, catalog, prover, found, level, noted };
+    let damage_notes = DamageNotes { app, store, catalog, proof_checker, found, level, noted };
     for FoundBackup { name, .. } in found {
         let verified = verify_again(app, options, catalog, name, &mut seen);
         // That the run is to stop is no failure of a backup.
         app.ctx.cancel.check()?;
-        beside.take(name, &verified);
+        damage_notes.write(name, &verified);
         match verified {
             Ok(verified) => {
                 outcome = worst(outcome, verified.outcome());
@@ -182,7 +184,7 @@ fn all(
         outcome = worst(outcome, log.outcome());
         text.push_str(&log.text()?);
     }
-    let body = Everything {
+    let body = VerifyAllReport {
         store: store.url().to_owned(),
         level: options.level,
         ok: outcome.is_none(),
@@ -200,7 +202,7 @@ fn verify_again(
     catalog: &Catalog<'_>,
     name: &BackupName,
     proven: &mut BTreeSet<BackupId>,
-) -> anyhow::Result<Verified> {
+) -> anyhow::Result<VerifyReport> {
     match verify(app, options, catalog, name, proven) {
         Err(error) if diagnose(&error).kind == Kind::Integrity => {
             app.ctx.monitor.end();
@@ -220,7 +222,7 @@ fn verify(
     catalog: &Catalog<'_>,
     name: &BackupName,
     proven: &mut BTreeSet<BackupId>,
-) -> anyhow::Result<Verified> {
+) -> anyhow::Result<VerifyReport> {
     let began = app.ctx.now();
     // A segment of a log stands by itself; how segments follow each other, `--logs` verifies.
     let is_segment = name.kind == BackupKind::Log;
@@ -255,7 +257,7 @@ fn verify(
         }
     }
     app.ctx.monitor.end();
-    Ok(Verified {
+    Ok(VerifyReport {
         store: None,
         id: name.id,
         source: name.source.clone(),
@@ -291,7 +293,7 @@ fn run_drill(
     (kind.drill)(chain, scratch.folder(), &tools, &app.ctx)
 }
 
-fn render(verified: &Verified) -> String {
+fn render(verified: &VerifyReport) -> String {
     let level = format!("{:?}", verified.level).to_lowercase();
     let checks = verified.drill.iter().flat_map(|drill| &drill.checks);
     let found = if checks.into_iter().all(|check| check.ok) { "ok" } else { "incomplete" };

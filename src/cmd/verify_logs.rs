@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::windows::{Gap, WindowRow};
 use crate::catalog::{Catalog, FoundBackup};
-use crate::cmd::restore_at::drill::{self, LogDrilled};
+use crate::cmd::restore_at::drill::{self, LogDrillResult};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ops::log_history::{History, find, is_segment};
@@ -22,7 +22,7 @@ use crate::wire::AppContext;
 
 /// The stable shape `bkp.verify-logs/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Verified {
+pub(super) struct VerifyLogsReport {
     store: String,
     source: String,
     ok: bool,
@@ -39,7 +39,7 @@ pub(super) struct Verified {
     problems: Vec<String>,
     /// The moment that was restored, with level drill.
     #[serde(skip_serializing_if = "Option::is_none")]
-    drill: Option<LogDrilled>,
+    drill: Option<LogDrillResult>,
 }
 
 /// What `bkp verify --logs` was asked for.
@@ -60,7 +60,7 @@ fn run_drill(
     history: &History,
     found: &[FoundBackup],
     options: &Options,
-) -> anyhow::Result<LogDrilled> {
+) -> anyhow::Result<LogDrillResult> {
     let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
     let random = RandomState::new().hash_one(&options.source);
     let of = (catalog, history, found);
@@ -69,7 +69,7 @@ fn run_drill(
 
 /// How the segments of a source follow each other, by their manifests.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Chained {
+pub(super) struct LogContinuity {
     source: String,
     ok: bool,
     /// From when to when the source restores.
@@ -80,11 +80,11 @@ pub(super) struct Chained {
     problems: Vec<String>,
 }
 
-impl Chained {
-    fn of(source: &str, history: &History) -> Chained {
+impl LogContinuity {
+    fn of(source: &str, history: &History) -> LogContinuity {
         let windows = history.windows();
         let gaps = Gap::all(history);
-        Chained {
+        LogContinuity {
             source: source.to_owned(),
             ok: history.problems.is_empty() && !gaps.iter().any(|gap| gap.damage),
             windows: windows.iter().map(|(window, run)| WindowRow::of(window, run.len())).collect(),
@@ -117,14 +117,14 @@ pub(super) fn chained(
     app: &AppContext,
     store: &dyn ReadStore,
     found: &[FoundBackup],
-) -> anyhow::Result<Vec<Chained>> {
+) -> anyhow::Result<Vec<LogContinuity>> {
     let segments = found.iter().filter(|found| is_segment(found));
     let sources: BTreeSet<&str> = segments.map(|found| found.name.source.as_str()).collect();
     let of = |source: &str| {
         let of_source = found.iter().filter(|found| found.name.source == source);
         let of_source: Vec<FoundBackup> = of_source.cloned().collect();
         let history = History::read(store, &of_source, &app.ctx)?;
-        Ok(Chained::of(source, &history))
+        Ok(LogContinuity::of(source, &history))
     };
     sources.into_iter().map(of).collect()
 }
@@ -188,7 +188,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let windows: Vec<WindowRow> =
         history.windows().iter().map(|(window, run)| WindowRow::of(window, run.len())).collect();
     let strays = history.strays();
-    let body = Verified {
+    let body = VerifyLogsReport {
         store: store.url().to_owned(),
         source: source.to_owned(),
         ok: outcome.is_none(),
@@ -203,7 +203,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     Ok(Report::done("bkp.verify-logs/1", &body, text)?.with_outcome(outcome))
 }
 
-fn render(body: &Verified) -> anyhow::Result<String> {
+fn render(body: &VerifyLogsReport) -> anyhow::Result<String> {
     let mut text = String::new();
     let state = match body.gaps.len() {
         _ if !body.ok => "DAMAGED".to_owned(),
@@ -214,6 +214,6 @@ fn render(body: &Verified) -> anyhow::Result<String> {
     body.windows.iter().try_for_each(|row| writeln!(text, "  {}", row.text()))?;
     body.gaps.iter().try_for_each(|gap| writeln!(text, "  {}", gap.text()))?;
     body.problems.iter().try_for_each(|problem| writeln!(text, "  FAILED: {problem}"))?;
-    text.extend(body.drill.iter().map(LogDrilled::text));
+    text.extend(body.drill.iter().map(LogDrillResult::text));
     Ok(text)
 }

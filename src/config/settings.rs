@@ -21,10 +21,10 @@ mod adapter;
 mod check;
 pub mod jobs;
 mod ledger;
+pub mod notifications;
 mod secrets;
 mod sources;
 mod stores;
-pub mod telling;
 
 pub use self::adapter::{SourceSettings, StoreSettings};
 
@@ -57,11 +57,11 @@ pub struct Settings {
     /// Jobs by name.
     pub jobs: BTreeMap<String, jobs::JobSettings>,
     /// Channels for notifications.
-    pub notify: Vec<telling::NotifySettings>,
+    pub notify: Vec<notifications::NotifySettings>,
     /// What `run` and `cleanup` do besides.
     pub upkeep: jobs::Upkeep,
     /// What `status` writes and compares with.
-    pub status: telling::StatusSettings,
+    pub status: notifications::StatusSettings,
     /// The program that runs, which `run` starts again for every job.
     pub program: Option<PathBuf>,
     /// The `tigerbeetle` program for drills; `None` searches `PATH`.
@@ -147,23 +147,27 @@ impl Settings {
         let mut settings = match found {
             Some(path) => {
                 let text = file::read(&path)?;
-                from_text(&path, &text).map_err(|error| located(error, &path, &text))?
+                from_text(&path, &text).map_err(|error| with_location(error, &path, &text))?
             }
             None => Settings::default(),
         };
         settings.provenance.looked = looked;
         settings.program.clone_from(&environment.program);
         settings.started_by = started_by(environment)?;
-        settings.overlay(flags, environment)?;
+        settings.apply_overrides(flags, environment)?;
         Ok(settings)
     }
 
     /// Applies what flags and environment say over what the file said.
-    fn overlay(&mut self, flags: &Flags, environment: &Environment) -> Result<(), ConfigError> {
+    fn apply_overrides(
+        &mut self,
+        flags: &Flags,
+        environment: &Environment,
+    ) -> Result<(), ConfigError> {
         let origins = &mut self.provenance.origins;
         if !flags.store.is_empty() {
             flags.store.iter().try_for_each(|store| check::store_choice("--store", store))?;
-            check::once("--store", &flags.store)?;
+            check::check_unique("--store", &flags.store)?;
             origins.insert("store".into(), Origin::Flag);
             self.store.clone_from(&flags.store);
         } else if let Some(store) = environment.text("BKP_STORE")? {
@@ -258,7 +262,7 @@ fn default_state_dir(environment: &Environment) -> Result<(PathBuf, Origin), Con
 fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let table = file::parse(path, text)?;
     let mut provenance = Provenance::default();
-    leaves(&table, "", &mut provenance.origins);
+    note_origins(&table, "", &mut provenance.origins);
     let document: Document = parse_table("", table)?;
     let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
     let folder = folder.unwrap_or_default();
@@ -286,17 +290,18 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     }
     let mut jobs = jobs::open(document.job, &sources)?;
     for job in jobs.values_mut() {
-        job.ping = job.ping.take().map(|url| check::anchored(&url, &folder));
+        job.ping = job.ping.take().map(|url| check::resolve_path(&url, &folder));
     }
     let upkeep = jobs::upkeep(&document.run, &document.cleanup)?;
     jobs::check_ages(&upkeep, &jobs)?;
-    let status = telling::status(document.status, &folder, stores.keys().map(String::as_str))?;
+    let status =
+        notifications::status(document.status, &folder, stores.keys().map(String::as_str))?;
     let settings = Settings {
         file: Some(path.to_owned()),
         state_dir: document.state_dir.map(|path| folder.join(path)).unwrap_or_default(),
         store: Vec::new(),
         stores,
-        recipients: recipients.iter().map(|text| check::anchored(text, &folder)).collect(),
+        recipients: recipients.iter().map(|text| check::resolve_path(text, &folder)).collect(),
         sources,
         jobs,
         lease: match document.lease {
@@ -306,7 +311,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         ledger: document.ledger.map(ledger::open).transpose()?,
         upkeep,
         status,
-        notify: telling::notify(document.notify, &folder)?,
+        notify: notifications::notify(document.notify, &folder)?,
         program: None,
         tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
         started_by: StartedBy::default(),
@@ -319,11 +324,11 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
 }
 
 /// Notes every leaf of the file's tables under its key path.
-fn leaves(table: &toml::Table, place: &str, origins: &mut BTreeMap<String, Origin>) {
+fn note_origins(table: &toml::Table, place: &str, origins: &mut BTreeMap<String, Origin>) {
     for (key, value) in table {
         let path = join(place, key);
         if let toml::Value::Table(inner) = value {
-            leaves(inner, &path, origins);
+            note_origins(inner, &path, origins);
         } else {
             origins.insert(path, Origin::File);
         }
@@ -331,7 +336,7 @@ fn leaves(table: &toml::Table, place: &str, origins: &mut BTreeMap<String, Origi
 }
 
 /// Puts file and line before the key path of an error.
-fn located(error: ConfigError, path: &Path, text: &str) -> ConfigError {
+fn with_location(error: ConfigError, path: &Path, text: &str) -> ConfigError {
     match error {
         ConfigError::Invalid { place, problem, hint } => {
             let file = path.display().to_string();

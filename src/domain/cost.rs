@@ -41,7 +41,7 @@ const IMAGINED_MAX: i64 = 36_000;
 
 /// What the backups of a job are like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct BackupProfile {
     /// Size of a full one, bytes.
     pub full_bytes: u64,
     /// Size of one that builds on another one, bytes.
@@ -56,7 +56,7 @@ pub struct Shape {
 pub fn in_a_year(
     policy: Option<&Policy>,
     interval: Duration,
-    shape: Shape,
+    profile: BackupProfile,
     now: OffsetDateTime,
 ) -> u64 {
     let year = Duration::days(365);
@@ -65,21 +65,27 @@ pub fn in_a_year(
     let mut backups: Vec<Backup> = Vec::new();
     for number in 0..count {
         let id = BackupId::new(now + step * i32::try_from(number).unwrap_or(i32::MAX));
-        let place = backups.len() % shape.built_per_full.saturating_add(1);
-        let before = backups.last().filter(|_before| place > 0 && shape.full_bytes > 0);
+        let place = backups.len() % profile.built_per_full.saturating_add(1);
+        let before = backups.last().filter(|_before| place > 0 && profile.full_bytes > 0);
         let (parent, base) = (before.map(|b| b.id), before.map_or(id, |before| before.base));
         backups.push(Backup { parent, base, ..Backup::full(id) });
     }
-    let bytes = |at: usize| match at % shape.built_per_full.saturating_add(1) {
-        0 if shape.full_bytes > 0 => shape.full_bytes,
-        _ => shape.built_bytes,
+    let bytes = |at: usize| match at % profile.built_per_full.saturating_add(1) {
+        0 if profile.full_bytes > 0 => profile.full_bytes,
+        _ => profile.built_bytes,
     };
     let Some(policy) = policy else { return total((0..backups.len()).map(bytes)) };
     let policy = Policy { frozen_after: None, removed_percent_max: 100, ..policy.clone() };
     let members = (0..backups.len()).collect();
     let groups = [Group { policy: &policy, members, frozen: None }];
-    let whys = decide(&groups, &backups, now + year);
-    total(whys.iter().enumerate().filter(|(_, whys)| !whys.is_empty()).map(|(at, _)| bytes(at)))
+    let reasons = decide(&groups, &backups, now + year);
+    total(
+        reasons
+            .iter()
+            .enumerate()
+            .filter(|(_, reasons)| !reasons.is_empty())
+            .map(|(at, _)| bytes(at)),
+    )
 }
 
 /// A sum of sizes, which may be those that somebody made up.
@@ -98,7 +104,7 @@ mod tests {
         let now = datetime!(2026-01-01 00:00 UTC);
         let day = Duration::DAY;
         let policy = Policy { periods: vec![(Period::Day, 7)], ..Policy::empty() };
-        let full = |full_bytes| Shape { full_bytes, ..Shape::default() };
+        let full = |full_bytes| BackupProfile { full_bytes, ..BackupProfile::default() };
         assert_eq!(in_a_year(Some(&policy), day, full(10), now), 70);
         assert_eq!(in_a_year(Some(&policy), Duration::hours(6), full(10), now), 70);
         assert_eq!(in_a_year(None, day, full(10), now), 3650);
@@ -111,12 +117,12 @@ mod tests {
         let now = datetime!(2026-01-01 00:00 UTC);
         let day = Duration::DAY;
         // A full one every ten days, and nine small ones on it: a year ends in a day after 36 of them.
-        let shape = Shape { full_bytes: 1000, built_bytes: 1, built_per_full: 9 };
-        assert_eq!(in_a_year(None, day, shape, now), 37 * 1000 + (365 - 37));
+        let profile = BackupProfile { full_bytes: 1000, built_bytes: 1, built_per_full: 9 };
+        assert_eq!(in_a_year(None, day, profile, now), 37 * 1000 + (365 - 37));
         let policy = Policy { periods: vec![(Period::Day, 2)], ..Policy::empty() };
         // The last two days are the fourth and fifth after a full one: five backups.
-        assert_eq!(in_a_year(Some(&policy), day, shape, now), 1000 + 4);
-        let increments = Shape { full_bytes: 0, built_bytes: 5, built_per_full: 30 };
+        assert_eq!(in_a_year(Some(&policy), day, profile, now), 1000 + 4);
+        let increments = BackupProfile { full_bytes: 0, built_bytes: 5, built_per_full: 30 };
         assert_eq!(
             in_a_year(Some(&policy), day, increments, now),
             10,

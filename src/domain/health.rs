@@ -17,7 +17,7 @@ mod store;
 
 #[cfg(test)]
 mod tests {
-    use super::super::schedule::Past;
+    use super::super::schedule::JobHistory;
     use super::ages::DAY;
     use super::*;
     use std::time::Duration as StdDuration;
@@ -35,7 +35,7 @@ mod tests {
         let ages = Ages { warning: Duration::hours(24), critical: Duration::hours(48) };
         let of = |hours, failures, code| {
             let succeeded = Some(NOW - Duration::hours(hours));
-            let past = Past { succeeded, tried: succeeded, failures, away: false };
+            let past = JobHistory { succeeded, tried: succeeded, failures, away: false };
             let facts = JobFacts { past, code: Some(code), retries: 2, ..JobFacts::default() };
             rules(&of_job(&facts, ages, NOW))
         };
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn runs_that_do_a_part_stores_that_lack_and_jobs_that_wait_are_seen() {
         let ages = Ages { warning: Duration::hours(24), critical: Duration::hours(48) };
-        let past = Past { succeeded: Some(NOW), tried: Some(NOW), ..Past::default() };
+        let past = JobHistory { succeeded: Some(NOW), tried: Some(NOW), ..JobHistory::default() };
         let well = JobFacts { past, interval: Duration::hours(6), ..JobFacts::default() };
         let of = |facts: JobFacts| rules(&of_job(&facts, ages, NOW));
         let hours = |hours| NOW - Duration::hours(hours);
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_run_is_slow_against_those_before_it() {
         let of = |seconds: &[u32]| {
-            let past = Past { succeeded: Some(NOW), ..Past::default() };
+            let past = JobHistory { succeeded: Some(NOW), ..JobHistory::default() };
             let facts = JobFacts { past, seconds: seconds.to_vec(), ..JobFacts::default() };
             rules(&of_job(&facts, Ages::of(DAY, None, None), NOW))
         };

@@ -143,43 +143,43 @@ pub const MANIFEST_EXTENSION: &str = "manifest.json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mark {
     /// No retention may remove it: `pin-<id>.json`.
-    Pin(Nth),
+    Pin(MarkNumber),
     /// It may again: `unpin-<id>.json`.
-    Unpin(Nth),
+    Unpin(MarkNumber),
     /// Somebody has written something about it: `note-<id>.json`.
-    Note(Nth),
+    Note(MarkNumber),
     /// A verification has found it damaged: `damaged-<id>.json`.
-    Damaged(Nth),
+    Damaged(MarkNumber),
     /// A later one has found it whole: `sound-<id>.json`.
-    Sound(Nth),
+    Sound(MarkNumber),
     /// It is being removed: `deleting.json`.
     Deleting,
 }
 
 /// Which of the marks of one kind, in the order in which they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Nth {
+pub enum MarkNumber {
     /// Those of earlier versions count, with four digits: whoever took the last number ended that.
     Number(u16),
     /// Made at a time, and like no other.
     Made(BackupId),
 }
 
-impl fmt::Display for Nth {
+impl fmt::Display for MarkNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Nth::Number(number) => write!(f, "{number:04}"),
-            Nth::Made(id) => id.fmt(f),
+            MarkNumber::Number(number) => write!(f, "{number:04}"),
+            MarkNumber::Made(id) => id.fmt(f),
         }
     }
 }
 
-impl FromStr for Nth {
+impl FromStr for MarkNumber {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        let number = || text.parse().ok().map(Nth::Number);
-        let found = text.parse().ok().map(Nth::Made).or_else(number);
+        let number = || text.parse().ok().map(MarkNumber::Number);
+        let found = text.parse().ok().map(MarkNumber::Made).or_else(number);
         found.ok_or_else(|| UnknownWord { what: "number of a mark", text: text.to_owned() })
     }
 }
@@ -236,8 +236,8 @@ impl Mark {
 /// Whether the last one of one kind is not before that of its opposite.
 fn counts(
     marks: &[Mark],
-    one: impl Fn(Mark) -> Option<Nth>,
-    opposite: impl Fn(Mark) -> Option<Nth>,
+    one: impl Fn(Mark) -> Option<MarkNumber>,
+    opposite: impl Fn(Mark) -> Option<MarkNumber>,
 ) -> bool {
     let one = marks.iter().copied().filter_map(one).max();
     one.is_some() && one >= marks.iter().copied().filter_map(opposite).max()
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_last_word_counts() {
-        let n = Nth::Number;
+        let n = MarkNumber::Number;
         let pinned = Mark::pin;
         assert!(!pinned(&[]));
         assert!(!pinned(&[Mark::Note(n(9)), Mark::Damaged(n(9)), Mark::Deleting]));
@@ -370,7 +370,7 @@ mod tests {
         assert!(pinned(&[Mark::Pin(n(1)), Mark::Pin(n(3)), Mark::Unpin(n(2))]));
         assert!(pinned(&[Mark::Pin(n(2)), Mark::Unpin(n(2))]), "said at once");
         let later = BackupId::new(OffsetDateTime::UNIX_EPOCH);
-        assert!(pinned(&[Mark::Unpin(n(u16::MAX)), Mark::Pin(Nth::Made(later))]));
+        assert!(pinned(&[Mark::Unpin(n(u16::MAX)), Mark::Pin(MarkNumber::Made(later))]));
         let damaged = Mark::damage;
         assert!(!damaged(&[]) && !damaged(&[Mark::Sound(n(1)), Mark::Pin(n(9))]));
         assert!(damaged(&[Mark::Damaged(n(1))]));
@@ -391,7 +391,7 @@ mod tests {
             number in 0_u16..=u16::MAX, is_number: bool, kind in 0..6
         ) {
             let at = OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(number.into());
-            let nth = if is_number { Nth::Number(number) } else { Nth::Made(BackupId::new(at)) };
+            let nth = if is_number { MarkNumber::Number(number) } else { MarkNumber::Made(BackupId::new(at)) };
             let mark = match kind {
                 0 => Mark::Pin(nth),
                 1 => Mark::Unpin(nth),

@@ -10,7 +10,7 @@
 use time::{Date, OffsetDateTime};
 
 use super::id::BackupId;
-use super::schedule::{Past, SKEW};
+use super::schedule::{JobHistory, SKEW};
 use crate::error::Kind;
 use crate::exit;
 
@@ -115,7 +115,7 @@ pub fn merged(mut records: Vec<Record>) -> Vec<Record> {
 /// What the records of a job, in any order, say about its past at `now`. What is dated in the future
 /// by more than clocks may differ was dated by a wrong clock and does not count.
 #[must_use]
-pub fn past(records: &[Record], now: OffsetDateTime) -> Past {
+pub fn past(records: &[Record], now: OffsetDateTime) -> JobHistory {
     let real = |record: &&Record| {
         record.outcome() != RunOutcome::Skipped && record.id.created() - now <= SKEW
     };
@@ -125,7 +125,7 @@ pub fn past(records: &[Record], now: OffsetDateTime) -> Past {
         |record: &&&Record| matches!(record.outcome(), RunOutcome::Good | RunOutcome::Partial);
     let failures = counted.iter().rev().take_while(|record| !good(record)).count();
     let succeeded = counted.iter().rev().find(good);
-    Past {
+    JobHistory {
         succeeded: succeeded.map(|record| record.id.created()),
         tried: counted.last().map(|record| record.id.created()),
         failures: u32::try_from(failures).unwrap_or(u32::MAX),
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(found.succeeded, Some(datetime!(2026-11-21 12:00 UTC)));
         assert_eq!(found.tried, Some(datetime!(2026-11-21 12:07 UTC)));
         assert_eq!(found.failures, 2);
-        assert_eq!(past(&[], now), Past::default());
+        assert_eq!(past(&[], now), JobHistory::default());
         let of_another_clock = past(&[record(0, 0), record(69, 1)], now);
         assert_eq!(of_another_clock.failures, 1, "{of_another_clock:?}");
         assert_eq!(past(&[record(1, 3), record(2, 17)], now).failures, 0);

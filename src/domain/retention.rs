@@ -116,7 +116,7 @@ pub struct Group<'a> {
 
 /// Why a backup is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum KeepReason {
     /// It is the newest whole one.
     Newest,
     /// It is the newest whole one that is full.
@@ -153,32 +153,32 @@ pub enum Why {
     Limit,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::Newest => f.write_str("the newest"),
-            Why::NewestFull => f.write_str("the newest full backup"),
-            Why::Last => f.write_str("keep_last, or keep_all"),
-            Why::Within => f.write_str("keep_within"),
-            Why::NewestOf(Period::Hour) => f.write_str("keep_hourly"),
-            Why::NewestOf(Period::Day) => f.write_str("keep_daily"),
-            Why::NewestOf(Period::Week) => f.write_str("keep_weekly"),
-            Why::NewestOf(Period::Month) => f.write_str("keep_monthly"),
-            Why::NewestOf(Period::Year) => f.write_str("keep_yearly"),
-            Why::Minimum => f.write_str("min_keep"),
-            Why::NeededBy(id) => write!(f, "needed by {id}"),
-            Why::Pinned => f.write_str("pinned"),
-            Why::Held(until) => write!(f, "held until {}", until.date()),
-            Why::Future => f.write_str("dated in the future"),
-            Why::Damaged => f.write_str("damaged: neither counted nor removed"),
-            Why::Unproven => {
+            KeepReason::Newest => f.write_str("the newest"),
+            KeepReason::NewestFull => f.write_str("the newest full backup"),
+            KeepReason::Last => f.write_str("keep_last, or keep_all"),
+            KeepReason::Within => f.write_str("keep_within"),
+            KeepReason::NewestOf(Period::Hour) => f.write_str("keep_hourly"),
+            KeepReason::NewestOf(Period::Day) => f.write_str("keep_daily"),
+            KeepReason::NewestOf(Period::Week) => f.write_str("keep_weekly"),
+            KeepReason::NewestOf(Period::Month) => f.write_str("keep_monthly"),
+            KeepReason::NewestOf(Period::Year) => f.write_str("keep_yearly"),
+            KeepReason::Minimum => f.write_str("min_keep"),
+            KeepReason::NeededBy(id) => write!(f, "needed by {id}"),
+            KeepReason::Pinned => f.write_str("pinned"),
+            KeepReason::Held(until) => write!(f, "held until {}", until.date()),
+            KeepReason::Future => f.write_str("dated in the future"),
+            KeepReason::Damaged => f.write_str("damaged: neither counted nor removed"),
+            KeepReason::Unproven => {
                 f.write_str("not authenticated by any key: neither counted nor removed")
             }
-            Why::Replayed => f.write_str("keep_log: a retained log begins here"),
-            Why::Ungoverned => f.write_str("no job has a retention policy for it"),
-            Why::Late(reason) => write!(f, "nothing is removed: {reason}"),
-            Why::Frozen(reason) => write!(f, "nothing is removed: {reason}"),
-            Why::Limit => f.write_str("deferred: max_removed is reached"),
+            KeepReason::Replayed => f.write_str("keep_log: a retained log begins here"),
+            KeepReason::Ungoverned => f.write_str("no job has a retention policy for it"),
+            KeepReason::Late(reason) => write!(f, "nothing is removed: {reason}"),
+            KeepReason::Frozen(reason) => write!(f, "nothing is removed: {reason}"),
+            KeepReason::Limit => f.write_str("deferred: max_removed is reached"),
         }
     }
 }
@@ -189,22 +189,26 @@ impl fmt::Display for Why {
 /// Removing what it says, in the order of [`removals`], never leaves a backup without what it builds
 /// on, and deciding again removes nothing more (but what the limit left).
 #[must_use]
-pub fn decide(groups: &[Group<'_>], backups: &[Backup], now: OffsetDateTime) -> Vec<Vec<Why>> {
+pub fn decide(
+    groups: &[Group<'_>],
+    backups: &[Backup],
+    now: OffsetDateTime,
+) -> Vec<Vec<KeepReason>> {
     let mut decision = Decision::of(backups, now);
-    decision.look();
+    decision.apply_general_rules();
     let governed: HashSet<usize> = groups.iter().flat_map(|group| group.members.clone()).collect();
     for at in (0..backups.len()).filter(|at| !governed.contains(at)) {
-        decision.keep(at, Why::Ungoverned);
+        decision.keep(at, KeepReason::Ungoverned);
     }
     for group in groups {
         decision.apply(group);
     }
-    decision.close();
+    decision.keep_parents();
     for group in groups {
-        decision.limit(group);
+        decision.limit_removals(group);
     }
-    decision.close();
-    decision.whys
+    decision.keep_parents();
+    decision.reasons
 }
 
 /// Why nothing of a group is to be removed today, as far as times alone say.
@@ -216,8 +220,8 @@ pub fn lateness(
     now: OffsetDateTime,
 ) -> Option<&'static str> {
     let mut decision = Decision::of(backups, now);
-    decision.look();
-    decision.late(policy, &decision.counted(members))
+    decision.apply_general_rules();
+    decision.late(policy, &decision.counted_members(members))
 }
 
 /// The positions of the backups that restore, as far as is known of them and of what they build on, and
@@ -225,15 +229,16 @@ pub fn lateness(
 #[must_use]
 pub fn restorable(backups: &[Backup], now: OffsetDateTime) -> HashSet<usize> {
     let mut decision = Decision::of(backups, now);
-    decision.look();
+    decision.apply_general_rules();
     decision.whole.into_iter().collect()
 }
 
 /// The positions of what is to be removed, in the order in which it has to be done: chain by chain,
 /// and within a chain the newest first.
 #[must_use]
-pub fn removals(backups: &[Backup], whys: &[Vec<Why>]) -> Vec<usize> {
-    let gone = backups.iter().zip(whys).enumerate().filter(|(_, (_, whys))| whys.is_empty());
+pub fn removals(backups: &[Backup], reasons: &[Vec<KeepReason>]) -> Vec<usize> {
+    let gone =
+        backups.iter().zip(reasons).enumerate().filter(|(_, (_, reasons))| reasons.is_empty());
     let mut gone: Vec<(usize, &Backup)> = gone.map(|(at, (backup, _))| (at, backup)).collect();
     gone.sort_by_key(|(_, backup)| (backup.base, std::cmp::Reverse(backup.id)));
     gone.into_iter().map(|(at, _)| at).collect()
@@ -246,7 +251,7 @@ struct Decision<'a> {
     /// By id. Whoever can write to a store can give one to a second backup; neither may then take the
     /// other's place.
     places: HashMap<BackupId, Vec<usize>>,
-    whys: Vec<Vec<Why>>,
+    reasons: Vec<Vec<KeepReason>>,
     /// Positions of whole backups that are not of the future, newest first.
     whole: Vec<usize>,
 }
@@ -257,12 +262,18 @@ impl<'a> Decision<'a> {
         for (at, backup) in backups.iter().enumerate() {
             places.entry(backup.id).or_default().push(at);
         }
-        Decision { places, whys: vec![Vec::new(); backups.len()], whole: Vec::new(), backups, now }
+        Decision {
+            places,
+            reasons: vec![Vec::new(); backups.len()],
+            whole: Vec::new(),
+            backups,
+            now,
+        }
     }
 
-    fn keep(&mut self, at: usize, why: Why) {
-        if let Some(whys) = self.whys.get_mut(at) {
-            whys.push(why);
+    fn keep(&mut self, at: usize, why: KeepReason) {
+        if let Some(reasons) = self.reasons.get_mut(at) {
+            reasons.push(why);
         }
     }
 
@@ -277,7 +288,7 @@ impl<'a> Decision<'a> {
     }
 
     /// What can be said of a backup without any policy.
-    fn look(&mut self) {
+    fn apply_general_rules(&mut self) {
         let mut order: Vec<usize> = (0..self.backups.len()).collect();
         order.sort_by_key(|at| self.backup(*at).map(|backup| backup.id));
         let mut whole = HashSet::new();
@@ -293,26 +304,29 @@ impl<'a> Decision<'a> {
                     self.whole.push(at);
                 }
             } else {
-                self.keep(at, if backup.proven { Why::Damaged } else { Why::Unproven });
+                self.keep(
+                    at,
+                    if backup.proven { KeepReason::Damaged } else { KeepReason::Unproven },
+                );
             }
             if backup.replayed {
-                self.keep(at, Why::Replayed);
+                self.keep(at, KeepReason::Replayed);
             }
             if future {
-                self.keep(at, Why::Future);
+                self.keep(at, KeepReason::Future);
             }
             if backup.pinned {
-                self.keep(at, Why::Pinned);
+                self.keep(at, KeepReason::Pinned);
             }
             if let Some(until) = backup.held_until.filter(|until| *until > self.now) {
-                self.keep(at, Why::Held(until));
+                self.keep(at, KeepReason::Held(until));
             }
         }
         self.whole.reverse();
     }
 
     /// The members of a group that count, newest first.
-    fn counted(&self, members: &[usize]) -> Vec<(usize, Backup)> {
+    fn counted_members(&self, members: &[usize]) -> Vec<(usize, Backup)> {
         let inside: HashSet<usize> = members.iter().copied().collect();
         let found = self.whole.iter().filter(|at| inside.contains(at));
         found.filter_map(|at| Some((*at, *self.backup(*at)?))).collect()
@@ -345,27 +359,27 @@ impl<'a> Decision<'a> {
     /// Keeps what the policy of a group wants.
     fn apply(&mut self, group: &Group<'_>) {
         let Group { policy, members, frozen } = group;
-        let whole = self.counted(members);
-        let late = self.late(policy, &whole).map(Why::Late);
-        if let Some(why) = frozen.clone().map(Why::Frozen).or(late) {
+        let whole = self.counted_members(members);
+        let late = self.late(policy, &whole).map(KeepReason::Late);
+        if let Some(why) = frozen.clone().map(KeepReason::Frozen).or(late) {
             for at in members {
                 self.keep(*at, why.clone());
             }
         }
         if let Some((at, _)) = whole.first() {
-            self.keep(*at, Why::Newest);
+            self.keep(*at, KeepReason::Newest);
         }
         if let Some((at, _)) = whole.iter().find(|(_, backup)| backup.parent.is_none()) {
-            self.keep(*at, Why::NewestFull);
+            self.keep(*at, KeepReason::NewestFull);
         }
         let newest = |count: u32| whole.iter().take(usize::try_from(count).unwrap_or(usize::MAX));
-        newest(policy.last).for_each(|(at, _)| self.keep(*at, Why::Last));
-        newest(policy.min_keep).for_each(|(at, _)| self.keep(*at, Why::Minimum));
+        newest(policy.last).for_each(|(at, _)| self.keep(*at, KeepReason::Last));
+        newest(policy.min_keep).for_each(|(at, _)| self.keep(*at, KeepReason::Minimum));
         if let Some(within) = policy.within {
             let young = |(_, backup): &&(usize, Backup)| self.now - backup.id.created() <= within;
             let young: Vec<usize> = whole.iter().filter(young).map(|(at, _)| *at).collect();
             for at in young {
-                self.keep(at, Why::Within);
+                self.keep(at, KeepReason::Within);
             }
         }
         for (period, count) in &policy.periods {
@@ -379,20 +393,20 @@ impl<'a> Decision<'a> {
                     break;
                 }
                 seen.insert(of);
-                self.keep(*at, Why::NewestOf(*period));
+                self.keep(*at, KeepReason::NewestOf(*period));
             }
         }
     }
 
     /// Keeps what a kept backup builds on.
-    fn close(&mut self) {
-        let kept = self.whys.iter().enumerate().filter(|(_, whys)| !whys.is_empty());
+    fn keep_parents(&mut self) {
+        let kept = self.reasons.iter().enumerate().filter(|(_, reasons)| !reasons.is_empty());
         let mut kept: Vec<usize> = kept.map(|(at, _)| at).collect();
         while let Some(at) = kept.pop() {
             let Some(backup) = self.backup(at).copied() else { continue };
             for parent in self.parents(&backup).to_vec() {
-                if self.whys.get(parent).is_some_and(Vec::is_empty) {
-                    self.keep(parent, Why::NeededBy(backup.id));
+                if self.reasons.get(parent).is_some_and(Vec::is_empty) {
+                    self.keep(parent, KeepReason::NeededBy(backup.id));
                     kept.push(parent);
                 }
             }
@@ -400,9 +414,9 @@ impl<'a> Decision<'a> {
     }
 
     /// Leaves what is too much for one time to the next.
-    fn limit(&mut self, group: &Group<'_>) {
+    fn limit_removals(&mut self, group: &Group<'_>) {
         let inside: HashSet<usize> = group.members.iter().copied().collect();
-        let gone = removals(self.backups, &self.whys);
+        let gone = removals(self.backups, &self.reasons);
         let gone = gone.into_iter().filter(|at| inside.contains(at));
         let percent = usize::from(group.policy.removed_percent_max);
         // What nobody proves makes nothing more of it go.
@@ -410,7 +424,7 @@ impl<'a> Decision<'a> {
         let proven = group.members.iter().filter(is_proven).count();
         let most = (proven * percent).div_ceil(100);
         for at in gone.skip(most).collect::<Vec<_>>() {
-            self.keep(at, Why::Limit);
+            self.keep(at, KeepReason::Limit);
         }
     }
 }

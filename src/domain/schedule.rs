@@ -40,7 +40,7 @@ impl fmt::Display for Calendar {
 
 /// What is wrong with a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ScheduleError {
     /// What is wrong.
     pub what: String,
     /// What to write instead.
@@ -57,7 +57,7 @@ const AWAY_PAUSE_MAX: Duration = Duration::HOUR;
 
 /// What a job's past says about its future.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Past {
+pub struct JobHistory {
     /// When its last run began that did what it should.
     pub succeeded: Option<OffsetDateTime>,
     /// When its last run began.
@@ -93,9 +93,9 @@ impl When {
     /// Reads times of a calendar: five fields of cron or a phrase, then perhaps a time zone.
     ///
     /// # Errors
-    /// [`Problem`] if it is neither, or there is no such zone.
-    pub fn at(text: &str, zone: &TimeZone) -> Result<When, Problem> {
-        let wrong = |what: String| Problem { what, hint: FORMS };
+    /// [`ScheduleError`] if it is neither, or there is no such zone.
+    pub fn at(text: &str, zone: &TimeZone) -> Result<When, ScheduleError> {
+        let wrong = |what: String| ScheduleError { what, hint: FORMS };
         let mut words: Vec<&str> = text.split_whitespace().collect();
         let named =
             words.last().filter(|word| word.contains('/') && word.starts_with(char::is_alphabetic));
@@ -126,7 +126,7 @@ impl When {
     #[must_use]
     pub fn due(
         &self,
-        past: &Past,
+        past: &JobHistory,
         retries: Retries,
         delay: StdDuration,
         now: OffsetDateTime,
@@ -211,9 +211,9 @@ impl Calendar {
 /// The zone of this name (of the IANA database).
 ///
 /// # Errors
-/// [`Problem`] if there is none.
-pub fn zone_named(name: &str) -> Result<TimeZone, Problem> {
-    TimeZone::get(name).map_err(|_unknown| Problem {
+/// [`ScheduleError`] if there is none.
+pub fn zone_named(name: &str) -> Result<TimeZone, ScheduleError> {
+    TimeZone::get(name).map_err(|_unknown| ScheduleError {
         what: format!("unknown time zone `{name}`"),
         hint: "write an IANA name: Europe/Berlin, America/New_York, UTC",
     })

@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::names::BackupName;
 
-pub use self::keep::{Kept, keep};
+pub use self::keep::{LogRetention, keep};
 pub use self::log::{Base, Break, Link, Log, Target, Window, needed, window};
 pub use self::record::{Marks, Mode, NUMBER_MAX, Ops, Position, Segment, Totals};
 pub use self::spans::Spans;

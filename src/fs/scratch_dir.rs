@@ -217,7 +217,7 @@ pub struct LeftBehind {
 
 /// The folders that killed runs left in `place`, and in the places that those name.
 #[must_use]
-pub fn left_in(place: &Path) -> Vec<LeftBehind> {
+pub fn left_behind_in(place: &Path) -> Vec<LeftBehind> {
     let mut found = left(place);
     let elsewhere: Vec<PathBuf> = found
         .iter()
@@ -234,11 +234,14 @@ fn left(place: &Path) -> Vec<LeftBehind> {
             && item.file_type().is_ok_and(|kind| kind.is_dir())
     });
     let path = hidden.map(|item| item.path());
-    path.filter_map(|folder| sole(&folder).map(|lock| LeftBehind { folder, _lock: lock })).collect()
+    path.filter_map(|folder| {
+        lock_if_abandoned(&folder).map(|lock| LeftBehind { folder, _lock: lock })
+    })
+    .collect()
 }
 
 /// The lock of a folder of this user that nobody has; only where the kernel says so.
-fn sole(folder: &Path) -> Option<File> {
+fn lock_if_abandoned(folder: &Path) -> Option<File> {
     let probe = File::from(open_folder(folder).ok()?);
     let own = probe.metadata().ok()?.uid() == rustix::process::geteuid().as_raw();
     if !own {
@@ -251,7 +254,7 @@ fn sole(folder: &Path) -> Option<File> {
 /// Removes what killed runs left in `place`, and in the places that those name, as far as it can be.
 pub fn sweep(place: &Path) {
     // Those elsewhere first: afterwards nothing would name them.
-    for left in left_in(place).iter().rev() {
+    for left in left_behind_in(place).iter().rev() {
         let _left_behind = std::fs::remove_dir_all(&left.folder);
     }
 }
@@ -289,12 +292,12 @@ mod tests {
         let (note, hall) = (dead(here.path()), dead(there.path()));
         std::os::unix::fs::symlink(there.path(), note.join(ELSEWHERE)).expect("linked");
         std::fs::create_dir(here.path().join("other")).expect("made");
-        assert_eq!(left_in(here.path()).len(), 2);
+        assert_eq!(left_behind_in(here.path()).len(), 2);
         let run = ScratchDir::within(here.path()).expect("made");
         assert!(!note.exists() && !hall.exists());
         assert!(living.folder().exists() && run.folder().exists());
         assert!(here.path().join("other").exists());
-        assert!(left_in(here.path()).is_empty());
+        assert!(left_behind_in(here.path()).is_empty());
     }
 
     /// A file and its log are moved together or not at all.

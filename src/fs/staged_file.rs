@@ -232,7 +232,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_draft_is_not_there_until_it_is_published() {
+    fn a_staged_file_is_not_there_until_it_is_published() {
         let folder = tempfile::tempdir().expect("folder");
         let target = folder.path().join("file");
         let staged = StagedFile::beside(&target).expect("draft");
@@ -244,7 +244,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_named_draft_is_hidden_and_removed_when_dropped() {
+    fn a_named_staged_file_is_hidden_and_removed_when_dropped() {
         let folder = tempfile::tempdir().expect("folder");
         let open = || {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;

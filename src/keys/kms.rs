@@ -128,9 +128,9 @@ fn is_private(url: &str) -> bool {
 /// Refuses to send a request that others on its way could read: the endpoint may also come from the
 /// environment or from a profile.
 #[derive(Debug)]
-struct OnlyPrivate;
+struct RefusePlainHttp;
 
-impl Intercept for OnlyPrivate {
+impl Intercept for RefusePlainHttp {
     fn name(&self) -> &'static str {
         "OnlyPrivate"
     }
@@ -185,7 +185,7 @@ impl Kms {
             let config = self.access.resolve().await;
             let config = aws_sdk_kms::config::Builder::from(&config)
                 .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
-                .interceptor(OnlyPrivate)
+                .interceptor(RefusePlainHttp)
                 .build();
             let client = Client::from_conf(config);
             work(self.client.get_or_init(|| client).clone()).await

@@ -11,7 +11,7 @@ pub const DIGITS: usize = 64;
 
 /// What a MAC is for, so that one use cannot be taken for another.
 #[derive(Debug, Clone, Copy)]
-pub struct Use {
+pub struct MacPurpose {
     /// What the key is derived with.
     pub info: &'static [u8],
     /// What closes the file behind the digits, without white space.
@@ -21,7 +21,7 @@ pub struct Use {
 /// Puts the MAC of `context` and `bytes` in the place of the zeros in `bytes`. Returns whether there is
 /// such a place.
 #[must_use]
-pub fn sign(bytes: &mut [u8], of: Use, context: &[u8], key: &DataKey) -> bool {
+pub fn sign(bytes: &mut [u8], of: MacPurpose, context: &[u8], key: &DataKey) -> bool {
     let tag = hmac::sign(&derived(key, of), &[context, bytes].concat());
     let cell = place(bytes, of.closing).and_then(|range| bytes.get_mut(range));
     cell.map(|cell| cell.copy_from_slice(hex(tag.as_ref()).as_bytes())).is_some()
@@ -29,7 +29,7 @@ pub fn sign(bytes: &mut [u8], of: Use, context: &[u8], key: &DataKey) -> bool {
 
 /// Whether `bytes` carry the MAC of `context` and themselves.
 #[must_use]
-pub fn is_right(bytes: &[u8], of: Use, context: &[u8], key: &DataKey) -> bool {
+pub fn is_right(bytes: &[u8], of: MacPurpose, context: &[u8], key: &DataKey) -> bool {
     let Some(range) = place(bytes, of.closing) else { return false };
     let Some(claimed) = bytes.get(range.clone()).and_then(unhex) else { return false };
     let mut text = [context, bytes].concat();
@@ -39,7 +39,7 @@ pub fn is_right(bytes: &[u8], of: Use, context: &[u8], key: &DataKey) -> bool {
     hmac::verify(&derived(key, of), &text, &claimed).is_ok()
 }
 
-fn derived(key: &DataKey, of: Use) -> hmac::Key {
+fn derived(key: &DataKey, of: MacPurpose) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(&[], &[of.info]))
 }
 

@@ -3,12 +3,12 @@
 use ring::hmac;
 
 use super::DataKey;
-use super::mac::{self, Use};
+use super::mac::{self, MacPurpose};
 use crate::domain::hex::hex;
 use crate::domain::manifest::{Manifest, ManifestError};
 
 /// What the MAC of a manifest is for.
-const MANIFEST: Use = Use { info: b"bkp manifest 1", closing: b"\"}" };
+const MANIFEST: MacPurpose = MacPurpose { info: b"bkp manifest 1", closing: b"\"}" };
 
 /// The file of a manifest: indented JSON with the MAC in place.
 ///

@@ -25,14 +25,14 @@ use zeroize::Zeroizing;
 use super::KeyError;
 use crate::ctx::Cancel;
 use crate::domain::limits::SECRET_BYTES_MAX;
-use crate::process::{self, Reach};
+use crate::process::{self, KillScope};
 
 /// How long a command may take that prints a secret, and where it may ask somebody at a terminal.
 const DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE_AT_TERMINAL: Duration = Duration::from_mins(5);
 
 /// How often the wish to stop is looked at while it runs.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// Reads the secret that `reference` points to.
 ///
@@ -179,10 +179,13 @@ fn credential_path(name: &str) -> Option<PathBuf> {
 /// What a shell command prints; its errors go where ours go.
 fn from_command(command: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, String> {
     let at_terminal = std::io::stderr().is_terminal();
-    let (patience, reach) =
-        if at_terminal { (DEADLINE_AT_TERMINAL, Reach::Itself) } else { (DEADLINE, Reach::Group) };
+    let (patience, kill_scope) = if at_terminal {
+        (DEADLINE_AT_TERMINAL, KillScope::Itself)
+    } else {
+        (DEADLINE, KillScope::Group)
+    };
     let began = Instant::now();
-    let mut shell = process::foreign("sh");
+    let mut shell = process::operator_command("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped());
     // At a terminal it stays in our process group: in another one it could not ask anybody there. Elsewhere
     // what it started ends with it.
@@ -195,7 +198,7 @@ fn from_command(command: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, St
     // The pipe is closed when this has read enough, so a command that prints for ever ends.
     thread::spawn(move || say.send(read_bounded(printed)));
     let heard = loop {
-        let heard = hear.recv_timeout(LOOK_AGAIN);
+        let heard = hear.recv_timeout(POLL_EVERY);
         let is_over = began.elapsed() >= patience || cancel.check().is_err();
         if is_over || heard != Err(RecvTimeoutError::Timeout) {
             break heard;
@@ -203,7 +206,7 @@ fn from_command(command: &str, cancel: &Cancel) -> Result<Zeroizing<Vec<u8>>, St
     };
     let stopped = cancel.check().is_err();
     let rest = if stopped { Duration::ZERO } else { patience.saturating_sub(began.elapsed()) };
-    let ended = process::see_out(&mut child, rest, reach);
+    let ended = process::wait_or_kill(&mut child, rest, kill_scope);
     let (status, late) = ended.map_err(|error| error.to_string())?;
     if late {
         return Err(format!("the command was killed after {} s", patience.as_secs()));

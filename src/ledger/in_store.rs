@@ -24,17 +24,17 @@ use std::time::Duration;
 
 use sha2::Digest as _;
 
-use super::{Holder, Lease, LedgerError, Moment};
+use super::{Holder, Lease, LedgerError, MonotonicTime};
 use crate::ctx::Ctx;
 use crate::domain::event::Event;
 use crate::store::{AppendStore, Declared, ObjectLabels, Role, StoreError};
 
+mod abandoned;
 mod held;
-mod sighted;
 mod stale;
 mod term;
 
-use self::term::{LeaseRow, SCHEMA, Term};
+use self::term::{JobTerms, SCHEMA, Term};
 pub use held::{held, running, strange};
 pub use stale::stale;
 
@@ -44,13 +44,13 @@ const BLOCKED_MAX: usize = 64;
 const TRIES: usize = 3;
 
 /// A lease that is held.
-struct InStore {
+struct StoreLease {
     store: Arc<dyn AppendStore>,
     holder: Holder,
     length: Duration,
     ctx: Ctx,
     number: u64,
-    renewed: Moment,
+    renewed: MonotonicTime,
 }
 
 /// Takes the lease of a job for `length` in one store.
@@ -64,10 +64,11 @@ pub fn acquire(
     ctx: &Ctx,
 ) -> Result<Box<dyn Lease>, LedgerError> {
     let (holder, ctx) = (holder.clone(), ctx.clone());
-    let mut lease = InStore { store, holder, length, ctx, number: 0, renewed: Moment::now() };
+    let mut lease =
+        StoreLease { store, holder, length, ctx, number: 0, renewed: MonotonicTime::now() };
     let mut busy = None;
     for attempt in 0..TRIES {
-        let LeaseRow { number, newest, strange } = lease.row()?;
+        let JobTerms { number, newest, strange } = lease.row()?;
         if attempt == 0 {
             lease.name(&strange);
         }
@@ -87,7 +88,7 @@ pub fn acquire(
     Err(LedgerError::Busy { job: lease.holder.job, holder })
 }
 
-impl Lease for InStore {
+impl Lease for StoreLease {
     fn id(&self) -> String {
         self.key(self.number)
     }
@@ -113,13 +114,13 @@ impl Lease for InStore {
     }
 }
 
-impl InStore {
+impl StoreLease {
     fn key(&self, number: u64) -> String {
         term::key(&self.holder.job, number)
     }
 
     /// The terms of the job.
-    fn row(&self) -> Result<LeaseRow, StoreError> {
+    fn row(&self) -> Result<JobTerms, StoreError> {
         term::row(&*self.store, &self.holder.job, self.ctx.now())
     }
 
@@ -143,7 +144,7 @@ impl InStore {
         }
         let place = format!("{} {}", self.store.url(), self.key(number));
         term.ahead(now).is_none()
-            || !sighted::is_over(&self.holder.state_dir, &place, term, &self.ctx)
+            || !abandoned::is_abandoned(&self.holder.state_dir, &place, term, &self.ctx)
     }
 
     fn busy(&self, term: &Term) -> LedgerError {
@@ -154,7 +155,7 @@ impl InStore {
     fn next(&mut self, mut number: u64, length: Duration) -> Result<(), LedgerError> {
         let mut blocked = 0;
         loop {
-            let began = Moment::now();
+            let began = MonotonicTime::now();
             let now = self.ctx.now();
             let term = Term {
                 schema: SCHEMA.to_owned(),

@@ -82,16 +82,16 @@ impl Holder {
 
 /// A moment, by a clock of this host that nobody sets and that goes on while the host sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Moment(Duration);
+struct MonotonicTime(Duration);
 
-impl Moment {
-    fn now() -> Moment {
+impl MonotonicTime {
+    fn now() -> MonotonicTime {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Moment(now.try_into().unwrap_or_default())
+        MonotonicTime(now.try_into().unwrap_or_default())
     }
 
     fn elapsed(self) -> Duration {
-        Moment::now().0.saturating_sub(self.0)
+        MonotonicTime::now().0.saturating_sub(self.0)
     }
 }
 

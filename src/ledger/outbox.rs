@@ -31,7 +31,7 @@ pub struct Outbox {
 
 /// An event as it waits.
 #[derive(Debug, Serialize, Deserialize)]
-struct Letter {
+struct QueuedEvent {
     schema: String,
     #[serde(flatten)]
     numbers: Numbers,
@@ -51,12 +51,12 @@ impl Outbox {
     pub fn put(&self, event: &Event) -> Result<(), LedgerError> {
         let numbers = Numbers::from(event);
         let name = format!("{:032x}.{EXTENSION}", numbers.id);
-        let letter = Letter { schema: SCHEMA.to_owned(), numbers };
+        let queued = QueuedEvent { schema: SCHEMA.to_owned(), numbers };
         let write = || -> io::Result<()> {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let staged = StagedFile::begin(rustix::fs::open(&self.folder, flags, Mode::empty())?)?;
-            let mut text = serde_json::to_vec(&letter)?;
+            let mut text = serde_json::to_vec(&queued)?;
             text.push(b'\n');
             let mut file = staged.file();
             file.write_all(&text)?;
@@ -137,9 +137,9 @@ fn read(path: &Path) -> Result<Option<Event>, LedgerError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(path, error)),
     }
-    let letter: Option<Letter> = serde_json::from_str(&text).ok();
-    let letter = letter.filter(|letter| letter.schema == SCHEMA);
-    match letter.and_then(|letter| Event::unpack(&letter.numbers)) {
+    let queued: Option<QueuedEvent> = serde_json::from_str(&text).ok();
+    let queued = queued.filter(|queued| queued.schema == SCHEMA);
+    match queued.and_then(|queued| Event::unpack(&queued.numbers)) {
         Some(event) => Ok(Some(event)),
         None => Err(failed(path, io::Error::other("not an event of this version of bkp"))),
     }

@@ -11,14 +11,16 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::{SmtpTransport, Transport as _};
 
 use crate::keys::secret;
-use crate::notify::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, secret_of, shown};
+use crate::notify::{
+    Channel, ChannelKind, Notification, PATIENCE, check_url, resolved, secret_of, shown,
+};
 
 const SCHEMES: [&str; 2] = ["smtps", "smtp"];
 /// How long the whole of a message may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// E-mail.
-pub const KIND: ChannelKind = ChannelKind { word: "email", check, tell };
+pub const KIND: ChannelKind = ChannelKind { word: "email", check, send };
 
 fn check(channel: &Channel) -> Result<(), String> {
     check_url(&channel.url, &SCHEMES)?;
@@ -47,7 +49,7 @@ fn check(channel: &Channel) -> Result<(), String> {
     Ok(())
 }
 
-fn tell(channel: &Channel, news: &News) -> anyhow::Result<()> {
+fn send(channel: &Channel, news: &Notification) -> anyhow::Result<()> {
     // What a reference leads to was not checked with the configuration.
     let channel = Channel { url: resolved(&channel.url, &SCHEMES)?, ..channel.clone() };
     check(&channel).map_err(|problem| anyhow::anyhow!("{}: {problem}", shown(&channel.url)))?;

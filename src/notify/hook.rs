@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::process::{self, Reach};
+use crate::process::{self, KillScope};
 
 /// How long it is listened to what a program has said after its end: another one that it started, and
 /// that left its group, may hold its output open for ever.
@@ -26,7 +26,7 @@ const SAID_BYTES_MAX: u64 = 4096;
 /// its standard error.
 pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result<()> {
     let (program, arguments) = words.split_first().context("the hook names no program")?;
-    let mut command = process::foreign(program);
+    let mut command = process::operator_command(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     // A group of its own, so that all of it can be ended.
     command.process_group(0);
@@ -40,7 +40,7 @@ pub fn run(words: &[String], input: &[u8], patience: Duration) -> anyhow::Result
     let (say, hear) = mpsc::channel();
     thread::spawn(move || listen(stderr, &say));
     // What it left in the background goes with it: it must not hold its output open.
-    let (status, late) = process::see_out(&mut child, patience, Reach::Group)?;
+    let (status, late) = process::wait_or_kill(&mut child, patience, KillScope::Group)?;
     let said = hear.recv_timeout(LAST_WORDS).unwrap_or_default();
     if late {
         anyhow::bail!("`{program}` was killed after {} s", patience.as_secs());

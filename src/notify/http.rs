@@ -1,6 +1,6 @@
 //! Notifications over HTTP: webhooks with JSON, Slack, and pings for healthcheck services.
 
-use crate::notify::{Channel, ChannelKind, News, PATIENCE, check_url, resolved, shown};
+use crate::notify::{Channel, ChannelKind, Notification, PATIENCE, check_url, resolved, shown};
 
 const SCHEMES: [&str; 2] = ["https", "http"];
 
@@ -8,14 +8,14 @@ const SCHEMES: [&str; 2] = ["https", "http"];
 pub const WEBHOOK: ChannelKind = ChannelKind {
     word: "webhook",
     check: |channel| check_url(&channel.url, &SCHEMES),
-    tell: |channel, news| {
+    send: |channel, news| {
         post(&resolved(&channel.url, &SCHEMES)?, &serde_json::to_vec(news)?, JSON)
     },
 };
 
 /// Gets the news as text, in the shape that Slack and its likes take.
 pub const SLACK: ChannelKind =
-    ChannelKind { word: "slack", check: |channel| check_slack(&channel.url), tell: slack };
+    ChannelKind { word: "slack", check: |channel| check_slack(&channel.url), send: slack };
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -28,7 +28,7 @@ fn check_slack(url: &str) -> Result<(), String> {
     check_url(url, &SCHEMES)
 }
 
-fn slack(channel: &Channel, news: &News) -> anyhow::Result<()> {
+fn slack(channel: &Channel, news: &Notification) -> anyhow::Result<()> {
     let text = format!("*{}*\n{}", news.subject(), news.text());
     let body = serde_json::json!({ "text": text });
     post(&resolved(&channel.url, &SCHEMES)?, &serde_json::to_vec(&body)?, JSON)

@@ -44,7 +44,7 @@ pub struct Alert {
 
 /// What is told at once, schema `bkp.alert/1`.
 #[derive(Debug, Clone, Serialize)]
-pub struct News {
+pub struct Notification {
     /// `bkp.alert/1`.
     pub schema: &'static str,
     /// The host that tells it.
@@ -56,7 +56,7 @@ pub struct News {
     pub alerts: Vec<Alert>,
 }
 
-impl News {
+impl Notification {
     /// One line for a subject.
     #[must_use]
     pub fn subject(&self) -> String {
@@ -106,7 +106,7 @@ pub struct ChannelKind {
     /// Says what is wrong with a channel, without going anywhere.
     pub check: fn(&Channel) -> Result<(), String>,
     /// Sends news through the channel.
-    pub tell: fn(&Channel, &News) -> anyhow::Result<()>,
+    pub send: fn(&Channel, &Notification) -> anyhow::Result<()>,
 }
 
 /// The secret that `reference` points to; what is wrong with it in words that fit any secret.
@@ -135,7 +135,7 @@ fn secret_of(reference: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 ///
 /// # Errors
 /// What cannot be read.
-pub fn rehearse(channel: &Channel) -> anyhow::Result<()> {
+pub fn check_secrets(channel: &Channel) -> anyhow::Result<()> {
     url_of(&channel.url)?;
     if !channel.password.is_empty() {
         secret_of(&channel.password)?;

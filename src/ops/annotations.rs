@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::ctx::{Ctx, host};
 use crate::domain::id::BackupId;
-use crate::domain::names::{BackupName, Mark, Nth};
+use crate::domain::names::{BackupName, Mark, MarkNumber};
 use crate::ops::authenticity;
 use crate::ops::authenticity::{ANNOTATION, ProofChecker};
 use crate::ops::records;
@@ -63,7 +63,7 @@ impl AnnotationKind {
     }
 
     /// A mark with this word.
-    fn mark(self, nth: Nth) -> Mark {
+    fn mark(self, nth: MarkNumber) -> Mark {
         match self {
             AnnotationKind::Pin => Mark::Pin(nth),
             AnnotationKind::Unpin => Mark::Unpin(nth),
@@ -86,7 +86,7 @@ impl AnnotationKind {
     }
 
     /// The word that it takes back.
-    fn against(self) -> Option<AnnotationKind> {
+    fn opposite(self) -> Option<AnnotationKind> {
         match self {
             AnnotationKind::Unpin => Some(AnnotationKind::Pin),
             AnnotationKind::Sound => Some(AnnotationKind::Damaged),
@@ -153,7 +153,7 @@ pub(crate) enum Damage {
     /// Marked as damaged, without authentication.
     Claimed,
     /// A verification found it.
-    FoundBackup,
+    Confirmed,
 }
 
 impl AnnotationBody {
@@ -187,9 +187,9 @@ impl AnnotationBody {
         store: &dyn AppendStore,
         name: &BackupName,
         marks: &[Mark],
-        prover: &ProofChecker<'_>,
+        proof_checker: &ProofChecker<'_>,
     ) -> anyhow::Result<()> {
-        let against = self.word.against();
+        let against = self.word.opposite();
         let against = against.into_iter().flat_map(|word| of(marks, word));
         let taken: Vec<String> = against.map(Mark::extension).collect();
         let mut parts: Vec<&[String]> = taken.chunks(TAKEN_BACK_MAX).collect();
@@ -197,10 +197,10 @@ impl AnnotationBody {
             parts.push(&[]);
         }
         for part in parts {
-            let nth = Nth::Made(BackupId::new(self.at));
+            let nth = MarkNumber::Made(BackupId::new(self.at));
             let key = name.key(&self.word.mark(nth).extension());
             let body = AnnotationBody { takes_back: part.to_vec(), ..self.clone() };
-            let bytes = prover.object(ANNOTATION, &key, &body, [name])?;
+            let bytes = proof_checker.object(ANNOTATION, &key, &body, [name])?;
             records::add_new(store, (&key, Role::Index), &bytes)?;
         }
         Ok(())
@@ -211,9 +211,9 @@ impl AnnotationBody {
 ///
 /// # Errors
 /// What the store fails with.
-pub(crate) fn said(
+pub(crate) fn read_annotations(
     store: &dyn ReadStore,
-    prover: &ProofChecker<'_>,
+    proof_checker: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
 ) -> Result<Vec<Annotation>, StoreError> {
@@ -225,7 +225,7 @@ pub(crate) fn said(
         AnnotationKind::Damaged,
         AnnotationKind::Sound,
     ] {
-        let read = newest(store, prover, name, marks, word)?;
+        let read = newest(store, proof_checker, name, marks, word)?;
         found.extend(read.into_iter().map(|(_, said)| said));
     }
     found.sort_by_key(|said| said.body.at);
@@ -239,7 +239,7 @@ pub(crate) fn said(
 /// What the store fails with.
 pub(crate) fn judge(
     store: &dyn ReadStore,
-    prover: &ProofChecker<'_>,
+    proof_checker: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
 ) -> Result<BackupAnnotations, StoreError> {
@@ -250,7 +250,7 @@ pub(crate) fn judge(
             if found.is_empty() || of(marks, against).next().is_none() {
                 return Ok(found);
             }
-            let read = newest(store, prover, name, marks, against)?;
+            let read = newest(store, proof_checker, name, marks, against)?;
             unproven |= read.len() < of(marks, against).count();
             let mut taken: HashSet<String> = HashSet::new();
             for (_, said) in read {
@@ -266,10 +266,10 @@ pub(crate) fn judge(
     let damaged = left(AnnotationKind::Damaged, AnnotationKind::Sound)?;
     let mut damage = Damage::None;
     if !damaged.is_empty() {
-        let read = newest(store, prover, name, &damaged, AnnotationKind::Damaged)?;
+        let read = newest(store, proof_checker, name, &damaged, AnnotationKind::Damaged)?;
         let is_found = read.iter().any(|(_, said)| said.proven);
         unproven |= !is_found;
-        damage = if is_found { Damage::FoundBackup } else { Damage::Claimed };
+        damage = if is_found { Damage::Confirmed } else { Damage::Claimed };
     }
     Ok(BackupAnnotations { pinned, damage, unproven })
 }
@@ -282,12 +282,12 @@ pub(crate) fn judge(
 /// What the store fails with.
 pub(crate) fn refutable(
     store: &dyn ReadStore,
-    prover: &ProofChecker<'_>,
+    proof_checker: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
     level: VerifyLevel,
 ) -> Result<Vec<Mark>, StoreError> {
-    let read = newest(store, prover, name, marks, AnnotationKind::Damaged)?;
+    let read = newest(store, proof_checker, name, marks, AnnotationKind::Damaged)?;
     let is_deeper = |said: &Annotation| {
         let depth = said.body.level.filter(|_| said.proven).unwrap_or(VerifyLevel::Digest);
         depth > level
@@ -309,7 +309,7 @@ fn of(marks: &[Mark], word: AnnotationKind) -> impl Iterator<Item = Mark> {
 /// The newest marks with a word that can be read.
 fn newest(
     store: &dyn ReadStore,
-    prover: &ProofChecker<'_>,
+    proof_checker: &ProofChecker<'_>,
     name: &BackupName,
     marks: &[Mark],
     word: AnnotationKind,
@@ -318,7 +318,7 @@ fn newest(
     wanted.sort_unstable_by(|a, b| b.cmp(a));
     let mut found = Vec::new();
     for mark in wanted.into_iter().take(READ_MAX) {
-        let said = read(store, prover, name, mark)?.filter(|said| said.body.word == word);
+        let said = read(store, proof_checker, name, mark)?.filter(|said| said.body.word == word);
         found.extend(said.map(|said| (mark, said)));
     }
     Ok(found)
@@ -327,7 +327,7 @@ fn newest(
 /// What a mark says; `None` if it is none, or has gone.
 fn read(
     store: &dyn ReadStore,
-    prover: &ProofChecker<'_>,
+    proof_checker: &ProofChecker<'_>,
     name: &BackupName,
     mark: Mark,
 ) -> Result<Option<Annotation>, StoreError> {
@@ -342,7 +342,7 @@ fn read(
     Ok(body.filter(|body| body.schema == SCHEMA).map(|body| {
         // By this backup, and no other one that the writer may open.
         let is_claimed = authenticity::named(&bytes).as_ref() == Some(name);
-        let is_right = is_claimed && prover.proven(ANNOTATION, &key, &bytes).is_some();
+        let is_right = is_claimed && proof_checker.proven(ANNOTATION, &key, &bytes).is_some();
         Annotation { body, proven: is_right }
     }))
 }

@@ -28,7 +28,7 @@ pub const FOLDER: &str = "audit";
 
 /// What such an object says, schema `bkp.audit/1`.
 #[derive(Debug, Serialize)]
-struct Line<'a, T> {
+struct AuditEntry<'a, T> {
     schema: &'static str,
     what: &'a str,
     #[serde(with = "time::serde::rfc3339")]
@@ -72,7 +72,7 @@ fn add(
 ) -> anyhow::Result<()> {
     let at = app.ctx.now();
     let settings = &app.settings;
-    let line = Line {
+    let line = AuditEntry {
         schema: "bkp.audit/1",
         what,
         at,
@@ -92,7 +92,7 @@ fn add(
 
 /// What is kept of a restore, a verification, or a run that made no backup.
 #[derive(Debug, Default, Serialize)]
-struct Ended<'a> {
+struct AuditDetails<'a> {
     source: Option<&'a str>,
     exit_code: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +118,7 @@ pub(crate) fn rto_seconds(report: &Value) -> Option<f64> {
 /// Adds that something was done with a backup, or that it failed, to the store that it was read from, as
 /// far as this host may write there, and to the ledger. A report says which backup, or it was about many:
 /// then the last of them stands for all.
-pub fn ended(
+pub fn record_outcome(
     app: &AppContext,
     (what, status): (&str, Status),
     source: Option<&str>,
@@ -134,7 +134,7 @@ pub fn ended(
             }
             let id = text("id").or_else(|| text("base")).and_then(|id| id.parse().ok());
             let source = source.or_else(|| text("source"));
-            let ended = Ended {
+            let ended = AuditDetails {
                 source,
                 exit_code: report.outcome.map_or(0, exit::code),
                 seconds: one.get("seconds").and_then(Value::as_f64),
@@ -147,7 +147,7 @@ pub fn ended(
             // What was not found as it should be is not verified.
             let is_done = report.outcome.is_none() || status == Status::Restored;
             if let (Some(id), Some(source), true) = (id, source, is_done) {
-                ledger_events::tell(app, (status, id, source), ended.seconds.unwrap_or(0.0));
+                ledger_events::record_read(app, (status, id, source), ended.seconds.unwrap_or(0.0));
             }
         }
         Err(error) => {
@@ -157,7 +157,11 @@ pub fn ended(
                 return;
             }
             let (exit_code, why) = (exit::code(kind), Some(format!("{error:#}")));
-            line(app, (what, None, source), &Ended { source, exit_code, why, ..Ended::default() });
+            line(
+                app,
+                (what, None, source),
+                &AuditDetails { source, exit_code, why, ..AuditDetails::default() },
+            );
         }
     }
 }
@@ -169,12 +173,12 @@ pub fn no_backup(app: &AppContext, source: &str, began: OffsetDateTime, error: &
     // One that was fenced had begun.
     let is_fenced = matches!(error.downcast_ref(), Some(LedgerError::Fenced { .. }));
     let what = if kind == Kind::Busy && !is_fenced { "skipped" } else { "failed" };
-    let ended = Ended {
+    let ended = AuditDetails {
         source: Some(source),
         exit_code: exit::code(kind),
         seconds: Some((app.ctx.now() - began).as_seconds_f64()),
         why: Some(format!("{error:#}")),
-        ..Ended::default()
+        ..AuditDetails::default()
     };
     // Without a store in the configuration there is none to put it into.
     if settings.is_none() {
@@ -194,7 +198,7 @@ pub fn no_backup(app: &AppContext, source: &str, began: OffsetDateTime, error: &
 fn line(
     app: &AppContext,
     (what, id, source): (&str, Option<BackupId>, Option<&str>),
-    ended: &Ended<'_>,
+    ended: &AuditDetails<'_>,
 ) {
     let id = id.unwrap_or_else(|| BackupId::new(app.ctx.now()));
     let settings = source.and_then(|name| app.settings.sources.get(name));
@@ -208,7 +212,7 @@ fn add_or_warn(
     app: &AppContext,
     store: &dyn AppendStore,
     of: (&str, BackupId, Option<&str>),
-    ended: &Ended<'_>,
+    ended: &AuditDetails<'_>,
 ) {
     if let Err(error) = add(app, store, of, ended) {
         not_on_record(app, of.0, store.url(), &error);

@@ -17,15 +17,15 @@ use crate::ctx::Ctx;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION};
 use crate::error::{Kind, diagnose};
-use crate::keys::mac::{self, Use};
+use crate::keys::mac::{self, MacPurpose};
 use crate::keys::{self, DataKey, KeyError, KeyProvider, manifest_mac};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::AppContext;
 
 /// Records of runs, and of what was done to backups.
-pub const RECORD: Use = Use { info: b"bkp record 1", closing: b"\"}}" };
+pub const RECORD: MacPurpose = MacPurpose { info: b"bkp record 1", closing: b"\"}}" };
 /// What is said of a backup beside its manifest.
-pub const ANNOTATION: Use = Use { info: b"bkp annotation 1", closing: b"\"}}" };
+pub const ANNOTATION: MacPurpose = MacPurpose { info: b"bkp annotation 1", closing: b"\"}}" };
 
 /// Manifests that may turn out to be of no use in one run. Each costs a request and as many derivations
 /// of a key as its recipients ask for; whoever plants objects plants thousands.
@@ -52,12 +52,12 @@ pub struct ProofChecker<'a> {
     store: &'a dyn ReadStore,
     keys: &'a [Box<dyn KeyProvider>],
     ctx: &'a Ctx,
-    opened: Mutex<HashMap<BackupName, Result<DataKey, Refused>>>,
+    opened: Mutex<HashMap<BackupName, Result<DataKey, OpenRefusal>>>,
 }
 
 /// Why a backup proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum OpenRefusal {
     /// It is not authentic, or none of the keys at hand opens it.
     Always,
     /// A store or a key's service does not answer, or too many others were tried before.
@@ -91,7 +91,7 @@ pub fn keys(app: &AppContext) -> Vec<Box<dyn KeyProvider>> {
 
 impl std::fmt::Debug for ProofChecker<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prover").field("store", &self.store.url()).finish_non_exhaustive()
+        f.debug_struct("ProofChecker").field("store", &self.store.url()).finish_non_exhaustive()
     }
 }
 
@@ -116,10 +116,10 @@ impl<'a> ProofChecker<'a> {
     /// The same, with what a refusal means.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn try_open(&self, name: &BackupName) -> Result<DataKey, Refused> {
+    /// [`OpenRefusal`].
+    pub fn try_open(&self, name: &BackupName) -> Result<DataKey, OpenRefusal> {
         if self.keys.is_empty() {
-            return Err(Refused::Always);
+            return Err(OpenRefusal::Always);
         }
         // It is held meanwhile: whoever else wants this key waits instead of deriving it too.
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +127,7 @@ impl<'a> ProofChecker<'a> {
             return known.clone();
         }
         if opened.values().filter(|key| key.is_err()).count() >= FAILURES_MAX {
-            return Err(Refused::Now);
+            return Err(OpenRefusal::Now);
         }
         let refuse = |error: anyhow::Error| {
             let (id, diagnosis) = (name.id, diagnose(&error));
@@ -157,7 +157,7 @@ impl<'a> ProofChecker<'a> {
     /// If `body` cannot be written as a JSON object.
     pub fn object<N: Borrow<BackupName>>(
         &self,
-        of: Use,
+        of: MacPurpose,
         key: &str,
         body: &impl Serialize,
         by: impl IntoIterator<Item = N>,
@@ -170,20 +170,20 @@ impl<'a> ProofChecker<'a> {
 
     /// Whether the object with this key and these bytes is proven.
     #[must_use]
-    pub fn judge(&self, of: Use, key: &str, bytes: &[u8]) -> Verdict {
+    pub fn judge(&self, of: MacPurpose, key: &str, bytes: &[u8]) -> Verdict {
         let Some(name) = named(bytes) else { return Verdict::Unproven };
         match self.try_open(&name) {
             Ok(data_key) if mac::is_right(bytes, of, &context(key), &data_key) => {
                 Verdict::Proven(name)
             }
-            Ok(_) | Err(Refused::Always) => Verdict::Unproven,
-            Err(Refused::Now) => Verdict::Unknown,
+            Ok(_) | Err(OpenRefusal::Always) => Verdict::Unproven,
+            Err(OpenRefusal::Now) => Verdict::Unknown,
         }
     }
 
     /// The backup by whose key the object with this key and these bytes is proven; `None` if it is not.
     #[must_use]
-    pub fn proven(&self, of: Use, key: &str, bytes: &[u8]) -> Option<BackupName> {
+    pub fn proven(&self, of: MacPurpose, key: &str, bytes: &[u8]) -> Option<BackupName> {
         match self.judge(of, key, bytes) {
             Verdict::Proven(name) => Some(name),
             Verdict::Unproven | Verdict::Unknown => None,
@@ -192,7 +192,7 @@ impl<'a> ProofChecker<'a> {
 }
 
 /// What follows from an error for the next time.
-fn refusal(error: &anyhow::Error, kind: Kind) -> Refused {
+fn refusal(error: &anyhow::Error, kind: Kind) -> OpenRefusal {
     let is_of_key = || match error.downcast_ref() {
         Some(KeyError::Wrong { .. } | KeyError::NoneFits { .. }) => true,
         Some(_) | None => false,
@@ -200,7 +200,7 @@ fn refusal(error: &anyhow::Error, kind: Kind) -> Refused {
     let is_missing = matches!(error.downcast_ref(), Some(StoreError::Missing { .. }));
     let is_bad = matches!(kind, Kind::Integrity | Kind::Refused);
     let is_always = is_missing || is_bad || (kind == Kind::Key && is_of_key());
-    if is_always { Refused::Always } else { Refused::Now }
+    if is_always { OpenRefusal::Always } else { OpenRefusal::Now }
 }
 
 /// The object with this key: `body`, and the proof by a backup whose data key is at hand.
@@ -208,7 +208,7 @@ fn refusal(error: &anyhow::Error, kind: Kind) -> Refused {
 /// # Errors
 /// If `body` cannot be written as a JSON object.
 pub fn object(
-    of: Use,
+    of: MacPurpose,
     key: &str,
     body: &impl Serialize,
     by: Option<(&BackupName, &DataKey)>,
@@ -230,10 +230,10 @@ pub fn object(
 #[must_use]
 pub fn named(bytes: &[u8]) -> Option<BackupName> {
     #[derive(Deserialize)]
-    struct Claim {
+    struct UncheckedProof {
         proof: StoredProof,
     }
-    let Claim { proof } = serde_json::from_slice(bytes).ok()?;
+    let UncheckedProof { proof } = serde_json::from_slice(bytes).ok()?;
     match BackupName::parse(&proof.backup)? {
         (name, MANIFEST_EXTENSION) => Some(name),
         _ => None,

@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::catalog::Entry;
 use crate::config::settings::jobs::JobSettings;
-use crate::domain::cost::{self, Shape};
+use crate::domain::cost::{self, BackupProfile};
 use crate::domain::names::{BackupName, Scope};
 use crate::store::ReadStore;
 use crate::wire::AppContext;
@@ -51,12 +51,12 @@ pub(crate) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTim
         sizes.push(entry.stored_bytes());
     }
     let mean = |sizes: &[u64]| total(sizes.iter().copied()).checked_div(sizes.len() as u64);
-    let shape = Shape {
+    let profile = BackupProfile {
         full_bytes: mean(&full).unwrap_or(0),
         built_bytes: mean(&built).unwrap_or(0),
         built_per_full: built.len().checked_div(full.len()).unwrap_or(built.len()),
     };
-    cost::in_a_year(job.retention.as_ref(), job.when.interval(now), shape, now)
+    cost::in_a_year(job.retention.as_ref(), job.when.interval(now), profile, now)
 }
 
 /// Segments of a log: those of today and a year more, or as much as `keep_log` keeps.

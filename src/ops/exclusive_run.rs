@@ -16,7 +16,7 @@ use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 /// How long a run that waits for another one waits before it asks again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// For how long a run that should stop goes on to give back its leases.
 const CLOSING: Duration = Duration::from_secs(10);
 
@@ -30,7 +30,7 @@ pub struct ExclusiveRun<'h> {
 
 impl std::fmt::Debug for ExclusiveRun<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Alone").finish_non_exhaustive()
+        f.debug_struct("ExclusiveRun").finish_non_exhaustive()
     }
 }
 
@@ -57,20 +57,20 @@ impl<'h> ExclusiveRun<'h> {
             state_dir: app.settings.state_dir.clone(),
         };
         let (ctx, length) = (&app.ctx, app.settings.lease);
-        let mut alone = ExclusiveRun { app, leases: Vec::new(), _lock: lock };
-        let leases = &mut alone.leases;
+        let mut run = ExclusiveRun { app, leases: Vec::new(), _lock: lock };
+        let leases = &mut run.leases;
         lease_renewer::of_stores(mirrored, &holder, length, ctx, &mut |index, kept| {
             leases.push((Some(index), kept));
         })?;
         match ledger.map(|ledger| ledger.acquire(&holder, length)) {
             None => {}
-            Some(Ok(lease)) => alone.leases.push((None, LeaseRenewer::new(lease, length, ctx)?)),
+            Some(Ok(lease)) => run.leases.push((None, LeaseRenewer::new(lease, length, ctx)?)),
             Some(Err(error @ LedgerError::Away { .. })) if !required(app) => {
                 ctx.monitor.detail(&format!("{error}; continuing with the leases of the stores"));
             }
             Some(Err(error)) => return Err(error.into()),
         }
-        Ok(alone)
+        Ok(run)
     }
 
     /// Makes sure that it still is alone in the store at this place of the mirrored store. Asks nobody as long as
@@ -100,14 +100,14 @@ impl Drop for ExclusiveRun<'_> {
 ///
 /// # Errors
 /// As [`patiently`].
-pub fn in_turn(
+pub fn run_when_free(
     app: &AppContext,
     source: &str,
     patience: Duration,
     run: impl FnMut() -> anyhow::Result<Report>,
 ) -> anyhow::Result<Report> {
     let began = app.ctx.now();
-    let ended = patiently(app, patience, run);
+    let ended = retry_while_busy(app, patience, run);
     if let Err(error) = &ended {
         let _in_peace = app.ctx.cancel.defer(CLOSING);
         audit::no_backup(app, source, began, error);
@@ -119,7 +119,7 @@ pub fn in_turn(
 ///
 /// # Errors
 /// What `what` fails with at last; [`crate::ctx::Cancel::check`].
-pub fn patiently<T>(
+pub fn retry_while_busy<T>(
     app: &AppContext,
     patience: Duration,
     mut what: impl FnMut() -> anyhow::Result<T>,
@@ -136,6 +136,6 @@ pub fn patiently<T>(
             }
             done => return done,
         }
-        app.ctx.pause(ASK_AGAIN.min(patience.saturating_sub(began.elapsed())))?;
+        app.ctx.pause(RETRY_EVERY.min(patience.saturating_sub(began.elapsed())))?;
     }
 }

@@ -15,7 +15,7 @@ use crate::wire::AppContext;
 
 /// Tells the ledger, if there is one, that a backup of `source` was read, which took so long. What was done
 /// is done whatever the ledger says: an event that it does not take now waits in the outbox.
-pub fn tell(app: &AppContext, (status, id, source): (Status, BackupId, &str), seconds: f64) {
+pub fn record_read(app: &AppContext, (status, id, source): (Status, BackupId, &str), seconds: f64) {
     if app.settings.ledger.is_none() {
         return;
     }

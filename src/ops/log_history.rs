@@ -22,7 +22,7 @@ const DAYS_MAX: i64 = 7;
 
 /// The newest segment of a mode.
 #[derive(Debug, Clone)]
-pub struct Newest {
+pub struct NewestSegment {
     /// Its id.
     pub id: BackupId,
     /// The first segment of its log.
@@ -48,9 +48,9 @@ pub fn newest(
     catalog: &Catalog<'_>,
     source: &str,
     mode: Mode,
-    known: Option<&Newest>,
+    known: Option<&NewestSegment>,
     ctx: &Ctx,
-) -> anyhow::Result<Option<Newest>> {
+) -> anyhow::Result<Option<NewestSegment>> {
     let (now, monitor) = (ctx.now(), &*ctx.monitor);
     let recent = known.map(|known| since(store, source, known, now)).transpose()?.flatten();
     let found = recent.map_or_else(|| find(store, source, ctx), Ok)?;
@@ -70,11 +70,18 @@ pub fn newest(
             let manifest = reader.manifest();
             let segment = read(&found.name, &manifest.capture)?;
             let (id, base, backup_type) = (manifest.id, manifest.base, manifest.backup_type);
-            Ok(Newest { id, base, backup_type, sha256: hex(&sha256), segment, passed: Vec::new() })
+            Ok(NewestSegment {
+                id,
+                base,
+                backup_type,
+                sha256: hex(&sha256),
+                segment,
+                passed: Vec::new(),
+            })
         });
         match opened {
             Ok(newest) if newest.segment.mode == mode => {
-                return Ok(Some(Newest { passed, ..newest }));
+                return Ok(Some(NewestSegment { passed, ..newest }));
             }
             Ok(_other) => {}
             // Whoever can write to a store must not be able to stop the log.
@@ -107,7 +114,7 @@ fn is_of_keys(error: &anyhow::Error) -> bool {
 fn since(
     store: &dyn ReadStore,
     source: &str,
-    known: &Newest,
+    known: &NewestSegment,
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<Vec<FoundBackup>>> {
     let first = known.id.created().date();
@@ -128,7 +135,7 @@ fn since(
                 name,
                 stored_bytes: object.bytes,
                 pinned: false,
-                going: false,
+                being_removed: false,
                 marks: Vec::new(),
             }));
         }
@@ -161,7 +168,7 @@ impl History {
     ) -> anyhow::Result<History> {
         let mut history = History::default();
         let mut links: Vec<Link> = Vec::new();
-        let steps = concurrent::each(found, &ctx.cancel, |found| Ok(step(store, found)))?;
+        let steps = concurrent::each(found, &ctx.cancel, |found| Ok(history_item(store, found)))?;
         // That the run is to stop is no problem of a backup.
         ctx.cancel.check()?;
         for (found, step) in found.iter().zip(steps) {
@@ -170,9 +177,9 @@ impl History {
                 history.problems.push(format!("{id}: a verification found this segment damaged"));
             }
             match step {
-                Ok(Step::Segment(link)) => links.push(*link),
-                Ok(Step::Snapshot(base)) => history.bases.push(base),
-                Ok(Step::Other) => {}
+                Ok(HistoryItem::Segment(link)) => links.push(*link),
+                Ok(HistoryItem::Snapshot(base)) => history.bases.push(base),
+                Ok(HistoryItem::Other) => {}
                 Err(error) => history.problems.push(format!("{}: {error:#}", found.name.id)),
             }
         }
@@ -255,26 +262,26 @@ pub fn is_segment(found: &FoundBackup) -> bool {
 }
 
 /// What a backup is to a history.
-enum Step {
+enum HistoryItem {
     Segment(Box<Link>),
     Snapshot(Base),
     /// Anything else, and a snapshot that does not say where it ends.
     Other,
 }
 
-fn step(store: &dyn ReadStore, found: &FoundBackup) -> anyhow::Result<Step> {
+fn history_item(store: &dyn ReadStore, found: &FoundBackup) -> anyhow::Result<HistoryItem> {
     let name = &found.name;
     if is_segment(found) {
         let (manifest, sha256) = load(store, name)?;
         let segment = read(name, &manifest.capture)?;
         let link = Link { id: manifest.id, parent: manifest.parent, sha256, segment };
-        return Ok(Step::Segment(Box::new(link)));
+        return Ok(HistoryItem::Segment(Box::new(link)));
     }
     if name.kind != BackupKind::Snapshot {
-        return Ok(Step::Other);
+        return Ok(HistoryItem::Other);
     }
     let (manifest, _) = load(store, name)?;
-    Ok(Base::read(manifest.id, &manifest.capture).map_or(Step::Other, Step::Snapshot))
+    Ok(Base::read(manifest.id, &manifest.capture).map_or(HistoryItem::Other, HistoryItem::Snapshot))
 }
 
 fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, String)> {

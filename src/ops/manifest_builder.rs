@@ -17,7 +17,7 @@ use crate::stage::ChainStats;
 use crate::wire::AppContext;
 
 /// What a run has made.
-pub(crate) struct Content {
+pub(crate) struct ManifestContent {
     /// Base and parent of an increment.
     pub(crate) links: Option<(BackupId, BackupId)>,
     /// What the source is.
@@ -29,15 +29,15 @@ pub(crate) struct Content {
     /// The objects that the manifest names, the one with the data first.
     pub(crate) objects: Vec<ObjectRecord>,
     /// What each stage did.
-    pub(crate) trail: ChainStats,
+    pub(crate) stats: ChainStats,
     /// Who can open it.
     pub(crate) keys: Vec<Recipient>,
 }
 
 /// The manifest of a backup whose objects are all confirmed. It lacks what only the run that publishes
 /// it knows: the ledger, the copies, the MAC.
-pub(crate) fn new(app: &AppContext, name: &BackupName, content: Content) -> Manifest {
-    let Content { links, identity, capture, sizes, objects, trail, keys } = content;
+pub(crate) fn new(app: &AppContext, name: &BackupName, content: ManifestContent) -> Manifest {
+    let ManifestContent { links, identity, capture, sizes, objects, stats, keys } = content;
     let (id, ended) = (name.id, app.ctx.now());
     let started_by = &app.settings.started_by;
     let source = app.settings.sources.get(&name.source);
@@ -62,7 +62,7 @@ pub(crate) fn new(app: &AppContext, name: &BackupName, content: Content) -> Mani
         status: "completed".to_owned(),
         capture,
         sizes,
-        timings: timings(&trail, id.created(), ended),
+        timings: timings(&stats, id.created(), ended),
         objects,
         keys,
         retention: promise(app, name),
@@ -138,11 +138,11 @@ fn at_second(time: OffsetDateTime) -> OffsetDateTime {
 
 /// Seconds that each stage was busy, and the whole run took.
 fn timings(
-    trail: &ChainStats,
+    stats: &ChainStats,
     started: OffsetDateTime,
     ended: OffsetDateTime,
 ) -> Map<String, Value> {
-    let stages = trail.0.iter().filter(|measure| !measure.busy.is_zero());
+    let stages = stats.0.iter().filter(|measure| !measure.busy.is_zero());
     let mut timings: Map<String, Value> = stages
         .map(|measure| (measure.stage.to_owned(), seconds(measure.busy.as_secs_f64())))
         .collect();

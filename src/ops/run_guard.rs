@@ -59,7 +59,7 @@ pub struct RunGuard<'h> {
 
 impl std::fmt::Debug for RunGuard<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorded").field("holder", &self.holder).finish_non_exhaustive()
+        f.debug_struct("RunGuard").field("holder", &self.holder).finish_non_exhaustive()
     }
 }
 

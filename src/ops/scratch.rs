@@ -12,20 +12,20 @@ use crate::wire::AppContext;
 
 /// What a folder is for: the name of the one that it is in.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Use {
+pub(crate) enum ScratchPurpose {
     /// Exporting, or standing for a folder elsewhere.
     Work,
     /// Restores of a drill.
     Drill,
 }
 
-impl Use {
-    const ALL: [Use; 2] = [Use::Work, Use::Drill];
+impl ScratchPurpose {
+    const ALL: [ScratchPurpose; 2] = [ScratchPurpose::Work, ScratchPurpose::Drill];
 
     fn place(self, app: &AppContext) -> PathBuf {
         let name = match self {
-            Use::Work => "work",
-            Use::Drill => "drill",
+            ScratchPurpose::Work => "work",
+            ScratchPurpose::Drill => "drill",
         };
         app.settings.state_dir.join(name)
     }
@@ -35,7 +35,7 @@ impl Use {
 ///
 /// # Errors
 /// [`crate::error::Kind::Failed`] if it cannot be made.
-pub(crate) fn make(app: &AppContext, what: Use) -> Result<ScratchDir, Fault> {
+pub(crate) fn make(app: &AppContext, what: ScratchPurpose) -> Result<ScratchDir, Fault> {
     ScratchDir::within(&what.place(app))
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn make(app: &AppContext, what: Use) -> Result<ScratchDir, Fault> {
 /// lives. A restore goes on where the state directory cannot be written: then only the next one to
 /// the same place finds what it leaves if it is killed.
 pub(crate) fn elsewhere(app: &AppContext, place: &Path) -> Option<ScratchDir> {
-    let noted = make(app, Use::Work).ok()?;
+    let noted = make(app, ScratchPurpose::Work).ok()?;
     noted.stand_for(place).ok()?;
     Some(noted)
 }
@@ -53,19 +53,22 @@ pub(crate) fn elsewhere(app: &AppContext, place: &Path) -> Option<ScratchDir> {
 /// # Errors
 /// As [`make`].
 pub(crate) fn to_drill(app: &AppContext, place: Option<&Path>) -> Result<ScratchDir, Fault> {
-    let Some(place) = place else { return make(app, Use::Drill) };
+    let Some(place) = place else { return make(app, ScratchPurpose::Drill) };
     let noted = elsewhere(app, place);
     Ok(ScratchDir::within(place)?.noted_by(noted))
 }
 
 /// The scratch folders that killed runs left behind.
 pub(crate) fn left(app: &AppContext) -> Vec<LeftBehind> {
-    Use::ALL.into_iter().flat_map(|what| scratch_dir::left_in(&what.place(app))).collect()
+    ScratchPurpose::ALL
+        .into_iter()
+        .flat_map(|what| scratch_dir::left_behind_in(&what.place(app)))
+        .collect()
 }
 
 /// Removes what killed runs left, as far as it can be.
 pub(crate) fn sweep(app: &AppContext) {
-    for what in Use::ALL {
+    for what in ScratchPurpose::ALL {
         scratch_dir::sweep(&what.place(app));
     }
 }

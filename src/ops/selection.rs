@@ -59,7 +59,7 @@ impl Select {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, [`Kind::Usage`] if an id fits several; as [`first_proven`].
-    pub fn resolve(&self, catalog: &Catalog<'_>, ctx: &Ctx) -> anyhow::Result<Chosen> {
+    pub fn resolve(&self, catalog: &Catalog<'_>, ctx: &Ctx) -> anyhow::Result<ChosenBackup> {
         let names = self.candidates(catalog.store(), &|_name| true, ctx)?;
         first_proven(names, catalog, ctx)
     }
@@ -74,7 +74,7 @@ impl Select {
         catalog: &Catalog<'_>,
         exports: bool,
         ctx: &Ctx,
-    ) -> anyhow::Result<Chosen> {
+    ) -> anyhow::Result<ChosenBackup> {
         let store = catalog.store();
         let is_export = |name: &BackupName| name.kind == BackupKind::Export;
         let named = self.id().is_some();
@@ -159,7 +159,7 @@ fn newest_first(found: Vec<FoundBackup>, ctx: &Ctx) -> Vec<BackupName> {
 
 /// The chosen backup.
 #[derive(Debug)]
-pub struct Chosen {
+pub struct ChosenBackup {
     /// The backup.
     pub name: BackupName,
     /// How many were passed over, which would have been chosen before it.
@@ -169,13 +169,13 @@ pub struct Chosen {
 /// Backups that were passed over since nothing shows that bkp made them, in the order in which they were
 /// met.
 #[derive(Debug, Default)]
-pub(crate) struct Passed {
+pub(crate) struct SkippedBackups {
     said: Vec<String>,
     count: usize,
     error: Option<anyhow::Error>,
 }
 
-impl Passed {
+impl SkippedBackups {
     pub(crate) fn add(&mut self, name: &BackupName, error: anyhow::Error) {
         self.count += 1;
         if self.said.len() < NAMED_MAX {
@@ -222,13 +222,13 @@ fn first_proven(
     mut names: Vec<BackupName>,
     catalog: &Catalog<'_>,
     ctx: &Ctx,
-) -> anyhow::Result<Chosen> {
+) -> anyhow::Result<ChosenBackup> {
     if names.len() == 1
         && let Some(name) = names.pop()
     {
-        return Ok(Chosen { name, passed: 0 });
+        return Ok(ChosenBackup { name, passed: 0 });
     }
-    let mut passed = Passed::default();
+    let mut passed = SkippedBackups::default();
     for name in names {
         ctx.cancel.check()?;
         match catalog.prove(&name) {
@@ -240,7 +240,7 @@ fn first_proven(
                         name.id
                     ));
                 }
-                return Ok(Chosen { name, passed: passed.count });
+                return Ok(ChosenBackup { name, passed: passed.count });
             }
             Err(error) if catalog::is_altered(&error) && !catalog.is_elsewhere(&name)? => {
                 let id = name.id;

@@ -7,7 +7,7 @@
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 
-use super::reader::{Watched, digest, lost};
+use super::reader::{StoredReader, digest, lost};
 use super::{ObjectBuilder, ROLE_DATA, SinkWriter, record};
 use crate::ctx::Ctx;
 use crate::domain::limits::{OBJECT_LINE_BYTES_MAX, OBJECTS_IN_MANIFEST_MAX, OBJECTS_MAX};
@@ -50,12 +50,12 @@ impl ObjectBuilder<'_> {
         let behind = Box::new(ThreadBoundary::new("store", QUEUE_DEPTH, stored)?);
         let sink =
             Box::new(Digest::new("plaintext", Box::new(zstd::Encoder::new(LEVEL, 1, behind)?)));
-        let blame = FirstError::default();
-        let mut out = SinkWriter::new(sink, &blame);
+        let first_error = FirstError::default();
+        let mut out = SinkWriter::new(sink, &first_error);
         for object in &others {
             let mut line = serde_json::to_vec(object)?;
             line.push(b'\n');
-            out.write_all(&line).map_err(|error| blame.or(error))?;
+            out.write_all(&line).map_err(|error| first_error.or(error))?;
         }
         let stats = out.sink.finish()?;
         objects.push(record(ROLE_OBJECTS, key, &stats, ["zstd"].into_iter(), self.store)?);
@@ -76,17 +76,22 @@ pub fn listed(
 ) -> anyhow::Result<Vec<ObjectRecord>> {
     let Some(list) = manifest.object(ROLE_OBJECTS) else { return Ok(Vec::new()) };
     let key = &list.key;
-    let blame = FirstError::default();
+    let first_error = FirstError::default();
     let input = store.open(key, None).map_err(|error| lost(error, key))?;
-    let watched = Watched { input, ctx: ctx.clone(), blame: blame.clone() };
-    let stored =
-        DigestReader::new(watched, key, list.bytes, digest(&list.sha256, key)?, blame.clone());
+    let watched = StoredReader { input, ctx: ctx.clone(), first_error: first_error.clone() };
+    let stored = DigestReader::new(
+        watched,
+        key,
+        list.bytes,
+        digest(&list.sha256, key)?,
+        first_error.clone(),
+    );
     let mut input: Box<dyn Read + Send> = Box::new(stored);
     if list.stages.iter().any(|stage| stage == "zstd") {
-        input = Box::new(zstd::Decoder::new(input, key, blame.clone())?);
+        input = Box::new(zstd::Decoder::new(input, key, first_error.clone())?);
     }
-    let objects = parse(&mut input, manifest).map_err(|error| blame.or(error))?;
-    drain(&mut input).map_err(|error| blame.or(error))?;
+    let objects = parse(&mut input, manifest).map_err(|error| first_error.or(error))?;
+    drain(&mut input).map_err(|error| first_error.or(error))?;
     Ok(objects)
 }
 

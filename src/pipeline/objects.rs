@@ -65,12 +65,12 @@ pub struct Objects<'a> {
     made: Vec<ObjectRecord>,
     busy: ChainStats,
     /// In the order in which they were made.
-    confirming: VecDeque<Confirming>,
+    confirming: VecDeque<UnconfirmedObject>,
 }
 
 /// An object of which everything was written, and which is being confirmed on a thread of its own.
 #[derive(Debug)]
-struct Confirming {
+struct UnconfirmedObject {
     role: String,
     key: String,
     sealed: bool,
@@ -121,18 +121,18 @@ impl<'a> Objects<'a> {
     /// Waits until the object that was made first is confirmed.
     fn confirm_first(&mut self) -> anyhow::Result<()> {
         let Some(first) = self.confirming.pop_front() else { return Ok(()) };
-        let Confirming { role, key, sealed, bytes: _, thread } = first;
+        let UnconfirmedObject { role, key, sealed, bytes: _, thread } = first;
         let confirmed = thread.join();
-        let trail = confirmed
+        let stats = confirmed
             .unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "confirm" }.into()))?;
         let stages = sealed.then_some("seal").into_iter();
-        self.made.push(record(&role, key, &trail, stages, self.builder.store)?);
-        self.note(&trail);
+        self.made.push(record(&role, key, &stats, stages, self.builder.store)?);
+        self.note(&stats);
         Ok(())
     }
 
-    fn note(&mut self, trail: &ChainStats) {
-        for StageStats { stage, busy, .. } in &trail.0 {
+    fn note(&mut self, stats: &ChainStats) {
+        for StageStats { stage, busy, .. } in &stats.0 {
             let known = self.busy.0.iter_mut().find(|measure| measure.stage == *stage);
             if let Some(measure) = known {
                 measure.busy += *busy;
@@ -169,13 +169,19 @@ impl ObjectSink for Objects<'_> {
         } else {
             self.plain(&key)?
         };
-        let blame = FirstError::default();
-        let mut out = SinkWriter::new(sink, &blame);
-        body(&mut out).map_err(|error| blame.or(error))?;
+        let first_error = FirstError::default();
+        let mut out = SinkWriter::new(sink, &first_error);
+        body(&mut out).map_err(|error| first_error.or(error))?;
         let SinkWriter { sink, bytes, .. } = out;
         self.make_room(bytes)?;
         let thread = thread::Builder::new().name("confirm".into()).spawn(move || sink.finish())?;
-        self.confirming.push_back(Confirming { role: role.to_owned(), key, sealed, bytes, thread });
+        self.confirming.push_back(UnconfirmedObject {
+            role: role.to_owned(),
+            key,
+            sealed,
+            bytes,
+            thread,
+        });
         Ok(())
     }
 
@@ -185,10 +191,10 @@ impl ObjectSink for Objects<'_> {
     ) -> anyhow::Result<()> {
         // It holds Parquet, which is compressed.
         let builder = ObjectBuilder { compression: Compression::None, ..*self.builder };
-        let (object, trail, ()) = builder.archive(Role::Index, |out| push(out))?;
+        let (object, stats, ()) = builder.archive(Role::Index, |out| push(out))?;
         self.confirm_all()?;
         self.made.push(object);
-        self.note(&trail);
+        self.note(&stats);
         Ok(())
     }
 }

@@ -119,9 +119,9 @@ impl<'a> BackupReader<'a> {
             if self.proven().contains(&object.key) {
                 continue;
             }
-            let blame = FirstError::default();
-            let mut input = self.stored(object, ctx, &blame)?;
-            drain(&mut input).map_err(|error| blame.or(error))?;
+            let first_error = FirstError::default();
+            let mut input = self.stored(object, ctx, &first_error)?;
+            drain(&mut input).map_err(|error| first_error.or(error))?;
             self.proven().insert(object.key.clone());
         }
         Ok(())
@@ -133,9 +133,9 @@ impl<'a> BackupReader<'a> {
     /// As [`BackupReader::check_digests`].
     pub fn check_map(&self, ctx: &Ctx) -> anyhow::Result<()> {
         let Ok(object) = self.object(ROLE_MAP) else { return Ok(()) };
-        let blame = FirstError::default();
-        let mut input = self.stored(object, ctx, &blame)?;
-        drain(&mut input).map_err(|error| blame.or(error))?;
+        let first_error = FirstError::default();
+        let mut input = self.stored(object, ctx, &first_error)?;
+        drain(&mut input).map_err(|error| first_error.or(error))?;
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl<'a> BackupReader<'a> {
         visit: &mut dyn FnMut(&str, u64, &mut dyn Read) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let object = self.object(ROLE_DATA)?;
-        self.read(object, ctx, &mut |input, blame| archive::read(input, blame, visit))
+        self.read(object, ctx, &mut |input, first_error| archive::read(input, first_error, visit))
     }
 
     /// Shows the block map to `look`.
@@ -210,12 +210,12 @@ impl<'a> BackupReader<'a> {
         ctx: &Ctx,
         consume: &mut dyn FnMut(&mut dyn Read, &FirstError) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let blame = FirstError::default();
-        let mut input = self.plaintext(object, ctx, &blame)?;
-        let outcome = consume(&mut input, &blame);
+        let first_error = FirstError::default();
+        let mut input = self.plaintext(object, ctx, &first_error)?;
+        let outcome = consume(&mut input, &first_error);
         // A typed error of the chain explains whatever the consumer made of it.
-        outcome.map_err(|error| blame.or(error))?;
-        drain(&mut input).map_err(|error| blame.or(error))?;
+        outcome.map_err(|error| first_error.or(error))?;
+        drain(&mut input).map_err(|error| first_error.or(error))?;
         self.proven().insert(object.key.clone());
         Ok(())
     }
@@ -229,32 +229,32 @@ impl<'a> BackupReader<'a> {
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
-        blame: &FirstError,
-    ) -> anyhow::Result<DigestReader<Watched>> {
+        first_error: &FirstError,
+    ) -> anyhow::Result<DigestReader<StoredReader>> {
         let input = self.store.open(&object.key, None).map_err(|error| lost(error, &object.key))?;
-        let watched = Watched { input, ctx: ctx.clone(), blame: blame.clone() };
+        let watched = StoredReader { input, ctx: ctx.clone(), first_error: first_error.clone() };
         let sha256 = digest(&object.sha256, &object.key)?;
-        Ok(DigestReader::new(watched, &object.key, object.bytes, sha256, blame.clone()))
+        Ok(DigestReader::new(watched, &object.key, object.bytes, sha256, first_error.clone()))
     }
 
     fn plaintext(
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
-        blame: &FirstError,
+        first_error: &FirstError,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
-        let mut input: Box<dyn Read + Send> = Box::new(self.stored(object, ctx, blame)?);
+        let mut input: Box<dyn Read + Send> = Box::new(self.stored(object, ctx, first_error)?);
         for stage in object.stages.iter().rev() {
             input = match stage.as_str() {
                 "seal" => {
                     let name = object_name(self.manifest.id, &object.key);
                     let prelude =
-                        open_header(&mut input, &name).map_err(|error| blame.or(error))?;
-                    let opener = Opener::new(input, &prelude, &self.key, blame.clone());
+                        open_header(&mut input, &name).map_err(|error| first_error.or(error))?;
+                    let opener = Opener::new(input, &prelude, &self.key, first_error.clone());
                     Box::new(read_ahead("open", Box::new(opener), READ_AHEAD))
                 }
-                "zstd" => Box::new(zstd::Decoder::new(input, &object.key, blame.clone())?),
-                "gzip" => Box::new(gzip::Decoder::new(input, &object.key, blame.clone())),
+                "zstd" => Box::new(zstd::Decoder::new(input, &object.key, first_error.clone())?),
+                "gzip" => Box::new(gzip::Decoder::new(input, &object.key, first_error.clone())),
                 "tar" => input,
                 other => {
                     let message = format!(
@@ -270,7 +270,7 @@ impl<'a> BackupReader<'a> {
         let Plaintext { bytes, sha256 } = &object.plaintext;
         let sha256 = digest(sha256, &object.key)?;
         let name = format!("{} (content)", object.key);
-        let checked = DigestReader::new(input, name, *bytes, sha256, blame.clone());
+        let checked = DigestReader::new(input, name, *bytes, sha256, first_error.clone());
         // Decompressing and hashing are one thread's work, placing what comes out another's.
         Ok(Box::new(read_ahead("decompress", Box::new(checked), READ_AHEAD)))
     }
@@ -295,24 +295,24 @@ pub(super) fn digest(text: &str, key: &str) -> Result<[u8; 32], ManifestError> {
 
 /// Stored bytes on their way in: counts them for the progress display, looks at the wish to stop,
 /// and keeps the kind of a store's failure.
-pub(super) struct Watched {
+pub(super) struct StoredReader {
     pub(super) input: Box<dyn Read + Send>,
     pub(super) ctx: Ctx,
-    pub(super) blame: FirstError,
+    pub(super) first_error: FirstError,
 }
 
-impl Read for Watched {
+impl Read for StoredReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.ctx.cancel.check().map_err(|fault| self.blame.note(fault))?;
+        self.ctx.cancel.check().map_err(|fault| self.first_error.note(fault))?;
         let count = self.input.read(buffer).map_err(|error| {
             if error.kind() == io::ErrorKind::Interrupted {
                 return error;
             }
             if let Err(fault) = self.ctx.cancel.check() {
-                return self.blame.note(fault);
+                return self.first_error.note(fault);
             }
             let fault = Fault::new(Kind::Store, format!("reading from the store failed: {error}"));
-            self.blame.note(fault)
+            self.first_error.note(fault)
         })?;
         self.ctx.monitor.advance(count as u64);
         Ok(count)

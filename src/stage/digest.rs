@@ -63,8 +63,8 @@ impl Sink for Digest {
     }
 
     fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
-        let trail = self.inner.finish()?;
-        Ok(trail.preceded_by(self.tally.measure(self.name).0))
+        let stats = self.inner.finish()?;
+        Ok(stats.preceded_by(self.tally.measure(self.name).0))
     }
 }
 
@@ -134,28 +134,36 @@ pub struct DigestReader<R> {
     bytes: u64,
     hasher: Sha256,
     state: State,
-    blame: FirstError,
+    first_error: FirstError,
 }
 
 impl<R: Read> DigestReader<R> {
     /// Reads `inner`, expecting exactly `bytes` bytes with this SHA-256; failures name `object` and
-    /// are noted in `blame`.
+    /// are noted in `first_error`.
     pub fn new(
         inner: R,
         object: impl Into<String>,
         bytes: u64,
         sha256: [u8; 32],
-        blame: FirstError,
+        first_error: FirstError,
     ) -> Self {
         let expected = Declared { bytes, sha256 };
         let (object, hasher) = (object.into(), Sha256::new());
-        DigestReader { inner, object, expected, bytes: 0, hasher, state: State::Reading, blame }
+        DigestReader {
+            inner,
+            object,
+            expected,
+            bytes: 0,
+            hasher,
+            state: State::Reading,
+            first_error,
+        }
     }
 
     fn differs(&mut self, what: &'static str, found: String, expected: String) -> io::Error {
         self.state = State::Failed;
         let object = self.object.clone();
-        self.blame.note(StageError::Differs { object, what, found, expected })
+        self.first_error.note(StageError::Differs { object, what, found, expected })
     }
 
     /// Compares the digest once all expected bytes were read.
@@ -180,7 +188,7 @@ impl<R: Read> DigestReader<R> {
         }
         self.state = State::Failed;
         let reason = format!("ends after {} of {} bytes", self.bytes, self.expected.bytes);
-        Err(self.blame.note(StageError::Cut { object: self.object.clone(), reason }))
+        Err(self.first_error.note(StageError::Cut { object: self.object.clone(), reason }))
     }
 }
 
@@ -239,15 +247,15 @@ mod tests {
     use crate::error::{Kind, diagnose};
 
     fn check(content: &[u8], bytes: u64, of: &[u8]) -> Result<Vec<u8>, Kind> {
-        let blame = FirstError::default();
+        let first_error = FirstError::default();
         let sha256 = Sha256::digest(of).into();
-        let mut reader = DigestReader::new(content, "obj", bytes, sha256, blame.clone());
+        let mut reader = DigestReader::new(content, "obj", bytes, sha256, first_error.clone());
         let mut out = Vec::new();
         match reader.read_to_end(&mut out) {
             Ok(_) => Ok(out),
             Err(error) => {
                 assert!(drain(&mut reader).is_err(), "a failure stays one");
-                Err(diagnose(&blame.or(error)).kind)
+                Err(diagnose(&first_error.or(error)).kind)
             }
         }
     }

@@ -83,18 +83,18 @@ impl FrameCodec for Codec {
 /// A stream that is empty, ends within a member or has anything but members in it is an error. That
 /// whole members are missing at the end only a digest or a seal can tell.
 pub struct Decoder<R> {
-    inner: MultiGzDecoder<BufReader<Watched<R>>>,
+    inner: MultiGzDecoder<BufReader<FailureTracker<R>>>,
     object: String,
-    blame: FirstError,
+    first_error: FirstError,
     failed: bool,
 }
 
 impl<R: Read> Decoder<R> {
-    /// Decompresses `inner`; failures name `object` and are noted in `blame`.
-    pub fn new(inner: R, object: impl Into<String>, blame: FirstError) -> Self {
-        let watched = Watched { inner, failed: false };
+    /// Decompresses `inner`; failures name `object` and are noted in `first_error`.
+    pub fn new(inner: R, object: impl Into<String>, first_error: FirstError) -> Self {
+        let watched = FailureTracker { inner, failed: false };
         let inner = MultiGzDecoder::new(BufReader::with_capacity(INPUT_BYTES, watched));
-        Decoder { inner, object: object.into(), blame, failed: false }
+        Decoder { inner, object: object.into(), first_error, failed: false }
     }
 }
 
@@ -115,7 +115,7 @@ impl<R: Read> Read for Decoder<R> {
                 return error;
             }
             let (object, reason) = (self.object.clone(), error.to_string());
-            self.blame.note(StageError::Compressed { object, reason })
+            self.first_error.note(StageError::Compressed { object, reason })
         })
     }
 }
@@ -127,12 +127,12 @@ impl<R> fmt::Debug for Decoder<R> {
 }
 
 /// Remembers whether a failure came from below: then it is not the compressed data that is wrong.
-struct Watched<R> {
+struct FailureTracker<R> {
     inner: R,
     failed: bool,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for FailureTracker<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buf);
         self.failed = result.is_err();
@@ -144,26 +144,26 @@ impl<R: Read> Read for Watched<R> {
 mod tests {
     use super::*;
     use crate::error::{Kind, diagnose};
-    use crate::stage::parallel::testing::Collect;
+    use crate::stage::parallel::testing::CollectingSink;
 
     fn encode(plain: &[u8]) -> Vec<u8> {
-        let (inner, seen) = Collect::new();
+        let (inner, seen) = CollectingSink::new();
         let mut encoder = Box::new(Encoder::new(6, 2, Box::new(inner)).unwrap());
         encoder.write(plain).unwrap();
-        let trail = encoder.finish().unwrap();
-        assert_eq!(trail.get("gzip").unwrap().bytes, plain.len() as u64);
+        let stats = encoder.finish().unwrap();
+        assert_eq!(stats.get("gzip").unwrap().bytes, plain.len() as u64);
         seen.bytes()
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, Kind> {
-        let blame = FirstError::default();
-        let mut decoder = Decoder::new(bytes, "obj", blame.clone());
+        let first_error = FirstError::default();
+        let mut decoder = Decoder::new(bytes, "obj", first_error.clone());
         let mut out = Vec::new();
         match decoder.read_to_end(&mut out) {
             Ok(_) => Ok(out),
             Err(error) => {
                 assert!(decoder.read(&mut [0]).is_err(), "a failure stays one");
-                Err(diagnose(&blame.or(error)).kind)
+                Err(diagnose(&first_error.or(error)).kind)
             }
         }
     }
@@ -204,8 +204,8 @@ mod tests {
                 Err(io::Error::other("network"))
             }
         }
-        let blame = FirstError::default();
-        let error = Decoder::new(Broken, "obj", blame.clone()).read(&mut [0]).unwrap_err();
-        assert_eq!(diagnose(&blame.or(error)).kind, Kind::Failed);
+        let first_error = FirstError::default();
+        let error = Decoder::new(Broken, "obj", first_error.clone()).read(&mut [0]).unwrap_err();
+        assert_eq!(diagnose(&first_error.or(error)).kind, Kind::Failed);
     }
 }

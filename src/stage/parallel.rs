@@ -188,8 +188,8 @@ impl Sink for Parallel {
         }
         // If the collector is gone, joining it tells why.
         let _heard = self.total.send(self.submitted);
-        let trail = self.join()?;
-        trail.ok_or_else(|| self.stopped())
+        let stats = self.join()?;
+        stats.ok_or_else(|| self.stopped())
     }
 }
 
@@ -281,8 +281,8 @@ impl Collector {
         if !footer.is_empty() {
             self.inner.write(&footer)?;
         }
-        let trail = self.inner.finish()?;
-        Ok(trail.preceded_by(StageStats { stage: self.stage, bytes, sha256: None, busy }))
+        let stats = self.inner.finish()?;
+        Ok(stats.preceded_by(StageStats { stage: self.stage, bytes, sha256: None, busy }))
     }
 }
 
@@ -294,11 +294,11 @@ pub(crate) mod testing {
     use super::*;
     use crate::error::{Fault, Kind};
 
-    /// What happened to a [`Collect`].
+    /// What happened to a [`CollectingSink`].
     #[derive(Clone, Default)]
-    pub(crate) struct Seen(Arc<Mutex<(Vec<u8>, bool, bool)>>);
+    pub(crate) struct CollectedBytes(Arc<Mutex<(Vec<u8>, bool, bool)>>);
 
-    impl Seen {
+    impl CollectedBytes {
         pub(crate) fn bytes(&self) -> Vec<u8> {
             self.0.lock().unwrap().0.clone()
         }
@@ -313,16 +313,16 @@ pub(crate) mod testing {
     }
 
     /// Keeps what it is given.
-    pub(crate) struct Collect(Seen);
+    pub(crate) struct CollectingSink(CollectedBytes);
 
-    impl Collect {
-        pub(crate) fn new() -> (Self, Seen) {
-            let seen = Seen::default();
-            (Collect(seen.clone()), seen)
+    impl CollectingSink {
+        pub(crate) fn new() -> (Self, CollectedBytes) {
+            let seen = CollectedBytes::default();
+            (CollectingSink(seen.clone()), seen)
         }
     }
 
-    impl Sink for Collect {
+    impl Sink for CollectingSink {
         fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
             self.0.0.lock().unwrap().0.extend_from_slice(bytes);
             Ok(())
@@ -337,16 +337,16 @@ pub(crate) mod testing {
         }
     }
 
-    impl Drop for Collect {
+    impl Drop for CollectingSink {
         fn drop(&mut self) {
             self.0.0.lock().unwrap().2 = true;
         }
     }
 
     /// Fails at everything with an error of this kind.
-    pub(crate) struct Fails(pub(crate) Kind);
+    pub(crate) struct FailingSink(pub(crate) Kind);
 
-    impl Sink for Fails {
+    impl Sink for FailingSink {
         fn write(&mut self, _bytes: &[u8]) -> anyhow::Result<()> {
             Err(Fault::new(self.0, "write failed").into())
         }
@@ -359,14 +359,14 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Collect, Fails};
+    use super::testing::{CollectingSink, FailingSink};
     use super::*;
     use crate::error::{Fault, Kind, diagnose};
 
     /// A "compression" whose frames are their input; panics or fails when told to.
-    struct Copies(Option<Kind>);
+    struct IdentityCodec(Option<Kind>);
 
-    impl FrameCodec for Copies {
+    impl FrameCodec for IdentityCodec {
         fn compress(&mut self, input: &[u8], output: &mut Vec<u8>) -> anyhow::Result<()> {
             if input.first() == Some(&255) {
                 match self.0 {
@@ -381,20 +381,20 @@ mod tests {
     }
 
     fn stage(inner: Box<dyn Sink>, kind: Option<Kind>) -> Box<Parallel> {
-        let codecs = (0..3).map(|_| Box::new(Copies(kind)) as Box<dyn FrameCodec>).collect();
+        let codecs = (0..3).map(|_| Box::new(IdentityCodec(kind)) as Box<dyn FrameCodec>).collect();
         Box::new(Parallel::new("copy", codecs, |_| Ok(b"end".to_vec()), inner).unwrap())
     }
 
     #[test]
     fn frames_leave_in_order() {
-        let (inner, seen) = Collect::new();
+        let (inner, seen) = CollectingSink::new();
         let mut sink = stage(Box::new(inner), None);
         let plain: Vec<u8> = (0..40_000_000_u32).map(|i| (i % 251) as u8).collect();
         for piece in plain.chunks(1_234_567) {
             sink.write(piece).unwrap();
         }
-        let trail = sink.finish().unwrap();
-        assert_eq!(trail.get("copy").unwrap().bytes, 40_000_000);
+        let stats = sink.finish().unwrap();
+        assert_eq!(stats.get("copy").unwrap().bytes, 40_000_000);
         let mut expected = plain;
         expected.extend_from_slice(b"end");
         assert!(seen.bytes() == expected && seen.finished());
@@ -408,8 +408,11 @@ mod tests {
             (false, None, Kind::Failed),
             (true, None, Kind::Store),
         ] {
-            let inner: Box<dyn Sink> =
-                if inner_fails { Box::new(Fails(Kind::Store)) } else { Box::new(Collect::new().0) };
+            let inner: Box<dyn Sink> = if inner_fails {
+                Box::new(FailingSink(Kind::Store))
+            } else {
+                Box::new(CollectingSink::new().0)
+            };
             let mut sink = stage(inner, codec);
             let first = if inner_fails { vec![1; FRAME_BYTES] } else { piece.clone() };
             let error = (0..30).find_map(|_| sink.write(&first).err()).expect("surfaces");
@@ -421,14 +424,14 @@ mod tests {
 
     #[test]
     fn a_failure_at_the_end_arrives_too() {
-        let mut sink = stage(Box::new(Fails(Kind::Store)), None);
+        let mut sink = stage(Box::new(FailingSink(Kind::Store)), None);
         sink.write(b"little").unwrap();
         assert_eq!(diagnose(&sink.finish().unwrap_err()).kind, Kind::Store);
     }
 
     #[test]
     fn a_dropped_stage_abandons() {
-        let (inner, seen) = Collect::new();
+        let (inner, seen) = CollectingSink::new();
         let mut sink = stage(Box::new(inner), None);
         sink.write(&vec![1; 3 * FRAME_BYTES]).unwrap();
         drop(sink);

@@ -236,9 +236,9 @@ impl Sink for Sealer {
 
     fn finish(mut self: Box<Self>) -> anyhow::Result<ChainStats> {
         self.seal(true)?;
-        let trail = self.inner.finish()?;
+        let stats = self.inner.finish()?;
         let (bytes, busy) = (self.bytes, self.busy);
-        Ok(trail.preceded_by(StageStats { stage: "seal", bytes, sha256: None, busy }))
+        Ok(stats.preceded_by(StageStats { stage: "seal", bytes, sha256: None, busy }))
     }
 }
 
@@ -264,7 +264,7 @@ pub struct Opener<R> {
     inner: R,
     key: LessSafeKey,
     object: String,
-    blame: FirstError,
+    first_error: FirstError,
     /// Index of the next segment.
     segment: u64,
     /// One segment, and one byte more: only that tells whether the segment is the last one.
@@ -278,13 +278,13 @@ pub struct Opener<R> {
 
 impl<R: Read> Opener<R> {
     /// Opens the segments in `inner`, which stands right behind `prelude`. Failures are noted in
-    /// `blame`.
-    pub fn new(inner: R, prelude: &Prelude, data_key: &DataKey, blame: FirstError) -> Self {
+    /// `first_error`.
+    pub fn new(inner: R, prelude: &Prelude, data_key: &DataKey, first_error: FirstError) -> Self {
         Opener {
             inner,
             key: prelude.key(data_key),
             object: prelude.header.object.clone(),
-            blame,
+            first_error,
             segment: 0,
             buffer: vec![0; SEALED_SEGMENT_BYTES + 1],
             carried: None,
@@ -322,7 +322,7 @@ impl<R: Read> Opener<R> {
         let (object, segment) = (self.object.clone(), self.segment);
         if sealed.len() < TAG_BYTES || (sealed.len() == TAG_BYTES && segment > 0) {
             let reason = format!("it ends within segment {segment}");
-            return Err(self.blame.note(StageError::Cut { object, reason }));
+            return Err(self.first_error.note(StageError::Cut { object, reason }));
         }
         let opened = self.key.open_in_place(nonce(segment, last), Aad::empty(), sealed);
         match opened.map(|plain| plain.len()) {
@@ -332,7 +332,7 @@ impl<R: Read> Opener<R> {
                 self.state = if last { State::Last } else { State::Reading };
                 Ok(())
             }
-            Err(_unspecified) => Err(self.blame.note(StageError::Forged { object, segment })),
+            Err(_unspecified) => Err(self.first_error.note(StageError::Forged { object, segment })),
         }
     }
 }
@@ -367,12 +367,12 @@ impl<R> fmt::Debug for Opener<R> {
 mod tests {
     use super::*;
     use crate::error::{Kind, diagnose};
-    use crate::stage::parallel::testing::Collect;
+    use crate::stage::parallel::testing::CollectingSink;
 
     const OBJECT: &str = "id/data";
 
     fn seal(key: &DataKey, plain: &[u8]) -> Vec<u8> {
-        let (inner, seen) = Collect::new();
+        let (inner, seen) = CollectingSink::new();
         let mut sealer = Box::new(Sealer::new(key, OBJECT, vec![], Box::new(inner)).unwrap());
         sealer.write(plain).unwrap();
         assert_eq!(sealer.finish().unwrap().get("seal").unwrap().bytes, plain.len() as u64);
@@ -380,15 +380,15 @@ mod tests {
     }
 
     fn open(key: &DataKey, mut sealed: &[u8]) -> (Vec<u8>, Option<Kind>) {
-        let blame = FirstError::default();
+        let first_error = FirstError::default();
         let prelude = match open_header(&mut sealed, OBJECT) {
             Ok(prelude) => prelude,
             Err(error) => return (vec![], Some(diagnose(&error).kind)),
         };
-        let mut opener = Opener::new(sealed, &prelude, key, blame.clone());
+        let mut opener = Opener::new(sealed, &prelude, key, first_error.clone());
         let mut out = Vec::new();
         let error = opener.read_to_end(&mut out).err();
-        (out, error.map(|error| diagnose(&blame.or(error)).kind))
+        (out, error.map(|error| diagnose(&first_error.or(error)).kind))
     }
 
     #[test]

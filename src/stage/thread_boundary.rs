@@ -111,7 +111,7 @@ impl Drop for ThreadBoundary {
 
 impl fmt::Debug for ThreadBoundary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hop").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ThreadBoundary").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -270,38 +270,38 @@ fn fill(reader: &mut dyn Read, chunk: &mut [u8]) -> (usize, Option<Ahead>) {
 mod tests {
     use super::*;
     use crate::error::{Kind, diagnose};
-    use crate::stage::parallel::testing::{Collect, Fails};
+    use crate::stage::parallel::testing::{CollectingSink, FailingSink};
 
     #[test]
-    fn a_hop_carries_everything_and_the_trail() {
-        let (inner, seen) = Collect::new();
+    fn a_thread_boundary_carries_everything_and_the_stats() {
+        let (inner, seen) = CollectingSink::new();
         let mut hop = ThreadBoundary::new("hop", 2, Box::new(inner)).unwrap();
         let piece = vec![7; 700_001];
         for _ in 0..9 {
             hop.write(&piece).unwrap();
         }
-        let trail = Box::new(hop).finish().unwrap();
-        assert_eq!(trail.get("collect").unwrap().bytes, 9 * 700_001);
+        let stats = Box::new(hop).finish().unwrap();
+        assert_eq!(stats.get("collect").unwrap().bytes, 9 * 700_001);
         assert!(seen.finished());
     }
 
     #[test]
     fn an_inner_error_arrives_with_its_type() {
-        let mut hop = ThreadBoundary::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
+        let mut hop = ThreadBoundary::new("hop", 1, Box::new(FailingSink(Kind::Store))).unwrap();
         let piece = vec![0; CHUNK_BYTES];
         let error = (0..9).find_map(|_| hop.write(&piece).err()).expect("surfaces");
         assert_eq!(diagnose(&error).kind, Kind::Store);
         assert!(hop.write(&piece).is_err());
 
-        let mut hop = ThreadBoundary::new("hop", 1, Box::new(Fails(Kind::Store))).unwrap();
+        let mut hop = ThreadBoundary::new("hop", 1, Box::new(FailingSink(Kind::Store))).unwrap();
         hop.write(b"little").unwrap();
         let error = Box::new(hop).finish().unwrap_err();
         assert_eq!(diagnose(&error).kind, Kind::Store);
     }
 
     #[test]
-    fn a_dropped_hop_abandons() {
-        let (inner, seen) = Collect::new();
+    fn a_dropped_thread_boundary_abandons() {
+        let (inner, seen) = CollectingSink::new();
         let mut hop = ThreadBoundary::new("hop", 2, Box::new(inner)).unwrap();
         hop.write(&[1; 10]).unwrap();
         drop(hop);

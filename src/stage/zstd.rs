@@ -113,7 +113,7 @@ fn seek_table(frames: &[FrameSizes]) -> anyhow::Result<Vec<u8>> {
 pub struct Decoder<R> {
     inner: R,
     object: String,
-    blame: FirstError,
+    first_error: FirstError,
     raw: zstd::stream::raw::Decoder<'static>,
     input: Vec<u8>,
     taken: usize,
@@ -137,21 +137,21 @@ enum State {
 }
 
 impl<R: Read> Decoder<R> {
-    /// Decompresses `inner`; failures name `object` and are noted in `blame`.
+    /// Decompresses `inner`; failures name `object` and are noted in `first_error`.
     ///
     /// # Errors
     /// If zstd cannot allocate its state.
-    pub fn new(inner: R, object: impl Into<String>, blame: FirstError) -> io::Result<Self> {
+    pub fn new(inner: R, object: impl Into<String>, first_error: FirstError) -> io::Result<Self> {
         let mut raw = zstd::stream::raw::Decoder::new()?;
         raw.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
         let (object, input, state) = (object.into(), vec![0; INPUT_BYTES], State::Unstarted);
-        Ok(Decoder { inner, object, blame, raw, input, taken: 0, filled: 0, state })
+        Ok(Decoder { inner, object, first_error, raw, input, taken: 0, filled: 0, state })
     }
 
     fn fail(&mut self, reason: impl Into<String>) -> io::Error {
         self.state = State::Failed;
         let (object, reason) = (self.object.clone(), reason.into());
-        self.blame.note(StageError::Compressed { object, reason })
+        self.first_error.note(StageError::Compressed { object, reason })
     }
 
     /// Reads more input; `false` at the end of the stream.
@@ -219,26 +219,26 @@ impl<R> fmt::Debug for Decoder<R> {
 mod tests {
     use super::*;
     use crate::error::{Kind, diagnose};
-    use crate::stage::parallel::testing::Collect;
+    use crate::stage::parallel::testing::CollectingSink;
 
     fn encode(plain: &[u8]) -> Vec<u8> {
-        let (inner, seen) = Collect::new();
+        let (inner, seen) = CollectingSink::new();
         let mut encoder = Box::new(Encoder::new(3, 2, Box::new(inner)).unwrap());
         encoder.write(plain).unwrap();
-        let trail = encoder.finish().unwrap();
-        assert_eq!(trail.get("zstd").unwrap().bytes, plain.len() as u64);
+        let stats = encoder.finish().unwrap();
+        assert_eq!(stats.get("zstd").unwrap().bytes, plain.len() as u64);
         seen.bytes()
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<u8>, Kind> {
-        let blame = FirstError::default();
-        let mut decoder = Decoder::new(bytes, "obj", blame.clone()).unwrap();
+        let first_error = FirstError::default();
+        let mut decoder = Decoder::new(bytes, "obj", first_error.clone()).unwrap();
         let mut out = Vec::new();
         match decoder.read_to_end(&mut out) {
             Ok(_) => Ok(out),
             Err(error) => {
                 assert!(decoder.read(&mut [0]).is_err(), "a failure stays one");
-                Err(diagnose(&blame.or(error)).kind)
+                Err(diagnose(&first_error.or(error)).kind)
             }
         }
     }

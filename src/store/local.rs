@@ -106,7 +106,7 @@ impl ReadStore for Local {
         let start = range.start.min(bytes);
         file.seek(SeekFrom::Start(start)).map_err(|error| failed(&self.url, "read", key, error))?;
         let name = format!("{}: cannot read `{key}`", self.url);
-        Ok(Box::new(Named { file, name }.take(range.end.saturating_sub(start))))
+        Ok(Box::new(NamedFile { file, name }.take(range.end.saturating_sub(start))))
     }
 }
 
@@ -125,10 +125,10 @@ impl AppendStore for Local {
         }
     }
 
-    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+    fn self_test(&self) -> Result<Option<String>, StoreError> {
         // What a doctor left that was killed.
         self.delete(PROBE)?;
-        let tried = self.try_out();
+        let tried = self.probe_overwriting();
         self.delete(PROBE)?;
         let (folder, _name) = self.split(PROBE)?;
         // It may have been there before, and hold something else.
@@ -143,7 +143,7 @@ const PROBE: &str = "doctor/probe";
 
 impl Local {
     /// Writes an object in the way of every other, and tries to write it once more.
-    fn try_out(&self) -> Result<(), StoreError> {
+    fn probe_overwriting(&self) -> Result<(), StoreError> {
         let write = || {
             let mut upload = self.create(PROBE, &ObjectLabels::default())?;
             upload.write(PROBE.as_bytes())?;
@@ -185,12 +185,12 @@ impl PruneStore for Local {
 }
 
 /// A file whose read errors say which object they happened to.
-struct Named {
+struct NamedFile {
     file: File,
     name: String,
 }
 
-impl Read for Named {
+impl Read for NamedFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.name));

@@ -145,7 +145,7 @@ pub trait AppendStore: ReadStore {
     ///
     /// # Errors
     /// What the store fails with; [`StoreError::Denied`] if it does not keep the contract.
-    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+    fn self_test(&self) -> Result<Option<String>, StoreError> {
         Ok(None)
     }
 }

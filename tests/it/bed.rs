@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bkp::config::settings::Flags;
 use bkp::config::{Environment, Settings};
-use bkp::ctx::{Cancel, Ctx, Silent};
-use bkp::store::layer::fault::Plan;
+use bkp::ctx::{Cancel, Ctx, NullMonitor};
+use bkp::store::layer::fault::FaultPlan;
 use bkp::wire::AppContext;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -104,11 +104,11 @@ impl Bed {
     }
 
     /// What commands work with in this bed, for tests that call them directly.
-    pub(crate) fn app(&self, faults: Option<Plan>) -> AppContext {
+    pub(crate) fn app(&self, faults: Option<FaultPlan>) -> AppContext {
         let config = self.path("bkp.toml");
         let environment = Environment::of([("BKP_CONFIG", config.to_str().unwrap())]);
         let settings = Settings::load(&Flags::default(), &environment).unwrap();
-        let ctx = Ctx::new(Cancel::default(), Arc::new(Silent));
+        let ctx = Ctx::new(Cancel::default(), Arc::new(NullMonitor));
         AppContext { settings, ctx, confirm: Arc::new(|_| Ok(())), faults }
     }
 

@@ -60,7 +60,7 @@ enum Codec {
 
 /// Which stages a chain has, and how it is cut into threads and writes.
 #[derive(Debug, Clone)]
-struct ReportShape {
+struct ChainShape {
     codec: Codec,
     sealed: bool,
     threads: usize,
@@ -68,9 +68,9 @@ struct ReportShape {
     piece_bytes: usize,
 }
 
-impl ReportShape {
+impl ChainShape {
     fn new(codec: Codec, sealed: bool) -> Self {
-        ReportShape { codec, sealed, threads: 2, hops: false, piece_bytes: 100_000 }
+        ChainShape { codec, sealed, threads: 2, hops: false, piece_bytes: 100_000 }
     }
 }
 
@@ -104,7 +104,7 @@ fn object(name: &str) -> String {
 }
 
 /// The forward chain of the pipeline in front of `slot`.
-fn chain(shape: &ReportShape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn Sink> {
+fn chain(shape: &ChainShape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn Sink> {
     let upload = Memory { bytes: Vec::new(), slot: Arc::clone(slot) };
     let mut sink: Box<dyn Sink> = Box::new(UploadSink::new("stored", Box::new(upload)));
     if shape.sealed {
@@ -125,15 +125,15 @@ fn chain(shape: &ReportShape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn S
     Box::new(Digest::new("plaintext", sink))
 }
 
-fn forward(shape: &ReportShape, name: &str, keys: &Keys, plain: &[u8]) -> (Vec<u8>, ChainStats) {
+fn forward(shape: &ChainShape, name: &str, keys: &Keys, plain: &[u8]) -> (Vec<u8>, ChainStats) {
     let slot = Slot::default();
     let mut sink = chain(shape, name, keys, &slot);
     for piece in plain.chunks(shape.piece_bytes) {
         sink.write(piece).unwrap();
     }
-    let trail = sink.finish().unwrap();
+    let stats = sink.finish().unwrap();
     let stored = slot.lock().unwrap().take().expect("committed");
-    (stored, trail)
+    (stored, stats)
 }
 
 /// What the manifest would say of an object; `None` leaves that check out.
@@ -143,9 +143,9 @@ struct Expected {
     plain: Option<Declared>,
 }
 
-fn expected(trail: &ChainStats) -> Expected {
+fn expected(stats: &ChainStats) -> Expected {
     let declared = |stage: &str| {
-        let measure = trail.get(stage).unwrap();
+        let measure = stats.get(stage).unwrap();
         Declared { bytes: measure.bytes, sha256: measure.sha256.unwrap() }
     };
     Expected { stored: Some(declared("stored")), plain: Some(declared("plaintext")) }
@@ -153,40 +153,41 @@ fn expected(trail: &ChainStats) -> Expected {
 
 /// The backward chain of the pipeline; what it released goes to `out`, whatever happens.
 fn backward(
-    shape: &ReportShape,
+    shape: &ChainShape,
     stored: &[u8],
     keys: &Keys,
     expected: &Expected,
     out: &mut Vec<u8>,
 ) -> anyhow::Result<()> {
-    let blame = FirstError::default();
+    let first_error = FirstError::default();
     let mut reader: Box<dyn Read + Send> = Box::new(std::io::Cursor::new(stored.to_vec()));
     if let Some(Declared { bytes, sha256 }) = expected.stored {
-        reader = Box::new(DigestReader::new(reader, "stored", bytes, sha256, blame.clone()));
+        reader = Box::new(DigestReader::new(reader, "stored", bytes, sha256, first_error.clone()));
     }
     if shape.sealed {
-        let prelude = open_header(&mut reader, &object("data")).map_err(|e| blame.or(e))?;
+        let prelude = open_header(&mut reader, &object("data")).map_err(|e| first_error.or(e))?;
         let providers = std::slice::from_ref(&keys.provider);
         let key =
             keys::unwrap_any(providers, &prelude.header.recipients, id(), &Cancel::default())?;
-        reader = Box::new(Opener::new(reader, &prelude, &key, blame.clone()));
+        reader = Box::new(Opener::new(reader, &prelude, &key, first_error.clone()));
     }
     if shape.hops {
         reader = Box::new(read_ahead("open", reader, 2));
     }
     reader = match shape.codec {
         Codec::None => reader,
-        Codec::Gzip => Box::new(gzip::Decoder::new(reader, "data", blame.clone())),
-        Codec::Zstd => Box::new(zstd::Decoder::new(reader, "data", blame.clone())?),
+        Codec::Gzip => Box::new(gzip::Decoder::new(reader, "data", first_error.clone())),
+        Codec::Zstd => Box::new(zstd::Decoder::new(reader, "data", first_error.clone())?),
     };
     if shape.hops {
         reader = Box::new(read_ahead("decompress", reader, 2));
     }
     if let Some(Declared { bytes, sha256 }) = expected.plain {
-        reader = Box::new(DigestReader::new(reader, "plaintext", bytes, sha256, blame.clone()));
+        reader =
+            Box::new(DigestReader::new(reader, "plaintext", bytes, sha256, first_error.clone()));
     }
-    reader.read_to_end(out).map_err(|error| blame.or(error))?;
-    drain(&mut reader).map_err(|error| blame.or(error))?;
+    reader.read_to_end(out).map_err(|error| first_error.or(error))?;
+    drain(&mut reader).map_err(|error| first_error.or(error))?;
     Ok(())
 }
 
@@ -203,12 +204,12 @@ fn sample(bytes: usize) -> Vec<u8> {
     out
 }
 
-fn shapes() -> impl Strategy<Value = ReportShape> {
+fn shapes() -> impl Strategy<Value = ChainShape> {
     let codec = prop_oneof![Just(Codec::None), Just(Codec::Gzip), Just(Codec::Zstd)];
     let parts = (codec, any::<bool>(), 1..4_usize, any::<bool>(), 1..3 * MIB);
     parts.prop_map(|(codec, sealed, threads, hops, piece_bytes)| {
         // One byte at a time is slow over megabytes and tells nothing that a thousand does not.
-        ReportShape { codec, sealed, threads, hops, piece_bytes: piece_bytes.max(1000) }
+        ChainShape { codec, sealed, threads, hops, piece_bytes: piece_bytes.max(1000) }
     })
 }
 
@@ -223,12 +224,12 @@ proptest! {
     #[test]
     fn whatever_goes_in_comes_out(shape in shapes(), size in sizes()) {
         let (keys, plain) = (Keys::new(), sample(size));
-        let (stored, trail) = forward(&shape, "data", &keys, &plain);
-        prop_assert_eq!(trail.get("plaintext").unwrap().bytes, size as u64);
-        prop_assert_eq!(trail.0.first().unwrap().stage, "plaintext");
-        prop_assert_eq!(trail.0.last().unwrap().stage, "stored");
+        let (stored, stats) = forward(&shape, "data", &keys, &plain);
+        prop_assert_eq!(stats.get("plaintext").unwrap().bytes, size as u64);
+        prop_assert_eq!(stats.0.first().unwrap().stage, "plaintext");
+        prop_assert_eq!(stats.0.last().unwrap().stage, "stored");
         let mut out = Vec::new();
-        backward(&shape, &stored, &keys, &expected(&trail), &mut out).unwrap();
+        backward(&shape, &stored, &keys, &expected(&stats), &mut out).unwrap();
         prop_assert!(out == plain);
     }
 
@@ -246,7 +247,7 @@ proptest! {
     #[test]
     fn damage_is_refused_by_the_seal_alone(at in any::<prop::sample::Index>(), bit in 0..8_u32, cut in any::<bool>()) {
         let (keys, plain) = (Keys::new(), sample(2 * MIB + 5));
-        let shape = ReportShape::new(Codec::None, true);
+        let shape = ChainShape::new(Codec::None, true);
         let (mut stored, _) = forward(&shape, "data", &keys, &plain);
         let at = at.index(stored.len());
         if cut { stored.truncate(at) } else { stored[at] ^= 1 << bit }
@@ -261,18 +262,18 @@ proptest! {
     #[test]
     fn damage_is_refused_by_the_digest_alone(at in any::<prop::sample::Index>(), bit in 0..8_u32, cut in any::<bool>()) {
         let (keys, plain) = (Keys::new(), sample(300_000));
-        let shape = ReportShape::new(Codec::None, false);
-        let (mut stored, trail) = forward(&shape, "data", &keys, &plain);
+        let shape = ChainShape::new(Codec::None, false);
+        let (mut stored, stats) = forward(&shape, "data", &keys, &plain);
         let at = at.index(stored.len());
         if cut { stored.truncate(at) } else { stored[at] ^= 1 << bit }
-        let error = backward(&shape, &stored, &keys, &expected(&trail), &mut Vec::new());
+        let error = backward(&shape, &stored, &keys, &expected(&stats), &mut Vec::new());
         prop_assert_eq!(diagnose(&error.unwrap_err()).kind, Kind::Integrity);
     }
 }
 
 /// Opens `stored` without the manifest's digests and returns what was released, and the kind.
 fn tampered(keys: &Keys, plain: &[u8], stored: &[u8]) -> (usize, Kind) {
-    let (mut out, shape) = (Vec::new(), ReportShape::new(Codec::None, true));
+    let (mut out, shape) = (Vec::new(), ChainShape::new(Codec::None, true));
     let error = backward(&shape, stored, keys, &Expected::default(), &mut out).unwrap_err();
     assert!(plain.starts_with(&out), "unauthenticated bytes were released");
     (out.len(), diagnose(&error).kind)
@@ -281,7 +282,7 @@ fn tampered(keys: &Keys, plain: &[u8], stored: &[u8]) -> (usize, Kind) {
 #[test]
 fn segments_cannot_be_moved_between_places_or_objects() {
     let (keys, plain) = (Keys::new(), sample(3 * MIB));
-    let shape = ReportShape::new(Codec::None, true);
+    let shape = ChainShape::new(Codec::None, true);
     let (stored, _) = forward(&shape, "data", &keys, &plain);
     let (other, _) = forward(&shape, "map", &keys, &plain);
     let (same_name, _) = forward(&shape, "data", &keys, &plain);
@@ -317,7 +318,7 @@ fn segments_cannot_be_moved_between_places_or_objects() {
 #[test]
 fn no_byte_of_a_small_object_can_be_flipped_or_cut_off() {
     let (keys, plain) = (Keys::new(), sample(40));
-    let (stored, _) = forward(&ReportShape::new(Codec::None, true), "data", &keys, &plain);
+    let (stored, _) = forward(&ChainShape::new(Codec::None, true), "data", &keys, &plain);
     let text = String::from_utf8_lossy(&stored).into_owned();
     let recipients = text.find("\"recipients\"").unwrap()..stored.len() - 40 - 16;
     for at in 0..stored.len() {
@@ -335,10 +336,10 @@ fn no_byte_of_a_small_object_can_be_flipped_or_cut_off() {
 #[test]
 fn an_unsealed_stream_with_frames_missing_is_refused() {
     for codec in [Codec::Gzip, Codec::Zstd] {
-        let (keys, plain, shape) = (Keys::new(), sample(5 * MIB), ReportShape::new(codec, false));
-        let (stored, trail) = forward(&shape, "data", &keys, &plain);
+        let (keys, plain, shape) = (Keys::new(), sample(5 * MIB), ChainShape::new(codec, false));
+        let (stored, stats) = forward(&shape, "data", &keys, &plain);
         let (first, _) = forward(&shape, "data", &keys, &plain[..4 * MIB]);
-        for expected in [Expected { stored: None, ..expected(&trail) }, expected(&trail)] {
+        for expected in [Expected { stored: None, ..expected(&stats) }, expected(&stats)] {
             for damaged in [&first[..], &stored[..stored.len() - 1], &[]] {
                 let error = backward(&shape, damaged, &keys, &expected, &mut Vec::new());
                 assert_eq!(diagnose(&error.unwrap_err()).kind, Kind::Integrity, "{codec:?}");
@@ -373,7 +374,7 @@ fn the_programs_zstd_and_gzip_agree() {
         let plain = sample(size);
         let declared = Declared { bytes: size as u64, sha256: Sha256::digest(&plain).into() };
         for (codec, program, arguments) in programs {
-            let shape = ReportShape::new(codec, false);
+            let shape = ChainShape::new(codec, false);
             let (stored, _) = forward(&shape, "data", &keys, &plain);
             assert!(filter(program, &["-d", "-c"], &stored) == plain, "{program} -d, {size} bytes");
             let theirs = filter(program, arguments, &plain);

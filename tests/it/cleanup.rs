@@ -9,7 +9,7 @@ use std::time::Duration as StdDuration;
 
 use bkp::cmd::{cleanup, verify};
 use bkp::domain::manifest::{Manifest, Retention};
-use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
+use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
@@ -42,7 +42,7 @@ pub(crate) fn daily(bed: &Bed, days: i64, end: OffsetDateTime) -> Vec<Manifest> 
     for day in 0..days {
         let seed = Seed::at(end - Duration::days(days - 1 - day));
         let seed = match made.last() {
-            Some(last) if day % 7 != 0 => seed.onto(last),
+            Some(last) if day % 7 != 0 => seed.built_on(last),
             _ => seed,
         };
         made.push(plant(bed, &app, &seed));
@@ -111,7 +111,7 @@ fn pins_promises_and_failing_jobs_hold_backups() {
     let at = |days| Seed::at(end - Duration::days(days));
     let pinned = plant(&bed, &app, &at(9)).id.to_string();
     let base = plant(&bed, &app, &at(8));
-    let child = plant(&bed, &app, &at(7).onto(&base));
+    let child = plant(&bed, &app, &at(7).built_on(&base));
     let until = Some(now() + Duration::days(1));
     let promised = plant(
         &bed,
@@ -158,7 +158,7 @@ fn damaged_backups_do_not_count() {
     let end = now() - Duration::hours(1);
     let full = |days| plant(&bed, &app, &Seed::at(end - Duration::days(days)));
     let (_older, good, base, newest) = (full(4), full(3), full(2), full(0));
-    let child = plant(&bed, &app, &Seed::at(end - Duration::days(1)).onto(&base));
+    let child = plant(&bed, &app, &Seed::at(end - Duration::days(1)).built_on(&base));
     let manifest = bed.object(&base.id.to_string(), "manifest.json");
     let beside = manifest.to_str().unwrap().replace("manifest.json", "damaged-0001.json");
     fs::write(beside, "{}").unwrap();
@@ -252,10 +252,10 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
     for effect in failures {
         for nth in 0.. {
             copy("before", "store");
-            let plan = Plan::new(vec![Planned::nth(nth, effect)]);
+            let plan = FaultPlan::new(vec![PlannedFault::nth(nth, effect)]);
             let stopped = cleanup::run(&bed.app(Some(plan.clone())), &options);
             let all = verify::Options {
-                which: verify::Which::All(None),
+                which: verify::VerifyTarget::All(None),
                 from_export: false,
                 level: bkp::ops::verify_level::VerifyLevel::Digest,
                 scratch: None,

@@ -17,7 +17,7 @@ use std::sync::{Arc, Barrier};
 
 use bkp::ctx::Ctx;
 use bkp::store::kinds::STORES;
-use bkp::store::layer::fault::{Faulty, Plan};
+use bkp::store::layer::fault::{FaultPlan, Faulty};
 use bkp::store::layer::retry::Retry;
 use bkp::store::layer::trace::Trace;
 use bkp::store::local::Local;
@@ -120,7 +120,7 @@ const LAYERS: [(&str, Layer); 3] = [
         (Box::new(Trace::new(store, Arc::clone(&calls))), Box::new(Trace::new(prune, calls)))
     }),
     ("an empty plan", |store, prune| {
-        let plan = Plan::default();
+        let plan = FaultPlan::default();
         (Box::new(Faulty::new(store, plan.clone())), Box::new(Faulty::new(prune, plan)))
     }),
 ];

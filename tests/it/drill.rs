@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::Bed;
-use crate::spine::busy_replica;
+use crate::live_captures::busy_replica;
 use crate::tb;
 
 #[test]

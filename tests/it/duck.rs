@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 mod captures;
-mod chance;
+pub(crate) mod edge_cases;
 pub(crate) mod export;
-mod field;
+mod field_reports;
 mod increments;
-pub(crate) mod odd;
 mod proven;
+mod random_databases;
 mod restores;
 
 use crate::bed::{Bed, Run};
@@ -350,12 +350,12 @@ fn an_open_database_is_held_by_its_owner_and_by_nobody_else() {
     assert_eq!(line, "open\n");
     snapshot(&bed, &[]);
     bed.run(&["snapshot", "analytics", "--mode", "stopped"]).failed(15, "open for writing");
-    let onto = ["restore", "--id", &id, "--to", file.to_str().unwrap(), "--force", "--yes"];
-    bed.run(&onto).failed(14, "open");
+    let restore_over = ["restore", "--id", &id, "--to", file.to_str().unwrap(), "--force", "--yes"];
+    bed.run(&restore_over).failed(14, "open");
     owner.stdin.take().unwrap().flush().unwrap();
     owner.wait().unwrap();
     snapshot(&bed, &["--mode", "stopped"]);
-    bed.run(&onto).done();
+    bed.run(&restore_over).done();
     // What was there is a database still.
     let aside = folder.path().join("analytics.duckdb.before-restore-1");
     assert_eq!(sql("1.5.6", &aside, &["FROM t"]), json!([[1]]));
@@ -371,8 +371,8 @@ fn a_stale_log_never_meets_a_restored_file() {
     let id = snapshot(&bed, &[])["id"].as_str().unwrap().to_owned();
     abandon("1.5.6", &file, &["INSERT INTO t VALUES (300)"]);
     let rows = "SELECT count(*) FROM t";
-    let onto = ["restore", "--id", &id, "--to", file.to_str().unwrap(), "--force", "--yes"];
-    bed.run(&onto).done();
+    let restore_over = ["restore", "--id", &id, "--to", file.to_str().unwrap(), "--force", "--yes"];
+    bed.run(&restore_over).done();
     assert_eq!(sql("1.5.6", &file, &[rows]), json!([[10]]));
     // File and log that were there stay together.
     let aside = folder.path().join("analytics.duckdb.before-restore-1");
@@ -380,7 +380,7 @@ fn a_stale_log_never_meets_a_restored_file() {
     // A log whose file is gone.
     abandon("1.5.6", &file, &["INSERT INTO t VALUES (300)"]);
     fs::remove_file(&file).unwrap();
-    bed.run(&onto).done();
+    bed.run(&restore_over).done();
     assert_eq!(sql("1.5.6", &file, &[rows]), json!([[10]]));
     let left: Vec<String> = fs::read_dir(folder.path())
         .unwrap()

@@ -26,7 +26,7 @@ pub(crate) struct Seed {
     pub(crate) source: String,
     pub(crate) at: OffsetDateTime,
     /// What it builds on, and the base of that.
-    pub(crate) onto: Option<(BackupId, BackupId)>,
+    pub(crate) built_on: Option<(BackupId, BackupId)>,
     pub(crate) bytes: usize,
     /// What made it.
     pub(crate) kind: &'static str,
@@ -45,7 +45,7 @@ impl Seed {
         Seed {
             source: "books".into(),
             at,
-            onto: None,
+            built_on: None,
             bytes: 100,
             kind,
             capture,
@@ -60,8 +60,8 @@ impl Seed {
         Seed { identity: Some(identity), ..self }
     }
 
-    pub(crate) fn onto(self, parent: &Manifest) -> Seed {
-        Seed { onto: Some((parent.id, parent.base)), ..self }
+    pub(crate) fn built_on(self, parent: &Manifest) -> Seed {
+        Seed { built_on: Some((parent.id, parent.base)), ..self }
     }
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
         id,
         backup_type: BackupType::Tigerbeetle,
         source: seed.source.clone(),
-        scope: if seed.onto.is_some() || seed.kind == "log" {
+        scope: if seed.built_on.is_some() || seed.kind == "log" {
             Scope::Incremental
         } else {
             Scope::Full
@@ -102,8 +102,8 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
         source: name.source.clone(),
         scope: name.scope,
         kind: name.kind.clone(),
-        parent: seed.onto.map(|(parent, _)| parent),
-        base: seed.onto.map_or(id, |(_, base)| base),
+        parent: seed.built_on.map(|(parent, _)| parent),
+        base: seed.built_on.map_or(id, |(_, base)| base),
         // Of the source as it is, or nothing that a run makes would go with it.
         identity: seed.identity.clone().unwrap_or_else(|| {
             let source = app.source(&name.source);
@@ -188,9 +188,9 @@ pub(crate) fn record_by(
     let app = bed.app(None);
     let store = app.store_named(&format!("file://{}", bed.path(folder).display())).unwrap();
     let keys = authenticity::keys(&app);
-    let prover = ProofChecker::new(&*store, &keys, &app.ctx);
+    let proof_checker = ProofChecker::new(&*store, &keys, &app.ctx);
     let body = serde_json::json!({"schema": "bkp.run-record/1"});
-    let bytes = prover.object(RECORD, &record.key(), &body, by).unwrap();
+    let bytes = proof_checker.object(RECORD, &record.key(), &body, by).unwrap();
     let path = bed.path(folder).join(record.key());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
@@ -199,7 +199,7 @@ pub(crate) fn record_by(
 
 /// The time, to the second: what is planted is counted from it.
 pub(crate) fn now() -> OffsetDateTime {
-    Ctx::new(bkp::ctx::Cancel::default(), std::sync::Arc::new(bkp::ctx::Silent))
+    Ctx::new(bkp::ctx::Cancel::default(), std::sync::Arc::new(bkp::ctx::NullMonitor))
         .now()
         .replace_nanosecond(0)
         .unwrap()

@@ -20,7 +20,7 @@ use bkp::error::{Kind, diagnose};
 use bkp::keys::DataKey;
 use bkp::ops::annotations::AnnotationKind;
 use bkp::ops::run_guard::RunGuard;
-use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
+use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use bkp::store::layer::trace::Operation;
 use bkp::wire::AppContext;
 use serde_json::Value;
@@ -384,8 +384,8 @@ fn a_backup_that_cannot_be_removed_does_not_keep_others() {
     let bed = bed(LAST);
     let made = daily(&bed, 22, now() - Duration::hours(1));
     let stuck = made[10].name().manifest_key();
-    let fault = Planned::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Delete);
-    let plan = Plan::new(vec![fault.at(&stuck)]);
+    let fault = PlannedFault::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Delete);
+    let plan = FaultPlan::new(vec![fault.at(&stuck)]);
     let report = cleanup::run(&bed.app(Some(plan)), &OPTIONS).unwrap();
     assert_eq!(report.outcome, Some(Kind::Store), "{}", report.text);
     let left: BTreeSet<String> = [7, 8, 9, 10, 21].map(|at: usize| made[at].id.to_string()).into();
@@ -458,7 +458,7 @@ fn a_cleanup_stopped_anywhere_reports_every_deletion_to_the_ledger() {
             minutes += 1;
             let next = known.plant(&app, begin + Duration::minutes(minutes));
             removed.insert(std::mem::replace(&mut last, next).id.to_string());
-            let plan = Plan::new(vec![Planned::nth(nth, effect)]);
+            let plan = FaultPlan::new(vec![PlannedFault::nth(nth, effect)]);
             let _stopped = cleanup::run(&bed.app(Some(plan.clone())), &OPTIONS);
             cleanup::run(&bed.app(None), &OPTIONS).unwrap();
             assert_eq!(ids(bed), [last.id.to_string()].into(), "{effect:?} {nth}");
@@ -512,8 +512,8 @@ fn a_pin_that_cannot_check_for_a_removal_fails() {
     let bed = bed("keep_all = true");
     let id = plant(&bed, &bed.app(None), &Seed::at(now())).id.to_string();
     let options = pin::Options { id, word: AnnotationKind::Pin, note: None, dry_run: false };
-    let fault = Planned::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Head);
-    let app = bed.app(Some(Plan::new(vec![fault.at("deleting.json")])));
+    let fault = PlannedFault::nth(0, Effect::Before(Failure::Permanent)).of(Operation::Head);
+    let app = bed.app(Some(FaultPlan::new(vec![fault.at("deleting.json")])));
     assert_eq!(diagnose(&pin::run(&app, &options).unwrap_err()).kind, Kind::Store);
 }
 
@@ -566,7 +566,7 @@ fn log_of(bed: &Bed, days: i64) {
         let at = until - Duration::minutes(1);
         let seed = Seed { kind: "log", capture, ..Seed::at(at) };
         let seed = match &before {
-            Some(before) => seed.onto(before),
+            Some(before) => seed.built_on(before),
             None => seed,
         };
         before = Some(plant(bed, &app, &seed));

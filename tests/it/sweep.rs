@@ -8,7 +8,7 @@ use std::path::Path;
 use bkp::cmd::{logs, restore, snapshot};
 use bkp::error::{Kind, diagnose};
 use bkp::ops::selection::Select;
-use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
+use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use rustix::fs::SeekFrom;
 
 use crate::bed::Bed;
@@ -29,9 +29,9 @@ fn fits(failure: Failure, kind: Kind) -> bool {
 }
 
 /// Runs `round` with the fault at its first call, its second, and so on until it is not reached.
-fn sweep(effect: Effect, mut round: impl FnMut(&Plan, u64)) {
+fn sweep(effect: Effect, mut round: impl FnMut(&FaultPlan, u64)) {
     for nth in 0.. {
-        let plan = Plan::new(vec![Planned::nth(nth, effect)]);
+        let plan = FaultPlan::new(vec![PlannedFault::nth(nth, effect)]);
         round(&plan, nth);
         if !plan.unfired().is_empty() {
             assert!(nth > 0, "{effect:?} never happened");
@@ -40,7 +40,7 @@ fn sweep(effect: Effect, mut round: impl FnMut(&Plan, u64)) {
     }
 }
 
-fn take(bed: &Bed, plan: &Plan) -> anyhow::Result<String> {
+fn take(bed: &Bed, plan: &FaultPlan) -> anyhow::Result<String> {
     let options = snapshot::Options {
         kind: bkp::domain::backup_kind::BackupKind::Snapshot,
         source: "books".into(),

@@ -28,7 +28,7 @@ const ANSWER_SECONDS: u64 = 300;
 /// Memory for the server's cache; the default of 1 GiB is too much for many servers at once.
 const CACHE: &str = "--cache-grid=256MiB";
 /// The longest pause between two looks at something that has no event to wait for.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Times that a server is started anew because another program took its port.
 const PORT_TRIES: u32 = 5;
 
@@ -389,5 +389,5 @@ fn tail(log: &str) -> String {
 
 #[expect(clippy::disallowed_methods, reason = "another process has no event to wait for")]
 pub(crate) fn pause() {
-    std::thread::sleep(LOOK_AGAIN);
+    std::thread::sleep(POLL_EVERY);
 }

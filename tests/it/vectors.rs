@@ -111,7 +111,7 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
     let recipient = format!("{prefix}:{path}");
     let mut released = Vec::new();
     let mut open = || -> anyhow::Result<()> {
-        let (mut reader, blame) = (sealed, FirstError::default());
+        let (mut reader, first_error) = (sealed, FirstError::default());
         let prelude = open_header(&mut reader, &vector.object)?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
         let key = keys::unwrap_any(
@@ -120,8 +120,8 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
             id,
             &bkp::ctx::Cancel::default(),
         )?;
-        let mut opener = Opener::new(reader, &prelude, &key, blame.clone());
-        opener.read_to_end(&mut released).map_err(|error| blame.or(error))?;
+        let mut opener = Opener::new(reader, &prelude, &key, first_error.clone());
+        opener.read_to_end(&mut released).map_err(|error| first_error.or(error))?;
         Ok(())
     };
     let failure = open().err().map(|error| diagnose(&error).kind);

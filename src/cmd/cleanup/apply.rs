@@ -10,8 +10,8 @@
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
-use super::item::{Action, Item, What};
-use super::plan::{CLOCKS_APART, Target, busy};
+use super::item::{Action, Item, ItemKind};
+use super::plan::{CLOCKS_APART, Target, busy_reason};
 use crate::catalog::{self, Entry};
 use crate::cmd::cleanup::deletion_log;
 use crate::ctx::host;
@@ -32,11 +32,11 @@ use crate::wire::AppContext;
 const VERSIONS_MAX: usize = 100;
 
 /// How things are removed from one store.
-pub(super) struct Removal<'a> {
+pub(super) struct Remover<'a> {
     pub(super) app: &'a AppContext,
     pub(super) store: &'a dyn PruneStore,
     /// The leases of this cleanup.
-    pub(super) alone: &'a ExclusiveRun<'a>,
+    pub(super) exclusive_run: &'a ExclusiveRun<'a>,
     /// The place of the store among them.
     pub(super) index: usize,
     /// Where deletions are noted besides the store until the ledger has them.
@@ -46,7 +46,7 @@ pub(super) struct Removal<'a> {
 
 /// How a removal ended.
 #[derive(Debug)]
-pub(super) enum Removed {
+pub(super) enum RemovalOutcome {
     /// All of it is gone, or all but what the text names.
     Gone(Option<String>),
     /// It was left as it was, for this reason.
@@ -55,7 +55,7 @@ pub(super) enum Removed {
 
 /// A removal that came to no end.
 #[derive(Debug)]
-pub(super) struct Failed {
+pub(super) struct RemovalError {
     pub(super) error: anyhow::Error,
     /// Whether its manifest is gone; `None` if the store does not say.
     pub(super) gone: Option<bool>,
@@ -63,7 +63,7 @@ pub(super) struct Failed {
 
 /// What the mark of a backup that is being removed says, schema `bkp.mark/1`.
 #[derive(Debug, Serialize)]
-struct Going {
+struct DeletingMark {
     schema: &'static str,
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
@@ -71,26 +71,30 @@ struct Going {
     process: u32,
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failed {
-    fn from(error: E) -> Failed {
-        Failed { error: error.into(), gone: Some(false) }
+impl<E: Into<anyhow::Error>> From<E> for RemovalError {
+    fn from(error: E) -> RemovalError {
+        RemovalError { error: error.into(), gone: Some(false) }
     }
 }
 
-impl Removal<'_> {
+impl Remover<'_> {
     /// Removes what `target` is. What the store locks stays, and so does what somebody needs by now.
-    pub(super) fn remove(&self, item: &Item, target: &Target) -> Result<Removed, Failed> {
-        self.alone.confirm(self.index)?;
+    pub(super) fn remove(
+        &self,
+        item: &Item,
+        target: &Target,
+    ) -> Result<RemovalOutcome, RemovalError> {
+        self.exclusive_run.confirm(self.index)?;
         match target {
             Target::Upload(upload) => {
                 self.store.abort(upload)?;
-                Ok(Removed::Gone(None))
+                Ok(RemovalOutcome::Gone(None))
             }
             Target::Object(key) => Ok(match self.delete(key)? {
-                Some(until) => Removed::Stays(Action::Retain, locked(until)),
-                None => Removed::Gone(None),
+                Some(until) => RemovalOutcome::Stays(Action::Retain, locked(until)),
+                None => RemovalOutcome::Gone(None),
             }),
-            Target::Entry { entry, sha256, .. } if item.what == What::Backup => {
+            Target::Entry { entry, sha256, .. } if item.what == ItemKind::Backup => {
                 self.backup(item, entry, *sha256)
             }
             Target::Entry { entry, .. } => self.orphan(entry),
@@ -102,34 +106,36 @@ impl Removal<'_> {
         item: &Item,
         entry: &Entry,
         decided_on: Option<[u8; 32]>,
-    ) -> Result<Removed, Failed> {
+    ) -> Result<RemovalOutcome, RemovalError> {
         let mark = self.mark(&entry.name)?;
         let now = catalog::again(self.store, &entry.name)?;
-        if let Some(why) = self.second_thought(&now, CLOCKS_APART)? {
+        if let Some(why) = self.reason_to_keep(&now, CLOCKS_APART)? {
             self.delete(&mark)?;
-            return Ok(Removed::Stays(Action::Keep, why));
+            return Ok(RemovalOutcome::Stays(Action::Keep, why));
         }
         let has_ledger = self.app.settings.ledger.is_some();
         let noted = (item, entry, decided_on);
-        let event = deletion_log::note(self.store, noted, has_ledger, self.keys, &self.app.ctx)?;
+        let event =
+            deletion_log::record_deletion(self.store, noted, has_ledger, self.keys, &self.app.ctx)?;
         if let Some((intents, event)) = self.intents.as_ref().zip(event) {
             intents.put(&event)?;
         }
-        match self.vanish(&entry.name.manifest_key()) {
+        match self.delete_manifest(&entry.name.manifest_key()) {
             Ok(None) => {}
             Ok(Some(until)) => {
                 self.delete(&mark)?;
-                return Ok(Removed::Stays(Action::Retain, locked(until)));
+                return Ok(RemovalOutcome::Stays(Action::Retain, locked(until)));
             }
-            Err(error) => return Err(Failed { gone: self.is_gone(&entry.name), error }),
+            Err(error) => return Err(RemovalError { gone: self.is_gone(&entry.name), error }),
         }
-        let rest = self.sweep(&now).map_err(|error| Failed { error, gone: Some(true) })?;
-        Ok(Removed::Gone(rest.map(|until| format!("the remainder is {}", locked(until)))))
+        let rest =
+            self.delete_objects(&now).map_err(|error| RemovalError { error, gone: Some(true) })?;
+        Ok(RemovalOutcome::Gone(rest.map(|until| format!("the remainder is {}", locked(until)))))
     }
 
     /// Removes what has no manifest; a run may be about to write it.
-    fn orphan(&self, entry: &Entry) -> Result<Removed, Failed> {
-        let mark = if entry.is_going() {
+    fn orphan(&self, entry: &Entry) -> Result<RemovalOutcome, RemovalError> {
+        let mark = if entry.is_being_removed() {
             entry.name.key(&Mark::Deleting.extension())
         } else {
             self.mark(&entry.name)?
@@ -137,12 +143,12 @@ impl Removal<'_> {
         let now = catalog::again(self.store, &entry.name)?;
         let grace = Duration::try_from(self.app.settings.upkeep.orphan_age);
         let appeared = now.manifest.map(|_| "it has a manifest now".to_owned());
-        let busy = self.second_thought(&now, grace.unwrap_or(Duration::MAX))?;
+        let busy = self.reason_to_keep(&now, grace.unwrap_or(Duration::MAX))?;
         if let Some(why) = appeared.or(busy) {
             self.delete(&mark)?;
-            return Ok(Removed::Stays(Action::Keep, why));
+            return Ok(RemovalOutcome::Stays(Action::Keep, why));
         }
-        let until = self.sweep(&now)?;
+        let until = self.delete_objects(&now)?;
         if self.is_gone(&entry.name) == Some(false) {
             let message =
                 format!("backup {} became visible while it was being removed", entry.name.id);
@@ -150,8 +156,8 @@ impl Removal<'_> {
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }
         Ok(match until {
-            Some(until) => Removed::Stays(Action::Retain, locked(until)),
-            None => Removed::Gone(None),
+            Some(until) => RemovalOutcome::Stays(Action::Retain, locked(until)),
+            None => RemovalOutcome::Gone(None),
         })
     }
 
@@ -159,25 +165,25 @@ impl Removal<'_> {
     fn mark(&self, name: &BackupName) -> anyhow::Result<String> {
         let mark = name.key(&Mark::Deleting.extension());
         let (at, process) = (self.app.ctx.now(), std::process::id());
-        let going = Going { schema: "bkp.mark/1", at, host: host(), process };
-        records::add(self.store, (&mark, Role::Lease), &going)?;
+        let body = DeletingMark { schema: "bkp.mark/1", at, host: host(), process };
+        records::add(self.store, (&mark, Role::Lease), &body)?;
         Ok(mark)
     }
 
     /// Why something stays that was to be removed a moment ago.
-    fn second_thought(&self, now: &Entry, grace: Duration) -> Result<Option<String>, StoreError> {
-        let prover = ProofChecker::new(self.store, self.keys, &self.app.ctx);
-        if judge(self.store, &prover, &now.name, &now.marks)?.pinned {
+    fn reason_to_keep(&self, now: &Entry, grace: Duration) -> Result<Option<String>, StoreError> {
+        let proof_checker = ProofChecker::new(self.store, self.keys, &self.app.ctx);
+        if judge(self.store, &proof_checker, &now.name, &now.marks)?.pinned {
             return Ok(Some("pinned".to_owned()));
         }
         let job = segment::lease(&now.name);
         let held = in_store::held(self.store, &job, self.app.ctx.now(), grace)?;
-        Ok(held.map(|holder| busy(&holder)))
+        Ok(held.map(|holder| busy_reason(&holder)))
     }
 
     /// Removes every version of a manifest: where a bucket has versions, the one below the newest would
     /// come to light. Returns until when the store locks it, if it does.
-    fn vanish(&self, key: &str) -> anyhow::Result<Option<OffsetDateTime>> {
+    fn delete_manifest(&self, key: &str) -> anyhow::Result<Option<OffsetDateTime>> {
         for _ in 0..VERSIONS_MAX {
             if let Some(until) = self.delete(key)? {
                 return Ok(Some(until));
@@ -204,7 +210,7 @@ impl Removal<'_> {
 
     /// Removes everything but the manifest, the mark of its removal last. Returns until when the store
     /// locks what it leaves.
-    fn sweep(&self, entry: &Entry) -> anyhow::Result<Option<OffsetDateTime>> {
+    fn delete_objects(&self, entry: &Entry) -> anyhow::Result<Option<OffsetDateTime>> {
         let mut until = None;
         for object in &entry.objects {
             until = until.max(self.delete(&object.key)?);

@@ -35,7 +35,7 @@ const MONTHS: usize = 4;
 
 /// What is kept of a backup that was removed, schema `bkp.audit/1`.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Deleted {
+pub(crate) struct DeletionRecord {
     schema: String,
     what: String,
     #[serde(with = "time::serde::rfc3339")]
@@ -57,15 +57,15 @@ pub(crate) struct Deleted {
 
 /// What is said of a deletion about which nothing is left to do.
 #[derive(Debug, Serialize)]
-struct Settled<'a> {
+struct ClosedDeletion<'a> {
     schema: &'static str,
     of: &'a str,
     why: &'a str,
 }
 
-impl Deleted {
+impl DeletionRecord {
     fn tag(&self, key: &keys::DataKey) -> Option<String> {
-        let text = serde_json::to_vec(&Unsigned::of(self)).ok()?;
+        let text = serde_json::to_vec(&AuthenticatedFields::of(self)).ok()?;
         Some(manifest_mac::tag(key, MAC_INFO, &text))
     }
 
@@ -81,7 +81,7 @@ impl Deleted {
 
 /// The fields that are authenticated.
 #[derive(Serialize)]
-struct Unsigned<'a> {
+struct AuthenticatedFields<'a> {
     at: i128,
     backup: BackupId,
     manifest: &'a str,
@@ -93,10 +93,21 @@ struct Unsigned<'a> {
     event: Option<Numbers>,
 }
 
-impl<'a> Unsigned<'a> {
-    fn of(of: &'a Deleted) -> Unsigned<'a> {
-        let Deleted { at, backup, manifest, sha256, bytes, reason, host, process, event, .. } = of;
-        Unsigned {
+impl<'a> AuthenticatedFields<'a> {
+    fn of(of: &'a DeletionRecord) -> AuthenticatedFields<'a> {
+        let DeletionRecord {
+            at,
+            backup,
+            manifest,
+            sha256,
+            bytes,
+            reason,
+            host,
+            process,
+            event,
+            ..
+        } = of;
+        AuthenticatedFields {
             at: at.unix_timestamp_nanos(),
             backup: *backup,
             manifest,
@@ -115,7 +126,7 @@ impl<'a> Unsigned<'a> {
 ///
 /// # Errors
 /// What the store fails with; [`Kind::Integrity`] if the manifest is another one now.
-pub(crate) fn note(
+pub(crate) fn record_deletion(
     store: &dyn AppendStore,
     (item, entry, decided_on): (&Item, &Entry, Option<[u8; 32]>),
     has_ledger: bool,
@@ -132,7 +143,7 @@ pub(crate) fn note(
     }
     let manifest = Manifest::parse(&bytes, &place)?;
     let event = has_ledger.then(|| Event::completed(&manifest, &sha256).deleted());
-    let mut deleted = Deleted {
+    let mut deleted = DeletionRecord {
         schema: "bkp.audit/1".to_owned(),
         what: "deleted".to_owned(),
         at,
@@ -166,7 +177,7 @@ pub(crate) fn report(
     keys: &[Box<dyn KeyProvider>],
     ctx: &Ctx,
 ) -> anyhow::Result<()> {
-    for key in open(store, ctx.now().date())? {
+    for key in open_deletions(store, ctx.now().date())? {
         ctx.cancel.check()?;
         let Some(deleted) = read(store, &key)? else { continue };
         // Without a ledger, or without a key, this object is all that there is.
@@ -174,7 +185,7 @@ pub(crate) fn report(
             continue;
         }
         if left.contains(&deleted.backup) {
-            settle(store, &key, "the backup is still there")?;
+            close_deletion(store, &key, "the backup is still there")?;
             continue;
         }
         let Some(event) = deleted.event(keys, ctx) else {
@@ -183,7 +194,7 @@ pub(crate) fn report(
             continue;
         };
         match ledger.record(&event) {
-            Ok(()) => settle(store, &key, "the ledger knows")?,
+            Ok(()) => close_deletion(store, &key, "the ledger knows")?,
             Err(error @ LedgerError::Away { .. }) => return Err(error.into()),
             Err(error) => ctx.monitor.warn(&format!("a deletion is not recorded: {error}")),
         }
@@ -192,7 +203,7 @@ pub(crate) fn report(
 }
 
 /// The deletions of the last months about which something may be left to do, by their keys.
-fn open(store: &dyn AppendStore, today: Date) -> anyhow::Result<Vec<String>> {
+fn open_deletions(store: &dyn AppendStore, today: Date) -> anyhow::Result<Vec<String>> {
     let before = |day: &Date| day.replace_day(1).ok().and_then(Date::previous_day);
     let (mut found, mut settled) = (Vec::new(), HashSet::new());
     for day in std::iter::successors(Some(today), before).take(MONTHS) {
@@ -211,14 +222,14 @@ fn open(store: &dyn AppendStore, today: Date) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-fn read(store: &dyn AppendStore, key: &str) -> anyhow::Result<Option<Deleted>> {
+fn read(store: &dyn AppendStore, key: &str) -> anyhow::Result<Option<DeletionRecord>> {
     let mut bytes = Vec::new();
     // What cannot be read now may be next time; what is no such object never is.
     let read = store.open(key, None)?.take(BYTES_MAX).read_to_end(&mut bytes);
     Ok(read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()))
 }
 
-fn settle(store: &dyn AppendStore, of: &str, why: &str) -> anyhow::Result<()> {
+fn close_deletion(store: &dyn AppendStore, of: &str, why: &str) -> anyhow::Result<()> {
     let key = of.replace("/deleted-", "/settled-");
-    records::add(store, (&key, Role::Index), &Settled { schema: "bkp.audit/1", of, why })
+    records::add(store, (&key, Role::Index), &ClosedDeletion { schema: "bkp.audit/1", of, why })
 }

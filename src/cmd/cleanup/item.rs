@@ -8,7 +8,7 @@ use crate::domain::id::BackupId;
 /// What an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum What {
+pub(super) enum ItemKind {
     /// A backup.
     Backup,
     /// Objects without a manifest: no backup.
@@ -36,7 +36,7 @@ pub(super) enum Action {
 /// One thing, and why it stays or goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Item {
-    pub(super) what: What,
+    pub(super) what: ItemKind,
     pub(super) action: Action,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<BackupId>,

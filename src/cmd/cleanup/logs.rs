@@ -19,7 +19,7 @@ use crate::domain::names::BackupType;
 use crate::domain::record::RunOutcome;
 use crate::domain::retention::{Backup, Policy, lateness, restorable};
 use crate::domain::segment::{Base, Link, Log, Mode, keep};
-use crate::ops::jobs::state::States;
+use crate::ops::jobs::state::JobStates;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -28,7 +28,7 @@ const BACK_MIN: u32 = 24;
 
 /// What is found of all logs of a store, by positions.
 #[derive(Debug, Default)]
-pub(super) struct Logs {
+pub(super) struct LogNeeds {
     /// Snapshots that segments need.
     pub(super) bases: HashSet<usize>,
     /// Segments that nothing needs, of each log oldest first.
@@ -37,7 +37,7 @@ pub(super) struct Logs {
 
 /// The parts of one source's log.
 #[derive(Default)]
-struct Parts {
+struct LogParts {
     links: Vec<Link>,
     bases: Vec<Base>,
     places: HashMap<BackupId, usize>,
@@ -49,37 +49,37 @@ struct Parts {
 ///
 /// # Errors
 /// What the store fails with.
-pub(super) fn look(
+pub(super) fn log_needs(
     app: &AppContext,
     store: &dyn ReadStore,
     entries: &[Entry],
-    met: &[BackupFacts],
+    facts: &[BackupFacts],
     backups: &[Backup],
     now: OffsetDateTime,
-) -> anyhow::Result<Logs> {
+) -> anyhow::Result<LogNeeds> {
     let counts = restorable(backups, now);
-    let mut sources: BTreeMap<(BackupType, &str), Parts> = BTreeMap::new();
-    for (at, (entry, met)) in entries.iter().zip(met).enumerate() {
+    let mut sources: BTreeMap<(BackupType, &str), LogParts> = BTreeMap::new();
+    for (at, (entry, facts)) in entries.iter().zip(facts).enumerate() {
         let source = (entry.name.backup_type, entry.name.source.as_str());
         let parts = sources.entry(source).or_default();
         let is_proven = backups.get(at).is_some_and(|backup| backup.proven);
-        parts.unsure |= !is_proven && met.proof != Authenticity::Forged;
+        parts.unsure |= !is_proven && facts.proof != Authenticity::Forged;
         if !counts.contains(&at) {
             continue;
         }
-        let link = met.link.as_ref().filter(|link| link.segment.mode == Mode::Wal);
+        let link = facts.link.as_ref().filter(|link| link.segment.mode == Mode::Wal);
         parts.links.extend(link.cloned());
-        parts.bases.extend(met.ends.clone());
-        if link.is_some() || met.ends.is_some() {
+        parts.bases.extend(facts.ends.clone());
+        if link.is_some() || facts.ends.is_some() {
             parts.places.insert(entry.name.id, at);
         }
     }
-    let mut logs = Logs::default();
+    let mut logs = LogNeeds::default();
     for ((_, source), parts) in sources {
         if parts.links.is_empty() {
             continue;
         }
-        let since = since(app, store, source, &parts, now)?;
+        let since = restorable_since(app, store, source, &parts, now)?;
         let found = keep(&Log::all(&parts.links), &parts.bases, since.unwrap_or(0));
         let place = |id: &BackupId| parts.places.get(id).copied();
         logs.bases.extend(found.bases.iter().filter_map(place));
@@ -92,11 +92,11 @@ pub(super) fn look(
 
 /// From when on every moment is to be restorable, nanoseconds since 1970; nothing if for ever, or if
 /// there is a reason to remove nothing today.
-fn since(
+fn restorable_since(
     app: &AppContext,
     store: &dyn ReadStore,
     source: &str,
-    parts: &Parts,
+    parts: &LogParts,
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<u64>> {
     if parts.unsure {
@@ -131,13 +131,13 @@ fn is_late(
     store: &dyn ReadStore,
     app: &AppContext,
     job: &JobSettings,
-    parts: &Parts,
+    parts: &LogParts,
     now: OffsetDateTime,
 ) -> anyhow::Result<bool> {
     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
     let frozen_after = Some(ages.critical);
     let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
-    let judged = States::kept(app).judge(app, job, (store, BACK_MIN as usize + 1), now)?;
+    let judged = JobStates::load(app).judge(app, job, (store, BACK_MIN as usize + 1), now)?;
     let good = judged.believed.into_iter().filter(|record| record.outcome() == RunOutcome::Good);
     let mut runs: Vec<Backup> = good.map(|record| Backup::full(record.id)).collect();
     if runs.is_empty() {

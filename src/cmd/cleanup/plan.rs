@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::{Duration, OffsetDateTime};
 
-use super::decide::{Decided, Decider};
-use super::item::{Action, Item, What};
+use super::decide::{CleanupDecision, Decider};
+use super::item::{Action, Item, ItemKind};
 use super::logs;
 use super::rules::Witness;
 use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::record::{self, Record, RunOutcome};
-use crate::domain::retention::Why;
+use crate::domain::retention::KeepReason;
 use crate::domain::segment;
 use crate::ledger::in_store;
 use crate::ops::records;
@@ -96,34 +96,36 @@ impl Planner<'_> {
     fn backups(&mut self, entries: Vec<Entry>) -> anyhow::Result<Option<&'static str>> {
         let Planner { app, store, witness, now, .. } = *self;
         let decider = Decider { app, store, witness, entries: &entries, now };
-        let Decided { gone, whys, locked, of_logs, backups, ours, late } = decider.decide()?;
+        let CleanupDecision { gone, reasons, locked, of_logs, backups, ours, late } =
+            decider.decide()?;
         let gone_set: HashSet<usize> = gone.iter().copied().collect();
         let stay = (0..entries.len()).filter(|at| !gone_set.contains(at));
         let order: Vec<usize> = gone.iter().copied().chain(stay).collect();
         let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
         for at in order {
-            let (Some(entry), Some(whys), Some(backup)) =
-                (entries.get_mut(at).and_then(Option::take), whys.get(at), backups.get(at))
+            let (Some(entry), Some(reasons), Some(backup)) =
+                (entries.get_mut(at).and_then(Option::take), reasons.get(at), backups.get(at))
             else {
                 continue;
             };
-            let of_log = logs::is_segment(&entry) && matches!(whys.as_slice(), [Why::Ungoverned]);
+            let of_log =
+                logs::is_segment(&entry) && matches!(reasons.as_slice(), [KeepReason::Ungoverned]);
             let reasons: Vec<String> = if of_log {
                 vec!["part of a retained log".to_owned()]
             } else {
-                whys.iter().map(Why::to_string).collect()
+                reasons.iter().map(KeepReason::to_string).collect()
             };
             let (action, reason) = if !gone_set.contains(&at) {
                 let action = if locked.contains(&at) { Action::Retain } else { Action::Keep };
                 (action, reasons.join(", "))
-            } else if let Some(holder) = self.held(&entry.name, CLOCKS_APART)? {
-                (Action::Keep, busy(&holder))
+            } else if let Some(holder) = self.lease_holder(&entry.name, CLOCKS_APART)? {
+                (Action::Keep, busy_reason(&holder))
             } else if of_logs.contains_key(&at) {
                 (Action::Remove, "keep_log: no retained moment needs it".to_owned())
             } else {
                 (Action::Remove, "no rule keeps it".to_owned())
             };
-            let item = item(What::Backup, action, &entry, reason);
+            let item = item(ItemKind::Backup, action, &entry, reason);
             let (sha256, may_be_ours) = ours.get(at).copied().unwrap_or_default();
             // Of a log the first segment that cannot be removed keeps those after it.
             let base = of_logs.get(&at).copied().unwrap_or(backup.base);
@@ -138,7 +140,7 @@ impl Planner<'_> {
         for entry in entries {
             let age = self.now - entry.name.id.created();
             let days = age.whole_days();
-            let (action, reason) = if entry.is_going() && age > MARK_AGE {
+            let (action, reason) = if entry.is_being_removed() && age > MARK_AGE {
                 (Action::Remove, "leftover of a removed backup".to_owned())
             } else if age <= limit {
                 (Action::Keep, "no manifest yet; a run may be in progress".to_owned())
@@ -148,11 +150,15 @@ impl Planner<'_> {
                 (Action::Remove, format!("belongs to no backup, {days} days old"))
             };
             // Its run may have begun by a clock that was far behind.
-            let held = if action == Action::Remove { self.held(&entry.name, limit)? } else { None };
+            let held = if action == Action::Remove {
+                self.lease_holder(&entry.name, limit)?
+            } else {
+                None
+            };
             let (action, reason) =
-                held.map_or((action, reason), |holder| (Action::Keep, busy(&holder)));
+                held.map_or((action, reason), |holder| (Action::Keep, busy_reason(&holder)));
             let base = entry.name.id;
-            let item = item(What::Orphan, action, &entry, reason);
+            let item = item(ItemKind::Orphan, action, &entry, reason);
             let (entry, sha256, may_be_ours) = (Box::new(entry), None, false);
             self.add(item, Target::Entry { entry, base, sha256, may_be_ours });
         }
@@ -173,23 +179,23 @@ impl Planner<'_> {
         };
         for term in in_store::stale(store, before, now)? {
             let target = Target::Object(term.key.clone());
-            plain(What::Lease, &term.key, term.bytes, "an expired lease".into(), target);
+            plain(ItemKind::Lease, &term.key, term.bytes, "an expired lease".into(), target);
         }
         let records = records::below(store, record::FOLDER)?;
         for record in old_records(&records, now - signed(upkeep.records)) {
             let target = Target::Object(record.key());
-            plain(What::Record, &record.key(), 0, "the record of an old run".into(), target);
+            plain(ItemKind::Record, &record.key(), 0, "the record of an old run".into(), target);
         }
         for upload in store.unfinished(before)? {
             let name = BackupName::parse(&upload.key).map(|(name, _)| name);
             if let Some(name) = name
-                && self.held(&name, limit)?.is_some()
+                && self.lease_holder(&name, limit)?.is_some()
             {
                 continue;
             }
             let (action, key) = (Action::Remove, upload.key.clone());
             let reason = format!("an unfinished upload, begun on {}", upload.begun.date());
-            let (what, id, source, bytes) = (What::Upload, None, None, 0);
+            let (what, id, source, bytes) = (ItemKind::Upload, None, None, 0);
             let item = Item { what, action, id, source, key, bytes, reason };
             self.add(item, Target::Upload(upload));
         }
@@ -197,7 +203,11 @@ impl Planner<'_> {
     }
 
     /// Who may be making a backup of the same source and kind.
-    fn held(&mut self, name: &BackupName, grace: Duration) -> Result<Option<String>, StoreError> {
+    fn lease_holder(
+        &mut self,
+        name: &BackupName,
+        grace: Duration,
+    ) -> Result<Option<String>, StoreError> {
         let asked = (segment::lease(name), grace);
         if let Some(known) = self.held.get(&asked) {
             return Ok(known.clone());
@@ -223,7 +233,7 @@ fn old_records(records: &[Record], before: OffsetDateTime) -> Vec<&Record> {
     records.iter().filter(is_old).collect()
 }
 
-fn item(what: What, action: Action, entry: &Entry, reason: String) -> Item {
+fn item(what: ItemKind, action: Action, entry: &Entry, reason: String) -> Item {
     Item {
         what,
         action,
@@ -240,6 +250,6 @@ fn signed(length: std::time::Duration) -> Duration {
 }
 
 /// Why something of a source stays while somebody runs it.
-pub(super) fn busy(holder: &str) -> String {
+pub(super) fn busy_reason(holder: &str) -> String {
     format!("a run is in progress: {holder}")
 }

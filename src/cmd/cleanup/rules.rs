@@ -17,7 +17,7 @@ use crate::domain::record::{DAMAGE, Record, RunOutcome};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
 use crate::keys::KeyProvider;
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
-use crate::ops::jobs::state::States;
+use crate::ops::jobs::state::JobStates;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -44,11 +44,11 @@ impl<'a> Witness<'a> {
 
     /// Whether a backup counts: otherwise whoever can write to the store could have the real ones
     /// removed by adding others.
-    pub(super) fn believes(&self, met: &BackupFacts) -> bool {
-        match met.proof {
+    pub(super) fn believes(&self, facts: &BackupFacts) -> bool {
+        match facts.proof {
             Authenticity::Authentic => true,
             // It cannot even be read: that is damage, as retention sees it.
-            Authenticity::Forged => met.sha256.is_none(),
+            Authenticity::Forged => facts.sha256.is_none(),
             Authenticity::Unchecked if self.app.settings.ledger.is_none() => {
                 // One that has lost its key is not one that was never given any.
                 let is_blind = self.app.settings.recipients.is_empty();
@@ -59,8 +59,8 @@ impl<'a> Witness<'a> {
             }
             Authenticity::Unchecked => {
                 let known = self.events.get_or_init(|| self.ask()).as_ref();
-                let digest = known.and_then(|events| events.get(&met.backup.id));
-                met.sha256.is_some_and(|sha256| digest == Some(&Digest::of(&sha256)))
+                let digest = known.and_then(|events| events.get(&facts.backup.id));
+                facts.sha256.is_some_and(|sha256| digest == Some(&Digest::of(&sha256)))
             }
         }
     }
@@ -102,7 +102,7 @@ impl Rule {
     pub(super) fn groups(
         &self,
         entries: &[Entry],
-        met: &[BackupFacts],
+        facts: &[BackupFacts],
         backups: &[Backup],
     ) -> Vec<Group<'_>> {
         let Rule { policy, frozen, .. } = self;
@@ -112,24 +112,24 @@ impl Rule {
             let frozen = frozen.clone().or_else(|| emptied(entries, &proven));
             Group { policy, members, frozen }
         };
-        self.by_identity(met).into_values().map(group).collect()
+        self.by_identity(facts).into_values().map(group).collect()
     }
 
     /// The members by what they are of.
-    fn by_identity<'m>(&self, met: &'m [BackupFacts]) -> BTreeMap<&'m Identity, Vec<usize>> {
+    fn by_identity<'m>(&self, facts: &'m [BackupFacts]) -> BTreeMap<&'m Identity, Vec<usize>> {
         let mut found: BTreeMap<&Identity, Vec<usize>> = BTreeMap::new();
         for at in &self.members {
-            if let Some(met) = met.get(*at) {
-                found.entry(&met.identity).or_default().push(*at);
+            if let Some(facts) = facts.get(*at) {
+                found.entry(&facts.identity).or_default().push(*at);
             }
         }
         found
     }
 
     /// What is to be known of a name that several sources share.
-    pub(super) fn shared(&self, met: &[BackupFacts], backups: &[Backup]) -> Option<String> {
+    pub(super) fn shared(&self, facts: &[BackupFacts], backups: &[Backup]) -> Option<String> {
         let is_proven = |at: &usize| backups.get(*at).is_some_and(|backup| backup.proven);
-        let mut found = self.by_identity(met);
+        let mut found = self.by_identity(facts);
         found.retain(|_, members| members.iter().any(is_proven));
         let named = |identity: &&Identity| {
             let named: Vec<_> =
@@ -183,11 +183,11 @@ pub(super) fn frozen(
     job: &JobSettings,
     now: OffsetDateTime,
 ) -> anyhow::Result<Option<String>> {
-    let mut states = States::kept(app);
-    if let Some(last) = last(store, app, job, &mut states, now)?
+    let mut states = JobStates::load(app);
+    if let Some(last) = last_run(store, app, job, &mut states, now)?
         && last.record.outcome() != RunOutcome::Good
     {
-        let Last { record: Record { code, .. }, more } = last;
+        let LastRun { record: Record { code, .. }, more } = last;
         let what = format!("the last run of `{}` ended with exit code {code}{more}", job.name);
         return Ok(Some(what));
     }
@@ -195,8 +195,8 @@ pub(super) fn frozen(
         other.run == JobKind::Verify && other.enabled && other.source == job.source
     };
     for other in app.settings.jobs.values().filter(verifies) {
-        let found = last(store, app, other, &mut states, now)?;
-        if let Some(Last { more, .. }) = found.filter(|last| last.record.code == DAMAGE) {
+        let found = last_run(store, app, other, &mut states, now)?;
+        if let Some(LastRun { more, .. }) = found.filter(|last| last.record.code == DAMAGE) {
             return Ok(Some(format!("the last run of `{}` found damage{more}", other.name)));
         }
     }
@@ -214,7 +214,7 @@ fn emptied(entries: &[Entry], members: &[usize]) -> Option<String> {
 }
 
 /// The last run of a job, as far as cleaning up goes.
-struct Last {
+struct LastRun {
     record: Record,
     /// What is to be said of it.
     more: &'static str,
@@ -222,13 +222,13 @@ struct Last {
 
 /// The last run of a job that was one. What is dated in the future was dated by a wrong clock. A record
 /// that is not proven ends no freeze, but it begins one: until a later run is this host's own or proven.
-fn last(
+fn last_run(
     store: &dyn ReadStore,
     app: &AppContext,
     job: &JobSettings,
-    states: &mut States,
+    states: &mut JobStates,
     now: OffsetDateTime,
-) -> anyhow::Result<Option<Last>> {
+) -> anyhow::Result<Option<LastRun>> {
     let judged = states.judge(app, job, (store, GOOD_ENOUGH), now)?;
     let counted =
         |record: &&Record| record.outcome() != RunOutcome::Skipped && record.id.created() <= now;
@@ -243,6 +243,6 @@ fn last(
     let other = judged.others.iter().rfind(weighs);
     let more = "; no key on this host authenticates its record, nor any later one";
     let more = if is_blind { "" } else { more };
-    let last = other.map(|record| Last { record: record.clone(), more });
-    Ok(last.or_else(|| believed.map(|record| Last { record: record.clone(), more: "" })))
+    let last = other.map(|record| LastRun { record: record.clone(), more });
+    Ok(last.or_else(|| believed.map(|record| LastRun { record: record.clone(), more: "" })))
 }

@@ -19,7 +19,7 @@ pub(crate) fn channels(app: &AppContext) -> Vec<CheckResult> {
         .settings
         .notify
         .iter()
-        .map(|to| (format!("notify.{}", to.channel.name), notify::rehearse(&to.channel)));
+        .map(|to| (format!("notify.{}", to.channel.name), notify::check_secrets(&to.channel)));
     let pings = app.settings.jobs.values().filter_map(|job| {
         let url = job.ping.as_deref()?;
         Some((format!("job.{}.ping", job.name), notify::url_of(url).map(drop)))
@@ -84,18 +84,18 @@ pub(crate) fn exports(app: &AppContext) -> Vec<CheckResult> {
 
 /// Makes an export and throws it away: how many bytes its tables have, and what it lacks.
 fn export(app: &AppContext, name: &str) -> anyhow::Result<(u64, Vec<String>)> {
-    let work = scratch::make(app, scratch::Use::Work)?;
+    let work = scratch::make(app, scratch::ScratchPurpose::Work)?;
     let request = ExportRequest { mode: None, chain: &[], record: None, scratch: work.folder() };
-    let mut counted = Counted::default();
+    let mut counted = ByteCounter::default();
     let captured = app.source(name)?.export(&request, &mut counted, &app.ctx)?;
     Ok((counted.0, captured.lost))
 }
 
 /// Counts what it takes and keeps nothing.
 #[derive(Default)]
-struct Counted(u64);
+struct ByteCounter(u64);
 
-impl Write for Counted {
+impl Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len() as u64;
         Ok(bytes.len())
@@ -106,7 +106,7 @@ impl Write for Counted {
     }
 }
 
-impl ObjectSink for Counted {
+impl ObjectSink for ByteCounter {
     fn object(
         &mut self,
         _role: &str,
@@ -125,7 +125,7 @@ impl ObjectSink for Counted {
     }
 }
 
-impl EntrySink for Counted {
+impl EntrySink for ByteCounter {
     fn entry(&mut self, _name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         self.0 += bytes.len() as u64;
         Ok(())

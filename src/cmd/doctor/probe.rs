@@ -64,7 +64,7 @@ pub(super) fn is_shared(folder: &Path) -> bool {
 /// The first line that `PROGRAM version` prints. Waits no longer than [`VERSION_DEADLINE`] and no
 /// longer than nobody wants to stop.
 pub(super) fn version_of(program: &Path, ctx: &Ctx) -> io::Result<String> {
-    let mut child = process::bare(program)
+    let mut child = process::helper_command(program)
         .arg("version")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -18,7 +18,7 @@ use crate::store::ReadStore;
 /// How ledger and store differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum What {
+pub(crate) enum DifferenceKind {
     /// A manifest is not the one that was recorded.
     Changed,
     /// A recorded backup has no manifest, and its deletion was not recorded.
@@ -38,18 +38,18 @@ pub(crate) enum What {
     Balance,
 }
 
-impl What {
+impl DifferenceKind {
     /// How the difference is called in the report for people.
     pub(crate) fn label(self) -> &'static str {
         match self {
-            What::Changed => "CHANGED",
-            What::Removed => "REMOVED",
-            What::Lacking => "MISSING COPY",
-            What::Unrecorded => "UNRECORDED",
-            What::Returned => "RETURNED",
-            What::Object => "OBJECT",
-            What::Foreign => "FOREIGN",
-            What::Balance => "BALANCE",
+            DifferenceKind::Changed => "CHANGED",
+            DifferenceKind::Removed => "REMOVED",
+            DifferenceKind::Lacking => "MISSING COPY",
+            DifferenceKind::Unrecorded => "UNRECORDED",
+            DifferenceKind::Returned => "RETURNED",
+            DifferenceKind::Object => "OBJECT",
+            DifferenceKind::Foreign => "FOREIGN",
+            DifferenceKind::Balance => "BALANCE",
         }
     }
 }
@@ -57,7 +57,7 @@ impl What {
 /// One difference. It counts only if two comparisons in a row find it: otherwise a run ended in between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Difference {
-    pub(crate) what: What,
+    pub(crate) what: DifferenceKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<BackupId>,
     /// The manifest or object, the transfer, or the vault.
@@ -76,7 +76,7 @@ pub(crate) struct Balance {
 }
 
 /// The backups of each store, by its URL.
-type Places = HashMap<String, HashSet<BackupId>>;
+type BackupsByStore = HashMap<String, HashSet<BackupId>>;
 
 /// What ledger and stores are found to be, once.
 pub(crate) struct Comparison {
@@ -89,7 +89,7 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    pub(crate) fn take(
+    pub(crate) fn compare(
         ledger: &dyn Ledger,
         stores: &[Box<dyn ReadStore>],
         ctx: &Ctx,
@@ -108,7 +108,7 @@ impl Comparison {
             let ids = backups.iter().map(|backup| backup.name.id).collect();
             (store.url().to_owned(), ids)
         });
-        let places: Places = places.collect();
+        let places: BackupsByStore = places.collect();
         let mut seen = HashSet::new();
         let mut stored_bytes: BTreeMap<BackupType, u64> = BTreeMap::new();
         for (index, (store, backups)) in stores.iter().zip(held).enumerate() {
@@ -142,7 +142,7 @@ impl Comparison {
                 Some(event) if event.status == Status::Deleted => deleted.push(event.backup),
                 Some(_) => {}
                 None => self.note(
-                    What::Foreign,
+                    DifferenceKind::Foreign,
                     None,
                     format!("transfer {} of {}", entry.id, entry.recorded),
                     "only events recorded by bkp".into(),
@@ -164,7 +164,7 @@ impl Comparison {
         store: &dyn ReadStore,
         backup: &Stored,
         known: Option<&(Event, bool)>,
-        places: &Places,
+        places: &BackupsByStore,
     ) -> anyhow::Result<()> {
         let id = Some(backup.name.id);
         let key = backup.name.manifest_key();
@@ -174,7 +174,13 @@ impl Comparison {
         let (expected, found) = match (known, &manifest) {
             (None, _) => {
                 let expected = "no event".to_owned();
-                self.note(What::Unrecorded, id, subject, expected, format!("digest {digest}"));
+                self.note(
+                    DifferenceKind::Unrecorded,
+                    id,
+                    subject,
+                    expected,
+                    format!("digest {digest}"),
+                );
                 (String::new(), String::new())
             }
             (Some((event, _)), _) if event.digest != digest => {
@@ -187,16 +193,16 @@ impl Comparison {
         };
         let subject = format!("{} in {}", key, store.url());
         if expected != found {
-            self.note(What::Changed, id, subject.clone(), expected, found);
+            self.note(DifferenceKind::Changed, id, subject.clone(), expected, found);
         }
         if known.is_some_and(|(_, gone)| *gone) {
             let expected = "recorded as deleted".to_owned();
-            self.note(What::Returned, id, subject, expected, "present".into());
+            self.note(DifferenceKind::Returned, id, subject, expected, "present".into());
         }
         for url in manifest.iter().flat_map(|manifest| &manifest.copies) {
             if places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {
                 let (subject, expected) = (format!("{key} in {url}"), "a copy".to_owned());
-                self.note(What::Lacking, id, subject, expected, "nothing".into());
+                self.note(DifferenceKind::Lacking, id, subject, expected, "nothing".into());
             }
         }
         for object in manifest.iter().flat_map(|manifest| &manifest.objects) {
@@ -204,7 +210,7 @@ impl Comparison {
             let found = found.map_or("nothing".to_owned(), |found| bytes(found.bytes));
             let subject = format!("{} in {}", object.key, store.url());
             if found != bytes(object.bytes) {
-                self.note(What::Object, id, subject, bytes(object.bytes), found);
+                self.note(DifferenceKind::Object, id, subject, bytes(object.bytes), found);
             }
         }
         Ok(())
@@ -221,7 +227,7 @@ impl Comparison {
         for event in gone {
             let subject = format!("the manifest of a {} backup", event.backup_type);
             let found = "in no store".to_owned();
-            self.note(What::Removed, Some(event.backup), subject, spelled(event), found);
+            self.note(DifferenceKind::Removed, Some(event.backup), subject, spelled(event), found);
         }
     }
 
@@ -235,7 +241,7 @@ impl Comparison {
             if i128::from(vault_bytes) != i128::from(stored_bytes) {
                 let subject = format!("the vault of {backup_type}");
                 let expected = format!("{vault_bytes} bytes");
-                self.note(What::Balance, None, subject, expected, bytes(stored_bytes));
+                self.note(DifferenceKind::Balance, None, subject, expected, bytes(stored_bytes));
             }
             if (vault_bytes, stored_bytes) != (0, 0) {
                 self.balances.insert(backup_type.to_string(), balance);
@@ -245,7 +251,7 @@ impl Comparison {
 
     fn note(
         &mut self,
-        what: What,
+        what: DifferenceKind,
         id: Option<BackupId>,
         subject: String,
         expected: String,

@@ -19,7 +19,7 @@ use crate::wire::AppContext;
 
 /// What a drill of a log found.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct LogDrilled {
+pub(crate) struct LogDrillResult {
     mode: Mode,
     /// The moment that was restored, RFC 3339, by the cluster's clock.
     moment: String,
@@ -33,7 +33,7 @@ pub(crate) struct LogDrilled {
     checks: Vec<Check>,
 }
 
-impl LogDrilled {
+impl LogDrillResult {
     /// The same for people.
     pub(crate) fn text(&self) -> String {
         let checks = self.checks.iter();
@@ -58,7 +58,7 @@ pub(crate) fn drill(
     source: &str,
     folder: &Path,
     random: u64,
-) -> anyhow::Result<LogDrilled> {
+) -> anyhow::Result<LogDrillResult> {
     let began = app.ctx.now();
     let windows = history.windows();
     let Some((window, _)) = windows.last() else {
@@ -101,7 +101,7 @@ pub(crate) fn drill(
     let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);
     let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
     let checks = (kind.drill)(&drill, &app.ctx)?;
-    Ok(LogDrilled {
+    Ok(LogDrillResult {
         mode: way.mode,
         moment: rfc3339(time),
         base: base.last().map(|newest| newest.manifest().id),

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use crate::config::settings::jobs::{JobSettings, LooksAt};
+use crate::config::settings::jobs::{JobSettings, VerifySelection};
 use crate::domain::id::BackupId;
 use crate::domain::record::weigh;
 use crate::error::{Fault, Kind, diagnose};
@@ -24,7 +24,7 @@ use crate::process;
 use crate::wire::AppContext;
 
 /// How often a run is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const POLL_EVERY: Duration = Duration::from_millis(20);
 /// How long a run that is told to end may take, before it is killed. Killing does no harm.
 const GRACE: Duration = Duration::from_secs(30);
 /// Largest report that is read, bytes; a report of a cleanup has a line for every item.
@@ -32,7 +32,7 @@ const REPORT_BYTES_MAX: u64 = 256 << 20;
 
 /// How a run ended.
 #[derive(Debug, Clone, Default)]
-pub struct Ended {
+pub struct RunResult {
     /// Its exit code; 1 if it was killed. Of several runs, one for each store, the worst.
     pub code: u8,
     /// Its report, null if there is none. Of several runs, one for each store, that of the last.
@@ -43,44 +43,44 @@ pub struct Ended {
     /// stays on this host: nobody knows what is in it.
     pub aside: Option<String>,
     /// How it ended in each store, by its name, if it was run for each of them.
-    pub stores: Vec<(String, Ended)>,
+    pub stores: Vec<(String, RunResult)>,
 }
 
-impl Ended {
+impl RunResult {
     /// A run that could not begin.
     #[must_use]
-    pub fn of(error: &anyhow::Error) -> Ended {
+    pub fn of(error: &anyhow::Error) -> RunResult {
         let message = Some(format!("{error:#}"));
-        Ended { code: exit::code(diagnose(error).kind), message, ..Ended::default() }
+        RunResult { code: exit::code(diagnose(error).kind), message, ..RunResult::default() }
     }
 
     /// A run that a hook kept from beginning: the first line of its error is for everybody.
     #[must_use]
-    pub fn of_hook(error: &anyhow::Error) -> Ended {
+    pub fn of_hook(error: &anyhow::Error) -> RunResult {
         let said: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
         let aside = (!said.is_empty()).then(|| said.join(": "));
-        Ended { message: Some(error.to_string()), aside, ..Ended::of(error) }
+        RunResult { message: Some(error.to_string()), aside, ..RunResult::of(error) }
     }
 
     /// How it ended in this store, if it was run for each.
     #[must_use]
-    pub fn in_store(&self, store: &str) -> Option<&Ended> {
+    pub fn in_store(&self, store: &str) -> Option<&RunResult> {
         self.stores.iter().find(|(name, _)| name == store).map(|(_, ended)| ended)
     }
 
     /// All that is known of why it failed, for whoever sits at this host.
     #[must_use]
-    pub fn words(&self) -> Option<String> {
+    pub fn failure_text(&self) -> Option<String> {
         let known: Vec<&str> =
             [&self.message, &self.aside].into_iter().flatten().map(String::as_str).collect();
         (!known.is_empty()).then(|| known.join(": "))
     }
 
     /// Takes in how a run of the same job ended in one store more.
-    fn join(&mut self, store: &str, other: &Ended) {
+    fn join(&mut self, store: &str, other: &RunResult) {
         // What did not run at all has done nothing well that could outweigh the first.
         let begun = !self.stores.is_empty();
-        self.code = if begun { worse(self.code, other.code) } else { other.code };
+        self.code = if begun { worse_code(self.code, other.code) } else { other.code };
         self.report = other.report.clone();
         append(&mut self.message, store, other.message.as_deref());
         append(&mut self.aside, store, other.aside.as_deref());
@@ -91,7 +91,7 @@ impl Ended {
     /// and that store has nothing of it.
     fn stop(&mut self, store: &str, stopped: Fault) {
         let why = format!("not started: {stopped}");
-        self.code = worse(self.code, Ended::of(&stopped.into()).code);
+        self.code = worse_code(self.code, RunResult::of(&stopped.into()).code);
         append(&mut self.message, store, Some(&why));
     }
 
@@ -117,7 +117,7 @@ impl Ended {
 }
 
 /// The exit code that counts of two.
-fn worse(one: u8, other: u8) -> u8 {
+fn worse_code(one: u8, other: u8) -> u8 {
     weigh(one).max(weigh(other)).2
 }
 
@@ -131,7 +131,7 @@ fn append(said: &mut Option<String>, store: &str, more: Option<&str>) {
 
 /// What the run of a job is called with: for one store, or for those that were chosen.
 #[must_use]
-pub fn words(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<String> {
+pub fn command_line(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<String> {
     let mut words = vec![job.run.word().to_owned()];
     words.extend(job.source.clone().filter(|_source| job.run.of_source()));
     let mut flag = |name: &str, value: Option<String>| {
@@ -148,11 +148,11 @@ pub fn words(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<St
             app.settings.store.iter().for_each(|store| flag("--store", Some(store.clone())));
         }
     }
-    match job.looks_at {
-        LooksAt::Newest => {}
-        LooksAt::NewestExport => words.push("--from-export".to_owned()),
-        LooksAt::All => words.push("--all".to_owned()),
-        LooksAt::Log => words.push("--logs".to_owned()),
+    match job.verify_selection {
+        VerifySelection::Newest => {}
+        VerifySelection::NewestExport => words.push("--from-export".to_owned()),
+        VerifySelection::All => words.push("--all".to_owned()),
+        VerifySelection::Log => words.push("--logs".to_owned()),
     }
     words.push("--json".to_owned());
     words
@@ -162,25 +162,25 @@ pub fn words(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<St
 ///
 /// # Errors
 /// If the program cannot be started.
-pub fn run(app: &AppContext, job: &JobSettings, trigger: &str) -> anyhow::Result<Ended> {
+pub fn run(app: &AppContext, job: &JobSettings, trigger: &str) -> anyhow::Result<RunResult> {
     let began = Instant::now();
     if !is_for_each(job) {
-        return once(app, (job, trigger), None, began);
+        return run_once(app, (job, trigger), None, began);
     }
     let run = |store: &str| {
-        let ended = once(app, (job, trigger), Some(store), began);
-        ended.unwrap_or_else(|error| Ended::of(&error))
+        let ended = run_once(app, (job, trigger), Some(store), began);
+        ended.unwrap_or_else(|error| RunResult::of(&error))
     };
-    Ok(in_each(&places(app, job), || app.ctx.cancel.check(), run))
+    Ok(run_in_each_store(&places(app, job), || app.ctx.cancel.check(), run))
 }
 
 /// Runs a job in one store after the other, until it is told to end.
-fn in_each(
+fn run_in_each_store(
     stores: &[String],
     check: impl Fn() -> Result<(), Fault>,
-    run: impl Fn(&str) -> Ended,
-) -> Ended {
-    let mut all = Ended::default();
+    run: impl Fn(&str) -> RunResult,
+) -> RunResult {
+    let mut all = RunResult::default();
     for store in stores {
         if let Err(stopped) = check() {
             all.stop(store, stopped);
@@ -191,18 +191,18 @@ fn in_each(
     all
 }
 
-fn once(
+fn run_once(
     app: &AppContext,
     (job, trigger): (&JobSettings, &str),
     store: Option<&str>,
     began: Instant,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<RunResult> {
     let program = app.settings.program.as_ref().ok_or_else(|| {
         Fault::new(Kind::Failed, "cannot determine the path of this executable")
             .hint("start bkp by its full path")
     })?;
     let mut command = Command::new(program);
-    command.args(words(app, job, store));
+    command.args(command_line(app, job, store));
     command.env("BKP_JOB", &job.name).env("BKP_TRIGGER", trigger);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: it is told to end by us, and what it leaves behind can be ended with it.
@@ -211,8 +211,8 @@ fn once(
         .with_context(|| format!("cannot start {}", program.display()))?;
     // What it leaves behind in another group may hold the ends of its output open.
     let gone = AtomicBool::new(false);
-    let out = child.stdout.take().map(|out| process::UntilGone::new(out, &gone));
-    let errors = child.stderr.take().map(|errors| process::UntilGone::new(errors, &gone));
+    let out = child.stdout.take().map(|out| process::ChildOutput::new(out, &gone));
+    let errors = child.stderr.take().map(|errors| process::ChildOutput::new(errors, &gone));
     thread::scope(|scope| {
         let report = scope.spawn(move || {
             let mut bytes = Vec::new();
@@ -222,7 +222,7 @@ fn once(
         });
         let said = scope.spawn(move || {
             let lines = errors.map(BufReader::new).into_iter().flat_map(BufReader::lines);
-            let heard = lines.map_while(Result::ok).filter_map(|line| heard(app, job, line));
+            let heard = lines.map_while(Result::ok).filter_map(|line| relay_line(app, job, line));
             heard.fold((None, None), |(failure, stray), next| match next {
                 ChildMessage::Failure(text) => (Some(text), stray),
                 ChildMessage::Stray(text) => (failure, Some(text)),
@@ -241,17 +241,17 @@ fn once(
         let report = report.join().unwrap_or_default();
         let (failure, stray) = said.join().unwrap_or_default();
         if code == exit::DONE {
-            return Ok(Ended { code, report, ..Ended::default() });
+            return Ok(RunResult { code, report, ..RunResult::default() });
         }
         let signal = status.signal().map(|signal| format!("killed by signal {signal}"));
         // Whatever else it says, how it failed is what it says itself of that.
         let aside = stray.filter(|_stray| failure.is_none());
-        Ok(Ended {
+        Ok(RunResult {
             code,
             report,
             message: forced.or(failure).or(signal),
             aside,
-            ..Ended::default()
+            ..RunResult::default()
         })
     })
 }
@@ -265,7 +265,7 @@ enum ChildMessage {
 }
 
 /// Passes on a line that a run wrote to its standard error; returns why it failed, if it says so.
-fn heard(app: &AppContext, job: &JobSettings, line: String) -> Option<ChildMessage> {
+fn relay_line(app: &AppContext, job: &JobSettings, line: String) -> Option<ChildMessage> {
     let value: Value = serde_json::from_str(&line).unwrap_or_default();
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     let message = text("message").unwrap_or(&line);
@@ -317,7 +317,7 @@ fn wait(
             (Some((since, _)), _) if since.elapsed() > GRACE => signal(child, Signal::KILL),
             (None | Some(_), _) => {}
         }
-        thread::park_timeout(LOOK_AGAIN);
+        thread::park_timeout(POLL_EVERY);
     }
 }
 

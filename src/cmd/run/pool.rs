@@ -8,18 +8,18 @@ use crate::config::settings::jobs::JobSettings;
 
 /// What is to be done with a job that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub enum StartDecision {
     /// It may start.
     Now,
     /// It has to wait for something that runs or will run.
     Later,
     /// It does not run this time, because this job, which goes first, ended so.
-    Not(String, Over),
+    Not(String, JobEnd),
 }
 
 /// How a job ended in this tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum JobEnd {
     /// It did what it should, here or on another host.
     Done,
     /// It failed, or waits for one that did, whose run began then.
@@ -36,7 +36,7 @@ pub struct Pool {
     /// Names of those that run.
     pub running: BTreeSet<String>,
     /// Those that are over.
-    pub over: BTreeMap<String, Over>,
+    pub finished: BTreeMap<String, JobEnd>,
 }
 
 impl Pool {
@@ -48,34 +48,36 @@ impl Pool {
 
     /// Whether a job that waits may start, with at most `parallel` at the same time.
     #[must_use]
-    pub fn turn(
+    pub fn start_decision(
         &self,
         job: &JobSettings,
         jobs: &BTreeMap<String, JobSettings>,
         parallel: usize,
-    ) -> Turn {
+    ) -> StartDecision {
         for other in &job.after {
             if self.is_taken(other) {
-                return Turn::Later;
+                return StartDecision::Later;
             }
-            match self.over.get(other) {
-                None | Some(Over::Done) => {}
-                Some(over @ (Over::Failed(_) | Over::Busy)) => {
-                    return Turn::Not(other.clone(), *over);
+            match self.finished.get(other) {
+                None | Some(JobEnd::Done) => {}
+                Some(finished @ (JobEnd::Failed(_) | JobEnd::Busy)) => {
+                    return StartDecision::Not(other.clone(), *finished);
                 }
             }
         }
         let mut running = self.running.iter().filter_map(|name| jobs.get(name));
-        if self.running.len() >= parallel || running.any(|other| !fit(job, other)) {
-            return Turn::Later;
+        if self.running.len() >= parallel || running.any(|other| !may_run_together(job, other)) {
+            return StartDecision::Later;
         }
-        Turn::Now
+        StartDecision::Now
     }
 }
 
 /// Whether two jobs may run at the same time: they are about different sources, or what they do is
 /// declared safe together.
-fn fit(a: &JobSettings, b: &JobSettings) -> bool {
+fn may_run_together(a: &JobSettings, b: &JobSettings) -> bool {
     let same = a.source.is_some() && a.source == b.source;
-    !same || (a.run.beside().contains(&b.run) && b.run.beside().contains(&a.run))
+    !same
+        || (a.run.compatible_commands().contains(&b.run)
+            && b.run.compatible_commands().contains(&a.run))
 }

@@ -13,13 +13,13 @@ use crate::exit;
 
 /// The stable shape `bkp.run/1`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::cmd) struct Ran {
+pub(in crate::cmd) struct RunReport {
     /// Nothing was run, only decided.
     pub(super) dry_run: bool,
     /// What ran or should have, in the order in which it ended.
     pub(super) jobs: Vec<JobRunRow>,
     /// What comes next.
-    pub(super) next: Vec<Next>,
+    pub(super) next: Vec<NextRun>,
 }
 
 /// What became of one job.
@@ -61,7 +61,7 @@ pub(in crate::cmd) enum JobOutcome {
 
 /// When a job is due next.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::cmd) struct Next {
+pub(in crate::cmd) struct NextRun {
     pub(super) job: String,
     #[serde(with = "time::serde::rfc3339")]
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -111,7 +111,7 @@ impl JobRunRow {
     }
 }
 
-impl Ran {
+impl RunReport {
     /// What the tick ends with. That a job runs already is well, unless it was asked for by name.
     pub(super) fn outcome(&self, by_name: bool) -> Option<Kind> {
         let counts = |row: &&JobRunRow| by_name || row.outcome != JobOutcome::Busy;
@@ -129,7 +129,7 @@ impl Ran {
         if self.jobs.is_empty() {
             text.push_str("nothing is due");
             match self.next.first() {
-                Some(Next { job, at }) => {
+                Some(NextRun { job, at }) => {
                     writeln!(text, "; next is {job} at {}", at.format(&Rfc3339)?)?;
                 }
                 None => text.push('\n'),

@@ -1,7 +1,7 @@
 //! The objects of a backup: one archive of a snapshot, many files of an export.
 
 use super::options::Options;
-use super::plan::Onto;
+use super::plan::ParentChain;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::manifest::ObjectRecord;
 use crate::error::{Fault, Kind};
@@ -22,36 +22,36 @@ pub(super) fn make(
     options: &Options,
     source: &dyn Source,
     builder: &ObjectBuilder<'_>,
-    onto: Option<Onto<'_>>,
+    parent_chain: Option<ParentChain<'_>>,
 ) -> anyhow::Result<(Vec<ObjectRecord>, ChainStats, Captured)> {
     let mode = options.mode.clone();
     match options.kind {
         BackupKind::Snapshot => {
-            let parent = onto.map(|onto| onto.map);
+            let parent = parent_chain.map(|parent_chain| parent_chain.map);
             let request = CaptureRequest { scope: builder.name.scope, mode, parent };
-            let (data, trail, captured) =
+            let (data, stats, captured) =
                 builder.archive(Role::Data, |out| source.capture(&request, out, &app.ctx))?;
-            Ok((vec![data], trail, captured))
+            Ok((vec![data], stats, captured))
         }
         BackupKind::Export => {
-            let work = scratch::make(app, scratch::Use::Work)?;
-            let (chain, record) = match onto {
-                Some(onto) => (onto.chain, Some(onto.map.record)),
+            let work = scratch::make(app, scratch::ScratchPurpose::Work)?;
+            let (chain, record) = match parent_chain {
+                Some(parent_chain) => (parent_chain.chain, Some(parent_chain.map.record)),
                 None => (Vec::new(), None),
             };
             let request = ExportRequest { mode, chain: &chain, record, scratch: work.folder() };
             let mut objects = Objects::new(builder);
             let captured = source.export(&request, &mut objects, &app.ctx)?;
-            let (objects, trail) = objects.finish()?;
-            Ok((objects, trail, captured))
+            let (objects, stats) = objects.finish()?;
+            Ok((objects, stats, captured))
         }
         BackupKind::Replica => {
-            let chain = onto.map(|onto| onto.chain).unwrap_or_default();
+            let chain = parent_chain.map(|parent_chain| parent_chain.chain).unwrap_or_default();
             let request = ReplicaRequest { id: builder.name.id, chain: &chain };
             let mut objects = Objects::new(builder);
             let captured = source.replicate(&request, &mut objects, &app.ctx)?;
-            let (objects, trail) = objects.finish()?;
-            Ok((objects, trail, captured))
+            let (objects, stats) = objects.finish()?;
+            Ok((objects, stats, captured))
         }
         BackupKind::Log => {
             let fault = Fault::new(Kind::Usage, "a log is shipped segment by segment");

@@ -13,7 +13,7 @@ use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity::ProofChecker;
-use crate::ops::selection::Passed;
+use crate::ops::selection::SkippedBackups;
 use crate::pipeline::BackupReader;
 use crate::source::{self, Continuation, Held, ParentMap, Source};
 use crate::store::layer::mirrored::MirroredStore;
@@ -32,11 +32,11 @@ pub(super) struct Plan<'a> {
     pub(super) id: BackupId,
     pub(super) scope: Scope,
     /// The first and the last link of the chain that is continued; `None` for a full backup.
-    pub(super) onto: Option<Onto<'a>>,
+    pub(super) parent_chain: Option<ParentChain<'a>>,
 }
 
 /// What an increment builds on.
-pub(super) struct Onto<'a> {
+pub(super) struct ParentChain<'a> {
     pub(super) base: BackupId,
     pub(super) parent: BackupId,
     /// The chain so far, base first.
@@ -44,14 +44,14 @@ pub(super) struct Onto<'a> {
     pub(super) map: ParentMap,
 }
 
-impl Onto<'_> {
+impl ParentChain<'_> {
     /// The names of the chain.
     pub(super) fn names(&self) -> Vec<BackupName> {
         self.chain.iter().map(|link| link.manifest().name()).collect()
     }
 }
 
-impl Onto<'_> {
+impl ParentChain<'_> {
     /// The keys of every object of the chain, manifests too.
     pub(super) fn keys(&self, ctx: &Ctx) -> anyhow::Result<Vec<String>> {
         let mut keys = Vec::new();
@@ -65,7 +65,7 @@ impl Onto<'_> {
 
 impl Plan<'_> {
     fn full(id: BackupId) -> Self {
-        Plan { id, scope: Scope::Full, onto: None }
+        Plan { id, scope: Scope::Full, parent_chain: None }
     }
 }
 
@@ -92,13 +92,15 @@ pub(super) fn plan<'a>(
     let candidate = match parent(app, options, (catalog, identity), &found, id) {
         Ok(candidate) => candidate,
         Err(error) if options.scope.is_none() && is_about_parent(&error) => {
-            return Ok(instead(app, None, id, &error));
+            return Ok(full_instead(app, None, id, &error));
         }
         Err(error) => return Err(error),
     };
     let Candidate { parent, other } = candidate;
     if let Some(other) = &other {
-        app.ctx.monitor.warn(&format!("{}: use a unique name for each source", foreign(other)));
+        app.ctx
+            .monitor
+            .warn(&format!("{}: use a unique name for each source", describe_foreign(other)));
     }
     let Some(parent) = parent else {
         return match options.scope {
@@ -107,7 +109,10 @@ pub(super) fn plan<'a>(
                 let (source, scope) = (&options.source, scope.with_article());
                 let message = format!("no backup of `{source}` for {scope} one to build on");
                 if let Some(other) = &other {
-                    let fault = Fault::new(Kind::Refused, format!("{message}: {}", foreign(other)));
+                    let fault = Fault::new(
+                        Kind::Refused,
+                        format!("{message}: {}", describe_foreign(other)),
+                    );
                     return Err(fault.hint("take a full backup: --scope full").into());
                 }
                 Err(Fault::new(Kind::NotFound, message)
@@ -117,36 +122,36 @@ pub(super) fn plan<'a>(
         };
     };
     let marks = marks(app, store, &filter, &found)?;
-    let doubts = Doubts {
+    let damage_check = DamageCheck {
         mirrored: store,
         keys: catalog.keys(),
         marks,
-        is_to_be_read: options.scope.is_some(),
+        reads_claimed_damage: options.scope.is_some(),
     };
-    let built = build_on(app, source, catalog, &parent, &doubts);
+    let built = build_on(app, source, catalog, &parent, &damage_check);
     match (options.scope, built) {
         (_, Ok(None)) => Ok(Plan::full(id)),
-        (Some(scope), Ok(Some(onto))) if onto.chain.len() >= CHAIN_LENGTH_MAX => {
+        (Some(scope), Ok(Some(parent_chain))) if parent_chain.chain.len() >= CHAIN_LENGTH_MAX => {
             let message = format!(
                 "the chain of `{}` has {} backups, too many for {} one",
                 options.source,
-                onto.chain.len(),
+                parent_chain.chain.len(),
                 scope.with_article()
             );
             Err(Fault::new(Kind::Refused, message).hint("start a new chain: --scope full").into())
         }
-        (Some(scope), Ok(onto)) => Ok(Plan { id, scope, onto }),
+        (Some(scope), Ok(parent_chain)) => Ok(Plan { id, scope, parent_chain }),
         (Some(_), Err(error)) => Err(error.context(format!("cannot build on {}", parent.id))),
-        (None, Ok(onto)) => Ok(Plan { id, scope: Scope::Incremental, onto }),
+        (None, Ok(parent_chain)) => Ok(Plan { id, scope: Scope::Incremental, parent_chain }),
         (None, Err(error)) if is_about_parent(&error) => {
-            Ok(instead(app, Some(parent.id), id, &error))
+            Ok(full_instead(app, Some(parent.id), id, &error))
         }
         (None, Err(error)) => Err(error),
     }
 }
 
 /// A full backup instead of one that builds on another, and why.
-fn instead<'a>(
+fn full_instead<'a>(
     app: &AppContext,
     parent: Option<BackupId>,
     id: BackupId,
@@ -180,7 +185,7 @@ struct Candidate {
 }
 
 /// Says of a backup that it is of another source.
-fn foreign(other: &Manifest) -> String {
+fn describe_foreign(other: &Manifest) -> String {
     let Manifest { id, source, host, identity, .. } = other;
     let named: Vec<String> = identity.iter().map(|(key, value)| format!("{key} {value}")).collect();
     let named = named.join(", ");
@@ -202,12 +207,12 @@ fn parent(
 ) -> anyhow::Result<Candidate> {
     let is_suited = |found: &&FoundBackup| {
         // What cleanup has begun to remove, and not ended, will be gone.
-        !found.going
+        !found.being_removed
             && found.name.kind == options.kind.as_str()
             && (options.scope != Some(Scope::Differential) || found.name.scope == Scope::Full)
     };
     let suited = found.iter().rev().filter(is_suited).map(|found| &found.name);
-    let (mut passed, mut ahead, mut other) = (Passed::default(), None, None);
+    let (mut passed, mut ahead, mut other) = (SkippedBackups::default(), None, None);
     for name in suited.take(CANDIDATES_MAX) {
         app.ctx.cancel.check()?;
         // A clock that was set back: the chain goes on from what is older by this clock, too.
@@ -219,14 +224,14 @@ fn parent(
             Ok(_) if name.id >= id => ahead = Some(name),
             Ok(_) => {
                 passed.say("not building on", &*app.ctx.monitor);
-                warn_of(app, options, ahead);
+                warn_of_future_backup(app, options, ahead);
                 return Ok(Candidate { parent: Some(name.clone()), other });
             }
             Err(error) if is_unproven(&error) => passed.add(name, error),
             Err(error) => return Err(error),
         }
     }
-    warn_of(app, options, ahead);
+    warn_of_future_backup(app, options, ahead);
     match passed.into_error() {
         Some(error) if other.is_none() => Err(error),
         Some(_) | None => Ok(Candidate { parent: None, other }),
@@ -234,7 +239,7 @@ fn parent(
 }
 
 /// Says that a backup is dated after this run.
-fn warn_of(app: &AppContext, options: &Options, ahead: Option<&BackupName>) {
+fn warn_of_future_backup(app: &AppContext, options: &Options, ahead: Option<&BackupName>) {
     let Some(ahead) = ahead else { return };
     app.ctx.monitor.warn(&format!(
         "backup {} of `{}` is dated {}, after this run: check the clocks; it counts as the newest backup until then",
@@ -245,15 +250,15 @@ fn warn_of(app: &AppContext, options: &Options, ahead: Option<&BackupName>) {
 }
 
 /// Where it stands whether a backup is damaged, and what to do about a word without a proof.
-struct Doubts<'a> {
+struct DamageCheck<'a> {
     mirrored: &'a MirroredStore,
     keys: &'a [Box<dyn KeyProvider>],
     marks: Vec<(usize, HashMap<BackupName, Vec<Mark>>)>,
     /// What somebody calls damaged without a proof is read to see whether it is; else it is not built on.
-    is_to_be_read: bool,
+    reads_claimed_damage: bool,
 }
 
-impl Doubts<'_> {
+impl DamageCheck<'_> {
     /// Whether a backup has been called damaged in any of the stores.
     fn damage(&self, app: &AppContext, name: &BackupName) -> anyhow::Result<Damage> {
         let mut damage = Damage::None;
@@ -262,8 +267,8 @@ impl Doubts<'_> {
             let Some((_, store)) = self.mirrored.stores().find(|(of, _)| of == index) else {
                 continue;
             };
-            let prover = ProofChecker::new(&**store, self.keys, &app.ctx);
-            match judge(&**store, &prover, name, marks) {
+            let proof_checker = ProofChecker::new(&**store, self.keys, &app.ctx);
+            match judge(&**store, &proof_checker, name, marks) {
                 Ok(judged) => damage = damage.max(judged.damage),
                 Err(error) => self.mirrored.failed(*index, error)?,
             }
@@ -272,16 +277,16 @@ impl Doubts<'_> {
     }
 
     /// Whether somebody has begun to remove a backup in any of the stores.
-    fn is_going(&self, name: &BackupName) -> bool {
+    fn is_being_removed(&self, name: &BackupName) -> bool {
         let mut marks = self.marks.iter().filter_map(|(_, marks)| marks.get(name));
         marks.any(|marks| marks.contains(&Mark::Deleting))
     }
 
     /// Makes sure that a link of a chain is not damaged and stays, as far as that is known.
-    fn settle(&self, app: &AppContext, link: &BackupReader<'_>) -> anyhow::Result<()> {
+    fn check_link(&self, app: &AppContext, link: &BackupReader<'_>) -> anyhow::Result<()> {
         let id = link.manifest().id;
         // Else the run would find that at its end, and have made nothing.
-        if self.is_going(&link.manifest().name()) {
+        if self.is_being_removed(&link.manifest().name()) {
             let message = format!("backup {id} is marked for removal");
             let hint = "if no cleanup is in progress, the next one clears the mark: bkp cleanup";
             return Err(Fault::new(Kind::Refused, message).hint(hint).into());
@@ -290,11 +295,11 @@ impl Doubts<'_> {
         let hint = "start a new chain: --scope full; `bkp list --long` shows what was found";
         match damage {
             Damage::None => Ok(()),
-            Damage::FoundBackup => {
+            Damage::Confirmed => {
                 let message = format!("a verification found backup {id} damaged");
                 Err(Fault::new(Kind::Integrity, message).hint(hint).into())
             }
-            Damage::Claimed if self.is_to_be_read => {
+            Damage::Claimed if self.reads_claimed_damage => {
                 app.ctx.monitor.warn(&format!(
                     "backup {id} is marked as damaged, but no available key authenticates the mark: reading the backup to find out; `bkp verify --id {id} --level decode` resolves it"
                 ));
@@ -314,7 +319,7 @@ impl Doubts<'_> {
 }
 
 /// What stands beside backups, by the place of a store in the mirrored store.
-type Marks = (usize, HashMap<BackupName, Vec<Mark>>);
+type StoreMarks = (usize, HashMap<BackupName, Vec<Mark>>);
 
 /// What stands beside the backups of a source, in each of the stores. What several stores have in common,
 /// `found`, has no mark that stands in one of them alone.
@@ -323,7 +328,7 @@ fn marks(
     mirrored: &MirroredStore,
     filter: &Filter,
     found: &[FoundBackup],
-) -> anyhow::Result<Vec<Marks>> {
+) -> anyhow::Result<Vec<StoreMarks>> {
     let of = |found: &[FoundBackup]| -> HashMap<BackupName, Vec<Mark>> {
         let marked = found.iter().filter(|found| !found.marks.is_empty());
         marked.map(|found| (found.name.clone(), found.marks.clone())).collect()
@@ -353,15 +358,15 @@ fn build_on<'a>(
     source: &dyn Source,
     catalog: &Catalog<'a>,
     parent: &BackupName,
-    doubts: &Doubts<'_>,
-) -> anyhow::Result<Option<Onto<'a>>> {
+    damage_check: &DamageCheck<'_>,
+) -> anyhow::Result<Option<ParentChain<'a>>> {
     let mut chain = catalog.chain(parent)?;
-    chain.iter().try_for_each(|link| doubts.settle(app, link))?;
+    chain.iter().try_for_each(|link| damage_check.check_link(app, link))?;
     chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
     let kind = source::kinds::kind_of(parent.backup_type)?;
     match (kind.extend)(&chain, &app.ctx)? {
         Continuation::Onto(links) => chain.truncate(links.max(1)),
-        Continuation::Full if doubts.is_to_be_read => {}
+        Continuation::Full if damage_check.reads_claimed_damage => {}
         Continuation::Full => return Ok(None),
     }
     let ends = chain.first().zip(chain.last());
@@ -375,5 +380,5 @@ fn build_on<'a>(
         Held::default()
     };
     let (base, parent) = (base.manifest().id, last.manifest().id);
-    Ok(Some(Onto { base, parent, chain, map: ParentMap { record, held } }))
+    Ok(Some(ParentChain { base, parent, chain, map: ParentMap { record, held } }))
 }

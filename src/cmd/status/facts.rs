@@ -14,8 +14,8 @@ use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{Record, RunOutcome};
 use crate::domain::schedule::Due;
 use crate::error::{Kind, diagnose};
-use crate::ops::jobs::evidence::{Evidence, JudgedRecord};
-use crate::ops::jobs::state::{States, is_for_each, places};
+use crate::ops::jobs::evidence::{Evidence, JudgedRecords};
+use crate::ops::jobs::state::{JobStates, is_for_each, places};
 use crate::pipeline::ROLE_MAP;
 use crate::store::{ReadStore, Version};
 use crate::wire::AppContext;
@@ -28,7 +28,7 @@ pub(super) struct StoreFacts {
     pub(super) price: f64,
     pub(super) entries: Vec<Entry>,
     /// Its own records of the runs of each job.
-    pub(super) records: BTreeMap<String, JudgedRecord>,
+    pub(super) records: BTreeMap<String, JudgedRecords>,
 }
 
 impl StoreFacts {
@@ -82,7 +82,7 @@ impl StoreFacts {
 }
 
 /// How many of the newest backups are full ones, of a kind that a job makes as increments where it can.
-pub(super) fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
+pub(super) fn unexpected_fulls(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
     let auto = |job: &&&JobSettings| {
         let chooses = matches!(job.run, JobKind::Snapshot | JobKind::Replicate);
         job.auto_scope || (chooses && job.scope.is_none())
@@ -104,7 +104,7 @@ pub(super) fn begun_anew(jobs: &[&JobSettings], mine: &[&Entry]) -> usize {
 pub(super) fn waits(
     app: &AppContext,
     job: &JobSettings,
-    states: &States,
+    states: &JobStates,
     due: Due,
 ) -> Option<(String, OffsetDateTime)> {
     let Due::Since(since) = due else { return None };
@@ -198,7 +198,7 @@ pub(super) fn broken(
 
 /// How many of the newest backups of a source in a store were tried, if none of them opens with a key that
 /// is at hand, or is known to the ledger.
-pub(super) fn unopened(
+pub(super) fn unopenable(
     app: &AppContext,
     seen: &StoreFacts,
     mine: &[&Entry],

@@ -76,7 +76,7 @@ const MANIFESTS_MAX: usize = 500;
 
 /// What is known of a segment: manifests never change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
+struct SegmentFacts {
     manifest_bytes: u64,
     parent: Option<BackupId>,
     mode: Mode,
@@ -97,8 +97,8 @@ pub(super) fn lost(
     };
     let path =
         cache::folder(&app.settings.state_dir).join(format!("links-{store_name}-{source}.json"));
-    let before: HashMap<BackupId, Place> = cache::load(&path).unwrap_or_default();
-    let mut known: HashMap<BackupId, Place> = HashMap::new();
+    let before: HashMap<BackupId, SegmentFacts> = cache::load(&path).unwrap_or_default();
+    let mut known: HashMap<BackupId, SegmentFacts> = HashMap::new();
     let mut news: Vec<&Entry> = Vec::new();
     for entry in segments.iter().rev() {
         let id = entry.name.id;
@@ -118,7 +118,7 @@ pub(super) fn lost(
 }
 
 /// The parents that are missing although there is something older in their log.
-fn missing(known: &HashMap<BackupId, Place>) -> Vec<String> {
+fn missing(known: &HashMap<BackupId, SegmentFacts>) -> Vec<String> {
     let oldest =
         |mode: Mode| known.iter().filter(|(_, place)| place.mode == mode).map(|(id, _)| *id).min();
     let oldest = Mode::ALL.map(|mode| (mode, oldest(mode)));
@@ -137,10 +137,10 @@ fn missing(known: &HashMap<BackupId, Place>) -> Vec<String> {
         .collect()
 }
 
-fn place(store: &dyn ReadStore, entry: &Entry) -> Option<Place> {
+fn place(store: &dyn ReadStore, entry: &Entry) -> Option<SegmentFacts> {
     let key = entry.name.manifest_key();
     let manifest = Manifest::parse(&catalog::read_manifest(store, &key).ok()?, &key).ok()?;
     let segment = Segment::read(&manifest.capture).ok()?;
     let manifest_bytes = entry.manifest?;
-    Some(Place { manifest_bytes, parent: manifest.parent, mode: segment.mode })
+    Some(SegmentFacts { manifest_bytes, parent: manifest.parent, mode: segment.mode })
 }

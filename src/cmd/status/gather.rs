@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::runs;
 use crate::cmd::status::facts::{
-    StoreFacts, begun_anew, broken, copies, unopened, unproven, waits,
+    StoreFacts, broken, copies, unexpected_fulls, unopenable, unproven, waits,
 };
 use crate::cmd::status::rows::{JobRow, SourceRow, StoreRow};
-use crate::cmd::status::{gaps, words};
+use crate::cmd::status::{annotation_summary, gaps};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
@@ -23,7 +23,7 @@ use crate::keys;
 use crate::ledger::outbox::Outbox;
 use crate::ops::cost::{forecast, price, total};
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
-use crate::ops::jobs::state::{States, places};
+use crate::ops::jobs::state::{JobStates, places};
 use crate::ops::known_stores::KnownStores;
 use crate::table::units;
 use crate::wire::AppContext;
@@ -39,10 +39,10 @@ pub(crate) struct StatusFacts {
 }
 
 impl StatusFacts {
-    pub(crate) fn take(app: &AppContext, now: OffsetDateTime) -> anyhow::Result<StatusFacts> {
+    pub(crate) fn collect(app: &AppContext, now: OffsetDateTime) -> anyhow::Result<StatusFacts> {
         let mut look = StatusFacts::default();
         let mut seen = Vec::new();
-        let mut states = States::kept(app);
+        let mut states = JobStates::load(app);
         for name in app.store_names()? {
             app.ctx.cancel.check()?;
             match look.store(app, &name, &mut states, now) {
@@ -71,7 +71,7 @@ impl StatusFacts {
         &mut self,
         app: &AppContext,
         name: &str,
-        states: &mut States,
+        states: &mut JobStates,
         now: OffsetDateTime,
     ) -> anyhow::Result<StoreFacts> {
         let store = app.store_named(name)?;
@@ -105,7 +105,7 @@ impl StatusFacts {
         &mut self,
         app: &AppContext,
         job: &JobSettings,
-        states: &States,
+        states: &JobStates,
         seen: &[StoreFacts],
         now: OffsetDateTime,
     ) {
@@ -170,7 +170,7 @@ impl StatusFacts {
         &mut self,
         app: &AppContext,
         name: &str,
-        (seen, states): (&[StoreFacts], &States),
+        (seen, states): (&[StoreFacts], &JobStates),
         now: OffsetDateTime,
     ) {
         let jobs = || {
@@ -190,7 +190,7 @@ impl StatusFacts {
                 continue;
             }
             let full = mine.iter().filter(|entry| entry.name.scope == Scope::Full);
-            let said = words::of(app, &*seen.store, &mine);
+            let said = annotation_summary::of(app, &*seen.store, &mine);
             self.findings.extend(said.finding(name, store));
             let logs = jobs().filter(|job| job.run == JobKind::Logs);
             let logs: Vec<Record> = logs.flat_map(|job| seen.records(job)).cloned().collect();
@@ -204,7 +204,7 @@ impl StatusFacts {
                 had: settings.is_some_and(|settings| {
                     KnownStores::of(app, &*seen.store, settings.backup_type, name).is_noted()
                 }),
-                unopened: unopened(app, seen, &mine, states.evidence()),
+                unopenable: unopenable(app, seen, &mine, states.evidence()),
                 future: mine.iter().filter(|entry| entry.name.id.created() > now).count(),
                 empty: mine.iter().filter(|entry| entry.objects.is_empty()).count(),
                 broken: broken(app, seen, &mine, states.evidence()),
@@ -216,7 +216,7 @@ impl StatusFacts {
                     let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
                     states.since(app, job).is_some_and(|since| now - since <= ages.warning)
                 }),
-                begun_anew: begun_anew(&jobs().collect::<Vec<_>>(), &mine),
+                unexpected_fulls: unexpected_fulls(&jobs().collect::<Vec<_>>(), &mine),
             };
             self.findings.extend(health::of_source(&facts, now));
             let stored_bytes = total(mine.iter().map(|entry| entry.stored_bytes()));

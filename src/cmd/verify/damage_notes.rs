@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use crate::catalog::{Catalog, FoundBackup};
-use crate::cmd::verify::verified::Verified;
+use crate::cmd::verify::verify_report::VerifyReport;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Kind, diagnose};
@@ -20,11 +20,11 @@ use crate::wire::AppContext;
 const REASON_CHARS_MAX: usize = 500;
 
 /// Where it is written.
-pub(crate) struct Notes<'a> {
+pub(crate) struct DamageNotes<'a> {
     pub(crate) app: &'a AppContext,
     pub(crate) store: &'a dyn AppendStore,
     pub(crate) catalog: &'a Catalog<'a>,
-    pub(crate) prover: &'a ProofChecker<'a>,
+    pub(crate) proof_checker: &'a ProofChecker<'a>,
     /// The backups of the source at least, with their marks.
     pub(crate) found: &'a [FoundBackup],
     pub(crate) level: VerifyLevel,
@@ -32,10 +32,10 @@ pub(crate) struct Notes<'a> {
     pub(crate) noted: RefCell<HashSet<(BackupId, bool)>>,
 }
 
-impl Notes<'_> {
+impl DamageNotes<'_> {
     /// Writes down what is news: which backups are damaged, or that they are not after all. Not being able
     /// to is no failure of the verification.
-    pub(crate) fn take(&self, name: &BackupName, verified: &anyhow::Result<Verified>) {
+    pub(crate) fn write(&self, name: &BackupName, verified: &anyhow::Result<VerifyReport>) {
         let noted = match verified {
             Ok(verified) if verified.ok => {
                 verified.chain.iter().try_for_each(|id| self.sound(name, *id))
@@ -89,18 +89,18 @@ impl Notes<'_> {
             return of_id.find(|found| found.name == *name);
         }
         let all: Vec<&FoundBackup> = of_id.collect();
-        let opens = all.iter().find(|found| self.prover.open(&found.name).is_some());
+        let opens = all.iter().find(|found| self.proof_checker.open(&found.name).is_some());
         opens.or(all.first()).copied()
     }
 
     fn damaged(&self, name: &BackupName, id: BackupId, why: &str) -> anyhow::Result<()> {
         let Some(link) = self.link(name, id) else { return Ok(()) };
-        let known = judge(self.store, self.prover, &link.name, &link.marks)?.damage;
-        if known == Damage::FoundBackup || !self.is_new(id, true) {
+        let known = judge(self.store, self.proof_checker, &link.name, &link.marks)?.damage;
+        if known == Damage::Confirmed || !self.is_new(id, true) {
             return Ok(());
         }
         // Where nothing opens it, one word without a proof is as good as another.
-        if known == Damage::Claimed && self.prover.open(&link.name).is_none() {
+        if known == Damage::Claimed && self.proof_checker.open(&link.name).is_none() {
             return Ok(());
         }
         self.add(link, AnnotationKind::Damaged, Some(why.to_owned()), &[])
@@ -109,12 +109,12 @@ impl Notes<'_> {
     /// A look that was less deep than the one that found the damage takes nothing back.
     fn sound(&self, name: &BackupName, id: BackupId) -> anyhow::Result<()> {
         let Some(link) = self.link(name, id) else { return Ok(()) };
-        let known = judge(self.store, self.prover, &link.name, &link.marks)?.damage;
+        let known = judge(self.store, self.proof_checker, &link.name, &link.marks)?.damage;
         if known == Damage::None {
             return Ok(());
         }
         let (store, name, marks) = (self.store, &link.name, &link.marks);
-        let refuted = refutable(store, self.prover, name, marks, self.level)?;
+        let refuted = refutable(store, self.proof_checker, name, marks, self.level)?;
         if refuted.is_empty() || !self.is_new(id, false) {
             return Ok(());
         }
@@ -134,6 +134,6 @@ impl Notes<'_> {
         against: &[Mark],
     ) -> anyhow::Result<()> {
         let said = AnnotationBody::now(&self.app.ctx, word, note, Some(self.level));
-        said.add(self.store, &link.name, against, self.prover)
+        said.add(self.store, &link.name, against, self.proof_checker)
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn is_secret_url(text: &str) -> bool {
 }
 
 /// The recipient, or the reference to a secret, with a relative path of a file taken relative to `folder`.
-pub(super) fn anchored(recipient: &str, folder: &Path) -> String {
+pub(super) fn resolve_path(recipient: &str, folder: &Path) -> String {
     let prefix = ["file:", "passphrase:file:"];
     if recipient.starts_with("file://") {
         return recipient.to_owned();
@@ -134,7 +134,7 @@ pub(super) fn anchored(recipient: &str, folder: &Path) -> String {
 }
 
 /// No name stands twice.
-pub(super) fn once(place: &str, names: &[String]) -> Result<(), ConfigError> {
+pub(super) fn check_unique(place: &str, names: &[String]) -> Result<(), ConfigError> {
     let twice = names
         .iter()
         .enumerate()
@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn relative_key_files_belong_to_the_folder_of_the_configuration() {
         let folder = Path::new("/etc/bkp");
-        assert_eq!(anchored("file:key", folder), "file:/etc/bkp/key");
-        assert_eq!(anchored("passphrase:file:p", folder), "passphrase:file:/etc/bkp/p");
-        assert_eq!(anchored("file:/key", folder), "file:/key");
-        assert_eq!(anchored("passphrase:env:P", folder), "passphrase:env:P");
-        assert_eq!(anchored("https://a.example/x", folder), "https://a.example/x");
+        assert_eq!(resolve_path("file:key", folder), "file:/etc/bkp/key");
+        assert_eq!(resolve_path("passphrase:file:p", folder), "passphrase:file:/etc/bkp/p");
+        assert_eq!(resolve_path("file:/key", folder), "file:/key");
+        assert_eq!(resolve_path("passphrase:env:P", folder), "passphrase:env:P");
+        assert_eq!(resolve_path("https://a.example/x", folder), "https://a.example/x");
     }
 }

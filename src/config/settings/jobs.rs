@@ -8,7 +8,7 @@ use super::check::{self, unknown};
 use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
 use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
-use crate::domain::schedule::{Problem, Retries, When, zone_named};
+use crate::domain::schedule::{Retries, ScheduleError, When, zone_named};
 use crate::notify::check_url;
 use crate::source::kinds;
 use crate::table::ConfigError;
@@ -20,7 +20,7 @@ mod keep;
 mod upkeep;
 
 use self::job::{DAY, LONGEST};
-pub use self::job::{Hooks, JobKind, JobSettings, LooksAt};
+pub use self::job::{Hooks, JobKind, JobSettings, VerifySelection};
 use self::keep::retention;
 pub use upkeep::Upkeep;
 pub(super) use upkeep::{check_ages, upkeep};
@@ -76,7 +76,7 @@ fn job(
     let named = word.map(|word| scope(&at("scope"), run, word)).transpose()?;
     // From here on an omitted key is its default, whoever looks at the job.
     let scope = named.or(run.scope().filter(|_scope| !auto_scope));
-    let looks_at = for_verify(&place, run, &table)?;
+    let verify_selection = for_verify(&place, run, &table)?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
         None => TimeZone::UTC,
@@ -121,7 +121,7 @@ fn job(
         scope,
         level: table.level.or(run.level().map(str::to_owned)),
         auto_scope,
-        looks_at,
+        verify_selection,
         when,
         enabled: table.enabled.unwrap_or(true),
         jitter: of("jitter", &table.jitter, 0)?.unwrap_or_default(),
@@ -138,7 +138,7 @@ fn job(
 }
 
 /// Checks what only a verification has.
-fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<LooksAt, ConfigError> {
+fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<VerifySelection, ConfigError> {
     let given = [
         ("level", table.level.is_some()),
         ("all", table.all),
@@ -164,16 +164,16 @@ fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<LooksAt, Co
                 ConfigError::invalid(join(place, "level"), problem).suggest("use one of these")
             );
         }
-        return Ok(LooksAt::Log);
+        return Ok(VerifySelection::Log);
     }
     match (table.all, table.from_export) {
         (true, true) => {
             let problem = "all backups are verified, exports included";
             Err(ConfigError::invalid(join(place, "from_export"), problem).suggest("remove it"))
         }
-        (true, false) => Ok(LooksAt::All),
-        (false, true) => Ok(LooksAt::NewestExport),
-        (false, false) => Ok(LooksAt::Newest),
+        (true, false) => Ok(VerifySelection::All),
+        (false, true) => Ok(VerifySelection::NewestExport),
+        (false, false) => Ok(VerifySelection::Newest),
     }
 }
 
@@ -185,7 +185,7 @@ fn hooks(place: &str, table: HooksTable) -> Result<Hooks, ConfigError> {
     Ok(Hooks { before, after, failed, finally, timeout })
 }
 
-fn wrong(place: String, problem: Problem) -> ConfigError {
+fn wrong(place: String, problem: ScheduleError) -> ConfigError {
     ConfigError::invalid(place, problem.what).suggest(problem.hint)
 }
 

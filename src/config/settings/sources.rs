@@ -33,7 +33,7 @@ pub(super) fn open(
         return Err(error.suggest("name a store, or remove the key"));
     }
     chosen.iter().try_for_each(|store| known_store(&place, store, stores))?;
-    check::once(&format!("{place}.store"), &chosen)?;
+    check::check_unique(&format!("{place}.store"), &chosen)?;
     common.tenant.iter().try_for_each(|tenant| check::tenant(&place, tenant))?;
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;

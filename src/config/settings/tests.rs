@@ -18,7 +18,7 @@ compression = "gzip"
 
 fn settings(text: &str) -> Result<Settings, ConfigError> {
     let path = Path::new("/etc/bkp/bkp.toml");
-    from_text(path, text).map_err(|error| located(error, path, text))
+    from_text(path, text).map_err(|error| with_location(error, path, text))
 }
 
 fn failure(text: &str) -> String {
@@ -109,7 +109,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         Environment::of([("BKP_STORE", "other"), ("BKP_KEY", "file:/e"), ("HOME", "/h")]);
     let mut settings = settings(GOOD).expect("valid");
     let flags = Flags { store: vec!["file:///f".into()], ..Default::default() };
-    settings.overlay(&flags, &environment).expect("valid");
+    settings.apply_overrides(&flags, &environment).expect("valid");
     assert_eq!(settings.store, ["file:///f"]);
     assert_eq!(settings.recipients, ["file:/e"]);
     assert_eq!(settings.provenance.of("store"), Origin::Flag);
@@ -133,10 +133,11 @@ fn the_state_directory_follows_systemd_then_xdg() {
 #[test]
 fn an_unusable_environment_is_an_error() {
     let empty = Environment::of([("BKP_STORE", ""), ("HOME", "/h")]);
-    let error = Settings::default().overlay(&Flags::default(), &empty).expect_err("empty");
+    let error = Settings::default().apply_overrides(&Flags::default(), &empty).expect_err("empty");
     assert_eq!(error.to_string(), "$BKP_STORE: set but empty");
     let wrong = Environment::of([("BKP_KEY", "hunter2"), ("HOME", "/h")]);
-    let error = Settings::default().overlay(&Flags::default(), &wrong).expect_err("no recipient");
+    let error =
+        Settings::default().apply_overrides(&Flags::default(), &wrong).expect_err("no recipient");
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 

@@ -3,7 +3,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::super::record::{DAMAGE, PARTIAL};
-use super::super::schedule::Past;
+use super::super::schedule::JobHistory;
 use super::ages::{Ages, spelled};
 use super::finding::{Finding, Level};
 use super::sizes::SIZES_MIN;
@@ -14,7 +14,7 @@ pub struct JobFacts {
     /// Its name.
     pub name: String,
     /// What its runs were like, by its records and its backups.
-    pub past: Past,
+    pub past: JobHistory,
     /// Since when a first successful run is overdue, if there was none and that is known.
     pub since: Option<OffsetDateTime>,
     /// The exit code of its last run that was not skipped, if one is on record.

@@ -21,7 +21,7 @@ pub struct SourceFacts {
     /// Whether this host has made backups of it there.
     pub had: bool,
     /// How many of the newest were tried, if no key at hand opens any of them.
-    pub unopened: Option<usize>,
+    pub unopenable: Option<usize>,
     /// How many of those are dated in the future.
     pub future: usize,
     /// How many of those have no object at all.
@@ -40,7 +40,7 @@ pub struct SourceFacts {
     /// one need not be late.
     pub young: bool,
     /// How many of its newest backups are full ones although each could have built on the one before.
-    pub begun_anew: usize,
+    pub unexpected_fulls: usize,
     /// Places where its log is broken, of those that are recent.
     pub gaps: Vec<GapFacts>,
     /// Segments of its log that others continue and that are not there, in words.
@@ -82,8 +82,8 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
         };
         say(level, "missing", message.to_owned());
     }
-    if source.begun_anew >= ANEW_MIN {
-        let count = source.begun_anew;
+    if source.unexpected_fulls >= ANEW_MIN {
+        let count = source.unexpected_fulls;
         let message = format!(
             "the last {count} backups are full, although a job makes increments: see the warnings of its runs; most likely this host cannot open its own backups (no kms:Decrypt, or a mistyped passphrase: then nobody else can either)"
         );
@@ -94,7 +94,7 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     } else if !source.verified {
         say(Level::Info, "unverified", "no enabled job verifies its backups".to_owned());
     }
-    if let Some(tried) = source.unopened {
+    if let Some(tried) = source.unopenable {
         let message = format!(
             "no key on this host opens any of the newest {tried} backup(s): every new backup is full, and whether any restores is unknown; give this host a key that can open them, under [keys]"
         );

@@ -20,8 +20,8 @@ fn backup(at: OffsetDateTime, parent: Option<Backup>) -> Backup {
 
 fn kept(policy: &Policy, backups: &[Backup], now: OffsetDateTime) -> BTreeSet<BackupId> {
     let members = (0..backups.len()).collect();
-    let whys = decide(&[Group { policy, members, frozen: None }], backups, now);
-    let kept = backups.iter().zip(&whys).filter(|(_, whys)| !whys.is_empty());
+    let reasons = decide(&[Group { policy, members, frozen: None }], backups, now);
+    let kept = backups.iter().zip(&reasons).filter(|(_, reasons)| !reasons.is_empty());
     kept.map(|(backup, _)| backup.id).collect()
 }
 
@@ -56,7 +56,7 @@ fn named(period: Period, at: OffsetDateTime) -> String {
 }
 
 /// A group of the model: a policy, the positions of its members, and whether its job failed.
-type Told<'a> = (&'a Policy, BTreeSet<usize>, bool);
+type ModelGroup<'a> = (&'a Policy, BTreeSet<usize>, bool);
 
 /// The positions of what a backup builds on: more than one only if an id comes twice.
 fn parents(backups: &[Backup], at: usize) -> Vec<usize> {
@@ -73,14 +73,15 @@ fn restores(backups: &[Backup], at: usize) -> bool {
 }
 
 /// The rules again, as they would be told: slow, and one backup at a time.
-fn model_of(groups: &[Told<'_>], backups: &[Backup], now: OffsetDateTime) -> BTreeSet<usize> {
+fn model_of(groups: &[ModelGroup<'_>], backups: &[Backup], now: OffsetDateTime) -> BTreeSet<usize> {
     let past = |at: usize| backups[at].id.created() <= now;
     let counts: Vec<bool> =
         (0..backups.len()).map(|at| restores(backups, at) && past(at)).collect();
     let stays = |at: usize| {
         let Backup { pinned, replayed, held_until, .. } = backups[at];
         let held = held_until.is_some_and(|until| until > now);
-        let of: Vec<&Told<'_>> = groups.iter().filter(|group| group.1.contains(&at)).collect();
+        let of: Vec<&ModelGroup<'_>> =
+            groups.iter().filter(|group| group.1.contains(&at)).collect();
         let wanted = of.iter().any(|group| is_wanted(group, backups, &counts, at, now));
         pinned || replayed || held || !restores(backups, at) || !past(at) || of.is_empty() || wanted
     };
@@ -111,7 +112,7 @@ fn with_parents(backups: &[Backup], kept: &mut BTreeSet<usize>) {
 
 /// Whether a group wants a backup that counts.
 fn is_wanted(
-    (policy, members, failed): &Told<'_>,
+    (policy, members, failed): &ModelGroup<'_>,
     backups: &[Backup],
     counts: &[bool],
     at: usize,
@@ -273,9 +274,9 @@ proptest! {
             let frozen = failed.then(|| "it failed".to_owned());
             Group { policy, members: members.clone(), frozen }
         }).collect();
-        let whys = decide(&groups, &backups, now);
-        let kept: BTreeSet<usize> = (0..backups.len()).filter(|at| !whys[*at].is_empty()).collect();
-        let told: Vec<Told<'_>> = drawn.iter().map(|(policy, members, failed)| {
+        let reasons = decide(&groups, &backups, now);
+        let kept: BTreeSet<usize> = (0..backups.len()).filter(|at| !reasons[*at].is_empty()).collect();
+        let told: Vec<ModelGroup<'_>> = drawn.iter().map(|(policy, members, failed)| {
             (policy, members.iter().copied().collect(), *failed)
         }).collect();
         prop_assert_eq!(kept, model_of(&told, &backups, now));
@@ -340,9 +341,9 @@ proptest! {
     #[test]
     fn removals_never_strand_a_child(policy in policies(), backups in histories(), now in times()) {
         let members = (0..backups.len()).collect();
-        let whys = decide(&[Group { policy: &policy, members, frozen: None }], &backups, now);
+        let reasons = decide(&[Group { policy: &policy, members, frozen: None }], &backups, now);
         let mut left = backups.clone();
-        for at in removals(&backups, &whys) {
+        for at in removals(&backups, &reasons) {
             left.retain(|backup| backup.id != backups[at].id);
             let parent = Some(backups[at].id);
             prop_assert!(left.iter().all(|child| child.parent != parent), "a child is stranded");
@@ -402,12 +403,12 @@ fn of_two_policies_the_more_generous_one_counts_and_of_none_nothing_is_removed()
         members: members.collect(),
         frozen: None,
     };
-    let whys = decide(&[group(&one, 5..20), group(&five, 5..20)], &backups, now);
-    let gone: Vec<usize> = (0..20).filter(|at| whys[*at].is_empty()).collect();
+    let reasons = decide(&[group(&one, 5..20), group(&five, 5..20)], &backups, now);
+    let gone: Vec<usize> = (0..20).filter(|at| reasons[*at].is_empty()).collect();
     assert_eq!(gone, (5..15).collect::<Vec<_>>());
-    assert_eq!(whys[0], [Why::Ungoverned]);
+    assert_eq!(reasons[0], [KeepReason::Ungoverned]);
     let frozen = Group { frozen: Some("x".into()), ..group(&one, 0..20) };
-    assert!(decide(&[frozen], &backups, now).iter().all(|whys| !whys.is_empty()));
+    assert!(decide(&[frozen], &backups, now).iter().all(|reasons| !reasons.is_empty()));
 }
 
 /// Whoever can write to a store can plant a second backup of an id: neither takes the other's place.
@@ -421,7 +422,7 @@ fn a_planted_backup_does_not_take_the_place_of_a_base() {
     let policy = Policy { last: 2, ..Policy::empty() };
     for backups in [[base, child, later, planted], [planted, base, child, later]] {
         let group = Group { policy: &policy, members: vec![0, 1, 2, 3], frozen: None };
-        let whys = decide(&[group], &backups, begin + Duration::days(3));
-        assert!(whys.iter().all(|whys| !whys.is_empty()), "{whys:?}");
+        let reasons = decide(&[group], &backups, begin + Duration::days(3));
+        assert!(reasons.iter().all(|reasons| !reasons.is_empty()), "{reasons:?}");
     }
 }

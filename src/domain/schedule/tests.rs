@@ -9,8 +9,8 @@ fn at(text: &str) -> When {
     When::at(text, &TimeZone::UTC).unwrap_or_else(|problem| panic!("{problem:?}"))
 }
 
-fn ran(at: OffsetDateTime) -> Past {
-    Past { succeeded: Some(at), tried: Some(at), ..Past::default() }
+fn ran(at: OffsetDateTime) -> JobHistory {
+    JobHistory { succeeded: Some(at), tried: Some(at), ..JobHistory::default() }
 }
 
 fn next(when: &When, last: OffsetDateTime) -> OffsetDateTime {
@@ -82,7 +82,7 @@ fn what_was_missed_is_caught_up_once() {
     assert_eq!(due, Due::Since(datetime!(2026-11-02 03:00 UTC)));
     let due = when.due(&ran(now), NONE, StdDuration::ZERO, now);
     assert_eq!(due, Due::At(datetime!(2026-11-22 03:00 UTC)));
-    let never = when.due(&Past::default(), NONE, StdDuration::ZERO, now);
+    let never = when.due(&JobHistory::default(), NONE, StdDuration::ZERO, now);
     assert_eq!(never, Due::Since(now), "a job that never ran is due");
 }
 
@@ -100,7 +100,7 @@ fn failures_are_tried_again_with_growing_pauses_until_the_next_regular_time() {
     let began = datetime!(2026-11-21 12:00 UTC);
     let retries = Retries { count: 3, pause: StdDuration::from_mins(5) };
     let due = |failures, seconds| {
-        let past = Past { tried: Some(began), failures, ..Past::default() };
+        let past = JobHistory { tried: Some(began), failures, ..JobHistory::default() };
         when.due(&past, retries, StdDuration::ZERO, began + Duration::seconds(seconds))
     };
     let then = |seconds| began + Duration::seconds(seconds);
@@ -118,7 +118,7 @@ fn a_run_that_reached_no_store_is_tried_again_for_as_long_as_it_takes() {
     let began = datetime!(2026-11-21 03:00 UTC);
     let retries = Retries { count: 2, pause: StdDuration::from_mins(5) };
     let due = |failures, away| {
-        let past = Past { tried: Some(began), failures, away, ..Past::default() };
+        let past = JobHistory { tried: Some(began), failures, away, ..JobHistory::default() };
         when.due(&past, retries, StdDuration::ZERO, began)
     };
     let then = |minutes| Due::At(began + Duration::minutes(minutes));
@@ -126,7 +126,7 @@ fn a_run_that_reached_no_store_is_tried_again_for_as_long_as_it_takes() {
     assert_eq!((due(3, true), due(3, false)), (then(20), then(24 * 60)));
     assert_eq!((due(5, true), due(400, true)), (then(60), then(60)), "at least every hour");
     let slow = Retries { count: 0, pause: StdDuration::from_hours(3) };
-    let past = Past { tried: Some(began), failures: 9, away: true, ..Past::default() };
+    let past = JobHistory { tried: Some(began), failures: 9, away: true, ..JobHistory::default() };
     assert_eq!(when.due(&past, slow, StdDuration::ZERO, began), then(180));
 }
 
@@ -193,7 +193,7 @@ proptest! {
     ) {
         let last = OffsetDateTime::from_unix_timestamp(last).expect("in range");
         let when = at(schedule);
-        let past = Past { tried: Some(last), failures, ..Past::default() };
+        let past = JobHistory { tried: Some(last), failures, ..JobHistory::default() };
         let retries = Retries { count, pause: StdDuration::from_mins(1) };
         let Due::At(then) = when.due(&past, retries, StdDuration::ZERO, last) else {
             return Err(TestCaseError::fail("due at once"));

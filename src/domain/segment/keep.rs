@@ -7,7 +7,7 @@ use crate::domain::id::BackupId;
 
 /// What is needed of the logs of a source in wal mode, and what is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct LogRetention {
     /// Snapshots from which segments are rolled forward: of each unbroken run the last one before the
     /// wanted time, or else the first one there is.
     pub bases: BTreeSet<BackupId>,
@@ -22,8 +22,8 @@ pub struct Kept {
 /// An unbroken run without a base from before the wanted time stays as it is: what it lacks may be a
 /// snapshot that is being taken, or one that can be mended.
 #[must_use]
-pub fn keep(logs: &[Log], bases: &[Base], since: u64) -> Kept {
-    let mut kept = Kept::default();
+pub fn keep(logs: &[Log], bases: &[Base], since: u64) -> LogRetention {
+    let mut kept = LogRetention::default();
     let mut needed: BTreeSet<BackupId> = BTreeSet::new();
     for log in logs {
         let runs = log.runs();

@@ -245,7 +245,7 @@ fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
         .map(|(number, op)| Base { id: id(number), ..base(op) })
         .into();
     let kept = |since| {
-        let Kept { bases, spare } = keep(&logs, &bases, since);
+        let LogRetention { bases, spare } = keep(&logs, &bases, since);
         let known = |number: &usize| bases.contains(&id(1000 + number));
         ((0..5).filter(known).collect::<Vec<_>>(), spare.len())
     };
@@ -272,5 +272,5 @@ fn a_run_without_a_base_goes_only_from_the_beginning_and_the_newest_never() {
     // The first run restores, the second does not: a hole in the middle would be damage.
     let first = Base { id: id(1000), ..base(5) };
     assert_eq!(keep(&logs, &[first], 0).spare, []);
-    assert_eq!(keep(&[], &[], 0), Kept::default());
+    assert_eq!(keep(&[], &[], 0), LogRetention::default());
 }

@@ -11,7 +11,7 @@ use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 /// When a term ends; nothing else of it matters here.
 #[derive(Deserialize)]
-struct End {
+struct TermEnd {
     #[serde(with = "time::serde::rfc3339")]
     until: OffsetDateTime,
 }
@@ -80,5 +80,5 @@ fn end(store: &dyn ReadStore, key: &str) -> Result<Option<OffsetDateTime>, Store
     if input.take(BYTES_MAX).read_to_end(&mut bytes).is_err() {
         return Ok(None);
     }
-    Ok(serde_json::from_slice::<End>(&bytes).ok().map(|end| end.until))
+    Ok(serde_json::from_slice::<TermEnd>(&bytes).ok().map(|end| end.until))
 }

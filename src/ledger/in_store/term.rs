@@ -50,7 +50,7 @@ pub(super) struct Term {
 
 /// What a store has of the terms of a job, as far as runs can have written them.
 #[derive(Debug, Default)]
-pub(super) struct LeaseRow {
+pub(super) struct JobTerms {
     /// The highest number; the next run takes the one after it.
     pub(super) number: u64,
     /// The newest term and its number.
@@ -120,14 +120,14 @@ pub(super) fn row(
     store: &dyn ReadStore,
     job: &str,
     now: OffsetDateTime,
-) -> Result<LeaseRow, StoreError> {
+) -> Result<JobTerms, StoreError> {
     let mut numbers = Vec::new();
     for object in store.list(&format!("{FOLDER}/{job}"))? {
         numbers.extend(number(job, &object?.key));
     }
     numbers.sort_unstable();
     let chain = chain(&numbers, now);
-    let mut row = LeaseRow { number: chain.last().copied().unwrap_or(0), ..LeaseRow::default() };
+    let mut row = JobTerms { number: chain.last().copied().unwrap_or(0), ..JobTerms::default() };
     let beyond = numbers.iter().filter(|number| **number > row.number);
     let why = "its number is out of sequence";
     row.strange.extend(beyond.map(|number| (key(job, *number), why.to_owned())));
@@ -165,11 +165,11 @@ pub(super) fn read(
         transient: true,
         source: source.into(),
     })?;
-    Ok(honest(&bytes, job, now).map(Some))
+    Ok(parse_term(&bytes, job, now).map(Some))
 }
 
 /// The term that these bytes are, if a run of `job` can have written it.
-fn honest(bytes: &[u8], job: &str, now: OffsetDateTime) -> Result<Term, String> {
+fn parse_term(bytes: &[u8], job: &str, now: OffsetDateTime) -> Result<Term, String> {
     let term: Term = serde_json::from_slice(bytes).map_err(|error| match bytes {
         [] => "it is empty".to_owned(),
         _ => format!("it cannot be parsed: {error}"),
@@ -238,8 +238,8 @@ mod tests {
             (Vec::new(), false),
             (b"{}".to_vec(), false),
         ] {
-            assert_eq!(honest(&bytes, "books", now).is_ok(), is_honest);
+            assert_eq!(parse_term(&bytes, "books", now).is_ok(), is_honest);
         }
-        assert!(honest(&term(0, 2), "other", now).is_err());
+        assert!(parse_term(&term(0, 2), "other", now).is_err());
     }
 }

@@ -15,7 +15,7 @@ use super::link::Verdict;
 use super::shared::Shared;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
-use crate::ledger::{Holder, Lease, LedgerError, Moment};
+use crate::ledger::{Holder, Lease, LedgerError, MonotonicTime};
 
 /// Tries to take a lease whose holder changes each time one looks; then somebody is working.
 const TRIES: usize = 3;
@@ -24,14 +24,14 @@ const TRIES: usize = 3;
 const RECENT: u32 = 8;
 
 /// A lease that is held.
-pub(super) struct Held {
+pub(super) struct LedgerLease {
     shared: Arc<Shared>,
     holder: Holder,
     length: Duration,
     /// The pending transfer.
     lease: u128,
     /// Before the cluster was asked for it: it ends no earlier than `length` after that.
-    asked: Moment,
+    asked: MonotonicTime,
     /// A renewal of which it is not known whether it took effect.
     unsure: Option<Renewal>,
 }
@@ -41,22 +41,22 @@ pub(super) struct Held {
 struct Renewal {
     void: u128,
     lease: u128,
-    asked: Moment,
+    asked: MonotonicTime,
 }
 
-impl Held {
+impl LedgerLease {
     /// Takes the lease of a job whose account exists, and records that the run began.
     pub(super) fn acquire(
         shared: &Arc<Shared>,
         holder: &Holder,
         length: Duration,
-    ) -> Result<Held, LedgerError> {
-        let mut held = Held {
+    ) -> Result<LedgerLease, LedgerError> {
+        let mut held = LedgerLease {
             shared: Arc::clone(shared),
             holder: holder.clone(),
             length,
             lease: 0,
-            asked: Moment::now(),
+            asked: MonotonicTime::now(),
             unsure: None,
         };
         let mut other = None;
@@ -80,7 +80,7 @@ impl Held {
     /// Tries once, under a new id; returns why not, if not. With `gone`, in the place of that lease.
     fn take(&mut self, gone: Option<&Transfer>) -> Result<Option<Verdict>, LedgerError> {
         let Shared { link, accounts, .. } = &*self.shared;
-        (self.lease, self.asked) = (self.new_id(), Moment::now());
+        (self.lease, self.asked) = (self.new_id(), MonotonicTime::now());
         let begun = |backup_type| Event::started(self.holder.run, backup_type);
         let started = self.holder.backup_type.map(begun);
         let mut batch = vec![accounts.funding(&self.holder.job)];
@@ -163,7 +163,7 @@ impl Held {
     }
 }
 
-impl Lease for Held {
+impl Lease for LedgerLease {
     fn id(&self) -> String {
         self.lease.to_string()
     }
@@ -173,7 +173,8 @@ impl Lease for Held {
     }
 
     fn renew(&mut self) -> Result<(), LedgerError> {
-        let new = || Renewal { void: self.new_id(), lease: self.new_id(), asked: Moment::now() };
+        let new =
+            || Renewal { void: self.new_id(), lease: self.new_id(), asked: MonotonicTime::now() };
         let renewal = self.unsure.unwrap_or_else(new);
         self.unsure = Some(renewal);
         let void = self.shared.accounts.void(renewal.void, self.lease);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tigerbeetle_unofficial::QueryFilter;
 
-use self::lease::Held;
+use self::lease::LedgerLease;
 use self::link::Verdict;
 use self::shared::Shared;
 use super::{Entry, Holder, Lease, Ledger, LedgerError};
@@ -61,7 +61,7 @@ impl Ledger for TigerBeetle {
         self.shared.open()?;
         let account = self.shared.accounts.lease_account(&holder.job);
         self.shared.link.create_accounts(&[account])?;
-        Ok(Box::new(Held::acquire(&self.shared, holder, length)?))
+        Ok(Box::new(LedgerLease::acquire(&self.shared, holder, length)?))
     }
 
     fn probe(&self) -> Result<(), LedgerError> {

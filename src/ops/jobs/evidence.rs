@@ -23,7 +23,7 @@ use crate::domain::names::BackupName;
 use crate::domain::record::{Record, RunOutcome};
 use crate::keys::KeyProvider;
 use crate::ops::authenticity;
-use crate::ops::authenticity::{ProofChecker, RECORD, Refused, Verdict};
+use crate::ops::authenticity::{OpenRefusal, ProofChecker, RECORD, Verdict};
 use crate::store::{ReadStore, StoreError, Version};
 use crate::wire::AppContext;
 
@@ -44,7 +44,7 @@ const REMEMBERED_FOR: Duration = Duration::DAY;
 
 /// What was found of objects, each as the URL of its store and its key.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Looked {
+struct CheckedObjects {
     /// A digest of what names the keys that were at hand.
     by: String,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -61,12 +61,12 @@ pub struct Evidence {
     keys: OnceCell<Vec<Box<dyn KeyProvider>>>,
     /// Digests of the backups that the ledger has; `None` if there is none, or it does not answer.
     events: OnceCell<Option<HashMap<BackupId, Digest>>>,
-    looked: OnceCell<RefCell<Looked>>,
+    checked_objects: OnceCell<RefCell<CheckedObjects>>,
 }
 
 /// What counts of the records of a job in one store.
 #[derive(Debug, Default)]
-pub struct JudgedRecord {
+pub struct JudgedRecords {
     /// Those that are believed, oldest first.
     pub believed: Vec<Record>,
     /// The others, oldest first: not proven, or not looked at.
@@ -88,8 +88,8 @@ impl Evidence {
     #[must_use]
     pub fn of(app: &AppContext) -> Evidence {
         let path = cache::folder(&app.settings.state_dir).join("looked.json");
-        let (keys, events, looked) = Default::default();
-        Evidence { path, keys, events, looked }
+        let (keys, events, checked_objects) = Default::default();
+        Evidence { path, keys, events, checked_objects }
     }
 
     /// The keys at hand.
@@ -105,16 +105,16 @@ impl Evidence {
         store: &dyn ReadStore,
         own: &BTreeSet<String>,
         (listed, enough): (Vec<Record>, usize),
-    ) -> JudgedRecord {
+    ) -> JudgedRecords {
         // A key may be one that a program has to be asked for.
-        let prover = LazyCell::new(|| ProofChecker::new(store, self.keys(app), &app.ctx));
-        let (mut judged, mut read, mut good) = (JudgedRecord::default(), 0, 0);
+        let proof_checker = LazyCell::new(|| ProofChecker::new(store, self.keys(app), &app.ctx));
+        let (mut judged, mut read, mut good) = (JudgedRecords::default(), 0, 0);
         for record in listed.into_iter().rev() {
             let key = record.key();
             let known = if own.contains(&key) { Some(true) } else { self.known(app, store, &key) };
             let known = known.or_else(|| {
                 let is_enough = read >= RECORDS_MAX || good >= enough;
-                let verdict = (!is_enough).then(|| record_of(store, &prover, &key))?;
+                let verdict = (!is_enough).then(|| record_of(store, &proof_checker, &key))?;
                 read += 1;
                 self.note(app, store, &key, &verdict)
             });
@@ -143,7 +143,7 @@ impl Evidence {
         store: &dyn ReadStore,
         names: impl IntoIterator<Item = (BackupName, Option<Version>)>,
     ) -> (Option<BackupName>, usize) {
-        let prover = LazyCell::new(|| ProofChecker::new(store, self.keys(app), &app.ctx));
+        let proof_checker = LazyCell::new(|| ProofChecker::new(store, self.keys(app), &app.ctx));
         let (mut read, mut unproven, mut unknown) = (0, 0, 0);
         for (name, version) in names {
             // Whoever overwrites one makes another version of it.
@@ -155,7 +155,7 @@ impl Evidence {
                     break;
                 }
                 read += 1;
-                let verdict = self.manifest(app, store, &prover, &name);
+                let verdict = self.manifest(app, store, &proof_checker, &name);
                 known = self.note(app, store, &key, &verdict);
             }
             match known {
@@ -173,16 +173,16 @@ impl Evidence {
         &self,
         app: &AppContext,
         store: &dyn ReadStore,
-        prover: &ProofChecker<'_>,
+        proof_checker: &ProofChecker<'_>,
         name: &BackupName,
     ) -> Verdict {
-        let refused = match prover.try_open(name) {
+        let refused = match proof_checker.try_open(name) {
             Ok(_key) => return Verdict::Proven(name.clone()),
             Err(refused) => refused,
         };
         let unproven = match refused {
-            Refused::Always => Verdict::Unproven,
-            Refused::Now => Verdict::Unknown,
+            OpenRefusal::Always => Verdict::Unproven,
+            OpenRefusal::Now => Verdict::Unknown,
         };
         if app.settings.ledger.is_none() {
             return unproven;
@@ -198,9 +198,9 @@ impl Evidence {
     /// What was found of an object before.
     fn known(&self, app: &AppContext, store: &dyn ReadStore, key: &str) -> Option<bool> {
         let place = place(store, key);
-        let looked = self.looked(app).borrow();
-        let known = looked.proven.contains(&place).then_some(true);
-        known.or_else(|| looked.unproven.contains(&place).then_some(false))
+        let checked_objects = self.checked_objects(app).borrow();
+        let known = checked_objects.proven.contains(&place).then_some(true);
+        known.or_else(|| checked_objects.unproven.contains(&place).then_some(false))
     }
 
     /// Remembers what was found of an object.
@@ -211,14 +211,15 @@ impl Evidence {
         key: &str,
         of: &Verdict,
     ) -> Option<bool> {
-        let mut looked = self.looked(app).borrow_mut();
+        let mut checked_objects = self.checked_objects(app).borrow_mut();
         let is_proven = match of {
             Verdict::Proven(_) => true,
             Verdict::Unproven => false,
             Verdict::Unknown => return None,
         };
-        looked.is_new = true;
-        let set = if is_proven { &mut looked.proven } else { &mut looked.unproven };
+        checked_objects.is_new = true;
+        let set =
+            if is_proven { &mut checked_objects.proven } else { &mut checked_objects.unproven };
         set.insert(place(store, key));
         if set.len() > REMEMBERED_MAX {
             set.pop_first();
@@ -226,15 +227,19 @@ impl Evidence {
         Some(is_proven)
     }
 
-    fn looked(&self, app: &AppContext) -> &RefCell<Looked> {
-        self.looked.get_or_init(|| {
+    fn checked_objects(&self, app: &AppContext) -> &RefCell<CheckedObjects> {
+        self.checked_objects.get_or_init(|| {
             let (by, now) = (fingerprint(app), app.ctx.now());
-            let is_fit = |looked: &Looked| {
+            let is_fit = |checked_objects: &CheckedObjects| {
                 let is_young = |since| since <= now && now - since < REMEMBERED_FOR;
-                looked.by == by && looked.since.is_some_and(is_young)
+                checked_objects.by == by && checked_objects.since.is_some_and(is_young)
             };
             let kept = cache::load(&self.path).filter(is_fit);
-            RefCell::new(kept.unwrap_or(Looked { by, since: Some(now), ..Looked::default() }))
+            RefCell::new(kept.unwrap_or(CheckedObjects {
+                by,
+                since: Some(now),
+                ..CheckedObjects::default()
+            }))
         })
     }
 
@@ -244,20 +249,22 @@ impl Evidence {
         if !self.path.parent().is_some_and(Path::is_dir) {
             return;
         }
-        if let Some(looked) = self.looked.get().filter(|looked| looked.borrow().is_new) {
-            cache::save(&self.path, &*looked.borrow(), &app.ctx);
+        if let Some(checked_objects) =
+            self.checked_objects.get().filter(|checked_objects| checked_objects.borrow().is_new)
+        {
+            cache::save(&self.path, &*checked_objects.borrow(), &app.ctx);
         }
     }
 }
 
-fn record_of(store: &dyn ReadStore, prover: &ProofChecker<'_>, key: &str) -> Verdict {
+fn record_of(store: &dyn ReadStore, proof_checker: &ProofChecker<'_>, key: &str) -> Verdict {
     let mut bytes = Vec::new();
     let read = match store.open(key, None) {
         Ok(input) => input.take(RECORD_BYTES_MAX).read_to_end(&mut bytes).is_ok(),
         Err(StoreError::Missing { .. }) => return Verdict::Unproven,
         Err(_) => false,
     };
-    if read { prover.judge(RECORD, key, &bytes) } else { Verdict::Unknown }
+    if read { proof_checker.judge(RECORD, key, &bytes) } else { Verdict::Unknown }
 }
 
 /// The backups that the ledger has.

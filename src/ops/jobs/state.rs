@@ -18,8 +18,8 @@ use crate::ctx::host;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::record::{self, Record, RunOutcome};
-use crate::domain::schedule::{Due, Past, SKEW, jitter};
-use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH, JudgedRecord};
+use crate::domain::schedule::{Due, JobHistory, SKEW, jitter};
+use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH, JudgedRecords};
 use crate::ops::known_stores::KnownStores;
 use crate::ops::records;
 use crate::store::{ReadStore, Version};
@@ -30,15 +30,15 @@ const RUNS_MAX: usize = 64;
 
 /// The past of every job that is known of.
 #[derive(Debug)]
-pub struct States {
+pub struct JobStates {
     path: PathBuf,
-    known: BTreeMap<String, StoredStates>,
+    known: BTreeMap<String, JobState>,
     evidence: Evidence,
 }
 
 /// The past of a job, as it is kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct StoredStates {
+struct JobState {
     /// URLs of the stores that it comes from; of others it says nothing.
     stores: Vec<String>,
     /// Keys of the records of its runs that count: those of this host, and of others those that are
@@ -58,27 +58,27 @@ struct StoredStates {
     waits: Option<OffsetDateTime>,
 }
 
-impl States {
+impl JobStates {
     /// What is kept in the state directory.
     #[must_use]
-    pub fn kept(app: &AppContext) -> States {
+    pub fn load(app: &AppContext) -> JobStates {
         let path = cache::folder(&app.settings.state_dir).join("jobs.json");
         let known = cache::load(&path).unwrap_or_default();
-        States { known, path, evidence: Evidence::of(app) }
+        JobStates { known, path, evidence: Evidence::of(app) }
     }
 
     /// What is known of the past of a job, without asking anybody.
     #[must_use]
-    pub fn past(&self, app: &AppContext, job: &JobSettings) -> Past {
-        self.entry(app, job).map_or_else(Past::default, |kept| kept.past(app.ctx.now()))
+    pub fn past(&self, app: &AppContext, job: &JobSettings) -> JobHistory {
+        self.entry(app, job).map_or_else(JobHistory::default, |kept| kept.past(app.ctx.now()))
     }
 
-    fn entry(&self, app: &AppContext, job: &JobSettings) -> Option<&StoredStates> {
+    fn entry(&self, app: &AppContext, job: &JobSettings) -> Option<&JobState> {
         self.known.get(&job.name).filter(|kept| kept.stores == urls(app, job))
     }
 
     /// Notes when a job was seen for the first time, so that nobody is told at once that it never ran.
-    pub fn see(&mut self, app: &AppContext, job: &JobSettings, now: OffsetDateTime) {
+    pub fn note_first_seen(&mut self, app: &AppContext, job: &JobSettings, now: OffsetDateTime) {
         if self.entry(app, job).is_none() {
             self.entry_mut(app, job).since = Some(now);
         }
@@ -105,11 +105,11 @@ impl States {
     }
 
     /// The same, to be changed; what is known of other stores is forgotten.
-    fn entry_mut(&mut self, app: &AppContext, job: &JobSettings) -> &mut StoredStates {
+    fn entry_mut(&mut self, app: &AppContext, job: &JobSettings) -> &mut JobState {
         let stores = urls(app, job);
         let kept = self.known.entry(job.name.clone()).or_default();
         if kept.stores != stores {
-            *kept = StoredStates { stores, ..StoredStates::default() };
+            *kept = JobState { stores, ..JobState::default() };
         }
         kept
     }
@@ -134,7 +134,7 @@ impl States {
         job: &JobSettings,
         (store, enough): (&dyn ReadStore, usize),
         now: OffsetDateTime,
-    ) -> anyhow::Result<JudgedRecord> {
+    ) -> anyhow::Result<JudgedRecords> {
         let listed = records::recent(store, &job.name, now)?;
         let own = self.entry(app, job).map(|kept| kept.runs.clone()).unwrap_or_default();
         let mut judged = self.evidence.records(app, store, &own, (listed, enough));
@@ -217,12 +217,12 @@ impl States {
     }
 }
 
-impl StoredStates {
+impl JobState {
     fn records(&self) -> Vec<Record> {
         record::merged(self.runs.iter().filter_map(|key| Record::parse(key)).collect())
     }
 
-    fn past(&self, now: OffsetDateTime) -> Past {
+    fn past(&self, now: OffsetDateTime) -> JobHistory {
         let records = self.records();
         let mut past = record::past(&records, now);
         // A backup that somebody made by hand counts as well.

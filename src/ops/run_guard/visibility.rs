@@ -21,8 +21,8 @@ pub(crate) fn before(
     chain: &[BackupName],
     manifest: &Manifest,
 ) -> anyhow::Result<()> {
-    each(mirrored, &|store| {
-        if let Some(lost) = lost(store, chain)? {
+    check_each_store(mirrored, &|store| {
+        if let Some(lost) = chain_problem(store, chain)? {
             return Ok(Some(lost));
         }
         for object in &manifest.objects {
@@ -35,8 +35,8 @@ pub(crate) fn before(
                 return Ok(Some(format!("`{}` was removed: {TAKEN}", object.key)));
             }
         }
-        let going = is_going(store, &manifest.name())?;
-        Ok(going.then(|| format!("backup {} is being removed: {TAKEN}", manifest.id)))
+        let being_removed = is_being_removed(store, &manifest.name())?;
+        Ok(being_removed.then(|| format!("backup {} is being removed: {TAKEN}", manifest.id)))
     })
 }
 
@@ -46,24 +46,27 @@ pub(crate) fn after(
     chain: &[BackupName],
     manifest: &Manifest,
 ) -> anyhow::Result<()> {
-    each(mirrored, &|store| {
+    check_each_store(mirrored, &|store| {
         let id = manifest.id;
         // The backup is there, whether or not the store still answers.
-        if is_going(store, &manifest.name()).unwrap_or(false) {
+        if is_being_removed(store, &manifest.name()).unwrap_or(false) {
             return Ok(Some(format!("backup {id} is visible but may be missing objects: {TAKEN}")));
         }
         // Said of a backup that exists: so not by one answer alone.
-        let lost = lost(store, chain).unwrap_or_default();
-        let lost = lost.and_then(|_first| self::lost(store, chain).unwrap_or_default());
+        let lost = chain_problem(store, chain).unwrap_or_default();
+        let lost = lost.and_then(|_first| chain_problem(store, chain).unwrap_or_default());
         Ok(lost.map(|lost| format!("backup {id} is visible but does not restore: {lost}")))
     })
 }
 
 /// What is missing of a chain, or about to go.
-fn lost(store: &dyn ReadStore, chain: &[BackupName]) -> Result<Option<String>, StoreError> {
+fn chain_problem(
+    store: &dyn ReadStore,
+    chain: &[BackupName],
+) -> Result<Option<String>, StoreError> {
     for link in chain {
         let is_there = match store.head(&link.manifest_key()) {
-            Ok(_) => !is_going(store, link)?,
+            Ok(_) => !is_being_removed(store, link)?,
             Err(StoreError::Missing { .. }) => false,
             Err(error) => return Err(error),
         };
@@ -75,7 +78,7 @@ fn lost(store: &dyn ReadStore, chain: &[BackupName]) -> Result<Option<String>, S
     Ok(None)
 }
 
-fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError> {
+fn is_being_removed(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError> {
     match store.head(&name.key(&Mark::Deleting.extension())) {
         Ok(_) => Ok(true),
         Err(StoreError::Missing { .. }) => Ok(false),
@@ -87,10 +90,10 @@ fn is_going(store: &dyn ReadStore, name: &BackupName) -> Result<bool, StoreError
 type VisibilityCheck<'a> = &'a dyn Fn(&dyn ReadStore) -> Result<Option<String>, StoreError>;
 
 /// Asks every store; one of which there is something to say drops out with that.
-fn each(mirrored: &MirroredStore, look: VisibilityCheck<'_>) -> anyhow::Result<()> {
+fn check_each_store(mirrored: &MirroredStore, check: VisibilityCheck<'_>) -> anyhow::Result<()> {
     let stores: Vec<_> = mirrored.stores().collect();
     for (index, store) in stores {
-        match look(&**store) {
+        match check(&**store) {
             Ok(None) => {}
             Ok(Some(why)) => {
                 let why = format!("{}: {why}", store.url());

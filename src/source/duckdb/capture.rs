@@ -19,12 +19,12 @@ use crate::blockfile::map::BlockMap;
 use crate::ctx::Ctx;
 use crate::domain::limits::DUCKDB_LOG_BYTES_MAX;
 use crate::source::duckdb::attempt_error::{AttemptError, Cause, again};
-use crate::source::duckdb::capture::retry_attempts::persist;
-use crate::source::duckdb::data_file::database::{Database, Moment, beside, unreadable};
+use crate::source::duckdb::capture::retry_attempts::retry_capture;
+use crate::source::duckdb::data_file::database::{Database, Observation, beside, unreadable};
 use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, UNIT_BYTES, digest};
 use crate::source::duckdb::data_file::free_blocks;
 use crate::source::duckdb::data_file::layout::{
-    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, Listed as _, PIECE_BYTES, SCHEMA, SCHEMA_BROKEN_OFF,
+    HEADERS_MEMBER, LAYOUT_MEMBER, Layout, LayoutFile as _, PIECE_BYTES, SCHEMA, SCHEMA_BROKEN_OFF,
     piece_member,
 };
 use crate::source::{Held, SourceError};
@@ -42,7 +42,7 @@ pub(crate) struct Capture {
 
 /// The moment that was captured, without what was pushed of it.
 #[derive(Debug)]
-pub(crate) struct Caught {
+pub(crate) struct CapturedMoment {
     pub(crate) file_bytes: u64,
     pub(crate) wal_bytes: u64,
     /// So many of these, at the end, are of the log of a checkpoint that was broken off; `None` if none was.
@@ -51,7 +51,7 @@ pub(crate) struct Caught {
 }
 
 /// Everything that stays over the attempts of one capture.
-pub(crate) struct Capturing<'a> {
+pub(crate) struct CaptureRun<'a> {
     database: &'a Database,
     out: &'a mut dyn EntrySink,
     parent: Option<&'a Held>,
@@ -59,7 +59,7 @@ pub(crate) struct Capturing<'a> {
     /// Whether units are to be known again later, which takes a digest of each.
     mapped: bool,
     /// Of each unit, what its first pages looked like when it was read.
-    glances: Vec<u64>,
+    unit_digests: Vec<u64>,
     units: BlockMap,
     pieces: BlockMap,
     /// Blocks that did not have their checksums when they were last read.
@@ -71,20 +71,20 @@ pub(crate) struct Capturing<'a> {
     buffer: Vec<u8>,
 }
 
-impl<'a> Capturing<'a> {
+impl<'a> CaptureRun<'a> {
     pub(crate) fn new(
         database: &'a Database,
         out: &'a mut dyn EntrySink,
         parent: Option<&'a Held>,
         ctx: &'a Ctx,
     ) -> Self {
-        Capturing {
+        CaptureRun {
             database,
             out,
             parent,
             ctx,
             mapped: true,
-            glances: Vec::new(),
+            unit_digests: Vec::new(),
             units: BlockMap::default(),
             pieces: BlockMap::default(),
             torn: BTreeSet::new(),
@@ -101,8 +101,8 @@ impl<'a> Capturing<'a> {
         attempts_max: u32,
         check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ) -> anyhow::Result<Capture> {
-        let (moment, caught) = self.settle(attempts_max, check)?;
-        self.finish(&moment, caught)
+        let (observation, captured) = self.capture_stable(attempts_max, check)?;
+        self.finish(&observation, captured)
     }
 
     /// The same for a copy that is used at once: nobody has to know its units again, so none is hashed,
@@ -111,30 +111,30 @@ impl<'a> Capturing<'a> {
         mut self,
         attempts_max: u32,
         check: &dyn Fn(&Headers) -> Result<(), SourceError>,
-    ) -> anyhow::Result<Caught> {
+    ) -> anyhow::Result<CapturedMoment> {
         self.mapped = false;
-        let (moment, caught) = self.settle(attempts_max, check)?;
-        self.out.entry(HEADERS_MEMBER, moment.headers.raw())?;
-        Ok(caught)
+        let (observation, captured) = self.capture_stable(attempts_max, check)?;
+        self.out.entry(HEADERS_MEMBER, observation.headers.raw())?;
+        Ok(captured)
     }
 
     /// Reads until nothing changes meanwhile.
-    fn settle(
+    fn capture_stable(
         &mut self,
         attempts_max: u32,
         check: &dyn Fn(&Headers) -> Result<(), SourceError>,
-    ) -> anyhow::Result<(Moment, Caught)> {
+    ) -> anyhow::Result<(Observation, CapturedMoment)> {
         let (database, ctx) = (self.database, self.ctx);
-        let (moment, attempts) = persist(database, attempts_max, ctx, &mut || {
-            let moment = database.look()?;
-            check(&moment.headers)?;
-            self.attempt(&moment)?;
-            Ok(moment)
+        let (observation, attempts) = retry_capture(database, attempts_max, ctx, &mut || {
+            let observation = database.observe()?;
+            check(&observation.headers)?;
+            self.attempt(&observation)?;
+            Ok(observation)
         })?;
-        let headers = &moment.headers;
+        let headers = &observation.headers;
         let encrypted = headers.is_encrypted();
-        let file_bytes = whole_bytes(&moment);
-        let (own_bytes, next_bytes) = moment.log_bytes();
+        let file_bytes = whole_bytes(&observation);
+        let (own_bytes, next_bytes) = observation.log_bytes();
         let wal_bytes = own_bytes + next_bytes;
         let broken_off = database.broken_off.get();
         let next_bytes = broken_off.then_some(next_bytes);
@@ -152,25 +152,25 @@ impl<'a> Capturing<'a> {
             "file_bytes": file_bytes,
             "attempts": attempts,
         });
-        Ok((moment, Caught { file_bytes, wal_bytes, next_bytes, record }))
+        Ok((observation, CapturedMoment { file_bytes, wal_bytes, next_bytes, record }))
     }
 
-    fn attempt(&mut self, moment: &Moment) -> Result<(), AttemptError> {
-        self.log(moment)?;
-        let changed = self.file(moment)?;
-        self.database.recheck(moment)?;
-        if moment.headers.is_encrypted() {
+    fn attempt(&mut self, observation: &Observation) -> Result<(), AttemptError> {
+        self.log(observation)?;
+        let changed = self.file(observation)?;
+        self.database.recheck(observation)?;
+        if observation.headers.is_encrypted() {
             // Nothing in the file tells whether a block was read whole; two equal readings do.
             let settled = changed == 0 || self.database.is_clone();
             return if settled { Ok(()) } else { Err(again("blocks changed meanwhile")) };
         }
-        self.judge(moment)
+        self.check_torn_blocks(observation)
     }
 
     /// Reads the committed part of the log, and pushes the pieces that are new.
-    fn log(&mut self, moment: &Moment) -> Result<(), AttemptError> {
+    fn log(&mut self, observation: &Observation) -> Result<(), AttemptError> {
         self.pieces = BlockMap::default();
-        let (own_bytes, next_bytes) = moment.log_bytes();
+        let (own_bytes, next_bytes) = observation.log_bytes();
         let bytes_all = own_bytes + next_bytes;
         let path = beside(&self.database.path, ".wal");
         if bytes_all > DUCKDB_LOG_BYTES_MAX {
@@ -186,7 +186,7 @@ impl<'a> Capturing<'a> {
             let at = piece * PIECE_BYTES as u64;
             let length = usize::try_from(bytes_all - at).unwrap_or(PIECE_BYTES);
             let bytes = piece_bytes.get_mut(..length.min(PIECE_BYTES)).unwrap_or_default();
-            moment.read_logs(bytes, at).map_err(|error| {
+            observation.read_logs(bytes, at).map_err(|error| {
                 if error.kind() == std::io::ErrorKind::UnexpectedEof {
                     return again("the log was truncated meanwhile");
                 }
@@ -206,14 +206,15 @@ impl<'a> Capturing<'a> {
 
     /// Blocks that do not have their checksums must be ones that nothing refers to: neither the headers
     /// nor the log, whose commits may have put rows into the file that no header knows of yet.
-    fn judge(&self, moment: &Moment) -> Result<(), AttemptError> {
-        let headers = &moment.headers;
+    fn check_torn_blocks(&self, observation: &Observation) -> Result<(), AttemptError> {
+        let headers = &observation.headers;
         if self.torn.is_empty() {
             return Ok(());
         }
         let free = free_blocks::blocks(self.database, headers)?;
-        let in_log =
-            |block: &u64| moment.log.as_ref().is_some_and(|(_, scan)| scan.blocks.contains(block));
+        let in_log = |block: &u64| {
+            observation.log.as_ref().is_some_and(|(_, scan)| scan.blocks.contains(block))
+        };
         let in_use = |block: &&u64| {
             in_log(block) || **block < headers.block_count() && !free.contains(*block)
         };
@@ -227,17 +228,21 @@ impl<'a> Capturing<'a> {
     }
 
     /// Pushes what can wait until everything is settled, `layout.json` last.
-    fn finish(self, moment: &Moment, caught: Caught) -> anyhow::Result<Capture> {
-        let headers = &moment.headers;
+    fn finish(
+        self,
+        observation: &Observation,
+        captured: CapturedMoment,
+    ) -> anyhow::Result<Capture> {
+        let headers = &observation.headers;
         self.out.entry(HEADERS_MEMBER, headers.raw())?;
         let layout = Layout {
-            schema: if caught.next_bytes.is_some() { SCHEMA_BROKEN_OFF } else { SCHEMA }.into(),
-            file_bytes: caught.file_bytes,
+            schema: if captured.next_bytes.is_some() { SCHEMA_BROKEN_OFF } else { SCHEMA }.into(),
+            file_bytes: captured.file_bytes,
             units_at: BLOCKS_AT,
             unit_bytes: UNIT_BYTES as u64,
             headers: Hex(digest(headers.raw())),
-            wal_bytes: caught.wal_bytes,
-            next_bytes: caught.next_bytes,
+            wal_bytes: captured.wal_bytes,
+            next_bytes: captured.next_bytes,
             piece_bytes: PIECE_BYTES as u64,
             wal: self.pieces,
             units: self.units,
@@ -250,7 +255,7 @@ impl<'a> Capturing<'a> {
         let mut size = Counter::default();
         layout.write(&mut size)?;
         self.out.stream(LAYOUT_MEMBER, size.0, &mut |out| layout.write(out))?;
-        let mut record = caught.record;
+        let mut record = captured.record;
         if let Value::Object(fields) = &mut record {
             fields.insert("units".into(), layout.units.len().into());
             fields.insert("units_pushed".into(), self.pushed.into());
@@ -260,10 +265,10 @@ impl<'a> Capturing<'a> {
 }
 
 /// Length of the file in whole blocks: a block that is only begun is one that nothing refers to.
-fn whole_bytes(moment: &Moment) -> u64 {
-    let blocks = moment.file_bytes.saturating_sub(BLOCKS_AT);
-    if moment.headers.is_encrypted() {
+fn whole_bytes(observation: &Observation) -> u64 {
+    let blocks = observation.file_bytes.saturating_sub(BLOCKS_AT);
+    if observation.headers.is_encrypted() {
         return BLOCKS_AT + blocks;
     }
-    BLOCKS_AT + blocks / moment.headers.block_bytes() * moment.headers.block_bytes()
+    BLOCKS_AT + blocks / observation.headers.block_bytes() * observation.headers.block_bytes()
 }

@@ -7,19 +7,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::capture::Capturing;
-use super::engine::Opening;
-use super::export::Exporting;
+use super::capture::CaptureRun;
+use super::engine::SessionOptions;
+use super::export::ExportContext;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
 use crate::error::{Fault, Kind};
 use crate::pipeline::objects::ObjectSink;
 use crate::source::duckdb::capture::private_copy;
-use crate::source::duckdb::capture::retry_attempts::persist as retry_attempts;
+use crate::source::duckdb::capture::retry_attempts::retry_capture as retry_attempts;
 use crate::source::duckdb::data_file::database::{self, Database, Mode};
 use crate::source::duckdb::data_file::format::Headers;
-use crate::source::duckdb::data_file::layout::{Layout, Listed as _};
+use crate::source::duckdb::data_file::layout::{Layout, LayoutFile as _};
 use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::restore::place::check_unused;
 use crate::source::duckdb::schema::table_filter::TableFilter;
@@ -156,14 +156,14 @@ pub(super) fn guard(_record: &Value, request: &RestoreRequest) -> anyhow::Result
 impl Configured {
     /// Whether a backup with this `capture` record is of another database. Only files since storage
     /// version v1.3.0 have an id.
-    fn is_other(record: &Value, headers: &Headers) -> bool {
+    fn is_other_database(record: &Value, headers: &Headers) -> bool {
         let recorded = record.get("database_id").and_then(Value::as_str);
         recorded.zip(headers.database_id()).is_some_and(|(recorded, id)| *recorded != id)
     }
 
     /// Whether the file is still the one that a backup with this `capture` record is of.
     fn check_same(&self, record: Option<&Value>, headers: &Headers) -> Result<(), SourceError> {
-        if !record.is_some_and(|record| Configured::is_other(record, headers)) {
+        if !record.is_some_and(|record| Configured::is_other_database(record, headers)) {
             return Ok(());
         }
         let reason = "the file was replaced by another one".to_owned();
@@ -232,7 +232,7 @@ impl Source for Configured {
     }
 
     fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
-        if !Configured::is_other(record, &self.headers(ctx)?) {
+        if !Configured::is_other_database(record, &self.headers(ctx)?) {
             return Ok(());
         }
         let message = format!("that backup is not of the database {}", self.path.display());
@@ -247,7 +247,7 @@ impl Source for Configured {
     ) -> anyhow::Result<Captured> {
         let (database, mode) = self.hold(self.mode_of(request.mode.as_deref())?, ctx)?;
         let parent = request.parent.as_ref();
-        let capturing = Capturing::new(&database, out, parent.map(|parent| &parent.held), ctx);
+        let capturing = CaptureRun::new(&database, out, parent.map(|parent| &parent.held), ctx);
         let record = parent.map(|parent| &parent.record);
         let captured = capturing.run(self.attempts, &|headers| self.check_same(record, headers))?;
         let mut record = captured.record;
@@ -266,13 +266,13 @@ impl Source for Configured {
     ) -> anyhow::Result<Captured> {
         let (database, mode) = self.hold(self.mode_of(request.mode.as_deref())?, ctx)?;
         let check = |headers: &Headers| self.check_same(request.record.as_ref(), headers);
-        let means = EngineLimits::modest(self.share);
+        let limits = EngineLimits::modest(self.share);
         let (kind, ctx_of) = (Kind::Source, Some(ctx));
-        let opening = Opening { folder: Some(request.scratch), kind, means, ctx: ctx_of };
+        let options = SessionOptions { folder: Some(request.scratch), kind, limits, ctx: ctx_of };
         let (session, caught) =
-            private_copy::open(&database, &opening, self.share, self.attempts, &check, ctx)?;
+            private_copy::open(&database, &options, self.share, self.attempts, &check, ctx)?;
         let storage_version = caught.record.get("storage_version").and_then(Value::as_str);
-        let exporting = Exporting {
+        let exporting = ExportContext {
             session,
             storage_version: storage_version.unwrap_or_default().to_owned(),
             wanted: &self.wanted,

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use self::line::ENDED;
-use self::line::{Line, NOT_STARTED};
+pub(crate) use self::engine_process::ENDED;
+use self::engine_process::{EngineProcess, NOT_STARTED};
 use crate::ctx::Ctx;
 pub(crate) use crate::domain::text::plain;
 use crate::error::{Fault, Kind};
@@ -16,17 +16,17 @@ use crate::source::duckdb::data_file::format::Headers;
 use crate::source::duckdb::engine::groups::Groups;
 use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::protocol::{
-    Answer, Asked, Base, Compare, CompareOutcome, DEFINITION, HERE, OUTPUT, Open, Settle, Tallied,
-    WORK,
+    Answer, Base, Compare, CompareOutcome, DEFINITION, EngineCommand, HERE, LogMerge, OUTPUT, Open,
+    TallyStatement, WORK,
 };
 pub(crate) use crate::source::duckdb::engine::protocol::{CATALOG, OUTSIDE, TextRow};
 use crate::source::duckdb::schema::sql;
 
 pub(crate) mod confine;
 pub(crate) mod diff;
+mod engine_process;
 pub(crate) mod groups;
 pub(crate) mod limits;
-mod line;
 pub(crate) mod parser;
 pub(crate) mod protocol;
 pub(crate) mod raw;
@@ -64,21 +64,21 @@ pub(crate) fn cannot_read(headers: &Headers) -> Option<String> {
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Opening<'a> {
+pub(crate) struct SessionOptions<'a> {
     /// A folder of ours, in which the engine lives: with the database, and what does not fit into memory.
     /// Without one it has no file at all.
     pub(crate) folder: Option<&'a Path>,
     /// What a failure means.
     pub(crate) kind: Kind,
     /// What the engine may take.
-    pub(crate) means: EngineLimits,
+    pub(crate) limits: EngineLimits,
     /// The run, whose end is also that of a statement.
     pub(crate) ctx: Option<&'a Ctx>,
 }
 
 /// Which database is opened.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Place<'a> {
+pub(crate) struct DatabaseTarget<'a> {
     /// The file; in memory if there is none.
     pub(crate) file: Option<&'a Path>,
     pub(crate) write: bool,
@@ -94,11 +94,11 @@ pub(crate) struct Place<'a> {
 
 /// A database of ours, open in an engine of its own. Texts of times with a time zone are in UTC.
 pub(crate) struct Session {
-    line: Line,
+    process: EngineProcess,
     /// What it is, for messages.
     what: String,
     kind: Kind,
-    means: EngineLimits,
+    limits: EngineLimits,
     folder: Option<PathBuf>,
     /// Why the last statement was refused, if it was.
     refusal: RefCell<Option<String>>,
@@ -118,46 +118,50 @@ impl Session {
     pub(crate) fn open(path: &Path, write: bool, kind: Kind) -> anyhow::Result<Session> {
         // What is written is a log, and reading it takes what it takes.
         let share = ResourceLimits::default();
-        let means = if write { EngineLimits::ample(share) } else { EngineLimits::modest(share) };
-        let opening = Opening { folder: Some(folder_of(path)), kind, means, ctx: None };
-        let place = Place { file: Some(path), write, settle: write, ..Place::default() };
-        Session::opened(place, &opening)
+        let limits = if write { EngineLimits::ample(share) } else { EngineLimits::modest(share) };
+        let options = SessionOptions { folder: Some(folder_of(path)), kind, limits, ctx: None };
+        let place =
+            DatabaseTarget { file: Some(path), write, settle: write, ..DatabaseTarget::default() };
+        Session::opened(place, &options)
     }
 
     /// Opens a database, which is called [`CATALOG`] whatever it is.
     ///
     /// # Errors
     /// What the engine says.
-    pub(crate) fn opened(place: Place<'_>, opening: &Opening<'_>) -> anyhow::Result<Session> {
-        let settle = if place.settle { Settle::Attached } else { Settle::Not };
-        match Session::begun(place, opening, settle)? {
+    pub(crate) fn opened(
+        place: DatabaseTarget<'_>,
+        options: &SessionOptions<'_>,
+    ) -> anyhow::Result<Session> {
+        let settle = if place.settle { LogMerge::Attached } else { LogMerge::Not };
+        match Session::start(place, options, settle)? {
             Ok(session) => Ok(session),
             // DuckDB 1.5.6 ends its process where it cannot go on with some logs, instead of refusing them;
             // what it leaves of the file is what any crash leaves.
             Err((why, _)) if place.write && why.starts_with(ENDED) => {
-                let again = Session::begun(place, opening, Settle::Own)?;
-                again.map_err(|(why, session)| session.unopened(&why))
+                let again = Session::start(place, options, LogMerge::Own)?;
+                again.map_err(|(why, session)| session.open_error(&why))
             }
-            Err((why, session)) => Err(session.unopened(&why)),
+            Err((why, session)) => Err(session.open_error(&why)),
         }
     }
 
     /// Starts an engine and has it open the databases: the session, or why it refused and whose session
     /// that was.
-    fn begun(
-        place: Place<'_>,
-        opening: &Opening<'_>,
-        settle: Settle,
+    fn start(
+        place: DatabaseTarget<'_>,
+        options: &SessionOptions<'_>,
+        settle: LogMerge,
     ) -> anyhow::Result<Result<Session, (String, Session)>> {
-        let Opening { folder, kind, means, ctx } = *opening;
+        let SessionOptions { folder, kind, limits, ctx } = *options;
         let what = place
             .file
             .map_or("a database in memory".into(), |path| plain(&path.display().to_string()));
         let session = Session {
-            line: Line::open(folder.unwrap_or(Path::new("/")), ctx)?,
+            process: EngineProcess::open(folder.unwrap_or(Path::new("/")), ctx)?,
             what,
             kind,
-            means,
+            limits,
             folder: folder.map(Path::to_owned),
             refusal: RefCell::default(),
         };
@@ -166,17 +170,17 @@ impl Session {
             path: session.path(path),
             write,
             storage_version: place.storage_version.map(str::to_owned),
-            settle: if write { settle } else { Settle::Not },
+            settle: if write { settle } else { LogMerge::Not },
         };
         let open = Open {
             database: place.file.map(|path| base(CATALOG, path, place.write)),
             beside: place.beside.iter().map(|(name, path)| base(name, path, true)).collect(),
             files: place.files,
             folder: folder.is_some(),
-            memory_bytes: means.memory_bytes,
-            threads: means.threads,
+            memory_bytes: limits.memory_bytes,
+            threads: limits.threads,
         };
-        let opened = session.ask(Asked::Open(open), WORK, None)?;
+        let opened = session.ask(EngineCommand::Open(open), WORK, None)?;
         Ok(match opened {
             Ok(_) => Ok(session),
             Err(why) => Err((why, session)),
@@ -184,7 +188,7 @@ impl Session {
     }
 
     /// Why a database could not be opened.
-    fn unopened(&self, why: &str) -> anyhow::Error {
+    fn open_error(&self, why: &str) -> anyhow::Error {
         if why.starts_with(NOT_STARTED) {
             let message = format!("cannot start bkp as the DuckDB engine: {why}");
             return Fault::new(Kind::Failed, message).hint(LIBRARY).into();
@@ -207,7 +211,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(crate) fn step_out(&self) -> anyhow::Result<bool> {
+    pub(crate) fn leave_user_schema(&self) -> anyhow::Result<bool> {
         self.run(&format!("USE {OUTSIDE}.main"))?;
         let names = |of: &str, column: &str| {
             format!(
@@ -217,7 +221,7 @@ impl Session {
         let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
         let hidden = self.rows(&format!("{macros} UNION ALL {types} LIMIT 1"))?;
         if hidden.is_empty() {
-            self.step_in()?;
+            self.enter_user_schema()?;
         }
         Ok(!hidden.is_empty())
     }
@@ -226,14 +230,14 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(crate) fn step_in(&self) -> anyhow::Result<()> {
+    pub(crate) fn enter_user_schema(&self) -> anyhow::Result<()> {
         self.run(&format!("USE {CATALOG}.main"))
     }
 
     fn refused(&self, what: &str, why: &str) -> anyhow::Error {
         let message = format!("DuckDB {} cannot {what}", crate::version::duckdb());
         let spill = self.folder.as_deref().unwrap_or(Path::new(""));
-        limits::fault(self.kind, &message, why, self.means, spill).into()
+        limits::fault(self.kind, &message, why, self.limits, spill).into()
     }
 
     /// Why the last statement was refused for what it is, in the first line of the engine's words: not because
@@ -251,7 +255,7 @@ impl Session {
     }
 
     /// What the engine said, with nothing in it that a terminal would obey, and with its folder by name.
-    fn words(&self, why: &str) -> String {
+    fn error_text(&self, why: &str) -> String {
         let folder = self.folder.as_deref().map(|folder| folder.display().to_string());
         let why = why.replace(HERE, folder.as_deref().unwrap_or("/"));
         let lines = why.lines().map(plain).collect::<Vec<_>>().join("\n");
@@ -265,12 +269,12 @@ impl Session {
     /// Asks the engine, and hands what it streams meanwhile to `out`. A refusal is one that can be shown.
     fn ask(
         &self,
-        asked: Asked,
+        asked: EngineCommand,
         limit: Duration,
         out: Option<(&mut dyn Write, &Ctx)>,
     ) -> anyhow::Result<Result<Answer, String>> {
         self.refusal.take();
-        let answer = self.line.ask(asked, limit, out)?.map_err(|why| self.words(&why));
+        let answer = self.process.ask(asked, limit, out)?.map_err(|why| self.error_text(&why));
         self.refusal.replace(answer.as_ref().err().cloned());
         Ok(answer)
     }
@@ -281,7 +285,7 @@ impl Session {
     /// That these are no keys.
     pub(crate) fn take_row_keys(&self, keys: Option<&str>) -> anyhow::Result<()> {
         let Some(keys) = keys else { return Ok(()) };
-        let done = self.ask(Asked::RowKeys(keys.to_owned()), WORK, None)?;
+        let done = self.ask(EngineCommand::RowKeys(keys.to_owned()), WORK, None)?;
         done.map(drop).map_err(|why| self.refused("hash rows", &why))
     }
 
@@ -290,13 +294,13 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn run(&self, sql: &str) -> anyhow::Result<()> {
-        let done = self.ask(Asked::Run(sql.to_owned()), WORK, None)?;
+        let done = self.ask(EngineCommand::Run(sql.to_owned()), WORK, None)?;
         done.map(drop).map_err(|why| self.failed(sql, &why))
     }
 
     /// Runs a statement of ours that may be refused; the refusal in the engine's words.
     pub(crate) fn attempt(&self, sql: &str) -> Result<(), String> {
-        let done = self.ask(Asked::Run(sql.to_owned()), WORK, None);
+        let done = self.ask(EngineCommand::Run(sql.to_owned()), WORK, None);
         done.map_err(|error| format!("{error:#}"))?.map(drop)
     }
 
@@ -305,7 +309,7 @@ impl Session {
     /// # Errors
     /// What the system says.
     pub(crate) fn refusal(&self, query: &str) -> anyhow::Result<Option<String>> {
-        Ok(self.line.ask(Asked::Table(query.to_owned()), WORK, None)?.err())
+        Ok(self.process.ask(EngineCommand::Table(query.to_owned()), WORK, None)?.err())
     }
 
     /// Runs a statement that is not ours, if it is exactly one that begins with one of these; else, or if
@@ -313,7 +317,7 @@ impl Session {
     pub(crate) fn define(&self, begins: &[&str], sql: &str, long: bool) -> Result<(), String> {
         let begins = begins.iter().map(|begin| (*begin).to_owned()).collect();
         let limit = if long { WORK } else { DEFINITION };
-        let done = self.ask(Asked::Define { begins, sql: sql.to_owned() }, limit, None);
+        let done = self.ask(EngineCommand::Define { begins, sql: sql.to_owned() }, limit, None);
         done.map_err(|error| format!("{error:#}"))?.map(drop)
     }
 
@@ -322,7 +326,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn table(&self, query: &str) -> anyhow::Result<(Vec<String>, Vec<TextRow>)> {
-        match self.ask(Asked::Table(query.to_owned()), WORK, None)? {
+        match self.ask(EngineCommand::Table(query.to_owned()), WORK, None)? {
             Ok(Answer::Table { columns, rows }) => Ok((columns, rows)),
             Ok(_) => Err(self.failed(query, "it answered something else")),
             Err(why) => Err(self.failed(query, &why)),
@@ -342,7 +346,7 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn insert(&self, table: &str, rows: &[TextRow]) -> anyhow::Result<()> {
-        let asked = Asked::Insert { table: table.to_owned(), rows: rows.to_vec() };
+        let asked = EngineCommand::Insert { table: table.to_owned(), rows: rows.to_vec() };
         let done = self.ask(asked, WORK, None)?;
         done.map(drop).map_err(|why| self.failed(&format!("INSERT INTO {table}"), &why))
     }
@@ -358,7 +362,7 @@ impl Session {
 
     /// Memory that the engine may take, bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.means.memory_bytes
+        self.limits.memory_bytes
     }
 
     /// Looks for what differs between two states of a table and puts it into tables of the session.
@@ -368,7 +372,7 @@ impl Session {
     /// What the engine says.
     pub(crate) fn compare(&self, compare: Compare) -> anyhow::Result<Option<CompareOutcome>> {
         let now = compare.now.clone();
-        match self.ask(Asked::Compare(compare), WORK, None)? {
+        match self.ask(EngineCommand::Compare(compare), WORK, None)? {
             Ok(Answer::Compared(outcome)) => Ok(outcome),
             Ok(_) => Err(self.failed(&now, "it answered something else")),
             Err(why) => Err(self.failed(&now, &why)),
@@ -381,7 +385,7 @@ impl Session {
     /// What `out` fails with, a cancellation, or what the engine says.
     pub(crate) fn stream(&self, query: &str, out: &mut dyn Write, ctx: &Ctx) -> anyhow::Result<()> {
         let sql = as_stream(query);
-        let done = self.ask(Asked::Run(sql.clone()), WORK, Some((out, ctx)))?;
+        let done = self.ask(EngineCommand::Run(sql.clone()), WORK, Some((out, ctx)))?;
         done.map(drop).map_err(|why| self.failed(&sql, &why))
     }
 
@@ -395,7 +399,7 @@ impl Session {
         out: &mut dyn Write,
         ctx: &Ctx,
     ) -> anyhow::Result<Groups> {
-        self.tally(Tallied::Copy(as_stream(query)), Some((out, ctx)))
+        self.tally(TallyStatement::Copy(as_stream(query)), Some((out, ctx)))
     }
 
     /// Runs a query that counts rows by `bkp_tally`; returns what was noted.
@@ -403,12 +407,16 @@ impl Session {
     /// # Errors
     /// What the engine says; that not every row was noted once.
     pub(crate) fn count_tallied(&self, query: &str) -> anyhow::Result<Groups> {
-        self.tally(Tallied::Count(query.to_owned()), None)
+        self.tally(TallyStatement::Count(query.to_owned()), None)
     }
 
-    fn tally(&self, what: Tallied, out: Option<(&mut dyn Write, &Ctx)>) -> anyhow::Result<Groups> {
+    fn tally(
+        &self,
+        what: TallyStatement,
+        out: Option<(&mut dyn Write, &Ctx)>,
+    ) -> anyhow::Result<Groups> {
         let sql = what.sql().to_owned();
-        let (rows, groups) = match self.ask(Asked::Tally(what), WORK, out)? {
+        let (rows, groups) = match self.ask(EngineCommand::Tally(what), WORK, out)? {
             Ok(Answer::Tallied { rows, groups }) => (rows, Groups::new(groups)),
             Ok(_) => return Err(self.failed(&sql, "it answered something else")),
             Err(why) => return Err(self.failed(&sql, &why)),
@@ -426,7 +434,7 @@ impl Session {
     ///
     /// # Errors
     /// What the engine says.
-    pub(crate) fn settle(self) -> anyhow::Result<()> {
+    pub(crate) fn merge_log(self) -> anyhow::Result<()> {
         self.run(&format!("CHECKPOINT {CATALOG}"))?;
         self.close()
     }
@@ -436,10 +444,10 @@ impl Session {
     /// # Errors
     /// What the engine says.
     pub(crate) fn close(self) -> anyhow::Result<()> {
-        let closed = self.ask(Asked::Close, WORK, None)?;
+        let closed = self.ask(EngineCommand::Close, WORK, None)?;
         closed.map_err(|why| self.refused(&format!("close {}", self.what), &why))?;
         // A lock on a file ends with its process.
-        self.line.wait()
+        self.process.wait()
     }
 }
 

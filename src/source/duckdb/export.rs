@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::engine::{CATALOG, Opening, plain};
+use super::engine::{CATALOG, SessionOptions, plain};
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
@@ -27,7 +27,7 @@ use crate::source::{Captured, Chain, MapWriter};
 pub(crate) mod carrier;
 pub(crate) mod content;
 pub(crate) mod delta;
-mod exporting;
+mod export_context;
 pub(crate) mod hashed;
 pub(crate) mod index;
 pub(crate) mod links;
@@ -36,8 +36,8 @@ pub(crate) mod parquet_roundtrip;
 mod rows;
 
 use self::content::{content, probe};
-pub(crate) use self::exporting::Exporting;
-use self::rows::{Before, Selection};
+pub(crate) use self::export_context::ExportContext;
+use self::rows::{PreviousExport, Selection};
 
 /// Characters of a table's name in the manifest, which is bounded: see [`EXPORT_TABLES_MAX`].
 const NAME_CHARS_MAX: usize = 100;
@@ -45,7 +45,7 @@ const NAME_CHARS_MAX: usize = 100;
 /// What an export lacks, as far as the manifest names it, items.
 const LOST_MAX: usize = 100;
 
-impl Exporting<'_> {
+impl ExportContext<'_> {
     /// Pushes schema, tables, keys and hashes, and returns the index.
     pub(crate) fn run(
         mut self,
@@ -56,7 +56,7 @@ impl Exporting<'_> {
         let is_taken = |table: &TableEntry| wanted.has(table);
         let shape = schema::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
         let mut missing = wanted.missing(&shape.tables, shape.left_out.len())?;
-        for pattern in wanted.idle(&shape.left_out) {
+        for pattern in wanted.unused_patterns(&shape.left_out) {
             let warning = format!("no table matches `{pattern}` in `exclude`");
             self.ctx.monitor.warn(&plain(&warning));
         }
@@ -66,7 +66,7 @@ impl Exporting<'_> {
         }
         let DatabaseSchema { statements, tables, lost, .. } = shape;
         let probe = probe(&self.session)?;
-        let before = Before::read(chain, &probe, self.scratch, self.ctx)?;
+        let before = PreviousExport::read(chain, &probe, self.scratch, self.ctx)?;
         let row_keys = match &before {
             Some(before) => before.row_keys.clone(),
             None => RowKeys::random()?.to_hex(),
@@ -94,9 +94,9 @@ impl Exporting<'_> {
                 self.table(number + 1, table, before.as_ref(), out, &mut members)?;
             }
         }
-        let (scratch, means, ctx) = (self.scratch, EngineLimits::ample(self.share), self.ctx);
+        let (scratch, limits, ctx) = (self.scratch, EngineLimits::ample(self.share), self.ctx);
         self.session.close()?;
-        members.extend(companions(&mut index, scratch, means, ctx)?);
+        members.extend(companions(&mut index, scratch, limits, ctx)?);
         out.archive(&mut |out| {
             for (name, path) in &members {
                 let mut file = std::fs::File::open(path)?;
@@ -169,7 +169,7 @@ impl Exporting<'_> {
         &mut self,
         number: usize,
         table: &mut TableEntry,
-        before: Option<&Before<'_>>,
+        before: Option<&PreviousExport<'_>>,
         out: &mut dyn ObjectSink,
         members: &mut Vec<(String, PathBuf)>,
     ) -> anyhow::Result<()> {
@@ -226,20 +226,21 @@ impl Exporting<'_> {
 fn companions(
     index: &mut Index,
     scratch: &Path,
-    means: EngineLimits,
+    limits: EngineLimits,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let copy = scratch.join(format!("{CATALOG}.duckdb"));
-    let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: Some(ctx) };
+    let options =
+        SessionOptions { folder: Some(scratch), kind: Kind::Source, limits, ctx: Some(ctx) };
     let mut made = Vec::new();
     if index.tables.iter().any(|table| table.native.is_some()) {
-        let (path, failed) = native::make(index, &copy, &opening)?;
+        let (path, failed) = native::make(index, &copy, &options)?;
         for (name, why) in failed {
             index.leave_out(&name, &why);
         }
         made.push((native::MEMBER.to_owned(), path));
     }
-    if let Some(path) = carrier::make(index, &copy, &opening, ctx)? {
+    if let Some(path) = carrier::make(index, &copy, &options, ctx)? {
         made.push((carrier::MEMBER.to_owned(), path));
     }
     Ok(made)

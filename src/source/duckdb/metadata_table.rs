@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{Opening, Place, Session};
+use crate::source::duckdb::engine::{DatabaseTarget, Session, SessionOptions};
 use crate::source::duckdb::restore::place;
 use crate::source::duckdb::restore::place::RestoreDir;
 
@@ -48,13 +48,18 @@ pub fn materialise(
     let scratch = RestoreDir::beside(path)?;
     let built = scratch.path("sheet.duckdb");
     let folder = built.parent();
-    let (kind, means) = (Kind::Failed, EngineLimits::modest(ResourceLimits::default()));
-    let opening = Opening { folder, kind, means, ctx: None };
+    let (kind, limits) = (Kind::Failed, EngineLimits::modest(ResourceLimits::default()));
+    let options = SessionOptions { folder, kind, limits, ctx: None };
     let storage_version = Some(STORAGE_VERSION);
-    let place = Place { file: Some(&built), write: true, storage_version, ..Place::default() };
-    let session = Session::opened(place, &opening)?;
+    let place = DatabaseTarget {
+        file: Some(&built),
+        write: true,
+        storage_version,
+        ..DatabaseTarget::default()
+    };
+    let session = Session::opened(place, &options)?;
     fill(&session, sheet)?;
-    session.settle()?;
+    session.merge_log()?;
     std::fs::File::open(&built)?.sync_all()?;
     if !replace {
         return Ok(scratch.publish(&built, path, false)?);
@@ -92,9 +97,9 @@ pub type Answer = (Vec<String>, Vec<Vec<Option<String>>>);
 /// [`Kind::Usage`] with what the engine says of the query.
 pub fn query(sheet: &MetadataTable, sql: &str) -> anyhow::Result<Answer> {
     // Nothing is spilled: the table is small, and the query gets no file system.
-    let (kind, means) = (Kind::Usage, EngineLimits::modest(ResourceLimits::default()));
-    let opening = Opening { folder: None, kind, means, ctx: None };
-    let session = Session::opened(Place::default(), &opening)?;
+    let (kind, limits) = (Kind::Usage, EngineLimits::modest(ResourceLimits::default()));
+    let options = SessionOptions { folder: None, kind, limits, ctx: None };
+    let session = Session::opened(DatabaseTarget::default(), &options)?;
     fill(&session, sheet)?;
     session.table(sql.trim().trim_end_matches(';')).map_err(|error| {
         let hint = format!("the columns: bkp list --sql \"DESCRIBE {}\"", sheet.name);

@@ -11,13 +11,13 @@ use std::time::Instant;
 use crate::ctx::Ctx;
 use crate::error::Kind;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session, plain};
+use crate::source::duckdb::engine::{CATALOG, DatabaseTarget, Session, SessionOptions, plain};
 use crate::source::duckdb::export::content::{content, probe};
-use crate::source::duckdb::export::index::{Index, Makes, Statement, TableEntry};
+use crate::source::duckdb::export::index::{Index, SqlObject, Statement, TableEntry};
 use crate::source::duckdb::export::links::{broken, indexes};
 use crate::source::duckdb::export::{carrier, native};
 use crate::source::duckdb::restore::place::RestoreDir;
-use crate::source::duckdb::restore::table_loader::Building;
+use crate::source::duckdb::restore::table_loader::TableLoader;
 use crate::source::duckdb::schema::schema_check;
 use crate::source::{Chain, Check, Compared, Drilled, ResourceLimits, RestoreRequest, Restored};
 
@@ -32,7 +32,7 @@ mod tables;
 use tables::{carried, chosen, in_words, is_copied, is_with_table, make_tables};
 
 /// What was built.
-struct Built {
+struct BuildResult {
     tables: usize,
     rows: u64,
     /// What the file does not have.
@@ -43,9 +43,9 @@ struct Built {
     different: usize,
 }
 
-impl Built {
+impl BuildResult {
     fn found(&self) -> String {
-        let Built { tables, rows, uncompared, different, .. } = self;
+        let BuildResult { tables, rows, uncompared, different, .. } = self;
         if *different > 0 {
             return format!(
                 "{tables} tables with {rows} rows, {different} of them different from what was recorded"
@@ -61,18 +61,18 @@ impl Built {
 }
 
 /// Where a file is built, and of what.
-pub(crate) struct Bench<'a> {
+pub(crate) struct BuildContext<'a> {
     pub(crate) chain: &'a Chain<'a>,
     pub(crate) folder: &'a Path,
-    place: Place<'a>,
-    opening: Opening<'a>,
+    place: DatabaseTarget<'a>,
+    options: SessionOptions<'a>,
     /// Whether everything is wanted, and not only one table.
     all: bool,
     pub(crate) ctx: &'a Ctx,
 }
 
 /// A schema that was made.
-pub(crate) struct Schema {
+pub(crate) struct BuiltSchema {
     /// The tables that are there.
     pub(crate) tables: Vec<TableEntry>,
     /// What is to be made when they have their rows.
@@ -89,26 +89,30 @@ fn build(
     chain: &Chain<'_>,
     path: &Path,
     only: Option<&str>,
-    means: EngineLimits,
+    limits: EngineLimits,
     ctx: &Ctx,
-) -> anyhow::Result<Built> {
+) -> anyhow::Result<BuildResult> {
     let indexes = indexes(chain, ctx)?;
     let newest = indexes.last().cloned().ok_or_else(|| broken("its chain is empty"))?;
-    let bench = Bench { all: only.is_none(), ..Bench::of(chain, &newest, path, means, ctx) };
-    let opening = bench.opening;
+    let context =
+        BuildContext { all: only.is_none(), ..BuildContext::of(chain, &newest, path, limits, ctx) };
+    let options = context.options;
     // Of a whole database also what the export itself does not have.
     let mut lost = if only.is_none() { newest.lost.clone() } else { Vec::new() };
-    let schema = bench.schema(&newest, chosen(&newest, only)?, &mut lost)?;
+    let schema = context.schema(&newest, chosen(&newest, only)?, &mut lost)?;
     let comparable = schema.comparable;
     let uncompared = (!comparable).then(|| {
         let linked = crate::version::duckdb();
         format!("DuckDB {}, which made the export, hashes differently from {linked}", newest.engine)
     });
     let left = schema.left.clone();
-    let filled = bench.rows(indexes, schema, &mut lost)?;
-    bench.rest(&left, &filled, &mut lost)?;
+    let filled = context.rows(indexes, schema, &mut lost)?;
+    context.rest(&left, &filled, &mut lost)?;
     let before = lost.len();
-    let session = Session::opened(Place { file: Some(path), ..Place::default() }, &opening)?;
+    let session = Session::opened(
+        DatabaseTarget { file: Some(path), ..DatabaseTarget::default() },
+        &options,
+    )?;
     session.take_row_keys(newest.row_keys.as_deref())?;
     let rows = compare(session, &filled, comparable, &mut lost)?;
     let different = lost.len() - before;
@@ -116,23 +120,29 @@ fn build(
         *text = plain(text);
     }
     std::fs::File::open(path)?.sync_all()?;
-    Ok(Built { tables: filled.len(), rows, lost, uncompared, different })
+    Ok(BuildResult { tables: filled.len(), rows, lost, uncompared, different })
 }
 
-impl<'a> Bench<'a> {
+impl<'a> BuildContext<'a> {
     /// For all of `newest`, the index of the last link, at `path` in a folder of ours.
     pub(crate) fn of(
         chain: &'a Chain<'a>,
         newest: &'a Index,
         path: &'a Path,
-        means: EngineLimits,
+        limits: EngineLimits,
         ctx: &'a Ctx,
-    ) -> Bench<'a> {
+    ) -> BuildContext<'a> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let opening = Opening { folder: Some(folder), kind: Kind::Failed, means, ctx: Some(ctx) };
+        let options =
+            SessionOptions { folder: Some(folder), kind: Kind::Failed, limits, ctx: Some(ctx) };
         let storage_version = Some(newest.storage_version.as_str());
-        let place = Place { file: Some(path), write: true, storage_version, ..Place::default() };
-        Bench { chain, folder, place, opening, all: true, ctx }
+        let place = DatabaseTarget {
+            file: Some(path),
+            write: true,
+            storage_version,
+            ..DatabaseTarget::default()
+        };
+        BuildContext { chain, folder, place, options, all: true, ctx }
     }
 
     /// Makes all of the schema.
@@ -140,7 +150,7 @@ impl<'a> Bench<'a> {
         &self,
         newest: &Index,
         lost: &mut Vec<String>,
-    ) -> anyhow::Result<Schema> {
+    ) -> anyhow::Result<BuiltSchema> {
         self.schema(newest, chosen(newest, None)?, lost)
     }
 
@@ -148,7 +158,10 @@ impl<'a> Bench<'a> {
     /// statements of ours may run there.
     pub(crate) fn session_with_files(&self, rows: Option<&Path>) -> anyhow::Result<Session> {
         let beside: Vec<_> = rows.map(|path| (native::NAME, path)).into_iter().collect();
-        Session::opened(Place { beside: &beside, files: true, ..self.place }, &self.opening)
+        Session::opened(
+            DatabaseTarget { beside: &beside, files: true, ..self.place },
+            &self.options,
+        )
     }
 
     /// A database file that travels with the newest export, if it is wanted and there.
@@ -166,7 +179,7 @@ impl<'a> Bench<'a> {
         newest: &Index,
         tables: Vec<TableEntry>,
         lost: &mut Vec<String>,
-    ) -> anyhow::Result<Schema> {
+    ) -> anyhow::Result<BuiltSchema> {
         let wanted = carried(newest, self.all);
         let carrier = self.fetch(carrier::MEMBER, !wanted.is_empty())?;
         let is_native = tables.iter().any(|table| table.native.is_some());
@@ -174,7 +187,8 @@ impl<'a> Bench<'a> {
         let beside_rows = rows.as_deref().map(|path| (native::NAME, path));
         let carrier = carrier.as_deref().map(|path| (carrier::NAME, path));
         let beside: Vec<_> = carrier.into_iter().chain(beside_rows).collect();
-        let session = Session::opened(Place { beside: &beside, ..self.place }, &self.opening)?;
+        let session =
+            Session::opened(DatabaseTarget { beside: &beside, ..self.place }, &self.options)?;
         let comparable = probe(&session)? == newest.probe;
         let copied = match carrier {
             Some(_) => carrier::take(&session, &wanted)?,
@@ -183,25 +197,25 @@ impl<'a> Bench<'a> {
         let mut index = newest.clone();
         index.statements.retain(|statement| !is_copied(statement, &copied));
         let tables = make_tables(&session, &index, tables, self.all, lost);
-        session.settle()?;
-        Ok(Schema { tables, left: index.statements, rows, comparable })
+        session.merge_log()?;
+        Ok(BuiltSchema { tables, left: index.statements, rows, comparable })
     }
 
     /// Brings the rows into the tables; only statements of ours run there. Returns the tables that have theirs.
     fn rows(
         &self,
         indexes: Vec<Index>,
-        schema: Schema,
+        schema: BuiltSchema,
         lost: &mut Vec<String>,
     ) -> anyhow::Result<Vec<TableEntry>> {
         let (name, stage) = (table_loader::stage(), self.folder.join("stage.duckdb"));
         let rows = schema.rows.as_deref().map(|path| (native::NAME, path));
         let beside: Vec<_> = rows.into_iter().chain([(name.as_str(), stage.as_path())]).collect();
-        let place = Place { beside: &beside, files: true, ..self.place };
-        let session = Session::opened(place, &self.opening)?;
+        let place = DatabaseTarget { beside: &beside, files: true, ..self.place };
+        let session = Session::opened(place, &self.options)?;
         session.take_row_keys(indexes.last().and_then(|newest| newest.row_keys.as_deref()))?;
-        let outside = session.step_out()?;
-        let mut building = Building {
+        let outside = session.leave_user_schema()?;
+        let mut loader = TableLoader {
             outside,
             chain: self.chain,
             indexes,
@@ -218,12 +232,12 @@ impl<'a> Bench<'a> {
                 lost.push(format!("the rows of {}: it refers to {parent}", table.quoted()));
                 continue;
             }
-            match building.fill_or_say(&table)? {
+            match loader.fill_or_say(&table)? {
                 None => filled.push(table),
                 Some(why) => lost.push(format!("the rows of {}: {why}", table.quoted())),
             }
         }
-        building.session.settle()?;
+        loader.session.merge_log()?;
         for name in ["stage.duckdb", "stage.duckdb.wal", carrier::MEMBER, native::MEMBER] {
             // It may have no log.
             let _gone = std::fs::remove_file(self.folder.join(name));
@@ -238,20 +252,20 @@ impl<'a> Bench<'a> {
         filled: &[TableEntry],
         lost: &mut Vec<String>,
     ) -> anyhow::Result<()> {
-        let session = Session::opened(self.place, &self.opening)?;
+        let session = Session::opened(self.place, &self.options)?;
         let names: BTreeSet<String> = filled.iter().map(TableEntry::quoted).collect();
         let later = |statement: &&Statement| match (&statement.table, statement.makes) {
             (Some(table), _) => names.contains(table) || self.all,
-            (None, Makes::View | Makes::Index | Makes::Comment) => self.all,
+            (None, SqlObject::View | SqlObject::Index | SqlObject::Comment) => self.all,
             (None, _) => false,
         };
-        let tables = statements.iter().filter(|statement| statement.makes == Makes::Table);
+        let tables = statements.iter().filter(|statement| statement.makes == SqlObject::Table);
         let tables: BTreeSet<String> = tables.map(|table| table.name.clone()).collect();
         let late = statements.iter().filter(|statement| !is_with_table(statement, &tables));
         let failed = schema_check::run(&session, late.filter(later));
         self.ctx.cancel.check()?;
         lost.extend(failed.iter().map(in_words));
-        session.settle()
+        session.merge_log()
     }
 }
 
@@ -263,7 +277,7 @@ fn compare(
     comparable: bool,
     lost: &mut Vec<String>,
 ) -> anyhow::Result<u64> {
-    session.step_out()?;
+    session.leave_user_schema()?;
     let mut rows = 0;
     for table in tables {
         let found = content(&session, table, &table.here())?;
@@ -293,8 +307,8 @@ pub(crate) fn restore(
 ) -> anyhow::Result<Restored> {
     let scratch = RestoreDir::beside(&request.target)?;
     let built_at = scratch.path(&format!("{CATALOG}.duckdb"));
-    let means = EngineLimits::ample(request.share);
-    let built = build(chain, &built_at, request.table.as_deref(), means, ctx)?;
+    let limits = EngineLimits::ample(request.share);
+    let built = build(chain, &built_at, request.table.as_deref(), limits, ctx)?;
     let bytes = std::fs::metadata(&built_at)?.len();
     let moved_aside = scratch.publish(&built_at, &request.target, request.force)?;
     let next = format!("open it with DuckDB: {}", built.found());

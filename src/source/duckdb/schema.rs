@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
-use crate::source::duckdb::export::index::{Column, Content, Makes, RowNumbers, TableEntry};
+use crate::source::duckdb::export::index::{Column, Content, RowNumbers, SqlObject, TableEntry};
 
 mod database_schema;
 mod definitions;
@@ -74,7 +74,7 @@ pub(crate) fn read(
     shape.triggers(session)?;
     shape.statements.sort_by_key(|statement| statement.makes);
     shape.narrow(wanted)?;
-    shape.rehearse(session, storage_version, scratch)?;
+    shape.recreate_and_compare(session, storage_version, scratch)?;
     Ok(shape)
 }
 
@@ -86,9 +86,15 @@ fn reference(schema: &str, row: &TextRow, to: &str) -> String {
 
 /// The definition of a table with the names of the tables in quotes that it refers to by these `rows`: DuckDB
 /// 1.5 leaves the quotes out, whatever the names are. A name that needs none is left as it is told.
-fn requoted(mut definition: String, schema: &str, rows: &[TextRow], words: &Words) -> String {
+fn requoted(
+    mut definition: String,
+    schema: &str,
+    rows: &[TextRow],
+    reserved: &ReservedWords,
+) -> String {
     let references = rows.iter().filter(|row| text(row, 2) == "FOREIGN KEY");
-    let odd = references.filter(|row| !words.is_plain(&text(row, 4)) || !words.is_plain(schema));
+    let odd =
+        references.filter(|row| !reserved.is_plain(&text(row, 4)) || !reserved.is_plain(schema));
     let mut odd: Vec<(&TextRow, String)> = odd.map(|row| (row, text(row, 6))).collect();
     // A name may contain what another reference is told as.
     odd.sort_by_key(|(_, told)| std::cmp::Reverse(told.len()));
@@ -104,13 +110,13 @@ fn requoted(mut definition: String, schema: &str, rows: &[TextRow], words: &Word
 }
 
 /// The words that a name must not be to stand without quotes.
-struct Words(BTreeSet<String>);
+struct ReservedWords(BTreeSet<String>);
 
-impl Words {
-    fn read(session: &Session) -> anyhow::Result<Words> {
+impl ReservedWords {
+    fn read(session: &Session) -> anyhow::Result<ReservedWords> {
         let reserved = "SELECT lower(keyword_name) FROM system.main.duckdb_keywords() WHERE keyword_category <> 'unreserved'";
         let rows = session.rows(reserved)?;
-        Ok(Words(rows.iter().map(|row| text(row, 0)).collect()))
+        Ok(ReservedWords(rows.iter().map(|row| text(row, 0)).collect()))
     }
 
     fn is_plain(&self, name: &str) -> bool {
@@ -176,16 +182,16 @@ impl DatabaseSchema {
         );
         let columns = by_table(session.rows(&columns_query)?);
         // It reads the checks, whose macros are found from within only; what it is told with is named in full.
-        session.step_in()?;
+        session.enter_user_schema()?;
         let constraints = by_table(session.rows(&constraints)?);
-        session.step_out()?;
+        session.leave_user_schema()?;
         let tables = session.rows(&tables_query)?;
-        let words = Words::read(session)?;
+        let reserved = ReservedWords::read(session)?;
         for row in &tables {
             let (schema, name, mut definition) = (text(row, 0), text(row, 1), text(row, 2));
             let of_it = (schema.clone(), name.clone());
             let rows = constraints.get(&of_it).map(Vec::as_slice).unwrap_or_default();
-            definition = requoted(definition, &schema, rows, &words);
+            definition = requoted(definition, &schema, rows, &reserved);
             let is_rowid = |row: &TextRow| text(row, 2).eq_ignore_ascii_case("rowid");
             let mut table = TableEntry {
                 columns: stored_columns(&definition, columns.get(&of_it)),
@@ -217,12 +223,13 @@ impl DatabaseSchema {
             if !missing.is_empty() {
                 definition = sql::filled(&definition, &missing).unwrap_or(definition);
             }
-            let Some(definition) = renamed(Makes::Table, &definition, &table.quoted(), None) else {
+            let Some(definition) = renamed(SqlObject::Table, &definition, &table.quoted(), None)
+            else {
                 let name = table.quoted();
                 self.lost.push(format!("the table {name}: DuckDB reports no definition for it"));
                 continue;
             };
-            self.add(Makes::Table, table.quoted(), definition);
+            self.add(SqlObject::Table, table.quoted(), definition);
             self.tables.push(table);
         }
         Ok(())
@@ -265,7 +272,7 @@ impl DatabaseSchema {
                 let comment = sql::text(&text(&row, 3));
                 let table = row.get(4).cloned().flatten();
                 self.add_for(
-                    Makes::Comment,
+                    SqlObject::Comment,
                     name.clone(),
                     format!("COMMENT ON {what} {name} IS {comment};"),
                     table.map(|table| quoted(&text(&row, 0), &table)),
@@ -288,32 +295,32 @@ impl DatabaseSchema {
     }
 }
 
-impl Makes {
+impl SqlObject {
     /// How a statement that makes it begins.
     pub(crate) fn begins(self) -> &'static [&'static str] {
         match self {
-            Makes::Schema => &["CREATE SCHEMA "],
-            Makes::Type => &["CREATE TYPE "],
-            Makes::Sequence => &["CREATE SEQUENCE "],
-            Makes::Macro => &["CREATE MACRO "],
-            Makes::Table => &["CREATE TABLE "],
-            Makes::View => &["CREATE VIEW "],
-            Makes::Index => &["CREATE INDEX ", "CREATE UNIQUE INDEX "],
-            Makes::Comment => &["COMMENT ON "],
+            SqlObject::Schema => &["CREATE SCHEMA "],
+            SqlObject::Type => &["CREATE TYPE "],
+            SqlObject::Sequence => &["CREATE SEQUENCE "],
+            SqlObject::Macro => &["CREATE MACRO "],
+            SqlObject::Table => &["CREATE TABLE "],
+            SqlObject::View => &["CREATE VIEW "],
+            SqlObject::Index => &["CREATE INDEX ", "CREATE UNIQUE INDEX "],
+            SqlObject::Comment => &["COMMENT ON "],
         }
     }
 
     /// What it makes, as people say it.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Makes::Schema => "schema",
-            Makes::Type => "type",
-            Makes::Sequence => "sequence",
-            Makes::Macro => "macro",
-            Makes::Table => "table",
-            Makes::View => "view",
-            Makes::Index => "index",
-            Makes::Comment => "comment on",
+            SqlObject::Schema => "schema",
+            SqlObject::Type => "type",
+            SqlObject::Sequence => "sequence",
+            SqlObject::Macro => "macro",
+            SqlObject::Table => "table",
+            SqlObject::View => "view",
+            SqlObject::Index => "index",
+            SqlObject::Comment => "comment on",
         }
     }
 }

@@ -8,8 +8,8 @@ use super::data_file::zones::{
     GRID_AT, REPLIES_AT, REPLY_SLOTS, SLOTS, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE, WAL_HEADERS_AT,
     WAL_PREPARES_AT, block_offset,
 };
-use crate::blockfile::listed::number;
-pub(crate) use crate::blockfile::listed::{LAYOUT_MEMBER, Listed};
+use crate::blockfile::layout_file::number;
+pub(crate) use crate::blockfile::layout_file::{LAYOUT_MEMBER, LayoutFile};
 use crate::blockfile::listing;
 pub(crate) use crate::blockfile::listing::{Counter, Hex};
 use crate::blockfile::map::BlockMap;
@@ -113,7 +113,7 @@ impl Zones {
     };
 }
 
-impl Listed for Layout {
+impl LayoutFile for Layout {
     fn check(&self) -> Result<(), &'static str> {
         let last = self.grid.iter().last().map_or(0, |(address, _)| address);
         let grid_end = if last == 0 { GRID_AT } else { block_offset(last + 1) };

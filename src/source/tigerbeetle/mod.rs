@@ -31,7 +31,7 @@ mod watchdog;
 use std::io::Read;
 use std::time::Duration;
 
-use self::layout::{Layout, Listed as _};
+use self::layout::{Layout, LayoutFile as _};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::{BackupType, Scope};
 use crate::source::entry::SourceEntry;

@@ -41,7 +41,7 @@ pub(crate) struct Server {
     pub(crate) address: String,
     log: PathBuf,
     /// The watchdog's.
-    ear: File,
+    watchdog_input: File,
 }
 
 impl Server {
@@ -57,14 +57,14 @@ impl Server {
         let log = log_path(data_file);
         let output = File::create(&log)?;
         require_program(program)?;
-        let ear = File::from(watchdog.ear()?);
-        let child = watched_command(program, &ear)?
+        let watchdog_input = File::from(watchdog.input()?);
+        let child = watched_command(program, &watchdog_input)?
             .args(["start", CACHE])
             .arg(format!("--addresses={address}"))
             .arg(data_file)
             .stderr(output)
             .spawn()?;
-        Ok(Server { child, address, log, ear })
+        Ok(Server { child, address, log, watchdog_input })
     }
 
     /// Waits until it takes connections.
@@ -129,7 +129,7 @@ impl Drop for Server {
         // A data file is in order at any moment. Both calls fail only if the server is gone already.
         let _gone = self.child.kill();
         // Once it is reaped its number may be another process's.
-        let _forgotten = self.ear.write_all(b"\n");
+        let _forgotten = self.watchdog_input.write_all(b"\n");
         let _status = self.child.wait();
         let _removed = std::fs::remove_file(&self.log);
     }
@@ -141,18 +141,18 @@ const TELL_AND_SPEAK: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2 2>/dev/null";
 
 /// A program that is asked through its standard input and answers through the child's standard error,
 /// both of them pipes; the watchdog knows of it before it begins, and ends it with us.
-pub(crate) fn watched_pipe(program: &Path, ear: &File) -> std::io::Result<Command> {
+pub(crate) fn watched_pipe(program: &Path, watchdog_input: &File) -> std::io::Result<Command> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", TELL_AND_SPEAK]).arg(program);
-    command.stdin(Stdio::piped()).stdout(ear.try_clone()?).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(watchdog_input.try_clone()?).stderr(Stdio::piped());
     Ok(command)
 }
 
 /// A program that the watchdog knows of before it begins, and ends with us.
-fn watched_command(program: &Path, ear: &File) -> std::io::Result<Command> {
-    let mut command = process::bare("/bin/sh");
+fn watched_command(program: &Path, watchdog_input: &File) -> std::io::Result<Command> {
+    let mut command = process::helper_command("/bin/sh");
     command.args(["-c", TELL_AND_BECOME]).arg(program);
-    command.stdin(Stdio::null()).stdout(ear.try_clone()?);
+    command.stdin(Stdio::null()).stdout(watchdog_input.try_clone()?);
     Ok(command)
 }
 
@@ -164,15 +164,15 @@ pub(crate) fn format_data_file(
     watchdog: &Watchdog,
 ) -> anyhow::Result<()> {
     require_program(program)?;
-    let mut ear = File::from(watchdog.ear()?);
-    let output = watched_command(program, &ear)?
+    let mut watchdog_input = File::from(watchdog.input()?);
+    let output = watched_command(program, &watchdog_input)?
         .arg("format")
         .arg(format!("--cluster={cluster}"))
         .args(["--replica=0", "--replica-count=1"])
         .arg(path)
         .output()?;
     // Its number may be another process's from now on.
-    ear.write_all(b"\n")?;
+    watchdog_input.write_all(b"\n")?;
     if output.status.success() {
         return Ok(());
     }
@@ -187,7 +187,7 @@ pub(crate) fn format_data_file(
 
 /// Finds out whether there is such a program. A shell would say it in its own way that there is none.
 fn require_program(program: &Path) -> Result<(), Fault> {
-    let version = process::bare(program).arg("version").stdin(Stdio::null()).output();
+    let version = process::helper_command(program).arg("version").stdin(Stdio::null()).output();
     version.map(drop).map_err(|error| missing(program, &error))
 }
 

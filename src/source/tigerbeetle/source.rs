@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::capture::attempts::{Capturing, await_log};
+use super::capture::attempts::{CaptureRun, await_log};
 use super::capture::hold::hold;
 use super::capture::mode::CaptureMode;
 use super::cluster::address::{Presence, probe};
-use super::cluster::totals::{Bracket, TotalsAnswer, ask_totals};
+use super::cluster::totals::{TotalsAnswer, TotalsBracket, ask_totals};
 use super::data_file::quorum::read_live_superblock;
 use super::data_file::superblock::Superblock;
-use super::layout::Listed as _;
+use super::layout::LayoutFile as _;
 use super::logs;
 use super::replica::Replica;
 use crate::archive::EntrySink;
@@ -125,7 +125,7 @@ impl Source for Replica {
         await_log(&self.data_file, barrier, LAG_PATIENCE * self.attempts, ctx)?;
         let held = hold(&self.data_file, mode, ctx)?;
         let parent = request.parent.as_ref();
-        let capturing = Capturing {
+        let capturing = CaptureRun {
             device: &held.device,
             out,
             parent: parent.map(|parent| &parent.held),
@@ -148,7 +148,7 @@ impl Source for Replica {
             // What is captured is captured; without this only a drill compares less.
             let after = before.and_then(|_| self.ask_cluster(&superblock, ctx).ok().flatten());
             if let Some((before, after)) = before.zip(after) {
-                let bracket = Bracket { before: before.totals, after: after.totals };
+                let bracket = TotalsBracket { before: before.totals, after: after.totals };
                 fields.insert("totals".into(), json!(bracket));
             }
         }

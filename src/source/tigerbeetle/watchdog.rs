@@ -15,7 +15,7 @@ pub(crate) struct Watchdog(Child);
 
 impl Watchdog {
     /// Starts one. `script` is what it does if we die; it sees `words` as `$1` and so on, and `$told`
-    /// as the last line that came in through [`Watchdog::ear`]. `meanwhile` is a command that it runs at its beginning,
+    /// as the last line that came in through [`Watchdog::input`]. `meanwhile` is a command that it runs at its beginning,
     /// and whose children end with it.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Watchdog {
         let script = format!(
             "trap '' INT TERM HUP; {meanwhile} told=; while read -r line; do [ \"$line\" = done ] && kill -KILL 0; told=$line; done; {script}"
         );
-        let child = process::bare("/bin/sh")
+        let child = process::helper_command("/bin/sh")
             .args(["-c", &script, "bkp-watchdog"])
             .args(words)
             // A group of its own: what stops or suspends ours must not reach it.
@@ -45,7 +45,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// If the process is out of file descriptors.
-    pub(crate) fn ear(&self) -> std::io::Result<OwnedFd> {
+    pub(crate) fn input(&self) -> std::io::Result<OwnedFd> {
         let pipe = self.0.stdin.as_ref().ok_or(std::io::ErrorKind::BrokenPipe)?;
         pipe.as_fd().try_clone_to_owned()
     }

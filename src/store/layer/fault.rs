@@ -1,4 +1,4 @@
-//! Fault injection: a decorator that fails according to a [`Plan`].
+//! Fault injection: a decorator that fails according to a [`FaultPlan`].
 //!
 //! Tests use it to show that every failure of a store ends in the promised way. A plan knows which
 //! of its faults were reached: a test whose fault was never reached has tested nothing.
@@ -19,31 +19,31 @@ use crate::store::{
 
 mod plan;
 
-pub use plan::{Effect, Failure, Plan, Planned};
-use plan::{Struck, Target};
+pub use plan::{Effect, Failure, FaultPlan, PlannedFault};
+use plan::{FiredFault, Target};
 
 /// A store that fails as planned. With an empty plan it is the store that it wraps.
 pub struct Faulty<S: ?Sized> {
-    plan: Plan,
+    plan: FaultPlan,
     inner: Box<S>,
 }
 
 impl<S: ?Sized> Faulty<S> {
     /// Wraps `inner`; follows `plan`.
     #[must_use]
-    pub fn new(inner: Box<S>, plan: Plan) -> Self {
+    pub fn new(inner: Box<S>, plan: FaultPlan) -> Self {
         Faulty { plan, inner }
     }
 }
 
 impl<S: ReadStore + ?Sized> Faulty<S> {
-    fn around<T>(
+    fn call_with_faults<T>(
         &self,
         (operation, verb): (Operation, &'static str),
         key: &str,
         call: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<(T, Option<Struck>), StoreError> {
-        self.plan.around(&Target { store: self.inner.url(), operation, verb, key }, call)
+    ) -> Result<(T, Option<FiredFault>), StoreError> {
+        self.plan.call_with_faults(&Target { store: self.inner.url(), operation, verb, key }, call)
     }
 }
 
@@ -72,17 +72,19 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
         let call = || self.inner.list(prefix);
-        self.around((Operation::List, "list"), prefix, call).map(|(listing, _none)| listing)
+        self.call_with_faults((Operation::List, "list"), prefix, call)
+            .map(|(listing, _none)| listing)
     }
 
     fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let call = || self.inner.folders(prefix);
-        self.around((Operation::List, "list"), prefix, call).map(|(folders, _none)| folders)
+        self.call_with_faults((Operation::List, "list"), prefix, call)
+            .map(|(folders, _none)| folders)
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let call = || self.inner.head(key);
-        self.around((Operation::Head, "inspect"), key, call).map(|(info, _none)| info)
+        self.call_with_faults((Operation::Head, "inspect"), key, call).map(|(info, _none)| info)
     }
 
     fn open(
@@ -92,10 +94,12 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
     ) -> Result<Box<dyn Read + Send>, StoreError> {
         let start = range.as_ref().map_or(0, |range| range.start);
         let call = || self.inner.open(key, range);
-        let (inner, struck) = self.around((Operation::Open, "read"), key, call)?;
+        let (inner, fired_fault) = self.call_with_faults((Operation::Open, "read"), key, call)?;
         let plan = self.plan.clone();
-        Ok(match struck {
-            Some(struck) => Box::new(FaultyReader { plan, struck, inner, start, done: 0 }),
+        Ok(match fired_fault {
+            Some(fired_fault) => {
+                Box::new(FaultyReader { plan, fired_fault, inner, start, done: 0 })
+            }
             None => inner,
         })
     }
@@ -104,9 +108,10 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
 impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
         let call = || self.inner.create(key, labels);
-        let (inner, struck) = self.around((Operation::Create, "create"), key, call)?;
+        let (inner, fired_fault) =
+            self.call_with_faults((Operation::Create, "create"), key, call)?;
         let (plan, store, key) = (self.plan.clone(), self.inner.url().to_owned(), key.to_owned());
-        Ok(Box::new(FaultyUpload { plan, struck, store, key, inner, written: 0 }))
+        Ok(Box::new(FaultyUpload { plan, fired_fault, store, key, inner, written: 0 }))
     }
 
     fn sse(&self) -> Option<&'static str> {
@@ -117,15 +122,15 @@ impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
         self.inner.lock_longer(keys)
     }
 
-    fn rehearse(&self) -> Result<Option<String>, StoreError> {
-        self.inner.rehearse()
+    fn self_test(&self) -> Result<Option<String>, StoreError> {
+        self.inner.self_test()
     }
 }
 
 impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         let call = || self.inner.delete(key);
-        self.around((Operation::Delete, "remove"), key, call).map(|((), _none)| ())
+        self.call_with_faults((Operation::Delete, "remove"), key, call).map(|((), _none)| ())
     }
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
@@ -142,8 +147,8 @@ impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {
 }
 
 struct FaultyReader {
-    plan: Plan,
-    struck: Struck,
+    plan: FaultPlan,
+    fired_fault: FiredFault,
     inner: Box<dyn Read + Send>,
     /// Where in the object the first byte of this reader is.
     start: u64,
@@ -168,7 +173,7 @@ impl FaultyReader {
         let read = buffer.get_mut(..count).unwrap_or_default();
         if let Some(byte) = offset.and_then(|offset| read.get_mut(offset)) {
             *byte ^= 1 << (bit % 8);
-            self.plan.fired(self.struck);
+            self.plan.mark_fired(self.fired_fault);
         }
         Ok(count)
     }
@@ -176,14 +181,14 @@ impl FaultyReader {
 
 impl Read for FaultyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.struck.effect {
+        match self.fired_fault.effect {
             Effect::Flip { bit } => self.flip(bit, buffer),
             Effect::Short { bytes } if self.done >= bytes => {
-                self.plan.fired(self.struck);
+                self.plan.mark_fired(self.fired_fault);
                 Ok(0)
             }
             Effect::Stalled { bytes } if self.done >= bytes => {
-                self.plan.fired(self.struck);
+                self.plan.mark_fired(self.fired_fault);
                 Err(io::Error::new(io::ErrorKind::TimedOut, "a planned stall"))
             }
             Effect::Short { bytes } | Effect::Stalled { bytes } => self.read_within(bytes, buffer),
@@ -195,8 +200,8 @@ impl Read for FaultyReader {
 }
 
 struct FaultyUpload {
-    plan: Plan,
-    struck: Option<Struck>,
+    plan: FaultPlan,
+    fired_fault: Option<FiredFault>,
     store: String,
     key: String,
     inner: Box<dyn Upload>,
@@ -206,16 +211,16 @@ struct FaultyUpload {
 impl Upload for FaultyUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let written = self.written.saturating_add(bytes.len() as u64);
-        if let Some(struck @ Struck { effect: Effect::FullAfter { bytes: limit }, .. }) =
-            self.struck
+        if let Some(fired_fault @ FiredFault { effect: Effect::FullAfter { bytes: limit }, .. }) =
+            self.fired_fault
             && written > limit
         {
-            self.plan.fired(struck);
+            self.plan.mark_fired(fired_fault);
             return Err(Failure::Full.error(&self.store, "write", &self.key));
         }
         let (store, key, operation) = (&self.store, &self.key, Operation::Write);
         let target = Target { store, operation, verb: "write", key };
-        self.plan.around(&target, || self.inner.write(bytes))?;
+        self.plan.call_with_faults(&target, || self.inner.write(bytes))?;
         self.written = written;
         Ok(())
     }
@@ -224,6 +229,6 @@ impl Upload for FaultyUpload {
         let FaultyUpload { plan, store, key, inner, .. } = *self;
         let operation = Operation::Commit;
         let target = Target { store: &store, operation, verb: "write", key: &key };
-        plan.around(&target, || inner.commit(declared)).map(|((), _none)| ())
+        plan.call_with_faults(&target, || inner.commit(declared)).map(|((), _none)| ())
     }
 }

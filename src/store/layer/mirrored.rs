@@ -51,7 +51,7 @@ pub struct MirrorOutcome {
 
 impl fmt::Debug for MirroredStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fan").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("MirroredStore").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
@@ -130,10 +130,11 @@ impl MirroredStore {
 
     /// How every store fared so far.
     #[must_use]
-    pub fn fared(&self) -> Vec<MirrorOutcome> {
+    pub fn outcomes(&self) -> Vec<MirrorOutcome> {
         let lost = |member: &Member| member.lost().as_ref().map(|error| format!("{error:#}"));
-        let fared = |member: &Member| MirrorOutcome { url: member.url.clone(), lost: lost(member) };
-        self.members.iter().map(fared).collect()
+        let outcomes =
+            |member: &Member| MirrorOutcome { url: member.url.clone(), lost: lost(member) };
+        self.members.iter().map(outcomes).collect()
     }
 
     /// Lets the store `index` drop out because of `error`.
@@ -170,7 +171,7 @@ impl MirroredStore {
 }
 
 /// Whether two stores can have the same object.
-fn alike(one: &ObjectInfo, other: &ObjectInfo) -> bool {
+fn may_be_same_object(one: &ObjectInfo, other: &ObjectInfo) -> bool {
     let sums = one.sha256.zip(other.sha256);
     one.bytes == other.bytes && sums.is_none_or(|(one, other)| one == other)
 }
@@ -192,7 +193,7 @@ impl ReadStore for MirroredStore {
                 Err(error) => self.failed(index, error)?,
             }
         }
-        Ok(Box::new(Common { mirrored: self, parts }))
+        Ok(Box::new(CommonListing { mirrored: self, parts }))
     }
 
     /// Those of any store: what is not in every one of them is left out by [`MirroredStore::list`].
@@ -211,7 +212,9 @@ impl ReadStore for MirroredStore {
         let mut first: Option<ObjectInfo> = None;
         for (index, store) in self.stores() {
             match store.head(key) {
-                Ok(info) if first.as_ref().is_some_and(|first| !alike(first, &info)) => {
+                Ok(info)
+                    if first.as_ref().is_some_and(|first| !may_be_same_object(first, &info)) =>
+                {
                     return Err(self.missing(key));
                 }
                 // Each store has versions of its own.
@@ -259,17 +262,17 @@ impl AppendStore for MirroredStore {
                 Err(error) => self.failed(index, error)?,
             }
         }
-        Ok(Box::new(FanUpload { mirrored: self.clone(), uploads }))
+        Ok(Box::new(MirroredUpload { mirrored: self.clone(), uploads }))
     }
 }
 
 /// An object on its way into every store.
-struct FanUpload {
+struct MirroredUpload {
     mirrored: MirroredStore,
     uploads: Vec<(usize, Box<dyn Upload>)>,
 }
 
-impl Upload for FanUpload {
+impl Upload for MirroredUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let mut still = Vec::with_capacity(self.uploads.len());
         for (index, mut upload) in self.uploads.drain(..) {
@@ -287,7 +290,7 @@ impl Upload for FanUpload {
     }
 
     fn commit(self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
-        let FanUpload { mirrored, uploads } = *self;
+        let MirroredUpload { mirrored, uploads } = *self;
         let mut there = false;
         for (index, upload) in uploads {
             match upload.commit(declared) {
@@ -311,12 +314,12 @@ impl Upload for FanUpload {
 }
 
 /// What several sorted listings have in common.
-struct Common<'a> {
+struct CommonListing<'a> {
     mirrored: &'a MirroredStore,
     parts: Vec<(usize, Peekable<Listing<'a>>)>,
 }
 
-impl Common<'_> {
+impl CommonListing<'_> {
     /// The next object of every part, or `None` at the end of any; parts that fail are left out.
     fn heads(&mut self) -> Result<Option<Vec<ObjectInfo>>, StoreError> {
         let mut heads = Vec::with_capacity(self.parts.len());
@@ -340,7 +343,7 @@ impl Common<'_> {
     }
 }
 
-impl Iterator for Common<'_> {
+impl Iterator for CommonListing<'_> {
     type Item = Result<ObjectInfo, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -96,7 +96,7 @@ impl Pause for SystemPause {
 pub struct Retry<S: ?Sized> {
     inner: Arc<S>,
     name: Option<String>,
-    patience: Patience,
+    policy: RetryPolicy,
 }
 
 impl<S: ReadStore + ?Sized> Retry<S> {
@@ -109,8 +109,8 @@ impl<S: ReadStore + ?Sized> Retry<S> {
     /// Wraps `inner`, with this schedule and this way to pass time.
     #[must_use]
     pub fn with_pause(inner: Box<S>, ctx: Ctx, backoff: Backoff, pause: Arc<dyn Pause>) -> Self {
-        let patience = Patience { ctx, backoff, pause };
-        Retry { inner: Arc::from(inner), name: None, patience }
+        let policy = RetryPolicy { ctx, backoff, pause };
+        Retry { inner: Arc::from(inner), name: None, policy }
     }
 
     /// The same, with the [name](ReadStore::name) that the configuration gives it.
@@ -123,7 +123,7 @@ impl<S: ReadStore + ?Sized> Retry<S> {
 impl<S: ReadStore + ?Sized> fmt::Debug for Retry<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Retry");
-        shown.field("url", &self.inner.url()).field("backoff", &self.patience.backoff);
+        shown.field("url", &self.inner.url()).field("backoff", &self.policy.backoff);
         shown.finish_non_exhaustive()
     }
 }
@@ -146,15 +146,15 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
     }
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
-        self.patience.send_with_retries(|| self.inner.list(prefix))
+        self.policy.send_with_retries(|| self.inner.list(prefix))
     }
 
     fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.patience.send_with_retries(|| self.inner.folders(prefix))
+        self.policy.send_with_retries(|| self.inner.folders(prefix))
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
-        self.patience.send_with_retries(|| self.inner.head(key))
+        self.policy.send_with_retries(|| self.inner.head(key))
     }
 
     fn open(
@@ -162,16 +162,22 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError> {
-        let reader = self.patience.send_with_retries(|| self.inner.open(key, range.clone()))?;
+        let reader = self.policy.send_with_retries(|| self.inner.open(key, range.clone()))?;
         let range = range.unwrap_or(0..u64::MAX);
-        let (store, patience) = (Arc::clone(&self.inner), self.patience.clone());
-        Ok(Box::new(Resume { store, key: key.to_owned(), range, reader: Some(reader), patience }))
+        let (store, policy) = (Arc::clone(&self.inner), self.policy.clone());
+        Ok(Box::new(ResumingReader {
+            store,
+            key: key.to_owned(),
+            range,
+            reader: Some(reader),
+            policy,
+        }))
     }
 }
 
 impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
-        self.patience.send_with_retries(|| self.inner.create(key, labels))
+        self.policy.send_with_retries(|| self.inner.create(key, labels))
     }
 
     fn sse(&self) -> Option<&'static str> {
@@ -179,66 +185,67 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
     }
 
     fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.patience.send_with_retries(|| self.inner.lock_longer(keys))
+        self.policy.send_with_retries(|| self.inner.lock_longer(keys))
     }
 
-    fn rehearse(&self) -> Result<Option<String>, StoreError> {
-        self.patience.send_with_retries(|| self.inner.rehearse())
+    fn self_test(&self) -> Result<Option<String>, StoreError> {
+        self.policy.send_with_retries(|| self.inner.self_test())
     }
 }
 
 impl<S: PruneStore + ?Sized + 'static> PruneStore for Retry<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.patience.send_with_retries(|| self.inner.delete(key))
+        self.policy.send_with_retries(|| self.inner.delete(key))
     }
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
-        self.patience.send_with_retries(|| self.inner.retained(key))
+        self.policy.send_with_retries(|| self.inner.retained(key))
     }
 
     fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {
-        self.patience.send_with_retries(|| self.inner.unfinished(before))
+        self.policy.send_with_retries(|| self.inner.unfinished(before))
     }
 
     fn abort(&self, upload: &Unfinished) -> Result<(), StoreError> {
-        self.patience.send_with_retries(|| self.inner.abort(upload))
+        self.policy.send_with_retries(|| self.inner.abort(upload))
     }
 }
 
 /// When to try again, and how to wait until then.
 #[derive(Clone)]
-struct Patience {
+struct RetryPolicy {
     ctx: Ctx,
     backoff: Backoff,
     pause: Arc<dyn Pause>,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Calls until it works, fails for good, or there is no time left.
     fn send_with_retries<T>(
         &self,
         mut call: impl FnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut spell = self.spell();
+        let mut streak = self.streak();
         loop {
             match call() {
-                Err(error) if error.is_transient() && self.again(&mut spell, &error) => {}
+                Err(error)
+                    if error.is_transient() && self.wait_before_retry(&mut streak, &error) => {}
                 done => return done,
             }
         }
     }
 
-    fn spell(&self) -> Spell {
-        Spell { since: self.pause.elapsed(), failures: 0 }
+    fn streak(&self) -> FailureStreak {
+        FailureStreak { since: self.pause.elapsed(), failures: 0 }
     }
 
     /// Waits after a failure. False if the run should stop, or if the pause would outlast the
     /// total: then the failure stands.
-    fn again(&self, spell: &mut Spell, error: &dyn fmt::Display) -> bool {
-        spell.failures = spell.failures.saturating_add(1);
-        let pause = self.backoff.pause(spell.failures, jitter());
+    fn wait_before_retry(&self, streak: &mut FailureStreak, error: &dyn fmt::Display) -> bool {
+        streak.failures = streak.failures.saturating_add(1);
+        let pause = self.backoff.pause(streak.failures, jitter());
         let wake = self.pause.elapsed().saturating_add(pause);
-        if wake > spell.since.saturating_add(self.backoff.total) {
+        if wake > streak.since.saturating_add(self.backoff.total) {
             return false;
         }
         let tenths = pause.as_secs_f32();
@@ -255,7 +262,7 @@ impl Patience {
 }
 
 /// Failures in a row.
-struct Spell {
+struct FailureStreak {
     since: Duration,
     failures: u32,
 }
@@ -267,63 +274,63 @@ pub(in crate::store) fn jitter() -> u32 {
 
 /// A reader that opens its object again where the connection broke off. Objects never change once
 /// they are visible, so what it returns is what one unbroken read would have returned.
-struct Resume<S: ?Sized> {
+struct ResumingReader<S: ?Sized> {
     store: Arc<S>,
     key: String,
     /// What is still to be read; begins at the next byte.
     range: Range<u64>,
     /// `None` between a failure and the next time it opens.
     reader: Option<Box<dyn Read + Send>>,
-    patience: Patience,
+    policy: RetryPolicy,
 }
 
-impl<S: ReadStore + ?Sized> Resume<S> {
-    fn attempt(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
+impl<S: ReadStore + ?Sized> ResumingReader<S> {
+    fn attempt(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFailure> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
             none => {
                 let opened = self.store.open(&self.key, Some(self.range.clone()));
-                none.insert(opened.map_err(Broken::opening)?)
+                none.insert(opened.map_err(ReadFailure::opening)?)
             }
         };
-        reader.read(buffer).map_err(Broken::reading)
+        reader.read(buffer).map_err(ReadFailure::reading)
     }
 }
 
-impl<S: ReadStore + ?Sized> Read for Resume<S> {
+impl<S: ReadStore + ?Sized> Read for ResumingReader<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut spell = self.patience.spell();
+        let mut streak = self.policy.streak();
         loop {
-            let broken = match self.attempt(buffer) {
+            let failure = match self.attempt(buffer) {
                 Ok(count) => {
                     self.range.start = self.range.start.saturating_add(count as u64);
                     return Ok(count);
                 }
-                Err(broken) => broken,
+                Err(failure) => failure,
             };
             self.reader = None;
-            if !broken.transient || !self.patience.again(&mut spell, &broken.error) {
+            if !failure.transient || !self.policy.wait_before_retry(&mut streak, &failure.error) {
                 // `Interrupted` would invite whoever reads the whole of it to go on for ever.
-                let for_good = broken.error.kind() != io::ErrorKind::Interrupted;
-                return Err(if for_good { broken.error } else { io::Error::other(broken.error) });
+                let for_good = failure.error.kind() != io::ErrorKind::Interrupted;
+                return Err(if for_good { failure.error } else { io::Error::other(failure.error) });
             }
         }
     }
 }
 
 /// Why a read got no further.
-struct Broken {
+struct ReadFailure {
     transient: bool,
     error: io::Error,
 }
 
-impl Broken {
-    fn opening(error: StoreError) -> Broken {
-        Broken { transient: error.is_transient(), error: io::Error::other(error) }
+impl ReadFailure {
+    fn opening(error: StoreError) -> ReadFailure {
+        ReadFailure { transient: error.is_transient(), error: io::Error::other(error) }
     }
 
-    fn reading(error: io::Error) -> Broken {
-        Broken { transient: can_pass(error.kind()), error }
+    fn reading(error: io::Error) -> ReadFailure {
+        ReadFailure { transient: can_pass(error.kind()), error }
     }
 }
 

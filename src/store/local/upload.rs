@@ -69,7 +69,7 @@ impl Upload for LocalUpload {
         let before = self.written;
         self.written += bytes.len() as u64;
         if before / STRIDE_BYTES != self.written / STRIDE_BYTES {
-            let_go(self.staged.file(), self.written);
+            drop_page_cache(self.staged.file(), self.written);
         }
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Upload for LocalUpload {
 /// is clean by then: on Linux `DONTNEED` does the one to dirty pages and the other to clean
 /// ones. A 100 GB backup must not push a database out of the page cache, nor leave all its
 /// writing to the final fsync. Only advice: a failure means nothing.
-fn let_go(file: &File, end: u64) {
+fn drop_page_cache(file: &File, end: u64) {
     let length = NonZeroU64::new(2 * STRIDE_BYTES);
     let start = end.saturating_sub(2 * STRIDE_BYTES);
     rustix::fs::fadvise(file, start, length, Advice::DontNeed).ok();
@@ -126,7 +126,7 @@ fn measure(mut file: &File) -> io::Result<Declared> {
         let before = bytes;
         bytes += chunk.len() as u64;
         if before / STRIDE_BYTES != bytes / STRIDE_BYTES {
-            let_go(file, bytes);
+            drop_page_cache(file, bytes);
         }
     }
     Ok(Declared { bytes, sha256: hasher.finalize().into() })

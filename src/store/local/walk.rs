@@ -35,14 +35,14 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, path: &str) -> Result<(), StoreError> {
-        self.levels.push(look(self.store, path)?.into_iter());
+        self.levels.push(read_folder(self.store, path)?.into_iter());
         Ok(())
     }
 }
 
 /// The folders directly below `prefix`.
 pub(super) fn folders(store: &Local, prefix: &str) -> Result<Vec<String>, StoreError> {
-    let entries = look(store, &above(prefix))?.into_iter();
+    let entries = read_folder(store, &above(prefix))?.into_iter();
     Ok(entries.filter_map(|entry| entry.path.strip_suffix('/').map(str::to_owned)).collect())
 }
 
@@ -52,7 +52,7 @@ fn above(prefix: &str) -> String {
 }
 
 /// What is in a folder, which may be there or not.
-fn look(store: &Local, path: &str) -> Result<Vec<Entry>, StoreError> {
+fn read_folder(store: &Local, path: &str) -> Result<Vec<Entry>, StoreError> {
     match entries(store, path) {
         Ok(entries) => Ok(entries),
         // Not there, or not a folder, or removed while we looked elsewhere.

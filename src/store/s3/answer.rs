@@ -21,9 +21,9 @@ const PLACEHOLDER: u8 = 0x7f;
 
 /// Bounds answers and makes them readable, before they are parsed.
 #[derive(Debug)]
-pub(super) struct Tidy;
+pub(super) struct AnswerSanitizer;
 
-impl Intercept for Tidy {
+impl Intercept for AnswerSanitizer {
     fn name(&self) -> &'static str {
         "Tidy"
     }

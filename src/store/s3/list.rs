@@ -6,9 +6,9 @@ use std::sync::Arc;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
-use super::course::Course;
+use super::listing_progress::ListingProgress;
 use super::remote::{ANSWER, Remote, version};
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
 /// What is listed.
@@ -33,7 +33,7 @@ pub(super) struct Pages {
     next: Option<Next>,
     /// The last name in the bucket that is a key; empty at first.
     last: String,
-    course: Course,
+    listing_progress: ListingProgress,
 }
 
 /// A name in the bucket, its bytes and its version.
@@ -73,15 +73,15 @@ impl Pages {
         };
         let (remote, prefix) = (Arc::clone(remote), prefix.to_owned());
         let (page, next, last) = (VecDeque::new(), Some(Next::First), String::new());
-        let course = Course::default();
-        let mut pages = Pages { remote, prefix, folder, depth, page, next, last, course };
+        let listing_progress = ListingProgress::default();
+        let mut pages = Pages { remote, prefix, folder, depth, page, next, last, listing_progress };
         let first = pages.remote.send_with_retries(|| pages.fetch(&Next::First));
         let first = pages.remote.wait(("list", &pages.prefix), first);
         pages.accept(first?)?;
         Ok(pages)
     }
 
-    async fn fetch(&self, which: &Next) -> Result<Page, Refusal> {
+    async fn fetch(&self, which: &Next) -> Result<Page, S3Error> {
         let remote = &self.remote;
         let mut request = remote.client.list_objects_v2().bucket(&remote.settings.bucket);
         // Names of others may have characters that XML cannot hold.
@@ -94,8 +94,8 @@ impl Pages {
         }
         let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
             // A listing has no key that could be missing.
-            if matches!(refusal.class, Class::Missing) {
-                return Refusal { class: Class::NoBucket, ..refusal };
+            if matches!(refusal.class, S3ErrorClass::Missing) {
+                return S3Error { class: S3ErrorClass::NoBucket, ..refusal };
             }
             refusal
         })?;
@@ -104,7 +104,7 @@ impl Pages {
         let nameless = answer.contents().iter().any(|object| object.key().is_none());
         let is_empty = answer.contents().is_empty() && answer.common_prefixes().is_empty();
         if nameless || (is_empty && answer.key_count().is_some_and(|count| count > 0)) {
-            return Err(Refusal::broken("a page of a listing cannot be read"));
+            return Err(S3Error::broken("a page of a listing cannot be read"));
         }
         let encoded = answer.encoding_type() == Some(&EncodingType::Url);
         let name = |text: &str| if encoded { decode(text) } else { Some(text.to_owned()) };
@@ -123,7 +123,7 @@ impl Pages {
         let next = answer.is_truncated().unwrap_or(false).then(|| {
             let token = answer.next_continuation_token().map(str::to_owned);
             token.ok_or_else(|| {
-                Refusal::broken("a truncated listing page has no continuation token")
+                S3Error::broken("a truncated listing page has no continuation token")
             })
         });
         Ok(Page { found, shown, next: next.transpose()? })
@@ -134,7 +134,7 @@ impl Pages {
     fn accept(&mut self, page: Page) -> Result<(), StoreError> {
         let error = |refusal| self.remote.error(refusal, "list", &self.prefix);
         if let Some(next) = &page.next {
-            self.course.goes_on(page.shown, next).map_err(error)?;
+            self.listing_progress.advance(page.shown, next).map_err(error)?;
         }
         self.next = page.next.map(Next::After);
         for (name, bytes, version) in page.found {
@@ -151,7 +151,7 @@ impl Pages {
                 continue;
             }
             if name <= self.last {
-                let refusal = Refusal::broken("the service does not list keys in order");
+                let refusal = S3Error::broken("the service does not list keys in order");
                 return Err(error(refusal));
             }
             let key = key.to_owned();

@@ -15,7 +15,7 @@ const AHEAD: time::Duration = time::Duration::days(1);
 /// Has the objects locked for at least as long as one that is written now. A lock can be made longer, also
 /// in compliance mode; it is never made shorter.
 pub(super) fn extend(remote: &Arc<Remote>, keys: &[String]) -> Result<(), StoreError> {
-    let Some((mode, days)) = remote.settings.marks.object_lock else { return Ok(()) };
+    let Some((mode, days)) = remote.settings.attributes.object_lock else { return Ok(()) };
     let needed = remote.ctx.now() + time::Duration::days(days.into());
     let mode = match mode {
         LockMode::Governance => ObjectLockRetentionMode::Governance,

@@ -12,8 +12,8 @@
 //! - `settings`: the table of the configuration.
 //! - `remote`: a bucket, and how requests are sent to it; `pace`: how many and how fast;
 //!   `refusal`: what a failed one means.
-//! - `answer`: what is taken of what a service answers; `course`: whether a listing gets anywhere.
-//! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `rehearse`: what
+//! - `answer`: what is taken of what a service answers; `listing_progress`: whether a listing gets anywhere.
+//! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `self_test`: what
 //!   `doctor` tries.
 
 use std::io::Read;
@@ -29,8 +29,8 @@ use super::{
 use crate::ctx::Ctx;
 
 mod answer;
-mod course;
 mod list;
+mod listing_progress;
 mod lock;
 mod pace;
 mod parts;
@@ -96,7 +96,7 @@ impl ReadStore for S3 {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let name = self.remote.name(key)?;
-        let look = self.remote.send_with_retries(|| self.remote.look(&name));
+        let look = self.remote.send_with_retries(|| self.remote.head_object(&name));
         let seen = self.remote.wait(("inspect", key), look)?;
         Ok(ObjectInfo {
             key: key.to_owned(),
@@ -129,7 +129,7 @@ impl AppendStore for S3 {
     }
 
     fn sse(&self) -> Option<&'static str> {
-        self.remote.settings.marks.sse.map(|sse| match sse {
+        self.remote.settings.attributes.sse.map(|sse| match sse {
             Sse::S3 => "sse-s3",
             Sse::Kms => "sse-kms",
         })
@@ -139,8 +139,8 @@ impl AppendStore for S3 {
         lock::extend(&self.remote, keys)
     }
 
-    fn rehearse(&self) -> Result<Option<String>, StoreError> {
-        self_test::rehearse(&self.remote).map(Some)
+    fn self_test(&self) -> Result<Option<String>, StoreError> {
+        self_test::run(&self.remote).map(Some)
     }
 }
 

@@ -38,7 +38,7 @@ impl Pace {
     }
 
     /// Waits until the next request may begin.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn acquire(&self) {
         loop {
             let until = self.state().not_before;
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -50,7 +50,7 @@ impl Pace {
     }
 
     /// A request went well.
-    pub(super) fn good(&self) {
+    pub(super) fn succeeded(&self) {
         let mut state = self.state();
         state.good += 1;
         if state.good >= GOOD_ENOUGH {
@@ -60,7 +60,7 @@ impl Pace {
     }
 
     /// The service asked for less; nothing begins before `pause` has passed.
-    pub(super) fn slow(&self, pause: Duration) {
+    pub(super) fn throttled(&self, pause: Duration) {
         let mut state = self.state();
         state.good = 0;
         state.width = (state.width / 2).max(1);
@@ -80,17 +80,17 @@ mod tests {
     #[test]
     fn a_service_that_asks_for_less_gets_less_and_then_more_again() {
         let pace = Pace::new(4);
-        pace.slow(Duration::ZERO);
+        pace.throttled(Duration::ZERO);
         assert_eq!(pace.width(), 2);
-        pace.slow(Duration::ZERO);
-        pace.slow(Duration::ZERO);
+        pace.throttled(Duration::ZERO);
+        pace.throttled(Duration::ZERO);
         assert_eq!(pace.width(), 1, "never none");
         for _ in 0..GOOD_ENOUGH {
-            pace.good();
+            pace.succeeded();
         }
         assert_eq!(pace.width(), 2);
         for _ in 0..10 * GOOD_ENOUGH {
-            pace.good();
+            pace.succeeded();
         }
         assert_eq!(pace.width(), 4, "never more than allowed");
     }
@@ -98,10 +98,10 @@ mod tests {
     #[test]
     fn everybody_waits_for_the_longest_pause() {
         let pace = Pace::new(4);
-        pace.slow(Duration::from_millis(30));
-        pace.slow(Duration::ZERO);
+        pace.throttled(Duration::from_millis(30));
+        pace.throttled(Duration::ZERO);
         let began = Instant::now();
-        rt::finish(pace.turn()).expect("ran");
+        rt::finish(pace.acquire()).expect("ran");
         assert!(began.elapsed() >= Duration::from_millis(25));
     }
 }

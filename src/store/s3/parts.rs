@@ -22,7 +22,7 @@ pub(super) fn part_bytes(first: u64, number: u64) -> u64 {
 /// With 4 connections and parts of 8 MiB that is 32 MiB in flight and 8 MiB being filled. Larger parts
 /// come with larger objects: beyond 24 GiB an upload holds two parts of 32 MiB, beyond 56 GiB two of
 /// 64 MiB, and so on: about a thousandth of the object.
-pub(super) fn flying(part_bytes: u64, first: u64, connections: usize) -> usize {
+pub(super) fn in_flight_max(part_bytes: u64, first: u64, connections: usize) -> usize {
     let bytes = first.saturating_mul(connections as u64);
     usize::try_from((bytes / part_bytes.max(1)).max(1)).unwrap_or(1)
 }
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn memory_is_what_is_said() {
         let mib = |bytes: u64| bytes << 20;
-        assert_eq!([8, 16, 32, 64].map(|size| flying(mib(size), mib(8), 4)), [4, 2, 1, 1]);
-        assert_eq!(flying(mib(8), mib(8), 16), 16);
+        assert_eq!([8, 16, 32, 64].map(|size| in_flight_max(mib(size), mib(8), 4)), [4, 2, 1, 1]);
+        assert_eq!(in_flight_max(mib(8), mib(8), 16), 16);
     }
 }

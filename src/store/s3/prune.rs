@@ -8,11 +8,11 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, ObjectLockLegalHoldStatus};
 use time::OffsetDateTime;
 
-use super::course::Course;
 use super::list::decode;
+use super::listing_progress::ListingProgress;
 use super::remote::{ANSWER, Remote};
 use crate::domain::names::is_of_bkp;
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{StoreError, Unfinished, is_key};
 
 const NOT_ALLOWED: &str = "grant the user or role that runs `bkp cleanup` s3:DeleteObject, s3:DeleteObjectVersion, s3:ListBucketMultipartUploads and s3:AbortMultipartUpload";
@@ -30,7 +30,8 @@ struct Target {
 /// Until when the bucket keeps an object.
 pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
     let name = remote.name(key)?;
-    let seen = remote.wait(("inspect", key), remote.send_with_retries(|| look(remote, &name)));
+    let seen =
+        remote.wait(("inspect", key), remote.send_with_retries(|| removal_target(remote, &name)));
     match seen {
         Ok(target) => Ok(target.locked_until),
         Err(StoreError::Missing { .. }) => Ok(None),
@@ -42,8 +43,8 @@ pub(super) fn retained(remote: &Remote, key: &str) -> Result<Option<OffsetDateTi
 pub(super) fn delete(remote: &Remote, key: &str) -> Result<(), StoreError> {
     let name = remote.name(key)?;
     let work = async {
-        let target = match remote.send_with_retries(|| look(remote, &name)).await {
-            Err(Refusal { class: Class::Missing, .. }) => return Ok(None),
+        let target = match remote.send_with_retries(|| removal_target(remote, &name)).await {
+            Err(S3Error { class: S3ErrorClass::Missing, .. }) => return Ok(None),
             seen => seen?,
         };
         if target.locked_until.is_some() {
@@ -55,11 +56,11 @@ pub(super) fn delete(remote: &Remote, key: &str) -> Result<(), StoreError> {
             remote.once(ANSWER, request.send()).await
         };
         match remote.send_with_retries(send).await {
-            Ok(_) | Err(Refusal { class: Class::Missing, .. }) => Ok(None),
+            Ok(_) | Err(S3Error { class: S3ErrorClass::Missing, .. }) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     };
-    let told = async { work.await.map_err(with_rights) };
+    let told = async { work.await.map_err(with_rights_hint) };
     match remote.wait(("remove", key), told)? {
         None => Ok(()),
         Some(until) => {
@@ -69,7 +70,7 @@ pub(super) fn delete(remote: &Remote, key: &str) -> Result<(), StoreError> {
     }
 }
 
-async fn look(remote: &Remote, name: &str) -> Result<Target, Refusal> {
+async fn removal_target(remote: &Remote, name: &str) -> Result<Target, S3Error> {
     let request = remote.client.head_object().bucket(&remote.settings.bucket).key(name);
     let found = remote.once(ANSWER, request.send()).await?;
     let now = remote.ctx.now();
@@ -91,7 +92,7 @@ pub(super) fn unfinished(
 ) -> Result<Vec<Unfinished>, StoreError> {
     let mut found = Vec::new();
     let mut after: Option<(String, String)> = None;
-    let mut course = Course::default();
+    let mut listing_progress = ListingProgress::default();
     loop {
         let fetch = || async {
             let (key, upload) = after.clone().unzip();
@@ -101,10 +102,12 @@ pub(super) fn unfinished(
             let request = request.set_key_marker(key).set_upload_id_marker(upload);
             remote.once(ANSWER, request.send()).await
         };
-        let fetched = async { remote.send_with_retries(fetch).await.map_err(with_rights) };
+        let fetched = async { remote.send_with_retries(fetch).await.map_err(with_rights_hint) };
         let fetched = async {
             match fetched.await {
-                Err(Refusal { class: Class::Denied(_), said, .. }) if said.contains(LACKS) => {
+                Err(S3Error { class: S3ErrorClass::Denied(_), said, .. })
+                    if said.contains(LACKS) =>
+                {
                     Ok(None)
                 }
                 fetched => fetched.map(Some),
@@ -133,13 +136,13 @@ pub(super) fn unfinished(
         }
         let next = page.next_key_marker().and_then(name).zip(page.next_upload_id_marker());
         if next.is_none() && page.is_truncated() == Some(true) {
-            let refusal = Refusal::broken("a truncated page of uploads has no continuation marker");
+            let refusal = S3Error::broken("a truncated page of uploads has no continuation marker");
             return Err(remote.error(refusal, "list the uploads below", &remote.settings.prefix));
         }
         let Some((key, upload)) = next.filter(|_next| page.is_truncated() == Some(true)) else {
             return Ok(found);
         };
-        let gone_on = course.goes_on(page.uploads().len(), &format!("{key} {upload}"));
+        let gone_on = listing_progress.advance(page.uploads().len(), &format!("{key} {upload}"));
         let what = ("list the uploads below", &*remote.settings.prefix);
         gone_on.map_err(|refusal| remote.error(refusal, what.0, what.1))?;
         after = Some((key, upload.to_owned()));
@@ -157,20 +160,20 @@ pub(super) fn abort(remote: &Remote, upload: &Unfinished) -> Result<(), StoreErr
         match remote.send_with_retries(send).await {
             Ok(_) => Ok(()),
             Err(refusal) if is_gone(&refusal) => Ok(()),
-            Err(refusal) => Err(with_rights(refusal)),
+            Err(refusal) => Err(with_rights_hint(refusal)),
         }
     };
     remote.wait(("abort the upload of", &upload.key), work)
 }
 
-fn is_gone(refusal: &Refusal) -> bool {
-    refusal.class == Class::Missing || refusal.said.contains("NoSuchUpload")
+fn is_gone(refusal: &S3Error) -> bool {
+    refusal.class == S3ErrorClass::Missing || refusal.said.contains("NoSuchUpload")
 }
 
 /// The same refusal; if something is not allowed, with the rights that removing needs.
-fn with_rights(refusal: Refusal) -> Refusal {
-    if matches!(refusal.class, Class::Denied(_)) && refusal.said.contains("AccessDenied") {
-        return Refusal { class: Class::Denied(NOT_ALLOWED), ..refusal };
+fn with_rights_hint(refusal: S3Error) -> S3Error {
+    if matches!(refusal.class, S3ErrorClass::Denied(_)) && refusal.said.contains("AccessDenied") {
+        return S3Error { class: S3ErrorClass::Denied(NOT_ALLOWED), ..refusal };
     }
     refusal
 }

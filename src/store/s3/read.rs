@@ -13,18 +13,18 @@ use std::time::Duration;
 use aws_sdk_s3::primitives::ByteStream;
 use sha2::{Digest as _, Sha256};
 
-use super::remote::{ANSWER, Remote, said_sha256};
+use super::remote::{ANSWER, Remote, metadata_sha256};
 use crate::aws::chain;
 use crate::rt::{self, Stopped, Task};
 use crate::store::StoreError;
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 
 /// Bytes that are fetched by one request.
 const PIECE_BYTES: u64 = 8 << 20;
 /// Slowest link that is waited for, bytes per second.
 const SLOWEST: u64 = 64 << 10;
 
-type Piece = Task<Result<Vec<u8>, Refusal>>;
+type Piece = Task<Result<Vec<u8>, S3Error>>;
 
 /// A reader of an object, or of a range of it.
 pub(super) struct Reader {
@@ -53,7 +53,7 @@ impl Reader {
         let mut reader = Reader { remote, key, name, pieces, ahead: 0..0, current };
         // The service counts in signed numbers; nothing is as long as that.
         if range.is_empty() || i64::try_from(range.start).is_err() {
-            let look = || reader.remote.look(&reader.name);
+            let look = || reader.remote.head_object(&reader.name);
             reader.remote.wait(("read", &reader.key), reader.remote.send_with_retries(look))?;
             return Ok(reader);
         }
@@ -63,7 +63,7 @@ impl Reader {
             .send_with_retries(|| request(&reader.remote, &reader.name, first.clone()));
         let Answer { body, whole, sha256 } = match rt::wait(&reader.remote.ctx.cancel, requested) {
             Ok(Ok(found)) => found,
-            Ok(Err(refusal)) if refusal.class == Class::BehindEnd => return Ok(reader),
+            Ok(Err(refusal)) if refusal.class == S3ErrorClass::BehindEnd => return Ok(reader),
             Ok(Err(refusal)) => return Err(reader.remote.error(refusal, "read", &reader.key)),
             Err(stopped) => return Err(reader.remote.ended(stopped)),
         };
@@ -146,7 +146,7 @@ impl Read for Reader {
 }
 
 /// Fetches a piece until it is whole, or trying again cannot help.
-async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>, Refusal> {
+async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>, S3Error> {
     let fetch = || async {
         let answer = request(remote, name, piece.clone()).await?;
         collect(answer.body, &piece).await
@@ -161,7 +161,7 @@ async fn reread(
     name: &str,
     piece: Range<u64>,
     sha256: [u8; 32],
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, S3Error> {
     let bytes = again(remote, name, piece).await?;
     if is(&bytes, sha256) {
         let url = &remote.settings.url;
@@ -185,13 +185,13 @@ struct Answer {
 }
 
 /// Asks for a range.
-async fn request(remote: &Remote, name: &str, range: Range<u64>) -> Result<Answer, Refusal> {
+async fn request(remote: &Remote, name: &str, range: Range<u64>) -> Result<Answer, S3Error> {
     let request = remote.client.get_object().bucket(&remote.settings.bucket).key(name);
     let request = request.range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
     let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
         // Nothing was asked on a condition.
-        if refusal.class == Class::Taken {
-            return Refusal { class: Class::Passing, ..refusal };
+        if refusal.class == S3ErrorClass::Taken {
+            return S3Error { class: S3ErrorClass::Passing, ..refusal };
         }
         refusal
     })?;
@@ -202,35 +202,35 @@ async fn request(remote: &Remote, name: &str, range: Range<u64>) -> Result<Answe
         None => None,
     };
     let whole: u64 = whole
-        .ok_or_else(|| Refusal::broken("the answer to a range request has no Content-Range"))?;
+        .ok_or_else(|| S3Error::broken("the answer to a range request has no Content-Range"))?;
     if answer.content_range().is_none() && whole > range.end {
-        return Err(Refusal::broken("the service ignores range requests"));
+        return Err(S3Error::broken("the service ignores range requests"));
     }
-    let sha256 = answer.metadata().and_then(said_sha256);
+    let sha256 = answer.metadata().and_then(metadata_sha256);
     Ok(Answer { body: answer.body, whole, sha256 })
 }
 
 /// Reads a body to its end, which must be that of `piece`.
-async fn collect(mut body: ByteStream, piece: &Range<u64>) -> Result<Vec<u8>, Refusal> {
+async fn collect(mut body: ByteStream, piece: &Range<u64>) -> Result<Vec<u8>, S3Error> {
     let length = piece.end.saturating_sub(piece.start);
     let patience = ANSWER + Duration::from_secs(length / SLOWEST);
     let room = usize::try_from(length).unwrap_or(usize::MAX);
     let read = async {
         let mut bytes = Vec::with_capacity(room.min(1 << 24));
         while let Some(chunk) = body.try_next().await.map_err(|error| {
-            Refusal::passing(format!("the connection was lost: {}", chain(&error)))
+            S3Error::transient(format!("the connection was lost: {}", chain(&error)))
         })? {
             if chunk.len() > room.saturating_sub(bytes.len()) {
-                return Err(Refusal::broken("the service sent more than was requested"));
+                return Err(S3Error::broken("the service sent more than was requested"));
             }
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
     };
-    let bytes = rt::limit(patience, read).await.map_err(Refusal::late)??;
+    let bytes = rt::limit(patience, read).await.map_err(S3Error::late)??;
     if bytes.len() != room {
         let said = format!("only {} of {length} bytes arrived", bytes.len());
-        return Err(Refusal::passing(said));
+        return Err(S3Error::transient(said));
     }
     Ok(bytes)
 }

@@ -17,7 +17,7 @@ use aws_sdk_s3::types::ChecksumMode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::answer::Tidy;
+use super::answer::AnswerSanitizer;
 use super::pace::Pace;
 use super::settings::Settings;
 use crate::aws::chain;
@@ -25,7 +25,7 @@ use crate::ctx::Ctx;
 use crate::domain::manifest::unhex;
 use crate::rt::{self, Stopped};
 use crate::store::layer::retry::jitter;
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{StoreError, Version, is_key};
 
 /// Longest wait for the answer to a request without a body of ours.
@@ -53,7 +53,7 @@ pub(super) struct Remote {
 
 /// What a HEAD request shows of an object.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct ObjectHead {
     pub(super) bytes: u64,
     pub(super) version: Option<Version>,
     pub(super) metadata: HashMap<String, String>,
@@ -67,17 +67,17 @@ pub(super) struct Seen {
     pub(super) locked_until: Option<i64>,
 }
 
-impl Seen {
+impl ObjectHead {
     /// SHA-256 of the content: as the service calculated it, or else as the writer declared it. The
     /// checksum of an object in several parts is not one of the content.
     pub(super) fn sha256(&self) -> Option<[u8; 32]> {
         let whole = self.checksum.as_ref().and_then(|text| BASE64.decode(text).ok());
-        whole.and_then(|whole| whole.try_into().ok()).or_else(|| said_sha256(&self.metadata))
+        whole.and_then(|whole| whole.try_into().ok()).or_else(|| metadata_sha256(&self.metadata))
     }
 }
 
 /// SHA-256 of an object as its metadata says.
-pub(super) fn said_sha256(metadata: &HashMap<String, String>) -> Option<[u8; 32]> {
+pub(super) fn metadata_sha256(metadata: &HashMap<String, String>) -> Option<[u8; 32]> {
     unhex(metadata.get(SHA256)?.as_bytes())?.try_into().ok()
 }
 
@@ -112,7 +112,7 @@ impl Remote {
             rt::wait(&ctx.cancel, resolve).map_err(|stopped| ended(stopped, &url))?;
         known.map_err(|error| {
             let said = chain(&error);
-            Refusal::no_credentials(&said).into_error(&url, "open", &settings.bucket)
+            S3Error::no_credentials(&said).into_error(&url, "open", &settings.bucket)
         })?;
         // The environment can name an endpoint too; services of that sort want the path.
         let own_endpoint = config.endpoint_url().is_some();
@@ -122,7 +122,7 @@ impl Remote {
             .force_path_style(settings.path_style.unwrap_or(own_endpoint))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .interceptor(Tidy)
+            .interceptor(AnswerSanitizer)
             .build();
         let pace = Pace::new(settings.connections);
         Ok(Remote { client: Client::from_conf(config), pace, ctx: ctx.clone(), settings })
@@ -146,7 +146,7 @@ impl Remote {
         &'a self,
         patience: Duration,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send + 'a,
-    ) -> impl Future<Output = Result<T, Refusal>> + Send + 'a
+    ) -> impl Future<Output = Result<T, S3Error>> + Send + 'a
     where
         T: Send + 'a,
         E: ProvideErrorMetadata + std::error::Error + Send + 'static,
@@ -159,27 +159,28 @@ impl Remote {
         &self,
         patience: Duration,
         request: Pin<Box<impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send>>,
-    ) -> Result<T, Refusal>
+    ) -> Result<T, S3Error>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.pace.turn().await;
+        self.pace.acquire().await;
         let refusal = match rt::limit(patience, request).await {
             Ok(Ok(answer)) => {
-                self.pace.good();
+                self.pace.succeeded();
                 return Ok(answer);
             }
-            Ok(Err(error)) => Refusal::of(&error),
+            Ok(Err(error)) => S3Error::of(&error),
             Err(elapsed) => {
                 // A link that is too slow for so many at a time.
-                self.pace.slow(Duration::ZERO);
-                Refusal::late(elapsed)
+                self.pace.throttled(Duration::ZERO);
+                S3Error::late(elapsed)
             }
         };
-        if refusal.class == Class::Slow {
+        if refusal.class == S3ErrorClass::Slow {
             let backoff = &self.settings.backoff;
             let pause = backoff.pause(1, jitter());
-            self.pace.slow(refusal.retry_after.map_or(pause, |after| after.min(backoff.longest)));
+            self.pace
+                .throttled(refusal.retry_after.map_or(pause, |after| after.min(backoff.longest)));
         }
         Err(refusal)
     }
@@ -188,9 +189,9 @@ impl Remote {
     pub(super) async fn send_with_retries<T, F>(
         &self,
         mut send: impl FnMut() -> F,
-    ) -> Result<T, Refusal>
+    ) -> Result<T, S3Error>
     where
-        F: Future<Output = Result<T, Refusal>>,
+        F: Future<Output = Result<T, S3Error>>,
     {
         let backoff = &self.settings.backoff;
         let mut since = None;
@@ -208,7 +209,7 @@ impl Remote {
             let pause = pause.max(asked);
             let late = since.elapsed().saturating_add(pause) > backoff.total;
             // What was not understood three times will not be later.
-            let garbled = refusal.class == Class::Garbled;
+            let garbled = refusal.class == S3ErrorClass::Garbled;
             if !refusal.can_pass() || ((late || garbled) && failures >= TRIES_LEAST) {
                 return Err(refusal);
             }
@@ -230,14 +231,14 @@ impl Remote {
     pub(super) fn wait<T>(
         &self,
         (operation, key): (&'static str, &str),
-        work: impl Future<Output = Result<T, Refusal>>,
+        work: impl Future<Output = Result<T, S3Error>>,
     ) -> Result<T, StoreError> {
         let done = rt::wait(&self.ctx.cancel, work).map_err(|stopped| self.ended(stopped))?;
         done.map_err(|refusal| self.error(refusal, operation, key))
     }
 
     /// The store's error for a refusal.
-    pub(super) fn error(&self, refusal: Refusal, operation: &'static str, key: &str) -> StoreError {
+    pub(super) fn error(&self, refusal: S3Error, operation: &'static str, key: &str) -> StoreError {
         refusal.into_error(&self.settings.url, operation, key)
     }
 
@@ -247,12 +248,12 @@ impl Remote {
     }
 
     /// Sends one HEAD request for the object of this name.
-    pub(super) async fn look(&self, name: &str) -> Result<Seen, Refusal> {
+    pub(super) async fn head_object(&self, name: &str) -> Result<ObjectHead, S3Error> {
         let request = self.client.head_object().bucket(&self.settings.bucket).key(name);
         let request = request.checksum_mode(ChecksumMode::Enabled);
         let found = self.once(ANSWER, request.send()).await?;
         let bytes = found.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
-        Ok(Seen {
+        Ok(ObjectHead {
             bytes,
             version: version(bytes, found.e_tag(), found.last_modified()),
             metadata: found.metadata().cloned().unwrap_or_default(),

@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::manifest::hex;
 use crate::rt;
 use crate::store::s3::remote::{ANSWER, Remote};
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::s3::settings::{Checksum, CreateOnly, Settings};
-use crate::store::s3::upload::order::Order;
+use crate::store::s3::upload::context::UploadContext;
 use crate::store::{Declared, ObjectLabels, Role, StoreError};
 
 /// The folder of the object.
@@ -26,23 +26,24 @@ const CAN_OVERWRITE: &str =
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
-pub(crate) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
+pub(crate) fn run(remote: &Arc<Remote>) -> Result<String, StoreError> {
     let key = key(remote);
     let first = write(remote, &key)?;
     let again = write(remote, &key)?;
     let kept = match (remote.settings.create_only, again) {
-        (CreateOnly::IfNoneMatch, Written::Refused) => "nothing can be overwritten",
-        (CreateOnly::IfNoneMatch, Written::Taken) => return Err(ignored(remote, key)),
+        (CreateOnly::IfNoneMatch, WriteResult::Refused) => "nothing can be overwritten",
+        (CreateOnly::IfNoneMatch, WriteResult::Taken) => return Err(ignored(remote, key)),
         (CreateOnly::ReRead, _) => {
             "the service may overwrite; bkp checks before and after each write, which does not protect against two hosts: use a ledger for that"
         }
     };
-    let order = Order::new(remote, &format!("{FOLDER}/parts"), &labels())?;
-    let id = remote.wait(("write", &order.key), remote.send_with_retries(|| order.begin(None)))?;
-    order.abandon(&id);
+    let context = UploadContext::new(remote, &format!("{FOLDER}/parts"), &labels())?;
+    let id =
+        remote.wait(("write", &context.key), remote.send_with_retries(|| context.begin(None)))?;
+    context.abandon(&id);
     let how = match first {
-        Written::Taken => "wrote",
-        Written::Refused => "found",
+        WriteResult::Taken => "wrote",
+        WriteResult::Refused => "found",
     };
     let confirmed = match remote.settings.checksum {
         Checksum::Sha256 => "sizes and SHA-256 are confirmed",
@@ -56,11 +57,11 @@ pub(crate) fn rehearse(remote: &Arc<Remote>) -> Result<String, StoreError> {
 /// Whether these credentials can overwrite, if they are used by somebody else than bkp: bkp never does. It
 /// is tried with the object of this rehearsal, and without any lock.
 fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreError> {
-    let mut order = Order::new(remote, key, &labels())?;
-    (order.create_only, order.lock) = (false, None);
+    let mut context = UploadContext::new(remote, key, &labels())?;
+    (context.create_only, context.lock) = (false, None);
     let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
     let body = SdkBody::from(CONTENT);
-    let put = async { Ok(remote.send_with_retries(|| order.put(&body, &sha256)).await) };
+    let put = async { Ok(remote.send_with_retries(|| context.put(&body, &sha256)).await) };
     match remote.wait(("write", key), put)? {
         Ok(()) => {
             remote.ctx.monitor.warn(&format!(
@@ -69,7 +70,7 @@ fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreErro
             ));
             Ok(CAN_OVERWRITE)
         }
-        Err(Refusal { class: Class::Denied(_), .. }) => {
+        Err(S3Error { class: S3ErrorClass::Denied(_), .. }) => {
             Ok("these credentials cannot overwrite anything")
         }
         Err(_) => Ok("unknown whether these credentials can overwrite"),
@@ -103,7 +104,7 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
     };
     match rt::wait(&remote.ctx.cancel, look) {
         Ok(Ok(true)) => None,
-        Ok(Ok(false) | Err(Refusal { class: Class::Missing, .. })) => Some(NO_RULE),
+        Ok(Ok(false) | Err(S3Error { class: S3ErrorClass::Missing, .. })) => Some(NO_RULE),
         // Who makes backups need not be allowed to see the bucket's rules.
         Ok(Err(_)) | Err(_) => {
             Some("cannot tell whether a lifecycle rule removes incomplete uploads")
@@ -113,7 +114,7 @@ fn unfinished(remote: &Arc<Remote>) -> Option<&'static str> {
 
 /// What the service did with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
+enum WriteResult {
     /// The service accepted the write.
     Taken,
     /// It refused it, because there is one already.
@@ -126,26 +127,26 @@ fn labels() -> ObjectLabels {
 }
 
 fn key(remote: &Remote) -> String {
-    let Settings { marks, checksum, create_only, .. } = &remote.settings;
-    let asked = Sha256::digest(format!("{marks:?} {checksum:?} {create_only:?}"));
+    let Settings { attributes, checksum, create_only, .. } = &remote.settings;
+    let asked = Sha256::digest(format!("{attributes:?} {checksum:?} {create_only:?}"));
     let asked = hex(&asked);
     format!("{FOLDER}/{}", asked.get(..8).unwrap_or_default())
 }
 
-fn write(remote: &Arc<Remote>, key: &str) -> Result<Written, StoreError> {
-    let order = Order::new(remote, key, &labels())?;
+fn write(remote: &Arc<Remote>, key: &str) -> Result<WriteResult, StoreError> {
+    let context = UploadContext::new(remote, key, &labels())?;
     let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
     let body = SdkBody::from(CONTENT);
     let put = async {
-        match remote.send_with_retries(|| order.put(&body, &sha256)).await {
-            Ok(()) => Ok(Written::Taken),
-            Err(Refusal { class: Class::Taken, .. }) => Ok(Written::Refused),
+        match remote.send_with_retries(|| context.put(&body, &sha256)).await {
+            Ok(()) => Ok(WriteResult::Taken),
+            Err(S3Error { class: S3ErrorClass::Taken, .. }) => Ok(WriteResult::Refused),
             Err(refusal) => Err(refusal),
         }
     };
     let written = remote.wait(("write", key), put)?;
-    if written == Written::Taken {
-        order.settle(Ok(()), Declared { bytes: CONTENT.len() as u64, sha256 }, None)?;
+    if written == WriteResult::Taken {
+        context.resolve_outcome(Ok(()), Declared { bytes: CONTENT.len() as u64, sha256 }, None)?;
     }
     Ok(written)
 }

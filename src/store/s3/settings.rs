@@ -137,7 +137,7 @@ pub(super) struct Settings {
     pub(super) path_style: Option<bool>,
     pub(super) checksum: Checksum,
     pub(super) create_only: CreateOnly,
-    pub(super) marks: Marks,
+    pub(super) attributes: ObjectAttributes,
     /// Size of the first parts, bytes.
     pub(super) part_bytes: u64,
     /// Whole parts that are held before the first one is sent, bytes.
@@ -149,7 +149,7 @@ pub(super) struct Settings {
 
 /// What the objects of the store are given.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Marks {
+pub(super) struct ObjectAttributes {
     pub(super) sse: Option<Sse>,
     pub(super) sse_kms_key_id: Option<String>,
     pub(super) storage_class: Option<String>,
@@ -159,18 +159,18 @@ pub(super) struct Marks {
     pub(super) tagging: Option<String>,
 }
 
-impl Marks {
+impl ObjectAttributes {
     /// Those that suit what an object is for: what every run reads must not be archived, and what
     /// means nothing after a run must not be kept.
-    pub(super) fn of(&self, role: Role) -> Marks {
-        let mut marks = self.clone();
+    pub(super) fn of(&self, role: Role) -> ObjectAttributes {
+        let mut attributes = self.clone();
         if role != Role::Data {
-            marks.storage_class = None;
+            attributes.storage_class = None;
         }
         if role == Role::Lease {
-            (marks.object_lock, marks.tagging) = (None, None);
+            (attributes.object_lock, attributes.tagging) = (None, None);
         }
-        marks
+        attributes
     }
 }
 
@@ -222,7 +222,7 @@ pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
     let at_endpoint = table.endpoint.as_ref();
     let at_endpoint = at_endpoint.map(|endpoint| format!("?endpoint={endpoint}"));
     let shown = shown + &at_endpoint.unwrap_or_default();
-    let marks = marks(&at, &table, &within)?;
+    let attributes = attributes(&at, &table, &within)?;
     Ok(Settings {
         url: format!("s3://{bucket}{shown}"),
         bucket,
@@ -236,7 +236,7 @@ pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
         },
         checksum: table.checksum.unwrap_or_default(),
         create_only: table.create_only.unwrap_or_default(),
-        marks,
+        attributes,
         part_bytes: u64::from(part_mib) << 20,
         held_bytes: u64::from(held_mib) << 20,
         connections: usize::try_from(connections).unwrap_or(1),
@@ -246,11 +246,11 @@ pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
 
 type Within<'a> = &'a dyn Fn(&str, Option<u32>, (u32, u32, u32)) -> Result<u32, ConfigError>;
 
-fn marks(
+fn attributes(
     at: &dyn Fn(&str) -> String,
     table: &Table,
     within: Within<'_>,
-) -> Result<Marks, ConfigError> {
+) -> Result<ObjectAttributes, ConfigError> {
     if table.sse_kms_key_id.is_some() && table.sse != Some(Sse::Kms) {
         let error = ConfigError::invalid(at("sse_kms_key_id"), "no KMS key is used");
         return Err(error.suggest("set sse = \"kms\", or remove it"));
@@ -273,7 +273,7 @@ fn marks(
     }
     let tags = table.tags.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
     let tagging = tags.collect::<Vec<_>>().join("&");
-    Ok(Marks {
+    Ok(ObjectAttributes {
         sse: table.sse,
         sse_kms_key_id: table.sse_kms_key_id.clone(),
         storage_class: table.storage_class.clone(),
@@ -390,6 +390,6 @@ mod tests {
     fn tags_are_encoded() {
         let settings =
             settings("s3://bucket", "tags = { team = 'a b', 'k=' = 'ü' }").expect("valid");
-        assert_eq!(settings.marks.tagging.as_deref(), Some("k%3D=%C3%BC&team=a%20b"));
+        assert_eq!(settings.attributes.tagging.as_deref(), Some("k%3D=%C3%BC&team=a%20b"));
     }
 }

@@ -7,22 +7,22 @@ use std::sync::Arc;
 use aws_sdk_s3::primitives::SdkBody;
 use sha2::{Digest as _, Sha256};
 
+use self::context::UploadContext;
 use self::multipart::Multipart;
-use self::order::Order;
 use super::parts::part_bytes;
 use super::remote::Remote;
 use crate::domain::manifest::hex;
 use crate::rt;
-use crate::store::s3::s3_error::Refusal;
+use crate::store::s3::s3_error::S3Error;
 use crate::store::{Declared, ObjectLabels, StoreError, Upload};
 
 mod confirm;
+pub(super) mod context;
 mod multipart;
-pub(super) mod order;
 
 /// What was asked for and what is there so far.
 pub(super) struct S3Upload {
-    order: Arc<Order>,
+    context: Arc<UploadContext>,
     /// The part that is being filled.
     buffer: Vec<u8>,
     /// Whole parts that are not sent before it is known how long the object is: metadata is said before
@@ -41,17 +41,17 @@ impl S3Upload {
         key: &str,
         labels: &ObjectLabels,
     ) -> Result<S3Upload, StoreError> {
-        let order = Arc::new(Order::new(remote, key, labels)?);
+        let context = Arc::new(UploadContext::new(remote, key, labels)?);
         let sha256 = Sha256::new();
         let (buffer, held) = (Vec::new(), VecDeque::new());
-        Ok(S3Upload { order, buffer, held, bytes: 0, sha256, multipart: None })
+        Ok(S3Upload { context, buffer, held, bytes: 0, sha256, multipart: None })
     }
 
     /// Number and size of the part that is being filled.
     fn filling(&self) -> (u64, u64) {
         let sent = self.multipart.as_ref().map_or(0, Multipart::parts);
         let number = sent + self.held.len() as u64 + 1;
-        (number, part_bytes(self.order.remote.settings.part_bytes, number))
+        (number, part_bytes(self.context.remote.settings.part_bytes, number))
     }
 
     /// Puts the filled part behind those that are held, and sends them all once there are too many to be
@@ -59,7 +59,7 @@ impl S3Upload {
     fn part_is_full(&mut self) -> Result<(), StoreError> {
         self.held.push_back(std::mem::take(&mut self.buffer));
         let held: u64 = self.held.iter().map(|part| part.len() as u64).sum();
-        if self.multipart.is_none() && held < self.order.remote.settings.held_bytes {
+        if self.multipart.is_none() && held < self.context.remote.settings.held_bytes {
             return Ok(());
         }
         self.send_held(None)
@@ -67,18 +67,18 @@ impl S3Upload {
 
     /// Sends what is held, beginning an upload in parts if there is none, with this SHA-256 if it is known.
     fn send_held(&mut self, sha256: Option<&[u8; 32]>) -> Result<(), StoreError> {
-        let order = Arc::clone(&self.order);
-        let remote = &order.remote;
+        let context = Arc::clone(&self.context);
+        let remote = &context.remote;
         let multipart = match &mut self.multipart {
             Some(multipart) => multipart,
             none => {
-                let begun = remote.send_with_retries(|| order.begin(sha256));
-                let id = remote.wait(("write", &order.key), begun)?;
-                none.insert(Multipart::begun(id))
+                let begun = remote.send_with_retries(|| context.begin(sha256));
+                let id = remote.wait(("write", &context.key), begun)?;
+                none.insert(Multipart::new(id))
             }
         };
         while let Some(part) = self.held.pop_front() {
-            multipart.send(&order, part)?;
+            multipart.send(&context, part)?;
         }
         Ok(())
     }
@@ -87,12 +87,12 @@ impl S3Upload {
     fn compare(&self, declared: Declared) -> Result<[u8; 32], StoreError> {
         let in_bytes = |bytes: u64| format!("{bytes} bytes");
         if self.bytes != declared.bytes {
-            return Err(self.order.mismatch(in_bytes(self.bytes), in_bytes(declared.bytes)));
+            return Err(self.context.mismatch(in_bytes(self.bytes), in_bytes(declared.bytes)));
         }
         let sha256: [u8; 32] = self.sha256.clone().finalize().into();
         if sha256 != declared.sha256 {
             let in_hex = |sha256: &[u8; 32]| format!("SHA-256 {}", hex(sha256));
-            return Err(self.order.mismatch(in_hex(&sha256), in_hex(&declared.sha256)));
+            return Err(self.context.mismatch(in_hex(&sha256), in_hex(&declared.sha256)));
         }
         Ok(sha256)
     }
@@ -123,43 +123,44 @@ impl Upload for S3Upload {
 
     fn commit(mut self: Box<Self>, declared: Declared) -> Result<(), StoreError> {
         let sha256 = self.compare(declared)?;
-        let order = Arc::clone(&self.order);
-        let remote = &order.remote;
+        let context = Arc::clone(&self.context);
+        let remote = &context.remote;
         let wait =
             |work| rt::wait(&remote.ctx.cancel, work).map_err(|stopped| remote.ended(stopped));
         if self.multipart.is_none() && self.held.is_empty() {
-            order.check_vacant()?;
+            context.check_vacant()?;
             let body = SdkBody::from(std::mem::take(&mut self.buffer));
-            let sent = wait(
-                Box::pin(remote.send_with_retries(|| order.put(&body, &sha256))) as Sending<'_>
-            )?;
-            return order.settle(sent, declared, None);
+            let sent =
+                wait(Box::pin(remote.send_with_retries(|| context.put(&body, &sha256)))
+                    as Sending<'_>)?;
+            return context.resolve_outcome(sent, declared, None);
         }
         if !self.buffer.is_empty() {
             self.held.push_back(std::mem::take(&mut self.buffer));
         }
         self.send_held(Some(&sha256))?;
         let Some(multipart) = &mut self.multipart else { return Ok(()) };
-        multipart.land(&order, 0)?;
-        order.check_vacant()?;
+        multipart.wait_for_parts(&context, 0)?;
+        context.check_vacant()?;
         let composite = multipart.composite();
-        let sent =
-            wait(Box::pin(remote.send_with_retries(|| order.complete(multipart))) as Sending<'_>)?;
-        order.settle(sent, declared, Some(composite))?;
+        let sent = wait(
+            Box::pin(remote.send_with_retries(|| context.complete(multipart))) as Sending<'_>
+        )?;
+        context.resolve_outcome(sent, declared, Some(composite))?;
         // The service has forgotten the upload: there is nothing to abandon.
         self.multipart = None;
         Ok(())
     }
 }
 
-type Sending<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), Refusal>> + 'a>>;
+type Sending<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), S3Error>> + 'a>>;
 
 impl Drop for S3Upload {
     fn drop(&mut self) {
         if let Some(multipart) = self.multipart.take() {
             // Parts must not arrive after the service was told to forget them.
             let id = multipart.give_up();
-            self.order.abandon(&id);
+            self.context.abandon(&id);
         }
     }
 }

@@ -11,23 +11,23 @@ use super::memory::Out;
 /// A few bytes may stand for very many: that much of them is looked at.
 const LOOKED_AT: u64 = 8 << 20;
 
-fn decoder<'a>(format: usize, input: &'a [u8], blame: &FirstError) -> Box<dyn Read + 'a> {
+fn decoder<'a>(format: usize, input: &'a [u8], first_error: &FirstError) -> Box<dyn Read + 'a> {
     match format {
-        0 => Box::new(zstd::Decoder::new(input, "object", blame.clone()).unwrap()),
-        _ => Box::new(gzip::Decoder::new(input, "object", blame.clone())),
+        0 => Box::new(zstd::Decoder::new(input, "object", first_error.clone()).unwrap()),
+        _ => Box::new(gzip::Decoder::new(input, "object", first_error.clone())),
     }
 }
 
 fn decode(format: usize, input: &[u8]) -> Option<Vec<u8>> {
-    let blame = FirstError::default();
+    let first_error = FirstError::default();
     let (mut out, mut piece) = (Vec::new(), vec![0; 64 << 10]);
-    let mut reader = decoder(format, input, &blame);
+    let mut reader = decoder(format, input, &first_error);
     while (out.len() as u64) < LOOKED_AT {
         match reader.read(&mut piece) {
             Ok(0) => return Some(out),
             Ok(count) => out.extend_from_slice(&piece[..count]),
             Err(error) => {
-                let error = blame.or(error);
+                let error = first_error.or(error);
                 assert_eq!(diagnose(&error).kind, Kind::Integrity, "{error:#}");
                 assert!(reader.read(&mut [0]).is_err(), "a failure stays one");
                 return None;

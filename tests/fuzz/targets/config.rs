@@ -11,7 +11,7 @@ use bkp::config::{Environment, Settings};
 use bkp::ctx::Ctx;
 use bkp::domain::id::BackupId;
 use bkp::domain::retention::{self, Backup, Group};
-use bkp::domain::schedule::{Due, Past};
+use bkp::domain::schedule::{Due, JobHistory};
 use bkp::table::ConfigError;
 use bkp::wire::AppContext;
 use tempfile::TempDir;
@@ -36,8 +36,9 @@ pub(crate) fn run(data: &[u8]) {
     for job in settings.jobs.values() {
         let interval = job.when.interval(super::now());
         assert!(interval >= time::Duration::ZERO, "{}: {interval}", job.name);
-        let past = Past { succeeded: Some(super::now()), failures: 3, ..Past::default() };
-        for past in [past, Past { tried: past.succeeded, ..past }, Past::default()] {
+        let past =
+            JobHistory { succeeded: Some(super::now()), failures: 3, ..JobHistory::default() };
+        for past in [past, JobHistory { tried: past.succeeded, ..past }, JobHistory::default()] {
             let due = job.when.due(&past, job.retries, Duration::ZERO, super::now());
             let later = super::now() - time::Duration::days(1);
             let sound = match due {

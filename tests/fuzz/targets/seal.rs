@@ -30,13 +30,13 @@ fn open(sealed: &[u8]) -> (Vec<u8>, bool) {
         }
     };
     check(&prelude, sealed.len() - input.len());
-    let blame = FirstError::default();
-    let mut opener = Opener::new(input, &prelude, &KEY, blame.clone());
+    let first_error = FirstError::default();
+    let mut opener = Opener::new(input, &prelude, &KEY, first_error.clone());
     let mut out = Vec::new();
     match opener.read_to_end(&mut out) {
         Ok(_) => (out, true),
         Err(error) => {
-            let error = blame.or(error);
+            let error = first_error.or(error);
             assert_eq!(diagnose(&error).kind, Kind::Integrity, "{error:#}");
             assert!(opener.read(&mut [0]).is_err(), "a failure stays one");
             (out, false)

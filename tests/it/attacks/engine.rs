@@ -11,8 +11,8 @@ use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Run, bare};
+use crate::duck::edge_cases::reindex;
 use crate::duck::export::{V, dump, export, id};
-use crate::duck::odd::reindex;
 use crate::duck::{bed, engine, sql};
 
 /// A database made by these statements, in a folder.

@@ -176,9 +176,9 @@ fn an_omitted_key_of_a_job_is_its_documented_default() {
     let (_folder, bed) = bed("");
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     let app = bed.app(None);
-    let export = |hours, onto: Option<&bkp::domain::manifest::Manifest>| {
+    let export = |hours, built_on: Option<&bkp::domain::manifest::Manifest>| {
         let seed = Seed { kind: "export", ..Seed::at(now() - Duration::hours(hours)) };
-        plant(&bed, &app, &onto.map_or(seed.clone(), |onto| seed.onto(onto)))
+        plant(&bed, &app, &built_on.map_or(seed.clone(), |built_on| seed.built_on(built_on)))
     };
     let full: Vec<_> = [90, 80, 70, 60].map(|hours| export(hours, None)).into();
     for hours in [50, 40, 30, 20] {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bkp::store::layer::fault::{Effect, Failure, Planned};
+use bkp::store::layer::fault::{Effect, Failure, PlannedFault};
 use bkp::store::layer::retry::{Backoff, Pause};
 use bkp::store::layer::trace::{Call, Calls, Operation};
 
@@ -33,12 +33,12 @@ impl Pause for Ticks {
 }
 
 /// A store that holds `key` = `0123456789` and fails as planned, tried again on a clock of ticks.
-fn retried(faults: Vec<Planned>) -> (Retry<dyn PruneStore>, Plan, Arc<Ticks>) {
-    let (plan, ticks) = (Plan::new(faults), Arc::new(Ticks::default()));
+fn retried(faults: Vec<PlannedFault>) -> (Retry<dyn PruneStore>, FaultPlan, Arc<Ticks>) {
+    let (plan, ticks) = (FaultPlan::new(faults), Arc::new(Ticks::default()));
     (retried_with(&plan, ctx(), &ticks), plan, ticks)
 }
 
-fn retried_with(plan: &Plan, ctx: Ctx, ticks: &Arc<Ticks>) -> Retry<dyn PruneStore> {
+fn retried_with(plan: &FaultPlan, ctx: Ctx, ticks: &Arc<Ticks>) -> Retry<dyn PruneStore> {
     let memory = Memory::default();
     put(&memory, "key", b"0123456789").unwrap();
     let faulty: Box<dyn PruneStore> = Box::new(Faulty::new(Box::new(memory), plan.clone()));
@@ -47,8 +47,8 @@ fn retried_with(plan: &Plan, ctx: Ctx, ticks: &Arc<Ticks>) -> Retry<dyn PruneSto
 }
 
 /// The first `count` calls of `operation` fail.
-fn failing(operation: Operation, count: u64, failure: Failure) -> Vec<Planned> {
-    (0..count).map(|nth| Planned::nth(nth, Effect::Before(failure)).of(operation)).collect()
+fn failing(operation: Operation, count: u64, failure: Failure) -> Vec<PlannedFault> {
+    (0..count).map(|nth| PlannedFault::nth(nth, Effect::Before(failure)).of(operation)).collect()
 }
 
 type CallOnStore = fn(&dyn PruneStore) -> Result<(), StoreError>;
@@ -107,7 +107,7 @@ fn writing_and_committing_are_not_retried() {
 
 #[test]
 fn cancellation_ends_a_pause() {
-    let plan = Plan::new(failing(Operation::Head, 1000, Failure::Transient));
+    let plan = FaultPlan::new(failing(Operation::Head, 1000, Failure::Transient));
     let ctx = ctx();
     let ticks = Arc::new(Ticks { stop: Some(ctx.clone()), ..Ticks::default() });
     let store = retried_with(&plan, ctx, &ticks);
@@ -119,7 +119,7 @@ fn cancellation_ends_a_pause() {
 #[test]
 fn an_interrupted_read_resumes_where_it_was() {
     let stalls = || {
-        let stall = |(nth, bytes)| Planned::nth(nth, Effect::Stalled { bytes });
+        let stall = |(nth, bytes)| PlannedFault::nth(nth, Effect::Stalled { bytes });
         [(0, 4), (1, 0), (2, 3)].map(stall).to_vec()
     };
     let (store, plan, _ticks) = retried(stalls());
@@ -133,8 +133,8 @@ fn an_interrupted_read_resumes_where_it_was() {
 #[test]
 fn an_interrupted_read_that_cannot_resume_says_why() {
     let faults = vec![
-        Planned::nth(0, Effect::Stalled { bytes: 4 }),
-        Planned::nth(1, Effect::Before(Failure::Missing)).of(Operation::Open),
+        PlannedFault::nth(0, Effect::Stalled { bytes: 4 }),
+        PlannedFault::nth(1, Effect::Before(Failure::Missing)).of(Operation::Open),
     ];
     let (store, plan, _ticks) = retried(faults);
     let mut bytes = Vec::new();
@@ -145,7 +145,7 @@ fn an_interrupted_read_that_cannot_resume_says_why() {
 
 #[test]
 fn a_read_without_progress_ends_within_the_total() {
-    let stall = |nth| Planned::nth(nth, Effect::Stalled { bytes: 0 });
+    let stall = |nth| PlannedFault::nth(nth, Effect::Stalled { bytes: 0 });
     let (store, _plan, ticks) = retried((0..1000).map(stall).collect());
     let mut reader = store.open("key", None).unwrap();
     let error = reader.read(&mut [0; 10]).unwrap_err();
@@ -181,15 +181,15 @@ fn a_trace_has_every_call_in_order() {
 }
 
 /// A store that fails as planned, and the store below it.
-fn faulty(fault: Planned) -> (Faulty<Memory>, Plan, Memory) {
-    let (plan, memory) = (Plan::new([fault]), Memory::default());
+fn faulty(fault: PlannedFault) -> (Faulty<Memory>, FaultPlan, Memory) {
+    let (plan, memory) = (FaultPlan::new([fault]), Memory::default());
     put(&memory, "key", b"0123456789").unwrap();
     (Faulty::new(Box::new(memory.clone()), plan.clone()), plan, memory)
 }
 
 #[test]
 fn the_planned_call_fails_and_no_other() {
-    let fault = Planned::nth(1, Effect::Before(Failure::Permanent)).of(Operation::Head);
+    let fault = PlannedFault::nth(1, Effect::Before(Failure::Permanent)).of(Operation::Head);
     let (store, plan, _below) = faulty(fault.clone());
     assert!(store.head("key").is_ok());
     assert_eq!(plan.unfired(), [fault]);
@@ -201,7 +201,8 @@ fn the_planned_call_fails_and_no_other() {
 
 #[test]
 fn a_fault_can_be_kept_to_some_keys() {
-    let fault = Planned::nth(0, Effect::Before(Failure::Full)).of(Operation::Create).at(".json");
+    let fault =
+        PlannedFault::nth(0, Effect::Before(Failure::Full)).of(Operation::Create).at(".json");
     let (store, plan, _below) = faulty(fault);
     put(&store, "a.tar", b"a").unwrap();
     assert!(matches!(put(&store, "a.json", b"a"), Err(StoreError::Full { .. })));
@@ -211,7 +212,7 @@ fn a_fault_can_be_kept_to_some_keys() {
 #[test]
 fn reads_can_end_early_stall_or_return_wrong_bytes() {
     let read = |effect, range: Option<Range<u64>>| {
-        let (store, plan, below) = faulty(Planned::nth(0, effect));
+        let (store, plan, below) = faulty(PlannedFault::nth(0, effect));
         let mut bytes = Vec::new();
         let outcome = store.open("key", range).unwrap().read_to_end(&mut bytes);
         assert_eq!(plan.unfired(), []);
@@ -228,14 +229,14 @@ fn reads_can_end_early_stall_or_return_wrong_bytes() {
 
 #[test]
 fn a_fault_beyond_the_end_has_not_happened() {
-    let (store, plan, _below) = faulty(Planned::nth(0, Effect::Flip { bit: 80 }));
+    let (store, plan, _below) = faulty(PlannedFault::nth(0, Effect::Flip { bit: 80 }));
     assert_eq!(get(&store, "key", None).unwrap(), b"0123456789");
     assert_eq!(plan.unfired().len(), 1);
 }
 
 #[test]
 fn an_upload_can_run_out_of_space() {
-    let (store, plan, below) = faulty(Planned::nth(0, Effect::FullAfter { bytes: 1500 }));
+    let (store, plan, below) = faulty(PlannedFault::nth(0, Effect::FullAfter { bytes: 1500 }));
     assert!(matches!(put(&store, "new", &[0; 2000]), Err(StoreError::Full { .. })));
     assert_eq!(plan.unfired(), []);
     assert_eq!(keys(&below, ""), ["key"]);
@@ -246,7 +247,7 @@ fn a_commit_can_fail_before_or_after_it_took_effect() {
     for (effect, visible) in
         [(Effect::Before(Failure::Transient), false), (Effect::After(Failure::Transient), true)]
     {
-        let (store, plan, below) = faulty(Planned::nth(0, effect).of(Operation::Commit));
+        let (store, plan, below) = faulty(PlannedFault::nth(0, effect).of(Operation::Commit));
         assert!(put(&store, "new", b"bytes").unwrap_err().is_transient());
         assert_eq!(plan.unfired(), []);
         assert_eq!(below.head("new").is_ok(), visible);
@@ -257,7 +258,8 @@ fn a_commit_can_fail_before_or_after_it_took_effect() {
 #[test]
 fn a_sweep_over_every_call_ends() {
     for nth in 0.. {
-        let (store, plan, below) = faulty(Planned::nth(nth, Effect::Before(Failure::Permanent)));
+        let (store, plan, below) =
+            faulty(PlannedFault::nth(nth, Effect::Before(Failure::Permanent)));
         let outcome = put(&store, "new", &[0; 2500]).and_then(|()| store.head("new"));
         if !plan.unfired().is_empty() {
             assert!(outcome.is_ok());

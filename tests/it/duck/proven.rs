@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::edge_cases::reindex;
 use super::export::{V, dump, export, id, objects};
-use super::odd::reindex;
 use super::{abandon, bed, bed_with, restore, snapshot, sql};
 use crate::bed::Bed;
 

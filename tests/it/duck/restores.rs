@@ -65,19 +65,19 @@ fn what_is_moved_aside_keeps_its_log_and_gets_no_other() {
     sql(V, &file, &["CREATE TABLE t AS SELECT range i FROM range(10)"]);
     let bed = bed(&file);
     let id = snapshot(&bed, &[])["id"].as_str().unwrap().to_owned();
-    let onto = ["restore", "--id", &id, "--to", file.to_str().unwrap(), "--force", "--yes"];
+    let restore_over = ["restore", "--id", &id, "--to", file.to_str().unwrap(), "--force", "--yes"];
     let rows = "SELECT count(*) FROM t";
     let stale = folder.path().join("analytics.duckdb.before-restore-1.wal");
     // A log without its file, which somebody removed.
     abandon(V, &file, &["INSERT INTO t VALUES (300)"]);
     fs::rename(folder.path().join("analytics.duckdb.wal"), &stale).unwrap();
     let stale_bytes = fs::read(&stale).unwrap();
-    bed.run(&onto).done();
+    bed.run(&restore_over).done();
     let second = folder.path().join("analytics.duckdb.before-restore-2");
     assert_eq!(sql(V, &second, &[rows]), json!([[10]]));
     // Now the file that is moved has a log.
     abandon(V, &file, &["INSERT INTO t VALUES (300)", "INSERT INTO t VALUES (301)"]);
-    let run = bed.run(&onto).done();
+    let run = bed.run(&restore_over).done();
     assert!(run.stdout.contains("analytics.duckdb.before-restore-3"), "{}", run.stdout);
     let third = folder.path().join("analytics.duckdb.before-restore-3");
     assert_eq!(sql(V, &third, &[rows]), json!([[12]]));

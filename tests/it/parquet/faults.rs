@@ -1,6 +1,6 @@
 //! Every call of a store fails in every way under whole commands.
 
-use bkp::store::layer::fault::{Effect, Failure, Plan, Planned};
+use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn a_replica_survives_every_failure_of_its_store() {
     for effect in effects.chain([Effect::FullAfter { bytes: 10 }]) {
         for nth in 0.. {
             copy("before", "store");
-            let plan = Plan::new(vec![Planned::nth(nth, effect)]);
+            let plan = FaultPlan::new(vec![PlannedFault::nth(nth, effect)]);
             let options = snapshot::Options {
                 kind: BackupKind::Replica,
                 source: "tier".into(),
@@ -80,7 +80,7 @@ fn a_restored_folder_survives_every_failure_of_its_store() {
     });
     for effect in effects.chain(reads) {
         for nth in 0.. {
-            let plan = Plan::new(vec![Planned::nth(nth, effect)]);
+            let plan = FaultPlan::new(vec![PlannedFault::nth(nth, effect)]);
             let options = restore::Options {
                 select: Select::Id(id(&newest).to_owned()),
                 to: target.clone(),

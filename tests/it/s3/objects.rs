@@ -280,17 +280,17 @@ fn a_service_that_overwrites_is_refused_unless_the_table_says_so() {
     let open =
         |more| S3::open(&place(&usual().table_at(&proxy.endpoint(), "backups", more)), &ctx());
     let store = open("").unwrap();
-    assert!(store.rehearse().unwrap().unwrap().contains("nothing can be overwritten"));
+    assert!(store.self_test().unwrap().unwrap().contains("nothing can be overwritten"));
     proxy.plan(&ignores);
     // The header is signed: a service that does not know it still counts it. One that checks no
     // signatures shows what happens then.
-    let refused = store.rehearse();
+    let refused = store.self_test();
     assert!(
         matches!(&refused, Err(StoreError::Denied { problem, hint, .. }) if problem.contains("If-None-Match") && hint.contains("re-read")),
         "{refused:?}"
     );
     let store = open("create_only = \"re-read\"").unwrap();
-    assert!(store.rehearse().unwrap().unwrap().contains("checks before and after"));
+    assert!(store.self_test().unwrap().unwrap().contains("checks before and after"));
     let mut late = store.create("key", &ObjectLabels::default()).unwrap();
     late.write(b"late").unwrap();
     put(&store, "key", &ObjectLabels::default(), b"first").unwrap();

@@ -3,22 +3,22 @@ use std::cell::Cell;
 use super::*;
 
 /// A run in as many stores as there are codes, that is told to end once `stop` of them have ended.
-fn ran(codes: &[u8], stop: usize) -> Ended {
+fn ran(codes: &[u8], stop: usize) -> RunResult {
     let stores: Vec<String> = (0..codes.len()).map(|index| format!("store-{index}")).collect();
     let begun = Cell::new(0);
     let check = || {
         let stopped = || Fault::new(Kind::Terminated, "terminated by a signal");
         if begun.get() < stop { Ok(()) } else { Err(stopped()) }
     };
-    in_each(&stores, check, |store| {
+    run_in_each_store(&stores, check, |store| {
         let index = begun.replace(begun.get() + 1);
         assert_eq!(store, stores[index], "in their order");
         let message = (codes[index] != 0).then(|| format!("ended with {}", codes[index]));
-        Ended { code: codes[index], message, ..Ended::default() }
+        RunResult { code: codes[index], message, ..RunResult::default() }
     })
 }
 
-fn code_in(all: &Ended, store: &str) -> Option<u8> {
+fn code_in(all: &RunResult, store: &str) -> Option<u8> {
     all.in_store(store).map(|ended| ended.code)
 }
 

@@ -14,7 +14,7 @@ pub(super) const LONGEST: u64 = 36_525 * DAY;
 
 /// Which backups of a source a verification checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LooksAt {
+pub enum VerifySelection {
     /// The backup that a restore would use.
     Newest,
     /// The newest export.
@@ -43,7 +43,7 @@ pub struct JobSettings {
     /// The level of its verification, if it is one.
     pub level: Option<String>,
     /// What a verification is about.
-    pub looks_at: LooksAt,
+    pub verify_selection: VerifySelection,
     /// When the next run is due.
     pub when: When,
     /// Whether the job is enabled.
@@ -169,7 +169,7 @@ impl JobKind {
 
     /// Commands that may run at the same time on the same source.
     #[must_use]
-    pub const fn beside(self) -> &'static [JobKind] {
+    pub const fn compatible_commands(self) -> &'static [JobKind] {
         match self {
             JobKind::Snapshot => &[JobKind::Logs, JobKind::Verify],
             JobKind::Export | JobKind::Replicate => &[JobKind::Verify],

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind, diagnose};
-use crate::source::duckdb::capture::{Capturing, Caught};
+use crate::source::duckdb::capture::{CaptureRun, CapturedMoment};
 use crate::source::duckdb::data_file::database::{Database, beside};
 use crate::source::duckdb::data_file::format::{Headers, unit_offset};
 use crate::source::duckdb::data_file::layout::{Layout, Member, PIECE_BYTES};
 use crate::source::duckdb::engine;
 use crate::source::duckdb::engine::limits;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session};
+use crate::source::duckdb::engine::{CATALOG, DatabaseTarget, Session, SessionOptions};
 use crate::source::{ResourceLimits, SourceError};
 
 /// What to do about a copy that does not fit.
@@ -29,14 +29,14 @@ const NO_ROOM: &str =
 const COLUMNS_WIDE: usize = 250;
 
 /// Puts what a capture pushes into its place in a file and its log.
-struct Placing {
+struct CopySink {
     file: File,
     log: File,
     path: PathBuf,
     log_path: PathBuf,
 }
 
-impl EntrySink for Placing {
+impl EntrySink for CopySink {
     fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (file, path, offset) = match Member::parse(name) {
             Some(Member::Headers) => (&self.file, &self.path, 0),
@@ -58,7 +58,7 @@ impl EntrySink for Placing {
     }
 }
 
-/// Copies `database` into the folder that `opening` names, which must be one of ours, and opens the
+/// Copies `database` into the folder that `options` names, which must be one of ours, and opens the
 /// copy.
 ///
 /// # Errors
@@ -66,12 +66,12 @@ impl EntrySink for Placing {
 /// [`Kind::Failed`] if there is no room.
 pub(crate) fn open(
     database: &Database,
-    opening: &Opening<'_>,
+    options: &SessionOptions<'_>,
     share: ResourceLimits,
     attempts: u32,
     check: &dyn Fn(&Headers) -> Result<(), SourceError>,
     ctx: &Ctx,
-) -> anyhow::Result<(Session, Caught)> {
+) -> anyhow::Result<(Session, CapturedMoment)> {
     let readable = |headers: &Headers| {
         check(headers)?;
         let Some(reason) = engine::cannot_read(headers) else { return Ok(()) };
@@ -86,58 +86,59 @@ pub(crate) fn open(
             File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
         created.map_err(|error| crate::source::duckdb::data_file::database::unreadable(path, error))
     };
-    let folder = opening.folder.unwrap_or(Path::new("."));
+    let folder = options.folder.unwrap_or(Path::new("."));
     let path = folder.join(format!("{CATALOG}.duckdb"));
     let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
-    let mut placing = Placing {
+    let mut sink = CopySink {
         file: create(&path)?,
         log: create(&log_path)?,
         path: path.clone(),
         log_path: log_path.clone(),
     };
-    let caught = Capturing::new(database, &mut placing, None, ctx).copy(attempts, &readable)?;
-    placing.file.set_len(caught.file_bytes)?;
-    placing.log.set_len(caught.wal_bytes)?;
+    let captured = CaptureRun::new(database, &mut sink, None, ctx).copy(attempts, &readable)?;
+    sink.file.set_len(captured.file_bytes)?;
+    sink.log.set_len(captured.wal_bytes)?;
     let next = beside(&path, ".wal.checkpoint");
-    Layout::split(&placing.log, caught.wal_bytes, caught.next_bytes, &next)?;
+    Layout::split(&sink.log, captured.wal_bytes, captured.next_bytes, &next)?;
     // DuckDB's lock would be lost if one of these were closed while it has the file open.
-    drop(placing);
-    if caught.wal_bytes == 0 {
+    drop(sink);
+    if captured.wal_bytes == 0 {
         std::fs::remove_file(&log_path)?;
     }
     // Some logs cannot be read without writing: what they say of an index is done to the file.
-    let write = caught.wal_bytes > 0;
-    let place = Place { file: Some(&path), write, files: true, ..Place::default() };
-    let opened = Session::opened(place, opening).or_else(|error| {
+    let write = captured.wal_bytes > 0;
+    let place =
+        DatabaseTarget { file: Some(&path), write, files: true, ..DatabaseTarget::default() };
+    let opened = Session::opened(place, options).or_else(|error| {
         // Reading a log, or a very wide table, takes what it takes.
         let ample = EngineLimits::ample(share);
-        if ample.memory_bytes <= opening.means.memory_bytes || !limits::is_no_memory(&error) {
+        if ample.memory_bytes <= options.limits.memory_bytes || !limits::is_no_memory(&error) {
             return Err(error);
         }
-        Session::opened(place, &Opening { means: ample, ..*opening })
+        Session::opened(place, &SessionOptions { limits: ample, ..*options })
     });
     let opened = opened.and_then(|session| {
         // The database may have macros of the names that follow.
-        session.step_out()?;
+        session.leave_user_schema()?;
         let ample = EngineLimits::ample(share);
-        if ample.memory_bytes <= opening.means.memory_bytes || !is_wide(&session)? {
+        if ample.memory_bytes <= options.limits.memory_bytes || !is_wide(&session)? {
             return Ok(session);
         }
         session.close()?;
-        let session = Session::opened(place, &Opening { means: ample, ..*opening })?;
-        session.step_out()?;
+        let session = Session::opened(place, &SessionOptions { limits: ample, ..*options })?;
+        session.leave_user_schema()?;
         Ok(session)
     });
     let session = opened.map_err(|error| {
-        if diagnose(&error).kind != opening.kind {
+        if diagnose(&error).kind != options.kind {
             // The database is not to blame.
             return error;
         }
         let fault = Fault::new(diagnose(&error).kind, format!("{error:#}"));
         fault.hint("run CHECKPOINT in the database, which leaves no log to read; or take a snapshot, which copies file and log as they are: bkp snapshot SOURCE").into()
     })?;
-    Ok((session, caught))
+    Ok((session, captured))
 }
 
 /// Whether the database has a table of which a group of rows takes much memory.

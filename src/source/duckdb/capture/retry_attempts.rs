@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crate::ctx::Ctx;
 use crate::source::SourceError;
 use crate::source::duckdb::attempt_error::{AttemptError, Cause};
-use crate::source::duckdb::data_file::database::{Database, Mode, Sight, is_held, unreadable};
+use crate::source::duckdb::data_file::database::{
+    Database, FileFingerprint, Mode, is_held, unreadable,
+};
 
 /// How long to wait after the first attempt; longer after each further one.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(2);
@@ -20,7 +22,7 @@ const BROKEN_OFF: Duration = Duration::from_millis(300);
 const REPEATS_MAX: u32 = 3;
 
 /// Repeats `attempt` until it succeeds, cannot succeed, or was made `attempts_max` times.
-pub(crate) fn persist<T>(
+pub(crate) fn retry_capture<T>(
     database: &Database,
     attempts_max: u32,
     ctx: &Ctx,
@@ -28,7 +30,7 @@ pub(crate) fn persist<T>(
 ) -> anyhow::Result<(T, u32)> {
     let (mut attempts, mut repeats) = (0, 0);
     let mut last = String::new();
-    let mut patience = Patience::default();
+    let mut checkpoint_wait = CheckpointWait::default();
     while attempts < attempts_max {
         ctx.cancel.check()?;
         let (cause, why) = match attempt() {
@@ -41,7 +43,7 @@ pub(crate) fn persist<T>(
         match cause {
             Cause::Torn if repeats >= REPEATS_MAX => return Err(damaged(database, why).into()),
             Cause::Foreign if repeats >= REPEATS_MAX => return Err(foreign(database, why).into()),
-            Cause::Checkpoint if await_checkpoint(database, &mut patience)? => {
+            Cause::Checkpoint if await_checkpoint(database, &mut checkpoint_wait)? => {
                 ctx.monitor.warn(&format!(
                     "{}: a process was killed during a checkpoint: file and logs are captured as they are, and DuckDB recovers a restored copy when opening it",
                     database.path.display()
@@ -50,7 +52,7 @@ pub(crate) fn persist<T>(
             }
             Cause::Checkpoint => {}
             Cause::Moved | Cause::Torn | Cause::Foreign => {
-                patience = Patience::default();
+                checkpoint_wait = CheckpointWait::default();
                 attempts += 1;
             }
         }
@@ -67,11 +69,11 @@ pub(crate) fn persist<T>(
 /// How long one and the same checkpoint has been waited for: an attempt that ends in another way
 /// begins anew.
 #[derive(Debug, Default)]
-struct Patience {
+struct CheckpointWait {
     /// Since when attempts in a row met a checkpoint.
     since: Option<Instant>,
     /// What is there although no process has the database open, and since when.
-    deserted: Option<(Instant, Sight)>,
+    deserted: Option<(Instant, FileFingerprint)>,
 }
 
 /// What to think of a checkpoint.
@@ -82,10 +84,10 @@ enum Verdict {
     BrokenOff,
 }
 
-impl Patience {
+impl CheckpointWait {
     /// Judges what is seen `now`: whether a process has the database open for writing, and files and
     /// headers.
-    fn judge(&mut self, now: Instant, held: bool, sight: Sight) -> Verdict {
+    fn judge(&mut self, now: Instant, held: bool, fingerprint: FileFingerprint) -> Verdict {
         let since = *self.since.get_or_insert(now);
         if held {
             self.deserted = None;
@@ -93,12 +95,12 @@ impl Patience {
             return if patient { Verdict::Wait } else { Verdict::TooLong };
         }
         match &self.deserted {
-            Some((since, before)) if *before == sight => {
+            Some((since, before)) if *before == fingerprint => {
                 let over = now.duration_since(*since) >= BROKEN_OFF;
                 if over { Verdict::BrokenOff } else { Verdict::Wait }
             }
             Some(_) | None => {
-                self.deserted = Some((now, sight));
+                self.deserted = Some((now, fingerprint));
                 Verdict::Wait
             }
         }
@@ -106,11 +108,14 @@ impl Patience {
 }
 
 /// Whether a checkpoint was broken off: one that nobody is at work on does not end.
-fn await_checkpoint(database: &Database, patience: &mut Patience) -> Result<bool, SourceError> {
+fn await_checkpoint(
+    database: &Database,
+    checkpoint_wait: &mut CheckpointWait,
+) -> Result<bool, SourceError> {
     let path = &database.path;
     let held = is_held(&database.file, true);
     let held = held.map_err(|error| unreadable(path, error))?;
-    let (reason, hint) = match patience.judge(Instant::now(), held, database.sight()) {
+    let (reason, hint) = match checkpoint_wait.judge(Instant::now(), held, database.fingerprint()) {
         Verdict::Wait => return Ok(false),
         Verdict::BrokenOff => return Ok(true),
         Verdict::TooLong => (
@@ -153,31 +158,31 @@ mod tests {
     /// The first pass over a large file takes longer than any checkpoint: what counts is how long a
     /// checkpoint has been met.
     #[test]
-    fn patience_begins_with_the_checkpoint() {
+    fn a_wait_begins_with_the_checkpoint() {
         let began = Instant::now();
         let late = at(began, 3_600_000);
-        let mut patience = Patience::default();
-        assert_eq!(patience.judge(late, true, Sight::default()), Verdict::Wait);
+        let mut checkpoint_wait = CheckpointWait::default();
+        assert_eq!(checkpoint_wait.judge(late, true, FileFingerprint::default()), Verdict::Wait);
         let almost = at(late, 599_999);
-        assert_eq!(patience.judge(almost, true, Sight::default()), Verdict::Wait);
+        assert_eq!(checkpoint_wait.judge(almost, true, FileFingerprint::default()), Verdict::Wait);
         let over = at(late, 600_000);
-        assert_eq!(patience.judge(over, true, Sight::default()), Verdict::TooLong);
+        assert_eq!(checkpoint_wait.judge(over, true, FileFingerprint::default()), Verdict::TooLong);
     }
 
     /// A writer that closes the database gives up its lock after its checkpoint.
     #[test]
     fn one_look_does_not_tell_that_a_process_was_killed() {
         let began = Instant::now();
-        let there = Sight { headers: Some(vec![1]), ..Sight::default() };
-        let moved = Sight { headers: Some(vec![2]), ..Sight::default() };
-        let mut patience = Patience::default();
-        assert_eq!(patience.judge(began, false, there.clone()), Verdict::Wait);
-        assert_eq!(patience.judge(at(began, 299), false, there.clone()), Verdict::Wait);
+        let there = FileFingerprint { headers: Some(vec![1]), ..FileFingerprint::default() };
+        let moved = FileFingerprint { headers: Some(vec![2]), ..FileFingerprint::default() };
+        let mut checkpoint_wait = CheckpointWait::default();
+        assert_eq!(checkpoint_wait.judge(began, false, there.clone()), Verdict::Wait);
+        assert_eq!(checkpoint_wait.judge(at(began, 299), false, there.clone()), Verdict::Wait);
         // Somebody is at work on it after all.
-        assert_eq!(patience.judge(at(began, 400), false, moved.clone()), Verdict::Wait);
-        assert_eq!(patience.judge(at(began, 699), false, moved.clone()), Verdict::Wait);
-        assert_eq!(patience.judge(at(began, 700), true, moved.clone()), Verdict::Wait);
-        assert_eq!(patience.judge(at(began, 800), false, moved.clone()), Verdict::Wait);
-        assert_eq!(patience.judge(at(began, 1100), false, moved), Verdict::BrokenOff);
+        assert_eq!(checkpoint_wait.judge(at(began, 400), false, moved.clone()), Verdict::Wait);
+        assert_eq!(checkpoint_wait.judge(at(began, 699), false, moved.clone()), Verdict::Wait);
+        assert_eq!(checkpoint_wait.judge(at(began, 700), true, moved.clone()), Verdict::Wait);
+        assert_eq!(checkpoint_wait.judge(at(began, 800), false, moved.clone()), Verdict::Wait);
+        assert_eq!(checkpoint_wait.judge(at(began, 1100), false, moved), Verdict::BrokenOff);
     }
 }

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Capturing, whole_bytes};
+use super::{CaptureRun, whole_bytes};
 use crate::blockfile::map::Checksum;
 use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
 use crate::source::SourceError;
 use crate::source::duckdb::attempt_error::{AttemptError, again};
-use crate::source::duckdb::data_file::database::Moment;
+use crate::source::duckdb::data_file::database::Observation;
 use crate::source::duckdb::data_file::format::{
     BLOCKS_AT, GLANCE_BYTES, Headers, UNIT_BYTES, digest, is_whole, number, unit_offset,
 };
@@ -20,34 +20,34 @@ const READS_MAX: u32 = 10;
 /// How long to wait between them.
 const READ_PAUSE: Duration = Duration::from_millis(2);
 
-impl Capturing<'_> {
+impl CaptureRun<'_> {
     /// Reads the units that changed since the last attempt, and pushes those that are new. Returns
     /// how many have another content than before.
-    pub(super) fn file(&mut self, moment: &Moment) -> Result<u64, AttemptError> {
+    pub(super) fn file(&mut self, observation: &Observation) -> Result<u64, AttemptError> {
         let database = self.database;
-        let file_bytes = whole_bytes(moment);
+        let file_bytes = whole_bytes(observation);
         if file_bytes > DUCKDB_FILE_BYTES_MAX {
             let reason = format!("it has {file_bytes} bytes, more than this bkp can capture");
             let what = database.path.display().to_string();
             return Err(SourceError::Unsupported { what, reason }.into());
         }
         let count = (file_bytes - BLOCKS_AT).div_ceil(UNIT_BYTES as u64);
-        let known = self.glances.len() as u64;
-        let per_unit = UNIT_BYTES as u64 / moment.headers.block_bytes();
+        let known = self.unit_digests.len() as u64;
+        let per_unit = UNIT_BYTES as u64 / observation.headers.block_bytes();
         let torn: BTreeSet<u64> = self.torn.iter().map(|block| block / per_unit).collect();
         for unit in count..known {
             self.units.set(unit, Checksum(0));
             self.torn.retain(|block| block / per_unit != unit);
         }
-        self.glances.resize(usize::try_from(count).unwrap_or(usize::MAX), 0);
+        self.unit_digests.resize(usize::try_from(count).unwrap_or(usize::MAX), 0);
         let mut changed = 0;
         for unit in 0..count {
             let length = file_bytes - unit_offset(unit);
             let length = usize::try_from(length).unwrap_or(UNIT_BYTES).min(UNIT_BYTES);
             let is_new = unit >= known || torn.contains(&unit);
-            if is_new || self.is_changed(&moment.headers, unit, length)? {
+            if is_new || self.is_changed(&observation.headers, unit, length)? {
                 self.ctx.cancel.check().map_err(anyhow::Error::from)?;
-                changed += u64::from(self.unit(&moment.headers, unit, length)?);
+                changed += u64::from(self.unit(&observation.headers, unit, length)?);
             }
         }
         Ok(changed)
@@ -64,7 +64,7 @@ impl Capturing<'_> {
             self.database.read(page, unit_offset(unit) + at)?;
         }
         let index = usize::try_from(unit).unwrap_or(usize::MAX);
-        Ok(self.glances.get(index) != Some(&glance(&pages, length)))
+        Ok(self.unit_digests.get(index) != Some(&unit_digest(&pages, length)))
     }
 
     /// Reads a unit until its blocks have their checksums, and pushes it if it is new. Returns
@@ -112,8 +112,8 @@ impl Capturing<'_> {
             .flat_map(|block| block.iter().copied().take(GLANCE_BYTES))
             .collect();
         let index = usize::try_from(unit).unwrap_or(usize::MAX);
-        if let Some(seen) = self.glances.get_mut(index) {
-            *seen = glance(&pages, length);
+        if let Some(seen) = self.unit_digests.get_mut(index) {
+            *seen = unit_digest(&pages, length);
         }
         self.ctx.monitor.advance(length as u64);
         if !self.mapped {
@@ -138,7 +138,7 @@ fn is_hole(block: &[u8]) -> bool {
 }
 
 /// What the first pages of a unit of `length` bytes look like.
-fn glance(pages: &[u8], length: usize) -> u64 {
+fn unit_digest(pages: &[u8], length: usize) -> u64 {
     let Checksum(digest) = digest(pages);
     number(&digest.to_le_bytes(), 0) ^ length as u64
 }
@@ -146,12 +146,12 @@ fn glance(pages: &[u8], length: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::duckdb::data_file::format::Sum;
+    use crate::source::duckdb::data_file::format::BlockChecksum;
 
     #[test]
     fn a_hole_is_not_in_work() {
         let mut block = vec![7; 16 << 10];
-        let mut sum = Sum::new();
+        let mut sum = BlockChecksum::new();
         sum.add(&block[8..]);
         block[..8].copy_from_slice(&sum.value().to_le_bytes());
         assert!(is_whole(&block) && !is_hole(&block));

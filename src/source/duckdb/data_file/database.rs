@@ -17,7 +17,7 @@ use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use crate::source::SourceError;
 use crate::source::duckdb::attempt_error::{AttemptError, Cause, again};
-use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers, Wrong};
+use crate::source::duckdb::data_file::format::{BLOCKS_AT, HeaderError, Headers};
 use crate::source::duckdb::data_file::wal;
 use crate::source::duckdb::data_file::wal::Scan;
 
@@ -116,14 +116,14 @@ enum State {
 
 /// What tells whether anybody works on the files: the headers, and inode and length of file and logs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Sight {
+pub(crate) struct FileFingerprint {
     pub(crate) headers: Option<Vec<u8>>,
     pub(crate) files: [Option<(u64, u64)>; 3],
 }
 
 /// What was seen of a file and its log at one moment.
 #[derive(Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Observation {
     pub(crate) headers: Headers,
     /// The log, if there is one, and how much of it a capture can use.
     pub(crate) log: Option<(File, Scan)>,
@@ -132,7 +132,7 @@ pub(crate) struct Moment {
     pub(crate) file_bytes: u64,
 }
 
-impl Moment {
+impl Observation {
     /// Bytes of the log, of which there is a copy, and of the one for a checkpoint behind it.
     pub(crate) fn log_bytes(&self) -> (u64, u64) {
         let own = self.log.as_ref().map_or(0, |(_, scan)| scan.committed);
@@ -188,21 +188,21 @@ impl Database {
         let mut raw = vec![0; usize::try_from(BLOCKS_AT).unwrap_or_default()];
         let count = self.read(&mut raw, 0)?;
         Headers::parse(raw.get(..count).unwrap_or_default()).map_err(|wrong| match wrong {
-            Wrong::Torn(why) => AttemptError::Again(Cause::Torn, why),
-            Wrong::Foreign(reason) => {
+            HeaderError::Torn(why) => AttemptError::Again(Cause::Torn, why),
+            HeaderError::Foreign(reason) => {
                 SourceError::Unsupported { what: self.path.display().to_string(), reason }.into()
             }
         })
     }
 
     /// Looks at the files from outside.
-    pub(crate) fn sight(&self) -> Sight {
+    pub(crate) fn fingerprint(&self) -> FileFingerprint {
         let headers = self.headers().ok().map(|headers| headers.raw().to_vec());
         let look = |suffix: &str| {
             let found = std::fs::metadata(beside(&self.path, suffix)).ok()?;
             Some((found.ino(), found.len()))
         };
-        Sight { headers, files: ["", ".wal", ".wal.checkpoint"].map(look) }
+        FileFingerprint { headers, files: ["", ".wal", ".wal.checkpoint"].map(look) }
     }
 
     /// Reads at `offset`, as much as there is.
@@ -226,7 +226,7 @@ impl Database {
     ///
     /// # Errors
     /// An [`AttemptError`] while a checkpoint is under way, or if something is torn.
-    pub(crate) fn look(&self) -> Result<Moment, AttemptError> {
+    pub(crate) fn observe(&self) -> Result<Observation, AttemptError> {
         let headers = self.headers()?;
         self.check_no_checkpoint()?;
         let log = match self.log()? {
@@ -245,7 +245,7 @@ impl Database {
         };
         let file_bytes = self.file.metadata().map_err(|error| unreadable(&self.path, error))?.len();
         let next = self.next_log()?;
-        Ok(Moment { headers, log, next, file_bytes })
+        Ok(Observation { headers, log, next, file_bytes })
     }
 
     /// Whether what was read since `before` belongs together: no checkpoint has ended, the log has
@@ -253,7 +253,7 @@ impl Database {
     ///
     /// # Errors
     /// An [`AttemptError`] if it does not.
-    pub(crate) fn recheck(&self, before: &Moment) -> Result<(), AttemptError> {
+    pub(crate) fn recheck(&self, before: &Observation) -> Result<(), AttemptError> {
         let headers = self.headers()?;
         if headers != before.headers {
             return Err(again("a checkpoint ended meanwhile"));
@@ -357,7 +357,7 @@ impl Database {
             let reason = "the remains of an interrupted checkpoint are not cloned".to_owned();
             return Err(Mode::Reflink.refuse(&self.path, reason, "use --mode online").into());
         }
-        let before = self.look()?;
+        let before = self.observe()?;
         let log = before.log.as_ref().map(|(file, _)| clone(file, &self.path)).transpose()?;
         let file = clone(&self.file, &self.path)?;
         self.recheck(&before)?;

@@ -46,12 +46,12 @@ pub(crate) fn number(bytes: &[u8], at: usize) -> u64 {
 
 /// DuckDB's checksum, computed piece by piece.
 #[derive(Debug, Clone)]
-pub(crate) struct Sum(u64);
+pub(crate) struct BlockChecksum(u64);
 
-impl Sum {
+impl BlockChecksum {
     /// The checksum of nothing.
-    pub(crate) fn new() -> Sum {
-        Sum(5381)
+    pub(crate) fn new() -> BlockChecksum {
+        BlockChecksum(5381)
     }
 
     /// Adds bytes; only the last piece may have a length that is no multiple of 8.
@@ -85,7 +85,7 @@ fn remainder(bytes: &[u8]) -> u64 {
 
 /// Whether bytes that begin with a checksum have it.
 pub(crate) fn is_whole(block: &[u8]) -> bool {
-    let mut sum = Sum::new();
+    let mut sum = BlockChecksum::new();
     sum.add(block.get(8..).unwrap_or_default());
     block.len() > 8 && number(block, 0) == sum.value()
 }
@@ -101,7 +101,7 @@ pub(crate) fn digest(bytes: &[u8]) -> Checksum {
 
 /// What is wrong with a file's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub(crate) enum HeaderError {
     /// It is something else than a file this module knows.
     Foreign(String),
     /// It is one, and a header is not what it should be: being written, or damaged.
@@ -118,16 +118,16 @@ pub(crate) struct Headers {
 
 impl Headers {
     /// Reads the first [`BLOCKS_AT`] bytes of a file.
-    pub(crate) fn parse(raw: &[u8]) -> Result<Headers, Wrong> {
-        let foreign = |why: &str| Err(Wrong::Foreign(why.to_owned()));
+    pub(crate) fn parse(raw: &[u8]) -> Result<Headers, HeaderError> {
+        let foreign = |why: &str| Err(HeaderError::Foreign(why.to_owned()));
         if raw.get(8..12) != Some(b"DUCK") {
             return foreign("it is not a DuckDB database");
         }
         let Some(main) = raw.get(..HEADER_BYTES).filter(|_| raw.len() as u64 == BLOCKS_AT) else {
-            return Err(Wrong::Torn("it ends before its first block".into()));
+            return Err(HeaderError::Torn("it ends before its first block".into()));
         };
         if !is_whole(main) {
-            return Err(Wrong::Torn("its main header has a wrong checksum".into()));
+            return Err(HeaderError::Torn("its main header has a wrong checksum".into()));
         }
         let mut headers = Headers { raw: raw.to_vec(), active: None };
         if headers.is_encrypted() {
@@ -140,7 +140,9 @@ impl Headers {
         // DuckDB takes the first one only if its iteration is higher.
         let active = whole.max_by_key(|at| (number(raw, at + 8), *at));
         let Some(active) = active else {
-            return Err(Wrong::Torn("both of its database headers have wrong checksums".into()));
+            return Err(HeaderError::Torn(
+                "both of its database headers have wrong checksums".into(),
+            ));
         };
         headers.active = Some(active);
         if headers.version_number().is_none() {
@@ -287,7 +289,7 @@ mod tests {
 
     fn seal(raw: &mut [u8]) {
         for header in raw.chunks_mut(HEADER_BYTES) {
-            let mut sum = Sum::new();
+            let mut sum = BlockChecksum::new();
             sum.add(&header[8..]);
             header[..8].copy_from_slice(&sum.value().to_le_bytes());
         }
@@ -307,7 +309,7 @@ mod tests {
         raw[2 * HEADER_BYTES + 100] ^= 1;
         assert_eq!(Headers::parse(&raw).expect("parses").iteration(), 1);
         raw[HEADER_BYTES + 100] ^= 1;
-        assert!(matches!(Headers::parse(&raw), Err(Wrong::Torn(_))));
+        assert!(matches!(Headers::parse(&raw), Err(HeaderError::Torn(_))));
     }
 
     #[test]
@@ -318,9 +320,9 @@ mod tests {
         }
         for (version, own) in [(63, 1), (999, 70), (70, 1), (68, 8)] {
             let refused = Headers::parse(&headers(version, own, [1, 2]));
-            assert!(matches!(refused, Err(Wrong::Foreign(_))), "{version} {own}");
+            assert!(matches!(refused, Err(HeaderError::Foreign(_))), "{version} {own}");
         }
-        assert!(matches!(Headers::parse(b"PAR1"), Err(Wrong::Foreign(_))));
+        assert!(matches!(Headers::parse(b"PAR1"), Err(HeaderError::Foreign(_))));
     }
 
     #[test]
@@ -336,9 +338,9 @@ mod tests {
     #[test]
     fn a_checksum_does_not_depend_on_the_pieces() {
         let bytes: Vec<u8> = (0..=254).collect();
-        let mut whole = Sum::new();
+        let mut whole = BlockChecksum::new();
         whole.add(&bytes);
-        let mut pieces = Sum::new();
+        let mut pieces = BlockChecksum::new();
         pieces.add(&bytes[..64]);
         pieces.add(&bytes[64..]);
         assert_eq!(whole.value(), pieces.value());

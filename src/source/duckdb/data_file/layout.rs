@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blockfile::listed::number;
-pub(crate) use crate::blockfile::listed::{LAYOUT_MEMBER, Listed};
+use crate::blockfile::layout_file::number;
+pub(crate) use crate::blockfile::layout_file::{LAYOUT_MEMBER, LayoutFile};
 use crate::blockfile::listing::{self, Hex};
 use crate::blockfile::map::BlockMap;
 use crate::domain::limits::DUCKDB_FILE_BYTES_MAX;
@@ -88,7 +88,7 @@ pub(crate) struct Layout {
     pub(crate) units: BlockMap,
 }
 
-impl Listed for Layout {
+impl LayoutFile for Layout {
     fn check(&self) -> Result<(), &'static str> {
         let whole = |map: &BlockMap, bytes: u64, unit: u64| {
             let count = bytes.div_ceil(unit);

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 
-use crate::source::duckdb::data_file::format::{Sum, number};
+use crate::source::duckdb::data_file::format::{BlockChecksum, number};
 
 /// Bytes of an entry before its body.
 const ENTRY_HEAD_BYTES: usize = 16;
@@ -73,7 +73,7 @@ pub(crate) fn scan(file: &File, end: u64, tail: u64) -> io::Result<Scan> {
     if end == 0 {
         return Ok(scan);
     }
-    let mut input = BufReader::with_capacity(READ_BYTES, Stretch { file, next: 0, end });
+    let mut input = BufReader::with_capacity(READ_BYTES, FileRange { file, next: 0, end });
     let Some(begin) = header(&mut input)? else {
         // A header that is being written, or something that is not known.
         let opaque = end > HEADER_BYTES_MAX as u64;
@@ -115,7 +115,7 @@ pub(crate) fn scan(file: &File, end: u64, tail: u64) -> io::Result<Scan> {
 }
 
 /// What a header says.
-struct Begin {
+struct LogHeader {
     /// Where the entries begin.
     bytes: u64,
     encrypted: bool,
@@ -123,12 +123,12 @@ struct Begin {
 }
 
 /// Reads the header; `None` if it is not one of those above.
-fn header(input: &mut impl Read) -> io::Result<Option<Begin>> {
+fn header(input: &mut impl Read) -> io::Result<Option<LogHeader>> {
     let mut reader = Fields { input, bytes: 0 };
     let found = reader.header();
     let bytes = reader.bytes;
     match found {
-        Ok(found) => Ok(found.map(|(encrypted, owner)| Begin { bytes, encrypted, owner })),
+        Ok(found) => Ok(found.map(|(encrypted, owner)| LogHeader { bytes, encrypted, owner })),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
@@ -203,7 +203,7 @@ impl<R: Read> Fields<'_, R> {
 
 /// Reads the body of an entry: its checksum and its kind. The blocks that it refers to join `blocks`.
 fn body(input: &mut impl Read, length: u64, blocks: &mut BTreeSet<u64>) -> io::Result<(u64, u8)> {
-    let mut sum = Sum::new();
+    let mut sum = BlockChecksum::new();
     let mut kind = 0;
     let mut seen = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -250,13 +250,13 @@ fn pointers(bytes: &[u8], blocks: &mut BTreeSet<u64>) {
 }
 
 /// Reads a file from `next` to `end` without moving its position.
-struct Stretch<'a> {
+struct FileRange<'a> {
     file: &'a File,
     next: u64,
     end: u64,
 }
 
-impl Read for Stretch<'_> {
+impl Read for FileRange<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end.saturating_sub(self.next)).unwrap_or(usize::MAX);
         let bytes = buffer.len().min(left);

@@ -89,7 +89,7 @@ pub(crate) fn fault(
     kind: Kind,
     message: &str,
     words: &str,
-    means: EngineLimits,
+    limits: EngineLimits,
     spill: &Path,
 ) -> Fault {
     let message = format!("{message}: {words}");
@@ -103,8 +103,8 @@ pub(crate) fn fault(
     if words.contains("Out of Memory") {
         return Fault::new(Kind::Failed, message).hint(format!(
             "give the engine more than {} MiB: set `memory` in the source's table, and `threads` below {}",
-            means.memory_bytes >> 20,
-            means.threads.max(2)
+            limits.memory_bytes >> 20,
+            limits.threads.max(2)
         ));
     }
     Fault::new(kind, message)
@@ -117,9 +117,9 @@ mod tests {
 
     #[test]
     fn a_full_machine_is_no_damage() {
-        let means = EngineLimits { memory_bytes: 512 << 20, threads: 2 };
+        let limits = EngineLimits { memory_bytes: 512 << 20, threads: 2 };
         let kind = |words: &str| {
-            let fault = fault(Kind::Integrity, "it cannot", words, means, Path::new("x"));
+            let fault = fault(Kind::Integrity, "it cannot", words, limits, Path::new("x"));
             (fault.kind(), Classify::hint(&fault).unwrap_or_default())
         };
         let (full, hint) =

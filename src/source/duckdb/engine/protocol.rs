@@ -13,7 +13,7 @@ use crate::source::duckdb::export::index::Content;
 /// What a database of ours is called: a schema of that name would make names of two parts ambiguous.
 pub(crate) const CATALOG: &str = "bkp_6f3a90c1";
 
-/// An empty database in memory, where names lead to nothing of the database: see [`crate::source::duckdb::engine::Session::step_out`].
+/// An empty database in memory, where names lead to nothing of the database: see [`crate::source::duckdb::engine::Session::leave_user_schema`].
 pub(crate) const OUTSIDE: &str = "bkp_6f3a90c1_outside";
 
 /// A row of which every value is text.
@@ -41,12 +41,12 @@ pub(crate) const WORK: Duration = Duration::from_hours(24);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Question {
     pub(crate) seconds: u64,
-    pub(crate) asked: Asked,
+    pub(crate) asked: EngineCommand,
 }
 
 /// What bkp asks for.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Asked {
+pub(crate) enum EngineCommand {
     /// The first question: which databases, and what the engine may take.
     Open(Open),
     /// The keys of the functions that hash rows, 64 hexadecimal digits: once in a session. From then on there is
@@ -55,7 +55,7 @@ pub(crate) enum Asked {
     /// A statement of ours, without an answer but that it is done.
     Run(String),
     /// A statement of ours in which `bkp_tally` notes groups of rows.
-    Tally(Tallied),
+    Tally(TallyStatement),
     /// A statement that is not ours: exactly one, which begins with one of these.
     Define { begins: Vec<String>, sql: String },
     /// The rows of a query of ours, as text.
@@ -70,17 +70,17 @@ pub(crate) enum Asked {
 
 /// A statement that notes groups of rows.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Tallied {
+pub(crate) enum TallyStatement {
     /// One that writes them.
     Copy(String),
     /// One that tells how many there are.
     Count(String),
 }
 
-impl Tallied {
+impl TallyStatement {
     pub(crate) fn sql(&self) -> &str {
         match self {
-            Tallied::Copy(sql) | Tallied::Count(sql) => sql,
+            TallyStatement::Copy(sql) | TallyStatement::Count(sql) => sql,
         }
     }
 }
@@ -111,12 +111,12 @@ pub(crate) struct Base {
     /// The storage version of a file that is made.
     pub(crate) storage_version: Option<String>,
     /// Whether its log is put into it first, and how.
-    pub(crate) settle: Settle,
+    pub(crate) settle: LogMerge,
 }
 
 /// How the log of a database is put into its file before it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Settle {
+pub(crate) enum LogMerge {
     /// It is not, unless attaching fails.
     Not,
     /// As an attached database, else as the engine's own.
@@ -125,7 +125,7 @@ pub(crate) enum Settle {
     Own,
 }
 
-/// The queries of [`Asked::Compare`]: see `delta::sequences`.
+/// The queries of [`EngineCommand::Compare`]: see `delta::sequences`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Compare {
     pub(crate) base: String,
@@ -146,13 +146,13 @@ pub(crate) struct CompareOutcome {
     /// How many are gone.
     pub(crate) gone: u64,
     /// Of the earlier state, and of the present one.
-    pub(crate) before: Sum,
-    pub(crate) now: Sum,
+    pub(crate) before: RowSum,
+    pub(crate) now: RowSum,
 }
 
 /// How many rows there were, and the sum of their hashes, decimal.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sum {
+pub(crate) struct RowSum {
     pub(crate) rows: u64,
     pub(crate) sum: String,
 }

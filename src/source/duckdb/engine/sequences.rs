@@ -66,7 +66,7 @@ struct Sequence<'q> {
 }
 
 impl<'q> Sequence<'q> {
-    fn begin<'s>(self, scope: &'s thread::Scope<'s, '_>) -> Reading
+    fn begin<'s>(self, scope: &'s thread::Scope<'s, '_>) -> SequenceReader
     where
         'q: 's,
     {
@@ -88,14 +88,14 @@ impl<'q> Sequence<'q> {
                 let _heard = send.send(Err(error));
             }
         });
-        Reading(rows)
+        SequenceReader(rows)
     }
 }
 
 /// The rows of a [`Sequence`] as they come.
-struct Reading(mpsc::Receiver<duckdb::Result<Vec<KeyedRow>>>);
+struct SequenceReader(mpsc::Receiver<duckdb::Result<Vec<KeyedRow>>>);
 
-impl Reading {
+impl SequenceReader {
     /// Adds the next rows; false at the end.
     fn next(&mut self, into: &mut Vec<KeyedRow>) -> anyhow::Result<bool> {
         let Ok(rows) = self.0.recv() else { return Ok(false) };

@@ -17,8 +17,8 @@ use crate::source::duckdb::engine::confine;
 use crate::source::duckdb::engine::diff;
 use crate::source::duckdb::engine::parser::Parser;
 use crate::source::duckdb::engine::protocol::{
-    Answer, Asked, Base, CATALOG, Compare, CompareOutcome, HERE, OUTPUT, OUTSIDE, Open, Question,
-    Settle, Sum, Tallied, TextRow, WORD, receive, send,
+    Answer, Base, CATALOG, Compare, CompareOutcome, EngineCommand, HERE, LogMerge, OUTPUT, OUTSIDE,
+    Open, Question, RowSum, TallyStatement, TextRow, WORD, receive, send,
 };
 use crate::source::duckdb::engine::raw::RawDatabase;
 use crate::source::duckdb::engine::row_hash;
@@ -35,7 +35,7 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What a refused question is told.
-type Refused = String;
+type ErrorText = String;
 
 /// Runs the engine until nobody asks any more, if these words of a command line ask for one.
 pub(crate) fn serve(words: &[OsString]) -> Option<ExitCode> {
@@ -58,9 +58,9 @@ fn engine() -> ExitCode {
     }
 }
 
-fn answer_all(line: &UnixStream) -> Result<(), Refused> {
+fn answer_all(line: &UnixStream) -> Result<(), ErrorText> {
     let next = || receive::<Question>(line).map_err(|error| error.to_string());
-    let Some(Question { asked: Asked::Open(open), .. }) = next()? else { return Ok(()) };
+    let Some(Question { asked: EngineCommand::Open(open), .. }) = next()? else { return Ok(()) };
     confine::enclose(open.folder, open.memory_bytes)?;
     let engine = Engine::open(&open)?;
     let clock = Clock::begin(line, engine.connection.interrupt_handle())?;
@@ -68,13 +68,13 @@ fn answer_all(line: &UnixStream) -> Result<(), Refused> {
     told(&Answer::Done)?;
     while let Some(Question { seconds, asked }) = next()? {
         clock.set(Some(Duration::from_secs(seconds)));
-        let is_last = matches!(asked, Asked::Close);
+        let is_last = matches!(asked, EngineCommand::Close);
         let answer = if is_last { break } else { engine.answer(asked) };
         clock.set(None);
         told(&answer.unwrap_or_else(Answer::Refused))?;
     }
     let Engine { connection, database, .. } = engine;
-    let closed = connection.close().map_err(|(_, error)| words(&error));
+    let closed = connection.close().map_err(|(_, error)| error_text(&error));
     drop(database);
     told(&closed.map_or_else(Answer::Refused, |()| Answer::Done))
 }
@@ -84,7 +84,7 @@ fn answer_all(line: &UnixStream) -> Result<(), Refused> {
 struct Clock(Arc<Mutex<Option<Instant>>>);
 
 impl Clock {
-    fn begin(line: &UnixStream, interrupt: Arc<InterruptHandle>) -> Result<Clock, Refused> {
+    fn begin(line: &UnixStream, interrupt: Arc<InterruptHandle>) -> Result<Clock, ErrorText> {
         let until = Arc::new(Mutex::new(None));
         let clock = Clock(Arc::clone(&until));
         let line = line.try_clone().map_err(|error| error.to_string())?;
@@ -124,35 +124,39 @@ struct Engine {
 }
 
 impl Engine {
-    fn open(open: &Open) -> Result<Engine, Refused> {
+    fn open(open: &Open) -> Result<Engine, ErrorText> {
         let database = RawDatabase::open(&settings(open))?;
-        let connection = database.connect().map_err(|error| words(&error))?;
-        settle_in(&connection, open).map_err(|error| words(&error))?;
+        let connection = database.connect().map_err(|error| error_text(&error))?;
+        configure(&connection, open).map_err(|error| error_text(&error))?;
         Ok(Engine { connection, database, parser: Parser::new()?, tallies: Tallies::default() })
     }
 
-    fn answer(&self, asked: Asked) -> Result<Answer, Refused> {
+    fn answer(&self, asked: EngineCommand) -> Result<Answer, ErrorText> {
         match asked {
-            Asked::Open(_) => Err("it is open already".to_owned()),
-            Asked::RowKeys(keys) => {
+            EngineCommand::Open(_) => Err("it is open already".to_owned()),
+            EngineCommand::RowKeys(keys) => {
                 let keys = RowKeys::from_hex(&keys).ok_or("invalid keys")?;
                 row_hash::register(&self.database, &keys)?;
                 tally::register(&self.database, &self.tallies).map(|()| Answer::Done)
             }
-            Asked::Run(sql) => self.run(&sql).map(|()| Answer::Done),
-            Asked::Tally(what) => self.tally(&what),
-            Asked::Define { begins, sql } => self.define(&begins, &sql).map(|()| Answer::Done),
-            Asked::Table(query) => {
+            EngineCommand::Run(sql) => self.run(&sql).map(|()| Answer::Done),
+            EngineCommand::Tally(what) => self.tally(&what),
+            EngineCommand::Define { begins, sql } => {
+                self.define(&begins, &sql).map(|()| Answer::Done)
+            }
+            EngineCommand::Table(query) => {
                 self.table(&query).map(|(columns, rows)| Answer::Table { columns, rows })
             }
-            Asked::Insert { table, rows } => self.insert(&table, &rows).map(|()| Answer::Done),
-            Asked::Compare(compare) => self.compare(&compare).map(Answer::Compared),
-            Asked::Close => Ok(Answer::Done),
+            EngineCommand::Insert { table, rows } => {
+                self.insert(&table, &rows).map(|()| Answer::Done)
+            }
+            EngineCommand::Compare(compare) => self.compare(&compare).map(Answer::Compared),
+            EngineCommand::Close => Ok(Answer::Done),
         }
     }
 
     /// Also a statement of ours has names and types of the database in it.
-    fn check(&self, sql: &str) -> Result<(), Refused> {
+    fn check(&self, sql: &str) -> Result<(), ErrorText> {
         // What does not parse the engine refuses in its own words.
         match self.parser.count(sql) {
             None | Some(1) => Ok(()),
@@ -160,23 +164,23 @@ impl Engine {
         }
     }
 
-    fn run(&self, sql: &str) -> Result<(), Refused> {
+    fn run(&self, sql: &str) -> Result<(), ErrorText> {
         self.check(sql)?;
-        self.connection.execute_batch(sql).map_err(|error| words(&error))
+        self.connection.execute_batch(sql).map_err(|error| error_text(&error))
     }
 
-    fn tally(&self, what: &Tallied) -> Result<Answer, Refused> {
+    fn tally(&self, what: &TallyStatement) -> Result<Answer, ErrorText> {
         self.check(what.sql())?;
         self.tallies.take();
         let rows = match what {
-            Tallied::Copy(sql) => self.connection.execute(sql, []).map(|rows| rows as u64),
-            Tallied::Count(sql) => self.connection.query_row(sql, [], |row| row.get(0)),
+            TallyStatement::Copy(sql) => self.connection.execute(sql, []).map(|rows| rows as u64),
+            TallyStatement::Count(sql) => self.connection.query_row(sql, [], |row| row.get(0)),
         };
-        let rows = rows.map_err(|error| words(&error))?;
+        let rows = rows.map_err(|error| error_text(&error))?;
         Ok(Answer::Tallied { rows, groups: self.tallies.take().into_iter().collect() })
     }
 
-    fn define(&self, begins: &[String], sql: &str) -> Result<(), Refused> {
+    fn define(&self, begins: &[String], sql: &str) -> Result<(), ErrorText> {
         if !begins.iter().any(|begin| sql.starts_with(begin.as_str())) {
             let expected = begins.join(" or ");
             return Err(format!("not a statement that begins with {expected}"));
@@ -184,10 +188,10 @@ impl Engine {
         if self.parser.count(sql).is_some() && !self.parser.is_one(sql) {
             return Err("it is more than one statement".to_owned());
         }
-        self.connection.execute_batch(sql).map_err(|error| words(&error))
+        self.connection.execute_batch(sql).map_err(|error| error_text(&error))
     }
 
-    fn table(&self, query: &str) -> Result<(Vec<String>, Vec<TextRow>), Refused> {
+    fn table(&self, query: &str) -> Result<(Vec<String>, Vec<TextRow>), ErrorText> {
         let sql = format!("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM (\n{query}\n)");
         self.check(&sql)?;
         let read = || -> duckdb::Result<_> {
@@ -201,10 +205,10 @@ impl Engine {
             }
             Ok((columns, found))
         };
-        read().map_err(|error| words(&error))
+        read().map_err(|error| error_text(&error))
     }
 
-    fn insert(&self, table: &str, rows: &[TextRow]) -> Result<(), Refused> {
+    fn insert(&self, table: &str, rows: &[TextRow]) -> Result<(), ErrorText> {
         let Some(width) = rows.first().map(Vec::len) else { return Ok(()) };
         let sql = format!("INSERT INTO {table} VALUES ({})", vec!["?"; width].join(", "));
         self.check(&sql)?;
@@ -215,15 +219,15 @@ impl Engine {
             }
             Ok(())
         };
-        insert().map_err(|error| words(&error))
+        insert().map_err(|error| error_text(&error))
     }
 
-    fn compare(&self, compare: &Compare) -> Result<Option<CompareOutcome>, Refused> {
+    fn compare(&self, compare: &Compare) -> Result<Option<CompareOutcome>, ErrorText> {
         let queries = compare.later.iter().chain([&compare.base, &compare.now]);
         queries.into_iter().try_for_each(|query| self.check(query))?;
         let found = sequences::differences(&self.connection, compare);
         let found = found.map_err(|error| match error.downcast_ref::<duckdb::Error>() {
-            Some(error) => words(error),
+            Some(error) => error_text(error),
             None => format!("{error:#}"),
         });
         let Some(found) = found? else {
@@ -233,7 +237,7 @@ impl Engine {
         self.fill(&compare.rows, "bkp_r BIGINT", rows)?;
         let gone = found.gone.iter().map(|(key, other)| [*key, *other]);
         self.fill(&compare.gone, "bkp_a UBIGINT, bkp_b UBIGINT", gone)?;
-        let sum = |total: diff::Total| Sum { rows: total.rows, sum: total.sum.to_string() };
+        let sum = |total: diff::Total| RowSum { rows: total.rows, sum: total.sum.to_string() };
         Ok(Some(CompareOutcome {
             rows: found.rows.len() as u64,
             gone: found.gone.len() as u64,
@@ -248,7 +252,7 @@ impl Engine {
         name: &str,
         columns: &str,
         rows: impl Iterator<Item = [u64; N]>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ErrorText> {
         self.run(&format!("CREATE OR REPLACE TEMP TABLE {name} ({columns})"))?;
         let fill = || -> duckdb::Result<()> {
             let mut appender = self.connection.appender_to_catalog_and_db(name, "temp", "main")?;
@@ -257,7 +261,7 @@ impl Engine {
             }
             appender.flush()
         };
-        fill().map_err(|error| words(&error))
+        fill().map_err(|error| error_text(&error))
     }
 }
 
@@ -286,7 +290,7 @@ fn config(open: &Open) -> duckdb::Result<Config> {
 /// the engine's own it could not read every log: what the log's statements refer to, like functions in
 /// defaults, is looked up in a catalog that is not there yet. Nothing can be set after it, and no statement
 /// gets to files, programs or networks, but to the folder of the process where ours have to.
-fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
+fn configure(connection: &Connection, open: &Open) -> duckdb::Result<()> {
     // An engine without time zones has no such setting, and writes UTC.
     const KNOWN: &str = "SELECT count(*) FROM duckdb_settings() WHERE name = 'TimeZone'";
     let known: i64 = connection.query_row(KNOWN, [], |row| row.get(0))?;
@@ -299,12 +303,15 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
     }
     for base in open.database.iter().chain(&open.beside) {
         match base.settle {
-            Settle::Not => {}
-            Settle::Attached => settle_log(base, open)?,
-            Settle::Own => settle_own(base, open)?,
+            LogMerge::Not => {}
+            LogMerge::Attached => attach_and_merge_log(base, open)?,
+            LogMerge::Own => open_and_merge_log(base, open)?,
         }
         connection.execute_batch(&attach(base)).or_else(|error| {
-            if !base.write || base.storage_version.is_some() || settle_own(base, open).is_err() {
+            if !base.write
+                || base.storage_version.is_some()
+                || open_and_merge_log(base, open).is_err()
+            {
                 return Err(error);
             }
             connection.execute_batch(&attach(base))
@@ -324,7 +331,7 @@ fn settle_in(connection: &Connection, open: &Open) -> duckdb::Result<()> {
 }
 
 /// Puts the log of a database into its file, in a way in which it can be read.
-fn settle_log(base: &Base, open: &Open) -> duckdb::Result<()> {
+fn attach_and_merge_log(base: &Base, open: &Open) -> duckdb::Result<()> {
     let attached = || -> duckdb::Result<()> {
         let connection = Connection::open_in_memory_with_flags(config(open)?)?;
         connection.execute_batch(&attach(base))?;
@@ -332,12 +339,12 @@ fn settle_log(base: &Base, open: &Open) -> duckdb::Result<()> {
         connection.close().map_err(|(_, error)| error)
     };
     // What it says of the first way is what is wrong with most logs.
-    attached().or_else(|error| settle_own(base, open).or(Err(error)))
+    attached().or_else(|error| open_and_merge_log(base, open).or(Err(error)))
 }
 
 /// Some logs can be read only where the database is the engine's own: names in their indexes are those of no
 /// catalog.
-fn settle_own(base: &Base, open: &Open) -> duckdb::Result<()> {
+fn open_and_merge_log(base: &Base, open: &Open) -> duckdb::Result<()> {
     let own = Connection::open_with_flags(&base.path, config(open)?)?;
     own.execute_batch("SET enable_external_access = false")?;
     own.execute_batch("CHECKPOINT")?;
@@ -354,7 +361,7 @@ fn attach(base: &Base) -> String {
 }
 
 /// What the engine says, without where in its code that is.
-fn words(error: &duckdb::Error) -> Refused {
+fn error_text(error: &duckdb::Error) -> ErrorText {
     let words = error.to_string();
     words.split("\n\nStack Trace:").next().unwrap_or_default().trim_end().to_owned()
 }

@@ -3,19 +3,19 @@
 
 use crate::source::duckdb::engine::diff::{Key, KeyedRow, Map, More};
 
-/// Bits of [`Sieve`], as a power of two: two megabytes, which stay in a processor's cache.
+/// Bits of [`KeyFilter`], as a power of two: two megabytes, which stay in a processor's cache.
 const SIEVE_BITS: u32 = 24;
 
 /// Which keys a large map may have. Most rows did not change, and a look into such a map is one into memory.
-struct Sieve(Vec<u64>);
+struct KeyFilter(Vec<u64>);
 
-impl Default for Sieve {
+impl Default for KeyFilter {
     fn default() -> Self {
-        Sieve(vec![0; 1 << (SIEVE_BITS - u64::BITS.ilog2())])
+        KeyFilter(vec![0; 1 << (SIEVE_BITS - u64::BITS.ilog2())])
     }
 }
 
-impl Sieve {
+impl KeyFilter {
     fn place(key: Key) -> (usize, u64) {
         let bit = (key.0 ^ key.1) >> (u64::BITS - SIEVE_BITS);
         (
@@ -25,14 +25,14 @@ impl Sieve {
     }
 
     fn add(&mut self, key: Key) {
-        let (at, bit) = Sieve::place(key);
+        let (at, bit) = KeyFilter::place(key);
         if let Some(word) = self.0.get_mut(at) {
             *word |= bit;
         }
     }
 
     fn may_have(&self, key: Key) -> bool {
-        let (at, bit) = Sieve::place(key);
+        let (at, bit) = KeyFilter::place(key);
         self.0.get(at).is_some_and(|word| word & bit != 0)
     }
 }
@@ -42,7 +42,7 @@ impl Sieve {
 pub(crate) struct Changes {
     /// The last hash of each row that changed; none if it is gone.
     last: Map<Option<u64>>,
-    sieve: Sieve,
+    key_filter: KeyFilter,
     /// Their keys, as they came up.
     order: Vec<Key>,
 }
@@ -51,14 +51,14 @@ impl Changes {
     /// The row has this hash from now on, or is gone.
     pub(crate) fn add(&mut self, key: Key, hash: Option<u64>) {
         if self.last.insert(key, hash).is_none() {
-            self.sieve.add(key);
+            self.key_filter.add(key);
             self.order.push(key);
         }
     }
 
     /// What became of a row of the sequence.
     fn became(&mut self, row: KeyedRow) -> Option<KeyedRow> {
-        if !self.sieve.may_have(row.key) {
+        if !self.key_filter.may_have(row.key) {
             return Some(row);
         }
         match self.last.remove(&row.key) {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ctx::Ctx;
 use crate::pipeline::BackupReader;
-use crate::source::duckdb::engine::{CATALOG, Opening, Place, Session};
-use crate::source::duckdb::export::index::{Index, Makes, Statement};
+use crate::source::duckdb::engine::{CATALOG, DatabaseTarget, Session, SessionOptions};
+use crate::source::duckdb::export::index::{Index, SqlObject, Statement};
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::{quoted, text};
 
@@ -20,25 +20,25 @@ pub(crate) const MEMBER: &str = "carrier.duckdb";
 pub(crate) const NAME: &str = "bkp_6f3a90c1_carrier";
 
 /// A view, a macro or a type: what it is, and its name in quotes.
-pub(crate) type Entry = (Makes, String);
+pub(crate) type Entry = (SqlObject, String);
 
 pub(crate) fn entry(statement: &Statement) -> Entry {
     (statement.makes, statement.name.clone())
 }
 
 /// Puts what of `index` could not be made again from its statement into a carrier in the folder of
-/// `opening`, and marks that. `file` is a copy of the database, of which not much is left then.
+/// `options`, and marks that. `file` is a copy of the database, of which not much is left then.
 ///
 /// # Errors
 /// What the system says. What the engine refuses stays unmarked.
 pub(crate) fn make(
     index: &mut Index,
     file: &Path,
-    opening: &Opening<'_>,
+    options: &SessionOptions<'_>,
     ctx: &Ctx,
 ) -> anyhow::Result<Option<PathBuf>> {
     let is_meant = |statement: &&Statement| {
-        matches!(statement.makes, Makes::View | Makes::Macro | Makes::Type)
+        matches!(statement.makes, SqlObject::View | SqlObject::Macro | SqlObject::Type)
             && statement.tried.is_some()
     };
     let wanted: BTreeSet<Entry> = index.statements.iter().filter(is_meant).map(entry).collect();
@@ -48,10 +48,15 @@ pub(crate) fn make(
     let path = file.with_file_name(MEMBER);
     let storage_version = Some(index.storage_version.as_str());
     let beside: &[(&str, &Path)] = &[(NAME, &path)];
-    let place =
-        Place { file: Some(file), write: true, storage_version, beside, ..Place::default() };
-    let packed = Session::opened(place, opening).and_then(|session| {
-        session.step_out()?;
+    let place = DatabaseTarget {
+        file: Some(file),
+        write: true,
+        storage_version,
+        beside,
+        ..DatabaseTarget::default()
+    };
+    let packed = Session::opened(place, options).and_then(|session| {
+        session.leave_user_schema()?;
         keep_only(&session, CATALOG, &wanted)?;
         session.run(&format!("COPY FROM DATABASE {CATALOG} TO {NAME} (SCHEMA)"))?;
         let packed = entries(&session, NAME)?;
@@ -70,16 +75,20 @@ pub(crate) fn make(
     let is_packed = |name: &str| packed.iter().any(|(_, packed)| packed == name);
     for statement in &mut index.statements {
         statement.carried |= match statement.makes {
-            Makes::View | Makes::Macro | Makes::Type => {
+            SqlObject::View | SqlObject::Macro | SqlObject::Type => {
                 let entry = entry(statement);
                 wanted.contains(&entry) && packed.contains(&entry)
             }
             // It came with what it is on.
-            Makes::Comment if statement.tried.is_some() => {
+            SqlObject::Comment if statement.tried.is_some() => {
                 let on = statement.table.as_deref().unwrap_or(&statement.name);
                 is_packed(on)
             }
-            Makes::Schema | Makes::Sequence | Makes::Table | Makes::Index | Makes::Comment => false,
+            SqlObject::Schema
+            | SqlObject::Sequence
+            | SqlObject::Table
+            | SqlObject::Index
+            | SqlObject::Comment => false,
         };
     }
     Ok(Some(path))
@@ -115,12 +124,12 @@ pub(crate) fn take(
     session: &Session,
     statements: &BTreeSet<Entry>,
 ) -> anyhow::Result<BTreeSet<Entry>> {
-    session.step_out()?;
+    session.leave_user_schema()?;
     keep_only(session, NAME, statements)?;
     session.run(&format!("COPY FROM DATABASE {NAME} TO {CATALOG} (SCHEMA)"))?;
     session.run(&format!("DETACH {NAME}"))?;
     let there = entries(session, CATALOG)?;
-    session.step_in()?;
+    session.enter_user_schema()?;
     Ok(there)
 }
 
@@ -128,9 +137,9 @@ pub(crate) fn take(
 fn entries(session: &Session, database: &str) -> anyhow::Result<BTreeSet<Entry>> {
     let rows = session.rows(&listing(database))?;
     let makes = |word: &str| match word {
-        "VIEW" => Some(Makes::View),
-        "MACRO" | "MACRO TABLE" => Some(Makes::Macro),
-        "TYPE" => Some(Makes::Type),
+        "VIEW" => Some(SqlObject::View),
+        "MACRO" | "MACRO TABLE" => Some(SqlObject::Macro),
+        "TYPE" => Some(SqlObject::Type),
         _ => None,
     };
     let entry = |row: &Vec<Option<String>>| {
@@ -160,9 +169,9 @@ fn keep_only(session: &Session, database: &str, kept: &BTreeSet<Entry>) -> anyho
         .iter()
         .map(|row| (text(row, 0), quoted(&text(row, 1), &text(row, 2))))
         .filter(|(word, name)| match word.as_str() {
-            "VIEW" => !kept.contains(&(Makes::View, name.clone())),
-            "MACRO" | "MACRO TABLE" => !kept.contains(&(Makes::Macro, name.clone())),
-            "TYPE" => !kept.contains(&(Makes::Type, name.clone())),
+            "VIEW" => !kept.contains(&(SqlObject::View, name.clone())),
+            "MACRO" | "MACRO TABLE" => !kept.contains(&(SqlObject::Macro, name.clone())),
+            "TYPE" => !kept.contains(&(SqlObject::Type, name.clone())),
             _ => true,
         })
         .collect();

@@ -34,23 +34,24 @@ fn exact_of_row(column: &Column) -> String {
 }
 
 /// A column as it goes into Parquet.
-fn bent(column: &Column) -> String {
+fn parquet_value(column: &Column) -> String {
     let name = of_row(&column.name);
-    match sql::bent(&column.data_type) {
+    match sql::parquet_type(&column.data_type) {
         None => name,
         Some(data_type) => format!("CAST({name} AS {data_type})"),
     }
 }
 
 /// The columns of a table as they go into Parquet.
-fn bent_columns(table: &TableEntry) -> String {
-    let column = |column: &Column| format!("{} AS {}", bent(column), sql::name(&column.name));
+fn parquet_columns(table: &TableEntry) -> String {
+    let column =
+        |column: &Column| format!("{} AS {}", parquet_value(column), sql::name(&column.name));
     table.columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 /// All rows, as they go into Parquet.
 pub(crate) fn rows(table: &TableEntry, from: &str) -> String {
-    format!("SELECT {} FROM {from} AS {ROW}", bent_columns(table))
+    format!("SELECT {} FROM {from} AS {ROW}", parquet_columns(table))
 }
 
 /// The hash of a row, and the other one that stands for it in sums.
@@ -177,7 +178,7 @@ fn parts(query: &str, number: &str, ranges: Option<&[Range<u64>]>) -> String {
 /// Where the rows of a table at the last export are: those of a full export, as a relation with the table's
 /// columns, and files with keys and hashes of what changed since, oldest first.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct ExportedRows {
     pub(crate) base: String,
     pub(crate) later: Vec<String>,
 }
@@ -192,7 +193,8 @@ pub(crate) fn state(table: &TableEntry, from: &str) -> String {
     let hash = hash(table);
     if is_keyed(table) {
         let keys = key_columns(table);
-        let keys = keys.map(|(number, column)| format!("{} AS bkp_k{number}", bent(column)));
+        let keys =
+            keys.map(|(number, column)| format!("{} AS bkp_k{number}", parquet_value(column)));
         let keys = keys.collect::<Vec<_>>().join(", ");
         return format!("SELECT {keys}, {hash} AS bkp_h, true AS bkp_live FROM {from} AS {ROW}");
     }
@@ -203,7 +205,7 @@ pub(crate) fn state(table: &TableEntry, from: &str) -> String {
 }
 
 /// Keys and hashes of the rows that a state adds up to.
-pub(crate) fn state_of(table: &TableEntry, before: &State) -> String {
+pub(crate) fn state_of(table: &TableEntry, before: &ExportedRows) -> String {
     let base = state(table, &before.base);
     if before.later.is_empty() {
         return base;
@@ -249,7 +251,11 @@ pub(crate) const FOUND_GONE: &str = "bkp_gone";
 /// Of every row two hashes of its key, the hash of the row, and a number: of a state 1 if there is such a row
 /// and 0 if it is gone, of the table `from`, which comes last, the place. Nothing for a table of which that
 /// cannot be told.
-pub(crate) fn sequences(table: &TableEntry, before: &State, from: &str) -> Option<Vec<String>> {
+pub(crate) fn sequences(
+    table: &TableEntry,
+    before: &ExportedRows,
+    from: &str,
+) -> Option<Vec<String>> {
     if !is_keyed(table) || !table.has_rowid() {
         return None;
     }
@@ -270,7 +276,11 @@ pub(crate) fn sequences(table: &TableEntry, before: &State, from: &str) -> Optio
 }
 
 /// As [`changes`], of what was found. A key that is gone comes up somewhere in the state.
-pub(crate) fn changes_found(table: &TableEntry, before: &State, from: &str) -> Option<String> {
+pub(crate) fn changes_found(
+    table: &TableEntry,
+    before: &ExportedRows,
+    from: &str,
+) -> Option<String> {
     let exact = key_columns(table)
         .map(|(number, column)| format!("{} AS bkp_k{number}", exact_of_row(column)));
     let (exact, hash) = (exact.collect::<Vec<_>>().join(", "), hash(table));
@@ -300,15 +310,16 @@ pub(crate) fn upserts_found(table: &TableEntry, from: &str) -> String {
 }
 
 /// The changes as they go into Parquet.
-pub(crate) fn bent_changes(table: &TableEntry, changes: &str) -> String {
+pub(crate) fn parquet_changes(table: &TableEntry, changes: &str) -> String {
     if !is_keyed(table) {
         return format!("FROM {changes}");
     }
-    let bent = |(number, column): (usize, &Column)| match sql::bent(&column.data_type) {
-        None => format!("bkp_k{number}"),
-        Some(data_type) => format!("CAST(bkp_k{number} AS {data_type}) AS bkp_k{number}"),
-    };
-    let keys = key_columns(table).map(bent).collect::<Vec<_>>().join(", ");
+    let parquet_value =
+        |(number, column): (usize, &Column)| match sql::parquet_type(&column.data_type) {
+            None => format!("bkp_k{number}"),
+            Some(data_type) => format!("CAST(bkp_k{number} AS {data_type}) AS bkp_k{number}"),
+        };
+    let keys = key_columns(table).map(parquet_value).collect::<Vec<_>>().join(", ");
     format!("SELECT {keys}, bkp_h, bkp_live FROM {changes}")
 }
 
@@ -362,7 +373,7 @@ pub(crate) fn upserts(table: &TableEntry, changes: &str, from: &str) -> String {
 
 /// The rows of a Parquet file of which none of the `later` relations with changes speaks: what is gone or
 /// has another content then.
-pub(crate) fn lasting(table: &TableEntry, file: &str, later: &[String]) -> String {
+pub(crate) fn unchanged_rows(table: &TableEntry, file: &str, later: &[String]) -> String {
     let rows = format!("SELECT {ROW}.* FROM read_parquet({file}) AS {ROW}");
     if later.is_empty() {
         return rows;

@@ -30,15 +30,18 @@ fn call(function: &str, values: &[String]) -> String {
 }
 
 /// What tells every two values of a column apart.
-fn told_apart(column: &Column) -> String {
+fn distinct_value(column: &Column) -> String {
     let name = of_row(&column.name);
     match sql::hashes(&column.data_type) {
-        sql::Hashes::Narrow | sql::Hashes::Wide | sql::Hashes::Folded | sql::Hashes::Float => name,
-        sql::Hashes::State => format!("hash({name})"),
-        sql::Hashes::Loosely if sql::is_place(&column.data_type) => {
+        sql::HashQuality::Narrow
+        | sql::HashQuality::Wide
+        | sql::HashQuality::Folded
+        | sql::HashQuality::Float => name,
+        sql::HashQuality::State => format!("hash({name})"),
+        sql::HashQuality::Loosely if sql::is_place(&column.data_type) => {
             format!("system.main.ST_AsWKB({name})")
         }
-        sql::Hashes::Loosely => {
+        sql::HashQuality::Loosely => {
             let texts = sql::without_floats(&column.data_type);
             let texts = texts.map(|to| format!(", CAST(CAST({name} AS {to}) AS VARCHAR)"));
             format!("hash({name}), {}{}", exact_text(column), texts.unwrap_or_default())
@@ -56,12 +59,16 @@ pub(crate) fn key_hashes(
         return None;
     }
     let kinds = values.iter().map(|(_, data_type)| sql::hashes(data_type)).collect::<Vec<_>>();
-    if let ([sql::Hashes::Narrow], [(value, _)]) = (&*kinds, values) {
+    if let ([sql::HashQuality::Narrow], [(value, _)]) = (&*kinds, values) {
         // No two of them have the same one, of DuckDB's own.
         return Some((format!("hash({value})"), "0::UBIGINT".to_owned()));
     }
-    let is_exact =
-        |kind| matches!(kind, &sql::Hashes::Narrow | &sql::Hashes::Wide | &sql::Hashes::Folded);
+    let is_exact = |kind| {
+        matches!(
+            kind,
+            &sql::HashQuality::Narrow | &sql::HashQuality::Wide | &sql::HashQuality::Folded
+        )
+    };
     let values = values.iter().map(|(value, _)| value.clone()).collect::<Vec<_>>();
     let [first, second] = FUNCTIONS.map(|function| call(function, &values));
     kinds.iter().all(is_exact).then_some((first, second))
@@ -80,7 +87,7 @@ pub(crate) fn second_hash(table: &TableEntry) -> String {
 }
 
 fn row(function: &str, table: &TableEntry) -> String {
-    call(function, &table.columns.iter().map(told_apart).collect::<Vec<_>>())
+    call(function, &table.columns.iter().map(distinct_value).collect::<Vec<_>>())
 }
 
 /// The hashes of exports up to schema 2. DuckDB's own takes some values for the same that are not: an
@@ -91,38 +98,38 @@ mod engine {
     use crate::source::duckdb::schema::sql;
     use crate::source::duckdb::schema::sql::of_row;
 
-    fn told_apart(column: &Column) -> String {
+    fn distinct_value(column: &Column) -> String {
         let name = of_row(&column.name);
         match sql::hashes(&column.data_type) {
-            sql::Hashes::Float => format!("{name}, signbit({name})"),
-            sql::Hashes::Narrow | sql::Hashes::Wide | sql::Hashes::State => name,
-            sql::Hashes::Folded | sql::Hashes::Loosely => {
+            sql::HashQuality::Float => format!("{name}, signbit({name})"),
+            sql::HashQuality::Narrow | sql::HashQuality::Wide | sql::HashQuality::State => name,
+            sql::HashQuality::Folded | sql::HashQuality::Loosely => {
                 format!("{name}, CAST({name} AS VARCHAR)")
             }
         }
     }
 
-    /// The same by other hashes: two long values whose hash is the same in [`told_apart`] differ here.
-    fn told_apart_otherwise(column: &Column) -> String {
+    /// The same by other hashes: two long values whose hash is the same in [`distinct_value`] differ here.
+    fn second_distinct_value(column: &Column) -> String {
         let name = of_row(&column.name);
         match sql::hashes(&column.data_type) {
-            sql::Hashes::Float => format!("signbit({name}), {name}"),
+            sql::HashQuality::Float => format!("signbit({name}), {name}"),
             // No two of them have the same hash.
-            sql::Hashes::Narrow | sql::Hashes::State => name,
-            sql::Hashes::Wide => format!("'bkp' || CAST({name} AS VARCHAR)"),
-            sql::Hashes::Folded | sql::Hashes::Loosely => {
+            sql::HashQuality::Narrow | sql::HashQuality::State => name,
+            sql::HashQuality::Wide => format!("'bkp' || CAST({name} AS VARCHAR)"),
+            sql::HashQuality::Folded | sql::HashQuality::Loosely => {
                 format!("'bkp' || CAST({name} AS VARCHAR), {name}")
             }
         }
     }
 
     pub(crate) fn hash(table: &TableEntry) -> String {
-        let columns = table.columns.iter().map(told_apart).collect::<Vec<_>>();
+        let columns = table.columns.iter().map(distinct_value).collect::<Vec<_>>();
         format!("hash(hash({}))", columns.join(", "))
     }
 
     pub(crate) fn second_hash(table: &TableEntry) -> String {
-        let columns = table.columns.iter().rev().map(told_apart_otherwise).collect::<Vec<_>>();
+        let columns = table.columns.iter().rev().map(second_distinct_value).collect::<Vec<_>>();
         format!("hash(hash({}, {}))", columns.join(", "), columns.len())
     }
 }

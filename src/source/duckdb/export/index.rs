@@ -50,7 +50,7 @@ pub(crate) struct Index {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Statement {
     /// What it makes.
-    pub(crate) makes: Makes,
+    pub(crate) makes: SqlObject,
     /// Which one: schema and name, quoted.
     pub(crate) name: String,
     /// The statement.
@@ -69,7 +69,7 @@ pub(crate) struct Statement {
 /// What a statement makes, in the order in which they are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Makes {
+pub(crate) enum SqlObject {
     /// A schema.
     Schema,
     /// A type.
@@ -310,7 +310,7 @@ impl Index {
     pub(crate) fn mark_bare(&mut self) {
         for statement in &mut self.statements {
             let is_it = |table: &&TableEntry| {
-                statement.makes == Makes::Table && table.quoted() == statement.name
+                statement.makes == SqlObject::Table && table.quoted() == statement.name
             };
             let table = self.tables.iter().find(is_it).filter(|table| table.native.is_some());
             statement.carried |= table.is_some_and(|table| {

@@ -11,7 +11,7 @@ use crate::pipeline::BackupReader;
 use crate::source::Chain;
 use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::export::delta;
-use crate::source::duckdb::export::delta::State;
+use crate::source::duckdb::export::delta::ExportedRows;
 use crate::source::duckdb::export::index::{Index, TableEntry};
 
 /// A chain that does not have what it says it has.
@@ -46,22 +46,22 @@ pub(crate) fn of<'i>(
 }
 
 /// What a table was at the end of a chain: files in a folder of ours.
-pub(crate) struct Files {
+pub(crate) struct LinkedTable {
     /// The rows of its last full export.
     pub(crate) base: PathBuf,
     /// Keys and hashes of what changed since, oldest first.
     later: Vec<PathBuf>,
 }
 
-impl Files {
+impl LinkedTable {
     /// As the engine reads it; of the base the rows in these places only, if some are named.
     pub(crate) fn state(
         &self,
         session: &Session,
         table: &TableEntry,
         places: Option<&[Range<u64>]>,
-    ) -> State {
-        State {
+    ) -> ExportedRows {
+        ExportedRows {
             base: delta::rows_again(table, &session.path(&self.base), places),
             later: self.later.iter().map(|path| session.path(path)).collect(),
         }
@@ -74,13 +74,13 @@ pub(crate) fn files(
     links: &[(usize, &TableEntry)],
     folder: &Path,
     ctx: &Ctx,
-) -> anyhow::Result<Files> {
+) -> anyhow::Result<LinkedTable> {
     let [(first, full), later @ ..] = links else { return Err(broken("a link is missing")) };
     let base = rows(chain, *first, full, folder, ctx)?;
     let members =
         later.iter().filter_map(|(order, entry)| Some((order, entry.rows_member.as_deref()?)));
     let later = members.map(|(order, member)| changes(chain, *order, member, folder, ctx));
-    Ok(Files { base, later: later.collect::<anyhow::Result<_>>()? })
+    Ok(LinkedTable { base, later: later.collect::<anyhow::Result<_>>()? })
 }
 
 /// The rows of a link as a file in a folder of ours: Parquet is read from its end. Its digest is compared before

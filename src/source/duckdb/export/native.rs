@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::source::duckdb::engine::{Opening, Place, Session};
+use crate::source::duckdb::engine::{DatabaseTarget, Session, SessionOptions};
 use crate::source::duckdb::export::content::content;
 use crate::source::duckdb::export::index::{Index, TableEntry};
 use crate::source::duckdb::schema::sql;
@@ -20,7 +20,7 @@ pub(crate) fn relation(native: &str) -> String {
     format!("{NAME}.main.{}", sql::name(native))
 }
 
-/// Copies the rows of tables that are marked into a database file beside `file`, in the folder of `opening`,
+/// Copies the rows of tables that are marked into a database file beside `file`, in the folder of `options`,
 /// and compares. Returns why that failed, for each with which it did.
 ///
 /// # Errors
@@ -28,17 +28,17 @@ pub(crate) fn relation(native: &str) -> String {
 pub(crate) fn make(
     index: &Index,
     file: &Path,
-    opening: &Opening<'_>,
+    options: &SessionOptions<'_>,
 ) -> anyhow::Result<(PathBuf, Vec<(String, String)>)> {
     let path = file.with_file_name(MEMBER);
-    let place = Place {
+    let place = DatabaseTarget {
         file: Some(file),
         storage_version: Some(&index.storage_version),
         beside: &[(NAME, &path)],
-        ..Place::default()
+        ..DatabaseTarget::default()
     };
-    let session = Session::opened(place, opening)?;
-    session.step_out()?;
+    let session = Session::opened(place, options)?;
+    session.leave_user_schema()?;
     session.take_row_keys(index.row_keys.as_deref())?;
     let mut failed = Vec::new();
     for table in &index.tables {

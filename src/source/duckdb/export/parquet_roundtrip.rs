@@ -79,7 +79,7 @@ fn load(session: &Session, table: &TableEntry, file: &Path) -> anyhow::Result<()
     session.run(&format!(
         "CREATE OR REPLACE TEMP TABLE bkp_trial AS SELECT {names} FROM {here} LIMIT 0"
     ))?;
-    let back = delta::lasting(table, &sql::text(&session.path(file)), &[]);
+    let back = delta::unchanged_rows(table, &sql::text(&session.path(file)), &[]);
     session.run(&format!("INSERT INTO {CAME} ({names}) {back}"))
 }
 

@@ -4,16 +4,16 @@
 use std::path::Path;
 
 use super::super::engine::plain;
-use super::exporting::Exporting;
+use super::export_context::ExportContext;
 use crate::ctx::Ctx;
 use crate::source::Chain;
 use crate::source::duckdb::engine::groups::{GROUPS_MAX, Region};
-use crate::source::duckdb::engine::protocol::{Compare, Sum};
+use crate::source::duckdb::engine::protocol::{Compare, RowSum};
 use crate::source::duckdb::export::delta;
-use crate::source::duckdb::export::delta::State;
+use crate::source::duckdb::export::delta::ExportedRows;
 use crate::source::duckdb::export::index::{Content, Index, RowGroup, TableEntry};
 use crate::source::duckdb::export::links;
-use crate::source::duckdb::export::links::Files;
+use crate::source::duckdb::export::links::LinkedTable;
 use crate::source::duckdb::schema;
 
 /// One row may wait for another one, be found, or have changed earlier, for so many bytes of what the
@@ -34,7 +34,7 @@ pub(super) enum Selection {
 }
 
 /// The chain that an increment adds to: its indexes, base first, and where what is needed of it is put.
-pub(super) struct Before<'a> {
+pub(super) struct PreviousExport<'a> {
     chain: &'a Chain<'a>,
     indexes: Vec<Index>,
     folder: &'a Path,
@@ -44,14 +44,14 @@ pub(super) struct Before<'a> {
     pub(super) row_keys: String,
 }
 
-impl<'a> Before<'a> {
+impl<'a> PreviousExport<'a> {
     /// What the chain has, if it was made by an engine that hashes as this one; `folder` is one of ours.
     pub(super) fn read(
         chain: &'a Chain<'a>,
         probe: &str,
         folder: &'a Path,
         ctx: &Ctx,
-    ) -> anyhow::Result<Option<Before<'a>>> {
+    ) -> anyhow::Result<Option<PreviousExport<'a>>> {
         let indexes = chain.iter().map(|reader| reader.map(ctx, &mut |input| Index::read(input)));
         let indexes = indexes.collect::<anyhow::Result<Vec<_>>>()?;
         let Some(last) = indexes.last() else { return Ok(None) };
@@ -59,7 +59,7 @@ impl<'a> Before<'a> {
             ctx.monitor.warn("the last export was made by a bkp or DuckDB that hashes rows differently: every table is exported in full");
             return Ok(None);
         };
-        Ok(Some(Before { chain, indexes, folder, probe: probe.to_owned(), row_keys }))
+        Ok(Some(PreviousExport { chain, indexes, folder, probe: probe.to_owned(), row_keys }))
     }
 
     /// The table as it was, if its rows have the same form.
@@ -72,7 +72,7 @@ impl<'a> Before<'a> {
 
     /// Puts what a table was at the last export into our folder, and how many rows its last full export has; none if a link of the chain does not have it, or
     /// not so that it can be compared.
-    fn fetch(&self, table: &TableEntry, ctx: &Ctx) -> anyhow::Result<Option<(Files, u64)>> {
+    fn fetch(&self, table: &TableEntry, ctx: &Ctx) -> anyhow::Result<Option<(LinkedTable, u64)>> {
         // What is not whole here is exported in full.
         let Ok(links) = links::of(&self.indexes, table) else { return Ok(None) };
         let is_hashed = |(order, entry): &(usize, &TableEntry)| {
@@ -87,12 +87,12 @@ impl<'a> Before<'a> {
     }
 }
 
-impl Exporting<'_> {
+impl ExportContext<'_> {
     /// Finds out what changed in a table since the last export, and writes keys and hashes of that.
     pub(super) fn since(
         &mut self,
         table: &mut TableEntry,
-        before: &Before<'_>,
+        before: &PreviousExport<'_>,
         last: &TableEntry,
         path: &Path,
     ) -> anyhow::Result<Selection> {
@@ -127,7 +127,7 @@ impl Exporting<'_> {
             return Ok(Selection::All);
         };
         self.record(table, recorded);
-        self.session.save(&delta::bent_changes(table, CHANGES), path)?;
+        self.session.save(&delta::parquet_changes(table, CHANGES), path)?;
         Ok(Selection::Changed(query))
     }
 
@@ -148,7 +148,7 @@ impl Exporting<'_> {
         &self,
         table: &TableEntry,
         last: &Content,
-        files: &Files,
+        files: &LinkedTable,
         region: Option<&Region>,
     ) -> anyhow::Result<Option<String>> {
         let places = region.map(|region| region.base.as_slice());
@@ -211,7 +211,7 @@ impl Exporting<'_> {
         &self,
         table: &TableEntry,
         last: &Content,
-        state: &State,
+        state: &ExportedRows,
         from: &str,
         region: Option<&Region>,
     ) -> anyhow::Result<Option<[u64; 2]>> {
@@ -231,7 +231,7 @@ impl Exporting<'_> {
         };
         // That what was compared is the export before and the table, the sums show.
         let alike = region.map(|region| region.alike).unwrap_or_default();
-        let is_of = |content: &Content, sum: &Sum| {
+        let is_of = |content: &Content, sum: &RowSum| {
             content.rows == sum.rows + alike.rows
                 && sum.sum.parse::<u128>().ok().map(|sum| sum + alike.sum) == Some(content.sum)
         };

@@ -11,14 +11,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::blockfile::map::{BlockMap, Checksum};
-use crate::blockfile::target::{Nowhere, SparseFile, Target};
+use crate::blockfile::target::{NullTarget, SparseFile, Target};
 use crate::ctx::Ctx;
 use crate::domain::backup_kind::BackupKind;
 use crate::error::{Fault, Kind};
 use crate::source::duckdb::data_file::database::beside;
 use crate::source::duckdb::data_file::format::{Headers, UNIT_BYTES, digest, unit_offset};
 use crate::source::duckdb::data_file::layout::{
-    LAYOUT_MEMBER, Layout, Listed as _, Member, PIECE_BYTES,
+    LAYOUT_MEMBER, Layout, LayoutFile as _, Member, PIECE_BYTES,
 };
 use crate::source::duckdb::data_file::wal;
 use crate::source::duckdb::engine;
@@ -47,7 +47,7 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     if is_export(chain) {
         return decode::decode(chain, tools, ctx);
     }
-    assemble(chain, &mut Nowhere, &mut Nowhere, ctx).map(|_assembled| ())
+    assemble(chain, &mut NullTarget, &mut NullTarget, ctx).map(|_assembled| ())
 }
 
 /// What a chain was assembled to: everything is in place but the headers.
@@ -174,12 +174,12 @@ struct Written {
     /// Bytes that went to the disk.
     bytes: u64,
     /// Why it was not opened, if it was not: file and log are as they were captured then.
-    unopened: Option<Unopened>,
+    unopened: Option<NotOpened>,
 }
 
 /// Why a database was not opened.
 #[derive(Debug)]
-enum Unopened {
+enum NotOpened {
     /// The linked engine cannot be meant to.
     Beyond(String),
     /// It should have been able to, and failed.
@@ -190,13 +190,13 @@ enum Unopened {
 /// where it can. Every byte has the digest that was recorded: if the engine fails, that is no reason
 /// to keep from anybody what another one may open.
 fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
-    let laid = lay(chain, path, ctx)?;
-    let mut written = Written { headers: laid.headers, bytes: laid.bytes, unopened: None };
+    let placed = place_files(chain, path, ctx)?;
+    let mut written = Written { headers: placed.headers, bytes: placed.bytes, unopened: None };
     if let Some(why) = engine::cannot_read(&written.headers) {
-        written.unopened = Some(Unopened::Beyond(why));
+        written.unopened = Some(NotOpened::Beyond(why));
         return Ok(written);
     }
-    let Err(failure) = settle(path, laid.has_log, ctx) else {
+    let Err(failure) = merge_and_open(path, placed.has_log, ctx) else {
         return Ok(written);
     };
     ctx.cancel.check()?;
@@ -208,9 +208,9 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
     if failure.changed {
         // The engine had begun to write, and what it left is not what was captured.
         place::remove(path)?;
-        written.bytes += lay(chain, path, ctx)?.bytes;
+        written.bytes += place_files(chain, path, ctx)?.bytes;
     }
-    written.unopened = Some(Unopened::Failed(why));
+    written.unopened = Some(NotOpened::Failed(why));
     Ok(written)
 }
 
@@ -218,13 +218,13 @@ fn write(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Written> {
 const NO_ROOM: &str = "free space there, or choose another path (--to, or --scratch for a drill); nothing was left behind";
 
 /// File and log in their places, durable, untouched by any engine.
-struct Laid {
+struct PlacedFiles {
     headers: Headers,
     bytes: u64,
     has_log: bool,
 }
 
-fn lay(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Laid> {
+fn place_files(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<PlacedFiles> {
     let create = |path: &Path| {
         File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
     };
@@ -253,27 +253,27 @@ fn lay(chain: &Chain<'_>, path: &Path, ctx: &Ctx) -> anyhow::Result<Laid> {
         std::fs::remove_file(&log_path)?;
     }
     // DuckDB's lock would be lost if one of these were closed while it has the file open.
-    Ok(Laid { headers, bytes, has_log })
+    Ok(PlacedFiles { headers, bytes, has_log })
 }
 
 /// A failure of the engine.
-struct Failure {
+struct EngineFailure {
     error: anyhow::Error,
     /// It may have written to the files.
     changed: bool,
 }
 
 /// Lets the engine put the log into the file, and open it. Without writing it could not read every log.
-fn settle(path: &Path, has_log: bool, ctx: &Ctx) -> Result<(), Failure> {
+fn merge_and_open(path: &Path, has_log: bool, ctx: &Ctx) -> Result<(), EngineFailure> {
     if has_log {
         let settled = Session::open(path, true, Kind::Failed).and_then(|session| {
-            session.settle()?;
+            session.merge_log()?;
             Ok(File::open(path)?.sync_all()?)
         });
-        settled.map_err(|error| Failure { error, changed: true })?;
+        settled.map_err(|error| EngineFailure { error, changed: true })?;
     }
     let inspected = inspect::inspect(path, false);
-    let tables = inspected.map_err(|error| Failure { error, changed: has_log })?;
+    let tables = inspected.map_err(|error| EngineFailure { error, changed: has_log })?;
     ctx.monitor.detail(&format!("DuckDB opens it: {} tables", tables.len()));
     Ok(())
 }
@@ -295,8 +295,8 @@ pub(crate) fn restore(
     let version = written.headers.storage_version().unwrap_or("of an encrypted file");
     let (why, lost) = match written.unopened {
         None => (None, Vec::new()),
-        Some(Unopened::Beyond(why)) => (Some(why), Vec::new()),
-        Some(Unopened::Failed(why)) => {
+        Some(NotOpened::Beyond(why)) => (Some(why), Vec::new()),
+        Some(NotOpened::Failed(why)) => {
             let lost = format!("a check that DuckDB opens it: {why}");
             (Some("the linked engine failed".to_owned()), vec![lost])
         }
@@ -331,7 +331,7 @@ pub(crate) fn drill(
     let began = Instant::now();
     let path = scratch.join("drill.duckdb");
     let written = write(chain, &path, ctx)?;
-    if let Some(Unopened::Beyond(reason) | Unopened::Failed(reason)) = written.unopened {
+    if let Some(NotOpened::Beyond(reason) | NotOpened::Failed(reason)) = written.unopened {
         return Err(SourceError::Engine {
             what: "drill".into(),
             reason: format!("the linked engine cannot open the backup: {reason}"),

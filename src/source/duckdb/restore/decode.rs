@@ -7,11 +7,11 @@ use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::{CATALOG, plain};
-use crate::source::duckdb::export::index::{Index, Makes, Statement};
+use crate::source::duckdb::export::index::{Index, SqlObject, Statement};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::links::{broken, indexes};
 use crate::source::duckdb::export::{carrier, native};
-use crate::source::duckdb::restore::Bench;
+use crate::source::duckdb::restore::BuildContext;
 use crate::source::duckdb::restore::reread;
 use crate::source::{Chain, DecodeTools};
 
@@ -27,16 +27,16 @@ pub(crate) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> a
     let Some(newest) = indexes.last() else { return Err(broken("its chain is empty")) };
     let scratch = (tools.scratch)()?;
     let path = scratch.path(&format!("{CATALOG}.duckdb"));
-    let bench = Bench::of(chain, newest, &path, EngineLimits::ample(tools.share), ctx);
-    let reread::Lacking { schema, rows, read } = reread::lacking(&bench, &indexes)?;
+    let context = BuildContext::of(chain, newest, &path, EngineLimits::ample(tools.share), ctx);
+    let reread::RestoreGaps { schema, rows, read } = reread::find_restore_gaps(&context, &indexes)?;
     check_tables(chain, &indexes, &read, ctx)?;
     let kind = match (&*rows, &*schema) {
         ([], []) => return Ok(()),
         ([], _) => Kind::Partial,
         _ => Kind::Integrity,
     };
-    let lacking = rows.iter().chain(&schema).map(|text| plain(text)).collect::<Vec<_>>();
-    let message = format!("a restore of this export would be missing {}", lacking.join("; "));
+    let gaps = rows.iter().chain(&schema).map(|text| plain(text)).collect::<Vec<_>>();
+    let message = format!("a restore of this export would be missing {}", gaps.join("; "));
     let mut fault = Fault::new(kind, message);
     if kind == Kind::Partial {
         fault = fault.hint(
@@ -63,7 +63,8 @@ fn check_archives(chain: &Chain<'_>, indexes: &[Index], ctx: &Ctx) -> anyhow::Re
             }
             check_parquet(name, body)
         })?;
-        let carried = |statement: &Statement| statement.carried && statement.makes != Makes::Table;
+        let carried =
+            |statement: &Statement| statement.carried && statement.makes != SqlObject::Table;
         let wanted = [
             (native::MEMBER, index.tables.iter().any(|table| table.native.is_some())),
             (carrier::MEMBER, index.statements.iter().any(carried)),

@@ -24,7 +24,7 @@ pub(crate) fn inspect(path: &Path, read: bool) -> anyhow::Result<Vec<Table>> {
     const TABLES: &str = "SELECT schema_name, table_name, coalesce(estimated_size, 0), sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY ALL";
     const COLUMNS: &str = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY table_oid, column_index";
     let session = Session::open(path, false, Kind::Integrity)?;
-    session.step_out()?;
+    session.leave_user_schema()?;
     let number = |row: &TextRow, at: usize| text(row, at).parse().unwrap_or_default();
     let rows = session.rows(TABLES)?;
     let columns = if read { by_table(session.rows(COLUMNS)?) } else { HashMap::new() };

@@ -14,10 +14,10 @@ use crate::source::duckdb::export::index::{Content, Index, TableEntry};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::native;
 use crate::source::duckdb::export::parquet_roundtrip::content_once_loaded;
-use crate::source::duckdb::restore::{Bench, Schema};
+use crate::source::duckdb::restore::{BuildContext, BuiltSchema};
 
 /// A chain whose rows are read, in a folder of ours.
-struct Rereading<'a> {
+struct RowReader<'a> {
     chain: &'a Chain<'a>,
     indexes: &'a [Index],
     session: &'a Session,
@@ -28,7 +28,7 @@ struct Rereading<'a> {
 
 /// What a restore would lack that the export does not name itself, in words.
 #[derive(Default)]
-pub(crate) struct Lacking {
+pub(crate) struct RestoreGaps {
     /// Tables and other objects that cannot be made, or not as they were.
     pub(crate) schema: Vec<String>,
     /// Rows that are not what was recorded.
@@ -37,50 +37,53 @@ pub(crate) struct Lacking {
     pub(crate) read: BTreeSet<(usize, String)>,
 }
 
-/// Looks for what a restore on `bench` would lack. Constraints and indexes are tried by a drill only. Hashes are
+/// Looks for what a restore on `context` would lack. Constraints and indexes are tried by a drill only. Hashes are
 /// compared if the linked engine hashes as the one did that made the export.
 ///
 /// # Errors
 /// What chain, store and engine say.
-pub(crate) fn lacking(bench: &Bench<'_>, indexes: &[Index]) -> anyhow::Result<Lacking> {
-    let mut lacking = Lacking::default();
-    let Some(newest) = indexes.last() else { return Ok(lacking) };
-    let Schema { tables, rows, comparable, .. } =
-        bench.all_of_schema(newest, &mut lacking.schema)?;
+pub(crate) fn find_restore_gaps(
+    context: &BuildContext<'_>,
+    indexes: &[Index],
+) -> anyhow::Result<RestoreGaps> {
+    let mut gaps = RestoreGaps::default();
+    let Some(newest) = indexes.last() else { return Ok(gaps) };
+    let BuiltSchema { tables, rows, comparable, .. } =
+        context.all_of_schema(newest, &mut gaps.schema)?;
     if !comparable || newest.row_keys.is_none() {
         let engine = plain(&newest.engine);
         let why = format!(
             "rows are not compared: DuckDB {engine}, which made the export, hashes them in another way"
         );
-        bench.ctx.monitor.warn(&why);
-        return Ok(lacking);
+        context.ctx.monitor.warn(&why);
+        return Ok(gaps);
     }
-    let session = bench.session_with_files(rows.as_deref())?;
+    let session = context.session_with_files(rows.as_deref())?;
     session.take_row_keys(newest.row_keys.as_deref())?;
-    session.step_out()?;
-    let (chain, folder, ctx) = (bench.chain, bench.folder, bench.ctx);
+    session.leave_user_schema()?;
+    let (chain, folder, ctx) = (context.chain, context.folder, context.ctx);
     let read = RefCell::default();
-    let rereading = Rereading { chain, indexes, session: &session, folder, ctx, read };
+    let reader = RowReader { chain, indexes, session: &session, folder, ctx, read };
     for table in &tables {
         ctx.cancel.check()?;
-        let why = match rereading.difference(table) {
+        let why = match reader.difference(table) {
             Ok(why) => why,
             // Words that damage brings from the chain have no refusal of the engine beside them.
             Err(error) => Some(session.refusal_of_rows().ok_or(error)?),
         };
-        lacking.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
+        gaps.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
     }
-    lacking.read = rereading.read.into_inner();
+    gaps.read = reader.read.into_inner();
     session.close()?;
-    Ok(lacking)
+    Ok(gaps)
 }
 
-impl Rereading<'_> {
+impl RowReader<'_> {
     /// How the rows of a table differ from what was recorded.
     fn difference(&self, table: &TableEntry) -> anyhow::Result<Option<String>> {
         if let Some(native) = &table.native {
             let found = content(self.session, table, &native::relation(native))?;
-            return Ok(unlike(&found, &table.content));
+            return Ok(content_difference(&found, &table.content));
         }
         let links = links::of(self.indexes, table)?;
         let data = links.iter().filter_map(|(order, entry)| Some((*order, entry.data.clone()?)));
@@ -94,7 +97,7 @@ impl Rereading<'_> {
             std::fs::remove_file(&rows)?;
             let arrivals = delta::content_of_state(table, &delta::arrivals(table, changes));
             let recorded = content_of(self.session, &arrivals)?;
-            if let Some(why) = unlike(&found, &recorded) {
+            if let Some(why) = content_difference(&found, &recorded) {
                 std::fs::remove_file(&files.base)?;
                 return Ok(Some(format!("of what changed in one of its increments, {why}")));
             }
@@ -109,11 +112,11 @@ impl Rereading<'_> {
             content_of(self.session, &query)?
         };
         std::fs::remove_file(&files.base)?;
-        Ok(unlike(&found, &table.content))
+        Ok(content_difference(&found, &table.content))
     }
 }
 
-fn unlike(found: &Content, recorded: &Content) -> Option<String> {
+fn content_difference(found: &Content, recorded: &Content) -> Option<String> {
     (found != recorded).then(|| {
         format!(
             "read {} rows with hash {}, recorded {} with {}",

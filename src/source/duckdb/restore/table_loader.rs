@@ -19,7 +19,7 @@ use crate::source::duckdb::schema::sql::ROW;
 const BATCH_ROWS: u64 = 8 * 122_880;
 
 /// A file that is being built.
-pub(crate) struct Building<'a> {
+pub(crate) struct TableLoader<'a> {
     pub(crate) chain: &'a Chain<'a>,
     pub(crate) indexes: Vec<Index>,
     pub(crate) session: Session,
@@ -27,7 +27,7 @@ pub(crate) struct Building<'a> {
     pub(crate) folder: &'a Path,
     /// Whether the linked engine hashes as the one did that made the export.
     pub(crate) comparable: bool,
-    /// Whether the session is outside of the database: see [`Session::step_out`].
+    /// Whether the session is outside of the database: see [`Session::leave_user_schema`].
     pub(crate) outside: bool,
     pub(crate) ctx: &'a Ctx,
 }
@@ -37,7 +37,7 @@ pub(crate) fn stage() -> String {
     format!("{CATALOG}_stage")
 }
 
-impl Building<'_> {
+impl TableLoader<'_> {
     /// Brings the rows of one table into the new file, or says why that cannot be done here, or that the
     /// engine refuses them: then the table has none, and the others have theirs.
     ///
@@ -52,7 +52,7 @@ impl Building<'_> {
         let Some(why) = self.session.refusal_of_rows() else { return Err(error) };
         if self.outside {
             // It was refused within.
-            self.session.step_out()?;
+            self.session.leave_user_schema()?;
         }
         let emptied = self.session.attempt(&format!("DELETE FROM {}", table.here()));
         Ok(Some(match emptied {
@@ -122,7 +122,7 @@ impl Building<'_> {
     ) -> anyhow::Result<()> {
         let file = sql::text(&self.session.path(path));
         let count = format!("SELECT num_rows FROM parquet_file_metadata({file})");
-        let rows = delta::lasting(table, &file, later);
+        let rows = delta::unchanged_rows(table, &file, later);
         let insert = format!("INSERT INTO {into} ({}) {rows}", columns(table));
         self.batched(table, "file_row_number", self.number(&count)?, &insert)
     }
@@ -155,9 +155,9 @@ impl Building<'_> {
         if !self.outside {
             return work();
         }
-        self.session.step_in()?;
+        self.session.enter_user_schema()?;
         work()?;
-        self.session.step_out().map(drop)
+        self.session.leave_user_schema().map(drop)
     }
 
     fn number(&self, query: &str) -> anyhow::Result<u64> {
@@ -221,21 +221,21 @@ fn columns(table: &TableEntry) -> String {
 }
 
 /// A table with no more than its columns, for one whose statement fails here.
-pub(crate) fn bare(table: &TableEntry) -> String {
+pub(crate) fn columns_only_sql(table: &TableEntry) -> String {
     let columns = table.columns.iter();
     let columns = columns.map(|column| format!("{} {}", sql::name(&column.name), column.data_type));
     format!("CREATE TABLE {} ({})", table.here(), columns.collect::<Vec<_>>().join(", "))
 }
 
 /// A table with the columns of its rows as they travelled: some types cannot be written.
-pub(crate) fn like(table: &TableEntry) -> String {
+pub(crate) fn as_travelled_sql(table: &TableEntry) -> String {
     let native = table.native.as_deref().unwrap_or_default();
     let (columns, rows) = (columns(table), native::relation(native));
     format!("CREATE TABLE {} AS SELECT {columns} FROM {rows} LIMIT 0", table.here())
 }
 
 /// The failure of a chain whose tables cannot be put into an order.
-pub(crate) fn circle() -> Fault {
+pub(crate) fn circular_references() -> Fault {
     Fault::new(
         Kind::Integrity,
         "the export is incomplete: its tables refer to each other in a circle",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::error::{Fault, Kind};
 use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::export::carrier;
-use crate::source::duckdb::export::index::{Index, Makes, Statement, TableEntry};
+use crate::source::duckdb::export::index::{Index, SqlObject, Statement, TableEntry};
 use crate::source::duckdb::restore::table_loader;
 use crate::source::duckdb::schema::schema_check;
 
@@ -47,7 +47,7 @@ pub(crate) fn chosen(index: &Index, only: Option<&str>) -> anyhow::Result<Vec<Ta
         let (ready, rest): (Vec<_>, Vec<_>) =
             left.iter().partition(|table| !table.parents.iter().any(|p| names.contains(p)));
         if ready.is_empty() {
-            return Err(table_loader::circle().into());
+            return Err(table_loader::circular_references().into());
         }
         ordered.extend(ready.into_iter().cloned());
         left = rest;
@@ -59,15 +59,15 @@ pub(crate) fn chosen(index: &Index, only: Option<&str>) -> anyhow::Result<Vec<Ta
 pub(crate) fn carried(newest: &Index, all: bool) -> BTreeSet<carrier::Entry> {
     let is_carried = |statement: &&Statement| {
         statement.carried
-            && (matches!(statement.makes, Makes::Macro | Makes::Type)
-                || all && statement.makes == Makes::View)
+            && (matches!(statement.makes, SqlObject::Macro | SqlObject::Type)
+                || all && statement.makes == SqlObject::View)
     };
     newest.statements.iter().filter(is_carried).map(carrier::entry).collect()
 }
 
 /// Whether the carrier brought what this statement makes: comments come with what they are on.
 pub(crate) fn is_copied(statement: &Statement, copied: &BTreeSet<carrier::Entry>) -> bool {
-    if statement.makes != Makes::Comment {
+    if statement.makes != SqlObject::Comment {
         return copied.contains(&carrier::entry(statement));
     }
     let on = statement.table.as_ref().unwrap_or(&statement.name);
@@ -85,7 +85,7 @@ pub(crate) fn in_words((statement, why): &(&Statement, String)) -> String {
 /// calls a macro, got its comment later.
 pub(super) fn is_with_table(statement: &Statement, tables: &BTreeSet<String>) -> bool {
     let on = ["COMMENT ON TABLE ", "COMMENT ON COLUMN "];
-    statement.makes == Makes::Comment
+    statement.makes == SqlObject::Comment
         && statement.table.as_ref().is_some_and(|table| tables.contains(table))
         && on.iter().any(|on| statement.sql.starts_with(on))
 }
@@ -101,14 +101,14 @@ pub(crate) fn make_tables(
 ) -> Vec<TableEntry> {
     let names: BTreeSet<String> = tables.iter().map(TableEntry::quoted).collect();
     let is_wanted = |statement: &&Statement| {
-        statement.makes <= Makes::Macro
-            || statement.makes == Makes::Table && names.contains(&statement.name)
+        statement.makes <= SqlObject::Macro
+            || statement.makes == SqlObject::Table && names.contains(&statement.name)
             || is_with_table(statement, &names)
     };
     let mut left: Vec<&Statement> = newest.statements.iter().filter(is_wanted).collect();
     loop {
         let failed = schema_check::run(session, left.iter().copied());
-        let first = failed.iter().find(|(statement, _)| statement.makes == Makes::Table);
+        let first = failed.iter().find(|(statement, _)| statement.makes == SqlObject::Table);
         let Some((statement, why)) = first else {
             // What no table needs is missed only where everything is wanted.
             lost.extend(failed.iter().filter(|_| all).map(in_words));
@@ -118,8 +118,8 @@ pub(crate) fn make_tables(
         let table = tables.iter().find(|table| table.quoted() == statement.name);
         let make = |table: &TableEntry| {
             session
-                .attempt(&table_loader::bare(table))
-                .or_else(|_| session.attempt(&table_loader::like(table)))
+                .attempt(&table_loader::columns_only_sql(table))
+                .or_else(|_| session.attempt(&table_loader::as_travelled_sql(table)))
         };
         let name = &statement.name;
         let why = schema_check::first_line(why);
@@ -150,5 +150,5 @@ fn is_made(session: &Session, table: &TableEntry, lost: &mut Vec<String>) -> boo
     let what = format!("the definition of table {} beyond its columns", table.quoted());
     lost.push(format!("{what}: its statement brought rows"));
     let dropped = session.attempt(&format!("DROP TABLE {here} CASCADE"));
-    dropped.and_then(|()| session.attempt(&table_loader::bare(table))).is_ok()
+    dropped.and_then(|()| session.attempt(&table_loader::columns_only_sql(table))).is_ok()
 }

@@ -1,7 +1,7 @@
 //! A schema while it is being read, and the rows it is read from.
 
 use crate::source::duckdb::engine::TextRow;
-use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
+use crate::source::duckdb::export::index::{SqlObject, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
 
 /// Separates names in lists that are read as text.
@@ -41,13 +41,13 @@ pub(crate) fn quoted(schema: &str, name: &str) -> String {
 }
 
 impl DatabaseSchema {
-    pub(crate) fn add(&mut self, makes: Makes, name: String, sql: String) {
+    pub(crate) fn add(&mut self, makes: SqlObject, name: String, sql: String) {
         self.add_for(makes, name, sql, None);
     }
 
     pub(crate) fn add_for(
         &mut self,
-        makes: Makes,
+        makes: SqlObject,
         name: String,
         sql: String,
         table: Option<String>,

@@ -2,7 +2,7 @@
 //! and macros.
 
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
-use crate::source::duckdb::export::index::Makes;
+use crate::source::duckdb::export::index::SqlObject;
 use crate::source::duckdb::schema::database_schema::{
     DatabaseSchema, MACROS, SEPARATOR, list, quoted, text,
 };
@@ -19,11 +19,11 @@ fn meaning(session: &Session, row: &TextRow, name: &str) -> anyhow::Result<Strin
         let labels: Vec<String> = labels.iter().map(|row| sql::text(&text(row, 0))).collect();
         return Ok(format!("ENUM ({})", labels.join(", ")));
     }
-    told_type(session, name)
+    type_text(session, name)
 }
 
 /// How the engine tells a type of the database.
-fn told_type(session: &Session, name: &str) -> anyhow::Result<String> {
+fn type_text(session: &Session, name: &str) -> anyhow::Result<String> {
     let found = session.rows(&format!("SELECT typeof(CAST(NULL AS {CATALOG}.{name}))"))?;
     Ok(found.first().map(|row| text(row, 0)).unwrap_or_default())
 }
@@ -44,10 +44,15 @@ fn signatures(
 }
 
 /// A definition as the engine tells it, with its names, and those of its table, in our quotes.
-pub(crate) fn renamed(makes: Makes, told: &str, name: &str, table: Option<&str>) -> Option<String> {
+pub(crate) fn renamed(
+    makes: SqlObject,
+    told: &str,
+    name: &str,
+    table: Option<&str>,
+) -> Option<String> {
     let begin = makes.begins().iter().find(|begin| told.starts_with(**begin))?;
     let rest = sql::after_name(told.strip_prefix(begin)?);
-    if makes == Makes::Sequence {
+    if makes == SqlObject::Sequence {
         // It has the bare name there, in no schema and in no quotes.
         let (_, rest) = told.rsplit_once(" INCREMENT BY ")?;
         return Some(format!("{begin}{name} INCREMENT BY {rest}"));
@@ -69,7 +74,11 @@ impl DatabaseSchema {
         );
         for row in session.rows(&schemas_query)? {
             let name = sql::name(&text(&row, 0));
-            self.add(Makes::Schema, name.clone(), format!("CREATE SCHEMA IF NOT EXISTS {name};"));
+            self.add(
+                SqlObject::Schema,
+                name.clone(),
+                format!("CREATE SCHEMA IF NOT EXISTS {name};"),
+            );
         }
         // How a type is told that has labels, and its name.
         let mut labelled: Vec<(String, String)> = Vec::new();
@@ -77,7 +86,7 @@ impl DatabaseSchema {
             let name = quoted(&text(&row, 0), &text(&row, 1));
             let mut meaning = meaning(session, &row, &name)?;
             if row.get(3).cloned().flatten().is_some() {
-                labelled.push((told_type(session, &name)?, name.clone()));
+                labelled.push((type_text(session, &name)?, name.clone()));
             } else if let Some((rest, of)) = labelled
                 .iter()
                 .find_map(|(told, of)| Some((meaning.strip_prefix(told.as_str())?, of)))
@@ -86,23 +95,23 @@ impl DatabaseSchema {
                 // A list of labels is one only by the name of its type.
                 meaning = format!("{of}{rest}");
             }
-            self.add(Makes::Type, name.clone(), format!("CREATE TYPE {name} AS {meaning};"));
+            self.add(SqlObject::Type, name.clone(), format!("CREATE TYPE {name} AS {meaning};"));
         }
         for (makes, query) in [
             (
-                Makes::Sequence,
+                SqlObject::Sequence,
                 format!(
                     "SELECT schema_name, sequence_name, sql, NULL FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOG}' ORDER BY sequence_oid"
                 ),
             ),
             (
-                Makes::View,
+                SqlObject::View,
                 format!(
                     "SELECT schema_name, view_name, sql, NULL FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' ORDER BY view_oid"
                 ),
             ),
             (
-                Makes::Index,
+                SqlObject::Index,
                 format!(
                     "SELECT schema_name, index_name, sql, table_name FROM duckdb_indexes() WHERE database_name = '{CATALOG}' AND sql IS NOT NULL ORDER BY index_oid"
                 ),
@@ -112,7 +121,7 @@ impl DatabaseSchema {
                 let table = row.get(3).cloned().flatten();
                 let table = table.map(|table| quoted(&text(&row, 0), &table));
                 let name = quoted(&text(&row, 0), &text(&row, 1));
-                if makes == Makes::Sequence && self.exhausted(session, &row)? {
+                if makes == SqlObject::Sequence && self.exhausted(session, &row)? {
                     continue;
                 }
                 let told = text(&row, 2);
@@ -142,13 +151,13 @@ impl DatabaseSchema {
         let name = quoted(&schema, &sequence);
         let (step, least, most, end) = (text(row, 0), text(row, 1), text(row, 2), text(row, 3));
         self.add(
-            Makes::Sequence,
+            SqlObject::Sequence,
             name.clone(),
             format!(
                 "CREATE SEQUENCE {name} INCREMENT BY {step} MINVALUE {least} MAXVALUE {most} START {end} NO CYCLE;"
             ),
         );
-        self.add(Makes::Sequence, name.clone(), sql::next_value(&name));
+        self.add(SqlObject::Sequence, name.clone(), sql::next_value(&name));
         Ok(true)
     }
 
@@ -176,7 +185,7 @@ impl DatabaseSchema {
             let bodies = told.iter().zip(bodies);
             let bodies = bodies.map(|(told, body)| format!("{told} AS {table}{}", text(body, 3)));
             let bodies = bodies.collect::<Vec<_>>().join(", ");
-            self.add(Makes::Macro, name.clone(), format!("CREATE MACRO {name}{bodies};"));
+            self.add(SqlObject::Macro, name.clone(), format!("CREATE MACRO {name}{bodies};"));
         }
         Ok(())
     }

@@ -10,13 +10,15 @@ use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::database::beside;
 use crate::source::duckdb::engine::limits::EngineLimits;
-use crate::source::duckdb::engine::{CATALOG, ENDED, Opening, Place, Session, plain};
-use crate::source::duckdb::export::index::{Makes, Statement, TableEntry};
+use crate::source::duckdb::engine::{
+    CATALOG, DatabaseTarget, ENDED, Session, SessionOptions, plain,
+};
+use crate::source::duckdb::export::index::{SqlObject, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::{DatabaseSchema, MACROS, note_macros, quoted, text};
 
 /// Statements that were not made, each with the reason.
-type Failed = Vec<(Statement, String)>;
+type FailedStatements = Vec<(Statement, String)>;
 
 /// Over how many statements engines may end; each takes its time.
 const FATAL_MAX: usize = 3;
@@ -46,7 +48,7 @@ impl DatabaseSchema {
             }
         }
         let is_left_out = |statement: &Statement| {
-            statement.makes == Makes::Table && names.contains(&statement.name)
+            statement.makes == SqlObject::Table && names.contains(&statement.name)
                 || statement.table.as_ref().is_some_and(|table| names.contains(table))
         };
         let (left_out, kept) = self.statements.drain(..).partition(is_left_out);
@@ -57,19 +59,21 @@ impl DatabaseSchema {
 
     /// Makes the schema in an empty database, and compares. What needs a table that is left out is
     /// left out, and named.
-    pub(crate) fn rehearse(
+    pub(crate) fn recreate_and_compare(
         &mut self,
         session: &Session,
         storage_version: &str,
         scratch: &Path,
     ) -> anyhow::Result<()> {
-        let means = EngineLimits::modest(ResourceLimits::default());
-        let opening = Opening { folder: Some(scratch), kind: Kind::Source, means, ctx: None };
+        let limits = EngineLimits::modest(ResourceLimits::default());
+        let options =
+            SessionOptions { folder: Some(scratch), kind: Kind::Source, limits, ctx: None };
         let path = scratch.join("rehearsal.duckdb");
         let storage_version = Some(storage_version);
         let file = Some(path.as_path());
-        let place = Place { file, write: true, storage_version, ..Place::default() };
-        let (empty, mut failed, fatal) = self.attempted(place, &opening)?;
+        let place =
+            DatabaseTarget { file, write: true, storage_version, ..DatabaseTarget::default() };
+        let (empty, mut failed, fatal) = self.attempted(place, &options)?;
         if !failed.is_empty() && !self.without.is_empty() {
             // What can be made as soon as the others are there too depends on them.
             let _failed = run(&empty, self.without.iter());
@@ -77,7 +81,7 @@ impl DatabaseSchema {
             let is_still = |statement: &Statement| still.iter().any(|(left, _)| left == statement);
             for (statement, _) in failed.iter().filter(|(statement, _)| !is_still(statement)) {
                 self.statements.retain(|kept| kept != statement);
-                if statement.makes != Makes::Comment {
+                if statement.makes != SqlObject::Comment {
                     let word = statement.makes.word();
                     self.depending.push(format!("the {word} {}", statement.name));
                 }
@@ -90,9 +94,9 @@ impl DatabaseSchema {
             statement.tried = found.map(|(_, why)| first_line(why));
         }
         // How a definition reads depends on the version of the file that it was in.
-        empty.settle()?;
-        let made = Session::opened(Place { file, ..Place::default() }, &opening)?;
-        made.step_out()?;
+        empty.merge_log()?;
+        let made = Session::opened(DatabaseTarget { file, ..DatabaseTarget::default() }, &options)?;
+        made.leave_user_schema()?;
         self.compare(session, &made)
     }
 
@@ -101,12 +105,12 @@ impl DatabaseSchema {
     /// memory. The second is what failed otherwise.
     fn attempted(
         &self,
-        place: Place<'_>,
-        opening: &Opening<'_>,
-    ) -> anyhow::Result<(Session, Failed, Failed)> {
-        let mut fatal: Failed = Vec::new();
+        place: DatabaseTarget<'_>,
+        options: &SessionOptions<'_>,
+    ) -> anyhow::Result<(Session, FailedStatements, FailedStatements)> {
+        let mut fatal: FailedStatements = Vec::new();
         loop {
-            let empty = Session::opened(place, opening)?;
+            let empty = Session::opened(place, options)?;
             let harmless = |statement: &&Statement| fatal.iter().all(|(one, _)| one != *statement);
             let mut failed = owned(run(&empty, self.statements.iter().filter(harmless)));
             let ended = failed.iter().position(|(_, why)| why.starts_with(ENDED));
@@ -135,11 +139,11 @@ impl DatabaseSchema {
         let mut compared = vec![format!(
             "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOG}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOG}'"
         )];
-        if self.statements.iter().any(|statement| statement.makes == Makes::View) {
+        if self.statements.iter().any(|statement| statement.makes == SqlObject::View) {
             // Those of a view are as they were when it was made, whatever became of its tables.
             compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOG}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}') GROUP BY ALL"));
         }
-        if self.statements.iter().any(|statement| statement.makes == Makes::Macro) {
+        if self.statements.iter().any(|statement| statement.makes == SqlObject::Macro) {
             note_macros(made)?;
             compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
         }
@@ -156,7 +160,7 @@ impl DatabaseSchema {
                 continue;
             }
             let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
-            if matches!(found.makes, Makes::View | Makes::Macro) {
+            if matches!(found.makes, SqlObject::View | SqlObject::Macro) {
                 found.tried = Some("its recreated definition differs".to_owned());
             } else {
                 self.lost.push(format!("a part of the definition of the {word} {name}"));
@@ -171,16 +175,16 @@ pub(crate) fn first_line(why: &str) -> String {
     why.lines().next().unwrap_or_default().to_owned()
 }
 
-fn owned(failed: Vec<(&Statement, String)>) -> Failed {
+fn owned(failed: Vec<(&Statement, String)>) -> FailedStatements {
     failed.into_iter().map(|(statement, why)| (statement.clone(), why)).collect()
 }
 
 /// Runs a statement of a schema, which came from a database: as data, not as one of ours.
 fn define(session: &Session, statement: &Statement) -> Result<(), String> {
-    if statement.makes == Makes::Sequence && statement.sql == sql::next_value(&statement.name) {
+    if statement.makes == SqlObject::Sequence && statement.sql == sql::next_value(&statement.name) {
         return session.attempt(&statement.sql);
     }
-    let is_long = statement.makes == Makes::Index;
+    let is_long = statement.makes == SqlObject::Index;
     session.define(statement.makes.begins(), &statement.sql, is_long)
 }
 

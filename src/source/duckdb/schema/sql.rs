@@ -92,7 +92,7 @@ pub(crate) fn filled(table_sql: &str, missing: &[String]) -> Option<String> {
 /// The type as which a value of `data_type` goes through Parquet, where that would bend it:
 /// intervals lose what is below a millisecond and cannot be negative, times lose their offset,
 /// large integers become floating-point numbers, infinite seconds cannot be microseconds.
-pub(crate) fn bent(data_type: &str) -> Option<String> {
+pub(crate) fn parquet_type(data_type: &str) -> Option<String> {
     const BENT: [&str; 5] = ["INTERVAL", "HUGEINT", "UHUGEINT", "BIGNUM", "TIMESTAMP_S"];
     const OFFSET: &str = "TIME WITH TIME ZONE";
     // A timestamp with time zone has another first word.
@@ -158,7 +158,7 @@ fn unquoted_replace(text: &str, from: &str, to: &str) -> String {
 
 /// How well DuckDB's own hash tells values of a type apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hashes {
+pub(crate) enum HashQuality {
     /// Every two: they have 64 bits or fewer.
     Narrow,
     /// Every two, but for chance.
@@ -174,7 +174,7 @@ pub(crate) enum Hashes {
 }
 
 /// How well DuckDB's own hash tells values of this type apart.
-pub(crate) fn hashes(data_type: &str) -> Hashes {
+pub(crate) fn hashes(data_type: &str) -> HashQuality {
     const NARROW: [&str; 16] = [
         "BOOLEAN",
         "TINYINT",
@@ -196,23 +196,23 @@ pub(crate) fn hashes(data_type: &str) -> Hashes {
     const WIDE: [&str; 2] = ["VARCHAR", "BLOB"];
     const FOLDED: [&str; 3] = ["HUGEINT", "UHUGEINT", "UUID"];
     match data_type {
-        "FLOAT" | "DOUBLE" => Hashes::Float,
+        "FLOAT" | "DOUBLE" => HashQuality::Float,
         // It has no text.
-        _ if data_type.starts_with("AGGREGATE_STATE<") => Hashes::State,
-        _ if NARROW.contains(&data_type) => Hashes::Narrow,
-        _ if WIDE.contains(&data_type) => Hashes::Wide,
-        _ if FOLDED.contains(&data_type) => Hashes::Folded,
+        _ if data_type.starts_with("AGGREGATE_STATE<") => HashQuality::State,
+        _ if NARROW.contains(&data_type) => HashQuality::Narrow,
+        _ if WIDE.contains(&data_type) => HashQuality::Wide,
+        _ if FOLDED.contains(&data_type) => HashQuality::Folded,
         _ => match digits(data_type) {
-            Some(0..=18) => Hashes::Narrow,
-            Some(_) => Hashes::Folded,
-            None => Hashes::Loosely,
+            Some(0..=18) => HashQuality::Narrow,
+            Some(_) => HashQuality::Folded,
+            None => HashQuality::Loosely,
         },
     }
 }
 
 /// Whether every value of a type is known to come back from Parquet as it is.
 pub(crate) fn is_plain(data_type: &str) -> bool {
-    !matches!(hashes(data_type), Hashes::Loosely)
+    !matches!(hashes(data_type), HashQuality::Loosely)
 }
 
 /// Whether values of a type may have floating-point numbers in them, which have texts that differ where they
@@ -229,7 +229,7 @@ pub(crate) fn may_float(data_type: &str) -> bool {
 pub(crate) fn may_collide(data_type: &str) -> bool {
     let has = |names: &[&str]| names.iter().any(|name| data_type.contains(name));
     let is_place_within = has(&["GEOMETRY"]) && !is_place(data_type);
-    let is_bent = hashes(data_type) == Hashes::Loosely
+    let is_bent = hashes(data_type) == HashQuality::Loosely
         && may_float(data_type)
         && has(&["VARCHAR", "BLOB", "ENUM", "JSON"])
         && without_floats(data_type).is_none();
@@ -434,7 +434,7 @@ mod tests {
                 Some("STRUCT(\"INTERVAL\" VARCHAR, b MAP(VARCHAR, VARCHAR)[])"),
             ),
         ] {
-            assert_eq!(bent(data_type).as_deref(), expected, "{data_type}");
+            assert_eq!(parquet_type(data_type).as_deref(), expected, "{data_type}");
         }
     }
 

@@ -26,7 +26,10 @@ impl TableFilter {
     }
 
     /// The patterns of `exclude` that fit none of the tables that are left out.
-    pub(crate) fn idle<'a>(&'a self, left_out: &'a [String]) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn unused_patterns<'a>(
+        &'a self,
+        left_out: &'a [String],
+    ) -> impl Iterator<Item = &'a str> {
         let fits_none = |pattern: &&String| !left_out.iter().any(|name| sql::fits(pattern, name));
         self.exclude.iter().filter(fits_none).map(String::as_str)
     }

@@ -29,8 +29,8 @@ use crate::source::tigerbeetle::data_file::zones::{
     GRID_AT, MESSAGE_BYTES, REPLIES_AT, REPLY_SLOTS, SECTOR_BYTES,
 };
 use crate::source::tigerbeetle::layout::{
-    Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, Listed as _, SCHEMA, SUPERBLOCK_MEMBER,
-    Zones, reply_member,
+    Counter, HEADERS_MEMBER, Hex, LAYOUT_MEMBER, Layout, LayoutFile as _, SCHEMA,
+    SUPERBLOCK_MEMBER, Zones, reply_member,
 };
 use crate::source::{Held, SourceError};
 
@@ -49,7 +49,7 @@ pub(crate) struct FinishedCapture {
 }
 
 /// Everything that stays the same over the attempts of one capture.
-pub(crate) struct Capturing<'a> {
+pub(crate) struct CaptureRun<'a> {
     pub(crate) device: &'a Device,
     pub(crate) out: &'a mut dyn EntrySink,
     pub(crate) parent: Option<&'a Held>,
@@ -116,7 +116,7 @@ pub(crate) fn await_log(
     Ok(())
 }
 
-impl Capturing<'_> {
+impl CaptureRun<'_> {
     /// Captures the file; `check_identity` sees each superblock before anything is pushed.
     pub(crate) fn run(
         mut self,

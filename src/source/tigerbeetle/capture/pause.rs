@@ -40,7 +40,7 @@ impl Pause {
             .map_err(lost)?
             .ok_or_else(|| refuse("no server holds the data file", "use --mode stopped"))?;
         let number = pid.as_raw_nonzero().to_string();
-        let begun = begun(pid).map_err(lost)?;
+        let begun = process_start_time(pid).map_err(lost)?;
         let limit = format!("{LET_GO_ON}; (sleep {PAUSE_SECONDS_MAX}; go_on \"$1\" \"$2\") &");
         let words = [number.as_ref(), begun.as_ref()];
         let watchdog = Watchdog::begin(&limit, "go_on \"$1\" \"$2\"", &words);
@@ -101,7 +101,7 @@ fn has_open(pid: Pid, file: &File) -> std::io::Result<bool> {
 }
 
 /// When a process began, as the kernel counts: with its number, nobody else's.
-fn begun(pid: Pid) -> std::io::Result<String> {
+fn process_start_time(pid: Pid) -> std::io::Result<String> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
     // Its name may have spaces and brackets in it.
     let fields = stat.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();

@@ -76,7 +76,7 @@ impl<'a> Walk<'a> {
         })?;
         outside.map_or(Ok(()), |value| self.check_inside(value).map(|_| ()))?;
         if short {
-            return Err(self.strange("an index block shorter than it says"));
+            return Err(self.unexpected_block("an index block shorter than it says"));
         }
         let unknown = self.unknown(&values);
         self.visit(&unknown, BlockKind::Value, &mut |_block| {})?;
@@ -85,7 +85,8 @@ impl<'a> Walk<'a> {
         }
         let blocks_max = superblock.storage_bytes() / BLOCK_BYTES as u64;
         let decode = |encoded: &[u8]| {
-            decode_free_set(encoded, blocks_max).ok_or_else(|| self.strange("the free set"))
+            decode_free_set(encoded, blocks_max)
+                .ok_or_else(|| self.unexpected_block("the free set"))
         };
         self.check_free_set(&live, &decode(&acquired)?, &decode(&released)?, &free_set_blocks)?;
         Ok(live)
@@ -117,7 +118,9 @@ impl<'a> Walk<'a> {
     ) -> Result<(), AttemptError> {
         if block.kind() != Some(kind) {
             let address = reference.address;
-            return Err(self.strange(&format!("a block {address} that is not of kind {kind:?}")));
+            return Err(
+                self.unexpected_block(&format!("a block {address} that is not of kind {kind:?}"))
+            );
         }
         if !self.is_held(reference) {
             self.out.entry(&block_member(reference.address), block.bytes())?;
@@ -141,7 +144,7 @@ impl<'a> Walk<'a> {
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block, kind)?;
             if live.set(reference.address, reference.checksum).is_some() {
-                return Err(self.strange("a cyclic chain of blocks"));
+                return Err(self.unexpected_block("a cyclic chain of blocks"));
             }
             parts.push(block.body().to_vec());
             next = block.previous();
@@ -149,7 +152,7 @@ impl<'a> Walk<'a> {
         parts.reverse();
         let data = parts.concat();
         if data.len() as u64 != trailer.bytes || checksum(&data) != trailer.checksum {
-            return Err(self.strange("a trailer other than the one in the superblock"));
+            return Err(self.unexpected_block("a trailer other than the one in the superblock"));
         }
         Ok(data)
     }
@@ -164,7 +167,8 @@ impl<'a> Walk<'a> {
         let (mut tables, mut removed) = (BlockMap::default(), BlockMap::default());
         let mut next = superblock.manifest_newest();
         for _block in 0..superblock.manifest_blocks() {
-            let reference = next.ok_or_else(|| self.strange("a manifest log that ends early"))?;
+            let reference =
+                next.ok_or_else(|| self.unexpected_block("a manifest log that ends early"))?;
             let reference = self.check_inside(reference)?;
             let block = read_block(self.device, &mut buffer, reference)?;
             self.push(reference, block, BlockKind::Manifest)?;
@@ -191,7 +195,7 @@ impl<'a> Walk<'a> {
             next = block.previous().filter(|_| !last);
         }
         if next.is_some() {
-            return Err(self.strange("a manifest log longer than the superblock says"));
+            return Err(self.unexpected_block("a manifest log longer than the superblock says"));
         }
         Ok(tables)
     }
@@ -264,7 +268,7 @@ impl<'a> Walk<'a> {
         if extra + missing > 0 {
             let what =
                 format!("{missing} unreferenced live blocks, {extra} referenced free blocks");
-            return Err(self.strange(&what));
+            return Err(self.unexpected_block(&what));
         }
         Ok(())
     }
@@ -275,10 +279,10 @@ impl<'a> Walk<'a> {
             return Ok(reference);
         }
         let Reference { address, .. } = reference;
-        Err(self.strange(&format!("a reference to block {address} beyond its end")))
+        Err(self.unexpected_block(&format!("a reference to block {address} beyond its end")))
     }
 
-    fn strange(&self, what: &str) -> AttemptError {
+    fn unexpected_block(&self, what: &str) -> AttemptError {
         let error = SourceError::Unsupported {
             what: self.device.path().display().to_string(),
             reason: format!("the file has {what}: its layout is unknown to this bkp"),

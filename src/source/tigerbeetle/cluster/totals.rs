@@ -20,12 +20,12 @@ const PAGE: u32 = 8189;
 // between the totals taken before and after it, even if the accounts were read one by one.
 /// Totals taken before and after a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Bracket {
+pub(crate) struct TotalsBracket {
     pub(crate) before: Totals,
     pub(crate) after: Totals,
 }
 
-impl Bracket {
+impl TotalsBracket {
     /// Whether `found` lies between the two; equal to both if nothing was written meanwhile.
     pub(crate) fn admits(&self, found: &Totals) -> bool {
         let fits = |part: fn(&Totals) -> u128| {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_bracket_admits_what_lies_between() {
         let at = |n: u64| Totals { accounts: n, debits_posted: n.into(), credits_posted: n.into() };
-        let bracket = Bracket { before: at(5), after: at(7) };
+        let bracket = TotalsBracket { before: at(5), after: at(7) };
         assert!((5..=7).all(|n| bracket.admits(&at(n))));
         assert!(!bracket.admits(&at(4)) && !bracket.admits(&at(8)));
         assert!(!bracket.admits(&Totals { credits_posted: 4, ..at(6) }));

@@ -27,9 +27,9 @@ pub(crate) fn op_member(op: u64) -> String {
     format!("wal/{op}")
 }
 
-/// A sort of records of a segment in mode query.
+/// A kind of records of a segment in mode query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sort {
+pub(crate) enum RecordKind {
     /// Accounts as they were created: without balances, not closed.
     Accounts,
     /// Transfers.
@@ -38,23 +38,24 @@ pub(crate) enum Sort {
     Expiries,
 }
 
-impl Sort {
-    const ALL: [Sort; 3] = [Sort::Accounts, Sort::Transfers, Sort::Expiries];
+impl RecordKind {
+    const ALL: [RecordKind; 3] =
+        [RecordKind::Accounts, RecordKind::Transfers, RecordKind::Expiries];
 
     /// The word in members' names and in `records`.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Sort::Accounts => "accounts",
-            Sort::Transfers => "transfers",
-            Sort::Expiries => "expiries",
+            RecordKind::Accounts => "accounts",
+            RecordKind::Transfers => "transfers",
+            RecordKind::Expiries => "expiries",
         }
     }
 
     /// Size of a record, bytes.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            Sort::Accounts | Sort::Transfers => RECORD_BYTES,
-            Sort::Expiries => EXPIRY_BYTES,
+            RecordKind::Accounts | RecordKind::Transfers => RECORD_BYTES,
+            RecordKind::Expiries => EXPIRY_BYTES,
         }
     }
 
@@ -139,25 +140,26 @@ pub(crate) fn each_op(
 pub(crate) fn each_page(
     reader: &BackupReader<'_>,
     ctx: &Ctx,
-    visit: &mut dyn FnMut(Sort, &[u8]) -> anyhow::Result<()>,
+    visit: &mut dyn FnMut(RecordKind, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let segment = manifest_segment(reader)?;
     let mut counts = [0_u64; 3];
     each_member(reader, ctx, &segment, &mut |name, bytes| {
         let word = name.split_once('/').map_or("", |(word, _)| word);
-        let known = Sort::ALL.into_iter().zip(&mut counts).find(|(sort, _)| sort.word() == word);
-        let (sort, count) =
+        let known =
+            RecordKind::ALL.into_iter().zip(&mut counts).find(|(kind, _)| kind.word() == word);
+        let (kind, count) =
             known.ok_or_else(|| broken(reader, &format!("it has a member `{name}`")))?;
-        if bytes.is_empty() || !bytes.len().is_multiple_of(sort.bytes()) {
+        if bytes.is_empty() || !bytes.len().is_multiple_of(kind.bytes()) {
             return Err(broken(reader, &format!("its member {name} is incomplete")));
         }
-        *count += (bytes.len() / sort.bytes()) as u64;
-        visit(sort, bytes)
+        *count += (bytes.len() / kind.bytes()) as u64;
+        visit(kind, bytes)
     })?;
-    for (sort, count) in Sort::ALL.into_iter().zip(counts) {
-        let says = segment.records.get(sort.word()).copied().unwrap_or(0);
+    for (kind, count) in RecordKind::ALL.into_iter().zip(counts) {
+        let says = segment.records.get(kind.word()).copied().unwrap_or(0);
         if count != says {
-            return Err(broken(reader, &format!("it has {count} {}, not {says}", sort.word())));
+            return Err(broken(reader, &format!("it has {count} {}, not {says}", kind.word())));
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use std::path::Path;
 use super::audit::{Audit, broken};
 use super::guard;
 use crate::blockfile::map::{BlockMap, Checksum};
-use crate::blockfile::target::{Nowhere, SparseFile, Target};
+use crate::blockfile::target::{NullTarget, SparseFile, Target};
 use crate::ctx::Ctx;
 use crate::fs::staged_file::StagedFile;
 use crate::source::tigerbeetle::data_file::block::{Block, Reference};
@@ -25,12 +25,12 @@ use crate::source::tigerbeetle::data_file::zones::{
     HEADER_BYTES, MESSAGE_BYTES, REPLIES_AT, SLOTS, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
     WAL_HEADERS_AT, WAL_PREPARES_AT, block_offset,
 };
-use crate::source::tigerbeetle::layout::{Hex, LAYOUT_MEMBER, Layout, Listed as _, Member};
+use crate::source::tigerbeetle::layout::{Hex, LAYOUT_MEMBER, Layout, LayoutFile as _, Member};
 use crate::source::{Chain, DecodeTools, RestoreRequest, Restored};
 
 /// Decodes a chain and checks its structure.
 pub(crate) fn decode(chain: &Chain<'_>, _tools: &DecodeTools<'_>, ctx: &Ctx) -> anyhow::Result<()> {
-    assemble(chain, &mut Nowhere, ctx).map(|_assembled| ())
+    assemble(chain, &mut NullTarget, ctx).map(|_assembled| ())
 }
 
 /// What a chain was assembled to: everything is in place but the superblock.

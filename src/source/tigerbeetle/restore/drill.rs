@@ -14,7 +14,7 @@ use crate::error::{Fault, Kind};
 use crate::fs::staged_file::folder_of;
 use crate::process;
 use crate::source::logs::LogDrill;
-use crate::source::tigerbeetle::cluster::totals::{Bracket, ask_totals};
+use crate::source::tigerbeetle::cluster::totals::{TotalsBracket, ask_totals};
 use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
 use crate::source::tigerbeetle::watchdog::Watchdog;
 use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
@@ -61,7 +61,7 @@ pub(crate) fn drill(
 
 /// What a snapshot recorded of the totals before and after it.
 pub(crate) fn bracket(record: &Value) -> Option<(Totals, Totals)> {
-    let bracket: Bracket = serde_json::from_value(record.get("totals")?.clone()).ok()?;
+    let bracket: TotalsBracket = serde_json::from_value(record.get("totals")?.clone()).ok()?;
     Some((bracket.before, bracket.after))
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn drill_log(drill: &LogDrill<'_>, ctx: &Ctx) -> anyhow::Result<Vec<C
     let cluster = drill.last.cluster.parse()?;
     let found = first_totals(program, drill.file, &watchdog, cluster, ctx)?;
     drop(watchdog);
-    let bounds = Bracket {
+    let bounds = TotalsBracket {
         before: drill.least.unwrap_or_default(),
         after: drill.most.unwrap_or(Totals {
             accounts: u64::MAX,
@@ -111,7 +111,7 @@ fn answer_check(found: &Totals) -> Check {
 }
 
 fn totals_check(record: &Value, found: &Totals) -> (Compared, Check) {
-    let bracket: Option<Bracket> =
+    let bracket: Option<TotalsBracket> =
         record.get("totals").and_then(|totals| serde_json::from_value(totals.clone()).ok());
     let (compared, what, ok, against) = match bracket {
         None => (
@@ -120,13 +120,13 @@ fn totals_check(record: &Value, found: &Totals) -> (Compared, Check) {
             true,
             "none were recorded at capture".to_owned(),
         ),
-        Some(bracket @ Bracket { before, after }) if before == after => (
+        Some(bracket @ TotalsBracket { before, after }) if before == after => (
             Compared::Equal,
             "account totals equal those recorded at capture",
             bracket.admits(found),
             format!("recorded: {before}"),
         ),
-        Some(bracket @ Bracket { before, after }) => (
+        Some(bracket @ TotalsBracket { before, after }) => (
             Compared::Within,
             "account totals are between those recorded before and after the capture",
             bracket.admits(found),
@@ -143,7 +143,7 @@ fn totals_check(record: &Value, found: &Totals) -> (Compared, Check) {
 /// the backup.
 fn explain(error: anyhow::Error, program: &Path, record: &Value) -> anyhow::Error {
     let wanted = record.get("release").and_then(Value::as_str).unwrap_or_default();
-    let output = process::bare(program).arg("version").stdin(Stdio::null()).output();
+    let output = process::helper_command(program).arg("version").stdin(Stdio::null()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     // TigerBeetle version 0.16.78+c9bca54
     let mut words = text.as_deref().unwrap_or_default().split([' ', '+', '\n']);

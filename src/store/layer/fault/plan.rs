@@ -89,7 +89,7 @@ impl Effect {
 
 /// One fault of a plan: what happens to the n-th call that it could happen to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
+pub struct PlannedFault {
     /// Which calls count; `None` for all that the effect can happen to.
     pub operation: Option<Operation>,
     /// Only calls whose key ends with this count; `""` for all.
@@ -100,23 +100,23 @@ pub struct Planned {
     pub effect: Effect,
 }
 
-impl Planned {
+impl PlannedFault {
     /// A fault that strikes the `nth` call, of any operation and key that `effect` can happen to.
     #[must_use]
-    pub fn nth(nth: u64, effect: Effect) -> Planned {
-        Planned { operation: None, key_end: String::new(), nth, effect }
+    pub fn nth(nth: u64, effect: Effect) -> PlannedFault {
+        PlannedFault { operation: None, key_end: String::new(), nth, effect }
     }
 
     /// Counts only calls of `operation`.
     #[must_use]
-    pub fn of(mut self, operation: Operation) -> Planned {
+    pub fn of(mut self, operation: Operation) -> PlannedFault {
         self.operation = Some(operation);
         self
     }
 
     /// Counts only calls whose key ends with `end`.
     #[must_use]
-    pub fn at(mut self, end: &str) -> Planned {
+    pub fn at(mut self, end: &str) -> PlannedFault {
         end.clone_into(&mut self.key_end);
         self
     }
@@ -130,81 +130,83 @@ impl Planned {
 
 /// Faults, and how far each of them is. Clones share the counts.
 #[derive(Debug, Clone, Default)]
-pub struct Plan(Arc<Mutex<Vec<Progress>>>);
+pub struct FaultPlan(Arc<Mutex<Vec<FaultProgress>>>);
 
 #[derive(Debug)]
-struct Progress {
-    planned: Planned,
+struct FaultProgress {
+    planned: PlannedFault,
     seen: u64,
     fired: bool,
 }
 
 /// A fault that strikes a call, and its place in the plan.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Struck {
+pub(super) struct FiredFault {
     index: usize,
     pub(super) effect: Effect,
 }
 
-impl Plan {
+impl FaultPlan {
     /// A plan of these faults. If several strike one call, the first of them does.
     #[must_use]
-    pub fn new(faults: impl IntoIterator<Item = Planned>) -> Plan {
-        let begin = |planned| Progress { planned, seen: 0, fired: false };
-        Plan(Arc::new(Mutex::new(faults.into_iter().map(begin).collect())))
+    pub fn new(faults: impl IntoIterator<Item = PlannedFault>) -> FaultPlan {
+        let begin = |planned| FaultProgress { planned, seen: 0, fired: false };
+        FaultPlan(Arc::new(Mutex::new(faults.into_iter().map(begin).collect())))
     }
 
     /// The faults that have not happened. One that strikes a stream has happened when the byte it
     /// is about was reached.
     #[must_use]
-    pub fn unfired(&self) -> Vec<Planned> {
+    pub fn unfired(&self) -> Vec<PlannedFault> {
         let faults = self.lock();
         faults.iter().filter(|fault| !fault.fired).map(|fault| fault.planned.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Progress>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<FaultProgress>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a call, and says what strikes it.
-    fn strike(&self, operation: Operation, key: &str) -> Option<Struck> {
-        let mut struck = None;
+    fn next_fault(&self, operation: Operation, key: &str) -> Option<FiredFault> {
+        let mut fired_fault = None;
         for (index, fault) in self.lock().iter_mut().enumerate() {
             if !fault.planned.counts(operation, key) {
                 continue;
             }
-            if fault.seen == fault.planned.nth && struck.is_none() {
-                struck = Some(Struck { index, effect: fault.planned.effect });
+            if fault.seen == fault.planned.nth && fired_fault.is_none() {
+                fired_fault = Some(FiredFault { index, effect: fault.planned.effect });
             }
             fault.seen += 1;
         }
-        struck
+        fired_fault
     }
 
-    pub(super) fn fired(&self, struck: Struck) {
-        if let Some(fault) = self.lock().get_mut(struck.index) {
+    pub(super) fn mark_fired(&self, fired_fault: FiredFault) {
+        if let Some(fault) = self.lock().get_mut(fired_fault.index) {
             fault.fired = true;
         }
     }
 
     /// Counts a call, fails it if that is planned, and otherwise makes it.
-    pub(super) fn around<T>(
+    pub(super) fn call_with_faults<T>(
         &self,
         target: &Target<'_>,
         call: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<(T, Option<Struck>), StoreError> {
-        let struck = self.strike(target.operation, target.key);
-        let fail = |struck: Struck, failure: Failure| {
-            self.fired(struck);
+    ) -> Result<(T, Option<FiredFault>), StoreError> {
+        let fired_fault = self.next_fault(target.operation, target.key);
+        let fail = |fired_fault: FiredFault, failure: Failure| {
+            self.mark_fired(fired_fault);
             Err(failure.error(target.store, target.verb, target.key))
         };
-        match struck {
-            Some(struck @ Struck { effect: Effect::Before(failure), .. }) => fail(struck, failure),
-            Some(struck @ Struck { effect: Effect::After(failure), .. }) => {
-                call()?;
-                fail(struck, failure)
+        match fired_fault {
+            Some(fired_fault @ FiredFault { effect: Effect::Before(failure), .. }) => {
+                fail(fired_fault, failure)
             }
-            struck => Ok((call()?, struck)),
+            Some(fired_fault @ FiredFault { effect: Effect::After(failure), .. }) => {
+                call()?;
+                fail(fired_fault, failure)
+            }
+            fired_fault => Ok((call()?, fired_fault)),
         }
     }
 }

@@ -8,16 +8,16 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 
 use super::super::read::Reader;
-use super::super::remote::{ANSWER, Seen};
-use super::order::{Order, TOKEN};
+use super::super::remote::{ANSWER, ObjectHead};
+use super::context::{TOKEN, UploadContext};
 use crate::domain::manifest::hex;
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{Declared, StoreError};
 
 /// Bytes that are read at once when an object is read back.
 const READ_BYTES: usize = 1 << 20;
 
-impl Order {
+impl UploadContext {
     /// Looks whether the key is still free, where the service would not refuse to overwrite. Who
     /// comes between this look and the write is found out afterwards.
     ///
@@ -27,7 +27,7 @@ impl Order {
         if self.condition().is_some() {
             return Ok(());
         }
-        let look = || self.remote.look(&self.name);
+        let look = || self.remote.head_object(&self.name);
         match self.remote.wait(("inspect", &self.key), self.remote.send_with_retries(look)) {
             Err(StoreError::Missing { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -45,22 +45,22 @@ impl Order {
     /// # Errors
     /// [`StoreError::Exists`] if another writer's object is there, [`StoreError::Mismatch`] if ours
     /// is not what was sent, or what sending it failed with.
-    pub(in super::super) fn settle(
+    pub(in super::super) fn resolve_outcome(
         &self,
-        sent: Result<(), Refusal>,
+        sent: Result<(), S3Error>,
         declared: Declared,
         composite: Option<String>,
     ) -> Result<(), StoreError> {
-        let look = || self.remote.look(&self.name);
+        let look = || self.remote.head_object(&self.name);
         let seen = self.remote.wait(("confirm", &self.key), self.remote.send_with_retries(look));
         match (sent, seen) {
             (_, Err(error @ StoreError::Stopped(_))) => Err(error),
             // An answer that was lost, or a second try that found what the first one had done.
             (_, Ok(seen)) if self.is_ours(&seen) => self.confirm(&seen, declared, composite),
-            (Ok(()) | Err(Refusal { class: Class::Taken, .. }), Ok(_)) => Err(self.taken()),
+            (Ok(()) | Err(S3Error { class: S3ErrorClass::Taken, .. }), Ok(_)) => Err(self.taken()),
             // An upload in parts that the service no longer knows, and no object.
-            (Err(refusal), _) if refusal.class == Class::Missing => {
-                Err(self.error(Refusal { class: Class::Other, ..refusal }))
+            (Err(refusal), _) if refusal.class == S3ErrorClass::Missing => {
+                Err(self.error(S3Error { class: S3ErrorClass::Other, ..refusal }))
             }
             (Err(refusal), _) => Err(self.error(refusal)),
             (Ok(()), Err(StoreError::Missing { .. })) => {
@@ -70,14 +70,14 @@ impl Order {
         }
     }
 
-    fn is_ours(&self, seen: &Seen) -> bool {
+    fn is_ours(&self, seen: &ObjectHead) -> bool {
         let token = self.metadata.get(TOKEN);
         token.is_some() && seen.metadata.get(TOKEN) == token
     }
 
     fn confirm(
         &self,
-        seen: &Seen,
+        seen: &ObjectHead,
         declared: Declared,
         composite: Option<String>,
     ) -> Result<(), StoreError> {
@@ -92,7 +92,7 @@ impl Order {
                 return Err(self.mismatch(found, format!("{value:?}")));
             }
         }
-        self.confirm_marks(seen)?;
+        self.confirm_attributes(seen)?;
         self.confirm_lock(seen)?;
         let whole = BASE64.encode(declared.sha256);
         match &seen.checksum {
@@ -119,9 +119,9 @@ impl Order {
 
     /// Whether the object is locked as long as the store's table asks for. Some services forget
     /// that of objects in parts and are told again.
-    fn confirm_lock(&self, seen: &Seen) -> Result<(), StoreError> {
+    fn confirm_lock(&self, seen: &ObjectHead) -> Result<(), StoreError> {
         let Some((mode, until)) = &self.lock else { return Ok(()) };
-        let is_locked = |seen: &Seen| seen.locked_until.is_some_and(|at| at >= until.secs());
+        let is_locked = |seen: &ObjectHead| seen.locked_until.is_some_and(|at| at >= until.secs());
         if is_locked(seen) {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Order {
             // The service demands a checksum or an MD5 of the request itself.
             let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256);
             self.remote.once(ANSWER, request.retention(retention).send()).await?;
-            self.remote.look(&self.name).await
+            self.remote.head_object(&self.name).await
         };
         let seen = self.remote.wait(("lock", &self.key), self.remote.send_with_retries(lock))?;
         if is_locked(&seen) {
@@ -146,13 +146,13 @@ impl Order {
     }
 
     /// Whether the service did with the object what the store's table asks for.
-    fn confirm_marks(&self, seen: &Seen) -> Result<(), StoreError> {
+    fn confirm_attributes(&self, seen: &ObjectHead) -> Result<(), StoreError> {
         let wanted = self.sse().map(|sse| sse.as_str().to_owned());
         if wanted.is_some() && seen.sse != wanted {
             let hint = "remove `sse` from the store's table, or use a service that supports it; bkp's own encryption does not depend on it";
             return Err(self.denied("encryption", hint));
         }
-        let wanted = self.marks.storage_class.as_deref();
+        let wanted = self.attributes.storage_class.as_deref();
         let found = seen.storage_class.as_deref().unwrap_or("STANDARD");
         if wanted.is_some_and(|wanted| wanted != found) {
             let hint =
@@ -168,7 +168,7 @@ impl Order {
             .ctx
             .monitor
             .detail(&format!("{url}: the service keeps no SHA-256 of `{key}`; reading it back"));
-        let fail = |error: std::io::Error| self.error(Refusal::passing(error.to_string()));
+        let fail = |error: std::io::Error| self.error(S3Error::transient(error.to_string()));
         let mut reader = Reader::open(&self.remote, key, None)?;
         let (mut hasher, mut bytes) = (Sha256::new(), 0_u64);
         let mut buffer = vec![0; READ_BYTES];

@@ -10,11 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 
-use super::super::parts::{PARTS_MAX, flying, part_bytes};
-use super::order::{Order, copy, patience};
+use super::super::parts::{PARTS_MAX, in_flight_max, part_bytes};
+use super::context::{UploadContext, copy, patience};
 use crate::rt::Task;
 use crate::store::StoreError;
-use crate::store::s3::s3_error::Refusal;
+use crate::store::s3::s3_error::S3Error;
 
 /// Longest wait until the service has put the parts together.
 const COMPLETE: Duration = Duration::from_mins(10);
@@ -24,7 +24,7 @@ pub(super) struct Multipart {
     /// The id that the service gave it.
     pub(super) id: String,
     sent: Vec<Part>,
-    flying: VecDeque<Task<Result<Part, Refusal>>>,
+    in_flight: VecDeque<Task<Result<Part, S3Error>>>,
 }
 
 /// A part that the service has.
@@ -36,45 +36,53 @@ struct Part {
 
 impl Multipart {
     /// An upload that the service has begun under this id.
-    pub(super) fn begun(id: String) -> Multipart {
-        Multipart { id, sent: Vec::new(), flying: VecDeque::new() }
+    pub(super) fn new(id: String) -> Multipart {
+        Multipart { id, sent: Vec::new(), in_flight: VecDeque::new() }
     }
 
     /// Gives it up: no part arrives any more. The id of what the service is to forget.
     pub(super) fn give_up(self) -> String {
-        drop(self.flying);
+        drop(self.in_flight);
         self.id
     }
 
     /// How many parts were sent or are being sent.
     pub(super) fn parts(&self) -> u64 {
-        (self.sent.len() + self.flying.len()) as u64
+        (self.sent.len() + self.in_flight.len()) as u64
     }
 
     /// Lets a part fly, once there is room for it.
-    pub(super) fn send(&mut self, order: &Arc<Order>, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let (remote, number) = (&order.remote, self.parts() + 1);
+    pub(super) fn send(
+        &mut self,
+        context: &Arc<UploadContext>,
+        bytes: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let (remote, number) = (&context.remote, self.parts() + 1);
         if number > PARTS_MAX {
             let said = format!("an object has at most {PARTS_MAX} parts: set a larger `part_mib`");
-            return Err(order.error(Refusal::broken(said)));
+            return Err(context.error(S3Error::broken(said)));
         }
         let first = remote.settings.part_bytes;
-        let width = flying(part_bytes(first, number), first, remote.settings.connections);
-        self.land(order, width.min(remote.pace.width()).saturating_sub(1))?;
+        let width = in_flight_max(part_bytes(first, number), first, remote.settings.connections);
+        self.wait_for_parts(context, width.min(remote.pace.width()).saturating_sub(1))?;
         let (id, number) = (self.id.clone(), i32::try_from(number).unwrap_or(i32::MAX));
-        let by = Arc::clone(order);
+        let by = Arc::clone(context);
         let part = async move { by.part(&id, number, bytes).await };
-        self.flying.push_back(Task::start(part).map_err(|error| remote.ended(error.into()))?);
+        self.in_flight.push_back(Task::start(part).map_err(|error| remote.ended(error.into()))?);
         Ok(())
     }
 
     /// Waits until at most `most` parts fly.
-    pub(super) fn land(&mut self, order: &Order, most: usize) -> Result<(), StoreError> {
-        while self.flying.len() > most {
-            let Some(mut oldest) = self.flying.pop_front() else { return Ok(()) };
-            let landed = oldest.join(&order.remote.ctx.cancel);
-            let landed = landed.map_err(|stopped| order.remote.ended(stopped))?;
-            self.sent.push(landed.map_err(|refusal| order.error(refusal))?);
+    pub(super) fn wait_for_parts(
+        &mut self,
+        context: &UploadContext,
+        most: usize,
+    ) -> Result<(), StoreError> {
+        while self.in_flight.len() > most {
+            let Some(mut oldest) = self.in_flight.pop_front() else { return Ok(()) };
+            let landed = oldest.join(&context.remote.ctx.cancel);
+            let landed = landed.map_err(|stopped| context.remote.ended(stopped))?;
+            self.sent.push(landed.map_err(|refusal| context.error(refusal))?);
         }
         Ok(())
     }
@@ -87,9 +95,9 @@ impl Multipart {
     }
 }
 
-impl Order {
+impl UploadContext {
     /// Sends a part until the service has it.
-    async fn part(&self, id: &str, number: i32, bytes: Vec<u8>) -> Result<Part, Refusal> {
+    async fn part(&self, id: &str, number: i32, bytes: Vec<u8>) -> Result<Part, S3Error> {
         let sha256: [u8; 32] = Sha256::digest(&bytes).into();
         let declared = BASE64.encode(sha256);
         let (length, body) = (bytes.len() as u64, SdkBody::from(bytes));
@@ -105,18 +113,18 @@ impl Order {
             let patience = patience(length, self.remote.pace.width());
             let answer = self.remote.once(patience, request.send()).await?;
             if answer.checksum_sha256().is_some_and(|found| found != declared) {
-                return Err(Refusal::passing("the service received a part with another SHA-256"));
+                return Err(S3Error::transient("the service received a part with another SHA-256"));
             }
             let etag = answer.e_tag.filter(|etag| !etag.is_empty());
             let etag =
-                etag.ok_or_else(|| Refusal::broken("the service accepted a part without an ETag"))?;
+                etag.ok_or_else(|| S3Error::broken("the service accepted a part without an ETag"))?;
             Ok(Part { number, etag, sha256 })
         };
         self.remote.send_with_retries(send).await
     }
 
     /// Has the service put the parts together, once.
-    pub(super) async fn complete(&self, multipart: &Multipart) -> Result<(), Refusal> {
+    pub(super) async fn complete(&self, multipart: &Multipart) -> Result<(), S3Error> {
         let parts = multipart.sent.iter().map(|part| {
             CompletedPart::builder()
                 .part_number(part.number)

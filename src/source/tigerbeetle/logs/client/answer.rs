@@ -15,7 +15,7 @@ pub(crate) struct ClusterAnswer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(crate) enum AskFailure {
+pub(crate) enum RequestError {
     /// What the client says.
     Client(SendError),
     /// What a client in a private network said.
@@ -23,4 +23,4 @@ pub(crate) enum AskFailure {
 }
 
 /// Where the answer to a question is awaited.
-pub(super) type AnswerSender = SyncSender<Result<ClusterAnswer, AskFailure>>;
+pub(super) type AnswerSender = SyncSender<Result<ClusterAnswer, RequestError>>;

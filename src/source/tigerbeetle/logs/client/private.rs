@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::answer::{AnswerSender, AskFailure, ClusterAnswer};
+use super::answer::{AnswerSender, ClusterAnswer, RequestError};
 use super::frame::{ANSWER, HELLO, WORD, read_frame, write_frame};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
@@ -26,23 +26,23 @@ use crate::source::tigerbeetle::watchdog::Watchdog;
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A bkp in a network of its own, with a server and a session with it.
-pub(crate) struct PrivateLine {
+pub(crate) struct PrivateServer {
     child: Child,
     questions: Mutex<Option<ChildStdin>>,
     awaited: Arc<Mutex<VecDeque<AnswerSender>>>,
     ended: Receiver<()>,
     /// The watchdog's.
-    ear: File,
+    watchdog_input: File,
     starts: u32,
 }
 
-impl std::fmt::Debug for PrivateLine {
+impl std::fmt::Debug for PrivateServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PrivateLine").field("child", &self.child).finish_non_exhaustive()
     }
 }
 
-impl PrivateLine {
+impl PrivateServer {
     /// Starts a server on `data_file`, and connects to it. `None` where the system has no private networks
     /// for this user.
     ///
@@ -54,10 +54,10 @@ impl PrivateLine {
         data_file: &Path,
         watchdog: &Watchdog,
         ctx: &Ctx,
-    ) -> anyhow::Result<Option<PrivateLine>> {
+    ) -> anyhow::Result<Option<PrivateServer>> {
         let Ok(own) = std::env::current_exe() else { return Ok(None) };
-        let mut ear = File::from(watchdog.ear()?);
-        let mut child = watched_pipe(Path::new("unshare"), &ear)?
+        let mut watchdog_input = File::from(watchdog.input()?);
+        let mut child = watched_pipe(Path::new("unshare"), &watchdog_input)?
             .args(["--user", "--map-root-user", "--net", "--"])
             .arg(own)
             .arg(WORD)
@@ -71,7 +71,7 @@ impl PrivateLine {
         if answers.read_exact(&mut hello).is_err() || hello != [HELLO] {
             let _gone = child.kill();
             let _status = child.wait();
-            ear.write_all(b"\n")?;
+            watchdog_input.write_all(b"\n")?;
             ctx.monitor.detail("this user cannot create a network namespace");
             return Ok(None);
         }
@@ -80,7 +80,7 @@ impl PrivateLine {
             other => {
                 drop(questions);
                 let _status = child.wait();
-                ear.write_all(b"\n")?;
+                watchdog_input.write_all(b"\n")?;
                 return Err(other
                     .map_or_else(
                         |error| {
@@ -98,7 +98,7 @@ impl PrivateLine {
         let (tell, ended) = mpsc::channel();
         let awaited: Arc<Mutex<VecDeque<AnswerSender>>> = Arc::default();
         let questions = Mutex::new(Some(questions));
-        let private = PrivateLine { child, questions, awaited, ended, ear, starts };
+        let private = PrivateServer { child, questions, awaited, ended, watchdog_input, starts };
         let awaited = Arc::clone(&private.awaited);
         thread::Builder::new().name("replay".into()).spawn(move || {
             deliver(answers, &awaited);
@@ -126,7 +126,7 @@ impl PrivateLine {
     }
 }
 
-impl Drop for PrivateLine {
+impl Drop for PrivateServer {
     /// Ends the server: when this returns it does not write any more.
     fn drop(&mut self) {
         drop(self.questions.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -135,7 +135,7 @@ impl Drop for PrivateLine {
         }
         let _status = self.child.wait();
         // Its number may be another process's from now on.
-        let _forgotten = self.ear.write_all(b"\n");
+        let _forgotten = self.watchdog_input.write_all(b"\n");
     }
 }
 
@@ -146,7 +146,7 @@ fn deliver(mut answers: ChildStderr, awaited: &Mutex<VecDeque<AnswerSender>>) {
         let answer = if kind == ANSWER {
             Ok(ClusterAnswer { bytes, timestamp: number })
         } else {
-            Err(AskFailure::Text(String::from_utf8_lossy(&bytes).into_owned()))
+            Err(RequestError::Text(String::from_utf8_lossy(&bytes).into_owned()))
         };
         // Nobody waits any more after a deadline.
         let _awaited = next.map(|next| next.send(answer));

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::frame::{ANSWER, FAILURE, HELLO, WORD, read_frame, write_frame};
 use super::start::start;
-use crate::ctx::{Cancel, Ctx, Silent};
+use crate::ctx::{Cancel, Ctx, NullMonitor};
 use crate::error::{Kind, diagnose};
 use crate::source::tigerbeetle::server::CLEAN_UP;
 use crate::source::tigerbeetle::watchdog::Watchdog;
@@ -32,7 +32,7 @@ fn serve(program: &Path, data_file: &Path, cluster: u128) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(&[HELLO])?;
     out.flush()?;
-    let ctx = Ctx::new(Cancel::default(), Arc::new(Silent));
+    let ctx = Ctx::new(Cancel::default(), Arc::new(NullMonitor));
     // It ends the server if we are killed; what is to be removed is for whoever started us.
     let watchdog = Watchdog::begin("", CLEAN_UP, &[])?;
     let (server, session, starts) = match start(program, cluster, data_file, &watchdog, &ctx) {

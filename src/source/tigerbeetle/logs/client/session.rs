@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tigerbeetle_unofficial::core::error::SendErrorKind;
 use tigerbeetle_unofficial::core::{Callbacks, Client, OperationKind, Packet, Reply, UserData};
 
-use super::answer::{AskFailure, ClusterAnswer};
-use super::private::PrivateLine;
+use super::answer::{ClusterAnswer, RequestError};
+use super::private::PrivateServer;
 use super::record::{
     CREATE_ACCOUNTS, CREATE_TRANSFERS, GET_ACCOUNT_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS,
     QUERY_TRANSFERS, query_filter,
@@ -23,26 +23,26 @@ use crate::source::SourceError;
 use crate::source::tigerbeetle::cluster::address::listens;
 
 /// The longest time for which a waiting run does not look at the wish to stop.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// A session.
 pub(crate) struct Session {
-    line: ClusterLine,
+    line: Transport,
     addresses: String,
     deadline: Duration,
 }
 
 /// The way to the cluster.
-enum ClusterLine {
+enum Transport {
     /// A client here.
     Client(Client<&'static Delivery>),
     /// A client in a private network.
-    Private(PrivateLine),
+    Private(PrivateServer),
 }
 
 /// An answer that is awaited.
 pub(crate) struct PendingAnswer {
-    answer: Receiver<Result<ClusterAnswer, AskFailure>>,
+    answer: Receiver<Result<ClusterAnswer, RequestError>>,
     since: Instant,
 }
 
@@ -54,7 +54,7 @@ static DELIVERY: Delivery = Delivery;
 /// A question on its way.
 pub(crate) struct Question {
     bytes: Vec<u8>,
-    answer: SyncSender<Result<ClusterAnswer, AskFailure>>,
+    answer: SyncSender<Result<ClusterAnswer, RequestError>>,
 }
 
 impl UserData for Question {
@@ -77,7 +77,7 @@ impl Callbacks for Delivery {
             ClusterAnswer { bytes, timestamp: u64::try_from(since.as_nanos()).unwrap_or(0) }
         });
         // Nobody waits any more after a deadline.
-        let _awaited = question.answer.send(answer.map_err(AskFailure::Client));
+        let _awaited = question.answer.send(answer.map_err(RequestError::Client));
     }
 }
 
@@ -107,13 +107,13 @@ impl Session {
         rt::silence_clients();
         let client = Client::with_callback(cluster, &addresses, &DELIVERY)
             .map_err(|error| failed(&addresses, error.to_string()))?;
-        Ok(Session { line: ClusterLine::Client(client), addresses, deadline })
+        Ok(Session { line: Transport::Client(client), addresses, deadline })
     }
 
     /// The session of a server in a private network.
-    pub(crate) fn within(private: PrivateLine, deadline: Duration) -> Session {
+    pub(crate) fn within(private: PrivateServer, deadline: Duration) -> Session {
         let addresses = "its private network".to_owned();
-        Session { line: ClusterLine::Private(private), addresses, deadline }
+        Session { line: Transport::Private(private), addresses, deadline }
     }
 
     /// Asks, and does not wait. `operation` is one of those that [`super::record`] names.
@@ -129,11 +129,11 @@ impl Session {
         };
         let (sender, answer) = mpsc::sync_channel(1);
         match &self.line {
-            ClusterLine::Client(client) => {
+            Transport::Client(client) => {
                 let question = Box::new(Question { bytes, answer: sender });
                 client.submit(Packet::new(question, kind));
             }
-            ClusterLine::Private(private) => private
+            Transport::Private(private) => private
                 .submit(operation, &bytes, sender)
                 .map_err(|error| self.failed(format!("it has ended: {error}")))?,
         }
@@ -147,7 +147,7 @@ impl Session {
     /// a cancellation.
     pub(crate) fn wait(&self, asked: &PendingAnswer, ctx: &Ctx) -> anyhow::Result<ClusterAnswer> {
         loop {
-            match asked.answer.recv_timeout(LOOK_AGAIN) {
+            match asked.answer.recv_timeout(POLL_EVERY) {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => return Err(self.refused(error).into()),
                 Err(RecvTimeoutError::Timeout) if asked.since.elapsed() < self.deadline => {
@@ -184,10 +184,10 @@ impl Session {
         failed(&self.addresses, reason)
     }
 
-    fn refused(&self, failure: AskFailure) -> SourceError {
+    fn refused(&self, failure: RequestError) -> SourceError {
         let error = match failure {
-            AskFailure::Client(error) => error,
-            AskFailure::Text(said) => return self.failed(said),
+            RequestError::Client(error) => error,
+            RequestError::Text(said) => return self.failed(said),
         };
         if !matches!(error.kind(), SendErrorKind::ClientEvicted) {
             return self.failed(error.to_string());

@@ -15,7 +15,7 @@ use crate::source::tigerbeetle::logs::client::record::{
     transfer_to_import, void_to_import,
 };
 use crate::source::tigerbeetle::logs::client::session::{PendingAnswer, Session};
-use crate::source::tigerbeetle::logs::segment::Sort;
+use crate::source::tigerbeetle::logs::segment::RecordKind;
 
 /// What to do where a log does not replay.
 const INSTEAD: &str =
@@ -45,10 +45,10 @@ pub(super) struct Import<'s> {
     /// The last moment.
     until: u64,
     /// What the batch creates.
-    sort: Sort,
+    kind: RecordKind,
     batch: Vec<u8>,
     /// A batch that is on its way, for the message if it is refused.
-    asked: Option<(PendingAnswer, Sort, Vec<u8>)>,
+    asked: Option<(PendingAnswer, RecordKind, Vec<u8>)>,
     /// Expiries since the last transfer.
     waiting: Vec<Expiry>,
     /// The timestamp of the last transfer.
@@ -72,7 +72,7 @@ impl<'s> Import<'s> {
             session,
             ctx,
             until,
-            sort: Sort::Accounts,
+            kind: RecordKind::Accounts,
             batch: Vec::new(),
             asked: None,
             waiting: Vec::new(),
@@ -93,21 +93,24 @@ impl<'s> Import<'s> {
     }
 
     /// Takes a page of a segment.
-    pub(super) fn page(&mut self, sort: Sort, page: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn page(&mut self, kind: RecordKind, page: &[u8]) -> anyhow::Result<()> {
         // A void is a transfer.
-        let batch_of = if sort == Sort::Accounts { Sort::Accounts } else { Sort::Transfers };
-        if batch_of != self.sort {
+        let batch_of =
+            if kind == RecordKind::Accounts { RecordKind::Accounts } else { RecordKind::Transfers };
+        if batch_of != self.kind {
             self.flush()?;
-            self.sort = batch_of;
+            self.kind = batch_of;
         }
         let (records, _rest) = page.as_chunks::<RECORD_BYTES>();
-        match sort {
-            Sort::Expiries => {
+        match kind {
+            RecordKind::Expiries => {
                 page.chunks(EXPIRY_BYTES).map(Expiry::read).for_each(|expiry| self.expiry(expiry));
                 Ok(())
             }
-            Sort::Accounts => records.iter().try_for_each(|account| self.account(*account)),
-            Sort::Transfers => records.iter().try_for_each(|transfer| self.transfer(*transfer)),
+            RecordKind::Accounts => records.iter().try_for_each(|account| self.account(*account)),
+            RecordKind::Transfers => {
+                records.iter().try_for_each(|transfer| self.transfer(*transfer))
+            }
         }
     }
 
@@ -207,10 +210,10 @@ impl<'s> Import<'s> {
         let batch = std::mem::replace(&mut self.batch, rest);
         self.await_batch()?;
         if !batch.is_empty() {
-            batch.chunks(RECORD_BYTES).for_each(|record| self.sum.add(self.sort, record));
-            let operation = operation_of(self.sort);
+            batch.chunks(RECORD_BYTES).for_each(|record| self.sum.add(self.kind, record));
+            let operation = operation_of(self.kind);
             let asked = self.session.submit(operation, batch.clone())?;
-            self.asked = Some((asked, self.sort, batch));
+            self.asked = Some((asked, self.kind, batch));
         }
         Ok(())
     }
@@ -223,16 +226,16 @@ impl<'s> Import<'s> {
         let open = (self.batch.len() / RECORD_BYTES) as u64;
         self.batch.clear();
         let ImportCounts { accounts, transfers, .. } = &mut self.counts;
-        let counted = if self.sort == Sort::Accounts { accounts } else { transfers };
+        let counted = if self.kind == RecordKind::Accounts { accounts } else { transfers };
         *counted = counted.saturating_sub(open);
         Ok(())
     }
 
     /// Sends everything and waits until it was taken.
     pub(super) fn finish(&mut self) -> anyhow::Result<()> {
-        if self.sort == Sort::Accounts {
+        if self.kind == RecordKind::Accounts {
             self.flush()?;
-            self.sort = Sort::Transfers;
+            self.kind = RecordKind::Transfers;
         }
         self.put_voids(u64::MAX)?;
         if self.segment_end <= self.until {
@@ -243,7 +246,7 @@ impl<'s> Import<'s> {
 
     /// Waits for the batch on its way.
     fn await_batch(&mut self) -> anyhow::Result<()> {
-        let Some((asked, sort, batch)) = self.asked.take() else { return Ok(()) };
+        let Some((asked, kind, batch)) = self.asked.take() else { return Ok(()) };
         let answer = self.session.wait(&asked, self.ctx)?.bytes;
         self.ctx.monitor.advance(batch.len() as u64);
         let Some((index, code)) = record::first_refusal(&answer) else { return Ok(()) };
@@ -254,10 +257,10 @@ impl<'s> Import<'s> {
             "{} of {} {} cannot be replayed; the first has id {} and the time {}: {}",
             answer.len() / 8,
             batch.len() / RECORD_BYTES,
-            sort.word(),
+            kind.word(),
             record::id(refused),
             spelled(record::timestamp(refused)).unwrap_or_default(),
-            record::refusal(operation_of(sort), code),
+            record::refusal(operation_of(kind), code),
         );
         Err(Fault::new(Kind::Integrity, message).hint(INSTEAD).into())
     }
@@ -303,6 +306,6 @@ impl<'s> Import<'s> {
     }
 }
 
-fn operation_of(sort: Sort) -> u8 {
-    if sort == Sort::Accounts { CREATE_ACCOUNTS } else { CREATE_TRANSFERS }
+fn operation_of(kind: RecordKind) -> u8 {
+    if kind == RecordKind::Accounts { CREATE_ACCOUNTS } else { CREATE_TRANSFERS }
 }

@@ -47,7 +47,7 @@ impl ReplayOrder {
             return;
         }
         if self.held.len() >= HELD_MAX {
-            self.let_go();
+            self.release_held();
         }
         self.held.push_back(OrderedItem::Transfer(*transfer));
     }
@@ -78,7 +78,7 @@ impl ReplayOrder {
     }
 
     /// Ships what is held, and remembers what it was about.
-    fn let_go(&mut self) {
+    fn release_held(&mut self) {
         for item in &self.held {
             if let OrderedItem::Transfer(transfer) = item {
                 self.passed.extend(record::accounts(transfer));

@@ -23,7 +23,7 @@ use crate::source::tigerbeetle::logs::client::record::{
     self, Effect, QUERY_ACCOUNTS, QUERY_TRANSFERS, RECORD_BYTES, effect, query_filter,
 };
 use crate::source::tigerbeetle::logs::client::session::Session;
-use crate::source::tigerbeetle::logs::segment::Sort;
+use crate::source::tigerbeetle::logs::segment::RecordKind;
 
 /// How many accounts and transfers there are, and a sum over all their fields but balances, which
 /// follow from the transfers. The order does not matter.
@@ -44,9 +44,9 @@ impl RecordSum {
     }
 
     /// Adds a record as it was sent or as it is answered.
-    pub(super) fn add(&mut self, sort: Sort, record: &[u8]) {
+    pub(super) fn add(&mut self, kind: RecordKind, record: &[u8]) {
         let Some(mut record) = record.first_chunk::<RECORD_BYTES>().copied() else { return };
-        let is_account = sort == Sort::Accounts;
+        let is_account = kind == RecordKind::Accounts;
         if is_account {
             record::as_created(&mut record, false);
         } else if is_of_expiry(&record) {
@@ -72,26 +72,26 @@ impl RecordSum {
 pub(super) fn compare(session: &Session, expected: &RecordSum, ctx: &Ctx) -> anyhow::Result<u64> {
     let mut found = RecordSum { accounts: (0, 0), transfers: (0, 0), ..expected.clone() };
     let mut ends = [0; 2];
-    let sorts = [(Sort::Accounts, QUERY_ACCOUNTS), (Sort::Transfers, QUERY_TRANSFERS)];
-    for ((sort, operation), end) in sorts.into_iter().zip(&mut ends) {
+    let kinds = [(RecordKind::Accounts, QUERY_ACCOUNTS), (RecordKind::Transfers, QUERY_TRANSFERS)];
+    for ((kind, operation), end) in kinds.into_iter().zip(&mut ends) {
         let mut pager = Pager::begin(session, operation, 1, session.now(ctx)?)?;
         while let Some(page) = pager.next(ctx)? {
-            page.chunks(RECORD_BYTES).for_each(|record| found.add(sort, record));
+            page.chunks(RECORD_BYTES).for_each(|record| found.add(kind, record));
             *end = page.rchunks(RECORD_BYTES).next().map_or(*end, record::timestamp);
         }
     }
     if found != *expected {
-        return Err(foreign(&format!(
+        return Err(foreign_records(&format!(
             "it has {} accounts and {} transfers instead of the {} and {} of the log",
             found.accounts.0, found.transfers.0, expected.accounts.0, expected.transfers.0
         )));
     }
     // Nothing can be created with a time before that of the last account, or transfer.
     let mut since = u64::MAX;
-    for ((_, operation), end) in sorts.into_iter().zip(ends) {
+    for ((_, operation), end) in kinds.into_iter().zip(ends) {
         let later = session.ask(operation, query_filter(end + 1, 0, 1), ctx)?;
         if !later.bytes.is_empty() {
-            return Err(foreign("records were added while it was compared with the log"));
+            return Err(foreign_records("records were added while it was compared with the log"));
         }
         since = since.min(later.timestamp);
     }
@@ -106,7 +106,7 @@ pub(super) fn nothing_later(session: &Session, until: u64, ctx: &Ctx) -> anyhow:
     for operation in [QUERY_ACCOUNTS, QUERY_TRANSFERS] {
         let later = session.ask(operation, query_filter(until + 1, 0, 1), ctx)?;
         if !later.bytes.is_empty() {
-            return Err(foreign("it has records of today"));
+            return Err(foreign_records("it has records of today"));
         }
     }
     Ok(())
@@ -133,12 +133,12 @@ pub(super) fn nothing_since(path: &Path, since: u64, ctx: &Ctx) -> anyhow::Resul
             && matches!(effect(header.operation()), Effect::Records | Effect::Unknown)
     };
     if !reaches_back || headers.iter().any(changes) {
-        return Err(foreign("its log has operations that bkp did not send"));
+        return Err(foreign_records("its log has operations that bkp did not send"));
     }
     Ok(())
 }
 
-fn foreign(why: &str) -> anyhow::Error {
+fn foreign_records(why: &str) -> anyhow::Error {
     let message = format!(
         "another client wrote to the server into which the log was replayed: {why}; nothing was restored"
     );

@@ -14,7 +14,7 @@ use crate::error::{Fault, Kind};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::source::Restored;
 use crate::source::logs::{RestoreAtRequest, RestoredAt};
-use crate::source::tigerbeetle::logs::client::private::PrivateLine;
+use crate::source::tigerbeetle::logs::client::private::PrivateServer;
 use crate::source::tigerbeetle::logs::client::session::Session;
 use crate::source::tigerbeetle::logs::client::start::{ANSWER_DEADLINE, start};
 use crate::source::tigerbeetle::logs::segment::{each_page, manifest_segment};
@@ -42,7 +42,7 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
     let path = scratch.path("restored.tigerbeetle");
     let program = request.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     format_data_file(program, cluster, &path, &watchdog)?;
-    let private = PrivateLine::open(program, cluster, &path, &watchdog, ctx)?;
+    let private = PrivateServer::open(program, cluster, &path, &watchdog, ctx)?;
     let is_private = private.is_some();
     let (server, session, starts) = if let Some(private) = private {
         let starts = private.starts();
@@ -55,10 +55,10 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
     for segment in request.segments {
         import.segment(manifest_segment(segment)?.position.last_timestamp);
         let mut sent = Ok(());
-        each_page(segment, ctx, &mut |sort, page| {
+        each_page(segment, ctx, &mut |kind, page| {
             // What the cluster refuses is told apart from what is wrong with the segment.
             if sent.is_ok() {
-                sent = import.page(sort, page);
+                sent = import.page(kind, page);
             }
             Ok(())
         })?;

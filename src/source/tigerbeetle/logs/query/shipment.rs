@@ -14,7 +14,7 @@ use crate::source::tigerbeetle::logs::client::record::{
     QUERY_TRANSFERS, RECORD_BYTES, RECORDS_PER_PAGE,
 };
 use crate::source::tigerbeetle::logs::client::session::Session;
-use crate::source::tigerbeetle::logs::segment::Sort;
+use crate::source::tigerbeetle::logs::segment::RecordKind;
 
 /// What to do where a log of this mode cannot be replayed.
 const ONLY_WAL: &str =
@@ -55,9 +55,9 @@ pub(super) struct Shipment<'s, 'o> {
     counts: BTreeMap<String, u64>,
     expiries: Expiries<'s>,
     order: ReplayOrder,
-    /// The member that is being made, its sort and its first timestamp.
+    /// The member that is being made, its kind and its first timestamp.
     page: Vec<u8>,
-    page_sort: Sort,
+    page_kind: RecordKind,
     page_first: u64,
     /// Why a restore cannot go on over this segment.
     unreplayable: Option<String>,
@@ -71,7 +71,7 @@ pub(super) struct Shipped {
     pub(super) marks: Marks,
     /// The timestamp of the first record; `u64::MAX` if there is none.
     pub(super) first: u64,
-    /// How many records of each sort there are.
+    /// How many records of each kind there are.
     pub(super) counts: BTreeMap<String, u64>,
     /// Why a restore cannot go on over this segment.
     pub(super) unreplayable: Option<String>,
@@ -101,7 +101,7 @@ impl<'s, 'o> Shipment<'s, 'o> {
             expiries: Expiries { pager: None, found: VecDeque::new() },
             order: ReplayOrder::default(),
             page: Vec::new(),
-            page_sort: Sort::Transfers,
+            page_kind: RecordKind::Transfers,
             page_first: 0,
             unreplayable: None,
             totals,
@@ -116,15 +116,15 @@ impl<'s, 'o> Shipment<'s, 'o> {
         Ok(Shipped { marks, first, counts, unreplayable, totals })
     }
 
-    fn push(&mut self, sort: Sort, timestamp: u64, bytes: &[u8]) -> anyhow::Result<()> {
+    fn push(&mut self, kind: RecordKind, timestamp: u64, bytes: &[u8]) -> anyhow::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         self.first = self.first.min(timestamp);
-        let count = (bytes.len() / sort.bytes()) as u64;
-        *self.counts.entry(sort.word().to_owned()).or_default() += count;
+        let count = (bytes.len() / kind.bytes()) as u64;
+        *self.counts.entry(kind.word().to_owned()).or_default() += count;
         self.ctx.monitor.advance(bytes.len() as u64);
-        self.out.entry(&sort.member(timestamp), bytes)
+        self.out.entry(&kind.member(timestamp), bytes)
     }
 
     fn accounts(&mut self) -> anyhow::Result<()> {
@@ -140,7 +140,7 @@ impl<'s, 'o> Shipment<'s, 'o> {
             if let Some(totals) = &mut self.totals {
                 totals.accounts += (page.len() / RECORD_BYTES) as u64;
             }
-            self.push(Sort::Accounts, record::timestamp(&page), &page)?;
+            self.push(RecordKind::Accounts, record::timestamp(&page), &page)?;
         }
         Ok(())
     }
@@ -212,12 +212,12 @@ impl<'s, 'o> Shipment<'s, 'o> {
                         totals.debits_posted = totals.debits_posted.saturating_add(posted);
                         totals.credits_posted = totals.credits_posted.saturating_add(posted);
                     }
-                    self.put(Sort::Transfers, timestamp, &transfer)?;
+                    self.put(RecordKind::Transfers, timestamp, &transfer)?;
                 }
                 OrderedItem::Expiry(expiry) => {
                     self.marks.expiries_mark = self.marks.expiries_mark.max(expiry.timestamp);
                     self.marks.expiries_since += 1;
-                    self.put(Sort::Expiries, expiry.timestamp, &expiry.bytes())?;
+                    self.put(RecordKind::Expiries, expiry.timestamp, &expiry.bytes())?;
                 }
             }
         }
@@ -243,14 +243,14 @@ impl<'s, 'o> Shipment<'s, 'o> {
         }
     }
 
-    /// Adds a record to the page, and pushes the page when it is full or of another sort.
-    fn put(&mut self, sort: Sort, timestamp: u64, record: &[u8]) -> anyhow::Result<()> {
+    /// Adds a record to the page, and pushes the page when it is full or of another kind.
+    fn put(&mut self, kind: RecordKind, timestamp: u64, record: &[u8]) -> anyhow::Result<()> {
         let full = self.page.len() + record.len() > RECORDS_PER_PAGE as usize * RECORD_BYTES;
-        if full || self.page_sort != sort {
+        if full || self.page_kind != kind {
             self.put_page()?;
         }
         if self.page.is_empty() {
-            (self.page_sort, self.page_first) = (sort, timestamp);
+            (self.page_kind, self.page_first) = (kind, timestamp);
         }
         self.page.extend_from_slice(record);
         Ok(())
@@ -258,7 +258,7 @@ impl<'s, 'o> Shipment<'s, 'o> {
 
     fn put_page(&mut self) -> anyhow::Result<()> {
         let page = std::mem::take(&mut self.page);
-        self.push(self.page_sort, self.page_first, &page)?;
+        self.push(self.page_kind, self.page_first, &page)?;
         self.page = page;
         self.page.clear();
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::ring_view::{Fate, RingView};
+use super::ring_view::{MissingOp, RingView};
 use crate::domain::segment::{Ops, Segment};
 use crate::source::SourceError;
 use crate::source::tigerbeetle::data_file::zones::SLOTS;
@@ -61,7 +61,7 @@ pub(super) fn begin(
         (None, None) => None,
     };
     match before {
-        None => beyond_a_hole(data_file, view, shipped).map(Some),
+        None => begin_after_hole(data_file, view, shipped).map(Some),
         Some(checksum) if spelled(checksum) != shipped.last_checksum => {
             let op = oldest_lasting(data_file, view)?;
             Ok(Some(LogBegin {
@@ -78,7 +78,11 @@ pub(super) fn begin(
 
 /// Where to begin if what is newest does not lead back to what was shipped: with what follows that,
 /// if it is there; after a gap, if that is proven.
-fn beyond_a_hole(data_file: &Path, view: &mut RingView, shipped: &Ops) -> anyhow::Result<LogBegin> {
+fn begin_after_hole(
+    data_file: &Path,
+    view: &mut RingView,
+    shipped: &Ops,
+) -> anyhow::Result<LogBegin> {
     let wanted = shipped.last_op + 1;
     let follows =
         view.after(shipped.last_op, |next| spelled(next.parent()) == shipped.last_checksum)?;
@@ -86,7 +90,7 @@ fn beyond_a_hole(data_file: &Path, view: &mut RingView, shipped: &Ops) -> anyhow
         view.chain = follows;
         return Ok(LogBegin { op: wanted, gap: None });
     }
-    if view.fate(wanted)? == Fate::Open {
+    if view.missing_op(wanted)? == MissingOp::Open {
         return Err(repairing(data_file, wanted).into());
     }
     let op = oldest_lasting(data_file, view)?;
@@ -105,7 +109,7 @@ fn oldest_lasting(data_file: &Path, view: &mut RingView) -> anyhow::Result<u64> 
     let first = view.chain.keys().next().copied().unwrap_or(0);
     let oldest = oldest(view);
     match first.checked_sub(1).filter(|_before| oldest == first) {
-        Some(before) if view.fate(before)? == Fate::Open => {
+        Some(before) if view.missing_op(before)? == MissingOp::Open => {
             Err(repairing(data_file, before).into())
         }
         Some(_) | None => Ok(oldest),

@@ -2,7 +2,7 @@
 //!
 //! A replica that comes back to its cluster repairs its log from the newest operation backwards, and
 //! one that was away for long gets a checkpoint and never the operations before it. So that an
-//! operation is not there says nothing by itself: [`RingView::fate`] tells what was lost from what is
+//! operation is not there says nothing by itself: [`RingView::missing_op`] tells what was lost from what is
 //! still to come.
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub(super) struct RingView {
 
 /// What became of an operation that is not in [`RingView::chain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum MissingOp {
     /// This replica will not have it any more.
     Lost,
     /// It may still come: the replica repairs its log.
@@ -175,7 +175,7 @@ impl RingView {
     ///
     /// Lost is what a newer operation stands in place of, and what lies before everything that a replica
     /// repairs: once a checkpoint is durable, nothing before it (`Replica.op_repair_min`).
-    pub(super) fn fate(&mut self, op: u64) -> Result<Fate, SourceError> {
+    pub(super) fn missing_op(&mut self, op: u64) -> Result<MissingOp, SourceError> {
         let slot = op % SLOTS;
         let in_ring =
             self.known.values().flatten().any(|one| one.op() % SLOTS == slot && one.op() > op);
@@ -191,7 +191,7 @@ impl RingView {
         } else {
             (checkpoint + 1).saturating_sub(CHECKPOINT_OPS)
         };
-        Ok(if overwritten || op < repaired_from { Fate::Lost } else { Fate::Open })
+        Ok(if overwritten || op < repaired_from { MissingOp::Lost } else { MissingOp::Open })
     }
 
     /// Whether the slot of `op` holds it, or a later one.

@@ -29,7 +29,7 @@ const READS_MAX: u32 = 40;
 const READ_PAUSE: Duration = Duration::from_millis(25);
 /// While a log is followed and nothing happens, the cluster is asked once in this time: a question is
 /// an operation, too.
-const ASK_AGAIN: Duration = Duration::from_mins(1);
+const RETRY_EVERY: Duration = Duration::from_mins(1);
 
 /// A data file whose ring is shipped.
 pub(crate) struct WalLog {
@@ -144,7 +144,7 @@ impl WalLog {
             return Ok(false);
         }
         let beyond = std::mem::take(&mut view.beyond);
-        let recently = self.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN);
+        let recently = self.asked.is_some_and(|asked| asked.elapsed() < RETRY_EVERY);
         Ok(!recently || self.any_busy(view, &beyond, after)?)
     }
 

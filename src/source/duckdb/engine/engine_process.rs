@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ctx::{Cancel, Ctx};
 use crate::error::{Fault, Kind};
-use crate::source::duckdb::engine::protocol::{Answer, Asked, Frame, Question, WORD, send};
+use crate::source::duckdb::engine::protocol::{Answer, EngineCommand, Frame, Question, WORD, send};
 
 /// Bytes taken from DuckDB at once.
 const PIPE_BYTES: usize = 256 << 10;
@@ -32,7 +32,7 @@ pub(crate) const NOT_STARTED: &str = "a required library was not found";
 pub(crate) const ENDED: &str = "the engine exited unexpectedly";
 
 /// An engine's process, and the line to it.
-pub(crate) struct Line {
+pub(crate) struct EngineProcess {
     child: RefCell<Child>,
     socket: UnixStream,
     output: RefCell<ChildStdout>,
@@ -40,7 +40,7 @@ pub(crate) struct Line {
     cancel: Option<Cancel>,
 }
 
-impl Drop for Line {
+impl Drop for EngineProcess {
     fn drop(&mut self) {
         // It may have ended, and nothing of it is wanted.
         let child = self.child.get_mut();
@@ -48,12 +48,12 @@ impl Drop for Line {
     }
 }
 
-impl Line {
+impl EngineProcess {
     /// Starts an engine that lives in this folder; it opens nothing before it is asked.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn open(folder: &Path, ctx: Option<&Ctx>) -> anyhow::Result<Line> {
+    pub(crate) fn open(folder: &Path, ctx: Option<&Ctx>) -> anyhow::Result<EngineProcess> {
         let (socket, theirs) = UnixStream::pair()?;
         let mut child = Command::new("/proc/self/exe")
             .arg0("bkp")
@@ -68,7 +68,7 @@ impl Line {
             .map_err(|error| Fault::new(Kind::Failed, format!("cannot start DuckDB: {error}")))?;
         let output = child.stdout.take();
         let output = output.ok_or_else(|| Fault::new(Kind::Failed, "DuckDB has no output"))?;
-        Ok(Line {
+        Ok(EngineProcess {
             child: RefCell::new(child),
             socket,
             output: RefCell::new(output),
@@ -83,7 +83,7 @@ impl Line {
     /// A cancellation, what `out` fails with, and what the system says.
     pub(crate) fn ask(
         &self,
-        asked: Asked,
+        asked: EngineCommand,
         limit: Duration,
         mut out: Option<(&mut dyn Write, &Ctx)>,
     ) -> anyhow::Result<Result<Answer, String>> {

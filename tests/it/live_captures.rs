@@ -2,7 +2,7 @@
 //! copy, and the copy starts.
 //!
 //! `BKP_TEST_ROUNDS` sets the number of captures (default 3): `BKP_TEST_ROUNDS=50 tests/run.sh
-//! spine::` is the long version.
+//! live_captures::` is the long version.
 
 use std::fs::File;
 use std::io::Read as _;

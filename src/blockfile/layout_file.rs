@@ -19,7 +19,7 @@ pub fn number(text: &str) -> Option<u64> {
 }
 
 /// The content of [`LAYOUT_MEMBER`].
-pub trait Listed: Serialize + DeserializeOwned {
+pub trait LayoutFile: Serialize + DeserializeOwned {
     /// Whether it describes a file that can exist; what is wrong if not.
     ///
     /// # Errors

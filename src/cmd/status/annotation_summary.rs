@@ -14,7 +14,7 @@ const NAMED_MAX: usize = 3;
 
 /// What counts of what is said of backups.
 #[derive(Default)]
-pub(super) struct Words {
+pub(super) struct AnnotationSummary {
     pub(super) pinned: usize,
     pub(super) damaged: usize,
     pub(super) newest_damaged: bool,
@@ -23,29 +23,30 @@ pub(super) struct Words {
 }
 
 /// What counts of what is said of `mine`, the newest last. What cannot be read counts as its name says.
-pub(super) fn of(app: &AppContext, store: &dyn ReadStore, mine: &[&Entry]) -> Words {
-    let mut words = Words::default();
+pub(super) fn of(app: &AppContext, store: &dyn ReadStore, mine: &[&Entry]) -> AnnotationSummary {
+    let mut words = AnnotationSummary::default();
     if mine.iter().all(|entry| entry.marks.is_empty()) {
         return words;
     }
     let keys = authenticity::keys(app);
-    let prover = ProofChecker::new(store, &keys, &app.ctx);
+    let proof_checker = ProofChecker::new(store, &keys, &app.ctx);
     for entry in mine.iter().filter(|entry| !entry.marks.is_empty()) {
-        let (pinned, damage, unproven) = match judge(store, &prover, &entry.name, &entry.marks) {
-            Ok(judged) => (judged.pinned, judged.damage, judged.unproven),
-            Err(_) if entry.is_damaged() => (entry.is_pinned(), Damage::Claimed, true),
-            Err(_) => (entry.is_pinned(), Damage::None, true),
-        };
+        let (pinned, damage, unproven) =
+            match judge(store, &proof_checker, &entry.name, &entry.marks) {
+                Ok(judged) => (judged.pinned, judged.damage, judged.unproven),
+                Err(_) if entry.is_damaged() => (entry.is_pinned(), Damage::Claimed, true),
+                Err(_) => (entry.is_pinned(), Damage::None, true),
+            };
         words.pinned += usize::from(pinned);
         words.damaged += usize::from(damage != Damage::None);
         let is_newest = mine.last().is_some_and(|last| last.name == entry.name);
-        words.newest_damaged |= is_newest && damage == Damage::FoundBackup;
+        words.newest_damaged |= is_newest && damage == Damage::Confirmed;
         words.unproven.extend(unproven.then_some(entry.name.id));
     }
     words
 }
 
-impl Words {
+impl AnnotationSummary {
     /// What there is to say of words that nobody proves.
     pub(super) fn finding(&self, source: &str, store: &str) -> Option<Finding> {
         let count = self.unproven.len();

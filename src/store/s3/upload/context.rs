@@ -12,11 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::super::remote::{ANSWER, Remote, SHA256};
-use super::super::settings::{Checksum, CreateOnly, LockMode, Marks, Sse};
+use super::super::settings::{Checksum, CreateOnly, LockMode, ObjectAttributes, Sse};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::rt;
-use crate::store::s3::s3_error::{Class, Refusal};
+use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{ObjectLabels, StoreError};
 
 /// Slowest link that is waited for, bytes per second.
@@ -27,30 +27,30 @@ const ABANDON: Duration = Duration::from_secs(10);
 pub(super) const TOKEN: &str = "bkp-upload";
 
 /// Everything that requests of one upload share.
-pub(crate) struct Order {
+pub(crate) struct UploadContext {
     pub(crate) remote: Arc<Remote>,
     pub(crate) key: String,
     pub(crate) name: String,
     pub(crate) metadata: HashMap<String, String>,
     pub(crate) lock: Option<(ObjectLockMode, DateTime)>,
-    pub(crate) marks: Marks,
+    pub(crate) attributes: ObjectAttributes,
     /// Whether the service is asked to refuse it if the key is taken.
     pub(crate) create_only: bool,
 }
 
-impl Order {
+impl UploadContext {
     /// An order for the object `key`; nothing is sent.
     pub(crate) fn new(
         remote: &Arc<Remote>,
         key: &str,
         labels: &ObjectLabels,
-    ) -> Result<Order, StoreError> {
+    ) -> Result<UploadContext, StoreError> {
         let name = remote.name(key)?;
         let now = remote.ctx.now();
         let token = BackupId::new(now).to_string();
         let pairs = labels.pairs.iter().cloned().chain([(TOKEN.to_owned(), token)]);
-        let marks = remote.settings.marks.of(labels.role);
-        let lock = marks.object_lock.map(|(mode, days)| {
+        let attributes = remote.settings.attributes.of(labels.role);
+        let lock = attributes.object_lock.map(|(mode, days)| {
             let in_days = now + time::Duration::days(days.into());
             let until = labels.retain_until.map_or(in_days, |until| until.max(in_days));
             let mode = match mode {
@@ -61,10 +61,18 @@ impl Order {
         });
         let (remote, key) = (Arc::clone(remote), key.to_owned());
         let create_only = remote.settings.create_only == CreateOnly::IfNoneMatch;
-        Ok(Order { remote, key, name, metadata: pairs.collect(), lock, marks, create_only })
+        Ok(UploadContext {
+            remote,
+            key,
+            name,
+            metadata: pairs.collect(),
+            lock,
+            attributes,
+            create_only,
+        })
     }
 
-    pub(super) fn error(&self, refusal: Refusal) -> StoreError {
+    pub(super) fn error(&self, refusal: S3Error) -> StoreError {
         self.remote.error(refusal, "write", &self.key)
     }
 
@@ -82,15 +90,15 @@ impl Order {
     }
 
     pub(super) fn sse(&self) -> Option<ServerSideEncryption> {
-        self.marks.sse.map(|sse| match sse {
+        self.attributes.sse.map(|sse| match sse {
             Sse::S3 => ServerSideEncryption::Aes256,
             Sse::Kms => ServerSideEncryption::AwsKms,
         })
     }
 
     /// Sends a whole object, once.
-    pub(crate) async fn put(&self, body: &SdkBody, sha256: &[u8; 32]) -> Result<(), Refusal> {
-        let (settings, marks) = (&self.remote.settings, &self.marks);
+    pub(crate) async fn put(&self, body: &SdkBody, sha256: &[u8; 32]) -> Result<(), S3Error> {
+        let (settings, attributes) = (&self.remote.settings, &self.attributes);
         let (lock_mode, lock_until) = self.lock.clone().unzip();
         let request = self.remote.client.put_object();
         let request = request
@@ -100,9 +108,9 @@ impl Order {
             .set_if_none_match(self.condition())
             .set_checksum_sha256(self.checksum().then(|| BASE64.encode(sha256)))
             .set_server_side_encryption(self.sse())
-            .set_ssekms_key_id(marks.sse_kms_key_id.clone())
-            .set_storage_class(marks.storage_class.as_deref().map(StorageClass::from))
-            .set_tagging(marks.tagging.clone())
+            .set_ssekms_key_id(attributes.sse_kms_key_id.clone())
+            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_tagging(attributes.tagging.clone())
             .set_object_lock_mode(lock_mode)
             .set_object_lock_retain_until_date(lock_until)
             .body(ByteStream::new(copy(body)?));
@@ -118,8 +126,8 @@ impl Order {
     }
 
     /// Begins an object in parts; the id that the service gave it.
-    pub(crate) async fn begin(&self, sha256: Option<&[u8; 32]>) -> Result<String, Refusal> {
-        let (settings, marks) = (&self.remote.settings, &self.marks);
+    pub(crate) async fn begin(&self, sha256: Option<&[u8; 32]>) -> Result<String, S3Error> {
+        let (settings, attributes) = (&self.remote.settings, &self.attributes);
         let (lock_mode, lock_until) = self.lock.clone().unzip();
         let request = self.remote.client.create_multipart_upload();
         let request = request
@@ -129,14 +137,14 @@ impl Order {
             .set_checksum_algorithm(self.checksum().then_some(ChecksumAlgorithm::Sha256))
             .set_checksum_type(self.checksum().then_some(ChecksumType::Composite))
             .set_server_side_encryption(self.sse())
-            .set_ssekms_key_id(marks.sse_kms_key_id.clone())
-            .set_storage_class(marks.storage_class.as_deref().map(StorageClass::from))
-            .set_tagging(marks.tagging.clone())
+            .set_ssekms_key_id(attributes.sse_kms_key_id.clone())
+            .set_storage_class(attributes.storage_class.as_deref().map(StorageClass::from))
+            .set_tagging(attributes.tagging.clone())
             .set_object_lock_mode(lock_mode)
             .set_object_lock_retain_until_date(lock_until);
         let answer = self.remote.once(ANSWER, request.send()).await?;
         let id = answer.upload_id.filter(|id| !id.is_empty());
-        id.ok_or_else(|| Refusal::broken("the service started an upload without an id"))
+        id.ok_or_else(|| S3Error::broken("the service started an upload without an id"))
     }
 
     /// Tells the service that an upload in parts is abandoned. What cannot be told is found by a
@@ -150,7 +158,9 @@ impl Order {
         };
         let told = rt::finish(rt::limit(ABANDON, self.remote.send_with_retries(tell)));
         let why = match told {
-            Ok(Ok(Ok(_) | Err(Refusal { class: Class::Missing | Class::Forgotten, .. }))) => return,
+            Ok(Ok(
+                Ok(_) | Err(S3Error { class: S3ErrorClass::Missing | S3ErrorClass::Forgotten, .. }),
+            )) => return,
             Ok(Ok(Err(refusal))) => refusal.said,
             Ok(Err(elapsed)) => elapsed.to_string(),
             Err(error) => error.to_string(),
@@ -163,8 +173,8 @@ impl Order {
 }
 
 /// Another body of the same bytes, which are not copied.
-pub(super) fn copy(body: &SdkBody) -> Result<SdkBody, Refusal> {
-    body.try_clone().ok_or_else(|| Refusal::broken("a body in memory cannot be sent twice"))
+pub(super) fn copy(body: &SdkBody) -> Result<SdkBody, S3Error> {
+    body.try_clone().ok_or_else(|| S3Error::broken("a body in memory cannot be sent twice"))
 }
 
 /// How long sending this many bytes may take while `width` requests share the link.

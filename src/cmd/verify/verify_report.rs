@@ -8,9 +8,9 @@ use crate::error::Kind;
 use crate::ops::verify_level::VerifyLevel;
 use crate::source::Drilled;
 
-/// The stable shape `bkp.verify/1`; with `--all`, without `store`, part of [`super::Everything`].
+/// The stable shape `bkp.verify/1`; with `--all`, without `store`, part of [`super::VerifyAllReport`].
 #[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::cmd) struct Verified {
+pub(in crate::cmd) struct VerifyReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) store: Option<String>,
     pub(super) id: BackupId,
@@ -24,7 +24,7 @@ pub(in crate::cmd) struct Verified {
     pub(super) drill: Option<Drilled>,
 }
 
-impl Verified {
+impl VerifyReport {
     /// What it counts for: a drill that lacks something is no success.
     pub(super) fn outcome(&self) -> Option<Kind> {
         (!self.ok).then_some(Kind::Partial)

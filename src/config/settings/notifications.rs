@@ -97,7 +97,8 @@ fn channel(name: String, table: NotifyTable, folder: &Path) -> Result<NotifySett
     let level = levels.into_iter().find(|level| level.as_str() == wanted);
     let known = levels.iter().map(|level| level.as_str());
     let level = level.ok_or_else(|| unknown(join(&place, "level"), "level", wanted, known))?;
-    let (url, password) = (check::anchored(&url, folder), check::anchored(&password, folder));
+    let (url, password) =
+        (check::resolve_path(&url, folder), check::resolve_path(&password, folder));
     let channel = Channel { name, kind, url, from, to, user, password };
     (found.check)(&channel).map_err(|problem| ConfigError::invalid(place, problem))?;
     Ok(NotifySettings { channel, level })

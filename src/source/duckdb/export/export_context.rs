@@ -8,7 +8,7 @@ use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::schema::table_filter::TableFilter;
 
 /// What is exported, and from where.
-pub(crate) struct Exporting<'a> {
+pub(crate) struct ExportContext<'a> {
     pub(crate) session: Session,
     pub(crate) storage_version: String,
     pub(crate) wanted: &'a TableFilter,

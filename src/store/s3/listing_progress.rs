@@ -1,7 +1,7 @@
 //! Detects paged listings that make no progress. Where the next page begins is the service's word, and
 //! one that sends us in circles must not keep a run for ever.
 
-use crate::store::s3::s3_error::Refusal;
+use crate::store::s3::s3_error::S3Error;
 
 /// Most pages of one listing: a thousand million objects.
 const PAGES_MAX: u64 = 1_000_000;
@@ -10,7 +10,7 @@ const EMPTY_MAX: u32 = 1000;
 
 /// How far a listing has come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Course {
+pub(super) struct ListingProgress {
     pages: u64,
     empty: u32,
     /// A place where it went on, which no later one may be. It moves on after 1, 2, 4, 8, … pages: so a
@@ -18,20 +18,20 @@ pub(super) struct Course {
     marker: Option<String>,
 }
 
-impl Course {
+impl ListingProgress {
     /// Takes note of a page with so many names, after which the listing goes on at `next`.
     ///
     /// # Errors
     /// That it gets nowhere.
-    pub(super) fn goes_on(&mut self, names: usize, next: &str) -> Result<(), Refusal> {
+    pub(super) fn advance(&mut self, names: usize, next: &str) -> Result<(), S3Error> {
         self.pages += 1;
         self.empty = if names == 0 { self.empty + 1 } else { 0 };
         if next.is_empty() || self.marker.as_deref() == Some(next) {
-            return Err(Refusal::broken("the service's listing loops"));
+            return Err(S3Error::broken("the service's listing loops"));
         }
         if self.empty > EMPTY_MAX || self.pages > PAGES_MAX {
             let said = format!("the service's listing does not end, after {} pages", self.pages);
-            return Err(Refusal::broken(said));
+            return Err(S3Error::broken(said));
         }
         if self.pages.is_power_of_two() {
             self.marker = Some(next.to_owned());
@@ -47,20 +47,21 @@ mod tests {
     #[test]
     fn circles_of_any_length_are_noticed_and_nothing_else() {
         for length in [1_u64, 2, 3, 7, 100] {
-            let mut course = Course::default();
-            let ended =
-                (0..1000).find(|page| course.goes_on(5, &(page % length).to_string()).is_err());
+            let mut listing_progress = ListingProgress::default();
+            let ended = (0..1000)
+                .find(|page| listing_progress.advance(5, &(page % length).to_string()).is_err());
             assert!(ended.is_some_and(|page| page <= 4 * length), "{length}: {ended:?}");
         }
-        let mut course = Course::default();
-        assert!((0..5000).all(|page| course.goes_on(1, &page.to_string()).is_ok()));
+        let mut listing_progress = ListingProgress::default();
+        assert!((0..5000).all(|page| listing_progress.advance(1, &page.to_string()).is_ok()));
     }
 
     #[test]
     fn pages_without_anything_end() {
-        let mut course = Course::default();
-        let ended = (0..5000).find(|page: &u32| course.goes_on(0, &page.to_string()).is_err());
+        let mut listing_progress = ListingProgress::default();
+        let ended =
+            (0..5000).find(|page: &u32| listing_progress.advance(0, &page.to_string()).is_err());
         assert_eq!(ended, Some(EMPTY_MAX));
-        assert!(Course::default().goes_on(1, "").is_err());
+        assert!(ListingProgress::default().advance(1, "").is_err());
     }
 }

@@ -10,20 +10,20 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cache;
 use crate::cmd::status::{self, Status};
-use crate::config::settings::telling::NotifySettings;
+use crate::config::settings::notifications::NotifySettings;
 use crate::ctx::host;
 use crate::domain::health::{Finding, Level, UNREACHABLE};
 use crate::notify::kinds::KINDS;
-use crate::notify::{Alert, News};
+use crate::notify::{Alert, Notification};
 use crate::ops::jobs::state::places;
 use crate::wire::AppContext;
 
 /// How often it is looked at everything although nothing ran.
-const LOOK_EVERY: Duration = Duration::minutes(15);
+const CHECK_EVERY: Duration = Duration::minutes(15);
 
 /// What every channel was told.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Told {
+struct NotificationState {
     #[serde(with = "time::serde::rfc3339::option")]
     looked: Option<OffsetDateTime>,
     channels: BTreeMap<String, Vec<NotifiedFinding>>,
@@ -44,19 +44,19 @@ struct NotifiedFinding {
 
 /// Checks the status if something ran, or if it has not been checked for a while; writes the
 /// metrics and tells the channels what is new. Returns whether somebody could not be told.
-pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
+pub(super) fn notify_if_changed(app: &AppContext, ran: bool) -> bool {
     let settings = &app.settings;
     if settings.notify.is_empty() && settings.status.metrics_file.is_none() {
         return false;
     }
     let path = path(app);
-    let mut told: Told = cache::load(&path).unwrap_or_default();
+    let mut state: NotificationState = cache::load(&path).unwrap_or_default();
     let now = app.ctx.now();
-    let recent = told.looked.is_some_and(|looked| looked <= now && now - looked < LOOK_EVERY);
+    let recent = state.looked.is_some_and(|looked| looked <= now && now - looked < CHECK_EVERY);
     if recent && !ran {
         return false;
     }
-    let status = match status::take(app) {
+    let status = match status::collect(app) {
         Ok(status) => status,
         Err(error) => {
             app.ctx.monitor.warn(&format!("cannot check the status: {error:#}"));
@@ -64,17 +64,19 @@ pub(super) fn spread(app: &AppContext, ran: bool) -> bool {
         }
     };
     status::write_metrics(app, &status);
-    told.looked = Some(now);
+    state.looked = Some(now);
     let mut failed = false;
     for to in &settings.notify {
-        let known = told.channels.remove(&to.channel.name).unwrap_or_default();
-        let (alerts, afterwards) = difference(app, to, &known, &status, now);
-        let heard = alerts.is_empty() || notify(app, to, alerts, now);
-        failed |= !heard;
+        let known = state.channels.remove(&to.channel.name).unwrap_or_default();
+        let (alerts, known_afterwards) = alerts_since(app, to, &known, &status, now);
+        let delivered = alerts.is_empty() || send_alerts(app, to, alerts, now);
+        failed |= !delivered;
         // Whoever did not hear it is told again.
-        told.channels.insert(to.channel.name.clone(), if heard { afterwards } else { known });
+        state
+            .channels
+            .insert(to.channel.name.clone(), if delivered { known_afterwards } else { known });
     }
-    cache::save(&path, &told, &app.ctx);
+    cache::save(&path, &state, &app.ctx);
     failed
 }
 
@@ -83,7 +85,7 @@ fn path(app: &AppContext) -> PathBuf {
 }
 
 /// What a channel has to be told now, and all that it knows to be wrong once it was.
-fn difference(
+fn alerts_since(
     app: &AppContext,
     to: &NotifySettings,
     known: &[NotifiedFinding],
@@ -97,10 +99,11 @@ fn difference(
             && known.store == finding.store
     };
     let wanted = status.findings().iter().filter(|finding| finding.level >= to.level);
-    let (mut alerts, mut afterwards): (Vec<Alert>, Vec<NotifiedFinding>) = (Vec::new(), Vec::new());
+    let (mut alerts, mut known_afterwards): (Vec<Alert>, Vec<NotifiedFinding>) =
+        (Vec::new(), Vec::new());
     for finding in wanted {
         // Of one rule about one thing one is enough, the worst.
-        if afterwards.iter().any(|known| same(known, finding)) {
+        if known_afterwards.iter().any(|known| same(known, finding)) {
             continue;
         }
         let before = known.iter().find(|known| same(known, finding));
@@ -115,7 +118,7 @@ fn difference(
                 message: finding.message.clone(),
             });
         }
-        afterwards.push(NotifiedFinding {
+        known_afterwards.push(NotifiedFinding {
             rule: finding.rule.to_owned(),
             subject: finding.subject.clone(),
             store: finding.store.clone(),
@@ -129,11 +132,11 @@ fn difference(
             (&other.rule, &other.subject, &other.store)
                 == (&known.rule, &known.subject, &known.store)
         };
-        if afterwards.iter().any(is_same) {
+        if known_afterwards.iter().any(is_same) {
             continue;
         }
         if is_hidden(app, known, status) {
-            afterwards.push(known.clone());
+            known_afterwards.push(known.clone());
             continue;
         }
         alerts.push(Alert {
@@ -145,7 +148,7 @@ fn difference(
             message: known.message.clone(),
         });
     }
-    (alerts, afterwards)
+    (alerts, known_afterwards)
 }
 
 /// Whether what was wrong may only be out of sight, because a store does not answer that it is about.
@@ -165,10 +168,15 @@ fn is_hidden(app: &AppContext, known: &NotifiedFinding, status: &Status) -> bool
 }
 
 /// Tells a channel; whether it was heard.
-fn notify(app: &AppContext, to: &NotifySettings, alerts: Vec<Alert>, at: OffsetDateTime) -> bool {
-    let news = News { schema: "bkp.alert/1", host: host(), at, alerts };
+fn send_alerts(
+    app: &AppContext,
+    to: &NotifySettings,
+    alerts: Vec<Alert>,
+    at: OffsetDateTime,
+) -> bool {
+    let news = Notification { schema: "bkp.alert/1", host: host(), at, alerts };
     let kind = KINDS.iter().find(|kind| kind.word == to.channel.kind);
-    let told = kind.map(|kind| (kind.tell)(&to.channel, &news));
+    let told = kind.map(|kind| (kind.send)(&to.channel, &news));
     let Some(Err(error)) = told else { return true };
     let name = &to.channel.name;
     app.ctx.monitor.warn(&format!("could not notify `{name}`: {error:#}; will retry"));

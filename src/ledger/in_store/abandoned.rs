@@ -16,7 +16,7 @@ const REMEMBERED_MAX: usize = 64;
 
 /// Whether a term was seen first so long ago that its holder would have renewed it. `place` says which: no
 /// other term has it. A clock that is set meanwhile begins the waiting anew.
-pub(super) fn is_over(state_dir: &Path, place: &str, term: &Term, ctx: &Ctx) -> bool {
+pub(super) fn is_abandoned(state_dir: &Path, place: &str, term: &Term, ctx: &Ctx) -> bool {
     let (path, now) = (cache::folder(state_dir).join("leases.json"), ctx.now());
     let mut seen: BTreeMap<String, i64> = cache::load(&path).unwrap_or_default();
     let first = seen.get(place).and_then(|first| OffsetDateTime::from_unix_timestamp(*first).ok());

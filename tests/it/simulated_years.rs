@@ -13,7 +13,7 @@ use bkp::ctx::{Cancel, Ctx};
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::Manifest;
 use bkp::domain::schedule::Due;
-use bkp::ops::jobs::state::States;
+use bkp::ops::jobs::state::JobStates;
 use time::macros::datetime;
 use time::{Date, Duration, Month, OffsetDateTime, Weekday};
 
@@ -160,7 +160,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
     let jobs = &app.settings.jobs;
     let (mut naive_full, mut naive_step) = (Naive::default(), Naive::default());
     let mut made: Vec<Manifest> = Vec::new();
-    let mut states = States::kept(&app);
+    let mut states = JobStates::load(&app);
     let mut random = 7_u64;
     let begin = datetime!(2024-01-01 00:00 UTC);
     let patience = std::time::Duration::from_mins(1);
@@ -177,7 +177,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
         }
         if hour % 777 == 0 {
             let _there_or_not = fs::remove_dir_all(bed.path("state/cache"));
-            states = States::kept(&app);
+            states = JobStates::load(&app);
         }
         for (name, naive) in [("full", &mut naive_full), ("step", &mut naive_step)] {
             let job = &jobs[name];
@@ -207,7 +207,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
                 // Two jobs of one hour come one after the other.
                 let seed = Seed::at(now - Duration::seconds(if name == "full" { 2 } else { 1 }));
                 let seed = match made.last() {
-                    Some(last) if name == "step" => seed.onto(last),
+                    Some(last) if name == "step" => seed.built_on(last),
                     _ => seed,
                 };
                 made.push(plant(&bed, &app, &seed));
@@ -230,7 +230,7 @@ fn two_years_end_with_exactly_the_backups_of_the_model() {
     for (name, minutes) in [("full", 0), ("step", 1)] {
         let seed = Seed::at(end + Duration::minutes(minutes));
         let seed =
-            made.last().filter(|_| name == "step").map_or(seed.clone(), |last| seed.onto(last));
+            made.last().filter(|_| name == "step").map_or(seed.clone(), |last| seed.built_on(last));
         made.push(plant(&bed, &app, &seed));
         planted::record(&bed, name, end + Duration::minutes(minutes), 0);
     }

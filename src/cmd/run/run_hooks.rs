@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::child::Ended;
+use super::child::RunResult;
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::host;
 use crate::domain::id::BackupId;
@@ -14,7 +14,7 @@ use crate::wire::AppContext;
 
 /// What a hook gets on its standard input, schema `bkp.hook/1`.
 #[derive(Debug, Serialize)]
-struct Input<'a> {
+struct HookInput<'a> {
     schema: &'static str,
     event: &'static str,
     job: &'a str,
@@ -33,7 +33,7 @@ struct Input<'a> {
 
 /// One run of one job, for those around it.
 #[derive(Clone, Copy)]
-pub(super) struct Around<'a> {
+pub(super) struct RunHooks<'a> {
     pub(super) app: &'a AppContext,
     pub(super) job: &'a JobSettings,
     pub(super) began: OffsetDateTime,
@@ -41,7 +41,7 @@ pub(super) struct Around<'a> {
     pub(super) trigger: &'static str,
 }
 
-impl Around<'_> {
+impl RunHooks<'_> {
     /// Before the run.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Around<'_> {
     }
 
     /// After the run. What fails is said, and changes nothing.
-    pub(super) fn after(&self, ended: &Ended) {
+    pub(super) fn after(&self, ended: &RunResult) {
         let hooks = &self.job.hooks;
         // A backup that is only in part where it should be is no success, nor is one that waits.
         let (event, words) = if ended.code == exit::DONE {
@@ -72,12 +72,12 @@ impl Around<'_> {
         &self,
         event: &'static str,
         words: &[String],
-        ended: Option<&Ended>,
+        ended: Option<&RunResult>,
     ) -> anyhow::Result<()> {
         if words.is_empty() {
             return Ok(());
         }
-        let input = Input {
+        let input = HookInput {
             schema: "bkp.hook/1",
             event,
             job: &self.job.name,
@@ -86,7 +86,7 @@ impl Around<'_> {
             host: host(),
             started: self.began,
             exit_code: ended.map(|ended| ended.code),
-            backup: ended.and_then(Ended::backup),
+            backup: ended.and_then(RunResult::backup),
             message: ended.and_then(|ended| ended.message.as_deref()),
         };
         hook::run(words, &serde_json::to_vec(&input)?, self.job.hooks.timeout)

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::around::Around;
-use super::child::{self, Ended};
+use super::child::{self, RunResult};
 use super::options::Options;
 use super::report::{JobOutcome, JobRunRow};
+use super::run_hooks::RunHooks;
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::{host, user};
 use crate::domain::id::BackupId;
@@ -20,8 +20,8 @@ use crate::error::{Fault, Kind, diagnose};
 use crate::exit;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{ProofChecker, RECORD};
-use crate::ops::exclusive_run::{ExclusiveRun, patiently};
-use crate::ops::jobs::state::{States, is_for_each, places};
+use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
+use crate::ops::jobs::state::{JobStates, is_for_each, places};
 use crate::ops::jobs::witness::witnesses;
 use crate::ops::records;
 use crate::store::Role;
@@ -32,7 +32,7 @@ use crate::wire::AppContext;
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// What came of it.
-pub(super) struct End {
+pub(super) struct FinishedRun {
     pub(super) row: JobRunRow,
     /// What is to be known of it; nothing if it did not run.
     pub(super) record: Option<Record>,
@@ -42,7 +42,7 @@ pub(super) struct End {
 
 /// What is kept of a run in the stores, schema `bkp.run-record/1`.
 #[derive(Debug, Serialize)]
-struct Body<'a> {
+struct RunRecordBody<'a> {
     schema: &'static str,
     job: &'a str,
     command: Vec<String>,
@@ -65,17 +65,17 @@ struct Body<'a> {
 
 /// Runs a job, unless it is running or another host has just run it. Whoever is to be told of its runs
 /// is also told of one that could not begin.
-pub(super) fn run(app: &AppContext, job: &JobSettings, options: &Options) -> End {
+pub(super) fn run(app: &AppContext, job: &JobSettings, options: &Options) -> FinishedRun {
     let trigger = if options.job.is_some() { "manual" } else { "scheduled" };
-    let around = Around { app, job, began: app.ctx.now(), trigger };
+    let run_hooks = RunHooks { app, job, began: app.ctx.now(), trigger };
     // Whoever waits for the end would wait for ever for that of a run that panicked. No store is asked
     // to keep it: what asks them may be what panicked.
-    caught(|| begin(&around, options))
-        .unwrap_or_else(|error| close(&around, None, &Ended::of(&error)))
+    catch_panic(|| begin(&run_hooks, options))
+        .unwrap_or_else(|error| put_on_record(&run_hooks, None, &RunResult::of(&error)))
 }
 
 /// What `work` comes to, a panic as an error.
-fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
+fn catch_panic<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic: Box<dyn Any + Send>| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked");
@@ -85,81 +85,90 @@ fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
 }
 
 /// The run itself.
-fn begin(around: &Around<'_>, options: &Options) -> End {
-    let Around { app, job, trigger, .. } = *around;
-    let mirrored = match mirrored(app, job) {
+fn begin(run_hooks: &RunHooks<'_>, options: &Options) -> FinishedRun {
+    let RunHooks { app, job, trigger, .. } = *run_hooks;
+    let mirrored = match job_stores(app, job) {
         Ok(mirrored) => mirrored,
-        Err(error) => return failed(around, None, &error),
+        Err(error) => return failed(run_hooks, None, &error),
     };
     // No source can have this name, so it is nobody else's lease.
     let lease = format!("{}.job", job.name);
-    let taken =
-        patiently(app, options.patience, || ExclusiveRun::take(app, &lease, &mirrored, None));
+    let taken = retry_while_busy(app, options.patience, || {
+        ExclusiveRun::take(app, &lease, &mirrored, None)
+    });
     let error = match taken {
-        Ok(_alone) => return alone(app, (job, trigger), options, &mirrored),
+        Ok(_exclusive_run) => return run_exclusively(app, (job, trigger), options, &mirrored),
         Err(error) => error,
     };
     let kind = diagnose(&error).kind;
     if kind != Kind::Busy {
         // What could not take a lease in any store takes no record either.
-        return failed(around, Some(&mirrored).filter(|_fan| kind != Kind::Store), &error);
+        return failed(run_hooks, Some(&mirrored).filter(|_mirrored| kind != Kind::Store), &error);
     }
     if options.job.is_some() {
         // One that was asked for and could not is a run, if one that did nothing.
-        return close(around, Some(&mirrored), &Ended::of(&error));
+        return put_on_record(run_hooks, Some(&mirrored), &RunResult::of(&error));
     }
     let mut row = JobRunRow::new(job.name.clone(), JobOutcome::Busy, Some(format!("{error:#}")));
     row.exit_code = Some(exit::code(kind));
-    End { row, record: None, on_record: Vec::new() }
+    FinishedRun { row, record: None, on_record: Vec::new() }
 }
 
 /// Ends a run that could not begin.
-fn failed(around: &Around<'_>, mirrored: Option<&MirroredStore>, error: &anyhow::Error) -> End {
-    let ended = Ended::of(error);
-    let end = close(around, mirrored, &ended);
-    around.after(&ended);
+fn failed(
+    run_hooks: &RunHooks<'_>,
+    mirrored: Option<&MirroredStore>,
+    error: &anyhow::Error,
+) -> FinishedRun {
+    let ended = RunResult::of(error);
+    let end = put_on_record(run_hooks, mirrored, &ended);
+    run_hooks.after(&ended);
     end
 }
 
 /// The stores of a job, as one.
-fn mirrored(app: &AppContext, job: &JobSettings) -> anyhow::Result<MirroredStore> {
+fn job_stores(app: &AppContext, job: &JobSettings) -> anyhow::Result<MirroredStore> {
     let mut app = app.clone();
     app.settings.store = places(&app, job);
     app.stores_append(None)
 }
 
 /// Runs a job whose lease is held.
-fn alone(
+fn run_exclusively(
     app: &AppContext,
     (job, trigger): (&JobSettings, &'static str),
     options: &Options,
     mirrored: &MirroredStore,
-) -> End {
+) -> FinishedRun {
     let began = app.ctx.now();
     if options.job.is_none() {
         // Another host may have run it since we looked.
-        let mut states = States::kept(app);
+        let mut states = JobStates::load(app);
         states.refresh(app, job, began);
         if !matches!(states.due(app, job, began), Due::Since(_)) {
             let row = JobRunRow::new(job.name.clone(), JobOutcome::Elsewhere, None);
-            return End { row, record: None, on_record: Vec::new() };
+            return FinishedRun { row, record: None, on_record: Vec::new() };
         }
     }
     app.ctx.monitor.detail(&format!("{}: begins", job.name));
-    let around = Around { app, job, began, trigger };
-    let ended = match around.before() {
-        Ok(()) => child::run(app, job, trigger).unwrap_or_else(|error| Ended::of(&error)),
-        Err(error) => Ended::of_hook(&error),
+    let run_hooks = RunHooks { app, job, began, trigger };
+    let ended = match run_hooks.before() {
+        Ok(()) => child::run(app, job, trigger).unwrap_or_else(|error| RunResult::of(&error)),
+        Err(error) => RunResult::of_hook(&error),
     };
-    let end = close(&around, Some(mirrored), &ended);
-    around.after(&ended);
+    let end = put_on_record(&run_hooks, Some(mirrored), &ended);
+    run_hooks.after(&ended);
     end
 }
 
 /// Puts a run on record: in every store how it went, if it went differently in each, and only where it
 /// went at all.
-fn close(around: &Around<'_>, mirrored: Option<&MirroredStore>, ended: &Ended) -> End {
-    let Around { app, job, began, .. } = *around;
+fn put_on_record(
+    run_hooks: &RunHooks<'_>,
+    mirrored: Option<&MirroredStore>,
+    ended: &RunResult,
+) -> FinishedRun {
+    let RunHooks { app, job, began, .. } = *run_hooks;
     // Also of a run that was told to end.
     let _in_peace = app.ctx.cancel.defer(CLOSING);
     let now = app.ctx.now();
@@ -181,17 +190,17 @@ fn close(around: &Around<'_>, mirrored: Option<&MirroredStore>, ended: &Ended) -
             // It was told to end before it came to this store, which can say nothing of it.
             None => continue,
         };
-        let body = Body {
+        let body = RunRecordBody {
             schema: "bkp.run-record/1",
             job: &job.name,
-            command: child::words(app, job, name.filter(|_name| is_for_each(job))),
+            command: child::command_line(app, job, name.filter(|_name| is_for_each(job))),
             host: host(),
             process: std::process::id(),
             started: began,
             ended: now,
             exit_code: here.code,
             backup: backup.or(here.verified()),
-            trigger: around.trigger,
+            trigger: run_hooks.trigger,
             user: user(),
             message: ended.message.as_deref(),
             rto_seconds: here.rto_seconds(),
@@ -222,9 +231,9 @@ fn close(around: &Around<'_>, mirrored: Option<&MirroredStore>, ended: &Ended) -
         exit_code: Some(ended.code),
         seconds: took.as_seconds_f64(),
         backup,
-        message: ended.words().filter(|_words| ended.code != exit::DONE),
+        message: ended.failure_text().filter(|_words| ended.code != exit::DONE),
     };
-    End { row, record: Some(record), on_record }
+    FinishedRun { row, record: Some(record), on_record }
 }
 
 #[cfg(test)]
@@ -233,16 +242,16 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_that_says_what_happened() {
-        assert_eq!(caught(|| 7).expect("no panic"), 7);
+        assert_eq!(catch_panic(|| 7).expect("no panic"), 7);
         let place = "here";
         for (error, said) in [
-            (caught(|| panic!("out of luck")).map(|()| 0), "out of luck"),
-            (caught(|| panic!("out of luck {place}")).map(|()| 0), "out of luck here"),
-            (caught(|| std::panic::panic_any(7)).map(|()| 0), "panicked"),
+            (catch_panic(|| panic!("out of luck")).map(|()| 0), "out of luck"),
+            (catch_panic(|| panic!("out of luck {place}")).map(|()| 0), "out of luck here"),
+            (catch_panic(|| std::panic::panic_any(7)).map(|()| 0), "panicked"),
         ] {
             let error = error.expect_err("a panic");
             assert_eq!(error.to_string(), format!("internal error: {said}"));
-            assert_eq!(Ended::of(&error).code, exit::code(Kind::Failed));
+            assert_eq!(RunResult::of(&error).code, exit::code(Kind::Failed));
         }
     }
 }
