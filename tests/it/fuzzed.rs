@@ -47,6 +47,6 @@ macro_rules! targets {
 }
 
 targets! {
-    archive bucket compressed config duckdb layout lease ledger manifest names recipients seal
+    archive bucket compressed config duckdb layout lease ledger manifest names parquet recipients seal
     tigerbeetle
 }

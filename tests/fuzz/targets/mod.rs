@@ -15,6 +15,7 @@ pub(crate) mod lease;
 pub(crate) mod ledger;
 pub(crate) mod manifest;
 pub(crate) mod names;
+pub(crate) mod parquet;
 pub(crate) mod recipients;
 pub(crate) mod seal;
 pub(crate) mod tigerbeetle;
@@ -148,6 +149,14 @@ pub(crate) const TARGETS: &[Target] = &[
         seeds: names::seeds,
         longest: 4 * KIB,
         memory: (2 * MIB, 400),
+    },
+    Target {
+        name: "parquet",
+        run: parquet::run,
+        seeds: parquet::seeds,
+        longest: 8 * KIB,
+        // A file is read in pieces of 1 MiB; a byte of a footer may stand for a column.
+        memory: (4 * MIB, 1024),
     },
     Target {
         name: "recipients",
