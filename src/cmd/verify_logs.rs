@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -62,7 +61,7 @@ fn run_drill(
     options: &Options,
 ) -> anyhow::Result<LogDrillResult> {
     let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
-    let random = RandomState::new().hash_one(&options.source);
+    let random = getrandom::u64()?;
     let of = (catalog, history, found);
     drill::drill(app, of, &options.source, scratch.folder(), random)
 }

@@ -1,7 +1,6 @@
 //! Keeps two runs of one job apart on one host: a kernel lock that is released with its process.
 
 use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -102,8 +101,7 @@ fn number(path: &Path) -> anyhow::Result<u64> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        // The hasher's keys come from the system's random numbers.
-        let number = RandomState::new().hash_one(());
+        let number = getrandom::u64()?;
         let staged = StagedFile::beside(path)?;
         let mut file = staged.file();
         file.write_all(format!("{number:016x}\n").as_bytes())?;

@@ -57,7 +57,8 @@ impl ScratchDir {
         sweep(place);
         let around = open_folder(place).map_err(|error| failed(place, &error))?;
         loop {
-            let folder = place.join(hidden());
+            let folder = hidden().map_err(|error| failed(place, &error))?;
+            let folder = place.join(folder);
             let made = DirBuilder::new().mode(0o700).create(&folder);
             made.map_err(|error| failed(place, &error))?;
             // Whoever sweeps between these two steps takes it for left behind.
@@ -284,7 +285,7 @@ mod tests {
             (tempfile::tempdir().expect("here"), tempfile::tempdir().expect("there"));
         let living = ScratchDir::within(there.path()).expect("made");
         let dead = |place: &Path| {
-            let folder = place.join(hidden());
+            let folder = place.join(hidden().expect("random"));
             std::fs::create_dir(&folder).expect("made");
             File::create_new(folder.join("secret")).expect("created");
             folder

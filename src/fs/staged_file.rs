@@ -15,7 +15,6 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -70,7 +69,7 @@ impl StagedFile {
     /// Begins a file that has a temporary name in `folder`.
     pub(crate) fn named(folder: OwnedFd) -> Result<StagedFile, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let name = hidden();
+        let name = hidden()?;
         let file = retry_on_intr(|| rustix::fs::openat(&folder, &name, flags, FILE_MODE))?;
         let staged = StagedFile { folder, file: File::from(file), name: Some(name) };
         retry_on_intr(|| rustix::fs::fchmod(&staged.file, FILE_MODE))?;
@@ -184,11 +183,13 @@ pub(crate) fn sync_folder(folder: &OwnedFd) -> Result<(), Errno> {
 /// What hidden names begin with.
 pub(super) const HIDDEN: &str = ".bkp-tmp-";
 
-/// A name that is nobody's: the hasher's keys come from the system's random numbers, and whoever makes
-/// something of the name makes sure that it is new.
-pub(super) fn hidden() -> String {
-    let random = RandomState::new().hash_one(());
-    format!("{HIDDEN}{}-{random:016x}", process::id())
+/// A name that is nobody's: it is random, and whoever makes something of it makes sure that it is new.
+pub(super) fn hidden() -> Result<String, Errno> {
+    let system = |error: getrandom::Error| {
+        error.raw_os_error().map_or(Errno::NOSYS, Errno::from_raw_os_error)
+    };
+    let random = getrandom::u64().map_err(system)?;
+    Ok(format!("{HIDDEN}{}-{random:016x}", process::id()))
 }
 
 /// The folder of a path; the current one for a bare name.

@@ -36,6 +36,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("croner::", &["src/domain/schedule.rs"]),
     ("flate2::", &["src/stage/gzip.rs"]),
     ("globset::", &["src/source/parquet/walk.rs"]),
+    (
+        "getrandom::",
+        &[
+            "src/cmd/verify_logs.rs",
+            "src/fs/lock.rs",
+            "src/fs/staged_file.rs",
+            "src/source/tigerbeetle/logs/query/proof.rs",
+            "src/store/layer/retry.rs",
+        ],
+    ),
     ("indicatif::", &["src/ui/"]),
     ("lettre::", &["src/notify/email.rs"]),
     ("ureq::", &["src/notify/http.rs"]),

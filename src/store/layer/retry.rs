@@ -11,7 +11,6 @@
 //! within 100 ms, with the last error of the store.
 
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
@@ -267,9 +266,9 @@ struct FailureStreak {
     failures: u32,
 }
 
-/// Any 32 bits: the keys of a new hasher come from the system's random numbers.
+/// Any 32 bits. A system without random numbers spreads nothing.
 pub(in crate::store) fn jitter() -> u32 {
-    (RandomState::new().hash_one(()) >> 32) as u32
+    getrandom::u32().unwrap_or(u32::MAX)
 }
 
 /// A reader that opens its object again where the connection broke off. Objects never change once

@@ -67,8 +67,8 @@ pub(super) struct Import<'s> {
 }
 
 impl<'s> Import<'s> {
-    pub(super) fn new(session: &'s Session, until: u64, ctx: &'s Ctx) -> Self {
-        Import {
+    pub(super) fn new(session: &'s Session, until: u64, ctx: &'s Ctx) -> anyhow::Result<Self> {
+        Ok(Import {
             session,
             ctx,
             until,
@@ -82,8 +82,8 @@ impl<'s> Import<'s> {
             segment_end: 0,
             counts: ImportCounts::default(),
             newest: 0,
-            sum: RecordSum::new(),
-        }
+            sum: RecordSum::new()?,
+        })
     }
 
     /// A segment begins. What those before it hold had happened by their ends.

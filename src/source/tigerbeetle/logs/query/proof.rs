@@ -4,7 +4,6 @@
 //! everything is read back and compared, and once the server is gone its log must say that nothing was
 //! written since.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -30,17 +29,16 @@ use crate::source::tigerbeetle::logs::segment::RecordKind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecordSum {
     /// So that nobody can know which records have the same sum.
-    secret: [u64; 2],
+    secret: [u8; 16],
     accounts: (u64, u128),
     transfers: (u64, u128),
 }
 
 impl RecordSum {
-    pub(super) fn new() -> RecordSum {
-        // The hasher's keys come from the system's random numbers.
-        let random = RandomState::new();
-        let secret = [random.hash_one(0), random.hash_one(1)];
-        RecordSum { secret, accounts: (0, 0), transfers: (0, 0) }
+    pub(super) fn new() -> Result<RecordSum, getrandom::Error> {
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret)?;
+        Ok(RecordSum { secret, accounts: (0, 0), transfers: (0, 0) })
     }
 
     /// Adds a record as it was sent or as it is answered.
@@ -54,8 +52,7 @@ impl RecordSum {
             record = void_to_compare(&record);
         }
         let digest = Sha256::new()
-            .chain_update(self.secret[0].to_le_bytes())
-            .chain_update(self.secret[1].to_le_bytes())
+            .chain_update(self.secret)
             .chain_update([u8::from(is_account)])
             .chain_update(record);
         let digest: [u8; 32] = digest.finalize().into();

@@ -51,7 +51,7 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
         let (server, session, starts) = start(program, cluster, &path, &watchdog, ctx)?;
         (Some(server), session, starts)
     };
-    let mut import = Import::new(&session, until, ctx);
+    let mut import = Import::new(&session, until, ctx)?;
     for segment in request.segments {
         import.segment(manifest_segment(segment)?.position.last_timestamp);
         let mut sent = Ok(());
