@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::domain::hex::hex;
+
 /// What the writer says it wrote; the store confirms it before the object becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declared {
@@ -38,7 +40,6 @@ impl ObjectInfo {
             return Some(format!("has {} bytes, the manifest says {bytes}", self.bytes));
         }
         let found = self.sha256.filter(|found| found != sha256)?;
-        let hex = crate::domain::manifest::hex;
         Some(format!("has the SHA-256 {}, the manifest says {}", hex(&found), hex(sha256)))
     }
 }
@@ -66,7 +67,7 @@ impl Version {
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

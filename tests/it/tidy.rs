@@ -19,6 +19,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap::", &["src/cli/"]),
     ("clap_complete::", &["src/cli/"]),
     ("clap_mangen::", &["src/cli/"]),
+    ("data_encoding::", &["src/domain/hex.rs"]),
     (
         "duckdb::",
         &[

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::{Declared, StoreError, Upload};
 use super::root::failed;
+use crate::domain::hex::hex;
 use crate::fs::staged_file::StagedFile;
 
 /// Bytes after which write-back is started and the page cache behind is let go.
@@ -133,7 +134,7 @@ fn measure(mut file: &File) -> io::Result<Declared> {
 }
 
 fn in_hex(sha256: &[u8; 32]) -> String {
-    sha256.iter().fold("SHA-256 ".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    format!("SHA-256 {}", hex(sha256))
 }
 
 #[cfg(test)]

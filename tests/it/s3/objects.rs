@@ -1,6 +1,7 @@
 //! The features that an S3 store requires of its service, each on a service that has it.
 
 use bkp::ctx::Ctx;
+use bkp::domain::manifest::hex;
 use bkp::store::s3::S3;
 use bkp::store::{AppendStore, Declared, ObjectLabels, ReadStore, Role, StoreError};
 use sha2::{Digest as _, Sha256};
@@ -84,7 +85,7 @@ fn objects_in_parts_have_their_sha256_in_their_metadata() {
     assert!(head.header("etag").unwrap().contains("-12"), "{}", head.0);
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let told = head.header("x-amz-meta-checksum-sha256").unwrap();
-    assert_eq!(told, sha256.map(|byte| format!("{byte:02x}")).concat());
+    assert_eq!(told, hex(&sha256));
     assert_eq!(store.head("large").unwrap().sha256, Some(sha256));
     // What is longer is not in memory when the first part is sent.
     let store = open(usual(), "part_mib = 5\nheld_mib = 10");
