@@ -66,7 +66,7 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         progress.warn(warning);
     }
     let confirm = ui::confirm(style, cli.yes(), cancel.clone());
-    let app = AppContext { settings, ctx: Ctx::new(cancel, progress), confirm, faults: None };
+    let app = AppContext { settings, ctx: Ctx::new(cancel, progress), confirm, layer: None };
     cli.run(&app).map_err(|error| app.ctx.attributed(error))
 }
 

@@ -12,7 +12,7 @@ use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, Source};
 use crate::store::kinds::STORES;
-use crate::store::layer::fault::{FaultPlan, Faulty};
+use crate::store::layer::StoreLayer;
 use crate::store::layer::mirrored::MirroredStore;
 use crate::store::layer::retry::Retry;
 use crate::store::{AppendStore, PruneStore, ReadStore, StoreKind, StoreLocation};
@@ -31,8 +31,8 @@ pub struct AppContext {
     pub ctx: Ctx,
     /// Asks before something is replaced or brought back.
     pub confirm: Confirm,
-    /// What the store is to fail with. Only tests plan faults: they sweep them through commands.
-    pub faults: Option<FaultPlan>,
+    /// What every store is wrapped in. Only tests do that: they sweep faults through commands.
+    pub layer: Option<Arc<dyn StoreLayer>>,
 }
 
 impl fmt::Debug for AppContext {
@@ -133,8 +133,8 @@ impl AppContext {
     ) -> anyhow::Result<Box<dyn ReadStore>> {
         let place = self.place_to_read(source)?;
         let mut inner = (store_kind(&place.url)?.read)(&place, &self.ctx)?;
-        if let Some(plan) = &self.faults {
-            inner = Box::new(Faulty::new(inner, plan.clone()));
+        if let Some(layer) = &self.layer {
+            inner = layer.read(inner);
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }
@@ -218,16 +218,16 @@ impl AppContext {
     pub fn store_prune(&self, name: &str) -> anyhow::Result<Box<dyn PruneStore>> {
         let place = self.place(name)?;
         let mut inner = (store_kind(&place.url)?.prune)(&place, &self.ctx)?;
-        if let Some(plan) = &self.faults {
-            inner = Box::new(Faulty::new(inner, plan.clone()));
+        if let Some(layer) = &self.layer {
+            inner = layer.prune(inner);
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }
 
     fn append(&self, place: &StoreLocation) -> anyhow::Result<Box<dyn AppendStore>> {
         let mut inner = (store_kind(&place.url)?.append)(place, &self.ctx)?;
-        if let Some(plan) = &self.faults {
-            inner = Box::new(Faulty::new(inner, plan.clone()));
+        if let Some(layer) = &self.layer {
+            inner = layer.append(inner);
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
     }

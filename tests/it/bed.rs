@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bkp::config::settings::Flags;
 use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, NullMonitor};
-use bkp::store::layer::fault::FaultPlan;
+use bkp::store::layer::StoreLayer;
 use bkp::wire::AppContext;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::fault::FaultPlan;
 
 /// Owns everything that a test writes.
 #[derive(Debug)]
@@ -109,7 +111,8 @@ impl Bed {
         let environment = Environment::of([("BKP_CONFIG", config.to_str().unwrap())]);
         let settings = Settings::load(&Flags::default(), &environment).unwrap();
         let ctx = Ctx::new(Cancel::default(), Arc::new(NullMonitor));
-        AppContext { settings, ctx, confirm: Arc::new(|_| Ok(())), faults }
+        let layer = faults.map(|plan| Arc::new(plan) as Arc<dyn StoreLayer>);
+        AppContext { settings, ctx, confirm: Arc::new(|_| Ok(())), layer }
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Run {

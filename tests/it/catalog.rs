@@ -7,13 +7,13 @@ use bkp::catalog::{self, Filter};
 use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::domain::names::{BackupName, BackupType, Scope};
-use bkp::store::layer::trace::{Calls, Trace};
 use bkp::store::{AppendStore as _, Declared, ObjectLabels, ReadStore};
 use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
 
 use crate::memory::Memory;
 use crate::planted::now;
+use crate::trace::{Calls, Trace};
 
 const OBJECTS: [&str; 3] = ["tar.zst.enc", "manifest.json", "pin-0001.json"];
 

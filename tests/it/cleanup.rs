@@ -9,12 +9,12 @@ use std::time::Duration as StdDuration;
 
 use bkp::cmd::{cleanup, verify};
 use bkp::domain::manifest::{Manifest, Retention};
-use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use crate::bed::Bed;
+use crate::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use crate::planted::{self, Seed, now, plant};
 use crate::s3::usual;
 use crate::tb;

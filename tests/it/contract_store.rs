@@ -17,9 +17,7 @@ use std::sync::{Arc, Barrier};
 
 use bkp::ctx::Ctx;
 use bkp::store::kinds::STORES;
-use bkp::store::layer::fault::{FaultPlan, Faulty};
 use bkp::store::layer::retry::Retry;
-use bkp::store::layer::trace::Trace;
 use bkp::store::local::Local;
 use bkp::store::{
     AppendStore, Declared, ObjectLabels, PruneStore, ReadStore, StoreError, StoreLocation, Upload,
@@ -28,8 +26,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
+use crate::fault::{FaultPlan, Faulty};
 use crate::memory::Memory;
 use crate::s3;
+use crate::trace::Trace;
 
 mod clauses;
 mod layers;

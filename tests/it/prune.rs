@@ -20,8 +20,6 @@ use bkp::error::{Kind, diagnose};
 use bkp::keys::DataKey;
 use bkp::ops::annotations::AnnotationKind;
 use bkp::ops::run_guard::RunGuard;
-use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
-use bkp::store::layer::trace::Operation;
 use bkp::wire::AppContext;
 use serde_json::Value;
 use sha2::Digest as _;
@@ -29,8 +27,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::bed::{Bed, Run};
 use crate::cleanup::{add_job, bed, daily, ids, readable, with};
+use crate::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use crate::planted::{self, Seed, now, plant};
 use crate::tb;
+use crate::trace::Operation;
 
 const LAST: &str = "keep_last = 1, min_keep = 1, max_removed_percent = 100";
 const OPTIONS: cleanup::Options =

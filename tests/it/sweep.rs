@@ -8,10 +8,10 @@ use std::path::Path;
 use bkp::cmd::{logs, restore, snapshot};
 use bkp::error::{Kind, diagnose};
 use bkp::ops::selection::Select;
-use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use rustix::fs::SeekFrom;
 
 use crate::bed::Bed;
+use crate::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use crate::tb;
 
 const FAILURES: [Failure; 5] =

@@ -108,7 +108,7 @@ fn honest() -> Honest {
         settings,
         ctx: Ctx::fixed(super::now),
         confirm: Arc::new(|_| Ok(())),
-        faults: None,
+        layer: None,
     };
     Honest { folder, app, objects: keys.into_iter().map(read).collect() }
 }

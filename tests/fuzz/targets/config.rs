@@ -56,7 +56,7 @@ pub(crate) fn run(data: &[u8]) {
         settings,
         ctx: Ctx::fixed(super::now),
         confirm: Arc::new(|_| Ok(())),
-        faults: None,
+        layer: None,
     };
     let shown = config::run(&app, &Options::Show { origin: true }).unwrap();
     assert!(!shown.text.is_empty() && shown.value.is_object());

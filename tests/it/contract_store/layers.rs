@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bkp::store::layer::fault::{Effect, Failure, PlannedFault};
 use bkp::store::layer::retry::{Backoff, Pause};
-use bkp::store::layer::trace::{Call, Calls, Operation};
 
 use super::*;
+use crate::fault::{Effect, Failure, PlannedFault};
+use crate::trace::{Call, Calls, Operation};
 
 /// Time that passes only by waiting; may raise the wish to stop on the way.
 #[derive(Default)]

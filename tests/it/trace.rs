@@ -7,17 +7,16 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use time::OffsetDateTime;
-
-use crate::domain::health::Space;
-use crate::store::{
+use bkp::domain::health::Space;
+use bkp::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
     Unfinished, Upload,
 };
+use time::OffsetDateTime;
 
 /// What can be asked of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// [`ReadStore::list`].
     List,
     /// [`ReadStore::head`].
@@ -60,13 +59,13 @@ impl fmt::Display for Operation {
 /// upload are one call, recorded just before it is committed or abandoned. So the number of calls
 /// does not depend on sizes, and neither does the memory that they take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     /// What was asked.
-    pub operation: Operation,
+    pub(crate) operation: Operation,
     /// Of which object, or below which prefix.
-    pub key: String,
+    pub(crate) key: String,
     /// Bytes that were read or written; declared bytes of a commit; 0 for everything else.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl fmt::Display for Call {
@@ -77,10 +76,10 @@ impl fmt::Display for Call {
 }
 
 /// Where calls are recorded; clones share it.
-pub type Calls = Arc<Mutex<Vec<Call>>>;
+pub(crate) type Calls = Arc<Mutex<Vec<Call>>>;
 
 /// A store that records what is asked of it.
-pub struct Trace<S: ?Sized> {
+pub(crate) struct Trace<S: ?Sized> {
     calls: Calls,
     inner: Box<S>,
 }
@@ -88,7 +87,7 @@ pub struct Trace<S: ?Sized> {
 impl<S: ?Sized> Trace<S> {
     /// Wraps `inner`; records to `calls`.
     #[must_use]
-    pub fn new(inner: Box<S>, calls: Calls) -> Self {
+    pub(crate) fn new(inner: Box<S>, calls: Calls) -> Self {
         Trace { calls, inner }
     }
 }
@@ -164,8 +163,8 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         self.inner.lock_longer(keys)
     }
 
-    fn self_test(&self) -> Result<Option<String>, StoreError> {
-        self.inner.self_test()
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        self.inner.rehearse()
     }
 }
 

@@ -8,22 +8,23 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
-use super::trace::Operation;
-use time::OffsetDateTime;
-
-use crate::domain::health::Space;
-use crate::store::{
+use bkp::domain::health::Space;
+use bkp::store::layer::StoreLayer;
+use bkp::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
     Unfinished, Upload,
 };
+use time::OffsetDateTime;
+
+use crate::trace::Operation;
 
 mod plan;
 
-pub use plan::{Effect, Failure, FaultPlan, PlannedFault};
-use plan::{FiredFault, Target};
+pub(crate) use plan::{Effect, Failure, FaultPlan, PlannedFault};
+use plan::{Struck, Target};
 
 /// A store that fails as planned. With an empty plan it is the store that it wraps.
-pub struct Faulty<S: ?Sized> {
+pub(crate) struct Faulty<S: ?Sized> {
     plan: FaultPlan,
     inner: Box<S>,
 }
@@ -31,19 +32,34 @@ pub struct Faulty<S: ?Sized> {
 impl<S: ?Sized> Faulty<S> {
     /// Wraps `inner`; follows `plan`.
     #[must_use]
-    pub fn new(inner: Box<S>, plan: FaultPlan) -> Self {
+    pub(crate) fn new(inner: Box<S>, plan: FaultPlan) -> Self {
         Faulty { plan, inner }
     }
 }
 
+/// Every store that a command opens fails as planned.
+impl StoreLayer for FaultPlan {
+    fn read(&self, inner: Box<dyn ReadStore>) -> Box<dyn ReadStore> {
+        Box::new(Faulty::new(inner, self.clone()))
+    }
+
+    fn append(&self, inner: Box<dyn AppendStore>) -> Box<dyn AppendStore> {
+        Box::new(Faulty::new(inner, self.clone()))
+    }
+
+    fn prune(&self, inner: Box<dyn PruneStore>) -> Box<dyn PruneStore> {
+        Box::new(Faulty::new(inner, self.clone()))
+    }
+}
+
 impl<S: ReadStore + ?Sized> Faulty<S> {
-    fn call_with_faults<T>(
+    fn around<T>(
         &self,
         (operation, verb): (Operation, &'static str),
         key: &str,
         call: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<(T, Option<FiredFault>), StoreError> {
-        self.plan.call_with_faults(&Target { store: self.inner.url(), operation, verb, key }, call)
+    ) -> Result<(T, Option<Struck>), StoreError> {
+        self.plan.around(&Target { store: self.inner.url(), operation, verb, key }, call)
     }
 }
 
@@ -72,19 +88,17 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
 
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
         let call = || self.inner.list(prefix);
-        self.call_with_faults((Operation::List, "list"), prefix, call)
-            .map(|(listing, _none)| listing)
+        self.around((Operation::List, "list"), prefix, call).map(|(listing, _none)| listing)
     }
 
     fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let call = || self.inner.folders(prefix);
-        self.call_with_faults((Operation::List, "list"), prefix, call)
-            .map(|(folders, _none)| folders)
+        self.around((Operation::List, "list"), prefix, call).map(|(folders, _none)| folders)
     }
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let call = || self.inner.head(key);
-        self.call_with_faults((Operation::Head, "inspect"), key, call).map(|(info, _none)| info)
+        self.around((Operation::Head, "inspect"), key, call).map(|(info, _none)| info)
     }
 
     fn open(
@@ -94,12 +108,10 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
     ) -> Result<Box<dyn Read + Send>, StoreError> {
         let start = range.as_ref().map_or(0, |range| range.start);
         let call = || self.inner.open(key, range);
-        let (inner, fired_fault) = self.call_with_faults((Operation::Open, "read"), key, call)?;
+        let (inner, struck) = self.around((Operation::Open, "read"), key, call)?;
         let plan = self.plan.clone();
-        Ok(match fired_fault {
-            Some(fired_fault) => {
-                Box::new(FaultyReader { plan, fired_fault, inner, start, done: 0 })
-            }
+        Ok(match struck {
+            Some(struck) => Box::new(FaultyReader { plan, struck, inner, start, done: 0 }),
             None => inner,
         })
     }
@@ -108,10 +120,9 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
 impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
     fn create(&self, key: &str, labels: &ObjectLabels) -> Result<Box<dyn Upload>, StoreError> {
         let call = || self.inner.create(key, labels);
-        let (inner, fired_fault) =
-            self.call_with_faults((Operation::Create, "create"), key, call)?;
+        let (inner, struck) = self.around((Operation::Create, "create"), key, call)?;
         let (plan, store, key) = (self.plan.clone(), self.inner.url().to_owned(), key.to_owned());
-        Ok(Box::new(FaultyUpload { plan, fired_fault, store, key, inner, written: 0 }))
+        Ok(Box::new(FaultyUpload { plan, struck, store, key, inner, written: 0 }))
     }
 
     fn sse(&self) -> Option<&'static str> {
@@ -122,15 +133,15 @@ impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
         self.inner.lock_longer(keys)
     }
 
-    fn self_test(&self) -> Result<Option<String>, StoreError> {
-        self.inner.self_test()
+    fn rehearse(&self) -> Result<Option<String>, StoreError> {
+        self.inner.rehearse()
     }
 }
 
 impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         let call = || self.inner.delete(key);
-        self.call_with_faults((Operation::Delete, "remove"), key, call).map(|((), _none)| ())
+        self.around((Operation::Delete, "remove"), key, call).map(|((), _none)| ())
     }
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
@@ -148,7 +159,7 @@ impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {
 
 struct FaultyReader {
     plan: FaultPlan,
-    fired_fault: FiredFault,
+    struck: Struck,
     inner: Box<dyn Read + Send>,
     /// Where in the object the first byte of this reader is.
     start: u64,
@@ -173,7 +184,7 @@ impl FaultyReader {
         let read = buffer.get_mut(..count).unwrap_or_default();
         if let Some(byte) = offset.and_then(|offset| read.get_mut(offset)) {
             *byte ^= 1 << (bit % 8);
-            self.plan.mark_fired(self.fired_fault);
+            self.plan.fired(self.struck);
         }
         Ok(count)
     }
@@ -181,14 +192,14 @@ impl FaultyReader {
 
 impl Read for FaultyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.fired_fault.effect {
+        match self.struck.effect {
             Effect::Flip { bit } => self.flip(bit, buffer),
             Effect::Short { bytes } if self.done >= bytes => {
-                self.plan.mark_fired(self.fired_fault);
+                self.plan.fired(self.struck);
                 Ok(0)
             }
             Effect::Stalled { bytes } if self.done >= bytes => {
-                self.plan.mark_fired(self.fired_fault);
+                self.plan.fired(self.struck);
                 Err(io::Error::new(io::ErrorKind::TimedOut, "a planned stall"))
             }
             Effect::Short { bytes } | Effect::Stalled { bytes } => self.read_within(bytes, buffer),
@@ -201,7 +212,7 @@ impl Read for FaultyReader {
 
 struct FaultyUpload {
     plan: FaultPlan,
-    fired_fault: Option<FiredFault>,
+    struck: Option<Struck>,
     store: String,
     key: String,
     inner: Box<dyn Upload>,
@@ -211,16 +222,16 @@ struct FaultyUpload {
 impl Upload for FaultyUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let written = self.written.saturating_add(bytes.len() as u64);
-        if let Some(fired_fault @ FiredFault { effect: Effect::FullAfter { bytes: limit }, .. }) =
-            self.fired_fault
+        if let Some(struck @ Struck { effect: Effect::FullAfter { bytes: limit }, .. }) =
+            self.struck
             && written > limit
         {
-            self.plan.mark_fired(fired_fault);
+            self.plan.fired(struck);
             return Err(Failure::Full.error(&self.store, "write", &self.key));
         }
         let (store, key, operation) = (&self.store, &self.key, Operation::Write);
         let target = Target { store, operation, verb: "write", key };
-        self.plan.call_with_faults(&target, || self.inner.write(bytes))?;
+        self.plan.around(&target, || self.inner.write(bytes))?;
         self.written = written;
         Ok(())
     }
@@ -229,6 +240,6 @@ impl Upload for FaultyUpload {
         let FaultyUpload { plan, store, key, inner, .. } = *self;
         let operation = Operation::Commit;
         let target = Target { store: &store, operation, verb: "write", key: &key };
-        plan.call_with_faults(&target, || inner.commit(declared)).map(|((), _none)| ())
+        plan.around(&target, || inner.commit(declared)).map(|((), _none)| ())
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::trace::Operation;
-use crate::store::StoreError;
+use bkp::store::StoreError;
+
+use crate::trace::Operation;
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// [`StoreError::Unavailable`], and trying again can help.
     Transient,
     /// [`StoreError::Unavailable`], and trying again cannot help.
@@ -42,7 +43,7 @@ impl Failure {
 
 /// What a fault does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// A list, head, open, create, write, commit or delete fails and nothing was done.
     Before(Failure),
     /// A commit or delete takes effect, and then fails: the answer was lost.
@@ -89,34 +90,34 @@ impl Effect {
 
 /// One fault of a plan: what happens to the n-th call that it could happen to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedFault {
+pub(crate) struct PlannedFault {
     /// Which calls count; `None` for all that the effect can happen to.
-    pub operation: Option<Operation>,
+    pub(crate) operation: Option<Operation>,
     /// Only calls whose key ends with this count; `""` for all.
-    pub key_end: String,
+    pub(crate) key_end: String,
     /// The call that is struck, from 0.
-    pub nth: u64,
+    pub(crate) nth: u64,
     /// What happens to it.
-    pub effect: Effect,
+    pub(crate) effect: Effect,
 }
 
 impl PlannedFault {
     /// A fault that strikes the `nth` call, of any operation and key that `effect` can happen to.
     #[must_use]
-    pub fn nth(nth: u64, effect: Effect) -> PlannedFault {
+    pub(crate) fn nth(nth: u64, effect: Effect) -> PlannedFault {
         PlannedFault { operation: None, key_end: String::new(), nth, effect }
     }
 
     /// Counts only calls of `operation`.
     #[must_use]
-    pub fn of(mut self, operation: Operation) -> PlannedFault {
+    pub(crate) fn of(mut self, operation: Operation) -> PlannedFault {
         self.operation = Some(operation);
         self
     }
 
     /// Counts only calls whose key ends with `end`.
     #[must_use]
-    pub fn at(mut self, end: &str) -> PlannedFault {
+    pub(crate) fn at(mut self, end: &str) -> PlannedFault {
         end.clone_into(&mut self.key_end);
         self
     }
@@ -130,10 +131,10 @@ impl PlannedFault {
 
 /// Faults, and how far each of them is. Clones share the counts.
 #[derive(Debug, Clone, Default)]
-pub struct FaultPlan(Arc<Mutex<Vec<FaultProgress>>>);
+pub(crate) struct FaultPlan(Arc<Mutex<Vec<Progress>>>);
 
 #[derive(Debug)]
-struct FaultProgress {
+struct Progress {
     planned: PlannedFault,
     seen: u64,
     fired: bool,
@@ -141,7 +142,7 @@ struct FaultProgress {
 
 /// A fault that strikes a call, and its place in the plan.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FiredFault {
+pub(super) struct Struck {
     index: usize,
     pub(super) effect: Effect,
 }
@@ -149,64 +150,62 @@ pub(super) struct FiredFault {
 impl FaultPlan {
     /// A plan of these faults. If several strike one call, the first of them does.
     #[must_use]
-    pub fn new(faults: impl IntoIterator<Item = PlannedFault>) -> FaultPlan {
-        let begin = |planned| FaultProgress { planned, seen: 0, fired: false };
+    pub(crate) fn new(faults: impl IntoIterator<Item = PlannedFault>) -> FaultPlan {
+        let begin = |planned| Progress { planned, seen: 0, fired: false };
         FaultPlan(Arc::new(Mutex::new(faults.into_iter().map(begin).collect())))
     }
 
     /// The faults that have not happened. One that strikes a stream has happened when the byte it
     /// is about was reached.
     #[must_use]
-    pub fn unfired(&self) -> Vec<PlannedFault> {
+    pub(crate) fn unfired(&self) -> Vec<PlannedFault> {
         let faults = self.lock();
         faults.iter().filter(|fault| !fault.fired).map(|fault| fault.planned.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<FaultProgress>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Progress>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a call, and says what strikes it.
-    fn next_fault(&self, operation: Operation, key: &str) -> Option<FiredFault> {
-        let mut fired_fault = None;
+    fn strike(&self, operation: Operation, key: &str) -> Option<Struck> {
+        let mut struck = None;
         for (index, fault) in self.lock().iter_mut().enumerate() {
             if !fault.planned.counts(operation, key) {
                 continue;
             }
-            if fault.seen == fault.planned.nth && fired_fault.is_none() {
-                fired_fault = Some(FiredFault { index, effect: fault.planned.effect });
+            if fault.seen == fault.planned.nth && struck.is_none() {
+                struck = Some(Struck { index, effect: fault.planned.effect });
             }
             fault.seen += 1;
         }
-        fired_fault
+        struck
     }
 
-    pub(super) fn mark_fired(&self, fired_fault: FiredFault) {
-        if let Some(fault) = self.lock().get_mut(fired_fault.index) {
+    pub(super) fn fired(&self, struck: Struck) {
+        if let Some(fault) = self.lock().get_mut(struck.index) {
             fault.fired = true;
         }
     }
 
     /// Counts a call, fails it if that is planned, and otherwise makes it.
-    pub(super) fn call_with_faults<T>(
+    pub(super) fn around<T>(
         &self,
         target: &Target<'_>,
         call: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<(T, Option<FiredFault>), StoreError> {
-        let fired_fault = self.next_fault(target.operation, target.key);
-        let fail = |fired_fault: FiredFault, failure: Failure| {
-            self.mark_fired(fired_fault);
+    ) -> Result<(T, Option<Struck>), StoreError> {
+        let struck = self.strike(target.operation, target.key);
+        let fail = |struck: Struck, failure: Failure| {
+            self.fired(struck);
             Err(failure.error(target.store, target.verb, target.key))
         };
-        match fired_fault {
-            Some(fired_fault @ FiredFault { effect: Effect::Before(failure), .. }) => {
-                fail(fired_fault, failure)
-            }
-            Some(fired_fault @ FiredFault { effect: Effect::After(failure), .. }) => {
+        match struck {
+            Some(struck @ Struck { effect: Effect::Before(failure), .. }) => fail(struck, failure),
+            Some(struck @ Struck { effect: Effect::After(failure), .. }) => {
                 call()?;
-                fail(fired_fault, failure)
+                fail(struck, failure)
             }
-            fired_fault => Ok((call()?, fired_fault)),
+            struck => Ok((call()?, struck)),
         }
     }
 }
