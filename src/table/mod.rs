@@ -2,11 +2,11 @@
 //! of the key, say what was expected without quoting the value (it could be a secret), and suggest the
 //! key that was probably meant.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{self, DeserializeOwned, IntoDeserializer, Unexpected, Visitor};
+use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 mod error;
@@ -23,11 +23,18 @@ pub use error::ConfigError;
 /// # Errors
 /// [`ConfigError::Invalid`] with the key's path as its place.
 pub fn parse_table<T: DeserializeOwned>(place: &str, table: Table) -> Result<T, ConfigError> {
-    let node = Node { place: place.to_owned(), value: Value::Table(table) };
-    T::deserialize(node).map_err(|problem| ConfigError::Invalid {
-        place: problem.place.unwrap_or_else(|| place.to_owned()),
-        problem: problem.text,
-        hint: problem.hint,
+    serde_path_to_error::deserialize(Node(Value::Table(table))).map_err(|error| {
+        let place = error.path().iter().fold(place.to_owned(), |place, segment| match segment {
+            Segment::Seq { index } => format!("{place}[{index}]"),
+            Segment::Map { key } => join(&place, key),
+            Segment::Enum { .. } | Segment::Unknown => place,
+        });
+        let Problem { missing, text, hint } = error.into_inner();
+        let place = match missing {
+            Some(key) => join(&place, key),
+            None => place,
+        };
+        ConfigError::Invalid { place, problem: text, hint }
     })
 }
 
@@ -69,43 +76,16 @@ fn suggestion(typed: &str, known: &[&str]) -> Option<String> {
     }
 }
 
-/// A value and where it stands.
-struct Node {
-    place: String,
-    value: Value,
-}
+/// A value, read in a way that makes no error quote it.
+struct Node(Value);
 
-/// What is wrong, and where; the place is filled in by the innermost [`Node`].
+/// What is wrong. Where that is, who reads keeps track of.
 #[derive(Debug)]
 struct Problem {
-    place: Option<String>,
+    /// The key that the table lacks.
+    missing: Option<&'static str>,
     text: String,
     hint: Option<String>,
-}
-
-impl Problem {
-    fn at(mut self, place: &str) -> Self {
-        self.place = Some(match self.place {
-            Some(inner) => inner,
-            None => place.to_owned(),
-        });
-        self
-    }
-
-    /// A problem with the entry `key` of the table around it; see [`Node::deserialize_any`].
-    fn with_entry(key: &str, text: &str, known: &[&str]) -> Self {
-        let place = Some(format!("\0{key}"));
-        Problem { place, text: text.to_owned(), hint: suggestion(key, known) }
-    }
-
-    /// Resolves the place of [`Problem::with_entry`] against that of the table.
-    fn inside(mut self, table: &str) -> Self {
-        let entry = self.place.as_deref().and_then(|place| place.strip_prefix('\0'));
-        if let Some(key) = entry {
-            self.place = Some(join(table, key));
-        }
-        self.at(table)
-    }
 }
 
 impl fmt::Display for Problem {
@@ -123,7 +103,7 @@ fn found(unexpected: &Unexpected<'_>) -> String {
 
 impl de::Error for Problem {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Problem { place: None, text: message.to_string(), hint: None }
+        Problem { missing: None, text: message.to_string(), hint: None }
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -137,17 +117,16 @@ impl de::Error for Problem {
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let text = format!("expected one of {}", expected.join(", "));
         let hint = nearest(variant, expected.iter().copied());
-        Problem { place: None, text, hint: hint.map(|word| format!("did you mean `{word}`?")) }
+        Problem { missing: None, text, hint: hint.map(|word| format!("did you mean `{word}`?")) }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Problem::with_entry(field, "unknown key", expected)
+        Problem { hint: suggestion(field, expected), ..Self::custom("unknown key") }
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut problem = Problem::with_entry(field, "missing key", &[]);
-        problem.hint = Some(format!("add `{field} = …`"));
-        problem
+        let hint = Some(format!("add `{field} = …`"));
+        Problem { missing: Some(field), text: "missing key".to_owned(), hint }
     }
 }
 
@@ -163,28 +142,20 @@ impl<'de> de::Deserializer<'de> for Node {
     type Error = Problem;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        let place = self.place;
-        let result = match self.value {
+        match self.0 {
             Value::String(text) => visitor.visit_string(text),
             Value::Integer(number) => visitor.visit_i64(number),
             Value::Float(number) => visitor.visit_f64(number),
             Value::Boolean(value) => visitor.visit_bool(value),
             Value::Datetime(value) => visitor.visit_string(value.to_string()),
             Value::Array(values) => {
-                let nodes = values.into_iter().enumerate();
-                let nodes =
-                    nodes.map(|(index, value)| Node { place: format!("{place}[{index}]"), value });
-                visitor.visit_seq(SeqDeserializer::new(nodes))
+                visitor.visit_seq(SeqDeserializer::new(values.into_iter().map(Node)))
             }
             Value::Table(table) => {
-                let nodes: BTreeMap<String, Node> = table
-                    .into_iter()
-                    .map(|(key, value)| (key.clone(), Node { place: join(&place, &key), value }))
-                    .collect();
-                visitor.visit_map(MapDeserializer::new(nodes.into_iter()))
+                let nodes = table.into_iter().map(|(key, value)| (key, Node(value)));
+                visitor.visit_map(MapDeserializer::new(nodes))
             }
-        };
-        result.map_err(|problem| problem.inside(&place))
+        }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -206,12 +177,8 @@ impl<'de> de::Deserializer<'de> for Node {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        let Node { place, value } = self;
-        let result = value
-            .as_str()
-            .ok_or_else(|| de::Error::custom("expected a word"))
-            .and_then(|word| visitor.visit_enum(StrDeserializer::<Problem>::new(word)));
-        result.map_err(|problem| problem.at(&place))
+        let word = self.0.as_str().ok_or_else(|| de::Error::custom("expected a word"))?;
+        visitor.visit_enum(StrDeserializer::<Problem>::new(word))
     }
 
     serde::forward_to_deserialize_any! {
@@ -224,6 +191,7 @@ impl<'de> de::Deserializer<'de> for Node {
 mod tests {
     use super::*;
     use serde::Deserialize;
+    use std::collections::BTreeMap;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

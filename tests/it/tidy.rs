@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("parquet::", &["src/source/kinds.rs", "src/source/parquet/footer.rs"]),
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/source/duckdb/engine/row_hash.rs"]),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs", "src/source/duckdb/engine/confine.rs"]),
+    ("serde_path_to_error::", &["src/table/mod.rs"]),
     ("siphasher::", &["src/source/duckdb/engine/row_hash.rs"]),
     ("tar::", &["src/archive.rs"]),
     (
