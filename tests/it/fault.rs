@@ -133,8 +133,8 @@ impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
         self.inner.lock_longer(keys)
     }
 
-    fn rehearse(&self) -> Result<Option<String>, StoreError> {
-        self.inner.rehearse()
+    fn self_test(&self) -> Result<Option<String>, StoreError> {
+        self.inner.self_test()
     }
 }
 

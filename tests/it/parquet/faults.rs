@@ -1,6 +1,6 @@
 //! Every call of a store fails in every way under whole commands.
 
-use bkp::store::layer::fault::{Effect, Failure, FaultPlan, PlannedFault};
+use crate::fault::{Effect, Failure, FaultPlan, PlannedFault};
 
 use super::*;
 
