@@ -4,13 +4,15 @@
 pub use ages::Ages;
 pub use finding::{Finding, Level, about};
 pub use job::{JobFacts, of_job};
+pub use rule::Rule;
 pub use sizes::is_odd;
 pub use source::{GapFacts, SourceFacts, of_source};
-pub use store::{Space, UNREACHABLE, of_outbox, of_space, unreachable, unusable};
+pub use store::{Space, of_outbox, of_space, unreachable, unusable};
 
 mod ages;
 mod finding;
 mod job;
+mod rule;
 mod sizes;
 mod source;
 mod store;
@@ -27,7 +29,7 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
     fn rules(found: &[Finding]) -> Vec<(&'static str, Level)> {
-        found.iter().map(|finding| (finding.rule, finding.level)).collect()
+        found.iter().map(|finding| (finding.rule.as_str(), finding.level)).collect()
     }
 
     #[test]

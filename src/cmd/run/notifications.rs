@@ -12,7 +12,7 @@ use crate::cache;
 use crate::cmd::status::{self, Status};
 use crate::config::settings::notifications::NotifySettings;
 use crate::ctx::host;
-use crate::domain::health::{Finding, Level, UNREACHABLE};
+use crate::domain::health::{Finding, Level, Rule};
 use crate::notify::kinds::KINDS;
 use crate::notify::{Alert, Notification};
 use crate::ops::jobs::state::places;
@@ -94,7 +94,7 @@ fn alerts_since(
 ) -> (Vec<Alert>, Vec<NotifiedFinding>) {
     let remind = Duration::try_from(app.settings.upkeep.remind_after).unwrap_or(Duration::MAX);
     let same = |known: &NotifiedFinding, finding: &Finding| {
-        known.rule == finding.rule
+        known.rule == finding.rule.as_str()
             && known.subject == finding.subject
             && known.store == finding.store
     };
@@ -112,14 +112,14 @@ fn alerts_since(
             alerts.push(Alert {
                 level: finding.level,
                 recovered: false,
-                rule: finding.rule.to_owned(),
+                rule: finding.rule.to_string(),
                 subject: finding.subject.clone(),
                 store: finding.store.clone(),
                 message: finding.message.clone(),
             });
         }
         known_afterwards.push(NotifiedFinding {
-            rule: finding.rule.to_owned(),
+            rule: finding.rule.to_string(),
             subject: finding.subject.clone(),
             store: finding.store.clone(),
             level: finding.level,
@@ -154,7 +154,7 @@ fn alerts_since(
 /// Whether what was wrong may only be out of sight, because a store does not answer that it is about.
 fn is_hidden(app: &AppContext, known: &NotifiedFinding, status: &Status) -> bool {
     let is_away = |store: &str| status.away().any(|away| away == store);
-    if known.rule == UNREACHABLE {
+    if known.rule == Rule::Unreachable.as_str() {
         return false;
     }
     if let Some(store) = &known.store {

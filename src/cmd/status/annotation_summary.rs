@@ -1,7 +1,7 @@
 //! The annotations of a source's backups that count.
 
 use crate::catalog::Entry;
-use crate::domain::health::{Finding, Level};
+use crate::domain::health::{Finding, Level, Rule};
 use crate::domain::id::BackupId;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity;
@@ -56,7 +56,7 @@ impl AnnotationSummary {
         let message = format!(
             "{count} backup(s) carry unauthenticated marks (damaged, sound or unpinned): pins stay, and nothing is built on a backup marked as damaged; resolve with `bkp verify --id` or `bkp unpin`: {named}"
         );
-        let (level, rule, subject) = (Level::Warning, "unproven-words", source.to_owned());
+        let (level, rule, subject) = (Level::Warning, Rule::UnprovenMarks, source.to_owned());
         let store = Some(store.to_owned());
         (count > 0).then_some(Finding { level, rule, subject, store, message })
     }

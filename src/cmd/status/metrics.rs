@@ -45,7 +45,7 @@ fn escaped(value: &str) -> String {
 
 fn labels(finding: &Finding) -> Vec<(&'static str, String)> {
     vec![
-        ("rule", finding.rule.to_owned()),
+        ("rule", finding.rule.to_string()),
         ("subject", finding.subject.clone()),
         ("store", finding.store.clone().unwrap_or_default()),
         ("level", finding.level.as_str().to_owned()),

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::rule::Rule;
+
 /// The severity of a finding.
 #[derive(
     Debug,
@@ -45,7 +47,7 @@ pub struct Finding {
     /// The severity.
     pub level: Level,
     /// The rule, for instance `late`.
-    pub rule: &'static str,
+    pub rule: Rule,
     /// What it is about: a job, a source, a store.
     pub subject: String,
     /// The store in which that is so, if it need not be so in others.
@@ -56,7 +58,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(level: Level, rule: &'static str, subject: &str, message: String) -> Finding {
+    pub(super) fn new(level: Level, rule: Rule, subject: &str, message: String) -> Finding {
         Finding { level, rule, subject: subject.to_owned(), store: None, message }
     }
 

@@ -6,6 +6,7 @@ use super::super::record::{DAMAGE, PARTIAL};
 use super::super::schedule::JobHistory;
 use super::ages::{Ages, spelled};
 use super::finding::{Finding, Level};
+use super::rule::Rule;
 use super::sizes::SIZES_MIN;
 
 /// Facts about a job.
@@ -56,17 +57,17 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
                 Some(since) => ages.level(now - since).unwrap_or(Level::Info),
                 None => Level::Critical,
             };
-            say(level, "late", "no successful run yet".to_owned());
+            say(level, Rule::Late, "no successful run yet".to_owned());
         }
         Some(last) => {
             let age = now - last;
             if let Some(level) = ages.level(age) {
-                say(level, "late", format!("last successful run began {} ago", spelled(age)));
+                say(level, Rule::Late, format!("last successful run began {} ago", spelled(age)));
             }
         }
     }
     if job.code == Some(DAMAGE) {
-        say(Level::Critical, "damage", "last run found damage".to_owned());
+        say(Level::Critical, Rule::Damage, "last run found damage".to_owned());
     } else if job.past.failures > 0 {
         let (failures, code) = (job.past.failures, job.code.unwrap_or(1));
         let level = if failures > job.retries { Level::Critical } else { Level::Warning };
@@ -75,25 +76,25 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         } else {
             format!("exit code {code}")
         };
-        say(level, "failing", format!("{failures} consecutive run(s) failed, {how}"));
+        say(level, Rule::Failing, format!("{failures} consecutive run(s) failed, {how}"));
     }
     if let Some(since) = job.unwell {
         let age = now - since;
         if job.code == Some(PARTIAL) {
             let level = if age > ages.critical { Level::Critical } else { Level::Warning };
             let message = "a store receives nothing, or part of the source is skipped: for";
-            say(level, "partial", format!("{message} {} now", spelled(age)));
+            say(level, Rule::Partial, format!("{message} {} now", spelled(age)));
         }
         if job.removed && age > ages.critical {
             let message = "cleanup removes nothing because its runs do not succeed: for";
-            say(Level::Warning, "frozen", format!("{message} {} now", spelled(age)));
+            say(Level::Warning, Rule::Frozen, format!("{message} {} now", spelled(age)));
         }
     }
     if let Some((first, since)) = &job.waits
         && now - *since > job.interval
     {
         let message = format!("was due {} ago; waiting for `{first}`", spelled(now - *since));
-        say(Level::Warning, "waits", message);
+        say(Level::Warning, Rule::Waits, message);
     }
     if let Some((last, before)) = job.seconds.split_last()
         && before.len() >= SIZES_MIN
@@ -103,7 +104,7 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         if *last > SLOW_SECONDS_MIN && *last > median.saturating_mul(SLOW) {
             let message = format!("ran {last} s; median is {median} s");
-            say(Level::Warning, "slow", message);
+            say(Level::Warning, Rule::Slow, message);
         }
     }
     found.extend(unproven(job));
@@ -124,7 +125,7 @@ fn unproven(job: &JobFacts) -> Option<Finding> {
     let message = format!(
         "{what} are not authenticated by any key on this host and are ignored: anyone who can write to the store may have planted them"
     );
-    Some(Finding::new(Level::Warning, "unproven", &job.name, message))
+    Some(Finding::new(Level::Warning, Rule::Unproven, &job.name, message))
 }
 
 /// Findings about stores where the last backup or verification is older than in others. If it
@@ -143,7 +144,7 @@ fn of_copies(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
             }
             None => format!("no success in `{store}` yet; other stores have one"),
         };
-        Some(Finding::new(level, "copy", &job.name, message).of_store(store))
+        Some(Finding::new(level, Rule::StaleCopy, &job.name, message).of_store(store))
     });
     lacking.collect()
 }

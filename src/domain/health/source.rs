@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::ages::{DAY, spelled};
 use super::finding::{Finding, Level};
+use super::rule::Rule;
 use super::sizes::is_odd;
 
 /// Facts about the backups of a source in one store.
@@ -68,7 +69,7 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
     let mut say = |level, rule, message: String| {
         let finding = Finding::new(level, rule, &source.name, message);
         // What nobody does is so wherever nothing is.
-        let nobody = ["unscheduled", "unverified"].contains(&rule);
+        let nobody = matches!(rule, Rule::Unscheduled | Rule::Unverified);
         found.push(if nobody { finding } else { finding.of_store(&source.store) });
     };
     if source.backups == 0 {
@@ -80,57 +81,57 @@ pub fn of_source(source: &SourceFacts, now: OffsetDateTime) -> Vec<Finding> {
             SourceFacts { young: true, .. } => (Level::Info, "no backup"),
             SourceFacts { .. } => (Level::Critical, "no backup"),
         };
-        say(level, "missing", message.to_owned());
+        say(level, Rule::Missing, message.to_owned());
     }
     if source.unexpected_fulls >= ANEW_MIN {
         let count = source.unexpected_fulls;
         let message = format!(
             "the last {count} backups are full, although a job makes increments: see the warnings of its runs; most likely this host cannot open its own backups (no kms:Decrypt, or a mistyped passphrase: then nobody else can either)"
         );
-        say(Level::Warning, "anew", message);
+        say(Level::Warning, Rule::UnexpectedFull, message);
     }
     if !source.made {
-        say(Level::Warning, "unscheduled", "no enabled job backs it up".to_owned());
+        say(Level::Warning, Rule::Unscheduled, "no enabled job backs it up".to_owned());
     } else if !source.verified {
-        say(Level::Info, "unverified", "no enabled job verifies its backups".to_owned());
+        say(Level::Info, Rule::Unverified, "no enabled job verifies its backups".to_owned());
     }
     if let Some(tried) = source.unopenable {
         let message = format!(
             "no key on this host opens any of the newest {tried} backup(s): every new backup is full, and whether any restores is unknown; give this host a key that can open them, under [keys]"
         );
-        say(Level::Warning, "unopened", message);
+        say(Level::Warning, Rule::Unopened, message);
     }
     if source.future > 0 {
         let count = source.future;
-        say(Level::Warning, "future", format!("{count} backup(s) are dated in the future"));
+        say(Level::Warning, Rule::Future, format!("{count} backup(s) are dated in the future"));
     }
     of_damage(source, &mut say);
     let sizes: Vec<u64> = source.full.iter().map(|(_, bytes)| *bytes).collect();
     if is_odd(&sizes) {
         let message = "the newest full backup differs greatly in size from earlier ones; cleanup removes none of them";
-        say(Level::Warning, "size", message.to_owned());
+        say(Level::Warning, Rule::Size, message.to_owned());
     }
     let before = source.full.iter().rev().find(|(at, _)| now - *at > DAY * 30);
     if let Some(((_, old), (_, new))) = before.zip(source.full.last())
         && *new / 2 > *old
     {
-        say(Level::Warning, "growth", format!("grew from {old} to {new} bytes in a month"));
+        say(Level::Warning, Rule::Growth, format!("grew from {old} to {new} bytes in a month"));
     }
     for gap in &source.gaps {
         let (level, message) = gap.describe(now);
-        say(level, "gap", message);
+        say(level, Rule::Gap, message);
     }
     found
 }
 
 /// What is lost or damaged.
-fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, String)) {
+fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, Rule, String)) {
     if source.empty > 0 {
         let count = source.empty;
-        say(Level::Critical, "damage", format!("objects of {count} backup(s) are missing"));
+        say(Level::Critical, Rule::Damage, format!("objects of {count} backup(s) are missing"));
     }
     if let Some(why) = &source.broken {
-        say(Level::Critical, "damage", format!("the newest backup does not restore: {why}"));
+        say(Level::Critical, Rule::Damage, format!("the newest backup does not restore: {why}"));
     }
     if source.damaged > 0 {
         let level = if source.newest_damaged { Level::Critical } else { Level::Warning };
@@ -138,14 +139,14 @@ fn of_damage(source: &SourceFacts, say: &mut dyn FnMut(Level, &'static str, Stri
         let message = format!(
             "{count} backup(s) are damaged: see `bkp list --long`; cleanup neither counts nor removes them"
         );
-        say(level, "damage", message);
+        say(level, Rule::Damage, message);
     }
     for lost in &source.lost {
         let message = format!(
             "the log is missing {lost}: moments between it and the next snapshot cannot be restored; see `bkp verify {} --logs`",
             source.name
         );
-        say(Level::Critical, "damage", message);
+        say(Level::Critical, Rule::Damage, message);
     }
 }
 

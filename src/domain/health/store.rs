@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::ages::DAY;
 use super::finding::{Finding, Level};
+use super::rule::Rule;
 
 /// Space of a store, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -37,7 +38,7 @@ pub fn of_space(
         };
         if let Some(level) = level {
             let message = format!("{used} % of the quota is used");
-            found.push(Finding::new(level, "quota", name, message).of_store(name));
+            found.push(Finding::new(level, Rule::Quota, name, message).of_store(name));
         }
     }
     if let Some(Space { free_bytes, total_bytes }) = space {
@@ -51,7 +52,7 @@ pub fn of_space(
         };
         if let Some(level) = level {
             let message = format!("only {free} % is free");
-            found.push(Finding::new(level, "space", name, message).of_store(name));
+            found.push(Finding::new(level, Rule::Space, name, message).of_store(name));
         }
     }
     found
@@ -67,20 +68,17 @@ pub fn of_outbox(
     let old = oldest.is_some_and(|oldest| now - oldest > DAY);
     let level = if old { Level::Critical } else { Level::Warning };
     let message = format!("{waiting} event(s) pending for the ledger");
-    (waiting > 0).then(|| Finding::new(level, "outbox", "ledger", message))
+    (waiting > 0).then(|| Finding::new(level, Rule::Outbox, "ledger", message))
 }
 
 /// A key that is configured and cannot be used.
 #[must_use]
 pub fn unusable(key: &str, why: &str) -> Finding {
-    Finding::new(Level::Critical, "key", key, format!("unusable: {why}"))
+    Finding::new(Level::Critical, Rule::Key, key, format!("unusable: {why}"))
 }
-
-/// The rule of a store that does not answer.
-pub const UNREACHABLE: &str = "store";
 
 /// A store that does not answer.
 #[must_use]
 pub fn unreachable(name: &str, why: &str) -> Finding {
-    Finding::new(Level::Critical, UNREACHABLE, name, format!("unreachable: {why}"))
+    Finding::new(Level::Critical, Rule::Unreachable, name, format!("unreachable: {why}"))
 }
