@@ -185,6 +185,9 @@ fn every_state_comes_back_with_odd_names_and_times() {
     for (id, files) in &states {
         assert!(tier.restore(&["--id", id]) == *files, "{id}");
     }
+    let stored = tier.bed.stored();
+    let names_it = |path: &PathBuf| path.to_string_lossy().contains("three");
+    assert!(!stored.iter().any(names_it), "a key tells the name of a sealed file");
     // By time, and the newest.
     assert!(tier.restore(&["tier", "--at", full["ended"].as_str().unwrap()]) == states[0].1);
     assert!(tier.restore(&["tier"]) == states[2].1);
@@ -284,7 +287,7 @@ fn ten_thousand_files_are_ten_thousand_objects() {
     assert!(tier.restore(&["tier"]) == tier.files());
     tier.bed.run(&["verify", "tier", "--level", "digest"]).done();
     // What the manifest does not name itself is missed all the same.
-    let victim = stored.iter().find(|path| path.to_string_lossy().contains(".09000.")).unwrap();
+    let victim = stored.iter().find(|path| path.to_string_lossy().contains(".09000.enc")).unwrap();
     let content = fs::read(victim).unwrap();
     fs::remove_file(victim).unwrap();
     tier.bed.run(&["verify", "tier", "--level", "exists"]).failed(13, "is missing");

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use serde_json::json;
 
+use super::footer::is_parquet;
 use super::inventory::{FILES_MAX, HeldFile, Inventory};
 use super::path::RelativePath;
 use super::stable_read::{NotCopied, read, rows};
@@ -295,7 +296,7 @@ impl Copying<'_> {
         path: &RelativePath,
         mut content: Content,
     ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
-        let name = format!("{:05}.{}", self.copied + 1, path.plain_name());
+        let name = object_name(self.copied + 1, path, self.sealed);
         let mut outcome = None;
         let (sealed, stat, ctx) = (self.sealed, content.stat, self.ctx);
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -342,5 +343,14 @@ impl Copying<'_> {
         let read = read(file, (path, stat), self.root, out, &mut buffer, self.ctx);
         self.buffer = buffer;
         read
+    }
+}
+
+/// What the key of a file's object has after the backup's id. The name of a sealed file stays sealed.
+fn object_name(number: usize, path: &RelativePath, sealed: bool) -> String {
+    match (sealed, is_parquet(path)) {
+        (false, _) => format!("{number:05}.{}", path.plain_name()),
+        (true, true) => format!("{number:05}.parquet"),
+        (true, false) => format!("{number:05}"),
     }
 }

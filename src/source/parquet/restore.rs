@@ -40,7 +40,8 @@ pub(super) fn restore(
     ctx.cancel.check()?;
     let moved_aside = scratch.publish_folder(&tree, &request.target, request.force)?;
     let bytes = files.bytes();
-    let next = format!("compare what reads {} with what it read before", request.target.display());
+    let shown = request.target.display();
+    let next = format!("point its readers at {shown}; the files are readable for their owner only");
     Ok(Restored {
         target: request.target.clone(),
         bytes,
