@@ -22,7 +22,7 @@
 //! # The map
 //!
 //! Layers, from the top. What stands in a line imports only what stands below it, and nobody imports the line
-//! it stands in or one above; `tests/it/architecture.rs` computes that from the sources.
+//! it stands in or one above; `tests/it/house/architecture.rs` computes that from the sources.
 //!
 //! ```text
 //! main
@@ -43,7 +43,7 @@
 //! ```
 //!
 //! A new source, store, recipient or channel is one folder or file, and one line in the `kinds.rs` beside it.
-//! Third-party crates have rooms of their own, which `tests/it/tidy.rs` holds.
+//! Third-party crates have rooms of their own, which `tests/it/house/tidy.rs` holds.
 //!
 //! # Where to start reading
 //!

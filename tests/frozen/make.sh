@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a frozen store: a small store of the format that this version of bkp writes, with every kind of
-# backup in it, and what has to come back from it. tests/it/frozen.rs restores all of it with every later
-# version. Run it once for each new format, never over a folder that is committed:
+# backup in it, and what has to come back from it. tests/it/pipeline/frozen.rs restores all of it with every
+# later version. Run it once for each new format, never over a folder that is committed:
 #
 #   BKP=target/release/bkp tests/frozen/make.sh tests/frozen/v2
 #
@@ -120,7 +120,7 @@ window() {
 print(window[sys.argv[1]])' "$2"
 }
 
-engine() { "$DUCKDB_PYTHON" "$root/tests/it/duck/engine.py" "$@"; }
+engine() { "$DUCKDB_PYTHON" "$root/tests/it/support/duck/engine.py" "$@"; }
 
 # rows FILE QUERY...: pairs of a query and its answer. A copy of the database with its log is asked, since
 # DuckDB writes into what it opens.
@@ -414,7 +414,8 @@ for folder in store/leases/*/; do
     find "$folder" -type f | sort | head -n -1 | xargs -r rm
 done
 # A member of an export that is a DuckDB file has at least a block of 256 KiB, and no file here may be larger
-# than that (tests/it/tidy.rs): what is larger is kept in parts, which tests/it/frozen.rs puts together.
+# than that (tests/it/house/tidy.rs): what is larger is kept in parts, which tests/it/pipeline/frozen.rs puts
+# together.
 find store -type f -size +262144c | while read -r object; do
     split -b 262144 -d -a 2 "$object" "$object.part-"
     rm "$object"

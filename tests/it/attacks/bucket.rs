@@ -1,9 +1,9 @@
 //! Hostile listings and objects, and credentials and policies that promise less than they say.
 
-use crate::bed::Bed;
-use crate::s3::proxy::{Fault, Proxy, Rule};
-use crate::s3::usual;
-use crate::tb;
+use crate::support::bed::Bed;
+use crate::support::s3::proxy::{Fault, Proxy, Rule};
+use crate::support::s3::usual;
+use crate::support::tb;
 
 /// A bed whose store is reached through a proxy, with a backup in it; and where that store is.
 fn bed() -> (Bed, Proxy, String) {

@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, Run, bare};
-use crate::duck::edge_cases::reindex;
-use crate::duck::export::{V, dump, export, id};
-use crate::duck::{bed, engine, sql};
+use crate::support::bed::{Bed, Run, bare};
+use crate::support::duck::{V, bed, dump, engine, export, id, reindex, sql};
 
 /// A database made by these statements, in a folder.
 fn made(statements: &[&str]) -> (tempfile::TempDir, PathBuf) {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{Bed, Run};
-use crate::planted::now;
-use crate::run::{SNAPSHOT, add, bed};
-use crate::s3::usual;
+use crate::support::bed::{Bed, Run};
+use crate::support::jobs::{SNAPSHOT, add, bed, hide};
+use crate::support::planted::now;
+use crate::support::s3::usual;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -305,7 +305,7 @@ fn doctor_says_whether_the_credentials_can_overwrite() {
 /// On a new machine everything is due at once, and nothing is wrong.
 #[test]
 fn the_first_tick_of_a_fresh_install_pages_nobody() {
-    let web = crate::notify::Web::start();
+    let web = crate::support::web::Web::start();
     let jobs = "[job.check]\nrun = \"verify\"\nsource = \"books\"\n[job.drill]\nrun = \"verify\"\nsource = \"books\"\nlevel = \"drill\"\nat = \"weekly on sunday at 04:47\"\n[job.tidy]\nrun = \"cleanup\"\n";
     let (folder, bed) = bed(&format!("{SNAPSHOT}{jobs}"));
     add(
@@ -317,14 +317,14 @@ fn the_first_tick_of_a_fresh_install_pages_nobody() {
     );
     bed.run(&["run"]).done();
     assert_eq!(web.heard(), [], "all went well");
-    assert_eq!(crate::run::records(&bed, "drill").len(), 1);
+    assert_eq!(crate::support::jobs::records(&bed, "drill").len(), 1);
     // A first backup that fails is worth a page only once it is late; what verifies it waits.
     let fresh = tempfile::tempdir().unwrap();
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     let config =
         config.replace(bed.path("store").to_str().unwrap(), fresh.path().to_str().unwrap());
     fs::write(bed.path("bkp.toml"), config.replace("\"state\"", "\"state-new\"")).unwrap();
-    let back = crate::notify::hide(folder.path());
+    let back = hide(folder.path());
     let run = bed.run(&["run"]);
     assert!(!run.stdout.contains("check: FAILED"), "{}", run.stdout);
     assert_eq!(web.heard(), [], "{}", run.stdout);

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::bed::Bed;
-use crate::books::Books;
-use crate::logs::{PATIENCE, bed, spelled, window};
-use crate::tb;
+use crate::support::bed::Bed;
+use crate::support::books::Books;
+use crate::support::logs::{PATIENCE, bed, spelled, window};
+use crate::support::tb;
 
 /// A restore of a log of mode query that takes a while, and the folder that its result goes to.
 struct Replay {

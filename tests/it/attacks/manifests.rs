@@ -11,10 +11,10 @@ use bkp::domain::names::{BackupName, BackupType, Scope};
 use serde_json::{Value, json};
 use time::Duration;
 
-use crate::bed::{Bed, Run};
-use crate::cleanup::{self, ids};
-use crate::planted::{Seed, now, plant};
-use crate::tb;
+use crate::support::bed::{Bed, Run};
+use crate::support::cleanup::{self, ids};
+use crate::support::planted::{Seed, now, plant};
+use crate::support::tb;
 
 /// Nothing but the newest, and nothing that goes is left for the next time.
 const LAST: &str = "keep_last = 1, min_keep = 1, max_removed_percent = 100";

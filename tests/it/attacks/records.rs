@@ -8,10 +8,10 @@ use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::record::Record;
 use time::{Duration, OffsetDateTime};
 
-use crate::bed::Bed;
-use crate::planted::{self, Seed, now, plant};
-use crate::run::{SNAPSHOT, bed, records, with};
-use crate::status::{has, status};
+use crate::support::bed::Bed;
+use crate::support::jobs::{SNAPSHOT, bed, records, with};
+use crate::support::planted::{self, Seed, now, plant};
+use crate::support::status::{has, status};
 
 /// Plants an object.
 fn put(bed: &Bed, key: &str, bytes: &str) {
@@ -73,7 +73,7 @@ fn records_and_manifests_without_proof_keep_no_job_from_running() {
     assert_eq!(with(&bed.json(&["run"]), "done"), Vec::<String>::new(), "it is done");
     // Another host believes the new run, and the planted ones as little.
     let report: serde_json::Value = serde_json::from_str(
-        &crate::bed::Run::of(&bed.on_host(1, &["run", "--json"]).output().unwrap()).stdout,
+        &crate::support::bed::Run::of(&bed.on_host(1, &["run", "--json"]).output().unwrap()).stdout,
     )
     .unwrap();
     assert_eq!(with(&report, "done"), Vec::<String>::new(), "{report}");

@@ -1,0 +1,6 @@
+//! The order of the repository itself.
+
+mod architecture;
+mod generated;
+mod tidy;
+mod units;

@@ -1,0 +1,4 @@
+//! Who can open a backup.
+
+mod kms;
+mod recipients;

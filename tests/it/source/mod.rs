@@ -1,0 +1,5 @@
+//! What is backed up.
+
+mod duckdb;
+mod parquet;
+mod tigerbeetle;

@@ -1,0 +1,9 @@
+//! Where backups are: what stores promise, and what is promised of them.
+
+mod catalog;
+mod contract_store;
+mod damage;
+mod mirrored_stores;
+mod s3;
+mod sweep;
+mod two_stores;

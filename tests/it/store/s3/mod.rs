@@ -1,0 +1,5 @@
+//! The properties of an S3 store that only real services show.
+
+mod objects;
+mod table;
+mod whole;
