@@ -1,10 +1,11 @@
 //! The import graph, read from the sources: layers in one order, imports only downwards, and no cycle
-//! between files.
+//! between files. Of the tests: none imports another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 
 /// The layers, from the top. What stands in one line does not import each other. `src/lib.rs` says what each
@@ -30,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
 /// A file as a module, and the modules whose names it uses.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Every file of `src` but the roots, by its module.
+/// Every file of a crate but the roots of `src`, by its module.
 fn files(folder: &Path, module: &str, found: &mut BTreeMap<String, String>) {
     for item in fs::read_dir(folder).unwrap() {
         let path = item.unwrap().path();
@@ -52,6 +53,8 @@ fn files(folder: &Path, module: &str, found: &mut BTreeMap<String, String>) {
 struct Paths<'a> {
     module: &'a str,
     found: BTreeSet<String>,
+    /// Also those among the arguments of macros, which is where most calls of a test stand.
+    in_macros: bool,
 }
 
 impl Paths<'_> {
@@ -103,6 +106,19 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         self.tree(&item.tree, &[]);
     }
 
+    /// What is no list of expressions (`matches!`) is not read.
+    fn visit_macro(&mut self, item: &'ast syn::Macro) {
+        type List = Punctuated<syn::Expr, syn::Token![,]>;
+        if self.in_macros
+            && let Ok(list) = item.parse_body_with(List::parse_terminated)
+        {
+            // They live as long as this call only, so that a visitor of their own takes them.
+            let mut inside = Paths { module: self.module, found: BTreeSet::new(), in_macros: true };
+            list.iter().for_each(|expression| inside.visit_expr(expression));
+            self.found.append(&mut inside.found);
+        }
+    }
+
     /// Who may see an item is no import.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
@@ -127,12 +143,12 @@ fn resolve<'p>(mut path: &'p str, files: &BTreeMap<String, String>) -> Option<&'
 fn graph() -> Graph {
     let mut files_of = BTreeMap::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut files_of);
-    graph_of(&files_of)
+    graph_of(&files_of, false)
 }
 
-fn graph_of(files: &BTreeMap<String, String>) -> Graph {
+fn graph_of(files: &BTreeMap<String, String>, in_macros: bool) -> Graph {
     let imports = |module: &String, text: &String| {
-        let mut paths = Paths { module, found: BTreeSet::new() };
+        let mut paths = Paths { module, found: BTreeSet::new(), in_macros };
         paths.visit_file(&syn::parse_file(text).unwrap());
         let found = paths.found.iter().filter_map(|path| resolve(path, files));
         found.filter(|found| found != module).map(str::to_owned).collect()
@@ -157,6 +173,21 @@ fn upward(graph: &Graph) -> Vec<String> {
                 found.push(format!("{module} imports {import}"));
             }
         }
+    }
+    found
+}
+
+/// Imports by a test of what is neither in `support` nor above or below itself, and imports of tests by `support`.
+fn between_tests(graph: &Graph) -> Vec<String> {
+    let is_in = |module: &str, folder: &str| {
+        module.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let mut found = Vec::new();
+    for (module, imports) in graph {
+        let foreign = imports.iter().filter(|import| {
+            !is_in(import, "support") && !is_in(module, import) && !is_in(import, module)
+        });
+        found.extend(foreign.map(|import| format!("{module} imports {import}")));
     }
     found
 }
@@ -215,12 +246,23 @@ fn no_two_files_import_each_other() {
     assert!(circles.is_empty(), "{circles:#?}");
 }
 
+#[test]
+fn no_test_imports_another_one() {
+    let mut files_of = BTreeMap::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it"), "", &mut files_of);
+    let graph = graph_of(&files_of, true);
+    assert!(graph["cmd::run"].contains("support::jobs"), "{:?}", graph["cmd::run"]);
+    let found = between_tests(&graph);
+    assert!(found.is_empty(), "what tests share belongs into tests/it/support: {found:#?}");
+}
+
+fn sources(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
 /// Planted ones are found: by name, by a path in the code, and from a parent to its child.
 #[test]
 fn a_planted_circle_is_found() {
-    let sources = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
-    };
     let files = sources(&[
         ("error", "pub struct E;"),
         ("store", "pub mod s3; pub trait Store {} pub const ALL: &[u8] = &[s3::KIND];"),
@@ -229,8 +271,36 @@ fn a_planted_circle_is_found() {
         ("cli", "pub struct Words; fn run() { crate::cmd::run() }"),
         ("domain", "fn open() -> crate::store::s3::Kind { made() }"),
     ]);
-    let graph = graph_of(&files);
+    let graph = graph_of(&files, false);
     assert_eq!(circles(&graph), [["store", "store::s3"]]);
     assert_eq!(upward(&graph), ["domain imports store::s3"]);
     assert_eq!(graph["cmd"], ["error", "store"].map(str::to_owned).into());
+}
+
+/// One is found wherever it stands, and what a test may import is not.
+#[test]
+fn a_planted_import_of_a_test_is_found() {
+    let files = sources(&[
+        ("support", "pub(crate) mod bed; pub(crate) mod jobs;"),
+        ("support::bed", "pub(crate) fn bed() -> u8 { 0 }"),
+        ("support::jobs", "use super::bed::bed; use crate::cmd::run::with;"),
+        ("cmd", "mod run; mod tick; fn all() { run::with() }"),
+        ("cmd::run", "use crate::support::{bed::bed, jobs}; use super::all; fn with() {}"),
+        ("cmd::tick", "use super::run::with;"),
+        ("store", "mod s3;"),
+        (
+            "store::s3",
+            "fn test() { let all = 1; assert_eq!(all, crate::cmd::run::with(), \"{all}\"); }",
+        ),
+        ("store::local", "fn test() { assert!(crate::support::bed::bed() == 0 && all()); }"),
+    ]);
+    let found = between_tests(&graph_of(&files, true));
+    assert_eq!(
+        found,
+        [
+            "cmd::tick imports cmd::run",
+            "store::s3 imports cmd::run",
+            "support::jobs imports cmd::run"
+        ]
+    );
 }

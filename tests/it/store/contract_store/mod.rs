@@ -36,7 +36,7 @@ mod layers;
 mod local;
 
 /// An empty store.
-pub(crate) struct Fixture {
+struct Fixture {
     name: String,
     store: Box<dyn AppendStore>,
     /// The same store, where it can be had with the right to remove.
@@ -97,7 +97,7 @@ fn every_decorator_keeps_the_contract() {
 }
 
 /// Runs the suite; a panic names the clause and the store.
-pub(crate) fn run(make: &dyn Fn() -> Fixture) {
+fn run(make: &dyn Fn() -> Fixture) {
     run_except(make, &[]);
 }
 
