@@ -201,13 +201,13 @@ fn an_omitted_key_of_a_job_is_its_documented_default() {
     }
     assert_eq!(seen[0], seen[1]);
     // Of the full ones the newest two stay, whatever came after them.
-    let kept = |id: &str| {
+    let kept = |id: &str| -> Option<bool> {
         let items = seen[0].0["stores"][0]["items"].as_array().unwrap().iter();
-        let mut actions = items.filter(|item| item["id"] == id).map(|item| item["action"].clone());
-        actions.all(|action| action == "keep")
+        let of_it = items.filter(|item| item["id"] == id);
+        of_it.map(|item| item["action"] == "keep").reduce(|one, other| one && other)
     };
-    assert!(kept(&full[2].id.to_string()), "{:#}", seen[0].0);
-    assert!(!kept(&full[1].id.to_string()), "{:#}", seen[0].0);
+    assert_eq!(kept(&full[2].id.to_string()), Some(true), "{:#}", seen[0].0);
+    assert_eq!(kept(&full[1].id.to_string()), Some(false), "{:#}", seen[0].0);
 }
 
 #[test]

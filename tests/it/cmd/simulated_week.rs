@@ -213,6 +213,7 @@ fn every_due_run_happens_none_overlap_and_faults_are_told() {
     );
     tick_until(&bed, "the news of it", || person.hears("failing", "more", false));
     let failed = fs::read_to_string(bed.path("failed")).unwrap();
+    assert!(failed.lines().count() > 0, "the hook heard of nothing");
     assert!(failed.lines().all(|line| line.contains("\"exit_code\":15")), "{failed}");
     fs::rename(&gone, &more).unwrap();
     let mended = now();

@@ -104,6 +104,7 @@ fn a_dead_replica_is_not_heard_of() {
         schemas.iter().all(|one| one.contains("warning") || one.contains("error")),
         "{schemas:?}"
     );
+    assert_eq!(schemas.iter().filter(|one| one.contains("error")).count(), 1, "{schemas:?}");
 }
 
 /// Nobody can tell how far behind a replica is that is cut off from its cluster.
