@@ -11,7 +11,7 @@
 #   - with PREPARE_SERVICES=s3 an S3 service for the quickstart (crate `s3s-fs`, built in a few
 #     minutes), with PREPARE_SERVICES=all also those that only the tests need: a second S3 service
 #     (Python package `ministack`), a KMS (Python package `moto`), and two versions of DuckDB that
-#     write what the tests back up (Python package `duckdb`)
+#     write what the tests back up (Python package `duckdb`), and Debian packages for single tests
 #
 # Apart from the packages it writes only inside the build folder: $CARGO_TARGET_DIR, or `target` in
 # the repository. A second run finds everything there and takes less than a second; after a change
@@ -88,6 +88,8 @@ prepare_has() {
     libc) [ -e /usr/include/stdlib.h ] ;;
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    # Its folder is in nobody's path but root's.
+    mkfs.xfs) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -257,6 +259,10 @@ prepare_services() {
     none) ;;
     s3) prepare_s3s ;;
     all)
+        # What checks the units, and makes private mounts and a file system that clones.
+        local tools=(systemd-analyze=systemd unshare=util-linux mount=mount)
+        [[ ,${BKP_TEST_WITHOUT:-}, == *,xfs,* ]] || tools+=(mkfs.xfs=xfsprogs)
+        prepare_packages "${tools[@]}"
         prepare_s3s
         prepare_python ministack "${PREPARE_MINISTACK[@]}"
         prepare_python moto "${PREPARE_MOTO[@]}"

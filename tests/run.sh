@@ -34,5 +34,6 @@ say "build the program, the load generator and the tests"
 cargo test --release --locked --no-run
 
 say "run the tests against $("$BKP_TEST_TIGERBEETLE" version 2>/dev/null)"
+[ -z "${BKP_TEST_WITHOUT:-}" ] || say "leave out what needs: $BKP_TEST_WITHOUT"
 # Without --no-fail-fast a failing unit test would hide the result of the integration tests.
 cargo test --release --locked --no-fail-fast --lib --bins --test it -- "$@"

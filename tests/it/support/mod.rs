@@ -10,6 +10,7 @@ pub(crate) mod fault;
 pub(crate) mod jobs;
 pub(crate) mod kms;
 pub(crate) mod logs;
+pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod planted;
 pub(crate) mod s3;

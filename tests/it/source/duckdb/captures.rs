@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::json;
 
 use crate::support::duck::{WRITERS, abandon, bed, restore, snapshot, sql};
+use crate::support::machine::Mounted;
 
 const BLOCK: usize = 256 << 10;
 const BLOCKS_AT: usize = 12288;
@@ -109,39 +109,10 @@ fn what_a_checkpoint_left_that_was_broken_off_is_captured_as_it_is() {
     assert_eq!(sql("1.5.6", &restore(&bed, id), &["FROM t ORDER BY i"]), json!([[1], [2]]));
 }
 
-/// A file system made in a file; it is unmounted when this is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None` where only root could do it, or the tools are missing.
-    fn xfs(folder: &Path) -> Option<Mounted> {
-        let (image, place) = (folder.join("image"), folder.join("xfs"));
-        fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
-        fs::create_dir(&place).unwrap();
-        let run = |words: &[&str]| {
-            let run = Command::new(words[0]).args(&words[1..]).output();
-            run.is_ok_and(|output| output.status.success())
-        };
-        let (image, shown) = (image.to_str().unwrap(), place.to_str().unwrap());
-        let made = run(&["mkfs.xfs", "-q", "-m", "reflink=1", image])
-            && run(&["mount", "-o", "loop", image, shown]);
-        made.then(|| Mounted(place))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _unmounted = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn where_the_file_system_clones_a_capture_is_one_of_a_clone_by_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = Mounted::xfs(folder.path()) else {
-        // Only root can mount one, where the kernel lets it.
-        return;
-    };
+    let Some(mounted) = Mounted::xfs(folder.path()) else { return };
     for (version, storage) in WRITERS {
         let file = mounted.0.join(format!("{storage}.duckdb"));
         with_log(version, storage, &file, &["INSERT INTO t VALUES (2)"]);

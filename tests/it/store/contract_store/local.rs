@@ -14,6 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::*;
+use crate::support::machine::{PRIVATE, can_mount};
 
 const CHILD: &str = "BKP_TEST_CHILD";
 
@@ -91,14 +92,6 @@ fn a_full_disk_is_full_and_leaves_nothing_child() {
     assert!(keys(&store, "").is_empty());
     assert!(files(&folder).is_empty());
     put(&store, "a/small", b"there is room again").unwrap();
-}
-
-const PRIVATE: &[&str] = &["unshare", "--map-root-user", "--mount"];
-
-fn can_mount() -> bool {
-    let mount = ["sh", "-c", "mount -t tmpfs none /proc"];
-    let tried = Command::new("unshare").args(PRIVATE.iter().skip(1)).args(mount).output();
-    tried.is_ok_and(|output| output.status.success())
 }
 
 /// Without `/proc` an unnamed file cannot be linked: the whole contract over temporary names.
