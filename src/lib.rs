@@ -36,8 +36,8 @@
 //! archive                        the tar inside a backup
 //! ledger, notify, stage          runs on record, and leases; news for people; what bytes pass through
 //! keys, store                    who can open a backup; where it is: contract, adapters, table
-//! cache, concurrent, domain, rt  domain: plain data and rules, without I/O and without cryptography
-//! fs                             staged files, scratch folders, renames that are undone together, locks
+//! cache, domain, rt              domain: plain data and rules, without I/O and without cryptography
+//! concurrent, fs                 many questions at a time; staged files, scratch folders, renames, locks
 //! blockfile, ctx, exit, table    table: how adapters read their part of the configuration
 //! aws, error, process, version
 //! ```

@@ -33,6 +33,7 @@ mod object_list;
 pub mod objects;
 mod reader;
 mod roles;
+mod stored;
 
 /// Level of compression of a block map.
 const MAP_LEVEL: i32 = 3;

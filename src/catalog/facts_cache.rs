@@ -332,7 +332,8 @@ fn read(
     };
     let (proof, is_final) = prove(&manifest, &bytes, &key, keys, ctx)?;
     let mut objects = manifest.objects.clone();
-    if proof != Authenticity::Forged {
+    // What nobody proves may name very many.
+    if proof == Authenticity::Authentic {
         objects.extend(listed_or_lost(store, &manifest, ctx)?);
     }
     let again = LastAttempt { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };

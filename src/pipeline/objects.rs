@@ -8,20 +8,24 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::thread::{self, JoinHandle};
 
-use super::{BackupReader, ObjectBuilder, SinkWriter, record};
+use super::object_list;
+use super::{BackupReader, ObjectBuilder, ROLE_DATA, SinkWriter, record};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::manifest::ObjectRecord;
+use crate::domain::limits::{OBJECTS_IN_MANIFEST_MAX, OBJECTS_MAX};
+use crate::domain::manifest::{ObjectRecord, ROLE_OBJECTS};
 use crate::error::{Fault, FirstError, Kind};
 use crate::stage::Compression;
 use crate::stage::digest::{Digest, UploadSink};
 use crate::stage::thread_boundary::ThreadBoundary;
-use crate::stage::{ChainStats, Sink, StageError, StageStats};
+use crate::stage::{ChainStats, Sink, StageError, StageStats, zstd};
 use crate::store::Role;
 
 /// Chunks that wait for the thread that hashes and stores.
 const HOP_DEPTH: usize = 8;
 
+/// Level of the compression of a list of objects.
+const LIST_LEVEL: i32 = 3;
 /// Most objects that are being confirmed at a time.
 const CONFIRMING_MAX: usize = 8;
 /// Most bytes of several objects that are being confirmed at a time: a store may hold what it has not
@@ -56,6 +60,45 @@ pub trait ObjectSink {
         &mut self,
         push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,
     ) -> anyhow::Result<()>;
+}
+
+impl ObjectBuilder<'_> {
+    /// What the manifest of a backup of these objects names: all of them, or the first and a list of the
+    /// others, which this stores.
+    ///
+    /// # Errors
+    /// [`Kind::Source`] for more than [`OBJECTS_MAX`]; as [`ObjectBuilder::archive`].
+    pub fn listed(&self, mut objects: Vec<ObjectRecord>) -> anyhow::Result<Vec<ObjectRecord>> {
+        if objects.len() > OBJECTS_MAX {
+            let message = format!("{} objects are more than {OBJECTS_MAX}", objects.len());
+            return Err(Fault::new(Kind::Source, message).hint("split the source in two").into());
+        }
+        if objects.len() <= OBJECTS_IN_MANIFEST_MAX {
+            return Ok(objects);
+        }
+        // What is no data is what tells the way to it.
+        objects.sort_by_key(|object| object.role == ROLE_DATA);
+        let others = objects.split_off(OBJECTS_IN_MANIFEST_MAX);
+        objects.sort_by_key(|object| object.role != ROLE_DATA);
+        let key = self.name.key(object_list::EXTENSION);
+        let upload = self.store.create(&key, &self.labels(Role::Index))?;
+        let stored = Box::new(UploadSink::new("stored", upload));
+        let behind = Box::new(ThreadBoundary::new("store", HOP_DEPTH, stored)?);
+        let sink = Box::new(Digest::new(
+            "plaintext",
+            Box::new(zstd::Encoder::new(LIST_LEVEL, 1, behind)?),
+        ));
+        let first_error = FirstError::default();
+        let mut out = SinkWriter::new(sink, &first_error);
+        for object in &others {
+            let mut line = serde_json::to_vec(object)?;
+            line.push(b'\n');
+            out.write_all(&line).map_err(|error| first_error.or(error))?;
+        }
+        let stats = out.sink.finish()?;
+        objects.push(record(ROLE_OBJECTS, key, &stats, ["zstd"].into_iter(), self.store)?);
+        Ok(objects)
+    }
 }
 
 /// Makes the objects of one backup, one after the other.

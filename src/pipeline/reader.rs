@@ -2,22 +2,23 @@
 //! it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::object_list;
 use super::roles::{ROLE_DATA, ROLE_MAP, object_name};
+use super::stored::{StoredReader, digest, lost};
 use crate::archive;
 use crate::concurrent::each;
 use crate::ctx::Ctx;
-use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext, unhex};
+use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext};
 use crate::error::{Fault, FirstError, Kind, diagnose};
 use crate::keys::DataKey;
 use crate::stage::digest::{DigestReader, drain};
 use crate::stage::seal::{Opener, open_header};
 use crate::stage::thread_boundary::read_ahead;
 use crate::stage::{gzip, zstd};
-use crate::store::{Declared, ReadStore, StoreError};
+use crate::store::{Declared, ReadStore};
 
 /// Chunks that a thread may read ahead of the next.
 const READ_AHEAD: usize = 8;
@@ -273,48 +274,5 @@ impl<'a> BackupReader<'a> {
         let checked = DigestReader::new(input, name, *bytes, sha256, first_error.clone());
         // Decompressing and hashing are one thread's work, placing what comes out another's.
         Ok(Box::new(read_ahead("decompress", Box::new(checked), READ_AHEAD)))
-    }
-}
-
-/// An object that a manifest names and the store does not have is damage, not a wrong question.
-pub(super) fn lost(error: StoreError, key: &str) -> anyhow::Error {
-    if matches!(error, StoreError::Missing { .. }) {
-        let message = format!("object `{key}` is missing although its manifest exists");
-        return Fault::new(Kind::Integrity, message).into();
-    }
-    error.into()
-}
-
-pub(super) fn digest(text: &str, key: &str) -> Result<[u8; 32], ManifestError> {
-    let parsed = unhex(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
-    parsed.ok_or_else(|| ManifestError::Invalid {
-        key: key.to_owned(),
-        reason: format!("`{text}` is not a SHA-256"),
-    })
-}
-
-/// Stored bytes on their way in: counts them for the progress display, looks at the wish to stop,
-/// and keeps the kind of a store's failure.
-pub(super) struct StoredReader {
-    pub(super) input: Box<dyn Read + Send>,
-    pub(super) ctx: Ctx,
-    pub(super) first_error: FirstError,
-}
-
-impl Read for StoredReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.ctx.cancel.check().map_err(|fault| self.first_error.note(fault))?;
-        let count = self.input.read(buffer).map_err(|error| {
-            if error.kind() == io::ErrorKind::Interrupted {
-                return error;
-            }
-            if let Err(fault) = self.ctx.cancel.check() {
-                return self.first_error.note(fault);
-            }
-            let fault = Fault::new(Kind::Store, format!("reading from the store failed: {error}"));
-            self.first_error.note(fault)
-        })?;
-        self.ctx.monitor.advance(count as u64);
-        Ok(count)
     }
 }
