@@ -73,7 +73,7 @@ fn lists_and_repeated_flags_are_read() {
 fn a_verification_reads_every_byte_unless_told_otherwise() {
     let cli = parse_words("bkp verify books").expect("valid");
     let Command::Verify(args) = cli.command else { panic!("another command") };
-    assert_eq!(verify::Options::from(args).level, crate::ops::verify_level::VerifyLevel::Digest);
+    assert_eq!(verify::Options::from(args).level, crate::domain::verify_level::VerifyLevel::Digest);
 }
 
 #[test]

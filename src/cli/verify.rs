@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::flags::SelectArgs;
 use crate::cmd::verify::{Options, VerifyTarget};
 use crate::cmd::{ledger_diff, verify_logs};
-use crate::ops::verify_level::VerifyLevel;
+use crate::domain::verify_level::VerifyLevel;
 
 /// Check a backup, from its existence to a restore drill, or the ledger against the stores
 #[derive(Debug, clap::Args)]

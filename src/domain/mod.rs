@@ -29,3 +29,4 @@ pub mod retention;
 pub mod schedule;
 pub mod segment;
 pub mod text;
+pub mod verify_level;

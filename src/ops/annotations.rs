@@ -15,10 +15,10 @@ use time::OffsetDateTime;
 use crate::ctx::{Ctx, host};
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark, MarkNumber};
+use crate::domain::verify_level::VerifyLevel;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{ANNOTATION, ProofChecker};
 use crate::ops::records;
-use crate::ops::verify_level::VerifyLevel;
 use crate::store::{AppendStore, ReadStore, Role, StoreError};
 
 /// The schema that this version writes and reads.

@@ -20,4 +20,3 @@ pub mod report;
 pub mod run_guard;
 pub(crate) mod scratch;
 pub mod selection;
-pub mod verify_level;

@@ -139,7 +139,7 @@ pub fn command_line(app: &AppContext, job: &JobSettings, store: Option<&str>) ->
     };
     let auto = job.auto_scope.then(|| "auto".to_owned());
     flag("--scope", job.scope.map(|scope| scope.to_string()).or(auto));
-    flag("--level", job.level.clone());
+    flag("--level", job.level.map(|level| level.as_str().to_owned()));
     let file = app.settings.file.as_ref();
     flag("--config", file.map(|path| path.to_string_lossy().into_owned()));
     match store {

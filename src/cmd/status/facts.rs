@@ -2,6 +2,7 @@
 
 use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;
+use crate::domain::verify_level::VerifyLevel;
 use std::collections::{BTreeMap, BTreeSet};
 
 use time::OffsetDateTime;
@@ -49,12 +50,12 @@ impl StoreFacts {
         &self,
         app: &AppContext,
         source: &str,
-        level: Option<&str>,
+        level: Option<VerifyLevel>,
     ) -> Option<&Record> {
         let jobs = app.settings.jobs.values().filter(|job| {
             job.source.as_deref() == Some(source)
                 && job.run == JobKind::Verify
-                && level.is_none_or(|level| job.level.as_deref() == Some(level))
+                && level.is_none_or(|level| job.level == Some(level))
         });
         jobs.filter_map(|job| self.good(job)).max_by_key(|record| record.id.created())
     }

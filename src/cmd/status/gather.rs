@@ -19,6 +19,7 @@ use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Record, RunOutcome, merged};
 use crate::domain::schedule::{Due, SKEW, When};
+use crate::domain::verify_level::VerifyLevel;
 use crate::keys;
 use crate::ledger::outbox::Outbox;
 use crate::ops::cost::{forecast, price, total};
@@ -147,7 +148,7 @@ impl StatusFacts {
                 When::Every(length) => format!("every {}", units::spelled(*length)),
                 When::At(calendar) => calendar.to_string(),
             },
-            level: job.level.clone(),
+            level: job.level,
             enabled: job.enabled,
             last_success: past.succeeded,
             last_run: past.tried,
@@ -180,7 +181,7 @@ impl StatusFacts {
         let of_source = |entry: &&Entry| entry.name.source == name && entry.manifest.is_some();
         for seen in seen {
             let StoreFacts { name: store, price, entries, .. } = seen;
-            let drill = seen.verified(app, name, Some("drill"));
+            let drill = seen.verified(app, name, Some(VerifyLevel::Drill));
             let mine: Vec<&Entry> = entries.iter().filter(of_source).collect();
             let settings = app.settings.sources.get(name);
             let elsewhere = settings.is_some_and(|settings| {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::domain::health::{Finding, Level, Space};
+use crate::domain::verify_level::VerifyLevel;
 
 /// The stable shape `bkp.status/1`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -33,7 +34,7 @@ pub(in crate::cmd) struct JobRow {
     pub(super) schedule: String,
     /// The level of a verification.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) level: Option<String>,
+    pub(super) level: Option<VerifyLevel>,
     pub(super) enabled: bool,
     /// When its last good run began.
     #[serde(with = "time::serde::rfc3339::option")]

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::domain::id::BackupId;
+use crate::domain::verify_level::VerifyLevel;
 use crate::error::Kind;
-use crate::ops::verify_level::VerifyLevel;
 use crate::source::Drilled;
 
 /// The stable shape `bkp.verify/1`; with `--all`, without `store`, part of [`super::VerifyAllReport`].

@@ -9,6 +9,7 @@ use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
 use crate::domain::calendar::TimeZone;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::schedule::{Retries, ScheduleError, When, zone_named};
+use crate::domain::verify_level::VerifyLevel;
 use crate::notify::check_url;
 use crate::source::kinds;
 use crate::table::ConfigError;
@@ -26,7 +27,6 @@ pub use upkeep::Upkeep;
 pub(super) use upkeep::{check_ages, upkeep};
 
 const WEB: [&str; 2] = ["https", "http"];
-const LEVELS: [&str; 4] = ["exists", "digest", "decode", "drill"];
 
 /// Checks every `[job.NAME]` table.
 pub(super) fn open(
@@ -77,6 +77,7 @@ fn job(
     // From here on an omitted key is its default, whoever looks at the job.
     let scope = named.or(run.scope().filter(|_scope| !auto_scope));
     let verify_selection = for_verify(&place, run, &table)?;
+    let level = table.level.as_deref().map(|word| level(&at("level"), word)).transpose()?;
     let zone = match &table.zone {
         Some(name) => zone_named(name).map_err(|problem| wrong(at("zone"), problem))?,
         None => TimeZone::UTC,
@@ -119,7 +120,7 @@ fn job(
         source: table.source,
         backup_type,
         scope,
-        level: table.level.or(run.level().map(str::to_owned)),
+        level: level.or(run.level()),
         auto_scope,
         verify_selection,
         when,
@@ -149,8 +150,8 @@ fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<VerifySelec
         let problem = format!("only valid for `verify`; this job runs `{}`", run.word());
         return Err(ConfigError::invalid(join(place, key), problem).suggest("remove it"));
     }
-    if let Some(level) = table.level.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
-        return Err(unknown(join(place, "level"), "level of verify", level, LEVELS.into_iter()));
+    if let Some(word) = &table.level {
+        level(&join(place, "level"), word)?;
     }
     if table.logs {
         let other = [("all", table.all), ("from_export", table.from_export)];
@@ -175,6 +176,12 @@ fn for_verify(place: &str, run: JobKind, table: &JobTable) -> Result<VerifySelec
         (false, true) => Ok(VerifySelection::NewestExport),
         (false, false) => Ok(VerifySelection::Newest),
     }
+}
+
+fn level(place: &str, word: &str) -> Result<VerifyLevel, ConfigError> {
+    let known = VerifyLevel::ALL.iter().map(|level| level.as_str());
+    VerifyLevel::parse(word)
+        .ok_or_else(|| unknown(place.to_owned(), "level of verify", word, known))
 }
 
 fn hooks(place: &str, table: HooksTable) -> Result<Hooks, ConfigError> {

@@ -206,7 +206,7 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
             let all = verify::Options {
                 which: verify::VerifyTarget::All(None),
                 from_export: false,
-                level: bkp::ops::verify_level::VerifyLevel::Digest,
+                level: bkp::domain::verify_level::VerifyLevel::Digest,
                 scratch: None,
             };
             let whole = verify::run(&bed.app(None), &all).unwrap();

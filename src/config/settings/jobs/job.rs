@@ -6,6 +6,7 @@ use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::retention::Policy;
 use crate::domain::schedule::{Retries, When};
+use crate::domain::verify_level::VerifyLevel;
 
 pub(super) const HOUR: u64 = 3600;
 pub(super) const DAY: u64 = 24 * HOUR;
@@ -41,7 +42,7 @@ pub struct JobSettings {
     /// Whether it says that the scope is left to bkp, which for an export is not the default.
     pub auto_scope: bool,
     /// The level of its verification, if it is one.
-    pub level: Option<String>,
+    pub level: Option<VerifyLevel>,
     /// What a verification is about.
     pub verify_selection: VerifySelection,
     /// When the next run is due.
@@ -196,9 +197,9 @@ impl JobKind {
 
     /// The level where a job names none, as on the command line; `None` if it has no levels.
     #[must_use]
-    pub const fn level(self) -> Option<&'static str> {
+    pub const fn level(self) -> Option<VerifyLevel> {
         match self {
-            JobKind::Verify => Some("digest"),
+            JobKind::Verify => Some(VerifyLevel::Digest),
             JobKind::Snapshot
             | JobKind::Export
             | JobKind::Replicate
