@@ -33,6 +33,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Print more det
 complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Back up a consistent capture of a source'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "replicate" -d 'Copy the new and changed files of a folder'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'
@@ -78,6 +79,19 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JS
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l scope -d 'Scope of the replica' -r -f -a "full\t'Everything'
+incremental\t'What changed since the previous backup'
+differential\t'What changed since the last full backup'
+auto\t'Incremental if a usable chain exists, otherwise full'"
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l dry-run -d 'Show what would be done, without doing it'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (from the cluster) [default: the mode of the source]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
@@ -152,11 +166,12 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to resto
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Further addresses at which the original cluster might still be running' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l table -d 'Only this table of an export, and the tables it references' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l file -d 'Only files whose path fits this pattern, such as `2026/*.parquet`; can be given several times' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename an existing file at PATH instead of refusing'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename what exists at PATH instead of refusing'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask for confirmation'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l json -d 'Print one JSON object; errors go to standard error as JSON'
@@ -273,6 +288,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 snapshot-plan\t''
 export\t''
 export-plan\t''
+replica\t''
+replica-plan\t''
 catalog\t''
 query\t''
 logs\t''
@@ -332,25 +349,26 @@ complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print on
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Back up a consistent capture of a source'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "restore" -d 'Restore a backup to a new path'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "catalog" -d 'Write the catalog of backups to a DuckDB database'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "run" -d 'Run all due jobs, or one job now'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "status" -d 'Show the health of jobs, backups and stores'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "cleanup" -d 'Remove backups that no retention policy keeps, and orphaned objects'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Pin a backup: retention keeps it and everything it builds on'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Remove the pin from a backup'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Attach a note to a backup'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script for a shell'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Back up a consistent capture of a source'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "replicate" -d 'Copy the new and changed files of a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "restore" -d 'Restore a backup to a new path'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "catalog" -d 'Write the catalog of backups to a DuckDB database'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "run" -d 'Run all due jobs, or one job now'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "status" -d 'Show the health of jobs, backups and stores'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "cleanup" -d 'Remove backups that no retention policy keeps, and orphaned objects'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Pin a backup: retention keeps it and everything it builds on'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Remove the pin from a backup'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Attach a note to a backup'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script for a shell'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'

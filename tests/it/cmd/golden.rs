@@ -113,7 +113,7 @@ fn an_error_of_each_kind_is_as_it_was() {
 #[test]
 fn every_report_for_people_is_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let more = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nat = \"daily at 03:00\"\n[job.tidy]\nrun = \"cleanup\"\n";
+    let more = "[job.nightly]\nrun = \"snapshot\"\nsource = \"books\"\nat = \"daily at 03:00\"\n[job.tidy]\nrun = \"cleanup\"\n[status]\nmin_free_percent = 0\n";
     let bed = Bed::with(&data_file(folder.path()), "", more);
     let report = |name: &str, words: &[&str]| {
         let text = printed(&bed, words).replace(folder.path().to_str().unwrap(), "[SOURCE]");
