@@ -21,7 +21,8 @@ use crate::domain::manifest::Sizes;
 use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::recipient::Recipient;
-use crate::domain::segment::{self, Mode, Segment, rfc3339};
+use crate::domain::segment::{self, Mode, Segment};
+use crate::domain::timestamp::{rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::DataKey;
 use crate::ledger::Ledger;
@@ -30,7 +31,7 @@ use crate::ops::log_history::{NewestSegment, newest};
 use crate::ops::manifest_builder;
 use crate::ops::manifest_builder::ManifestContent;
 use crate::ops::report::Report;
-use crate::ops::run_guard::RunGuard;
+use crate::ops::run_guard::{RunGuard, lease_name};
 use crate::pipeline::ObjectBuilder;
 use crate::source::logs::{LogSource, OnGap, OwnEvents};
 use crate::stage::ChainStats;
@@ -176,9 +177,7 @@ impl Shipper<'_> {
             let outcomes = store.outcomes();
             return Ok(Pass { news, outcome: partial(&outcomes), outcomes, ..idle(&before) });
         }
-        // Alone among the shippers of this source; a snapshot may run at the same time. No source can
-        // have this name.
-        let job = format!("{source}.{}", segment::KIND);
+        let job = lease_name(source, segment::KIND);
         let run = RunGuard::begin_with(app, &job, backup_type, &store, self.ledger.clone())?;
         // Another one may have shipped between the look and the lease.
         let now = newest(&store, &catalog, source, mode, before.as_ref(), &app.ctx)?;
@@ -291,7 +290,7 @@ impl Shipper<'_> {
 
     fn report(&self, pass: Pass) -> anyhow::Result<Report> {
         let source = &self.options.source;
-        let until = pass.until.and_then(segment::spelled);
+        let until = pass.until.and_then(spelled);
         let mut text = match &pass.manifest {
             None => match (pass.news, &until) {
                 (true, Some(until)) => format!("would ship the log of {source} since {until}\n"),

@@ -12,7 +12,7 @@ use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::schedule::SKEW;
-use crate::domain::segment::rfc3339;
+use crate::domain::timestamp::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
 use crate::fs::staged_file::folder_of;
 use crate::keys::KeyProvider;

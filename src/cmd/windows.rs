@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Mode, Window, spelled};
+use crate::domain::segment::{Mode, Window};
+use crate::domain::timestamp::spelled;
 use crate::error::{Fault, Kind};
 use crate::ops::log_history::{History, find};
 use crate::ops::report::Report;

@@ -9,7 +9,7 @@
 //! - [`retention`]: which backups are kept; [`schedule`]: when a job is due; [`record`]: what a store
 //!   keeps of a run; [`health`]: what is wrong; [`calendar`]: days and weeks of a time zone.
 //! - [`cost`]: what backups cost to keep.
-//! - [`text`]: text of somebody else, as it may be shown.
+//! - [`text`]: text of somebody else, as it may be shown; [`timestamp`]: times as people read them.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
 pub mod backup_kind;
@@ -29,4 +29,5 @@ pub mod retention;
 pub mod schedule;
 pub mod segment;
 pub mod text;
+pub mod timestamp;
 pub mod verify_level;

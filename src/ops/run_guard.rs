@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use crate::ctx::Monitor;
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::limits::MANIFEST_BYTES_MAX;
@@ -39,6 +40,13 @@ const PUBLISHING: Duration = Duration::from_mins(2);
 const PERHAPS: &str = "the backup may exist anyway: check with `bkp list`; `bkp verify --ledger --record` recreates its event";
 /// For how long a run that should stop goes on to give back its leases and to record how it ended.
 const CLOSING: Duration = Duration::from_secs(10);
+
+/// The name of the lock and the lease under which a run makes a backup of this kind, or builds on one. Alone
+/// among the shippers of a log; a snapshot may be taken at the same time. No source can have the name of a log's.
+#[must_use]
+pub fn lease_name(source: &str, kind: &str) -> String {
+    if kind == BackupKind::Log.as_str() { format!("{source}.{kind}") } else { source.to_owned() }
+}
 
 /// A run that is alone with its job. Dropping it before it [published](RunGuard::publish) a
 /// backup records that it failed.

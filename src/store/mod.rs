@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
-use crate::domain::segment::rfc3339;
+use crate::domain::timestamp::rfc3339;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::table::ConfigError;
 

@@ -16,7 +16,6 @@ use crate::catalog::{self, Entry};
 use crate::cmd::cleanup::deletion_log;
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
-use crate::domain::segment;
 use crate::error::{Fault, Kind};
 use crate::keys::KeyProvider;
 use crate::ledger::in_store;
@@ -25,6 +24,7 @@ use crate::ops::annotations::judge;
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::exclusive_run::ExclusiveRun;
 use crate::ops::records;
+use crate::ops::run_guard;
 use crate::store::{PruneStore, Role, StoreError};
 use crate::wire::AppContext;
 
@@ -176,7 +176,7 @@ impl Remover<'_> {
         if judge(self.store, &proof_checker, &now.name, &now.marks)?.pinned {
             return Ok(Some("pinned".to_owned()));
         }
-        let job = segment::lease(&now.name);
+        let job = run_guard::lease_name(&now.name.source, &now.name.kind);
         let held = in_store::held(self.store, &job, self.app.ctx.now(), grace)?;
         Ok(held.map(|holder| busy_reason(&holder)))
     }

@@ -13,9 +13,9 @@ use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::record::{self, Record, RunOutcome};
 use crate::domain::retention::KeepReason;
-use crate::domain::segment;
 use crate::ledger::in_store;
 use crate::ops::records;
+use crate::ops::run_guard;
 use crate::store::{PruneStore, StoreError, Unfinished};
 use crate::wire::AppContext;
 
@@ -208,7 +208,7 @@ impl Planner<'_> {
         name: &BackupName,
         grace: Duration,
     ) -> Result<Option<String>, StoreError> {
-        let asked = (segment::lease(name), grace);
+        let asked = (run_guard::lease_name(&name.source, &name.kind), grace);
         if let Some(known) = self.held.get(&asked) {
             return Ok(known.clone());
         }

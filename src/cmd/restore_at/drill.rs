@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 
 use crate::catalog::{Catalog, FoundBackup};
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Link, Mode, Totals, Window, rfc3339};
+use crate::domain::segment::{Link, Mode, Totals, Window};
+use crate::domain::timestamp::rfc3339;
 use crate::error::{Fault, Kind};
 use crate::ops::log_history::{History, is_segment};
 use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest};

@@ -8,7 +8,7 @@ use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::{Identity, Manifest};
 use crate::domain::names::{BackupName, Mark, Scope};
-use crate::domain::segment::rfc3339;
+use crate::domain::timestamp::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
 use crate::keys::KeyProvider;
 use crate::ops::annotations::{Damage, judge};

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::id::BackupId;
 use crate::domain::schedule::SKEW;
-use crate::domain::segment::rfc3339;
+use crate::domain::timestamp::rfc3339;
 use crate::ledger::Holder;
 use crate::store::{ReadStore, StoreError};
 

@@ -7,6 +7,7 @@ use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, SCHEMA, Sizes};
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::segment::{self, Base, Link, Log, Segment};
+use bkp::domain::timestamp;
 use bkp::keys::{DataKey, manifest_mac};
 use serde_json::{Value, json};
 
@@ -158,7 +159,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     });
     let segment = |mode: &str, more: &Value| {
         let mut position = json!({
-            "first_timestamp": 6, "last_timestamp": 9, "last_time": segment::spelled(9),
+            "first_timestamp": 6, "last_timestamp": 9, "last_time": timestamp::spelled(9),
         });
         position.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({

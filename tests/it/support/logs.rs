@@ -36,7 +36,7 @@ pub(crate) fn restore_at(bed: &Bed, source: &str, moment: &[&str]) -> (PathBuf, 
 
 /// A time in nanoseconds as the command line takes it.
 pub(crate) fn spelled(at: u64) -> String {
-    bkp::domain::segment::spelled(at).unwrap()
+    bkp::domain::timestamp::spelled(at).unwrap()
 }
 
 /// The only window of a mode.

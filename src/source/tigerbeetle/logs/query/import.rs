@@ -7,7 +7,7 @@
 use super::proof::{self, RecordSum};
 use super::voids::void_id;
 use crate::ctx::Ctx;
-use crate::domain::segment::spelled;
+use crate::domain::timestamp::spelled;
 use crate::error::{Fault, Kind};
 use crate::source::tigerbeetle::logs::client::record::{
     self, CREATE_ACCOUNTS, CREATE_TRANSFERS, EXPIRY_BYTES, Expiry, LINKED, QUERY_ACCOUNTS,

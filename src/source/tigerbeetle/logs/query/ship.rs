@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::shipment::{Shipment, Shipped};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{self, Marks, Mode, Position, Segment, Totals};
+use crate::domain::segment::{Marks, Mode, Position, Segment, Totals};
+use crate::domain::timestamp;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OnGap};
 use crate::source::tigerbeetle::data_file::quorum::read_live_superblock;
@@ -110,7 +111,7 @@ impl Span {
                 _ => query_filter(mark, mark, 1),
             };
             if session.ask(operation, filter, ctx)?.bytes.is_empty() {
-                let at = segment::spelled(mark).unwrap_or_default();
+                let at = timestamp::spelled(mark).unwrap_or_default();
                 gap = Some(format!(
                     "the cluster has no {what} of {at}, which was shipped: it has a different history, which is shipped from its beginning"
                 ));
@@ -120,7 +121,7 @@ impl Span {
         if gap.is_none() && until <= covered {
             gap = Some(format!(
                 "the cluster's clock went back behind {}: it has a different history, which is shipped from its beginning",
-                segment::spelled(covered).unwrap_or_default()
+                timestamp::spelled(covered).unwrap_or_default()
             ));
         }
         Ok(match gap {
@@ -200,7 +201,7 @@ impl LogSource for QueryLog {
                 position: Position {
                     first_timestamp: begin,
                     last_timestamp: until,
-                    last_time: segment::spelled(until),
+                    last_time: timestamp::spelled(until),
                     ops: None,
                     marks: Some(marks),
                 },

@@ -7,7 +7,8 @@ use std::ops::Range;
 use super::order::{OrderedItem, ReplayOrder};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{self, Marks, Totals};
+use crate::domain::segment::{Marks, Totals};
+use crate::domain::timestamp;
 use crate::source::tigerbeetle::logs::client::pager::Pager;
 use crate::source::tigerbeetle::logs::client::record::{
     self, EVENT_BYTES, Expiry, GET_ACCOUNT_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS,
@@ -222,7 +223,7 @@ impl<'s, 'o> Shipment<'s, 'o> {
             }
         }
         if let Some(expiry) = self.order.misplaced.take() {
-            let at = segment::spelled(expiry.timestamp).unwrap_or_default();
+            let at = timestamp::spelled(expiry.timestamp).unwrap_or_default();
             self.unreplayable.get_or_insert_with(|| format!(
                 "more transfers were imported with times before the expiry of {at} than can be put in order with it; {ONLY_WAL}"
             ));
@@ -236,7 +237,7 @@ impl<'s, 'o> Shipment<'s, 'o> {
         let Marks { transfers_mark, expiries_mark, expiries_since, .. } = self.marks;
         let needs = expiries_since > 0 && timestamp <= expiries_mark;
         if needs && timestamp.saturating_sub(expiries_since) <= transfers_mark {
-            let at = segment::spelled(timestamp).unwrap_or_default();
+            let at = timestamp::spelled(timestamp).unwrap_or_default();
             self.unreplayable.get_or_insert_with(|| format!(
                 "a transfer was imported with the time {at}, after {expiries_since} pending transfer(s) had expired, and there is no room for them before that time; {ONLY_WAL}"
             ));

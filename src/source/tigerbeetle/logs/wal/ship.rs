@@ -11,7 +11,8 @@ use super::begin::{LogBegin, begin};
 use super::ring_view::RingView;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{self, Mode, Ops, Position, Segment};
+use crate::domain::segment::{Mode, Ops, Position, Segment};
+use crate::domain::timestamp;
 use crate::source::SourceError;
 use crate::source::logs::{LogSource, OnGap};
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
@@ -256,7 +257,7 @@ impl LogSource for WalLog {
             position: Position {
                 first_timestamp: first.timestamp(),
                 last_timestamp: last.timestamp(),
-                last_time: segment::spelled(last.timestamp()),
+                last_time: timestamp::spelled(last.timestamp()),
                 ops: Some(Ops {
                     first_op: first.op(),
                     last_op: last.op(),
