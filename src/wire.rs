@@ -10,7 +10,7 @@ use crate::ctx::Ctx;
 use crate::error::{Diagnosis, Fault, Kind, diagnose};
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
-use crate::source::{self, Source};
+use crate::source::{self, DrillTools, ResourceLimits, Source};
 use crate::store::kinds::STORES;
 use crate::store::layer::StoreLayer;
 use crate::store::layer::mirrored::MirroredStore;
@@ -313,6 +313,12 @@ impl AppContext {
         let settings = self.source_settings(name)?;
         let kind = source::kinds::kind_of(settings.backup_type)?;
         Ok((kind.open)(name, settings.table.clone())?)
+    }
+
+    /// What a drill works with: the configured programs, and an engine that takes this of the machine.
+    #[must_use]
+    pub fn drill_tools(&self, share: ResourceLimits) -> DrillTools {
+        DrillTools { tigerbeetle: self.settings.tigerbeetle.clone(), share }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::domain::segment::{Base, Link, Segment};
 use crate::error::{Kind, diagnose};
 use crate::keys::{self, KeyError, KeyProvider, manifest_mac};
 use crate::pipeline;
+use crate::source::kinds;
 use crate::store::{Declared, ReadStore, StoreError, Version};
 
 /// For how long a manifest is not tried again that these keys did not open: what is planted costs a
@@ -338,10 +339,10 @@ fn read(
     }
     let again = LastAttempt { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
     let is_segment = manifest.kind == BackupKind::Log;
-    let capture = Some(&manifest.capture);
+    let (capture, log) = (&manifest.capture, kinds::log_kind_of(manifest.backup_type).ok());
     let facts = Facts {
-        segment: capture.filter(|_| is_segment).and_then(|c| Segment::read(c).ok()),
-        ends: capture.filter(|_| !is_segment).and_then(|c| Base::read(manifest.id, c)),
+        segment: log.filter(|_| is_segment).and_then(|log| (log.read_segment)(capture).ok()),
+        ends: log.filter(|_| !is_segment).and_then(|log| (log.read_base)(manifest.id, capture)),
         version,
         sha256: hex(&sha2::Sha256::digest(&bytes)),
         proof,

@@ -17,23 +17,24 @@ use crate::catalog::Catalog;
 use crate::config::settings::SourceSettings;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::Sizes;
-use crate::domain::manifest::{Manifest, ObjectRecord};
+use crate::domain::manifest::{Identity, Manifest, ObjectRecord, Sizes};
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::recipient::Recipient;
-use crate::domain::segment::{self, Mode, Segment};
+use crate::domain::segment::KIND;
 use crate::domain::timestamp::{rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::DataKey;
 use crate::ledger::Ledger;
 use crate::ops::known_stores::KnownStores;
 use crate::ops::log_history::{NewestSegment, newest};
+use crate::ops::log_mode::LogModeName;
 use crate::ops::manifest_builder;
 use crate::ops::manifest_builder::ManifestContent;
 use crate::ops::report::Report;
 use crate::ops::run_guard::{RunGuard, lease_name};
 use crate::pipeline::ObjectBuilder;
-use crate::source::logs::{LogSource, OnGap, OwnEvents};
+use crate::source::kinds;
+use crate::source::logs::{LogKind, LogSource, OnGap, OwnEvents};
 use crate::stage::ChainStats;
 use crate::store::Role;
 use crate::store::layer::mirrored::{MirrorOutcome, MirroredStore};
@@ -57,7 +58,8 @@ pub struct Options {
 pub(super) struct LogsReport<'a> {
     source: &'a str,
     store: &'a str,
-    mode: Mode,
+    #[schemars(with = "LogModeName")]
+    mode: &'static str,
     /// How every store fared; left out if there is one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     copies: Vec<StoreCopy>,
@@ -94,6 +96,7 @@ struct Shipper<'h> {
     app: &'h AppContext,
     options: &'h Options,
     settings: &'h SourceSettings,
+    kind: &'static LogKind,
     log: Box<dyn LogSource>,
     /// The newest segment when it was last looked for.
     newest: Option<NewestSegment>,
@@ -110,16 +113,12 @@ struct Shipper<'h> {
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let settings = app.source_settings(&options.source)?;
     let source = app.source(&options.source)?;
-    let mode = options.mode.as_deref().map(|text| {
-        Mode::parse(text).ok_or_else(|| {
-            Fault::new(Kind::Usage, format!("a log has no mode `{text}`")).hint("modes: wal, query")
-        })
-    });
     let ledger = app.settings.ledger.as_ref();
     let own = ledger.map(|own| OwnEvents { cluster: own.cluster, ledger: own.number });
-    let log = source.log(mode.transpose()?, own)?;
+    let log = source.log(options.mode.as_deref(), own)?;
+    let kind = kinds::log_kind_of(settings.backup_type)?;
     let ledger = app.ledger().map(Arc::from);
-    let mut shipper = Shipper { app, options, settings, log, newest: None, ledger };
+    let mut shipper = Shipper { app, options, settings, kind, log, newest: None, ledger };
     if options.follow {
         return shipper.follow();
     }
@@ -151,36 +150,37 @@ impl Shipper<'_> {
 
     /// Looks once, and ships what there is.
     fn pass(&mut self) -> anyhow::Result<Pass> {
-        let (app, source, mode) = (self.app, &self.options.source, self.log.mode());
+        let (app, source) = (self.app, &self.options.source);
+        let of = (self.kind, self.log.mode());
         let keys = app.keys()?;
         let store = app.stores_append(Some(self.settings))?;
         let backup_type = self.settings.backup_type;
         // A store that has lost what it had must not make the others begin anew.
         check_seen(app, &store, backup_type, source)?;
         let catalog = Catalog::new(&store, &keys, &app.ctx);
-        let before = newest(&store, &catalog, source, mode, self.newest.as_ref(), &app.ctx)?;
+        let before = newest(&store, &catalog, source, of, self.newest.as_ref(), &app.ctx)?;
         self.newest.clone_from(&before);
         let idle = |before: &Option<NewestSegment>| Pass {
             store: store.urls().into_iter().next().unwrap_or_default(),
             outcomes: Vec::new(),
-            until: before.as_ref().map(|before| before.segment.position.last_timestamp),
+            until: before.as_ref().map(|before| before.segment.last_timestamp),
             news: false,
             manifest: None,
             gap: None,
             snapshot: None,
             outcome: None,
         };
-        let after = before.as_ref().map(|before| &before.segment);
+        let after = before.as_ref().map(|before| &before.capture);
         let news = self.log.news(after, &app.ctx)?;
         if !news || self.options.dry_run {
             // A store that is away may lack what the others have.
             let outcomes = store.outcomes();
             return Ok(Pass { news, outcome: partial(&outcomes), outcomes, ..idle(&before) });
         }
-        let job = lease_name(source, segment::KIND);
+        let job = lease_name(source, KIND);
         let run = RunGuard::begin_with(app, &job, backup_type, &store, self.ledger.clone())?;
         // Another one may have shipped between the look and the lease.
-        let now = newest(&store, &catalog, source, mode, before.as_ref(), &app.ctx)?;
+        let now = newest(&store, &catalog, source, of, before.as_ref(), &app.ctx)?;
         if now.as_ref().map(|now| now.id) != before.as_ref().map(|before| before.id) {
             let message = format!("another run has just shipped the log of `{source}`");
             return Err(Fault::new(Kind::Busy, message)
@@ -189,19 +189,19 @@ impl Shipper<'_> {
         }
         let key = new_key(&keys, run.id(), source)?;
         let (manifest, pending) = self.ship(&store, run, before.as_ref(), key)?;
-        let shipped = Segment::read(&manifest.capture).map_err(anyhow::Error::msg)?;
+        let shipped = (self.kind.read_segment)(&manifest.capture).map_err(anyhow::Error::msg)?;
         let outcomes = store.outcomes();
         let broken = shipped.gap.or(shipped.unreplayable);
         let gap = broken.is_some().then_some(Kind::Partial);
         let mut pass = Pass {
-            until: Some(shipped.position.last_timestamp),
+            until: Some(shipped.last_timestamp),
             gap: broken,
             manifest: Some(manifest),
             outcome: worst(pending, worst(gap, partial(&outcomes))),
             outcomes,
             ..idle(&None)
         };
-        self.handle_gap(&mut pass);
+        self.handle_gap(&mut pass, shipped.needs_base);
         Ok(pass)
     }
 
@@ -224,7 +224,7 @@ impl Shipper<'_> {
             return Err(Fault::new(Kind::Refused, message).hint("check the clocks").into());
         }
         let backup_type = self.settings.backup_type;
-        let kind = segment::KIND.to_owned();
+        let kind = KIND.to_owned();
         let name = BackupName { id, backup_type, source, scope: Scope::Incremental, kind };
         let compression = self.settings.compression;
         let (recipients_of, ctx) = (&recipients[..], &app.ctx);
@@ -237,12 +237,15 @@ impl Shipper<'_> {
             ctx,
         };
         app.ctx.monitor.begin(&format!("logs {}", name.source), None);
-        let after = before.map(|before| &before.segment);
-        let (data, stats, shipped) =
+        let after = before.map(|before| &before.capture);
+        let (data, stats, mut capture) =
             builder.archive(Role::Data, |out| self.log.ship(after, out, &app.ctx))?;
-        let segment = Segment { parent_sha256: before.map(|b| b.sha256.clone()), ..shipped };
-        let capture = serde_json::to_value(&segment)?;
-        let made = SegmentContent { name: &name, before, capture, data, stats };
+        let fields = capture.as_object_mut();
+        let fields = fields.ok_or_else(|| Fault::new(Kind::Failed, "a segment has no record"))?;
+        let parent = before.map(|before| before.sha256.clone());
+        fields.insert("parent_sha256".into(), parent.into());
+        let identity = (self.kind.identity)(&capture);
+        let made = SegmentContent { name: &name, before, identity, capture, data, stats };
         let parent = before.map(|before| BackupName { id: before.id, ..name.clone() });
         let (manifest, pending) =
             run.publish(made.manifest(app, recipients), &key, parent.as_slice())?;
@@ -254,12 +257,12 @@ impl Shipper<'_> {
     }
 
     /// Says that there is a gap, and takes the snapshot that begins a new window if that is wanted.
-    fn handle_gap(&self, pass: &mut Pass) {
+    fn handle_gap(&self, pass: &mut Pass, needs_base: bool) {
         let monitor = &self.app.ctx.monitor;
         let Some(gap) = &pass.gap else { return };
         monitor.warn(&format!("gap in the log of `{}`: {gap}", self.options.source));
-        // In query mode the segment itself begins a new window.
-        if self.log.mode() == Mode::Query {
+        // Where no snapshot is needed the segment itself begins a new window.
+        if !needs_base {
             return;
         }
         if self.log.on_gap() == OnGap::Report {
@@ -338,6 +341,7 @@ fn partial(outcomes: &[MirrorOutcome]) -> Option<Kind> {
 struct SegmentContent<'a> {
     name: &'a BackupName,
     before: Option<&'a NewestSegment>,
+    identity: Identity,
     capture: Value,
     data: ObjectRecord,
     stats: ChainStats,
@@ -346,11 +350,9 @@ struct SegmentContent<'a> {
 impl SegmentContent<'_> {
     /// Without what only the run knows.
     fn manifest(self, app: &AppContext, keys: Vec<Recipient>) -> Manifest {
-        let SegmentContent { name, before, capture, data, stats } = self;
-        let cluster = capture.get("cluster").and_then(Value::as_str);
-        let identity = cluster.map(|id| ("cluster".to_owned(), id.to_owned()));
+        let SegmentContent { name, before, identity, capture, data, stats } = self;
         let links = before.map(|before| (before.base, before.id));
-        let (identity, objects) = (identity.into_iter().collect(), vec![data]);
+        let objects = vec![data];
         manifest_builder::new(
             app,
             name,

@@ -13,17 +13,18 @@ use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Mode, Target};
+use crate::domain::segment::Target;
 use crate::domain::timestamp::spelled;
 use crate::error::{Fault, Kind, diagnose};
 use crate::ops::audit;
 use crate::ops::log_history::{History, find, is_segment};
+use crate::ops::log_mode::LogModeName;
 use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
 use crate::ops::selection::SkippedBackups;
 use crate::pipeline::BackupReader;
-use crate::source::logs::{RestoreAtRequest, RestoredAt};
-use crate::source::{DrillTools, ResourceLimits, RestoreRequest, kinds};
+use crate::source::logs::{LogKind, RestoreAtRequest, RestoredAt};
+use crate::source::{ResourceLimits, RestoreRequest, kinds};
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -53,7 +54,8 @@ impl Options {
 pub(crate) struct Plan {
     store: String,
     source: String,
-    mode: Mode,
+    #[schemars(with = "LogModeName")]
+    mode: String,
     /// The snapshot to begin with; null in query mode.
     base: Option<BackupId>,
     /// Segments to apply.
@@ -68,7 +70,8 @@ pub(crate) struct Plan {
 pub(crate) struct RestoreAtReport {
     store: String,
     source: String,
-    mode: Mode,
+    #[schemars(with = "LogModeName")]
+    mode: String,
     /// The snapshot that it began with; null in query mode.
     base: Option<BackupId>,
     segments: usize,
@@ -150,10 +153,8 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
         (app.confirm)(&summary)?;
     }
     readers().try_for_each(|link| link.check_data(&app.ctx))?;
-    let tools = DrillTools {
-        tigerbeetle: app.settings.tigerbeetle.clone(),
-        share: ResourceLimits::default(),
-    };
+    let log = kinds::log_kind_of(backup_type)?;
+    let tools = app.drill_tools(ResourceLimits::default());
     let wanted = RestoreAtRequest {
         base: &base,
         segments: &segments,
@@ -163,11 +164,11 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
         alone: false,
     };
     app.ctx.monitor.begin(&format!("restore {}", plan.source), Some(plan.stored_bytes));
-    let restored = (kinds::log_kind_of(backup_type)?.restore_at)(&wanted, &app.ctx)
-        .map_err(|error| hint_other_base(error, plan.base))?;
+    let restored =
+        (log.restore_at)(&wanted, &app.ctx).map_err(|error| hint_other_base(error, plan.base))?;
     app.ctx.monitor.end();
     let seconds = (app.ctx.now() - began).as_seconds_f64();
-    report(plan, restored, seconds)
+    report(log, plan, restored, seconds)
 }
 
 /// How many segments that are not proven are passed over one by one.
@@ -181,7 +182,7 @@ fn plan_route<'c>(
     mut found: Vec<FoundBackup>,
     options: &Options,
     ctx: &Ctx,
-) -> anyhow::Result<(Mode, Target, OpenedPlan<'c>)> {
+) -> anyhow::Result<(String, Target, OpenedPlan<'c>)> {
     let (mut passed, mut all_proven, mut looks) = (SkippedBackups::default(), false, 0);
     loop {
         looks += 1;
@@ -299,9 +300,14 @@ fn summarise(plan: &Plan, moment: Moment) -> String {
     )
 }
 
-fn report(plan: Plan, restored_at: RestoredAt, seconds: f64) -> anyhow::Result<Report> {
+fn report(
+    log: &LogKind,
+    plan: Plan,
+    restored_at: RestoredAt,
+    seconds: f64,
+) -> anyhow::Result<Report> {
     let time = spelled(restored_at.timestamp);
-    let op = restored_at.op.map(|op| format!("op {op}, ")).unwrap_or_default();
+    let position = restored_at.position.map(|at| log.position(at) + ", ").unwrap_or_default();
     let aside = restored_at.restored.moved_aside.as_ref();
     let aside = aside.map(|path| format!("the previous file is now {}\n", path.display()));
     let differs = restored_at
@@ -311,7 +317,7 @@ fn report(plan: Plan, restored_at: RestoredAt, seconds: f64) -> anyhow::Result<R
     let notes =
         restored_at.notes.iter().fold(String::new(), |text, one| text + "note: " + one + "\n");
     let text = format!(
-        "restored {} as of {op}{} to {}: {} in {seconds:.1} s\n{}{differs}{notes}next: {}\n",
+        "restored {} as of {position}{} to {}: {} in {seconds:.1} s\n{}{differs}{notes}next: {}\n",
         plan.source,
         time.as_deref().unwrap_or_default(),
         restored_at.restored.target.display(),

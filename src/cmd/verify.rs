@@ -24,7 +24,7 @@ use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
 use crate::pipeline::BackupReader;
-use crate::source::{DecodeTools, DrillTools, Drilled, ResourceLimits, SourceKind, kinds};
+use crate::source::{DecodeTools, Drilled, ResourceLimits, SourceKind, kinds};
 use crate::store::AppendStore;
 use crate::wire::AppContext;
 
@@ -288,8 +288,7 @@ fn run_drill(
     options: &Options,
 ) -> anyhow::Result<Drilled> {
     let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
-    let tigerbeetle = app.settings.tigerbeetle.clone();
-    let tools = DrillTools { tigerbeetle, share: share(app, chain) };
+    let tools = app.drill_tools(share(app, chain));
     (kind.drill)(chain, scratch.folder(), &tools, &app.ctx)
 }
 

@@ -81,12 +81,11 @@ pub(super) struct LogContinuity {
 
 impl LogContinuity {
     fn of(source: &str, history: &History) -> LogContinuity {
-        let windows = history.windows();
         let gaps = Gap::all(history);
         LogContinuity {
             source: source.to_owned(),
             ok: history.problems.is_empty() && !gaps.iter().any(|gap| gap.damage),
-            windows: windows.iter().map(|(window, run)| WindowRow::of(window, run.len())).collect(),
+            windows: WindowRow::all(history),
             gaps,
             problems: history.problems.clone(),
         }
@@ -184,8 +183,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             }
         }
     }
-    let windows: Vec<WindowRow> =
-        history.windows().iter().map(|(window, run)| WindowRow::of(window, run.len())).collect();
+    let windows = WindowRow::all(&history);
     let strays = history.strays();
     let body = VerifyLogsReport {
         store: store.url().to_owned(),

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Mode, Window};
 use crate::domain::timestamp::spelled;
 use crate::error::{Fault, Kind};
-use crate::ops::log_history::{History, find};
+use crate::ops::log_history::{History, LogBreak, LogWindow, find};
+use crate::ops::log_mode::LogModeName;
 use crate::ops::report::Report;
 use crate::wire::AppContext;
 
@@ -28,7 +28,8 @@ pub(super) struct Listing {
 /// A time within which every moment restores.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct WindowRow {
-    mode: Mode,
+    #[schemars(with = "LogModeName")]
+    mode: String,
     /// RFC 3339, by the cluster's clock.
     from: Option<String>,
     until: Option<String>,
@@ -39,6 +40,9 @@ pub(super) struct WindowRow {
     first_op: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_op: Option<u64>,
+    /// Both for people.
+    #[serde(skip)]
+    positions: Option<String>,
     /// Segments that make it up.
     segments: usize,
 }
@@ -46,7 +50,8 @@ pub(super) struct WindowRow {
 /// A place where a log is broken.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Gap {
-    mode: Mode,
+    #[schemars(with = "LogModeName")]
+    mode: &'static str,
     /// The segment that does not follow the one before it.
     segment: BackupId,
     why: String,
@@ -55,28 +60,34 @@ pub(super) struct Gap {
 }
 
 impl WindowRow {
-    pub(super) fn of(window: &Window, segments: usize) -> WindowRow {
+    /// The windows of a source.
+    pub(super) fn all(history: &History) -> Vec<WindowRow> {
+        history.windows().iter().map(WindowRow::of).collect()
+    }
+
+    fn of(LogWindow { kind, window, run }: &LogWindow<'_>) -> WindowRow {
         WindowRow {
-            mode: window.mode,
+            mode: window.mode.clone(),
             from: spelled(window.from),
             until: spelled(window.until),
             from_nanoseconds: window.from,
             until_nanoseconds: window.until,
-            first_op: window.ops.map(|(first, _)| first),
-            last_op: window.ops.map(|(_, last)| last),
-            segments,
+            first_op: window.positions.map(|(first, _)| first),
+            last_op: window.positions.map(|(_, last)| last),
+            positions: window.positions.map(|(first, last)| kind.positions(first, last)),
+            segments: run.len(),
         }
     }
 
     pub(super) fn text(&self) -> String {
         let time = |time: &Option<String>| time.clone().unwrap_or_default();
-        let ops = self.first_op.zip(self.last_op);
-        let ops = ops.map(|(first, last)| format!(", ops {first} to {last}")).unwrap_or_default();
+        let positions = self.positions.as_ref();
+        let positions = positions.map(|positions| format!(", {positions}")).unwrap_or_default();
         format!(
-            "{} to {} ({}{ops}, {} segments)",
+            "{} to {} ({}{positions}, {} segments)",
             time(&self.from),
             time(&self.until),
-            self.mode.as_str(),
+            self.mode,
             self.segments
         )
     }
@@ -85,12 +96,14 @@ impl WindowRow {
 impl Gap {
     pub(super) fn all(history: &History) -> Vec<Gap> {
         let breaks = history.breaks().into_iter();
-        breaks.map(|(mode, segment, why, damage)| Gap { mode, segment, why, damage }).collect()
+        let gap =
+            |LogBreak { mode, segment, why, is_damage: damage }| Gap { mode, segment, why, damage };
+        breaks.map(gap).collect()
     }
 
     pub(super) fn text(&self) -> String {
         let what = if self.damage { "DAMAGE" } else { "gap" };
-        format!("{what} before segment {} ({}): {}", self.segment, self.mode.as_str(), self.why)
+        format!("{what} before segment {} ({}): {}", self.segment, self.mode, self.why)
     }
 }
 
@@ -106,8 +119,7 @@ pub fn run(app: &AppContext, source: &str) -> anyhow::Result<Report> {
         return Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into());
     }
     let history = History::read(store.as_ref(), &found, &app.ctx)?;
-    let windows: Vec<WindowRow> =
-        history.windows().iter().map(|(window, run)| WindowRow::of(window, run.len())).collect();
+    let windows = WindowRow::all(&history);
     let gaps = Gap::all(&history);
     let mut text = String::new();
     if windows.is_empty() {

@@ -11,10 +11,11 @@ use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, ManifestError, hex};
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
-use crate::domain::segment::{self, Base, Break, Link, Log, Mode, Segment, Window};
+use crate::domain::segment::{self, Base, Break, Link, Log, Segment, Window};
 use crate::error::{Kind, diagnose};
 use crate::keys::KeyError;
 use crate::source::kinds;
+use crate::source::logs::LogKind;
 use crate::store::ReadStore;
 
 /// Days that are listed one by one; what is older is found by one listing of everything.
@@ -33,13 +34,15 @@ pub struct NewestSegment {
     pub sha256: String,
     /// What it says of itself.
     pub segment: Segment,
+    /// The same as its source wrote it: the `capture` record of its manifest.
+    pub capture: Value,
     /// Newer ones that cannot be relied on.
     pub passed: Vec<BackupId>,
 }
 
-/// The newest segment of `mode`, authentic: what is shipped next follows from it. `known` is what was
-/// found before; if it still is the newest it is not opened again. A segment that is not authentic is
-/// passed over, and said: what it should hold is shipped again.
+/// The newest segment of a log of this kind and mode, authentic: what is shipped next follows from it.
+/// `known` is what was found before; if it still is the newest it is not opened again. A segment that is
+/// not authentic is passed over, and said: what it should hold is shipped again.
 ///
 /// # Errors
 /// What the store and the keys fail with.
@@ -47,7 +50,7 @@ pub fn newest(
     store: &dyn ReadStore,
     catalog: &Catalog<'_>,
     source: &str,
-    mode: Mode,
+    (kind, mode): (&LogKind, &str),
     known: Option<&NewestSegment>,
     ctx: &Ctx,
 ) -> anyhow::Result<Option<NewestSegment>> {
@@ -55,7 +58,10 @@ pub fn newest(
     let recent = known.map(|known| since(store, source, known, now)).transpose()?.flatten();
     let found = recent.map_or_else(|| find(store, source, ctx), Ok)?;
     let mut passed = known.map(|known| known.passed.clone()).unwrap_or_default();
-    for found in found.iter().rev().filter(|found| is_segment(found)) {
+    let is_of = |found: &&FoundBackup| {
+        segment_kind(found).is_some_and(|of| of.backup_type == kind.backup_type)
+    };
+    for found in found.iter().rev().filter(is_of) {
         if passed.contains(&found.name.id) {
             continue;
         }
@@ -65,10 +71,10 @@ pub fn newest(
         let opened = catalog.open(&found.name).and_then(|(reader, sha256)| {
             // What a verification has found is looked into: anybody may have written it.
             if found.is_damaged() {
-                (kinds::log_kind_of(found.name.backup_type)?.decode)(&reader, ctx)?;
+                (kind.decode)(&reader, ctx)?;
             }
             let manifest = reader.manifest();
-            let segment = read(&found.name, &manifest.capture)?;
+            let segment = read(kind, &found.name, &manifest.capture)?;
             let (id, base, backup_type) = (manifest.id, manifest.base, manifest.backup_type);
             Ok(NewestSegment {
                 id,
@@ -76,6 +82,7 @@ pub fn newest(
                 backup_type,
                 sha256: hex(&sha256),
                 segment,
+                capture: manifest.capture.clone(),
                 passed: Vec::new(),
             })
         });
@@ -144,11 +151,61 @@ fn since(
     Ok(found.iter().any(|found| found.name.id == known.id).then_some(found))
 }
 
+/// A log of a source.
+#[derive(Debug)]
+pub struct SourceLog {
+    /// What is done with it.
+    pub kind: &'static LogKind,
+    /// What it consists of.
+    pub mode: &'static str,
+    /// Its segments in order.
+    pub log: Log,
+}
+
+impl SourceLog {
+    /// Whether the segments of both are of one log, or of branches of it.
+    fn is_like(&self, other: &SourceLog) -> bool {
+        self.kind.backup_type == other.kind.backup_type && self.mode == other.mode
+    }
+}
+
+/// From when to when an unbroken part of a log restores.
+#[derive(Debug)]
+pub struct LogWindow<'h> {
+    /// What is done with the log.
+    pub kind: &'static LogKind,
+    /// The moments.
+    pub window: Window,
+    /// The segments that make it up.
+    pub run: &'h [Link],
+}
+
+impl LogWindow<'_> {
+    /// Whether both are of one log, or of branches of it.
+    #[must_use]
+    pub fn is_like(&self, other: &LogWindow<'_>) -> bool {
+        self.kind.backup_type == other.kind.backup_type && self.window.mode == other.window.mode
+    }
+}
+
+/// Where segments do not follow each other.
+#[derive(Debug)]
+pub struct LogBreak {
+    /// What the log consists of.
+    pub mode: &'static str,
+    /// The segment that does not follow the one before it.
+    pub segment: BackupId,
+    /// Why it does not.
+    pub why: String,
+    /// A segment is missing or was changed; otherwise it was known when it was shipped.
+    pub is_damage: bool,
+}
+
 /// The logs of a source.
 #[derive(Debug, Default)]
 pub struct History {
-    /// The logs of each mode, the one that is continued last.
-    pub logs: Vec<(Mode, Log)>,
+    /// The logs of each kind and mode, the one that is continued last.
+    pub logs: Vec<SourceLog>,
     /// Snapshots, oldest first.
     pub bases: Vec<Base>,
     /// What cannot be read, and what a verification has found damaged.
@@ -167,7 +224,7 @@ impl History {
         ctx: &Ctx,
     ) -> anyhow::Result<History> {
         let mut history = History::default();
-        let mut links: Vec<Link> = Vec::new();
+        let mut links: Vec<(BackupType, Link)> = Vec::new();
         let steps = concurrent::each(found, &ctx.cancel, |found| Ok(history_item(store, found)))?;
         // That the run is to stop is no problem of a backup.
         ctx.cancel.check()?;
@@ -177,36 +234,38 @@ impl History {
                 history.problems.push(format!("{id}: a verification found this segment damaged"));
             }
             match step {
-                Ok(HistoryItem::Segment(link)) => links.push(*link),
+                Ok(HistoryItem::Segment(link)) => links.push((found.name.backup_type, *link)),
                 Ok(HistoryItem::Snapshot(base)) => history.bases.push(base),
                 Ok(HistoryItem::Other) => {}
                 Err(error) => history.problems.push(format!("{}: {error:#}", found.name.id)),
             }
         }
-        for mode in Mode::ALL {
-            let (of_mode, others): (Vec<_>, Vec<_>) =
-                links.into_iter().partition(|link| link.segment.mode == mode);
-            links = others;
+        for (kind, mode) in kinds::log_modes() {
+            let is_of = |(backup_type, link): &mut (BackupType, Link)| {
+                *backup_type == kind.backup_type && link.segment.mode == mode.name
+            };
+            let of_mode: Vec<Link> =
+                links.extract_if(.., is_of).map(|(_backup_type, link)| link).collect();
             if !of_mode.is_empty() {
-                history.logs.extend(Log::all(&of_mode).into_iter().map(|log| (mode, log)));
+                let logs = Log::all(&of_mode).into_iter();
+                history.logs.extend(logs.map(|log| SourceLog { kind, mode: mode.name, log }));
             }
         }
         Ok(history)
     }
 
-    /// Every window with the segments that make it up. A branch that restores nothing more is left out.
+    /// Every window, those of the best mode first. A branch that restores nothing more is left out.
     #[must_use]
-    pub fn windows(&self) -> Vec<(Window, &[Link])> {
-        let mut windows: Vec<(Window, &[Link])> = Vec::new();
-        for mode in Mode::ALL {
-            let of_mode = self.logs.iter().rev().filter(|(of, _)| *of == mode);
-            let mut found: Vec<(Window, &[Link])> = Vec::new();
-            for (index, (_, log)) in of_mode.enumerate() {
+    pub fn windows(&self) -> Vec<LogWindow<'_>> {
+        let mut windows: Vec<LogWindow<'_>> = Vec::new();
+        for of_mode in self.logs.chunk_by(SourceLog::is_like) {
+            let mut found: Vec<LogWindow<'_>> = Vec::new();
+            for (index, SourceLog { kind, log, .. }) in of_mode.iter().rev().enumerate() {
                 for run in log.runs().into_iter().rev() {
                     let window = segment::window(run, &self.bases).filter(|new| {
-                        index == 0 || !found.iter().any(|(known, _)| known.covers(new))
+                        index == 0 || !found.iter().any(|known| known.window.covers(new))
                     });
-                    found.extend(window.map(|window| (window, run)));
+                    found.extend(window.map(|window| LogWindow { kind, window, run }));
                 }
             }
             windows.extend(found.into_iter().rev());
@@ -217,25 +276,24 @@ impl History {
     /// Segments that the newest one of their mode does not lead to.
     #[must_use]
     pub fn strays(&self) -> Vec<BackupId> {
-        let newest = |mode| self.logs.iter().rev().find(|(of, _)| *of == mode);
-        let logs = Mode::ALL.into_iter().filter_map(newest);
-        logs.flat_map(|(_, log)| log.strays.iter().copied()).collect()
+        let newest = self.logs.chunk_by(SourceLog::is_like).filter_map(<[SourceLog]>::last);
+        newest.flat_map(|newest| newest.log.strays.iter().copied()).collect()
     }
 
-    /// Where segments do not follow each other, as text, and whether it is damage.
+    /// Where segments do not follow each other.
     #[must_use]
-    pub fn breaks(&self) -> Vec<(Mode, BackupId, String, bool)> {
-        let mut breaks: Vec<(Mode, BackupId, String, bool)> = Vec::new();
-        for (mode, log) in &self.logs {
+    pub fn breaks(&self) -> Vec<LogBreak> {
+        let mut breaks: Vec<LogBreak> = Vec::new();
+        for SourceLog { kind, mode, log } in &self.logs {
             for (index, broken) in &log.breaks {
                 let (why, is_damage) = match broken {
-                    Break::Gap(why) => (why, false),
-                    Break::Damage(why) => (why, true),
+                    Break::Gap(why) => (why.clone(), false),
+                    Break::Damage(damage) => (damage.text(kind.position_name), true),
                 };
                 // Branches share their beginning.
                 let link = log.links.get(*index);
-                let news = link.filter(|link| !breaks.iter().any(|(_, id, ..)| *id == link.id));
-                breaks.extend(news.map(|link| (*mode, link.id, why.clone(), is_damage)));
+                let news = link.filter(|link| !breaks.iter().any(|known| known.segment == link.id));
+                breaks.extend(news.map(|link| LogBreak { mode, segment: link.id, why, is_damage }));
             }
         }
         breaks
@@ -255,10 +313,14 @@ pub fn find(store: &dyn ReadStore, source: &str, ctx: &Ctx) -> anyhow::Result<Ve
 /// give the id of one to something of another scope or type, which is none.
 #[must_use]
 pub fn is_segment(found: &FoundBackup) -> bool {
+    segment_kind(found).is_some()
+}
+
+/// The kind of log that it is a segment of, if it is one.
+fn segment_kind(found: &FoundBackup) -> Option<&'static LogKind> {
     let BackupName { kind, scope, backup_type, .. } = &found.name;
-    kind == segment::KIND
-        && *scope == Scope::Incremental
-        && kinds::log_kind_of(*backup_type).is_ok()
+    let is_segment = kind == segment::KIND && *scope == Scope::Incremental;
+    kinds::log_kind_of(*backup_type).ok().filter(|_log| is_segment)
 }
 
 /// What a backup is to a history.
@@ -271,9 +333,9 @@ enum HistoryItem {
 
 fn history_item(store: &dyn ReadStore, found: &FoundBackup) -> anyhow::Result<HistoryItem> {
     let name = &found.name;
-    if is_segment(found) {
+    if let Some(kind) = segment_kind(found) {
         let (manifest, sha256) = load(store, name)?;
-        let segment = read(name, &manifest.capture)?;
+        let segment = read(kind, name, &manifest.capture)?;
         let link = Link { id: manifest.id, parent: manifest.parent, sha256, segment };
         return Ok(HistoryItem::Segment(Box::new(link)));
     }
@@ -281,7 +343,9 @@ fn history_item(store: &dyn ReadStore, found: &FoundBackup) -> anyhow::Result<Hi
         return Ok(HistoryItem::Other);
     }
     let (manifest, _) = load(store, name)?;
-    Ok(Base::read(manifest.id, &manifest.capture).map_or(HistoryItem::Other, HistoryItem::Snapshot))
+    let kind = kinds::log_kind_of(name.backup_type).ok();
+    let base = kind.and_then(|kind| (kind.read_base)(manifest.id, &manifest.capture));
+    Ok(base.map_or(HistoryItem::Other, HistoryItem::Snapshot))
 }
 
 fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, String)> {
@@ -290,7 +354,7 @@ fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, S
     Ok((Manifest::parse(&bytes, &at)?, hex(&Sha256::digest(&bytes))))
 }
 
-fn read(name: &BackupName, capture: &Value) -> Result<Segment, ManifestError> {
-    Segment::read(capture)
+fn read(kind: &LogKind, name: &BackupName, capture: &Value) -> Result<Segment, ManifestError> {
+    (kind.read_segment)(capture)
         .map_err(|reason| ManifestError::Invalid { key: name.manifest_key(), reason })
 }

@@ -13,6 +13,7 @@ pub mod jobs;
 pub(crate) mod known_stores;
 pub mod ledger_events;
 pub mod log_history;
+pub(crate) mod log_mode;
 pub(crate) mod manifest_builder;
 pub mod pitr_plan;
 pub mod records;

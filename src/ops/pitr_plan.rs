@@ -9,10 +9,10 @@ use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupType;
-use crate::domain::segment::{Base, Link, Mode, Target, Window, needed};
+use crate::domain::segment::{Base, Link, Target, needed};
 use crate::domain::timestamp::{rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose};
-use crate::ops::log_history::{History, is_segment};
+use crate::ops::log_history::{History, LogBreak, LogWindow, is_segment};
 use crate::pipeline::BackupReader;
 
 /// The moment that is wanted.
@@ -47,16 +47,18 @@ pub(crate) struct PitrRequest<'a> {
 
 /// How a moment is reached.
 pub(crate) struct PitrPlan<'a> {
-    pub(crate) mode: Mode,
+    pub(crate) mode: String,
     pub(crate) target: Target,
-    /// Snapshots that it can begin with, newest first; none in query mode.
+    /// Whether it begins with a snapshot.
+    pub(crate) needs_base: bool,
+    /// Snapshots that it can begin with, newest first; none where it needs none.
     bases: Vec<&'a Base>,
     pub(crate) run: &'a [Link],
 }
 
 /// What a way leads over, every manifest authentic.
 pub(crate) struct OpenedPlan<'c> {
-    /// The chain of the snapshot; empty in query mode.
+    /// The chain of the snapshot; empty where none is needed.
     pub(crate) base: Vec<BackupReader<'c>>,
     pub(crate) segments: Vec<BackupReader<'c>>,
     pub(crate) backup_type: BackupType,
@@ -75,14 +77,13 @@ impl PitrPlan<'_> {
         found: &[FoundBackup],
         ctx: &Ctx,
     ) -> anyhow::Result<OpenedPlan<'c>> {
-        let (op, base) = match self.mode {
-            Mode::Query => (None, Vec::new()),
-            Mode::Wal => {
-                let (op, chain) = self.base(catalog, found, ctx)?;
-                (Some(op), chain)
-            }
+        let (begin, base) = if self.needs_base {
+            let (begin, chain) = self.base(catalog, found, ctx)?;
+            (Some(begin), chain)
+        } else {
+            (None, Vec::new())
         };
-        let segments = authentic(catalog, found, &needed(self.run, op, self.target))?;
+        let segments = authentic(catalog, found, &needed(self.run, begin, self.target))?;
         let first = base.last().or(segments.first()).map(|reader| reader.manifest().backup_type);
         let backup_type =
             first.ok_or_else(|| Fault::new(Kind::Failed, "no snapshot precedes this moment"))?;
@@ -90,15 +91,15 @@ impl PitrPlan<'_> {
     }
 
     /// The newest snapshot that is whole, as far as that can be told without reading it, and that no
-    /// verification has found damaged if there is another one: the op that it ends with, and its chain.
+    /// verification has found damaged if there is another one; with its chain.
     fn base<'c>(
         &self,
         catalog: &Catalog<'c>,
         found: &[FoundBackup],
         ctx: &Ctx,
-    ) -> anyhow::Result<(u64, Vec<BackupReader<'c>>)> {
+    ) -> anyhow::Result<(&Base, Vec<BackupReader<'c>>)> {
         let (mut newest_error, mut marked) = (None, None);
-        for base in &self.bases {
+        for base in self.bases.iter().copied() {
             let chain = chain_of(catalog, found, base.id);
             let whole = chain.and_then(|chain| {
                 chain.iter().try_for_each(|link| link.check_data(ctx))?;
@@ -106,13 +107,13 @@ impl PitrPlan<'_> {
             });
             match whole {
                 Ok(chain) => match chain.iter().find(|link| is_damaged(found, link)) {
-                    None => return Ok((base.op, chain)),
+                    None => return Ok((base, chain)),
                     Some(link) => {
                         let (id, link) = (base.id, link.manifest().id);
                         let why = format!("a verification found {link} damaged");
                         ctx.monitor
                             .warn(&format!("snapshot {id} is used only as a last resort: {why}"));
-                        marked.get_or_insert((base.op, chain));
+                        marked.get_or_insert((base, chain));
                     }
                 },
                 Err(error) => {
@@ -162,39 +163,36 @@ pub(crate) fn find<'a>(
 ) -> anyhow::Result<PitrPlan<'a>> {
     let windows = history.windows();
     let target = match request.moment {
-        // A window of either mode may be the one that goes on longest.
+        // A window of any mode may be the one that goes on longest.
         Moment::Latest => Target::Time(latest(history, &windows, request.source)?),
-        Moment::Op(op) => Target::Op(op),
+        Moment::Op(op) => Target::Position(op),
         Moment::At(time) => {
             let nanoseconds = time.unix_timestamp_nanos();
             // Before 1970 nothing was, and what is too far ahead lies outside of every window.
             Target::Time(u64::try_from(nanoseconds.max(0)).unwrap_or(u64::MAX))
         }
     };
-    // After a cluster was restored to an earlier state numbers of operations come twice, and the last
-    // ones are meant; but at a time within the first log the cluster was as that log says.
-    let of = |mode: Mode| {
-        let mut admit =
-            windows.iter().filter(|(window, _)| window.mode == mode && window.admits(target));
-        match target {
+    // After a source was restored to an earlier state positions come twice, and the last ones are meant; but
+    // at a time within the first log the source was as that log says.
+    let of_mode = |windows: &[LogWindow<'a>]| {
+        let mut admit = windows.iter().filter(|one| one.window.admits(target));
+        let chosen = match target {
             Target::Time(_) => admit.next(),
-            Target::Op(_) => admit.next_back(),
-        }
+            Target::Position(_) => admit.next_back(),
+        };
+        chosen.and_then(|chosen| Some((chosen.run, &chosen.run.first()?.segment)))
     };
-    // The same books are better than the same balances.
-    let chosen = of(Mode::Wal).or_else(|| of(Mode::Query));
-    let Some((window, run)) = chosen else {
-        return Err(outside(history, &windows, target, request.source).into());
+    // The best mode that leads there.
+    let Some((run, first)) = windows.chunk_by(LogWindow::is_like).find_map(of_mode) else {
+        return Err(outside(history, &windows, target, request).into());
     };
     let leads = |base: &&Base| {
         let wanted = request.base.is_none_or(|id| base.id.to_string().starts_with(id));
-        wanted && base.is_of(run) && !target.is_before(base.op, base.timestamp)
+        wanted && base.is_of(run) && !target.is_before(base.position, base.timestamp)
     };
-    let mut bases: Vec<&Base> = match window.mode {
-        Mode::Wal => history.bases.iter().filter(leads).collect(),
-        Mode::Query => Vec::new(),
-    };
-    bases.sort_by_key(|base| std::cmp::Reverse(base.op));
+    let of_run = history.bases.iter().filter(|_base| first.needs_base);
+    let mut bases: Vec<&Base> = of_run.filter(leads).collect();
+    bases.sort_by_key(|base| std::cmp::Reverse(base.position));
     if let Some(id) = request.base.filter(|_| bases.is_empty()) {
         let message = format!(
             "no snapshot {id} of `{}` can be rolled forward to this moment",
@@ -203,12 +201,13 @@ pub(crate) fn find<'a>(
         let hint = "omit --base, or choose one from `bkp list SOURCE` before the moment and in the same window";
         return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
     }
-    Ok(PitrPlan { mode: window.mode, target, bases, run })
+    let (mode, needs_base) = (first.mode.clone(), first.needs_base);
+    Ok(PitrPlan { mode, target, needs_base, bases, run })
 }
 
 /// The last moment that the log of a source leads to.
-fn latest(history: &History, windows: &[(Window, &[Link])], source: &str) -> Result<u64, Fault> {
-    let last = windows.iter().map(|(window, _)| window.until).max().unwrap_or(0);
+fn latest(history: &History, windows: &[LogWindow<'_>], source: &str) -> Result<u64, Fault> {
+    let last = windows.iter().map(|one| one.window.until).max().unwrap_or(0);
     if history.bases.iter().all(|base| base.timestamp <= last) {
         return Ok(last);
     }
@@ -219,16 +218,17 @@ fn latest(history: &History, windows: &[(Window, &[Link])], source: &str) -> Res
 /// Why no window admits the moment.
 fn outside(
     history: &History,
-    windows: &[(Window, &[Link])],
+    windows: &[LogWindow<'_>],
     target: Target,
-    source: &str,
+    request: &PitrRequest<'_>,
 ) -> Fault {
+    let source = request.source;
     let wanted = match target {
-        Target::Op(op) => format!("op {op}"),
+        Target::Position(_) => request.moment.to_string(),
         Target::Time(at) => spelled(at).unwrap_or_else(|| at.to_string()),
     };
-    let damage = history.breaks().into_iter().find(|(.., is_damage)| *is_damage);
-    if let Some((_, id, why, _)) = damage {
+    let damage = history.breaks().into_iter().find(|broken| broken.is_damage);
+    if let Some(LogBreak { segment: id, why, .. }) = damage {
         let message = format!(
             "{wanted} cannot be restored: the log of `{source}` is damaged at segment {id}: {why}; restorable: {}",
             listed(windows)
@@ -245,14 +245,15 @@ fn outside(
 }
 
 /// Windows in words.
-fn listed(windows: &[(Window, &[Link])]) -> String {
+fn listed(windows: &[LogWindow<'_>]) -> String {
     if windows.is_empty() {
         return "none, since no log continues a snapshot".into();
     }
-    let words = windows.iter().map(|(window, _)| {
+    let words = windows.iter().map(|LogWindow { kind, window, .. }| {
         let time = |at: u64| spelled(at).unwrap_or_else(|| at.to_string());
-        let ops = window.ops.map(|(first, last)| format!(" (ops {first} to {last})"));
-        format!("{} to {}{}", time(window.from), time(window.until), ops.unwrap_or_default())
+        let positions =
+            window.positions.map(|(first, last)| format!(" ({})", kind.positions(first, last)));
+        format!("{} to {}{}", time(window.from), time(window.until), positions.unwrap_or_default())
     });
     words.collect::<Vec<_>>().join(", ")
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::entry::SourceEntry;
-use super::logs::LogKind;
+use super::logs::{LogKind, LogMode};
 use super::{SourceError, SourceKind, duckdb, parquet, tigerbeetle};
 use crate::domain::names::BackupType;
 
@@ -39,6 +39,12 @@ pub fn log_kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceEr
         what: format!("logs of type {backup_type}"),
         reason: "this version of bkp cannot ship this log".into(),
     })
+}
+
+/// Every kind of log with each of its modes, the best one of a kind first.
+pub fn log_modes() -> impl Iterator<Item = (&'static LogKind, &'static LogMode)> {
+    let kinds = SOURCES.iter().filter_map(|entry| entry.log.as_ref());
+    kinds.flat_map(|kind| kind.modes.iter().map(move |mode| (kind, mode)))
 }
 
 /// What bkp does instead of a command where it started itself for a source; `None` if it did not.

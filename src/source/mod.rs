@@ -26,7 +26,6 @@ use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
-use crate::domain::segment::Mode;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::pipeline::BackupReader;
@@ -207,10 +206,10 @@ pub trait Source: Send + Sync {
     /// Opens its change log in `mode`, or in the configured one. Connects to nothing yet.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if it has no log, or none of that mode.
+    /// [`Kind::Usage`] if it has no log, or none of that mode: [`LogKind::unknown_mode`](logs::LogKind::unknown_mode).
     fn log(
         &self,
-        _mode: Option<Mode>,
+        _mode: Option<&str>,
         _own: Option<OwnEvents>,
     ) -> anyhow::Result<Box<dyn LogSource>> {
         let message = "a source of this kind ships no change log";

@@ -1,8 +1,8 @@
 //! Logs: which snapshots their segments need, and which segments are no longer needed.
 //!
 //! Retention as jobs have it would leave gaps in a log. Here what is to be restorable decides, from the
-//! segments and snapshots themselves. Segments in query mode restore from the first one on, so none of
-//! them is ever spare.
+//! segments and snapshots themselves. Segments that need no snapshot restore from the first one on, so none
+//! of them is ever spare.
 
 use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;
@@ -18,7 +18,7 @@ use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::record::RunOutcome;
 use crate::domain::retention::{Backup, Policy, lateness, restorable};
-use crate::domain::segment::{Base, Link, Log, Mode, keep};
+use crate::domain::segment::{Base, Link, Log, keep};
 use crate::ops::jobs::state::JobStates;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
@@ -45,6 +45,17 @@ struct LogParts {
     unsure: bool,
 }
 
+impl LogParts {
+    /// The segments of each mode, whose logs have nothing to do with each other.
+    fn modes(&self) -> Vec<Vec<Link>> {
+        let mut modes: BTreeMap<&str, Vec<Link>> = BTreeMap::new();
+        for link in &self.links {
+            modes.entry(&link.segment.mode).or_default().push(link.clone());
+        }
+        modes.into_values().collect()
+    }
+}
+
 /// Looks at the logs of every source. Only backups that count are looked at.
 ///
 /// # Errors
@@ -67,7 +78,7 @@ pub(super) fn log_needs(
         if !counts.contains(&at) {
             continue;
         }
-        let link = facts.link.as_ref().filter(|link| link.segment.mode == Mode::Wal);
+        let link = facts.link.as_ref().filter(|link| link.segment.needs_base);
         parts.links.extend(link.cloned());
         parts.bases.extend(facts.ends.clone());
         if link.is_some() || facts.ends.is_some() {
@@ -80,11 +91,13 @@ pub(super) fn log_needs(
             continue;
         }
         let since = restorable_since(app, store, source, &parts, now)?;
-        let found = keep(&Log::all(&parts.links), &parts.bases, since.unwrap_or(0));
         let place = |id: &BackupId| parts.places.get(id).copied();
-        logs.bases.extend(found.bases.iter().filter_map(place));
-        if since.is_some() {
-            logs.spare.push(found.spare.iter().filter_map(place).collect());
+        for links in parts.modes() {
+            let found = keep(&Log::all(&links), &parts.bases, since.unwrap_or(0));
+            logs.bases.extend(found.bases.iter().filter_map(place));
+            if since.is_some() {
+                logs.spare.push(found.spare.iter().filter_map(place).collect());
+            }
         }
     }
     Ok(logs)
@@ -115,8 +128,8 @@ fn restorable_since(
         }
         longest = longest.max(kept);
     }
-    // The cluster's clock counts; ours may be ahead of it.
-    let newest = parts.links.iter().map(|link| link.segment.position.last_timestamp).max();
+    // The source's clock counts; ours may be ahead of it.
+    let newest = parts.links.iter().map(|link| link.segment.last_timestamp).max();
     let by_ours = u64::try_from(now.unix_timestamp_nanos()).ok();
     let length = longest.and_then(|length| u64::try_from(length.whole_nanoseconds()).ok());
     Ok(newest

@@ -4,24 +4,27 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::catalog::{Catalog, FoundBackup};
 use crate::domain::id::BackupId;
-use crate::domain::segment::{Link, Mode, Totals, Window};
+use crate::domain::segment::{Base, Link, Window};
 use crate::domain::timestamp::rfc3339;
 use crate::error::{Fault, Kind};
-use crate::ops::log_history::{History, is_segment};
-use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest};
+use crate::ops::log_history::{History, LogWindow, is_segment};
+use crate::ops::log_mode::LogModeName;
+use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrPlan, PitrRequest};
 use crate::pipeline::BackupReader;
-use crate::source::logs::{LogDrill, LogKind, RestoreAtRequest};
-use crate::source::{Check, DrillTools, ResourceLimits, RestoreRequest, kinds};
+use crate::source::logs::{LogDrill, RestoreAtRequest};
+use crate::source::{Check, ResourceLimits, RestoreRequest, kinds};
 use crate::wire::AppContext;
 
 /// What a drill of a log found.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LogDrillResult {
-    mode: Mode,
+    #[schemars(with = "LogModeName")]
+    mode: String,
     /// The moment that was restored, RFC 3339, by the cluster's clock.
     moment: String,
     /// The snapshot that it began with; null in query mode.
@@ -62,7 +65,7 @@ pub(crate) fn drill(
 ) -> anyhow::Result<LogDrillResult> {
     let began = app.ctx.now();
     let windows = history.windows();
-    let Some((window, _)) = windows.last() else {
+    let Some(LogWindow { window, .. }) = windows.last() else {
         let message = format!("no moment in the log of `{source}` can be restored");
         return Err(Fault::new(Kind::NotFound, message)
             .hint(format!(
@@ -71,13 +74,13 @@ pub(crate) fn drill(
             .into());
     };
     let (time, moment) = moment(window, random)?;
-    let to = folder.join("drill.tigerbeetle");
     let request = PitrRequest { source, moment: Moment::At(time), base: None };
     let way = pitr_plan::find(history, &request)?;
-    let OpenedPlan { base, segments, backup_type } = way.open(catalog, found, &app.ctx)?;
-    let kind = kinds::log_kind_of(backup_type)?;
-    let tools =
-        DrillTools { tigerbeetle: app.settings.tigerbeetle.clone(), ..DrillTools::default() };
+    let opened = way.open(catalog, found, &app.ctx)?;
+    let OpenedPlan { base, segments, backup_type } = &opened;
+    let kind = kinds::log_kind_of(*backup_type)?;
+    let to = folder.join(format!("drill.{backup_type}"));
+    let tools = app.drill_tools(ResourceLimits::default());
     let request = RestoreRequest {
         target: to.clone(),
         replica: None,
@@ -87,20 +90,25 @@ pub(crate) fn drill(
         force: false,
         share: ResourceLimits::default(),
     };
-    base.iter().chain(&segments).try_for_each(|link| link.check_data(&app.ctx))?;
+    base.iter().chain(segments).try_for_each(|link| link.check_data(&app.ctx))?;
     let restore_at = RestoreAtRequest {
-        base: &base,
-        segments: &segments,
+        base,
+        segments,
         target: way.target,
         restore: &request,
         tools: &tools,
         alone: true,
     };
     (kind.restore_at)(&restore_at, &app.ctx)?;
-    let last = way.run.last().map(|link| &link.segment);
-    let last = last.ok_or_else(|| Fault::new(Kind::NotFound, "no segment"))?;
-    let bounds = on_record(kind, catalog, (history, found), &way, moment, &base);
-    let drill = LogDrill { file: &to, last, least: bounds.0, most: bounds.1, tools: &tools };
+    let last = way.run.last().ok_or_else(|| Fault::new(Kind::NotFound, "no segment"))?;
+    let (before, after) = on_record(catalog, (history, found), &way, moment, &opened);
+    let drill = LogDrill {
+        file: &to,
+        stream: &last.segment.stream,
+        before: before.as_ref(),
+        after: after.as_ref(),
+        tools: &tools,
+    };
     let checks = (kind.drill)(&drill, &app.ctx)?;
     Ok(LogDrillResult {
         mode: way.mode,
@@ -119,32 +127,33 @@ fn moment(window: &Window, random: u64) -> anyhow::Result<(OffsetDateTime, u64)>
     Ok((OffsetDateTime::from_unix_timestamp_nanos(i128::from(moment))?, moment))
 }
 
-/// What the books must have had at a moment, by what was recorded before and after it: with segments in
-/// query mode, with snapshots in wal mode.
+/// The `capture` records of what says what there was before a moment and after it: of segments where a restore
+/// needs nothing else, of snapshots where it begins with one.
 fn on_record(
-    kind: &LogKind,
     catalog: &Catalog<'_>,
     (history, found): (&History, &[FoundBackup]),
-    way: &pitr_plan::PitrPlan<'_>,
+    way: &PitrPlan<'_>,
     moment: u64,
-    base: &[BackupReader<'_>],
-) -> (Option<Totals>, Option<Totals>) {
-    if way.mode == Mode::Query {
-        let totals = |link: &Link| link.segment.totals;
-        let ends = |link: &&Link| link.segment.position.last_timestamp;
-        let before = way.run.iter().rfind(|link| ends(link) <= moment);
-        let after = way.run.iter().find(|link| ends(link) >= moment);
-        return (before.and_then(totals), after.and_then(totals));
+    opened: &OpenedPlan<'_>,
+) -> (Option<Value>, Option<Value>) {
+    let capture = |reader: &BackupReader<'_>| reader.manifest().capture.clone();
+    // Something else may have this id; that is not authentic.
+    let of_id = |id: BackupId, of_log: bool| {
+        let known = opened.segments.iter().find(|reader| of_log && reader.manifest().id == id);
+        known.map(capture).or_else(|| {
+            let is_it = |found: &&FoundBackup| found.name.id == id && is_segment(found) == of_log;
+            let mut opened = found.iter().filter(is_it).map(|found| catalog.open(&found.name));
+            opened.find_map(|opened| opened.ok().map(|(reader, _)| capture(&reader)))
+        })
+    };
+    if way.needs_base {
+        let is_later = |base: &&Base| base.timestamp >= moment && base.is_of(way.run);
+        let later = history.bases.iter().find(is_later);
+        return (opened.base.last().map(capture), later.and_then(|later| of_id(later.id, false)));
     }
-    let of = |reader: &BackupReader<'_>| (kind.bracket)(&reader.manifest().capture);
-    let least = base.last().and_then(of).map(|(before, _)| before);
-    let later = history.bases.iter().find(|base| base.timestamp >= moment && base.is_of(way.run));
-    let of_id = |id| found.iter().filter(move |found| found.name.id == id && !is_segment(found));
-    // Something else may have its id; that is not authentic.
-    let mut opened = later
-        .into_iter()
-        .flat_map(|later| of_id(later.id))
-        .filter_map(|found| catalog.open(&found.name).ok());
-    let most = opened.find_map(|(reader, _)| of(&reader)).map(|(_, after)| after);
-    (least, most)
+    let ends = |link: &&Link| link.segment.last_timestamp;
+    let before = way.run.iter().rfind(|link| ends(link) <= moment);
+    let after = way.run.iter().find(|link| ends(link) >= moment);
+    let of_link = |link: &Link| of_id(link.id, true);
+    (before.and_then(of_link), after.and_then(of_link))
 }

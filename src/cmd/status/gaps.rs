@@ -15,7 +15,8 @@ use crate::domain::health::GapFacts;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::record::{Record, RunOutcome};
-use crate::domain::segment::{KIND, Mode, Segment};
+use crate::domain::segment::{KIND, Segment};
+use crate::source::kinds;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -57,18 +58,23 @@ pub(super) fn recent(
         let is_base = |other: &&Entry| {
             other.name.kind == BackupKind::Snapshot && other.name.id.created() > at
         };
-        // In query mode the segment itself begins a new window.
-        let mended = segment.mode == Mode::Query || entries.iter().any(is_base);
+        // Where no snapshot is needed the segment itself begins a new window.
+        let mended = !segment.needs_base || entries.iter().any(is_base);
         found.push(GapFacts { at, why, mended });
     }
     found
 }
 
 fn read(store: &dyn ReadStore, entry: &Entry) -> Option<Segment> {
+    read_manifest(store, entry).map(|(_, segment)| segment)
+}
+
+fn read_manifest(store: &dyn ReadStore, entry: &Entry) -> Option<(Manifest, Segment)> {
     let key = entry.name.manifest_key();
-    let bytes = catalog::read_manifest(store, &key).ok()?;
-    let manifest = Manifest::parse(&bytes, &key).ok()?;
-    serde_json::from_value(manifest.capture).ok()
+    let manifest = Manifest::parse(&catalog::read_manifest(store, &key).ok()?, &key).ok()?;
+    let kind = kinds::log_kind_of(manifest.backup_type).ok()?;
+    let segment = (kind.read_segment)(&manifest.capture).ok()?;
+    Some((manifest, segment))
 }
 
 /// How many manifests of segments are read at most in one look; those of earlier ones are known.
@@ -79,7 +85,7 @@ const MANIFESTS_MAX: usize = 500;
 struct SegmentFacts {
     manifest_bytes: u64,
     parent: Option<BackupId>,
-    mode: Mode,
+    mode: String,
 }
 
 /// Segments of a source that others continue and that are not in the store, in words; what is older than
@@ -119,15 +125,16 @@ pub(super) fn lost(
 
 /// The parents that are missing although there is something older in their log.
 fn missing(known: &HashMap<BackupId, SegmentFacts>) -> Vec<String> {
-    let oldest =
-        |mode: Mode| known.iter().filter(|(_, place)| place.mode == mode).map(|(id, _)| *id).min();
-    let oldest = Mode::ALL.map(|mode| (mode, oldest(mode)));
+    let mut oldest: HashMap<&str, BackupId> = HashMap::new();
+    for (id, place) in known {
+        oldest.entry(&place.mode).and_modify(|oldest| *oldest = (*oldest).min(*id)).or_insert(*id);
+    }
     let mut missing: Vec<(BackupId, BackupId)> = known
         .iter()
         .filter_map(|(id, place)| {
             let parent = place.parent.filter(|parent| !known.contains_key(parent))?;
-            let (_, oldest) = oldest.iter().find(|(mode, _)| *mode == place.mode)?;
-            (oldest.is_some_and(|oldest| oldest < parent)).then_some((parent, *id))
+            let oldest = oldest.get(place.mode.as_str())?;
+            (*oldest < parent).then_some((parent, *id))
         })
         .collect();
     missing.sort();
@@ -138,9 +145,7 @@ fn missing(known: &HashMap<BackupId, SegmentFacts>) -> Vec<String> {
 }
 
 fn place(store: &dyn ReadStore, entry: &Entry) -> Option<SegmentFacts> {
-    let key = entry.name.manifest_key();
-    let manifest = Manifest::parse(&catalog::read_manifest(store, &key).ok()?, &key).ok()?;
-    let segment = Segment::read(&manifest.capture).ok()?;
+    let (manifest, segment) = read_manifest(store, entry)?;
     let manifest_bytes = entry.manifest?;
     Some(SegmentFacts { manifest_bytes, parent: manifest.parent, mode: segment.mode })
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::log::{Base, Log, sure_until};
+use super::log::Log;
+use super::window::Base;
 use crate::domain::id::BackupId;
 
-/// What is needed of the logs of a source in wal mode, and what is not.
+/// What is needed of the logs of a source whose restores begin with snapshots, and what is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogRetention {
     /// Snapshots from which segments are rolled forward: of each unbroken run the last one before the
@@ -16,7 +17,7 @@ pub struct LogRetention {
     pub spare: Vec<BackupId>,
 }
 
-/// What is needed to restore any moment since `since` (nanoseconds since 1970, by the cluster's clock).
+/// What is needed to restore any moment since `since` (nanoseconds since 1970, by the source's clock).
 /// `logs` are those of [`Log::all`], the one that is continued last.
 ///
 /// An unbroken run without a base from before the wanted time stays as it is: what it lacks may be a
@@ -29,22 +30,22 @@ pub fn keep(logs: &[Log], bases: &[Base], since: u64) -> LogRetention {
         let runs = log.runs();
         for (index, run) in runs.iter().enumerate() {
             let is_newest = index + 1 == runs.len();
-            let end = run.last().map_or(0, |last| last.segment.position.last_timestamp);
+            let end = run.last().map_or(0, |last| last.segment.last_timestamp);
             let of_run: Vec<&Base> = bases.iter().filter(|base| base.is_of(run)).collect();
             let before = of_run.iter().filter(|base| base.timestamp <= since);
-            let anchor = before.max_by_key(|base| base.op);
-            let first = anchor.or(of_run.iter().min_by_key(|base| base.op));
+            let anchor = before.max_by_key(|base| base.position);
+            let first = anchor.or(of_run.iter().min_by_key(|base| base.position));
             let wanted = is_newest || end >= since;
             kept.bases.extend(first.filter(|_base| wanted).map(|base| base.id));
             let from = match anchor {
                 _ if !wanted => u64::MAX,
-                Some(base) => sure_until(base.op),
+                Some(base) => base.sure_until(),
                 // Where no snapshot leads to the wanted time, one may be damaged and mended again.
                 None => 0,
             };
             let beyond = run.iter().filter(|link| {
-                let ops = link.segment.position.ops.as_ref();
-                ops.is_none_or(|ops| ops.last_op > from)
+                let range = link.segment.range.as_ref();
+                range.is_none_or(|range| range.last > from)
             });
             needed.extend(beyond.map(|link| link.id));
         }

@@ -8,48 +8,36 @@ fn id(number: usize) -> BackupId {
     format!("01935a3c-7a00-7000-8000-{number:012x}").parse().expect("valid")
 }
 
-fn sum(op: u64) -> String {
-    format!("{op:032x}")
+fn sum(position: u64) -> String {
+    format!("{position:032x}")
 }
 
-/// A link with these operations, after the link with that number.
-fn link(number: usize, parent: Option<usize>, first_op: u64, last_op: u64) -> Link {
+/// A link with these positions, after the link with that number.
+fn link(number: usize, parent: Option<usize>, first: u64, last: u64) -> Link {
     let digest = |number: usize| format!("sha of {number}");
     Link {
         id: id(number),
         parent: parent.map(id),
         sha256: digest(number),
         segment: Segment {
-            mode: Mode::Wal,
-            consistency: "transaction-consistent".into(),
-            cluster: "7".into(),
+            mode: "wal".into(),
+            stream: "7".into(),
+            needs_base: true,
             parent_sha256: parent.map(digest),
             gap: None,
             unreplayable: None,
-            position: Position {
-                first_timestamp: first_op * 10,
-                last_timestamp: last_op * 10,
-                last_time: None,
-                ops: Some(Ops {
-                    first_op,
-                    last_op,
-                    before_checksum: sum(first_op - 1),
-                    last_checksum: sum(last_op),
-                    expiries: Spans::default(),
-                }),
-                marks: None,
-            },
-            records: BTreeMap::new(),
-            totals: None,
+            first_timestamp: first * 10,
+            last_timestamp: last * 10,
+            range: Some(Range { first, last, before: sum(first - 1), after: sum(last) }),
         },
     }
 }
 
-fn base(op: u64) -> Base {
-    Base { id: id(0), cluster: "7".into(), op, timestamp: op * 10 }
+fn base(position: u64) -> Base {
+    Base { id: id(0), stream: "7".into(), position, timestamp: position * 10, slack: 16 }
 }
 
-/// A log of segments with these numbers of operations, the first one op 1.
+/// A log of segments with these numbers of positions, the first one 1.
 fn log(lengths: &[u64]) -> Vec<Link> {
     let mut next = 1;
     let number = |(index, length): (usize, &u64)| {
@@ -58,28 +46,6 @@ fn log(lengths: &[u64]) -> Vec<Link> {
         link(index, index.checked_sub(1), first, next - 1)
     };
     lengths.iter().enumerate().map(number).collect()
-}
-
-#[test]
-fn what_a_segment_says_reads_back() {
-    let mut segment = link(1, Some(0), 5, 9).segment;
-    let value = serde_json::to_value(&segment).expect("encodes");
-    assert_eq!(value["position"]["first_op"], 5);
-    assert_eq!(Segment::read(&value), Ok(segment.clone()));
-    segment.mode = Mode::Query;
-    segment.position.ops = None;
-    segment.position.marks =
-        Some(Marks { accounts_mark: 3, transfers_mark: 4, timeouts: true, ..Marks::default() });
-    let value = serde_json::to_value(&segment).expect("encodes");
-    assert_eq!(Segment::read(&value), Ok(segment));
-    for (at, wrong) in
-        [("first_timestamp", 1000), ("accounts_mark", -1), ("transfers_mark", i64::MIN)]
-    {
-        let mut value = value.clone();
-        // The last one is 2^63.
-        value["position"][at] = if wrong == i64::MIN { (1_u64 << 63).into() } else { wrong.into() };
-        assert!(Segment::read(&value).is_err(), "{at}");
-    }
 }
 
 #[test]
@@ -94,7 +60,10 @@ fn a_gap_that_is_known_is_no_damage() {
     assert!(!log.is_damaged());
     assert_eq!(log.runs().iter().map(|run| run.len()).collect::<Vec<_>>(), [2, 1]);
     let windows = |bases: &[Base]| -> Vec<Option<(u64, u64)>> {
-        log.runs().iter().map(|run| window(run, bases).and_then(|window| window.ops)).collect()
+        log.runs()
+            .iter()
+            .map(|run| window(run, bases).and_then(|window| window.positions))
+            .collect()
     };
     assert_eq!(windows(&[base(3), base(7), base(22)]), [Some((3, 10)), Some((22, 30))]);
     assert_eq!(windows(&[base(0), base(10)]), [Some((0, 10)), None]);
@@ -127,8 +96,8 @@ fn a_branch_restores_too() {
     let bases = [base(3), base(20)];
     let windows: Vec<_> =
         logs.iter().flat_map(Log::runs).filter_map(|run| window(run, &bases)).collect();
-    let ops: Vec<_> = windows.iter().map(|window| window.ops).collect();
-    assert_eq!(ops, [Some((3, 15)), Some((3, 5)), Some((20, 30))]);
+    let positions: Vec<_> = windows.iter().map(|window| window.positions).collect();
+    assert_eq!(positions, [Some((3, 15)), Some((3, 5)), Some((20, 30))]);
     assert!(windows[0].covers(&windows[1]) && !windows[1].covers(&windows[0]));
     assert!(!windows[0].covers(&windows[2]));
 }
@@ -144,31 +113,32 @@ fn a_log_that_begins_anew_keeps_the_old_one() {
     assert_eq!(logs[0].links.len(), 2);
     assert_eq!(logs[1].breaks.keys().collect::<Vec<_>>(), [&0]);
     assert!(!logs[1].is_damaged());
-    assert_eq!(window(logs[0].runs()[0], &[base(3)]).and_then(|w| w.ops), Some((3, 10)));
+    assert_eq!(window(logs[0].runs()[0], &[base(3)]).and_then(|w| w.positions), Some((3, 10)));
     assert_eq!(logs[1].runs().len(), 1);
 }
 
-/// Numbers of operations come twice where a cluster goes on from an earlier state.
+/// Positions come twice where a source goes on from an earlier state.
 #[test]
 fn a_snapshot_of_another_history_is_no_base() {
     let links = log(&[5, 5, 5]);
     let late = Base { timestamp: 1000, ..base(7) };
-    let other = Base { cluster: "8".into(), ..base(7) };
+    let other = Base { stream: "8".into(), ..base(7) };
     assert!(base(7).is_of(&links) && base(0).is_of(&links) && base(15).is_of(&links));
     assert!(!late.is_of(&links) && !other.is_of(&links) && !base(16).is_of(&links));
     assert!(!Base { timestamp: 10, ..base(0) }.is_of(&links));
 }
 
-/// A cluster that has lost what was shipped is shipped from its beginning.
+/// A source that has lost what was shipped is shipped from its beginning.
 #[test]
-fn a_query_log_begins_again_after_a_gap() {
+fn a_log_without_snapshots_begins_again_after_a_gap() {
     let mut links = log(&[5, 5, 5]);
     for link in &mut links {
-        link.segment.mode = Mode::Query;
-        link.segment.position.ops = None;
+        link.segment.mode = "query".into();
+        link.segment.needs_base = false;
+        link.segment.range = None;
     }
     links[2].segment.gap = Some("restored".into());
-    links[2].segment.position.first_timestamp = 1;
+    links[2].segment.first_timestamp = 1;
     let log = Log::of(links);
     let windows: Vec<_> = log.runs().into_iter().filter_map(|run| window(run, &[])).collect();
     let times: Vec<_> = windows.iter().map(|window| (window.from, window.until)).collect();
@@ -186,7 +156,7 @@ proptest! {
         prop_assert_eq!(&found.links, &ordered);
         prop_assert!(found.breaks.is_empty() && found.strays.is_empty());
         let window = window(found.runs()[0], &[base(0)]).expect("a window");
-        prop_assert_eq!(window.ops, Some((0, lengths.iter().sum())));
+        prop_assert_eq!(window.positions, Some((0, lengths.iter().sum())));
     }
 
     /// Whatever is missing, but for the newest and the oldest, is noticed.
@@ -222,7 +192,7 @@ proptest! {
     }
 }
 
-/// Runs of segments of ten operations each, with a gap before each run but the first.
+/// Runs of segments of ten positions each, with a gap before each run but the first.
 fn runs(lengths: &[usize]) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
     for length in lengths {
@@ -242,7 +212,7 @@ fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
     let logs = Log::all(&runs(&[6, 6]));
     assert_eq!(logs[0].runs().len(), 2);
     let bases: Vec<Base> = [(1000, 5), (1001, 25), (1002, 45), (1003, 70), (1004, 100)]
-        .map(|(number, op)| Base { id: id(number), ..base(op) })
+        .map(|(number, position)| Base { id: id(number), ..base(position) })
         .into();
     let kept = |since| {
         let LogRetention { bases, spare } = keep(&logs, &bases, since);
@@ -252,7 +222,7 @@ fn what_a_log_needs_begins_at_the_last_base_before_the_wanted_time() {
     // For ever: the first base of each run, and no segment goes.
     assert_eq!(kept(0), (vec![0, 3], 0));
     assert_eq!(kept(249), (vec![0, 3], 0), "not yet at the second base");
-    assert_eq!(kept(250), (vec![1, 3], 0), "the cluster may take back 16 operations before it");
+    assert_eq!(kept(250), (vec![1, 3], 0), "the 16 positions before it may be taken back");
     assert_eq!(
         kept(450),
         (vec![2, 3], 2),
@@ -273,4 +243,72 @@ fn a_run_without_a_base_goes_only_from_the_beginning_and_the_newest_never() {
     let first = Base { id: id(1000), ..base(5) };
     assert_eq!(keep(&logs, &[first], 0).spare, []);
     assert_eq!(keep(&[], &[], 0), LogRetention::default());
+}
+
+/// Where the timeline 2 branches off timeline 1.
+const SWITCH: u64 = 0x0300_0000;
+
+/// WAL of a server whose log positions are LSNs: 16 MiB a segment, here `first` to `last`, on timelines.
+fn wal(number: usize, parent: Option<usize>, range: (u64, u64), timelines: (u32, u32)) -> Link {
+    let (first, last) = range;
+    let mut link = link(number, parent, 1, 1);
+    link.segment.stream = "7312489563028147712".into();
+    link.segment.first_timestamp = first;
+    link.segment.last_timestamp = last;
+    let (before, after) = (timelines.0.to_string(), timelines.1.to_string());
+    link.segment.range = Some(Range { first, last, before, after });
+    link
+}
+
+/// Positions that are bytes, and timelines in place of checksums: a segment that has the switch leads from
+/// one to the other, and what goes on with another timeline than that is of another history.
+#[test]
+fn a_log_of_bytes_on_timelines_follows_the_same_rules() {
+    let links = [
+        wal(0, None, (0x0100_0000, 0x01ff_ffff), (1, 1)),
+        // It ends early: the server was promoted at this position.
+        wal(1, Some(0), (0x0200_0000, SWITCH - 1), (1, 1)),
+        wal(2, Some(1), (SWITCH, 0x03ff_ffff), (1, 2)),
+        wal(3, Some(2), (0x0400_0000, 0x04ff_ffff), (2, 2)),
+    ];
+    let at = |position: u64, timestamp: u64| Base {
+        stream: links[0].segment.stream.clone(),
+        timestamp,
+        slack: 0,
+        ..base(position)
+    };
+    let log = Log::of(links.to_vec());
+    assert_eq!(log.breaks, BTreeMap::new());
+    let (run, bases) = (log.runs()[0], [at(0x0180_0028, 0x0180_0000), at(SWITCH, SWITCH)]);
+    let found = window(run, &bases).expect("a window");
+    assert_eq!(found.positions, Some((0x0180_0028, 0x04ff_ffff)));
+    assert_eq!((found.from, found.until), (0x0180_0000, 0x04ff_ffff));
+    assert!(
+        found.admits(Target::Position(0x0400_0000)) && !found.admits(Target::Position(0x0500_0000))
+    );
+    // All that is in a snapshot is in it for good.
+    let ids = |base: &Base, target: Target| -> Vec<BackupId> {
+        needed(run, Some(base), target).iter().map(|link| link.id).collect()
+    };
+    assert_eq!(ids(&bases[1], Target::Position(SWITCH + 8)), [id(2)]);
+    assert_eq!(ids(&at(SWITCH - 1, SWITCH - 1), Target::Position(SWITCH + 8)), [id(2)]);
+    assert_eq!(ids(&bases[0], Target::Time(SWITCH)), [id(0), id(1), id(2)]);
+    assert_eq!(keep(&Log::all(&links), &bases, u64::MAX).spare, [id(0), id(1)]);
+    // The old server went on after the switch, until later than the new one reached the same position.
+    let stranger = at(SWITCH + 0x0010_0000, 0x0480_0000);
+    assert!(!stranger.is_of(run), "a snapshot of the other timeline");
+
+    let mut astray = links.to_vec();
+    astray[3].segment.range =
+        Some(Range { before: "1".into(), ..links[3].segment.range.clone().expect("a range") });
+    let broken = Log::of(astray);
+    let damage = Damage::Position(0x0400_0000, 0x03ff_ffff);
+    assert_eq!(broken.breaks, BTreeMap::from([(3, Break::Damage(damage.clone()))]));
+    assert_eq!(
+        damage.text("LSN"),
+        "it begins with LSN 67108864, but the previous segment ends with LSN 67108863"
+    );
+    let other = Segment { stream: "1".into(), ..links[3].segment.clone() };
+    let sha256 = &links[2].sha256;
+    assert_eq!(other.contradicts(&links[2].segment, sha256), Some(Damage::Log));
 }

@@ -7,5 +7,5 @@
 pub mod restore_at;
 pub mod ship;
 
-pub use self::restore_at::{LogDrill, LogKind, RestoreAtRequest, RestoredAt};
+pub use self::restore_at::{LogDrill, LogKind, LogMode, RestoreAtRequest, RestoredAt};
 pub use self::ship::{LogSource, OnGap, OwnEvents};

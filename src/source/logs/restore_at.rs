@@ -5,15 +5,18 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::ctx::Ctx;
+use crate::domain::id::BackupId;
+use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
-use crate::domain::segment::{Segment, Target, Totals};
+use crate::domain::segment::{Base, Segment, Target};
+use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::{Chain, Check, DrillTools, RestoreRequest, Restored};
 
 /// What a restore to a moment is asked for.
 #[derive(Debug)]
 pub struct RestoreAtRequest<'a> {
-    /// The snapshot to begin with, with everything it builds on; empty in query mode.
+    /// The snapshot to begin with, with everything it builds on; empty for a log that needs none.
     pub base: &'a Chain<'a>,
     /// The segments to apply, in order, unbroken, authentic.
     pub segments: &'a [BackupReader<'a>],
@@ -32,12 +35,13 @@ pub struct RestoreAtRequest<'a> {
 pub struct LogDrill<'a> {
     /// The result; whatever is beside it is removed with it.
     pub file: &'a Path,
-    /// Where the log says what it is of: its last segment.
-    pub last: &'a Segment,
-    /// What the books must have at least, and at most; `None` where nothing is on record.
-    pub least: Option<Totals>,
-    /// See `least`.
-    pub most: Option<Totals>,
+    /// What the log is of: see [`Segment::stream`].
+    pub stream: &'a str,
+    /// The `capture` record of the last backup before the moment that says what there was: of the snapshot that
+    /// the restore began with, or of a segment where it began with none. `None` where there is no such backup.
+    pub before: Option<&'a Value>,
+    /// The same of the first backup after the moment.
+    pub after: Option<&'a Value>,
     /// The programs that may be started.
     pub tools: &'a DrillTools,
 }
@@ -49,8 +53,8 @@ pub struct RestoredAt {
     #[serde(flatten)]
     pub restored: Restored,
     /// The last operation in it, in wal mode.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub op: Option<u64>,
+    #[serde(rename = "op", skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
     /// When its last operation was, nanoseconds since 1970, by the cluster's clock.
     pub timestamp: u64,
     /// How often a server was started and stopped on the way.
@@ -61,18 +65,59 @@ pub struct RestoredAt {
     pub notes: Vec<String>,
 }
 
+/// What a log may consist of.
+#[derive(Debug)]
+pub struct LogMode {
+    /// The word in manifests, reports and configuration, and on the command line.
+    pub name: &'static str,
+    /// What that is, in a sentence for the schema of reports.
+    pub about: &'static str,
+}
+
 /// A kind of log: part of the [entry](crate::source::entry::SourceEntry) of its source.
 pub struct LogKind {
     /// The type of the backups that its segments are.
     pub backup_type: BackupType,
+    /// What it may consist of, the best one first: where logs of two modes lead to a moment, a restore takes
+    /// that one.
+    pub modes: &'static [LogMode],
+    /// What people call a position in it.
+    pub position_name: &'static str,
+    /// The segment that the `capture` record of a manifest describes, or what is wrong with that. Whatever makes
+    /// segments of such a log has a `parent_sha256` in that record.
+    pub read_segment: fn(&Value) -> Result<Segment, String>,
+    /// Where the snapshot with this id ends, by its `capture` record; `None` if no log goes on from it.
+    pub read_base: fn(BackupId, &Value) -> Option<Base>,
+    /// What the manifest of a segment with this `capture` record says that it is of.
+    pub identity: fn(&Value) -> Identity,
     /// Decodes a segment and checks that it holds what its manifest says.
     pub decode: fn(&BackupReader<'_>, &Ctx) -> anyhow::Result<()>,
     /// Brings a source back to a moment. Nothing stands at the target before it is whole.
     pub restore_at: fn(&RestoreAtRequest<'_>, &Ctx) -> anyhow::Result<RestoredAt>,
     /// Starts the real engine on such a result, compares, and stops it.
     pub drill: fn(&LogDrill<'_>, &Ctx) -> anyhow::Result<Vec<Check>>,
-    /// The totals that the `capture` record of a snapshot has: what was there before and after it.
-    pub bracket: fn(&Value) -> Option<(Totals, Totals)>,
+}
+
+impl LogKind {
+    /// A position in words.
+    #[must_use]
+    pub fn position(&self, at: u64) -> String {
+        format!("{} {at}", self.position_name)
+    }
+
+    /// Positions in words.
+    #[must_use]
+    pub fn positions(&self, first: u64, last: u64) -> String {
+        format!("{}s {first} to {last}", self.position_name)
+    }
+
+    /// The refusal of a mode that it has not.
+    #[must_use]
+    pub fn unknown_mode(&self, text: &str) -> Fault {
+        let names: Vec<&str> = self.modes.iter().map(|mode| mode.name).collect();
+        Fault::new(Kind::Usage, format!("a log has no mode `{text}`"))
+            .hint(format!("modes: {}", names.join(", ")))
+    }
 }
 
 impl std::fmt::Debug for LogKind {

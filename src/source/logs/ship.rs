@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{Mode, Segment};
 
 /// Where bkp records its own runs: what happens there does not make a log busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +26,11 @@ pub enum OnGap {
 }
 
 /// A log that is open for shipping. It may be asked many times, and keeps its connection.
+///
+/// Segments are told by the `capture` records of their manifests.
 pub trait LogSource: Send {
     /// What it consists of.
-    fn mode(&self) -> Mode;
+    fn mode(&self) -> &'static str;
 
     /// What the configuration says of gaps.
     fn on_gap(&self) -> OnGap;
@@ -40,18 +43,18 @@ pub trait LogSource: Send {
     ///
     /// # Errors
     /// [`SourceError`](crate::source::SourceError) if the source cannot be read or does not answer within its deadline.
-    fn news(&mut self, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<bool>;
+    fn news(&mut self, after: Option<&Value>, ctx: &Ctx) -> anyhow::Result<bool>;
 
     /// Pushes what happened after `after` into `out`, in bounded memory, and says what that is. Where
     /// it cannot continue `after`, it begins as early as it can and names the gap. The digest of the
-    /// parent is left to the caller.
+    /// parent, `parent_sha256`, is left to the caller.
     ///
     /// # Errors
     /// As [`LogSource::news`], and what `out` failed with.
     fn ship(
         &mut self,
-        after: Option<&Segment>,
+        after: Option<&Value>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
-    ) -> anyhow::Result<Segment>;
+    ) -> anyhow::Result<Value>;
 }

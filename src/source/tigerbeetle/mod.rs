@@ -28,6 +28,8 @@ mod settings;
 mod source;
 mod watchdog;
 
+pub use self::logs::SegmentRecord;
+
 use std::io::Read;
 use std::time::Duration;
 

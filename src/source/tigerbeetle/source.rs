@@ -17,7 +17,6 @@ use super::replica::Replica;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
-use crate::domain::segment::Mode as LogMode;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OwnEvents};
 use crate::source::{CaptureRequest, Captured, Check, Source, SourceError, on_this_host};
@@ -193,7 +192,7 @@ impl Source for Replica {
 
     fn log(
         &self,
-        mode: Option<LogMode>,
+        mode: Option<&str>,
         own: Option<OwnEvents>,
     ) -> anyhow::Result<Box<dyn LogSource>> {
         logs::open(self, mode, own)

@@ -6,9 +6,11 @@ use bkp::domain::event::{Event, Numbers};
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, SCHEMA, Sizes};
 use bkp::domain::names::{BackupName, BackupType, Scope};
-use bkp::domain::segment::{self, Base, Link, Log, Segment};
+use bkp::domain::segment::{self, Base, Link, Log};
 use bkp::domain::timestamp;
 use bkp::keys::{DataKey, manifest_mac};
+use bkp::source::kinds;
+use bkp::source::tigerbeetle::SegmentRecord;
 use serde_json::{Value, json};
 
 use super::bytes::positions;
@@ -86,10 +88,13 @@ pub(crate) fn run(data: &[u8]) {
 /// A segment of a log: what it says of itself reads the same after it was printed, and a log that has it
 /// twice, and begins with it, has a window or none.
 fn log(manifest: &Manifest) {
-    let base = Base::read(manifest.id, &manifest.capture);
-    let Ok(segment) = Segment::read(&manifest.capture) else { return };
-    let printed = serde_json::to_value(&segment).unwrap();
-    assert_eq!(Segment::read(&printed).as_ref(), Ok(&segment), "{printed}");
+    let kind = kinds::log_kind_of(BackupType::Tigerbeetle).unwrap();
+    let base = (kind.read_base)(manifest.id, &manifest.capture);
+    let Ok(record) = SegmentRecord::read(&manifest.capture) else { return };
+    let printed = serde_json::to_value(&record).unwrap();
+    assert_eq!(SegmentRecord::read(&printed).as_ref(), Ok(&record), "{printed}");
+    let segment = (kind.read_segment)(&manifest.capture).unwrap();
+    assert_eq!((kind.read_segment)(&printed).as_ref(), Ok(&segment), "{printed}");
     let link = |id: BackupId, parent: Option<BackupId>| Link {
         id,
         parent,
@@ -177,7 +182,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     });
     let (wal, query) = (segment("wal", &ops), segment("query", &marks));
     for capture in [&wal, &query] {
-        assert!(Segment::read(capture).is_ok(), "{capture}");
+        assert!(SegmentRecord::read(capture).is_ok(), "{capture}");
     }
     let made = [
         sample(Scope::Full, "snapshot", &snapshot),

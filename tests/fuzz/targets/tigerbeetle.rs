@@ -14,9 +14,10 @@ use std::sync::LazyLock;
 use aegis::aegis128l::Aegis128L;
 use bkp::ctx::Ctx;
 use bkp::domain::names::{BackupType, Scope};
-use bkp::domain::segment::{KIND, Mode, Segment};
+use bkp::domain::segment::KIND;
 use bkp::error::{Kind, diagnose};
 use bkp::source::kinds;
+use bkp::source::tigerbeetle::SegmentRecord;
 use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind};
 use tempfile::TempDir;
 
@@ -373,16 +374,15 @@ fn snapshot(kind: &SourceKind, source: &dyn Source, ctx: &Ctx) {
 }
 
 fn log(source: &dyn Source, ctx: &Ctx) {
-    let mut log = source.log(Some(Mode::Wal), None).unwrap();
+    let mut log = source.log(Some("wal"), None).unwrap();
     let mut pushed = Pushed::default();
-    let segment = match log.ship(None, &mut pushed, ctx) {
-        Ok(segment) => segment,
+    let record = match log.ship(None, &mut pushed, ctx) {
+        Ok(record) => record,
         Err(error) => return refused(&error),
     };
     bounded(&pushed.0);
-    let record = serde_json::to_value(&segment).unwrap();
-    let read = Segment::read(&record);
-    assert_eq!(read.as_ref(), Ok(&segment), "what was shipped is not what is read");
+    let read = SegmentRecord::read(&record).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), record);
     let mut made = Made::new(BackupType::Tigerbeetle, record, pushed.0);
     (made.name.scope, made.name.kind) = (Scope::Incremental, KIND.to_owned());
     let store = Memory::default();

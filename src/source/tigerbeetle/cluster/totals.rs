@@ -9,12 +9,49 @@ use tigerbeetle_unofficial::{Client, QueryFilter};
 
 use super::address::listens;
 use crate::ctx::Ctx;
-use crate::domain::segment::Totals;
 use crate::rt;
 use crate::source::SourceError;
 
 /// Accounts per page: what one message of 1 MiB holds.
 const PAGE: u32 = 8189;
+
+/// Sums over all accounts of a cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many accounts there are.
+    pub accounts: u64,
+    /// What was posted to their debits, all together. Accounts and this only grow.
+    #[serde(with = "decimal")]
+    pub debits_posted: u128,
+    /// The same of their credits.
+    #[serde(with = "decimal")]
+    pub credits_posted: u128,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Totals { accounts, debits_posted, credits_posted } = self;
+        write!(f, "{accounts} accounts, {debits_posted} debited, {credits_posted} credited")
+    }
+}
+
+/// Numbers beyond 2^53 as decimal text, which every JSON reader keeps exact.
+mod decimal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        number: &u128,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
 
 // Posted sums and the number of accounts only grow. So whatever a cluster held at some moment lies
 // between the totals taken before and after it, even if the accounts were read one by one.

@@ -4,9 +4,8 @@ use std::fmt;
 
 use super::bytes::{checksum_at, field, tail, u32_at, u64_at, u128_at};
 use super::checksum::checksum;
-use super::zones::{HEADER_BYTES, MESSAGE_BYTES, SLOTS};
+use super::zones::{HEADER_BYTES, MESSAGE_BYTES, NUMBER_MAX, SLOTS};
 use crate::blockfile::map::Checksum;
-use crate::domain::segment::NUMBER_MAX;
 
 /// The header of a prepare: one operation of the log.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::superblock::{Release, SUPERBLOCK_VERSION, Superblock};
-use super::zones::{BLOCK_BYTES, GRID_AT, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE};
+use super::zones::{
+    BLOCK_BYTES, GRID_AT, NUMBER_MAX, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
+};
 use crate::ctx::Ctx;
 use crate::domain::limits::TIGERBEETLE_FILE_BYTES_MAX;
-use crate::domain::segment::NUMBER_MAX;
 use crate::source::SourceError;
 use crate::source::device::{Buffer, Device};
 use crate::source::tigerbeetle::attempt_error::{AttemptError, torn};

@@ -19,6 +19,9 @@ pub(crate) const HEADER_BYTES: usize = 256;
 /// Slots for client replies.
 pub(crate) const REPLY_SLOTS: u64 = 64;
 
+/// Timestamps and numbers of operations are smaller: TigerBeetle has the same limit.
+pub(crate) const NUMBER_MAX: u64 = 1 << 63;
+
 /// Start of the ring of redundant prepare headers.
 pub(crate) const WAL_HEADERS_AT: u64 = SUPERBLOCK_STRIDE * SUPERBLOCK_COPIES as u64;
 /// Start of the ring of prepares.

@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::capture_record::{Mode, SegmentRecord};
 use super::client::record::{EXPIRY_BYTES, RECORD_BYTES};
 use crate::archive::EntrySink;
 use crate::blockfile::map::Checksum;
 use crate::ctx::Ctx;
-use crate::domain::segment::{Mode, Segment};
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
@@ -66,7 +66,10 @@ impl RecordKind {
 }
 
 /// Pushes the last member.
-pub(crate) fn close_segment(segment: &Segment, out: &mut dyn EntrySink) -> anyhow::Result<()> {
+pub(crate) fn close_segment(
+    segment: &SegmentRecord,
+    out: &mut dyn EntrySink,
+) -> anyhow::Result<()> {
     let mut value = Map::new();
     value.insert("schema".into(), SCHEMA.into());
     if let Value::Object(fields) = serde_json::to_value(segment)? {
@@ -93,8 +96,8 @@ pub(crate) fn decode(reader: &BackupReader<'_>, ctx: &Ctx) -> anyhow::Result<()>
 }
 
 /// What the manifest says of the segment.
-pub(crate) fn manifest_segment(reader: &BackupReader<'_>) -> anyhow::Result<Segment> {
-    Segment::read(&reader.manifest().capture).map_err(|problem| broken(reader, &problem))
+pub(crate) fn manifest_segment(reader: &BackupReader<'_>) -> anyhow::Result<SegmentRecord> {
+    SegmentRecord::read(&reader.manifest().capture).map_err(|problem| broken(reader, &problem))
 }
 
 /// A segment that is not what it says it is.
@@ -174,7 +177,7 @@ pub(crate) fn spelled(checksum: Checksum) -> String {
 fn each_member(
     reader: &BackupReader<'_>,
     ctx: &Ctx,
-    segment: &Segment,
+    segment: &SegmentRecord,
     visit: &mut dyn FnMut(&str, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut buffer = Vec::new();
@@ -194,15 +197,15 @@ fn each_member(
     if closed { Ok(()) } else { Err(broken(reader, &format!("it has no {MEMBER}"))) }
 }
 
-fn agree(reader: &BackupReader<'_>, segment: &Segment, bytes: &[u8]) -> anyhow::Result<()> {
+fn agree(reader: &BackupReader<'_>, segment: &SegmentRecord, bytes: &[u8]) -> anyhow::Result<()> {
     let value: Value = serde_json::from_slice(bytes)?;
     let schema = value.get("schema").and_then(Value::as_str);
     if schema != Some(SCHEMA) {
         let message = format!("segment {} has an unknown format: {schema:?}", reader.manifest().id);
         return Err(Fault::new(Kind::Refused, message).hint("use a newer version of bkp").into());
     }
-    let inside = Segment::read(&value).map_err(|problem| broken(reader, &problem))?;
+    let inside = SegmentRecord::read(&value).map_err(|problem| broken(reader, &problem))?;
     // The parent's digest is known only when the segment is sealed.
-    let same = inside == Segment { parent_sha256: None, ..segment.clone() };
+    let same = inside == SegmentRecord { parent_sha256: None, ..segment.clone() };
     if same { Ok(()) } else { Err(broken(reader, "its manifest and its content differ")) }
 }

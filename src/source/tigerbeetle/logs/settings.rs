@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::domain::segment::Mode;
+use super::capture_record::Mode;
 use crate::source::logs::OnGap;
 use crate::table::ConfigError;
 use crate::table::units::duration;

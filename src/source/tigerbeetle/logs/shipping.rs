@@ -1,7 +1,9 @@
 //! Shared by both modes of shipping a log.
 
+use serde_json::Value;
+
+use super::capture_record::SegmentRecord;
 use super::settings::LogSettings;
-use crate::domain::segment::Segment;
 use crate::error::{Fault, Kind};
 use crate::source::logs::OwnEvents;
 use crate::source::tigerbeetle::replica::Replica;
@@ -15,13 +17,21 @@ pub(super) struct Shipping {
 }
 
 impl Shipping {
+    /// The segment before, by the `capture` record of its manifest.
+    pub(super) fn segment_before(capture: Option<&Value>) -> anyhow::Result<Option<SegmentRecord>> {
+        capture.map(SegmentRecord::read).transpose().map_err(anyhow::Error::msg)
+    }
+
     /// The ledger number of bkp's own events, if they are in this cluster.
     pub(super) fn own_ledger(&self, cluster: u128) -> Option<u32> {
         self.own.filter(|own| own.cluster == cluster).map(|own| own.ledger)
     }
 
     /// Refuses to continue the log of another cluster.
-    pub(super) fn check_continues(after: Option<&Segment>, cluster: u128) -> anyhow::Result<()> {
+    pub(super) fn check_continues(
+        after: Option<&SegmentRecord>,
+        cluster: u128,
+    ) -> anyhow::Result<()> {
         match after.filter(|after| after.cluster != cluster.to_string()) {
             None => Ok(()),
             Some(after) => {

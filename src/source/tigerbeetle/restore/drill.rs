@@ -9,12 +9,11 @@ use serde_json::Value;
 
 use super::assemble::write_file;
 use crate::ctx::Ctx;
-use crate::domain::segment::Totals;
 use crate::error::{Fault, Kind};
 use crate::fs::staged_file::folder_of;
 use crate::process;
 use crate::source::logs::LogDrill;
-use crate::source::tigerbeetle::cluster::totals::{TotalsBracket, ask_totals};
+use crate::source::tigerbeetle::cluster::totals::{Totals, TotalsBracket, ask_totals};
 use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
 use crate::source::tigerbeetle::watchdog::Watchdog;
 use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
@@ -59,10 +58,14 @@ pub(crate) fn drill(
     Ok(Drilled { rto_seconds, compared, checks })
 }
 
-/// What a snapshot recorded of the totals before and after it.
-pub(crate) fn bracket(record: &Value) -> Option<(Totals, Totals)> {
-    let bracket: TotalsBracket = serde_json::from_value(record.get("totals")?.clone()).ok()?;
-    Some((bracket.before, bracket.after))
+/// What a backup recorded of the totals: a snapshot those before and after it, a segment those at its end.
+fn totals_on_record(record: Option<&Value>) -> Option<TotalsBracket> {
+    let totals = record?.get("totals")?;
+    let bracket = serde_json::from_value(totals.clone()).ok();
+    bracket.or_else(|| {
+        let at_end: Totals = serde_json::from_value(totals.clone()).ok()?;
+        Some(TotalsBracket { before: at_end, after: at_end })
+    })
 }
 
 /// Starts the server on what a log was restored to, and compares its totals with what is on record.
@@ -70,24 +73,26 @@ pub(crate) fn drill_log(drill: &LogDrill<'_>, ctx: &Ctx) -> anyhow::Result<Vec<C
     let program = drill.tools.tigerbeetle.as_deref().unwrap_or(Path::new("tigerbeetle"));
     let folder = folder_of(drill.file);
     let watchdog = Watchdog::begin("", CLEAN_UP, &[folder.as_os_str()])?;
-    let cluster = drill.last.cluster.parse()?;
+    let cluster = drill.stream.parse()?;
     let found = first_totals(program, drill.file, &watchdog, cluster, ctx)?;
     drop(watchdog);
+    let least = totals_on_record(drill.before).map(|totals| totals.before);
+    let most = totals_on_record(drill.after).map(|totals| totals.after);
     let bounds = TotalsBracket {
-        before: drill.least.unwrap_or_default(),
-        after: drill.most.unwrap_or(Totals {
+        before: least.unwrap_or_default(),
+        after: most.unwrap_or(Totals {
             accounts: u64::MAX,
             debits_posted: u128::MAX,
             credits_posted: u128::MAX,
         }),
     };
-    let said = |totals: &Option<Totals>| {
+    let said = |totals: Option<Totals>| {
         totals.map_or_else(|| "nothing on record".to_owned(), |totals| totals.to_string())
     };
     let within = Check {
         what: "account totals are between those recorded before and after the moment".into(),
         ok: bounds.admits(&found),
-        found: format!("{found}; before: {}; after: {}", said(&drill.least), said(&drill.most)),
+        found: format!("{found}; before: {}; after: {}", said(least), said(most)),
         hint: None,
     };
     let checks = vec![answer_check(&found), within];

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::segment::Spans;
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
+use crate::source::tigerbeetle::logs::spans::Spans;
 
 /// Size of an account, of a transfer and of the elements of their batches, bytes.
 pub(crate) const RECORD_BYTES: usize = 128;

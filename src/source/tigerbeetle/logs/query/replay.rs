@@ -84,7 +84,7 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
             next: format!("tigerbeetle start --addresses=<address> {}", target.display()),
             lost: Vec::new(),
         },
-        op: None,
+        position: None,
         timestamp,
         server_starts: starts,
         differences,

@@ -7,14 +7,17 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::shipment::{Shipment, Shipped};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{Marks, Mode, Position, Segment, Totals};
 use crate::domain::timestamp;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OnGap};
+use crate::source::tigerbeetle::cluster::totals::Totals;
 use crate::source::tigerbeetle::data_file::quorum::read_live_superblock;
+use crate::source::tigerbeetle::logs::capture_record::{Marks, Mode, Position, SegmentRecord};
 use crate::source::tigerbeetle::logs::client::pager::Pager;
 use crate::source::tigerbeetle::logs::client::record::{
     self, EVENT_BYTES, Expiry, GET_CHANGE_EVENTS, QUERY_ACCOUNTS, QUERY_TRANSFERS, RECORD_BYTES,
@@ -65,7 +68,7 @@ impl QueryLog {
     /// Does something in the session; one that failed is not used again.
     fn in_session<T>(
         &mut self,
-        after: Option<&Segment>,
+        after: Option<&SegmentRecord>,
         ctx: &Ctx,
         work: impl FnOnce(&Session, u128, Option<u32>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
@@ -96,7 +99,7 @@ struct Span {
 impl Span {
     /// Asks the cluster. One that has not got any more what was shipped last was restored to an earlier
     /// state, or made anew: what follows would not fit what was shipped, so everything is shipped again.
-    fn ask(session: &Session, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<Span> {
+    fn ask(session: &Session, after: Option<&SegmentRecord>, ctx: &Ctx) -> anyhow::Result<Span> {
         let marks = after.and_then(|after| after.position.marks.clone()).unwrap_or_default();
         let covered = after.map_or(0, |after| after.position.last_timestamp);
         let mut gap = None;
@@ -132,8 +135,8 @@ impl Span {
 }
 
 impl LogSource for QueryLog {
-    fn mode(&self) -> Mode {
-        Mode::Query
+    fn mode(&self) -> &'static str {
+        Mode::Query.as_str()
     }
 
     fn on_gap(&self) -> OnGap {
@@ -144,7 +147,9 @@ impl LogSource for QueryLog {
         self.source.settings.every
     }
 
-    fn news(&mut self, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<bool> {
+    fn news(&mut self, after: Option<&Value>, ctx: &Ctx) -> anyhow::Result<bool> {
+        let after = Shipping::segment_before(after)?;
+        let after = after.as_ref();
         self.in_session(after, ctx, |session, _, own| {
             let Span { marks, covered, until, gap } = Span::ask(session, after, ctx)?;
             if gap.is_some() {
@@ -177,10 +182,12 @@ impl LogSource for QueryLog {
 
     fn ship(
         &mut self,
-        after: Option<&Segment>,
+        after: Option<&Value>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
-    ) -> anyhow::Result<Segment> {
+    ) -> anyhow::Result<Value> {
+        let after = Shipping::segment_before(after)?;
+        let after = after.as_ref();
         self.in_session(after, ctx, |session, cluster, _own| {
             let Span { marks, covered, until, gap } = Span::ask(session, after, ctx)?;
             // From the beginning on, or from where the segment before has them.
@@ -191,7 +198,7 @@ impl LogSource for QueryLog {
             let shipment = Shipment::new(session, out, ctx, covered..until, marks, totals);
             let Shipped { marks, first, counts, unreplayable, totals } = shipment.ship()?;
             let begin = if covered > 0 { covered + 1 } else { first.min(until) };
-            let segment = Segment {
+            let segment = SegmentRecord {
                 mode: Mode::Query,
                 consistency: "transaction-consistent".into(),
                 cluster: cluster.to_string(),
@@ -209,7 +216,7 @@ impl LogSource for QueryLog {
                 totals,
             };
             close_segment(&segment, out)?;
-            Ok(segment)
+            Ok(serde_json::to_value(&segment)?)
         })
     }
 }

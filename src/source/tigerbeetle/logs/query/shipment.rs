@@ -7,8 +7,9 @@ use std::ops::Range;
 use super::order::{OrderedItem, ReplayOrder};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{Marks, Totals};
 use crate::domain::timestamp;
+use crate::source::tigerbeetle::cluster::totals::Totals;
+use crate::source::tigerbeetle::logs::capture_record::Marks;
 use crate::source::tigerbeetle::logs::client::pager::Pager;
 use crate::source::tigerbeetle::logs::client::record::{
     self, EVENT_BYTES, Expiry, GET_ACCOUNT_TRANSFERS, GET_CHANGE_EVENTS, QUERY_ACCOUNTS,

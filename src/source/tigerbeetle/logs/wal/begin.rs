@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::ring_view::{MissingOp, RingView};
-use crate::domain::segment::{Ops, Segment};
 use crate::source::SourceError;
 use crate::source::tigerbeetle::data_file::zones::SLOTS;
+use crate::source::tigerbeetle::logs::capture_record::{Ops, SegmentRecord};
 use crate::source::tigerbeetle::logs::segment::spelled;
 use crate::source::tigerbeetle::logs::shipping::Shipping;
 
@@ -27,7 +27,7 @@ pub(super) struct LogBegin {
 pub(super) fn begin(
     data_file: &Path,
     view: &mut RingView,
-    after: Option<&Segment>,
+    after: Option<&SegmentRecord>,
 ) -> anyhow::Result<Option<LogBegin>> {
     Shipping::check_continues(after, view.cluster())?;
     let Some((newest, header)) = view.chain.last_key_value() else { return Ok(None) };

@@ -95,7 +95,7 @@ pub(crate) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::R
             next: id.map_or_else(String::new, |id| guard::next_steps(&superblock, request.restore, id)),
             lost: Vec::new(),
         },
-        op: Some(head.op()),
+        position: Some(head.op()),
         timestamp: head.timestamp(),
         server_starts,
         differences: Vec::new(),

@@ -7,17 +7,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::begin::{LogBegin, begin};
 use super::ring_view::RingView;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
-use crate::domain::segment::{Mode, Ops, Position, Segment};
 use crate::domain::timestamp;
 use crate::source::SourceError;
 use crate::source::logs::{LogSource, OnGap};
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
 use crate::source::tigerbeetle::data_file::rings::read_prepare;
 use crate::source::tigerbeetle::data_file::zones::{HEADER_BYTES, SLOTS};
+use crate::source::tigerbeetle::logs::capture_record::{Mode, Ops, Position, SegmentRecord};
 use crate::source::tigerbeetle::logs::client::record::{Effect, add_expiries, effect, is_own};
 use crate::source::tigerbeetle::logs::client::session::Session;
 use crate::source::tigerbeetle::logs::segment::{close_segment, op_member, spelled};
@@ -55,7 +57,7 @@ impl WalLog {
         &self,
         view: &mut RingView,
         begin: &LogBegin,
-        after: Option<&Segment>,
+        after: Option<&SegmentRecord>,
     ) -> anyhow::Result<bool> {
         let headers: Vec<PrepareHeader> =
             view.chain.range(begin.op..).map(|(_, header)| *header).collect();
@@ -69,7 +71,7 @@ impl WalLog {
         &self,
         view: &mut RingView,
         headers: &[PrepareHeader],
-        after: Option<&Segment>,
+        after: Option<&SegmentRecord>,
     ) -> anyhow::Result<bool> {
         let own = self.source.own_ledger(view.cluster());
         let expiries = after.and_then(|after| after.position.ops.as_ref()).map(|ops| &ops.expiries);
@@ -140,7 +142,7 @@ impl WalLog {
     }
 
     /// Whether the cluster is to be asked how far it is.
-    fn is_due(&self, view: &mut RingView, after: Option<&Segment>) -> anyhow::Result<bool> {
+    fn is_due(&self, view: &mut RingView, after: Option<&SegmentRecord>) -> anyhow::Result<bool> {
         if !view.is_several() || self.source.replica.addresses.is_empty() {
             return Ok(false);
         }
@@ -174,8 +176,8 @@ impl WalLog {
 }
 
 impl LogSource for WalLog {
-    fn mode(&self) -> Mode {
-        Mode::Wal
+    fn mode(&self) -> &'static str {
+        Mode::Wal.as_str()
     }
 
     fn on_gap(&self) -> OnGap {
@@ -186,7 +188,9 @@ impl LogSource for WalLog {
         self.source.settings.every
     }
 
-    fn news(&mut self, after: Option<&Segment>, ctx: &Ctx) -> anyhow::Result<bool> {
+    fn news(&mut self, after: Option<&Value>, ctx: &Ctx) -> anyhow::Result<bool> {
+        let after = Shipping::segment_before(after)?;
+        let after = after.as_ref();
         let mut view = self.view(ctx)?;
         let mut behind = None;
         if self.is_due(&mut view, after)? {
@@ -213,10 +217,12 @@ impl LogSource for WalLog {
 
     fn ship(
         &mut self,
-        after: Option<&Segment>,
+        after: Option<&Value>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
-    ) -> anyhow::Result<Segment> {
+    ) -> anyhow::Result<Value> {
+        let after = Shipping::segment_before(after)?;
+        let after = after.as_ref();
         let mut view = self.view(ctx)?;
         let nothing = || SourceError::TooFast {
             what: self.source.replica.data_file.display().to_string(),
@@ -247,7 +253,7 @@ impl LogSource for WalLog {
         let (first, last) = ends.ok_or_else(nothing)?;
         // What is over has expired only when the cluster came to it.
         expiries.pass(expired);
-        let segment = Segment {
+        let segment = SegmentRecord {
             mode: Mode::Wal,
             consistency: "transaction-consistent".into(),
             cluster: view.cluster().to_string(),
@@ -271,6 +277,6 @@ impl LogSource for WalLog {
             totals: None,
         };
         close_segment(&segment, out)?;
-        Ok(segment)
+        Ok(serde_json::to_value(&segment)?)
     }
 }
