@@ -10,6 +10,9 @@ use crate::source::duckdb::metadata_table::MetadataTable;
 
 pub use crate::source::duckdb::metadata_table::Answer;
 
+/// What a file of it is for, in the words of a message.
+pub const FILE_TYPE: &str = "duckdb";
+
 /// The table's name.
 const NAME: &str = "backup_metadata";
 

@@ -67,8 +67,12 @@ pub(crate) struct QueryReport {
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let path = options.to.display().to_string();
     let settings = options.source.as_ref().and_then(|name| app.settings.sources.get(name));
-    let exists =
-        check_target(app.store_read(settings)?.as_ref(), &options.to, TargetKind::File, "duckdb")?;
+    let exists = check_target(
+        app.store_read(settings)?.as_ref(),
+        &options.to,
+        TargetKind::File,
+        table::FILE_TYPE,
+    )?;
     if !options.force && exists {
         let fault = Fault::new(Kind::Refused, format!("{path} already exists"));
         return Err(fault.hint("choose another --to, or pass --force to replace it").into());
