@@ -1,9 +1,11 @@
 //! `bkp replicate`.
 
+use clap::ValueEnum;
+
 use super::flags::WaitArgs;
-use super::snapshot::ScopeArg;
 use crate::cmd::snapshot::Options;
 use crate::domain::backup_kind::BackupKind;
+use crate::domain::names::Scope;
 
 /// Copy the new and changed files of a folder
 #[derive(Debug, clap::Args)]
@@ -15,8 +17,8 @@ pub(super) struct Args {
     source: String,
 
     /// Scope of the replica
-    #[arg(long, value_enum, default_value_t = ScopeArg::Auto)]
-    scope: ScopeArg,
+    #[arg(long, value_enum, default_value_t = ReplicaScope::Auto)]
+    scope: ReplicaScope,
 
     /// Show what would be done, without doing it
     #[arg(long)]
@@ -24,6 +26,28 @@ pub(super) struct Args {
 
     #[command(flatten)]
     pub(super) wait: WaitArgs,
+}
+
+/// What a replica builds on it chooses itself, so it is never differential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReplicaScope {
+    /// Every file
+    Full,
+    /// What changed since earlier replicas
+    Incremental,
+    /// Incremental if a usable chain exists, otherwise full
+    Auto,
+}
+
+impl ReplicaScope {
+    /// The scope; `None` where bkp chooses.
+    fn scope(self) -> Option<Scope> {
+        match self {
+            ReplicaScope::Full => Some(Scope::Full),
+            ReplicaScope::Incremental => Some(Scope::Incremental),
+            ReplicaScope::Auto => None,
+        }
+    }
 }
 
 impl From<Args> for Options {

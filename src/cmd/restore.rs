@@ -23,7 +23,7 @@ use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
 use crate::pipeline::BackupReader;
-use crate::source::{self, RestoreRequest, Restored};
+use crate::source::{self, RestoreRequest, Restored, TargetKind};
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -111,8 +111,13 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let kind_of_backup = name.kind.clone();
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
+    let to = match kind.target {
+        TargetKind::File => options.to.clone(),
+        // Without a slash at its end, which would be a part of other names.
+        TargetKind::Folder => options.to.components().collect(),
+    };
     let request = RestoreRequest {
-        target: options.to.clone(),
+        target: to.clone(),
         replica: options.replica,
         table: options.table.clone(),
         files: options.files.clone(),
@@ -120,8 +125,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         force: options.force,
         share: app.source(&name.source).map(|source| source.share()).unwrap_or_default(),
     };
-    let target_exists =
-        check_target(store.as_ref(), &options.to, kind.target, name.backup_type.as_str())?;
+    let target_exists = check_target(store.as_ref(), &to, kind.target, name.backup_type.as_str())?;
     for warning in (kind.guard)(&record, &request)? {
         app.ctx.monitor.warn(&warning);
     }
@@ -132,7 +136,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         chain: chain.iter().map(|reader| reader.manifest().id).collect(),
         stored_bytes: stored_bytes(&chain),
         target_exists,
-        target: options.to.clone(),
+        target: to,
         replica: options.replica,
     };
     if plan.target_exists && !options.force {
@@ -150,7 +154,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     }
     check_chain(app, &chain, &kind_of_backup)?;
     app.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
-    let noted = scratch::elsewhere(app, folder_of(&options.to));
+    let noted = scratch::elsewhere(app, folder_of(&request.target));
     let restored = (kind.restore)(&chain, &request, &app.ctx)?;
     drop(noted);
     app.ctx.monitor.end();
@@ -294,7 +298,12 @@ fn check_kind(name: &BackupName) -> Result<(), Fault> {
 fn check_parts(options: &Options, name: &BackupName) -> Result<(), Fault> {
     if options.table.is_some() && name.kind != BackupKind::Export {
         let message = format!("{} is a {}: it has no tables to select", name.id, name.kind);
-        return Err(Fault::new(Kind::Usage, message).hint("pass --from-export, or omit --table"));
+        let hint = if name.kind == BackupKind::Replica {
+            "use --file, or omit --table"
+        } else {
+            "pass --from-export, or omit --table"
+        };
+        return Err(Fault::new(Kind::Usage, message).hint(hint));
     }
     if !options.files.is_empty() && name.kind != BackupKind::Replica {
         let message = format!("{} is a {}: it has no files to select", name.id, name.kind);

@@ -13,6 +13,7 @@ pub use self::options::Options;
 use self::plan::{ParentChain, Plan, plan};
 use crate::catalog::Catalog;
 use crate::config::settings::jobs::JobKind;
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Sizes};
 use crate::domain::names::{BackupName, BackupType, Scope};
@@ -86,7 +87,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let run = RunGuard::begin(app, &options.source, settings.backup_type, &store)?;
     let identity = source.identity(&app.ctx)?;
     let of = (&*source, &identity);
-    let Plan { id, scope, parent_chain } = plan(app, options, of, &store, &catalog, run.id())?;
+    let Plan { id, scope, parent_chain, skipped } =
+        plan(app, options, of, &store, &catalog, run.id())?;
     let links = parent_chain.as_ref().map(|parent_chain| (parent_chain.base, parent_chain.parent));
     let chain = parent_chain.as_ref().map(ParentChain::names).unwrap_or_default();
     let below = parent_chain
@@ -112,7 +114,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     };
     app.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
     let (mut objects, stats, captured) =
-        objects::make(app, options, &*source, &builder, parent_chain)?;
+        objects::make(app, options, &*source, &builder, (parent_chain, skipped))?;
     if let Some(write) = &captured.map {
         objects.push(builder.map(write.as_ref())?);
     }
@@ -242,6 +244,12 @@ fn report(
         format_size(plaintext_bytes, BINARY),
         (manifest.ended - manifest.started).as_seconds_f64(),
     );
+    if manifest.kind == BackupKind::Replica {
+        let count = |name: &str| manifest.capture.get(name).and_then(serde_json::Value::as_u64);
+        let [files, copied, deleted] =
+            ["files", "copied", "deleted"].map(|name| count(name).unwrap_or_default());
+        writeln!(text, "  {files} files, {copied} copied, {deleted} deleted since the last time")?;
+    }
     let outcomes = mirrored.outcomes();
     let partial = outcomes.iter().any(|outcomes| outcomes.lost.is_some()).then_some(Kind::Partial);
     let copies = store_copies(outcomes, &mut text)?;

@@ -67,7 +67,11 @@ pub const OBJECTS_IN_MANIFEST_MAX: usize = 1024;
 pub const OBJECTS_MAX: usize = 100_000;
 
 /// Longest line of the list of a backup's objects, bytes: a key has up to 1024, and the rest 600.
-pub const OBJECT_LINE_BYTES_MAX: u64 = 4096;
+pub const OBJECT_LINE_BYTES_MAX: u64 = 2048;
+
+/// Largest list of a backup's objects as stored, bytes: it is read into memory and proven before anything in it is
+/// looked at. A line takes about 80 bytes of it.
+pub const OBJECT_LIST_BYTES_MAX: u64 = 32 << 20;
 
 /// Most tables of an export: each takes up to 700 bytes of the manifest.
 pub const EXPORT_TABLES_MAX: usize = 1000;

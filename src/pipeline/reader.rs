@@ -69,6 +69,8 @@ impl<'a> BackupReader<'a> {
     }
 
     fn listed(&self, ctx: &Ctx) -> anyhow::Result<&BTreeMap<String, ObjectRecord>> {
+        // Whoever comes first reads it, and the others wait.
+        let _reading = self.proven();
         if let Some(listed) = self.listed.get() {
             return Ok(listed);
         }

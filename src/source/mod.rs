@@ -62,6 +62,9 @@ pub struct ReplicaRequest<'a> {
     pub id: BackupId,
     /// What it adds to, base first; empty for a full one.
     pub chain: &'a Chain<'a>,
+    /// What follows that in the chain of the newest replica: not built on, but the newest state that is known.
+    /// Empty where nothing older than this run shall matter.
+    pub skipped: &'a Chain<'a>,
 }
 
 /// What a capture is asked for.
@@ -213,7 +216,9 @@ pub trait Source: Send + Sync {
         _own: Option<OwnEvents>,
     ) -> anyhow::Result<Box<dyn LogSource>> {
         let message = "a source of this kind ships no change log";
-        Err(Fault::new(Kind::Usage, message).hint("see `bkp snapshot` and `bkp export`").into())
+        Err(Fault::new(Kind::Usage, message)
+            .hint("see `bkp snapshot`, `bkp export` and `bkp replicate`")
+            .into())
     }
 }
 
@@ -330,7 +335,10 @@ pub enum Continuation {
     /// It builds on the first so many links: on all of them, or it has again what the others add.
     Onto(usize),
     /// It begins a new chain.
-    Full,
+    Full {
+        /// On so many links it builds if an increment was asked for all the same.
+        else_onto: usize,
+    },
 }
 
 /// A chain is continued from this many links no more: a restore reads all of them.
@@ -342,7 +350,11 @@ pub const CHAIN_LINKS_MAX: usize = 28;
 /// None.
 pub fn link_by_link(chain: &Chain<'_>, _ctx: &Ctx) -> anyhow::Result<Continuation> {
     let links = chain.len();
-    Ok(if links < CHAIN_LINKS_MAX { Continuation::Onto(links) } else { Continuation::Full })
+    Ok(if links < CHAIN_LINKS_MAX {
+        Continuation::Onto(links)
+    } else {
+        Continuation::Full { else_onto: links }
+    })
 }
 
 /// What is done with the backups of a kind of source. Everything that needs no configuration of the day

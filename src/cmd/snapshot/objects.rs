@@ -6,8 +6,8 @@ use crate::domain::backup_kind::BackupKind;
 use crate::domain::manifest::ObjectRecord;
 use crate::error::{Fault, Kind};
 use crate::ops::scratch;
-use crate::pipeline::ObjectBuilder;
 use crate::pipeline::objects::Objects;
+use crate::pipeline::{BackupReader, ObjectBuilder};
 use crate::source::{CaptureRequest, Captured, ExportRequest, ReplicaRequest, Source};
 use crate::stage::ChainStats;
 use crate::store::Role;
@@ -22,7 +22,7 @@ pub(super) fn make(
     options: &Options,
     source: &dyn Source,
     builder: &ObjectBuilder<'_>,
-    parent_chain: Option<ParentChain<'_>>,
+    (parent_chain, skipped): (Option<ParentChain<'_>>, Vec<BackupReader<'_>>),
 ) -> anyhow::Result<(Vec<ObjectRecord>, ChainStats, Captured)> {
     let mode = options.mode.clone();
     match options.kind {
@@ -47,7 +47,7 @@ pub(super) fn make(
         }
         BackupKind::Replica => {
             let chain = parent_chain.map(|parent_chain| parent_chain.chain).unwrap_or_default();
-            let request = ReplicaRequest { id: builder.name.id, chain: &chain };
+            let request = ReplicaRequest { id: builder.name.id, chain: &chain, skipped: &skipped };
             let mut objects = Objects::new(builder);
             let captured = source.replicate(&request, &mut objects, &app.ctx)?;
             let (objects, stats) = objects.finish()?;

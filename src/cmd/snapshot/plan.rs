@@ -33,6 +33,8 @@ pub(super) struct Plan<'a> {
     pub(super) scope: Scope,
     /// The first and the last link of the chain that is continued; `None` for a full backup.
     pub(super) parent_chain: Option<ParentChain<'a>>,
+    /// The links of the newest backup's chain that it does not build on, although it knows them.
+    pub(super) skipped: Vec<BackupReader<'a>>,
 }
 
 /// What an increment builds on.
@@ -65,7 +67,7 @@ impl ParentChain<'_> {
 
 impl Plan<'_> {
     fn full(id: BackupId) -> Self {
-        Plan { id, scope: Scope::Full, parent_chain: None }
+        Plan { id, scope: Scope::Full, parent_chain: None, skipped: Vec::new() }
     }
 }
 
@@ -130,8 +132,10 @@ pub(super) fn plan<'a>(
     };
     let built = build_on(app, source, catalog, &parent, &damage_check);
     match (options.scope, built) {
-        (_, Ok(None)) => Ok(Plan::full(id)),
-        (Some(scope), Ok(Some(parent_chain))) if parent_chain.chain.len() >= CHAIN_LENGTH_MAX => {
+        (_, Ok((None, skipped))) => Ok(Plan { skipped, ..Plan::full(id) }),
+        (Some(scope), Ok((Some(parent_chain), _)))
+            if parent_chain.chain.len() >= CHAIN_LENGTH_MAX =>
+        {
             let message = format!(
                 "the chain of `{}` has {} backups, too many for {} one",
                 options.source,
@@ -140,9 +144,11 @@ pub(super) fn plan<'a>(
             );
             Err(Fault::new(Kind::Refused, message).hint("start a new chain: --scope full").into())
         }
-        (Some(scope), Ok(parent_chain)) => Ok(Plan { id, scope, parent_chain }),
+        (Some(scope), Ok((parent_chain, skipped))) => Ok(Plan { id, scope, parent_chain, skipped }),
         (Some(_), Err(error)) => Err(error.context(format!("cannot build on {}", parent.id))),
-        (None, Ok(parent_chain)) => Ok(Plan { id, scope: Scope::Incremental, parent_chain }),
+        (None, Ok((parent_chain, skipped))) => {
+            Ok(Plan { id, scope: Scope::Incremental, parent_chain, skipped })
+        }
         (None, Err(error)) if is_about_parent(&error) => {
             Ok(full_instead(app, Some(parent.id), id, &error))
         }
@@ -352,23 +358,25 @@ fn marks(
 
 /// A chain whose manifests are authentic, whose objects are all there and not known to be damaged, and
 /// whose newest block map reads; of what the source is today. Nothing if the source had better begin a new
-/// one, and nobody asked for an increment.
+/// one, and nobody asked for an increment. Then come the links that are not built on.
 fn build_on<'a>(
     app: &AppContext,
     source: &dyn Source,
     catalog: &Catalog<'a>,
     parent: &BackupName,
     damage_check: &DamageCheck<'_>,
-) -> anyhow::Result<Option<ParentChain<'a>>> {
+) -> anyhow::Result<(Option<ParentChain<'a>>, Vec<BackupReader<'a>>)> {
     let mut chain = catalog.chain(parent)?;
     chain.iter().try_for_each(|link| damage_check.check_link(app, link))?;
     chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
     let kind = source::kinds::kind_of(parent.backup_type)?;
-    match (kind.extend)(&chain, &app.ctx)? {
-        Continuation::Onto(links) => chain.truncate(links.max(1)),
-        Continuation::Full if damage_check.reads_claimed_damage => {}
-        Continuation::Full => return Ok(None),
-    }
+    let links = match (kind.extend)(&chain, &app.ctx)? {
+        Continuation::Onto(links) => links,
+        // An increment was asked for.
+        Continuation::Full { else_onto } if damage_check.reads_claimed_damage => else_onto,
+        Continuation::Full { .. } => return Ok((None, chain)),
+    };
+    let skipped = chain.split_off(links.clamp(1, chain.len()));
     let ends = chain.first().zip(chain.last());
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;
     let record = last.manifest().capture.clone();
@@ -380,5 +388,6 @@ fn build_on<'a>(
         Held::default()
     };
     let (base, parent) = (base.manifest().id, last.manifest().id);
-    Ok(Some(ParentChain { base, parent, chain, map: ParentMap { record, held } }))
+    let map = ParentMap { record, held };
+    Ok((Some(ParentChain { base, parent, chain, map }), skipped))
 }

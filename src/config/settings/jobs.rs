@@ -237,6 +237,10 @@ fn check_made(
 fn scope(place: &str, run: JobKind, word: &str) -> Result<Scope, ConfigError> {
     let known = Scope::ALL.map(Scope::as_str);
     match word.parse() {
+        Ok(Scope::Differential) if run == JobKind::Replicate => {
+            let problem = "a replica is never differential";
+            Err(ConfigError::invalid(place, problem).suggest("use full, incremental or auto"))
+        }
         Ok(scope) if run.makes().is_some() => Ok(scope),
         Ok(_) => {
             let problem = format!("`{}` takes no scope", run.word());

@@ -7,8 +7,8 @@ use super::adapter::{SourceSettings, StoreSettings};
 use super::check;
 use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
 use crate::domain::names::BackupType;
-use crate::source::SourceKind;
 use crate::source::kinds::{self, SOURCES};
+use crate::source::{SourceKind, TargetKind};
 use crate::stage::Compression;
 use crate::table::{ConfigError, parse_table};
 use crate::table::{nearest, unknown_key};
@@ -39,6 +39,9 @@ pub(super) fn open(
     known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
     (kind.open)(name, rest.clone())?;
+    if kind.target == TargetKind::Folder {
+        check_no_store_inside(&place, &rest, stores)?;
+    }
     Ok(SourceSettings {
         backup_type: kind.backup_type,
         store: chosen,
@@ -46,6 +49,23 @@ pub(super) fn open(
         compression: compression(&place, kind.zstd_level, common.compression, common.level)?,
         table: rest,
     })
+}
+
+/// Refuses a folder that a store is in: each run would copy what the last one stored.
+fn check_no_store_inside(
+    place: &str,
+    table: &toml::Table,
+    stores: &BTreeMap<String, StoreSettings>,
+) -> Result<(), ConfigError> {
+    let Some(folder) = table.get("path").and_then(toml::Value::as_str) else { return Ok(()) };
+    let is_inside = |store: &&StoreSettings| {
+        let path = store.place.url.strip_prefix("file://");
+        path.is_some_and(|path| Path::new(path).starts_with(folder))
+    };
+    let Some(inside) = stores.values().find(is_inside) else { return Ok(()) };
+    let problem = format!("[{}] is inside this folder", inside.place.name);
+    let error = ConfigError::invalid(format!("{place}.path"), problem);
+    Err(error.suggest("keep backups elsewhere"))
 }
 
 fn kind_named(place: &str, word: &str) -> Result<&'static SourceKind, ConfigError> {

@@ -1,32 +1,25 @@
-//! From the files into objects.
+//! From the files of the folder into objects: which of them are copied, and what is said of the others.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::io::Errno;
 use serde_json::json;
 
-use super::footer::is_parquet;
+use super::copying::Copying;
 use super::inventory::{FILES_MAX, HeldFile, Inventory};
 use super::path::RelativePath;
-use super::stable_read::{NotCopied, read, rows};
+use super::stable_read::NotCopied;
 use super::walk::{self, FileStat, Listing, Patterns};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::limits::OBJECTS_MAX;
-use crate::pipeline::ROLE_DATA;
 use crate::pipeline::objects::ObjectSink;
 use crate::source::{Captured, ReplicaRequest, SourceError};
 
-/// How often a file is read that is changed meanwhile.
-const ATTEMPTS: u32 = 3;
-/// For so long a Parquet file without a footer is taken for one that is being written, nanoseconds.
-const WRITTEN_FOR: i64 = 600_000_000_000;
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 20;
+/// How often the folder is listed where files were moved meanwhile.
+const LISTINGS_MAX: u32 = 3;
 /// Most things that are named one by one.
 const NAMED_MAX: usize = 20;
 /// Most files that a run copies: a backup has no more objects, and some are not files.
@@ -46,39 +39,36 @@ pub(super) struct Replication<'a> {
     pub(super) ctx: &'a Ctx,
 }
 
+/// What a run says besides the files that it holds.
+#[derive(Default)]
+struct Messages {
+    /// What is missing.
+    lost: Vec<String>,
+    /// What the next run takes.
+    unfinished: Vec<String>,
+}
+
 impl Replication<'_> {
     /// Copies what the chain does not have.
     ///
     /// # Errors
     /// [`SourceError`] if the folder cannot be read, or has lost all its files; what `out` failed with.
     pub(super) fn run(&self, out: &mut dyn ObjectSink) -> anyhow::Result<Captured> {
-        let before = Inventory::of(self.request.chain, self.ctx)?;
+        let ReplicaRequest { chain, skipped, .. } = *self.request;
+        let built_on = Inventory::of(chain, self.ctx)?;
+        // What the folder was like the last time, whichever link this replica builds on.
+        let newest = built_on.clone().followed_by(skipped, self.ctx)?;
         let root = walk::open_root(self.root)?;
-        let listing = walk::list(&root, self.root, self.patterns, &self.ctx.cancel)?;
-        self.check(&listing, &before)?;
-        let mut contents: BTreeMap<u64, Vec<HeldFile>> = BTreeMap::new();
-        for file in before.0.values() {
-            contents.entry(file.bytes).or_default().push(file.clone());
+        let ids: BTreeSet<BackupId> = chain.iter().map(|link| link.manifest().id).collect();
+        let held = newest.0.values().filter(|file| ids.contains(&file.backup));
+        let held: Vec<&HeldFile> = built_on.0.values().chain(held).collect();
+        let mut copying = Copying::new(&root, self.sealed, self.request, (out, self.ctx), &held);
+        let (after, messages) = self.take(&root, &mut copying, &newest, &ids)?;
+        let changes = after.since(&built_on);
+        let deleted = newest.0.keys().filter(|path| !after.0.contains_key(*path)).count();
+        for line in shortened(messages.unfinished.clone()) {
+            self.ctx.monitor.warn(&line);
         }
-        let mut copying = Copying {
-            root: &root,
-            sealed: self.sealed,
-            id: self.request.id,
-            ctx: self.ctx,
-            out,
-            contents,
-            now: i64::try_from(self.ctx.now().unix_timestamp_nanos()).unwrap_or(i64::MAX),
-            copied: 0,
-            copied_bytes: 0,
-            failed: Vec::new(),
-            unfinished: Vec::new(),
-            buffer: vec![0; READ_BYTES],
-        };
-        let mut after = copying.files(&listing, &before)?;
-        copying.failed.extend(keep_unknown(&listing, &before, &mut after));
-        self.tell(&listing, &copying.unfinished);
-        let changes = after.since(&before);
-        let deleted = before.0.keys().filter(|path| !after.0.contains_key(*path)).count();
         let record = json!({
             "mode": "online",
             "consistency": "file by file",
@@ -89,23 +79,93 @@ impl Replication<'_> {
             "copied": copying.copied,
             "copied_bytes": copying.copied_bytes,
             "deleted": deleted,
-            "unfinished": copying.unfinished.len(),
+            "unfinished": messages.unfinished.len(),
         });
-        let lost = shortened(copying.failed);
+        let lost = shortened(messages.lost);
         let map = move |out: &mut dyn Write| after.write(&changes, out);
         Ok(Captured { record, map: Some(Box::new(map)), lost })
     }
 
+    /// Takes every file that is listed. A file that is moved meanwhile may be listed nowhere, or be gone when it is
+    /// to be read: the folder is listed again then.
+    fn take(
+        &self,
+        root: &OwnedFd,
+        copying: &mut Copying<'_>,
+        newest: &Inventory,
+        ids: &BTreeSet<BackupId>,
+    ) -> anyhow::Result<(Inventory, Messages)> {
+        let (mut after, mut listed_before) = (Inventory::default(), None);
+        for listings_left in (0..LISTINGS_MAX).rev() {
+            let listing = walk::list(root, self.root, self.patterns, &self.ctx.cancel)?;
+            self.check(&listing, newest)?;
+            let mut messages = Messages::default();
+            let listed: BTreeSet<RelativePath> =
+                listing.files.iter().map(|(path, _)| path.clone()).collect();
+            let mut taken = Inventory::default();
+            let mut gone = Vec::new();
+            for (path, stat) in &listing.files {
+                self.ctx.cancel.check()?;
+                let known = after.0.remove(path).or_else(|| newest.0.get(path).cloned());
+                match self.file(copying, (path, stat), known.as_ref(), ids)? {
+                    Ok(file) => drop(taken.0.insert(path.clone(), file)),
+                    Err(NotCopied::Gone) => gone.push(path),
+                    Err(why) => {
+                        messages.note(path, &why, known.is_some());
+                        // Of what is there and cannot be read, the last version that could be is kept.
+                        if let Some(known) = known {
+                            let kept = copying.keep(path, known)?;
+                            taken.0.insert(path.clone(), kept);
+                        }
+                    }
+                }
+            }
+            let vanished = newest.0.keys().any(|path| !listed.contains(path));
+            after = taken;
+            let is_news = !gone.is_empty() || listed_before.as_ref() != Some(&listed);
+            if listings_left > 0 && is_news && (vanished || !gone.is_empty()) {
+                listed_before = Some(listed);
+                continue;
+            }
+            let gone =
+                gone.iter().map(|path| format!("`{path}`, which was moved or deleted meanwhile"));
+            messages.lost.extend(gone);
+            self.keep_unknown(copying, &listing, newest, (&mut after, &mut messages))?;
+            messages.lost.append(&mut copying.broken);
+            messages.of_others(&listing, self.ctx);
+            return Ok((after, messages));
+        }
+        Ok((after, Messages::default()))
+    }
+
+    /// Takes a file, unless it is known and unchanged. The inner error leaves the others.
+    fn file(
+        &self,
+        copying: &mut Copying<'_>,
+        (path, stat): (&RelativePath, &FileStat),
+        known: Option<&HeldFile>,
+        ids: &BTreeSet<BackupId>,
+    ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
+        let is_here =
+            |file: &&HeldFile| ids.contains(&file.backup) || file.backup == self.request.id;
+        let unchanged = known.filter(|known| known.stat == *stat).filter(is_here);
+        match unchanged {
+            // What this run has read itself it need not read again.
+            Some(known) if known.settled || copying.has_read(path, stat) => Ok(Ok(known.clone())),
+            _ if copying.copied >= COPIED_MAX => Ok(Err(NotCopied::TooMany)),
+            _ => copying.file(path),
+        }
+    }
+
     /// Refuses to record that everything was deleted: a disk that is not mounted looks like that.
-    fn check(&self, listing: &Listing, before: &Inventory) -> Result<(), SourceError> {
+    fn check(&self, listing: &Listing, newest: &Inventory) -> Result<(), SourceError> {
         let what = self.root.display().to_string();
         if listing.files.len() > FILES_MAX {
             let reason = format!("it has more than {FILES_MAX} files");
             return Err(SourceError::Unsupported { what, reason });
         }
-        let (lost, known) =
-            (listing.files.is_empty() && listing.unreadable.is_empty(), before.0.len());
-        if lost && known > 0 {
+        let known = newest.0.len();
+        if listing.files.is_empty() && listing.unreadable.is_empty() && known > 0 {
             let reason = format!("it has none of the {known} files that it had");
             let hint =
                 "mount it; if all files were deleted on purpose, record it with --scope full";
@@ -114,32 +174,69 @@ impl Replication<'_> {
         Ok(())
     }
 
-    fn tell(&self, listing: &Listing, unfinished: &[String]) {
-        let monitor = &self.ctx.monitor;
-        let links =
-            listing.others.iter().map(|path| format!("`{path}` is no file and is not copied"));
-        for line in shortened(links.collect()) {
-            monitor.warn(&line);
+    /// Keeps what is known of files in folders that cannot be read now: they may all be there.
+    fn keep_unknown(
+        &self,
+        copying: &mut Copying<'_>,
+        listing: &Listing,
+        newest: &Inventory,
+        (after, messages): (&mut Inventory, &mut Messages),
+    ) -> anyhow::Result<()> {
+        for (folder, why) in &listing.unreadable {
+            self.ctx.cancel.check()?;
+            let mut kept = 0;
+            for (path, file) in &newest.0 {
+                let is_unknown = path.is_in(folder) || path == folder;
+                // What was read of the folder before it could not be is newer.
+                let is_taken =
+                    |other: &RelativePath| other == path || other.is_in(path) || path.is_in(other);
+                if is_unknown && !after.0.keys().any(is_taken) {
+                    after.0.insert(path.clone(), copying.keep(path, file.clone())?);
+                    kept += 1;
+                }
+            }
+            messages.lost.push(format!(
+                "`{folder}`, which cannot be read ({why}); {kept} file(s) in it stay as they were"
+            ));
         }
-        for line in shortened(unfinished.to_vec()) {
-            monitor.warn(&line);
-        }
+        Ok(())
     }
 }
 
-/// Keeps what is known of files in folders that cannot be read now: they may all be there. Says which folders.
-fn keep_unknown(listing: &Listing, before: &Inventory, after: &mut Inventory) -> Vec<String> {
-    let mut said = Vec::new();
-    for (folder, error) in &listing.unreadable {
-        let known = before.0.iter().filter(|(path, _)| path.is_in(folder) || *path == folder);
-        let known: Vec<_> = known.map(|(path, file)| (path.clone(), file.clone())).collect();
-        said.push(format!(
-            "`{folder}`, which cannot be read ({error}); {} files in it stay as they were",
-            known.len()
-        ));
-        after.0.extend(known);
+impl Messages {
+    /// Says why a file is not in the backup as it is now.
+    fn note(&mut self, path: &RelativePath, why: &NotCopied, known: bool) {
+        let stays = if known { "; its last version stays" } else { "" };
+        let current = if known { "the current " } else { "" };
+        let lost = match why {
+            NotCopied::Gone => return,
+            NotCopied::Unfinished(why) => {
+                return self.unfinished.push(format!(
+                    "`{path}` is still being written ({why}); the next run copies it{stays}"
+                ));
+            }
+            NotCopied::Changed => {
+                format!("{current}`{path}`, which changed while it was read{stays}")
+            }
+            NotCopied::Unreadable(error) => {
+                format!("{current}`{path}`, which cannot be read ({error}){stays}")
+            }
+            NotCopied::TooMany => {
+                format!("{current}`{path}`: a run copies {COPIED_MAX} files; run it again{stays}")
+            }
+        };
+        self.lost.push(lost);
     }
-    said
+
+    /// Says what in the folder is no file, or has a path that no backup can have.
+    fn of_others(&mut self, listing: &Listing, ctx: &Ctx) {
+        let others = listing.others.iter();
+        let others = others.map(|path| format!("`{path}` is not a regular file and is not copied"));
+        for line in shortened(others.collect()) {
+            ctx.monitor.warn(&line);
+        }
+        self.lost.extend(listing.unnamed.iter().cloned());
+    }
 }
 
 /// The first lines, and how many more there are.
@@ -149,208 +246,4 @@ fn shortened(mut lines: Vec<String>) -> Vec<String> {
         lines.push(format!("{more} more like these"));
     }
     lines
-}
-
-/// What was read of a file.
-struct Content {
-    stat: FileStat,
-    sha256: String,
-    rows: Option<u64>,
-    /// Why its footer says nothing.
-    broken: Option<String>,
-}
-
-struct Copying<'a> {
-    root: &'a OwnedFd,
-    sealed: bool,
-    id: BackupId,
-    ctx: &'a Ctx,
-    out: &'a mut dyn ObjectSink,
-    /// What is held already, by size.
-    contents: BTreeMap<u64, Vec<HeldFile>>,
-    /// When the run looked at the folder, nanoseconds since 1970.
-    now: i64,
-    copied: usize,
-    copied_bytes: u64,
-    /// What is missing, in words.
-    failed: Vec<String>,
-    /// Files that the next run takes, in words.
-    unfinished: Vec<String>,
-    buffer: Vec<u8>,
-}
-
-impl Copying<'_> {
-    fn files(&mut self, listing: &Listing, before: &Inventory) -> anyhow::Result<Inventory> {
-        let mut after = Inventory::default();
-        let mut left = 0;
-        for (path, stat) in &listing.files {
-            self.ctx.cancel.check()?;
-            let known = before.0.get(path);
-            if let Some(known) = known.filter(|known| known.settled && known.stat == *stat) {
-                after.0.insert(path.clone(), known.clone());
-                continue;
-            }
-            if self.copied >= COPIED_MAX {
-                left += 1;
-                after.0.extend(known.map(|known| (path.clone(), known.clone())));
-                continue;
-            }
-            match self.file(path, known)? {
-                Ok(held) => drop(after.0.insert(path.clone(), held)),
-                Err(why) => {
-                    let is_gone = matches!(why, NotCopied::Gone);
-                    self.note(path, why, known.is_some());
-                    // Of what is there and cannot be read, the last version that could be is kept.
-                    let kept = known.filter(|_| !is_gone).cloned();
-                    after.0.extend(kept.map(|known| (path.clone(), known)));
-                }
-            }
-        }
-        if left > 0 {
-            let most = format!("{left} files more than the {COPIED_MAX} that a run copies");
-            self.failed.push(format!("{most}: run it again"));
-        }
-        Ok(after)
-    }
-
-    fn note(&mut self, path: &RelativePath, why: NotCopied, known: bool) {
-        let stays = if known { "; its last version stays" } else { "" };
-        match why {
-            NotCopied::Gone => {}
-            NotCopied::Changed => {
-                self.failed.push(format!("`{path}`, which was changed while it was read{stays}"));
-            }
-            NotCopied::Unreadable(error) => {
-                self.failed.push(format!("`{path}`, which cannot be read ({error}){stays}"));
-            }
-            NotCopied::Unfinished(why) => self.unfinished.push(format!(
-                "`{path}` is still being written ({why}); the next run takes it{stays}"
-            )),
-        }
-    }
-
-    /// Copies a file, unless its content is held already. The inner error leaves the others.
-    fn file(
-        &mut self,
-        path: &RelativePath,
-        known: Option<&HeldFile>,
-    ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
-        let mut last = NotCopied::Changed;
-        for _ in 0..ATTEMPTS {
-            self.ctx.cancel.check()?;
-            match self.attempt(path, known)? {
-                Err(NotCopied::Changed) => last = NotCopied::Changed,
-                done => return Ok(done),
-            }
-        }
-        Ok(Err(last))
-    }
-
-    fn attempt(
-        &mut self,
-        path: &RelativePath,
-        known: Option<&HeldFile>,
-    ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
-        let opened = walk::open_file(self.root, path).and_then(|file| {
-            let stat = FileStat::of_file(&file)?;
-            Ok((file, stat))
-        });
-        let (file, stat) = match opened {
-            Ok(opened) => opened,
-            Err(Errno::NOENT) => return Ok(Err(NotCopied::Gone)),
-            // What was a file is a link or a folder now: the next look at the folder will say.
-            Err(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::NXIO) => {
-                return Ok(Err(NotCopied::Changed));
-            }
-            Err(error) => return Ok(Err(NotCopied::Unreadable(error.into()))),
-        };
-        let (rows, broken) = match rows(&file, path, &stat) {
-            Ok(rows) => (rows, None),
-            Err(why) if self.now.saturating_sub(stat.modified) < WRITTEN_FOR => {
-                return Ok(Err(NotCopied::Unfinished(why)));
-            }
-            Err(why) => (None, Some(why)),
-        };
-        let content = Content { stat, sha256: String::new(), rows, broken };
-        let may_be_held = known.is_some_and(|known| known.bytes == stat.bytes)
-            || self.contents.contains_key(&stat.bytes);
-        if may_be_held {
-            let sha256 = match self.read(&file, path, &stat, &mut std::io::sink())? {
-                Ok(sha256) => sha256,
-                Err(why) => return Ok(Err(why)),
-            };
-            let held = self.contents.get(&stat.bytes).into_iter().flatten();
-            if let Some(held) = held.into_iter().find(|held| held.sha256 == sha256) {
-                let (backup, object) = (held.backup, held.object.clone());
-                let content = Content { sha256, ..content };
-                return Ok(Ok(self.held(content, backup, object)));
-            }
-        }
-        self.copy(&file, path, content)
-    }
-
-    /// Makes the object of a file.
-    fn copy(
-        &mut self,
-        file: &File,
-        path: &RelativePath,
-        mut content: Content,
-    ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
-        let name = object_name(self.copied + 1, path, self.sealed);
-        let mut outcome = None;
-        let (sealed, stat, ctx) = (self.sealed, content.stat, self.ctx);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let made = self.out.object(ROLE_DATA, &name, sealed, &mut |out| {
-            let read = read(file, (path, &stat), self.root, out, &mut buffer, ctx)?;
-            let is_whole = read.is_ok();
-            outcome = Some(read);
-            // An error leaves no object.
-            if is_whole { Ok(()) } else { Err(anyhow::anyhow!("it was not read")) }
-        });
-        self.buffer = buffer;
-        match (outcome, made) {
-            (Some(Ok(sha256)), Ok(())) => content.sha256 = sha256,
-            (Some(Err(why)), Err(_)) => return Ok(Err(why)),
-            (_, made) => return made.map(|()| Err(NotCopied::Changed)),
-        }
-        self.copied += 1;
-        self.copied_bytes = self.copied_bytes.saturating_add(content.stat.bytes);
-        if let Some(why) = &content.broken {
-            self.failed.push(format!(
-                "a whole `{path}`: {why}, so it is no Parquet file; it was copied as it is"
-            ));
-        }
-        let object = if self.sealed { format!("{name}.enc") } else { name };
-        let held = self.held(content, self.id, object);
-        self.contents.entry(held.bytes).or_default().push(held.clone());
-        Ok(Ok(held))
-    }
-
-    fn held(&self, content: Content, backup: BackupId, object: String) -> HeldFile {
-        let Content { stat, sha256, rows, broken: _ } = content;
-        let settled = stat.is_settled(self.now);
-        HeldFile { bytes: stat.bytes, sha256, rows, backup, object, stat, settled }
-    }
-
-    fn read(
-        &mut self,
-        file: &File,
-        path: &RelativePath,
-        stat: &FileStat,
-        out: &mut dyn Write,
-    ) -> anyhow::Result<Result<String, NotCopied>> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = read(file, (path, stat), self.root, out, &mut buffer, self.ctx);
-        self.buffer = buffer;
-        read
-    }
-}
-
-/// What the key of a file's object has after the backup's id. The name of a sealed file stays sealed.
-fn object_name(number: usize, path: &RelativePath, sealed: bool) -> String {
-    match (sealed, is_parquet(path)) {
-        (false, _) => format!("{number:05}.{}", path.plain_name()),
-        (true, true) => format!("{number:05}.parquet"),
-        (true, false) => format!("{number:05}"),
-    }
 }

@@ -42,29 +42,35 @@ pub(super) fn extend(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Continuatio
     Ok(choose(&chain.iter().map(of).collect::<Vec<_>>()))
 }
 
-/// Continues a chain at the link after which the fewest bytes have to be copied again for each link that it loses.
+/// Continues a chain, or gives it up if most of what it stores is of files that are gone.
 fn choose(links: &[LinkUse]) -> Continuation {
     let sum = |of: fn(&LinkUse) -> u64| links.iter().map(of).fold(0, u64::saturating_add);
     let needed = sum(|link| link.needed_bytes);
     let dead = sum(|link| link.bytes).saturating_sub(needed);
+    let onto = shortened(links);
     if dead > needed.max(DEAD_BYTES_MIN) {
-        return Continuation::Full;
+        return Continuation::Full { else_onto: onto };
     }
+    Continuation::Onto(onto)
+}
+
+/// On how many links to go on: on all of them, or where the chain is long up to the link after which the fewest
+/// bytes have to be copied again for each link that is left out.
+fn shortened(links: &[LinkUse]) -> usize {
     if links.len() < CHAIN_LINKS_MAX {
-        return Continuation::Onto(links.len());
+        return links.len();
     }
     // The base always stays: it is the largest.
-    let (mut best, mut again_bytes) = (None, 0_u128);
-    for (links_kept, link) in links.iter().enumerate().skip(1).rev() {
+    let (mut best, mut again_bytes) = ((1, u128::MAX, 1), 0_u128);
+    for (kept, link) in links.iter().enumerate().skip(1).rev() {
         again_bytes += u128::from(link.needed_bytes);
-        let lost = (links.len() - links_kept) as u128;
-        let is_better =
-            |(_, bytes, links): (usize, u128, u128)| again_bytes * links <= bytes * lost;
-        if best.is_none_or(is_better) {
-            best = Some((links_kept, again_bytes, lost));
+        let left_out = (links.len() - kept) as u128;
+        let (_, bytes, of) = best;
+        if bytes == u128::MAX || again_bytes * of <= bytes * left_out {
+            best = (kept, again_bytes, left_out);
         }
     }
-    best.map_or(Continuation::Full, |(links_kept, ..)| Continuation::Onto(links_kept))
+    best.0
 }
 
 #[cfg(test)]
@@ -98,7 +104,7 @@ mod tests {
     #[test]
     fn a_chain_of_what_is_gone_is_given_up() {
         let dead = LinkUse { bytes: 2 << 30, needed_bytes: 100 };
-        assert_eq!(choose(&[link(1 << 30), dead]), Continuation::Full);
+        assert_eq!(choose(&[link(1 << 30), dead]), Continuation::Full { else_onto: 2 });
         assert_eq!(choose(&[link(3 << 30), dead]), Continuation::Onto(2));
         let small = LinkUse { bytes: 1000, needed_bytes: 0 };
         assert_eq!(choose(&[small, small]), Continuation::Onto(2));

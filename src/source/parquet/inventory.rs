@@ -20,10 +20,10 @@ use crate::source::Chain;
 /// The schema this version writes and reads.
 const SCHEMA: &str = "bkp.inventory/1";
 
-/// Longest line, bytes: a path in hex, and the rest.
-const LINE_BYTES_MAX: u64 = 16 << 10;
+/// Longest line, bytes: a path of 4096 bytes, each of which may be written as six, and the rest.
+const LINE_BYTES_MAX: u64 = 32 << 10;
 
-/// Most files of a folder: each takes about 300 bytes of memory.
+/// Most files of a folder: each takes some hundred bytes of memory, and several times its path.
 pub(super) const FILES_MAX: usize = 10_000_000;
 
 /// The first line.
@@ -85,10 +85,7 @@ impl Inventory {
     /// # Errors
     /// [`Kind::Integrity`] if the chain's changes do not fit together; as [`BackupReader::map`].
     pub(super) fn of(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Inventory> {
-        let mut inventory = Inventory::default();
-        for link in chain {
-            link.map(ctx, &mut |input| inventory.change(input, link))?;
-        }
+        let inventory = Inventory::default().followed_by(chain, ctx)?;
         let ids: Vec<BackupId> = chain.iter().map(|link| link.manifest().id).collect();
         match inventory.0.iter().find(|(_, file)| !ids.contains(&file.backup)) {
             Some((path, file)) => {
@@ -96,6 +93,17 @@ impl Inventory {
             }
             None => Ok(inventory),
         }
+    }
+
+    /// After the changes of further links.
+    ///
+    /// # Errors
+    /// As [`Inventory::of`].
+    pub(super) fn followed_by(mut self, links: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Inventory> {
+        for link in links {
+            link.map(ctx, &mut |input| self.change(input, link))?;
+        }
+        Ok(self)
     }
 
     /// Makes the changes that `input` says.
@@ -159,8 +167,13 @@ impl Inventory {
 }
 
 fn line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    // What cannot be read again must not become a backup.
+    if line.len() as u64 > LINE_BYTES_MAX {
+        return Err(io::Error::other("a line of the inventory is longer than any that is read"));
+    }
+    out.write_all(&line)
 }
 
 fn parse<'l, T: Deserialize<'l>>(line: &'l [u8]) -> anyhow::Result<T> {
@@ -195,6 +208,23 @@ mod tests {
             .prop_filter_map("path", |bytes| RelativePath::new(bytes).ok());
         let file = (0..5_u64, any::<bool>()).prop_map(|(bytes, settled)| file(bytes, settled));
         prop::collection::btree_map(path, file, 0..12).prop_map(Inventory)
+    }
+
+    /// Every path that a folder can have makes a line that is read again.
+    #[test]
+    fn the_longest_paths_are_read_again() {
+        for byte in [1, b'"', 0xff, b'a'] {
+            let name = vec![byte; 255];
+            let path: Vec<u8> = vec![name; 16].join(&b'/');
+            assert!(path.len() > 4090);
+            let path = RelativePath::new(path).unwrap();
+            let inventory = Inventory([(path, file(1, true))].into());
+            let mut text = Vec::new();
+            inventory.write(&inventory.since(&Inventory::default()), &mut text).unwrap();
+            let mut made = Inventory::default();
+            apply(&mut made, &text);
+            assert_eq!(made.0, inventory.0);
+        }
     }
 
     fn apply(inventory: &mut Inventory, text: &[u8]) {

@@ -3,8 +3,9 @@
 //! - [`settings`]: what is configured, and the source that it makes.
 //! - [`path`], [`walk`]: files below the folder, by paths that cannot lead out of it.
 //! - [`inventory`]: the files of a moment, and which object holds each of them.
-//! - [`copy`]: from the files into objects; [`stable_read`]: so that each is of one moment.
-//! - [`footer`]: what a Parquet file says of itself.
+//! - [`copy`]: from the folder into objects; [`copying`]: from a file into one; [`stable_read`]: so that each is
+//!   of one moment.
+//! - [`footer`]: what a Parquet file says of itself, in [`thrift`].
 //! - [`extend`]: on which earlier replica the next one builds.
 //! - [`restore`]: from the objects back to a folder; [`check`]: the same without keeping it.
 //!
@@ -13,6 +14,7 @@
 
 mod check;
 mod copy;
+mod copying;
 mod extend;
 mod footer;
 mod inventory;
@@ -20,6 +22,7 @@ mod path;
 mod restore;
 mod settings;
 mod stable_read;
+mod thrift;
 mod walk;
 
 use std::time::Duration;
@@ -39,7 +42,7 @@ const KIND: SourceKind = SourceKind {
     // Only snapshots have block maps.
     read_map: |_input| Ok(Held::default()),
     decode: check::decode,
-    guard: |_record, _request| Ok(Vec::new()),
+    guard: restore::guard,
     restore: restore::restore,
     drill: check::drill,
 };

@@ -65,10 +65,11 @@ impl RelativePath {
         self.0.split(|byte| *byte == b'/')
     }
 
-    /// The folders that it is in, the outermost first.
-    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
-        let ends = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        ends.filter_map(|(end, _)| Some(Path::new(OsStr::from_bytes(self.0.get(..end)?))))
+    /// The folders that it is in, each as the names that lead to it, the outermost first.
+    pub(super) fn folders(&self) -> impl Iterator<Item = Vec<&[u8]>> {
+        let names: Vec<&[u8]> = self.names().collect();
+        let ends = 1..names.len();
+        ends.map(move |end| names.iter().take(end).copied().collect())
     }
 
     /// Whether it is in the folder with that path.
@@ -155,8 +156,8 @@ mod tests {
     #[test]
     fn folders_come_from_the_outside() {
         let path = RelativePath::new(b"a/b/c".to_vec()).unwrap();
-        let folders: Vec<_> = path.folders().map(|folder| folder.display().to_string()).collect();
-        assert_eq!(folders, ["a", "a/b"]);
+        let folders: Vec<_> = path.folders().collect();
+        assert_eq!(folders, [vec![&b"a"[..]], vec![&b"a"[..], b"b"]]);
         assert!(path.is_in(&RelativePath::new(b"a/b".to_vec()).unwrap()));
         assert!(!path.is_in(&RelativePath::new(b"a/bc".to_vec()).unwrap()));
         assert!(!path.is_in(&path));

@@ -1,15 +1,20 @@
 //! From the objects back to a folder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde_json::Value;
 
 use super::inventory::{HeldFile, Inventory, broken};
 use super::path::RelativePath;
-use super::walk::glob_set;
+use super::walk::{self, glob_set};
 use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
@@ -56,14 +61,20 @@ fn wanted(mut inventory: Inventory, patterns: &[String]) -> anyhow::Result<Inven
     if patterns.is_empty() {
         return Ok(inventory);
     }
-    let globs = glob_set(patterns).map_err(|problem| {
+    // As paths are typed: from the folder on, and a folder for what is in it.
+    let plain = |pattern: &String| {
+        let pattern = pattern.trim_start_matches("./").trim_start_matches('/');
+        if pattern.ends_with('/') { format!("{pattern}**") } else { pattern.to_owned() }
+    };
+    let patterns: Vec<String> = patterns.iter().map(plain).collect();
+    let globs = glob_set(&patterns).map_err(|problem| {
         Fault::new(Kind::Usage, format!("--file {problem}"))
             .hint("a pattern is like 2026/*.parquet")
     })?;
     inventory.0.retain(|path, _| globs.is_match(path.as_path()));
     if inventory.0.is_empty() {
-        let message = "no file of this replica fits --file";
-        let hint = "* does not cross folders: **/NAME finds a file wherever it is";
+        let message = "no file of this replica matches --file";
+        let hint = "* does not cross folders: **/NAME finds a file in any folder, FOLDER/** all that is in one";
         return Err(Fault::new(Kind::Usage, message).hint(hint).into());
     }
     Ok(inventory)
@@ -97,49 +108,87 @@ pub(super) fn check(files: &Inventory, links: &Links<'_, '_>, ctx: &Ctx) -> anyh
     Ok(())
 }
 
-/// Writes every file below `tree`, durably.
+/// Writes every file below `tree`, durably. Folders are opened one below the other: a path may be as long as the
+/// system takes, and that of the target comes before it.
 fn make(files: &Inventory, links: &Links<'_, '_>, tree: &Path, ctx: &Ctx) -> anyhow::Result<()> {
-    let failed = |path: &Path, error: &io::Error| {
-        Fault::new(Kind::Failed, format!("cannot write {}: {error}", path.display()))
+    let failed = |path: &dyn std::fmt::Display, error: &dyn std::fmt::Display| {
+        Fault::new(Kind::Failed, format!("cannot write `{path}`: {error}"))
     };
-    let mut folders = vec![tree.to_owned()];
-    let known: BTreeSet<PathBuf> =
-        files.0.keys().flat_map(RelativePath::folders).map(|folder| tree.join(folder)).collect();
-    folders.extend(known);
-    for folder in &folders {
-        let made = DirBuilder::new().mode(0o700).create(folder);
-        made.map_err(|error| failed(folder, &error))?;
-    }
+    let made = DirBuilder::new().mode(0o700).create(tree).map_err(Into::into);
+    let root = made.and_then(|()| walk::open_root(tree).map_err(anyhow::Error::from));
+    let root = root.map_err(|error| failed(&tree.display(), &error))?;
     let all: Vec<_> = files.0.iter().collect();
     concurrent::some(&all, AT_A_TIME, &ctx.cancel, |(path, file)| {
-        let target = tree.join(path.as_path());
         let link = holder(links, file)?;
         link.named(&file.object, ctx, &mut |input| {
-            write(input, &target, file).map_err(|error| failed(&target, &error).into())
+            write(input, &root, path, file).map_err(|error| failed(path, &error).into())
         })?;
-        let digest = link.plaintext_of(&file.object, ctx)?;
-        let is_it = digest.is_some_and(|found| found == (file.bytes, file.sha256.as_str()));
-        if is_it {
-            Ok(())
-        } else {
-            Err(broken(&format!("the object of `{path}` is of another file")))
-        }
+        check_content(link, path, file, ctx)
     })?;
-    for folder in folders.iter().rev() {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| failed(folder, &error))?;
+    let folders: BTreeSet<Vec<&[u8]>> = files.0.keys().flat_map(RelativePath::folders).collect();
+    for folder in &folders {
+        let synced = folder_at(&root, folder).and_then(rustix::fs::fsync);
+        synced.map_err(|error| failed(&folder.join(&b'/').escape_ascii(), &error))?;
     }
+    rustix::fs::fsync(&root).map_err(|error| failed(&tree.display(), &error))?;
     Ok(())
 }
 
-fn write(input: &mut dyn Read, target: &Path, held: &HeldFile) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+/// Makes sure that an object has the content that the inventory says.
+pub(super) fn check_content(
+    link: &BackupReader<'_>,
+    path: &RelativePath,
+    file: &HeldFile,
+    ctx: &Ctx,
+) -> anyhow::Result<()> {
+    match link.plaintext_of(&file.object, ctx)? {
+        Some(content) if content == (file.bytes, file.sha256.as_str()) => Ok(()),
+        _ => Err(broken(&format!("the object of `{path}` has other content"))),
+    }
+}
+
+/// Opens a folder below `root`, and makes it and those that it is in where they are not there.
+fn folder_at(root: &OwnedFd, names: &[&[u8]]) -> Result<OwnedFd, Errno> {
+    let mut folder = root.try_clone().map_err(|_refused| Errno::MFILE)?;
+    for name in names {
+        match rustix::fs::mkdirat(&folder, *name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        folder = walk::open_folder(&folder, name)?;
+    }
+    Ok(folder)
+}
+
+fn write(
+    input: &mut dyn Read,
+    root: &OwnedFd,
+    path: &RelativePath,
+    held: &HeldFile,
+) -> io::Result<()> {
+    let mut names: Vec<&[u8]> = path.names().collect();
+    let name = names.pop().ok_or(Errno::INVAL)?;
+    let folder = folder_at(root, &names)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let mut file = File::from(rustix::fs::openat(&folder, name, flags, mode)?);
     io::copy(input, &mut file)?;
-    file.flush()?;
     if let Some(modified) = time(held.stat.modified) {
         file.set_modified(modified)?;
     }
     file.sync_all()
+}
+
+/// Refuses what is for replicas of a cluster.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub(super) fn guard(_record: &Value, request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
+    if request.replica.is_some() {
+        let message = "a folder of files is not a replica of a cluster";
+        return Err(Fault::new(Kind::Usage, message).hint("omit --replica").into());
+    }
+    Ok(Vec::new())
 }
 
 /// A time of so many nanoseconds since 1970.

@@ -114,7 +114,7 @@ impl Source for Configured {
             }
             Ok(listing) => {
                 let first = listing.unreadable.first();
-                let first = first.map(|(path, error)| format!("`{path}` cannot be read: {error}"));
+                let first = first.map(|(path, why)| format!("`{path}` cannot be read: {why}"));
                 let hint = "make it readable for the user who runs bkp (group membership or CAP_DAC_READ_SEARCH)";
                 let found = first.unwrap_or_default();
                 Check { what, ok: false, found, hint: Some(hint.into()) }

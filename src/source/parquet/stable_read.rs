@@ -1,7 +1,7 @@
 //! Reading a file that may be changed meanwhile.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 
@@ -22,20 +22,27 @@ pub(super) enum NotCopied {
     Unfinished(String),
     /// It is gone.
     Gone,
+    /// The run has copied as many as a backup has room for.
+    TooMany,
     /// The system refuses.
     Unreadable(std::io::Error),
 }
 
-/// Rows of a Parquet file, none of another; an error says why it is not whole.
+/// Rows of a Parquet file, none of another; the inner error says why it is not whole.
 pub(super) fn rows(
     file: &File,
     path: &RelativePath,
     stat: &FileStat,
-) -> Result<Option<u64>, String> {
+) -> Result<Result<Option<u64>, String>, NotCopied> {
     if !is_parquet(path) {
-        return Ok(None);
+        return Ok(Ok(None));
     }
-    footer::rows_of(stat.bytes, &|bytes, at| file.read_exact_at(bytes, at))
+    let read = footer::of_file(stat.bytes, &|bytes, at| file.read_exact_at(bytes, at));
+    match read {
+        Ok(found) => Ok(found.map(|footer| footer.map(|footer| footer.rows))),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(NotCopied::Changed),
+        Err(error) => Err(NotCopied::Unreadable(error)),
+    }
 }
 
 /// Reads a file from its beginning into `out`, and returns its SHA-256 if it stayed as `stat` says, and in its
@@ -55,7 +62,7 @@ pub(super) fn read(
         let count = match file.read_at(buffer, at) {
             Ok(0) => break,
             Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Ok(Err(NotCopied::Unreadable(error))),
         };
         let bytes = buffer.get(..count).unwrap_or_default();

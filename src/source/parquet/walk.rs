@@ -83,7 +83,7 @@ impl Patterns {
         Ok(Patterns { wanted: glob_set(wanted)?, excluded: glob_set(excluded)? })
     }
 
-    fn fit(&self, path: &RelativePath) -> bool {
+    fn match_path(&self, path: &RelativePath) -> bool {
         self.wanted.is_match(path.as_path()) && !self.excluded.is_match(path.as_path())
     }
 }
@@ -96,7 +96,9 @@ pub(super) struct Listing {
     /// Symbolic links and other things that are no files, whose names fit.
     pub(super) others: Vec<RelativePath>,
     /// Folders that cannot be read, and why. What is in them is not known.
-    pub(super) unreadable: Vec<(RelativePath, Errno)>,
+    pub(super) unreadable: Vec<(RelativePath, String)>,
+    /// What has a path that is longer than the system takes at once, in words.
+    pub(super) unnamed: Vec<String>,
 }
 
 /// Opens the folder itself; behind a link, if that is how it was configured.
@@ -128,7 +130,7 @@ pub(super) fn open_file(root: &OwnedFd, path: &RelativePath) -> Result<File, Err
     if is_file { Ok(file) } else { Err(Errno::ISDIR) }
 }
 
-fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn open_folder(at: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty())
 }
@@ -145,9 +147,9 @@ pub(super) fn list(
 ) -> anyhow::Result<Listing> {
     let mut listing = Listing::default();
     let walk = Walk { patterns, cancel };
-    walk.folder(root, None, 0, &mut listing)?.map_err(|error| SourceError::Unreadable {
+    walk.folder(root, None, 0, &mut listing)?.map_err(|why| SourceError::Unreadable {
         what: shown.display().to_string(),
-        source: error.into(),
+        source: std::io::Error::other(why),
     })?;
     listing.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(listing)
@@ -166,24 +168,31 @@ impl Walk<'_> {
         path: Option<&RelativePath>,
         depth: usize,
         listing: &mut Listing,
-    ) -> anyhow::Result<Result<(), Errno>> {
+    ) -> anyhow::Result<Result<(), String>> {
         self.cancel.check()?;
         if depth > DEPTH_MAX {
-            return Ok(Err(Errno::LOOP));
+            return Ok(Err(format!("more than {DEPTH_MAX} folders in each other")));
         }
         let items = match Dir::read_from(folder) {
             Ok(items) => items,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(error.to_string())),
         };
         for item in items {
             let item = match item {
                 Ok(item) => item,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Err(error.to_string())),
             };
             let name = item.file_name().to_bytes();
-            // `.` and `..`, and nothing else that a folder can have.
-            let Some(path) = RelativePath::join(path, name) else { continue };
-            self.item(folder, name, path, depth, listing)?;
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            match RelativePath::join(path, name) {
+                Some(path) => self.item(folder, name, path, depth, listing)?,
+                None => listing.unnamed.push(format!(
+                    "`…/{}`, whose path is longer than 4096 bytes",
+                    name.escape_ascii()
+                )),
+            }
         }
         Ok(Ok(()))
     }
@@ -201,7 +210,7 @@ impl Walk<'_> {
             // Gone since it was listed.
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => {
-                listing.unreadable.push((path, error));
+                listing.unreadable.push((path, error.to_string()));
                 return Ok(());
             }
         };
@@ -210,12 +219,12 @@ impl Walk<'_> {
             let read = match open_folder(folder, name) {
                 Ok(inner) => self.folder(&inner, Some(&path), depth + 1, listing)?,
                 Err(Errno::NOENT) => Ok(()),
-                Err(error) => Err(error),
+                Err(error) => Err(error.to_string()),
             };
-            if let Err(error) = read {
-                listing.unreadable.push((path, error));
+            if let Err(why) = read {
+                listing.unreadable.push((path, why));
             }
-        } else if self.patterns.fit(&path) {
+        } else if self.patterns.match_path(&path) {
             if kind.is_file() {
                 listing.files.push((path, FileStat::of(&stat)));
             } else {

@@ -58,7 +58,7 @@ pub(crate) fn run(data: &[u8]) {
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_hours(24)).unwrap();
     let id = "01935a3c-7a00-7abc-8def-0123456789ab".parse().unwrap();
     let mut objects = Objects::default();
-    let request = ReplicaRequest { id, chain: &[] };
+    let request = ReplicaRequest { id, chain: &[], skipped: &[] };
     let captured = source.replicate(&request, &mut objects, &Ctx::fixed(super::now)).unwrap();
     assert!(objects.0 == [data], "other bytes were copied");
     assert_eq!(captured.record["files"], 1);

@@ -194,3 +194,111 @@ fn unprivileged(tier: &Tier, words: &[&str]) -> Command {
     }
     command
 }
+
+/// Where a chain is shortened, what cannot be read now is kept from the links that are left out.
+#[test]
+fn last_versions_stay_when_a_chain_is_shortened() {
+    let tier = Tier::new("files = [\"**/*\"]");
+    tier.write("base", vec![1; 1 << 20]);
+    tier.replicate();
+    let whole = tier.bed.path("whole.parquet");
+    write_parquet(std::slice::from_ref(&whole), 100);
+    let bytes = fs::read(&whole).unwrap();
+    tier.write("late.parquet", &bytes);
+    for run in 0..27 {
+        tier.write("counter", format!("run {run}"));
+        tier.replicate();
+    }
+    for run in 0..4 {
+        // Its writer has begun anew, and not ended.
+        tier.write("late.parquet", format!("half a file {run}"));
+        let run = tier.bed.run(&["replicate", "tier"]).done();
+        assert!(run.stderr.contains("its last version stays"), "{}", run.stderr);
+        assert_eq!(tier.restore(&["tier"])[Path::new("late.parquet")].0, bytes);
+    }
+    // And a disk that is not mounted is not a deletion, whatever the next replica builds on.
+    for path in tier.files().keys() {
+        fs::remove_file(tier.folder.path().join(path)).unwrap();
+    }
+    for scope in ["auto", "incremental"] {
+        tier.bed.run(&["replicate", "tier", "--scope", scope]).failed(15, "none of the 3 files");
+    }
+}
+
+/// A new chain begins with what is known, too.
+#[test]
+fn a_chain_that_is_given_up_is_still_known() {
+    let tier = Tier::of_any();
+    tier.write("small", "1");
+    tier.write("large", vec![7; 270 << 20]);
+    tier.replicate();
+    tier.remove("large");
+    tier.write("other", "2");
+    let made = tier.replicate();
+    assert_eq!(made["scope"], "incremental");
+    tier.remove("small");
+    tier.remove("other");
+    tier.bed.run(&["replicate", "tier"]).failed(15, "none of the 2 files");
+    tier.write("small", "1");
+    let made = tier.replicate();
+    assert_eq!((&made["scope"], &made["capture"]["deleted"]), (&json!("full"), &json!(1)));
+    assert!(tier.restore(&["tier"]) == tier.files());
+}
+
+/// A file that is moved while the folder is read is in the replica all the same, or named.
+#[test]
+fn files_that_are_moved_meanwhile_are_not_lost() {
+    let tier = Tier::of_any();
+    for n in 0..300 {
+        tier.write(format!("m/{n}"), content(n));
+    }
+    tier.write("a/moved", "it");
+    fs::create_dir(tier.path("b")).unwrap();
+    tier.replicate();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                fs::rename(tier.path("a/moved"), tier.path("b/moved")).unwrap();
+                thread::sleep(Duration::from_millis(3));
+                fs::rename(tier.path("b/moved"), tier.path("a/moved")).unwrap();
+                thread::sleep(Duration::from_millis(3));
+            }
+        });
+        let mut whole = 0;
+        for _ in 0..rounds() {
+            let run = tier.bed.run(&["replicate", "tier"]);
+            let restored = tier.restore(&["tier"]);
+            let is_there = restored.keys().any(|path| path.ends_with("moved"));
+            assert!(is_there || run.code == Some(3), "{}", run.stderr);
+            whole += usize::from(is_there);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(whole > 0);
+    });
+}
+
+/// A time in the future does not make a broken file one that is being written for ever.
+#[test]
+fn a_broken_file_of_the_future_is_copied() {
+    let tier = Tier::new("");
+    for name in ["a.parquet", "b.parquet"] {
+        tier.write(name, "");
+        let later = SystemTime::now() + Duration::from_hours(9000);
+        fs::File::options()
+            .append(true)
+            .open(tier.path(name))
+            .unwrap()
+            .set_modified(later)
+            .unwrap();
+    }
+    // By the system's own time it may be one that is being written.
+    let run = tier.bed.run(&["replicate", "tier"]).done();
+    assert!(run.stderr.contains("still being written"), "{}", run.stderr);
+    for name in ["a.parquet", "b.parquet"] {
+        age(&tier.path(name));
+    }
+    let run = tier.bed.run(&["replicate", "tier"]);
+    partly(&run, "`a.parquet`");
+    partly(&run, "`b.parquet`");
+}

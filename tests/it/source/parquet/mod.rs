@@ -202,7 +202,7 @@ fn only_what_is_asked_for_comes_back() {
     for path in ["a.parquet", "2025/a.parquet", "2026/a.parquet", "2026/01/a.parquet", "2026/x"] {
         age_after(&tier, path);
     }
-    partly(&tier.bed.run(&["replicate", "tier"]), "so it is no Parquet file");
+    partly(&tier.bed.run(&["replicate", "tier"]), "it was copied unchanged");
     let names = |words: &[&str]| -> Vec<String> {
         let words = [&["tier"], words].concat();
         tier.restore(&words).into_keys().map(|path| path.display().to_string()).collect()
@@ -215,7 +215,8 @@ fn only_what_is_asked_for_comes_back() {
     );
     let to = tier.bed.path("none");
     let words = ["restore", "tier", "--yes", "--to", to.to_str().unwrap(), "--file"];
-    tier.bed.run(&[&words[..], &["a"]].concat()).failed(2, "no file of this replica fits");
+    tier.bed.run(&[&words[..], &["a"]].concat()).failed(2, "no file of this replica matches");
+    assert_eq!(names(&["--file", "./2025/"]), ["2025/a.parquet"]);
     tier.bed.run(&[&words[..], &["{a"]].concat()).failed(2, "{a");
     assert!(!to.exists());
 }
@@ -338,7 +339,7 @@ fn a_file_that_its_writer_has_not_ended_is_taken_by_the_next_run() {
     // One that nobody will end is damage, and copied as it is.
     tier.write("broken.parquet", &bytes[..bytes.len() - 3]);
     age(&tier.path("broken.parquet"));
-    partly(&tier.bed.run(&["replicate", "tier"]), "a whole `broken.parquet`");
+    partly(&tier.bed.run(&["replicate", "tier"]), "a valid Parquet file `broken.parquet`");
     // It is named once.
     tier.bed.run(&["replicate", "tier"]).done();
     assert_eq!(tier.restore(&["tier"]).len(), 3);
@@ -358,7 +359,7 @@ fn nothing_outside_of_the_folder_is_read() {
     assert!(made.success());
     let run = tier.bed.run(&["replicate", "tier"]).done();
     for name in ["link", "folder", "pipe"] {
-        assert!(run.stderr.contains(&format!("`{name}` is no file")), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("`{name}` is not a regular file")), "{}", run.stderr);
     }
     let restored = tier.restore(&["tier"]);
     assert_eq!(restored.keys().collect::<Vec<_>>(), [Path::new("file")]);
@@ -405,6 +406,8 @@ fn a_restore_takes_nobodys_place() {
     fs::create_dir(to("empty")).unwrap();
     run(&to("empty"), &[]).done();
     assert!(files(&tier.bed.path("empty")) == tier.files());
+    run(&to("full/"), &["--force"]).done();
+    assert!(tier.bed.path("full.before-restore-2").exists());
     run(&to("new/"), &[]).done();
     assert!(files(&tier.bed.path("new")) == tier.files());
     run(&to("store/inside"), &[]).failed(14, "is inside the store");
@@ -421,6 +424,15 @@ fn what_a_source_does_not_make_is_refused_by_name() {
     let tier = Tier::of_any();
     tier.bed.run(&["snapshot", "tier"]).failed(2, "which has no snapshots");
     tier.bed.run(&["export", "tier"]).failed(2, "bkp replicate tier");
+    tier.bed
+        .run(&["replicate", "tier", "--scope", "differential"])
+        .failed_in_text(2, "differential");
+    tier.write("a", "1");
+    tier.replicate();
+    let to = tier.bed.path("new");
+    let words = ["restore", "tier", "--yes", "--to", to.to_str().unwrap()];
+    tier.bed.run(&[&words[..], &["--replica", "1"]].concat()).failed(2, "--replica");
+    tier.bed.run(&[&words[..], &["--table", "a.b"]].concat()).failed(2, "--file");
     let config = tier.bed.path("bkp.toml");
     let text = fs::read_to_string(&config).unwrap();
     let check = |more: &str| {
@@ -435,9 +447,90 @@ fn what_a_source_does_not_make_is_refused_by_name() {
         ("encryption = \"rot13\"", "source.tier.encryption"),
         ("mode = \"online\"", "source.tier.mode"),
         (&job("snapshot"), "job.j.run"),
+        (&format!("{}\nscope = \"differential\"", job("replicate")), "job.j.scope"),
         (&job("logs"), "job.j.run"),
     ] {
         check(more).failed(78, naming);
     }
     check(&job("replicate")).done();
+}
+
+#[test]
+fn a_store_inside_of_the_folder_is_refused() {
+    let tier = Tier::of_any();
+    let inside = tier.path("store");
+    fs::create_dir(&inside).unwrap();
+    let more = format!("[store.second]\nurl = \"file://{}\"\n", inside.display());
+    let config = tier.bed.path("bkp.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("[source.tier]", &format!("{more}[source.tier]\nstore = \"main\""));
+    fs::write(&config, text).unwrap();
+    tier.bed.run(&["config", "check"]).failed(78, "source.tier.path");
+}
+
+/// Paths as long as the system takes them, of bytes that take the most room when they are written down.
+#[test]
+fn the_longest_paths_come_back() {
+    let tier = Tier::of_any();
+    tier.write("a", "1");
+    let root = fs::File::open(tier.folder.path()).unwrap();
+    let mut folder = root.try_clone().unwrap();
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let name = OsStr::from_bytes(&[1; 255]);
+    for depth in 0..15 {
+        rustix::fs::mkdirat(&folder, name, 0o700.into()).unwrap();
+        let inner = rustix::fs::openat(&folder, name, flags, rustix::fs::Mode::empty()).unwrap();
+        folder = fs::File::from(inner);
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE;
+        let file = rustix::fs::openat(&folder, "file", flags, 0o600.into()).unwrap();
+        std::io::Write::write_all(&mut fs::File::from(file), &[depth]).unwrap();
+    }
+    let made = tier.replicate();
+    assert_eq!(made["capture"]["files"], 16);
+    let target = tier.bed.path("restored");
+    tier.bed.run(&["restore", "tier", "--yes", "--to", target.to_str().unwrap()]).done();
+    tier.bed.run(&["verify", "tier", "--level", "drill"]).done();
+    let listed = |folder: &Path| {
+        let mut command = Command::new("find");
+        let output =
+            command.current_dir(folder).args([".", "-type", "f", "-printf", "%P %s\n"]).output();
+        let mut lines: Vec<Vec<u8>> =
+            output.unwrap().stdout.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    assert!(listed(&target) == listed(tier.folder.path()));
+    // One folder more, and the path is none that the system takes at once: the file is named.
+    rustix::fs::mkdirat(&folder, name, 0o700.into()).unwrap();
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let inner = rustix::fs::openat(&folder, name, flags, rustix::fs::Mode::empty()).unwrap();
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE;
+    drop(rustix::fs::openat(&inner, "x".repeat(255), flags, 0o600.into()).unwrap());
+    partly(&tier.bed.run(&["replicate", "tier"]), "longer than 4096 bytes");
+    assert_eq!(tier.bed.json(&["list"])["backups"].as_array().unwrap().len(), 2);
+}
+
+/// Footers that claim more than any machine has, or nest deeper than any stack.
+#[test]
+fn footers_that_lie_cost_nothing() {
+    let tier = Tier::new("");
+    let file = |footer: &[u8]| {
+        let length = u32::try_from(footer.len()).unwrap().to_le_bytes();
+        [b"PAR1".as_slice(), footer, &length, b"PAR1"].concat()
+    };
+    let group = [0x48, 1, b'g', 0x15, 2, 0];
+    // 20 001.
+    let count = [0xa1, 0x9c, 0x01];
+    let schema =
+        [&[0x15, 2, 0x19, 0xfc][..], &count, &group.repeat(20_000), &[0x48, 1, b'c', 0]].concat();
+    let deep = [&schema[..], &[0x16, 2, 0x19, 0x0c, 0]].concat();
+    tier.write("deep.parquet", file(&deep));
+    tier.write("many.parquet", file(&[0x15, 2, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x0f]));
+    age(&tier.path("many.parquet"));
+    partly(&tier.bed.run(&["replicate", "tier"]), "`many.parquet`");
+    assert_eq!(tier.restore(&["tier"]).len(), 2);
+    tier.bed.run(&["verify", "tier", "--level", "decode"]).done();
+    let drilled = tier.bed.run(&["verify", "tier", "--level", "drill"]);
+    assert_eq!(drilled.code, Some(13), "{}", drilled.stderr);
+    assert!(drilled.stdout.contains("not read: 20001 columns and groups"), "{}", drilled.stdout);
 }
