@@ -1174,7 +1174,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --scope)
-                    COMPREPLY=($(compgen -W "full incremental differential auto" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "full incremental auto" -- "${cur}"))
                     return 0
                     ;;
                 --wait-lock)

@@ -79,9 +79,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JS
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l scope -d 'Scope of the replica' -r -f -a "full\t'Everything'
-incremental\t'What changed since the previous backup'
-differential\t'What changed since the last full backup'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l scope -d 'Scope of the replica' -r -f -a "full\t'Every file'
+incremental\t'What changed since earlier replicas'
 auto\t'Incremental if a usable chain exists, otherwise full'"
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F

@@ -153,7 +153,7 @@ impl Replication<'_> {
             // What this run has read itself it need not read again.
             Some(known) if known.settled || copying.has_read(path, stat) => Ok(Ok(known.clone())),
             _ if copying.copied >= COPIED_MAX => Ok(Err(NotCopied::TooMany)),
-            _ => copying.file(path),
+            _ => copying.file(path, known),
         }
     }
 

@@ -101,10 +101,11 @@ impl<'a> Copying<'a> {
     pub(super) fn file(
         &mut self,
         path: &RelativePath,
+        known: Option<&HeldFile>,
     ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
         for _ in 0..ATTEMPTS {
             self.ctx.cancel.check()?;
-            match self.attempt(path)? {
+            match self.attempt(path, known)? {
                 Err(NotCopied::Changed) => {}
                 done => return Ok(done),
             }
@@ -139,7 +140,11 @@ impl<'a> Copying<'a> {
         Ok(HeldFile { backup, object, ..known })
     }
 
-    fn attempt(&mut self, path: &RelativePath) -> anyhow::Result<Result<HeldFile, NotCopied>> {
+    fn attempt(
+        &mut self,
+        path: &RelativePath,
+        known: Option<&HeldFile>,
+    ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
         let opened = walk::open_file(self.root, path).and_then(|file| {
             let stat = FileStat::of_file(&file)?;
             Ok((file, stat))
@@ -168,7 +173,10 @@ impl<'a> Copying<'a> {
                 Err(why) => return Ok(Err(why)),
             };
             if let Some(place) = self.contents.get(&(stat.bytes, sha256.clone())).cloned() {
-                return Ok(Ok(self.held(path, Content { sha256, ..content }, place)));
+                // What was named with this content is not named again.
+                let is_known = known.is_some_and(|known| known.sha256 == sha256);
+                let broken = content.broken.filter(|_| !is_known);
+                return Ok(Ok(self.held(path, Content { sha256, broken, ..content }, place)));
             }
         }
         self.copy(&file, path, content)

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["ledger", "notify", "stage"],
     &["keys", "store"],
     &["cache", "domain", "rt"],
-    &["fs"],
+    &["concurrent", "fs"],
     &["blockfile", "ctx", "exit", "table"],
     &["aws", "error", "process", "version"],
 ];

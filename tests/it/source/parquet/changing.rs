@@ -170,7 +170,7 @@ fn what_cannot_be_read_stays_as_it_was() {
     let words = ["replicate", "tier"];
     let run = Run::of(&unprivileged(&tier, &words).output().unwrap());
     nobody("a", 0o755);
-    partly(&run, "2 files in it stay as they were");
+    partly(&run, "2 file(s) in it stay as they were");
     let restored = tier.restore(&["tier"]);
     assert_eq!(restored[Path::new("b/1")].0, b"changed");
     assert!(restored[Path::new("a/1")] == before[Path::new("a/1")]);

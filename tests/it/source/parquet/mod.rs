@@ -424,9 +424,8 @@ fn what_a_source_does_not_make_is_refused_by_name() {
     let tier = Tier::of_any();
     tier.bed.run(&["snapshot", "tier"]).failed(2, "which has no snapshots");
     tier.bed.run(&["export", "tier"]).failed(2, "bkp replicate tier");
-    tier.bed
-        .run(&["replicate", "tier", "--scope", "differential"])
-        .failed_in_text(2, "differential");
+    let run = tier.bed.run(&["replicate", "tier", "--scope", "differential"]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
     tier.write("a", "1");
     tier.replicate();
     let to = tier.bed.path("new");
@@ -531,6 +530,6 @@ fn footers_that_lie_cost_nothing() {
     assert_eq!(tier.restore(&["tier"]).len(), 2);
     tier.bed.run(&["verify", "tier", "--level", "decode"]).done();
     let drilled = tier.bed.run(&["verify", "tier", "--level", "drill"]);
-    assert_eq!(drilled.code, Some(13), "{}", drilled.stderr);
+    assert_eq!(drilled.code, Some(3), "{}", drilled.stderr);
     assert!(drilled.stdout.contains("not read: 20001 columns and groups"), "{}", drilled.stdout);
 }
