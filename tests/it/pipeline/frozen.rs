@@ -262,3 +262,38 @@ fn a_frozen_store_opens_without_bkp() {
         }
     }
 }
+
+/// Every file below a folder, by its path in hex, with its SHA-256.
+fn digests(folder: &Path, prefix: &[u8], found: &mut Map<String, Value>) {
+    use std::os::unix::ffi::OsStrExt as _;
+    for path in items(folder) {
+        let name = path.file_name().unwrap().as_bytes();
+        let below = if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() };
+        if path.is_dir() {
+            digests(&path, &below, found);
+        } else {
+            found.insert(hex(&below), sha256(&path).into());
+        }
+    }
+}
+
+#[test]
+fn replicas_verify_and_come_back() {
+    let frozen = folder("replica-v1");
+    let bed = Bed::of_source("");
+    fs::remove_dir(bed.path("store")).unwrap();
+    copy(&frozen.join("store"), &bed.path("store"));
+    fs::write(bed.path("key"), fs::read(frozen.join("key")).unwrap()).unwrap();
+    bed.chmod("key", 0o600);
+    let states = expected("replica-v1");
+    assert_eq!(bed.json(&["list"])["backups"].as_array().unwrap().len(), rows(&states).len());
+    for state in rows(&states) {
+        let id = state["id"].as_str().unwrap();
+        bed.run(&["verify", "--id", id, "--level", "drill"]).done();
+        let target = bed.path(id);
+        bed.run(&["restore", "--id", id, "--yes", "--to", target.to_str().unwrap()]).done();
+        let mut found = Map::new();
+        digests(&target, b"", &mut found);
+        assert_eq!(&Value::Object(found), &state["files"], "{id}");
+    }
+}
