@@ -163,21 +163,23 @@ fn a_clock_that_was_ahead_and_was_set_back_stops_nobody() {
 /// An export job that names no scope makes full exports, and counts no others.
 #[test]
 fn an_omitted_key_of_a_job_is_its_documented_default() {
-    let omitted = "[job.tables]\nrun = \"export\"\nsource = \"books\"\n";
+    let omitted = "[job.tables]\nrun = \"export\"\nsource = \"analytics\"\n";
     let written = format!(
         "{omitted}scope = \"full\"\nevery = \"24h\"\nenabled = true\njitter = \"0s\"\nretries = 2\nretry_after = \"5m\"\ntimeout = \"24h\"\nafter = []\nzone = \"UTC\"\n"
     );
     let keep = "retention = { keep_last = 2, min_keep = 1, max_removed_percent = 100 }\n";
     let others = format!(
-        "[job.steps]\nrun = \"export\"\nsource = \"books\"\nscope = \"incremental\"\nevery = \"24h\"\n{keep}[job.check]\nrun = \"verify\"\nsource = \"books\"\n"
+        "[job.steps]\nrun = \"export\"\nsource = \"analytics\"\nscope = \"incremental\"\nevery = \"24h\"\n{keep}[job.check]\nrun = \"verify\"\nsource = \"analytics\"\n"
     );
     let explicit =
         others.clone() + "level = \"digest\"\nall = false\nfrom_export = false\nevery = \"24h\"\n";
-    let (_folder, bed) = bed("");
+    let source = "[source.analytics]\nkind = \"duckdb\"\npath = \"analytics.duckdb\"";
+    let (_folder, bed) = bed(source);
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
     let app = bed.app(None);
     let export = |hours, built_on: Option<&bkp::domain::manifest::Manifest>| {
-        let seed = Seed { kind: "export", ..Seed::at(now() - Duration::hours(hours)) };
+        let at = now() - Duration::hours(hours);
+        let seed = Seed { kind: "export", source: "analytics".into(), ..Seed::at(at) };
         plant(&bed, &app, &built_on.map_or(seed.clone(), |built_on| seed.built_on(built_on)))
     };
     let full: Vec<_> = [90, 80, 70, 60].map(|hours| export(hours, None)).into();

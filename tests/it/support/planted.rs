@@ -72,7 +72,11 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
     let keys = app.keys().unwrap();
     let name = BackupName {
         id,
-        backup_type: BackupType::Tigerbeetle,
+        backup_type: app
+            .settings
+            .sources
+            .get(&seed.source)
+            .map_or(BackupType::Tigerbeetle, |source| source.backup_type),
         source: seed.source.clone(),
         scope: if seed.built_on.is_some() || seed.kind == "log" {
             Scope::Incremental
