@@ -105,6 +105,8 @@ const DONE: &[&[&str]] = &[
     &["snapshot", "books"],
     &["snapshot", "books", "--dry-run"],
     &["snapshot", "books"],
+    &["replicate", "tier", "--dry-run"],
+    &["replicate", "tier"],
     &["export", "analytics"],
     &["export", "analytics", "--dry-run"],
     &["catalog", "--to", "catalog.duckdb"],
@@ -143,8 +145,11 @@ fn every_report_is_what_its_schema_says() {
     tb::fill(server.address(), &folder.path().join("record"), 50, 1_000);
     let database = folder.path().join("analytics.duckdb");
     duck::sql("1.5.6", &database, &["CREATE TABLE t AS SELECT 1 i"]);
+    let tier = folder.path().join("tier");
+    fs::create_dir(&tier).unwrap();
+    fs::write(tier.join("a.parquet"), "PAR1").unwrap();
     let analytics = format!(
-        "[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n[job.clean]\nrun = \"cleanup\"\nevery = \"1d\"\n"
+        "[source.tier]\nkind = \"parquet\"\npath = {tier:?}\n[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n[job.clean]\nrun = \"cleanup\"\nevery = \"1d\"\n"
     );
     let bed = Bed::with(server.data_file(), server.address(), &analytics);
     bed.set_ledger(server.address(), "2m", "");
