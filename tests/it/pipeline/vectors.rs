@@ -39,7 +39,7 @@ struct Index {
 struct Vector {
     name: String,
     file: Option<String>,
-    builder: Option<ObjectBuilder>,
+    recipe: Option<Construction>,
     sha256: String,
     /// `opened`, or the name of the kind of failure.
     expect: String,
@@ -49,7 +49,7 @@ struct Vector {
 }
 
 #[derive(Deserialize)]
-struct ObjectBuilder {
+struct Construction {
     plaintext_bytes: usize,
     edit: String,
 }
@@ -63,7 +63,7 @@ fn plaintext(bytes: usize) -> Vec<u8> {
 }
 
 /// Builds an object from its recipe, with none of bkp's code.
-fn build(builder: &ObjectBuilder, data_key: &str) -> Vec<u8> {
+fn build(recipe: &Construction, data_key: &str) -> Vec<u8> {
     let empty = fs::read(folder().join("empty.bkp")).unwrap();
     let length = u32::from_le_bytes(empty[8..12].try_into().unwrap()) as usize;
     let prelude = &empty[..12 + length];
@@ -78,9 +78,9 @@ fn build(builder: &ObjectBuilder, data_key: &str) -> Vec<u8> {
     prk.expand(&[b"bkp seal 1", &info], hkdf::HKDF_SHA256).unwrap().fill(&mut key).unwrap();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap());
 
-    let plain = plaintext(builder.plaintext_bytes);
+    let plain = plaintext(recipe.plaintext_bytes);
     let mut parts: Vec<Vec<u8>> = plain.chunks(SEGMENT_BYTES).map(<[u8]>::to_vec).collect();
-    if builder.edit == "empty-last-segment" {
+    if recipe.edit == "empty-last-segment" {
         parts.push(vec![]);
     }
     let count = parts.len();
@@ -91,7 +91,7 @@ fn build(builder: &ObjectBuilder, data_key: &str) -> Vec<u8> {
         let nonce = Nonce::assume_unique_for_key(nonce);
         key.seal_in_place_append_tag(nonce, Aad::empty(), part).unwrap();
     }
-    match builder.edit.as_str() {
+    match recipe.edit.as_str() {
         "none" | "empty-last-segment" => {}
         "drop-last-segment" => drop(parts.pop()),
         "swap-first-two" => parts.swap(0, 1),
@@ -153,9 +153,9 @@ fn bkp_and_the_reference_decryptor_agree_on_every_vector() {
     }
     for vector in &index.vectors {
         let name = &vector.name;
-        let sealed = match (&vector.file, &vector.builder) {
+        let sealed = match (&vector.file, &vector.recipe) {
             (Some(file), None) => fs::read(folder().join(file)).unwrap(),
-            (None, Some(builder)) => build(builder, &index.data_key),
+            (None, Some(recipe)) => build(recipe, &index.data_key),
             _ => panic!("{name} has neither a file nor a recipe, or both"),
         };
         assert_eq!(hex(&Sha256::digest(&sealed)), vector.sha256, "{name} is not as it was frozen");
