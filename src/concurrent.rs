@@ -68,6 +68,7 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::thread;
+    use std::time::Duration;
 
     use super::{READERS, each};
     use crate::ctx::Cancel;
@@ -99,6 +100,10 @@ mod tests {
             thread::yield_now();
             while *item > 40 && !failed.load(Ordering::Relaxed) {
                 thread::yield_now();
+            }
+            // And it has to be given one once more, to say that it failed.
+            if failed.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
             }
             Ok(())
         });
