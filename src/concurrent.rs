@@ -103,7 +103,7 @@ mod tests {
             }
             // And it has to be given one once more, to say that it failed.
             if failed.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(1));
+                thread::park_timeout(Duration::from_millis(1));
             }
             Ok(())
         });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -113,6 +113,14 @@ fn nobody_else_reaches_the_server_of_a_replay() {
     assert_eq!(report["notes"], Value::Array(vec![]), "{report}");
 }
 
+/// Whether somebody answers at an address before long.
+fn listens(address: &str) -> bool {
+    (0..50).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        std::net::TcpStream::connect(address).is_ok()
+    })
+}
+
 /// What somebody adds who got there all the same is found, and nothing is restored.
 #[test]
 fn what_somebody_else_adds_to_a_replay_is_refused() {
@@ -126,13 +134,21 @@ fn what_somebody_else_adds_to_a_replay_is_refused() {
         std::os::unix::fs::symlink(path, folder.join(tool)).unwrap();
     }
     let mut restore = command.env("PATH", &folder).spawn().unwrap();
-    let (_, address) = replay.server(&mut restore);
-    // However long it takes to get in, the replay is not over before.
+    let pid = restore.id().to_string();
     let tell = |signal: &str| {
-        let told = Command::new("kill").args([signal, &restore.id().to_string()]).status();
+        let told = Command::new("kill").args([signal, &pid]).status();
         assert!(told.unwrap().success());
     };
-    tell("-STOP");
+    // However long it takes to get in, the replay is not over before. A server whose port another test took is
+    // started again by bkp, which has to run for that.
+    let address = loop {
+        let (_, address) = replay.server(&mut restore);
+        tell("-STOP");
+        if listens(&address) {
+            break address;
+        }
+        tell("-CONT");
+    };
     let written = write_to(&[], &address, replay.bed.path("").as_path());
     tell("-CONT");
     let output = restore.wait_with_output().unwrap();
