@@ -20,14 +20,14 @@ pub fn each<I: Sync, T: Send>(
     cancel: &Cancel,
     read: impl Fn(&I) -> anyhow::Result<T> + Sync,
 ) -> anyhow::Result<Vec<T>> {
-    some(items, READERS, cancel, read)
+    each_of_few(items, READERS, cancel, read)
 }
 
-/// The same with so many under way at a time.
+/// The same with no more than so many under way at a time.
 ///
 /// # Errors
 /// As [`each`].
-pub fn some<I: Sync, T: Send>(
+pub fn each_of_few<I: Sync, T: Send>(
     items: &[I],
     at_a_time: usize,
     cancel: &Cancel,

@@ -136,13 +136,10 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
         target: restore.to.clone(),
     };
     let request = RestoreRequest {
-        target: restore.to.clone(),
         replica: restore.replica,
-        table: None,
-        files: Vec::new(),
         addresses: known_addresses(app, restore, &options.source),
         force: restore.force,
-        share: ResourceLimits::default(),
+        ..RestoreRequest::to(restore.to.clone())
     };
     guard(app, &plan, &base, &request, backup_type)?;
     let summary = summarise(&plan, options.moment);

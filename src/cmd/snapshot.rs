@@ -120,7 +120,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     }
     let capture = captured.record;
     let sizes = Sizes::of(&objects);
-    let objects = builder.listed(objects)?;
+    let objects = builder.fit_manifest(objects)?;
     let content =
         ManifestContent { links, identity, capture, sizes, objects, stats, keys: recipients };
     let manifest = manifest_builder::new(app, &name, content);
@@ -145,10 +145,8 @@ fn check_made(options: &Options, backup_type: BackupType) -> Result<(), Fault> {
         return Ok(());
     }
     let message = format!("`{source}` is a {backup_type} source, which has no {kind}s");
-    let commands =
-        JobKind::ALL.into_iter().filter(|job| job.kind().is_some_and(|kind| makes.contains(&kind)));
-    let commands: Vec<String> =
-        commands.map(|job| format!("bkp {} {source}", job.word())).collect();
+    let commands = JobKind::making(makes).into_iter().map(|word| format!("bkp {word} {source}"));
+    let commands: Vec<String> = commands.collect();
     Err(Fault::new(Kind::Usage, message).hint(format!("use {}", commands.join(" or "))))
 }
 

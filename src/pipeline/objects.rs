@@ -35,7 +35,7 @@ const CONFIRMING_BYTES_MAX: u64 = 32 << 20;
 /// Writes the content of an object.
 pub type ObjectBody<'b> = dyn FnMut(&mut dyn Write) -> anyhow::Result<()> + 'b;
 
-/// Takes the objects of an export, one at a time.
+/// Takes the objects of an export or a replica, one at a time.
 pub trait ObjectSink {
     /// Makes an object whose content `body` writes. `name` becomes a part of its key: ASCII letters,
     /// digits, `-`, `_` and `.`. Only if it is `sealed` does it get a seal, and `.enc` after its name.
@@ -68,7 +68,10 @@ impl ObjectBuilder<'_> {
     ///
     /// # Errors
     /// [`Kind::Source`] for more than [`OBJECTS_MAX`]; as [`ObjectBuilder::archive`].
-    pub fn listed(&self, mut objects: Vec<ObjectRecord>) -> anyhow::Result<Vec<ObjectRecord>> {
+    pub fn fit_manifest(
+        &self,
+        mut objects: Vec<ObjectRecord>,
+    ) -> anyhow::Result<Vec<ObjectRecord>> {
         if objects.len() > OBJECTS_MAX {
             let message = format!("{} objects are more than {OBJECTS_MAX}", objects.len());
             return Err(Fault::new(Kind::Source, message).hint("split the source in two").into());
@@ -122,7 +125,7 @@ struct UnconfirmedObject {
 }
 
 impl<'a> Objects<'a> {
-    /// No object yet; all will be made by this recipe.
+    /// No object yet; all will be made by this builder.
     #[must_use]
     pub fn new(builder: &'a ObjectBuilder<'a>) -> Self {
         let (made, busy) = (Vec::new(), ChainStats::default());
@@ -261,32 +264,17 @@ impl BackupReader<'_> {
         ctx: &Ctx,
         look: &mut dyn FnMut(&mut dyn Read) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let key = self.manifest().name().key(extension);
-        let object = self.object_at(&key, ctx)?.ok_or_else(|| {
-            Fault::new(Kind::Integrity, format!("object `{key}` is not in the manifest"))
-        })?;
-        self.read(object, ctx, &mut |input, _blame| look(input))
+        self.read(self.object_named(extension, ctx)?, ctx, &mut |input, _first_error| look(input))
     }
 
-    /// Size and SHA-256 (hex) of the content of the object with this extension, as the backup says; `None` if it
-    /// has no such object.
+    /// The object with this extension.
     ///
     /// # Errors
-    /// As [`BackupReader::objects`].
-    pub fn plaintext_of(&self, extension: &str, ctx: &Ctx) -> anyhow::Result<Option<(u64, &str)>> {
-        let object = self.object_at(&self.manifest().name().key(extension), ctx)?;
-        Ok(object.map(|object| (object.plaintext.bytes, object.plaintext.sha256.as_str())))
-    }
-
-    /// Checks that the object with this extension is there and has the size that the backup says.
-    ///
-    /// # Errors
-    /// As [`BackupReader::check_objects`].
-    pub fn check_named(&self, extension: &str, ctx: &Ctx) -> anyhow::Result<()> {
+    /// [`Kind::Integrity`] if the backup has no such object; as [`BackupReader::objects`].
+    pub fn object_named(&self, extension: &str, ctx: &Ctx) -> anyhow::Result<&ObjectRecord> {
         let key = self.manifest().name().key(extension);
-        let object = self.object_at(&key, ctx)?.ok_or_else(|| {
-            Fault::new(Kind::Integrity, format!("object `{key}` is not in the manifest"))
-        })?;
-        self.check(object)
+        self.object_at(&key, ctx)?.ok_or_else(|| {
+            Fault::new(Kind::Integrity, format!("object `{key}` is not in the manifest")).into()
+        })
     }
 }

@@ -102,7 +102,11 @@ impl<'a> BackupReader<'a> {
         each(objects, &ctx.cancel, |object| self.check(object)).map(drop)
     }
 
-    pub(super) fn check(&self, object: &ObjectRecord) -> anyhow::Result<()> {
+    /// Checks that an object is there and has the size and, where the store tells one, the SHA-256 of its record.
+    ///
+    /// # Errors
+    /// As [`BackupReader::check_objects`].
+    pub fn check(&self, object: &ObjectRecord) -> anyhow::Result<()> {
         let found = self.store.head(&object.key).map_err(|error| lost(error, &object.key))?;
         let sha256 = digest(&object.sha256, &object.key)?;
         if let Some(why) = found.differs(&Declared { bytes: object.bytes, sha256 }) {

@@ -30,6 +30,7 @@ use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::pipeline::BackupReader;
 use crate::pipeline::objects::ObjectSink;
+use crate::table::ConfigError;
 
 use self::logs::ship::{LogSource, OwnEvents};
 
@@ -236,6 +237,22 @@ pub fn on_this_host(path: &Path) -> Identity {
     [("host".to_owned(), host()), path].into()
 }
 
+/// Whether objects are sealed, as the key `encryption` of the source's table at `place` says; they are by default.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] for a word that is none.
+pub(crate) fn is_sealed(place: &str, encryption: Option<&str>) -> Result<bool, ConfigError> {
+    match encryption {
+        None | Some("aes256-gcm") => Ok(true),
+        Some("none") => Ok(false),
+        Some(other) => {
+            let problem = format!("no encryption `{other}`");
+            let error = ConfigError::invalid(format!("{place}.encryption"), problem);
+            Err(error.suggest("use aes256-gcm or none"))
+        }
+    }
+}
+
 /// What an engine that runs inside of bkp may take of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResourceLimits {
@@ -262,6 +279,22 @@ pub struct RestoreRequest {
     pub force: bool,
     /// What an engine may take of this machine.
     pub share: ResourceLimits,
+}
+
+impl RestoreRequest {
+    /// A restore of everything to a new place, which nothing else is said of.
+    #[must_use]
+    pub fn to(target: PathBuf) -> RestoreRequest {
+        RestoreRequest {
+            target,
+            replica: None,
+            table: None,
+            files: Vec::new(),
+            addresses: Vec::new(),
+            force: false,
+            share: ResourceLimits::default(),
+        }
+    }
 }
 
 /// What a restore did.
@@ -318,7 +351,7 @@ impl Drilled {
 pub type Chain<'a> = [BackupReader<'a>];
 
 /// A source opened from its table, or what is wrong with the table.
-pub type Opened = Result<Box<dyn Source>, crate::table::ConfigError>;
+pub type Opened = Result<Box<dyn Source>, ConfigError>;
 
 /// What a restore makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,15 +81,7 @@ pub(crate) fn drill(
     let kind = kinds::log_kind_of(*backup_type)?;
     let to = folder.join(format!("drill.{backup_type}"));
     let tools = app.drill_tools(ResourceLimits::default());
-    let request = RestoreRequest {
-        target: to.clone(),
-        replica: None,
-        table: None,
-        files: Vec::new(),
-        addresses: Vec::new(),
-        force: false,
-        share: ResourceLimits::default(),
-    };
+    let request = RestoreRequest::to(to.clone());
     base.iter().chain(segments).try_for_each(|link| link.check_data(&app.ctx))?;
     let restore_at = RestoreAtRequest {
         base,

@@ -228,9 +228,7 @@ fn check_made(
     let makes = kinds::entry_of(backup_type).map(|entry| entry.makes).unwrap_or_default();
     let Some(kind) = run.kind().filter(|kind| !makes.contains(kind)) else { return Ok(()) };
     let problem = format!("`{name}` is a {backup_type} source, which has no {kind}s");
-    let made = |job: &JobKind| job.kind().is_some_and(|kind| makes.contains(&kind));
-    let words = JobKind::ALL.iter().filter(|job| made(job)).map(|job| job.word());
-    let words = words.collect::<Vec<_>>().join(", ");
+    let words = JobKind::making(makes).join(", ");
     Err(ConfigError::invalid(join(place, "run"), problem).suggest(format!("use one of: {words}")))
 }
 

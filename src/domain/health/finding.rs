@@ -47,6 +47,7 @@ pub struct Finding {
     /// The severity.
     pub level: Level,
     /// The rule, for instance `late`.
+    #[schemars(with = "String")]
     pub rule: Rule,
     /// What it is about: a job, a source, a store.
     pub subject: String,

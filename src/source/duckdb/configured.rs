@@ -25,7 +25,7 @@ use crate::source::duckdb::restore::place::check_unused;
 use crate::source::duckdb::schema::table_filter::TableFilter;
 use crate::source::{
     CaptureRequest, Captured, Check, ExportRequest, Held, Opened, ResourceLimits, RestoreRequest,
-    Source, SourceError, on_this_host,
+    Source, SourceError, is_sealed, on_this_host,
 };
 use crate::table::units::size;
 use crate::table::{ConfigError, parse_table};
@@ -107,14 +107,7 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
         let problem = "0 attempts cannot capture anything".to_owned();
         return Err(invalid("attempts", problem, "use at least 1".into()));
     }
-    let sealed = match table.encryption.as_deref() {
-        None | Some("aes256-gcm") => true,
-        Some("none") => false,
-        Some(other) => {
-            let problem = format!("no encryption `{other}`");
-            return Err(invalid("encryption", problem, "use aes256-gcm or none".into()));
-        }
-    };
+    let sealed = is_sealed(&place, table.encryption.as_deref())?;
     let wanted = TableFilter::new(&table.tables, &table.exclude);
     let share = share(&place, table.memory.as_deref(), table.threads)?;
     Ok(Box::new(Configured { path: table.path, mode, attempts, wanted, sealed, share }))

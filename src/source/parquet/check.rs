@@ -5,16 +5,14 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use super::footer::{self, FOOTER_BYTES_MAX, TAIL_BYTES, Tail};
+use super::footer::{self, FOOTER_BYTES_MAX, TAIL_BYTES};
 use super::inventory::{HeldFile, Inventory, broken};
 use super::path::RelativePath;
 use super::restore;
 use super::walk;
 use crate::concurrent;
 use crate::ctx::Ctx;
-use crate::source::{
-    Chain, Check, Compared, DecodeTools, DrillTools, Drilled, ResourceLimits, RestoreRequest,
-};
+use crate::source::{Chain, Check, Compared, DecodeTools, DrillTools, Drilled, RestoreRequest};
 
 /// Files that are read at a time.
 const AT_A_TIME: usize = 4;
@@ -29,10 +27,8 @@ pub(super) fn decode(chain: &Chain<'_>, _tools: &DecodeTools<'_>, ctx: &Ctx) -> 
     let inventory = Inventory::of(chain, ctx)?;
     let links = restore::links(chain);
     let files: Vec<_> = inventory.0.iter().collect();
-    concurrent::some(&files, AT_A_TIME, &ctx.cancel, |(path, file)| {
-        let link = restore::holder(&links, file)?;
-        link.named(&file.object, ctx, &mut |input| compare(input, path, file))?;
-        restore::check_content(link, path, file, ctx)
+    concurrent::each_of_few(&files, AT_A_TIME, &ctx.cancel, |(path, file)| {
+        restore::read(&links, (path, file), ctx, &mut |input| compare(input, path, file))
     })?;
     Ok(())
 }
@@ -56,25 +52,18 @@ fn compare(input: &mut dyn Read, path: &RelativePath, file: &HeldFile) -> anyhow
         let over = kept.len().saturating_sub(FOOTER_BYTES_MAX + TAIL_BYTES);
         kept.drain(..over.min(kept.len()));
     }
-    let kept = kept.make_contiguous();
-    let found = rows(kept, length);
-    match found {
+    let end = kept.make_contiguous();
+    let end_at = length - end.len() as u64;
+    let found = footer::of_file(length, &|bytes, at| {
+        let start = at.checked_sub(end_at).and_then(|start| usize::try_from(start).ok());
+        let rest = start.and_then(|start| end.get(start..)).unwrap_or_default();
+        (&*rest).read_exact(bytes)
+    })?;
+    match found.map(|footer| footer.map(|footer| footer.rows)) {
         Ok(Some(rows)) if rows == expected => Ok(()),
         Ok(Some(rows)) => Err(broken(&format!("`{path}` has {rows} rows instead of {expected}"))),
         Ok(None) => Err(broken(&format!("`{path}` does not say its rows any more"))),
         Err(why) => Err(broken(&format!("`{path}`: {why}"))),
-    }
-}
-
-fn rows(end: &[u8], length: u64) -> Result<Option<u64>, String> {
-    let (before, last) = end.split_at(end.len().saturating_sub(TAIL_BYTES));
-    match footer::tail(last, length)? {
-        Tail::Opaque => Ok(None),
-        Tail::Footer(bytes) => {
-            let start =
-                before.len().checked_sub(bytes).ok_or("its footer is longer than the file")?;
-            footer::parse(before.get(start..).unwrap_or_default()).map(|footer| Some(footer.rows))
-        }
     }
 }
 
@@ -90,34 +79,26 @@ pub(super) fn drill(
 ) -> anyhow::Result<Drilled> {
     let began = Instant::now();
     let target = folder.join("files");
-    let request = RestoreRequest {
-        target: target.clone(),
-        replica: None,
-        table: None,
-        files: Vec::new(),
-        addresses: Vec::new(),
-        force: false,
-        share: ResourceLimits::default(),
-    };
+    let request = RestoreRequest::to(target.clone());
     restore::restore(chain, &request, ctx)?;
     let rto_seconds = began.elapsed().as_secs_f64();
     let inventory = Inventory::of(chain, ctx)?;
     let tables: Vec<_> = inventory.0.iter().filter(|(_, file)| file.rows.is_some()).collect();
     let root = walk::open_root(&target)?;
+    let mut wrong = Vec::new();
     // One at a time: a page may say that it takes 2 GiB.
-    let wrong = concurrent::some(&tables, 1, &ctx.cancel, |(path, file)| {
+    for (path, file) in &tables {
+        ctx.cancel.check()?;
         let opened = walk::open_file(&root, path).map_err(|error| error.to_string());
-        let rows = opened.and_then(footer::read_all);
-        Ok(match rows {
-            Ok(rows) if Some(rows) == file.rows => None,
+        match opened.and_then(footer::read_all) {
+            Ok(rows) if Some(rows) == file.rows => {}
             Ok(rows) => {
                 let expected = file.rows.unwrap_or_default();
-                Some(format!("`{path}` has {rows} rows instead of {expected}"))
+                wrong.push(format!("`{path}` has {rows} rows instead of {expected}"));
             }
-            Err(why) => Some(format!("`{path}`: {why}")),
-        })
-    })?;
-    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+            Err(why) => wrong.push(format!("`{path}`: {why}")),
+        }
+    }
     let restored = Check {
         what: "files restored".into(),
         ok: true,

@@ -37,7 +37,7 @@ pub(super) fn is_parquet(path: &RelativePath) -> bool {
 
 /// What is at the end of a file that is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tail {
+enum Tail {
     /// A footer of so many bytes.
     Footer(usize),
     /// A footer that is encrypted, or too long to be read.
@@ -56,7 +56,7 @@ pub(super) struct Footer {
 }
 
 /// Reads the last [`TAIL_BYTES`] of a file of `length` bytes; an error says why it is not a whole file.
-pub(super) fn tail(last: &[u8], length: u64) -> Result<Tail, String> {
+fn tail(last: &[u8], length: u64) -> Result<Tail, String> {
     let (size, magic) = last.split_at_checked(4).ok_or("it is too short for a footer")?;
     if magic == MAGIC_ENCRYPTED {
         return Ok(Tail::Opaque);
@@ -74,7 +74,7 @@ pub(super) fn tail(last: &[u8], length: u64) -> Result<Tail, String> {
 }
 
 /// Reads a footer; an error says what is wrong with it.
-pub(super) fn parse(footer: &[u8]) -> Result<Footer, String> {
+fn parse(footer: &[u8]) -> Result<Footer, String> {
     const SCHEMA: i64 = 2;
     const ROWS: i64 = 3;
     const CHILDREN: i64 = 5;

@@ -18,6 +18,7 @@ use super::walk::{self, glob_set};
 use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
+use crate::domain::manifest::{ObjectRecord, Plaintext};
 use crate::error::{Fault, Kind};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::pipeline::BackupReader;
@@ -87,23 +88,46 @@ pub(super) fn links<'c, 's>(chain: &'c Chain<'s>) -> Links<'c, 's> {
     chain.iter().map(|link| (link.manifest().id, link)).collect()
 }
 
-/// The backup that holds a file.
-pub(super) fn holder<'c, 's>(
+/// The backup and the object that hold a file. Both say what its content is, and have to say the same.
+fn held_by<'c, 's>(
     links: &Links<'c, 's>,
+    path: &RelativePath,
     file: &HeldFile,
-) -> anyhow::Result<&'c BackupReader<'s>> {
+    ctx: &Ctx,
+) -> anyhow::Result<(&'c BackupReader<'s>, &'c ObjectRecord)> {
     let link = links.get(&file.backup).copied();
-    link.ok_or_else(|| broken(&format!("{} is not in its chain", file.backup)))
+    let link = link.ok_or_else(|| broken(&format!("{} is not in its chain", file.backup)))?;
+    let object = link.object_named(&file.object, ctx)?;
+    let Plaintext { bytes, sha256 } = &object.plaintext;
+    if (*bytes, sha256) != (file.bytes, &file.sha256) {
+        return Err(broken(&format!("the object of `{path}` has other content")));
+    }
+    Ok((link, object))
+}
+
+/// Shows the content of a file to `look`.
+///
+/// # Errors
+/// What `look` fails with; [`Kind::Integrity`] if the content is not the file's.
+pub(super) fn read(
+    links: &Links<'_, '_>,
+    (path, file): (&RelativePath, &HeldFile),
+    ctx: &Ctx,
+    look: &mut dyn FnMut(&mut dyn Read) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (link, _object) = held_by(links, path, file, ctx)?;
+    link.named(&file.object, ctx, look)
 }
 
 /// Makes sure that every object is there before anything is made.
-pub(super) fn check(files: &Inventory, links: &Links<'_, '_>, ctx: &Ctx) -> anyhow::Result<()> {
-    let objects: BTreeSet<(BackupId, &str)> =
-        files.0.values().map(|file| (file.backup, file.object.as_str())).collect();
-    let objects: Vec<_> = objects.into_iter().collect();
-    concurrent::each(&objects, &ctx.cancel, |(backup, object)| match links.get(backup) {
-        Some(link) => link.check_named(object, ctx),
-        None => Err(broken(&format!("{backup} is not in its chain"))),
+fn check(files: &Inventory, links: &Links<'_, '_>, ctx: &Ctx) -> anyhow::Result<()> {
+    // Files of the same content share an object.
+    let objects: BTreeMap<_, _> =
+        files.0.iter().map(|item| ((item.1.backup, &item.1.object), item)).collect();
+    let objects: Vec<_> = objects.into_values().collect();
+    concurrent::each(&objects, &ctx.cancel, |(path, file)| {
+        let (link, object) = held_by(links, path, file, ctx)?;
+        link.check(object)
     })?;
     Ok(())
 }
@@ -118,12 +142,10 @@ fn make(files: &Inventory, links: &Links<'_, '_>, tree: &Path, ctx: &Ctx) -> any
     let root = made.and_then(|()| walk::open_root(tree).map_err(anyhow::Error::from));
     let root = root.map_err(|error| failed(&tree.display(), &error))?;
     let all: Vec<_> = files.0.iter().collect();
-    concurrent::some(&all, AT_A_TIME, &ctx.cancel, |(path, file)| {
-        let link = holder(links, file)?;
-        link.named(&file.object, ctx, &mut |input| {
+    concurrent::each_of_few(&all, AT_A_TIME, &ctx.cancel, |(path, file)| {
+        read(links, (path, file), ctx, &mut |input| {
             write(input, &root, path, file).map_err(|error| failed(path, &error).into())
-        })?;
-        check_content(link, path, file, ctx)
+        })
     })?;
     let folders: BTreeSet<Vec<&[u8]>> = files.0.keys().flat_map(RelativePath::folders).collect();
     for folder in &folders {
@@ -132,19 +154,6 @@ fn make(files: &Inventory, links: &Links<'_, '_>, tree: &Path, ctx: &Ctx) -> any
     }
     rustix::fs::fsync(&root).map_err(|error| failed(&tree.display(), &error))?;
     Ok(())
-}
-
-/// Makes sure that an object has the content that the inventory says.
-pub(super) fn check_content(
-    link: &BackupReader<'_>,
-    path: &RelativePath,
-    file: &HeldFile,
-    ctx: &Ctx,
-) -> anyhow::Result<()> {
-    match link.plaintext_of(&file.object, ctx)? {
-        Some(content) if content == (file.bytes, file.sha256.as_str()) => Ok(()),
-        _ => Err(broken(&format!("the object of `{path}` has other content"))),
-    }
 }
 
 /// Opens a folder below `root`, and makes it and those that it is in where they are not there.

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::copy::Replication;
-use super::walk::{self, Patterns};
+use super::walk::{self, Patterns, glob_set};
 use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
 use crate::error::diagnose;
 use crate::pipeline::objects::ObjectSink;
-use crate::source::{Captured, Check, Opened, ReplicaRequest, Source, on_this_host};
+use crate::source::{Captured, Check, Opened, ReplicaRequest, Source, is_sealed, on_this_host};
 use crate::table::{ConfigError, parse_table};
 
 /// The files that are copied where the configuration does not say which.
@@ -49,28 +49,21 @@ struct Configured {
 pub(super) fn open(name: &str, table: toml::Table) -> Opened {
     let place = format!("source.{name}");
     let table: Table = parse_table(&place, table)?;
-    let invalid = |key: &str, problem: String, hint: &str| {
-        ConfigError::invalid(format!("{place}.{key}"), problem).suggest(hint)
-    };
-    let sealed = match table.encryption.as_deref() {
-        None | Some("aes256-gcm") => true,
-        Some("none") => false,
-        Some(other) => {
-            let problem = format!("no encryption `{other}`");
-            return Err(invalid("encryption", problem, "use aes256-gcm or none"));
-        }
-    };
+    let sealed = is_sealed(&place, table.encryption.as_deref())?;
     let files = table.files.unwrap_or_else(|| vec![FILES_DEFAULT.to_owned()]);
     if files.is_empty() {
-        let problem = "the list of patterns is empty".to_owned();
-        return Err(invalid("files", problem, "name a pattern, or remove the key"));
+        let problem = "the list of patterns is empty";
+        let error = ConfigError::invalid(format!("{place}.files"), problem);
+        return Err(error.suggest("name a pattern, or remove the key"));
     }
-    let hint = "a pattern is like **/*.parquet or 2026/*";
-    for (key, patterns) in [("files", &files), ("exclude", &table.exclude)] {
-        walk::glob_set(patterns).map_err(|problem| invalid(key, problem, hint))?;
-    }
-    let patterns = Patterns::new(&files, &table.exclude);
-    let patterns = patterns.map_err(|problem| invalid("files", problem, hint))?;
+    let globs = |key: &str, patterns: &[String]| {
+        glob_set(patterns).map_err(|problem| {
+            let error = ConfigError::invalid(format!("{place}.{key}"), problem);
+            error.suggest("a pattern is like **/*.parquet or 2026/*")
+        })
+    };
+    let patterns =
+        Patterns { wanted: globs("files", &files)?, excluded: globs("exclude", &table.exclude)? };
     Ok(Box::new(Configured { path: table.path, patterns, sealed }))
 }
 

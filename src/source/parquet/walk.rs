@@ -62,8 +62,10 @@ impl FileStat {
 /// Which files are meant.
 #[derive(Debug, Clone)]
 pub(super) struct Patterns {
-    wanted: GlobSet,
-    excluded: GlobSet,
+    /// Files that are meant,
+    pub(super) wanted: GlobSet,
+    /// but for these.
+    pub(super) excluded: GlobSet,
 }
 
 /// Reads patterns in which `*` stands for anything but `/`, and `**` for any folders. An error says what is wrong
@@ -78,12 +80,7 @@ pub(super) fn glob_set(patterns: &[String]) -> Result<GlobSet, String> {
 }
 
 impl Patterns {
-    /// Of these patterns; an error says what is wrong with one.
-    pub(super) fn new(wanted: &[String], excluded: &[String]) -> Result<Patterns, String> {
-        Ok(Patterns { wanted: glob_set(wanted)?, excluded: glob_set(excluded)? })
-    }
-
-    fn match_path(&self, path: &RelativePath) -> bool {
+    fn is_match(&self, path: &RelativePath) -> bool {
         self.wanted.is_match(path.as_path()) && !self.excluded.is_match(path.as_path())
     }
 }
@@ -224,7 +221,7 @@ impl Walk<'_> {
             if let Err(why) = read {
                 listing.unreadable.push((path, why));
             }
-        } else if self.patterns.match_path(&path) {
+        } else if self.patterns.is_match(&path) {
             if kind.is_file() {
                 listing.files.push((path, FileStat::of(&stat)));
             } else {

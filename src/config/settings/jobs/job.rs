@@ -162,6 +162,13 @@ impl JobKind {
         }
     }
 
+    /// The commands that make backups of these kinds.
+    #[must_use]
+    pub fn making(kinds: &[BackupKind]) -> Vec<&'static str> {
+        let made = |job: &JobKind| job.kind().is_some_and(|kind| kinds.contains(&kind));
+        JobKind::ALL.into_iter().filter(made).map(JobKind::word).collect()
+    }
+
     /// Whether it is about a source.
     #[must_use]
     pub const fn of_source(self) -> bool {
