@@ -28,13 +28,15 @@ use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupType, Scope};
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::fs::scratch_dir::ScratchDir;
-use crate::pipeline::BackupReader;
 use crate::pipeline::objects::ObjectSink;
 use crate::table::ConfigError;
+
+pub use self::chain::{CHAIN_LINKS_MAX, Chain, Continuation, link_by_link};
 
 use self::logs::ship::{LogSource, OwnEvents};
 
 mod attempt_error;
+mod chain;
 pub mod device;
 pub mod duckdb;
 pub mod entry;
@@ -347,9 +349,6 @@ impl Drilled {
     }
 }
 
-/// The chain of a backup, base first, each opened on demand.
-pub type Chain<'a> = [BackupReader<'a>];
-
 /// A source opened from its table, or what is wrong with the table.
 pub type Opened = Result<Box<dyn Source>, ConfigError>;
 
@@ -360,34 +359,6 @@ pub enum TargetKind {
     File,
     /// A folder.
     Folder,
-}
-
-/// How the next backup goes on from a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Continuation {
-    /// It builds on the first so many links: on all of them, or it has again what the others add.
-    Onto(usize),
-    /// It begins a new chain.
-    Full {
-        /// On so many links it builds if an increment was asked for all the same.
-        else_onto: usize,
-    },
-}
-
-/// A chain is continued from this many links no more: a restore reads all of them.
-pub const CHAIN_LINKS_MAX: usize = 28;
-
-/// Every backup builds on the one before it, until the chain is long.
-///
-/// # Errors
-/// None.
-pub fn link_by_link(chain: &Chain<'_>, _ctx: &Ctx) -> anyhow::Result<Continuation> {
-    let links = chain.len();
-    Ok(if links < CHAIN_LINKS_MAX {
-        Continuation::Onto(links)
-    } else {
-        Continuation::Full { else_onto: links }
-    })
 }
 
 /// What is done with the backups of a kind of source. Everything that needs no configuration of the day

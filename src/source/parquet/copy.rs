@@ -15,6 +15,7 @@ use super::walk::{self, FileStat, Listing, Patterns};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::limits::OBJECTS_MAX;
+use crate::error::Fault;
 use crate::pipeline::objects::ObjectSink;
 use crate::source::{Captured, ReplicaRequest, SourceError};
 
@@ -24,6 +25,8 @@ const LISTINGS_MAX: u32 = 3;
 const NAMED_MAX: usize = 20;
 /// Most files that a run copies: a backup has no more objects, and some are not files.
 const COPIED_MAX: usize = OBJECTS_MAX - 16;
+/// Most files that a run copies again because it builds on a link further back: new ones need room, too.
+pub(super) const CARRIED_MAX: usize = COPIED_MAX / 2;
 
 /// Which files, and where they go.
 pub(super) struct Replication<'a> {
@@ -96,7 +99,11 @@ impl Replication<'_> {
         ids: &BTreeSet<BackupId>,
     ) -> anyhow::Result<(Inventory, Messages)> {
         let (mut after, mut listed_before) = (Inventory::default(), None);
-        for listings_left in (0..LISTINGS_MAX).rev() {
+        let is_carried = |file: &&HeldFile| !ids.contains(&file.backup);
+        let slots = COPIED_MAX.saturating_sub(newest.0.values().filter(is_carried).count());
+        let mut listings = 0;
+        loop {
+            listings += 1;
             let listing = walk::list(root, self.root, self.patterns, &self.ctx.cancel)?;
             self.check(&listing, newest)?;
             let mut messages = Messages::default();
@@ -107,23 +114,22 @@ impl Replication<'_> {
             for (path, stat) in &listing.files {
                 self.ctx.cancel.check()?;
                 let known = after.0.remove(path).or_else(|| newest.0.get(path).cloned());
-                match self.file(copying, (path, stat), known.as_ref(), ids)? {
+                match self.file(copying, (path, stat), known.as_ref(), (ids, slots))? {
                     Ok(file) => drop(taken.0.insert(path.clone(), file)),
                     Err(NotCopied::Gone) => gone.push(path),
                     Err(why) => {
-                        messages.note(path, &why, known.is_some());
                         // Of what is there and cannot be read, the last version that could be is kept.
-                        if let Some(known) = known {
-                            let kept = copying.keep(path, known)?;
-                            taken.0.insert(path.clone(), kept);
-                        }
+                        let kept = known.map(|known| copying.keep(path, known)).transpose()?;
+                        let kept = messages.kept(path, kept);
+                        messages.note(path, &why, kept.is_some());
+                        taken.0.extend(kept.map(|kept| (path.clone(), kept)));
                     }
                 }
             }
             let vanished = newest.0.keys().any(|path| !listed.contains(path));
             after = taken;
             let is_news = !gone.is_empty() || listed_before.as_ref() != Some(&listed);
-            if listings_left > 0 && is_news && (vanished || !gone.is_empty()) {
+            if listings < LISTINGS_MAX && is_news && (vanished || !gone.is_empty()) {
                 listed_before = Some(listed);
                 continue;
             }
@@ -135,7 +141,6 @@ impl Replication<'_> {
             messages.of_others(&listing, self.ctx);
             return Ok((after, messages));
         }
-        Ok((after, Messages::default()))
     }
 
     /// Takes a file, unless it is known and unchanged. The inner error leaves the others.
@@ -144,15 +149,16 @@ impl Replication<'_> {
         copying: &mut Copying<'_>,
         (path, stat): (&RelativePath, &FileStat),
         known: Option<&HeldFile>,
-        ids: &BTreeSet<BackupId>,
+        (ids, slots): (&BTreeSet<BackupId>, usize),
     ) -> anyhow::Result<Result<HeldFile, NotCopied>> {
-        let is_here =
-            |file: &&HeldFile| ids.contains(&file.backup) || file.backup == self.request.id;
-        let unchanged = known.filter(|known| known.stat == *stat).filter(is_here);
-        match unchanged {
+        let is_held =
+            |file: &HeldFile| ids.contains(&file.backup) || file.backup == self.request.id;
+        let is_carried = known.is_some_and(|known| !is_held(known));
+        match known.filter(|known| known.stat == *stat && is_held(known)) {
             // What this run has read itself it need not read again.
             Some(known) if known.settled || copying.has_read(path, stat) => Ok(Ok(known.clone())),
-            _ if copying.copied >= COPIED_MAX => Ok(Err(NotCopied::TooMany)),
+            // For those that are carried there is room.
+            _ if copying.copied >= slots && !is_carried => Ok(Err(NotCopied::TooMany)),
             _ => copying.file(path, known),
         }
     }
@@ -191,8 +197,9 @@ impl Replication<'_> {
                 let is_taken =
                     |other: &RelativePath| other == path || other.is_in(path) || path.is_in(other);
                 if is_unknown && !after.0.keys().any(is_taken) {
-                    after.0.insert(path.clone(), copying.keep(path, file.clone())?);
-                    kept += 1;
+                    let file = messages.kept(path, Some(copying.keep(path, file.clone())?));
+                    kept += usize::from(file.is_some());
+                    after.0.extend(file.map(|file| (path.clone(), file)));
                 }
             }
             messages.lost.push(format!(
@@ -204,6 +211,21 @@ impl Replication<'_> {
 }
 
 impl Messages {
+    /// The last version of a file, or what is said of one that its backup does not give back.
+    fn kept(
+        &mut self,
+        path: &RelativePath,
+        kept: Option<Result<HeldFile, Fault>>,
+    ) -> Option<HeldFile> {
+        match kept? {
+            Ok(kept) => Some(kept),
+            Err(damage) => {
+                self.lost.push(format!("the last version of `{path}`: {damage}"));
+                None
+            }
+        }
+    }
+
     /// Says why a file is not in the backup as it is now.
     fn note(&mut self, path: &RelativePath, why: &NotCopied, known: bool) {
         let stays = if known { "; its last version stays" } else { "" };

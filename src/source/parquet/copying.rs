@@ -14,6 +14,7 @@ use super::stable_read::{NotCopied, read, rows};
 use super::walk::{self, FileStat};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
+use crate::error::{Fault, Kind, diagnose};
 use crate::pipeline::ROLE_DATA;
 use crate::pipeline::objects::ObjectSink;
 use crate::source::{Chain, ReplicaRequest};
@@ -113,15 +114,25 @@ impl<'a> Copying<'a> {
         Ok(Err(NotCopied::Changed))
     }
 
-    /// A version of a file as it was known, with an object that this replica can refer to.
+    /// A version of a file as it was known, with an object that this replica can refer to. The inner error says
+    /// that its object is damaged, which must not keep anybody from the other files.
     ///
     /// # Errors
-    /// What reading the object from its link fails with, or making it anew.
+    /// What reading the object from its link fails with otherwise, or making it anew.
     pub(super) fn keep(
         &mut self,
         path: &RelativePath,
         known: HeldFile,
-    ) -> anyhow::Result<HeldFile> {
+    ) -> anyhow::Result<Result<HeldFile, Fault>> {
+        match self.carry(path, known) {
+            Err(error) if diagnose(&error).kind == Kind::Integrity => {
+                Ok(Err(Fault::new(Kind::Integrity, format!("{error:#}"))))
+            }
+            carried => carried.map(Ok),
+        }
+    }
+
+    fn carry(&mut self, path: &RelativePath, known: HeldFile) -> anyhow::Result<HeldFile> {
         let content = (known.bytes, known.sha256.clone());
         if let Some((backup, object)) = self.contents.get(&content).cloned() {
             return Ok(HeldFile { backup, object, ..known });
