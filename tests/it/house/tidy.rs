@@ -282,7 +282,7 @@ fn every_adapter_is_in_its_table() {
         (
             "src/source",
             "src/source/kinds.rs",
-            &["mod", "attempt_error", "device", "entry", "kinds", "logs"],
+            &["mod", "attempt_error", "chain", "device", "entry", "kinds", "logs"],
         ),
     ] {
         let contract = fs::read_to_string(root().join(table)).unwrap();
