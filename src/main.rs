@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use anyhow::Context as _;
-use bkp::cli::{self, Cli, ParseExit};
+use bkp::cli::{self, Cli, Ended, Hook, ParseExit};
 use bkp::config::{Environment, Settings};
 use bkp::ctx::{Cancel, Ctx, Monitor as _};
+use bkp::error::Kind;
 use bkp::exit;
 use bkp::ops::report::Report;
 use bkp::process;
@@ -25,32 +26,46 @@ fn main() -> ExitCode {
     if let Some(code) = kinds::serve(&words) {
         return code;
     }
+    let hook = Hook::of(std::env::args_os());
+    if let Some(hook) = hook {
+        // What a server makes of the code of a panic is not what it means.
+        std::panic::set_hook(Box::new(move |panic| {
+            eprintln!("bkp: {panic}");
+            std::process::exit(hook.code(Ended::Failed(exit::code(Kind::Failed))).into());
+        }));
+    }
     // Before anything is read that is secret, and before there is a second thread.
     let hardened = process::harden();
     let environment = Environment::of_process();
     let style =
         |json, quiet, verbose| Style::of_process(json, quiet, verbose, environment.no_color());
-    let code = match cli::parse(std::env::args_os()) {
+    let ended = match cli::parse(std::env::args_os()) {
         Ok(cli) => {
             let style = style(cli.json(), cli.quiet(), cli.verbose());
             let hardened =
                 hardened.context("cannot protect the memory of this process from others");
             let done = hardened.and_then(|()| run(cli, style, &environment));
-            let printed = done.and_then(|report| finish(style, &report));
-            printed.unwrap_or_else(|error| ui::fail(style, &error))
+            match done.and_then(|report| finish(style, &report)) {
+                Ok(code) => Ended::Done(code),
+                Err(error) => Ended::Failed(ui::fail(style, &error)),
+            }
         }
         Err(ParseExit::Answer(text)) => {
             let printed = ui::answer(&text).map(|()| exit::DONE);
-            printed.unwrap_or_else(|error| ui::fail(style(false, false, 0), &error.into()))
+            Ended::Failed(
+                printed.unwrap_or_else(|error| ui::fail(style(false, false, 0), &error.into())),
+            )
         }
         Err(ParseExit::Mistake { coloured, plain, summary }) => {
             // The flag may stand before or behind the mistake.
             let json = std::env::args_os().any(|word| word == "--json");
             let style = style(json, false, 0);
-            ui::mistake(style, if style.colour { &coloured } else { &plain }, &summary)
+            let text = if style.colour { &coloured } else { &plain };
+            Ended::Failed(ui::mistake(style, text, &summary))
         }
     };
-    ExitCode::from(code)
+    let (Ended::Done(plain) | Ended::Failed(plain)) = ended;
+    ExitCode::from(hook.map_or(plain, |hook| hook.code(ended)))
 }
 
 fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Report> {

@@ -29,6 +29,7 @@ use crate::stage::thread_boundary::ThreadBoundary;
 use crate::stage::{ChainStats, Sink, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, Role};
 
+pub mod log_files;
 mod object_list;
 pub mod objects;
 mod reader;
@@ -115,7 +116,7 @@ impl ObjectBuilder<'_> {
         let upload = self.store.create(key, &self.labels(role))?;
         let stored = Box::new(UploadSink::new("stored", upload));
         let object = object_name(self.name.id, key);
-        let sealed = Sealer::new(self.key, &object, self.recipients.to_vec(), stored)?;
+        let sealed = Sealer::new(self.key, &object, self.recipients.to_vec(), None, stored)?;
         let compressed: Box<dyn Sink> = match compression {
             // Without compressors between them, hashing and sealing would share a thread.
             Compression::None => {

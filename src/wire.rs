@@ -131,12 +131,26 @@ impl AppContext {
         &self,
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn ReadStore>> {
-        let place = self.place_to_read(source)?;
-        let mut inner = (store_kind(&place.url)?.read)(&place, &self.ctx)?;
+        self.read(&self.place_to_read(source)?)
+    }
+
+    fn read(&self, place: &StoreLocation) -> anyhow::Result<Box<dyn ReadStore>> {
+        let mut inner = (store_kind(&place.url)?.read)(place, &self.ctx)?;
         if let Some(layer) = &self.layer {
             inner = layer.read(inner);
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
+    }
+
+    /// Every store of a source, or each that was chosen, to read from: the next one has what one lacks.
+    ///
+    /// # Errors
+    /// If none is configured, or one cannot be opened.
+    pub fn stores_read(
+        &self,
+        source: Option<&SourceSettings>,
+    ) -> anyhow::Result<Vec<Box<dyn ReadStore>>> {
+        self.places(source)?.into_iter().map(|place| self.read(&place)).collect()
     }
 
     /// The store that [`AppContext::store_read`] opens, to note beside what is read what was found.

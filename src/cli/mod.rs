@@ -17,6 +17,7 @@ use crate::wire::AppContext;
 
 mod docs;
 pub mod flags;
+mod hook;
 
 mod catalog;
 mod cleanup;
@@ -36,6 +37,7 @@ mod status;
 mod verify;
 
 use flags::GlobalArgs;
+pub use hook::{Ended, Hook};
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -213,9 +215,11 @@ impl Cli {
             }
             Command::Catalog(args) => cmd::catalog_file::run(app, &args.into()),
             Command::Logs(args) => {
-                let (patience, options) = (args.wait.patience(), cmd::logs::Options::from(args));
-                let ship = || cmd::logs::run(app, &options);
-                run_when_free(app, &options.source, patience, ship)
+                if let Some(options) = args.hook() {
+                    return cmd::log_files::run(app, &options);
+                }
+                let (patience, options) = (args.wait.patience(), args.into());
+                ship(app, patience, &options)
             }
             Command::List(args) if args.runs().is_some() => {
                 cmd::runs::run(app, &args.runs().unwrap_or_default())
@@ -253,6 +257,14 @@ impl Cli {
             Command::HelpFiles(args) => docs::run(&args, &Cli::command()),
         }
     }
+}
+
+fn ship(
+    app: &AppContext,
+    patience: Duration,
+    options: &cmd::logs::Options,
+) -> anyhow::Result<Report> {
+    run_when_free(app, &options.source, patience, || cmd::logs::run(app, options))
 }
 
 fn backup(

@@ -12,6 +12,7 @@ pub mod history;
 pub mod keys;
 pub mod ledger_diff;
 pub mod list;
+pub mod log_files;
 pub mod logs;
 pub mod pin;
 pub mod restore;

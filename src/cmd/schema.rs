@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cmd::{
-    catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, logs, pin, restore,
-    restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
+    catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, log_files, logs, pin,
+    restore, restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
 };
 use crate::ops::report::{Failure, Warning};
 
@@ -31,6 +31,8 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<catalog_file::CatalogReport<'_>>("bkp.catalog/1"),
     ReportSchema::of::<catalog_file::QueryReport>("bkp.query/1"),
     ReportSchema::of::<logs::LogsReport<'_>>("bkp.logs/1"),
+    ReportSchema::of::<log_files::push::PushReport<'_>>("bkp.log-push/1"),
+    ReportSchema::of::<log_files::fetch::FetchReport<'_>>("bkp.log-fetch/1"),
     ReportSchema::of::<list::Listing>("bkp.list/1"),
     ReportSchema::of::<windows::Listing>("bkp.list-windows/1"),
     ReportSchema::of::<verify::VerifyReport>("bkp.verify/1"),

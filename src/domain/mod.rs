@@ -21,6 +21,7 @@ pub mod health;
 pub mod hex;
 pub mod id;
 pub mod limits;
+pub mod log_file;
 pub mod manifest;
 pub mod names;
 pub mod recipient;

@@ -15,7 +15,7 @@ use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext};
 use crate::error::{Fault, FirstError, Kind, diagnose};
 use crate::keys::DataKey;
 use crate::stage::digest::{DigestReader, drain};
-use crate::stage::seal::{Opener, open_header};
+use crate::stage::seal::{ObjectName, Opener, open_header};
 use crate::stage::thread_boundary::read_ahead;
 use crate::stage::{gzip, zstd};
 use crate::store::{Declared, ReadStore};
@@ -255,8 +255,8 @@ impl<'a> BackupReader<'a> {
             input = match stage.as_str() {
                 "seal" => {
                     let name = object_name(self.manifest.id, &object.key);
-                    let prelude =
-                        open_header(&mut input, &name).map_err(|error| first_error.or(error))?;
+                    let prelude = open_header(&mut input, ObjectName::Whole(&name))
+                        .map_err(|error| first_error.or(error))?;
                     let opener = Opener::new(input, &prelude, &self.key, first_error.clone());
                     Box::new(read_ahead("open", Box::new(opener), READ_AHEAD))
                 }

@@ -54,6 +54,44 @@ pub struct Header {
     pub object: String,
     /// The wrapped data key, once per recipient.
     pub recipients: Vec<Recipient>,
+    /// What is said of an object that has no manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
+}
+
+/// What the header of an object without a manifest says of it, as authentic as a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// JSON.
+    pub text: String,
+    /// HMAC-SHA256 of the object's name, a zero byte and the text, under a key derived from the data key, hex.
+    pub mac: String,
+}
+
+/// What an object is called, for [`open_header`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectName<'a> {
+    /// `<backup id>/<object name>`.
+    Whole(&'a str),
+    /// The name behind an id that only the header tells.
+    Behind(&'a str),
+}
+
+impl ObjectName<'_> {
+    fn is(self, name: &str) -> bool {
+        match self {
+            ObjectName::Whole(whole) => name == whole,
+            ObjectName::Behind(rest) => {
+                name.split_once('/').is_some_and(|(_id, behind)| behind == rest)
+            }
+        }
+    }
+
+    fn shown(&self) -> &str {
+        match self {
+            ObjectName::Whole(name) | ObjectName::Behind(name) => name,
+        }
+    }
 }
 
 /// The beginning of a sealed object, read and checked but not yet authenticated.
@@ -92,13 +130,14 @@ impl Prelude {
     }
 }
 
-/// Reads the beginning of the sealed object `object` (`<backup id>/<object name>`).
+/// Reads the beginning of a sealed object of this name.
 ///
 /// # Errors
 /// [`StageError::NotSealed`] if it is not the beginning of a sealed object of that name; an
 /// [`io::Error`] of the reader, for which the chain's [`FirstError`] may know better.
-pub fn open_header(reader: &mut impl Read, object: &str) -> anyhow::Result<Prelude> {
-    let refuse = |reason: String| StageError::NotSealed { object: object.to_owned(), reason };
+pub fn open_header(reader: &mut impl Read, object: ObjectName<'_>) -> anyhow::Result<Prelude> {
+    let refuse =
+        |reason: String| StageError::NotSealed { object: object.shown().to_owned(), reason };
     let mut raw = Vec::with_capacity(4 << 10);
     reader.by_ref().take(PREFIX_BYTES as u64).read_to_end(&mut raw)?;
     let (magic, length) = raw.split_first_chunk().unwrap_or((&[0; 8], &[]));
@@ -120,7 +159,7 @@ pub fn open_header(reader: &mut impl Read, object: &str) -> anyhow::Result<Prelu
 }
 
 /// Reads a header and checks everything that needs no key; says what is wrong.
-fn parse(json: &[u8], object: &str) -> Result<(Header, [u8; SALT_BYTES]), String> {
+fn parse(json: &[u8], object: ObjectName<'_>) -> Result<(Header, [u8; SALT_BYTES]), String> {
     #[derive(Deserialize)]
     struct Version {
         v: u32,
@@ -138,7 +177,7 @@ fn parse(json: &[u8], object: &str) -> Result<(Header, [u8; SALT_BYTES]), String
     if header.segment_bytes != SEGMENT_BYTES as u64 {
         return Err(format!("segments of {} bytes are not part of format 1", header.segment_bytes));
     }
-    if header.object != object {
+    if !object.is(&header.object) {
         return Err(format!("it was sealed as `{}`", header.object));
     }
     if header.recipients.len() > RECIPIENTS_MAX {
@@ -185,6 +224,7 @@ impl Sealer {
         data_key: &DataKey,
         object: &str,
         recipients: Vec<Recipient>,
+        about: Option<About>,
         mut inner: Box<dyn Sink>,
     ) -> anyhow::Result<Self> {
         let mut salt = [0; SALT_BYTES];
@@ -196,6 +236,7 @@ impl Sealer {
             salt: BASE64.encode(salt),
             object: object.to_owned(),
             recipients,
+            about,
         };
         let (raw, prelude) = Prelude::new(header, salt)?;
         inner.write(&raw)?;
@@ -373,7 +414,7 @@ mod tests {
 
     fn seal(key: &DataKey, plain: &[u8]) -> Vec<u8> {
         let (inner, seen) = CollectingSink::new();
-        let mut sealer = Box::new(Sealer::new(key, OBJECT, vec![], Box::new(inner)).unwrap());
+        let mut sealer = Box::new(Sealer::new(key, OBJECT, vec![], None, Box::new(inner)).unwrap());
         sealer.write(plain).unwrap();
         assert_eq!(sealer.finish().unwrap().get("seal").unwrap().bytes, plain.len() as u64);
         seen.bytes()
@@ -381,7 +422,7 @@ mod tests {
 
     fn open(key: &DataKey, mut sealed: &[u8]) -> (Vec<u8>, Option<Kind>) {
         let first_error = FirstError::default();
-        let prelude = match open_header(&mut sealed, OBJECT) {
+        let prelude = match open_header(&mut sealed, ObjectName::Whole(OBJECT)) {
             Ok(prelude) => prelude,
             Err(error) => return (vec![], Some(diagnose(&error).kind)),
         };
@@ -398,7 +439,7 @@ mod tests {
             let plain = vec![3; size];
             let sealed = seal(&key, &plain);
             assert!(open(&key, &sealed) == (plain, None), "{size}");
-            let prelude = open_header(&mut sealed.as_slice(), OBJECT).unwrap();
+            let prelude = open_header(&mut sealed.as_slice(), ObjectName::Whole(OBJECT)).unwrap();
             // Where a segment stands can be computed: for readers of a part of an object.
             let tags = TAG_BYTES * size.div_ceil(SEGMENT_BYTES).max(1);
             assert_eq!(sealed.len() as u64, prelude.bytes + (size + tags) as u64);

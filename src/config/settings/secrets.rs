@@ -45,7 +45,10 @@ impl Settings {
             match Path::new(path).metadata() {
                 // Before the mode, whose hint would be to change that of a folder.
                 Ok(found) if found.is_dir() => {
-                    return Err(ConfigError::invalid(place, format!("{path} is a folder, not a file")));
+                    return Err(ConfigError::invalid(
+                        place,
+                        format!("{path} is a folder, not a file"),
+                    ));
                 }
                 Ok(found) if found.permissions().mode() & 0o077 != 0 => {
                     let mode = found.permissions().mode() & 0o777;

@@ -4,8 +4,10 @@
 //! A source that has one implements [`LogSource`]; what needs no configuration of the day is a
 //! [`LogKind`] in the entry of its source.
 
+pub mod files;
 pub mod restore_at;
 pub mod ship;
 
+pub use self::files::{ExaminedFile, LogFileKind, Neighbours};
 pub use self::restore_at::{LogDrill, LogKind, LogMode, RestoreAtRequest, RestoredAt};
 pub use self::ship::{LogSource, OnGap, OwnEvents};

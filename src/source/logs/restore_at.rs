@@ -11,6 +11,7 @@ use crate::domain::names::BackupType;
 use crate::domain::segment::{Base, Segment, Target};
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
+use crate::source::logs::files::LogFileKind;
 use crate::source::{Chain, Check, DrillTools, RestoreRequest, Restored};
 
 /// What a restore to a moment is asked for.
@@ -96,6 +97,8 @@ pub struct LogKind {
     pub restore_at: fn(&RestoreAtRequest<'_>, &Ctx) -> anyhow::Result<RestoredAt>,
     /// Starts the real engine on such a result, compares, and stops it.
     pub drill: fn(&LogDrill<'_>, &Ctx) -> anyhow::Result<Vec<Check>>,
+    /// What is known of its files, where the server hands them over.
+    pub files: Option<LogFileKind>,
 }
 
 impl LogKind {

@@ -110,7 +110,8 @@ impl Made {
         let object = format!("{}/{}", self.name.id, place.rsplit('/').next().unwrap());
         let out = Out::default();
         let recipients = self.recipients.clone();
-        let mut sealer = Sealer::new(key, &object, recipients, Box::new(out.clone())).unwrap();
+        let mut sealer =
+            Sealer::new(key, &object, recipients, None, Box::new(out.clone())).unwrap();
         sealer.write(plain).unwrap();
         Box::new(sealer).finish().unwrap();
         let stored = out.bytes();

@@ -7,7 +7,7 @@ use bkp::domain::recipient::Recipient;
 use bkp::error::{FirstError, Kind, diagnose};
 use bkp::keys::DataKey;
 use bkp::stage::Sink as _;
-use bkp::stage::seal::{Header, Opener, Prelude, Sealer, open_header};
+use bkp::stage::seal::{Header, ObjectName, Opener, Prelude, Sealer, open_header};
 
 use super::bytes::Bytes;
 use super::memory::Out;
@@ -22,7 +22,7 @@ static KEY: LazyLock<DataKey> = LazyLock::new(|| DataKey::generate().unwrap());
 /// What is released, and whether that is all.
 fn open(sealed: &[u8]) -> (Vec<u8>, bool) {
     let mut input = sealed;
-    let prelude = match open_header(&mut input, OBJECT) {
+    let prelude = match open_header(&mut input, ObjectName::Whole(OBJECT)) {
         Ok(prelude) => prelude,
         Err(error) => {
             assert_eq!(diagnose(&error).kind, Kind::Integrity, "{error:#}");
@@ -59,7 +59,7 @@ fn seal(plain: &[u8], recipients: Vec<Recipient>) -> Vec<u8> {
 
 fn seal_with(key: &DataKey, plain: &[u8], recipients: Vec<Recipient>) -> Vec<u8> {
     let out = Out::default();
-    let mut sealer = Sealer::new(key, OBJECT, recipients, Box::new(out.clone())).unwrap();
+    let mut sealer = Sealer::new(key, OBJECT, recipients, None, Box::new(out.clone())).unwrap();
     sealer.write(plain).unwrap();
     Box::new(sealer).finish().unwrap();
     out.bytes()

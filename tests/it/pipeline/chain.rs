@@ -18,7 +18,7 @@ use bkp::domain::recipient::Recipient;
 use bkp::error::{FirstError, Kind, diagnose};
 use bkp::keys::{self, DataKey, KeyProvider};
 use bkp::stage::digest::{Digest, DigestReader, UploadSink, drain};
-use bkp::stage::seal::{Opener, Sealer, open_header};
+use bkp::stage::seal::{ObjectName, Opener, Sealer, open_header};
 use bkp::stage::thread_boundary::{ThreadBoundary, read_ahead};
 use bkp::stage::{ChainStats, Sink, gzip, zstd};
 use bkp::store::{Declared, StoreError, Upload};
@@ -109,7 +109,7 @@ fn chain(shape: &ChainShape, name: &str, keys: &Keys, slot: &Slot) -> Box<dyn Si
     let mut sink: Box<dyn Sink> = Box::new(UploadSink::new("stored", Box::new(upload)));
     if shape.sealed {
         let recipients = keys.recipients.clone();
-        sink = Box::new(Sealer::new(&keys.data, &object(name), recipients, sink).unwrap());
+        sink = Box::new(Sealer::new(&keys.data, &object(name), recipients, None, sink).unwrap());
     }
     if shape.hops {
         sink = Box::new(ThreadBoundary::new("seal", 2, sink).unwrap());
@@ -165,7 +165,8 @@ fn backward(
         reader = Box::new(DigestReader::new(reader, "stored", bytes, sha256, first_error.clone()));
     }
     if shape.sealed {
-        let prelude = open_header(&mut reader, &object("data")).map_err(|e| first_error.or(e))?;
+        let prelude = open_header(&mut reader, ObjectName::Whole(&object("data")))
+            .map_err(|e| first_error.or(e))?;
         let providers = std::slice::from_ref(&keys.provider);
         let key =
             keys::unwrap_any(providers, &prelude.header.recipients, id(), &Cancel::default())?;

@@ -20,7 +20,7 @@ use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, hex, unhex};
 use bkp::error::{FirstError, Kind, diagnose};
 use bkp::keys::{self, DataKey, manifest_mac};
-use bkp::stage::seal::{Opener, open_header};
+use bkp::stage::seal::{ObjectName, Opener, open_header};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
 use serde::Deserialize;
@@ -112,7 +112,7 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
     let mut released = Vec::new();
     let mut open = || -> anyhow::Result<()> {
         let (mut reader, first_error) = (sealed, FirstError::default());
-        let prelude = open_header(&mut reader, &vector.object)?;
+        let prelude = open_header(&mut reader, ObjectName::Whole(&vector.object))?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
         let key = keys::unwrap_any(
             &[keys::kinds::open(&recipient, &bkp::ctx::Cancel::default())?],

@@ -43,6 +43,7 @@ pub(crate) const LOG: LogKind = LogKind {
     decode: segment::decode,
     restore_at,
     drill: drill::drill_log,
+    files: None,
 };
 
 /// Opens the log of a replica.
