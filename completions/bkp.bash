@@ -432,7 +432,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan catalog query logs list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -1077,13 +1077,21 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__logs)
-            opts="-q -v -h --mode --follow --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --push)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fetch)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1201,7 +1209,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --base --to --replica --addresses --from-export --table --file --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --to --replica --addresses --from-export --table --file --tablespace --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1220,6 +1228,18 @@ _bkp() {
                     return 0
                     ;;
                 --op)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lsn)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --xid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1244,6 +1264,10 @@ _bkp() {
                     return 0
                     ;;
                 --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tablespace)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

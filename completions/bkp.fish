@@ -91,7 +91,9 @@ complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l json -d 'Print one
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship: wal (from the data file) or query (from the cluster) [default: the mode of the source]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l mode -d 'What to ship of TigerBeetle: wal (from the data file) or query (from the cluster) [default: the mode of the source]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l push -d 'Archive this file of the server\'s log: for PostgreSQL\'s `archive_command`' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l fetch -d 'Bring the file of this name to this path: for `restore_command`' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
@@ -160,15 +162,20 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l latest -d 'Newest ba
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l id -d 'Backup id, or a unique prefix of it' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l at -d 'Newest backup of SOURCE that started no later than this, such as 2026-11-21T02:00:00Z; if SOURCE has a log, restore rolls it forward to that moment, or with `latest` to the end of the shipped log' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l op -d 'Last operation of the log of SOURCE to replay, instead of a time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l lsn -d 'Position in the log of a PostgreSQL server to end at, instead of a time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l xid -d 'Transaction of a PostgreSQL server to end with, instead of a time' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l name -d 'Restore point of a PostgreSQL server to end at, instead of a time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to restore to' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Further addresses at which the original cluster might still be running' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l table -d 'Only this table of an export, and the tables it references' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l file -d 'Only files whose path fits this pattern, such as `2026/*.parquet`; can be given several times' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tablespace -d 'Folder for a tablespace of PostgreSQL [default: PATH.tablespaces/OID]; can be given several times' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l exclusive -d 'End right before what --at, --lsn or --xid names'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename what exists at PATH instead of refusing'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask for confirmation'
@@ -292,6 +299,8 @@ replica-plan\t''
 catalog\t''
 query\t''
 logs\t''
+log-push\t''
+log-fetch\t''
 list\t''
 list-windows\t''
 verify\t''

@@ -160,6 +160,66 @@ pub fn read(
     Ok(())
 }
 
+/// What a member of a tar of another program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignKind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A link, or anything else that is neither.
+    Other,
+}
+
+/// A member of a tar that another program writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignMember {
+    /// Its name, whatever it may be.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: ForeignKind,
+    /// Its size, bytes.
+    pub bytes: u64,
+}
+
+/// Shows every member of a tar that another program writes to `visit`, in order.
+///
+/// # Errors
+/// [`Kind::Source`] if it is no tar; what `visit` or `input` failed with; `first_error` knows the typed error of
+/// whatever is below.
+pub fn read_foreign(
+    input: impl Read,
+    first_error: &FirstError,
+    visit: &mut dyn FnMut(&ForeignMember, &mut dyn Read) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let unreadable = |error: &io::Error| {
+        let message = format!("the tar that is sent cannot be read: {error}");
+        first_error.or(Fault::new(Kind::Source, message))
+    };
+    let mut archive = Archive::new(input);
+    for entry in archive.entries().map_err(|error| unreadable(&error))? {
+        let mut entry = entry.map_err(|error| unreadable(&error))?;
+        let entry_type = entry.header().entry_type();
+        let kind = if entry_type.is_file() || entry_type.is_contiguous() {
+            ForeignKind::File
+        } else if entry_type.is_dir() {
+            ForeignKind::Folder
+        } else {
+            ForeignKind::Other
+        };
+        let path = entry.path_bytes().into_owned();
+        let member = ForeignMember { path, kind, bytes: entry.size() };
+        visit(&member, &mut entry).map_err(|error| first_error.or(error))?;
+    }
+    Ok(())
+}
+
+/// Whether a name can be that of a member.
+#[must_use]
+pub fn is_member_name(name: &str) -> bool {
+    is_plain(name)
+}
+
 /// A tar that cannot be parsed although every byte of it is authentic was not written by bkp.
 fn broken(first_error: &FirstError, error: &io::Error) -> anyhow::Error {
     let unreadable =

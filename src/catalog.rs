@@ -10,10 +10,11 @@ use crate::ctx::{Cancel, Ctx};
 use crate::domain::chain;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
-use crate::domain::names::{BackupName, Scope};
+use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::error::{Fault, Kind};
 use crate::keys::{self, DataKey, Effort, KeyProvider, manifest_mac};
 use crate::pipeline::BackupReader;
+use crate::pipeline::log_files::LogFiles;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 mod contents;
@@ -120,6 +121,12 @@ impl<'a> Catalog<'a> {
     #[must_use]
     pub fn keys(&self) -> &'a [Box<dyn KeyProvider>] {
         self.keys
+    }
+
+    /// The files of a log that a source's server handed over.
+    #[must_use]
+    pub fn log_files(&self, backup_type: BackupType, source: &str) -> LogFiles<'a> {
+        LogFiles::new(self.store, self.keys, (backup_type, source), self.ctx)
     }
 
     /// Whether a backup of this id is authentic under another name: then what has this one is a copy of

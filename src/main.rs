@@ -29,9 +29,15 @@ fn main() -> ExitCode {
     let hook = Hook::of(std::env::args_os());
     if let Some(hook) = hook {
         // What a server makes of the code of a panic is not what it means.
+        let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            eprintln!("bkp: {panic}");
-            std::process::exit(hook.code(Ended::Failed(exit::code(Kind::Failed))).into());
+            told(panic);
+            let code = hook.code(Ended::Failed(exit::code(Kind::Failed)));
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "nothing of a hook outlives its process"
+            )]
+            std::process::exit(code.into());
         }));
     }
     // Before anything is read that is secret, and before there is a second thread.

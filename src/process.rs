@@ -99,6 +99,13 @@ pub fn operator_command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A variable of the environment that another program's conventions give a meaning, such as libpq's.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "not bkp's own configuration")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// A shell or a server of bkp's own: of the environment it gets only where programs are.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "what is passed on, not what is configured")]

@@ -332,7 +332,8 @@ impl AppContext {
     /// What a drill works with: the configured programs, and an engine that takes this of the machine.
     #[must_use]
     pub fn drill_tools(&self, share: ResourceLimits) -> DrillTools {
-        DrillTools { tigerbeetle: self.settings.tigerbeetle.clone(), share }
+        let Settings { tigerbeetle, postgres, .. } = &self.settings;
+        DrillTools { tigerbeetle: tigerbeetle.clone(), postgres: postgres.clone(), share }
     }
 }
 

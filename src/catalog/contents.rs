@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::concurrent::each;
 use crate::ctx::Cancel;
+use crate::domain::log_file::is_of_log_files;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Mark};
 use crate::store::{ObjectInfo, ReadStore, StoreError, Version};
 
@@ -100,6 +101,8 @@ pub fn contents(
     // All of them are of one depth.
     while large.first().is_some_and(|prefix| prefix.split('/').count() < MONTH_DEPTH) {
         large = each(&large, cancel, |prefix| Ok(store.folders(prefix)?))?.concat();
+        // Files of logs may be very many, and belong to no backup.
+        large.retain(|prefix| !is_of_log_files(prefix));
     }
     parts.extend(each(&large, cancel, |month| gather(store.list(month)?, filter))?);
     let mut entries = parts.concat();

@@ -17,7 +17,7 @@ pub(super) struct Args {
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// What to ship: wal (from the data file) or query (from the cluster) [default: the mode of the source]
+    /// What to ship of TigerBeetle: wal (from the data file) or query (from the cluster) [default: the mode of the source]
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
 

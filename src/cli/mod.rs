@@ -237,9 +237,16 @@ impl Cli {
             },
             Command::Restore(args) => match args.moment() {
                 Some((source, moment)) => {
-                    let base = args.base();
+                    let (base, event, exclusive) = (args.base(), args.event(), args.exclusive());
                     let restore = args.into();
-                    let options = cmd::restore_at::Options { source, moment, base, restore };
+                    let options = cmd::restore_at::Options {
+                        source,
+                        moment,
+                        event,
+                        exclusive,
+                        base,
+                        restore,
+                    };
                     cmd::restore_at::run(app, &options)
                 }
                 None => cmd::restore::run(app, &args.into()),

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::flags::{AtArg, SelectArgs};
 use crate::cmd::restore::Options;
+use crate::cmd::restore_at::LogEvent;
 use crate::ops::pitr_plan::Moment;
 
 /// Restore a backup to a new path
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
                         Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle")]
-#[group(id = "moment", args = ["at", "op"])]
+#[group(id = "moment", args = ["at", "op", "lsn", "xid", "name"])]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -19,6 +20,22 @@ pub(super) struct Args {
     /// Last operation of the log of SOURCE to replay, instead of a time
     #[arg(long, value_name = "OP", requires = "source", conflicts_with_all = ["latest", "id", "at"])]
     op: Option<u64>,
+
+    /// Position in the log of a PostgreSQL server to end at, instead of a time
+    #[arg(long, value_name = "X/Y", requires = "source", conflicts_with_all = ["latest", "id", "at", "op"], value_parser = lsn)]
+    lsn: Option<u64>,
+
+    /// Transaction of a PostgreSQL server to end with, instead of a time
+    #[arg(long, value_name = "XID", requires = "source", conflicts_with_all = ["latest", "id", "at", "op", "lsn"])]
+    xid: Option<u32>,
+
+    /// Restore point of a PostgreSQL server to end at, instead of a time
+    #[arg(long, value_name = "NAME", requires = "source", conflicts_with_all = ["latest", "id", "at", "op", "lsn", "xid"])]
+    name: Option<String>,
+
+    /// End right before what --at, --lsn or --xid names
+    #[arg(long, requires = "moment", conflicts_with = "op")]
+    exclusive: bool,
 
     /// Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]
     #[arg(long, value_name = "ID", requires = "moment", conflicts_with = "from_export")]
@@ -48,6 +65,10 @@ pub(super) struct Args {
     #[arg(long = "file", value_name = "PATTERN", conflicts_with = "table")]
     files: Vec<String>,
 
+    /// Folder for a tablespace of PostgreSQL [default: PATH.tablespaces/OID]; can be given several times
+    #[arg(long = "tablespace", value_name = "OID=FOLDER", value_parser = tablespace)]
+    tablespaces: Vec<(u32, PathBuf)>,
+
     /// Rename what exists at PATH instead of refusing
     #[arg(long)]
     force: bool,
@@ -75,8 +96,20 @@ impl Args {
             AtArg::Time(time) => Moment::At(time),
             AtArg::Latest => Moment::Latest,
         });
-        let moment = self.op.map(Moment::Op).or(at);
+        let event = self.event().map(|_event| Moment::Latest);
+        let moment = self.op.or(self.lsn).map(Moment::Op).or(at).or(event);
         Some((self.select.source_alone()?.to_owned(), moment?))
+    }
+
+    /// What to end at instead of a moment.
+    pub(super) fn event(&self) -> Option<LogEvent> {
+        let name = || self.name.clone().map(LogEvent::Name);
+        self.xid.map(LogEvent::Transaction).or_else(name)
+    }
+
+    /// Whether to end right before it.
+    pub(super) fn exclusive(&self) -> bool {
+        self.exclusive
     }
 
     /// How the id of the snapshot to begin with begins.
@@ -85,11 +118,40 @@ impl Args {
     }
 }
 
+/// A position in a log, as two numbers in hexadecimal digits.
+fn lsn(text: &str) -> Result<u64, String> {
+    let halves = text.split_once('/');
+    let halves = halves.and_then(|(high, low)| {
+        Some((u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?))
+    });
+    let halves = halves.map(|(high, low)| u64::from(high) << 32 | u64::from(low));
+    halves.ok_or_else(|| "it is not like 16/B374D848".to_owned())
+}
+
+/// The number of a tablespace and a folder for it.
+fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
+    let parts = text.split_once('=').filter(|(_, folder)| !folder.is_empty());
+    let parts = parts.and_then(|(oid, folder)| Some((oid.parse().ok()?, PathBuf::from(folder))));
+    parts.ok_or_else(|| "it is not like 16384=/srv/tablespace".to_owned())
+}
+
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let Args { select, op: _, base: _, to, replica, addresses, .. } = args;
-        let Args { from_export, table, files, force, yes, dry_run, .. } = args;
+        let Args { from_export, table, files, tablespaces, force, yes, dry_run, .. } = args;
         let select = select.into();
-        Options { select, to, replica, addresses, from_export, table, files, force, yes, dry_run }
+        Options {
+            select,
+            to,
+            replica,
+            addresses,
+            from_export,
+            table,
+            files,
+            tablespaces,
+            force,
+            yes,
+            dry_run,
+        }
     }
 }

@@ -15,6 +15,7 @@ mod apply;
 mod decide;
 mod deletion_log;
 mod item;
+mod log_files;
 mod logs;
 mod plan;
 mod rules;

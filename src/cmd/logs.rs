@@ -3,6 +3,9 @@
 //! The position is the newest segment itself. A source that did nothing ships nothing, takes no lease
 //! and leaves no event: the run is done.
 
+mod segment_content;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,13 +14,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::segment_content::SegmentContent;
+use super::log_files::push;
 use super::snapshot::Options as SnapshotOptions;
 use super::snapshot::{self, StoreCopy, check_seen, new_key, note, store_copies};
 use crate::catalog::Catalog;
 use crate::config::settings::SourceSettings;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Identity, Manifest, ObjectRecord, Sizes};
+use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Scope};
 use crate::domain::recipient::Recipient;
 use crate::domain::segment::KIND;
@@ -28,14 +33,12 @@ use crate::ledger::Ledger;
 use crate::ops::known_stores::KnownStores;
 use crate::ops::log_history::{NewestSegment, newest};
 use crate::ops::log_mode::LogModeName;
-use crate::ops::manifest_builder;
-use crate::ops::manifest_builder::ManifestContent;
 use crate::ops::report::Report;
 use crate::ops::run_guard::{RunGuard, lease_name};
 use crate::pipeline::ObjectBuilder;
+use crate::pipeline::log_files::LogFiles;
 use crate::source::kinds;
 use crate::source::logs::{LogKind, LogSource, OnGap, OwnEvents};
-use crate::stage::ChainStats;
 use crate::store::Role;
 use crate::store::layer::mirrored::{MirrorOutcome, MirroredStore};
 use crate::wire::AppContext;
@@ -122,7 +125,15 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     if options.follow {
         return shipper.follow();
     }
-    let pass = shipper.pass()?;
+    let mut pass = shipper.pass()?;
+    while pass.manifest.is_some() && shipper.log.has_more() {
+        // What one pass found broken is not mended by the next.
+        let (outcome, gap) = (pass.outcome, pass.gap.clone());
+        let text = shipper.report(pass)?.text;
+        app.ctx.monitor.detail(text.trim_end());
+        pass = shipper.pass()?;
+        (pass.outcome, pass.gap) = (worst(outcome, pass.outcome), gap.or(pass.gap));
+    }
     shipper.report(pass)
 }
 
@@ -144,8 +155,24 @@ impl Shipper<'_> {
                     ctx.monitor.warn(&format!("nothing shipped, retrying: {error:#}"));
                 }
             }
-            ctx.pause(self.log.every())?;
+            if let Err(error) = self.wait() {
+                ctx.cancel.check()?;
+                let passing = [Kind::Source, Kind::Store, Kind::Busy];
+                if !passing.contains(&diagnose(&error).kind) {
+                    return Err(error);
+                }
+                ctx.monitor.warn(&format!("nothing received, retrying: {error:#}"));
+                ctx.pause(self.log.every())?;
+            }
         }
+    }
+
+    /// Waits for the next look, and archives what is received meanwhile.
+    fn wait(&mut self) -> anyhow::Result<()> {
+        let (app, source) = (self.app, &self.options.source);
+        let spool = push::receiving(app, source);
+        let mut archive = |path: &Path| push::archive(app, source, path);
+        self.log.wait(&spool, &mut archive, &app.ctx)
     }
 
     /// Looks once, and ships what there is.
@@ -171,7 +198,8 @@ impl Shipper<'_> {
             outcome: None,
         };
         let after = before.as_ref().map(|before| &before.capture);
-        let news = self.log.news(after, &app.ctx)?;
+        let files = catalog.log_files(backup_type, source);
+        let news = self.log.news(after, &files, &app.ctx)?;
         if !news || self.options.dry_run {
             // A store that is away may lack what the others have.
             let outcomes = store.outcomes();
@@ -188,7 +216,7 @@ impl Shipper<'_> {
                 .into());
         }
         let key = new_key(&keys, run.id(), source)?;
-        let (manifest, pending) = self.ship(&store, run, before.as_ref(), key)?;
+        let (manifest, pending) = self.ship((&store, &files), run, before.as_ref(), key)?;
         let shipped = (self.kind.read_segment)(&manifest.capture).map_err(anyhow::Error::msg)?;
         let outcomes = store.outcomes();
         let broken = shipped.gap.or(shipped.unreplayable);
@@ -208,7 +236,7 @@ impl Shipper<'_> {
     /// Makes the segment.
     fn ship(
         &mut self,
-        store: &MirroredStore,
+        (store, files): (&MirroredStore, &LogFiles<'_>),
         run: RunGuard<'_>,
         before: Option<&NewestSegment>,
         (key, recipients): (DataKey, Vec<Recipient>),
@@ -239,7 +267,7 @@ impl Shipper<'_> {
         app.ctx.monitor.begin(&format!("logs {}", name.source), None);
         let after = before.map(|before| &before.capture);
         let (data, stats, mut capture) =
-            builder.archive(Role::Data, |out| self.log.ship(after, out, &app.ctx))?;
+            builder.archive(Role::Data, |out| self.log.ship(after, files, out, &app.ctx))?;
         let fields = capture.as_object_mut();
         let fields = fields.ok_or_else(|| Fault::new(Kind::Failed, "a segment has no record"))?;
         let parent = before.map(|before| before.sha256.clone());
@@ -266,8 +294,10 @@ impl Shipper<'_> {
             return;
         }
         if self.log.on_gap() == OnGap::Report {
-            let what = "a new window begins with the next snapshot; run `logs` more often, or with --follow";
-            monitor.warn(what);
+            monitor.warn(match &self.kind.files {
+                None => "a new window begins with the next snapshot; run `logs` more often, or with --follow",
+                Some(_) => "take a snapshot, from which every later moment restores; `bkp list --windows` shows what restores now",
+            });
             return;
         }
         let options = SnapshotOptions {
@@ -335,36 +365,4 @@ impl Shipper<'_> {
 /// Whether a store was left out.
 fn partial(outcomes: &[MirrorOutcome]) -> Option<Kind> {
     outcomes.iter().any(|outcomes| outcomes.lost.is_some()).then_some(Kind::Partial)
-}
-
-/// What a segment's manifest is made of.
-struct SegmentContent<'a> {
-    name: &'a BackupName,
-    before: Option<&'a NewestSegment>,
-    identity: Identity,
-    capture: Value,
-    data: ObjectRecord,
-    stats: ChainStats,
-}
-
-impl SegmentContent<'_> {
-    /// Without what only the run knows.
-    fn manifest(self, app: &AppContext, keys: Vec<Recipient>) -> Manifest {
-        let SegmentContent { name, before, identity, capture, data, stats } = self;
-        let links = before.map(|before| (before.base, before.id));
-        let objects = vec![data];
-        manifest_builder::new(
-            app,
-            name,
-            ManifestContent {
-                links,
-                identity,
-                capture,
-                sizes: Sizes::of(&objects),
-                objects,
-                stats,
-                keys,
-            },
-        )
-    }
 }

@@ -49,6 +49,8 @@ pub struct Options {
     pub table: Option<String>,
     /// The files that are wanted, as patterns of their paths; empty for all of them.
     pub files: Vec<String>,
+    /// Folders of their own for tablespaces, by their numbers.
+    pub tablespaces: Vec<(u32, PathBuf)>,
     /// Move what stands at the target aside instead of refusing.
     pub force: bool,
     /// Do not ask for confirmation.
@@ -121,6 +123,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         replica: options.replica,
         table: options.table.clone(),
         files: options.files.clone(),
+        tablespaces: options.tablespaces.clone(),
         addresses: known_addresses(app, options, &name.source),
         force: options.force,
         share: app.source(&name.source).map(|source| source.share()).unwrap_or_default(),

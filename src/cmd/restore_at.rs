@@ -23,6 +23,7 @@ use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
 use crate::ops::selection::SkippedBackups;
 use crate::pipeline::BackupReader;
+pub use crate::source::logs::LogEvent;
 use crate::source::logs::{LogKind, RestoreAtRequest, RestoredAt};
 use crate::source::{ResourceLimits, RestoreRequest, kinds};
 use crate::store::ReadStore;
@@ -37,6 +38,10 @@ pub struct Options {
     pub source: String,
     /// The moment.
     pub moment: Moment,
+    /// What to end at instead, that only the log knows the place of.
+    pub event: Option<LogEvent>,
+    /// Whether the result ends right before it.
+    pub exclusive: bool,
     /// How the id of the snapshot to begin with begins; else it is the newest one before the moment.
     pub base: Option<String>,
     /// Everything else, as for a snapshot.
@@ -105,7 +110,8 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     let store = app.store_read(app.settings.sources.get(&options.source))?;
     let found = find(store.as_ref(), &options.source, &app.ctx)?;
     if !found.iter().any(is_segment) {
-        let is_snapshot = !matches!(options.moment, Moment::Op(_)) && options.base.is_none();
+        let is_time = !matches!(options.moment, Moment::Op(_)) && options.event.is_none();
+        let is_snapshot = is_time && !options.exclusive && options.base.is_none();
         *is_plain = is_snapshot;
         return if is_snapshot {
             restore::run(app, &options.restore)
@@ -115,6 +121,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     }
     let keys = app.keys_to_read()?;
     let catalog = Catalog::new(store.as_ref(), &keys, &app.ctx);
+    let options = &with_event(&catalog, &found, options, &app.ctx)?;
     let (mode, target, opened) = plan_route(&catalog, found, options, &app.ctx)?;
     let OpenedPlan { base, segments, backup_type } = opened;
     let readers = || base.iter().chain(&segments);
@@ -137,6 +144,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     };
     let request = RestoreRequest {
         replica: restore.replica,
+        tablespaces: restore.tablespaces.clone(),
         addresses: known_addresses(app, restore, &options.source),
         force: restore.force,
         ..RestoreRequest::to(restore.to.clone())
@@ -155,7 +163,9 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     let wanted = RestoreAtRequest {
         base: &base,
         segments: &segments,
+        files: &catalog.log_files(backup_type, &options.source),
         target,
+        exclusive: options.exclusive,
         restore: &request,
         tools: &tools,
         alone: false,
@@ -166,6 +176,41 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     app.ctx.monitor.end();
     let seconds = (app.ctx.now() - began).as_seconds_f64();
     report(log, plan, restored, seconds)
+}
+
+/// The same with the position of the event in place of the event, if there is one.
+fn with_event(
+    catalog: &Catalog<'_>,
+    found: &[FoundBackup],
+    options: &Options,
+    ctx: &Ctx,
+) -> anyhow::Result<Options> {
+    let segments = || found.iter().rev().filter(|found| is_segment(found));
+    let kind = segments().next().map(|newest| kinds::log_kind_of(newest.name.backup_type));
+    let find_event = kind.transpose()?.and_then(|kind| kind.find_event);
+    let Some(find_event) = find_event else {
+        if options.event.is_none() && !options.exclusive {
+            return Ok(options.clone());
+        }
+        let message =
+            format!("the log of `{}` has no transactions and names to end at", options.source);
+        return Err(Fault::new(Kind::Usage, message).hint("choose a time with --at").into());
+    };
+    let Some(event) = &options.event else { return Ok(options.clone()) };
+    for segment in segments() {
+        ctx.cancel.check()?;
+        let opened = catalog.open(&segment.name);
+        // What somebody planted is passed over; what is missing from the way, the plan tells.
+        let Ok((reader, _)) = opened else { continue };
+        let files = catalog.log_files(segment.name.backup_type, &options.source);
+        if let Some(position) = find_event(&reader, &files, event, ctx)? {
+            let moment = Moment::Op(position);
+            return Ok(Options { moment, event: None, ..options.clone() });
+        }
+    }
+    let message = format!("{event} is not in the log of `{}`", options.source);
+    let hint = "ship what the server has archived since with `bkp logs SOURCE`, or choose a time with --at";
+    Err(Fault::new(Kind::NotFound, message).hint(hint).into())
 }
 
 /// How many segments that are not proven are passed over one by one.

@@ -26,7 +26,7 @@ use crate::ops::manifest_builder::ManifestContent;
 use crate::ops::report::Report;
 use crate::ops::run_guard::RunGuard;
 use crate::pipeline::ObjectBuilder;
-use crate::source::kinds;
+use crate::source::{SourceError, kinds};
 use crate::store::ReadStore as _;
 use crate::store::layer::mirrored::{MirrorOutcome, MirroredStore};
 use crate::wire::AppContext;
@@ -70,6 +70,22 @@ pub(super) struct SnapshotPlanReport<'p> {
 /// # Errors
 /// Of every kind that a chain can fail with; then nothing is visible in the store.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    match make(app, options) {
+        // The choice was ours, so a backup is made.
+        Err(error) if options.scope.is_none() && is_about_increment(&error) => {
+            app.ctx.monitor.warn(&format!("taking a full backup instead: {error:#}"));
+            make(app, &Options { scope: Some(Scope::Full), ..options.clone() })
+        }
+        made => made,
+    }
+}
+
+/// Whether a source says that no increment is possible today.
+fn is_about_increment(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<SourceError>(), Some(SourceError::NoIncrement { .. }))
+}
+
+fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let settings = app.source_settings(&options.source)?;
     check_made(options, settings.backup_type)?;
     let source = app.source(&options.source)?;

@@ -237,7 +237,8 @@ fn verify(
         VerifyLevel::Exists | VerifyLevel::Digest => {}
         VerifyLevel::Decode | VerifyLevel::Drill if is_segment => {
             let decode = kinds::log_kind_of(name.backup_type)?.decode;
-            chain.iter().try_for_each(|segment| decode(segment, &app.ctx))?;
+            let files = catalog.log_files(name.backup_type, &name.source);
+            chain.iter().try_for_each(|segment| decode(segment, &files, &app.ctx))?;
         }
         VerifyLevel::Decode => {
             let scratch = || scratch::to_drill(app, options.scratch.as_deref());

@@ -150,7 +150,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         app.ctx.monitor.begin(&format!("verify {}", found.name.id), Some(found.stored_bytes));
         let read = catalog.open(&found.name).and_then(|(reader, _)| {
             reader.check_objects(&app.ctx)?;
-            decode(&reader, &app.ctx)
+            let files = catalog.log_files(found.name.backup_type, source);
+            decode(&reader, &files, &app.ctx)
         });
         app.ctx.monitor.end();
         match read {

@@ -102,6 +102,9 @@ pub struct ToolsTable {
     /// The `tigerbeetle` binary that drills start. Default: the one in `PATH`.
     #[schemars(with = "Option<String>", extend("format" = "path"))]
     pub tigerbeetle: Option<PathBuf>,
+    /// The folder with the programs of PostgreSQL that drills start. Default: where packages put them, then `PATH`.
+    #[schemars(with = "Option<String>", extend("format" = "path"))]
+    pub postgres: Option<PathBuf>,
 }
 
 /// The keys that every source has.

@@ -66,6 +66,8 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// The `tigerbeetle` program for drills; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
+    /// The folder of PostgreSQL's programs for drills; `None` looks where packages put them.
+    pub postgres: Option<PathBuf>,
     /// What started this run.
     pub started_by: StartedBy,
     /// Where all this came from.
@@ -314,6 +316,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         notify: notifications::notify(document.notify, &folder)?,
         program: None,
         tigerbeetle: document.tools.tigerbeetle.map(|path| folder.join(path)),
+        postgres: document.tools.postgres.map(|path| folder.join(path)),
         started_by: StartedBy::default(),
         provenance,
     };

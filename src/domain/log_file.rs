@@ -73,12 +73,20 @@ impl LogFileName {
         (is_whole && is_name(source) && name.key() == key).then_some(name)
     }
 
-    /// What the header of its object calls it, behind the id.
+    /// What the header of its object calls it, behind the id: with the source, so that nobody can put the file of one
+    /// into the log of another.
     #[must_use]
     pub fn place(&self) -> String {
         let folder = self.folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
-        format!("{LOG_FILES_FOLDER}/{}/{folder}{}", self.stream, self.file)
+        let prefix = LogFileName::prefix(self.backup_type, &self.source);
+        format!("{prefix}/{}/{folder}{}", self.stream, self.file)
     }
+}
+
+/// Whether a prefix is in the folder of a source for files of its log.
+#[must_use]
+pub fn is_of_log_files(prefix: &str) -> bool {
+    prefix.split('/').nth(2) == Some(LOG_FILES_FOLDER)
 }
 
 /// Whether a text may be a part of such a name.
@@ -106,7 +114,10 @@ mod tests {
         };
         let key = "postgres/pg/wal/7312489563028147712/00000001/0000000100000000000000A3.zst.enc";
         assert_eq!(name.key(), key);
-        assert_eq!(name.place(), "wal/7312489563028147712/00000001/0000000100000000000000A3");
+        assert_eq!(
+            name.place(),
+            "postgres/pg/wal/7312489563028147712/00000001/0000000100000000000000A3"
+        );
         let history = LogFileName { folder: None, file: "00000002.history".into(), ..name };
         assert_eq!(history.key(), "postgres/pg/wal/7312489563028147712/00000002.history.enc");
         for other in ["postgres/pg/full/1/2.enc", "postgres/pg/wal/1/../2.enc", "pg/x/wal/1/2.enc"]

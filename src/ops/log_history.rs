@@ -71,7 +71,7 @@ pub fn newest(
         let opened = catalog.open(&found.name).and_then(|(reader, sha256)| {
             // What a verification has found is looked into: anybody may have written it.
             if found.is_damaged() {
-                (kind.decode)(&reader, ctx)?;
+                (kind.decode)(&reader, &catalog.log_files(kind.backup_type, source), ctx)?;
             }
             let manifest = reader.manifest();
             let segment = read(kind, &found.name, &manifest.capture)?;

@@ -212,7 +212,8 @@ fn latest(history: &History, windows: &[LogWindow<'_>], source: &str) -> Result<
         return Ok(last);
     }
     let message = format!("a snapshot of `{source}` is newer than the end of its log");
-    Err(Fault::new(Kind::Refused, message).hint("restore that snapshot: omit --at"))
+    Err(Fault::new(Kind::Refused, message)
+        .hint("ship the log up to now with `bkp logs SOURCE`, or restore that snapshot: omit --at"))
 }
 
 /// Why no window admits the moment.

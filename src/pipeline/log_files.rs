@@ -36,12 +36,12 @@ const CHUNK_BYTES: usize = 256 << 10;
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// The archived files of one source in one store.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct LogFiles<'a> {
     store: &'a dyn ReadStore,
     keys: &'a [Box<dyn KeyProvider>],
     backup_type: BackupType,
-    source: &'a str,
+    source: String,
     ctx: &'a Ctx,
 }
 
@@ -104,10 +104,10 @@ impl<'a> LogFiles<'a> {
     pub fn new(
         store: &'a dyn ReadStore,
         keys: &'a [Box<dyn KeyProvider>],
-        (backup_type, source): (BackupType, &'a str),
+        (backup_type, source): (BackupType, &str),
         ctx: &'a Ctx,
     ) -> Self {
-        LogFiles { store, keys, backup_type, source, ctx }
+        LogFiles { store, keys, backup_type, source: source.to_owned(), ctx }
     }
 
     /// Where they are, for messages.
@@ -121,7 +121,7 @@ impl<'a> LogFiles<'a> {
     pub fn name(&self, stream: &str, folder: Option<&str>, file: &str) -> LogFileName {
         LogFileName {
             backup_type: self.backup_type,
-            source: self.source.to_owned(),
+            source: self.source.clone(),
             stream: stream.to_owned(),
             folder: folder.map(str::to_owned),
             file: file.to_owned(),
@@ -133,7 +133,7 @@ impl<'a> LogFiles<'a> {
     /// # Errors
     /// What the store fails with.
     pub fn streams(&self) -> anyhow::Result<Vec<String>> {
-        self.folders_below(&LogFileName::prefix(self.backup_type, self.source))
+        self.folders_below(&LogFileName::prefix(self.backup_type, &self.source))
     }
 
     /// The folders of a stream.
@@ -141,7 +141,7 @@ impl<'a> LogFiles<'a> {
     /// # Errors
     /// What the store fails with.
     pub fn folders(&self, stream: &str) -> anyhow::Result<Vec<String>> {
-        let prefix = LogFileName::prefix(self.backup_type, self.source);
+        let prefix = LogFileName::prefix(self.backup_type, &self.source);
         self.folders_below(&format!("{prefix}/{stream}"))
     }
 
@@ -161,7 +161,7 @@ impl<'a> LogFiles<'a> {
     /// # Errors
     /// What the store fails with; that the run is to stop.
     pub fn list(&self, stream: &str, folder: Option<&str>) -> anyhow::Result<Vec<ListedFile>> {
-        let prefix = LogFileName::prefix(self.backup_type, self.source);
+        let prefix = LogFileName::prefix(self.backup_type, &self.source);
         let folder = folder.map(|folder| format!("/{folder}")).unwrap_or_default();
         let mut files = Vec::new();
         for object in self.store.list(&format!("{prefix}/{stream}{folder}"))? {
@@ -206,7 +206,7 @@ impl<'a> LogFiles<'a> {
         let upload = store.create(&key, &self.labels(file))?;
         let id = BackupId::new(self.ctx.now());
         let data_key = DataKey::generate()?;
-        let wrapped = self.keys.iter().map(|provider| provider.wrap(&data_key, id, self.source));
+        let wrapped = self.keys.iter().map(|provider| provider.wrap(&data_key, id, &self.source));
         let recipients = wrapped.collect::<Result<_, _>>()?;
         let object = format!("{id}/{}", file.name.place());
         let about = self.about(file, &object, &data_key)?;

@@ -13,25 +13,23 @@
 //!   block. Nothing is staged on disk, except by an export, in the folder it is given.
 //! - The source is only read, unless the operator chose a mode that says otherwise.
 
-use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::archive::EntrySink;
-use crate::blockfile::map::{BlockMap, Checksum};
 use crate::ctx::{Ctx, host};
 use crate::domain::backup_kind::BackupKind;
-use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
-use crate::domain::names::{BackupType, Scope};
+use crate::domain::names::BackupType;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::fs::scratch_dir::ScratchDir;
 use crate::pipeline::objects::ObjectSink;
 use crate::table::ConfigError;
 
 pub use self::chain::{CHAIN_LINKS_MAX, Chain, Continuation, link_by_link};
+pub use self::requests::{CaptureRequest, ExportRequest, Held, ParentMap, ReplicaRequest};
 
 use self::logs::ship::{LogSource, OwnEvents};
 
@@ -43,69 +41,10 @@ pub mod entry;
 pub mod kinds;
 pub mod logs;
 pub mod parquet;
+pub mod postgres;
+mod requests;
 pub mod tigerbeetle;
-
-/// What an export is asked for.
-#[derive(Debug)]
-pub struct ExportRequest<'a> {
-    /// The capture mode the operator chose on the command line, if any.
-    pub mode: Option<String>,
-    /// What an increment adds to, base first; empty for a full export.
-    pub chain: &'a Chain<'a>,
-    /// The `capture` record of the newest link.
-    pub record: Option<Value>,
-    /// An empty folder for what the work needs.
-    pub scratch: &'a Path,
-}
-
-/// What a replication is asked for.
-#[derive(Debug)]
-pub struct ReplicaRequest<'a> {
-    /// The id of the backup that is being made.
-    pub id: BackupId,
-    /// What it adds to, base first; empty for a full one.
-    pub chain: &'a Chain<'a>,
-    /// What follows that in the chain of the newest replica: not built on, but the newest state that is known.
-    /// Empty where nothing older than this run shall matter.
-    pub skipped: &'a Chain<'a>,
-}
-
-/// What a capture is asked for.
-#[derive(Debug)]
-pub struct CaptureRequest {
-    /// The scope.
-    pub scope: Scope,
-    /// The mode the operator chose on the command line, if any.
-    pub mode: Option<String>,
-    /// What the chain of this backup holds already; `None` for a full backup.
-    pub parent: Option<ParentMap>,
-}
-
-/// What the parent of an incremental backup holds.
-#[derive(Debug)]
-pub struct ParentMap {
-    /// The parent's `capture` record.
-    pub record: Value,
-    /// What its chain holds.
-    pub held: Held,
-}
-
-/// What a chain of backups holds, so that the next one need not send it again.
-#[derive(Debug, Default)]
-pub struct Held {
-    /// Blocks by address.
-    pub blocks: BlockMap,
-    /// Other entries by name, with the checksum that the source gives them.
-    pub entries: BTreeMap<String, Checksum>,
-}
-
-impl Held {
-    /// Whether the chain holds an entry with this name and content.
-    #[must_use]
-    pub fn has_entry(&self, name: &str, checksum: Checksum) -> bool {
-        self.entries.get(name) == Some(&checksum)
-    }
-}
+pub(crate) mod watchdog;
 
 /// Writes the block map of a backup: a small object beside the big one.
 pub type MapWriter = Box<dyn Fn(&mut dyn Write) -> std::io::Result<()> + Send>;
@@ -163,7 +102,7 @@ pub trait Source: Send + Sync {
     /// cancellation; nothing may be kept then.
     fn capture(
         &self,
-        _request: &CaptureRequest,
+        _request: &CaptureRequest<'_>,
         _out: &mut dyn EntrySink,
         _ctx: &Ctx,
     ) -> anyhow::Result<Captured> {
@@ -275,6 +214,8 @@ pub struct RestoreRequest {
     pub table: Option<String>,
     /// The files that are wanted, as patterns of their paths; empty for all of them.
     pub files: Vec<String>,
+    /// Folders of their own for tablespaces, by their numbers.
+    pub tablespaces: Vec<(u32, PathBuf)>,
     /// Addresses at which a server of the source would answer if it still ran.
     pub addresses: Vec<String>,
     /// Move what stands at `target` aside instead of refusing.
@@ -292,6 +233,7 @@ impl RestoreRequest {
             replica: None,
             table: None,
             files: Vec::new(),
+            tablespaces: Vec::new(),
             addresses: Vec::new(),
             force: false,
             share: ResourceLimits::default(),
@@ -376,8 +318,9 @@ pub struct SourceKind {
     pub extend: fn(&Chain<'_>, &Ctx) -> anyhow::Result<Continuation>,
     /// What a restore makes.
     pub target: TargetKind,
-    /// Reads the block map that [`Captured::map`] of a snapshot wrote.
-    pub read_map: fn(&mut dyn std::io::Read) -> anyhow::Result<Held>,
+    /// Reads the block map that [`Captured::map`] of a snapshot wrote; `None` where a capture reads that of its
+    /// chain by itself.
+    pub read_map: Option<fn(&mut dyn std::io::Read) -> anyhow::Result<Held>>,
     /// Decodes a chain and checks its structure, and what else can be told without a restore.
     pub decode: fn(&Chain<'_>, &DecodeTools<'_>, &Ctx) -> anyhow::Result<()>,
     /// Refuses, before anything is read or written, a restore that would do harm; returns what the
@@ -414,6 +357,8 @@ impl std::fmt::Debug for DecodeTools<'_> {
 pub struct DrillTools {
     /// The `tigerbeetle` binary; `None` searches `PATH`.
     pub tigerbeetle: Option<PathBuf>,
+    /// The folder of PostgreSQL's programs; `None` looks where packages put them.
+    pub postgres: Option<PathBuf>,
     /// What an engine may take of this machine.
     pub share: ResourceLimits,
 }
@@ -460,6 +405,14 @@ pub enum SourceError {
         /// What to do about it.
         hint: String,
     },
+    /// It cannot say what has changed since the backup that an increment would build on.
+    #[error("{what}: no increment is possible: {reason}")]
+    NoIncrement {
+        /// The file or address.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// It changed faster than it could be read.
     #[error(
         "{what}: no consistent capture in {attempts} attempts; the last one ended with: {last}"
@@ -500,6 +453,7 @@ impl Classify for SourceError {
             SourceError::Mode { hint, .. }
             | SourceError::Damaged { hint, .. }
             | SourceError::Engine { hint, .. } => Some(hint.clone()),
+            SourceError::NoIncrement { .. } => Some("take a full backup: --scope full".into()),
             SourceError::TooFast { .. } => Some(
                 "run it at a quieter time, or use --mode reflink (XFS, btrfs), --mode pause, or stop the replica and use --mode stopped"
                     .into(),

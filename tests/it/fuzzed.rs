@@ -48,5 +48,5 @@ macro_rules! targets {
 
 targets! {
     archive bucket compressed config duckdb layout lease ledger manifest names parquet recipients seal
-    tigerbeetle
+    tigerbeetle wal
 }

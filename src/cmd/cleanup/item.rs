@@ -19,6 +19,9 @@ pub(super) enum ItemKind {
     Lease,
     /// The record of a run.
     Record,
+    /// A file of a log that no manifest is about.
+    #[serde(rename = "log-file")]
+    LogFile,
 }
 
 /// What becomes of an item.

@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::decide::{CleanupDecision, Decider};
 use super::item::{Action, Item, ItemKind};
+use super::log_files;
 use super::logs;
 use super::rules::Witness;
 use crate::catalog::{self, Entry, Filter};
@@ -16,6 +17,7 @@ use crate::domain::retention::KeepReason;
 use crate::ledger::in_store;
 use crate::ops::records;
 use crate::ops::run_guard;
+use crate::pipeline::log_files::ListedFile;
 use crate::store::{PruneStore, StoreError, Unfinished};
 use crate::wire::AppContext;
 
@@ -77,10 +79,13 @@ pub(super) fn plan(
         entries.into_iter().partition(|entry| entry.manifest.is_some());
     let (held, plan) = (HashMap::new(), Plan { items: Vec::new(), targets: Vec::new() });
     let mut planner = Planner { app, store, witness, now, held, plan };
+    // Of a log at rest and one whose job fails nothing goes either: its manifests stay.
+    let spare = log_files::spare(app, store, &witness.keys, &whole)?;
     let late = planner.backups(whole)?;
     planner.orphans(rest, late)?;
     // A clock that was set forward makes leases, records and uploads old, too.
     if late.is_none() {
+        planner.log_files(spare);
         planner.upkeep()?;
     }
     Ok(planner.plan)
@@ -163,6 +168,16 @@ impl Planner<'_> {
             self.add(item, Target::Entry { entry, base, sha256, may_be_ours });
         }
         Ok(())
+    }
+
+    fn log_files(&mut self, spare: Vec<ListedFile>) {
+        for file in spare {
+            let (what, action, key) = (ItemKind::LogFile, Action::Remove, file.name.key());
+            let (id, source, bytes) = (None, Some(file.name.source), file.bytes);
+            let reason = "before every moment that restores".to_owned();
+            let target = Target::Object(key.clone());
+            self.add(Item { what, action, id, source, key, bytes, reason }, target);
+        }
     }
 
     /// Uploads, leases and records that are old.

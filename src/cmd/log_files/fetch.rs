@@ -1,25 +1,25 @@
 //! Bringing files of a log to a server that recovers.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::push::file_kind;
-use super::spool::Spool;
+use super::spool::{Spool, write};
+use crate::catalog::Catalog;
 use crate::concurrent;
 use crate::config::settings::SourceSettings;
 use crate::domain::log_file::LogFileName;
 use crate::error::{Fault, Kind};
-use crate::fs::staged_file::{StagedFile, folder_of};
 use crate::keys::KeyProvider;
+use crate::ops::log_history::newest;
 use crate::ops::report::Report;
 use crate::pipeline::log_files::LogFiles;
-use crate::source::logs::{LogFileKind, Neighbours};
+use crate::source::kinds;
+use crate::source::logs::{FilePlace, LogFileKind, Neighbours};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::AppContext;
 
@@ -66,7 +66,7 @@ pub(super) fn run(
         let body = FetchReport { source, file, is_there, ahead };
         Ok(Report::done("bkp.log-fetch/1", &body, String::new())?.routine())
     };
-    if (files.folder)(file).is_none() {
+    if (files.place)(file).is_none() {
         let message = format!("`{file}` is not the name of a file of such a log");
         return Err(Fault::new(Kind::Usage, message)
             .hint("pass %f and %p of restore_command")
@@ -115,24 +115,6 @@ fn take(spooled: &Path, target: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Writes a file that appears at `target` once it is whole and durable, in place of what stands there.
-fn write(
-    target: &Path,
-    content: impl FnOnce(&mut fs::File) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Fault::new(Kind::Failed, format!("cannot write {}: {error}", target.display()))
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder_of(target), flags, Mode::empty());
-    let staged = folder.and_then(StagedFile::named).map_err(|error| failed(&error))?;
-    content(&mut staged.file().try_clone()?)?;
-    staged.file().sync_all().map_err(|error| failed(&error))?;
-    let name: &OsStr = target.file_name().ok_or_else(|| failed(&"it has no name"))?;
-    staged.replace(name).map_err(|error| failed(&error))?;
-    Ok(())
-}
-
 impl Fetcher<'_> {
     fn of(&self) -> (crate::domain::names::BackupType, &str) {
         (self.settings.backup_type, self.source)
@@ -140,11 +122,12 @@ impl Fetcher<'_> {
 
     /// Brings a file from the first store that has it whole; false if none has it.
     fn fetch(&self, file: &str, target: &Path) -> anyhow::Result<bool> {
-        let folder = (self.files.folder)(file).flatten();
+        let place = (self.files.place)(file);
+        let folder = place.as_ref().and_then(FilePlace::folder);
         let mut failure = None;
         for store in &self.stores {
             let archive = LogFiles::new(&**store, &self.keys, self.of(), &self.app.ctx);
-            let name = archive.name(&self.stream, folder.as_deref(), file);
+            let name = archive.name(&self.stream, folder, file);
             match fetch_from(&archive, &name, target) {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
@@ -164,6 +147,7 @@ impl Fetcher<'_> {
             return Ok(());
         };
         for store in &self.stores {
+            self.prove_not_shipped(&**store, file)?;
             let archive = LogFiles::new(&**store, &self.keys, self.of(), &self.app.ctx);
             let others = archive.list(&self.stream, Some(&folder))?;
             let later = others.iter().find(|other| implies(file, &other.name.file));
@@ -174,6 +158,29 @@ impl Fetcher<'_> {
                     later.name.file
                 );
                 let hint = "a recovery that ended here would lose what comes after; another store may have the file; else restore to a moment before it, or from a later backup";
+                return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that no manifest is about a missing file: then somebody removed it.
+    fn prove_not_shipped(&self, store: &dyn ReadStore, file: &str) -> anyhow::Result<()> {
+        let (app, source) = (self.app, self.source);
+        let catalog = Catalog::new(store, &self.keys, &app.ctx);
+        let kind = kinds::log_kind_of(self.settings.backup_type)?;
+        for mode in kind.modes {
+            let newest = newest(store, &catalog, source, (kind, mode.name), None, &app.ctx)?;
+            let of_log = newest.filter(|newest| newest.segment.stream == self.stream);
+            if let Some(newest) =
+                of_log.filter(|newest| (self.files.is_shipped)(file, &newest.capture))
+            {
+                let message = format!(
+                    "{}: `{file}` is missing, although segment {} lists it or a later one",
+                    store.url(),
+                    newest.id
+                );
+                let hint = "another store may have it; `bkp verify SOURCE --logs` tells what else is missing";
                 return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
             }
         }
@@ -208,7 +215,7 @@ mod tests {
     fn a_file_appears_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("RECOVERYXLOG");
-        fs::write(&target, b"left by a killed server").unwrap();
+        write(&target, |out| Ok(out.write_all(b"left by a killed server")?)).unwrap();
         let failed = write(&target, |out| {
             out.write_all(b"half")?;
             anyhow::bail!("the store is away")
@@ -218,7 +225,7 @@ mod tests {
         write(&target, |out| Ok(out.write_all(b"whole")?)).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"whole");
         let spooled = folder.path().join("ahead");
-        fs::write(&spooled, b"next").unwrap();
+        write(&spooled, |out| Ok(out.write_all(b"next")?)).unwrap();
         assert!(take(&spooled, &target).unwrap() && !take(&spooled, &target).unwrap());
         assert_eq!(fs::read(&target).unwrap(), b"next");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");

@@ -25,6 +25,8 @@ use crate::wire::AppContext;
 
 /// Files that are archived in one run at most: the one that was handed over, and others that wait.
 const FILES_MAX: usize = 12;
+/// Files that are looked at for others that wait.
+const WAITING_MAX: usize = 64;
 /// Level of the compression, where the configuration says that there is none.
 const LEVEL_DEFAULT: i32 = 3;
 
@@ -58,15 +60,13 @@ struct Pusher<'a> {
 /// # Errors
 /// [`Kind::Refused`] if another file of that name is archived; whatever else keeps it from being archived.
 pub(super) fn run(app: &AppContext, source: &str, path: &Path) -> anyhow::Result<Report> {
-    let settings = app.source_settings(source)?;
-    let files = file_kind(settings, source)?;
+    let mut pusher = Pusher::begin(app, source)?;
     let file = file_name(path)?;
-    let keys = app.keys()?;
-    let stores = app.stores_append(Some(settings))?;
-    let waiting = (files.waiting)(path, FILES_MAX - 1);
+    let waiting = pusher.waiting(path, &file);
     let at_a_time = at_a_time();
-    let threads = if waiting.is_empty() { 2 } else { 1 };
-    let pusher = Pusher { app, settings, source, files, keys, stores, threads };
+    if !waiting.is_empty() {
+        pusher.threads = 1;
+    }
     let paths: Vec<(usize, PathBuf)> =
         [path.to_owned()].into_iter().chain(waiting).enumerate().collect();
     let outcomes = concurrent::each_of_few(&paths, at_a_time, &app.ctx.cancel, |item| {
@@ -80,6 +80,25 @@ pub(super) fn run(app: &AppContext, source: &str, path: &Path) -> anyhow::Result
     let report = PushReport { source, file: &file, is_new: own == Archiving::Done, ahead };
     // A server keeps what its hooks print.
     Ok(Report::done("bkp.log-push/1", &report, String::new())?.routine())
+}
+
+/// The folder where this process receives files of a log. Those of processes that are gone are removed.
+pub(in crate::cmd) fn receiving(app: &AppContext, source: &str) -> PathBuf {
+    let all = app.settings.state_dir.join("log-files").join(source).join("receiving");
+    for other in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(other.file_name()).exists() {
+            let _gone = std::fs::remove_dir_all(other.path());
+        }
+    }
+    all.join(std::process::id().to_string())
+}
+
+/// Archives a file that was received.
+///
+/// # Errors
+/// As `bkp logs --push`.
+pub(in crate::cmd) fn archive(app: &AppContext, source: &str, path: &Path) -> anyhow::Result<()> {
+    Pusher::begin(app, source)?.push(path, false).map(drop)
 }
 
 /// What is known of the files of a source's log.
@@ -113,11 +132,32 @@ fn at_a_time() -> usize {
     (2 * thread::available_parallelism().map_or(1, NonZero::get)).clamp(4, 8)
 }
 
-impl Pusher<'_> {
+impl<'a> Pusher<'a> {
+    fn begin(app: &'a AppContext, source: &'a str) -> anyhow::Result<Pusher<'a>> {
+        let settings = app.source_settings(source)?;
+        let files = file_kind(settings, source)?;
+        let (keys, stores) = (app.keys()?, app.stores_append(Some(settings))?);
+        Ok(Pusher { app, settings, source, files, keys, stores, threads: 2 })
+    }
+
+    /// Other files that wait and that no run has archived ahead. None where the file itself was: then its own run is
+    /// over at once, and the run for the first one that was not archives the next ones.
+    fn waiting(&self, path: &Path, file: &str) -> Vec<PathBuf> {
+        let Ok(stream) = (self.files.stream_at)(path) else { return Vec::new() };
+        let spool = Spool::of(self.app, self.source, &stream);
+        if spool.has_note(file) {
+            return Vec::new();
+        }
+        let mut waiting = (self.files.waiting)(path, WAITING_MAX);
+        waiting.retain(|other| file_name(other).is_ok_and(|name| !spool.has_note(&name)));
+        waiting.truncate(FILES_MAX - 1);
+        waiting
+    }
+
     /// Archives one file in every store. Of one that nobody has asked for yet it is noted that it is done.
     fn push(&self, path: &Path, is_ahead: bool) -> anyhow::Result<Archiving> {
         let file = file_name(path)?;
-        let folder = (self.files.folder)(&file).ok_or_else(|| {
+        let place = (self.files.place)(&file).ok_or_else(|| {
             let message = format!("`{file}` is not the name of a file of such a log");
             Fault::new(Kind::Usage, message).hint("pass %p of archive_command")
         })?;
@@ -128,12 +168,12 @@ impl Pusher<'_> {
             spool.forget_pushed(&file);
             return Ok(Archiving::Done);
         }
-        let mut outcome = Archiving::WasThere;
+        let (mut outcome, mut failure) = (Archiving::WasThere, None);
         let mut content = examined.file;
         for (_, store) in self.stores.stores() {
             let of = (self.settings.backup_type, self.source);
             let archive = LogFiles::new(&**store, &self.keys, of, &self.app.ctx);
-            let name = archive.name(&examined.stream, folder.as_deref(), &file);
+            let name = archive.name(&examined.stream, place.folder(), &file);
             content.rewind()?;
             let new = NewLogFile {
                 name: &name,
@@ -141,10 +181,15 @@ impl Pusher<'_> {
                 sha256: examined.sha256,
                 facts: examined.facts.clone(),
             };
-            let done = archive.put(&**store, &new, &mut content, (self.level(), self.threads))?;
-            if done == Archiving::Done {
-                outcome = done;
+            // What one store does not take, the others still get.
+            match archive.put(&**store, &new, &mut content, (self.level(), self.threads)) {
+                Ok(Archiving::Done) => outcome = Archiving::Done,
+                Ok(Archiving::WasThere) => {}
+                Err(error) => failure = failure.or(Some(error)),
             }
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
         }
         let lost =
             self.stores.outcomes().into_iter().find_map(|store| Some((store.url, store.lost?)));

@@ -1,12 +1,16 @@
 //! What hooks leave for the next hook: files that were fetched ahead, and the names of those that were archived
 //! ahead. Only ever a short cut; without it the store is asked.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Fault, Kind};
+use crate::fs::staged_file::{StagedFile, folder_of};
 use crate::wire::AppContext;
 
 /// A note on a file that was archived before the server handed it over.
@@ -30,14 +34,19 @@ impl Spool {
     }
 
     /// The folder for files that were fetched ahead; made if need be.
-    pub(super) fn fetched(&self) -> std::io::Result<PathBuf> {
+    pub(super) fn fetched(&self) -> io::Result<PathBuf> {
         let folder = self.folder.join("fetched");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        make_folder(&folder)?;
         Ok(folder)
     }
 
     fn note(&self, file: &str) -> PathBuf {
         self.folder.join("pushed").join(file)
+    }
+
+    /// Whether this host has archived a file of this name ahead.
+    pub(super) fn has_note(&self, file: &str) -> bool {
+        self.note(file).exists()
     }
 
     /// Whether this host has archived a file of this content in all of these stores.
@@ -52,12 +61,9 @@ impl Spool {
         let note = PushedNote { sha256: sha256.to_owned(), stores: stores.to_vec() };
         let Ok(text) = serde_json::to_vec(&note) else { return };
         let path = self.note(file);
-        let made = path
-            .parent()
-            .map(|folder| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
-        if let Some(Ok(())) = made {
-            // Half a note is none.
-            let _missed = fs::write(path, text);
+        let folder = path.parent().map(make_folder).transpose();
+        if matches!(folder, Ok(Some(()))) {
+            let _missed = write(&path, |out| Ok(out.write_all(&text)?));
         }
     }
 
@@ -65,4 +71,29 @@ impl Spool {
     pub(super) fn forget_pushed(&self, file: &str) {
         let _never_noted = fs::remove_file(self.note(file));
     }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Writes a file that appears at `target` once it is whole and durable, in place of what stands there.
+///
+/// # Errors
+/// What `content` fails with; [`Kind::Failed`] for what the system refuses. Then what stands there stays.
+pub(super) fn write(
+    target: &Path,
+    content: impl FnOnce(&mut File) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Fault::new(Kind::Failed, format!("cannot write {}: {error}", target.display()))
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder_of(target), flags, Mode::empty());
+    let staged = folder.and_then(StagedFile::named).map_err(|error| failed(&error))?;
+    content(&mut staged.file().try_clone()?)?;
+    staged.file().sync_all().map_err(|error| failed(&error))?;
+    let name = target.file_name().ok_or_else(|| failed(&"it has no name"))?;
+    staged.replace(name).map_err(|error| failed(&error))?;
+    Ok(())
 }

@@ -86,7 +86,9 @@ pub(crate) fn drill(
     let restore_at = RestoreAtRequest {
         base,
         segments,
+        files: &catalog.log_files(*backup_type, source),
         target: way.target,
+        exclusive: false,
         restore: &request,
         tools: &tools,
         alone: true,

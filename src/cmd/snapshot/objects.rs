@@ -27,8 +27,13 @@ pub(super) fn make(
     let mode = options.mode.clone();
     match options.kind {
         BackupKind::Snapshot => {
-            let parent = parent_chain.map(|parent_chain| parent_chain.map);
-            let request = CaptureRequest { scope: builder.name.scope, mode, parent };
+            let (chain, parent) = match parent_chain {
+                Some(parent_chain) => (parent_chain.chain, Some(parent_chain.map)),
+                None => (Vec::new(), None),
+            };
+            let scratch = || scratch::make(app, scratch::ScratchPurpose::Work);
+            let scope = builder.name.scope;
+            let request = CaptureRequest { scope, mode, parent, chain: &chain, scratch: &scratch };
             let (data, stats, captured) =
                 builder.archive(Role::Data, |out| source.capture(&request, out, &app.ctx))?;
             Ok((vec![data], stats, captured))

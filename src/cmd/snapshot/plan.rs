@@ -382,10 +382,11 @@ fn build_on<'a>(
     let record = last.manifest().capture.clone();
     source.check_parent(&record, &app.ctx)?;
     // The maps of others are read by the source, which needs those of the whole chain.
-    let held = if parent.kind == BackupKind::Snapshot {
-        last.map(&app.ctx, &mut |input| (kind.read_map)(input))?
-    } else {
-        Held::default()
+    let held = match kind.read_map {
+        Some(read_map) if parent.kind == BackupKind::Snapshot => {
+            last.map(&app.ctx, &mut |input| read_map(input))?
+        }
+        Some(_) | None => Held::default(),
     };
     let (base, parent) = (base.manifest().id, last.manifest().id);
     let map = ParentMap { record, held };

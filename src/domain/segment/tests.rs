@@ -34,7 +34,14 @@ fn link(number: usize, parent: Option<usize>, first: u64, last: u64) -> Link {
 }
 
 fn base(position: u64) -> Base {
-    Base { id: id(0), stream: "7".into(), position, timestamp: position * 10, slack: 16 }
+    Base {
+        id: id(0),
+        stream: "7".into(),
+        position,
+        timestamp: position * 10,
+        slack: 16,
+        branch: None,
+    }
 }
 
 /// A log of segments with these numbers of positions, the first one 1.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::description::Segment;
 use super::log::Link;
 use crate::domain::id::BackupId;
 
@@ -18,6 +19,9 @@ pub struct Base {
     pub timestamp: u64,
     /// So many positions at its end may be taken back by what it is of, and come again otherwise.
     pub slack: u64,
+    /// The branch of its history, where a log tells branches in its ranges; else times tell them.
+    #[serde(default)]
+    pub branch: Option<String>,
 }
 
 impl Base {
@@ -30,16 +34,17 @@ impl Base {
         };
         let begin = &first.segment;
         let next = self.position.checked_add(1);
-        if begin.range.as_ref().is_some_and(|range| next == Some(range.first)) {
-            return self.timestamp < begin.first_timestamp;
+        if let Some(range) = begin.range.as_ref().filter(|range| next == Some(range.first)) {
+            let is_earlier = self.timestamp < begin.first_timestamp;
+            return self.branch.as_ref().map_or(is_earlier, |branch| *branch == range.before);
         }
         run.iter().any(|link| {
-            let segment = &link.segment;
-            segment
-                .range
-                .as_ref()
-                .is_some_and(|range| (range.first..=range.last).contains(&self.position))
-                && (segment.first_timestamp..=segment.last_timestamp).contains(&self.timestamp)
+            let Segment { range, first_timestamp, last_timestamp, .. } = &link.segment;
+            let Some(range) = range else { return false };
+            let is_then = (*first_timestamp..=*last_timestamp).contains(&self.timestamp);
+            let on_branch = |branch: &String| [&range.before, &range.after].contains(&branch);
+            (range.first..=range.last).contains(&self.position)
+                && self.branch.as_ref().map_or(is_then, on_branch)
         })
     }
 
@@ -121,6 +126,9 @@ pub fn window(run: &[Link], bases: &[Base]) -> Option<Window> {
     let (_, ends) = first.range.as_ref().zip(last.range.as_ref())?;
     let base = bases.iter().filter(|base| base.is_of(run)).min_by_key(|base| base.position)?;
     let positions = Some((base.position, ends.last));
+    // A snapshot shows that the log leads to its time, also where nothing happened since the last record.
+    let shown = bases.iter().filter(|base| base.is_of(run) && base.position <= ends.last);
+    let until = shown.map(|base| base.timestamp).fold(until, u64::max);
     Some(Window { mode, from: base.timestamp, until, positions })
 }
 

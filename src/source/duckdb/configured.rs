@@ -234,7 +234,7 @@ impl Source for Configured {
 
     fn capture(
         &self,
-        request: &CaptureRequest,
+        request: &CaptureRequest<'_>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Captured> {

@@ -36,7 +36,7 @@ const KIND: SourceKind = SourceKind {
     schema: || schemars::schema_for!(configured::Table).to_value(),
     extend: link_by_link,
     target: TargetKind::File,
-    read_map: configured::read_map,
+    read_map: Some(configured::read_map),
     decode: restore::assemble::decode,
     guard: configured::guard,
     restore: restore::assemble::restore,

@@ -25,7 +25,7 @@ pub struct ExaminedFile {
 }
 
 /// Where a missing file would stand if it had been archived.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Neighbours {
     /// The folder of the stream where files stand that come after it.
     pub folder: String,
@@ -33,11 +33,30 @@ pub struct Neighbours {
     pub implies: fn(missing: &str, other: &str) -> bool,
 }
 
+/// Where in its stream a file belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilePlace {
+    /// Beside the folders.
+    Root,
+    /// In this folder.
+    Folder(String),
+}
+
+impl FilePlace {
+    /// The folder, if it is in one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&str> {
+        match self {
+            FilePlace::Root => None,
+            FilePlace::Folder(folder) => Some(folder),
+        }
+    }
+}
+
 /// What is known of the files of a kind of log.
 pub struct LogFileKind {
-    /// The folder of its stream where a file of this name belongs, if in any; `None` for a name that no such file
-    /// has.
-    pub folder: fn(&str) -> Option<Option<String>>,
+    /// Where in its stream a file of this name belongs; `None` for a name that no such file has.
+    pub place: fn(&str) -> Option<FilePlace>,
     /// Looks at a file that is to be archived under this name. Of a running server, its data folder tells what it
     /// is a log of where the file itself does not.
     pub examine: fn(&Path, &str) -> anyhow::Result<ExaminedFile>,
@@ -47,6 +66,10 @@ pub struct LogFileKind {
     pub waiting: fn(&Path, usize) -> Vec<PathBuf>,
     /// Files that are likely to be wanted after the one of this name, no more than so many.
     pub following: fn(&str, usize) -> Vec<String>,
+    /// Whether the file of this name ends before what the manifest with this `capture` record is about.
+    pub is_before: fn(&str, &Value) -> bool,
+    /// Whether the manifest with this `capture` record shows that the file of this name was archived.
+    pub is_shipped: fn(&str, &Value) -> bool,
     /// Where files stand that come after the one of this name.
     pub neighbours: fn(&str) -> Option<Neighbours>,
 }

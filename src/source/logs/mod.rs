@@ -8,6 +8,8 @@ pub mod files;
 pub mod restore_at;
 pub mod ship;
 
-pub use self::files::{ExaminedFile, LogFileKind, Neighbours};
-pub use self::restore_at::{LogDrill, LogKind, LogMode, RestoreAtRequest, RestoredAt};
+pub use self::files::{ExaminedFile, FilePlace, LogFileKind, Neighbours};
+pub use self::restore_at::{
+    FindEvent, LogDrill, LogEvent, LogKind, LogMode, RestoreAtRequest, RestoredAt,
+};
 pub use self::ship::{LogSource, OnGap, OwnEvents};

@@ -1,5 +1,6 @@
 //! Restoring a source to a moment with its log.
 
+use std::fmt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,6 +12,7 @@ use crate::domain::names::BackupType;
 use crate::domain::segment::{Base, Segment, Target};
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
+use crate::pipeline::log_files::LogFiles;
 use crate::source::logs::files::LogFileKind;
 use crate::source::{Chain, Check, DrillTools, RestoreRequest, Restored};
 
@@ -21,8 +23,12 @@ pub struct RestoreAtRequest<'a> {
     pub base: &'a Chain<'a>,
     /// The segments to apply, in order, unbroken, authentic.
     pub segments: &'a [BackupReader<'a>],
+    /// The files of the log, where its segments are about files that the server handed over.
+    pub files: &'a LogFiles<'a>,
     /// Where to end.
     pub target: Target,
+    /// What stands at the target is no longer a part of the result.
+    pub exclusive: bool,
     /// Where the result goes.
     pub restore: &'a RestoreRequest,
     /// The programs that may be started.
@@ -66,6 +72,28 @@ pub struct RestoredAt {
     pub notes: Vec<String>,
 }
 
+/// What somebody may want to end at, that only the log itself has a place for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEvent {
+    /// The end of the transaction with this number.
+    Transaction(u32),
+    /// The position that somebody gave this name.
+    Name(String),
+}
+
+impl fmt::Display for LogEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogEvent::Transaction(number) => write!(f, "transaction {number}"),
+            LogEvent::Name(name) => write!(f, "restore point `{name}`"),
+        }
+    }
+}
+
+/// Finds the position of an event in a segment.
+pub type FindEvent =
+    fn(&BackupReader<'_>, &LogFiles<'_>, &LogEvent, &Ctx) -> anyhow::Result<Option<u64>>;
+
 /// What a log may consist of.
 #[derive(Debug)]
 pub struct LogMode {
@@ -84,6 +112,8 @@ pub struct LogKind {
     pub modes: &'static [LogMode],
     /// What people call a position in it.
     pub position_name: &'static str,
+    /// A position as people write it.
+    pub spell: fn(u64) -> String,
     /// The segment that the `capture` record of a manifest describes, or what is wrong with that. Whatever makes
     /// segments of such a log has a `parent_sha256` in that record.
     pub read_segment: fn(&Value) -> Result<Segment, String>,
@@ -91,10 +121,12 @@ pub struct LogKind {
     pub read_base: fn(BackupId, &Value) -> Option<Base>,
     /// What the manifest of a segment with this `capture` record says that it is of.
     pub identity: fn(&Value) -> Identity,
-    /// Decodes a segment and checks that it holds what its manifest says.
-    pub decode: fn(&BackupReader<'_>, &Ctx) -> anyhow::Result<()>,
+    /// Decodes a segment, and the files of the log that it is about, and checks that it holds what its manifest says.
+    pub decode: fn(&BackupReader<'_>, &LogFiles<'_>, &Ctx) -> anyhow::Result<()>,
     /// Brings a source back to a moment. Nothing stands at the target before it is whole.
     pub restore_at: fn(&RestoreAtRequest<'_>, &Ctx) -> anyhow::Result<RestoredAt>,
+    /// Finds an event in a segment, where it has any; a restore can end right before a target then.
+    pub find_event: Option<FindEvent>,
     /// Starts the real engine on such a result, compares, and stops it.
     pub drill: fn(&LogDrill<'_>, &Ctx) -> anyhow::Result<Vec<Check>>,
     /// What is known of its files, where the server hands them over.
@@ -105,13 +137,13 @@ impl LogKind {
     /// A position in words.
     #[must_use]
     pub fn position(&self, at: u64) -> String {
-        format!("{} {at}", self.position_name)
+        format!("{} {}", self.position_name, (self.spell)(at))
     }
 
     /// Positions in words.
     #[must_use]
     pub fn positions(&self, first: u64, last: u64) -> String {
-        format!("{}s {first} to {last}", self.position_name)
+        format!("{}s {} to {}", self.position_name, (self.spell)(first), (self.spell)(last))
     }
 
     /// The refusal of a mode that it has not.
@@ -123,8 +155,8 @@ impl LogKind {
     }
 }
 
-impl std::fmt::Debug for LogKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for LogKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogKind").field("backup_type", &self.backup_type).finish_non_exhaustive()
     }
 }

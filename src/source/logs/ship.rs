@@ -1,11 +1,13 @@
 //! Shipping a change log in segments.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
+use crate::pipeline::log_files::LogFiles;
 
 /// Where bkp records its own runs: what happens there does not make a log busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +40,36 @@ pub trait LogSource: Send {
     /// The pause between two looks while the log is followed.
     fn every(&self) -> Duration;
 
+    /// Waits until it is time for another look. A log that can be received as it is written is received meanwhile: its
+    /// files go into `spool`, an own folder, and each is archived by `archive`.
+    ///
+    /// # Errors
+    /// What server and archive fail with; a cancellation.
+    fn wait(
+        &mut self,
+        _spool: &Path,
+        _archive: &mut dyn FnMut(&Path) -> anyhow::Result<()>,
+        ctx: &Ctx,
+    ) -> anyhow::Result<()> {
+        Ok(ctx.pause(self.every())?)
+    }
+
+    /// Whether what was shipped last is only a part of what there was.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Whether there is something to ship after `after`. Own events alone are nothing. Reads no more
     /// than it needs to know that.
     ///
     /// # Errors
     /// [`SourceError`](crate::source::SourceError) if the source cannot be read or does not answer within its deadline.
-    fn news(&mut self, after: Option<&Value>, ctx: &Ctx) -> anyhow::Result<bool>;
+    fn news(
+        &mut self,
+        after: Option<&Value>,
+        files: &LogFiles<'_>,
+        ctx: &Ctx,
+    ) -> anyhow::Result<bool>;
 
     /// Pushes what happened after `after` into `out`, in bounded memory, and says what that is. Where
     /// it cannot continue `after`, it begins as early as it can and names the gap. The digest of the
@@ -54,6 +80,7 @@ pub trait LogSource: Send {
     fn ship(
         &mut self,
         after: Option<&Value>,
+        files: &LogFiles<'_>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Value>;

@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::BackupType;
 use crate::source::entry::SourceEntry;
-use crate::source::{Held, SourceKind, TargetKind};
+use crate::source::{SourceKind, TargetKind};
 
 const KIND: SourceKind = SourceKind {
     backup_type: BackupType::Parquet,
@@ -40,7 +40,7 @@ const KIND: SourceKind = SourceKind {
     extend: extend::extend,
     target: TargetKind::Folder,
     // Only snapshots have block maps.
-    read_map: |_input| Ok(Held::default()),
+    read_map: None,
     decode: check::decode,
     guard: restore::guard,
     restore: restore::restore,

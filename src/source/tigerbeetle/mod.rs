@@ -7,7 +7,6 @@
 //! - [`restore`]: from the chain back to a file, and the drill on it.
 //! - [`logs`]: the change log, and the way back to a moment.
 //! - [`cluster`]: what a running cluster is asked. [`server`]: a server of ours.
-//! - [`watchdog`]: what is put right when bkp is killed.
 //!
 //! What a capture holds is *transaction-consistent*: the state after one operation of the log. A
 //! cluster of one has nothing acknowledged that its capture lacks. A replica of several may lag
@@ -26,7 +25,6 @@ mod restore;
 mod server;
 mod settings;
 mod source;
-mod watchdog;
 
 pub use self::logs::SegmentRecord;
 
@@ -47,7 +45,7 @@ const KIND: SourceKind = SourceKind {
     schema: || schemars::schema_for!(settings::Table).to_value(),
     extend: link_by_link,
     target: TargetKind::File,
-    read_map,
+    read_map: Some(read_map),
     decode: restore::assemble::decode,
     guard: restore::guard::guard,
     restore: restore::assemble::restore,

@@ -8,11 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cluster::address::{Presence, probe};
-use super::watchdog::Watchdog;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::process;
 use crate::source::SourceError;
+use crate::source::watchdog::{TELL_AND_BECOME, Watchdog};
 
 /// What a failed start shows of the server's log, characters.
 const LOG_TAIL_CHARS: usize = 600;
@@ -30,10 +30,6 @@ pub(crate) const PORT_TRIES: u32 = 5;
 /// its own beside the data file when it starts, and may do so while the folder is being emptied: hence
 /// more than one try.
 pub(crate) const CLEAN_UP: &str = "[ -z \"$told\" ] || kill -KILL \"$told\"; n=0; until rm -rf -- \"$@\" || [ \"$n\" -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
-
-/// Tells the watchdog its number before it becomes the server: were we to tell, a kill in between
-/// would leave a server that nobody knows of.
-const TELL_AND_BECOME: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2";
 
 /// A server of ours; killed when dropped, or, by the watchdog, when we are.
 pub(crate) struct Server {

@@ -104,7 +104,7 @@ impl Source for Replica {
 
     fn capture(
         &self,
-        request: &CaptureRequest,
+        request: &CaptureRequest<'_>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Captured> {

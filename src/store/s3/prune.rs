@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use super::list::decode;
 use super::listing_progress::ListingProgress;
 use super::remote::{ANSWER, Remote};
+use crate::domain::log_file::LogFileName;
 use crate::domain::names::is_of_bkp;
 use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{StoreError, Unfinished, is_key};
@@ -126,7 +127,8 @@ pub(super) fn unfinished(
         for upload in page.uploads() {
             let key = upload.key().and_then(name);
             let key = key.as_ref().and_then(|name| name.strip_prefix(&*remote.settings.prefix));
-            let key = key.filter(|key| is_key(key) && is_of_bkp(key));
+            let key = key
+                .filter(|key| is_key(key) && (is_of_bkp(key) || LogFileName::parse(key).is_some()));
             let begun = upload.initiated().and_then(time_of);
             if let (Some(key), Some(id), Some(begun)) = (key, upload.upload_id(), begun)
                 && begun < before

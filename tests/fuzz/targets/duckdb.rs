@@ -113,7 +113,13 @@ fn source() -> (&'static SourceKind, Box<dyn Source>) {
 
 fn capture(source: &dyn Source, parent: Option<ParentMap>, ctx: &Ctx) -> anyhow::Result<Made> {
     let mut pushed = Pushed::default();
-    let request = CaptureRequest { scope: Scope::Full, mode: None, parent };
+    let request = CaptureRequest {
+        scope: Scope::Full,
+        mode: None,
+        parent,
+        chain: &[],
+        scratch: &|| bkp::fs::scratch_dir::ScratchDir::within(&std::env::temp_dir()),
+    };
     let captured = source.capture(&request, &mut pushed, ctx)?;
     let mut made = Made::new(BackupType::Duckdb, captured.record, pushed.0);
     made.map = Some(map(captured.map));
@@ -165,7 +171,7 @@ pub(crate) fn run(data: &[u8]) {
     let full = reader(&store, &made);
     let decoded = super::decode(kind, std::slice::from_ref(&full), &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("what was captured does not decode: {error:#}"));
-    let held = (kind.read_map)(&mut made.map.as_deref().unwrap()).unwrap();
+    let held = (kind.read_map.unwrap())(&mut made.map.as_deref().unwrap()).unwrap();
     let parent = ParentMap { record: made.record.clone(), held };
     let Ok(mut more) = capture(source.as_ref(), Some(parent), ctx) else {
         assert!(ctx.cancel.check().is_err(), "a second look at the same file fails");

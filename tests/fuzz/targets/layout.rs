@@ -31,9 +31,10 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Bytes(data);
     let source = input.number::<1>();
     if let Some(entry) = SOURCES.get(source % (SOURCES.len() + 1)) {
-        match (entry.kind.read_map)(&mut input.0) {
-            Ok(held) => check(&held.blocks),
-            Err(error) => assert_eq!(diagnose(&error).kind, Kind::Integrity, "{error:#}"),
+        match entry.kind.read_map.map(|read_map| read_map(&mut input.0)) {
+            Some(Ok(held)) => check(&held.blocks),
+            Some(Err(error)) => assert_eq!(diagnose(&error).kind, Kind::Integrity, "{error:#}"),
+            None => {}
         }
         return;
     }

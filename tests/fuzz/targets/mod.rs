@@ -19,6 +19,7 @@ pub(crate) mod parquet;
 pub(crate) mod recipients;
 pub(crate) mod seal;
 pub(crate) mod tigerbeetle;
+pub(crate) mod wal;
 
 mod bytes;
 mod chain;
@@ -180,5 +181,13 @@ pub(crate) const TARGETS: &[Target] = &[
         longest: 64 * KIB,
         // Runs of blocks of 4 MiB on their way between two threads.
         memory: (64 * MIB, 32),
+    },
+    Target {
+        name: "wal",
+        run: wal::run,
+        seeds: wal::seeds,
+        longest: 32 * KIB,
+        // A line of a history has five bytes at least and takes 16, with more room than is needed.
+        memory: (256 * KIB, 64),
     },
 ];

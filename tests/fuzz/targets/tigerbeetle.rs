@@ -16,6 +16,7 @@ use bkp::ctx::Ctx;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::domain::segment::KIND;
 use bkp::error::{Kind, diagnose};
+use bkp::pipeline::log_files::LogFiles;
 use bkp::source::kinds;
 use bkp::source::tigerbeetle::SegmentRecord;
 use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind};
@@ -337,7 +338,13 @@ fn capture(
     ctx: &Ctx,
 ) -> anyhow::Result<(Made, Members)> {
     let mut pushed = Pushed::default();
-    let request = CaptureRequest { scope: Scope::Full, mode: None, parent };
+    let request = CaptureRequest {
+        scope: Scope::Full,
+        mode: None,
+        parent,
+        chain: &[],
+        scratch: &|| bkp::fs::scratch_dir::ScratchDir::within(&std::env::temp_dir()),
+    };
     let captured = source.capture(&request, &mut pushed, ctx)?;
     bounded(&pushed.0);
     let mut made = Made::new(BackupType::Tigerbeetle, captured.record, pushed.0.clone());
@@ -354,7 +361,7 @@ fn snapshot(kind: &SourceKind, source: &dyn Source, ctx: &Ctx) {
     let full = reader(&store, &made);
     let decoded = super::decode(kind, std::slice::from_ref(&full), &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("what was captured does not decode: {error:#}"));
-    let held = (kind.read_map)(&mut made.map.as_deref().unwrap()).unwrap();
+    let held = (kind.read_map.unwrap())(&mut made.map.as_deref().unwrap()).unwrap();
     let known: BTreeSet<String> = held.entries.keys().cloned().collect();
     let parent = ParentMap { record: made.record.clone(), held };
     let Ok((mut more, members)) = capture(source, Some(parent), ctx) else {
@@ -376,7 +383,9 @@ fn snapshot(kind: &SourceKind, source: &dyn Source, ctx: &Ctx) {
 fn log(source: &dyn Source, ctx: &Ctx) {
     let mut log = source.log(Some("wal"), None).unwrap();
     let mut pushed = Pushed::default();
-    let record = match log.ship(None, &mut pushed, ctx) {
+    let nowhere = Memory::default();
+    let files = LogFiles::new(&nowhere, &[], (BackupType::Tigerbeetle, "books"), ctx);
+    let record = match log.ship(None, &files, &mut pushed, ctx) {
         Ok(record) => record,
         Err(error) => return refused(&error),
     };
@@ -388,7 +397,7 @@ fn log(source: &dyn Source, ctx: &Ctx) {
     let store = Memory::default();
     let reader = reader(&store, &made);
     let kind = kinds::log_kind_of(BackupType::Tigerbeetle).unwrap();
-    let decoded = (kind.decode)(&reader, &Ctx::fixed(super::now));
+    let decoded = (kind.decode)(&reader, &files, &Ctx::fixed(super::now));
     decoded.unwrap_or_else(|error| panic!("what was shipped does not decode: {error:#}"));
 }
 

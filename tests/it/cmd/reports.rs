@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use bkp::cmd::schema::REPORTS;
 use serde_json::Value;
@@ -166,9 +167,21 @@ fn every_report_is_what_its_schema_says() {
     };
     let json = |words: &[&str]| bed.run(&[words, &["--json"]].concat());
     fs::write(bed.path("taken"), "").unwrap();
+
     for words in DONE {
         holds(&json(words).done().stdout);
     }
+    server_folder(&bed.path("pgdata"));
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    fs::write(bed.path("bkp.toml"), config + "[source.pg]\nkind = \"postgres\"\n").unwrap();
+    let segment = "000000010000000000000007";
+    holds(&json(&["logs", "pg", "--push", &format!("pgdata/pg_wal/{segment}")]).done().stdout);
+    let fetched = "pgdata/pg_wal/RECOVERYXLOG";
+    holds(&json(&["logs", "pg", "--fetch", segment, fetched]).done().stdout);
+    assert!(
+        fs::read(bed.path(fetched)).unwrap()
+            == fs::read(bed.path(&format!("pgdata/pg_wal/{segment}"))).unwrap()
+    );
     let windows = bed.json(&["list", "books", "--windows"]);
     let op = windows["windows"][0]["last_op"].to_string();
     for last in ["--dry-run", "--yes"] {
@@ -193,6 +206,18 @@ fn every_report_is_what_its_schema_says() {
     holds(&differing.stdout);
     let every: BTreeSet<String> = REPORTS.iter().map(|shape| shape.schema.to_owned()).collect();
     assert_eq!(seen, every, "every shape was printed and held against its schema");
+}
+
+/// A folder like that of a PostgreSQL server, with a file of its log.
+fn server_folder(folder: &Path) {
+    let segment = "tests/vectors/wal/15/000000010000000000000007.zst";
+    let segment = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(segment)).unwrap();
+    let segment = zstd::decode_all(&*segment).unwrap();
+    fs::create_dir_all(folder.join("pg_wal")).unwrap();
+    fs::write(folder.join("pg_wal/000000010000000000000007"), &segment).unwrap();
+    fs::create_dir(folder.join("global")).unwrap();
+    // The system identifier, which the first page has, too.
+    fs::write(folder.join("global/pg_control"), &segment[24..32]).unwrap();
 }
 
 /// The test above would prove nothing with a validator that lets everything through.

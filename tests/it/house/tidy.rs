@@ -15,10 +15,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("aws_sdk_s3::", &["src/store/s3/"]),
     ("aws_smithy_http_client::", &["src/aws.rs"]),
     ("aws_smithy_runtime_api::", &["src/aws.rs", "src/store/s3/answer.rs"]),
-    ("aegis::", &["src/source/tigerbeetle/data_file/checksum.rs"]),
+    (
+        "aegis::",
+        &["src/source/postgres/block_map.rs", "src/source/tigerbeetle/data_file/checksum.rs"],
+    ),
     ("clap::", &["src/cli/"]),
     ("clap_complete::", &["src/cli/"]),
     ("clap_mangen::", &["src/cli/"]),
+    ("crc32c::", &["src/source/postgres/"]),
     ("data_encoding::", &["src/domain/hex.rs"]),
     (
         "duckdb::",
@@ -43,6 +47,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/cmd/verify_logs.rs",
             "src/fs/lock.rs",
             "src/fs/staged_file.rs",
+            "src/source/postgres/block_map.rs",
             "src/source/tigerbeetle/logs/query/proof.rs",
             "src/store/layer/retry.rs",
         ],
@@ -52,6 +57,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ureq::", &["src/notify/http.rs"]),
     ("jiff::", &["src/domain/calendar.rs"]),
     ("parquet::", &["src/source/kinds.rs", "src/source/parquet/footer.rs"]),
+    ("postgres_protocol::", &["src/source/postgres/client/"]),
+    ("rustls::", &["src/source/postgres/client/"]),
+    ("rustls_native_certs::", &["src/source/postgres/client/tls.rs"]),
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/source/duckdb/engine/row_hash.rs"]),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs", "src/source/duckdb/engine/confine.rs"]),
     ("serde_path_to_error::", &["src/table/mod.rs"]),
@@ -136,7 +144,7 @@ const WALLS: &[(&str, &[&str])] = &[
 /// Rooms that know nothing of what is backed up: what they need of it, a source brings.
 const GENERIC_ROOMS: [&str; 4] = ["src/catalog", "src/cmd", "src/domain", "src/ops"];
 /// What no code in them names.
-const DATABASES: [&str; 2] = ["tigerbeetle", "duckdb"];
+const DATABASES: [&str; 3] = ["tigerbeetle", "duckdb", "postgres"];
 /// Files that name one all the same, each with its reason.
 const NAMES_A_DATABASE: &[(&str, &str)] = &[
     ("src/catalog/table.rs", "the catalog itself is a DuckDB database"),
@@ -282,7 +290,17 @@ fn every_adapter_is_in_its_table() {
         (
             "src/source",
             "src/source/kinds.rs",
-            &["mod", "attempt_error", "chain", "device", "entry", "kinds", "logs"],
+            &[
+                "mod",
+                "attempt_error",
+                "chain",
+                "device",
+                "entry",
+                "kinds",
+                "logs",
+                "requests",
+                "watchdog",
+            ],
         ),
     ] {
         let contract = fs::read_to_string(root().join(table)).unwrap();

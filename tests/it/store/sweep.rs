@@ -190,6 +190,7 @@ fn a_restore_survives_every_failure_of_its_store() {
                 from_export: false,
                 table: None,
                 files: Vec::new(),
+                tablespaces: Vec::new(),
                 force: false,
                 yes: true,
                 dry_run: false,

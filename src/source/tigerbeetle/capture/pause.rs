@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::mode::{CaptureMode, refuse};
 use crate::ctx::Ctx;
 use crate::source::SourceError;
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 
 /// How long a server is suspended at most, whatever becomes of us: then it goes on, and the capture
 /// does as it would online.

@@ -197,6 +197,7 @@ pub(crate) fn read_base(id: BackupId, capture: &Value) -> Option<Base> {
         position: number("head_op")?,
         timestamp: number("head_timestamp")?,
         slack: UNSURE_OPS_MAX,
+        branch: None,
     })
 }
 

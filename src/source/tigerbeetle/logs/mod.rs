@@ -37,11 +37,13 @@ pub(crate) const LOG: LogKind = LogKind {
     backup_type: BackupType::Tigerbeetle,
     modes: MODES,
     position_name: "op",
+    spell: |op| op.to_string(),
     read_segment,
     read_base,
     identity,
     decode: segment::decode,
     restore_at,
+    find_event: None,
     drill: drill::drill_log,
     files: None,
 };

@@ -10,6 +10,7 @@ use crate::blockfile::map::Checksum;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
+use crate::pipeline::log_files::LogFiles;
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
 use crate::source::tigerbeetle::data_file::zones::{MESSAGE_BYTES, SLOTS};
 
@@ -88,7 +89,11 @@ pub(crate) fn close_segment(
 }
 
 /// Decodes a segment and checks that it holds what its manifest says.
-pub(crate) fn decode(reader: &BackupReader<'_>, ctx: &Ctx) -> anyhow::Result<()> {
+pub(crate) fn decode(
+    reader: &BackupReader<'_>,
+    _files: &LogFiles<'_>,
+    ctx: &Ctx,
+) -> anyhow::Result<()> {
     match manifest_segment(reader)?.mode {
         Mode::Wal => each_op(reader, ctx, &mut |_, _| Ok(())),
         Mode::Query => each_page(reader, ctx, &mut |_, _| Ok(())),

@@ -15,7 +15,7 @@ use crate::process;
 use crate::source::logs::LogDrill;
 use crate::source::tigerbeetle::cluster::totals::{Totals, TotalsBracket, ask_totals};
 use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
 
 /// How long a restored server may take until it answers, and each later question.

@@ -89,6 +89,7 @@ fn a_restored_folder_survives_every_failure_of_its_store() {
                 from_export: false,
                 table: None,
                 files: Vec::new(),
+                tablespaces: Vec::new(),
                 force: false,
                 yes: true,
                 dry_run: false,

@@ -20,7 +20,7 @@ use super::frame::{ANSWER, HELLO, WORD, read_frame, write_frame};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::tigerbeetle::server::watched_pipe;
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 
 /// How long it may take to end its server.
 const END_PATIENCE: Duration = Duration::from_secs(30);

@@ -14,7 +14,7 @@ use super::start::start;
 use crate::ctx::{Cancel, Ctx, NullMonitor};
 use crate::error::{Kind, diagnose};
 use crate::source::tigerbeetle::server::CLEAN_UP;
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 
 /// What bkp does if it was started in a private network; `None` if it was not.
 pub(crate) fn serve_if_private(words: &[OsString]) -> Option<ExitCode> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::session::Session;
 use crate::ctx::Ctx;
 use crate::source::tigerbeetle::server::{PORT_TRIES, Server};
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 
 /// What a failing server was started for.
 const WORK: &str = "restore to a moment";

@@ -20,7 +20,7 @@ use crate::source::tigerbeetle::logs::client::start::{ANSWER_DEADLINE, start};
 use crate::source::tigerbeetle::logs::segment::{each_page, manifest_segment};
 use crate::source::tigerbeetle::restore::guard;
 use crate::source::tigerbeetle::server::{CLEAN_UP, format_data_file};
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 
 /// What is to be known where the server could be reached by others.
 const SHARED: &str = "this user cannot create a network namespace, so the log was replayed into a server reachable by every user of this machine; its content was compared with the log";

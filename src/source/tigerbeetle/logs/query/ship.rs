@@ -14,6 +14,7 @@ use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::timestamp;
 use crate::error::{Fault, Kind};
+use crate::pipeline::log_files::LogFiles;
 use crate::source::logs::{LogSource, OnGap};
 use crate::source::tigerbeetle::cluster::totals::Totals;
 use crate::source::tigerbeetle::data_file::quorum::read_live_superblock;
@@ -147,7 +148,12 @@ impl LogSource for QueryLog {
         self.source.settings.every
     }
 
-    fn news(&mut self, after: Option<&Value>, ctx: &Ctx) -> anyhow::Result<bool> {
+    fn news(
+        &mut self,
+        after: Option<&Value>,
+        _files: &LogFiles<'_>,
+        ctx: &Ctx,
+    ) -> anyhow::Result<bool> {
         let after = Shipping::segment_before(after)?;
         let after = after.as_ref();
         self.in_session(after, ctx, |session, _, own| {
@@ -183,6 +189,7 @@ impl LogSource for QueryLog {
     fn ship(
         &mut self,
         after: Option<&Value>,
+        _files: &LogFiles<'_>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Value> {

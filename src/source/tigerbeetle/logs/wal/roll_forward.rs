@@ -37,7 +37,7 @@ use crate::source::tigerbeetle::logs::segment::{broken, each_op};
 use crate::source::tigerbeetle::restore::assemble::write_file;
 use crate::source::tigerbeetle::restore::guard;
 use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
-use crate::source::tigerbeetle::watchdog::Watchdog;
+use crate::source::watchdog::Watchdog;
 
 /// What a failing server was started for.
 const WORK: &str = "restore to a moment";

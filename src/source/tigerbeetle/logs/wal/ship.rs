@@ -14,6 +14,7 @@ use super::ring_view::RingView;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::timestamp;
+use crate::pipeline::log_files::LogFiles;
 use crate::source::SourceError;
 use crate::source::logs::{LogSource, OnGap};
 use crate::source::tigerbeetle::data_file::prepare::PrepareHeader;
@@ -188,7 +189,12 @@ impl LogSource for WalLog {
         self.source.settings.every
     }
 
-    fn news(&mut self, after: Option<&Value>, ctx: &Ctx) -> anyhow::Result<bool> {
+    fn news(
+        &mut self,
+        after: Option<&Value>,
+        _files: &LogFiles<'_>,
+        ctx: &Ctx,
+    ) -> anyhow::Result<bool> {
         let after = Shipping::segment_before(after)?;
         let after = after.as_ref();
         let mut view = self.view(ctx)?;
@@ -218,6 +224,7 @@ impl LogSource for WalLog {
     fn ship(
         &mut self,
         after: Option<&Value>,
+        _files: &LogFiles<'_>,
         out: &mut dyn EntrySink,
         ctx: &Ctx,
     ) -> anyhow::Result<Value> {

@@ -8,6 +8,11 @@ use std::process::{Child, Stdio};
 
 use crate::process;
 
+/// What `/bin/sh -c` does to become a program: it tells the watchdog, which its output goes to, its number before that.
+/// Were we to tell, a kill in between would leave a program that nobody knows of. What the program writes goes to
+/// its standard error.
+pub(crate) const TELL_AND_BECOME: &str = "echo \"$$\"; exec \"$0\" \"$@\" >&2";
+
 /// Waits with a pipe in its hand: should we die, however that happens, the pipe closes and it does
 /// what it was told to.
 #[derive(Debug)]

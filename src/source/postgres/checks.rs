@@ -1,0 +1,196 @@
+//! What `bkp doctor` tells of a server.
+
+use super::client::{ClientError, Connection};
+use super::configured::{Server, ServerFacts, show};
+use crate::ctx::Ctx;
+use crate::error::diagnose;
+use crate::source::Check;
+
+/// Files that wait to be archived from which on the archiver is behind.
+const READY_MAX: u64 = 10;
+
+/// Looks at everything that backups and logs need of the server.
+pub(super) fn checks(server: &Server, ctx: &Ctx) -> Vec<Check> {
+    let mut connection = match server.replication(ctx) {
+        Ok(connection) => connection,
+        Err(error) => return vec![failed("connection for replication", &error)],
+    };
+    let facts = match server.facts(&mut connection, ctx) {
+        Ok(facts) => facts,
+        Err(error) => return vec![failed("what the server says of itself", &error)],
+    };
+    let mut checks = vec![connected(&connection, &facts), increments(server, &facts)];
+    let settings: Vec<Check> = SETTINGS
+        .iter()
+        .filter_map(|wanted| wanted.check(&mut connection).transpose())
+        .map(|check| check.unwrap_or_else(|error| failed("settings", &error)))
+        .collect();
+    checks.extend(settings);
+    checks.push(page_checksums(&facts));
+    match server.sql(ctx) {
+        Ok(mut sql) => checks.extend(archiver(&mut sql)),
+        Err(error) => checks.push(Check {
+            what: "connection for SQL".into(),
+            ok: true,
+            found: format!("not possible, so the archiver's state is not known: {error:#}"),
+            hint: Some("allow the role in pg_hba.conf to connect to the database postgres".into()),
+        }),
+    }
+    checks
+}
+
+fn failed(what: &str, error: &anyhow::Error) -> Check {
+    Check {
+        what: what.to_owned(),
+        ok: false,
+        found: format!("{error:#}"),
+        hint: Some(diagnose(error).hint),
+    }
+}
+
+fn connected(connection: &Connection, facts: &ServerFacts) -> Check {
+    let kind = if facts.standby { "standby" } else { "primary" };
+    Check {
+        what: "connection for replication".into(),
+        ok: true,
+        found: format!(
+            "PostgreSQL {} at {}, {kind}, system {}, timeline {}, as role {}",
+            facts.version,
+            connection.host(),
+            facts.system,
+            facts.timeline,
+            connection.user()
+        ),
+        hint: None,
+    }
+}
+
+fn increments(server: &Server, facts: &ServerFacts) -> Check {
+    match server.increments(facts) {
+        Ok(how) => {
+            let found = match how {
+                super::record::Increments::Native => {
+                    "by the server, which keeps summaries of its log"
+                }
+                super::record::Increments::Blocks => {
+                    "by hashes of blocks: the server sends everything each time"
+                }
+                super::record::Increments::Off => "off",
+            };
+            Check { what: "increments".into(), ok: true, found: found.into(), hint: None }
+        }
+        Err(error) => failed("increments", &error),
+    }
+}
+
+/// A setting that something needs.
+struct WantedSetting {
+    name: &'static str,
+    is_right: fn(&str) -> bool,
+    hint: &'static str,
+}
+
+const SETTINGS: &[WantedSetting] = &[
+    WantedSetting {
+        name: "wal_level",
+        is_right: |value| matches!(value, "replica" | "logical"),
+        hint: "set wal_level = replica and restart the server",
+    },
+    WantedSetting {
+        name: "max_wal_senders",
+        is_right: |value| value.parse().is_ok_and(|count: u32| count >= 2),
+        hint: "set max_wal_senders to 2 or more and restart the server",
+    },
+    WantedSetting {
+        name: "max_replication_slots",
+        is_right: |value| value.parse().is_ok_and(|count: u32| count >= 1),
+        hint: "set max_replication_slots to 1 or more and restart the server: a base backup keeps its log by one",
+    },
+    WantedSetting {
+        name: "full_page_writes",
+        is_right: |value| value == "on",
+        hint: "set full_page_writes = on: without it no backup of a server at work is consistent",
+    },
+    WantedSetting {
+        name: "archive_mode",
+        is_right: |value| value != "off",
+        hint: "set archive_mode = on and archive_command = 'bkp logs SOURCE --push %p', or run bkp logs SOURCE --follow: without the log only the moments of base backups restore",
+    },
+];
+
+impl WantedSetting {
+    fn check(&self, connection: &mut Connection) -> anyhow::Result<Option<Check>> {
+        let value = show(connection, self.name)?;
+        let ok = (self.is_right)(&value);
+        let hint = (!ok).then(|| self.hint.to_owned());
+        Ok(Some(Check { what: self.name.to_owned(), ok, found: value, hint }))
+    }
+}
+
+fn page_checksums(facts: &ServerFacts) -> Check {
+    let found =
+        if facts.data_checksums { "on" } else { "off: a damaged page is backed up as it is" };
+    let hint = (!facts.data_checksums).then(|| {
+        "stop the server and run pg_checksums --enable; base backups check every page then"
+            .to_owned()
+    });
+    Check { what: "data checksums".into(), ok: true, found: found.into(), hint }
+}
+
+/// What the server says of its archiver.
+fn archiver(sql: &mut Connection) -> Vec<Check> {
+    let state = sql.query(
+        "select archived_count, failed_count, coalesce(last_failed_wal, ''), \
+         coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) \
+         from pg_catalog.pg_stat_archiver",
+    );
+    let mut checks = Vec::new();
+    match state {
+        Ok(rows) => checks.extend(rows.first().map(|row| {
+            let text = |column| row.get(column).unwrap_or_default().to_owned();
+            let is_failing = text(3) == "t";
+            Check {
+                what: "archiver".into(),
+                ok: !is_failing,
+                found: format!(
+                    "{} file(s) archived, {} failure(s){}",
+                    text(0),
+                    text(1),
+                    if is_failing { format!(", the last one of {} and not archived since", text(2)) } else { String::new() }
+                ),
+                hint: is_failing.then(|| {
+                    "the server's log has the message of archive_command; run that command by hand as the server's user".to_owned()
+                }),
+            }
+        })),
+        Err(error) => checks.push(not_known("archiver", &error)),
+    }
+    let ready = sql.query(
+        "select count(*) from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready'",
+    );
+    match ready {
+        Ok(rows) => {
+            let count = rows.first().and_then(|row| row.get(0)?.parse().ok()).unwrap_or(0);
+            checks.push(Check {
+                what: "files that wait to be archived".into(),
+                ok: count < READY_MAX,
+                found: count.to_string(),
+                hint: (count >= READY_MAX).then(|| {
+                    "the archive is behind: look at the archiver and at the store".to_owned()
+                }),
+            });
+        }
+        Err(error) => checks.push(not_known("files that wait to be archived", &error)),
+    }
+    checks
+}
+
+/// What the role may not see is no failure.
+fn not_known(what: &str, error: &ClientError) -> Check {
+    Check {
+        what: what.to_owned(),
+        ok: true,
+        found: format!("not known: {error}"),
+        hint: Some("grant pg_monitor to the role to see it".into()),
+    }
+}

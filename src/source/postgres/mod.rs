@@ -1,0 +1,66 @@
+//! The PostgreSQL source: base backups of a running server, its write-ahead log, and any moment in it.
+//!
+//! - [`settings`], [`configured`]: what is configured, and what a server says of itself. [`source`]: what it does as a
+//!   source. [`checks`]: what `doctor` tells of one.
+//! - [`client`]: how a server is talked with. [`wal`]: files of the log. Both know nothing of backups.
+//! - [`capture`]: from a server into the chain. [`layout`], [`file_list`], [`block_map`], [`record`]: what a base
+//!   backup consists of.
+//! - [`restore`]: from the chain back to a data folder. [`server`]: a server of ours on one, for drills.
+//! - [`logs`]: the files of the log that a server hands over, which manifests say what has arrived, and the way back
+//!   to a moment.
+//!
+//! What a backup holds is *transaction-consistent*: the log from its begin to its end is in it, and a server that
+//! starts on it replays that first.
+
+mod block_map;
+mod capture;
+mod checks;
+pub mod client;
+mod configured;
+mod file_list;
+mod layout;
+mod logs;
+mod record;
+mod restore;
+mod server;
+mod settings;
+mod source;
+pub mod wal;
+
+use std::time::Duration;
+
+use crate::domain::backup_kind::BackupKind;
+use crate::domain::names::{BackupType, Scope};
+use crate::source::entry::SourceEntry;
+use crate::source::{SourceKind, TargetKind, link_by_link};
+
+const KIND: SourceKind = SourceKind {
+    backup_type: BackupType::Postgres,
+    zstd_level: 3,
+    open: settings::open,
+    schema: || schemars::schema_for!(settings::Table).to_value(),
+    extend: link_by_link,
+    target: TargetKind::Folder,
+    read_map: None,
+    decode: restore::decode,
+    guard: restore::guard,
+    restore: restore::restore,
+    drill: restore::drill,
+};
+
+/// The line in the table of sources.
+pub const ENTRY: SourceEntry = SourceEntry {
+    kind: KIND,
+    makes: &[BackupKind::Snapshot, BackupKind::Log],
+    log: Some(logs::LOG),
+    serve: |_words| None,
+    interval,
+    kept_days: 90,
+};
+
+fn interval(kind: BackupKind, _scope: Option<Scope>) -> Duration {
+    match kind {
+        BackupKind::Snapshot | BackupKind::Export | BackupKind::Replica => Duration::from_hours(24),
+        BackupKind::Log => Duration::from_mins(15),
+    }
+}

@@ -1,0 +1,68 @@
+//! What a server does as a source.
+
+use serde_json::Value;
+
+use super::capture;
+use super::checks;
+use super::configured::Server;
+use super::logs::shipping::PostgresLog;
+use super::record::{BaseRecord, Increments, identity};
+use crate::archive::EntrySink;
+use crate::ctx::Ctx;
+use crate::domain::manifest::Identity;
+use crate::error::{Fault, Kind};
+use crate::source::logs::{LogSource, OwnEvents};
+use crate::source::{CaptureRequest, Captured, Check, Source};
+
+impl Source for Server {
+    fn identity(&self, ctx: &Ctx) -> anyhow::Result<Identity> {
+        let found = self.replication(ctx)?.identify_system()?;
+        Ok(identity(&found.system_id.to_string()))
+    }
+
+    fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
+        let refuse = |message: String| Fault::new(Kind::Refused, message);
+        let parent = BaseRecord::read(record)
+            .map_err(|error| refuse(format!("its record cannot be read: {error}")))?;
+        let mut connection = self.replication(ctx)?;
+        let facts = self.facts(&mut connection, ctx)?;
+        if parent.system != facts.system {
+            let message =
+                format!("it is of the cluster {}, not of {}", parent.system, facts.system);
+            return Err(refuse(message).into());
+        }
+        if parent.major() != facts.version_number / 10_000 {
+            let message =
+                format!("it is of version {}, the server is {}", parent.version, facts.version);
+            return Err(refuse(message).into());
+        }
+        let today = self.increments(&facts)?;
+        if parent.increments != today || today == Increments::Off {
+            let message =
+                "its chain tells changed blocks in another way than is configured or possible now";
+            return Err(refuse(message.to_owned()).into());
+        }
+        Ok(())
+    }
+
+    fn capture(
+        &self,
+        request: &CaptureRequest<'_>,
+        out: &mut dyn EntrySink,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        capture::capture(self, request, out, ctx)
+    }
+
+    fn check(&self, ctx: &Ctx) -> Vec<Check> {
+        checks::checks(self, ctx)
+    }
+
+    fn log(
+        &self,
+        mode: Option<&str>,
+        _own: Option<OwnEvents>,
+    ) -> anyhow::Result<Box<dyn LogSource>> {
+        Ok(Box::new(PostgresLog::open(self, mode)?))
+    }
+}

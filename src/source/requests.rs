@@ -1,0 +1,84 @@
+//! What a source is asked for when a backup is made of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::chain::Chain;
+use crate::blockfile::map::{BlockMap, Checksum};
+use crate::domain::id::BackupId;
+use crate::domain::names::Scope;
+use crate::error::Fault;
+use crate::fs::scratch_dir::ScratchDir;
+
+/// What an export is asked for.
+#[derive(Debug)]
+pub struct ExportRequest<'a> {
+    /// The capture mode the operator chose on the command line, if any.
+    pub mode: Option<String>,
+    /// What an increment adds to, base first; empty for a full export.
+    pub chain: &'a Chain<'a>,
+    /// The `capture` record of the newest link.
+    pub record: Option<Value>,
+    /// An empty folder for what the work needs.
+    pub scratch: &'a Path,
+}
+
+/// What a replication is asked for.
+#[derive(Debug)]
+pub struct ReplicaRequest<'a> {
+    /// The id of the backup that is being made.
+    pub id: BackupId,
+    /// What it adds to, base first; empty for a full one.
+    pub chain: &'a Chain<'a>,
+    /// What follows that in the chain of the newest replica: not built on, but the newest state that is known.
+    /// Empty where nothing older than this run shall matter.
+    pub skipped: &'a Chain<'a>,
+}
+
+/// What a capture is asked for.
+pub struct CaptureRequest<'a> {
+    /// The scope.
+    pub scope: Scope,
+    /// The mode the operator chose on the command line, if any.
+    pub mode: Option<String>,
+    /// What the chain of this backup holds already; `None` for a full backup.
+    pub parent: Option<ParentMap>,
+    /// The chain itself, base first; empty for a full backup.
+    pub chain: &'a Chain<'a>,
+    /// Makes a folder for what has to be a file while it is made.
+    pub scratch: &'a dyn Fn() -> Result<ScratchDir, Fault>,
+}
+
+impl std::fmt::Debug for CaptureRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CaptureRequest").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+/// What the parent of an incremental backup holds.
+#[derive(Debug)]
+pub struct ParentMap {
+    /// The parent's `capture` record.
+    pub record: Value,
+    /// What its chain holds.
+    pub held: Held,
+}
+
+/// What a chain of backups holds, so that the next one need not send it again.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Blocks by address.
+    pub blocks: BlockMap,
+    /// Other entries by name, with the checksum that the source gives them.
+    pub entries: BTreeMap<String, Checksum>,
+}
+
+impl Held {
+    /// Whether the chain holds an entry with this name and content.
+    #[must_use]
+    pub fn has_entry(&self, name: &str, checksum: Checksum) -> bool {
+        self.entries.get(name) == Some(&checksum)
+    }
+}
