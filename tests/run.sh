@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests with what ships: the release build, real TigerBeetle, S3 and KMS servers on loopback,
+# Runs all tests with what ships: the release build, real TigerBeetle, PostgreSQL, S3 and KMS servers on loopback,
 # real files. Needs nothing but Rust and what examples/prepare.sh gets. Writes only inside the build
 # folder and the system's folder for temporary files; can be run again at any time.
 #
@@ -49,6 +49,8 @@ without() {
         fi
     fi
     rm -rf "$folder"
+    # The packages that bring these are for one kind of machine.
+    [ "$(uname -m)" = x86_64 ] || printf 'postgres-%s\n' 16 17 18
 }
 
 if [ -z "${BKP_TEST_WITHOUT+given}" ]; then
@@ -56,6 +58,6 @@ if [ -z "${BKP_TEST_WITHOUT+given}" ]; then
 fi
 export BKP_TEST_WITHOUT
 say "run the tests against $("$BKP_TEST_TIGERBEETLE" version 2>/dev/null)"
-[ -z "$BKP_TEST_WITHOUT" ] || say "this machine does not permit: $BKP_TEST_WITHOUT; the tests that need it are left out"
+[ -z "$BKP_TEST_WITHOUT" ] || say "this machine does not permit, or cannot have: $BKP_TEST_WITHOUT; the tests that need it are left out"
 # Without --no-fail-fast a failing unit test would hide the result of the integration tests.
 cargo test --release --locked --no-fail-fast --lib --bins --test it -- "$@"

@@ -2,4 +2,5 @@
 
 mod duckdb;
 mod parquet;
+mod postgres;
 mod tigerbeetle;

@@ -1,7 +1,8 @@
-//! What some machines do not permit: mounts, and file systems that clone.
+//! What some machines do not permit or cannot have: mounts, file systems that clone, servers.
 //!
-//! A test that cannot have what it needs fails. Only where `BKP_TEST_WITHOUT` names that (`xfs`, `mounts`, or
-//! both with a comma) it is left out, and says so; `.ci/run` names what it tried in vain.
+//! A test that cannot have what it needs fails. Only where `BKP_TEST_WITHOUT` names that (`xfs`, `mounts`,
+//! `postgres-16` and so on, with commas between them) it is left out, and says so; `tests/run.sh` names what it
+//! tried in vain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::process::Command;
 
 /// Fails, unless `BKP_TEST_WITHOUT` names `what`.
 #[track_caller]
-fn excused(what: &str, why: &str) {
+pub(crate) fn excused(what: &str, why: &str) {
     let without = std::env::var("BKP_TEST_WITHOUT").unwrap_or_default();
     let is_named = without.split(',').any(|named| named == what);
     assert!(is_named, "{why}; where this cannot be had, set BKP_TEST_WITHOUT={what}");

@@ -13,6 +13,7 @@ pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod planted;
+pub(crate) mod postgres;
 pub(crate) mod s3;
 pub(crate) mod smtp;
 pub(crate) mod status;

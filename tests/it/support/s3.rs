@@ -72,10 +72,15 @@ pub(crate) fn strict() -> &'static Service {
     })
 }
 
-/// A program that `examples/prepare.sh` put beside the build.
-pub(crate) fn tool(path: &str) -> PathBuf {
+/// The folder for what `examples/prepare.sh` gets, beside the build.
+pub(crate) fn tools() -> PathBuf {
     let release = Path::new(env!("CARGO_BIN_EXE_bkp")).parent().unwrap();
-    let tool = release.parent().unwrap().join("tools").join(path);
+    release.parent().unwrap().join("tools")
+}
+
+/// A program that `examples/prepare.sh` put there.
+pub(crate) fn tool(path: &str) -> PathBuf {
+    let tool = tools().join(path);
     assert!(tool.exists(), "{} is missing: run tests/run.sh, which gets it", tool.display());
     tool
 }

@@ -1,0 +1,7 @@
+//! `PostgreSQL`'s servers, of each version that bkp knows.
+
+mod base_backups;
+mod drills;
+mod hooks;
+mod pitr;
+mod servers;
