@@ -3,6 +3,8 @@
 # it, and is backed up meanwhile. The backups are verified, restored and started, and what comes
 # back is compared with what the server had acknowledged. With --s3 the backups go through an S3
 # service instead of to a folder, and every run is recorded in a ledger, a second TigerBeetle server.
+# With --postgres the server is one of PostgreSQL, and comes back as it was right before an accident; all of that is
+# in a folder of its own in the system's folder for temporary files.
 #
 # Everything happens in the build folder (`quickstart` in $CARGO_TARGET_DIR or target); it is
 # removed and made anew by each run. Servers listen on loopback only, on free ports, and are stopped
@@ -14,10 +16,12 @@ umask 022
 
 usage() {
     cat <<'END'
-Usage: examples/quickstart.sh [--s3] [--keep]
+Usage: examples/quickstart.sh [--s3 | --postgres] [--keep]
 
   --s3     back up to an S3 service on loopback, with a ledger (builds the service first, which takes
            a few minutes once)
+  --postgres
+           back up a PostgreSQL server, and bring back a table that was dropped
   --keep   leave the demo as it is, servers too, to go on with bkp by hand; says how, and how to end it
   --help   this text
 END
@@ -25,14 +29,20 @@ END
 
 keep=no
 s3=no
+postgres=no
 for argument in "$@"; do
     case $argument in
     --keep) keep=yes ;;
     --s3) s3=yes ;;
+    --postgres) postgres=yes ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
 done
+if [ "$s3$postgres" = yesyes ]; then
+    usage >&2
+    exit 2
+fi
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -45,8 +55,15 @@ bkp() {
 step "Tools and build"
 cd "$(dirname "$0")/.."
 [ "$s3" = no ] || PREPARE_SERVICES=s3
+[ "$postgres" = no ] || PREPARE_SERVICES=postgres
 # shellcheck source=examples/prepare.sh
 . examples/prepare.sh
+if [ "$postgres" = yes ]; then
+    cargo build --release --locked --bins
+    # shellcheck source=examples/quickstart-postgres.sh
+    . examples/quickstart-postgres.sh
+    exit
+fi
 # shellcheck source=examples/server.sh
 . examples/server.sh
 cargo build --release --locked --bins --examples
