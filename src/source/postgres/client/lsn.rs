@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::source::postgres::wal::lsn;
+
 /// A position in a server's write-ahead log: bytes since its beginning. Written as `16/B374D848`, the upper and
 /// the lower half in hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -15,7 +17,7 @@ pub struct NotAnLsn(String);
 
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & u64::from(u32::MAX))
+        f.write_str(&lsn::text(self.0))
     }
 }
 
@@ -23,17 +25,8 @@ impl FromStr for Lsn {
     type Err = NotAnLsn;
 
     fn from_str(text: &str) -> Result<Lsn, NotAnLsn> {
-        let halves = text.split_once('/');
-        let parsed = halves.and_then(|(high, low)| Some((half(high)?, half(low)?)));
-        let (high, low) = parsed.ok_or_else(|| NotAnLsn(text.chars().take(40).collect()))?;
-        Ok(Lsn(u64::from(high) << 32 | u64::from(low)))
+        lsn::parse(text).map(Lsn).ok_or_else(|| NotAnLsn(text.chars().take(40).collect()))
     }
-}
-
-/// One to eight hexadecimal digits and nothing else.
-fn half(digits: &str) -> Option<u32> {
-    let plain = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    plain.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }
 
 #[cfg(test)]

@@ -47,13 +47,9 @@ fn place(name: &str) -> Option<FilePlace> {
     Some(match parse(name)? {
         WalFileName::Segment(segment)
         | WalFileName::Partial(segment)
-        | WalFileName::BackupLabel(segment, _) => FilePlace::Folder(timeline_folder(segment)),
+        | WalFileName::BackupLabel(segment, _) => FilePlace::Folder(segment.timeline.folder()),
         WalFileName::History(_) => FilePlace::Root,
     })
-}
-
-fn timeline_folder(segment: SegmentName) -> String {
-    format!("{:08X}", segment.timeline.number())
 }
 
 /// Counts and hashes what is read.
@@ -246,7 +242,7 @@ fn neighbours(name: &str) -> Option<Neighbours> {
             return None;
         }
     };
-    Some(Neighbours { folder: format!("{:08X}", timeline.number()), implies })
+    Some(Neighbours { folder: timeline.folder(), implies })
 }
 
 fn implies(missing: &str, other: &str) -> bool {

@@ -262,7 +262,7 @@ impl ArchivedLog<'_, '_> {
 
     /// Whether a segment has been archived for so long that those before it would be there, too.
     fn is_settled(&self, name: SegmentName) -> anyhow::Result<bool> {
-        let folder = format!("{:08X}", name.timeline.number());
+        let folder = name.timeline.folder();
         let name = self.files.name(self.system, Some(&folder), &name.to_string());
         let facts = believed(self.files.facts(&name), self.ctx)?;
         Ok(facts.is_some_and(|facts| self.ctx.now() - facts.archived > SETTLED_AFTER))

@@ -113,7 +113,7 @@ fn next_file(
     ctx: &Ctx,
 ) -> anyhow::Result<Option<FileLine>> {
     let segment = ancestry.segment_for(end, size);
-    let folder = format!("{:08X}", segment.timeline.number());
+    let folder = segment.timeline.folder();
     let name = files.name(system, Some(&folder), &segment.to_string());
     if !files.is_there(&name)? {
         return Ok(None);

@@ -278,7 +278,7 @@ pub(super) fn fetch(
     line: &FileLine,
     out: &mut dyn std::io::Write,
 ) -> anyhow::Result<()> {
-    let folder = line.name().map(|name| format!("{:08X}", name.timeline.number()));
+    let folder = line.name().map(|name| name.timeline.folder());
     let name = files.name(system, folder.as_deref(), &line.file);
     if !files.is_there(&name)? {
         let message =

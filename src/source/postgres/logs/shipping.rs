@@ -133,7 +133,7 @@ fn facts(
     system: &str,
     name: SegmentName,
 ) -> anyhow::Result<(LogFileFacts, SegmentFacts)> {
-    let folder = format!("{:08X}", name.timeline.number());
+    let folder = name.timeline.folder();
     let found = files.facts(&files.name(system, Some(&folder), &name.to_string()))?;
     let segment = SegmentFacts::read(&found.facts).map_err(|why| {
         Fault::new(Kind::Integrity, format!("the header of `{name}` cannot be read: {why}"))

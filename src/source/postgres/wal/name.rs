@@ -28,6 +28,12 @@ impl Timeline {
     pub fn number(self) -> u32 {
         self.0.get()
     }
+
+    /// The folder of its segments in an archive: the digits that their names begin with.
+    #[must_use]
+    pub fn folder(self) -> String {
+        format!("{:08X}", self.0)
+    }
 }
 
 impl fmt::Display for Timeline {
