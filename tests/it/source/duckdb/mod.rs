@@ -90,8 +90,7 @@ fn an_increment_holds_only_what_changed_and_each_step_restores_exactly() {
     let bed = bed(&file);
     let contents = "SELECT count(*), sum(i)::BIGINT, bit_xor(hash(i, s))::VARCHAR FROM t";
     let full = snapshot(&bed, &["--scope", "full"]);
-    let units = full["capture"]["units"].as_u64().unwrap();
-    assert_eq!(full["capture"]["units_pushed"], units);
+    assert_eq!(full["capture"]["units_pushed"], full["capture"]["units"]);
     let mut expected = vec![(full["id"].clone(), sql(v, &file, &[contents]))];
     for change in [
         "INSERT INTO t VALUES (-1, 'new'), (-1, 'new')",
@@ -108,6 +107,9 @@ fn an_increment_holds_only_what_changed_and_each_step_restores_exactly() {
         sql(v, &file, &[change, "CHECKPOINT"]);
         let manifest = snapshot(&bed, &["--scope", "incremental"]);
         let pushed = manifest["capture"]["units_pushed"].as_u64().unwrap();
+        // Of the file as it is now: the engine compresses by samples, and may write a group of rows that
+        // changed in more blocks than the whole table took before.
+        let units = manifest["capture"]["units"].as_u64().unwrap();
         assert!(pushed < units, "{change}: {pushed} of {units}");
         // A table that was dropped leaves its blocks, so that nothing but the headers is new then.
         assert!(pushed > 0 || change.starts_with("DROP"), "{change}");
