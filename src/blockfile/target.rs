@@ -77,7 +77,7 @@ impl Target for SparseFile<'_> {
 }
 
 /// A target that cannot be written to; a full disk says so and what to do.
-fn unwritten(error: &io::Error, place: &Path) -> anyhow::Error {
+pub(crate) fn unwritten(error: &io::Error, place: &Path) -> anyhow::Error {
     let message = format!("cannot write {}: {error}", place.display());
     if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         let hint = "free space there, or choose another path (--to, or --scratch for a drill); nothing was left behind";

@@ -120,10 +120,12 @@ impl Args {
 
 /// A position in a log, as two numbers in hexadecimal digits.
 fn lsn(text: &str) -> Result<u64, String> {
-    let halves = text.split_once('/');
-    let halves = halves.and_then(|(high, low)| {
-        Some((u32::from_str_radix(high, 16).ok()?, u32::from_str_radix(low, 16).ok()?))
-    });
+    let half = |digits: &str| {
+        // The standard library would take a sign.
+        let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_number.then(|| u32::from_str_radix(digits, 16).ok())?
+    };
+    let halves = text.split_once('/').and_then(|(high, low)| Some((half(high)?, half(low)?)));
     let halves = halves.map(|(high, low)| u64::from(high) << 32 | u64::from(low));
     halves.ok_or_else(|| "it is not like 16/B374D848".to_owned())
 }

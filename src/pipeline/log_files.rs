@@ -4,7 +4,8 @@
 //! What a manifest says of other objects, the header says of these ([`About`]): it is as authentic, and can be
 //! read without the rest of the object.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,6 +33,8 @@ const MAC_INFO: &[u8] = b"bkp log file 1";
 const HEADER_BYTES: u64 = 32 << 10;
 /// Bytes that are passed on at a time.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Largest file that is held in memory, bytes: a segment of WAL as servers have it unless they are told otherwise.
+const HELD_BYTES_MAX: u64 = 16 << 20;
 /// Largest such file, bytes: that of a segment of WAL as large as a server can have it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -48,6 +51,66 @@ pub struct LogFiles<'a> {
 impl std::fmt::Debug for LogFiles<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LogFiles").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// The content of a file that is to be archived. It is read more than once.
+#[derive(Debug)]
+pub enum Content {
+    /// In memory: what was looked at is what is archived.
+    Held(Vec<u8>),
+    /// Too long for that. When it is archived it is compared with what was looked at.
+    Reread(File),
+}
+
+impl Content {
+    /// The content of an open file.
+    ///
+    /// # Errors
+    /// What reading fails with.
+    pub fn of(mut file: File) -> io::Result<Content> {
+        let mut held = Vec::new();
+        let expected = file.metadata()?.len();
+        if expected <= HELD_BYTES_MAX {
+            held.reserve_exact(usize::try_from(expected).unwrap_or_default() + 1);
+            Read::take(&mut file, HELD_BYTES_MAX + 1).read_to_end(&mut held)?;
+            if held.len() as u64 <= HELD_BYTES_MAX {
+                return Ok(Content::Held(held));
+            }
+        }
+        Ok(Content::Reread(file))
+    }
+
+    /// Reads it from its beginning.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn read(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self {
+            Content::Held(bytes) => Box::new(bytes.as_slice()),
+            Content::Reread(file) => {
+                file.rewind()?;
+                Box::new(file)
+            }
+        })
+    }
+
+    /// Its size in bytes and its SHA-256.
+    ///
+    /// # Errors
+    /// What reading fails with.
+    pub fn measure(&mut self) -> io::Result<(u64, [u8; 32])> {
+        let (mut chunk, mut hasher, mut bytes) = (vec![0; CHUNK_BYTES], Sha256::new(), 0);
+        let mut input = self.read()?;
+        loop {
+            let count = input.read(&mut chunk)?;
+            let read = chunk.get(..count).unwrap_or_default();
+            if read.is_empty() {
+                return Ok((bytes, hasher.finalize().into()));
+            }
+            hasher.update(read);
+            bytes += count as u64;
+        }
     }
 }
 
@@ -182,7 +245,7 @@ impl<'a> LogFiles<'a> {
         &self,
         store: &dyn AppendStore,
         file: &NewLogFile<'_>,
-        content: &mut dyn Read,
+        content: &mut Content,
         compression: (i32, usize),
     ) -> anyhow::Result<Archiving> {
         match self.add(store, file, content, compression) {
@@ -198,7 +261,7 @@ impl<'a> LogFiles<'a> {
         &self,
         store: &dyn AppendStore,
         file: &NewLogFile<'_>,
-        content: &mut dyn Read,
+        content: &mut Content,
         (level, threads): (i32, usize),
     ) -> anyhow::Result<()> {
         let key = file.name.key();
@@ -216,19 +279,21 @@ impl<'a> LogFiles<'a> {
             Some(_) => Box::new(zstd::Encoder::new(level, threads, sealed)?),
             None => sealed,
         };
-        let (mut chunk, mut hasher, mut bytes) = (vec![0; CHUNK_BYTES], Sha256::new(), 0_u64);
+        let mut compared = matches!(content, Content::Reread(_)).then(Sha256::new);
+        let (mut input, mut chunk) = (content.read()?, vec![0; CHUNK_BYTES]);
         loop {
             self.ctx.cancel.check()?;
-            let count = content.read(&mut chunk)?;
+            let count = input.read(&mut chunk)?;
             let read = chunk.get(..count).unwrap_or_default();
             if read.is_empty() {
                 break;
             }
-            hasher.update(read);
-            bytes += count as u64;
+            if let Some(hasher) = &mut compared {
+                hasher.update(read);
+            }
             sink.write(read)?;
         }
-        if (bytes, <[u8; 32]>::from(hasher.finalize())) != (file.bytes, file.sha256) {
+        if compared.is_some_and(|hasher| <[u8; 32]>::from(hasher.finalize()) != file.sha256) {
             let message = format!("`{}` changed while it was read", file.name.file);
             let hint = "a server finishes a file before it hands it over; check what writes to it";
             return Err(Fault::new(Kind::Source, message).hint(hint).into());
@@ -345,7 +410,7 @@ impl<'a> LogFiles<'a> {
         };
         let sha256 = digest(&facts.sha256, &key)?;
         let mut checked = DigestReader::new(plain, &key, facts.bytes, sha256, first_error.clone());
-        std::io::copy(&mut checked, out).map_err(|error| first_error.or(error))?;
+        io::copy(&mut checked, out).map_err(|error| first_error.or(error))?;
         drain(&mut checked).map_err(|error| first_error.or(error))?;
         Ok(facts)
     }

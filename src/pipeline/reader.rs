@@ -277,8 +277,9 @@ impl<'a> BackupReader<'a> {
         let Plaintext { bytes, sha256 } = &object.plaintext;
         let sha256 = digest(sha256, &object.key)?;
         let name = format!("{} (content)", object.key);
-        let checked = DigestReader::new(input, name, *bytes, sha256, first_error.clone());
-        // Decompressing and hashing are one thread's work, placing what comes out another's.
-        Ok(Box::new(read_ahead("decompress", Box::new(checked), READ_AHEAD)))
+        // Decompressing, hashing and, by the caller, placing take about the same time: a thread for each.
+        let ahead = read_ahead("decompress", input, READ_AHEAD);
+        let checked = DigestReader::new(ahead, name, *bytes, sha256, first_error.clone());
+        Ok(Box::new(read_ahead("digest", Box::new(checked), READ_AHEAD)))
     }
 }

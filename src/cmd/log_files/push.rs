@@ -1,18 +1,17 @@
 //! Archiving files of a log.
 
 use std::ffi::OsStr;
-use std::io::Seek as _;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::spool::Spool;
+use super::spool::{Spool, Stamp};
 use crate::concurrent;
 use crate::config::settings::SourceSettings;
-use crate::domain::manifest::hex;
 use crate::error::{Fault, Kind};
 use crate::keys::KeyProvider;
 use crate::ops::report::Report;
@@ -24,9 +23,12 @@ use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 /// Files that are archived in one run at most: the one that was handed over, and others that wait.
-const FILES_MAX: usize = 12;
+const FILES_MAX: usize = 64;
 /// Files that are looked at for others that wait.
-const WAITING_MAX: usize = 64;
+const WAITING_MAX: usize = 256;
+/// For how long files are begun that wait: the server learns only when the run has ended what is archived, and
+/// cannot be stopped before.
+const AHEAD: Duration = Duration::from_secs(10);
 /// Level of the compression, where the configuration says that there is none.
 const LEVEL_DEFAULT: i32 = 3;
 
@@ -60,9 +62,18 @@ struct Pusher<'a> {
 /// # Errors
 /// [`Kind::Refused`] if another file of that name is archived; whatever else keeps it from being archived.
 pub(super) fn run(app: &AppContext, source: &str, path: &Path) -> anyhow::Result<Report> {
+    let began = Instant::now();
     let mut pusher = Pusher::begin(app, source)?;
     let file = file_name(path)?;
-    let waiting = pusher.waiting(path, &file);
+    // A server keeps what its hooks print.
+    let report = |is_new, ahead| -> anyhow::Result<Report> {
+        let report = PushReport { source, file: &file, is_new, ahead };
+        Ok(Report::done("bkp.log-push/1", &report, String::new())?.routine())
+    };
+    if pusher.was_pushed(path, &file) {
+        return report(true, 0);
+    }
+    let waiting = pusher.waiting(path);
     let at_a_time = at_a_time();
     if !waiting.is_empty() {
         pusher.threads = 1;
@@ -71,15 +82,16 @@ pub(super) fn run(app: &AppContext, source: &str, path: &Path) -> anyhow::Result
         [path.to_owned()].into_iter().chain(waiting).enumerate().collect();
     let outcomes = concurrent::each_of_few(&paths, at_a_time, &app.ctx.cancel, |item| {
         let (index, path) = item;
-        Ok(pusher.push(path, *index > 0))
+        let is_ahead = *index > 0;
+        let is_begun = !is_ahead || began.elapsed() < AHEAD;
+        Ok(is_begun.then(|| pusher.push(path, is_ahead)))
     })?;
-    let mut outcomes = outcomes.into_iter();
+    let mut outcomes = outcomes.into_iter().flatten();
     let own = outcomes.next();
     let own = own.unwrap_or_else(|| Err(Fault::new(Kind::Failed, "nothing to push").into()))?;
+    // What failed of the others fails again when the server hands it over, and is said then.
     let ahead = outcomes.filter(|other| matches!(other, Ok(Archiving::Done))).count();
-    let report = PushReport { source, file: &file, is_new: own == Archiving::Done, ahead };
-    // A server keeps what its hooks print.
-    Ok(Report::done("bkp.log-push/1", &report, String::new())?.routine())
+    report(own == Archiving::Done, ahead)
 }
 
 /// The folder where this process receives files of a log. Those of processes that are gone are removed.
@@ -140,14 +152,21 @@ impl<'a> Pusher<'a> {
         Ok(Pusher { app, settings, source, files, keys, stores, threads: 2 })
     }
 
-    /// Other files that wait and that no run has archived ahead. None where the file itself was: then its own run is
-    /// over at once, and the run for the first one that was not archives the next ones.
-    fn waiting(&self, path: &Path, file: &str) -> Vec<PathBuf> {
+    /// Whether a run before this one has archived the file already. Then that is forgotten, since nobody asks again.
+    fn was_pushed(&self, path: &Path, file: &str) -> bool {
+        let Ok(stream) = (self.files.stream_at)(path) else { return false };
+        let spool = Spool::of(self.app, self.source, &stream);
+        let was_pushed = spool.was_pushed(file, path, &self.stores.urls());
+        if was_pushed {
+            spool.forget_pushed(file);
+        }
+        was_pushed
+    }
+
+    /// Other files that wait and that no run has archived ahead.
+    fn waiting(&self, path: &Path) -> Vec<PathBuf> {
         let Ok(stream) = (self.files.stream_at)(path) else { return Vec::new() };
         let spool = Spool::of(self.app, self.source, &stream);
-        if spool.has_note(file) {
-            return Vec::new();
-        }
         let mut waiting = (self.files.waiting)(path, WAITING_MAX);
         waiting.retain(|other| file_name(other).is_ok_and(|name| !spool.has_note(&name)));
         waiting.truncate(FILES_MAX - 1);
@@ -161,20 +180,16 @@ impl<'a> Pusher<'a> {
             let message = format!("`{file}` is not the name of a file of such a log");
             Fault::new(Kind::Usage, message).hint("pass %p of archive_command")
         })?;
+        // Before it is read: whatever is written to it from now on leaves another one.
+        let stamp = Stamp::of(path);
         let examined = (self.files.examine)(path, &file)?;
         let spool = Spool::of(self.app, self.source, &examined.stream);
-        let sha256 = hex(&examined.sha256);
-        if !is_ahead && spool.was_pushed(&file, &sha256, &self.stores.urls()) {
-            spool.forget_pushed(&file);
-            return Ok(Archiving::Done);
-        }
         let (mut outcome, mut failure) = (Archiving::WasThere, None);
-        let mut content = examined.file;
+        let mut content = examined.content;
         for (_, store) in self.stores.stores() {
             let of = (self.settings.backup_type, self.source);
             let archive = LogFiles::new(&**store, &self.keys, of, &self.app.ctx);
             let name = archive.name(&examined.stream, place.folder(), &file);
-            content.rewind()?;
             let new = NewLogFile {
                 name: &name,
                 bytes: examined.bytes,
@@ -198,8 +213,9 @@ impl<'a> Pusher<'a> {
             let hint = "the server keeps the file and hands it over again; repair the store, or remove it from the source's `store`";
             return Err(Fault::new(Kind::Store, message).hint(hint).into());
         }
-        if is_ahead {
-            spool.note_pushed(&file, &sha256, &self.stores.urls());
+        match stamp.filter(|_| is_ahead) {
+            Some(stamp) => spool.note_pushed(&file, stamp, &self.stores.urls()),
+            None => spool.forget_pushed(&file),
         }
         Ok(outcome)
     }

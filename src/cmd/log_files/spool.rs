@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -16,8 +16,27 @@ use crate::wire::AppContext;
 /// A note on a file that was archived before the server handed it over.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PushedNote {
-    sha256: String,
+    stamp: Stamp,
     stores: Vec<String>,
+}
+
+/// What is another for a file of other content, or one that was written to meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// When anything of it was last changed, seconds and nanoseconds: no program can set that time.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// That of the file at a path; `None` if it cannot be told.
+    pub(super) fn of(path: &Path) -> Option<Stamp> {
+        let found = fs::metadata(path).ok()?;
+        let changed = (found.ctime(), found.ctime_nsec());
+        Some(Stamp { device: found.dev(), inode: found.ino(), bytes: found.len(), changed })
+    }
 }
 
 /// The folder of one log in the state directory.
@@ -49,16 +68,16 @@ impl Spool {
         self.note(file).exists()
     }
 
-    /// Whether this host has archived a file of this content in all of these stores.
-    pub(super) fn was_pushed(&self, file: &str, sha256: &str, stores: &[String]) -> bool {
+    /// Whether this host has archived the file at `path`, as it is now, in all of these stores.
+    pub(super) fn was_pushed(&self, file: &str, path: &Path, stores: &[String]) -> bool {
         let note = fs::read(self.note(file)).ok();
         let note = note.and_then(|bytes| serde_json::from_slice::<PushedNote>(&bytes).ok());
-        note.is_some_and(|note| note.sha256 == sha256 && note.stores == stores)
+        note.is_some_and(|note| Some(note.stamp) == Stamp::of(path) && note.stores == stores)
     }
 
     /// Notes that a file is archived. If that fails, the store is asked when the server hands it over.
-    pub(super) fn note_pushed(&self, file: &str, sha256: &str, stores: &[String]) {
-        let note = PushedNote { sha256: sha256.to_owned(), stores: stores.to_vec() };
+    pub(super) fn note_pushed(&self, file: &str, stamp: Stamp, stores: &[String]) {
+        let note = PushedNote { stamp, stores: stores.to_vec() };
         let Ok(text) = serde_json::to_vec(&note) else { return };
         let path = self.note(file);
         let folder = path.parent().map(make_folder).transpose();

@@ -4,16 +4,17 @@
 //! that is not archived stays where it is and is handed over again; a file that is *not there* ends a recovery,
 //! and with it everything that stood in later files. So only what is proven absent is said to be absent.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::pipeline::log_files::Content;
+
 /// A file that a server hands over, looked at.
 #[derive(Debug)]
 pub struct ExaminedFile {
-    /// Open for reading, at its beginning.
-    pub file: File,
+    /// What is in it.
+    pub content: Content,
     /// Its size, bytes.
     pub bytes: u64,
     /// SHA-256 of its content.

@@ -10,6 +10,8 @@ use super::layout::Tablespace;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
 use crate::domain::segment::Base;
+use crate::error::{Fault, Kind};
+use crate::source::Chain;
 
 /// How changed blocks are told in the chain that a backup belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +111,21 @@ impl BaseRecord {
     /// Reads a record; what is wrong with it if that is not possible.
     pub(super) fn read(record: &Value) -> Result<BaseRecord, String> {
         BaseRecord::deserialize(record).map_err(|error| error.to_string())
+    }
+
+    /// That of the newest backup of a chain.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if there is none, or it cannot be read.
+    pub(super) fn of_newest(chain: &Chain<'_>) -> Result<BaseRecord, Fault> {
+        let newest =
+            chain.last().ok_or_else(|| Fault::new(Kind::Integrity, "the chain is empty"))?;
+        let manifest = newest.manifest();
+        BaseRecord::read(&manifest.capture).map_err(|why| {
+            let message =
+                format!("the capture record of base backup {} is not valid: {why}", manifest.id);
+            Fault::new(Kind::Integrity, message)
+        })
     }
 
     /// The major version.

@@ -2,16 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::facts::SegmentFacts;
 use super::segment::SegmentRecord;
 use crate::error::{Fault, Kind};
 use crate::fs::staged_file::folder_of;
+use crate::pipeline::log_files::Content;
 use crate::source::logs::{ExaminedFile, FilePlace, LogFileKind, Neighbours};
 use crate::source::postgres::wal::flaw::WalError;
 use crate::source::postgres::wal::name::{SegmentName, SegmentSize, Timeline, WalFileName};
@@ -52,22 +52,6 @@ fn place(name: &str) -> Option<FilePlace> {
     })
 }
 
-/// Counts and hashes what is read.
-struct Hashed<'f> {
-    file: &'f File,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl Read for Hashed<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(out)?;
-        self.hasher.update(out.get(..count).unwrap_or_default());
-        self.bytes += count as u64;
-        Ok(count)
-    }
-}
-
 fn unreadable(path: &Path, error: &io::Error) -> Fault {
     Fault::new(Kind::Source, format!("cannot read {}: {error}", path.display()))
         .hint("pass %p of archive_command, and run as the user of the server")
@@ -78,17 +62,19 @@ fn examine(path: &Path, name: &str) -> anyhow::Result<ExaminedFile> {
     let parsed = parse(name).ok_or_else(|| {
         Fault::new(Kind::Usage, format!("`{name}` is not the name of a file of a write-ahead log"))
     })?;
-    let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let mut hashed = Hashed { file: &file, hasher: Sha256::new(), bytes: 0 };
+    let content = File::open(path).and_then(Content::of);
+    let mut content = content.map_err(|error| unreadable(path, &error))?;
+    // Before it is looked at: what is archived is compared with this.
+    let (bytes, sha256) = content.measure().map_err(|error| unreadable(path, &error))?;
     let server = control_file_of(path).and_then(|path| system_in(&path).ok());
     let (stream, facts) = match parsed {
         WalFileName::Segment(segment) => {
-            let (system, facts) = segment_facts(segment, &mut hashed, path)?;
+            let (system, facts) = segment_facts(segment, &mut content, path)?;
             (system, serde_json::to_value(facts)?)
         }
         WalFileName::Partial(segment) => {
-            let system =
-                Records::open(&[segment], &mut hashed).map(|records| records.origin().system);
+            let input = content.read().map_err(|error| unreadable(path, &error))?;
+            let system = Records::open(&[segment], input).map(|records| records.origin().system);
             (system.map_err(|error| refused(path, &error))?, Value::Null)
         }
         WalFileName::BackupLabel(..) | WalFileName::History(_) => {
@@ -106,32 +92,27 @@ fn examine(path: &Path, name: &str) -> anyhow::Result<ExaminedFile> {
         let hint = "a file of another server is in its pg_wal: move it away";
         return Err(Fault::new(Kind::Refused, message).hint(hint).into());
     }
-    // Whatever the reader of records leaves.
-    io::copy(&mut hashed, &mut io::sink()).map_err(|error| unreadable(path, &error))?;
-    let (bytes, sha256) = (hashed.bytes, hashed.hasher.finalize().into());
     let is_text = matches!(parsed, WalFileName::BackupLabel(..) | WalFileName::History(_));
     if is_text && bytes > TEXT_BYTES_MAX {
         let message = format!("{} has {bytes} bytes, more than any such file", path.display());
         return Err(Fault::new(Kind::Source, message).into());
     }
-    file.rewind()?;
-    Ok(ExaminedFile { file, bytes, sha256, stream: stream.to_string(), facts })
+    Ok(ExaminedFile { content, bytes, sha256, stream: stream.to_string(), facts })
 }
 
 /// What is worth knowing of a segment. One that is damaged behind its beginning is archived all the same, since the
 /// server has no other; what it says is that no recovery goes on over it.
 fn segment_facts(
     name: SegmentName,
-    hashed: &mut Hashed<'_>,
+    content: &mut Content,
     path: &Path,
 ) -> anyhow::Result<(u64, SegmentFacts)> {
     let names = [name];
-    let origin = Records::open(&names, &mut *hashed).map(|records| records.origin());
+    let input = content.read().map_err(|error| unreadable(path, &error))?;
+    let origin = Records::open(&names, input).map(|records| records.origin());
     let origin = origin.map_err(|error| refused(path, &error))?;
-    let mut file = hashed.file;
-    file.rewind()?;
-    (hashed.hasher, hashed.bytes) = (Sha256::new(), 0);
-    match scan(name, &mut *hashed) {
+    let input = content.read().map_err(|error| unreadable(path, &error))?;
+    match scan(name, input) {
         Ok(found) => Ok((origin.system, SegmentFacts::of(&found))),
         Err(error @ WalError::Damaged { .. }) => {
             let bytes = origin.segment_size.bytes();

@@ -6,7 +6,8 @@
 //! that wait for them where `synchronous_standby_names` names `bkp`.
 
 use std::fs::{self, File};
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,19 +26,76 @@ pub(super) type ArchiveFile<'a> = dyn FnMut(&Path) -> anyhow::Result<()> + 'a;
 /// A follower between two looks.
 pub(super) struct Follower {
     connection: Connection,
+    slot: String,
+    receiver: Receiver,
+    /// Whether the history of the timeline has been archived, or it is the first one, which has none.
+    has_history: bool,
+}
+
+/// Makes segments of what a server sends, one after the other.
+struct Receiver {
     /// The folder of received segments.
     spool: PathBuf,
-    slot: String,
     size: SegmentSize,
     timeline: Timeline,
     /// What comes next.
     at: u64,
+    /// The segment that this belongs to, if some of it has been received.
+    segment: Option<File>,
     /// Up to where everything is archived.
     archived: u64,
     /// Since when something has been received that is not archived.
     waiting_since: Option<Instant>,
-    /// Whether the history of the timeline has been archived, or it is the first one, which has none.
-    has_history: bool,
+}
+
+impl Receiver {
+    /// Begins with the segment that holds a position.
+    fn new(spool: PathBuf, size: SegmentSize, timeline: Timeline, position: u64) -> Receiver {
+        let at = position - position % size.bytes();
+        Receiver { spool, size, timeline, at, segment: None, archived: at, waiting_since: None }
+    }
+
+    /// Takes what comes next, and archives every segment that becomes full.
+    fn take(
+        &mut self,
+        Lsn(start): Lsn,
+        mut bytes: &[u8],
+        archive: &mut ArchiveFile<'_>,
+    ) -> anyhow::Result<()> {
+        if start != self.at {
+            let message = format!("the server sends {}, not {}", Lsn(start), Lsn(self.at));
+            return Err(Fault::new(Kind::Source, message).into());
+        }
+        while !bytes.is_empty() {
+            self.waiting_since.get_or_insert_with(Instant::now);
+            let name = SegmentName::holding(self.timeline, self.at, self.size);
+            let path = self.spool.join(name.to_string());
+            let file = match self.segment.take() {
+                Some(file) => file,
+                None => File::create(&path)?,
+            };
+            let offset = self.at % self.size.bytes();
+            let room = usize::try_from(self.size.bytes() - offset)?.min(bytes.len());
+            let (now, later) = bytes.split_at(room);
+            file.write_all_at(now, offset)?;
+            self.at += now.len() as u64;
+            bytes = later;
+            if !self.at.is_multiple_of(self.size.bytes()) {
+                self.segment = Some(file);
+                continue;
+            }
+            archive(&path)?;
+            fs::remove_file(&path)?;
+            (self.archived, self.waiting_since) = (self.at, None);
+        }
+        Ok(())
+    }
+
+    /// What the server is told.
+    fn status(&self) -> WalStatus {
+        let archived = Lsn(self.archived);
+        WalStatus { written: Lsn(self.at), flushed: archived, applied: archived }
+    }
 }
 
 impl Follower {
@@ -61,7 +119,6 @@ impl Follower {
         let timeline = known.and_then(|slot| slot.timeline).unwrap_or(facts.timeline);
         let timeline = Timeline::new(timeline)
             .ok_or_else(|| Fault::new(Kind::Source, "the server is on a timeline 0"))?;
-        let at = restart - restart % size.bytes();
         let folder = spool.join("pg_wal");
         // What another run has left there is received again.
         let _none = fs::remove_dir_all(spool);
@@ -69,18 +126,8 @@ impl Follower {
         fs::create_dir_all(spool.join("global"))?;
         let system: u64 = facts.system.parse()?;
         File::create_new(spool.join("global/pg_control"))?.write_all(&system.to_le_bytes())?;
-        let (archived, waiting_since, has_history) = (at, None, timeline == Timeline::FIRST);
-        Ok(Follower {
-            connection,
-            spool: folder,
-            slot,
-            size,
-            timeline,
-            at,
-            archived,
-            waiting_since,
-            has_history,
-        })
+        let receiver = Receiver::new(folder, size, timeline, restart);
+        Ok(Follower { connection, slot, receiver, has_history: timeline == Timeline::FIRST })
     }
 
     /// Receives and archives for so long.
@@ -97,46 +144,20 @@ impl Follower {
         let until = Instant::now() + time;
         if !self.has_history {
             // Without it nothing tells where the timeline belongs.
-            self.archive_history(self.timeline, archive)?;
+            self.archive_history(self.receiver.timeline, archive)?;
             self.has_history = true;
         }
         self.switch_if_due(server, ctx);
-        let Follower {
-            connection, spool, slot, size, timeline, at, archived, waiting_since, ..
-        } = self;
-        let mut stream = connection.start_replication(Some(slot), Lsn(*at), timeline.number())?;
+        let Follower { connection, slot, receiver, .. } = self;
+        let (at, timeline) = (Lsn(receiver.at), receiver.timeline.number());
+        let mut stream = connection.start_replication(Some(slot), at, timeline)?;
         let mut next = None;
         while Instant::now() < until && next.is_none() {
             ctx.cancel.check()?;
             match stream.recv(RECV)? {
                 Some(WalEvent::Xlog { start, bytes, .. }) => {
-                    if start.0 != *at {
-                        let message = format!("the server sends {start}, not {}", Lsn(*at));
-                        return Err(Fault::new(Kind::Source, message).into());
-                    }
-                    let mut left = bytes;
-                    while !left.is_empty() {
-                        waiting_since.get_or_insert_with(Instant::now);
-                        let room = size.bytes() - *at % size.bytes();
-                        let room = usize::try_from(room)?.min(left.len());
-                        let (now, later) = left.split_at(room);
-                        let name = SegmentName::holding(*timeline, *at, *size);
-                        let path = spool.join(name.to_string());
-                        append(&path, *at % size.bytes(), now)?;
-                        *at += now.len() as u64;
-                        left = later;
-                        if (*at).is_multiple_of(size.bytes()) {
-                            archive(&path)?;
-                            fs::remove_file(&path)?;
-                            (*archived, *waiting_since) = (*at, None);
-                        }
-                    }
-                    let status = WalStatus {
-                        written: Lsn(*at),
-                        flushed: Lsn(*archived),
-                        applied: Lsn(*archived),
-                    };
-                    stream.send_status(status)?;
+                    receiver.take(start, bytes, archive)?;
+                    stream.send_status(receiver.status())?;
                 }
                 Some(WalEvent::TimelineEnd { next_timeline, switch }) => {
                     next = Some((next_timeline, switch));
@@ -149,7 +170,7 @@ impl Follower {
         }
         stream.stop()?;
         match next {
-            Some((timeline, Lsn(switch))) => self.turn(timeline, switch, archive),
+            Some((timeline, switch)) => self.turn(timeline, switch, archive),
             None => Ok(()),
         }
     }
@@ -158,15 +179,15 @@ impl Follower {
     fn turn(
         &mut self,
         timeline: u32,
-        switch: u64,
+        Lsn(switch): Lsn,
         archive: &mut ArchiveFile<'_>,
     ) -> anyhow::Result<()> {
-        self.timeline = Timeline::new(timeline)
+        let timeline = Timeline::new(timeline)
             .ok_or_else(|| Fault::new(Kind::Source, "the server is on a timeline 0"))?;
-        self.archive_history(self.timeline, archive)?;
+        self.archive_history(timeline, archive)?;
         // The first file of a timeline begins with what it took over.
-        self.at = switch - switch % self.size.bytes();
-        (self.archived, self.waiting_since) = (self.at, None);
+        let Receiver { spool, size, .. } = &self.receiver;
+        self.receiver = Receiver::new(spool.clone(), *size, timeline, switch);
         Ok(())
     }
 
@@ -176,7 +197,7 @@ impl Follower {
         archive: &mut ArchiveFile<'_>,
     ) -> anyhow::Result<()> {
         let (_, history) = self.connection.timeline_history(timeline.number())?;
-        let path = self.spool.join(WalFileName::History(timeline).to_string());
+        let path = self.receiver.spool.join(WalFileName::History(timeline).to_string());
         File::create(&path)?.write_all(&history)?;
         archive(&path)?;
         Ok(fs::remove_file(&path)?)
@@ -185,7 +206,7 @@ impl Follower {
     /// Has the server begin a new segment, where something has waited for too long in one that is not full.
     fn switch_if_due(&self, server: &Server, ctx: &Ctx) {
         let Some(after) = server.logs.switch_after else { return };
-        if self.waiting_since.is_none_or(|since| since.elapsed() < after) {
+        if self.receiver.waiting_since.is_none_or(|since| since.elapsed() < after) {
             return;
         }
         let switched = server
@@ -197,11 +218,4 @@ impl Follower {
             ));
         }
     }
-}
-
-/// Puts bytes at their place in a file that is being received.
-fn append(path: &Path, at: u64, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
-    file.seek(SeekFrom::Start(at))?;
-    Ok(file.write_all(bytes)?)
 }

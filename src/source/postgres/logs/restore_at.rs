@@ -42,10 +42,7 @@ struct RecoveryPlan {
 /// [`Kind::Integrity`] if a file is missing, damaged or out of order; [`Kind::Refused`] if the base backup is of
 /// another history than the moment. Nothing stands at the target then.
 pub(super) fn restore_at(request: &RestoreAtRequest<'_>, ctx: &Ctx) -> anyhow::Result<RestoredAt> {
-    let base = request.base.last().map(|newest| BaseRecord::read(&newest.manifest().capture));
-    let base = base.transpose().map_err(anyhow::Error::msg)?;
-    let base =
-        base.ok_or_else(|| Fault::new(Kind::Integrity, "the log begins with no base backup"))?;
+    let base = BaseRecord::of_newest(request.base)?;
     let way = plan(&base, request, ctx)?;
     let building = Building::begin(&base, request.restore)?;
     let mut tree = building.build(request.base, ctx)?;
@@ -75,7 +72,7 @@ fn plan(
     let broken = |what: &str| Fault::new(Kind::Integrity, format!("the log {what}"));
     let stop = base.stop().ok_or_else(|| broken("begins nowhere"))?;
     let Some(newest) = request.segments.last() else { return Ok(None) };
-    let record = SegmentRecord::read(&newest.manifest().capture).map_err(anyhow::Error::msg)?;
+    let record = SegmentRecord::of(newest)?;
     let size = record.size().ok_or_else(|| broken("has no size of segments"))?;
     let mut files = Vec::new();
     for segment in request.segments {

@@ -112,6 +112,19 @@ impl SegmentRecord {
         Ok(record)
     }
 
+    /// That of an opened backup.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if it cannot be read.
+    pub(super) fn of(reader: &BackupReader<'_>) -> Result<SegmentRecord, Fault> {
+        let manifest = reader.manifest();
+        SegmentRecord::read(&manifest.capture).map_err(|why| {
+            let message =
+                format!("the capture record of segment {} is not valid: {why}", manifest.id);
+            Fault::new(Kind::Integrity, message)
+        })
+    }
+
     pub(super) fn size(&self) -> Option<SegmentSize> {
         SegmentSize::new(self.segment_bytes)
     }
@@ -189,7 +202,7 @@ pub(super) fn files_of(reader: &BackupReader<'_>, ctx: &Ctx) -> anyhow::Result<V
             files.push(file);
         }
     })?;
-    let record = SegmentRecord::read(&reader.manifest().capture).map_err(|why| broken(&why))?;
+    let record = SegmentRecord::of(reader)?;
     let size = record.size().ok_or_else(|| broken("segments have no such size"))?;
     let first = files.first().and_then(FileLine::name).and_then(|name| name.start(size));
     let last = files.last().and_then(FileLine::name).and_then(|name| name.start(size));
@@ -212,8 +225,7 @@ pub(super) fn find_event(
     ctx: &Ctx,
 ) -> anyhow::Result<Option<u64>> {
     let listed = files_of(reader, ctx)?;
-    let system =
-        SegmentRecord::read(&reader.manifest().capture).map_err(anyhow::Error::msg)?.system;
+    let system = SegmentRecord::of(reader)?.system;
     for (at, line) in listed.iter().enumerate().rev() {
         match event {
             LogEvent::Name(name) => {
@@ -260,8 +272,7 @@ pub(super) fn decode(
     ctx: &Ctx,
 ) -> anyhow::Result<()> {
     let listed = files_of(reader, ctx)?;
-    let system =
-        SegmentRecord::read(&reader.manifest().capture).map_err(anyhow::Error::msg)?.system;
+    let system = SegmentRecord::of(reader)?.system;
     concurrent::each_of_few(&listed, AT_A_TIME, &ctx.cancel, |line| {
         fetch(files, &system, line, &mut std::io::sink())
     })?;

@@ -4,15 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use super::contents::Contents;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::postgres::block_map::ChangedBlocks;
 use crate::source::postgres::capture::recorder::TABLESPACE_MAP;
-use crate::source::postgres::file_list::FileList;
-use crate::source::postgres::layout::{
-    BLOCKS_PREFIX, DATA_PREFIX, LAYOUT_MEMBER, Layout, MANIFEST_MEMBER,
-};
+use crate::source::postgres::layout::{BLOCKS_PREFIX, DATA_PREFIX};
 use crate::source::{Chain, DecodeTools};
 
 /// Bytes that are read at a time.
@@ -35,29 +33,17 @@ pub(in crate::source::postgres) fn decode(
 
 fn decode_link(link: &BackupReader<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     let broken = |what: String| Fault::new(Kind::Integrity, format!("the base backup {what}"));
-    let (mut layout, mut list, mut sums) = (None, None, Sums::new());
+    let mut sums = Sums::new();
     let mut chunk = vec![0; CHUNK_BYTES];
-    link.entries(ctx, &mut |member, _size, body| {
-        ctx.cancel.check()?;
-        match member {
-            LAYOUT_MEMBER => layout = Some(Layout::read(body)?),
-            MANIFEST_MEMBER => {
-                let mut bytes = Vec::new();
-                body.read_to_end(&mut bytes)?;
-                list =
-                    Some(FileList::parse(&bytes).map_err(|fault| broken(format!("has {fault}")))?);
-            }
-            _ if member.starts_with(BLOCKS_PREFIX) => {
-                let mut bytes = Vec::new();
-                body.read_to_end(&mut bytes)?;
-                ChangedBlocks::decode(&bytes, &mut |_number, _block| Ok(()))?;
-            }
-            _ => drop(sums.insert(member.to_owned(), sum(body, &mut chunk)?)),
+    let Contents { layout, list } = Contents::read(link, ctx, &mut |member, _size, body| {
+        if member.starts_with(BLOCKS_PREFIX) {
+            let mut bytes = Vec::new();
+            body.read_to_end(&mut bytes)?;
+            return ChangedBlocks::decode(&bytes, &mut |_number, _block| Ok(()));
         }
+        sums.insert(member.to_owned(), sum(body, &mut chunk)?);
         Ok(())
     })?;
-    let layout = layout.ok_or_else(|| broken(format!("has no {LAYOUT_MEMBER}")))?;
-    let list = list.ok_or_else(|| broken(format!("has no {MANIFEST_MEMBER}")))?;
     let other: BTreeMap<Vec<u8>, &str> =
         layout.other_paths()?.into_iter().map(|(member, path)| (path, member)).collect();
     for (path, file) in list.by_path() {

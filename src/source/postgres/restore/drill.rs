@@ -35,9 +35,7 @@ pub(in crate::source::postgres) fn drill(
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
     let began = Instant::now();
-    let newest = chain.last().map(|newest| BaseRecord::read(&newest.manifest().capture));
-    let record = newest.transpose().map_err(anyhow::Error::msg)?;
-    let record = record.ok_or_else(|| Fault::new(Kind::Integrity, "the chain is empty"))?;
+    let record = BaseRecord::of_newest(chain)?;
     let data = scratch.join("data");
     let spaces: BTreeMap<u32, _> = record
         .tablespaces

@@ -2,8 +2,9 @@
 //!
 //! - [`tree`]: the folder as it is built, with [`patch`] for changed blocks. [`recovery`]: what a server is told that
 //!   starts on it. [`drill`]: that start, tried.
-//!   [`decode`]: a chain that is only read.
+//!   [`decode`]: a chain that is only read. [`contents`]: what a backup says of itself.
 
+mod contents;
 mod decode;
 mod drill;
 mod patch;
@@ -37,9 +38,7 @@ pub(super) fn restore(
     request: &RestoreRequest,
     ctx: &Ctx,
 ) -> anyhow::Result<Restored> {
-    let newest = chain.last().map(|newest| BaseRecord::read(&newest.manifest().capture));
-    let record = newest.transpose().map_err(anyhow::Error::msg)?;
-    let record = record.ok_or_else(|| Fault::new(Kind::Integrity, "the chain is empty"))?;
+    let record = BaseRecord::of_newest(chain)?;
     let building = Building::begin(&record, request)?;
     let mut tree = building.build(chain, ctx)?;
     building.publish(&mut tree, request, ctx)

@@ -10,16 +10,16 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::contents::Contents;
 use super::patch;
+use crate::blockfile::target::{SparseFile, Target as _, unwritten};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::pipeline::BackupReader;
 use crate::source::Chain;
 use crate::source::postgres::capture::recorder::{INCREMENTAL, TABLESPACE_MAP};
-use crate::source::postgres::file_list::{FileList, ListedFile};
-use crate::source::postgres::layout::{
-    BLOCKS_PREFIX, DATA_PREFIX, LAYOUT_MEMBER, Layout, MANIFEST_MEMBER, is_below,
-};
+use crate::source::postgres::file_list::ListedFile;
+use crate::source::postgres::layout::{BLOCKS_PREFIX, DATA_PREFIX, MANIFEST_MEMBER, is_below};
 
 /// The folder of the log: only the newest backup's is wanted.
 const WAL_FOLDER: &[u8] = b"pg_wal/";
@@ -41,12 +41,8 @@ pub(in crate::source::postgres) struct Tree {
     unlisted: BTreeSet<Vec<u8>>,
     /// Bytes written.
     pub(super) written: u64,
-}
-
-/// What the newest backup says.
-struct Newest {
-    layout: Layout,
-    list: FileList,
+    /// What is being read, [`CHUNK_BYTES`].
+    chunk: Vec<u8>,
 }
 
 impl Tree {
@@ -55,7 +51,8 @@ impl Tree {
         folder(&root)?;
         spaces.values().try_for_each(|space| folder(space))?;
         let (patched, unlisted) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Tree { root, spaces, patched, unlisted, written: 0 })
+        let chunk = vec![0; CHUNK_BYTES];
+        Ok(Tree { root, spaces, patched, unlisted, written: 0, chunk })
     }
 
     /// Lays every backup of a chain over what is there, and removes what the newest does not have.
@@ -79,37 +76,20 @@ impl Tree {
         link: &BackupReader<'_>,
         is_newest: bool,
         ctx: &Ctx,
-    ) -> anyhow::Result<Newest> {
-        let (mut layout, mut list, mut other) = (None, None, BTreeMap::new());
-        link.entries(ctx, &mut |member, size, body| {
-            ctx.cancel.check()?;
-            match member {
-                LAYOUT_MEMBER => layout = Some(Layout::read(body)?),
-                MANIFEST_MEMBER => {
-                    let mut bytes = Vec::new();
-                    body.read_to_end(&mut bytes)?;
-                    let parsed = FileList::parse(&bytes);
-                    list = Some(
-                        parsed.map_err(|fault| Fault::new(Kind::Integrity, fault.to_string()))?,
-                    );
-                }
-                _ => self.member(member, (size, is_newest), body, &mut other)?,
-            }
-            Ok(())
+    ) -> anyhow::Result<Contents> {
+        let mut other = BTreeMap::new();
+        let contents = Contents::read(link, ctx, &mut |member, size, body| {
+            self.member(member, (size, is_newest), body, &mut other)
         })?;
-        let missing =
-            |what: &str| Fault::new(Kind::Integrity, format!("the base backup has no {what}"));
-        let layout = layout.ok_or_else(|| missing(LAYOUT_MEMBER))?;
-        let list = list.ok_or_else(|| missing(MANIFEST_MEMBER))?;
         // Only the last member says what these are called.
-        for (member, path) in layout.other_paths()? {
+        for (member, path) in contents.layout.other_paths()? {
             if let Some(kept) = other.remove(member) {
                 let place = self.place(&path)?;
                 make_room(&place)?;
                 fs::rename(kept, place)?;
             }
         }
-        Ok(Newest { layout, list })
+        Ok(contents)
     }
 
     fn member(
@@ -163,16 +143,16 @@ impl Tree {
 
     fn write(&mut self, place: &Path, body: &mut dyn Read) -> anyhow::Result<()> {
         let file = File::options().write(true).create_new(true).mode(0o600).open(place);
-        let mut file = file.map_err(|error| unwritten(place, &error))?;
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let file = file.map_err(|error| unwritten(&error, place))?;
+        let mut target = SparseFile::new(&file, place);
         loop {
-            let count = body.read(&mut chunk)?;
-            let read = chunk.get(..count).unwrap_or_default();
+            let count = body.read(&mut self.chunk)?;
+            let read = self.chunk.get(..count).unwrap_or_default();
             if read.is_empty() {
+                self.written += target.bytes_written;
                 return Ok(());
             }
-            io::Write::write_all(&mut file, read).map_err(|error| unwritten(place, &error))?;
-            self.written += count as u64;
+            target.put(target.bytes_written, read)?;
         }
     }
 
@@ -205,7 +185,7 @@ impl Tree {
 
     /// Removes what the newest backup does not have, gives files their length, and writes the list of what is there
     /// now.
-    fn finish(&mut self, newest: &Newest, ctx: &Ctx) -> anyhow::Result<()> {
+    fn finish(&mut self, newest: &Contents, ctx: &Ctx) -> anyhow::Result<()> {
         let mut files = Vec::new();
         let mut kept: BTreeSet<Vec<u8>> = std::mem::take(&mut self.unlisted);
         for (path, file) in newest.list.by_path() {
@@ -314,7 +294,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 fn folder(place: &Path) -> anyhow::Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
-    made.map_err(|error| unwritten(place, &error).into())
+    made.map_err(|error| unwritten(&error, place))
 }
 
 /// Makes the folder of a file, and removes what stands in its place.
@@ -324,7 +304,7 @@ fn make_room(place: &Path) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             place.parent().map_or(Ok(()), folder)
         }
-        Err(error) => Err(unwritten(place, &error).into()),
+        Err(error) => Err(unwritten(&error, place)),
     }
 }
 
@@ -339,15 +319,6 @@ fn checksum(file: &File) -> io::Result<(u64, u32)> {
         crc = crc32c::crc32c_append(crc, read);
         at += count as u64;
     }
-}
-
-fn unwritten(place: &Path, error: &io::Error) -> Fault {
-    let message = format!("cannot write {}: {error}", place.display());
-    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        return Fault::new(Kind::Refused, message)
-            .hint("free space there, or choose another path; nothing was left behind");
-    }
-    Fault::new(Kind::Failed, message)
 }
 
 fn unknown(member: &str) -> Fault {
