@@ -14,7 +14,7 @@ mod metrics;
 mod rows;
 
 pub use self::rows::Status;
-use self::rows::{JobRow, SourceRow};
+use self::rows::{JobRow, LogRow, SourceRow};
 use crate::cache;
 use crate::cmd::status::gather::StatusFacts;
 use crate::domain::health::{Finding, Level};
@@ -44,9 +44,10 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
 /// As [`run`].
 pub fn collect(app: &AppContext) -> anyhow::Result<Status> {
     let at = app.ctx.now();
-    let StatusFacts { jobs, sources, stores, findings, outbox } = StatusFacts::collect(app, at)?;
+    let StatusFacts { jobs, sources, logs, stores, findings, outbox } =
+        StatusFacts::collect(app, at)?;
     let health = findings.iter().map(|finding| finding.level).max();
-    Ok(Status { at, health, findings, jobs, sources, stores, outbox })
+    Ok(Status { at, health, findings, jobs, sources, logs, stores, outbox })
 }
 
 /// Writes the file for Prometheus, if one is configured; what fails is a warning.
@@ -102,6 +103,21 @@ fn render(status: &Status) -> anyhow::Result<String> {
             text,
             "{source:<wide$}  {store:<8}  {backups:>7}  {stored:>10}  {newest:<20}  {drill:<20}  {rto:>8}  {now:.2}, {later:.2}"
         )?;
+    }
+    if !status.logs.is_empty() {
+        writeln!(
+            text,
+            "{:<wide$}  {:>10}  {:>7}  {:>8}  FAILURES",
+            "LOG", "BEHIND", "WAITING", "OLDEST"
+        )?;
+    }
+    for LogRow { source, lag } in &status.logs {
+        let behind = lag.bytes.map_or("-".to_owned(), |bytes| format_size(bytes, BINARY));
+        let number =
+            |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+        let oldest = lag.seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s"));
+        let (waiting, failures) = (number(lag.waiting), number(lag.failures));
+        writeln!(text, "{source:<wide$}  {behind:>10}  {waiting:>7}  {oldest:>8}  {failures}")?;
     }
     for finding in &status.findings {
         let Finding { level, rule, message, .. } = finding;

@@ -4,6 +4,7 @@
 pub use ages::Ages;
 pub use finding::{Finding, Level, about};
 pub use job::{JobFacts, of_job};
+pub use lag::{BACKLOG, LogLag, lag_unknown, of_lag};
 pub use rule::Rule;
 pub use sizes::is_odd;
 pub use source::{GapFacts, SourceFacts, of_source};
@@ -12,6 +13,7 @@ pub use store::{Space, of_outbox, of_space, unreachable, unusable};
 mod ages;
 mod finding;
 mod job;
+mod lag;
 mod rule;
 mod sizes;
 mod source;

@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::archive::EntrySink;
 use crate::ctx::{Ctx, host};
 use crate::domain::backup_kind::BackupKind;
+use crate::domain::health::LogLag;
 use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
 use crate::error::{Classify, Fault, Kind, diagnosed};
@@ -146,6 +147,14 @@ pub trait Source: Send + Sync {
     /// Addresses at which the source's servers answer, if they are configured.
     fn addresses(&self) -> &[String] {
         &[]
+    }
+
+    /// How far the archive of its log is behind, where a server archives one and says so.
+    ///
+    /// # Errors
+    /// What asking the server fails with.
+    fn log_lag(&self, _ctx: &Ctx) -> anyhow::Result<Option<LogLag>> {
+        Ok(None)
     }
 
     /// Opens its change log in `mode`, or in the configured one. Connects to nothing yet.

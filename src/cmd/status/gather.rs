@@ -1,17 +1,18 @@
 //! Gathers everything that `status` reports: stores, their records, and the state directory. None of it
-//! has to come from this host: the stores alone are enough.
+//! has to come from this host: the stores alone are enough. Servers that archive a log are asked how far; one that
+//! cannot be reached from here is only said.
 
 use crate::config::settings::jobs::JobKind;
 use std::collections::BTreeMap;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::runs;
 use crate::cmd::status::facts::{
     StoreFacts, broken, copies, unexpected_fulls, unopenable, unproven, waits,
 };
-use crate::cmd::status::rows::{JobRow, SourceRow, StoreRow};
+use crate::cmd::status::rows::{JobRow, LogRow, SourceRow, StoreRow};
 use crate::cmd::status::{annotation_summary, gaps};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
@@ -29,11 +30,15 @@ use crate::ops::known_stores::KnownStores;
 use crate::table::units;
 use crate::wire::AppContext;
 
+/// How often a log is taken to be shipped that no job ships.
+const LOG_INTERVAL: Duration = Duration::minutes(15);
+
 /// The gathered status.
 #[derive(Debug, Default)]
 pub(crate) struct StatusFacts {
     pub(crate) jobs: Vec<JobRow>,
     pub(crate) sources: Vec<SourceRow>,
+    pub(crate) logs: Vec<LogRow>,
     pub(crate) stores: Vec<StoreRow>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) outbox: usize,
@@ -60,6 +65,7 @@ impl StatusFacts {
         }
         for name in app.settings.sources.keys() {
             look.source(app, name, (&seen, &states), now);
+            look.log(app, name, now)?;
         }
         states.evidence().save(app);
         look.keys(app);
@@ -239,6 +245,28 @@ impl StatusFacts {
                 cost_per_month_in_a_year: monthly(in_a_year, *price),
             });
         }
+    }
+
+    /// How far the archive of a source's log is behind, where its server says so.
+    fn log(&mut self, app: &AppContext, name: &str, now: OffsetDateTime) -> anyhow::Result<()> {
+        let asked = app.source(name).and_then(|source| source.log_lag(&app.ctx));
+        app.ctx.cancel.check()?;
+        match asked {
+            Ok(Some(lag)) => {
+                let mut jobs = app.settings.jobs.values();
+                let job = jobs.find(|job| {
+                    job.enabled && job.run == JobKind::Logs && job.source.as_deref() == Some(name)
+                });
+                let ages = job.map_or(Ages::of(LOG_INTERVAL, None, None), |job| {
+                    Ages::of(job.when.interval(now), job.warn_after, job.critical_after)
+                });
+                self.findings.extend(health::of_lag(name, &lag, ages));
+                self.logs.push(LogRow { source: name.to_owned(), lag });
+            }
+            Ok(None) => {}
+            Err(error) => self.findings.push(health::lag_unknown(name, &format!("{error:#}"))),
+        }
+        Ok(())
     }
 
     /// Whether every key that is configured is there: without one that opens, jobs end with 12.

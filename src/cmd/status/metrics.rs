@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use time::OffsetDateTime;
 
-use super::rows::{JobRow, SourceRow, Status, StoreRow};
-use crate::domain::health::Finding;
+use super::rows::{JobRow, LogRow, SourceRow, Status, StoreRow};
+use crate::domain::health::{Finding, LogLag};
 
 /// One family of metrics: name, help, and samples with their labels.
 struct Family {
@@ -74,6 +74,11 @@ fn families(status: &Status) -> Vec<Family> {
         let sample = |row: &StoreRow| Some((vec![("store", row.store.clone())], value(row)?));
         Family { name, help, samples: status.stores.iter().filter_map(sample).collect() }
     };
+    let of_logs = |name, help, value: &dyn Fn(&LogLag) -> Option<u64>| {
+        let sample =
+            |row: &LogRow| Some((vec![("source", row.source.clone())], value(&row.lag)? as f64));
+        Family { name, help, samples: status.logs.iter().filter_map(sample).collect() }
+    };
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     // Two findings may differ in their words alone, and Prometheus takes no series twice.
     let findings: BTreeSet<Vec<_>> = status.findings.iter().map(labels).collect();
@@ -135,6 +140,18 @@ fn families(status: &Status) -> Vec<Family> {
             "Projected monthly cost of storage a year from now.",
             &|row| Some(row.cost_per_month_in_a_year),
         ),
+        of_logs("bkp_log_lag_bytes", "Log written and not archived.", &|lag| lag.bytes),
+        of_logs(
+            "bkp_log_lag_seconds",
+            "Age of the oldest file of the log that waits to be archived.",
+            &|lag| lag.seconds,
+        ),
+        of_logs("bkp_log_waiting_files", "Files of the log that wait to be archived.", &|lag| {
+            lag.waiting
+        }),
+        of_logs("bkp_log_archive_failures", "Failed attempts to archive a file.", &|lag| {
+            lag.failures
+        }),
         of_stores("bkp_store_up", "Whether the store is reachable.", &|row| {
             flag(row.problem.is_none())
         }),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::domain::health::{Finding, Level, Space};
+use crate::domain::health::{Finding, Level, LogLag, Space};
 use crate::domain::verify_level::VerifyLevel;
 
 /// The stable shape `bkp.status/1`.
@@ -19,6 +19,9 @@ pub struct Status {
     pub(super) findings: Vec<Finding>,
     pub(super) jobs: Vec<JobRow>,
     pub(super) sources: Vec<SourceRow>,
+    /// Logs that servers archive.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) logs: Vec<LogRow>,
     pub(super) stores: Vec<StoreRow>,
     /// Events that wait for the ledger.
     pub(super) outbox: usize,
@@ -88,6 +91,14 @@ pub(in crate::cmd) struct SourceRow {
     pub(super) cost_per_month: f64,
     /// The same for what the retention of its jobs will hold a year from now.
     pub(super) cost_per_month_in_a_year: f64,
+}
+
+/// How far the archive of a source's log is behind.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cmd) struct LogRow {
+    pub(super) source: String,
+    #[serde(flatten)]
+    pub(super) lag: LogLag,
 }
 
 /// The state of a store.

@@ -45,6 +45,8 @@ pub enum Rule {
     Growth,
     /// A log has a gap.
     Gap,
+    /// The archive of a log is behind its server.
+    Lag,
     /// A store uses most of its quota.
     Quota,
     /// A file system is nearly full.
@@ -81,6 +83,7 @@ impl Rule {
             Rule::Size => "size",
             Rule::Growth => "growth",
             Rule::Gap => "gap",
+            Rule::Lag => "lag",
             Rule::Quota => "quota",
             Rule::Space => "space",
             Rule::Outbox => "outbox",

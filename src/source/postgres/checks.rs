@@ -1,13 +1,12 @@
 //! What `bkp doctor` tells of a server.
 
+use super::archive_state::{ArchiveState, SlotState};
 use super::client::{ClientError, Connection};
 use super::configured::{Server, ServerFacts, show};
 use crate::ctx::Ctx;
+use crate::domain::health::BACKLOG;
 use crate::error::diagnose;
 use crate::source::Check;
-
-/// Files that wait to be archived from which on the archiver is behind.
-const READY_MAX: u64 = 10;
 
 /// Looks at everything that backups and logs need of the server.
 pub(super) fn checks(server: &Server, ctx: &Ctx) -> Vec<Check> {
@@ -28,7 +27,13 @@ pub(super) fn checks(server: &Server, ctx: &Ctx) -> Vec<Check> {
     checks.extend(settings);
     checks.push(page_checksums(&facts));
     match server.sql(ctx) {
-        Ok(mut sql) => checks.extend(archiver(&mut sql)),
+        Ok(mut sql) => match ArchiveState::ask(&mut sql, &server.logs.slot) {
+            Ok(state) => {
+                checks.push(archive_mode(&state, &facts));
+                checks.extend(archiving(&state));
+            }
+            Err(error) => checks.push(not_known("archiver", &error)),
+        },
         Err(error) => checks.push(Check {
             what: "connection for SQL".into(),
             ok: true,
@@ -111,11 +116,6 @@ const SETTINGS: &[WantedSetting] = &[
         is_right: |value| value == "on",
         hint: "set full_page_writes = on: without it no backup of a server at work is consistent",
     },
-    WantedSetting {
-        name: "archive_mode",
-        is_right: |value| value != "off",
-        hint: "set archive_mode = on and archive_command = 'bkp logs SOURCE --push %p', or run bkp logs SOURCE --follow: without the log only the moments of base backups restore",
-    },
 ];
 
 impl WantedSetting {
@@ -125,6 +125,18 @@ impl WantedSetting {
         let hint = (!ok).then(|| self.hint.to_owned());
         Ok(Some(Check { what: self.name.to_owned(), ok, found: value, hint }))
     }
+}
+
+/// Whether its log goes anywhere: by its archiver, or by a follower.
+fn archive_mode(state: &ArchiveState, facts: &ServerFacts) -> Check {
+    let (ok, found) = match (state.is_archiving, &state.slot) {
+        (true, _) => (true, "the server archives it"),
+        (false, Some(_)) => (true, "it is followed by a replication slot"),
+        (false, None) if facts.standby => (true, "a standby: its primary archives it"),
+        (false, None) => (false, "nobody archives it"),
+    };
+    let hint = (!ok).then(|| "set archive_mode = on and archive_command = 'bkp logs SOURCE --push %p', or run bkp logs SOURCE --follow: without the log only the moments of base backups restore".to_owned());
+    Check { what: "write-ahead log".into(), ok, found: found.into(), hint }
 }
 
 fn page_checksums(facts: &ServerFacts) -> Check {
@@ -137,52 +149,51 @@ fn page_checksums(facts: &ServerFacts) -> Check {
     Check { what: "data checksums".into(), ok: true, found: found.into(), hint }
 }
 
-/// What the server says of its archiver.
-fn archiver(sql: &mut Connection) -> Vec<Check> {
-    let state = sql.query(
-        "select archived_count, failed_count, coalesce(last_failed_wal, ''), \
-         coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) \
-         from pg_catalog.pg_stat_archiver",
-    );
-    let mut checks = Vec::new();
-    match state {
-        Ok(rows) => checks.extend(rows.first().map(|row| {
-            let text = |column| row.get(column).unwrap_or_default().to_owned();
-            let is_failing = text(3) == "t";
-            Check {
-                what: "archiver".into(),
-                ok: !is_failing,
-                found: format!(
-                    "{} file(s) archived, {} failure(s){}",
-                    text(0),
-                    text(1),
-                    if is_failing { format!(", the last one of {} and not archived since", text(2)) } else { String::new() }
-                ),
-                hint: is_failing.then(|| {
-                    "the server's log has the message of archive_command; run that command by hand as the server's user".to_owned()
-                }),
-            }
-        })),
-        Err(error) => checks.push(not_known("archiver", &error)),
+/// What the server says of its archiver, and of a follower's slot.
+fn archiving(state: &ArchiveState) -> Vec<Check> {
+    let is_failing = state.failing.is_some();
+    let failing = state.failing.as_ref();
+    let failing = failing.map(|file| format!(", the last one of {file} and not archived since"));
+    let archiver = Check {
+        what: "archiver".into(),
+        ok: !is_failing,
+        found: format!(
+            "{} file(s) archived, {} failure(s){}",
+            state.successes,
+            state.failures,
+            failing.unwrap_or_default()
+        ),
+        hint: is_failing.then(|| {
+            "the server's log has the message of archive_command; run that command by hand as the server's user".to_owned()
+        }),
+    };
+    let what = "files that wait to be archived";
+    let waiting = match &state.waiting {
+        Ok(waiting) => Check {
+            what: what.into(),
+            ok: waiting.count < BACKLOG,
+            found: waiting.count.to_string(),
+            hint: (waiting.count >= BACKLOG)
+                .then(|| "the archive is behind: look at the archiver and at the store".to_owned()),
+        },
+        Err(error) => not_known(what, error),
+    };
+    let slot = state.slot.as_ref().map(follower);
+    [archiver, waiting].into_iter().chain(slot).collect()
+}
+
+fn follower(slot: &SlotState) -> Check {
+    let SlotState { status, keeps, .. } = slot;
+    let active = if slot.is_active { "in use" } else { "not in use" };
+    let unlimited = (keeps == "-1").then(|| {
+        "set max_slot_wal_keep_size: without it the log of a follower that stays away fills the server's disk".to_owned()
+    });
+    Check {
+        what: "replication slot".into(),
+        ok: slot.at_risk().is_none(),
+        found: format!("{active}, {status}, max_slot_wal_keep_size = {keeps}"),
+        hint: slot.at_risk().or(unlimited),
     }
-    let ready = sql.query(
-        "select count(*) from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready'",
-    );
-    match ready {
-        Ok(rows) => {
-            let count = rows.first().and_then(|row| row.get(0)?.parse().ok()).unwrap_or(0);
-            checks.push(Check {
-                what: "files that wait to be archived".into(),
-                ok: count < READY_MAX,
-                found: count.to_string(),
-                hint: (count >= READY_MAX).then(|| {
-                    "the archive is behind: look at the archiver and at the store".to_owned()
-                }),
-            });
-        }
-        Err(error) => checks.push(not_known("files that wait to be archived", &error)),
-    }
-    checks
 }
 
 /// What the role may not see is no failure.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::archive_state::ArchiveState;
 use super::client::{Checkpoint, Connection, Conninfo, Purpose, Surroundings, SystemIdentity};
 use super::record::{Increments, Tables};
 use crate::ctx::{Ctx, user};
@@ -188,7 +189,8 @@ impl Server {
                 return Ok(());
             }
         };
-        let Some(file) = failing_file(&mut sql) else { return Ok(()) };
+        let state = ArchiveState::ask(&mut sql, &self.logs.slot).ok();
+        let Some(file) = state.and_then(|state| state.failing) else { return Ok(()) };
         Err(SourceError::Engine {
             what: sql.host().to_owned(),
             reason: format!("its archiver fails, since `{file}`"),
@@ -237,16 +239,6 @@ impl Server {
             }
         }
     }
-}
-
-/// The last file that the server's archiver could not archive and has not archived since; `None` if all is well, or
-/// the server does not tell.
-fn failing_file(sql: &mut Connection) -> Option<String> {
-    let rows = sql.query(
-        "select last_failed_wal from pg_catalog.pg_stat_archiver \
-         where last_failed_time > coalesce(last_archived_time, '-infinity')",
-    );
-    rows.ok()?.first()?.get(0).map(str::to_owned)
 }
 
 fn version_number(connection: &mut Connection) -> anyhow::Result<u32> {

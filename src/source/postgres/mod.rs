@@ -1,7 +1,7 @@
 //! The PostgreSQL source: base backups of a running server, its write-ahead log, and any moment in it.
 //!
 //! - [`settings`], [`configured`]: what is configured, and what a server says of itself. [`source`]: what it does as a
-//!   source. [`checks`]: what `doctor` tells of one.
+//!   source. [`checks`]: what `doctor` tells of one. [`archive_state`]: how far its log is archived.
 //! - [`client`]: how a server is talked with. [`wal`]: files of the log. Both know nothing of backups.
 //! - [`capture`]: from a server into the chain. [`layout`], [`file_list`], [`block_map`], [`record`]: what a base
 //!   backup consists of.
@@ -12,6 +12,7 @@
 //! What a backup holds is *transaction-consistent*: the log from its begin to its end is in it, and a server that
 //! starts on it replays that first.
 
+mod archive_state;
 mod block_map;
 mod capture;
 mod checks;

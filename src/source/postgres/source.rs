@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::archive_state::ArchiveState;
 use super::capture;
 use super::checks;
 use super::configured::Server;
@@ -9,6 +10,7 @@ use super::logs::shipping::PostgresLog;
 use super::record::{BaseRecord, Increments, identity};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
+use crate::domain::health::LogLag;
 use crate::domain::manifest::Identity;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OwnEvents};
@@ -56,6 +58,14 @@ impl Source for Server {
 
     fn check(&self, ctx: &Ctx) -> Vec<Check> {
         checks::checks(self, ctx)
+    }
+
+    fn log_lag(&self, ctx: &Ctx) -> anyhow::Result<Option<LogLag>> {
+        // Without one, the environment of whoever asks would choose a server.
+        if self.conninfo.is_empty() {
+            return Ok(None);
+        }
+        Ok(ArchiveState::ask(&mut self.sql(ctx)?, &self.logs.slot)?.lag())
     }
 
     fn log(

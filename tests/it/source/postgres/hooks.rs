@@ -211,6 +211,33 @@ fn a_backlog_drains_several_files_at_a_time() {
     }
 }
 
+/// What was archived ahead is known when it is handed over, unless it was written to in between.
+#[test]
+fn a_file_that_changed_after_it_was_archived_ahead_is_refused() {
+    let server = shared(Version::V17);
+    let bed = PostgresBed::of(server, "");
+    let folder = Folder::of(server);
+    let made = segments(server, 3);
+    for (name, bytes) in &made {
+        folder.put(name, bytes);
+        folder.put(&format!("archive_status/{name}.ready"), b"");
+    }
+    folder.push(&bed, &made[0].0).done();
+    for (name, _) in &made {
+        assert!(bed.object(&folder.system, name).exists(), "{name}");
+    }
+    folder.push(&bed, &made[1].0).done();
+    let (name, bytes) = &made[2];
+    let mut other = bytes.clone();
+    *other.last_mut().unwrap() ^= 1;
+    // The same file, as long as before.
+    folder.put(name, &other);
+    folder.push(&bed, name).failed(14, name);
+    assert_eq!(folder.fetch(&bed, name).unwrap(), *bytes);
+    folder.put(name, bytes);
+    folder.push(&bed, name).done();
+}
+
 /// Whenever a hook is killed, a file is in the archive whole or not at all, and the next try works.
 #[test]
 fn a_killed_hook_loses_nothing() {

@@ -2,6 +2,7 @@
 
 mod base_backups;
 mod drills;
+mod health;
 mod hooks;
 mod pitr;
 mod servers;
