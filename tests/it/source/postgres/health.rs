@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::bed::Run;
 use crate::support::postgres::access::REPLICATOR;
-use crate::support::postgres::bed::{PostgresBed, switched, until};
+use crate::support::postgres::bed::{PostgresBed, files, switched, until};
 use crate::support::postgres::{Postgres, Version};
 
 /// Bytes of a segment.
@@ -30,9 +30,10 @@ fn findings(status: &Value) -> Vec<(String, String)> {
 /// One line of `doctor`.
 #[track_caller]
 fn check(doctor: &Value, what: &str) -> Value {
-    let sources = doctor["checks"].as_array().unwrap().iter();
-    let found = sources.cloned().find(|check| check["what"] == format!("source pg: {what}"));
-    found.unwrap_or_else(|| panic!("no check `{what}` in {doctor}"))
+    let what = format!("source pg: {what}");
+    let mut checks = doctor["checks"].as_array().unwrap().iter();
+    let found = checks.find(|check| check["what"] == what);
+    found.unwrap().clone()
 }
 
 #[test]
@@ -74,6 +75,12 @@ fn an_archive_that_is_behind_is_seen() {
         assert_eq!((&log["waiting"], &log["seconds"]), (&0.into(), &0.into()), "{log}");
         assert!(log["bytes"].as_u64().unwrap() <= SEGMENT, "{log}");
         assert_eq!(check(&report(&bed, "doctor").1, "archiver")["ok"], true);
+        let stored = files(&bed.path("store/postgres/pg/wal")).into_iter();
+        let stored: u64 = stored.map(|path| path.metadata().unwrap().len()).sum();
+        assert!(stored > 0);
+        for row in [&status["sources"][0], &status["stores"][0]] {
+            assert_eq!(row["stored_bytes"].as_u64(), Some(stored), "{row}");
+        }
     }
 }
 
