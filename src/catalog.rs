@@ -24,7 +24,7 @@ mod last_listing;
 mod manifest;
 pub mod table;
 
-pub use contents::{Entry, again, contents, log_file_bytes};
+pub use contents::{Entry, again, contents};
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;

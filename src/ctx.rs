@@ -64,6 +64,8 @@ pub struct Cancel {
     signal: Arc<AtomicUsize>,
     /// Until when nobody is told of it.
     deferred: Arc<Mutex<Option<Instant>>>,
+    /// When this piece of work is given up, and how long it had.
+    deadline: Option<(Instant, Duration)>,
 }
 
 /// While this lives the wish to stop is not heard, up to a time limit.
@@ -98,9 +100,21 @@ impl Cancel {
         self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same wish, for a piece of work that is given up after `longest`.
+    #[must_use]
+    pub fn within(&self, longest: Duration) -> Cancel {
+        Cancel { deadline: Some((Instant::now() + longest, longest)), ..self.clone() }
+    }
+
     /// # Errors
-    /// [`Kind::Interrupted`] or [`Kind::Terminated`] once a signal was received.
+    /// [`Kind::Interrupted`] or [`Kind::Terminated`] once a signal was received; [`Kind::Failed`] after the deadline
+    /// of [`Cancel::within`].
     pub fn check(&self) -> Result<(), Fault> {
+        if let Some((until, longest)) = self.deadline
+            && Instant::now() >= until
+        {
+            return Err(Fault::new(Kind::Failed, format!("no answer within {longest:?}")));
+        }
         let signal = self.signal.load(Ordering::Relaxed);
         if signal == 0 || self.deferred().is_some_and(|until| Instant::now() < until) {
             return Ok(());
@@ -136,6 +150,12 @@ impl Ctx {
     #[must_use]
     pub fn fixed(clock: fn() -> OffsetDateTime) -> Self {
         Ctx { cancel: Cancel::default(), monitor: Arc::new(NullMonitor), clock }
+    }
+
+    /// The same for a piece of work that is given up after `longest`.
+    #[must_use]
+    pub fn within(&self, longest: Duration) -> Self {
+        Ctx { cancel: self.cancel.within(longest), ..self.clone() }
     }
 
     /// What `error` is called: what fails once the run should stop fails because of that.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::concurrent::each;
 use crate::ctx::Cancel;
-use crate::domain::log_file::{LogFileName, is_of_log_files};
+use crate::domain::log_file::is_of_log_files;
 use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Mark};
 use crate::store::{ObjectInfo, ReadStore, StoreError, Version};
 
@@ -133,26 +133,6 @@ fn gather(
         entry.marks.sort_unstable();
     }
     Ok(entries)
-}
-
-/// What the archived files of a source's log take in a store, bytes. Costs a listing of them.
-///
-/// # Errors
-/// What the store fails with; that the run is to stop.
-pub fn log_file_bytes(
-    store: &dyn ReadStore,
-    (backup_type, source): (BackupType, &str),
-    cancel: &Cancel,
-) -> anyhow::Result<u64> {
-    let mut bytes = 0_u64;
-    for object in store.list(&LogFileName::prefix(backup_type, source))? {
-        cancel.check()?;
-        let object = object?;
-        if LogFileName::parse(&object.key).is_some() {
-            bytes = bytes.saturating_add(object.bytes);
-        }
-    }
-    Ok(bytes)
 }
 
 /// What a store has of one backup now. Costs a listing of its day.

@@ -4,7 +4,7 @@
 pub use ages::Ages;
 pub use finding::{Finding, Level, about};
 pub use job::{JobFacts, of_job};
-pub use lag::{BACKLOG, LogLag, lag_unknown, of_lag};
+pub use lag::{LogLag, lag_unknown, of_lag};
 pub use rule::Rule;
 pub use sizes::is_odd;
 pub use source::{GapFacts, SourceFacts, of_source};

@@ -71,8 +71,9 @@ impl Content {
     pub fn of(mut file: File) -> io::Result<Content> {
         let mut held = Vec::new();
         let expected = file.metadata()?.len();
-        if expected <= HELD_BYTES_MAX {
-            held.reserve_exact(usize::try_from(expected).unwrap_or_default() + 1);
+        // A hook that the system denies memory must not end with its abort.
+        let mut has_room = || held.try_reserve_exact(usize::try_from(expected).ok()? + 1).ok();
+        if expected <= HELD_BYTES_MAX && has_room().is_some() {
             Read::take(&mut file, HELD_BYTES_MAX + 1).read_to_end(&mut held)?;
             if held.len() as u64 <= HELD_BYTES_MAX {
                 return Ok(Content::Held(held));

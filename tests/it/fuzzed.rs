@@ -29,6 +29,11 @@ fn runs(name: &str) {
     }
 }
 
+#[test]
+fn conversations_of_a_server_are_understood() {
+    targets::postgres::understands_seeds();
+}
+
 macro_rules! targets {
     ($($name:ident)*) => {
         $(
@@ -47,6 +52,6 @@ macro_rules! targets {
 }
 
 targets! {
-    archive bucket compressed config duckdb layout lease ledger manifest names parquet recipients seal
+    archive bucket compressed config duckdb layout lease ledger manifest names parquet postgres recipients seal
     tigerbeetle wal
 }

@@ -89,7 +89,7 @@ pub(super) fn run(app: &AppContext, source: &str, path: &Path) -> anyhow::Result
     let mut outcomes = outcomes.into_iter().flatten();
     let own = outcomes.next();
     let own = own.unwrap_or_else(|| Err(Fault::new(Kind::Failed, "nothing to push").into()))?;
-    // What failed of the others fails again when the server hands it over, and is said then.
+    // What failed of the others is said when the server hands it over, and of a history by the job that ships the log.
     let ahead = outcomes.filter(|other| matches!(other, Ok(Archiving::Done))).count();
     report(own == Archiving::Done, ahead)
 }
@@ -156,7 +156,9 @@ impl<'a> Pusher<'a> {
     fn was_pushed(&self, path: &Path, file: &str) -> bool {
         let Ok(stream) = (self.files.stream_at)(path) else { return false };
         let spool = Spool::of(self.app, self.source, &stream);
-        let was_pushed = spool.was_pushed(file, path, &self.stores.urls());
+        // A store that is away has no part in what the others are called together.
+        let is_whole = self.stores.outcomes().iter().all(|store| store.lost.is_none());
+        let was_pushed = is_whole && spool.was_pushed(file, path, &self.stores.urls());
         if was_pushed {
             spool.forget_pushed(file);
         }
@@ -180,9 +182,13 @@ impl<'a> Pusher<'a> {
             let message = format!("`{file}` is not the name of a file of such a log");
             Fault::new(Kind::Usage, message).hint("pass %p of archive_command")
         })?;
-        // Before it is read: whatever is written to it from now on leaves another one.
         let stamp = Stamp::of(path);
         let examined = (self.files.examine)(path, &file)?;
+        if Stamp::of(path) != stamp {
+            let message = format!("{} changed while it was read", path.display());
+            let hint = "a server finishes a file before it hands it over; check what writes to it";
+            return Err(Fault::new(Kind::Source, message).hint(hint).into());
+        }
         let spool = Spool::of(self.app, self.source, &examined.stream);
         let (mut outcome, mut failure) = (Archiving::WasThere, None);
         let mut content = examined.content;
@@ -213,7 +219,7 @@ impl<'a> Pusher<'a> {
             let hint = "the server keeps the file and hands it over again; repair the store, or remove it from the source's `store`";
             return Err(Fault::new(Kind::Store, message).hint(hint).into());
         }
-        match stamp.filter(|_| is_ahead) {
+        match stamp.filter(|stamp| is_ahead && stamp.is_settled(self.app.ctx.now())) {
             Some(stamp) => spool.note_pushed(&file, stamp, &self.stores.urls()),
             None => spool.forget_pushed(&file),
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::error::{Fault, Kind};
 use crate::fs::staged_file::{StagedFile, folder_of};
@@ -26,9 +27,13 @@ pub(super) struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
-    /// When anything of it was last changed, seconds and nanoseconds: no program can set that time.
+    /// When it was last written to or renamed, seconds and nanoseconds, as the file system keeps it.
     changed: (i64, i64),
 }
+
+/// The coarsest clock of a file system that servers are on, seconds, and as much again: a file that was written to just
+/// now may be written to once more without another time.
+const SETTLED_AFTER: i64 = 2;
 
 impl Stamp {
     /// That of the file at a path; `None` if it cannot be told.
@@ -36,6 +41,11 @@ impl Stamp {
         let found = fs::metadata(path).ok()?;
         let changed = (found.ctime(), found.ctime_nsec());
         Some(Stamp { device: found.dev(), inode: found.ino(), bytes: found.len(), changed })
+    }
+
+    /// Whether whatever is written to the file from now on leaves another stamp.
+    pub(super) fn is_settled(&self, now: OffsetDateTime) -> bool {
+        now.unix_timestamp().saturating_sub(self.changed.0) >= SETTLED_AFTER
     }
 }
 

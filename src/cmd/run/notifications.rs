@@ -151,11 +151,16 @@ fn alerts_since(
     (alerts, known_afterwards)
 }
 
-/// Whether what was wrong may only be out of sight, because a store does not answer that it is about.
+/// Whether what was wrong may only be out of sight, because a store or a server does not answer that it is about.
 fn is_hidden(app: &AppContext, known: &NotifiedFinding, status: &Status) -> bool {
     let is_away = |store: &str| status.away().any(|away| away == store);
     if known.rule == Rule::Unreachable.as_str() {
         return false;
+    }
+    let is_unknown = |finding: &Finding| finding.rule == Rule::Lag && finding.level == Level::Info;
+    if known.rule == Rule::Lag.as_str() {
+        let mut findings = status.findings().iter();
+        return findings.any(|finding| is_unknown(finding) && finding.subject == known.subject);
     }
     if let Some(store) = &known.store {
         return is_away(store);

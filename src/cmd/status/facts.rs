@@ -28,8 +28,6 @@ pub(super) struct StoreFacts {
     /// Price of its storage class per GiB and month.
     pub(super) price: f64,
     pub(super) entries: Vec<Entry>,
-    /// What archived files of logs take, bytes, by source.
-    pub(super) log_files: BTreeMap<String, u64>,
     /// Its own records of the runs of each job.
     pub(super) records: BTreeMap<String, JudgedRecords>,
 }

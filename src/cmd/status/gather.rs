@@ -14,7 +14,6 @@ use crate::cmd::status::facts::{
 };
 use crate::cmd::status::rows::{JobRow, LogRow, SourceRow, StoreRow};
 use crate::cmd::status::{annotation_summary, gaps};
-use crate::config::settings::SourceSettings;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
@@ -28,23 +27,8 @@ use crate::ops::cost::{forecast, price, total};
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::{JobStates, places};
 use crate::ops::known_stores::KnownStores;
-use crate::source::kinds;
-use crate::store::ReadStore;
 use crate::table::units;
 use crate::wire::AppContext;
-
-/// What the archived files of the logs of configured sources take in a store, bytes.
-fn log_files(app: &AppContext, store: &dyn ReadStore) -> anyhow::Result<BTreeMap<String, u64>> {
-    let has_files = |settings: &SourceSettings| {
-        kinds::log_kind_of(settings.backup_type).is_ok_and(|kind| kind.files.is_some())
-    };
-    let sources = app.settings.sources.iter().filter(|(_, settings)| has_files(settings));
-    let bytes = sources.map(|(name, settings)| {
-        let of = (settings.backup_type, name.as_str());
-        Ok((name.clone(), catalog::log_file_bytes(store, of, &app.ctx.cancel)?))
-    });
-    bytes.collect()
-}
 
 /// How often a log is taken to be shipped that no job ships.
 const LOG_INTERVAL: Duration = Duration::minutes(15);
@@ -106,9 +90,7 @@ impl StatusFacts {
                     .insert(job.name.clone(), states.judge(app, job, (&*store, GOOD_ENOUGH), now)?);
             }
         }
-        let log_files = log_files(app, &*store)?;
-        let backups = entries.iter().map(Entry::stored_bytes);
-        let stored_bytes = total(backups.chain(log_files.values().copied()));
+        let stored_bytes = total(entries.iter().map(Entry::stored_bytes));
         let quota = app.settings.status.quota.get(name).copied();
         let (space, least) = (store.space(), app.settings.status.free_percent_min);
         self.findings.extend(health::of_space(name, stored_bytes, quota, space, least));
@@ -123,7 +105,7 @@ impl StatusFacts {
             storage_class,
             cost_per_month: monthly(stored_bytes, price),
         });
-        Ok(StoreFacts { name: name.to_owned(), store, price, entries, log_files, records })
+        Ok(StoreFacts { name: name.to_owned(), store, price, entries, records })
     }
 
     fn job(
@@ -244,11 +226,8 @@ impl StatusFacts {
                 unexpected_fulls: unexpected_fulls(&jobs().collect::<Vec<_>>(), &mine),
             };
             self.findings.extend(health::of_source(&facts, now));
-            let log_bytes = seen.log_files.get(name).copied();
-            let backups = mine.iter().map(|entry| entry.stored_bytes());
-            let stored_bytes = total(backups.chain(log_bytes));
-            // How long files of the log are kept follows from backups: as many as now, for want of better.
-            let in_a_year = total(jobs().map(|job| forecast(job, &mine, now)).chain(log_bytes));
+            let stored_bytes = total(mine.iter().map(|entry| entry.stored_bytes()));
+            let in_a_year = total(jobs().map(|job| forecast(job, &mine, now)));
             self.sources.push(SourceRow {
                 source: name.to_owned(),
                 store: store.clone(),

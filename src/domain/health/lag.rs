@@ -8,8 +8,12 @@ use super::ages::{Ages, spelled};
 use super::finding::{Finding, Level};
 use super::rule::Rule;
 
-/// Files that wait to be archived from which on the archive is behind.
-pub const BACKLOG: u64 = 10;
+/// Files that wait to be archived from which on the archive is behind, once the oldest has waited for
+/// [`BACKLOG_SECONDS`]: those of a burst are archived together, and wait until then.
+const BACKLOG: u64 = 10;
+const BACKLOG_SECONDS: u64 = 60;
+/// Bytes that are not archived from which on it is, where nobody tells how many files wait.
+const BACKLOG_BYTES: u64 = 1 << 30;
 
 /// How far the archive of a log is behind the server that writes it, by what the server says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -28,6 +32,16 @@ pub struct LogLag {
     pub at_risk: Option<String>,
 }
 
+impl LogLag {
+    /// Whether more is not archived than a burst leaves.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        let is_old = self.seconds.is_none_or(|seconds| seconds > BACKLOG_SECONDS);
+        self.waiting.is_some_and(|count| count >= BACKLOG && is_old)
+            || self.bytes.is_some_and(|bytes| bytes >= BACKLOG_BYTES)
+    }
+}
+
 /// Findings about the log of a source whose runs are late at these ages.
 #[must_use]
 pub fn of_lag(source: &str, lag: &LogLag, ages: Ages) -> Vec<Finding> {
@@ -38,7 +52,7 @@ pub fn of_lag(source: &str, lag: &LogLag, ages: Ages) -> Vec<Finding> {
         say(Level::Critical, why.clone());
     }
     let age = Duration::seconds(lag.seconds.and_then(|age| age.try_into().ok()).unwrap_or(0));
-    let is_behind = lag.stalled.is_some() || lag.waiting.is_some_and(|count| count >= BACKLOG);
+    let is_behind = lag.stalled.is_some() || lag.has_backlog();
     let level = ages.level(age).max(is_behind.then_some(Level::Warning));
     if let Some(level) = level {
         let why = lag.stalled.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -54,7 +68,9 @@ pub fn of_lag(source: &str, lag: &LogLag, ages: Ages) -> Vec<Finding> {
 /// A server that does not say how far its log is archived: it may be one that only other hosts reach.
 #[must_use]
 pub fn lag_unknown(source: &str, why: &str) -> Finding {
-    let message = format!("how far its log is archived is unknown: {why}");
+    // What a server says is not ours, and one line.
+    let why: Vec<&str> = why.lines().collect();
+    let message = format!("how far its log is archived is unknown: {}", why.join(" "));
     Finding::new(Level::Info, Rule::Lag, source, message)
 }
 
@@ -75,7 +91,10 @@ mod tests {
         };
         assert_eq!(of(LogLag::default()), []);
         assert_eq!(of(waits(BACKLOG - 1, 600)), []);
-        assert_eq!(of(waits(BACKLOG, 1)), [Level::Warning]);
+        assert_eq!(of(waits(BACKLOG, BACKLOG_SECONDS)), []);
+        assert_eq!(of(waits(BACKLOG, BACKLOG_SECONDS + 1)), [Level::Warning]);
+        let much = |bytes| of(LogLag { bytes: Some(bytes), ..LogLag::default() });
+        assert_eq!((much(BACKLOG_BYTES - 1), much(BACKLOG_BYTES)), (vec![], vec![Level::Warning]));
         assert_eq!(of(waits(1, 601)), [Level::Warning]);
         assert_eq!(of(waits(1, 3601)), [Level::Critical]);
         let stalled = |seconds| LogLag { stalled: Some("why".into()), ..waits(1, seconds) };

@@ -9,6 +9,8 @@ use crate::domain::health::LogLag;
 pub(super) struct ArchiveState {
     /// Whether it archives by itself: `archive_mode`, and what a standby makes of it.
     pub(super) is_archiving: bool,
+    /// Whether it was told how.
+    has_command: bool,
     /// Up to where its log is written, or received by a standby.
     written: Option<u64>,
     /// Up to where it is archived by the archiver.
@@ -19,10 +21,8 @@ pub(super) struct ArchiveState {
     pub(super) successes: u64,
     /// Attempts that failed since then.
     pub(super) failures: u64,
-    /// The file of the last attempt, if that failed.
-    pub(super) failing: Option<String>,
-    /// Since when nothing has been archived, seconds.
-    idle_seconds: Option<u64>,
+    /// The file of the last attempt, if that failed and the server still archives.
+    pub(super) failing: Option<WalFileName>,
     /// The files that wait, where the role may see them.
     pub(super) waiting: Result<WaitingFiles, ClientError>,
     /// The follower's slot, if there is one.
@@ -34,7 +34,7 @@ pub(super) struct ArchiveState {
 pub(super) struct WaitingFiles {
     pub(super) count: u64,
     /// For how long the oldest one has been waiting, seconds.
-    oldest_seconds: Option<u64>,
+    oldest_seconds: u64,
 }
 
 /// The slot of a follower.
@@ -43,12 +43,23 @@ pub(super) struct SlotState {
     name: String,
     /// Whether somebody follows.
     pub(super) is_active: bool,
-    /// `wal_status`: reserved, extended, unreserved or lost.
-    pub(super) status: String,
+    /// Whether the server keeps what it has not passed on.
+    pub(super) status: SlotStatus,
     /// Up to where the follower has everything.
     restart: Option<u64>,
-    /// `max_slot_wal_keep_size`: how much the server keeps for it.
-    pub(super) keeps: String,
+    /// Whether the server keeps only so much for it: `max_slot_wal_keep_size`.
+    pub(super) is_limited: bool,
+}
+
+/// What `wal_status` of a slot comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SlotStatus {
+    /// All of it is there and stays.
+    Kept,
+    /// The next checkpoint removes some.
+    Unreserved,
+    /// Some is gone.
+    Lost,
 }
 
 impl ArchiveState {
@@ -64,28 +75,34 @@ impl ArchiveState {
              last_archived_wal, (select setting from pg_settings where name = 'wal_segment_size'), \
              archived_count, failed_count, \
              case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end, \
-             extract(epoch from clock_timestamp() - last_archived_time)::bigint \
+             current_setting('archive_command') not in ('', '(disabled)') \
+               or current_setting('archive_library') <> '' \
              from pg_catalog.pg_stat_archiver",
         )?;
         let row = rows.first();
         let text = |column| row.and_then(|row: &Row| row.get(column));
         let number = |column| text(column).and_then(|text| text.parse::<u64>().ok());
-        let segment_bytes = number(3);
-        let archived = text(2).zip(segment_bytes.and_then(SegmentSize::new));
-        let archived = archived.and_then(|(name, size)| archived_up_to(name, size));
-        let (written, failing) = (text(1).and_then(position), text(6).map(str::to_owned));
-        let (successes, failures) = (number(4).unwrap_or(0), number(5).unwrap_or(0));
-        let (is_archiving, idle_seconds) = (text(0) == Some("t"), number(7));
+        let size = number(3).and_then(SegmentSize::new);
+        let is_archiving = text(0) == Some("t");
+        let written = text(1).and_then(position);
+        let waiting = WaitingFiles::ask(sql);
+        let archived = match &waiting {
+            // Everything but the segment that is written to.
+            Ok(waiting) if waiting.count == 0 => {
+                written.zip(size).map(|(at, size)| at - at % size.bytes())
+            }
+            Ok(_) | Err(_) => text(2).zip(size).and_then(|(name, size)| end_of(name, size)),
+        };
         Ok(ArchiveState {
             is_archiving,
+            has_command: text(7) == Some("t"),
             written,
-            archived,
-            segment_bytes,
-            successes,
-            failures,
-            failing,
-            idle_seconds,
-            waiting: WaitingFiles::ask(sql),
+            archived: archived.filter(|_| is_archiving),
+            segment_bytes: size.map(SegmentSize::bytes),
+            successes: number(4).unwrap_or(0),
+            failures: number(5).unwrap_or(0),
+            failing: text(6).filter(|_| is_archiving).and_then(|name| name.parse().ok()),
+            waiting,
             slot: SlotState::ask(sql, slot)?,
         })
     }
@@ -95,19 +112,11 @@ impl ArchiveState {
         if !self.is_archiving && self.slot.is_none() {
             return None;
         }
-        let followed = self.slot.as_ref().and_then(|slot| slot.restart);
-        let archived = self.archived.filter(|_| self.is_archiving).max(followed);
-        let bytes = self.written.zip(archived).map(|(at, archived)| at.saturating_sub(archived));
         let waiting = self.waiting.as_ref().ok().filter(|_| self.is_archiving);
-        // Where the files that wait are not to be seen, one that is full tells that there are some.
-        let has_more = || bytes.zip(self.segment_bytes).is_some_and(|(bytes, one)| bytes >= one);
-        let seconds = match waiting {
-            Some(waiting) => Some(waiting.oldest_seconds.unwrap_or(0)),
-            None => self.idle_seconds.filter(|_| self.is_archiving && has_more()),
-        };
+        let bytes = self.bytes();
         Some(LogLag {
             bytes,
-            seconds,
+            seconds: waiting.map(|waiting| waiting.oldest_seconds),
             waiting: waiting.map(|waiting| waiting.count),
             failures: self.is_archiving.then_some(self.failures),
             stalled: self.stalled(),
@@ -115,14 +124,27 @@ impl ArchiveState {
         })
     }
 
+    /// Bytes that are written and not archived.
+    fn bytes(&self) -> Option<u64> {
+        let followed = self.slot.as_ref().and_then(|slot| slot.restart);
+        let archived = self.archived.max(followed)?;
+        Some(self.written?.saturating_sub(archived))
+    }
+
     fn stalled(&self) -> Option<String> {
-        if let Some(file) = self.failing.as_ref().filter(|_| self.is_archiving) {
+        if self.is_archiving && !self.has_command {
+            return Some("archive_mode is on, and archive_command is empty".to_owned());
+        }
+        if let Some(file) = &self.failing {
             return Some(format!(
                 "the server fails to archive `{file}`; its log has the message of archive_command"
             ));
         }
-        let slot = self.slot.as_ref().filter(|slot| !self.is_archiving && !slot.is_active)?;
-        Some(format!("nobody follows the replication slot `{}`", slot.name))
+        // A follower leaves its slot for the moments in which it makes a manifest.
+        let is_behind =
+            self.bytes().zip(self.segment_bytes).is_some_and(|(bytes, one)| bytes >= one);
+        let slot = self.slot.as_ref().filter(|slot| !slot.is_active && !self.is_archiving)?;
+        is_behind.then(|| format!("nobody follows the replication slot `{}`", slot.name))
     }
 }
 
@@ -133,7 +155,8 @@ impl WaitingFiles {
              from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready'",
         )?;
         let number = |column| rows.first().and_then(|row| row.get(column)?.parse().ok());
-        Ok(WaitingFiles { count: number(0).unwrap_or(0), oldest_seconds: number(1) })
+        let (count, oldest_seconds) = (number(0).unwrap_or(0), number(1).unwrap_or(0));
+        Ok(WaitingFiles { count, oldest_seconds })
     }
 }
 
@@ -141,32 +164,34 @@ impl SlotState {
     fn ask(sql: &mut Connection, name: &str) -> Result<Option<SlotState>, ClientError> {
         // The configuration takes no name with an odd letter in it.
         let rows = sql.query(&format!(
-            "select active, wal_status, restart_lsn, current_setting('max_slot_wal_keep_size') \
+            "select active, wal_status, restart_lsn, current_setting('max_slot_wal_keep_size') <> '-1' \
              from pg_catalog.pg_replication_slots where slot_name = '{name}'"
         ))?;
-        Ok(rows.first().map(|row| {
-            let text = |column| row.get(column).unwrap_or_default().to_owned();
-            SlotState {
-                name: name.to_owned(),
-                is_active: text(0) == "t",
-                status: text(1),
-                restart: row.get(2).and_then(position),
-                keeps: text(3),
-            }
+        Ok(rows.first().map(|row| SlotState {
+            name: name.to_owned(),
+            is_active: row.get(0) == Some("t"),
+            status: match row.get(1) {
+                Some("lost") => SlotStatus::Lost,
+                Some("unreserved") => SlotStatus::Unreserved,
+                _ => SlotStatus::Kept,
+            },
+            restart: row.get(2).and_then(position),
+            is_limited: row.get(3) == Some("t"),
         }))
     }
 
     /// Why log that was not received may be gone.
     pub(super) fn at_risk(&self) -> Option<String> {
-        let SlotState { name, status, keeps, .. } = self;
-        match status.as_str() {
-            "lost" => Some(format!(
-                "the server has removed log that the replication slot `{name}` had not passed on (max_slot_wal_keep_size = {keeps}): drop the slot, start `bkp logs --follow` again and make a base backup"
+        let SlotState { name, status, is_limited, .. } = self;
+        let limit = if *is_limited { " (max_slot_wal_keep_size)" } else { "" };
+        match status {
+            SlotStatus::Kept => None,
+            SlotStatus::Unreserved => Some(format!(
+                "the server removes log at its next checkpoint that the replication slot `{name}` has not passed on{limit}: look at `bkp logs --follow` now"
             )),
-            "unreserved" => Some(format!(
-                "the server removes log at its next checkpoint that the replication slot `{name}` has not passed on (max_slot_wal_keep_size = {keeps}): look at `bkp logs --follow` now"
+            SlotStatus::Lost => Some(format!(
+                "the server has removed log that the replication slot `{name}` had not passed on{limit}: drop the slot, start `bkp logs --follow` again and make a base backup"
             )),
-            _ => None,
         }
     }
 }
@@ -176,12 +201,11 @@ fn position(text: &str) -> Option<u64> {
     Some(position)
 }
 
-/// The end of a segment that was archived last, or of the one that what was archived last belongs to.
-fn archived_up_to(name: &str, size: SegmentSize) -> Option<u64> {
+/// The end of a segment; `None` for other files of the log, which say nothing of how far it is archived.
+fn end_of(name: &str, size: SegmentSize) -> Option<u64> {
     match name.parse().ok()? {
         WalFileName::Segment(segment) => segment.start(size)?.checked_add(size.bytes()),
-        WalFileName::Partial(segment) | WalFileName::BackupLabel(segment, _) => segment.start(size),
-        WalFileName::History(_) => None,
+        WalFileName::Partial(_) | WalFileName::BackupLabel(..) | WalFileName::History(_) => None,
     }
 }
 
@@ -191,9 +215,10 @@ mod tests {
 
     #[test]
     fn a_segment_is_archived_up_to_its_end() {
-        let up_to = |name| archived_up_to(name, SegmentSize::DEFAULT);
+        let up_to = |name| end_of(name, SegmentSize::DEFAULT);
         assert_eq!(up_to("000000010000000200000003"), Some(0x2_0400_0000));
-        assert_eq!(up_to("000000010000000200000003.00000028.backup"), Some(0x2_0300_0000));
-        assert_eq!(up_to("00000002.history"), None);
+        for other in ["000000010000000200000003.00000028.backup", "00000002.history", "x"] {
+            assert_eq!(up_to(other), None, "{other}");
+        }
     }
 }

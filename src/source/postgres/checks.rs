@@ -1,10 +1,9 @@
 //! What `bkp doctor` tells of a server.
 
-use super::archive_state::{ArchiveState, SlotState};
+use super::archive_state::{ArchiveState, SlotState, SlotStatus};
 use super::client::{ClientError, Connection};
 use super::configured::{Server, ServerFacts, show};
 use crate::ctx::Ctx;
-use crate::domain::health::BACKLOG;
 use crate::error::diagnose;
 use crate::source::Check;
 
@@ -29,17 +28,22 @@ pub(super) fn checks(server: &Server, ctx: &Ctx) -> Vec<Check> {
     match server.sql(ctx) {
         Ok(mut sql) => match ArchiveState::ask(&mut sql, &server.logs.slot) {
             Ok(state) => {
-                checks.push(archive_mode(&state, &facts));
+                checks.push(archiving_at_all(&state, &facts));
                 checks.extend(archiving(&state));
             }
             Err(error) => checks.push(not_known("archiver", &error)),
         },
-        Err(error) => checks.push(Check {
-            what: "connection for SQL".into(),
-            ok: true,
-            found: format!("not possible, so the archiver's state is not known: {error:#}"),
-            hint: Some("allow the role in pg_hba.conf to connect to the database postgres".into()),
-        }),
+        Err(error) => checks.extend([
+            archive_mode(&mut connection),
+            Check {
+                what: "connection for SQL".into(),
+                ok: true,
+                found: format!("not possible, so the archiver's state is not known: {error:#}"),
+                hint: Some(
+                    "allow the role in pg_hba.conf to connect to the database postgres".into(),
+                ),
+            },
+        ]),
     }
     checks
 }
@@ -127,15 +131,33 @@ impl WantedSetting {
     }
 }
 
+/// What can be told of archiving by a connection for replication alone.
+fn archive_mode(connection: &mut Connection) -> Check {
+    let value = match show(connection, "archive_mode") {
+        Ok(value) => value,
+        Err(error) => return failed("archive_mode", &error),
+    };
+    let ok = value != "off";
+    Check {
+        what: "archive_mode".into(),
+        ok,
+        found: value,
+        hint: (!ok).then(|| NOT_ARCHIVED.to_owned()),
+    }
+}
+
+/// What to do about a log that goes nowhere.
+const NOT_ARCHIVED: &str = "set archive_mode = on and archive_command = 'bkp logs SOURCE --push %p', or run bkp logs SOURCE --follow: without the log only the moments of base backups restore";
+
 /// Whether its log goes anywhere: by its archiver, or by a follower.
-fn archive_mode(state: &ArchiveState, facts: &ServerFacts) -> Check {
+fn archiving_at_all(state: &ArchiveState, facts: &ServerFacts) -> Check {
     let (ok, found) = match (state.is_archiving, &state.slot) {
         (true, _) => (true, "the server archives it"),
-        (false, Some(_)) => (true, "it is followed by a replication slot"),
+        (false, Some(_)) => (true, "a replication slot keeps it for a follower"),
         (false, None) if facts.standby => (true, "a standby: its primary archives it"),
         (false, None) => (false, "nobody archives it"),
     };
-    let hint = (!ok).then(|| "set archive_mode = on and archive_command = 'bkp logs SOURCE --push %p', or run bkp logs SOURCE --follow: without the log only the moments of base backups restore".to_owned());
+    let hint = (!ok).then(|| NOT_ARCHIVED.to_owned());
     Check { what: "write-ahead log".into(), ok, found: found.into(), hint }
 }
 
@@ -168,30 +190,36 @@ fn archiving(state: &ArchiveState) -> Vec<Check> {
         }),
     };
     let what = "files that wait to be archived";
+    let is_behind = state.lag().is_some_and(|lag| lag.has_backlog());
     let waiting = match &state.waiting {
         Ok(waiting) => Check {
             what: what.into(),
-            ok: waiting.count < BACKLOG,
+            ok: !is_behind,
             found: waiting.count.to_string(),
-            hint: (waiting.count >= BACKLOG)
+            hint: is_behind
                 .then(|| "the archive is behind: look at the archiver and at the store".to_owned()),
         },
         Err(error) => not_known(what, error),
     };
     let slot = state.slot.as_ref().map(follower);
-    [archiver, waiting].into_iter().chain(slot).collect()
+    let own = [archiver, waiting].into_iter().filter(|_| state.is_archiving);
+    own.chain(slot).collect()
 }
 
 fn follower(slot: &SlotState) -> Check {
-    let SlotState { status, keeps, .. } = slot;
     let active = if slot.is_active { "in use" } else { "not in use" };
-    let unlimited = (keeps == "-1").then(|| {
+    let status = match slot.status {
+        SlotStatus::Kept => "all of its log is kept",
+        SlotStatus::Unreserved => "its log is about to be removed",
+        SlotStatus::Lost => "some of its log was removed",
+    };
+    let unlimited = (!slot.is_limited).then(|| {
         "set max_slot_wal_keep_size: without it the log of a follower that stays away fills the server's disk".to_owned()
     });
     Check {
         what: "replication slot".into(),
         ok: slot.at_risk().is_none(),
-        found: format!("{active}, {status}, max_slot_wal_keep_size = {keeps}"),
+        found: format!("{active}, {status}"),
         hint: slot.at_risk().or(unlimited),
     }
 }

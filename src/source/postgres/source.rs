@@ -1,5 +1,7 @@
 //! What a server does as a source.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::archive_state::ArchiveState;
@@ -15,6 +17,9 @@ use crate::domain::manifest::Identity;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OwnEvents};
 use crate::source::{CaptureRequest, Captured, Check, Source};
+
+/// How long a server may take to say how far its log is archived: nobody's status waits for one that hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 impl Source for Server {
     fn identity(&self, ctx: &Ctx) -> anyhow::Result<Identity> {
@@ -65,6 +70,7 @@ impl Source for Server {
         if self.conninfo.is_empty() {
             return Ok(None);
         }
+        let ctx = &ctx.within(ANSWER_WITHIN);
         Ok(ArchiveState::ask(&mut self.sql(ctx)?, &self.logs.slot)?.lag())
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod ledger;
 pub(crate) mod manifest;
 pub(crate) mod names;
 pub(crate) mod parquet;
+pub(crate) mod postgres;
 pub(crate) mod recipients;
 pub(crate) mod seal;
 pub(crate) mod tigerbeetle;
@@ -158,6 +159,14 @@ pub(crate) const TARGETS: &[Target] = &[
         longest: 8 * KIB,
         // A file is read in pieces of 1 MiB.
         memory: (4 * MIB, 16),
+    },
+    Target {
+        name: "postgres",
+        run: postgres::run,
+        seeds: postgres::seeds,
+        longest: 4 * KIB,
+        // A buffer for messages, and twice what a client says and hears.
+        memory: (4 * MIB, 100),
     },
     Target {
         name: "recipients",

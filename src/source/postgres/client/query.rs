@@ -42,6 +42,11 @@ pub fn quote_literal(text: &str) -> String {
     escape_literal(text).trim_start().to_owned()
 }
 
+/// Longest answer to a question, bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// What a row takes besides its values, bytes.
+const ROW_BYTES: usize = 64;
+
 impl Connection {
     /// Runs statements, and returns the rows of the last one that has any columns.
     ///
@@ -59,9 +64,13 @@ impl Connection {
     /// As [`Connection::query`].
     pub fn query_sets(&mut self, sql: &str) -> Result<Vec<ResultSet>, ClientError> {
         self.command(sql)?;
-        let mut sets: Vec<ResultSet> = Vec::new();
+        let (mut sets, mut bytes): (Vec<ResultSet>, usize) = (Vec::new(), 0);
         loop {
             let (tag, range) = self.receive()?;
+            bytes = bytes.saturating_add(ROW_BYTES + range.len());
+            if bytes > ANSWER_BYTES_MAX {
+                return Err(self.protocol("an answer that is longer than any that bkp asks for"));
+            }
             match tag {
                 b'T' => sets.push(self.described(range)?),
                 b'D' => {

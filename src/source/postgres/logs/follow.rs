@@ -78,7 +78,9 @@ impl Receiver {
             let room = usize::try_from(self.size.bytes() - offset)?.min(bytes.len());
             let (now, later) = bytes.split_at(room);
             file.write_all_at(now, offset)?;
-            self.at += now.len() as u64;
+            let end = self.at.checked_add(now.len() as u64);
+            self.at =
+                end.ok_or_else(|| Fault::new(Kind::Source, "the log has no more positions"))?;
             bytes = later;
             if !self.at.is_multiple_of(self.size.bytes()) {
                 self.segment = Some(file);

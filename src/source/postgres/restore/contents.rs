@@ -37,7 +37,9 @@ impl Contents {
                     let mut bytes = Vec::new();
                     body.read_to_end(&mut bytes)?;
                     let parsed = FileList::parse(&bytes);
-                    list = Some(parsed.map_err(|fault| broken(fault.to_string()))?);
+                    list = Some(
+                        parsed.map_err(|fault| Fault::new(Kind::Integrity, fault.to_string()))?,
+                    );
                 }
                 _ => visit(member, size, body)?,
             }

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -222,22 +223,26 @@ fn whoever_is_not_let_in_learns_why() {
     }
 }
 
-/// Runs a command and kills it after some time; whether that ended it, and the time that it took otherwise.
+/// Runs a command and kills it after some time; whether that ended it.
+#[track_caller]
 fn killed_after(bed: &PostgresBed, words: &[&str], time: Duration) -> bool {
+    // What was killed holds the lease of its store for a while.
+    let _none = fs::remove_dir_all(bed.path("store/leases"));
     let mut command = bed.command(words);
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut child = command.spawn().unwrap();
     std::thread::sleep(time);
     child.kill().unwrap();
-    !child.wait().unwrap().success()
+    let status = child.wait().unwrap();
+    assert!(status.success() || status.signal() == Some(9), "{status}");
+    !status.success()
 }
 
 #[test]
-fn a_killed_backup_is_not_there_and_a_killed_restore_is_not_either() {
+fn killed_backups_and_restores_are_whole_or_not_there() {
     for version in Version::all() {
         let server = Postgres::start(version, &Options::default());
         server.tablespace("beside");
-        // Whoever is killed holds the lease for a while.
         let bed = PostgresBed::of(&server, "");
         let load = Load::start(&server, "load");
         load.more(100);
@@ -246,11 +251,13 @@ fn a_killed_backup_is_not_there_and_a_killed_restore_is_not_either() {
         let usual = u64::try_from(began.elapsed().as_millis()).unwrap();
         let mut moments = numbers(u64::from(version.number()), usual + 1);
         for _ in 0..rounds(4) {
-            let before = bed.manifests();
+            let before = bed.manifests().len();
             let time = Duration::from_millis(moments.next().unwrap());
             let ended = killed_after(&bed, &["snapshot", "pg", "--scope", "incremental"], time);
-            assert!(!ended || bed.manifests() == before, "{version:?} after {time:?}");
+            assert!(ended || bed.manifests().len() > before, "{version:?} after {time:?}");
         }
+        // One that was killed after its last word is there; whatever is there is whole.
+        bed.run(&["verify", "--all", "--level", "decode"]).done();
         load.more(50);
         let low = load.committed();
         let report = bed.json(&["snapshot", "pg", "--scope", "incremental", "--wait-lock", "10m"]);
@@ -261,12 +268,14 @@ fn a_killed_backup_is_not_there_and_a_killed_restore_is_not_either() {
         let words = ["restore", "--id", &newest, "--yes", "--to", data.to_str().unwrap()];
         for _ in 0..rounds(4) {
             let time = Duration::from_millis(moments.next().unwrap() / 2);
-            if !killed_after(&bed, &words, time) {
+            let ended = killed_after(&bed, &words, time);
+            assert!(ended || data.exists(), "{version:?} after {time:?}");
+            if data.exists() {
+                verified(&server, &target);
                 fs::remove_dir_all(&target).unwrap();
                 fs::create_dir(&target).unwrap();
                 place::own(&target);
             }
-            assert!(!data.exists(), "{version:?} after {time:?}");
         }
         bed.run(&words).done();
         verified(&server, &target);

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::bed::Run;
 use crate::support::postgres::access::REPLICATOR;
-use crate::support::postgres::bed::{PostgresBed, files, switched, until};
+use crate::support::postgres::bed::{PostgresBed, switched, until};
 use crate::support::postgres::{Postgres, Version};
 
 /// Bytes of a segment.
@@ -62,7 +62,10 @@ fn an_archive_that_is_behind_is_seen() {
         let (run, doctor) = report(&bed, "doctor");
         assert_ne!(run.code, Some(0));
         assert_eq!(check(&doctor, "archiver")["ok"], false);
-        assert_eq!(check(&doctor, "files that wait to be archived")["ok"], false);
+        // They have not waited for a minute yet.
+        let waiting = check(&doctor, "files that wait to be archived");
+        let count: u64 = waiting["found"].as_str().unwrap().parse().unwrap();
+        assert!(waiting["ok"] == true && count >= 12, "{waiting}");
         assert_eq!(check(&doctor, "write-ahead log")["ok"], true);
         server.sql(&format!("alter system set archive_command = '{}'", bed.hook("--push %p")));
         server.sql("select pg_reload_conf()");
@@ -75,12 +78,6 @@ fn an_archive_that_is_behind_is_seen() {
         assert_eq!((&log["waiting"], &log["seconds"]), (&0.into(), &0.into()), "{log}");
         assert!(log["bytes"].as_u64().unwrap() <= SEGMENT, "{log}");
         assert_eq!(check(&report(&bed, "doctor").1, "archiver")["ok"], true);
-        let stored = files(&bed.path("store/postgres/pg/wal")).into_iter();
-        let stored: u64 = stored.map(|path| path.metadata().unwrap().len()).sum();
-        assert!(stored > 0);
-        for row in [&status["sources"][0], &status["stores"][0]] {
-            assert_eq!(row["stored_bytes"].as_u64(), Some(stored), "{row}");
-        }
     }
 }
 
@@ -102,6 +99,10 @@ fn a_slot_that_loses_log_is_seen() {
         assert_eq!(status.get("logs"), None, "{status}");
         assert_eq!(check(&report(&bed, "doctor").1, "write-ahead log")["ok"], false);
         server.sql("select pg_create_physical_replication_slot('bkp', true)");
+        // A follower leaves its slot for a moment again and again.
+        assert_eq!(findings(&report(&bed, "status").1), []);
+        switched(&server);
+        switched(&server);
         let (_, status) = report(&bed, "status");
         let [(level, message)] = findings(&status).try_into().unwrap();
         assert_eq!(level, "warning");

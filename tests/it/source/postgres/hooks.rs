@@ -222,10 +222,21 @@ fn a_file_that_changed_after_it_was_archived_ahead_is_refused() {
         folder.put(name, bytes);
         folder.put(&format!("archive_status/{name}.ready"), b"");
     }
+    // A file that was written to just now may be written to again without another time.
+    std::thread::sleep(Duration::from_secs(4));
     folder.push(&bed, &made[0].0).done();
+    let notes = || fs::read_dir(bed.path("state/log-files/pg").join(&folder.system).join("pushed"));
+    assert_eq!(notes().unwrap().count(), 2);
     for (name, _) in &made {
         assert!(bed.object(&folder.system, name).exists(), "{name}");
     }
+    // A store that has joined since, and is away, has none of it.
+    let away = bed.path("away");
+    let joined =
+        format!("store = [\"main\", \"away\"]\n[store.away]\nurl = \"file://{}\"", away.display());
+    bed.serve(server, &joined);
+    assert_ne!(folder.push(&bed, &made[1].0).code, Some(0));
+    bed.serve(server, "");
     folder.push(&bed, &made[1].0).done();
     let (name, bytes) = &made[2];
     let mut other = bytes.clone();
