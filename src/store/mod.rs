@@ -52,7 +52,8 @@ pub enum Role {
 pub struct ObjectLabels {
     /// What the object is for.
     pub role: Role,
-    /// Pairs of lower-case ASCII names and values.
+    /// Pairs of lower-case ASCII names and values. Stores have names of their own, such as `checksum-sha256` for the
+    /// digest of the object.
     pub pairs: Vec<(String, String)>,
     /// Until when the object must not be removed, for stores that can see to that.
     pub retain_until: Option<OffsetDateTime>,

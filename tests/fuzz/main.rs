@@ -51,6 +51,7 @@ fn begin() {
 }
 
 fn write_seeds(folder: &Path) -> std::io::Result<()> {
+    targets::postgres::understands_seeds();
     for target in TARGETS {
         let below = folder.join(target.name);
         fs::create_dir_all(&below)?;

@@ -10,12 +10,15 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::bed::Run;
+use crate::support::kms::{REGIONS, kms, new_key, recipient};
 use crate::support::logs::numbers;
 use crate::support::postgres::bed::{
     NO_ARCHIVE, PostgresBed, files, recovered, rounds, switched, system, until,
 };
 use crate::support::postgres::load::{Load, check};
 use crate::support::postgres::{Options, Postgres, Version, place, shared};
+use crate::support::s3::proxy::{Fault, Proxy, Rule};
+use crate::support::s3::usual;
 
 /// A folder like that of a server, with its control file and no more.
 struct Folder {
@@ -405,6 +408,94 @@ fn whatever_is_wrong_with_the_archive_ends_no_recovery() {
     assert_eq!(folder.fetch(&bed, &absent), Err(1));
     fs::remove_file(folder.data.join("global/pg_control")).unwrap();
     both(126, "no control file");
+}
+
+/// The same for an archive in a bucket, whatever happens on the way to it.
+#[test]
+fn a_bucket_that_fails_delays_and_ends_no_recovery() {
+    let Some(version) = Version::any() else { return };
+    let server = shared(version);
+    let proxy = Proxy::before(usual().port);
+    let bed = PostgresBed::of(server, "");
+    bed.move_to_bucket(usual(), &proxy.endpoint());
+    let folder = Folder::of(server);
+    let made = segments(server, 3);
+    for (name, bytes) in &made {
+        folder.put(name, bytes);
+    }
+    let always = |method, target, fault| Rule::new(method, target, u32::MAX, fault);
+    let slow_down = Fault::Status(503, "SlowDown");
+    for rule in [
+        always("PUT", "", slow_down),
+        always("PUT", "", Fault::Status(403, "AccessDenied")),
+        always("PUT", "", Fault::ResetBefore),
+    ] {
+        proxy.plan(&[rule]);
+        let run = folder.push(&bed, &made[0].0);
+        assert!(run.code.is_some_and(|code| (1..=125).contains(&code)), "{run:?}");
+        proxy.happened();
+        assert_eq!(folder.fetch(&bed, &made[0].0), Err(1), "nothing of it is there");
+    }
+    // The object was made, and nobody heard of it.
+    proxy.plan(&[Rule::new("PUT", "", 1, Fault::ResetAfter)]);
+    for (name, _) in &made {
+        folder.push(&bed, name).done();
+    }
+    proxy.happened();
+    let absent = later(&made[2].0, 1);
+    for fault in [slow_down, Fault::Status(403, "AccessDenied"), Fault::ResetBefore] {
+        proxy.plan(&[always("GET", "", fault), always("HEAD", "", fault)]);
+        for name in [&made[0].0, &absent] {
+            Folder::forget(&bed);
+            assert_eq!(folder.fetch(&bed, name), Err(126), "{name}: {fault:?}");
+        }
+        assert!(proxy.met() > 0, "{fault:?}");
+    }
+    // Others say that it must be there.
+    let missing = Fault::Status(404, "NoSuchKey");
+    for fault in [Fault::Flip, Fault::Cut(100), missing] {
+        proxy.plan(&[always("GET", ".enc", fault), always("HEAD", ".enc", missing)]);
+        Folder::forget(&bed);
+        assert_eq!(folder.fetch(&bed, &made[0].0), Err(126), "{fault:?}");
+        assert!(proxy.met() > 0, "{fault:?}");
+    }
+    proxy.plan(&[Rule::new("GET", ".enc", 1, Fault::Stall(10))]);
+    Folder::forget(&bed);
+    assert_eq!(folder.fetch(&bed, &made[0].0).unwrap(), made[0].1);
+    proxy.happened();
+    Folder::forget(&bed);
+    assert_eq!(folder.fetch(&bed, &absent), Err(1));
+}
+
+/// Segments that only a key of a KMS opens; where it does not answer nothing is archived, and nobody promoted.
+#[test]
+fn a_kms_that_is_away_ends_no_recovery() {
+    let Some(version) = Version::any() else { return };
+    let server = shared(version);
+    let bed = PostgresBed::of(server, "");
+    let folder = Folder::of(server);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let own = recipient(&new_key(REGIONS[0]));
+    bed.write("bkp.toml", &config.replace("file:key", &own));
+    let hook = |words: &[&str]| {
+        let mut command = bed.command_in(&folder.data, &[&["logs", "pg"], words].concat());
+        command.env("AWS_ACCESS_KEY_ID", "host").env("AWS_SECRET_ACCESS_KEY", "secret");
+        command.output().unwrap().status.code()
+    };
+    let made = segments(server, 2);
+    for (name, bytes) in &made {
+        folder.put(name, bytes);
+    }
+    let path = |at: usize| format!("pg_wal/{}", made[at].0);
+    assert_eq!(hook(&["--push", &path(0)]), Some(0));
+    assert_eq!(hook(&["--fetch", &made[0].0, "pg_wal/RECOVERYXLOG"]), Some(0));
+    assert_eq!(fs::read(folder.path("RECOVERYXLOG")).unwrap(), made[0].1);
+    let away = own.replace(&kms().endpoint(), "http://127.0.0.1:1");
+    bed.write("bkp.toml", &config.replace("file:key", &away));
+    Folder::forget(&bed);
+    assert!(hook(&["--push", &path(1)]).is_some_and(|code| (1..=125).contains(&code)));
+    assert!(!bed.object(&folder.system, &made[1].0).exists());
+    assert_eq!(hook(&["--fetch", &made[0].0, "pg_wal/RECOVERYXLOG"]), Some(126));
 }
 
 /// Has a restored folder recover as a server does by itself.

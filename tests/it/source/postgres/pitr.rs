@@ -17,6 +17,7 @@ use crate::support::postgres::bed::{
 };
 use crate::support::postgres::load::{Load, check};
 use crate::support::postgres::{Options, Postgres, Stop, Version, place};
+use crate::support::s3::usual;
 
 /// When each commit was under way, nanoseconds since 1970: at the time of one, all before it were committed, and it
 /// was not itself.
@@ -111,6 +112,36 @@ fn every_moment_has_what_was_committed_by_then() {
         }
         bed.run(&["verify", "pg", "--logs"]).done();
     }
+}
+
+/// The same over S3: base backup, archiver, manifests and the way back.
+#[test]
+fn a_bucket_brings_a_moment_back() {
+    let Some(version) = Version::any() else { return };
+    let bed = PostgresBed::new();
+    let server = Postgres::start(version, &bed.options().and(&[("archive_command", "false")]));
+    bed.serve(&server, "");
+    bed.move_to_bucket(usual(), &usual().endpoint());
+    server.sql(&format!("alter system set archive_command = '{}'", bed.hook("--push %p")));
+    server.sql("select pg_reload_conf()");
+    let load = Load::start(&server, "load");
+    load.more(50);
+    bed.snapshot("full");
+    load.more(100);
+    let last = load.stop();
+    let newest = switched(&server);
+    let archived = format!("select last_archived_wal >= '{newest}' from pg_stat_archiver");
+    until("a bucket has it", || server.sql(&archived) == "t");
+    bed.ship();
+    let (from, until) = ends(&bed);
+    let all = commits(&server);
+    let within: Vec<_> = all.iter().filter(|(_, at)| (from..until).contains(at)).collect();
+    let (n, at) = within[within.len() / 2];
+    assert_eq!(found_at(&bed, version, &["--at", &spelled(*at)]), n - 1);
+    assert_eq!(found_at(&bed, version, &["--at", "latest"]), last);
+    bed.run(&["verify", "pg", "--logs"]).done();
+    assert_eq!(bed.json(&["status"])["logs"][0]["source"], "pg");
+    assert!(fs::read_dir(bed.path("store")).unwrap().next().is_none(), "the folder was used");
 }
 
 /// Amounts that move in a server that the load does not know.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::access::{Access, PASSWORD, REPLICATOR};
 use super::{Options, Postgres, Version, place};
 use crate::support::bed::Run;
+use crate::support::s3::Service;
 use crate::support::tb::pause;
 
 /// How long something may take that is waited for, on a busy machine.
@@ -86,6 +87,18 @@ impl PostgresBed {
                 store.display()
             ),
         );
+    }
+
+    /// From here on the store is one in a bucket, reached at `endpoint`.
+    pub(crate) fn move_to_bucket(&self, service: &Service, endpoint: &str) {
+        self.write("credentials", &fs::read_to_string(service.credentials()).unwrap());
+        let table = service.table_at(endpoint, "backups", "retry_seconds = 1");
+        let theirs = format!("{:?}", service.credentials());
+        let table = table.replace(&theirs, &format!("{:?}", self.path("credentials")));
+        let config = fs::read_to_string(self.path("bkp.toml")).unwrap();
+        let local = format!("url = \"file://{}\"", self.path("store").display());
+        assert!(config.contains(&local), "{config}");
+        self.write("bkp.toml", &config.replace(&local, &table));
     }
 
     /// Writes a private file of the servers' user.
