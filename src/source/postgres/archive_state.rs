@@ -9,8 +9,8 @@ use crate::domain::health::LogLag;
 pub(super) struct ArchiveState {
     /// Whether it archives by itself: `archive_mode`, and what a standby makes of it.
     pub(super) is_archiving: bool,
-    /// Whether it was told how.
-    has_command: bool,
+    /// Whether it was told how: `archive_command` or `archive_library`.
+    pub(super) has_command: bool,
     /// Up to where its log is written, or received by a standby.
     written: Option<u64>,
     /// Up to where it is archived by the archiver.

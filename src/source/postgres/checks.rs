@@ -152,6 +152,9 @@ const NOT_ARCHIVED: &str = "set archive_mode = on and archive_command = 'bkp log
 /// Whether its log goes anywhere: by its archiver, or by a follower.
 fn archiving_at_all(state: &ArchiveState, facts: &ServerFacts) -> Check {
     let (ok, found) = match (state.is_archiving, &state.slot) {
+        (true, _) if !state.has_command => {
+            (false, "archive_mode is on, and archive_command is empty")
+        }
         (true, _) => (true, "the server archives it"),
         (false, Some(_)) => (true, "a replication slot keeps it for a follower"),
         (false, None) if facts.standby => (true, "a standby: its primary archives it"),

@@ -67,6 +67,12 @@ fn an_archive_that_is_behind_is_seen() {
         let count: u64 = waiting["found"].as_str().unwrap().parse().unwrap();
         assert!(waiting["ok"] == true && count >= 12, "{waiting}");
         assert_eq!(check(&doctor, "write-ahead log")["ok"], true);
+        server.sql("alter system set archive_command = ''");
+        server.sql("select pg_reload_conf()");
+        until("it has no command", || server.sql("show archive_command").is_empty());
+        let [(_, message)] = findings(&report(&bed, "status").1).try_into().unwrap();
+        assert!(message.contains("archive_command is empty"), "{message}");
+        assert_eq!(check(&report(&bed, "doctor").1, "write-ahead log")["ok"], false);
         server.sql(&format!("alter system set archive_command = '{}'", bed.hook("--push %p")));
         server.sql("select pg_reload_conf()");
         let last = made.last().unwrap();
