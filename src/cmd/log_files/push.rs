@@ -139,9 +139,10 @@ fn file_name(path: &Path) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-/// Files that are archived at a time: as many as the machine compresses, and some that wait for a store.
+/// Files that are archived at a time: as many as the machine compresses, and some that wait for a store. Each takes about
+/// 40 MiB, and all of them together less than 256.
 fn at_a_time() -> usize {
-    (2 * thread::available_parallelism().map_or(1, NonZero::get)).clamp(4, 8)
+    (2 * thread::available_parallelism().map_or(1, NonZero::get)).clamp(4, 6)
 }
 
 impl<'a> Pusher<'a> {

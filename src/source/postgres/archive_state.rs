@@ -24,7 +24,7 @@ pub(super) struct ArchiveState {
     /// The file of the last attempt, if that failed and the server still archives.
     pub(super) failing: Option<WalFileName>,
     /// The files that wait, where the role may see them.
-    pub(super) waiting: Result<WaitingFiles, ClientError>,
+    pub(super) waiting: Option<WaitingFiles>,
     /// The follower's slot, if there is one.
     pub(super) slot: Option<SlotState>,
 }
@@ -85,13 +85,13 @@ impl ArchiveState {
         let size = number(3).and_then(SegmentSize::new);
         let is_archiving = text(0) == Some("t");
         let written = text(1).and_then(position);
-        let waiting = WaitingFiles::ask(sql);
-        let archived = match &waiting {
+        let waiting = WaitingFiles::ask(sql)?;
+        let archived = match waiting {
             // Everything but the segment that is written to.
-            Ok(waiting) if waiting.count == 0 => {
+            Some(WaitingFiles { count: 0, .. }) => {
                 written.zip(size).map(|(at, size)| at - at % size.bytes())
             }
-            Ok(_) | Err(_) => text(2).zip(size).and_then(|(name, size)| end_of(name, size)),
+            Some(_) | None => text(2).zip(size).and_then(|(name, size)| end_of(name, size)),
         };
         Ok(ArchiveState {
             is_archiving,
@@ -112,7 +112,7 @@ impl ArchiveState {
         if !self.is_archiving && self.slot.is_none() {
             return None;
         }
-        let waiting = self.waiting.as_ref().ok().filter(|_| self.is_archiving);
+        let waiting = self.waiting.filter(|_| self.is_archiving);
         let bytes = self.bytes();
         Some(LogLag {
             bytes,
@@ -149,14 +149,20 @@ impl ArchiveState {
 }
 
 impl WaitingFiles {
-    fn ask(sql: &mut Connection) -> Result<WaitingFiles, ClientError> {
+    fn ask(sql: &mut Connection) -> Result<Option<WaitingFiles>, ClientError> {
+        // A refusal would stand in the server's log, again and again.
+        let may =
+            "select has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'execute')";
+        if sql.query_value(may)? != "t" {
+            return Ok(None);
+        }
         let rows = sql.query(
             "select count(*), extract(epoch from clock_timestamp() - min(modification))::bigint \
              from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready'",
         )?;
         let number = |column| rows.first().and_then(|row| row.get(column)?.parse().ok());
         let (count, oldest_seconds) = (number(0).unwrap_or(0), number(1).unwrap_or(0));
-        Ok(WaitingFiles { count, oldest_seconds })
+        Ok(Some(WaitingFiles { count, oldest_seconds }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `bkp doctor` tells of a server.
 
 use super::archive_state::{ArchiveState, SlotState, SlotStatus};
-use super::client::{ClientError, Connection};
+use super::client::Connection;
 use super::configured::{Server, ServerFacts, show};
 use crate::ctx::Ctx;
 use crate::error::diagnose;
@@ -31,7 +31,7 @@ pub(super) fn checks(server: &Server, ctx: &Ctx) -> Vec<Check> {
                 checks.push(archiving_at_all(&state, &facts));
                 checks.extend(archiving(&state));
             }
-            Err(error) => checks.push(not_known("archiver", &error)),
+            Err(error) => checks.push(failed("archiver", &error.into())),
         },
         Err(error) => checks.extend([
             archive_mode(&mut connection),
@@ -195,14 +195,19 @@ fn archiving(state: &ArchiveState) -> Vec<Check> {
     let what = "files that wait to be archived";
     let is_behind = state.lag().is_some_and(|lag| lag.has_backlog());
     let waiting = match &state.waiting {
-        Ok(waiting) => Check {
+        Some(waiting) => Check {
             what: what.into(),
             ok: !is_behind,
             found: waiting.count.to_string(),
             hint: is_behind
                 .then(|| "the archive is behind: look at the archiver and at the store".to_owned()),
         },
-        Err(error) => not_known(what, error),
+        None => Check {
+            what: what.into(),
+            ok: true,
+            found: "not known".into(),
+            hint: Some("grant pg_monitor to the role to see it".into()),
+        },
     };
     let slot = state.slot.as_ref().map(follower);
     let own = [archiver, waiting].into_iter().filter(|_| state.is_archiving);
@@ -224,15 +229,5 @@ fn follower(slot: &SlotState) -> Check {
         ok: slot.at_risk().is_none(),
         found: format!("{active}, {status}"),
         hint: slot.at_risk().or(unlimited),
-    }
-}
-
-/// What the role may not see is no failure.
-fn not_known(what: &str, error: &ClientError) -> Check {
-    Check {
-        what: what.to_owned(),
-        ok: true,
-        found: format!("not known: {error}"),
-        hint: Some("grant pg_monitor to the role to see it".into()),
     }
 }
