@@ -23,8 +23,11 @@ use crate::source::MapWriter;
 pub(super) const BLOCK_BYTES: usize = 8192;
 /// Bytes of a hash.
 pub(super) const SUM_BYTES: usize = 16;
+/// Blocks of the longest file that is compared by blocks: 1 GiB, as long as a server makes one of a table. Longer ones,
+/// such as its messages, are stored whole each time.
+pub(super) const BLOCKS_MAX: u64 = 1 << 17;
 const FORMAT: &str = "bkp.postgres-map/1";
-/// Longest line that is read: that of a file of 1 GiB.
+/// Longest line that is read: that of a file of 1 GiB takes 3 MiB.
 const LINE_BYTES_MAX: u64 = 8 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +99,11 @@ impl NewMap {
     fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
         serde_json::to_writer(&mut self.out, line)?;
         Ok(self.out.write_all(b"\n")?)
+    }
+
+    /// Whether a file of this size is compared by its blocks.
+    pub(super) fn takes(bytes: u64) -> bool {
+        bytes <= BLOCKS_MAX * BLOCK_BYTES as u64
     }
 
     /// Adds a file.

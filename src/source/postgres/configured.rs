@@ -6,6 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::archive_state::ArchiveState;
+use super::block_map::BLOCK_BYTES;
 use super::client::{Checkpoint, Connection, Conninfo, Purpose, Surroundings, SystemIdentity};
 use super::record::{Increments, Tables};
 use crate::ctx::{Ctx, user};
@@ -148,6 +149,12 @@ impl Server {
             what: connection.host().to_owned(),
             reason: format!("has segments of {segment}"),
         })?;
+        let block = show(connection, "block_size")?;
+        if block != BLOCK_BYTES.to_string() {
+            let (what, reason) =
+                (connection.host().to_owned(), format!("has blocks of {block} bytes"));
+            return Err(SourceError::Unsupported { what, reason }.into());
+        }
         let summarizes =
             version_number / 10_000 >= NATIVE_SINCE && show(connection, "summarize_wal")? == "on";
         Ok(ServerFacts {

@@ -100,7 +100,7 @@ impl<'a> Recorder<'a> {
         let crc = match &self.method {
             // The names of other members are of this backup alone: the same one is another file in the parent.
             Method::Blocks(_, Some(parent))
-                if name.starts_with(DATA_PREFIX) && parent.has(&name) =>
+                if name.starts_with(DATA_PREFIX) && NewMap::takes(size) && parent.has(&name) =>
             {
                 self.changed(&name, size, body)?
             }
@@ -123,8 +123,8 @@ impl<'a> Recorder<'a> {
     fn whole(&mut self, name: &str, size: u64, body: &mut dyn Read) -> anyhow::Result<u32> {
         let (mut crc, mut left, mut sums) = (0, size, Vec::new());
         let hasher = match &self.method {
-            Method::Blocks(hasher, _) => Some(hasher.clone()),
-            Method::Native | Method::None => None,
+            Method::Blocks(hasher, _) if NewMap::takes(size) => Some(hasher.clone()),
+            Method::Blocks(..) | Method::Native | Method::None => None,
         };
         let chunk = &mut self.chunk;
         self.out
@@ -142,7 +142,7 @@ impl<'a> Recorder<'a> {
                 Ok(())
             })
             .map_err(|error| self.first_error.or(error))?;
-        if let Some(map) = &mut self.map {
+        if let Some(map) = self.map.as_mut().filter(|_| NewMap::takes(size)) {
             map.add(name, size, &sums)?;
         }
         Ok(crc)

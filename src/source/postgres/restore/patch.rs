@@ -5,12 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 
 use crate::error::{Fault, Kind};
-use crate::source::postgres::block_map::{BLOCK_BYTES, ChangedBlocks};
+use crate::source::postgres::block_map::{BLOCK_BYTES, BLOCKS_MAX, ChangedBlocks};
 
 /// What PostgreSQL's own files of changed blocks begin with (`src/include/backup/basebackup_incremental.h`).
 const MAGIC: u32 = 0xd3ae_1f0d;
-/// Blocks of a file at most: of 1 GiB.
-const BLOCKS_MAX: usize = 1 << 17;
 /// Most bytes of a part of a file whose changed blocks bkp stores, and of their numbers.
 const PART_BYTES_MAX: u64 = (2048 * (BLOCK_BYTES as u64 + 4)) + 4;
 
@@ -37,11 +35,10 @@ pub(super) fn native(file: &File, input: &mut dyn Read) -> anyhow::Result<()> {
         return Err(broken("they do not begin with PostgreSQL's magic number"));
     }
     let (count, least) = (number(input)?, number(input)?);
-    let count = usize::try_from(count)?;
-    if count > BLOCKS_MAX || usize::try_from(least)? > BLOCKS_MAX {
+    if u64::from(count.max(least)) > BLOCKS_MAX {
         return Err(broken("they are more than a file has"));
     }
-    let mut numbers = vec![0; count * 4];
+    let mut numbers = vec![0; usize::try_from(count)? * 4];
     input.read_exact(&mut numbers)?;
     let header = (12 + numbers.len()) as u64;
     if count > 0 {
@@ -53,11 +50,15 @@ pub(super) fn native(file: &File, input: &mut dyn Read) -> anyhow::Result<()> {
     let (numbers, _) = numbers.as_chunks::<4>();
     for number in numbers {
         let number = u32::from_le_bytes(*number);
-        if usize::try_from(number)? >= BLOCKS_MAX {
+        if u64::from(number) >= BLOCKS_MAX {
             return Err(broken("one stands beyond the end of any file"));
         }
         input.read_exact(&mut block)?;
         file.write_all_at(&block, u64::from(number) * BLOCK_BYTES as u64)?;
+    }
+    // Of a server with blocks of another size there would be more.
+    if input.read(&mut block)? > 0 {
+        return Err(broken("there are more bytes than blocks"));
     }
     Ok(())
 }
@@ -69,10 +70,9 @@ pub(super) fn native(file: &File, input: &mut dyn Read) -> anyhow::Result<()> {
 pub(super) fn own(file: &File, first: u64, input: &mut dyn Read) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     input.take(PART_BYTES_MAX).read_to_end(&mut bytes)?;
-    let most = BLOCKS_MAX as u64;
     ChangedBlocks::decode(&bytes, &mut |number, block| {
         let at = first.saturating_add(number.into());
-        if at >= most {
+        if at >= BLOCKS_MAX {
             return Err(broken("one stands beyond the end of any file"));
         }
         Ok(file.write_all_at(block, at * BLOCK_BYTES as u64)?)
@@ -126,6 +126,9 @@ mod tests {
         native(&file, &mut incremental(&[], 1).as_slice()).unwrap();
         assert_eq!(content(&file), [1]);
         assert!(native(&file, &mut [0_u8; 12].as_slice()).is_err());
+        let mut longer = incremental(&[(0, 5)], 1);
+        longer.push(0);
+        assert!(native(&file, &mut longer.as_slice()).is_err());
         assert!(native(&file, &mut incremental(&[(u32::MAX, 7)], 3).as_slice()).is_err());
     }
 

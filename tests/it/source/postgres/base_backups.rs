@@ -143,6 +143,35 @@ fn odd_names_and_empty_folders_come_back() {
 }
 
 /// A page that does not fit its checksum: the server says so at the very end, and nothing is kept.
+/// A server's messages, for instance, which many keep in the data folder.
+#[test]
+fn a_file_longer_than_any_table_comes_back() {
+    for version in [Version::V15, Version::V17] {
+        let server = Postgres::start(version, &Options::default());
+        let bed = PostgresBed::of(&server, "incremental = \"blocks\"");
+        let path = server.data().join("messages");
+        let long = File::create(&path).unwrap();
+        long.set_len((1 << 30) - 8192).unwrap();
+        long.write_all_at(b"begin", 0).unwrap();
+        place::own(&path);
+        bed.snapshot("full");
+        // Longer than what is compared by blocks, then changed, then short again.
+        let ends = [(1_u64 << 30) + 100_000, (1 << 30) + 200_000, 50_000];
+        for (number, end) in ends.into_iter().enumerate() {
+            long.set_len(end).unwrap();
+            long.write_all_at(format!("{number}").as_bytes(), end - 10).unwrap();
+            let manifest = bed.snapshot("incremental");
+            let home = bed.restore(&["--id", id(&manifest)]);
+            verified(&server, &home);
+            let restored = File::open(home.join("data/messages")).unwrap();
+            assert_eq!(restored.metadata().unwrap().len(), end);
+            let mut bytes = [0; 10];
+            restored.read_exact_at(&mut bytes, end - 10).unwrap();
+            assert!(bytes.starts_with(format!("{number}").as_bytes()), "{version:?}: {bytes:?}");
+        }
+    }
+}
+
 #[test]
 fn a_damaged_page_leaves_nothing_behind() {
     for version in Version::all() {
