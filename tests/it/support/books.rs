@@ -355,13 +355,12 @@ impl Books {
         }
     }
 
-    /// Whether a transfer that was refused before is remembered.
-    pub(crate) fn remembers(&self, refused: Transfer) -> bool {
+    /// What the cluster says to a transfer by itself that it has refused before: it remembers the id, unless the transfer
+    /// was one of a chain.
+    pub(crate) fn says_to(&self, refused: Transfer) -> String {
         match ask(self.client.create_transfers(vec![refused])) {
-            Err(CreateTransfersError::Api(errors)) => {
-                matches!(errors.as_slice()[0].kind(), CreateTransferErrorKind::IdAlreadyFailed)
-            }
-            _ => false,
+            Err(CreateTransfersError::Api(errors)) => format!("{:?}", errors.as_slice()[0].kind()),
+            other => format!("{other:?}"),
         }
     }
 }
