@@ -1,6 +1,6 @@
 //! Gathers everything that `status` reports: stores, their records, and the state directory. None of it
 //! has to come from this host: the stores alone are enough. Servers that archive a log are asked how far; one that
-//! cannot be reached from here is only said.
+//! cannot be reached from here is only mentioned.
 
 use crate::config::settings::jobs::JobKind;
 use std::collections::BTreeMap;
