@@ -3,7 +3,7 @@
 # libFuzzer. Ends with 0 if no input made a target crash, take too long, take too much memory or lose
 # some; the input that did is named, and how to run it again.
 #
-#   tests/fuzz/run.sh                      all targets, 45 seconds each
+#   tests/fuzz/run.sh                      all targets, 30 seconds each
 #   tests/fuzz/run.sh SECONDS [TARGET...]  those targets, or all, SECONDS each: an hour each is 3600
 #   tests/fuzz/run.sh 0 TARGET FILE...     those inputs once, with a trace of what goes wrong
 #
@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-SECONDS_EACH=45
+SECONDS_EACH=30
 # What one input may take; most take less than a millisecond.
 INPUT_SECONDS=10
 # Of the whole program, with what C libraries take; what an input may take for its length, each target

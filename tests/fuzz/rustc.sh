@@ -13,7 +13,7 @@ flags=(
     -Cllvm-args=-sanitizer-coverage-pc-table
     -Cllvm-args=-sanitizer-coverage-trace-compares
     -Cdebug-assertions=yes
-    -Copt-level=3
+    -Copt-level=1
 )
 # Its build script runs by itself, without libFuzzer.
 [[ " $* " == *" --crate-name bkp "* ]] || flags=()

@@ -7,9 +7,10 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::bed::{Run, bare};
-use crate::support::jobs::{SNAPSHOT, add, bed, begun, code, gate, records, until, with};
+use crate::support::jobs::{SNAPSHOT, add, bed, begun, code, gate, records, with};
 use crate::support::planted::now;
 use crate::support::tb;
+use crate::support::wait::until;
 
 #[test]
 fn what_is_due_runs_once_and_a_lost_state_changes_nothing() {

@@ -7,9 +7,10 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::support::bed::{Bed, Run};
-use crate::support::jobs::{SNAPSHOT, add, bed, begun, code, gate, hide, records, until, with};
+use crate::support::jobs::{SNAPSHOT, add, bed, begun, code, gate, hide, records, with};
 use crate::support::status::{findings, has, status};
 use crate::support::tb;
+use crate::support::wait::until;
 use crate::support::web::Web;
 
 /// A second source, whose snapshots are the job `other`.

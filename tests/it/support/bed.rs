@@ -196,6 +196,7 @@ impl Bed {
 
 /// The program in an empty environment, in `folder`.
 pub(crate) fn bare(folder: &Path, words: &[&str]) -> Command {
+    super::wait::watch();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bkp"));
     command.args(words).current_dir(folder).env_clear().stdin(Stdio::null());
     command.env("HOME", folder).env("PATH", "/usr/bin:/bin");

@@ -15,7 +15,8 @@ use bkp::rt;
 use tigerbeetle_unofficial::error::{CreateTransferErrorKind, CreateTransfersError};
 use tigerbeetle_unofficial::{Account, Client, QueryFilter, Transfer};
 
-use super::tb::{CLUSTER, pause};
+use super::tb::CLUSTER;
+use super::wait::pause;
 
 /// The ledger of these books.
 pub(crate) const LEDGER: u32 = 77;

@@ -7,7 +7,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::bed::Bed;
-use super::planted::now;
 use super::tb;
 
 /// A bed whose source is a data file that nobody writes, with these jobs.
@@ -64,16 +63,6 @@ pub(crate) fn gate(bed: &Bed, job: &str) -> String {
 pub(crate) fn begun(bed: &Bed) -> Vec<String> {
     let log = fs::read_to_string(bed.path("begun")).unwrap_or_default();
     log.lines().map(str::to_owned).collect()
-}
-
-/// Waits until `done` is true.
-#[track_caller]
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = now();
-    while !done() {
-        assert!(now() - began < time::Duration::minutes(5), "{what} does not happen");
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-    }
 }
 
 /// Takes the source away; the answer brings it back.

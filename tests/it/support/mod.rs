@@ -19,4 +19,5 @@ pub(crate) mod smtp;
 pub(crate) mod status;
 pub(crate) mod tb;
 pub(crate) mod trace;
+pub(crate) mod wait;
 pub(crate) mod web;

@@ -30,7 +30,7 @@ pub(crate) mod tls;
 use self::access::{Access, PASSWORD, REPLICATOR, SUPERUSER};
 use super::machine::excused;
 use super::s3::tools;
-use super::tb::pause;
+use super::wait::{descendants, ended, is_alive, pause, until};
 
 /// How long a server may take until it is ready, on a busy machine with much to replay.
 const READY: Duration = Duration::from_mins(10);
@@ -313,7 +313,7 @@ impl Postgres {
         if child.try_wait().unwrap().is_none() {
             kill_process(Pid::from_child(&child), signal).unwrap();
         }
-        child.wait().unwrap();
+        ended(&mut child, &format!("the server in {}", self.home.display()));
     }
 
     /// Kills a server that runs with everything that it has started, as a failure of the machine would.
@@ -326,9 +326,7 @@ impl Postgres {
             // Most end by themselves when the first of them is gone.
             let _gone = kill_process(*pid, Signal::KILL);
         }
-        while family.iter().any(|pid| is_alive(*pid)) {
-            pause();
-        }
+        until("its processes are gone", || !family.iter().any(|pid| is_alive(*pid)));
     }
 
     /// Stops it and starts it again with these settings besides those that it has.
@@ -379,9 +377,8 @@ impl Postgres {
     /// Waits until this standby has replayed all that `primary` has written by now.
     pub(crate) fn catch_up(&self, primary: &Access) {
         let end = primary.sql("select pg_current_wal_flush_lsn()");
-        while self.sql(&format!("select pg_last_wal_replay_lsn() >= '{end}'")) != "t" {
-            pause();
-        }
+        let reached = format!("select pg_last_wal_replay_lsn() >= '{end}'");
+        until(&format!("the standby is at {end}"), || self.sql(&reached) == "t");
     }
 }
 
@@ -421,32 +418,4 @@ fn write(path: &Path, text: &str) {
 
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// The state of a process and its parent; `None` if it is gone.
-fn state(pid: Pid) -> Option<(String, i32)> {
-    let line = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The name in parentheses may hold anything.
-    let mut words = line.rsplit_once(')')?.1.split_whitespace();
-    Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
-}
-
-fn is_alive(pid: Pid) -> bool {
-    state(pid).is_some_and(|(state, _)| state != "Z")
-}
-
-/// All processes that this one has started, and those that they have.
-fn descendants(ancestor: Pid) -> Vec<Pid> {
-    let names = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|item| item.unwrap().file_name().into_string().ok());
-    let pids = names.filter_map(|name| Pid::from_raw(name.parse().ok()?));
-    let parents: Vec<(Pid, i32)> = pids.filter_map(|pid| Some((pid, state(pid)?.1))).collect();
-    let mut found = vec![ancestor];
-    let mut at = 0;
-    while let Some(parent) = found.get(at).map(|pid| pid.as_raw_nonzero().get()) {
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-        at += 1;
-    }
-    found.split_off(1)
 }

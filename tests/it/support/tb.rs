@@ -10,14 +10,18 @@
     reason = "helpers of tests fail as tests do; clippy sees tests only in marked functions"
 )]
 
+use std::cell::Cell;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
+
+use super::wait::{ended, pause};
 
 /// The cluster id of every server here.
 pub(crate) const CLUSTER: u128 = 7;
@@ -25,10 +29,14 @@ pub(crate) const CLUSTER: u128 = 7;
 const READY_SECONDS: u64 = 120;
 /// How long `ledgerload` waits for an answer: a change of view on a busy machine can take minutes.
 const ANSWER_SECONDS: u64 = 300;
-/// Memory for the server's cache; the default of 1 GiB is too much for many servers at once.
-const CACHE: &str = "--cache-grid=256MiB";
-/// The longest pause between two looks at something that has no event to wait for.
-const POLL_EVERY: Duration = Duration::from_millis(50);
+/// What a server takes less memory with than the 2.4 GiB, all of it locked and touched at once, that it takes with
+/// its defaults: many run at a time here. None of it changes what a server writes.
+const SMALL: [&str; 4] = [
+    "--experimental",
+    "--cache-grid=64MiB",
+    "--cache-accounts=1MiB",
+    "--memory-lsm-manifest=16MiB",
+];
 /// Times that a server is started anew because another program took its port.
 const PORT_TRIES: u32 = 5;
 
@@ -67,7 +75,9 @@ impl Server {
         let log = data_file.with_extension(format!("{replica}.log"));
         let output = File::create(&log).unwrap();
         let child = Command::new(program())
-            .args(["start", CACHE, &format!("--addresses={addresses}")])
+            .arg("start")
+            .args(SMALL)
+            .arg(format!("--addresses={addresses}"))
             .arg(data_file)
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -159,6 +169,42 @@ impl Drop for Server {
 pub(crate) struct Cluster {
     /// The replicas, by index.
     pub(crate) replicas: Vec<Server>,
+    /// Let go of after them.
+    _turn: Turn,
+}
+
+thread_local! {
+    /// The clusters of this thread that run.
+    static RUNNING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether a test has clusters; one at a time has, for three servers and what they write fill much of a memory.
+static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// The right of a thread to run clusters.
+#[derive(Debug)]
+struct Turn;
+
+impl Turn {
+    fn take() -> Turn {
+        if RUNNING.get() == 0 {
+            let (taken, free) = &TAKEN;
+            *free.wait_while(taken.lock().unwrap(), |taken| *taken).unwrap() = true;
+        }
+        RUNNING.set(RUNNING.get() + 1);
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        RUNNING.set(RUNNING.get() - 1);
+        if RUNNING.get() == 0 {
+            let (taken, free) = &TAKEN;
+            *taken.lock().unwrap() = false;
+            free.notify_one();
+        }
+    }
 }
 
 impl Cluster {
@@ -174,13 +220,14 @@ impl Cluster {
 
     /// Starts one replica on each of the data files, in the order of their replica numbers.
     pub(crate) fn start_existing(files: &[PathBuf]) -> Cluster {
+        let turn = Turn::take();
         for _ in 1..PORT_TRIES {
             let addresses = free_addresses(files.len());
             let spawn =
                 |(replica, file): (usize, &PathBuf)| Server::spawn(file, &addresses, replica);
             let mut replicas: Vec<Server> = files.iter().enumerate().map(spawn).collect();
             let Some(failed) = replicas.iter_mut().position(|replica| !replica.wait_ready()) else {
-                return Cluster { replicas };
+                return Cluster { replicas, _turn: turn };
             };
             let log = replicas[failed].log_text();
             assert!(log.contains("AddressInUse"), "replica {failed} fails: {}", tail(&log));
@@ -271,7 +318,7 @@ impl Load {
         if self.child.try_wait().unwrap().is_none() {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         }
-        let status = self.child.wait().unwrap();
+        let status = ended(&mut self.child, "ledgerload");
         assert!(status.success(), "ledgerload load: {status}");
     }
 
@@ -385,11 +432,6 @@ fn free_addresses(count: usize) -> String {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(8)..].join("\n")
-}
-
-#[expect(clippy::disallowed_methods, reason = "another process has no event to wait for")]
-pub(crate) fn pause() {
-    std::thread::sleep(POLL_EVERY);
 }
 
 /// A replica with some history, so that captures take longer than an instant.

@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::support::bed::Run;
 use crate::support::postgres::access::REPLICATOR;
-use crate::support::postgres::bed::{PostgresBed, switched, until};
+use crate::support::postgres::bed::{PostgresBed, switched};
 use crate::support::postgres::{Postgres, Version};
+use crate::support::wait::until;
 
 /// Bytes of a segment.
 const SEGMENT: u64 = 16 << 20;

@@ -13,12 +13,13 @@ use crate::support::bed::Run;
 use crate::support::kms::{REGIONS, kms, new_key, recipient};
 use crate::support::logs::numbers;
 use crate::support::postgres::bed::{
-    NO_ARCHIVE, PostgresBed, files, recovered, rounds, switched, system, until,
+    NO_ARCHIVE, PostgresBed, files, recovered, rounds, switched, system,
 };
 use crate::support::postgres::load::{Load, check};
 use crate::support::postgres::{Options, Postgres, Version, place, shared};
 use crate::support::s3::proxy::{Fault, Proxy, Rule};
 use crate::support::s3::usual;
+use crate::support::wait::until;
 
 /// A folder like that of a server, with its control file and no more.
 struct Folder {

@@ -12,12 +12,11 @@ use serde_json::Value;
 
 use crate::support::logs::{numbers, spelled};
 use crate::support::postgres::access::{Access, REPLICATOR};
-use crate::support::postgres::bed::{
-    NO_ARCHIVE, PostgresBed, recovered, rounds, switched, system, until,
-};
+use crate::support::postgres::bed::{NO_ARCHIVE, PostgresBed, recovered, rounds, switched, system};
 use crate::support::postgres::load::{Load, check};
 use crate::support::postgres::{Options, Postgres, Stop, Version, place};
 use crate::support::s3::usual;
+use crate::support::wait::until;
 
 /// When each commit was under way, nanoseconds since 1970: at the time of one, all before it were committed, and it
 /// was not itself.

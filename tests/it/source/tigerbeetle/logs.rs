@@ -16,6 +16,7 @@ use crate::support::bed::Bed;
 use crate::support::books::{self, Books};
 use crate::support::logs::{PATIENCE, bed, numbers, restore_at, spelled, window, with_server};
 use crate::support::tb;
+use crate::support::wait::pause;
 
 fn rounds() -> u64 {
     std::env::var("BKP_TEST_ROUNDS").map_or(10, |text| text.parse().unwrap())
@@ -195,7 +196,7 @@ fn a_killed_run_loses_and_repeats_nothing() {
         let began = Instant::now();
         while bed.run(&["logs", source]).code != Some(0) {
             assert!(began.elapsed() < PATIENCE);
-            tb::pause();
+            pause();
         }
         bed.run(&["verify", source, "--logs"]).done();
     }
@@ -284,7 +285,7 @@ fn a_killed_restore_leaves_nothing() {
         let began = Instant::now();
         while !left().is_empty() || !served(&target).is_empty() {
             assert!(began.elapsed() < PATIENCE, "{:?}", left());
-            tb::pause();
+            pause();
         }
     }
     // Where the one that cleans up is killed, too, the next run does it.
@@ -777,7 +778,7 @@ fn following_ships_within_seconds() {
                 return;
             }
             assert!(began.elapsed() < PATIENCE, "{source}: {listed}");
-            tb::pause();
+            pause();
         }
     };
     let mut server = Some(server);

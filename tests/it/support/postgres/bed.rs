@@ -12,7 +12,7 @@ use super::access::{Access, PASSWORD, REPLICATOR};
 use super::{Options, Postgres, Version, place};
 use crate::support::bed::Run;
 use crate::support::s3::Service;
-use crate::support::tb::pause;
+use crate::support::wait::{pause, until};
 
 /// How long something may take that is waited for, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -228,16 +228,6 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Waits until `done` is true.
-#[track_caller]
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "not yet: {what}");
-        pause();
-    }
 }
 
 /// Starts a server on a restored folder and waits until its recovery is over. The log, if it ends instead.

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 use super::access::Access;
 use super::{literal, place};
-use crate::support::tb::pause;
+use crate::support::wait::{pause, until};
 
 /// Accounts that amounts move between, and sessions that move them.
 const ACCOUNTS: u32 = 500;
@@ -142,10 +142,14 @@ impl Load {
 
     /// Waits until this number is committed.
     pub(crate) fn reach(&self, number: u64) {
-        while self.committed() < number {
-            assert!(!self.threads.iter().any(JoinHandle::is_finished), "the load has ended");
-            pause();
-        }
+        until(&format!("commit {number}"), || {
+            let committed = self.committed() >= number;
+            assert!(
+                committed || !self.threads.iter().any(JoinHandle::is_finished),
+                "the load has ended"
+            );
+            committed
+        });
     }
 
     /// Waits for this many more commits.
@@ -161,9 +165,7 @@ impl Load {
             "select count(*) from pg_stat_activity where application_name = 'pgbench' and datname = {}",
             literal(&self.database)
         );
-        while self.access.sql(&sessions) != "0" {
-            pause();
-        }
+        until("the sessions of the load are gone", || self.access.sql(&sessions) == "0");
         self.committed()
     }
 
