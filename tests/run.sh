@@ -3,7 +3,7 @@
 # real files. Needs nothing but Rust and what examples/prepare.sh gets. Writes only inside the build
 # folder and the system's folder for temporary files; can be run again at any time.
 #
-# The files of the tests are in memory where there is enough of it, and four tests run at a time then: on a disk
+# The files of the tests are in memory where there is enough of it, and three tests run at a time then: on a disk
 # it takes three times as long, nearly all of it waiting for the disk. Tests that are about file systems bring
 # their own. TMPDIR=/var/tmp tests/run.sh runs all on that disk.
 #
@@ -67,7 +67,7 @@ memory_kib=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 if [ -z "${TMPDIR:-}" ] && [ "${memory_kib:-0}" -ge $((20 << 20)) ] &&
     [ "$(df --output=fstype,avail -B 1G /dev/shm 2>/dev/null | awk 'NR == 2 && $2 >= 10 { print $1 }')" = tmpfs ]; then
     TMPDIR=$(mktemp -d /dev/shm/bkp-tests-XXXXXX)
-    export TMPDIR RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
+    export TMPDIR RUST_TEST_THREADS=${RUST_TEST_THREADS:-3}
     trap 'rm -rf "$TMPDIR"' EXIT
     say "the files of the tests are in memory, in $TMPDIR"
 fi

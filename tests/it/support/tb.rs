@@ -30,7 +30,7 @@ pub(crate) const CLUSTER: u128 = 7;
 const READY_SECONDS: u64 = 120;
 /// How long `ledgerload` waits for an answer: a change of view on a busy machine can take minutes.
 const ANSWER_SECONDS: u64 = 300;
-/// What a server takes less memory with than the 2.4 GiB, all of it locked and touched at once, that it takes with
+/// What a server takes less memory with than the 2.4 GiB, all of it touched at once, that it takes with
 /// its defaults: many run at a time here. None of it changes what a server writes.
 const SMALL: [&str; 4] = [
     "--experimental",
@@ -38,6 +38,8 @@ const SMALL: [&str; 4] = [
     "--cache-accounts=1MiB",
     "--memory-lsm-manifest=16MiB",
 ];
+/// Memory that must be left before a server is started, KiB: it takes a third of that.
+const MEMORY_LEFT_KIB: u64 = 6 << 20;
 /// Times that a server is started anew because another program took its port.
 const PORT_TRIES: u32 = 5;
 
@@ -75,6 +77,7 @@ impl Server {
     pub(crate) fn spawn(data_file: &Path, addresses: &str, replica: usize) -> Server {
         let log = data_file.with_extension(format!("{replica}.log"));
         let output = File::create(&log).unwrap();
+        wait_for_memory();
         let child = Command::new(program())
             .arg("start")
             .args(SMALL)
@@ -162,6 +165,20 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Waits, for a minute at most, until there is memory for one more server beside what other tests may ask for
+/// meanwhile: one that is denied memory is killed, or another one is.
+fn wait_for_memory() {
+    let available_kib = || {
+        let told = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+        line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(u64::MAX)
+    };
+    let began = Instant::now();
+    while available_kib() < MEMORY_LEFT_KIB && began.elapsed() < Duration::from_mins(1) {
+        pause();
     }
 }
 
