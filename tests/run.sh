@@ -67,6 +67,8 @@ memory_kib=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 if [ -z "${TMPDIR:-}" ] && [ "${memory_kib:-0}" -ge $((20 << 20)) ] &&
     [ "$(df --output=fstype,avail -B 1G /dev/shm 2>/dev/null | awk 'NR == 2 && $2 >= 10 { print $1 }')" = tmpfs ]; then
     TMPDIR=$(mktemp -d /dev/shm/bkp-tests-XXXXXX)
+    # PostgreSQL's servers run as another user.
+    chmod 711 "$TMPDIR"
     export TMPDIR RUST_TEST_THREADS=${RUST_TEST_THREADS:-3}
     trap 'rm -rf "$TMPDIR"' EXIT
     say "the files of the tests are in memory, in $TMPDIR"

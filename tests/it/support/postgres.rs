@@ -69,6 +69,24 @@ impl Version {
         Version::ALL.into_iter().filter(|version| version.is_here()).collect()
     }
 
+    /// Every other one, for tests that take minutes; those beside them take [`Version::even`]. In long rounds all.
+    #[track_caller]
+    pub(crate) fn odd() -> Vec<Version> {
+        Version::all()
+            .into_iter()
+            .filter(|version| is_long() || version.number() % 2 == 1)
+            .collect()
+    }
+
+    /// The others.
+    #[track_caller]
+    pub(crate) fn even() -> Vec<Version> {
+        Version::all()
+            .into_iter()
+            .filter(|version| is_long() || version.number() % 2 == 0)
+            .collect()
+    }
+
     /// The oldest, for tests of what no version does in its own way; `None` where the machine is excused from all.
     #[track_caller]
     pub(crate) fn any() -> Option<Version> {
@@ -109,6 +127,10 @@ impl Version {
     pub(crate) fn program(self, name: &str) -> PathBuf {
         place::installed(&self.number().to_string()).join("bin").join(name)
     }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("BKP_TEST_ROUNDS").is_some()
 }
 
 /// How a server differs from the usual one.
