@@ -432,7 +432,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -1054,7 +1054,7 @@ _bkp() {
                     return 0
                     ;;
                 --status)
-                    COMPREPLY=($(compgen -W "started completed failed deleted restored verified" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "started completed failed deleted restored verified copied" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -1175,12 +1175,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__replicate)
-            opts="-q -v -h --scope --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --scope)
                     COMPREPLY=($(compgen -W "full incremental auto" -- "${cur}"))
                     return 0

@@ -33,7 +33,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Print more det
 complete -c bkp -n "__fish_bkp_needs_command" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "snapshot" -d 'Back up a consistent capture of a source'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "replicate" -d 'Copy the new and changed files of a folder'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "replicate" -d 'Copy the new and changed files of a folder, or the backups of one store to another'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "list" -d 'List the backups of a store'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'
@@ -79,7 +79,9 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JS
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l scope -d 'Scope of the replica' -r -f -a "full\t'Every file'
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l to -d 'Copy what this store lacks of another one, by its name or URL: backups, pins, notes and logs, byte for byte' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l from -d 'Store to copy from [default: the first other one of SOURCE, or the only other one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l scope -d 'Scope of the replica [default: auto]' -r -f -a "full\t'Every file'
 incremental\t'What changed since earlier replicas'
 auto\t'Incremental if a usable chain exists, otherwise full'"
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l wait-lock -d 'Wait up to this long for a conflicting run to end, such as 10m [default: do not wait]' -r
@@ -123,7 +125,8 @@ completed\t''
 failed\t''
 deleted\t''
 restored\t''
-verified\t''"
+verified\t''
+copied\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
@@ -296,6 +299,7 @@ export\t''
 export-plan\t''
 replica\t''
 replica-plan\t''
+copies\t''
 catalog\t''
 query\t''
 logs\t''
@@ -359,7 +363,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d '
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "snapshot" -d 'Back up a consistent capture of a source'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "export" -d 'Export the tables of a DuckDB database as Parquet, without taking its lock'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "replicate" -d 'Copy the new and changed files of a folder'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "replicate" -d 'Copy the new and changed files of a folder, or the backups of one store to another'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "logs" -d 'Ship the change log of a source since the last shipped position'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "list" -d 'List the backups of a store'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "verify" -d 'Check a backup, from its existence to a restore drill, or the ledger against the stores'

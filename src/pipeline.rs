@@ -29,6 +29,7 @@ use crate::stage::thread_boundary::ThreadBoundary;
 use crate::stage::{ChainStats, Sink, gzip, zstd};
 use crate::store::{AppendStore, ObjectLabels, Role};
 
+pub mod copies;
 pub mod log_files;
 mod object_list;
 pub mod objects;
@@ -135,14 +136,19 @@ impl ObjectBuilder<'_> {
     }
 
     fn labels(&self, role: Role) -> ObjectLabels {
-        let label = |name: &str, value: String| (name.to_owned(), value);
-        let pairs = vec![
-            label("backup-id", self.name.id.to_string()),
-            label("backup-type", self.name.backup_type.to_string()),
-            label("backup-scope", self.name.scope.to_string()),
-        ];
-        ObjectLabels { role, pairs, ..ObjectLabels::default() }
+        labels(self.name, role)
     }
+}
+
+/// What stores are told of the objects of a backup.
+fn labels(name: &BackupName, role: Role) -> ObjectLabels {
+    let label = |name: &str, value: String| (name.to_owned(), value);
+    let pairs = vec![
+        label("backup-id", name.id.to_string()),
+        label("backup-type", name.backup_type.to_string()),
+        label("backup-scope", name.scope.to_string()),
+    ];
+    ObjectLabels { role, pairs, ..ObjectLabels::default() }
 }
 
 /// Compression threads: one per core, at most eight, and no more than [`COMPRESSION_BYTES_MAX`] has

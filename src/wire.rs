@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::settings::SourceSettings;
+use crate::config::settings::jobs::JobSettings;
 use crate::ctx::Ctx;
+use crate::domain::retention::Policy;
 use crate::error::{Diagnosis, Fault, Kind, diagnose};
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
@@ -164,22 +166,65 @@ impl AppContext {
         self.append(&self.place_to_read(source)?)
     }
 
-    /// Says in `error` which other stores of `source` may have what the first one failed to give.
+    /// The names of the stores that may have copies of what the first one has of `source`: its others, and those
+    /// that jobs replicate to. None where a store was chosen.
     #[must_use]
-    pub fn elsewhere(&self, source: Option<&str>, error: anyhow::Error) -> anyhow::Error {
-        let source = source.and_then(|name| self.settings.sources.get(name));
-        let stores = source.map(|source| source.store.as_slice()).unwrap_or_default();
-        let Diagnosis { kind, hint } = diagnose(&error);
-        let is_of_store = matches!(kind, Kind::Store | Kind::Integrity | Kind::NotFound);
-        let [first, others @ ..] = stores else { return error };
-        if others.is_empty() || !is_of_store || !self.settings.store.is_empty() {
-            return error;
+    pub fn stores_with_copies(&self, source: Option<&str>) -> Vec<String> {
+        let settings = &self.settings;
+        let Some(first) = self.places(source.and_then(|name| settings.sources.get(name))).ok()
+        else {
+            return Vec::new();
+        };
+        if !settings.store.is_empty() {
+            return Vec::new();
         }
-        let others: Vec<_> = others.iter().map(|name| format!("--store {name}")).collect();
-        let hint = format!("there may be another copy: add {}; or: {hint}", others.join(" or "));
-        error.context(
-            Fault::new(kind, format!("reading from the store `{first}` failed")).hint(hint),
-        )
+        let of_source = source.and_then(|name| settings.sources.get(name));
+        let of_source = of_source.map(|source| source.store.as_slice()).unwrap_or_default();
+        let is_of = |job: &&JobSettings| job.source.is_none() || job.source.as_deref() == source;
+        let copied = settings.jobs.values().filter(is_of).filter_map(|job| job.copies.as_ref());
+        let mut found: Vec<String> = Vec::new();
+        for name in of_source.iter().chain(copied.map(|copies| &copies.to)) {
+            let is_first = first.first().is_some_and(|first| first.called() == name.as_str());
+            if !is_first && !found.contains(name) {
+                found.push(name.clone());
+            }
+        }
+        found
+    }
+
+    /// Reads from the first store of `source`, and where that fails because of the store or what is in it, from
+    /// the next one that may have a copy. Which one that is, is said.
+    ///
+    /// # Errors
+    /// What the first store failed with, if no other one gives what is wanted.
+    pub fn in_any_store<T>(
+        &self,
+        source: Option<&str>,
+        read: impl Fn(&AppContext) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let error = match read(self) {
+            Err(error) if is_of_store(&error) => error,
+            ended => return ended,
+        };
+        let others = self.stores_with_copies(source);
+        for name in &others {
+            self.ctx.cancel.check()?;
+            self.ctx.monitor.warn(&format!("{error:#}; trying the copy in the store `{name}`"));
+            let mut app = self.clone();
+            app.settings.store = vec![name.clone()];
+            match read(&app) {
+                Err(other) if is_of_store(&other) => {
+                    self.ctx.monitor.warn(&format!("{name}: {other:#}"));
+                }
+                ended => return ended,
+            }
+        }
+        if others.is_empty() {
+            return Err(error);
+        }
+        let Diagnosis { kind, hint } = diagnose(&error);
+        let message = format!("neither the first store nor {} has it whole", others.join(", "));
+        Err(error.context(Fault::new(kind, message).hint(hint)))
     }
 
     /// The stores to add to, as one.
@@ -319,6 +364,13 @@ impl AppContext {
         Ok(found)
     }
 
+    /// Which of the backups that a job makes are kept in a store; `None` for all.
+    #[must_use]
+    pub fn retention(&self, store: &str, job: &JobSettings) -> Option<Policy> {
+        let of_store = self.settings.stores.get(store).and_then(|store| store.retention.clone());
+        of_store.filter(|_policy| job.run.makes().is_some()).or_else(|| job.retention.clone())
+    }
+
     /// A configured source, ready to be captured.
     ///
     /// # Errors
@@ -335,6 +387,11 @@ impl AppContext {
         let Settings { tigerbeetle, postgres, .. } = &self.settings;
         DrillTools { tigerbeetle: tigerbeetle.clone(), postgres: postgres.clone(), share }
     }
+}
+
+/// Whether another store may give what this one did not.
+fn is_of_store(error: &anyhow::Error) -> bool {
+    matches!(diagnose(error).kind, Kind::Store | Kind::Integrity | Kind::NotFound)
 }
 
 fn store_kind(url: &str) -> anyhow::Result<&'static StoreKind> {

@@ -210,6 +210,9 @@ impl Cli {
                 backup(app, patience, &options)
             }
             Command::Replicate(args) => {
+                if let Some(options) = args.copies() {
+                    return cmd::replicate::run(app, &options);
+                }
                 let (patience, options) = (args.wait.patience(), args.into());
                 backup(app, patience, &options)
             }

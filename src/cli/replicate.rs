@@ -3,22 +3,32 @@
 use clap::ValueEnum;
 
 use super::flags::WaitArgs;
-use crate::cmd::snapshot::Options;
+use crate::cmd::{replicate, snapshot};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;
 
-/// Copy the new and changed files of a folder
+/// Copy the new and changed files of a folder, or the backups of one store to another
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 3 if a file could not be copied; all of them: see bkp(1).\n\
-                        Example: bkp replicate tier")]
+#[command(
+    after_help = "Exit codes: 3 if a file or a backup could not be copied; all of them: see bkp(1).\n\
+                        Example: bkp replicate tier; bkp replicate --to offsite --from main"
+)]
 pub(super) struct Args {
-    /// Name of the source in the configuration
-    #[arg(value_name = "SOURCE")]
-    source: String,
+    /// Name of the source in the configuration; with --to only its backups are copied
+    #[arg(value_name = "SOURCE", required_unless_present = "to")]
+    source: Option<String>,
 
-    /// Scope of the replica
-    #[arg(long, value_enum, default_value_t = ReplicaScope::Auto)]
-    scope: ReplicaScope,
+    /// Copy what this store lacks of another one, by its name or URL: backups, pins, notes and logs, byte for byte
+    #[arg(long, value_name = "STORE")]
+    to: Option<String>,
+
+    /// Store to copy from [default: the first other one of SOURCE, or the only other one]
+    #[arg(long, value_name = "STORE", requires = "to")]
+    from: Option<String>,
+
+    /// Scope of the replica [default: auto]
+    #[arg(long, value_enum, conflicts_with = "to")]
+    scope: Option<ReplicaScope>,
 
     /// Show what would be done, without doing it
     #[arg(long)]
@@ -50,9 +60,25 @@ impl ReplicaScope {
     }
 }
 
-impl From<Args> for Options {
-    fn from(args: Args) -> Options {
-        let Args { source, scope, dry_run, wait: _ } = args;
-        Options { kind: BackupKind::Replica, source, scope: scope.scope(), mode: None, dry_run }
+impl Args {
+    /// What is to be copied from store to store, if that is asked for.
+    pub(super) fn copies(&self) -> Option<replicate::Options> {
+        let Args { source, to, from, scope: _, dry_run, wait } = self;
+        let (from, source, dry_run) = (from.clone(), source.clone(), *dry_run);
+        let patience = wait.patience();
+        to.clone().map(|to| replicate::Options { to, from, source, dry_run, patience })
+    }
+}
+
+impl From<Args> for snapshot::Options {
+    fn from(args: Args) -> snapshot::Options {
+        let Args { source, scope, dry_run, .. } = args;
+        snapshot::Options {
+            kind: BackupKind::Replica,
+            source: source.unwrap_or_default(),
+            scope: scope.and_then(ReplicaScope::scope),
+            mode: None,
+            dry_run,
+        }
     }
 }

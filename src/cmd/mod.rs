@@ -15,6 +15,7 @@ pub mod list;
 pub mod log_files;
 pub mod logs;
 pub mod pin;
+pub mod replicate;
 pub mod restore;
 pub mod restore_at;
 pub mod run;

@@ -84,18 +84,21 @@ pub(super) struct RestoreReport {
     restored: Restored,
 }
 
-/// Brings a backup back at a new place. Everything is checked before the target appears.
+/// Brings a backup back at a new place. Everything is checked before the target appears. What the first store of
+/// its source does not give, another one with a copy may.
 ///
 /// # Errors
 /// [`Kind::Refused`] if the target is taken or the restore would do harm; [`Kind::Integrity`] if
 /// the backup is damaged; then the target is as it was.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = options.select.source();
-    let report = restore(app, options);
-    if !options.dry_run {
-        audit::record_outcome(app, ("restored", Status::Restored), source, &report);
-    }
-    report.map_err(|error| app.elsewhere(source, error))
+    app.in_any_store(source, |app| {
+        let report = restore(app, options);
+        if !options.dry_run {
+            audit::record_outcome(app, ("restored", Status::Restored), source, &report);
+        }
+        report
+    })
 }
 
 fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {

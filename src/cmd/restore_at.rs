@@ -95,13 +95,16 @@ pub(crate) struct RestoreAtReport {
 /// [`Kind::Integrity`] if a segment on the way is missing, damaged or out of order. Then the target is
 /// as it was.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
-    let mut is_plain = false;
-    let report = restore_at(app, options, &mut is_plain);
-    // A plain restore is on record.
-    if !options.restore.dry_run && !is_plain {
-        audit::record_outcome(app, ("restored", Status::Restored), Some(&options.source), &report);
-    }
-    report
+    let source = Some(options.source.as_str());
+    app.in_any_store(source, |app| {
+        let mut is_plain = false;
+        let report = restore_at(app, options, &mut is_plain);
+        // A plain restore is on record.
+        if !options.restore.dry_run && !is_plain {
+            audit::record_outcome(app, ("restored", Status::Restored), source, &report);
+        }
+        report
+    })
 }
 
 /// Notes in `is_plain` whether it was a plain restore, since there is no log.

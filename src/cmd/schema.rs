@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cmd::{
     catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, log_files, logs, pin,
-    restore, restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
+    replicate, restore, restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
 };
 use crate::ops::report::{Failure, Warning};
 
@@ -28,6 +28,7 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<snapshot::SnapshotPlanReport<'_>>("bkp.export-plan/1"),
     ReportSchema::of::<snapshot::SnapshotReport<'_>>("bkp.replica/1"),
     ReportSchema::of::<snapshot::SnapshotPlanReport<'_>>("bkp.replica-plan/1"),
+    ReportSchema::of::<replicate::CopiesReport>("bkp.copies/1"),
     ReportSchema::of::<catalog_file::CatalogReport<'_>>("bkp.catalog/1"),
     ReportSchema::of::<catalog_file::QueryReport>("bkp.query/1"),
     ReportSchema::of::<logs::LogsReport<'_>>("bkp.logs/1"),

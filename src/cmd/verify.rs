@@ -16,7 +16,7 @@ use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::verify_level::VerifyLevel;
-use crate::error::{Fault, Kind, diagnose, worst};
+use crate::error::{Diagnosis, Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::ops::audit;
 use crate::ops::authenticity::ProofChecker;
@@ -88,7 +88,32 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     };
     let report = verify_which(app, options, source);
     audit::record_outcome(app, ("verified", Status::Verified), source, &report);
-    report.map_err(|error| app.elsewhere(source, error))
+    report.map_err(|error| with_copies(app, options, source, error))
+}
+
+/// Says of what was not found intact in the first store whether another one has an intact copy. It is damage all the
+/// same.
+fn with_copies(
+    app: &AppContext,
+    options: &Options,
+    source: Option<&str>,
+    error: anyhow::Error,
+) -> anyhow::Error {
+    let Diagnosis { kind, .. } = diagnose(&error);
+    if !matches!(kind, Kind::Store | Kind::Integrity | Kind::NotFound) {
+        return error;
+    }
+    for name in app.stores_with_copies(source) {
+        let mut app = app.clone();
+        app.settings.store = vec![name.clone()];
+        let intact = verify_which(&app, options, source).is_ok_and(|copy| copy.outcome.is_none());
+        if intact {
+            let message = format!("the copy in the store `{name}` is intact");
+            let hint = format!("restore with --store {name}");
+            return error.context(Fault::new(kind, message).hint(hint));
+        }
+    }
+    error
 }
 
 fn verify_which(

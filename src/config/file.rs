@@ -59,10 +59,13 @@ pub struct StoreTable {
     /// Scheme and place: `file:///var/backups/bkp`, `s3://bucket/prefix`. The scheme decides which
     /// further keys there are.
     pub url: String,
+    /// Which backups are kept in this store, whatever jobs make them. Default: what each job says.
+    #[serde(default)]
+    pub retention: Option<jobs::RetentionTable>,
 }
 
 /// The keys of [`StoreTable`].
-pub const STORE_KEYS: [&str; 1] = ["url"];
+pub const STORE_KEYS: [&str; 2] = ["url", "retention"];
 
 /// The recipients of backups.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

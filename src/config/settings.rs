@@ -272,9 +272,9 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let mut stores = BTreeMap::new();
     for (name, table) in document.store {
         check::name("store", &name)?;
-        let place = stores::open(&name, table, &folder)?;
-        stores::check_other(&place, &stores)?;
-        stores.insert(name, StoreSettings { place });
+        let store = stores::open(&name, table, &folder)?;
+        stores::check_other(&store.place, &stores)?;
+        stores.insert(name, store);
     }
     let recipients = document.keys.recipients;
     if recipients.len() > RECIPIENTS_MAX {
@@ -290,7 +290,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         let source = sources::open(&name, table, &stores, &folder)?;
         sources.insert(name, source);
     }
-    let mut jobs = jobs::open(document.job, &sources)?;
+    let mut jobs = jobs::open(document.job, (&sources, &stores))?;
     for job in jobs.values_mut() {
         job.ping = job.ping.take().map(|url| check::resolve_path(&url, &folder));
     }

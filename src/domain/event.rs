@@ -51,6 +51,8 @@ pub enum Status {
     Restored = 5,
     /// A verification found a backup as it should be.
     Verified = 6,
+    /// A backup was copied to another store.
+    Copied = 8,
 }
 
 /// How the objects of a backup are compressed.
@@ -114,13 +116,14 @@ impl Encryption {
 
 impl Status {
     /// Every status.
-    pub const ALL: [Status; 6] = [
+    pub const ALL: [Status; 7] = [
         Status::Started,
         Status::Completed,
         Status::Failed,
         Status::Deleted,
         Status::Restored,
         Status::Verified,
+        Status::Copied,
     ];
 
     /// The word for it.
@@ -133,6 +136,7 @@ impl Status {
             Status::Deleted => "deleted",
             Status::Restored => "restored",
             Status::Verified => "verified",
+            Status::Copied => "copied",
         }
     }
 }
@@ -171,7 +175,7 @@ impl fmt::Debug for Digest {
 /// One event of one backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// The backup; of a restore or a verification an id of its own, whose backup the digest tells.
+    /// The backup; of a restore, a verification or a copy an id of its own, whose backup the digest tells.
     pub backup: BackupId,
     /// What happened.
     pub status: Status,
@@ -266,7 +270,7 @@ impl Event {
         Event { status: Status::Deleted, ..self }
     }
 
-    /// The backup of this event was read, from `began` on: restored or verified. Nothing of it moves.
+    /// The backup of this event was read, from `began` on: restored, verified or copied. Nothing of it moves.
     #[must_use]
     pub fn read(self, status: Status, began: OffsetDateTime, seconds: u32) -> Event {
         let own = BackupId::new(began);
@@ -283,7 +287,8 @@ impl Event {
             | Status::Failed
             | Status::Deleted
             | Status::Restored
-            | Status::Verified) => other as u128,
+            | Status::Verified
+            | Status::Copied) => other as u128,
         };
         self.backup.as_u128() & !VERSION_MASK | mark << VERSION_SHIFT
     }

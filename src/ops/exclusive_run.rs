@@ -15,6 +15,10 @@ use crate::ops::run_guard::required;
 use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
+/// The lease of a cleanup; no source can have this name.
+pub const CLEANUP: &str = "cleanup.all";
+/// The lease of a replication to a store: while one is held, no cleanup removes anything there.
+pub const REPLICATE: &str = "replicate.all";
 /// How long a run that waits for another one waits before it asks again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// For how long a run that should stop goes on to give back its leases.
@@ -35,18 +39,18 @@ impl std::fmt::Debug for ExclusiveRun<'_> {
 }
 
 impl<'h> ExclusiveRun<'h> {
-    /// Takes the kernel's lock of `name`, and its leases: that of every store, in the order of their
-    /// names, and that of the ledger if one is given.
+    /// Takes the kernel's lock of the first name, and the leases of the second: that of every store, in the order
+    /// of their names, and that of the ledger if one is given.
     ///
     /// # Errors
     /// [`Kind::Busy`] names who has it.
     pub fn take(
         app: &'h AppContext,
-        name: &str,
+        (lock, name): (&str, &str),
         mirrored: &MirroredStore,
         ledger: Option<&dyn Ledger>,
     ) -> anyhow::Result<ExclusiveRun<'h>> {
-        let lock = Lock::take(&app.settings.state_dir, name, &app.ctx)?;
+        let lock = Lock::take(&app.settings.state_dir, lock, &app.ctx)?;
         let holder = Holder {
             job: name.to_owned(),
             run: BackupId::new(app.ctx.now()),

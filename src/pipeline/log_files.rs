@@ -27,6 +27,8 @@ use crate::stage::seal::{About, Header, ObjectName, Opener, Prelude, Sealer, ope
 use crate::stage::{Sink, zstd};
 use crate::store::{AppendStore, ObjectLabels, ReadStore, Role, StoreError};
 
+mod copying;
+
 /// What the MAC of a header is for.
 const MAC_INFO: &[u8] = b"bkp log file 1";
 /// So much of an object is read for its header at first; only many recipients take more.
@@ -395,9 +397,19 @@ impl<'a> LogFiles<'a> {
     /// [`StoreError::Missing`] if there is none; [`Kind::Integrity`] if it is damaged or not authentic; what
     /// `out`, key and store fail with.
     pub fn read(&self, name: &LogFileName, out: &mut dyn Write) -> anyhow::Result<LogFileFacts> {
+        self.read_from(self.store.open(&name.key(), None)?, name, out)
+    }
+
+    /// The same of an object that was opened.
+    fn read_from(
+        &self,
+        object: Box<dyn Read + Send>,
+        name: &LogFileName,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<LogFileFacts> {
         let key = name.key();
         let first_error = FirstError::default();
-        let mut input = self.watched(self.store.open(&key, None)?, &first_error);
+        let mut input = self.watched(object, &first_error);
         let prelude = open_header(&mut input, ObjectName::Behind(&name.place()))
             .map_err(|error| first_error.or(error))?;
         let (data_key, facts) = self.unwrap(&key, &prelude)?;

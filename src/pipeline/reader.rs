@@ -232,16 +232,13 @@ impl<'a> BackupReader<'a> {
     }
 
     /// The stored bytes, checked against the manifest.
-    fn stored(
+    pub(super) fn stored(
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
         first_error: &FirstError,
     ) -> anyhow::Result<DigestReader<StoredReader>> {
-        let input = self.store.open(&object.key, None).map_err(|error| lost(error, &object.key))?;
-        let watched = StoredReader { input, ctx: ctx.clone(), first_error: first_error.clone() };
-        let sha256 = digest(&object.sha256, &object.key)?;
-        Ok(DigestReader::new(watched, &object.key, object.bytes, sha256, first_error.clone()))
+        stored(self.store, object, ctx, first_error)
     }
 
     fn plaintext(
@@ -282,4 +279,17 @@ impl<'a> BackupReader<'a> {
         let checked = DigestReader::new(ahead, name, *bytes, sha256, first_error.clone());
         Ok(Box::new(read_ahead("digest", Box::new(checked), READ_AHEAD)))
     }
+}
+
+/// The bytes that a store has of an object, checked against the object's record.
+pub(super) fn stored(
+    store: &dyn ReadStore,
+    object: &ObjectRecord,
+    ctx: &Ctx,
+    first_error: &FirstError,
+) -> anyhow::Result<DigestReader<StoredReader>> {
+    let input = store.open(&object.key, None).map_err(|error| lost(error, &object.key))?;
+    let watched = StoredReader { input, ctx: ctx.clone(), first_error: first_error.clone() };
+    let sha256 = digest(&object.sha256, &object.key)?;
+    Ok(DigestReader::new(watched, &object.key, object.bytes, sha256, first_error.clone()))
 }

@@ -157,14 +157,8 @@ pub(super) fn rules(
 ) -> anyhow::Result<Vec<Rule>> {
     let mut found = Vec::new();
     for job in app.settings.jobs.values() {
-        let Some((policy, made)) = job.retention.clone().zip(job.run.makes()) else { continue };
-        let is_member = |entry: &Entry| {
-            job.source.as_ref() == Some(&entry.name.source)
-                && job.backup_type.is_none_or(|of_job| of_job == entry.name.backup_type)
-                && entry.name.kind == made
-                && job.scope.is_none_or(|scope| scope == entry.name.scope)
-        };
-        let members = entries.iter().enumerate().filter(|(_, entry)| is_member(entry));
+        let Some(policy) = app.retention(store.name(), job) else { continue };
+        let members = entries.iter().enumerate().filter(|(_, entry)| job.is_maker_of(&entry.name));
         let members: Vec<usize> = members.map(|(at, _)| at).collect();
         let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
         let policy = Policy { frozen_after: Some(ages.critical), ..policy };

@@ -23,8 +23,7 @@ pub(crate) enum DifferenceKind {
     Changed,
     /// A recorded backup has no manifest, and its deletion was not recorded.
     Removed,
-    /// A store has no copy although the manifest in another one names it. The same objects, copied
-    /// from there byte by byte with the manifest last, mend it.
+    /// A store has no copy although the manifest in another one names it; `bkp replicate --to` mends it.
     Lacking,
     /// A manifest was never recorded: planted, or its event was lost.
     Unrecorded,

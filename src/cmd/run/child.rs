@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use crate::config::settings::jobs::{JobSettings, VerifySelection};
+use crate::config::settings::jobs::{JobKind, JobSettings, VerifySelection};
 use crate::domain::id::BackupId;
 use crate::domain::record::weigh;
 use crate::error::{Fault, Kind, diagnose};
@@ -133,10 +133,14 @@ fn append(said: &mut Option<String>, store: &str, more: Option<&str>) {
 #[must_use]
 pub fn command_line(app: &AppContext, job: &JobSettings, store: Option<&str>) -> Vec<String> {
     let mut words = vec![job.run.word().to_owned()];
-    words.extend(job.source.clone().filter(|_source| job.run.of_source()));
+    words.extend(job.source.clone().filter(|_source| job.run != JobKind::Cleanup));
     let mut flag = |name: &str, value: Option<String>| {
         words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
     };
+    if let Some(copies) = &job.copies {
+        flag("--to", Some(copies.to.clone()));
+        flag("--from", copies.from.clone());
+    }
     let auto = job.auto_scope.then(|| "auto".to_owned());
     flag("--scope", job.scope.map(|scope| scope.to_string()).or(auto));
     flag("--level", job.level.map(|level| level.as_str().to_owned()));
@@ -144,6 +148,8 @@ pub fn command_line(app: &AppContext, job: &JobSettings, store: Option<&str>) ->
     flag("--config", file.map(|path| path.to_string_lossy().into_owned()));
     match store {
         Some(store) => flag("--store", Some(store.to_owned())),
+        // It names its stores.
+        None if job.copies.is_some() => {}
         None => {
             app.settings.store.iter().for_each(|store| flag("--store", Some(store.clone())));
         }

@@ -10,13 +10,19 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobTable {
-    /// The command: `snapshot`, `export`, `logs`, `verify` or `cleanup`.
+    /// The command: `snapshot`, `export`, `replicate`, `logs`, `verify` or `cleanup`.
     #[schemars(required)]
     pub run: String,
-    /// The source it is about. `cleanup` needs none.
+    /// The source it is about. `cleanup` needs none, and `replicate` with a store copies all of them then.
     pub source: Option<String>,
+    /// For `replicate`: the store that gets copies of what another one has.
+    pub to: Option<String>,
+    /// For `replicate` with `to`: the store that has it. Default: the first other one of the source, or the
+    /// only other one.
+    pub from: Option<String>,
     /// How long after the beginning of its last run it runs again, for instance `6h`. Default:
-    /// snapshot 6h (DuckDB 24h, with scope incremental 6h), logs 15m, verify and cleanup 24h.
+    /// snapshot 6h (DuckDB 24h, with scope incremental 6h), logs 15m, replicate to a store 1h, verify and
+    /// cleanup 24h.
     pub every: Option<String>,
     /// The times it runs, in place of `every`: `daily at 03:00`, `weekly on sunday at 03:00`,
     /// `monthly on 1 at 03:00`, `hourly`, or five cron fields; then optionally a time zone.

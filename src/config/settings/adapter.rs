@@ -1,6 +1,7 @@
 //! The settings of one store or source.
 
 use crate::domain::names::BackupType;
+use crate::domain::retention::Policy;
 use crate::stage::Compression;
 use crate::store::StoreLocation;
 
@@ -9,6 +10,8 @@ use crate::store::StoreLocation;
 pub struct StoreSettings {
     /// Its URL, and what only the kind of store understands.
     pub place: StoreLocation,
+    /// Which backups are kept there, where that is not as each job says.
+    pub retention: Option<Policy>,
 }
 
 /// The settings of one source.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::adapter::SourceSettings;
+use super::adapter::{SourceSettings, StoreSettings};
 use super::check::{self, unknown};
 use crate::config::file::jobs::{HooksTable, JobTable, Jobs};
 use crate::domain::calendar::TimeZone;
@@ -17,11 +17,11 @@ use crate::table::join;
 use crate::table::units::duration;
 
 mod job;
-mod keep;
+pub(super) mod keep;
 mod upkeep;
 
-use self::job::{DAY, LONGEST};
-pub use self::job::{Hooks, JobKind, JobSettings, VerifySelection};
+pub use self::job::{CopySettings, Hooks, JobKind, JobSettings, VerifySelection};
+use self::job::{DAY, HOUR, LONGEST};
 use self::keep::retention;
 pub use upkeep::Upkeep;
 pub(super) use upkeep::{check_ages, upkeep};
@@ -31,12 +31,12 @@ const WEB: [&str; 2] = ["https", "http"];
 /// Checks every `[job.NAME]` table.
 pub(super) fn open(
     jobs: Jobs,
-    sources: &BTreeMap<String, SourceSettings>,
+    (sources, stores): (&BTreeMap<String, SourceSettings>, &BTreeMap<String, StoreSettings>),
 ) -> Result<BTreeMap<String, JobSettings>, ConfigError> {
     let mut opened = BTreeMap::new();
     for (name, table) in jobs {
         check::name("job", &name)?;
-        let job = job(&name, table, sources)?;
+        let job = job(&name, table, (sources, stores))?;
         opened.insert(name, job);
     }
     for job in opened.values() {
@@ -63,13 +63,15 @@ fn reaches(jobs: &BTreeMap<String, JobSettings>, from: &str, to: &str, steps: us
 fn job(
     name: &str,
     table: JobTable,
-    sources: &BTreeMap<String, SourceSettings>,
+    (sources, stores): (&BTreeMap<String, SourceSettings>, &BTreeMap<String, StoreSettings>),
 ) -> Result<JobSettings, ConfigError> {
     let place = join("job", name);
     let at = |key: &str| join(&place, key);
     let words = JobKind::ALL.iter().map(|kind| kind.word());
     let run = JobKind::ALL.into_iter().find(|kind| kind.word() == table.run);
     let run = run.ok_or_else(|| unknown(at("run"), "command", &table.run, words))?;
+    let copies = copies(&place, run, &table, stores)?;
+    let run = if copies.is_some() { JobKind::Copy } else { run };
     let source = source(&place, run, table.source.as_deref(), sources)?;
     let auto_scope = table.scope.as_deref() == Some("auto") && run.makes().is_some();
     let word = table.scope.as_deref().filter(|_word| !auto_scope);
@@ -86,17 +88,9 @@ fn job(
         text.as_ref().map(|text| duration(&at(key), text, least, LONGEST)).transpose()
     };
     let backup_type = source.map(|source| source.backup_type);
-    let when = match (&table.every, &table.at) {
-        (Some(_), Some(_)) => {
-            let error = ConfigError::invalid(at("at"), "`every` is set as well");
-            return Err(error.suggest("keep one of them"));
-        }
-        (None, Some(text)) => When::at(text, &zone).map_err(|problem| wrong(at("at"), problem))?,
-        (every, None) => {
-            let every = of("every", every, 1)?;
-            When::Every(every.unwrap_or_else(|| default_interval(run, backup_type, scope)))
-        }
-    };
+    let every = of("every", &table.every, 1)?;
+    let usual = || default_interval(run, backup_type, scope);
+    let when = when(&at("at"), (every, table.at.as_deref()), &zone, usual)?;
     let retries = table.retries.unwrap_or(2);
     if retries > 20 {
         return Err(ConfigError::invalid(at("retries"), format!("{retries} is more than 20")));
@@ -117,6 +111,7 @@ fn job(
     Ok(JobSettings {
         name: name.to_owned(),
         run,
+        copies,
         source: table.source,
         backup_type,
         scope,
@@ -136,6 +131,56 @@ fn job(
         ping: table.ping,
         hooks,
     })
+}
+
+/// When a job is due: every so often, at times, or as often as is usual.
+fn when(
+    place: &str,
+    (every, at): (Option<Duration>, Option<&str>),
+    zone: &TimeZone,
+    usual: impl FnOnce() -> Duration,
+) -> Result<When, ConfigError> {
+    match (every, at) {
+        (Some(_), Some(_)) => {
+            let error = ConfigError::invalid(place, "`every` is set as well");
+            Err(error.suggest("keep one of them"))
+        }
+        (None, Some(text)) => {
+            When::at(text, zone).map_err(|problem| wrong(place.to_owned(), problem))
+        }
+        (every, None) => Ok(When::Every(every.unwrap_or_else(usual))),
+    }
+}
+
+/// Checks what only copying between stores has; nothing for another job.
+fn copies(
+    place: &str,
+    run: JobKind,
+    table: &JobTable,
+    stores: &BTreeMap<String, StoreSettings>,
+) -> Result<Option<CopySettings>, ConfigError> {
+    let given = [("to", &table.to), ("from", &table.from)];
+    for (key, store) in given.into_iter().filter_map(|(key, store)| Some((key, store.as_ref()?))) {
+        let at = join(place, key);
+        if run != JobKind::Replicate {
+            let problem = format!("only valid for `replicate`; this job runs `{}`", run.word());
+            return Err(ConfigError::invalid(at, problem).suggest("remove it"));
+        }
+        if !stores.contains_key(store) {
+            return Err(unknown(at, "store", store, stores.keys().map(String::as_str)));
+        }
+    }
+    match (table.to.clone(), table.from.clone()) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => {
+            let error = ConfigError::invalid(join(place, "to"), "missing key");
+            Err(error.suggest("add `to = …`, the store that gets the copies"))
+        }
+        (Some(to), from) if from.as_ref() == Some(&to) => {
+            Err(ConfigError::invalid(join(place, "from"), "the same store as `to`"))
+        }
+        (Some(to), from) => Ok(Some(CopySettings { to, from })),
+    }
 }
 
 /// Checks what only a verification has.
@@ -254,6 +299,9 @@ fn default_interval(
     scope: Option<Scope>,
 ) -> Duration {
     let entry = backup_type.and_then(kinds::entry_of);
+    if run == JobKind::Copy {
+        return Duration::from_secs(HOUR);
+    }
     let of_source = entry.zip(run.kind()).map(|(entry, kind)| (entry.interval)(kind, scope));
     of_source.unwrap_or(Duration::from_secs(DAY))
 }

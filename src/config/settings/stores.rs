@@ -5,8 +5,10 @@ use std::path::Path;
 
 use super::adapter::StoreSettings;
 use super::check;
+use super::jobs::keep;
 use super::sources::{anchor_paths, known_keys};
 use crate::config::file::{STORE_KEYS, StoreTable};
+use crate::domain::calendar::TimeZone;
 use crate::store::StoreLocation;
 use crate::table::{ConfigError, parse_table};
 
@@ -16,7 +18,7 @@ pub(super) fn open(
     name: &str,
     table: toml::Table,
     folder: &Path,
-) -> Result<StoreLocation, ConfigError> {
+) -> Result<StoreSettings, ConfigError> {
     let place = format!("store.{name}");
     let (common, mut rest): (toml::Table, toml::Table) =
         table.into_iter().partition(|(key, _)| STORE_KEYS.contains(&key.as_str()));
@@ -25,9 +27,13 @@ pub(super) fn open(
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &STORE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
+    let retention = common.retention.as_ref();
+    let retention =
+        retention.map(|table| keep::policy(&format!("{place}.retention"), table, TimeZone::UTC));
+    let retention = retention.transpose()?.flatten();
     let place = StoreLocation { name: place, url: common.url, table: rest };
     let _url = (kind.check)(&place)?;
-    Ok(place)
+    Ok(StoreSettings { place, retention })
 }
 
 /// That a place is not one of `others`: two copies of a backup in one place are one.

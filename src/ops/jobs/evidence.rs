@@ -283,7 +283,11 @@ fn ask(app: &AppContext) -> Option<HashMap<BackupId, Digest>> {
             Status::Deleted => {
                 gone.insert(event.backup);
             }
-            Status::Started | Status::Failed | Status::Restored | Status::Verified => {}
+            Status::Started
+            | Status::Failed
+            | Status::Restored
+            | Status::Verified
+            | Status::Copied => {}
         }
     }
     made.retain(|id, _| !gone.contains(id));

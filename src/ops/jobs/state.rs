@@ -267,6 +267,9 @@ fn has_made(app: &AppContext, job: &JobSettings) -> bool {
 #[must_use]
 pub fn places(app: &AppContext, job: &JobSettings) -> Vec<String> {
     let settings = &app.settings;
+    if let Some(copies) = &job.copies {
+        return vec![copies.to.clone()];
+    }
     let source = job.source.as_ref().and_then(|name| settings.sources.get(name));
     let of_source = source.map(|source| source.store.clone()).unwrap_or_default();
     match (settings.store.is_empty(), of_source.is_empty()) {

@@ -191,6 +191,9 @@ fn every_report_is_what_its_schema_says() {
     holds(&json(&["status"]).stdout);
     holds(&json(&["list", "--runs"]).done().stdout);
     let listing = bed.json(&["list"]);
+    fs::create_dir(bed.path("copies")).unwrap();
+    let copies = format!("file://{}", bed.path("copies").display());
+    holds(&json(&["replicate", "--to", &copies]).done().stdout);
     holds(&json(&["pin", listing["backups"][0]["id"].as_str().unwrap()]).done().stdout);
     let failed = json(&["snapshot", "absent"]);
     assert_eq!(failed.code, Some(10), "{}", failed.stderr);

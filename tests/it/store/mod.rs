@@ -2,6 +2,7 @@
 
 mod catalog;
 mod contract_store;
+mod copies;
 mod damage;
 mod mirrored_stores;
 mod s3;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::backup_kind::BackupKind;
-use crate::domain::names::{BackupType, Scope};
+use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::domain::retention::Policy;
 use crate::domain::schedule::{Retries, When};
 use crate::domain::verify_level::VerifyLevel;
@@ -33,6 +33,8 @@ pub struct JobSettings {
     pub name: String,
     /// What it does.
     pub run: JobKind,
+    /// Between which stores it copies, if it does.
+    pub copies: Option<CopySettings>,
     /// The source it is about.
     pub source: Option<String>,
     /// The type of that source.
@@ -72,6 +74,15 @@ pub struct JobSettings {
 }
 
 impl JobSettings {
+    /// Whether a backup of this name is one that this job makes.
+    #[must_use]
+    pub fn is_maker_of(&self, name: &BackupName) -> bool {
+        self.source.as_ref() == Some(&name.source)
+            && self.backup_type.is_none_or(|of_job| of_job == name.backup_type)
+            && self.run.makes().is_some_and(|made| name.kind == made)
+            && self.scope.is_none_or(|scope| scope == name.scope)
+    }
+
     /// Whether this job makes the backups that `other` looks at, and does not wait for it.
     #[must_use]
     pub fn makes_for(&self, other: &JobSettings) -> bool {
@@ -79,6 +90,15 @@ impl JobSettings {
             && self.source == other.source
             && !self.after.contains(&other.name)
     }
+}
+
+/// Between which stores a job copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopySettings {
+    /// The name of the store that gets the copies.
+    pub to: String,
+    /// The name of the store that has the backups; `None` leaves it to bkp.
+    pub from: Option<String>,
 }
 
 /// Programs around a run; none where there are no words.
@@ -111,10 +131,12 @@ pub enum JobKind {
     Verify,
     /// `bkp cleanup`.
     Cleanup,
+    /// `bkp replicate --to`.
+    Copy,
 }
 
 impl JobKind {
-    /// All of them.
+    /// Those that a word alone names; [`JobKind::Copy`] is `replicate` with a store.
     pub const ALL: [JobKind; 6] = [
         JobKind::Snapshot,
         JobKind::Export,
@@ -130,7 +152,7 @@ impl JobKind {
         match self {
             JobKind::Snapshot => "snapshot",
             JobKind::Export => "export",
-            JobKind::Replicate => "replicate",
+            JobKind::Replicate | JobKind::Copy => "replicate",
             JobKind::Logs => "logs",
             JobKind::Verify => "verify",
             JobKind::Cleanup => "cleanup",
@@ -145,7 +167,7 @@ impl JobKind {
             JobKind::Snapshot => Some(BackupKind::Snapshot),
             JobKind::Export => Some(BackupKind::Export),
             JobKind::Replicate => Some(BackupKind::Replica),
-            JobKind::Logs | JobKind::Verify | JobKind::Cleanup => None,
+            JobKind::Logs | JobKind::Verify | JobKind::Cleanup | JobKind::Copy => None,
         }
     }
 
@@ -158,7 +180,8 @@ impl JobKind {
             | JobKind::Export
             | JobKind::Replicate
             | JobKind::Verify
-            | JobKind::Cleanup => self.makes(),
+            | JobKind::Cleanup
+            | JobKind::Copy => self.makes(),
         }
     }
 
@@ -169,22 +192,35 @@ impl JobKind {
         JobKind::ALL.into_iter().filter(made).map(JobKind::word).collect()
     }
 
-    /// Whether it is about a source.
+    /// Whether it is about one source.
     #[must_use]
     pub const fn of_source(self) -> bool {
-        !matches!(self, JobKind::Cleanup)
+        !matches!(self, JobKind::Cleanup | JobKind::Copy)
     }
 
     /// Commands that may run at the same time on the same source.
     #[must_use]
     pub const fn compatible_commands(self) -> &'static [JobKind] {
         match self {
-            JobKind::Snapshot => &[JobKind::Logs, JobKind::Verify],
-            JobKind::Export | JobKind::Replicate => &[JobKind::Verify],
-            JobKind::Logs => &[JobKind::Snapshot, JobKind::Verify],
-            JobKind::Verify => {
-                &[JobKind::Export, JobKind::Logs, JobKind::Replicate, JobKind::Snapshot]
-            }
+            JobKind::Snapshot => &[JobKind::Copy, JobKind::Logs, JobKind::Verify],
+            JobKind::Export | JobKind::Replicate => &[JobKind::Copy, JobKind::Verify],
+            JobKind::Logs => &[JobKind::Copy, JobKind::Snapshot, JobKind::Verify],
+            JobKind::Verify => &[
+                JobKind::Copy,
+                JobKind::Export,
+                JobKind::Logs,
+                JobKind::Replicate,
+                JobKind::Snapshot,
+            ],
+            // Into several stores at a time, and beside everything that removes nothing.
+            JobKind::Copy => &[
+                JobKind::Copy,
+                JobKind::Export,
+                JobKind::Logs,
+                JobKind::Replicate,
+                JobKind::Snapshot,
+                JobKind::Verify,
+            ],
             JobKind::Cleanup => &[],
         }
     }
@@ -198,7 +234,8 @@ impl JobKind {
             | JobKind::Replicate
             | JobKind::Logs
             | JobKind::Verify
-            | JobKind::Cleanup => None,
+            | JobKind::Cleanup
+            | JobKind::Copy => None,
         }
     }
 
@@ -211,7 +248,8 @@ impl JobKind {
             | JobKind::Export
             | JobKind::Replicate
             | JobKind::Logs
-            | JobKind::Cleanup => None,
+            | JobKind::Cleanup
+            | JobKind::Copy => None,
         }
     }
 }

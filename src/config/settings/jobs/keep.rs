@@ -44,7 +44,7 @@ fn default_policy(backup_type: Option<BackupType>, zone: TimeZone) -> Policy {
 }
 
 /// `None` keeps everything.
-fn policy(
+pub(in crate::config::settings) fn policy(
     place: &str,
     table: &RetentionTable,
     zone: TimeZone,

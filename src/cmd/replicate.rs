@@ -1,0 +1,133 @@
+//! `bkp replicate --to`: brings to one store what another one has, byte for byte.
+//!
+//! Backups are copied in the order in which they were made, so what one builds on is there before it; of each the
+//! objects first and the manifest last, as on the first day: a copy exists if and only if it is whole. Then pins
+//! and notes, and the files of logs that have no manifest. Nothing is overwritten, and nothing is decoded: every
+//! object has to be what its authenticated manifest says.
+//!
+//! A run that was killed leaves objects without a manifest, which the next run reads, compares and takes over.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+mod annotations;
+mod backups;
+mod log_files;
+mod progress;
+mod replication;
+mod report;
+
+use self::replication::Replication;
+pub(super) use self::report::CopiesReport;
+use self::report::render;
+use crate::catalog::Catalog;
+use crate::domain::hex::hex;
+use crate::error::{Fault, Kind, worst};
+use crate::ledger::in_store;
+use crate::ledger::outbox::Outbox;
+use crate::ops::exclusive_run::{CLEANUP, ExclusiveRun, REPLICATE, retry_while_busy};
+use crate::ops::report::Report;
+use crate::store::AppendStore;
+use crate::store::layer::mirrored::MirroredStore;
+use crate::wire::AppContext;
+
+/// What `bkp replicate --to` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The store that gets the copies: its name or URL.
+    pub to: String,
+    /// The store that has the backups; `None` leaves it to bkp.
+    pub from: Option<String>,
+    /// The source whose backups are copied; `None` for all that the store has.
+    pub source: Option<String>,
+    /// Say what would be copied, and copy nothing.
+    pub dry_run: bool,
+    /// How long to wait for another replication to this store, or a cleanup of it.
+    pub patience: Duration,
+}
+
+/// Copies what one store lacks of another. When this returns without an error and without an outcome, every
+/// backup that the retention of the store keeps is there, confirmed by it.
+///
+/// # Errors
+/// [`Kind::Usage`] if both are the same store or it is not clear which is meant; [`Kind::Busy`] if another
+/// replication to this store runs, or a cleanup of it; what the stores fail with. What is wrong with one backup
+/// is in the report, whose outcome is [`Kind::Partial`] then.
+pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    let mut to_app = app.clone();
+    to_app.settings.store = vec![options.to.clone()];
+    let mirrored = to_app.stores_append(None)?;
+    let (_, destination) = mirrored.stores().next().ok_or_else(|| no_destination(options))?;
+    let from = options.from.clone().map_or_else(|| origin(app, options), Ok)?;
+    let origin = app.store_named(&from)?;
+    let keys = app.keys_to_read()?;
+    if origin.url() == destination.url() {
+        let message = format!("{} cannot be copied to itself", origin.url());
+        return Err(Fault::new(Kind::Usage, message).hint("name another store with --to").into());
+    }
+    let take = || exclusive(app, &mirrored, &**destination);
+    let taken = (!options.dry_run).then(|| retry_while_busy(app, options.patience, take));
+    let exclusive_run = taken.transpose()?;
+    let replication = Replication {
+        app,
+        source: options.source.as_deref(),
+        dry_run: options.dry_run,
+        origin: &*origin,
+        destination: &**destination,
+        keys: &keys,
+        catalog: Catalog::new(&*origin, &keys, &app.ctx),
+        exclusive_run: exclusive_run.as_ref(),
+        ledger: (!options.dry_run).then(|| app.ledger()).flatten(),
+        outbox: Outbox::of(&app.settings.state_dir),
+    };
+    let mut report = CopiesReport::between(origin.url(), destination.url(), options.dry_run);
+    let pending = replication.backups(&mut report)?;
+    replication.log_files(&mut report)?;
+    app.ctx.monitor.end();
+    let partial = (report.failed > 0 || !report.problems.is_empty()).then_some(Kind::Partial);
+    let text = render(&report)?;
+    Ok(Report::done("bkp.copies/1", &report, text)?.with_outcome(worst(partial, pending)))
+}
+
+/// The store that a source's backups are in, or the only other one.
+fn origin(app: &AppContext, options: &Options) -> anyhow::Result<String> {
+    let settings = &app.settings;
+    let of_source = options.source.as_ref().and_then(|source| settings.sources.get(source));
+    let of_source = of_source.map(|source| source.store.as_slice()).unwrap_or_default();
+    if let Some(first) = of_source.iter().find(|name| **name != options.to) {
+        return Ok(first.clone());
+    }
+    let others = settings.stores.keys().filter(|name| **name != options.to);
+    let fault = match others.map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [only] => return Ok((*only).to_owned()),
+        [] => Fault::new(Kind::Usage, "no other store is configured to copy from")
+            .hint("pass --from with the name or URL of a store"),
+        several => Fault::new(Kind::Usage, "several stores could be copied from")
+            .hint(format!("pass --from NAME, one of: {}", several.join(", "))),
+    };
+    Err(fault.into())
+}
+
+fn no_destination(options: &Options) -> Fault {
+    Fault::new(Kind::Store, format!("the store `{}` cannot be used", options.to))
+        .hint("see the warning above")
+}
+
+/// Keeps other replications to this store away, and cleanups of it: a copy has no manifest while it is made, and
+/// is as old as its backup.
+fn exclusive<'a>(
+    app: &'a AppContext,
+    mirrored: &MirroredStore,
+    destination: &dyn AppendStore,
+) -> anyhow::Result<ExclusiveRun<'a>> {
+    let place = hex(&Sha256::digest(destination.url()));
+    let lock = format!("{REPLICATE}.{}", place.get(..16).unwrap_or_default());
+    // The lease is the store's alone: a ledger does not know which store it would be about.
+    let run = ExclusiveRun::take(app, (&lock, REPLICATE), mirrored, None)?;
+    // Of two that begin at once, the one that took its lease second sees the other's.
+    let held = in_store::held(destination, CLEANUP, app.ctx.now(), time::Duration::ZERO)?;
+    let Some(holder) = held else { return Ok(run) };
+    let message = format!("{}: a cleanup is in progress: {holder}", destination.url());
+    Err(Fault::new(Kind::Busy, message).hint("run it again later, or pass --wait-lock").into())
+}

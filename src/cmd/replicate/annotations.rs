@@ -1,0 +1,62 @@
+//! Copies of what stands beside backups: pins and notes.
+
+use std::io::Read as _;
+
+use sha2::{Digest as _, Sha256};
+
+use super::progress::Progress;
+use super::replication::Replication;
+use super::report::CopiesReport;
+use crate::catalog::Entry;
+use crate::domain::names::Mark;
+use crate::error::{Fault, Kind};
+use crate::store::{Declared, ObjectLabels, Role, StoreError};
+
+/// Largest annotation that is copied, bytes.
+const MARK_BYTES_MAX: u64 = 64 << 10;
+/// Most annotations of one backup that are copied in one run, the newest: somebody may plant them.
+const MARKS_MAX: usize = 64;
+
+impl Replication<'_> {
+    /// Copies pins, notes, and what takes pins back. What was found damaged or intact in one store says nothing of
+    /// another.
+    pub(super) fn annotations(
+        &self,
+        entry: &Entry,
+        progress: &Progress<'_>,
+        report: &mut CopiesReport,
+    ) {
+        let known = progress.there.get(&entry.name).map(|known| known.marks.as_slice());
+        let known = known.unwrap_or_default();
+        let is_copied = |mark: &&Mark| {
+            matches!(mark, Mark::Pin(_) | Mark::Unpin(_) | Mark::Note(_)) && !known.contains(mark)
+        };
+        for mark in entry.marks.iter().rev().filter(is_copied).take(MARKS_MAX) {
+            let key = entry.name.key(&mark.extension());
+            let copied = if self.dry_run { Ok(()) } else { self.annotation(&key) };
+            match copied {
+                Ok(()) => report.annotations += 1,
+                Err(error) => report.problems.push(format!("{key}: {error:#}")),
+            }
+        }
+    }
+
+    fn annotation(&self, key: &str) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        self.origin.open(key, None)?.take(MARK_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MARK_BYTES_MAX {
+            return Err(Fault::new(Kind::Integrity, "it is larger than any annotation").into());
+        }
+        let labels = ObjectLabels { role: Role::Index, ..ObjectLabels::default() };
+        let declared =
+            Declared { bytes: bytes.len() as u64, sha256: Sha256::digest(&bytes).into() };
+        let written = self.destination.create(key, &labels).and_then(|mut upload| {
+            upload.write(&bytes)?;
+            upload.commit(declared)
+        });
+        match written {
+            Err(StoreError::Exists { .. }) => Ok(()),
+            written => Ok(written?),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What `bkp replicate --to` reports.
+
+use std::fmt::Write as _;
+
+use humansize::{BINARY, format_size};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::catalog::Entry;
+use crate::domain::id::BackupId;
+
+/// The stable shape `bkp.copies/1`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::cmd) struct CopiesReport {
+    /// URL of the store that has the backups.
+    pub(super) from: String,
+    /// URL of the store that gets the copies.
+    pub(super) to: String,
+    /// Nothing was copied, only decided.
+    pub(super) dry_run: bool,
+    /// Backups that were copied, or whose copy was completed.
+    pub(super) copied: usize,
+    /// Backups whose copy was there already.
+    pub(super) present: usize,
+    /// Backups of which there is no whole copy because something is wrong.
+    pub(super) failed: usize,
+    /// Sum over the objects of backups that were copied, bytes.
+    pub(super) copied_bytes: u64,
+    /// Pins, notes and what takes them back that were copied.
+    pub(super) annotations: usize,
+    /// Files of logs that were copied.
+    pub(super) log_files: usize,
+    /// Sum over those, bytes.
+    pub(super) log_file_bytes: u64,
+    /// What was copied, what is left out and what failed; not what was there.
+    pub(super) items: Vec<CopyItem>,
+    /// What else failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) problems: Vec<String>,
+}
+
+/// What became of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum CopyAction {
+    /// It is there now.
+    Copied,
+    /// It is not wanted there.
+    LeftOut,
+    /// It is not there, or not whole.
+    Failed,
+}
+
+/// A backup that was not there.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CopyItem {
+    pub(super) id: BackupId,
+    pub(super) source: String,
+    /// Key of its manifest.
+    pub(super) key: String,
+    /// Its size, bytes.
+    pub(super) bytes: u64,
+    pub(super) action: CopyAction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+}
+
+impl CopiesReport {
+    pub(super) fn between(from: &str, to: &str, dry_run: bool) -> CopiesReport {
+        CopiesReport {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            dry_run,
+            copied: 0,
+            present: 0,
+            failed: 0,
+            copied_bytes: 0,
+            annotations: 0,
+            log_files: 0,
+            log_file_bytes: 0,
+            items: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+}
+
+impl CopyItem {
+    pub(super) fn of(entry: &Entry, action: CopyAction, reason: Option<String>) -> CopyItem {
+        CopyItem {
+            id: entry.name.id,
+            source: entry.name.source.clone(),
+            key: entry.name.manifest_key(),
+            bytes: entry.stored_bytes(),
+            action,
+            reason,
+        }
+    }
+}
+
+/// The report as text.
+pub(super) fn render(report: &CopiesReport) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for CopyItem { id, source, action, bytes, reason, .. } in &report.items {
+        let verb = match (action, report.dry_run) {
+            (CopyAction::Copied, true) => "would copy",
+            (CopyAction::Copied, false) => "copied",
+            (CopyAction::LeftOut, _) => "left out",
+            (CopyAction::Failed, _) => "FAILED",
+        };
+        let size = format_size(*bytes, BINARY);
+        let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        writeln!(text, "{verb:<10}  {size:>10}  {id} of {source}{reason}")?;
+    }
+    for problem in &report.problems {
+        writeln!(text, "FAILED: {problem}")?;
+    }
+    let CopiesReport { from, to, copied, present, failed, annotations, log_files, .. } = report;
+    let [size, log_size] =
+        [report.copied_bytes, report.log_file_bytes].map(|bytes| format_size(bytes, BINARY));
+    let copied_to = if report.dry_run { "would be copied to" } else { "copied to" };
+    write!(text, "{from}: {copied} backups ({size}) {copied_to} {to}, {present} were there")?;
+    let others =
+        [(*log_files, format!("files of logs ({log_size})")), (*annotations, "annotations".into())];
+    for (count, what) in others.iter().filter(|(count, _)| *count > 0) {
+        write!(text, ", {count} {what}")?;
+    }
+    writeln!(text, "{}", if *failed > 0 { format!(", {failed} FAILED") } else { String::new() })?;
+    Ok(text)
+}

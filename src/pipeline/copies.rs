@@ -1,0 +1,99 @@
+//! Copies of stored objects from one store to another: the same bytes under the same keys, each checked against
+//! its authenticated digest on the way, and confirmed by the store that takes it as on the first day.
+
+use std::io::Read;
+
+use super::ROLE_DATA;
+use super::reader::BackupReader;
+use super::stored::digest;
+use crate::ctx::Ctx;
+use crate::domain::backup_kind::BackupKind;
+use crate::domain::manifest::ObjectRecord;
+use crate::error::{Fault, FirstError, Kind};
+use crate::stage::digest::drain;
+use crate::stage::thread_boundary::read_ahead;
+use crate::store::{AppendStore, Declared, Role, StoreError};
+
+/// Chunks that are read while others are written.
+const READ_AHEAD: usize = 8;
+/// Bytes that are passed on at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What became of an object that was to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyOutcome {
+    /// It is in the other store now.
+    Copied,
+    /// It was there already, with the same bytes: all of them were read.
+    WasThere,
+}
+
+impl BackupReader<'_> {
+    /// Copies an object of this backup to another store. When this returns without an error, what is there is what
+    /// the manifest says.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] if the object here, or one of that name there, is not what the manifest says: the text
+    /// tells which; what the stores fail with.
+    pub fn copy_object(
+        &self,
+        object: &ObjectRecord,
+        to: &dyn AppendStore,
+        ctx: &Ctx,
+    ) -> anyhow::Result<CopyOutcome> {
+        let declared =
+            Declared { bytes: object.bytes, sha256: digest(&object.sha256, &object.key)? };
+        let labels = super::labels(&self.manifest().name(), self.role_of(object));
+        let upload = match to.create(&object.key, &labels) {
+            Ok(upload) => upload,
+            Err(StoreError::Exists { .. }) => return confirm_copy(object, to, ctx),
+            Err(error) => return Err(error.into()),
+        };
+        let first_error = FirstError::default();
+        let stored = self.stored(object, ctx, &first_error)?;
+        let mut input = read_ahead("read", Box::new(stored), READ_AHEAD);
+        let (mut upload, mut chunk) = (upload, vec![0; CHUNK_BYTES]);
+        loop {
+            let count = input.read(&mut chunk).map_err(|error| first_error.or(error))?;
+            let read = chunk.get(..count).unwrap_or_default();
+            if read.is_empty() {
+                break;
+            }
+            upload.write(read)?;
+        }
+        match upload.commit(declared) {
+            Ok(()) => Ok(CopyOutcome::Copied),
+            Err(StoreError::Exists { .. }) => confirm_copy(object, to, ctx),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the store is told that an object is for, as when it was made.
+    fn role_of(&self, object: &ObjectRecord) -> Role {
+        let manifest = self.manifest();
+        let is_read_by_increments =
+            manifest.kind == BackupKind::Export && object.key.contains(".tar.");
+        if object.role == ROLE_DATA && !is_read_by_increments { Role::Data } else { Role::Index }
+    }
+}
+
+/// Reads what another store has under the name of an object, and compares it with the manifest.
+fn confirm_copy(
+    object: &ObjectRecord,
+    to: &dyn AppendStore,
+    ctx: &Ctx,
+) -> anyhow::Result<CopyOutcome> {
+    let first_error = FirstError::default();
+    let mut input = super::reader::stored(to, object, ctx, &first_error)?;
+    if let Err(error) = drain(&mut input) {
+        let error = first_error.or(error);
+        let message = format!(
+            "{}: the copy of `{}` that is there is not what the manifest says",
+            to.url(),
+            object.key
+        );
+        let hint = "the original is right by its authenticated manifest; nothing is overwritten: remove the damaged copy with `bkp cleanup`, or by hand, and replicate again";
+        return Err(error.context(Fault::new(Kind::Integrity, message).hint(hint)));
+    }
+    Ok(CopyOutcome::WasThere)
+}

@@ -1,0 +1,564 @@
+//! `bkp replicate --to`: another store gets the same bytes or nothing, whatever fails on the way, and a restore
+//! takes its copy where the first store has lost its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bkp::cmd::replicate;
+use bkp::domain::id::BackupId;
+use bkp::error::{Kind, diagnose};
+use bkp::ledger::{Holder, in_store};
+use serde_json::Value;
+
+use crate::support::bed::{Bed, Run};
+use crate::support::books::Books;
+use crate::support::duck::{self, dump, export, snapshot, sql};
+use crate::support::fault::{Effect, Failure, FaultPlan, PlannedFault};
+use crate::support::logs::{numbers, restore_at, with_server};
+use crate::support::planted::{Seed, now, plant};
+use crate::support::postgres::bed::{PostgresBed, system};
+use crate::support::postgres::load::Load;
+use crate::support::postgres::{Version, place};
+use crate::support::s3::usual;
+use crate::support::tb;
+
+const V: &str = "1.5.6";
+
+/// Gives a bed a second store, with more lines in its table.
+fn with_second(bed: &Bed, more: &str) {
+    fs::create_dir(bed.path("off")).unwrap();
+    let table = format!("[store.off]\nurl = \"file://{}\"\n{more}\n", bed.path("off").display());
+    with_table(bed, &table);
+}
+
+fn with_table(bed: &Bed, table: &str) {
+    let mut config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    if !config.contains("store = \"main\"") {
+        for kind in ["kind = \"duckdb\"", "kind = \"tigerbeetle\""] {
+            config = config.replace(kind, &format!("{kind}\nstore = \"main\""));
+        }
+    }
+    fs::write(bed.path("bkp.toml"), config.replace("[keys]", &format!("{table}\n[keys]"))).unwrap();
+}
+
+/// A bed with a database of which there are a full snapshot, an increment, and two exports.
+fn database(more: &str) -> (tempfile::TempDir, PathBuf, Bed) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let rows = "CREATE TABLE t AS SELECT range AS id, 'row ' || range AS text FROM range(20000)";
+    sql(V, &file, &[rows, "CHECKPOINT", "SELECT 1"]);
+    let bed = duck::bed(&file);
+    with_second(&bed, more);
+    snapshot(&bed, &["--scope", "full"]);
+    export(&bed, &[]);
+    sql(V, &file, &["UPDATE t SET text = 'other' WHERE id < 10", "CHECKPOINT", "SELECT 1"]);
+    snapshot(&bed, &["--scope", "incremental"]);
+    export(&bed, &["--scope", "incremental"]);
+    (folder, file, bed)
+}
+
+/// What a store in a folder has of backups and their logs, by key.
+fn stored(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for item in fs::read_dir(next).unwrap() {
+            let path = item.unwrap().path();
+            let key = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            let is_upkeep =
+                ["leases", "audit", "runs", "records"].iter().any(|own| key.starts_with(own));
+            if path.is_dir() {
+                folders.push(path);
+            } else if !is_upkeep && !key.contains("/.") && !key.starts_with('.') {
+                found.insert(key, fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn assert_same(bed: &Bed) {
+    let (here, there) = (stored(&bed.path("store")), stored(&bed.path("off")));
+    let keys: [Vec<&String>; 2] = [here.keys().collect(), there.keys().collect()];
+    assert_eq!(keys[0], keys[1]);
+    assert!(here == there, "the keys are the same, the bytes are not");
+}
+
+fn copies(bed: &Bed) -> Value {
+    bed.json(&["replicate", "--to", "off"])
+}
+
+fn listed(bed: &Bed, store: &str) -> Vec<String> {
+    let listing = bed.json(&["list", "--store", store]);
+    let ids = listing["backups"].as_array().unwrap().iter();
+    ids.map(|backup| backup["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Removes the copies.
+fn empty(bed: &Bed) {
+    fs::remove_dir_all(bed.path("off")).unwrap();
+    fs::create_dir(bed.path("off")).unwrap();
+}
+
+#[test]
+fn copies_are_the_same_bytes_and_are_made_once() {
+    let (_folder, file, bed) = database("");
+    let ids = listed(&bed, "main");
+    bed.run(&["pin", &ids[0], "--note", "the audit of 2026"]).done();
+    bed.run(&["note", &ids[1], "seen"]).done();
+    let dry = bed.json(&["replicate", "--to", "off", "--dry-run"]);
+    assert_eq!((&dry["copied"], &dry["annotations"]), (&4.into(), &2.into()), "{dry}");
+    assert!(stored(&bed.path("off")).is_empty());
+    let report = copies(&bed);
+    assert_eq!((&report["copied"], &report["present"]), (&4.into(), &0.into()), "{report}");
+    assert_eq!(report["annotations"], 2);
+    assert_same(&bed);
+    let again = copies(&bed);
+    assert_eq!((&again["copied"], &again["present"]), (&0.into(), &4.into()), "{again}");
+    assert_eq!((&again["annotations"], &again["items"]), (&0.into(), &Value::Array(vec![])));
+    bed.run(&["verify", "--all", "--store", "off", "--level", "decode"]).done();
+    let target = bed.path("restored.duckdb");
+    let words = ["restore", "analytics", "--store", "off", "--yes", "--to"];
+    bed.run(&[&words[..], &[target.to_str().unwrap()]].concat()).done();
+    assert_eq!(dump(&file), dump(&target));
+    // What was said since, and what is new.
+    bed.run(&["unpin", &ids[0]]).done();
+    snapshot(&bed, &["--scope", "incremental"]);
+    let later = copies(&bed);
+    assert_eq!((&later["copied"], &later["annotations"]), (&1.into(), &1.into()), "{later}");
+    let text = bed.run(&["replicate", "--to", "off", "analytics"]).done().stdout;
+    assert!(text.contains("0 backups (0 B) copied to") && text.contains("5 were there"), "{text}");
+}
+
+#[test]
+fn what_one_store_lost_comes_from_the_other() {
+    let (_folder, file, bed) =
+        database("[job.off]\nrun = \"replicate\"\nto = \"off\"\nfrom = \"main\"\n");
+    copies(&bed);
+    let newest = listed(&bed, "main").pop().unwrap();
+    let object = bed.object(&newest, "tar.enc");
+    let bytes = fs::read(&object).unwrap();
+    for (damaged, how) in [(None, "lost"), (Some(bytes[..bytes.len() - 1].to_vec()), "cut")] {
+        let _lost = fs::remove_file(&object);
+        if let Some(damaged) = damaged {
+            fs::write(&object, damaged).unwrap();
+        }
+        let target = bed.path(&format!("{how}.duckdb"));
+        let words = ["restore", "--id", &newest, "--yes", "--to", target.to_str().unwrap()];
+        let run = bed.run(&words).done();
+        assert!(run.stderr.contains("trying the copy in the store `off`"), "{}", run.stderr);
+        assert_eq!(dump(&file), dump(&target), "{how}");
+        // It stays damage.
+        let run = bed
+            .run(&["verify", "--id", &newest])
+            .failed(13, "the copy in the store `off` is intact");
+        assert!(run.stderr.contains("--store off"), "{}", run.stderr);
+        // Whoever chose a store gets that one.
+        bed.run(
+            &[&words[..4], &["--to", bed.path("x.duckdb").to_str().unwrap(), "--store", "main"]]
+                .concat(),
+        )
+        .failed(13, &newest);
+    }
+    // And where neither has it, both are named.
+    let copy = bed.path("off").join(object.strip_prefix(bed.path("store")).unwrap());
+    fs::remove_file(copy).unwrap();
+    let target = bed.path("neither.duckdb");
+    let words = ["restore", "--id", &newest, "--yes", "--to", target.to_str().unwrap()];
+    bed.run(&words).failed(13, "neither the first store nor off has it whole");
+    assert!(!target.exists());
+}
+
+/// A run that was killed anywhere leaves whole copies only, and the next run completes it.
+#[test]
+fn a_killed_run_leaves_whole_copies_and_goes_on() {
+    let (_folder, _file, bed) = database("");
+    let began = Instant::now();
+    copies(&bed);
+    let usual = u64::try_from(began.elapsed().as_micros()).unwrap();
+    let rounds = std::env::var("BKP_TEST_ROUNDS").map_or(12, |text| text.parse().unwrap());
+    let mut kills = 0;
+    empty(&bed);
+    for after in numbers(3, usual).take(rounds) {
+        if kills % 4 == 3 {
+            empty(&bed);
+        }
+        let mut child =
+            bed.command(&["replicate", "--to", "off", "--wait-lock", "5m"]).spawn().unwrap();
+        std::thread::park_timeout(Duration::from_micros(after));
+        child.kill().unwrap();
+        kills += u64::from(child.wait().unwrap().code().is_none());
+        for id in listed(&bed, "off") {
+            bed.run(&["verify", "--id", &id, "--store", "off"]).done();
+        }
+    }
+    assert!(kills > 0);
+    // Its lease is that of a process that is gone.
+    bed.run(&["replicate", "--to", "off", "--wait-lock", "5m"]).done();
+    assert_same(&bed);
+}
+
+/// Every call of either store fails in every way, one after the other.
+#[test]
+fn whatever_fails_copies_are_whole_or_absent() {
+    let (_folder, _file, bed) = database("");
+    let options = replicate::Options {
+        to: "off".into(),
+        from: Some("main".into()),
+        source: None,
+        dry_run: false,
+        patience: Duration::ZERO,
+    };
+    let failures =
+        [Failure::Transient, Failure::Permanent, Failure::Full, Failure::Missing, Failure::Exists];
+    let effects =
+        failures.into_iter().flat_map(|failure| [Effect::Before(failure), Effect::After(failure)]);
+    for effect in effects.chain([Effect::FullAfter { bytes: 100 }]) {
+        for nth in 0.. {
+            empty(&bed);
+            let plan = FaultPlan::new(vec![PlannedFault::nth(nth, effect)]);
+            let ended = replicate::run(&bed.app(Some(plan.clone())), &options);
+            let all = match &ended {
+                Ok(report) => report.outcome.is_none(),
+                Err(error) => {
+                    let kind = diagnose(error).kind;
+                    let known =
+                        [Kind::Store, Kind::NotFound, Kind::Integrity, Kind::Refused, Kind::Busy];
+                    assert!(known.contains(&kind), "{effect:?} {nth}: {kind:?}: {error:#}");
+                    false
+                }
+            };
+            let copied = listed(&bed, "off");
+            assert!(!all || copied.len() == 4, "{effect:?} {nth}: success with {}", copied.len());
+            let (here, there) = (stored(&bed.path("store")), stored(&bed.path("off")));
+            for (key, bytes) in &there {
+                assert!(here.get(key) == Some(bytes), "{effect:?} {nth}: {key} differs");
+            }
+            for key in there.keys().filter(|key| key.ends_with(".manifest.json")) {
+                let stem = key.split('.').next().unwrap();
+                let of = |keys: &BTreeMap<String, Vec<u8>>| {
+                    keys.keys().filter(|key| key.starts_with(stem)).count()
+                };
+                assert_eq!(of(&here), of(&there), "{effect:?} {nth}: {key} is not whole");
+            }
+            if !plan.unfired().is_empty() {
+                assert!(nth > 0, "{effect:?} never happened");
+                break;
+            }
+        }
+    }
+    copies(&bed);
+    assert_same(&bed);
+}
+
+/// What is damaged on either side is named, and which side is right; what builds on it is not copied either.
+#[test]
+fn damage_is_named_on_the_side_where_it_is() {
+    let (_folder, _file, bed) = database("");
+    let ids = listed(&bed, "main");
+    // Left by somebody under the name of an object of the first backup.
+    let object = bed.object(&ids[0], "tar.zst.enc");
+    let copy = bed.path("off").join(object.strip_prefix(bed.path("store")).unwrap());
+    let mut wrong = fs::read(&object).unwrap();
+    *wrong.last_mut().unwrap() ^= 1;
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::write(&copy, &wrong).unwrap();
+    let run = bed.run(&["replicate", "--to", "off", "--json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        (run.code, &report["failed"], &report["copied"]),
+        (Some(3), &2.into(), &2.into()),
+        "{report}"
+    );
+    let reasons = report["items"].to_string();
+    assert!(
+        reasons.contains("the copy of") && reasons.contains("is not what the manifest says"),
+        "{reasons}"
+    );
+    assert!(reasons.contains(&format!("builds on {}", ids[0])), "{reasons}");
+    // The original is damaged, and the store that gets the copies has nothing.
+    empty(&bed);
+    let original = fs::read(&object).unwrap();
+    fs::write(&object, &wrong).unwrap();
+    let run = bed.run(&["replicate", "--to", "off", "--json"]);
+    assert_eq!(run.code, Some(3));
+    assert_eq!(listed(&bed, "off").len(), 2);
+    fs::write(&object, &original).unwrap();
+    // A manifest that somebody altered is no manifest of ours.
+    empty(&bed);
+    let manifest = bed.object(&ids[0], "manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("\"host\":", "\"host\": ")).unwrap();
+    let run = bed.run(&["replicate", "--to", "off", "--json"]);
+    assert_eq!(run.code, Some(3), "{}", run.stdout);
+    assert_eq!(listed(&bed, "off").len(), 2);
+    fs::write(&manifest, text).unwrap();
+    copies(&bed);
+    assert_same(&bed);
+    // And where it is altered in the other store, that is said once its size shows it.
+    let altered = bed.path("off").join(manifest.strip_prefix(bed.path("store")).unwrap());
+    let text = fs::read_to_string(&altered).unwrap();
+    fs::write(&altered, text.replace("\"host\":", "\"host\": ")).unwrap();
+    let run = bed.run(&["replicate", "--to", "off"]);
+    assert_eq!(run.code, Some(3), "{}", run.stdout);
+    assert!(run.stdout.contains("is not the manifest that"), "{}", run.stdout);
+    fs::write(&altered, text).unwrap();
+    copies(&bed);
+}
+
+/// A store with a retention of its own gets what that keeps, and what its cleanup removed does not come back.
+#[test]
+fn a_store_keeps_what_its_own_retention_says() {
+    let jobs = "[job.nightly]\nrun = \"snapshot\"\nsource = \"analytics\"\nretention = { keep_all = true }\n";
+    let more = format!(
+        "[store.off.retention]\nkeep_last = 2\nmin_keep = 1\nmax_removed_percent = 100\n{jobs}"
+    );
+    let (_folder, _file, bed) = database(&more);
+    for _ in 0..4 {
+        snapshot(&bed, &["--scope", "full"]);
+    }
+    let report = copies(&bed);
+    // Two snapshots and two exports, which no job is about.
+    assert_eq!(report["copied"], 4, "{report}");
+    let left = report["items"].to_string();
+    assert!(left.contains("no retention rule would keep it there"), "{left}");
+    snapshot(&bed, &["--scope", "full"]);
+    assert_eq!(copies(&bed)["copied"], 1);
+    bed.run(&["cleanup", "--store", "off"]).done();
+    let kept = listed(&bed, "off");
+    assert_eq!(kept.len(), 4, "{kept:?}");
+    let again = copies(&bed);
+    assert_eq!((&again["copied"], listed(&bed, "off")), (&0.into(), kept), "{again}");
+    assert_eq!(listed(&bed, "main").len(), 9);
+}
+
+/// Takes the lease of something else in the second store.
+fn hold(bed: &Bed, job: &str) -> Box<dyn bkp::ledger::Lease> {
+    let app = bed.app(None);
+    let holder = Holder {
+        job: job.into(),
+        run: BackupId::new(now()),
+        backup_type: None,
+        host: "elsewhere".into(),
+        process: 1,
+        place: 7,
+        state_dir: bed.path("elsewhere"),
+    };
+    let store: Arc<dyn bkp::store::AppendStore> = app.store_append("off").unwrap().into();
+    in_store::acquire(store, &holder, Duration::from_mins(5), &app.ctx).unwrap()
+}
+
+#[test]
+fn a_cleanup_and_a_replication_of_one_store_exclude_each_other() {
+    let (_folder, _file, bed) = database("");
+    let mut held = hold(&bed, "replicate.all");
+    bed.run(&["cleanup", "--store", "off"]).failed(11, "a replication to it is in progress");
+    bed.run(&["replicate", "--to", "off"]).failed(11, "elsewhere");
+    bed.run(&["cleanup", "--store", "main"]).done();
+    held.free().unwrap();
+    let mut held = hold(&bed, "cleanup.all");
+    bed.run(&["replicate", "--to", "off"]).failed(11, "a cleanup is in progress");
+    assert!(listed(&bed, "off").is_empty());
+    held.free().unwrap();
+    copies(&bed);
+    assert_same(&bed);
+}
+
+/// What has no manifest that a key proves is not taken along.
+#[test]
+fn what_somebody_planted_is_not_copied() {
+    let (_folder, file, bed) = database("");
+    let stranger = duck::bed(&file);
+    let mut app = bed.app(None);
+    app.settings.recipients = vec![format!("file:{}", stranger.path("key").display())];
+    let planted = plant(&bed, &app, &Seed { source: "analytics".into(), ..Seed::at(now()) });
+    let run = bed.run(&["replicate", "--to", "off", "--json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        (run.code, &report["copied"], &report["failed"]),
+        (Some(3), &4.into(), &1.into()),
+        "{report}"
+    );
+    assert!(!listed(&bed, "off").contains(&planted.id.to_string()));
+}
+
+#[test]
+fn stores_are_found_or_asked_for() {
+    let (_folder, _file, bed) = database("");
+    assert_eq!(bed.run(&["replicate"]).code, Some(2));
+    bed.run(&["replicate", "--to", "main", "--from", "main"])
+        .failed(2, "cannot be copied to itself");
+    bed.run(&["replicate", "--to", "nowhere"]).failed(10, "no store `nowhere`");
+    assert_eq!(bed.run(&["replicate", "--to", "off", "--scope", "full"]).code, Some(2));
+    with_table(&bed, &format!("[store.third]\nurl = \"file://{}\"\n", bed.path("third").display()));
+    bed.run(&["replicate", "--to", "off"]).failed(2, "pass --from NAME, one of: main, third");
+    bed.run(&["replicate", "--to", "off", "analytics"]).done();
+    assert_same(&bed);
+}
+
+/// As a job, between two services, and with every copy in the ledger.
+#[test]
+fn a_job_replicates_to_a_bucket_and_the_ledger_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let file = folder.path().join("books.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    let service = usual();
+    let table = service.table_at(&service.endpoint(), "backups", "");
+    with_table(
+        &bed,
+        &format!(
+            "[store.off]\n{table}\n[job.away]\nrun = \"replicate\"\nto = \"off\"\nfrom = \"main\"\n"
+        ),
+    );
+    bed.set_ledger(server.address(), "2m", "");
+    let full = bed.snapshot("full");
+    bed.snapshot("incremental");
+    bed.run(&["run", "away"]).done();
+    assert_eq!(listed(&bed, "off"), listed(&bed, "main"));
+    bed.run(&["verify", "--all", "--store", "off"]).done();
+    bed.run(&["verify", "--ledger"]).done();
+    let events = bed.json(&["list", "--from-ledger"]);
+    let copied = events["events"].as_array().unwrap().iter();
+    assert_eq!(copied.filter(|event| event["status"] == "copied").count(), 2, "{events}");
+    let status: Value = serde_json::from_str(&bed.run(&["status", "--json"]).stdout).unwrap();
+    assert!(status["jobs"].to_string().contains("away"), "{status}");
+    // The first store is gone.
+    fs::remove_dir_all(bed.path("store")).unwrap();
+    let target = bed.path("restored.tigerbeetle");
+    let run = bed.run(&[
+        "restore",
+        "--id",
+        &full,
+        "--yes",
+        "--store",
+        "off",
+        "--to",
+        target.to_str().unwrap(),
+    ]);
+    run.done();
+    let run = bed
+        .run(&[
+            "restore",
+            "books",
+            "--yes",
+            "--to",
+            bed.path("other.tigerbeetle").to_str().unwrap(),
+        ])
+        .done();
+    assert!(run.stderr.contains("trying the copy in the store `off`"), "{}", run.stderr);
+}
+
+/// Segments of a log go along; a moment restores from the copies, and what a cleanup removed from the beginning
+/// does not come back.
+#[test]
+fn a_log_of_tigerbeetle_goes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let mut books = Books::begin(server.address(), 17);
+    let bed = Bed::new(server.data_file(), server.address());
+    with_second(&bed, "");
+    let step = |books: &mut Books| (0..20).for_each(|_| books.step());
+    step(&mut books);
+    bed.snapshot("full");
+    for _ in 0..3 {
+        step(&mut books);
+        bed.run(&["logs", "books"]).done();
+    }
+    let moment = books.moment();
+    step(&mut books);
+    bed.run(&["logs", "books"]).done();
+    copies(&bed);
+    assert_same(&bed);
+    bed.run(&["verify", "books", "--logs", "--store", "off"]).done();
+    drop(server);
+    fs::rename(bed.path("store"), bed.path("gone")).unwrap();
+    fs::create_dir(bed.path("store")).unwrap();
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    fs::write(
+        bed.path("bkp.toml"),
+        config.replace("store = \"main\"", "store = [\"main\", \"off\"]"),
+    )
+    .unwrap();
+    let at = bkp::domain::timestamp::spelled(moment.at).unwrap();
+    let (restored, _) = restore_at(&bed, "books", &["--at", &at]);
+    with_server(&restored, |books| assert!(!books.accounts().is_empty()));
+    // A later beginning there is left as it is.
+    fs::remove_dir(bed.path("store")).unwrap();
+    fs::rename(bed.path("gone"), bed.path("store")).unwrap();
+    let segments: Vec<String> =
+        stored(&bed.path("off")).into_keys().filter(|key| key.contains("-log-")).collect();
+    let mut ids: Vec<&str> = segments
+        .iter()
+        .map(|key| key.split("-log-").nth(1).unwrap().split('.').next().unwrap())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    for key in segments.iter().filter(|key| key.contains(ids[0])) {
+        fs::remove_file(bed.path("off").join(key)).unwrap();
+    }
+    let report = copies(&bed);
+    assert_eq!(report["copied"], 0, "{report}");
+    assert!(report["items"].to_string().contains("its log begins later there"), "{report}");
+    for key in segments.iter().filter(|key| key.contains(ids[2])) {
+        fs::remove_file(bed.path("off").join(key)).unwrap();
+    }
+    assert_eq!(copies(&bed)["copied"], 1, "a hole is filled");
+}
+
+/// Files of a log that a server handed over go along, too, and a moment restores from the copies.
+#[test]
+fn a_log_of_postgres_goes_along() {
+    let Some(version) = Version::any() else { return };
+    let (server, bed) = PostgresBed::archiving(version, "");
+    let off = bed.path("off");
+    fs::create_dir(&off).unwrap();
+    place::own(&off);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let table = format!("[store.off]\nurl = \"file://{}\"\n[keys]", off.display());
+    let config = config
+        .replace("[keys]", &table)
+        .replace("kind = \"postgres\"", "kind = \"postgres\"\nstore = \"main\"");
+    bed.write("bkp.toml", &config);
+    let load = Load::start(&server, "load");
+    load.more(30);
+    bed.snapshot("full");
+    load.more(50);
+    load.stop();
+    bed.archived(&server);
+    bed.ship();
+    let report = bed.json(&["replicate", "--to", "off"]);
+    assert!(report["log_files"].as_u64().unwrap() > 0, "{report}");
+    let (here, there) = (stored(&bed.path("store")), stored(&off));
+    assert!(here == there, "{:?} {:?}", here.keys(), there.keys());
+    assert_eq!(bed.json(&["replicate", "--to", "off"])["log_files"], 0);
+    bed.run(&["verify", "pg", "--logs", "--store", "off"]).done();
+    // One that is gone is filled, one at the beginning stays gone, a damaged one is not spread.
+    let wal = off.join(format!("postgres/pg/wal/{}/00000001", system(&server)));
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&wal).unwrap().map(|item| item.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 3, "{files:?}");
+    fs::remove_file(&files[0]).unwrap();
+    fs::remove_file(&files[2]).unwrap();
+    assert_eq!(bed.json(&["replicate", "--to", "off"])["log_files"], 1);
+    assert!(files[2].exists() && !files[0].exists());
+    let origin = bed.path("store").join(files[1].strip_prefix(&off).unwrap());
+    let mut bytes = fs::read(&origin).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&origin, bytes).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    let run: Run = bed.run(&["replicate", "--to", "off", "--json"]);
+    // It was the first one there.
+    assert_eq!(run.code, Some(0), "{}", run.stdout);
+    fs::remove_dir_all(&wal).unwrap();
+    let run: Run = bed.run(&["replicate", "--to", "off", "--json"]);
+    assert_eq!(run.code, Some(3), "{}", run.stdout);
+    assert!(!files[1].exists());
+}
