@@ -79,8 +79,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JS
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l to -d 'Copy what this store lacks of another one, by its name or URL: backups, pins, notes and logs, byte for byte' -r
-complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l from -d 'Store to copy from [default: the first other one of SOURCE, or the only other one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l to -d 'Copy to this store (name or URL) what it does not have yet: backups, pins, notes and logs, byte for byte' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l from -d 'Store to copy from [default: another store of SOURCE, else the only other store]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l scope -d 'Scope of the replica [default: auto]' -r -f -a "full\t'Every file'
 incremental\t'What changed since earlier replicas'
 auto\t'Incremental if a usable chain exists, otherwise full'"

@@ -192,24 +192,24 @@ impl AppContext {
         found
     }
 
-    /// Reads from the first store of `source`, and where that fails because of the store or what is in it, from
-    /// the next one that may have a copy. Which one that is, is said.
+    /// Reads from each store in turn that may have a copy of what the first one failed to give. Which one it is, is
+    /// said.
     ///
     /// # Errors
-    /// What the first store failed with, if no other one gives what is wanted.
-    pub fn in_any_store<T>(
+    /// That of the first store, if no other gives what is wanted.
+    pub fn in_other_stores<T>(
         &self,
         source: Option<&str>,
+        error: anyhow::Error,
         read: impl Fn(&AppContext) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let error = match read(self) {
-            Err(error) if is_of_store(&error) => error,
-            ended => return ended,
-        };
         let others = self.stores_with_copies(source);
+        if others.is_empty() || !is_of_store(&error) {
+            return Err(error);
+        }
         for name in &others {
             self.ctx.cancel.check()?;
-            self.ctx.monitor.warn(&format!("{error:#}; trying the copy in the store `{name}`"));
+            self.ctx.monitor.warn(&format!("{error:#}; trying the copy in store `{name}`"));
             let mut app = self.clone();
             app.settings.store = vec![name.clone()];
             match read(&app) {
@@ -219,12 +219,24 @@ impl AppContext {
                 ended => return ended,
             }
         }
-        if others.is_empty() {
-            return Err(error);
+        let Diagnosis { kind, hint } = diagnose(&error);
+        let message = format!("no intact copy in the first store or in {}", others.join(", "));
+        Err(error.context(Fault::new(kind, message).hint(hint)))
+    }
+
+    /// Says in `error` which other stores may have what the first one failed to give. They may have older backups
+    /// only, so nothing is taken from them unasked.
+    #[must_use]
+    pub fn elsewhere(&self, source: Option<&str>, error: anyhow::Error) -> anyhow::Error {
+        let others = self.stores_with_copies(source);
+        if others.is_empty() || !is_of_store(&error) {
+            return error;
         }
         let Diagnosis { kind, hint } = diagnose(&error);
-        let message = format!("neither the first store nor {} has it whole", others.join(", "));
-        Err(error.context(Fault::new(kind, message).hint(hint)))
+        let others: Vec<_> = others.iter().map(|name| format!("--store {name}")).collect();
+        let hint =
+            format!("to take what another store has, add {}; or: {hint}", others.join(" or "));
+        error.context(Fault::new(kind, "reading from the first store failed").hint(hint))
     }
 
     /// The stores to add to, as one.

@@ -14,15 +14,15 @@ use crate::domain::names::Scope;
                         Example: bkp replicate tier; bkp replicate --to offsite --from main"
 )]
 pub(super) struct Args {
-    /// Name of the source in the configuration; with --to only its backups are copied
+    /// Name of the source in the configuration; with --to, copy only its backups
     #[arg(value_name = "SOURCE", required_unless_present = "to")]
     source: Option<String>,
 
-    /// Copy what this store lacks of another one, by its name or URL: backups, pins, notes and logs, byte for byte
+    /// Copy to this store (name or URL) what it does not have yet: backups, pins, notes and logs, byte for byte
     #[arg(long, value_name = "STORE")]
     to: Option<String>,
 
-    /// Store to copy from [default: the first other one of SOURCE, or the only other one]
+    /// Store to copy from [default: another store of SOURCE, else the only other store]
     #[arg(long, value_name = "STORE", requires = "to")]
     from: Option<String>,
 

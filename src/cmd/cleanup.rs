@@ -28,15 +28,15 @@ use crate::catalog::{self, Filter};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::ledger::Ledger;
-use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
-use crate::ops::exclusive_run::{CLEANUP, ExclusiveRun, REPLICATE, retry_while_busy};
+use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
 use crate::ops::report::Report;
 use crate::ops::run_guard;
-use crate::store::PruneStore;
 use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
+/// The name of its lock and lease; no source can have it.
+const LEASE: &str = "cleanup.all";
 /// So many failures one after the other are the store's, not those of one backup.
 const FAILURES_MAX: usize = 3;
 
@@ -82,7 +82,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     everywhere.settings.store.clone_from(&names);
     let ledger = if options.dry_run { None } else { app.ledger() };
     let mirrored = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
-    let take = |mirrored| ExclusiveRun::take(app, (CLEANUP, CLEANUP), mirrored, ledger.as_deref());
+    let take = |mirrored| ExclusiveRun::take(app, (LEASE, LEASE), mirrored, ledger.as_deref());
     let taken = mirrored
         .as_ref()
         .map(|mirrored| retry_while_busy(app, options.patience, || take(mirrored)));
@@ -143,18 +143,16 @@ impl CleanupRun<'_> {
             return Err(Fault::new(Kind::Store, message).hint(hint).into());
         }
         let store = self.app.store_prune(name)?;
-        if self.exclusive_run.is_some() {
-            retry_while_busy(self.app, self.options.patience, || {
-                check_no_copies(self.app, &*store)
-            })?;
-        }
+        let content_run =
+            self.exclusive_run.map(|_| take_content(self.app, self.options, name)).transpose()?;
         let now = self.app.ctx.now();
         let mut plan = plan(self.app, &*store, &self.witness, now)?;
         let mut problems = Vec::new();
         if let Some((_, exclusive_run)) = self.exclusive_run {
             let (app, intents) = (self.app, &self.intents);
             let (store, keys) = (&*store, self.witness.keys.as_slice());
-            let remover = Remover { app, store, exclusive_run, index, intents, keys };
+            let content_run = content_run.as_ref();
+            let remover = Remover { app, store, exclusive_run, content_run, index, intents, keys };
             problems = apply(&remover, &mut plan, &mut self.left)?;
         }
         for (item, target) in plan.items.iter().zip(&plan.targets) {
@@ -215,13 +213,16 @@ impl CleanupRun<'_> {
     }
 }
 
-/// That nothing is being copied to a store: copies have no manifest while they are made, and are as old as what
-/// they are copies of.
-fn check_no_copies(app: &AppContext, store: &dyn PruneStore) -> anyhow::Result<()> {
-    let held = in_store::held(store, REPLICATE, app.ctx.now(), time::Duration::ZERO)?;
-    let Some(holder) = held else { return Ok(()) };
-    let message = format!("{}: a replication to it is in progress: {holder}", store.url());
-    Err(Fault::new(Kind::Busy, message).hint("run it again later, or pass --wait-lock").into())
+/// Keeps replications to a store away.
+fn take_content<'a>(
+    app: &'a AppContext,
+    options: &Options,
+    name: &str,
+) -> anyhow::Result<ExclusiveRun<'a>> {
+    let mut of_one = app.clone();
+    of_one.settings.store = vec![name.to_owned()];
+    let mirrored = of_one.stores_append(None)?;
+    retry_while_busy(app, options.patience, || ExclusiveRun::of_store(app, &mirrored))
 }
 
 /// Removes what the plan says, and puts into it what came of that. Returns what failed: one backup that

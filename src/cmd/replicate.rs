@@ -9,27 +9,22 @@
 
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 mod annotations;
 mod backups;
 mod log_files;
 mod progress;
 mod replication;
 mod report;
+mod selection;
 
 use self::replication::Replication;
 pub(super) use self::report::CopiesReport;
 use self::report::render;
 use crate::catalog::Catalog;
-use crate::domain::hex::hex;
 use crate::error::{Fault, Kind, worst};
-use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
-use crate::ops::exclusive_run::{CLEANUP, ExclusiveRun, REPLICATE, retry_while_busy};
+use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
 use crate::ops::report::Report;
-use crate::store::AppendStore;
-use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 /// What `bkp replicate --to` was asked for.
@@ -55,6 +50,10 @@ pub struct Options {
 /// replication to this store runs, or a cleanup of it; what the stores fail with. What is wrong with one backup
 /// is in the report, whose outcome is [`Kind::Partial`] then.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+    if !app.settings.store.is_empty() {
+        let fault = Fault::new(Kind::Usage, "--store is not used where stores are copied");
+        return Err(fault.hint("name the stores with --from and --to").into());
+    }
     let mut to_app = app.clone();
     to_app.settings.store = vec![options.to.clone()];
     let mirrored = to_app.stores_append(None)?;
@@ -66,7 +65,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         let message = format!("{} cannot be copied to itself", origin.url());
         return Err(Fault::new(Kind::Usage, message).hint("name another store with --to").into());
     }
-    let take = || exclusive(app, &mirrored, &**destination);
+    let take = || ExclusiveRun::of_store(app, &mirrored);
     let taken = (!options.dry_run).then(|| retry_while_busy(app, options.patience, take));
     let exclusive_run = taken.transpose()?;
     let replication = Replication {
@@ -82,8 +81,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         outbox: Outbox::of(&app.settings.state_dir),
     };
     let mut report = CopiesReport::between(origin.url(), destination.url(), options.dry_run);
-    let pending = replication.backups(&mut report)?;
+    // Before the backups that are about them: what a manifest promises is there.
     replication.log_files(&mut report)?;
+    let pending = replication.backups(&mut report)?;
     app.ctx.monitor.end();
     let partial = (report.failed > 0 || !report.problems.is_empty()).then_some(Kind::Partial);
     let text = render(&report)?;
@@ -112,22 +112,4 @@ fn origin(app: &AppContext, options: &Options) -> anyhow::Result<String> {
 fn no_destination(options: &Options) -> Fault {
     Fault::new(Kind::Store, format!("the store `{}` cannot be used", options.to))
         .hint("see the warning above")
-}
-
-/// Keeps other replications to this store away, and cleanups of it: a copy has no manifest while it is made, and
-/// is as old as its backup.
-fn exclusive<'a>(
-    app: &'a AppContext,
-    mirrored: &MirroredStore,
-    destination: &dyn AppendStore,
-) -> anyhow::Result<ExclusiveRun<'a>> {
-    let place = hex(&Sha256::digest(destination.url()));
-    let lock = format!("{REPLICATE}.{}", place.get(..16).unwrap_or_default());
-    // The lease is the store's alone: a ledger does not know which store it would be about.
-    let run = ExclusiveRun::take(app, (&lock, REPLICATE), mirrored, None)?;
-    // Of two that begin at once, the one that took its lease second sees the other's.
-    let held = in_store::held(destination, CLEANUP, app.ctx.now(), time::Duration::ZERO)?;
-    let Some(holder) = held else { return Ok(run) };
-    let message = format!("{}: a cleanup is in progress: {holder}", destination.url());
-    Err(Fault::new(Kind::Busy, message).hint("run it again later, or pass --wait-lock").into())
 }

@@ -91,29 +91,54 @@ pub(super) struct RestoreReport {
 /// [`Kind::Refused`] if the target is taken or the restore would do harm; [`Kind::Integrity`] if
 /// the backup is damaged; then the target is as it was.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
-    let source = options.select.source();
-    app.in_any_store(source, |app| {
-        let report = restore(app, options);
-        if !options.dry_run {
-            audit::record_outcome(app, ("restored", Status::Restored), source, &report);
-        }
-        report
-    })
+    let mut chosen = None;
+    let error = match recorded(app, options, &mut chosen) {
+        Err(error) => error,
+        restored => return restored,
+    };
+    let source = chosen.as_ref().map(|name| name.source.as_str()).or(options.select.source());
+    // Another store may have older backups only: from there nothing but this one is taken.
+    let select = match (&chosen, &options.select) {
+        (Some(name), _) => Select::IdOf(name.source.clone(), name.id.to_string()),
+        (None, Select::Id(_) | Select::IdOf(..)) => options.select.clone(),
+        (None, Select::Latest(_) | Select::At(..)) => return Err(app.elsewhere(source, error)),
+    };
+    let options = Options { select, ..options.clone() };
+    app.in_other_stores(source, error, |app| recorded(app, &options, &mut None))
 }
 
-fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
+/// Restores, and puts on record how that ended.
+fn recorded(
+    app: &AppContext,
+    options: &Options,
+    chosen: &mut Option<BackupName>,
+) -> anyhow::Result<Report> {
+    let report = restore(app, options, chosen);
+    if !options.dry_run {
+        let source = options.select.source();
+        audit::record_outcome(app, ("restored", Status::Restored), source, &report);
+    }
+    report
+}
+
+/// Notes in `chosen` which backup it is.
+fn restore(
+    app: &AppContext,
+    options: &Options,
+    chosen: &mut Option<BackupName>,
+) -> anyhow::Result<Report> {
     let began = app.ctx.now();
     let settings = options.select.source().and_then(|name| app.settings.sources.get(name));
     let store = app.store_read(settings)?;
     let keys = app.keys_to_read()?;
     let catalog = Catalog::new(store.as_ref(), &keys, &app.ctx);
     let catalog = catalog.with_effort(options.select.effort());
-    let name = options.select.resolve_of(&catalog, options.from_export, &app.ctx)?.name;
+    let found = options.select.resolve_of(&catalog, options.from_export, &app.ctx)?;
+    let name = chosen.insert(found.name).clone();
     check_kind(&name)?;
     check_parts(options, &name)?;
     let chain = catalog.chain(&name)?;
     warn(app, options, (store.as_ref(), &keys), &name, &chain)?;
-    let kind_of_backup = name.kind.clone();
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let to = match kind.target {
@@ -158,7 +183,7 @@ fn restore(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     if !options.yes {
         (app.confirm)(&summary)?;
     }
-    check_chain(app, &chain, &kind_of_backup)?;
+    check_chain(app, &chain, &name.kind)?;
     app.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
     let noted = scratch::elsewhere(app, folder_of(&request.target));
     let restored = (kind.restore)(&chain, &request, &app.ctx)?;

@@ -96,7 +96,7 @@ pub(crate) struct RestoreAtReport {
 /// as it was.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let source = Some(options.source.as_str());
-    app.in_any_store(source, |app| {
+    let recorded = |app: &AppContext| {
         let mut is_plain = false;
         let report = restore_at(app, options, &mut is_plain);
         // A plain restore is on record.
@@ -104,6 +104,18 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             audit::record_outcome(app, ("restored", Status::Restored), source, &report);
         }
         report
+    };
+    recorded(app).or_else(|error| {
+        // The end of the log is another one in another store, and a snapshot is no moment.
+        if matches!(options.moment, Moment::Latest) {
+            return Err(app.elsewhere(source, error));
+        }
+        app.in_other_stores(source, error, |app| {
+            let found = find(&*app.store_read(None)?, &options.source, &app.ctx)?;
+            let unlogged = || Fault::new(Kind::NotFound, "no log of this source");
+            found.iter().find(|entry| is_segment(entry)).ok_or_else(unlogged)?;
+            recorded(app)
+        })
     })
 }
 
@@ -291,11 +303,9 @@ fn proven_backups(
 }
 
 fn no_log(store: &dyn ReadStore, options: &Options) -> Fault {
-    let Options { source, moment, .. } = options;
-    let message =
-        format!("{}: {moment} cannot be restored without a log of `{source}`", store.url());
-    Fault::new(Kind::Refused, message)
-        .hint("ship one with `bkp logs SOURCE`, or restore a snapshot")
+    let (url, Options { source, moment, .. }) = (store.url(), options);
+    let message = format!("{url}: {moment} cannot be restored without a log of `{source}`");
+    Fault::new(Kind::Refused, message).hint("ship one with `bkp logs`, or restore a snapshot")
 }
 
 /// Refuses what would do harm.

@@ -16,7 +16,7 @@ use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::verify_level::VerifyLevel;
-use crate::error::{Diagnosis, Fault, Kind, diagnose, worst};
+use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::ops::audit;
 use crate::ops::authenticity::ProofChecker;
@@ -86,40 +86,37 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         VerifyTarget::One(select) => select.source(),
         VerifyTarget::All(source) => source.as_deref(),
     };
-    let report = verify_which(app, options, source);
+    let mut chosen = None;
+    let report = verify_which(app, options, source, &mut chosen);
     audit::record_outcome(app, ("verified", Status::Verified), source, &report);
-    report.map_err(|error| with_copies(app, options, source, error))
+    report.map_err(|error| match &chosen {
+        Some(name) if diagnose(&error).kind == Kind::Integrity => with_copies(app, name, error),
+        _ => app.elsewhere(source, error),
+    })
 }
 
-/// Says of what was not found intact in the first store whether another one has an intact copy. It is damage all the
-/// same.
-fn with_copies(
-    app: &AppContext,
-    options: &Options,
-    source: Option<&str>,
-    error: anyhow::Error,
-) -> anyhow::Error {
-    let Diagnosis { kind, .. } = diagnose(&error);
-    if !matches!(kind, Kind::Store | Kind::Integrity | Kind::NotFound) {
-        return error;
-    }
-    for name in app.stores_with_copies(source) {
-        let mut app = app.clone();
-        app.settings.store = vec![name.clone()];
-        let intact = verify_which(&app, options, source).is_ok_and(|copy| copy.outcome.is_none());
-        if intact {
-            let message = format!("the copy in the store `{name}` is intact");
-            let hint = format!("restore with --store {name}");
-            return error.context(Fault::new(kind, message).hint(hint));
-        }
-    }
-    error
+/// Says of a damaged backup which other store has a copy with every object in its size. It is damage all the same.
+fn with_copies(app: &AppContext, name: &BackupName, error: anyhow::Error) -> anyhow::Error {
+    let is_complete = |store: &str| -> anyhow::Result<()> {
+        let (store, keys) = (app.store_named(store)?, app.keys_to_read()?);
+        let catalog = Catalog::new(&*store, &keys, &app.ctx);
+        catalog.chain(name)?.iter().try_for_each(|link| link.check_objects(&app.ctx))
+    };
+    let others = app.stores_with_copies(Some(&name.source));
+    let Some(other) = others.iter().find(|store| is_complete(store).is_ok()) else { return error };
+    let id = name.id;
+    let hint = format!(
+        "store `{other}` has a copy: check it with `bkp verify --id {id} --store {other}`, and restore with --store {other}"
+    );
+    error.context(Fault::new(Kind::Integrity, format!("backup {id} is damaged")).hint(hint))
 }
 
+/// Notes in `chosen` which backup it is, if it is about one.
 fn verify_which(
     app: &AppContext,
     options: &Options,
     source: Option<&str>,
+    chosen_name: &mut Option<BackupName>,
 ) -> anyhow::Result<Report> {
     let settings = source.and_then(|name| app.settings.sources.get(name));
     let store = app.store_read_and_note(settings)?;
@@ -139,6 +136,7 @@ fn verify_which(
                 resolved => resolved?,
             };
             let name = chosen.name;
+            *chosen_name = Some(name.clone());
             let verified = verify_again(app, options, &catalog, &name, &mut BTreeSet::new());
             // That the run is to stop is no failure of a backup.
             app.ctx.cancel.check()?;

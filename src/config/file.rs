@@ -59,7 +59,7 @@ pub struct StoreTable {
     /// Scheme and place: `file:///var/backups/bkp`, `s3://bucket/prefix`. The scheme decides which
     /// further keys there are.
     pub url: String,
-    /// Which backups are kept in this store, whatever jobs make them. Default: what each job says.
+    /// Which backups are kept in this store, instead of what each job says.
     #[serde(default)]
     pub retention: Option<jobs::RetentionTable>,
 }

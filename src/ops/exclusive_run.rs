@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::ctx;
+use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
 use crate::error::{Kind, diagnose};
 use crate::fs::lock::Lock;
@@ -12,13 +15,14 @@ use crate::ops::report::Report;
 use crate::ops::run_guard::lease_renewer;
 use crate::ops::run_guard::lease_renewer::LeaseRenewer;
 use crate::ops::run_guard::required;
+use crate::store::ReadStore as _;
 use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
-/// The lease of a cleanup; no source can have this name.
-pub const CLEANUP: &str = "cleanup.all";
-/// The lease of a replication to a store: while one is held, no cleanup removes anything there.
-pub const REPLICATE: &str = "replicate.all";
+/// The lease of whoever changes what a store has of old backups; no source can have this name. A copy has no
+/// manifest while it is made and is as old as its backup, so replications to a store and cleanups of it exclude
+/// each other.
+const CONTENT: &str = "content.all";
 /// How long a run that waits for another one waits before it asks again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// For how long a run that should stop goes on to give back its leases.
@@ -75,6 +79,20 @@ impl<'h> ExclusiveRun<'h> {
             Some(Err(error)) => return Err(error.into()),
         }
         Ok(run)
+    }
+
+    /// Takes the right to change what the only store of `mirrored` has of old backups.
+    ///
+    /// # Errors
+    /// As [`ExclusiveRun::take`].
+    pub fn of_store(
+        app: &'h AppContext,
+        mirrored: &MirroredStore,
+    ) -> anyhow::Result<ExclusiveRun<'h>> {
+        let place = hex(&Sha256::digest(mirrored.url()));
+        let lock = format!("{CONTENT}.{}", place.get(..16).unwrap_or_default());
+        // The lease is the store's alone: a ledger would not know which store it is about.
+        ExclusiveRun::take(app, (&lock, CONTENT), mirrored, None)
     }
 
     /// Makes sure that it still is alone in the store at this place of the mirrored store. Asks nobody as long as

@@ -88,11 +88,11 @@ fn confirm_copy(
     if let Err(error) = drain(&mut input) {
         let error = first_error.or(error);
         let message = format!(
-            "{}: the copy of `{}` that is there is not what the manifest says",
+            "{}: the existing copy of `{}` does not match the manifest",
             to.url(),
             object.key
         );
-        let hint = "the original is right by its authenticated manifest; nothing is overwritten: remove the damaged copy with `bkp cleanup`, or by hand, and replicate again";
+        let hint = "the original matches its manifest, so the copy is damaged; nothing is overwritten: remove the copy by hand and replicate again";
         return Err(error.context(Fault::new(Kind::Integrity, message).hint(hint)));
     }
     Ok(CopyOutcome::WasThere)

@@ -135,6 +135,11 @@ impl Decider<'_> {
         for ((facts, entry), judged) in facts.iter().zip(entries).zip(judged) {
             let proven = witness.believes(facts);
             let mut backup = Backup { proven, ..facts.backup };
+            // The promise of a job is about the stores that it writes to.
+            if app.settings.stores.get(store.name()).is_some_and(|store| store.retention.is_some())
+            {
+                backup.held_until = None;
+            }
             backup.whole &= judged.damage < from;
             backup.pinned |= judged.pinned;
             if logs::is_segment(entry) {

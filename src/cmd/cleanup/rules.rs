@@ -161,12 +161,24 @@ pub(super) fn rules(
         let members = entries.iter().enumerate().filter(|(_, entry)| job.is_maker_of(&entry.name));
         let members: Vec<usize> = members.map(|(at, _)| at).collect();
         let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
-        let policy = Policy { frozen_after: Some(ages.critical), ..policy };
+        let critical = ages.critical + copied_after(app, store, now);
+        let policy = Policy { frozen_after: Some(critical), ..policy };
         let frozen = frozen(store, app, job, now)?;
         let (job, enabled) = (job.name.clone(), job.enabled);
         found.push(Rule { job, policy, members, frozen, enabled });
     }
     Ok(found)
+}
+
+/// How much later than it is made a backup may arrive in a store that gets copies.
+fn copied_after(app: &AppContext, store: &dyn ReadStore, now: OffsetDateTime) -> time::Duration {
+    let is_to =
+        |job: &&JobSettings| job.copies.as_ref().is_some_and(|copies| copies.to == store.name());
+    let critical =
+        app.settings.jobs.values().filter(is_to).map(|job| {
+            Ages::of(job.when.interval(now), job.warn_after, job.critical_after).critical
+        });
+    critical.max().unwrap_or_default()
 }
 
 /// Why nothing that a job makes is to be removed: retention never follows a run that failed, nor a

@@ -1,5 +1,6 @@
 //! Copies of what stands beside backups: pins and notes.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 
 use sha2::{Digest as _, Sha256};
@@ -14,7 +15,7 @@ use crate::store::{Declared, ObjectLabels, Role, StoreError};
 
 /// Largest annotation that is copied, bytes.
 const MARK_BYTES_MAX: u64 = 64 << 10;
-/// Most annotations of one backup that are copied in one run, the newest: somebody may plant them.
+/// Most annotations of one kind and one backup that are copied in one run, the newest: somebody may plant them.
 const MARKS_MAX: usize = 64;
 
 impl Replication<'_> {
@@ -23,15 +24,19 @@ impl Replication<'_> {
     pub(super) fn annotations(
         &self,
         entry: &Entry,
-        progress: &Progress<'_>,
+        progress: &Progress,
         report: &mut CopiesReport,
     ) {
-        let known = progress.there.get(&entry.name).map(|known| known.marks.as_slice());
-        let known = known.unwrap_or_default();
-        let is_copied = |mark: &&Mark| {
-            matches!(mark, Mark::Pin(_) | Mark::Unpin(_) | Mark::Note(_)) && !known.contains(mark)
+        let known = progress.there.get(&entry.name);
+        let known: HashSet<&Mark> = known.iter().flat_map(|known| &known.entry.marks).collect();
+        let newest = |is_kind: fn(&Mark) -> bool| {
+            let marks = entry.marks.iter().rev().filter(move |mark| is_kind(mark));
+            marks.filter(|mark| !known.contains(mark)).take(MARKS_MAX).copied().collect::<Vec<_>>()
         };
-        for mark in entry.marks.iter().rev().filter(is_copied).take(MARKS_MAX) {
+        let pins = newest(|mark| matches!(mark, Mark::Pin(_)));
+        let unpins = newest(|mark| matches!(mark, Mark::Unpin(_)));
+        let notes = newest(|mark| matches!(mark, Mark::Note(_)));
+        for mark in pins.into_iter().chain(unpins).chain(notes) {
             let key = entry.name.key(&mark.extension());
             let copied = if self.dry_run { Ok(()) } else { self.annotation(&key) };
             match copied {

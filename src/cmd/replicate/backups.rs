@@ -1,25 +1,32 @@
 //! Copies of backups.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::progress::Progress;
+use super::progress::{Progress, StoredBackup};
 use super::replication::{COPIES, Replication};
-use super::report::{CopiesReport, CopyAction, CopyItem};
-use crate::catalog::{self, Authenticity, BackupFacts, Entry, FactsCache, Filter};
+use super::report::{CopiesReport, CopyAction};
+use crate::catalog::{self, Entry, Filter};
 use crate::concurrent::each_of_few;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::{Event, Status};
-use crate::domain::manifest::{Identity, ObjectRecord};
+use crate::domain::manifest::ObjectRecord;
 use crate::domain::names::BackupName;
-use crate::domain::retention::{Backup, Group, Policy, decide};
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::pipeline::BackupReader;
 use crate::store::{Declared, ObjectLabels, StoreError};
 
-/// So many failures one after the other are a store's, not those of one backup.
+/// After so many failures one after the other both stores are asked whether they answer at all.
 const FAILURES_MAX: usize = 3;
+
+/// How copying a backup ended.
+enum Copied {
+    /// It is there now; what waits to be told to the ledger.
+    Now(Option<Kind>),
+    /// All of it was there.
+    Before,
+}
 
 impl Replication<'_> {
     /// Copies every backup that is wanted and not there. Returns what waits to be told to the ledger.
@@ -27,107 +34,110 @@ impl Replication<'_> {
         let cancel = &self.app.ctx.cancel;
         let filter = Filter { source: self.source.map(str::to_owned), ..Filter::default() };
         let mut here = catalog::contents(self.origin, &filter, cancel)?;
-        here.retain(|entry| entry.manifest.is_some() && !entry.is_being_removed());
+        // Also what is marked as being removed: the mark may be somebody's who has no key.
+        here.retain(|entry| entry.manifest.is_some());
         let there = catalog::contents(self.destination, &filter, cancel)?;
-        let wanted = self.wanted(&here)?;
-        let mut progress = Progress::of(&here, there);
+        self.check_source(&here, &there)?;
+        let here = self.stored(self.origin, here)?;
+        let (whole, rest): (Vec<Entry>, Vec<Entry>) =
+            there.into_iter().partition(|entry| entry.manifest.is_some());
+        let rest = rest.into_iter().map(|entry| StoredBackup { entry, facts: None });
+        let there = self.stored(self.destination, whole)?.into_iter().chain(rest);
+        let there: HashMap<BackupName, StoredBackup> =
+            there.map(|backup| (backup.entry.name.clone(), backup)).collect();
+        let names: HashSet<&BackupName> = here.iter().map(|backup| &backup.entry.name).collect();
+        let only_there = there.values().filter(|backup| !names.contains(&backup.entry.name));
+        let unwanted = self.unwanted(&here, &only_there.collect::<Vec<_>>());
+        let mut progress = Progress::of(there, &here);
         let mut pending = None;
-        for (entry, wanted) in here.iter().zip(wanted) {
+        for backup in &here {
             self.confirm()?;
-            if progress.has(entry) {
+            let name = &backup.entry.name;
+            if progress.has(backup) {
                 report.present += 1;
-                progress.whole.insert(entry.name.id);
-            } else if let Some(reason) = progress.left_out(entry, wanted) {
-                report.items.push(CopyItem::of(entry, CopyAction::LeftOut, Some(reason)));
+                progress.settle(name.id, true);
+            } else if unwanted.contains(name) {
+                let reason = "the retention of that store would not keep it".to_owned();
+                report.add(&backup.entry, CopyAction::LeftOut, Some(reason));
                 continue;
             } else {
-                let ended = self.copy(entry, &mut progress);
-                pending = worst(pending, self.note(entry, ended, &mut progress, report)?);
+                let ended = self.copy(&backup.entry, &progress);
+                pending = worst(pending, self.settle(&backup.entry, ended, &mut progress, report)?);
             }
-            if progress.whole.contains(&entry.name.id) {
-                self.annotations(entry, &progress, report);
+            if progress.is_complete(name.id) {
+                self.annotations(&backup.entry, &progress, report);
             }
         }
-        self.lock_longer(&progress);
         Ok(pending)
     }
 
-    /// For each backup whether a policy of the other store would keep it, if it were there with all others:
-    /// what a cleanup would remove at once is not copied.
-    fn wanted(&self, here: &[Entry]) -> anyhow::Result<Vec<bool>> {
-        let (app, ctx) = (self.app, &self.app.ctx);
-        let mut cache = FactsCache::of(&app.settings.state_dir, self.origin.url());
-        let facts = cache.backups(self.origin, here, self.keys, ctx)?;
-        cache.save(here, ctx);
-        let backup = |(entry, facts): (&Entry, &BackupFacts)| {
-            let mut backup = facts.backup;
-            backup.proven = facts.proof == Authenticity::Authentic;
-            backup.pinned |= entry.is_pinned();
-            if entry.name.kind == BackupKind::Log {
-                (backup.parent, backup.base) = (None, backup.id);
-            }
-            backup
-        };
-        let backups: Vec<Backup> = here.iter().zip(&facts).map(backup).collect();
-        let mut rules: Vec<(Policy, Vec<usize>)> = Vec::new();
-        for job in app.settings.jobs.values() {
-            let Some(policy) = app.retention(self.destination.name(), job) else { continue };
-            // What goes there is not limited by how much goes at once.
-            let policy = Policy { removed_percent_max: 100, frozen_after: None, ..policy };
-            let mut members: BTreeMap<&Identity, Vec<usize>> = BTreeMap::new();
-            for (at, (entry, facts)) in here.iter().zip(&facts).enumerate() {
-                if job.is_maker_of(&entry.name) {
-                    members.entry(&facts.identity).or_default().push(at);
-                }
-            }
-            rules.extend(members.into_values().map(|members| (policy.clone(), members)));
+    /// That a source that was named exists.
+    fn check_source(&self, here: &[Entry], there: &[Entry]) -> anyhow::Result<()> {
+        let Some(source) = self.source else { return Ok(()) };
+        if !here.is_empty() || !there.is_empty() || self.app.settings.sources.contains_key(source) {
+            return Ok(());
         }
-        let groups = rules.iter().map(|(policy, members)| {
-            let (members, frozen) = (members.clone(), None);
-            Group { policy, members, frozen }
-        });
-        let reasons = decide(&groups.collect::<Vec<_>>(), &backups, ctx.now());
-        Ok(reasons.iter().map(|reasons| !reasons.is_empty()).collect())
+        let message = format!("no source `{source}` in the configuration or in either store");
+        Err(Fault::new(Kind::NotFound, message).hint("see `bkp list`").into())
     }
 
     /// Copies one backup. When this returns without an error it is there, all of it what the manifest says.
-    fn copy(&self, entry: &Entry, progress: &mut Progress<'_>) -> anyhow::Result<Option<Kind>> {
+    fn copy(&self, entry: &Entry, progress: &Progress) -> anyhow::Result<Copied> {
         let began = self.app.ctx.now();
-        let name = &entry.name;
+        let (name, ctx) = (&entry.name, &self.app.ctx);
         let (reader, sha256) = self.catalog.open(name)?;
         let manifest = reader.manifest();
-        progress.check_parent(manifest)?;
-        let known = progress.there.get(name);
-        let ctx = &self.app.ctx;
+        progress.check(manifest)?;
         let objects: Vec<&ObjectRecord> = reader.objects(ctx)?.collect();
-        let lacking: Vec<&ObjectRecord> =
-            objects.into_iter().filter(|object| !is_there(known, object)).collect();
+        let lacking = progress.lacking(name, objects.iter().copied());
         if self.dry_run {
-            return Ok(None);
+            return Ok(Copied::Now(None));
         }
         let bytes = lacking.iter().map(|object| object.bytes).sum();
         ctx.monitor.begin(&format!("copy {} {}", name.kind, name.id), Some(bytes));
         each_of_few(&lacking, COPIES, &ctx.cancel, |object| {
             reader.copy_object(object, self.destination, ctx)
         })?;
+        self.lock_longer(&reader);
         self.confirm()?;
-        self.publish(&reader, sha256)?;
-        if manifest.parent.is_some() {
-            progress.newest.insert(manifest.base, name.clone());
+        self.check_copies(name, &objects)?;
+        let was_there = self.publish(&reader, sha256)? && lacking.is_empty();
+        if was_there {
+            return Ok(Copied::Before);
         }
         let seconds = (ctx.now() - began).whole_seconds();
         let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
         let event = Event::completed(manifest, &sha256).read(Status::Copied, began, seconds);
-        Ok(self.tell(&event))
+        Ok(Copied::Now(self.tell(&event)))
     }
 
-    /// Writes the manifest, byte for byte the one that was authenticated.
-    fn publish(&self, reader: &BackupReader<'_>, sha256: [u8; 32]) -> anyhow::Result<()> {
+    /// That every object is there right before the manifest is, and that nobody has begun to remove them: a host
+    /// that slept may have been overtaken by a cleanup.
+    fn check_copies(&self, name: &BackupName, objects: &[&ObjectRecord]) -> anyhow::Result<()> {
+        let now = catalog::again(self.destination, name)?;
+        let sizes: HashMap<&str, u64> =
+            now.objects.iter().map(|object| (object.key.as_str(), object.bytes)).collect();
+        let gone = objects.iter().find(|object| sizes.get(&*object.key) != Some(&object.bytes));
+        let Some(gone) = gone.map(|object| object.key.as_str()) else {
+            let is_marked = now.is_being_removed();
+            return if is_marked { Err(self.overtaken(&name.manifest_key())) } else { Ok(()) };
+        };
+        Err(self.overtaken(gone))
+    }
+
+    fn overtaken(&self, key: &str) -> anyhow::Error {
+        let message =
+            format!("{}: `{key}` was removed while it was copied", self.destination.url());
+        Fault::new(Kind::Refused, message).hint("run it again").into()
+    }
+
+    /// Writes the manifest, byte for byte the one that was authenticated. Whether it was there already.
+    fn publish(&self, reader: &BackupReader<'_>, sha256: [u8; 32]) -> anyhow::Result<bool> {
         let key = reader.manifest().name().manifest_key();
         let bytes = catalog::read_manifest(self.origin, &key)?;
         if <[u8; 32]>::from(Sha256::digest(&bytes)) != sha256 {
             let message = format!("{}: `{key}` changed while it was copied", self.origin.url());
-            let hint = "somebody overwrote it; look at who can write to that store";
+            let hint = "somebody overwrote it; check who can write to that store";
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }
         let declared = Declared { bytes: bytes.len() as u64, sha256 };
@@ -137,8 +147,8 @@ impl Replication<'_> {
             upload.commit(declared)
         });
         match written {
-            Err(StoreError::Exists { .. }) => self.check_same(&key, &bytes),
-            written => Ok(written?),
+            Err(StoreError::Exists { .. }) => self.check_same(&key, &bytes).map(|()| true),
+            written => Ok(written.map(|()| false)?),
         }
     }
 
@@ -153,69 +163,79 @@ impl Replication<'_> {
         {
             return Err(error);
         }
-        let message = format!(
-            "{}: `{key}` is not the manifest that {} has",
-            self.destination.url(),
-            self.origin.url()
-        );
-        let hint = "the one to copy is authentic; somebody altered the other: look at who can write to that store, and remove it by hand";
+        let (from, to) = (self.origin.url(), self.destination.url());
+        let message = format!("{to}: `{key}` differs from the manifest in {from}");
+        let hint = "the original is authentic, so the copy was altered: check who can write to that store, and remove the copy by hand";
         Err(Fault::new(Kind::Integrity, message).hint(hint).into())
     }
 
     /// Puts into the report how copying a backup ended.
-    fn note(
+    ///
+    /// # Errors
+    /// What it failed with, if a store no longer answers; that the run is to stop, or was overtaken.
+    fn settle(
         &self,
         entry: &Entry,
-        ended: anyhow::Result<Option<Kind>>,
-        progress: &mut Progress<'_>,
+        ended: anyhow::Result<Copied>,
+        progress: &mut Progress,
         report: &mut CopiesReport,
     ) -> anyhow::Result<Option<Kind>> {
-        match ended {
-            Ok(pending) => {
+        let id = entry.name.id;
+        progress.settle(id, ended.is_ok());
+        let error = match ended {
+            Ok(copied) => {
                 progress.failures_in_a_row = 0;
-                progress.whole.insert(entry.name.id);
-                report.copied += 1;
-                report.copied_bytes += entry.stored_bytes();
-                report.items.push(CopyItem::of(entry, CopyAction::Copied, None));
-                Ok(pending)
+                return Ok(match copied {
+                    Copied::Now(pending) => {
+                        report.copied_bytes += entry.stored_bytes();
+                        report.add(entry, CopyAction::Copied, None);
+                        pending
+                    }
+                    Copied::Before => {
+                        report.present += 1;
+                        None
+                    }
+                });
             }
-            Err(error) => {
-                self.confirm()?;
-                progress.failures_in_a_row += 1;
-                let is_store = matches!(diagnose(&error).kind, Kind::Store | Kind::Failed);
-                if is_store && progress.failures_in_a_row >= FAILURES_MAX {
-                    return Err(error);
-                }
-                if entry.name.kind == BackupKind::Log {
-                    let log = progress.log_of(&entry.name);
-                    progress.broken.extend(log);
-                }
-                let why = format!("{error:#}");
-                self.app.ctx.monitor.warn(&format!("{}: {why}", entry.name.manifest_key()));
-                report.failed += 1;
-                report.items.push(CopyItem::of(entry, CopyAction::Failed, Some(why)));
-                Ok(None)
+            Err(error) => error,
+        };
+        self.confirm()?;
+        let key = entry.name.manifest_key();
+        if matches!(self.origin.head(&key), Err(StoreError::Missing { .. })) {
+            let reason = "it was removed from the first store meanwhile".to_owned();
+            report.add(entry, CopyAction::LeftOut, Some(reason));
+            return Ok(None);
+        }
+        if diagnose(&error).kind == Kind::Store {
+            progress.failures_in_a_row += 1;
+            if progress.failures_in_a_row >= FAILURES_MAX && !self.is_answering() {
+                return Err(error);
             }
         }
+        let why = format!("{error:#}; {}", diagnose(&error).hint);
+        self.app.ctx.monitor.warn(&format!("{key}: {why}"));
+        report.add(entry, CopyAction::Failed, Some(why));
+        Ok(None)
     }
 
-    /// Sees to it that what the copies build on is locked for as long as they are, where the store locks.
-    fn lock_longer(&self, progress: &Progress<'_>) {
-        for name in progress.newest.values() {
-            let locked =
-                self.below(name).and_then(|keys| Ok(self.destination.lock_longer(&keys)?));
-            if let Err(error) = locked {
-                self.app.ctx.monitor.warn(&format!(
-                    "{}: the locks of what {} builds on expire before its own: {error:#}",
-                    self.destination.url(),
-                    name.id
-                ));
-            }
+    /// Sees to it that what a backup builds on is locked for as long as its copy, where the store locks.
+    fn lock_longer(&self, reader: &BackupReader<'_>) {
+        let manifest = reader.manifest();
+        if manifest.parent.is_none() || BackupKind::Log.as_str() == manifest.kind {
+            return;
+        }
+        let keys = self.keys_below(&manifest.name());
+        if let Err(error) = keys.and_then(|keys| Ok(self.destination.lock_longer(&keys)?)) {
+            self.app.ctx.monitor.warn(&format!(
+                "{}: the locks of the backups that {} builds on expire before its own: {error:#}",
+                self.destination.url(),
+                manifest.id
+            ));
         }
     }
 
     /// The keys of everything that a backup builds on.
-    fn below(&self, name: &BackupName) -> anyhow::Result<Vec<String>> {
+    fn keys_below(&self, name: &BackupName) -> anyhow::Result<Vec<String>> {
         let mut keys = Vec::new();
         for link in self.catalog.chain(name)?.iter().filter(|link| link.manifest().id != name.id) {
             keys.extend(link.objects(&self.app.ctx)?.map(|object| object.key.clone()));
@@ -223,10 +243,4 @@ impl Replication<'_> {
         }
         Ok(keys)
     }
-}
-
-/// Whether a listing of the other store shows an object of a backup that is complete there.
-fn is_there(known: Option<&Entry>, object: &ObjectRecord) -> bool {
-    let Some(known) = known.filter(|known| known.manifest.is_some()) else { return false };
-    known.objects.iter().any(|found| found.key == object.key && found.bytes == object.bytes)
 }

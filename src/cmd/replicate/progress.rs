@@ -1,109 +1,105 @@
-//! What the store that gets copies has, and how far they are.
+//! What both stores have, and how far the copies are.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use crate::catalog::Entry;
+use crate::catalog::{BackupFacts, Entry};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::Manifest;
-use crate::domain::names::{BackupName, BackupType};
+use crate::domain::manifest::{Manifest, ObjectRecord};
+use crate::domain::names::BackupName;
 use crate::error::{Fault, Kind};
 
-/// A log, as far as backups tell.
-type LogOf<'e> = (BackupType, &'e str);
+/// A backup of one store, and what its manifest says if that can be read.
+pub(super) struct StoredBackup {
+    pub(super) entry: Entry,
+    pub(super) facts: Option<BackupFacts>,
+}
 
-/// What the other store has, and what happened so far.
-pub(super) struct Progress<'e> {
-    pub(super) there: HashMap<BackupName, Entry>,
-    /// Backups that are there with all that they build on, as far as a listing shows.
-    pub(super) whole: HashSet<BackupId>,
-    /// The first segment of each log that the other store had.
-    begins: BTreeMap<LogOf<'e>, BackupId>,
-    /// Logs of which a segment could not be copied: later ones wait, or it would be taken for what a cleanup
-    /// removed from the beginning.
-    pub(super) broken: HashSet<LogOf<'e>>,
-    /// The newest backup of each chain that was copied, by the first of the chain.
-    pub(super) newest: BTreeMap<BackupId, BackupName>,
+impl StoredBackup {
+    /// SHA-256 of its manifest, if that can be read.
+    fn sha256(&self) -> Option<[u8; 32]> {
+        self.facts.as_ref().and_then(|facts| facts.sha256)
+    }
+}
+
+/// What the store that gets copies has, and what happened so far.
+pub(super) struct Progress {
+    /// What is there under the name of a backup, with or without a manifest.
+    pub(super) there: HashMap<BackupName, StoredBackup>,
+    /// Backups of which there is a copy with everything that they build on.
+    complete: HashSet<BackupId>,
     pub(super) failures_in_a_row: usize,
 }
 
-impl<'e> Progress<'e> {
-    pub(super) fn of(here: &'e [Entry], there: Vec<Entry>) -> Progress<'e> {
-        let mut progress = Progress {
-            there: HashMap::new(),
-            whole: HashSet::new(),
-            begins: BTreeMap::new(),
-            broken: HashSet::new(),
-            newest: BTreeMap::new(),
-            failures_in_a_row: 0,
-        };
-        let segments: Vec<&Entry> = there
-            .iter()
-            .filter(|entry| entry.manifest.is_some() && entry.name.kind == BackupKind::Log)
-            .collect();
-        for entry in here {
-            let log = (entry.name.backup_type, entry.name.source.as_str());
-            let of_log = |known: &&&Entry| (known.name.backup_type, &*known.name.source) == log;
-            if entry.name.kind == BackupKind::Log && !progress.begins.contains_key(&log) {
-                let first = segments.iter().filter(of_log).map(|known| known.name.id).min();
-                progress.begins.extend(first.map(|first| (log, first)));
-            }
-        }
-        // What only the other store has may be built on, too.
-        let whole = there.iter().filter(|entry| entry.manifest.is_some());
-        progress.whole = whole.map(|entry| entry.name.id).collect();
-        progress.there = there.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-        progress
+impl Progress {
+    pub(super) fn of(there: HashMap<BackupName, StoredBackup>, here: &[StoredBackup]) -> Progress {
+        // What only that store has may be built on, too. What both have shows when it is looked at.
+        let in_both: HashSet<&BackupName> = here.iter().map(|backup| &backup.entry.name).collect();
+        let only_there = there.values().filter(|backup| backup.entry.manifest.is_some());
+        let only_there = only_there.filter(|backup| !in_both.contains(&backup.entry.name));
+        let complete = only_there.map(|backup| backup.entry.name.id).collect();
+        Progress { there, complete, failures_in_a_row: 0 }
     }
 
-    pub(super) fn log_of(&self, name: &BackupName) -> Option<LogOf<'e>> {
-        let of_log = |log: &&LogOf<'e>| (name.backup_type, name.source.as_str()) == **log;
-        self.begins.keys().find(of_log).copied()
+    /// Notes whether there is a whole copy of a backup.
+    pub(super) fn settle(&mut self, id: BackupId, is_complete: bool) {
+        if is_complete {
+            self.complete.insert(id);
+        } else {
+            self.complete.remove(&id);
+        }
     }
 
-    /// Whether a listing shows the same of a backup in both stores.
-    pub(super) fn has(&self, entry: &Entry) -> bool {
-        let Some(known) = self.there.get(&entry.name) else { return false };
-        let sizes: HashMap<&str, u64> =
-            known.objects.iter().map(|object| (object.key.as_str(), object.bytes)).collect();
-        known.manifest == entry.manifest
-            && entry
-                .objects
-                .iter()
-                .all(|object| sizes.get(object.key.as_str()) == Some(&object.bytes))
+    pub(super) fn is_complete(&self, id: BackupId) -> bool {
+        self.complete.contains(&id)
     }
 
-    /// Why a backup is not to be copied.
-    pub(super) fn left_out(&self, entry: &Entry, wanted: bool) -> Option<String> {
-        let known = self.there.get(&entry.name);
-        if known.is_some_and(Entry::is_being_removed) {
-            return Some("a cleanup is removing it there".to_owned());
-        }
-        if known.is_none_or(|known| known.manifest.is_none()) && !wanted {
-            return Some("no retention rule would keep it there".to_owned());
-        }
-        if entry.name.kind == BackupKind::Log {
-            let log = (entry.name.backup_type, entry.name.source.as_str());
-            if self.broken.contains(&log) {
-                return Some("an earlier segment of its log could not be copied".to_owned());
-            }
-            if self.begins.get(&log).is_some_and(|first| entry.name.id < *first) {
-                return Some("its log begins later there".to_owned());
-            }
-        }
-        None
+    /// Whether the copy has the same manifest, and every object in the same size.
+    pub(super) fn has(&self, backup: &StoredBackup) -> bool {
+        let Some(known) = self.there.get(&backup.entry.name) else { return false };
+        let (entry, copy) = (&backup.entry, &known.entry);
+        let sizes = sizes(copy);
+        !copy.is_being_removed()
+            && copy.manifest.is_some()
+            && copy.manifest == entry.manifest
+            && known.sha256().is_some()
+            && known.sha256() == backup.sha256()
+            && entry.objects.iter().all(|object| sizes.get(&*object.key) == Some(&object.bytes))
     }
 
-    /// That what a backup builds on is there.
-    pub(super) fn check_parent(&self, manifest: &Manifest) -> anyhow::Result<()> {
+    /// The objects of a backup that are to be copied. What stands beside no manifest was left by a run that ended,
+    /// or put there by somebody: it is read and compared.
+    pub(super) fn lacking<'o>(
+        &self,
+        name: &BackupName,
+        objects: impl Iterator<Item = &'o ObjectRecord>,
+    ) -> Vec<&'o ObjectRecord> {
+        let known = self.there.get(name).map(|known| &known.entry);
+        let sizes = known.filter(|known| known.manifest.is_some()).map(sizes).unwrap_or_default();
+        objects.filter(|object| sizes.get(&*object.key) != Some(&object.bytes)).collect()
+    }
+
+    /// That no cleanup has begun to remove the copy, and that what the backup builds on is there.
+    pub(super) fn check(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let known = self.there.get(&manifest.name());
+        if known.is_some_and(|known| known.entry.is_being_removed()) {
+            let message = "a cleanup that did not finish has begun to remove the copy";
+            let hint = "run `bkp cleanup` for that store, then replicate again";
+            return Err(Fault::new(Kind::Refused, message).hint(hint).into());
+        }
         let parent = manifest.parent.filter(|_| BackupKind::Log.as_str() != manifest.kind);
-        match parent.filter(|parent| !self.whole.contains(parent)) {
+        match parent.filter(|parent| !self.complete.contains(parent)) {
             None => Ok(()),
             Some(parent) => {
-                let message = format!("it builds on {parent}, which is not there");
-                let hint = "see what is said of that one";
+                let message = format!("its parent {parent} has no complete copy there");
+                let hint = format!("see the message about {parent}");
                 Err(Fault::new(Kind::Integrity, message).hint(hint).into())
             }
         }
     }
+}
+
+/// Sizes of the objects of a backup, by key.
+fn sizes(entry: &Entry) -> HashMap<&str, u64> {
+    entry.objects.iter().map(|object| (object.key.as_str(), object.bytes)).collect()
 }

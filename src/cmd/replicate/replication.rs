@@ -8,7 +8,7 @@ use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
 use crate::ops::exclusive_run::ExclusiveRun;
 use crate::ops::run_guard;
-use crate::store::{AppendStore, ReadStore};
+use crate::store::{AppendStore, ReadStore, StoreError};
 use crate::wire::AppContext;
 
 /// Objects of one backup, or files of one log, that are copied at a time.
@@ -33,7 +33,7 @@ pub(super) struct Replication<'a> {
 }
 
 impl Replication<'_> {
-    /// Makes sure that no cleanup can have begun meanwhile.
+    /// Makes sure that nobody else can have begun to change what the store has.
     pub(super) fn confirm(&self) -> anyhow::Result<()> {
         self.app.ctx.cancel.check()?;
         if let Some(run) = self.exclusive_run {
@@ -53,5 +53,16 @@ impl Replication<'_> {
             waits.map_or("the event waits in the outbox".to_owned(), |lost| lost.to_string());
         monitor.warn(&format!("{error}; {waits}"));
         Some(Kind::Pending)
+    }
+
+    /// Whether both stores answer.
+    pub(super) fn is_answering(&self) -> bool {
+        self.check_answering().is_ok()
+    }
+
+    /// That both stores answer.
+    pub(super) fn check_answering(&self) -> Result<(), StoreError> {
+        self.origin.folders("")?;
+        self.destination.folders("").map(drop)
     }
 }

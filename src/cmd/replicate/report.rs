@@ -22,7 +22,9 @@ pub(in crate::cmd) struct CopiesReport {
     pub(super) copied: usize,
     /// Backups whose copy was there already.
     pub(super) present: usize,
-    /// Backups of which there is no whole copy because something is wrong.
+    /// Backups that were not to be copied.
+    pub(super) left_out: usize,
+    /// Backups that could not be copied.
     pub(super) failed: usize,
     /// Sum over the objects of backups that were copied, bytes.
     pub(super) copied_bytes: u64,
@@ -73,6 +75,7 @@ impl CopiesReport {
             dry_run,
             copied: 0,
             present: 0,
+            left_out: 0,
             failed: 0,
             copied_bytes: 0,
             annotations: 0,
@@ -82,18 +85,23 @@ impl CopiesReport {
             problems: Vec::new(),
         }
     }
-}
 
-impl CopyItem {
-    pub(super) fn of(entry: &Entry, action: CopyAction, reason: Option<String>) -> CopyItem {
-        CopyItem {
+    /// Counts a backup and notes what became of it.
+    pub(super) fn add(&mut self, entry: &Entry, action: CopyAction, reason: Option<String>) {
+        let count = match action {
+            CopyAction::Copied => &mut self.copied,
+            CopyAction::LeftOut => &mut self.left_out,
+            CopyAction::Failed => &mut self.failed,
+        };
+        *count += 1;
+        self.items.push(CopyItem {
             id: entry.name.id,
             source: entry.name.source.clone(),
             key: entry.name.manifest_key(),
             bytes: entry.stored_bytes(),
             action,
             reason,
-        }
+        });
     }
 }
 
@@ -104,7 +112,8 @@ pub(super) fn render(report: &CopiesReport) -> anyhow::Result<String> {
         let verb = match (action, report.dry_run) {
             (CopyAction::Copied, true) => "would copy",
             (CopyAction::Copied, false) => "copied",
-            (CopyAction::LeftOut, _) => "left out",
+            // There may be very many, the same in each run.
+            (CopyAction::LeftOut, _) => continue,
             (CopyAction::Failed, _) => "FAILED",
         };
         let size = format_size(*bytes, BINARY);
@@ -114,16 +123,24 @@ pub(super) fn render(report: &CopiesReport) -> anyhow::Result<String> {
     for problem in &report.problems {
         writeln!(text, "FAILED: {problem}")?;
     }
-    let CopiesReport { from, to, copied, present, failed, annotations, log_files, .. } = report;
+    let CopiesReport { from, to, copied, present, left_out, failed, .. } = report;
     let [size, log_size] =
         [report.copied_bytes, report.log_file_bytes].map(|bytes| format_size(bytes, BINARY));
-    let copied_to = if report.dry_run { "would be copied to" } else { "copied to" };
-    write!(text, "{from}: {copied} backups ({size}) {copied_to} {to}, {present} were there")?;
-    let others =
-        [(*log_files, format!("files of logs ({log_size})")), (*annotations, "annotations".into())];
+    let verb = if report.dry_run { "would copy" } else { "copied" };
+    let plural = if *copied == 1 { "" } else { "s" };
+    write!(
+        text,
+        "{verb} {copied} backup{plural} ({size}) from {from} to {to}; {present} already there"
+    )?;
+    let others = [
+        (report.log_files, format!("log files copied ({log_size})")),
+        (report.annotations, "annotations copied".to_owned()),
+        (*left_out, "left out".to_owned()),
+        (*failed, "FAILED".to_owned()),
+    ];
     for (count, what) in others.iter().filter(|(count, _)| *count > 0) {
         write!(text, ", {count} {what}")?;
     }
-    writeln!(text, "{}", if *failed > 0 { format!(", {failed} FAILED") } else { String::new() })?;
+    writeln!(text)?;
     Ok(text)
 }

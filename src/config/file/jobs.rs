@@ -15,10 +15,10 @@ pub struct JobTable {
     pub run: String,
     /// The source it is about. `cleanup` needs none, and `replicate` with a store copies all of them then.
     pub source: Option<String>,
-    /// For `replicate`: the store that gets copies of what another one has.
+    /// For `replicate`: the store to copy to.
     pub to: Option<String>,
-    /// For `replicate` with `to`: the store that has it. Default: the first other one of the source, or the
-    /// only other one.
+    /// For `replicate` with `to`: the store to copy from. Default: another store of the source, else the only
+    /// other store.
     pub from: Option<String>,
     /// How long after the beginning of its last run it runs again, for instance `6h`. Default:
     /// snapshot 6h (DuckDB 24h, with scope incremental 6h), logs 15m, replicate to a store 1h, verify and

@@ -157,8 +157,8 @@ fn what_one_store_cannot_give_comes_from_the_other() {
     let target = bed.path("target");
     let words = ["restore", "books", "--yes", "--to", target.to_str().unwrap()];
     let run = bed.run(&words).done();
-    assert!(run.stderr.contains("trying the copy in the store `second`"), "{}", run.stderr);
-    bed.run(&["verify", "books"]).failed(13, "restore with --store second");
+    assert!(run.stderr.contains("trying the copy in store `second`"), "{}", run.stderr);
+    bed.run(&["verify", "books"]).failed(13, "store `second` has a copy");
     fs::remove_file(&target).unwrap();
     bed.run(&[&words[..], &["--store", "main"]].concat()).failed(13, &id);
     bed.run(&[&words[..], &["--store", "second"]].concat()).done();
