@@ -50,7 +50,7 @@ fn unknown_keys_are_named_with_line_path_and_suggestion() {
         ),
         (
             "[store.a]\nurl = 'file:///b'\nregoin = 'x'",
-            format!("{at}:3: store.a.regoin: unknown key | known keys: url"),
+            format!("{at}:3: store.a.regoin: unknown key | known keys: url, retention"),
         ),
         (
             &format!("{GOOD}compresion = 1"),
@@ -204,6 +204,10 @@ fn jobs_have_the_defaults_of_their_sources() {
     let all = settings(&format!("{GOOD}{JOB}retention = {{ keep_all = true }}")).expect("valid");
     let all = all.jobs["nightly"].retention.as_ref().expect("a policy");
     assert_eq!(all.last, u32::MAX, "a rule like others, so that it counts beside those of others");
+    let away = settings(&format!("{GOOD}\n[job.away]\nrun = 'replicate'\nto = 'main'\n"));
+    let away = &away.expect("valid").jobs["away"];
+    assert!(matches!(away.when, When::Every(every) if every.as_secs() == 3600));
+    assert!(away.retention.is_none() && away.copies.is_some());
 }
 
 #[test]
@@ -231,6 +235,14 @@ fn jobs_are_checked() {
         ("timeout = '168h'", "cleanup.orphan_age: not longer than the timeout of `nightly`"),
         ("\n[cleanup]\norphan_age = '1d'", "increase it, or set job.nightly.timeout"),
         ("keep_log = '35d'", "job.nightly.keep_log: `snapshot` does not ship a log"),
+        ("to = 'main'", "job.nightly.to: only valid for `replicate`; this job runs `snapshot`"),
+        ("\n[job.away]\nrun = 'replicate'\nto = 'of'", "job.away.to: unknown store `of`"),
+        ("\n[job.away]\nrun = 'replicate'\nfrom = 'main'", "job.away.to: missing key"),
+        ("\n[job.away]\nrun = 'replicate'\nto = 'main'\nfrom = 'main'", "the same store as `to`"),
+        (
+            "\n[store.main.retention]\nkeep_last = 0",
+            "store.main.retention: this policy keeps nothing",
+        ),
     ] {
         let text = failure(&format!("{GOOD}{JOB}{more}"));
         assert!(text.contains(expected), "{text}");
