@@ -9,7 +9,7 @@ use crate::config::settings::SourceSettings;
 use crate::config::settings::jobs::JobSettings;
 use crate::ctx::Ctx;
 use crate::domain::retention::Policy;
-use crate::error::{Diagnosis, Fault, Kind, diagnose};
+use crate::error::{Fault, Kind};
 use crate::keys::{self, KeyError, KeyProvider};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, DrillTools, ResourceLimits, Source};
@@ -171,72 +171,21 @@ impl AppContext {
     #[must_use]
     pub fn stores_with_copies(&self, source: Option<&str>) -> Vec<String> {
         let settings = &self.settings;
-        let Some(first) = self.places(source.and_then(|name| settings.sources.get(name))).ok()
-        else {
+        let of_source = source.and_then(|name| settings.sources.get(name));
+        let first = self.places(of_source).ok().and_then(|places| places.into_iter().next());
+        let Some(first) = first.filter(|_first| settings.store.is_empty()) else {
             return Vec::new();
         };
-        if !settings.store.is_empty() {
-            return Vec::new();
-        }
-        let of_source = source.and_then(|name| settings.sources.get(name));
         let of_source = of_source.map(|source| source.store.as_slice()).unwrap_or_default();
         let is_of = |job: &&JobSettings| job.source.is_none() || job.source.as_deref() == source;
         let copied = settings.jobs.values().filter(is_of).filter_map(|job| job.copies.as_ref());
         let mut found: Vec<String> = Vec::new();
         for name in of_source.iter().chain(copied.map(|copies| &copies.to)) {
-            let is_first = first.first().is_some_and(|first| first.called() == name.as_str());
-            if !is_first && !found.contains(name) {
+            if first.called() != name.as_str() && !found.contains(name) {
                 found.push(name.clone());
             }
         }
         found
-    }
-
-    /// Reads from each store in turn that may have a copy of what the first one failed to give. Which one it is, is
-    /// said.
-    ///
-    /// # Errors
-    /// That of the first store, if no other gives what is wanted.
-    pub fn in_other_stores<T>(
-        &self,
-        source: Option<&str>,
-        error: anyhow::Error,
-        read: impl Fn(&AppContext) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let others = self.stores_with_copies(source);
-        if others.is_empty() || !is_of_store(&error) {
-            return Err(error);
-        }
-        for name in &others {
-            self.ctx.cancel.check()?;
-            self.ctx.monitor.warn(&format!("{error:#}; trying the copy in store `{name}`"));
-            let mut app = self.clone();
-            app.settings.store = vec![name.clone()];
-            match read(&app) {
-                Err(other) if is_of_store(&other) => {
-                    self.ctx.monitor.warn(&format!("{name}: {other:#}"));
-                }
-                ended => return ended,
-            }
-        }
-        let Diagnosis { kind, hint } = diagnose(&error);
-        let message = format!("no intact copy in the first store or in {}", others.join(", "));
-        Err(error.context(Fault::new(kind, message).hint(hint)))
-    }
-
-    /// Says in `error` which other stores may have what the first one failed to give. They may have older backups
-    /// only, so nothing is taken from them unasked.
-    #[must_use]
-    pub fn elsewhere(&self, source: Option<&str>, error: anyhow::Error) -> anyhow::Error {
-        let others = self.stores_with_copies(source);
-        if others.is_empty() || !is_of_store(&error) {
-            return error;
-        }
-        let Diagnosis { kind, hint } = diagnose(&error);
-        let others: Vec<_> = others.iter().map(|name| format!("--store {name}")).collect();
-        let hint =
-            format!("to take what another store has, add {}; or: {hint}", others.join(" or "));
-        error.context(Fault::new(kind, "reading from the first store failed").hint(hint))
     }
 
     /// The stores to add to, as one.
@@ -379,8 +328,14 @@ impl AppContext {
     /// Which of the backups that a job makes are kept in a store; `None` for all.
     #[must_use]
     pub fn retention(&self, store: &str, job: &JobSettings) -> Option<Policy> {
-        let of_store = self.settings.stores.get(store).and_then(|store| store.retention.clone());
-        of_store.filter(|_policy| job.run.makes().is_some()).or_else(|| job.retention.clone())
+        let own = self.own_retention(store).filter(|_policy| job.run.makes().is_some());
+        own.or(job.retention.as_ref()).cloned()
+    }
+
+    /// What is kept in a store where that is not as each job says and promises.
+    #[must_use]
+    pub fn own_retention(&self, store: &str) -> Option<&Policy> {
+        self.settings.stores.get(store)?.retention.as_ref()
     }
 
     /// A configured source, ready to be captured.
@@ -399,11 +354,6 @@ impl AppContext {
         let Settings { tigerbeetle, postgres, .. } = &self.settings;
         DrillTools { tigerbeetle: tigerbeetle.clone(), postgres: postgres.clone(), share }
     }
-}
-
-/// Whether another store may give what this one did not.
-fn is_of_store(error: &anyhow::Error) -> bool {
-    matches!(diagnose(error).kind, Kind::Store | Kind::Integrity | Kind::NotFound)
 }
 
 fn store_kind(url: &str) -> anyhow::Result<&'static StoreKind> {

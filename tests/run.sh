@@ -4,8 +4,8 @@
 # folder and the system's folder for temporary files; can be run again at any time.
 #
 # The files of the tests are in memory where there is enough of it, and three tests run at a time then: on a disk
-# it takes three times as long, nearly all of it waiting for the disk. Tests that are about file systems bring
-# their own. TMPDIR=/var/tmp tests/run.sh runs all on that disk.
+# half of the time is waiting for the disk. Tests that are about file systems bring their own.
+# TMPDIR=/var/tmp tests/run.sh runs all on that disk.
 #
 #   tests/run.sh                 all tests
 #   tests/run.sh FILTER...       what `cargo test -- FILTER...` runs; also options of the test runner

@@ -82,7 +82,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     everywhere.settings.store.clone_from(&names);
     let ledger = if options.dry_run { None } else { app.ledger() };
     let mirrored = if options.dry_run { None } else { Some(everywhere.stores_append(None)?) };
-    let take = |mirrored| ExclusiveRun::take(app, (LEASE, LEASE), mirrored, ledger.as_deref());
+    let take = |mirrored| ExclusiveRun::take(app, LEASE, mirrored, ledger.as_deref());
     let taken = mirrored
         .as_ref()
         .map(|mirrored| retry_while_busy(app, options.patience, || take(mirrored)));
@@ -148,10 +148,11 @@ impl CleanupRun<'_> {
         let now = self.app.ctx.now();
         let mut plan = plan(self.app, &*store, &self.witness, now)?;
         let mut problems = Vec::new();
-        if let Some((_, exclusive_run)) = self.exclusive_run {
+        if let Some(((_, exclusive_run), content_run)) =
+            self.exclusive_run.zip(content_run.as_ref())
+        {
             let (app, intents) = (self.app, &self.intents);
             let (store, keys) = (&*store, self.witness.keys.as_slice());
-            let content_run = content_run.as_ref();
             let remover = Remover { app, store, exclusive_run, content_run, index, intents, keys };
             problems = apply(&remover, &mut plan, &mut self.left)?;
         }

@@ -1,9 +1,9 @@
 //! `bkp replicate --to`: brings to one store what another one has, byte for byte.
 //!
-//! Backups are copied in the order in which they were made, so what one builds on is there before it; of each the
-//! objects first and the manifest last, as on the first day: a copy exists if and only if it is whole. Then pins
-//! and notes, and the files of logs that have no manifest. Nothing is overwritten, and nothing is decoded: every
-//! object has to be what its authenticated manifest says.
+//! The files of logs come first, which manifests are about. Backups follow in the order in which they were made, so
+//! what one builds on is there before it; of each the objects first and the manifest last, as on the first day: a
+//! copy exists if and only if it is whole. Then its pins and notes. Nothing is overwritten, and every object has to
+//! be what its authenticated manifest says.
 //!
 //! A run that was killed leaves objects without a manifest, which the next run reads, compares and takes over.
 
@@ -22,7 +22,6 @@ pub(super) use self::report::CopiesReport;
 use self::report::render;
 use crate::catalog::Catalog;
 use crate::error::{Fault, Kind, worst};
-use crate::ledger::outbox::Outbox;
 use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
 use crate::ops::report::Report;
 use crate::wire::AppContext;
@@ -78,9 +77,10 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         catalog: Catalog::new(&*origin, &keys, &app.ctx),
         exclusive_run: exclusive_run.as_ref(),
         ledger: (!options.dry_run).then(|| app.ledger()).flatten(),
-        outbox: Outbox::of(&app.settings.state_dir),
     };
-    let mut report = CopiesReport::between(origin.url(), destination.url(), options.dry_run);
+    let (from, to) = (origin.url().to_owned(), destination.url().to_owned());
+    let dry_run = options.dry_run;
+    let mut report = CopiesReport { from, to, dry_run, ..CopiesReport::default() };
     // Before the backups that are about them: what a manifest promises is there.
     replication.log_files(&mut report)?;
     let pending = replication.backups(&mut report)?;

@@ -17,11 +17,11 @@ use crate::error::{Fault, Kind, diagnose};
 use crate::fs::staged_file::folder_of;
 use crate::keys::KeyProvider;
 use crate::ops::annotations::{Damage, judge};
-use crate::ops::audit;
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
+use crate::ops::{audit, other_stores};
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored, TargetKind};
 use crate::store::ReadStore;
@@ -101,10 +101,12 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let select = match (&chosen, &options.select) {
         (Some(name), _) => Select::IdOf(name.source.clone(), name.id.to_string()),
         (None, Select::Id(_) | Select::IdOf(..)) => options.select.clone(),
-        (None, Select::Latest(_) | Select::At(..)) => return Err(app.elsewhere(source, error)),
+        (None, Select::Latest(_) | Select::At(..)) => {
+            return Err(other_stores::suggest(app, source, error));
+        }
     };
     let options = Options { select, ..options.clone() };
-    app.in_other_stores(source, error, |app| recorded(app, &options, &mut None))
+    other_stores::read_copy(app, source, error, |app| recorded(app, &options, &mut None))
 }
 
 /// Restores, and puts on record how that ended.

@@ -16,12 +16,12 @@ use crate::domain::id::BackupId;
 use crate::domain::segment::Target;
 use crate::domain::timestamp::spelled;
 use crate::error::{Fault, Kind, diagnose};
-use crate::ops::audit;
 use crate::ops::log_history::{History, find, is_segment};
 use crate::ops::log_mode::LogModeName;
 use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
 use crate::ops::selection::SkippedBackups;
+use crate::ops::{audit, other_stores};
 use crate::pipeline::BackupReader;
 pub use crate::source::logs::LogEvent;
 use crate::source::logs::{LogKind, RestoreAtRequest, RestoredAt};
@@ -108,9 +108,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     recorded(app).or_else(|error| {
         // The end of the log is another one in another store, and a snapshot is no moment.
         if matches!(options.moment, Moment::Latest) {
-            return Err(app.elsewhere(source, error));
+            return Err(other_stores::suggest(app, source, error));
         }
-        app.in_other_stores(source, error, |app| {
+        other_stores::read_copy(app, source, error, |app| {
             let found = find(&*app.store_read(None)?, &options.source, &app.ctx)?;
             let unlogged = || Fault::new(Kind::NotFound, "no log of this source");
             found.iter().find(|entry| is_segment(entry)).ok_or_else(unlogged)?;

@@ -18,11 +18,11 @@ use crate::domain::names::BackupName;
 use crate::domain::verify_level::VerifyLevel;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
-use crate::ops::audit;
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
+use crate::ops::{audit, other_stores};
 use crate::pipeline::BackupReader;
 use crate::source::{DecodeTools, Drilled, ResourceLimits, SourceKind, kinds};
 use crate::store::AppendStore;
@@ -91,7 +91,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     audit::record_outcome(app, ("verified", Status::Verified), source, &report);
     report.map_err(|error| match &chosen {
         Some(name) if diagnose(&error).kind == Kind::Integrity => with_copies(app, name, error),
-        _ => app.elsewhere(source, error),
+        _ => other_stores::suggest(app, source, error),
     })
 }
 

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use crate::catalog::Entry;
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::cost::{self, BackupProfile};
-use crate::domain::names::{BackupName, Scope};
+use crate::domain::names::Scope;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -40,11 +40,8 @@ pub(crate) fn forecast(job: &JobSettings, entries: &[&Entry], now: OffsetDateTim
     if job.run == JobKind::Logs {
         return log(entries, job.keep_log, now);
     }
-    let is_of = |name: &BackupName| {
-        job.run.makes().is_some_and(|made| name.kind == made)
-            && job.scope.is_none_or(|scope| scope == name.scope)
-    };
-    let recent = entries.iter().rev().filter(|entry| is_of(&entry.name)).take(RECENT);
+    let made = entries.iter().rev().filter(|entry| job.is_maker_of(&entry.name));
+    let recent = made.take(RECENT);
     let (mut full, mut built) = (Vec::new(), Vec::new());
     for entry in recent {
         let sizes = if entry.name.scope == Scope::Full { &mut full } else { &mut built };

@@ -43,12 +43,22 @@ impl std::fmt::Debug for ExclusiveRun<'_> {
 }
 
 impl<'h> ExclusiveRun<'h> {
-    /// Takes the kernel's lock of the first name, and the leases of the second: that of every store, in the order
-    /// of their names, and that of the ledger if one is given.
+    /// Takes the kernel's lock of `name`, and its leases: that of every store, in the order of their
+    /// names, and that of the ledger if one is given.
     ///
     /// # Errors
     /// [`Kind::Busy`] names who has it.
     pub fn take(
+        app: &'h AppContext,
+        name: &str,
+        mirrored: &MirroredStore,
+        ledger: Option<&dyn Ledger>,
+    ) -> anyhow::Result<ExclusiveRun<'h>> {
+        ExclusiveRun::acquire(app, (name, name), mirrored, ledger)
+    }
+
+    /// The same with a lock and leases of different names.
+    fn acquire(
         app: &'h AppContext,
         (lock, name): (&str, &str),
         mirrored: &MirroredStore,
@@ -92,7 +102,7 @@ impl<'h> ExclusiveRun<'h> {
         let place = hex(&Sha256::digest(mirrored.url()));
         let lock = format!("{CONTENT}.{}", place.get(..16).unwrap_or_default());
         // The lease is the store's alone: a ledger would not know which store it is about.
-        ExclusiveRun::take(app, (&lock, CONTENT), mirrored, None)
+        ExclusiveRun::acquire(app, (&lock, CONTENT), mirrored, None)
     }
 
     /// Makes sure that it still is alone in the store at this place of the mirrored store. Asks nobody as long as

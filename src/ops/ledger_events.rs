@@ -8,6 +8,7 @@ use crate::catalog;
 use crate::domain::event::{Event, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
+use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
 use crate::ops::jobs::witness::witnesses;
 use crate::ops::run_guard;
@@ -43,13 +44,21 @@ fn record(
     let took = u32::try_from(took.whole_seconds()).unwrap_or(u32::MAX);
     let of_backup = Event::completed(&manifest, &sha2::Sha256::digest(&bytes).into());
     let event = of_backup.read(status, began, took);
-    let outbox = Outbox::of(&app.settings.state_dir);
     let Some(ledger) = app.ledger() else { return Ok(()) };
-    let told = run_guard::flush(&outbox, &*ledger, &*app.ctx.monitor);
-    if let Err(error) = told.and_then(|_delivered| ledger.record(&event)) {
-        outbox.put(&event)?;
-        let why = format!("{error}; the event waits in the outbox, and any later run delivers it");
-        app.ctx.monitor.warn(&why);
-    }
-    Ok(())
+    deliver(app, &*ledger, &event).map(drop)
+}
+
+/// Tells the ledger of an event, or puts it into the outbox if the ledger does not take it now. Whether it was
+/// taken.
+///
+/// # Errors
+/// If the outbox cannot be written either.
+pub fn deliver(app: &AppContext, ledger: &dyn Ledger, event: &Event) -> anyhow::Result<bool> {
+    let outbox = Outbox::of(&app.settings.state_dir);
+    let told = run_guard::flush(&outbox, ledger, &*app.ctx.monitor);
+    let Err(error) = told.and_then(|_delivered| ledger.record(event)) else { return Ok(true) };
+    outbox.put(event)?;
+    let why = format!("{error}; the event waits in the outbox, and any later run delivers it");
+    app.ctx.monitor.warn(&why);
+    Ok(false)
 }

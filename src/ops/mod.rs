@@ -15,6 +15,7 @@ pub mod ledger_events;
 pub mod log_history;
 pub(crate) mod log_mode;
 pub(crate) mod manifest_builder;
+pub(crate) mod other_stores;
 pub mod pitr_plan;
 pub mod records;
 pub mod report;

@@ -12,7 +12,7 @@ use crate::domain::manifest::ObjectRecord;
 use crate::error::{Fault, FirstError, Kind};
 use crate::stage::digest::drain;
 use crate::stage::thread_boundary::read_ahead;
-use crate::store::{AppendStore, Declared, Role, StoreError};
+use crate::store::{AppendStore, Declared, Role, StoreError, Upload};
 
 /// Chunks that are read while others are written.
 const READ_AHEAD: usize = 8;
@@ -52,20 +52,10 @@ impl BackupReader<'_> {
         let first_error = FirstError::default();
         let stored = self.stored(object, ctx, &first_error)?;
         let mut input = read_ahead("read", Box::new(stored), READ_AHEAD);
-        let (mut upload, mut chunk) = (upload, vec![0; CHUNK_BYTES]);
-        loop {
-            let count = input.read(&mut chunk).map_err(|error| first_error.or(error))?;
-            let read = chunk.get(..count).unwrap_or_default();
-            if read.is_empty() {
-                break;
-            }
-            upload.write(read)?;
+        if pass_on(&mut input, &first_error, upload, declared)? {
+            return Ok(CopyOutcome::Copied);
         }
-        match upload.commit(declared) {
-            Ok(()) => Ok(CopyOutcome::Copied),
-            Err(StoreError::Exists { .. }) => confirm_copy(object, to, ctx),
-            Err(error) => Err(error.into()),
-        }
+        confirm_copy(object, to, ctx)
     }
 
     /// What the store is told that an object is for, as when it was made.
@@ -74,6 +64,29 @@ impl BackupReader<'_> {
         let is_read_by_increments =
             manifest.kind == BackupKind::Export && object.key.contains(".tar.");
         if object.role == ROLE_DATA && !is_read_by_increments { Role::Data } else { Role::Index }
+    }
+}
+
+/// Writes what `input` gives to an upload and commits it; false if somebody else was faster.
+pub(super) fn pass_on(
+    input: &mut dyn Read,
+    first_error: &FirstError,
+    mut upload: Box<dyn Upload>,
+    declared: Declared,
+) -> anyhow::Result<bool> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = input.read(&mut chunk).map_err(|error| first_error.or(error))?;
+        let read = chunk.get(..count).unwrap_or_default();
+        if read.is_empty() {
+            break;
+        }
+        upload.write(read)?;
+    }
+    match upload.commit(declared) {
+        Ok(()) => Ok(true),
+        Err(StoreError::Exists { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

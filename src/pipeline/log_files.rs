@@ -199,7 +199,7 @@ impl<'a> LogFiles<'a> {
     /// # Errors
     /// What the store fails with.
     pub fn streams(&self) -> anyhow::Result<Vec<String>> {
-        self.folders_below(&LogFileName::prefix(self.backup_type, &self.source))
+        folder_names(self.store, &LogFileName::prefix(self.backup_type, &self.source))
     }
 
     /// The folders of a stream.
@@ -208,18 +208,7 @@ impl<'a> LogFiles<'a> {
     /// What the store fails with.
     pub fn folders(&self, stream: &str) -> anyhow::Result<Vec<String>> {
         let prefix = LogFileName::prefix(self.backup_type, &self.source);
-        self.folders_below(&format!("{prefix}/{stream}"))
-    }
-
-    fn folders_below(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
-        let folders = self.store.folders(prefix)?.into_iter();
-        let last = |folder: String| {
-            let name = folder.trim_end_matches('/').rsplit('/').next();
-            name.unwrap_or_default().to_owned()
-        };
-        let mut names: Vec<String> = folders.map(last).collect();
-        names.sort_unstable();
-        Ok(names)
+        folder_names(self.store, &format!("{prefix}/{stream}"))
     }
 
     /// The files of a stream in one folder, or all of it, sorted by name. Objects of other names are none.
@@ -436,6 +425,21 @@ impl<'a> LogFiles<'a> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The names of the folders below a prefix, sorted.
+///
+/// # Errors
+/// What the store fails with.
+pub fn folder_names(store: &dyn ReadStore, prefix: &str) -> anyhow::Result<Vec<String>> {
+    let folders = store.folders(prefix)?.into_iter();
+    let last = |folder: String| {
+        let name = folder.trim_end_matches('/').rsplit('/').next();
+        name.unwrap_or_default().to_owned()
+    };
+    let mut names: Vec<String> = folders.map(last).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The MAC of what a header says of its object.

@@ -38,7 +38,7 @@ pub(super) struct Remover<'a> {
     /// The leases of this cleanup.
     pub(super) exclusive_run: &'a ExclusiveRun<'a>,
     /// What keeps replications to the store away.
-    pub(super) content_run: Option<&'a ExclusiveRun<'a>>,
+    pub(super) content_run: &'a ExclusiveRun<'a>,
     /// The place of the store among them.
     pub(super) index: usize,
     /// Where deletions are noted besides the store until the ledger has them.
@@ -87,9 +87,7 @@ impl Remover<'_> {
         target: &Target,
     ) -> Result<RemovalOutcome, RemovalError> {
         self.exclusive_run.confirm(self.index)?;
-        if let Some(content_run) = self.content_run {
-            content_run.confirm(0)?;
-        }
+        self.content_run.confirm(0)?;
         match target {
             Target::Upload(upload) => {
                 self.store.abort(upload)?;

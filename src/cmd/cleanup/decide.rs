@@ -136,8 +136,7 @@ impl Decider<'_> {
             let proven = witness.believes(facts);
             let mut backup = Backup { proven, ..facts.backup };
             // The promise of a job is about the stores that it writes to.
-            if app.settings.stores.get(store.name()).is_some_and(|store| store.retention.is_some())
-            {
+            if app.own_retention(store.name()).is_some() {
                 backup.held_until = None;
             }
             backup.whole &= judged.damage < from;

@@ -13,7 +13,6 @@ use time::{Duration, OffsetDateTime};
 use super::rules::frozen;
 use crate::catalog::{Authenticity, BackupFacts, Entry};
 use crate::config::settings::jobs::JobSettings;
-use crate::domain::health::Ages;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::record::RunOutcome;
@@ -147,7 +146,7 @@ fn is_late(
     parts: &LogParts,
     now: OffsetDateTime,
 ) -> anyhow::Result<bool> {
-    let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
+    let ages = job.ages(now);
     let frozen_after = Some(ages.critical);
     let policy = Policy { frozen_after, min_keep: BACK_MIN, ..Policy::empty() };
     let judged = JobStates::load(app).judge(app, job, (store, BACK_MIN as usize + 1), now)?;

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::catalog::{Authenticity, BackupFacts, Entry};
 use crate::config::settings::jobs::JobSettings;
 use crate::domain::event::{Digest, Status};
-use crate::domain::health::{Ages, is_odd};
+use crate::domain::health::is_odd;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
 use crate::domain::names::Scope;
@@ -160,7 +160,7 @@ pub(super) fn rules(
         let Some(policy) = app.retention(store.name(), job) else { continue };
         let members = entries.iter().enumerate().filter(|(_, entry)| job.is_maker_of(&entry.name));
         let members: Vec<usize> = members.map(|(at, _)| at).collect();
-        let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
+        let ages = job.ages(now);
         let critical = ages.critical + copied_after(app, store, now);
         let policy = Policy { frozen_after: Some(critical), ..policy };
         let frozen = frozen(store, app, job, now)?;
@@ -174,10 +174,7 @@ pub(super) fn rules(
 fn copied_after(app: &AppContext, store: &dyn ReadStore, now: OffsetDateTime) -> time::Duration {
     let is_to =
         |job: &&JobSettings| job.copies.as_ref().is_some_and(|copies| copies.to == store.name());
-    let critical =
-        app.settings.jobs.values().filter(is_to).map(|job| {
-            Ages::of(job.when.interval(now), job.warn_after, job.critical_after).critical
-        });
+    let critical = app.settings.jobs.values().filter(is_to).map(|job| job.ages(now).critical);
     critical.max().unwrap_or_default()
 }
 

@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 use std::io::Read as _;
 
-use sha2::{Digest as _, Sha256};
-
 use super::progress::Progress;
 use super::replication::Replication;
 use super::report::CopiesReport;
 use crate::catalog::Entry;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
-use crate::store::{Declared, ObjectLabels, Role, StoreError};
+use crate::ops::records;
+use crate::store::Role;
 
 /// Largest annotation that is copied, bytes.
 const MARK_BYTES_MAX: u64 = 64 << 10;
@@ -52,16 +51,6 @@ impl Replication<'_> {
         if bytes.len() as u64 > MARK_BYTES_MAX {
             return Err(Fault::new(Kind::Integrity, "it is larger than any annotation").into());
         }
-        let labels = ObjectLabels { role: Role::Index, ..ObjectLabels::default() };
-        let declared =
-            Declared { bytes: bytes.len() as u64, sha256: Sha256::digest(&bytes).into() };
-        let written = self.destination.create(key, &labels).and_then(|mut upload| {
-            upload.write(&bytes)?;
-            upload.commit(declared)
-        });
-        match written {
-            Err(StoreError::Exists { .. }) => Ok(()),
-            written => Ok(written?),
-        }
+        Ok(records::add_bytes(self.destination, (key, Role::Index), &bytes)?)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::progress::{Progress, StoredBackup};
+use super::progress::{Progress, StoredBackup, sizes};
 use super::replication::{COPIES, Replication};
 use super::report::{CopiesReport, CopyAction};
 use crate::catalog::{self, Entry, Filter};
@@ -115,14 +115,13 @@ impl Replication<'_> {
     /// that slept may have been overtaken by a cleanup.
     fn check_copies(&self, name: &BackupName, objects: &[&ObjectRecord]) -> anyhow::Result<()> {
         let now = catalog::again(self.destination, name)?;
-        let sizes: HashMap<&str, u64> =
-            now.objects.iter().map(|object| (object.key.as_str(), object.bytes)).collect();
-        let gone = objects.iter().find(|object| sizes.get(&*object.key) != Some(&object.bytes));
-        let Some(gone) = gone.map(|object| object.key.as_str()) else {
-            let is_marked = now.is_being_removed();
-            return if is_marked { Err(self.overtaken(&name.manifest_key())) } else { Ok(()) };
-        };
-        Err(self.overtaken(gone))
+        let sizes = sizes(&now);
+        let is_gone = |object: &&&ObjectRecord| sizes.get(&*object.key) != Some(&object.bytes);
+        match objects.iter().find(is_gone) {
+            Some(gone) => Err(self.overtaken(&gone.key)),
+            None if now.is_being_removed() => Err(self.overtaken(&name.manifest_key())),
+            None => Ok(()),
+        }
     }
 
     fn overtaken(&self, key: &str) -> anyhow::Error {
@@ -208,7 +207,7 @@ impl Replication<'_> {
         }
         if diagnose(&error).kind == Kind::Store {
             progress.failures_in_a_row += 1;
-            if progress.failures_in_a_row >= FAILURES_MAX && !self.is_answering() {
+            if progress.failures_in_a_row >= FAILURES_MAX && self.check_answering().is_err() {
                 return Err(error);
             }
         }

@@ -7,7 +7,7 @@ use super::report::CopiesReport;
 use crate::concurrent::each_of_few;
 use crate::domain::log_file::LogFileName;
 use crate::domain::names::BackupType;
-use crate::pipeline::log_files::ListedFile;
+use crate::pipeline::log_files::{ListedFile, folder_names};
 use crate::source::kinds::SOURCES;
 use crate::store::{ObjectInfo, StoreError};
 
@@ -28,25 +28,17 @@ impl Replication<'_> {
             .filter(|entry| entry.log.as_ref().is_some_and(|log| log.files.is_some()));
         for entry in with_files {
             let backup_type = entry.kind.backup_type;
-            for source in self.sources(backup_type)? {
+            let sources = match self.source {
+                Some(source) => vec![source.to_owned()],
+                None => folder_names(self.origin, backup_type.as_str())?,
+            };
+            for source in sources {
                 for stream in self.catalog.log_files(backup_type, &source).streams()? {
                     self.stream((backup_type, &source), &stream, report)?;
                 }
             }
         }
         Ok(())
-    }
-
-    /// The sources that have something of this type.
-    fn sources(&self, backup_type: BackupType) -> anyhow::Result<Vec<String>> {
-        if let Some(source) = self.source {
-            return Ok(vec![source.to_owned()]);
-        }
-        let name = |folder: String| {
-            let name = folder.trim_end_matches('/').rsplit('/').next();
-            name.unwrap_or_default().to_owned()
-        };
-        Ok(self.origin.folders(backup_type.as_str())?.into_iter().map(name).collect())
     }
 
     /// Copies the files of one log. Both listings are read side by side: there may be very many.
@@ -97,19 +89,23 @@ impl Replication<'_> {
             self.confirm()?;
             let archive = self.catalog.log_files(backup_type, source);
             let copied = each_of_few(files, COPIES, &self.app.ctx.cancel, |file| {
-                let failed = archive.copy(file, self.destination).err();
-                Ok(failed.map(|error| format!("{}: {error:#}", file.name.key())))
+                Ok(archive.copy(file, self.destination).err())
             })?;
-            failures.extend(copied.into_iter().flatten());
+            for (file, error) in files.iter().zip(copied) {
+                match error {
+                    None => report.add_log_file(file),
+                    Some(error) => failures.push(format!("{}: {error:#}", file.name.key())),
+                }
+            }
             if !failures.is_empty() {
                 self.confirm()?;
                 self.check_answering()?;
             }
+        } else {
+            for file in files {
+                report.add_log_file(file);
+            }
         }
-        if failures.is_empty() {
-            report.log_file_bytes += files.iter().map(|file| file.bytes).sum::<u64>();
-        }
-        report.log_files += files.len() - failures.len();
         Ok(failures)
     }
 }

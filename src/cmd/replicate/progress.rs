@@ -2,12 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::catalog::{BackupFacts, Entry};
+use super::replication::Replication;
+use crate::catalog::{BackupFacts, Entry, FactsCache};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::domain::names::BackupName;
 use crate::error::{Fault, Kind};
+use crate::store::ReadStore;
+
+/// Manifests that are read at a time; of these, one that cannot be read costs the others a second look.
+const BATCH: usize = 256;
 
 /// A backup of one store, and what its manifest says if that can be read.
 pub(super) struct StoredBackup {
@@ -19,6 +24,42 @@ impl StoredBackup {
     /// SHA-256 of its manifest, if that can be read.
     fn sha256(&self) -> Option<[u8; 32]> {
         self.facts.as_ref().and_then(|facts| facts.sha256)
+    }
+}
+
+impl Replication<'_> {
+    /// The backups of a store with what their manifests say. One that cannot be read is named, and keeps no other
+    /// from being copied.
+    pub(super) fn stored(
+        &self,
+        store: &dyn ReadStore,
+        entries: Vec<Entry>,
+    ) -> anyhow::Result<Vec<StoredBackup>> {
+        let (ctx, mut found) = (&self.app.ctx, Vec::new());
+        let mut cache = FactsCache::of(&self.app.settings.state_dir, store.url());
+        for batch in entries.chunks(BATCH) {
+            if let Ok(facts) = cache.backups(store, batch, self.keys, ctx) {
+                found.extend(facts.into_iter().map(Some));
+                continue;
+            }
+            for entry in batch {
+                ctx.cancel.check()?;
+                let read = cache.backups(store, std::slice::from_ref(entry), self.keys, ctx);
+                found.push(match read {
+                    Ok(facts) => facts.into_iter().next(),
+                    Err(error) => {
+                        ctx.monitor.warn(&format!("{}: {error:#}", entry.name.manifest_key()));
+                        None
+                    }
+                });
+            }
+        }
+        // A part would replace what is known of all.
+        if self.source.is_none() {
+            cache.save(&entries, ctx);
+        }
+        let stored = entries.into_iter().zip(found);
+        Ok(stored.map(|(entry, facts)| StoredBackup { entry, facts }).collect())
     }
 }
 
@@ -100,6 +141,6 @@ impl Progress {
 }
 
 /// Sizes of the objects of a backup, by key.
-fn sizes(entry: &Entry) -> HashMap<&str, u64> {
+pub(super) fn sizes(entry: &Entry) -> HashMap<&str, u64> {
     entry.objects.iter().map(|object| (object.key.as_str(), object.bytes)).collect()
 }

@@ -5,9 +5,8 @@ use crate::domain::event::Event;
 use crate::error::Kind;
 use crate::keys::KeyProvider;
 use crate::ledger::Ledger;
-use crate::ledger::outbox::Outbox;
 use crate::ops::exclusive_run::ExclusiveRun;
-use crate::ops::run_guard;
+use crate::ops::ledger_events;
 use crate::store::{AppendStore, ReadStore, StoreError};
 use crate::wire::AppContext;
 
@@ -29,7 +28,6 @@ pub(super) struct Replication<'a> {
     /// Nothing in a dry run.
     pub(super) exclusive_run: Option<&'a ExclusiveRun<'a>>,
     pub(super) ledger: Option<Box<dyn Ledger>>,
-    pub(super) outbox: Outbox,
 }
 
 impl Replication<'_> {
@@ -45,19 +43,14 @@ impl Replication<'_> {
     /// Tells the ledger of a copy. What was copied is copied, whatever the ledger says.
     pub(super) fn tell(&self, event: &Event) -> Option<Kind> {
         let ledger = self.ledger.as_deref()?;
-        let monitor = &*self.app.ctx.monitor;
-        let told = run_guard::flush(&self.outbox, ledger, monitor);
-        let error = told.and_then(|_delivered| ledger.record(event)).err()?;
-        let waits = self.outbox.put(event).err();
-        let waits =
-            waits.map_or("the event waits in the outbox".to_owned(), |lost| lost.to_string());
-        monitor.warn(&format!("{error}; {waits}"));
-        Some(Kind::Pending)
-    }
-
-    /// Whether both stores answer.
-    pub(super) fn is_answering(&self) -> bool {
-        self.check_answering().is_ok()
+        match ledger_events::deliver(self.app, ledger, event) {
+            Ok(true) => None,
+            Ok(false) => Some(Kind::Pending),
+            Err(error) => {
+                self.app.ctx.monitor.warn(&format!("{error:#}"));
+                Some(Kind::Pending)
+            }
+        }
     }
 
     /// That both stores answer.

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use crate::catalog::Entry;
 use crate::domain::id::BackupId;
+use crate::pipeline::log_files::ListedFile;
 
 /// The stable shape `bkp.copies/1`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(in crate::cmd) struct CopiesReport {
     /// URL of the store that has the backups.
     pub(super) from: String,
@@ -68,24 +69,6 @@ pub(super) struct CopyItem {
 }
 
 impl CopiesReport {
-    pub(super) fn between(from: &str, to: &str, dry_run: bool) -> CopiesReport {
-        CopiesReport {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            dry_run,
-            copied: 0,
-            present: 0,
-            left_out: 0,
-            failed: 0,
-            copied_bytes: 0,
-            annotations: 0,
-            log_files: 0,
-            log_file_bytes: 0,
-            items: Vec::new(),
-            problems: Vec::new(),
-        }
-    }
-
     /// Counts a backup and notes what became of it.
     pub(super) fn add(&mut self, entry: &Entry, action: CopyAction, reason: Option<String>) {
         let count = match action {
@@ -102,6 +85,12 @@ impl CopiesReport {
             action,
             reason,
         });
+    }
+
+    /// Counts a file of a log that is there now.
+    pub(super) fn add_log_file(&mut self, file: &ListedFile) {
+        self.log_files += 1;
+        self.log_file_bytes += file.bytes;
     }
 }
 

@@ -4,51 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::progress::StoredBackup;
 use super::replication::Replication;
-use crate::catalog::{Authenticity, BackupFacts, Entry, FactsCache};
+use crate::catalog::{Authenticity, BackupFacts, Entry};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::manifest::Identity;
 use crate::domain::names::{BackupName, BackupType, Mark};
 use crate::domain::retention::{Backup, Group, Policy, decide};
-use crate::store::ReadStore;
-
-/// Manifests that are read at a time; of these, one that cannot be read costs the others a second look.
-const BATCH: usize = 256;
 
 impl Replication<'_> {
-    /// The backups of a store with what their manifests say. One that cannot be read is named, and keeps no other
-    /// from being copied.
-    pub(super) fn stored(
-        &self,
-        store: &dyn ReadStore,
-        entries: Vec<Entry>,
-    ) -> anyhow::Result<Vec<StoredBackup>> {
-        let (ctx, mut found) = (&self.app.ctx, Vec::new());
-        let mut cache = FactsCache::of(&self.app.settings.state_dir, store.url());
-        for batch in entries.chunks(BATCH) {
-            if let Ok(facts) = cache.backups(store, batch, self.keys, ctx) {
-                found.extend(facts.into_iter().map(Some));
-                continue;
-            }
-            for entry in batch {
-                ctx.cancel.check()?;
-                let read = cache.backups(store, std::slice::from_ref(entry), self.keys, ctx);
-                found.push(match read {
-                    Ok(facts) => facts.into_iter().next(),
-                    Err(error) => {
-                        ctx.monitor.warn(&format!("{}: {error:#}", entry.name.manifest_key()));
-                        None
-                    }
-                });
-            }
-        }
-        // A part would replace what is known of all.
-        if self.source.is_none() {
-            cache.save(&entries, ctx);
-        }
-        let stored = entries.into_iter().zip(found);
-        Ok(stored.map(|(entry, facts)| StoredBackup { entry, facts }).collect())
-    }
-
     /// The names of the backups that no rule of the other store would keep, if it had them beside what it has: what
     /// its cleanup would remove at once is not copied.
     pub(super) fn unwanted(
@@ -70,7 +32,7 @@ impl Replication<'_> {
             // Whether it was rightly taken back shows in the other store.
             backup.pinned |= entry.marks.iter().any(|mark| matches!(mark, Mark::Pin(_)));
             // The promise of the job is about the stores that it writes to.
-            if self.has_own_retention() {
+            if self.app.own_retention(self.destination.name()).is_some() {
                 backup.held_until = None;
             }
             if entry.name.kind == BackupKind::Log {
@@ -91,11 +53,6 @@ impl Replication<'_> {
         let reasons = decide(&groups.collect::<Vec<_>>(), &backups, self.app.ctx.now());
         let unwanted = read.iter().zip(reasons).filter(|(_, reasons)| reasons.is_empty());
         unwanted.map(|((entry, _), _)| entry.name.clone()).collect()
-    }
-
-    fn has_own_retention(&self) -> bool {
-        let store = self.app.settings.stores.get(self.destination.name());
-        store.is_some_and(|store| store.retention.is_some())
     }
 
     /// The policies of the other store, and the positions of what each is about.

@@ -94,7 +94,7 @@ fn begin(run_hooks: &RunHooks<'_>, options: &Options) -> FinishedRun {
     // No source can have this name, so it is nobody else's lease.
     let lease = format!("{}.job", job.name);
     let taken = retry_while_busy(app, options.patience, || {
-        ExclusiveRun::take(app, (&lease, &lease), &mirrored, None)
+        ExclusiveRun::take(app, &lease, &mirrored, None)
     });
     let error = match taken {
         Ok(_exclusive_run) => return run_exclusively(app, (job, trigger), options, &mirrored),

@@ -122,8 +122,7 @@ impl StatusFacts {
         };
         let records: Vec<&Record> = records.iter().filter(counted).collect();
         let past = states.past(app, job);
-        let interval = job.when.interval(now);
-        let ages = Ages::of(interval, job.warn_after, job.critical_after);
+        let (interval, ages) = (job.when.interval(now), job.ages(now));
         let due = states.due(app, job, now);
         let is_good = |record: &&&Record| record.outcome() == RunOutcome::Good;
         let unwell = records.iter().rev().take_while(|record| !is_good(record)).last();
@@ -220,7 +219,7 @@ impl StatusFacts {
                 made: jobs().any(|job| job.run.makes().is_some()),
                 verified: jobs().any(|job| job.run == JobKind::Verify),
                 young: jobs().filter(|job| job.run.makes().is_some()).any(|job| {
-                    let ages = Ages::of(job.when.interval(now), job.warn_after, job.critical_after);
+                    let ages = job.ages(now);
                     states.since(app, job).is_some_and(|since| now - since <= ages.warning)
                 }),
                 unexpected_fulls: unexpected_fulls(&jobs().collect::<Vec<_>>(), &mine),
@@ -257,9 +256,7 @@ impl StatusFacts {
                 let job = jobs.find(|job| {
                     job.enabled && job.run == JobKind::Logs && job.source.as_deref() == Some(name)
                 });
-                let ages = job.map_or(Ages::of(LOG_INTERVAL, None, None), |job| {
-                    Ages::of(job.when.interval(now), job.warn_after, job.critical_after)
-                });
+                let ages = job.map_or(Ages::of(LOG_INTERVAL, None, None), |job| job.ages(now));
                 self.findings.extend(health::of_lag(name, &lag, ages));
                 self.logs.push(LogRow { source: name.to_owned(), lag });
             }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{CHUNK_BYTES, ListedFile, LogFiles};
+use super::{ListedFile, LogFiles};
 use crate::error::{Fault, FirstError, Kind};
-use crate::pipeline::copies::CopyOutcome;
+use crate::pipeline::copies::{CopyOutcome, pass_on};
 use crate::stage::digest::DigestReader;
 use crate::store::{AppendStore, Declared, StoreError};
 
@@ -23,51 +23,48 @@ impl LogFiles<'_> {
     /// store fails with.
     pub fn copy(&self, file: &ListedFile, to: &dyn AppendStore) -> anyhow::Result<CopyOutcome> {
         let key = file.name.key();
-        let create = to.create(&key, &self.labels());
-        let mut upload = match create {
+        let upload = match to.create(&key, &self.labels()) {
             Ok(upload) => upload,
             Err(StoreError::Exists { .. }) => return self.confirm_copy(file, to),
             Err(error) => return Err(error.into()),
         };
-        // What is held is read once; what is longer is proven first, and hashed again while it is copied.
-        let mut object = Vec::new();
         let first_error = FirstError::default();
-        let opened = self.watched(self.store.open(&key, None)?, &first_error);
-        let is_held = file.bytes <= HELD_OBJECT_BYTES_MAX;
-        let declared = if is_held {
-            let mut input = opened.take(HELD_OBJECT_BYTES_MAX + 1);
-            input.read_to_end(&mut object).map_err(|error| first_error.or(error))?;
-            let bytes: Box<dyn Read + Send> = Box::new(io::Cursor::new(object.clone()));
-            self.read_from(bytes, &file.name, &mut io::sink())?;
-            Declared { bytes: object.len() as u64, sha256: Sha256::digest(&object).into() }
-        } else {
-            let (hashed, tally) = Hashed::of(opened);
-            self.read_from(Box::new(hashed), &file.name, &mut io::sink())?;
-            let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-            Declared { bytes: tally.bytes, sha256: tally.hasher.clone().finalize().into() }
-        };
-        let mut input: Box<dyn Read> = if is_held {
-            Box::new(object.as_slice())
-        } else {
-            let again = self.watched(self.store.open(&key, None)?, &first_error);
-            let Declared { bytes, sha256 } = declared;
-            Box::new(DigestReader::new(again, &key, bytes, sha256, first_error.clone()))
-        };
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            self.ctx.cancel.check()?;
-            let count = input.read(&mut chunk).map_err(|error| first_error.or(error))?;
-            let read = chunk.get(..count).unwrap_or_default();
-            if read.is_empty() {
-                break;
-            }
-            upload.write(read)?;
+        let (declared, mut input) = self.proven(file, &first_error)?;
+        if pass_on(&mut *input, &first_error, upload, declared)? {
+            return Ok(CopyOutcome::Copied);
         }
-        match upload.commit(declared) {
-            Ok(()) => Ok(CopyOutcome::Copied),
-            Err(StoreError::Exists { .. }) => self.confirm_copy(file, to),
-            Err(error) => Err(error.into()),
+        self.confirm_copy(file, to)
+    }
+
+    /// The object of a file, which was read to its end and found authentic, once more: from memory, or if it is too
+    /// large for that from the store again, compared with what was read.
+    fn proven(
+        &self,
+        file: &ListedFile,
+        first_error: &FirstError,
+    ) -> anyhow::Result<(Declared, Box<dyn Read>)> {
+        let key = file.name.key();
+        let opened = self.watched(self.store.open(&key, None)?, first_error);
+        if file.bytes <= HELD_OBJECT_BYTES_MAX {
+            let mut held = Vec::new();
+            let mut opened = opened.take(HELD_OBJECT_BYTES_MAX + 1);
+            opened.read_to_end(&mut held).map_err(|error| first_error.or(error))?;
+            let held: Arc<[u8]> = held.into();
+            let input = io::Cursor::new(Arc::clone(&held));
+            self.read_from(Box::new(input), &file.name, &mut io::sink())?;
+            let sha256 = Sha256::digest(&held).into();
+            return Ok((
+                Declared { bytes: held.len() as u64, sha256 },
+                Box::new(io::Cursor::new(held)),
+            ));
         }
+        let (hashed, read) = Hashed::of(opened);
+        self.read_from(Box::new(hashed), &file.name, &mut io::sink())?;
+        let read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, sha256) = (read.bytes, read.hasher.clone().finalize().into());
+        let again = self.watched(self.store.open(&key, None)?, first_error);
+        let input = DigestReader::new(again, &key, bytes, sha256, first_error.clone());
+        Ok((Declared { bytes, sha256 }, Box::new(input)))
     }
 
     /// Compares what the header of a file says here and in another store, where it is already.

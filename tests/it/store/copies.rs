@@ -14,14 +14,14 @@ use bkp::ledger::{Holder, in_store};
 use serde_json::Value;
 
 use crate::support::bed::{Bed, Run};
-use crate::support::books::Books;
+use crate::support::books::{Books, assert_same_transfers};
 use crate::support::duck::{self, dump, export, snapshot, sql};
 use crate::support::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use crate::support::logs::{numbers, restore_at, with_server};
 use crate::support::planted::{Seed, now, plant};
-use crate::support::postgres::bed::{PostgresBed, system};
-use crate::support::postgres::load::Load;
-use crate::support::postgres::{Version, place};
+use crate::support::postgres::bed::{NO_ARCHIVE, PostgresBed, recovered, system};
+use crate::support::postgres::load::{Load, check};
+use crate::support::postgres::{Options, Version, place};
 use crate::support::s3::usual;
 use crate::support::tb;
 
@@ -463,6 +463,7 @@ fn a_log_of_tigerbeetle_goes_along() {
     }
     let moment = books.moment();
     step(&mut books);
+    let original = books.transfers();
     bed.run(&["logs", "books"]).done();
     copies(&bed);
     assert_same(&bed);
@@ -478,7 +479,7 @@ fn a_log_of_tigerbeetle_goes_along() {
     .unwrap();
     let at = bkp::domain::timestamp::spelled(moment.at).unwrap();
     let (restored, _) = restore_at(&bed, "books", &["--at", &at]);
-    with_server(&restored, |books| assert!(!books.accounts().is_empty()));
+    with_server(&restored, |restored| assert_same_transfers(restored, &original, moment.at));
     fs::remove_dir(bed.path("store")).unwrap();
     fs::rename(bed.path("gone"), bed.path("store")).unwrap();
     let segments: Vec<String> =
@@ -517,7 +518,7 @@ fn a_log_of_postgres_goes_along() {
     load.more(30);
     bed.snapshot("full");
     load.more(50);
-    load.stop();
+    let last = load.stop();
     bed.archived(&server);
     bed.ship();
     let report = bed.json(&["replicate", "--to", "off"]);
@@ -526,6 +527,10 @@ fn a_log_of_postgres_goes_along() {
     assert!(here == there, "{:?} {:?}", here.keys(), there.keys());
     assert_eq!(bed.json(&["replicate", "--to", "off"])["log_files"], 0);
     bed.run(&["verify", "pg", "--logs", "--store", "off"]).done();
+    let home = bed.restore(&["pg", "--at", "latest", "--store", "off"]);
+    let restored = recovered(version, &home, &Options::of(NO_ARCHIVE)).unwrap();
+    assert_eq!(check(&restored, "load").unwrap().max_n, last);
+    drop(restored);
     // What is gone is filled, and a damaged one is not spread, whatever somebody put beside it.
     let wal = off.join(format!("postgres/pg/wal/{}/00000001", system(&server)));
     let mut files: Vec<PathBuf> =
@@ -612,6 +617,7 @@ fn a_paused_replication_publishes_nothing_that_a_cleanup_removed() {
         let seed = Seed { source: "analytics".into(), bytes: 30 << 20, ..Seed::at(at) };
         plant(&bed, &app, &seed);
     }
+    let mut paused = 0;
     for _ in 0..4 {
         empty(&bed);
         let mut child = bed.command(&["replicate", "--to", "off"]).spawn().unwrap();
@@ -623,6 +629,7 @@ fn a_paused_replication_publishes_nothing_that_a_cleanup_removed() {
         }
         if child.try_wait().unwrap().is_none() {
             signal(rustix::process::Signal::STOP).unwrap();
+            paused += 1;
             std::thread::park_timeout(Duration::from_secs(3));
             bed.run(&["cleanup", "--store", "off"]);
             signal(rustix::process::Signal::CONT).unwrap();
@@ -633,6 +640,7 @@ fn a_paused_replication_publishes_nothing_that_a_cleanup_removed() {
         assert!(count == 0 || found == Some(0), "{code:?}, {count} copies, {found:?}");
         assert!(code != Some(0) || count == 10, "{code:?} with {count} copies");
     }
+    assert!(paused > 0, "it was never paused at work");
     bed.run(&["replicate", "--to", "off", "--wait-lock", "1m"]).done();
     assert_same(&bed);
 }

@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// For what another program does within seconds when nothing else runs.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// How long a program may run that ends by itself; none of these tests needs a tenth of it.
+/// How long a program may run that ends by itself, far longer than any of these tests needs.
 const LONGEST: Duration = Duration::from_mins(12);
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// Programs that end by themselves; servers and loads do not, and tests stop those.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use crate::domain::backup_kind::BackupKind;
+use crate::domain::health::Ages;
 use crate::domain::names::{BackupName, BackupType, Scope};
 use crate::domain::retention::Policy;
 use crate::domain::schedule::{Retries, When};
@@ -74,6 +77,12 @@ pub struct JobSettings {
 }
 
 impl JobSettings {
+    /// From which age of its last good run on it is late.
+    #[must_use]
+    pub fn ages(&self, now: OffsetDateTime) -> Ages {
+        Ages::of(self.when.interval(now), self.warn_after, self.critical_after)
+    }
+
     /// Whether a backup of this name is one that this job makes.
     #[must_use]
     pub fn is_maker_of(&self, name: &BackupName) -> bool {

@@ -12,7 +12,7 @@ use super::access::{Access, PASSWORD, REPLICATOR};
 use super::{Options, Postgres, Version, place};
 use crate::support::bed::Run;
 use crate::support::s3::Service;
-use crate::support::wait::{pause, until};
+use crate::support::wait::{pause, until, watch};
 
 /// How long something may take that is waited for, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -29,6 +29,7 @@ pub(crate) const NO_ARCHIVE: &[(&str, &str)] = &[("archive_mode", "off")];
 impl PostgresBed {
     /// A bed without a source, whose hook a server can be given already.
     pub(crate) fn new() -> PostgresBed {
+        watch();
         let bed = PostgresBed { folder: place::home() };
         fs::create_dir(bed.path("store")).unwrap();
         bed.configure("");
