@@ -27,7 +27,9 @@ pub(super) fn retention(
     match (run.makes(), table) {
         (None, Some(_)) => {
             let problem = format!("`{}` does not make backups", run.word());
-            Err(ConfigError::invalid(place, problem))
+            let error = ConfigError::invalid(place, problem);
+            let of_store = "set `retention` in the table of the store that gets the copies";
+            Err(if run == JobKind::Copy { error.suggest(of_store) } else { error })
         }
         (None, None) => Ok(None),
         (Some(_), Some(table)) => policy(&place, table, zone),
