@@ -238,6 +238,10 @@ fn jobs_are_checked() {
         ("to = 'main'", "job.nightly.to: only valid for `replicate`; this job runs `snapshot`"),
         ("\n[job.away]\nrun = 'replicate'\nto = 'of'", "job.away.to: unknown store `of`"),
         ("\n[job.away]\nrun = 'replicate'\nfrom = 'main'", "job.away.to: missing key"),
+        (
+            "\n[job.away]\nrun = 'replicate'\nto = 'main'\nretention = { keep_last = 1 }",
+            "`replicate` does not make backups | set `retention` in the table of the store",
+        ),
         ("\n[job.away]\nrun = 'replicate'\nto = 'main'\nfrom = 'main'", "the same store as `to`"),
         (
             "\n[store.main.retention]\nkeep_last = 0",
