@@ -78,9 +78,12 @@ pub(crate) fn is_no_room(words: &str) -> bool {
     DISK.iter().any(|part| words.contains(part))
 }
 
+/// How the engine says that memory was too small.
+pub(crate) const OUT_OF_MEMORY: &str = "Out of Memory";
+
 /// Whether a failure is that memory was too small.
 pub(crate) fn is_no_memory(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains("Out of Memory")
+    format!("{error:#}").contains(OUT_OF_MEMORY)
 }
 
 /// A failure of the engine with these words: of this kind, unless they say that memory or disk was
@@ -100,7 +103,7 @@ pub(crate) fn fault(
             place.display()
         ));
     }
-    if words.contains("Out of Memory") {
+    if words.contains(OUT_OF_MEMORY) {
         return Fault::new(Kind::Failed, message).hint(format!(
             "give the engine more than {} MiB: set `memory` in the source's table, and `threads` below {}",
             limits.memory_bytes >> 20,

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::database::beside;
-use crate::source::duckdb::engine::limits::EngineLimits;
+use crate::source::duckdb::engine::limits::{EngineLimits, OUT_OF_MEMORY};
 use crate::source::duckdb::engine::{
     CATALOG, DatabaseTarget, ENDED, Session, SessionOptions, plain,
 };
@@ -100,9 +100,9 @@ impl DatabaseSchema {
         self.compare(session, &made)
     }
 
-    /// Makes the schema in an empty database, without the statements over which an engine ends or takes
-    /// longer than any should, the third result: a few macros of macros make a view that is larger than any
-    /// memory. The second is what failed otherwise.
+    /// Makes the schema in an empty database, without the statements over which an engine ends, runs out of
+    /// memory or takes longer than any should, the third result: a few macros of macros make a view that is
+    /// larger than any memory. The second is what failed otherwise.
     fn attempted(
         &self,
         place: DatabaseTarget<'_>,
@@ -112,16 +112,15 @@ impl DatabaseSchema {
         loop {
             let empty = Session::opened(place, options)?;
             let harmless = |statement: &&Statement| fatal.iter().all(|(one, _)| one != *statement);
-            let mut failed = owned(run(&empty, self.statements.iter().filter(harmless)));
-            let ended = failed.iter().position(|(_, why)| why.starts_with(ENDED));
+            let statements = self.statements.iter().filter(harmless);
+            let mut failed = owned(run_until(&empty, statements, is_spent));
+            let ended = failed.iter().position(|(_, why)| is_spent(why));
             match ended {
                 None => return Ok((empty, failed, fatal)),
                 Some(at) if fatal.len() < FATAL_MAX => fatal.push(failed.swap_remove(at)),
                 // Each takes its time: what comes after the last one is not tried at all.
                 Some(_) => fatal.extend(
-                    failed
-                        .into_iter()
-                        .filter(|(_, why)| why.starts_with(ENDED) || why == NOT_TRIED),
+                    failed.into_iter().filter(|(_, why)| is_spent(why) || why == NOT_TRIED),
                 ),
             }
             drop(empty);
@@ -188,12 +187,32 @@ fn define(session: &Session, statement: &Statement) -> Result<(), String> {
     session.define(statement.makes.begins(), &statement.sql, is_long)
 }
 
+/// Whether an engine that gave this reason can be asked nothing more.
+fn is_ended(why: &str) -> bool {
+    why.starts_with(ENDED)
+}
+
+/// The same of an engine that only makes definitions, which take next to no memory: what the C library keeps
+/// of the memory that one of them took is missing to the next, which then fails, too.
+fn is_spent(why: &str) -> bool {
+    is_ended(why) || why.contains(OUT_OF_MEMORY)
+}
+
 /// Runs statements until none that is left can be run: what one needs another may make later.
 /// Returns those that are left, each with the reason. If the engine ends over one, that one has that
 /// reason, and those after it were not tried.
 pub(crate) fn run<'s>(
     session: &Session,
     statements: impl Iterator<Item = &'s Statement>,
+) -> Vec<(&'s Statement, String)> {
+    run_until(session, statements, is_ended)
+}
+
+/// The same; a reason with which the engine is done is one for which `is_end` holds.
+fn run_until<'s>(
+    session: &Session,
+    statements: impl Iterator<Item = &'s Statement>,
+    is_end: fn(&str) -> bool,
 ) -> Vec<(&'s Statement, String)> {
     let mut left: Vec<&Statement> = statements.collect();
     let mut ended = false;
@@ -204,7 +223,7 @@ pub(crate) fn run<'s>(
             match if ended { Err(NOT_TRIED.to_owned()) } else { define(session, statement) } {
                 Ok(()) => {}
                 Err(why) => {
-                    ended |= why.starts_with(ENDED);
+                    ended |= is_end(&why);
                     failed.push((statement, why));
                 }
             }
