@@ -269,6 +269,8 @@ impl Source for Configured {
             session,
             storage_version: storage_version.unwrap_or_default().to_owned(),
             wanted: &self.wanted,
+            file: private_copy::path(request.scratch),
+            row_keys: String::new(),
             groups_recorded: 0,
             sealed: self.sealed,
             share: self.share,

@@ -34,6 +34,8 @@ pub(crate) mod links;
 pub(crate) mod native;
 pub(crate) mod parquet_roundtrip;
 mod rows;
+mod segments;
+pub(crate) mod stored;
 
 use self::content::{content, probe};
 pub(crate) use self::export_context::ExportContext;
@@ -72,6 +74,7 @@ impl ExportContext<'_> {
             None => RowKeys::random()?.to_hex(),
         };
         self.session.take_row_keys(Some(&row_keys))?;
+        self.row_keys.clone_from(&row_keys);
         let mut index = Index {
             schema: SCHEMA.into(),
             engine: crate::version::duckdb(),
@@ -209,7 +212,11 @@ impl ExportContext<'_> {
         table.full = matches!(selection, Selection::All);
         if table.full {
             table.content = all.content();
-            self.record(table, all.recorded());
+            let mut recorded = all.recorded();
+            if stored::is_knowable(table, table.content.rows) {
+                self.storage().groups(table, Some(&all))?.mark(&all, &mut recorded);
+            }
+            self.record(table, recorded);
         } else {
             let member = member_name(number);
             table.rows_member = Some(member.clone());

@@ -58,6 +58,11 @@ impl EntrySink for CopySink {
     }
 }
 
+/// Where in a folder of ours the copy is.
+pub(crate) fn path(folder: &Path) -> PathBuf {
+    folder.join(format!("{CATALOG}.duckdb"))
+}
+
 /// Copies `database` into the folder that `options` names, which must be one of ours, and opens the
 /// copy.
 ///
@@ -87,7 +92,7 @@ pub(crate) fn open(
         created.map_err(|error| crate::source::duckdb::data_file::database::unreadable(path, error))
     };
     let folder = options.folder.unwrap_or(Path::new("."));
-    let path = folder.join(format!("{CATALOG}.duckdb"));
+    let path = path(folder);
     let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
     let mut sink = CopySink {

@@ -5,7 +5,7 @@
 //! hashed, in parallel and without order; then only groups that add up to something else are compared row
 //! by row with what the last full export has in their place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use crate::source::duckdb::export::index::{Content, RowGroup};
@@ -49,6 +49,11 @@ impl Groups {
         Groups(groups)
     }
 
+    /// The groups, each with its number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Content)> {
+        self.0.iter().map(|(number, content)| (*number, content))
+    }
+
     /// What the table adds up to.
     pub(crate) fn content(&self) -> Content {
         self.0.iter().fold(Content::default(), |sum, (_, content)| sum.plus(content))
@@ -60,7 +65,7 @@ impl Groups {
         let recorded = self.0.iter().map(|(_, content)| {
             let base_at = Some(at);
             at += content.rows;
-            RowGroup { content: *content, base_at }
+            RowGroup { content: *content, base_at, stored: None }
         });
         recorded.collect()
     }
@@ -75,7 +80,7 @@ impl Groups {
         }
         let find = |(_, content): &(u64, Content)| {
             let base_at = places.get_mut(content).and_then(Vec::pop);
-            RowGroup { content: *content, base_at }
+            RowGroup { content: *content, base_at, stored: None }
         };
         self.0.iter().map(find).collect()
     }
@@ -103,6 +108,24 @@ impl Groups {
         let end = self.0.last().map_or(0, |(number, _)| (number + 1) * GROUP_ROWS);
         let now = rest(runs.iter().map(|run| run.now.clone()).collect(), end)?;
         (alike.rows > 0).then_some(Region { base, now, alike })
+    }
+}
+
+/// The numbers of the rows of these groups, and of others between them where there would be too many parts.
+pub(crate) fn ranges(groups: &BTreeSet<u64>) -> Vec<Range<u64>> {
+    let mut gap = 0;
+    loop {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for number in groups {
+            match runs.last_mut() {
+                Some(run) if run.end + gap >= *number => run.end = number + 1,
+                _ => runs.push(*number..number + 1),
+            }
+        }
+        if runs.len() <= RUNS_MAX {
+            return runs.iter().map(|run| run.start * GROUP_ROWS..run.end * GROUP_ROWS).collect();
+        }
+        gap = 2 * gap + 1;
     }
 }
 
@@ -162,6 +185,15 @@ mod tests {
         assert_eq!((region.now.first(), region.now.len()), (Some(&rows(0, 5)), 1));
         assert_eq!(fewer.region(&fewer.recorded_after(&[]), 47), None);
         assert_eq!(fewer.region(&recorded, 40), None, "a group is beyond the end");
+    }
+
+    #[test]
+    fn too_many_parts_are_joined_where_little_is_between_them() {
+        let few = ranges(&BTreeSet::from([0, 1, 5]));
+        assert_eq!(few, [rows(0, 2), rows(5, 6)]);
+        let scattered: BTreeSet<u64> = (0..40).map(|number| 2 * number).chain([1000]).collect();
+        assert_eq!(ranges(&scattered), [rows(0, 79), rows(1000, 1001)]);
+        assert!(ranges(&BTreeSet::new()).is_empty());
     }
 
     #[test]

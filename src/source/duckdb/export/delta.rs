@@ -15,6 +15,7 @@
 use std::ops::Range;
 
 use crate::source::duckdb::engine::groups::GROUP_ROWS;
+use crate::source::duckdb::engine::row_hash::FUNCTIONS;
 use crate::source::duckdb::engine::tally;
 use crate::source::duckdb::export::hashed;
 use crate::source::duckdb::export::hashed::{hash, second_hash};
@@ -83,6 +84,23 @@ pub(crate) fn tallied_rows(table: &TableEntry, from: &str) -> String {
 /// How many rows there are, which are noted.
 pub(crate) fn tallied_count(table: &TableEntry, from: &str) -> String {
     format!("SELECT count(*) FROM {from} AS {ROW} WHERE {}", tallied(table))
+}
+
+/// How many rows of each group there are.
+pub(crate) fn group_counts(table: &TableEntry) -> String {
+    format!("SELECT {}, count(*) FROM {} AS {ROW} GROUP BY 1", group(table), table.here())
+}
+
+/// How many rows there are in these ranges of their numbers, whose numbers are noted in place of what they hold.
+pub(crate) fn tallied_numbers(table: &TableEntry, ranges: &[Range<u64>]) -> String {
+    let numbers = format!("SELECT {ROW}.rowid FROM {} AS {ROW}", table.here());
+    let numbers = parts(&numbers, "rowid", Some(ranges));
+    let place = format!("{ROW}.rowid % {GROUP_ROWS}");
+    let [hash, other] = FUNCTIONS.map(|function| format!("system.main.{function}({place})"));
+    let (tally, group) = (tally::FUNCTION, group(table));
+    format!(
+        "SELECT count(*) FROM {numbers} AS {ROW} WHERE system.main.{tally}({group}, {hash}, {other})"
+    )
 }
 
 /// Rows, sum and exclusive or of their hashes.

@@ -1,6 +1,6 @@
 //! An export in progress.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::ctx::Ctx;
 use crate::source::ResourceLimits;
@@ -16,9 +16,13 @@ pub(crate) struct ExportContext<'a> {
     pub(crate) sealed: bool,
     /// What the engine may take.
     pub(crate) share: ResourceLimits,
+    /// The file that the session has open.
+    pub(crate) file: PathBuf,
     /// A folder of ours.
     pub(crate) scratch: &'a Path,
     pub(crate) ctx: &'a Ctx,
+    /// The keys of the rows' hashes, once they are chosen.
+    pub(crate) row_keys: String,
     /// Groups of rows that the index has.
     pub(crate) groups_recorded: usize,
 }

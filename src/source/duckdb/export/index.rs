@@ -7,6 +7,7 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blockfile::listing::Hex;
 use crate::error::{Fault, Kind};
 
 /// The schema this version writes and reads.
@@ -150,6 +151,10 @@ pub(crate) struct RowGroup {
     /// How many rows are in front of them in `data` of the table's last full export, if they are in there and
     /// nothing of them has changed since.
     pub(crate) base_at: Option<u64>,
+    /// What they are read from in the database's file, where that is known: see
+    /// [`crate::source::duckdb::export::stored`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stored: Option<Hex>,
 }
 
 /// A column.

@@ -1,19 +1,22 @@
 //! Which rows of a table an export contains: all of them, or those that changed since the parent, by
 //! keys and hashes.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::super::engine::plain;
 use super::export_context::ExportContext;
 use crate::ctx::Ctx;
 use crate::source::Chain;
-use crate::source::duckdb::engine::groups::{GROUPS_MAX, Region};
+use crate::source::duckdb::engine::groups::{GROUPS_MAX, Groups, Region, ranges};
 use crate::source::duckdb::engine::protocol::{Compare, RowSum};
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::delta::ExportedRows;
 use crate::source::duckdb::export::index::{Content, Index, RowGroup, TableEntry};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::links::LinkedTable;
+use crate::source::duckdb::export::stored;
+use crate::source::duckdb::export::stored::{Storage, StoredGroup, StoredGroups};
 use crate::source::duckdb::schema;
 
 /// One row may wait for another one, be found, or have changed earlier, for so many bytes of what the
@@ -96,10 +99,18 @@ impl ExportContext<'_> {
         last: &TableEntry,
         path: &Path,
     ) -> anyhow::Result<Selection> {
-        let count = delta::tallied_count(table, &table.here());
-        let groups = self.session.count_tallied(&count)?;
+        let is_knowable = stored::is_knowable(table, last.content.rows);
+        let stored = is_knowable.then(|| self.storage().groups(table, None));
+        let stored = stored.transpose()?.unwrap_or_default();
+        let groups = if let Some(groups) = self.known(table, last, &stored)? {
+            groups
+        } else {
+            let count = delta::tallied_count(table, &table.here());
+            self.session.count_tallied(&count)?
+        };
         table.content = groups.content();
-        let recorded = groups.recorded_after(&last.groups);
+        let mut recorded = groups.recorded_after(&last.groups);
+        stored.mark(&groups, &mut recorded);
         if table.content == last.content {
             self.record(table, recorded);
             return Ok(Selection::Nothing);
@@ -131,6 +142,56 @@ impl ExportContext<'_> {
         Ok(Selection::Changed(query))
     }
 
+    /// Where the tables are.
+    pub(super) fn storage(&self) -> Storage<'_> {
+        let (session, ctx) = (&self.session, self.ctx);
+        Storage { session, file: &self.file, row_keys: &self.row_keys, ctx }
+    }
+
+    /// What the groups of a table add up to, of which some are known again by what they are read from, and only
+    /// the others are read; nothing if none is, or one turns out not to be what it was.
+    fn known(
+        &self,
+        table: &TableEntry,
+        last: &TableEntry,
+        stored: &StoredGroups,
+    ) -> anyhow::Result<Option<Groups>> {
+        let before =
+            last.groups.iter().filter_map(|group| Some((group.stored?.0.0, group.content)));
+        let before: HashMap<u128, Content> = before.collect();
+        let same = |(number, group): (u64, &StoredGroup)| {
+            let content = before.get(&group.digest?.0.0)?;
+            (content.rows == group.rows).then_some((number, *content))
+        };
+        let mut known: BTreeMap<u64, Content> = stored.iter().filter_map(same).collect();
+        let Some(tried) = stored::any_of(&known) else { return Ok(None) };
+        let is_read = |number: &u64| *number == tried || !known.contains_key(number);
+        let read = stored.iter().map(|(number, _)| number).filter(is_read).collect();
+        let from = delta::part(table, Some(&ranges(&read)));
+        let counted = self.session.count_tallied(&delta::tallied_count(table, &from))?;
+        let counted: BTreeMap<u64, Content> = counted
+            .iter()
+            .filter(|(number, _)| read.contains(number))
+            .map(|(number, content)| (number, *content))
+            .collect();
+        if counted.get(&tried) != known.get(&tried) {
+            let name = plain(&table.plain());
+            self.ctx.monitor.warn(&format!("{name}: rows have changed although nothing in the file says so: all of them are read; please report this"));
+            return Ok(None);
+        }
+        let skipped = known.len() - 1;
+        known.extend(counted);
+        let is_all = known.len() == stored.iter().count()
+            && stored.iter().all(|(number, group)| {
+                known.get(&number).is_some_and(|content| content.rows == group.rows)
+            });
+        self.say(
+            table,
+            &format!("{skipped} of {} groups of rows are where they were", known.len()),
+        );
+        Ok(is_all.then(|| Groups::new(known.into_iter().collect())))
+    }
+
     /// Notes what groups of a table's rows add up to, if there is a place for it.
     pub(super) fn record(&mut self, table: &mut TableEntry, groups: Vec<RowGroup>) {
         let left = GROUPS_MAX.saturating_sub(self.groups_recorded);
@@ -155,11 +216,11 @@ impl ExportContext<'_> {
         let state = files.state(&self.session, table, places);
         let from = delta::part(table, region.map(|region| region.now.as_slice()));
         if let Some(counts) = self.differences(table, last, &state, &from, region)?
-            && let Some(query) = delta::changes_found(table, &state, &table.here())
+            && let Some(query) = delta::changes_found(table, &state, &from)
         {
             self.note(&query)?;
             if self.noted()? == Some(counts) {
-                return Ok(Some(delta::upserts_found(table, &table.here())));
+                return Ok(Some(delta::upserts_found(table, &from)));
             }
             self.say(table, "not every matching row was found again: it is compared by a join");
         }

@@ -148,3 +148,176 @@ fn a_computed_column_that_hides_the_numbers_of_rows_is_no_number() {
         assert_eq!(differences(&restored, &file), json!([[0, 0]]), "round {round}");
     }
 }
+
+/// How many groups of rows an increment did not have to read, of how many.
+fn skipped(run: &str) -> (u64, u64) {
+    let line = run.lines().find(|line| line.contains("groups of rows are where they were"));
+    let mut numbers =
+        line.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+}
+
+/// A table of which each column is stored in another way: as one value, as none, by a dictionary, FSST, with
+/// blocks of its own for long texts, and nested.
+fn stored_in_many_ways(storage: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let attach = format!("ATTACH '{}' AS d (STORAGE_VERSION '{storage}')", file.display());
+    let columns = "range AS id, 5 AS same, NULL::INTEGER AS none, 1.25::DOUBLE AS ratio, 7.50::DECIMAL(18,2) AS price, 'w' || range % 9 AS word, 'text number ' || range AS text, CASE WHEN range % 9000 = 3 THEN repeat('long', 20000) || range END AS long, [range, 1] AS list, {'a': range % 5, 'b': 'b'} AS pair, DATE '2026-01-01' AS day, range % 2 = 0 AS odd";
+    let statements = [
+        &*attach,
+        "USE d",
+        &format!("CREATE TABLE t AS SELECT {columns} FROM range(400000)"),
+        "CHECKPOINT",
+        "SELECT 1",
+    ];
+    sql(V, Path::new(":memory:"), &statements);
+    (folder, file)
+}
+
+/// Whatever changes in the file, also where no number of rows, no block and no text of statistics shows it.
+#[test]
+fn what_is_not_read_has_not_changed() {
+    const STEPS: &[(&[&str], bool)] = &[
+        (&["SELECT 1"], true),
+        (&["VACUUM", "CHECKPOINT", "FORCE CHECKPOINT"], true),
+        // Only a value that is stored nowhere but in the metadata, and back.
+        (&["UPDATE t SET same = 6 WHERE id < 122880", "CHECKPOINT"], true),
+        (&["UPDATE t SET same = 5 WHERE id < 122880", "CHECKPOINT"], true),
+        (&["UPDATE t SET price = 7.51, day = DATE '2026-01-02'", "CHECKPOINT"], false),
+        (&["UPDATE t SET none = 1 WHERE id = 130000", "CHECKPOINT"], true),
+        (&["UPDATE t SET none = NULL WHERE id = 130000", "CHECKPOINT"], true),
+        (&["UPDATE t SET none = 3"], false),
+        (&["CHECKPOINT"], false),
+        // Another column of this name.
+        (
+            &[
+                "ALTER TABLE t DROP COLUMN none",
+                "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 4",
+                "CHECKPOINT",
+            ],
+            false,
+        ),
+        (
+            &[
+                "ALTER TABLE t DROP COLUMN none",
+                "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 3",
+                "CHECKPOINT",
+            ],
+            false,
+        ),
+        (
+            &["ALTER TABLE t DROP COLUMN none", "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 2"],
+            false,
+        ),
+        // The same words as a checksum adds them up, in another order; a letter in the middle of a long text.
+        (
+            &[
+                "UPDATE t SET text = 'text number ' || CASE id WHEN 200000 THEN 200001 ELSE 200000 END WHERE id IN (200000, 200001)",
+                "CHECKPOINT",
+            ],
+            true,
+        ),
+        (&["UPDATE t SET odd = NOT odd WHERE id IN (300000, 300001)", "CHECKPOINT"], true),
+        (
+            &[
+                "UPDATE t SET long = replace(long, 'glonglo', 'glOnglo') WHERE id = 270003",
+                "CHECKPOINT",
+            ],
+            true,
+        ),
+        (&["UPDATE t SET list = [id, 2] WHERE id = 390000"], true),
+        (
+            &["UPDATE t SET pair = {'a': 9, 'b': NULL} WHERE id BETWEEN 20 AND 30", "CHECKPOINT"],
+            true,
+        ),
+        // Rows that go are told apart, also when as many come.
+        (&["DELETE FROM t WHERE id = 250000"], true),
+        (&["CHECKPOINT", "DELETE FROM t WHERE id = 250001"], true),
+        (&["CHECKPOINT"], true),
+        (
+            &[
+                "CREATE TEMP TABLE kept AS FROM t WHERE id BETWEEN 5000 AND 5100",
+                "DELETE FROM t WHERE id BETWEEN 5000 AND 5100",
+                "INSERT INTO t FROM temp.kept",
+                "CHECKPOINT",
+            ],
+            true,
+        ),
+        // What is gone now, and what was there again in its place.
+        (&["UPDATE t SET word = 'x' WHERE id = 7"], true),
+        (&["UPDATE t SET word = 'w7' WHERE id = 7", "CHECKPOINT"], true),
+        (&["DELETE FROM t WHERE id BETWEEN 122880 AND 245759"], true),
+        (&["CHECKPOINT", "VACUUM", "CHECKPOINT"], false),
+        (
+            &[
+                "INSERT INTO t BY NAME SELECT * REPLACE (id + 1000000 AS id) FROM t WHERE id < 122880",
+            ],
+            true,
+        ),
+        (&["CHECKPOINT"], true),
+        (
+            &[
+                "CREATE TEMP TABLE kept AS FROM t ORDER BY id",
+                "DELETE FROM t",
+                "CHECKPOINT",
+                "INSERT INTO t FROM temp.kept",
+                "CHECKPOINT",
+            ],
+            false,
+        ),
+        (&["UPDATE t SET ratio = -1 WHERE id % 1000 = 0", "CHECKPOINT"], false),
+    ];
+    for storage in ["v1.0.0", "v1.4.0"] {
+        let (_folder, file) = stored_in_many_ways(storage);
+        let bed = bed(&file);
+        export(&bed, &[]);
+        for (number, (statements, skips)) in STEPS.iter().enumerate() {
+            sql(V, &file, &[statements, &["SELECT 1"][..]].concat());
+            let run = bed.run(&["export", "analytics", "--scope", "incremental", "-v"]).done();
+            let (same, all) = skipped(&run.stderr);
+            let what = format!("{storage}, step {number}: {statements:?}: {same} of {all}");
+            assert!(!skips || same > 0, "{what}: {}", run.stderr);
+            let listed = bed.json(&["list"]);
+            let last = listed["backups"].as_array().unwrap().last().unwrap();
+            let restored = restore(&bed, id(last));
+            let attach = format!("ATTACH '{}' AS r (READ_ONLY)", restored.display());
+            let count = "SELECT (SELECT count(*) FROM (FROM t EXCEPT ALL FROM r.t)) + (SELECT count(*) FROM (FROM r.t EXCEPT ALL FROM t)), (SELECT count(*) FROM t) > 0";
+            assert_eq!(sql(V, &file, &[&attach, count]), json!([[0, true]]), "{what}");
+            std::fs::remove_file(restored).unwrap();
+        }
+    }
+}
+
+/// The same bytes are other rows where the numbers in them stand for other words.
+#[test]
+fn the_words_of_an_enum_count_and_not_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    let make = |words: [&str; 2]| {
+        let [one, other] = words;
+        [
+            "DROP TABLE IF EXISTS t".to_owned(),
+            "DROP TYPE IF EXISTS mood".to_owned(),
+            format!("CREATE TYPE mood AS ENUM ('{one}', '{other}')"),
+            format!(
+                "CREATE TABLE t AS SELECT range AS id, (CASE WHEN range % 3 = 0 THEN '{one}' ELSE '{other}' END)::mood AS mood FROM range(300000)"
+            ),
+            "CHECKPOINT".to_owned(),
+            "SELECT 1".to_owned(),
+        ]
+    };
+    let write = |words| {
+        let statements = make(words);
+        sql(V, &file, &statements.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    write(["calm", "wild"]);
+    let bed = bed(&file);
+    export(&bed, &[]);
+    for words in [["wild", "calm"], ["calm", "wild"]] {
+        write(words);
+        let restored = restore(&bed, id(&export(&bed, &["--scope", "incremental"])));
+        let count = "SELECT mood::VARCHAR, count(*) FROM t GROUP BY 1 ORDER BY 2";
+        assert_eq!(sql(V, &restored, &[count]), json!([[words[0], 100_000], [words[1], 200_000]]));
+    }
+}
