@@ -253,9 +253,9 @@ fn what_is_not_read_has_not_changed() {
             &[
                 "INSERT INTO t BY NAME SELECT * REPLACE (id + 1000000 AS id) FROM t WHERE id < 122880",
             ],
-            true,
+            false,
         ),
-        (&["CHECKPOINT"], true),
+        (&["CHECKPOINT"], false),
         (
             &[
                 "CREATE TEMP TABLE kept AS FROM t ORDER BY id",
@@ -268,25 +268,29 @@ fn what_is_not_read_has_not_changed() {
         ),
         (&["UPDATE t SET ratio = -1 WHERE id % 1000 = 0", "CHECKPOINT"], false),
     ];
-    for storage in ["v1.0.0", "v1.4.0"] {
-        let (_folder, file) = stored_in_many_ways(storage);
-        let bed = bed(&file);
-        export(&bed, &[]);
-        for (number, (statements, skips)) in STEPS.iter().enumerate() {
-            sql(V, &file, &[statements, &["SELECT 1"][..]].concat());
-            let run = bed.run(&["export", "analytics", "--scope", "incremental", "-v"]).done();
-            let (same, all) = skipped(&run.stderr);
-            let what = format!("{storage}, step {number}: {statements:?}: {same} of {all}");
-            assert!(!skips || same > 0, "{what}: {}", run.stderr);
-            let listed = bed.json(&["list"]);
-            let last = listed["backups"].as_array().unwrap().last().unwrap();
-            let restored = restore(&bed, id(last));
-            let attach = format!("ATTACH '{}' AS r (READ_ONLY)", restored.display());
-            let count = "SELECT (SELECT count(*) FROM (FROM t EXCEPT ALL FROM r.t)) + (SELECT count(*) FROM (FROM r.t EXCEPT ALL FROM t)), (SELECT count(*) FROM t) > 0";
-            assert_eq!(sql(V, &file, &[&attach, count]), json!([[0, true]]), "{what}");
-            std::fs::remove_file(restored).unwrap();
+    std::thread::scope(|scope| {
+        for storage in ["v1.0.0", "v1.4.0"] {
+            scope.spawn(move || {
+                let (_folder, file) = stored_in_many_ways(storage);
+                let bed = bed(&file);
+                export(&bed, &[]);
+                for (number, (statements, skips)) in STEPS.iter().enumerate() {
+                    sql(V, &file, &[statements, &["SELECT 1"][..]].concat());
+                    let run = bed.run(&["export", "analytics", "--scope", "incremental", "-v"]).done();
+                    let (same, all) = skipped(&run.stderr);
+                    let what = format!("{storage}, step {number}: {statements:?}: {same} of {all}");
+                    assert!(!skips || same > 0, "{what}: {}", run.stderr);
+                    let listed = bed.json(&["list"]);
+                    let last = listed["backups"].as_array().unwrap().last().unwrap();
+                    let restored = restore(&bed, id(last));
+                    let attach = format!("ATTACH '{}' AS r (READ_ONLY)", restored.display());
+                    let count = "SELECT (SELECT count(*) FROM (FROM t EXCEPT ALL FROM r.t)) + (SELECT count(*) FROM (FROM r.t EXCEPT ALL FROM t)), (SELECT count(*) FROM t) > 0";
+                    assert_eq!(sql(V, &file, &[&attach, count]), json!([[0, true]]), "{what}");
+                    std::fs::remove_file(restored).unwrap();
+                }
+            });
         }
-    }
+    });
 }
 
 /// The same bytes are other rows where the numbers in them stand for other words.
