@@ -63,7 +63,7 @@ fn both_hashes(table: &TableEntry) -> (String, String) {
 }
 
 /// The number of a row's group.
-fn group(table: &TableEntry) -> String {
+pub(crate) fn group(table: &TableEntry) -> String {
     if !table.has_rowid() {
         return "0::UBIGINT".to_owned();
     }
@@ -84,11 +84,6 @@ pub(crate) fn tallied_rows(table: &TableEntry, from: &str) -> String {
 /// How many rows there are, which are noted.
 pub(crate) fn tallied_count(table: &TableEntry, from: &str) -> String {
     format!("SELECT count(*) FROM {from} AS {ROW} WHERE {}", tallied(table))
-}
-
-/// How many rows of each group there are.
-pub(crate) fn group_counts(table: &TableEntry) -> String {
-    format!("SELECT {}, count(*) FROM {} AS {ROW} GROUP BY 1", group(table), table.here())
 }
 
 /// How many rows there are in these ranges of their numbers, whose numbers are noted in place of what they hold.

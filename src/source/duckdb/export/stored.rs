@@ -41,6 +41,7 @@ use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{RowGroup, TableEntry};
 use crate::source::duckdb::export::segments;
 use crate::source::duckdb::export::segments::{Parts, StoredRows, number};
+use crate::source::duckdb::schema::sql::ROW;
 
 /// Versions of the engine whose row groups have no gaps between them.
 const WITHOUT_GAPS: &str = "1.5.";
@@ -173,7 +174,9 @@ impl Storage<'_> {
 
     /// How many rows there are of each group.
     fn counted(&self, table: &TableEntry) -> anyhow::Result<BTreeMap<u64, u64>> {
-        let rows = self.session.rows(&delta::group_counts(table))?;
+        let (group, here) = (delta::group(table), table.here());
+        let query = format!("SELECT {group}, count(*) FROM {here} AS {ROW} GROUP BY 1");
+        let rows = self.session.rows(&query)?;
         let counted = rows.iter().map(|row| Some((number(row, 0)?, number(row, 1)?)));
         counted
             .collect::<Option<_>>()

@@ -175,99 +175,93 @@ fn stored_in_many_ways(storage: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, file)
 }
 
+/// What happens to it, and whether something must be known again after that.
+const STEPS: &[(&[&str], bool)] = &[
+    (&["SELECT 1"], true),
+    (&["VACUUM", "CHECKPOINT", "FORCE CHECKPOINT"], true),
+    // Only a value that is stored nowhere but in the metadata, and back.
+    (&["UPDATE t SET same = 6 WHERE id < 122880", "CHECKPOINT"], true),
+    (&["UPDATE t SET same = 5 WHERE id < 122880", "CHECKPOINT"], true),
+    (&["UPDATE t SET price = 7.51, day = DATE '2026-01-02'", "CHECKPOINT"], false),
+    (&["UPDATE t SET none = 1 WHERE id = 130000", "CHECKPOINT"], true),
+    (&["UPDATE t SET none = NULL WHERE id = 130000", "CHECKPOINT"], true),
+    (&["UPDATE t SET none = 3"], false),
+    (&["CHECKPOINT"], false),
+    // Another column of this name.
+    (
+        &[
+            "ALTER TABLE t DROP COLUMN none",
+            "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 4",
+            "CHECKPOINT",
+        ],
+        false,
+    ),
+    (
+        &[
+            "ALTER TABLE t DROP COLUMN none",
+            "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 3",
+            "CHECKPOINT",
+        ],
+        false,
+    ),
+    (&["ALTER TABLE t DROP COLUMN none", "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 2"], false),
+    // The same words as a checksum adds them up, in another order; a letter in the middle of a long text.
+    (
+        &[
+            "UPDATE t SET text = 'text number ' || CASE id WHEN 200000 THEN 200001 ELSE 200000 END WHERE id IN (200000, 200001)",
+            "CHECKPOINT",
+        ],
+        true,
+    ),
+    (&["UPDATE t SET odd = NOT odd WHERE id IN (300000, 300001)", "CHECKPOINT"], true),
+    (
+        &[
+            "UPDATE t SET long = replace(long, 'glonglo', 'glOnglo') WHERE id = 270003",
+            "CHECKPOINT",
+        ],
+        true,
+    ),
+    (&["UPDATE t SET list = [id, 2] WHERE id = 390000"], true),
+    (&["UPDATE t SET pair = {'a': 9, 'b': NULL} WHERE id BETWEEN 20 AND 30", "CHECKPOINT"], true),
+    // Rows that go are told apart, also when as many come.
+    (&["DELETE FROM t WHERE id = 250000"], true),
+    (&["CHECKPOINT", "DELETE FROM t WHERE id = 250001"], true),
+    (&["CHECKPOINT"], true),
+    (
+        &[
+            "CREATE TEMP TABLE kept AS FROM t WHERE id BETWEEN 5000 AND 5100",
+            "DELETE FROM t WHERE id BETWEEN 5000 AND 5100",
+            "INSERT INTO t FROM temp.kept",
+            "CHECKPOINT",
+        ],
+        true,
+    ),
+    // What is gone now, and what was there again in its place.
+    (&["UPDATE t SET word = 'x' WHERE id = 7"], true),
+    (&["UPDATE t SET word = 'w7' WHERE id = 7", "CHECKPOINT"], true),
+    (&["DELETE FROM t WHERE id BETWEEN 122880 AND 245759"], true),
+    (&["CHECKPOINT", "VACUUM", "CHECKPOINT"], false),
+    (
+        &["INSERT INTO t BY NAME SELECT * REPLACE (id + 1000000 AS id) FROM t WHERE id < 122880"],
+        false,
+    ),
+    (&["CHECKPOINT"], false),
+    (
+        &[
+            "CREATE TEMP TABLE kept AS FROM t ORDER BY id",
+            "DELETE FROM t",
+            "CHECKPOINT",
+            "INSERT INTO t FROM temp.kept",
+            "CHECKPOINT",
+        ],
+        false,
+    ),
+    (&["UPDATE t SET ratio = -1 WHERE id % 1000 = 0", "CHECKPOINT"], false),
+];
+
 /// Whatever changes in the file, also where no number of rows, no block and no text of statistics shows it.
 #[test]
 fn what_is_not_read_has_not_changed() {
-    const STEPS: &[(&[&str], bool)] = &[
-        (&["SELECT 1"], true),
-        (&["VACUUM", "CHECKPOINT", "FORCE CHECKPOINT"], true),
-        // Only a value that is stored nowhere but in the metadata, and back.
-        (&["UPDATE t SET same = 6 WHERE id < 122880", "CHECKPOINT"], true),
-        (&["UPDATE t SET same = 5 WHERE id < 122880", "CHECKPOINT"], true),
-        (&["UPDATE t SET price = 7.51, day = DATE '2026-01-02'", "CHECKPOINT"], false),
-        (&["UPDATE t SET none = 1 WHERE id = 130000", "CHECKPOINT"], true),
-        (&["UPDATE t SET none = NULL WHERE id = 130000", "CHECKPOINT"], true),
-        (&["UPDATE t SET none = 3"], false),
-        (&["CHECKPOINT"], false),
-        // Another column of this name.
-        (
-            &[
-                "ALTER TABLE t DROP COLUMN none",
-                "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 4",
-                "CHECKPOINT",
-            ],
-            false,
-        ),
-        (
-            &[
-                "ALTER TABLE t DROP COLUMN none",
-                "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 3",
-                "CHECKPOINT",
-            ],
-            false,
-        ),
-        (
-            &["ALTER TABLE t DROP COLUMN none", "ALTER TABLE t ADD COLUMN none INTEGER DEFAULT 2"],
-            false,
-        ),
-        // The same words as a checksum adds them up, in another order; a letter in the middle of a long text.
-        (
-            &[
-                "UPDATE t SET text = 'text number ' || CASE id WHEN 200000 THEN 200001 ELSE 200000 END WHERE id IN (200000, 200001)",
-                "CHECKPOINT",
-            ],
-            true,
-        ),
-        (&["UPDATE t SET odd = NOT odd WHERE id IN (300000, 300001)", "CHECKPOINT"], true),
-        (
-            &[
-                "UPDATE t SET long = replace(long, 'glonglo', 'glOnglo') WHERE id = 270003",
-                "CHECKPOINT",
-            ],
-            true,
-        ),
-        (&["UPDATE t SET list = [id, 2] WHERE id = 390000"], true),
-        (
-            &["UPDATE t SET pair = {'a': 9, 'b': NULL} WHERE id BETWEEN 20 AND 30", "CHECKPOINT"],
-            true,
-        ),
-        // Rows that go are told apart, also when as many come.
-        (&["DELETE FROM t WHERE id = 250000"], true),
-        (&["CHECKPOINT", "DELETE FROM t WHERE id = 250001"], true),
-        (&["CHECKPOINT"], true),
-        (
-            &[
-                "CREATE TEMP TABLE kept AS FROM t WHERE id BETWEEN 5000 AND 5100",
-                "DELETE FROM t WHERE id BETWEEN 5000 AND 5100",
-                "INSERT INTO t FROM temp.kept",
-                "CHECKPOINT",
-            ],
-            true,
-        ),
-        // What is gone now, and what was there again in its place.
-        (&["UPDATE t SET word = 'x' WHERE id = 7"], true),
-        (&["UPDATE t SET word = 'w7' WHERE id = 7", "CHECKPOINT"], true),
-        (&["DELETE FROM t WHERE id BETWEEN 122880 AND 245759"], true),
-        (&["CHECKPOINT", "VACUUM", "CHECKPOINT"], false),
-        (
-            &[
-                "INSERT INTO t BY NAME SELECT * REPLACE (id + 1000000 AS id) FROM t WHERE id < 122880",
-            ],
-            false,
-        ),
-        (&["CHECKPOINT"], false),
-        (
-            &[
-                "CREATE TEMP TABLE kept AS FROM t ORDER BY id",
-                "DELETE FROM t",
-                "CHECKPOINT",
-                "INSERT INTO t FROM temp.kept",
-                "CHECKPOINT",
-            ],
-            false,
-        ),
-        (&["UPDATE t SET ratio = -1 WHERE id % 1000 = 0", "CHECKPOINT"], false),
-    ];
     std::thread::scope(|scope| {
         for storage in ["v1.0.0", "v1.4.0"] {
             scope.spawn(move || {
