@@ -10,8 +10,9 @@
 //! - DuckDB stores a table as row groups, each of them as columns, those as segments, and tells of every
 //!   segment, also of what marks NULLs and of the parts of nested values, how it is compressed, how many rows it
 //!   has, and where it is in the file: in a block, and further blocks of long texts (`pragma_storage_info`).
-//!   A segment is decoded from these. The digest has whatever is told of it, with the SHA-256 of each
+//!   A segment is decoded from these. The digest has whatever is told of it, with a keyed SHA-256 of each
 //!   of these blocks in place of its number: one that was given to other content does not look the same.
+//! - Nothing shows whether the list of further blocks is whole: texts that may have some are read.
 //! - A segment without a block has one value throughout, which is what is told as its minimum. That is exact
 //!   for some types; with any other type, or compression, the group is read.
 //! - What the log has, and the file does not, is in memory: segments that are not persistent, or have updates.
@@ -35,12 +36,12 @@ use crate::blockfile::listing::Hex;
 use crate::blockfile::map::Checksum;
 use crate::ctx::Ctx;
 use crate::source::duckdb::data_file::format::{BLOCKS_AT, Headers};
-use crate::source::duckdb::engine::Session;
-use crate::source::duckdb::engine::groups::{GROUP_ROWS, Groups, ranges};
+use crate::source::duckdb::engine::groups::{GROUP_ROWS, GROUPS_MAX, Groups, ranges};
+use crate::source::duckdb::engine::{Session, plain};
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{RowGroup, TableEntry};
 use crate::source::duckdb::export::segments;
-use crate::source::duckdb::export::segments::{Parts, StoredRows, number};
+use crate::source::duckdb::export::segments::{Parts, StoredRows, StoredTable, number};
 use crate::source::duckdb::schema::sql::ROW;
 
 /// Versions of the engine whose row groups have no gaps between them.
@@ -94,23 +95,43 @@ pub(crate) fn is_knowable(table: &TableEntry, rows: u64) -> bool {
         && table.has_rowid()
         && crate::version::duckdb().starts_with(WITHOUT_GAPS)
         && !table.columns.iter().any(|column| is_shredded(&column.data_type))
+        && segments::is_listable(table, rows)
 }
 
 impl Storage<'_> {
     /// What the groups of a table are read from; `counted` are those that have been read already. Nothing if
-    /// that cannot be told.
+    /// that cannot be told, for whatever reason: then all of it is read.
     ///
     /// # Errors
-    /// What the engine or the system says.
+    /// A cancellation.
     pub(crate) fn groups(
+        &self,
+        table: &TableEntry,
+        counted: Option<&Groups>,
+    ) -> anyhow::Result<StoredGroups> {
+        self.known_groups(table, counted).or_else(|error| {
+            self.ctx.cancel.check()?;
+            let what = "what its rows are read from is not known";
+            let (table, error) = (plain(&table.plain()), plain(&format!("{error:#}")));
+            self.ctx.monitor.detail(&format!("{table}: {what}: {error}"));
+            Ok(StoredGroups::default())
+        })
+    }
+
+    fn known_groups(
         &self,
         table: &TableEntry,
         counted: Option<&Groups>,
     ) -> anyhow::Result<StoredGroups> {
         let file = File::open(self.file)?;
         let headers = headers(&file)?;
-        let (session, ctx) = (self.session, self.ctx);
-        let Some(row_groups) = segments::row_groups(session, table, (&file, &headers), ctx)? else {
+        let Storage { session, row_keys, ctx, .. } = *self;
+        let stored =
+            StoredTable { session, table, file: &file, headers: &headers, key: row_keys, ctx };
+        let Some(row_groups) = stored.row_groups()? else { return Ok(StoredGroups::default()) };
+        let mut sizes = row_groups.iter().map(|row_group| row_group.rows);
+        let all = sizes.try_fold(0_u64, u64::checked_add);
+        let Some(all) = all.filter(|rows| rows.div_ceil(GROUP_ROWS) <= GROUPS_MAX as u64) else {
             return Ok(StoredGroups::default());
         };
         let extents = extents(&row_groups);
@@ -121,7 +142,7 @@ impl Storage<'_> {
             Some(counted) => {
                 counted.iter().map(|(number, content)| (number, content.rows)).collect()
             }
-            None if self.is_whole(table, &row_groups)? => {
+            None if self.rows(table)? == Some(all) => {
                 extents.keys().map(|number| (*number, stored_rows(*number))).collect()
             }
             None => self.counted(table)?,
@@ -165,11 +186,10 @@ impl Storage<'_> {
         parts
     }
 
-    /// Whether none of the stored rows is gone.
-    fn is_whole(&self, table: &TableEntry, row_groups: &[StoredRows]) -> anyhow::Result<bool> {
+    /// How many rows there are.
+    fn rows(&self, table: &TableEntry) -> anyhow::Result<Option<u64>> {
         let rows = self.session.rows(&format!("SELECT count(*) FROM {}", table.here()))?;
-        let stored = row_groups.iter().map(|row_group| row_group.rows).sum();
-        Ok(rows.first().and_then(|row| number(row, 0)) == Some(stored))
+        Ok(rows.first().and_then(|row| number(row, 0)))
     }
 
     /// How many rows there are of each group.

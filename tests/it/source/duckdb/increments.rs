@@ -157,17 +157,18 @@ fn skipped(run: &str) -> (u64, u64) {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
-/// A table of which each column is stored in another way: as one value, as none, by a dictionary, FSST, with
-/// blocks of its own for long texts, and nested.
+/// A table of which each column is stored in another way: as one value, as none, by a dictionary, FSST, and
+/// nested. And one of texts that have blocks of their own.
 fn stored_in_many_ways(storage: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("analytics.duckdb");
     let attach = format!("ATTACH '{}' AS d (STORAGE_VERSION '{storage}')", file.display());
-    let columns = "range AS id, 5 AS same, NULL::INTEGER AS none, 1.25::DOUBLE AS ratio, 7.50::DECIMAL(18,2) AS price, 'w' || range % 9 AS word, 'text number ' || range AS text, CASE WHEN range % 9000 = 3 THEN repeat('long', 20000) || range END AS long, [range, 1] AS list, {'a': range % 5, 'b': 'b'} AS pair, DATE '2026-01-01' AS day, range % 2 = 0 AS odd";
+    let columns = "range AS id, 5 AS same, NULL::INTEGER AS none, 1.25::DOUBLE AS ratio, 7.50::DECIMAL(18,2) AS price, 'w' || range % 9 AS word, 'text number ' || range AS text, [range, 1] AS list, {'a': range % 5, 'b': 'b'} AS pair, DATE '2026-01-01' AS day, range % 2 = 0 AS odd";
     let statements = [
         &*attach,
         "USE d",
         &format!("CREATE TABLE t AS SELECT {columns} FROM range(400000)"),
+        "CREATE TABLE texts AS SELECT range AS id, CASE WHEN range % 9000 = 3 THEN repeat('long', 9000) || range END AS long FROM range(130000)",
         "CHECKPOINT",
         "SELECT 1",
     ];
@@ -216,7 +217,7 @@ const STEPS: &[(&[&str], bool)] = &[
     (&["UPDATE t SET odd = NOT odd WHERE id IN (300000, 300001)", "CHECKPOINT"], true),
     (
         &[
-            "UPDATE t SET long = replace(long, 'glonglo', 'glOnglo') WHERE id = 270003",
+            "UPDATE texts SET long = replace(long, 'glonglo', 'glOnglo') WHERE id = 90003",
             "CHECKPOINT",
         ],
         true,
@@ -263,7 +264,9 @@ const STEPS: &[(&[&str], bool)] = &[
 #[test]
 fn what_is_not_read_has_not_changed() {
     std::thread::scope(|scope| {
-        for storage in ["v1.0.0", "v1.4.0"] {
+        // Long rounds take both ways in which texts are stored.
+        let is_long = std::env::var_os("BKP_TEST_ROUNDS").is_some();
+        for storage in if is_long { &["v1.4.0", "v1.0.0"][..] } else { &["v1.4.0"] } {
             scope.spawn(move || {
                 let (_folder, file) = stored_in_many_ways(storage);
                 let bed = bed(&file);
@@ -278,8 +281,16 @@ fn what_is_not_read_has_not_changed() {
                     let last = listed["backups"].as_array().unwrap().last().unwrap();
                     let restored = restore(&bed, id(last));
                     let attach = format!("ATTACH '{}' AS r (READ_ONLY)", restored.display());
-                    let count = "SELECT (SELECT count(*) FROM (FROM t EXCEPT ALL FROM r.t)) + (SELECT count(*) FROM (FROM r.t EXCEPT ALL FROM t)), (SELECT count(*) FROM t) > 0";
-                    assert_eq!(sql(V, &file, &[&attach, count]), json!([[0, true]]), "{what}");
+                    let different = |table: &str| {
+                        format!("(SELECT count(*) FROM (FROM {table} EXCEPT ALL FROM r.{table})) + (SELECT count(*) FROM (FROM r.{table} EXCEPT ALL FROM {table}))")
+                    };
+                    let count = format!(
+                        "SELECT {}, {}, (SELECT count(*) FROM t) > 0",
+                        different("t"),
+                        different("texts")
+                    );
+                    let found = sql(V, &file, &[&attach, &count]);
+                    assert_eq!(found, json!([[0, 0, true]]), "{what}");
                     std::fs::remove_file(restored).unwrap();
                 }
             });
