@@ -3,8 +3,9 @@
 #
 # In one run and alternating: `bkp export` copies the live file consistently, writes Parquet and hashes
 # of every row, hashes, seals and confirms all of it; `EXPORT DATABASE … (FORMAT parquet, COMPRESSION
-# zstd)` of the Python package opens the file, which needs its lock, and writes Parquet. Then one
-# row in a hundred is changed, deleted or inserted, and an incremental export is taken.
+# zstd)` of the Python package opens the file, which needs its lock, and writes Parquet. Then increments are
+# taken: of no change, of one to the last hundredth of the rows, and of one row in a hundred changed, deleted
+# or inserted.
 #
 # What is measured: wall time, the time of processors, and the largest resident size of the process.
 # Everything is in `bench` in the build folder, which is removed at the end.
@@ -68,12 +69,20 @@ for _ in $(seq "$rounds"); do
     timed "bkp export" "$program" export analytics -q
     stored
 done
+# What changes in a ledger is recent, and so in the last row groups.
+increment=(export analytics -q --scope incremental)
+for round in $(seq "$rounds"); do
+    timed "bkp export --scope incremental, nothing changed" "$program" "${increment[@]}"
+    sql "$work/a.duckdb" "UPDATE t SET note = 'recent $round' WHERE id >= $rows - $rows / 100"
+    timed "bkp export --scope incremental, the last hundredth changed" "$program" "${increment[@]}"
+    stored
+done
 for round in $(seq "$rounds"); do
     sql "$work/a.duckdb" "UPDATE t SET note = 'changed $round' WHERE id % 100 = 1" "DELETE FROM t WHERE id % 100 = 10 + $round" \
         "INSERT INTO t SELECT id + $rows * 10 * $round, moment, kind, price, ratio, ok, note FROM t WHERE id < $rows AND id % 100 = 3"
-    timed "bkp export --scope incremental" "$program" export analytics -q --scope incremental
+    timed "bkp export --scope incremental, one row in a hundred changed" "$program" "${increment[@]}"
     stored
     rm -f "$work/restored.duckdb"
-    timed "bkp restore of the full export and $round increment(s)" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
+    timed "bkp restore of the full export and $((2 * rounds + round)) increments" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
     timed "bkp verify --level decode of the same" "$program" verify analytics --from-export --level decode -q
 done
