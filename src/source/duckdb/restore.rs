@@ -212,7 +212,8 @@ impl<'a> BuildContext<'a> {
         let rows = schema.rows.as_deref().map(|path| (native::NAME, path));
         let beside: Vec<_> = rows.into_iter().chain([(name.as_str(), stage.as_path())]).collect();
         let place = DatabaseTarget { beside: &beside, files: true, ..self.place };
-        let session = Session::opened(place, &self.options)?;
+        let limits = self.options.limits.inserting(&schema.tables);
+        let session = Session::opened(place, &SessionOptions { limits, ..self.options })?;
         session.take_row_keys(indexes.last().and_then(|newest| newest.row_keys.as_deref()))?;
         let outside = session.leave_user_schema()?;
         let mut loader = TableLoader {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
+use crate::source::duckdb::export::index::TableEntry;
 
 /// Memory of an export, bytes, if the configuration names none: an export reads and sorts, and what
 /// does not fit is spilled.
@@ -40,6 +41,16 @@ impl EngineLimits {
     /// what the machine has.
     pub(crate) fn ample(share: ResourceLimits) -> EngineLimits {
         EngineLimits::of(share, (machine_bytes() / 5 * 3).max(MODEST_BYTES))
+    }
+
+    /// The same for putting rows into these tables. DuckDB 1.5 loses values of structs, or ends, where several
+    /// threads insert them into a file in their order (a crash of this kind is duckdb/duckdb#14701): then one does.
+    pub(crate) fn inserting<'t>(
+        self,
+        tables: impl IntoIterator<Item = &'t TableEntry>,
+    ) -> EngineLimits {
+        let is_struct = tables.into_iter().any(TableEntry::has_struct);
+        if is_struct { EngineLimits { threads: 1, ..self } } else { self }
     }
 
     fn of(share: ResourceLimits, memory_bytes: u64) -> EngineLimits {

@@ -214,7 +214,17 @@ mod decimal {
     }
 }
 
+/// How the names of types begin whose values are stored as structs.
+const STRUCTS: [&str; 3] = ["STRUCT(", "UNION(", "VARIANT"];
+
 impl TableEntry {
+    /// Whether values of it are stored as structs.
+    pub(crate) fn has_struct(&self) -> bool {
+        let is_struct =
+            |column: &Column| STRUCTS.iter().any(|kind| column.data_type.contains(kind));
+        self.columns.iter().any(is_struct)
+    }
+
     /// Schema and name, quoted.
     pub(crate) fn quoted(&self) -> String {
         format!(

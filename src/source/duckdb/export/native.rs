@@ -37,7 +37,9 @@ pub(crate) fn make(
         beside: &[(NAME, &path)],
         ..DatabaseTarget::default()
     };
-    let session = Session::opened(place, options)?;
+    let copied = index.tables.iter().filter(|table| table.native.is_some());
+    let limits = options.limits.inserting(copied);
+    let session = Session::opened(place, &SessionOptions { limits, ..*options })?;
     session.leave_user_schema()?;
     session.take_row_keys(index.row_keys.as_deref())?;
     let mut failed = Vec::new();

@@ -20,7 +20,7 @@
 //! - Which rows are deleted is not told. Those that are there are counted, of each group, and where they are
 //!   fewer than are stored, their numbers are hashed under the keys of the export, which gives the set of them.
 //! - A group is by numbers, and a row group may begin anywhere. Up to DuckDB 1.5 each begins where the one in
-//!   front of it ends, and the place is part of the digest. Later ones leave gaps: with those all is read.
+//!   front of it ends, whatever the file says. Later ones leave gaps: with those all is read.
 //! - Columns and their types, which are spelled out, whatever they are called, and so tell what the numbers
 //!   of an ENUM stand for, the keys of the hashes and the version of the engine are in the digest, too.
 //!
