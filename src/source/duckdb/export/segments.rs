@@ -9,7 +9,7 @@ use crate::concurrent::each_of_few;
 use crate::ctx::Ctx;
 use crate::source::duckdb::data_file::format::{Headers, digest};
 use crate::source::duckdb::engine::{Session, TextRow};
-use crate::source::duckdb::export::index::TableEntry;
+use crate::source::duckdb::export::index::{Column, TableEntry};
 use crate::source::duckdb::schema::sql;
 
 /// Types whose values the engine tells exactly, whatever they are. `VALIDITY` is what marks NULLs.
@@ -114,10 +114,12 @@ impl Parts {
 pub(super) fn is_listable(table: &TableEntry, rows: u64) -> bool {
     // It does not find names with a quotation mark, or finds another table.
     let is_found = ![&table.schema, &table.name].into_iter().any(|name| name.contains('"'));
-    let texts = table.columns.iter().map(|column| column.name.len() + column.data_type.len());
-    let is_short = texts.clone().all(|bytes| bytes <= TEXT_BYTES_MAX);
-    // Values, and what marks NULLs.
-    let row_group: u64 = texts.map(|bytes| 2 * (SEGMENT_BYTES + bytes as u64)).sum();
+    let texts = |column: &Column| column.name.len() + column.data_type.len();
+    let is_short = table.columns.iter().all(|column| texts(column) <= TEXT_BYTES_MAX);
+    // Values, and what marks NULLs, of a column and of each part of a nested one.
+    let segments = |column: &Column| 2 * (1 + column.data_type.matches(',').count()) as u64;
+    let bytes = |column: &Column| segments(column) * (SEGMENT_BYTES + texts(column) as u64);
+    let row_group: u64 = table.columns.iter().map(bytes).sum();
     let listing = rows.div_ceil(ROW_GROUP_ROWS_MIN).saturating_mul(row_group);
     is_found && is_short && listing <= LISTING_BYTES_MAX
 }
@@ -485,5 +487,7 @@ mod tests {
         assert!(!is_listable(&table("a\"b", "BIGINT"), 200_000));
         assert!(!is_listable(&table("t", &"x".repeat(5000)), 200_000));
         assert!(!is_listable(&table("t", &"x".repeat(4000)), 1 << 29));
+        let fields = vec!["f INTEGER"; 200].join(", ");
+        assert!(!is_listable(&table("t", &format!("STRUCT({fields})")), 10_000_000));
     }
 }
