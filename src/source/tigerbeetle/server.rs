@@ -14,6 +14,8 @@ use crate::process;
 use crate::source::SourceError;
 use crate::source::watchdog::{TELL_AND_BECOME, Watchdog};
 
+/// What is said of a server that no longer runs; [`Server::failed`] adds how it ended.
+pub(crate) const ENDED: &str = "the server ended";
 /// What a failed start shows of the server's log, characters.
 const LOG_TAIL_CHARS: usize = 600;
 /// The server's cache: its default of 1 GiB may be more than a machine for drills has.
@@ -75,8 +77,8 @@ impl Server {
     ) -> anyhow::Result<()> {
         let began = Instant::now();
         while probe(&self.address) != Presence::There {
-            if let Some(status) = self.child.try_wait()? {
-                return Err(self.failed(work, &format!("the server ended: {status}")));
+            if self.child.try_wait()?.is_some() {
+                return Err(self.failed(work, ENDED));
             }
             if began.elapsed() > deadline {
                 return Err(self.failed(work, "the server did not start listening in time"));
@@ -99,7 +101,11 @@ impl Server {
 
     /// A server that does not do its `work`, with the end of its log. Only if it says itself that the
     /// file is broken is the backup to blame: else it may be the machine.
-    pub(crate) fn failed(&self, work: &str, reason: &str) -> anyhow::Error {
+    pub(crate) fn failed(&mut self, work: &str, reason: &str) -> anyhow::Error {
+        // Nobody answers for a server that the system has killed, for want of memory above all.
+        let ended = self.child.try_wait().ok().flatten();
+        let ended = ended.map(|status| format!("{ENDED}: {status}"));
+        let reason = ended.as_deref().unwrap_or(reason);
         let log = self.log();
         let tail: String = log.chars().rev().take(LOG_TAIL_CHARS).collect();
         let tail: String = tail.chars().rev().collect();

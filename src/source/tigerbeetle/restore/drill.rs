@@ -14,7 +14,7 @@ use crate::fs::staged_file::folder_of;
 use crate::process;
 use crate::source::logs::LogDrill;
 use crate::source::tigerbeetle::cluster::totals::{Totals, TotalsBracket, ask_totals};
-use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
+use crate::source::tigerbeetle::server::{CLEAN_UP, ENDED, PORT_TRIES, Server};
 use crate::source::watchdog::Watchdog;
 use crate::source::{Chain, Check, Compared, DrillTools, Drilled, SourceError};
 
@@ -190,8 +190,8 @@ fn await_answer(server: &mut Server, cluster: u128, ctx: &Ctx) -> anyhow::Result
     loop {
         ctx.cancel.check()?;
         let asked = ask_totals(cluster, &server.address, ASK_DEADLINE, ctx);
-        if let Some(status) = server.child.try_wait()? {
-            return Err(server.failed(WORK, &format!("the server ended: {status}")));
+        if server.child.try_wait()?.is_some() {
+            return Err(server.failed(WORK, ENDED));
         }
         match asked {
             Ok(found) => return Ok(found.totals),

@@ -36,7 +36,7 @@ use crate::source::tigerbeetle::data_file::zones::{
 use crate::source::tigerbeetle::logs::segment::{broken, each_op};
 use crate::source::tigerbeetle::restore::assemble::write_file;
 use crate::source::tigerbeetle::restore::guard;
-use crate::source::tigerbeetle::server::{CLEAN_UP, PORT_TRIES, Server};
+use crate::source::tigerbeetle::server::{CLEAN_UP, ENDED, PORT_TRIES, Server};
 use crate::source::watchdog::Watchdog;
 
 /// What a failing server was started for.
@@ -262,8 +262,8 @@ impl<'f> RollForward<'f> {
             {
                 return Ok(());
             }
-            if let Some(status) = server.child.try_wait()? {
-                return Err(server.failed(WORK, &format!("the server ended: {status}")));
+            if server.child.try_wait()?.is_some() {
+                return Err(server.failed(WORK, ENDED));
             }
             if began.elapsed() > CHECKPOINT_DEADLINE {
                 return Err(server.failed(WORK, "no checkpoint in time"));
