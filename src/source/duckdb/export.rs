@@ -132,7 +132,7 @@ impl ExportContext<'_> {
             );
             for row in self.session.rows(&query)? {
                 let name = schema::quoted(&schema::text(&row, 0), &schema::text(&row, 1));
-                sizes.insert(name, schema::text(&row, 2).parse::<u64>().unwrap_or_default());
+                sizes.insert(name, schema::number::<u64>(&row, 2).unwrap_or_default());
             }
         }
         let size = |at: &usize| {

@@ -19,7 +19,7 @@ pub(crate) mod table_filter;
 
 use self::definitions::renamed;
 pub(crate) use crate::source::duckdb::schema::database_schema::{
-    DatabaseSchema, MACROS, quoted, text,
+    DatabaseSchema, MACROS, field, number, quoted, text,
 };
 use crate::source::duckdb::schema::database_schema::{SEPARATOR, list};
 

@@ -246,14 +246,14 @@ impl ExportContext<'_> {
             "SELECT count(*) FILTER (bkp_live), count(*) FILTER (NOT bkp_live) FROM {CHANGES}"
         );
         let counted = self.session.rows(&counts)?;
-        let number = |at| counted.first().and_then(|row| schema::text(row, at).parse().ok());
+        let number = |at| counted.first().and_then(|row| schema::number(row, at));
         Ok(number(0).zip(number(1)).map(|(rows, gone)| [rows, gone]))
     }
 
     /// Whether [`CHANGES`] leads from the last content of a table without a key to its content.
     fn adds_up(&self, table: &TableEntry, last: &Content) -> anyhow::Result<bool> {
         let sums = self.session.rows(&delta::sums_of_changes(CHANGES))?;
-        let number = |at| sums.first().and_then(|row| schema::text(row, at).parse::<i128>().ok());
+        let number = |at| sums.first().and_then(|row| schema::number::<i128>(row, at));
         let (rows, sum) = (i128::from(table.content.rows), i128::try_from(table.content.sum));
         let (last_rows, last_sum) = (i128::from(last.rows), i128::try_from(last.sum));
         let more = sum.ok().zip(last_sum.ok()).map(|(sum, last)| sum - last);

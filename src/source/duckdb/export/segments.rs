@@ -10,7 +10,7 @@ use crate::ctx::Ctx;
 use crate::source::duckdb::data_file::format::{Headers, digest};
 use crate::source::duckdb::engine::{Session, TextRow};
 use crate::source::duckdb::export::index::{Column, TableEntry};
-use crate::source::duckdb::schema::sql;
+use crate::source::duckdb::schema::{field, number, sql};
 
 /// Types whose values the engine tells exactly, whatever they are. `VALIDITY` is what marks NULLs.
 const EXACT: [&str; 21] = [
@@ -63,10 +63,10 @@ const SEGMENTS: &str = "temp.main.bkp_segments";
 /// by it, for there may be as many of them as there are segments.
 const TOLD: &str = "row_group_id, column_id, column_path, count, compression, block_id, additional_block_ids, persistent IS TRUE AND has_updates IS FALSE, segment_type IN ({exact}) OR starts_with(segment_type, 'DECIMAL('), segment_type IN ('TIME', 'TIME WITH TIME ZONE', 'INTERVAL') OR starts_with(segment_type, 'ENUM(') OR starts_with(segment_type, 'MAP(') OR ends_with(segment_type, '[]'), segment_id, start, block_offset, sha256(column_name), sha256(segment_type), sha256(stats), sha256(segment_info)";
 
-/// The fields of [`TOLD`] by their places.
+/// How many fields [`TOLD`] has.
 const TOLD_FIELDS: usize = 17;
 
-/// Those of them that a digest has: neither the number of the row group, nor that of the own block, says
+/// The places of those of them that a digest has: neither the number of the row group, nor that of the own block, says
 /// anything, others are named by their numbers.
 const DIGESTED: [usize; 12] = [1, 2, 3, 4, 6, 10, 11, 12, 13, 14, 15, 16];
 
@@ -190,14 +190,6 @@ impl StoredTable<'_> {
     }
 }
 
-pub(super) fn text(row: &TextRow, at: usize) -> &str {
-    row.get(at).and_then(Option::as_deref).unwrap_or_default()
-}
-
-pub(super) fn number(row: &TextRow, at: usize) -> Option<u64> {
-    text(row, at).parse().ok()
-}
-
 /// What the engine tells of a segment.
 struct Segment<'a> {
     row_group: u64,
@@ -221,21 +213,21 @@ struct Segment<'a> {
 
 impl Segment<'_> {
     fn parse(told: &TextRow) -> Option<Segment<'_>> {
-        let block = text(told, 5);
-        let further = text(told, 6).trim_start_matches('[').trim_end_matches(']').split(", ");
+        let block = field(told, 5);
+        let further = field(told, 6).trim_start_matches('[').trim_end_matches(']').split(", ");
         let further = further.filter(|id| !id.is_empty()).map(|id| id.parse().ok());
         Some(Segment {
             row_group: number(told, 0)?,
             column: number(told, 1)?,
-            path: text(told, 2),
+            path: field(told, 2),
             rows: number(told, 3)?,
-            compression: text(told, 4),
+            compression: field(told, 4),
             // One in memory has none either.
             block: if ["-1", ""].contains(&block) { None } else { Some(block.parse().ok()?) },
             further_blocks: further.collect::<Option<_>>()?,
-            is_whole: text(told, 7) == "true",
-            is_exact: text(told, 8) == "true",
-            is_fixed: text(told, 9) == "true",
+            is_whole: field(told, 7) == "true",
+            is_exact: field(told, 8) == "true",
+            is_fixed: field(told, 9) == "true",
             told,
         })
         .filter(|_| told.len() == TOLD_FIELDS)

@@ -41,7 +41,8 @@ use crate::source::duckdb::engine::{Session, plain};
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{RowGroup, TableEntry};
 use crate::source::duckdb::export::segments;
-use crate::source::duckdb::export::segments::{Parts, StoredRows, StoredTable, number};
+use crate::source::duckdb::export::segments::{Parts, StoredRows, StoredTable};
+use crate::source::duckdb::schema::number;
 use crate::source::duckdb::schema::sql::ROW;
 
 /// Versions of the engine whose row groups have no gaps between them.

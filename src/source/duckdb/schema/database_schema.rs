@@ -1,5 +1,7 @@
 //! A schema while it is being read, and the rows it is read from.
 
+use std::str::FromStr;
+
 use crate::source::duckdb::engine::TextRow;
 use crate::source::duckdb::export::index::{SqlObject, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
@@ -27,8 +29,18 @@ pub(crate) struct DatabaseSchema {
 pub(crate) const MACROS: &str = "temp.main.bkp_macros";
 
 /// The `index`th value of a row; empty where there is none.
+pub(crate) fn field(row: &TextRow, index: usize) -> &str {
+    row.get(index).and_then(Option::as_deref).unwrap_or_default()
+}
+
+/// The same for keeping.
 pub(crate) fn text(row: &TextRow, index: usize) -> String {
-    row.get(index).cloned().flatten().unwrap_or_default()
+    field(row, index).to_owned()
+}
+
+/// The `index`th value of a row as a number; nothing where there is none.
+pub(crate) fn number<T: FromStr>(row: &TextRow, index: usize) -> Option<T> {
+    field(row, index).parse().ok()
 }
 
 pub(crate) fn list(row: &TextRow, index: usize) -> Vec<String> {
