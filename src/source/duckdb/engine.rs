@@ -33,6 +33,7 @@ pub(crate) mod raw;
 pub(crate) mod row_hash;
 pub(crate) mod sequences;
 pub(crate) mod serve;
+mod siphash;
 pub(crate) mod state_merge;
 pub(crate) mod tally;
 

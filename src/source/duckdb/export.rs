@@ -20,7 +20,7 @@ use crate::source::duckdb::engine::row_hash::RowKeys;
 use crate::source::duckdb::export::index::{Index, SCHEMA, TableEntry};
 use crate::source::duckdb::export::parquet_roundtrip::RoundTrip;
 use crate::source::duckdb::schema;
-use crate::source::duckdb::schema::DatabaseSchema;
+use crate::source::duckdb::schema::schema_check::Rehearsal;
 use crate::source::duckdb::schema::sql;
 use crate::source::{Captured, Chain, MapWriter};
 
@@ -47,6 +47,13 @@ const NAME_CHARS_MAX: usize = 100;
 /// What an export lacks, as far as the manifest names it, items.
 const LOST_MAX: usize = 100;
 
+/// What is known before rows are exported.
+struct PreparedExport<'a> {
+    probe: String,
+    row_keys: String,
+    before: Option<PreviousExport<'a>>,
+}
+
 impl ExportContext<'_> {
     /// Pushes schema, tables, keys and hashes, and returns the index.
     pub(crate) fn run(
@@ -56,24 +63,28 @@ impl ExportContext<'_> {
     ) -> anyhow::Result<Captured> {
         let wanted = self.wanted;
         let is_taken = |table: &TableEntry| wanted.has(table);
-        let shape = schema::read(&self.session, &is_taken, &self.storage_version, self.scratch)?;
+        let mut shape = schema::read(&self.session, &is_taken)?;
         let mut missing = wanted.missing(&shape.tables, shape.left_out.len())?;
         for pattern in wanted.unused_patterns(&shape.left_out) {
             let warning = format!("no table matches `{pattern}` in `exclude`");
             self.ctx.monitor.warn(&plain(&warning));
         }
+        let mut tables = std::mem::take(&mut shape.tables);
+        let rehearsal = Rehearsal::of(&shape, &self.session, &self.storage_version, self.scratch)?;
+        // One engine makes the schema anew while the other one tries rows of the tables.
+        let prepared = std::thread::scope(|scope| -> anyhow::Result<_> {
+            let rehearsed = std::thread::Builder::new()
+                .name("rehearsal".into())
+                .spawn_scoped(scope, || shape.rehearse(&rehearsal))?;
+            let prepared = self.prepare(chain, &mut tables);
+            rehearsed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            prepared
+        })?;
+        let PreparedExport { probe, row_keys, before } = prepared;
         for name in &shape.depending {
             let why = "left out because it needs a table that `tables` or `exclude` leaves out";
             self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
         }
-        let DatabaseSchema { statements, tables, lost, .. } = shape;
-        let probe = probe(&self.session)?;
-        let before = PreviousExport::read(chain, &probe, self.scratch, self.ctx)?;
-        let row_keys = match &before {
-            Some(before) => before.row_keys.clone(),
-            None => RowKeys::random()?.to_hex(),
-        };
-        self.session.take_row_keys(Some(&row_keys))?;
         self.row_keys.clone_from(&row_keys);
         let mut index = Index {
             schema: SCHEMA.into(),
@@ -81,11 +92,11 @@ impl ExportContext<'_> {
             probe,
             row_keys: Some(row_keys),
             storage_version: self.storage_version.clone(),
-            statements,
-            lost,
+            statements: shape.statements,
+            lost: shape.lost,
             tables,
         };
-        self.choose(&mut index)?;
+        index.mark_bare();
         let script = index.script();
         out.object("schema", "schema.sql", self.sealed, &mut |out| {
             Ok(out.write_all(script.as_bytes())?)
@@ -123,10 +134,30 @@ impl ExportContext<'_> {
         Ok(Captured { record, map: Some(map), lost: missing })
     }
 
+    /// Reads the chain that the export adds to, and tries how the tables are exported.
+    fn prepare<'c>(
+        &self,
+        chain: &'c Chain<'c>,
+        tables: &mut [TableEntry],
+    ) -> anyhow::Result<PreparedExport<'c>>
+    where
+        Self: 'c,
+    {
+        let probe = probe(&self.session)?;
+        let before = PreviousExport::read(chain, &probe, self.scratch, self.ctx)?;
+        let row_keys = match &before {
+            Some(before) => before.row_keys.clone(),
+            None => RowKeys::random()?.to_hex(),
+        };
+        self.session.take_row_keys(Some(&row_keys))?;
+        self.choose(tables)?;
+        Ok(PreparedExport { probe, row_keys, before })
+    }
+
     /// Marks the tables whose rows do not go through Parquet.
-    fn choose(&self, index: &mut Index) -> anyhow::Result<()> {
+    fn choose(&self, tables: &mut [TableEntry]) -> anyhow::Result<()> {
         let mut sizes = HashMap::new();
-        if index.tables.len() > EXPORT_TABLES_MAX {
+        if tables.len() > EXPORT_TABLES_MAX {
             let query = format!(
                 "SELECT schema_name, table_name, coalesce(estimated_size, 0) FROM duckdb_tables() WHERE database_name = '{CATALOG}'"
             );
@@ -136,14 +167,14 @@ impl ExportContext<'_> {
             }
         }
         let size = |at: &usize| {
-            let table = index.tables.get(*at).map(TableEntry::quoted).unwrap_or_default();
+            let table = tables.get(*at).map(TableEntry::quoted).unwrap_or_default();
             std::cmp::Reverse(sizes.get(&table).copied().unwrap_or_default())
         };
-        let mut order: Vec<usize> = (0..index.tables.len()).collect();
+        let mut order: Vec<usize> = (0..tables.len()).collect();
         order.sort_by_key(size);
         for (rank, at) in order.into_iter().enumerate() {
             self.ctx.cancel.check()?;
-            let Some(table) = index.tables.get_mut(at) else { continue };
+            let Some(table) = tables.get_mut(at) else { continue };
             let why = if rank < EXPORT_TABLES_MAX {
                 match parquet_roundtrip::run(&self.session, table, self.scratch, self.ctx)? {
                     RoundTrip::Fails(why) => Some(why),
@@ -163,7 +194,6 @@ impl ExportContext<'_> {
                 table.native = Some(format!("rows_{at:04}"));
             }
         }
-        index.mark_bare();
         Ok(())
     }
 

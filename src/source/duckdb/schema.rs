@@ -6,7 +6,6 @@
 //! nothing is lost silently.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 
 use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
 use crate::source::duckdb::export::index::{Column, Content, RowNumbers, SqlObject, TableEntry};
@@ -47,16 +46,14 @@ pub(crate) fn stored_columns(definition: &str, rows: Option<&Vec<TextRow>>) -> V
     stored.map(|(row, _)| Column { name: text(row, 2), data_type: text(row, 3) }).collect()
 }
 
-/// Reads the schema of an open database of this storage version, as far as it is `wanted`; `scratch` is a
-/// folder for temporary files.
+/// Reads the schema of an open database, as far as it is `wanted`; what its statements recreate is not known
+/// before a [`Rehearsal`](schema_check::Rehearsal).
 ///
 /// # Errors
 /// What the engine says, and as [`DatabaseSchema::narrow`].
 pub(crate) fn read(
     session: &Session,
     wanted: &dyn Fn(&TableEntry) -> bool,
-    storage_version: &str,
-    scratch: &Path,
 ) -> anyhow::Result<DatabaseSchema> {
     let mut shape = DatabaseSchema {
         statements: Vec::new(),
@@ -74,7 +71,6 @@ pub(crate) fn read(
     shape.triggers(session)?;
     shape.statements.sort_by_key(|statement| statement.makes);
     shape.narrow(wanted)?;
-    shape.recreate_and_compare(session, storage_version, scratch)?;
     Ok(shape)
 }
 

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind, diagnose};
 use crate::source::duckdb::capture::{CaptureRun, CapturedMoment};
-use crate::source::duckdb::data_file::database::{Database, beside};
+use crate::source::duckdb::data_file::database::{Database, beside, unreadable};
 use crate::source::duckdb::data_file::format::{Headers, unit_offset};
 use crate::source::duckdb::data_file::layout::{Layout, Member, PIECE_BYTES};
 use crate::source::duckdb::engine;
@@ -28,24 +29,40 @@ const NO_ROOM: &str =
 /// Columns of a table that is wide.
 const COLUMNS_WIDE: usize = 250;
 
-/// Puts what a capture pushes into its place in a file and its log.
+/// A part of a copy on its way to the file or its log: where it goes, and the bytes.
+type Part = (Place, Vec<u8>);
+
+/// Where a part of a copy goes, by its offset in bytes.
+#[derive(Clone, Copy)]
+enum Place {
+    File(u64),
+    Log(u64),
+}
+
+/// Parts that wait to be written: a few units, of 256 KiB each.
+const PARTS_WAITING: usize = 8;
+
+/// Hands what a capture pushes to the thread that writes it: one thread reads and checks, the other writes.
 struct CopySink {
-    file: File,
-    log: File,
-    path: PathBuf,
-    log_path: PathBuf,
+    parts: SyncSender<Part>,
+    /// Buffers that were written and are used again.
+    written: Receiver<Vec<u8>>,
 }
 
 impl EntrySink for CopySink {
     fn entry(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let (file, path, offset) = match Member::parse(name) {
-            Some(Member::Headers) => (&self.file, &self.path, 0),
-            Some(Member::Unit(unit)) => (&self.file, &self.path, unit_offset(unit)),
-            Some(Member::Piece(piece)) => (&self.log, &self.log_path, piece * PIECE_BYTES as u64),
+        let place = match Member::parse(name) {
+            Some(Member::Headers) => Place::File(0),
+            Some(Member::Unit(unit)) => Place::File(unit_offset(unit)),
+            Some(Member::Piece(piece)) => Place::Log(piece * PIECE_BYTES as u64),
             // A copy has none.
             Some(Member::Layout) | None => return Ok(()),
         };
-        file.write_all_at(bytes, offset).map_err(|error| unwritten(path, &error))
+        let mut buffer = self.written.try_recv().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        // The writer says why it ended.
+        self.parts.send((place, buffer)).map_err(|_ended| anyhow::anyhow!("the writer ended"))
     }
 
     fn stream(
@@ -54,6 +71,77 @@ impl EntrySink for CopySink {
         _size: u64,
         _body: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>,
     ) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// The file of a copy and its log, which are being written.
+struct CopyFiles {
+    file: File,
+    log: File,
+    path: PathBuf,
+    log_path: PathBuf,
+}
+
+impl CopyFiles {
+    fn create(path: PathBuf) -> anyhow::Result<CopyFiles> {
+        let create = |path: &Path| {
+            let created =
+                File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
+            created.map_err(|error| unreadable(path, error))
+        };
+        let log_path = beside(&path, ".wal");
+        Ok(CopyFiles { file: create(&path)?, log: create(&log_path)?, path, log_path })
+    }
+
+    /// Captures `database` into the files.
+    fn fill(
+        &self,
+        database: &Database,
+        attempts: u32,
+        check: &dyn Fn(&Headers) -> Result<(), SourceError>,
+        ctx: &Ctx,
+    ) -> anyhow::Result<CapturedMoment> {
+        let (parts, to_write) = sync_channel::<Part>(PARTS_WAITING);
+        let (done, written) = sync_channel(PARTS_WAITING);
+        let mut sink = CopySink { parts, written };
+        std::thread::scope(|scope| {
+            let write = move || {
+                to_write.into_iter().try_for_each(|(place, bytes)| {
+                    self.write(place, &bytes)?;
+                    // One more is as good as this one.
+                    let _spare = done.try_send(bytes);
+                    Ok(())
+                })
+            };
+            let writer = std::thread::Builder::new().name("copy".into());
+            let writer = writer.spawn_scoped(scope, write)?;
+            let captured = CaptureRun::new(database, &mut sink, None, ctx).copy(attempts, check);
+            drop(sink);
+            let ended: anyhow::Result<()> =
+                writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended.and(captured)
+        })
+    }
+
+    fn write(&self, place: Place, bytes: &[u8]) -> anyhow::Result<()> {
+        let (file, path, offset) = match place {
+            Place::File(offset) => (&self.file, &self.path, offset),
+            Place::Log(offset) => (&self.log, &self.log_path, offset),
+        };
+        file.write_all_at(bytes, offset).map_err(|error| unwritten(path, &error))
+    }
+
+    /// Ends them where the captured moment ends, and closes them: DuckDB's lock would be lost if one of
+    /// them were closed while it has the file open.
+    fn finish(self, captured: &CapturedMoment) -> anyhow::Result<()> {
+        self.file.set_len(captured.file_bytes)?;
+        self.log.set_len(captured.wal_bytes)?;
+        let next = beside(&self.path, ".wal.checkpoint");
+        Layout::split(&self.log, captured.wal_bytes, captured.next_bytes, &next)?;
+        if captured.wal_bytes == 0 {
+            std::fs::remove_file(&self.log_path)?;
+        }
         Ok(())
     }
 }
@@ -86,31 +174,12 @@ pub(crate) fn open(
             hint: "take a snapshot, which copies the file as it is: bkp snapshot SOURCE".into(),
         })
     };
-    let create = |path: &Path| {
-        let created =
-            File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
-        created.map_err(|error| crate::source::duckdb::data_file::database::unreadable(path, error))
-    };
     let folder = options.folder.unwrap_or(Path::new("."));
     let path = path(folder);
-    let log_path = beside(&path, ".wal");
     check_room(database, folder)?;
-    let mut sink = CopySink {
-        file: create(&path)?,
-        log: create(&log_path)?,
-        path: path.clone(),
-        log_path: log_path.clone(),
-    };
-    let captured = CaptureRun::new(database, &mut sink, None, ctx).copy(attempts, &readable)?;
-    sink.file.set_len(captured.file_bytes)?;
-    sink.log.set_len(captured.wal_bytes)?;
-    let next = beside(&path, ".wal.checkpoint");
-    Layout::split(&sink.log, captured.wal_bytes, captured.next_bytes, &next)?;
-    // DuckDB's lock would be lost if one of these were closed while it has the file open.
-    drop(sink);
-    if captured.wal_bytes == 0 {
-        std::fs::remove_file(&log_path)?;
-    }
+    let files = CopyFiles::create(path.clone())?;
+    let captured = files.fill(database, attempts, &readable, ctx)?;
+    files.finish(&captured)?;
     // Some logs cannot be read without writing: what they say of an index is done to the file.
     let write = captured.wal_bytes > 0;
     let place =

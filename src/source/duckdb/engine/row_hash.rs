@@ -19,19 +19,17 @@
 //! Words have 64 bits and are little-endian.
 
 use std::ffi::c_void;
+use std::ops::Range;
 
 use duckdb::ffi;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use siphasher::sip::SipHasher13;
 
 use crate::domain::hex::{hex, unhex};
 use crate::source::duckdb::engine::raw::{RawDatabase, ScalarFunction};
+use crate::source::duckdb::engine::siphash::{KEY_BYTES, LANES, SipLanes};
 
 /// The two functions, each with a key of its own. They take values of any of the types in [`Width`].
 pub(crate) const FUNCTIONS: [&str; 2] = ["bkp_row_hash", "bkp_row_hash_2"];
-
-/// Bytes of the key of one function.
-const KEY_BYTES: usize = 16;
 
 /// The keys of an export's [`FUNCTIONS`].
 #[derive(Clone, PartialEq, Eq)]
@@ -168,76 +166,77 @@ impl Column {
         unsafe { self.validity.is_null() || *self.validity.add(row / 64) >> (row % 64) & 1 != 0 }
     }
 
-    /// The values of a column of this width, by their rows.
+    /// The values in these rows, each with its place among them.
     ///
     /// # Safety
-    /// The column is one of a chunk that has this many rows, and values of this type.
+    /// The column is one of a chunk that has these rows, and values of this type.
     #[expect(unsafe_code, reason = "vectors of the C interface")]
-    unsafe fn values<T: Copy>(&self, rows: usize) -> impl Iterator<Item = (usize, T)> {
+    unsafe fn values<T: Copy>(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, T)> {
         let (column, data) = (*self, self.data.cast::<T>());
         // SAFETY: the vector is flat, has this type, and holds the row; what is NULL is not read.
-        let value = move |row| unsafe { (row, *data.add(row)) };
+        let value = move |(lane, row)| unsafe { (lane, *data.add(row)) };
         // SAFETY: as above.
-        (0..rows).filter(move |row| unsafe { column.has_value(*row) }).map(value)
+        rows.enumerate().filter(move |(_, row)| unsafe { column.has_value(*row) }).map(value)
     }
 
-    /// Adds the values of all rows to what is hashed of them.
+    /// Adds the values of some rows to what is hashed of them: the first of these rows is lane 0.
     ///
     /// # Safety
-    /// The column is one of a chunk that has this many rows.
+    /// The column is one of a chunk that has these rows.
     #[expect(unsafe_code, reason = "vectors of the C interface")]
-    unsafe fn add(&self, rows: usize, hashed: &mut Hashed) {
+    unsafe fn add(&self, rows: Range<usize>, to: &mut SipLanes) {
         // SAFETY: each of these is how the values of the width lie in memory.
         unsafe {
             match self.width {
-                Width::U8 => hashed.words(self.values::<u8>(rows), u64::from),
-                Width::U16 => hashed.words(self.values::<u16>(rows), u64::from),
-                Width::U32 => hashed.words(self.values::<u32>(rows), u64::from),
-                Width::U64 => hashed.words(self.values::<u64>(rows), |value| value),
-                Width::I8 => hashed.words(self.values::<i8>(rows), |value| signed(value.into())),
-                Width::I16 => hashed.words(self.values::<i16>(rows), |value| signed(value.into())),
-                Width::I32 => hashed.words(self.values::<i32>(rows), |value| signed(value.into())),
+                Width::U8 => self.words::<u8>(rows, to, u64::from),
+                Width::U16 => self.words::<u16>(rows, to, u64::from),
+                Width::U32 => self.words::<u32>(rows, to, u64::from),
+                Width::U64 => self.words::<u64>(rows, to, |value| value),
+                Width::I8 => self.words::<i8>(rows, to, |value| signed(value.into())),
+                Width::I16 => self.words::<i16>(rows, to, |value| signed(value.into())),
+                Width::I32 => self.words::<i32>(rows, to, |value| signed(value.into())),
                 Width::U128 => {
-                    for (row, [low, high]) in self.values::<[u64; 2]>(rows) {
-                        hashed.word(row, low);
-                        hashed.word(row, high);
-                    }
+                    self.words::<[u64; 2]>(rows.clone(), to, |[low, _]| low);
+                    self.words::<[u64; 2]>(rows, to, |[_, high]| high);
                 }
-                Width::Float => {
-                    hashed.words(self.values::<f32>(rows), |value| canonical(f64::from(value)));
-                }
-                Width::Double => hashed.words(self.values::<f64>(rows), canonical),
+                Width::Float => self.words::<f32>(rows, to, |value| canonical(value.into())),
+                Width::Double => self.words::<f64>(rows, to, canonical),
                 Width::Bytes => {
-                    for (row, text) in self.values::<ffi::duckdb_string_t>(rows) {
-                        hashed.bytes(row, bytes_of(&text));
+                    let length = |text: ffi::duckdb_string_t| bytes_of(&text).len() as u64;
+                    self.words::<ffi::duckdb_string_t>(rows.clone(), to, length);
+                    for (lane, text) in self.values::<ffi::duckdb_string_t>(rows) {
+                        to.add_to(lane, words_of(bytes_of(&text)));
                     }
                 }
             }
         }
     }
 
-    /// Adds how many bytes are hashed of the value in each row.
+    /// Adds a word of each value.
     ///
     /// # Safety
-    /// The column is one of a chunk that has as many rows.
+    /// The column is one of a chunk that has these rows, and values of this type.
     #[expect(unsafe_code, reason = "vectors of the C interface")]
-    unsafe fn measure(&self, lengths: &mut [usize]) {
-        let rows = lengths.len();
-        // SAFETY: the column has these rows, and texts are known by their width.
-        unsafe {
-            if self.width == Width::Bytes {
-                for (row, text) in self.values::<ffi::duckdb_string_t>(rows) {
-                    if let Some(length) = lengths.get_mut(row) {
-                        *length += WORD_BYTES + bytes_of(&text).len().next_multiple_of(WORD_BYTES);
-                    }
-                }
-                return;
-            }
-            let bytes = if self.width == Width::U128 { 2 * WORD_BYTES } else { WORD_BYTES };
-            for (row, length) in lengths.iter_mut().enumerate() {
-                *length += if self.has_value(row) { bytes } else { 0 };
-            }
+    unsafe fn words<T: Copy>(
+        &self,
+        rows: Range<usize>,
+        to: &mut SipLanes,
+        word: impl Fn(T) -> u64,
+    ) {
+        // SAFETY: as above.
+        let values = unsafe { self.values::<T>(rows.clone()) };
+        if !self.validity.is_null() {
+            return values.for_each(|(lane, value)| to.add_to(lane, std::iter::once(word(value))));
         }
+        let mut words = [0; LANES];
+        // SAFETY: the vector is flat, has this type and these rows, and none of them is NULL.
+        let values = unsafe {
+            std::slice::from_raw_parts(self.data.cast::<T>().add(rows.start), rows.len())
+        };
+        for (place, value) in words.iter_mut().zip(values) {
+            *place = word(*value);
+        }
+        to.add(words.get(..rows.len()).unwrap_or_default());
     }
 }
 
@@ -267,63 +266,17 @@ fn signed(value: i64) -> u64 {
     value.cast_unsigned()
 }
 
-/// What is hashed of the rows of a chunk, one row after the other. It is filled column by column: what kind
-/// of values a column has is asked once, and not for each of them.
-#[derive(Default)]
-struct Hashed {
-    bytes: Vec<u8>,
-    /// Where in `bytes` the next value of each row goes, and at last where the row ends.
-    next: Vec<usize>,
-}
-
-impl Hashed {
-    /// Room for rows of these lengths, bytes.
-    fn new(lengths: Vec<usize>) -> Hashed {
-        let mut next = lengths;
-        let mut at = 0;
-        for length in &mut next {
-            at += std::mem::replace(length, at);
+/// The words of a text, of which the last one ends in zeros.
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let (whole, rest) = bytes.as_chunks::<WORD_BYTES>();
+    let last = (!rest.is_empty()).then(|| {
+        let mut word = [0; WORD_BYTES];
+        for (place, byte) in word.iter_mut().zip(rest) {
+            *place = *byte;
         }
-        Hashed { bytes: vec![0; at], next }
-    }
-
-    /// The place of the next bytes of a row.
-    fn place(&mut self, row: usize, bytes: usize) -> &mut [u8] {
-        let Some(next) = self.next.get_mut(row) else { return &mut [] };
-        let at = std::mem::replace(next, *next + bytes);
-        self.bytes.get_mut(at..at + bytes).unwrap_or_default()
-    }
-
-    fn word(&mut self, row: usize, word: u64) {
-        if let Some(place) = self.place(row, WORD_BYTES).first_chunk_mut() {
-            *place = word.to_le_bytes();
-        }
-    }
-
-    fn words<T>(&mut self, values: impl Iterator<Item = (usize, T)>, word: impl Fn(T) -> u64) {
-        for (row, value) in values {
-            self.word(row, word(value));
-        }
-    }
-
-    /// Bytes with their number in front, and zeros up to a whole word.
-    fn bytes(&mut self, row: usize, bytes: &[u8]) {
-        self.word(row, bytes.len() as u64);
-        let place = self.place(row, bytes.len().next_multiple_of(WORD_BYTES));
-        if let Some(place) = place.get_mut(..bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
-    }
-
-    /// The hashes of the rows, of which everything was added.
-    fn finish(&self, hasher: &SipHasher13) -> impl Iterator<Item = u64> {
-        let mut from = 0;
-        self.next.iter().map(move |end| {
-            let row = self.bytes.get(from..*end).unwrap_or_default();
-            from = *end;
-            hasher.hash(row)
-        })
-    }
+        u64::from_le_bytes(word)
+    });
+    whole.iter().map(|word| u64::from_le_bytes(*word)).chain(last)
 }
 
 /// Bits that are the same for what DuckDB's storage may take for the same.
@@ -349,7 +302,6 @@ unsafe extern "C" fn hash_rows(
     // registered with.
     unsafe {
         let key = &*ffi::duckdb_scalar_function_get_extra_info(info).cast::<[u8; KEY_BYTES]>();
-        let hasher = SipHasher13::new_with_key(key);
         let rows = usize::try_from(ffi::duckdb_data_chunk_get_size(chunk)).unwrap_or(0);
         let count = ffi::duckdb_data_chunk_get_column_count(chunk);
         let column = |index| {
@@ -365,28 +317,27 @@ unsafe extern "C" fn hash_rows(
             ffi::duckdb_scalar_function_set_error(info, why.as_ptr());
             return;
         };
-        let mut lengths = vec![columns.len().div_ceil(64) * WORD_BYTES; rows];
-        for column in &columns {
-            column.measure(&mut lengths);
-        }
-        let mut input = Hashed::new(lengths);
-        for column in &columns {
-            column.add(rows, &mut input);
-        }
-        for columns in columns.chunks(64) {
-            let may_lack = columns.iter().any(|column| !column.validity.is_null());
-            for row in 0..rows {
-                let bit = |(number, column): (usize, &Column)| {
-                    u64::from(!column.has_value(row)) << number
-                };
-                let nulls = columns.iter().enumerate().map(bit);
-                input.word(row, if may_lack { nulls.fold(0, |all, bit| all | bit) } else { 0 });
-            }
-        }
         let results = ffi::duckdb_vector_get_data(output).cast::<u64>();
         let results = std::slice::from_raw_parts_mut(results, rows);
-        for (result, hash) in results.iter_mut().zip(input.finish(&hasher)) {
-            *result = hash;
+        let mut lanes = SipLanes::new(key);
+        for (start, results) in (0..).step_by(LANES).zip(results.chunks_mut(LANES)) {
+            let some = start..start + results.len();
+            lanes.clear();
+            for column in &columns {
+                column.add(some.clone(), &mut lanes);
+            }
+            for columns in columns.chunks(64) {
+                let may_lack = columns.iter().any(|column| !column.validity.is_null());
+                let mut nulls = [0; LANES];
+                for (word, row) in nulls.iter_mut().zip(some.clone()).filter(|_| may_lack) {
+                    let bit = |(number, column): (usize, &Column)| {
+                        u64::from(!column.has_value(row)) << number
+                    };
+                    *word = columns.iter().enumerate().map(bit).fold(0, |all, bit| all | bit);
+                }
+                lanes.add(nulls.get(..results.len()).unwrap_or_default());
+            }
+            lanes.finish(results);
         }
     }
 }
@@ -394,6 +345,8 @@ unsafe extern "C" fn hash_rows(
 #[cfg(test)]
 mod tests {
     use std::hash::Hasher as _;
+
+    use siphasher::sip::SipHasher13;
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! Counts rows and sums their hashes while they are written, as a function of the engine.
 //!
-//! A full export reads a table once: `COPY (SELECT … WHERE bkp_tally(group, hash, other))`. The function is
+//! A full export reads a table once: `COPY (SELECT … WHERE bkp_tally(group, hash))`. The function is
 //! true for every row, and notes on the way how many rows of each group there were, the sum of their hashes
-//! and the exclusive or of the others. The engine takes it for one with effects of its own, and so calls it
-//! once for each row; how many rows the statement wrote shows whether that was so.
+//! and the exclusive or of them, or of second ones. The engine takes it for one with effects of its own,
+//! and so calls it once for each row; how many rows the statement wrote shows whether that was so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,10 @@ use duckdb::ffi;
 use crate::source::duckdb::engine::raw::{RawDatabase, ScalarFunction};
 use crate::source::duckdb::export::index::Content;
 
-/// The function: of the number of a row's group and two hashes, all of them UBIGINT; a BOOLEAN.
-pub(crate) const FUNCTION: &str = "bkp_tally";
+/// The functions: of the number of a row's group and its hash, or two hashes of it, all of them UBIGINT; a
+/// BOOLEAN. The engine would compute a hash twice that is both.
+pub(crate) const ONE_HASH: &str = "bkp_tally";
+pub(crate) const TWO_HASHES: &str = "bkp_tally_2";
 
 /// Groups that are told apart: of more the export is refused, for it has no place for them.
 const GROUPS_MAX: usize = 1 << 20;
@@ -48,20 +50,23 @@ impl Tallies {
     }
 }
 
-/// Makes the function known to every connection of a database; it notes into `tallies`.
+/// Makes the functions known to every connection of a database; they note into `tallies`.
 ///
 /// # Errors
 /// That the engine refuses it.
 pub(crate) fn register(database: &RawDatabase, tallies: &Tallies) -> Result<(), String> {
     let number = ffi::DUCKDB_TYPE_DUCKDB_TYPE_UBIGINT;
-    let function = ScalarFunction {
-        name: FUNCTION,
-        parameters: &[number; 3],
-        result: ffi::DUCKDB_TYPE_DUCKDB_TYPE_BOOLEAN,
-        has_effects: true,
-        call: tally_rows,
-    };
-    database.register(&function, tallies.clone())
+    for (name, parameters) in [(ONE_HASH, &[number; 2][..]), (TWO_HASHES, &[number; 3])] {
+        let function = ScalarFunction {
+            name,
+            parameters,
+            result: ffi::DUCKDB_TYPE_DUCKDB_TYPE_BOOLEAN,
+            has_effects: true,
+            call: tally_rows,
+        };
+        database.register(&function, tallies.clone())?;
+    }
+    Ok(())
 }
 
 /// Notes the rows of a chunk.
@@ -71,9 +76,9 @@ unsafe extern "C" fn tally_rows(
     chunk: ffi::duckdb_data_chunk,
     output: ffi::duckdb_vector,
 ) {
-    // SAFETY: the engine calls this with a chunk of three flat vectors of this type and without NULL, which
-    // live as long as the call, a vector for as many truth values as the chunk has rows, and the tallies
-    // that the function was registered with.
+    // SAFETY: the engine calls this with a chunk of two or three flat vectors of this type and without
+    // NULL, which live as long as the call, a vector for as many truth values as the chunk has rows, and
+    // the tallies that the function was registered with.
     unsafe {
         let tallies = &*ffi::duckdb_scalar_function_get_extra_info(info).cast::<Tallies>();
         let rows = usize::try_from(ffi::duckdb_data_chunk_get_size(chunk)).unwrap_or(0);
@@ -82,7 +87,8 @@ unsafe extern "C" fn tally_rows(
             let data = ffi::duckdb_vector_get_data(vector).cast::<u64>();
             std::slice::from_raw_parts(data, rows)
         };
-        let noted = column(0).iter().zip(column(1)).zip(column(2));
+        let last = ffi::duckdb_data_chunk_get_column_count(chunk).saturating_sub(1);
+        let noted = column(0).iter().zip(column(1)).zip(column(last));
         if !tallies.add(noted.map(|((group, hash), other)| (*group, *hash, *other))) {
             let why = c"there are too many groups of rows";
             ffi::duckdb_scalar_function_set_error(info, why.as_ptr());
@@ -105,7 +111,7 @@ mod tests {
         let connection = database.connect().expect("a connection");
         let make = "CREATE TABLE t AS SELECT range::UBIGINT AS i FROM range(300000); DELETE FROM t WHERE i % 1000 = 7";
         connection.execute_batch(make).expect(make);
-        let query = "SELECT i FROM t AS r WHERE system.main.bkp_tally(CAST(r.rowid // 122880 AS UBIGINT), i, i + 1)";
+        let query = "SELECT i FROM t AS r WHERE system.main.bkp_tally_2(CAST(r.rowid // 122880 AS UBIGINT), i, i + 1)";
         let folder = tempfile::tempdir().expect("a folder");
         let copy = format!("COPY ({query}) TO '{}'", folder.path().join("rows.parquet").display());
         assert_eq!(connection.execute(&copy, []).expect("as many rows as there are"), 299_700);
@@ -124,8 +130,7 @@ mod tests {
         assert_eq!(tallies.take(), expected);
         assert!(tallies.take().is_empty());
         // A single column may be looked at where it is stored.
-        let one =
-            "CREATE TABLE v AS SELECT i FROM t WHERE system.main.bkp_tally(i // 100000, i, i)";
+        let one = "CREATE TABLE v AS SELECT i FROM t WHERE system.main.bkp_tally(i // 100000, i)";
         connection.execute_batch(one).expect(one);
         assert_eq!(tallies.take().values().map(|group| group.rows).sum::<u64>(), 299_700);
     }

@@ -55,11 +55,9 @@ pub(crate) fn rows(table: &TableEntry, from: &str) -> String {
     format!("SELECT {} FROM {from} AS {ROW}", parquet_columns(table))
 }
 
-/// The hash of a row, and the other one that stands for it in sums.
-fn both_hashes(table: &TableEntry) -> (String, String) {
-    let hash = hash(table);
-    let other = if is_keyed(table) { hash.clone() } else { second_hash(table) };
-    (hash, other)
+/// The second hash of a row, which stands for it in sums beside the first, if that does not do so itself.
+fn other_hash(table: &TableEntry) -> Option<String> {
+    (!is_keyed(table)).then(|| second_hash(table))
 }
 
 /// The number of a row's group.
@@ -72,8 +70,11 @@ pub(crate) fn group(table: &TableEntry) -> String {
 
 /// Notes what groups of the rows add up to: see [`crate::source::duckdb::engine::tally`]. True for every row.
 fn tallied(table: &TableEntry) -> String {
-    let (hash, other) = both_hashes(table);
-    format!("system.main.{}({}, {hash}, {other})", tally::FUNCTION, group(table))
+    let (group, hash) = (group(table), hash(table));
+    match other_hash(table) {
+        None => format!("system.main.{}({group}, {hash})", tally::ONE_HASH),
+        Some(other) => format!("system.main.{}({group}, {hash}, {other})", tally::TWO_HASHES),
+    }
 }
 
 /// All rows as they go into Parquet, which are noted on the way.
@@ -92,7 +93,7 @@ pub(crate) fn tallied_numbers(table: &TableEntry, ranges: &[Range<u64>]) -> Stri
     let numbers = parts(&numbers, "rowid", Some(ranges));
     let place = format!("{ROW}.rowid % {GROUP_ROWS}");
     let [hash, other] = FUNCTIONS.map(|function| format!("system.main.{function}({place})"));
-    let (tally, group) = (tally::FUNCTION, group(table));
+    let (tally, group) = (tally::TWO_HASHES, group(table));
     format!(
         "SELECT count(*) FROM {numbers} AS {ROW} WHERE system.main.{tally}({group}, {hash}, {other})"
     )
@@ -100,8 +101,8 @@ pub(crate) fn tallied_numbers(table: &TableEntry, ranges: &[Range<u64>]) -> Stri
 
 /// Rows, sum and exclusive or of their hashes.
 pub(crate) fn content(table: &TableEntry, from: &str) -> String {
-    let (hash, other) = both_hashes(table);
-    let mixed = mixed(table, "bkp_o");
+    let (hash, mixed) = (hash(table), mixed(table, "bkp_o"));
+    let other = other_hash(table).unwrap_or_else(|| hash.clone());
     format!(
         "SELECT count(*), coalesce(sum(bkp_h), 0), coalesce(bit_xor({mixed}), 0) FROM (SELECT {hash} AS bkp_h, {other} AS bkp_o FROM {from} AS {ROW})"
     )

@@ -11,7 +11,7 @@ use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::database::beside;
 use crate::source::duckdb::engine::limits::{EngineLimits, OUT_OF_MEMORY};
 use crate::source::duckdb::engine::{
-    CATALOG, DatabaseTarget, ENDED, Session, SessionOptions, plain,
+    CATALOG, DatabaseTarget, ENDED, Session, SessionOptions, TextRow, plain,
 };
 use crate::source::duckdb::export::index::{SqlObject, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
@@ -25,6 +25,30 @@ const FATAL_MAX: usize = 3;
 
 /// What is said of a statement that comes after one over which the engine ended.
 const NOT_TRIED: &str = "it was not tried";
+
+/// What a schema is compared with that was made anew from its statements.
+pub(crate) struct Rehearsal<'a> {
+    /// What the database tells of its own.
+    listed: Vec<TextRow>,
+    storage_version: &'a str,
+    /// A folder for temporary files.
+    scratch: &'a Path,
+}
+
+impl<'a> Rehearsal<'a> {
+    /// Asks a database of this storage version what it tells of `schema`, which is its own.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(crate) fn of(
+        schema: &DatabaseSchema,
+        session: &Session,
+        storage_version: &'a str,
+        scratch: &'a Path,
+    ) -> anyhow::Result<Rehearsal<'a>> {
+        Ok(Rehearsal { listed: session.rows(&schema.listing())?, storage_version, scratch })
+    }
+}
 
 impl DatabaseSchema {
     /// Keeps only the tables that are wanted, and what can be made without the others.
@@ -59,17 +83,16 @@ impl DatabaseSchema {
 
     /// Makes the schema in an empty database, and compares. What needs a table that is left out is
     /// left out, and named.
-    pub(crate) fn recreate_and_compare(
-        &mut self,
-        session: &Session,
-        storage_version: &str,
-        scratch: &Path,
-    ) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// What system and engine say.
+    pub(crate) fn rehearse(&mut self, rehearsal: &Rehearsal<'_>) -> anyhow::Result<()> {
+        let scratch = rehearsal.scratch;
         let limits = EngineLimits::modest(ResourceLimits::default());
         let options =
             SessionOptions { folder: Some(scratch), kind: Kind::Source, limits, ctx: None };
         let path = scratch.join("rehearsal.duckdb");
-        let storage_version = Some(storage_version);
+        let storage_version = Some(rehearsal.storage_version);
         let file = Some(path.as_path());
         let place =
             DatabaseTarget { file, write: true, storage_version, ..DatabaseTarget::default() };
@@ -97,7 +120,11 @@ impl DatabaseSchema {
         empty.merge_log()?;
         let made = Session::opened(DatabaseTarget { file, ..DatabaseTarget::default() }, &options)?;
         made.leave_user_schema()?;
-        self.compare(session, &made)
+        if self.has(SqlObject::Macro) {
+            note_macros(&made)?;
+        }
+        self.compare(&rehearsal.listed, &made.rows(&self.listing())?);
+        Ok(())
     }
 
     /// Makes the schema in an empty database, without the statements over which an engine ends, runs out of
@@ -133,29 +160,35 @@ impl DatabaseSchema {
         }
     }
 
-    /// Names what came out of the statements in another form than it has.
-    fn compare(&mut self, session: &Session, made: &Session) -> anyhow::Result<()> {
+    /// What a database tells of the objects that are compared.
+    fn listing(&self) -> String {
         let mut compared = vec![format!(
             "SELECT 'table', schema_name, table_name, sql FROM duckdb_tables() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'view', schema_name, view_name, sql FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'index', schema_name, index_name, sql FROM duckdb_indexes() WHERE database_name = '{CATALOG}' UNION ALL SELECT 'sequence', schema_name, sequence_name, sql FROM duckdb_sequences() WHERE NOT temporary AND database_name = '{CATALOG}' UNION ALL SELECT 'type', schema_name, type_name, array_to_string(labels, ', ') FROM duckdb_types() WHERE NOT internal AND database_name = '{CATALOG}'"
         )];
-        if self.statements.iter().any(|statement| statement.makes == SqlObject::View) {
+        if self.has(SqlObject::View) {
             // Those of a view are as they were when it was made, whatever became of its tables.
             compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOG}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}') GROUP BY ALL"));
         }
-        if self.statements.iter().any(|statement| statement.makes == SqlObject::Macro) {
-            note_macros(made)?;
+        if self.has(SqlObject::Macro) {
             compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
         }
-        let compared = compared.join(" UNION ALL ");
-        let made = made.rows(&compared)?;
-        for row in session.rows(&compared)? {
-            let (word, name) = (text(&row, 0), quoted(&text(&row, 1), &text(&row, 2)));
+        compared.join(" UNION ALL ")
+    }
+
+    fn has(&self, makes: SqlObject) -> bool {
+        self.statements.iter().any(|statement| statement.makes == makes)
+    }
+
+    /// Names what came out of the statements in another form than it has.
+    fn compare(&mut self, listed: &[TextRow], made: &[TextRow]) {
+        for row in listed {
+            let (word, name) = (text(row, 0), quoted(&text(row, 1), &text(row, 2)));
             let is_tried = |statement: &&mut Statement| {
                 statement.makes.word() == word
                     && statement.name == name
                     && statement.tried.is_none()
             };
-            if made.contains(&row) {
+            if made.contains(row) {
                 continue;
             }
             let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
@@ -165,7 +198,6 @@ impl DatabaseSchema {
                 self.lost.push(format!("a part of the definition of the {word} {name}"));
             }
         }
-        Ok(())
     }
 }
 
