@@ -3,9 +3,12 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::cluster::address::{Presence, probe};
 use crate::ctx::Ctx;
@@ -86,6 +89,14 @@ impl Server {
             ctx.pause(LOOK_PAUSE)?;
         }
         Ok(())
+    }
+
+    /// A descriptor of its process, which becomes readable when that ends.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn pidfd(&self) -> std::io::Result<OwnedFd> {
+        Ok(pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?)
     }
 
     /// What it has said so far; nothing if that cannot be read.

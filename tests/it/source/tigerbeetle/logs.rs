@@ -310,6 +310,48 @@ fn a_killed_restore_leaves_nothing() {
     assert_eq!(left(), ["file"]);
 }
 
+/// The system may kill the server that a restore has started, for want of memory above all. Nobody answers then,
+/// and the restore does not wait for an answer.
+#[test]
+fn a_restore_whose_server_is_killed_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let address = server.address().to_owned();
+    let bed = bed(server.data_file(), &address, "");
+    for _ in 0..3 {
+        tb::fill(&address, &folder.path().join("record"), 20, 14_000);
+    }
+    bed.run(&["logs", "asked"]).done();
+    let target = bed.path("restored");
+    std::fs::create_dir(&target).unwrap();
+    let file = target.join("file");
+    let until = spelled(window(&bed, "asked")["until_nanoseconds"].as_u64().unwrap());
+    let words = ["restore", "asked", "--at", &until, "--yes", "--to", file.to_str().unwrap()];
+    let mut child = bed.command(&words);
+    let child = child.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let is_listening = || {
+        let folders = std::fs::read_dir(&target).unwrap().flatten();
+        let mut logs = folders.map(|folder| folder.path().join("restored.log"));
+        logs.any(|log| std::fs::read_to_string(log).is_ok_and(|log| log.contains("listening")))
+    };
+    while !is_listening() {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    let is_server = |process: &Pid| {
+        let words = std::fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero()));
+        words.is_ok_and(|words| words.windows(7).any(|word| word == b"\0start\0"))
+    };
+    let servers: Vec<Pid> = served(&target).into_iter().filter(is_server).collect();
+    assert_eq!(servers.len(), 1);
+    kill_process(servers[0], Signal::KILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(15), "{said}");
+    assert!(said.contains("the server ended"), "{said}");
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+}
+
 /// Restores the end of a log to a place.
 #[track_caller]
 fn restore_to(bed: &Bed, source: &str, target: &Path) {

@@ -5,9 +5,11 @@
 //! has another id; a cluster has 64 sessions, and closing a client does not give its own back. So a
 //! run has one, made when there is something to ask.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tigerbeetle_unofficial::core::error::SendErrorKind;
 use tigerbeetle_unofficial::core::{Callbacks, Client, OperationKind, Packet, Reply, UserData};
 
@@ -21,15 +23,21 @@ use crate::ctx::Ctx;
 use crate::rt;
 use crate::source::SourceError;
 use crate::source::tigerbeetle::cluster::address::listens;
+use crate::source::tigerbeetle::server::ENDED;
 
 /// The longest time for which a waiting run does not look at the wish to stop.
 const POLL_EVERY: Duration = Duration::from_millis(50);
+
+/// What to do about a server of ours that ended while it was asked.
+const NO_SERVER: &str = "make sure that there is memory for it (the kernel's log names what was killed), and run it again; this says nothing about the backup";
 
 /// A session.
 pub(crate) struct Session {
     line: Transport,
     addresses: String,
     deadline: Duration,
+    /// The server, if it is one of ours.
+    server: Option<OwnedFd>,
 }
 
 /// The way to the cluster.
@@ -107,13 +115,18 @@ impl Session {
         rt::silence_clients();
         let client = Client::with_callback(cluster, &addresses, &DELIVERY)
             .map_err(|error| failed(&addresses, error.to_string()))?;
-        Ok(Session { line: Transport::Client(client), addresses, deadline })
+        Ok(Session { line: Transport::Client(client), addresses, deadline, server: None })
+    }
+
+    /// The same to a server of ours, by the pidfd of its process: nobody answers once that has ended.
+    pub(crate) fn watching(self, server: OwnedFd) -> Session {
+        Session { server: Some(server), ..self }
     }
 
     /// The session of a server in a private network.
     pub(crate) fn within(private: PrivateServer, deadline: Duration) -> Session {
         let addresses = "its private network".to_owned();
-        Session { line: Transport::Private(private), addresses, deadline }
+        Session { line: Transport::Private(private), addresses, deadline, server: None }
     }
 
     /// Asks, and does not wait. `operation` is one of those that [`super::record`] names.
@@ -150,6 +163,9 @@ impl Session {
             match asked.answer.recv_timeout(POLL_EVERY) {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => return Err(self.refused(error).into()),
+                Err(RecvTimeoutError::Timeout) if self.has_ended() => {
+                    return Err(engine_error(&self.addresses, ENDED.into(), NO_SERVER).into());
+                }
                 Err(RecvTimeoutError::Timeout) if asked.since.elapsed() < self.deadline => {
                     ctx.cancel.check()?;
                 }
@@ -162,6 +178,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether the server is one of ours and no longer runs. Only a client asks that: where the server is in a
+    /// private network, the client is in there, too.
+    fn has_ended(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.server.as_ref().is_some_and(|server| {
+            poll(&mut [PollFd::new(server, PollFlags::IN)], Some(&at_once))
+                .is_ok_and(|ended| ended > 0)
+        })
     }
 
     /// Asks and waits.
@@ -192,19 +218,17 @@ impl Session {
         if !matches!(error.kind(), SendErrorKind::ClientEvicted) {
             return self.failed(error.to_string());
         }
-        SourceError::Engine {
-            what: format!("TigerBeetle at {}", self.addresses),
-            reason: "the cluster closed the session: all 64 are in use".into(),
-            hint: "let fewer clients connect to this cluster, or use logs in mode wal, which need no session".into(),
-        }
+        let reason = "the cluster closed the session: all 64 are in use".into();
+        let hint = "let fewer clients connect to this cluster, or use logs in mode wal, which need no session";
+        engine_error(&self.addresses, reason, hint)
     }
 }
 
 fn failed(addresses: &str, reason: String) -> SourceError {
-    SourceError::Engine {
-        what: format!("TigerBeetle at {addresses}"),
-        reason,
-        hint: "check that the cluster runs at these addresses with the configured cluster id"
-            .into(),
-    }
+    let hint = "check that the cluster runs at these addresses with the configured cluster id";
+    engine_error(addresses, reason, hint)
+}
+
+fn engine_error(addresses: &str, reason: String, hint: &str) -> SourceError {
+    SourceError::Engine { what: format!("TigerBeetle at {addresses}"), reason, hint: hint.into() }
 }

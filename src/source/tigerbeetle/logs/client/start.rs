@@ -31,7 +31,9 @@ pub(crate) fn start(
             continue;
         }
         listening?;
+        let pidfd = server.pidfd()?;
         let opened = Session::open(cluster, &address, ANSWER_DEADLINE, ctx).and_then(|session| {
+            let session = session.watching(pidfd);
             session.now(ctx)?;
             Ok(session)
         });
