@@ -21,6 +21,7 @@ use self::replication::Replication;
 pub(super) use self::report::CopiesReport;
 use self::report::render;
 use crate::catalog::Catalog;
+use crate::config::settings::Settings;
 use crate::error::{Fault, Kind, worst};
 use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
 use crate::ops::report::Report;
@@ -57,7 +58,8 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     to_app.settings.store = vec![options.to.clone()];
     let mirrored = to_app.stores_append(None)?;
     let (_, destination) = mirrored.stores().next().ok_or_else(|| no_destination(options))?;
-    let from = options.from.clone().map_or_else(|| origin(app, options), Ok)?;
+    let (from, source) = (options.from.as_deref(), options.source.as_deref());
+    let from = origin(&app.settings, source, (from, &options.to))?;
     let origin = app.store_named(&from)?;
     let keys = app.keys_to_read()?;
     if origin.url() == destination.url() {
@@ -90,15 +92,25 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     Ok(Report::done("bkp.copies/1", &report, text)?.with_outcome(worst(partial, pending)))
 }
 
-/// The store that a source's backups are in, or the only other one.
-fn origin(app: &AppContext, options: &Options) -> anyhow::Result<String> {
-    let settings = &app.settings;
-    let of_source = options.source.as_ref().and_then(|source| settings.sources.get(source));
+/// The store that is copied to the store `to`: `from`, or where none is named the one that the source's
+/// backups are in, or the only other one.
+///
+/// # Errors
+/// [`Kind::Usage`] if there is none, or more than one.
+pub(super) fn origin(
+    settings: &Settings,
+    source: Option<&str>,
+    (from, to): (Option<&str>, &str),
+) -> Result<String, Fault> {
+    if let Some(from) = from {
+        return Ok(from.to_owned());
+    }
+    let of_source = source.and_then(|source| settings.sources.get(source));
     let of_source = of_source.map(|source| source.store.as_slice()).unwrap_or_default();
-    if let Some(first) = of_source.iter().find(|name| **name != options.to) {
+    if let Some(first) = of_source.iter().find(|name| *name != to) {
         return Ok(first.clone());
     }
-    let others = settings.stores.keys().filter(|name| **name != options.to);
+    let others = settings.stores.keys().filter(|name| *name != to);
     let fault = match others.map(String::as_str).collect::<Vec<_>>().as_slice() {
         [only] => return Ok((*only).to_owned()),
         [] => Fault::new(Kind::Usage, "no other store is configured to copy from")
@@ -106,7 +118,7 @@ fn origin(app: &AppContext, options: &Options) -> anyhow::Result<String> {
         several => Fault::new(Kind::Usage, "several stores could be copied from")
             .hint(format!("pass --from NAME, one of: {}", several.join(", "))),
     };
-    Err(fault.into())
+    Err(fault)
 }
 
 fn no_destination(options: &Options) -> Fault {

@@ -3,7 +3,7 @@
 
 pub use ages::Ages;
 pub use finding::{Finding, Level, about};
-pub use job::{JobFacts, of_job};
+pub use job::{JobFacts, Uncopied, of_job};
 pub use lag::{LogLag, lag_unknown, of_lag};
 pub use rule::Rule;
 pub use sizes::is_odd;
@@ -78,6 +78,15 @@ mod tests {
         assert_eq!(copies(Some(1), None), [(Level::Critical, "b".to_owned())]);
         assert_eq!(copies(Some(90), Some(90)), [], "that is `late`");
         assert_eq!(copies(None, None), [], "that is `missing`");
+        let uncopied = |hours| {
+            let (source, from, to) = ("s".into(), "a".into(), "b".into());
+            let oldest = NOW - Duration::hours(hours);
+            let uncopied = vec![Uncopied { source, from, to, count: 2, oldest }];
+            of(JobFacts { uncopied, ..well.clone() })
+        };
+        assert_eq!(uncopied(24), []);
+        assert_eq!(uncopied(25), [("copy", Level::Warning)]);
+        assert_eq!(uncopied(49), [("copy", Level::Critical)]);
         let waits =
             |since| of(JobFacts { waits: Some(("a".into(), hours(since))), ..well.clone() });
         assert_eq!((waits(6), waits(7)), (vec![], vec![("waits", Level::Warning)]));

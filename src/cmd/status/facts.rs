@@ -1,5 +1,6 @@
 //! Facts about jobs and sources from the records of one store, and from several stores together.
 
+use crate::cmd::replicate;
 use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::verify_level::VerifyLevel;
@@ -9,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::catalog::{self, Entry};
 use crate::config::settings::jobs::JobSettings;
+use crate::domain::health::Uncopied;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Scope};
@@ -58,6 +60,13 @@ impl StoreFacts {
                 && level.is_none_or(|level| job.level == Some(level))
         });
         jobs.filter_map(|job| self.good(job)).max_by_key(|record| record.id.created())
+    }
+
+    /// The backups of a source here, oldest first.
+    pub(super) fn backups(&self, source: &str) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries
+            .iter()
+            .filter(move |entry| entry.manifest.is_some() && entry.name.source == source)
     }
 
     /// When the newest of a job's backups here began that is proven, or their last good verification.
@@ -132,6 +141,44 @@ pub(super) fn copies(
     let is_one = places.len() < 2 || !(job.run.makes().is_some() || is_for_each(job));
     let answer = seen.iter().filter(|seen| !is_one && places.contains(&seen.name));
     answer.map(|seen| (seen.name.clone(), seen.newest(app, job, evidence))).collect()
+}
+
+/// What a job that copies from one store to another has not copied yet: of each source the backups that are
+/// newer than the newest proven one in the other store. What it left out on purpose is older.
+pub(super) fn uncopied(
+    app: &AppContext,
+    job: &JobSettings,
+    seen: &[StoreFacts],
+    evidence: &Evidence,
+) -> Vec<Uncopied> {
+    let Some(copies) = &job.copies else { return Vec::new() };
+    let between = (copies.from.as_deref(), copies.to.as_str());
+    let from = replicate::origin(&app.settings, job.source.as_deref(), between);
+    let of_name = |name: &str| seen.iter().find(|seen| seen.name == name);
+    let stores = from.ok().and_then(|from| of_name(&from)).zip(of_name(&copies.to));
+    // A store that does not answer is another finding, and so is a job that cannot run.
+    let Some((from, to)) = stores else { return Vec::new() };
+    let sources: BTreeSet<&String> = from.entries.iter().map(|entry| &entry.name.source).collect();
+    let is_of_job = |source: &&String| job.source.as_ref().is_none_or(|only| only == *source);
+    let lacking = sources.into_iter().filter(is_of_job).filter_map(|source| {
+        let newest = |seen: &StoreFacts| {
+            let names = seen.backups(source).rev().map(versioned);
+            let (newest, _unproven) = evidence.newest(app, &*seen.store, names);
+            newest.map(|name| name.id.created())
+        };
+        let (made, there) = (newest(from)?, newest(to));
+        let waits = |at: &OffsetDateTime| there < Some(*at) && *at <= made;
+        let waiting = from.backups(source).map(|entry| entry.name.id.created()).filter(waits);
+        let waiting: Vec<OffsetDateTime> = waiting.collect();
+        Some(Uncopied {
+            source: source.clone(),
+            from: from.name.clone(),
+            to: to.name.clone(),
+            count: waiting.len(),
+            oldest: waiting.into_iter().min()?,
+        })
+    });
+    lacking.collect()
 }
 
 /// How many records of a job, and how many backups since its last success, no key here proves.

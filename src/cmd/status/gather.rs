@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use crate::catalog::{self, Entry, Filter};
 use crate::cmd::runs;
 use crate::cmd::status::facts::{
-    StoreFacts, broken, copies, unexpected_fulls, unopenable, unproven, waits,
+    StoreFacts, broken, copies, uncopied, unexpected_fulls, unopenable, unproven, waits,
 };
 use crate::cmd::status::rows::{JobRow, LogRow, SourceRow, StoreRow};
 use crate::cmd::status::{annotation_summary, gaps};
@@ -142,6 +142,7 @@ impl StatusFacts {
             interval,
             removed: job.retention.is_some() && app.settings.jobs.values().any(cleanup),
             copies: copies(app, job, seen, states.evidence()),
+            uncopied: uncopied(app, job, seen, states.evidence()),
             unproven: unproven(job, seen),
         };
         let found = if job.enabled { health::of_job(&facts, ages, now) } else { Vec::new() };
@@ -183,11 +184,10 @@ impl StatusFacts {
             let jobs = app.settings.jobs.values();
             jobs.filter(|job| job.enabled && job.source.as_deref() == Some(name))
         };
-        let of_source = |entry: &&Entry| entry.name.source == name && entry.manifest.is_some();
         for seen in seen {
-            let StoreFacts { name: store, price, entries, .. } = seen;
+            let StoreFacts { name: store, price, .. } = seen;
             let drill = seen.verified(app, name, Some(VerifyLevel::Drill));
-            let mine: Vec<&Entry> = entries.iter().filter(of_source).collect();
+            let mine: Vec<&Entry> = seen.backups(name).collect();
             let settings = app.settings.sources.get(name);
             let elsewhere = settings.is_some_and(|settings| {
                 !settings.store.is_empty() && !settings.store.contains(store)

@@ -35,8 +35,25 @@ pub struct JobFacts {
     /// Of each of several stores that answer: its name, and when the newest of the job's backups there
     /// began, or the last good verification of what is there.
     pub copies: Vec<(String, Option<OffsetDateTime>)>,
+    /// What it has not copied yet, if it copies from one store to another.
+    pub uncopied: Vec<Uncopied>,
     /// How many records of its runs, and how many backups newer than its last success, carry no proof.
     pub unproven: (usize, usize),
+}
+
+/// Backups of a source that are newer than any that was copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uncopied {
+    /// The source.
+    pub source: String,
+    /// The store that has them.
+    pub from: String,
+    /// The store that lacks them.
+    pub to: String,
+    /// How many there are.
+    pub count: usize,
+    /// When the oldest of them was made.
+    pub oldest: OffsetDateTime,
 }
 
 /// How often the median a run may take before it counts as slow.
@@ -109,7 +126,25 @@ pub fn of_job(job: &JobFacts, ages: Ages, now: OffsetDateTime) -> Vec<Finding> {
     }
     found.extend(unproven(job));
     found.extend(of_copies(job, ages, now));
+    found.extend(job.uncopied.iter().filter_map(|lacking| of_uncopied(job, lacking, ages, now)));
     found
+}
+
+/// The finding about backups that wait to be copied for too long.
+fn of_uncopied(
+    job: &JobFacts,
+    lacking: &Uncopied,
+    ages: Ages,
+    now: OffsetDateTime,
+) -> Option<Finding> {
+    let Uncopied { source, from, to, count, oldest } = lacking;
+    let age = now - *oldest;
+    let message = format!(
+        "`{to}` lacks the newest {count} backup(s) of {source} in `{from}`, the first of them for {}",
+        spelled(age)
+    );
+    let finding = Finding::new(ages.level(age)?, Rule::StaleCopy, &job.name, message);
+    Some(finding.of_store(to))
 }
 
 /// The finding about records and backups that no key on this host authenticates.

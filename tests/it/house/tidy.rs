@@ -63,7 +63,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ring::", &["src/keys/", "src/stage/seal.rs", "src/source/duckdb/engine/row_hash.rs"]),
     ("signal_hook::", &["src/main.rs", "src/ctx.rs", "src/source/duckdb/engine/confine.rs"]),
     ("serde_path_to_error::", &["src/table/mod.rs"]),
-    ("siphasher::", &["src/source/duckdb/engine/row_hash.rs"]),
     ("tar::", &["src/archive.rs"]),
     (
         "tigerbeetle_unofficial::",
@@ -104,6 +103,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/source/duckdb/engine/parser.rs",
             "src/source/duckdb/engine/raw.rs",
             "src/source/duckdb/engine/row_hash.rs",
+            "src/source/duckdb/engine/siphash.rs",
             "src/source/duckdb/engine/tally.rs",
         ],
     ),

@@ -17,13 +17,14 @@ use crate::support::bed::{Bed, Run};
 use crate::support::books::{Books, assert_same_transfers};
 use crate::support::duck::{self, dump, export, snapshot, sql};
 use crate::support::fault::{Effect, Failure, FaultPlan, PlannedFault};
-use crate::support::logs::{numbers, restore_at, with_server};
+use crate::support::logs::{PATIENCE, numbers, restore_at, with_server};
 use crate::support::planted::{Seed, now, plant};
 use crate::support::postgres::bed::{NO_ARCHIVE, PostgresBed, recovered, system};
 use crate::support::postgres::load::{Load, check};
 use crate::support::postgres::{Options, Version, place};
 use crate::support::s3::usual;
 use crate::support::tb;
+use crate::support::wait::pause;
 
 const V: &str = "1.5.6";
 
@@ -444,6 +445,47 @@ fn a_job_replicates_to_a_bucket_and_the_ledger_knows() {
     let other = bed.path("other.tigerbeetle");
     let words = ["restore", "books", "--yes", "--to", other.to_str().unwrap()];
     bed.run(&words).failed(10, "add --store off");
+}
+
+/// Of two stores one is the copy of the other; that it is behind is said as soon as the job is late, whatever
+/// somebody puts there that looks like a copy.
+#[test]
+fn a_store_that_is_behind_is_a_finding() {
+    let job = "[job.away]\nrun = \"replicate\"\nto = \"off\"\nwarn_after = \"1s\"\n";
+    let (_folder, file, bed) = database(job);
+    let behind = || {
+        let status: Value = serde_json::from_str(&bed.run(&["status", "--json"]).stdout).unwrap();
+        let found = status["findings"].as_array().unwrap().iter();
+        let mine = found.filter(|finding| finding["rule"] == "copy");
+        mine.map(|finding| finding["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let behind_at_last = || {
+        let began = Instant::now();
+        while behind().is_empty() {
+            assert!(began.elapsed() < PATIENCE, "nothing is said");
+            pause();
+        }
+        behind()
+    };
+    let all = behind_at_last();
+    assert!(all.len() == 1 && all[0].contains("`off` lacks the newest 4 backup(s)"), "{all:?}");
+    bed.run(&["run", "away"]).done();
+    assert_eq!(behind(), [""; 0]);
+    sql(V, &file, &["UPDATE t SET text = 'more' WHERE id < 5", "CHECKPOINT", "SELECT 1"]);
+    let made = snapshot(&bed, &["--scope", "full"]);
+    let mut keys = stored(&bed.path("store")).into_keys();
+    let is_manifest =
+        |key: &String| key.contains(duck::id(&made)) && key.ends_with("manifest.json");
+    let key = keys.find(is_manifest).unwrap();
+    let text = fs::read_to_string(bed.path("store").join(&key)).unwrap();
+    let planted = bed.path("off").join(&key);
+    fs::create_dir_all(planted.parent().unwrap()).unwrap();
+    fs::write(&planted, text.replace("analytics", "analytica")).unwrap();
+    let one = behind_at_last();
+    assert!(one.len() == 1 && one[0].contains("`off` lacks the newest 1 backup(s)"), "{one:?}");
+    fs::remove_file(&planted).unwrap();
+    bed.run(&["run", "away"]).done();
+    assert_eq!(behind(), [""; 0]);
 }
 
 /// Segments of a log go along, wherever some are missing, and a moment restores from the copies.
