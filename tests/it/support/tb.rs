@@ -12,7 +12,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ impl Server {
 
     /// What the server has said so far.
     pub(crate) fn log_text(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
     /// Kills it and waits until it is gone. `TigerBeetle` has no other way to be stopped: its data
@@ -173,7 +173,7 @@ impl Drop for Server {
 /// meanwhile: one that is denied memory is killed, or another one is.
 fn wait_for_memory() {
     let available_kib = || {
-        let told = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let told = fs::read_to_string("/proc/meminfo").unwrap();
         let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
         line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(u64::MAX)
     };
@@ -274,15 +274,15 @@ pub(crate) fn format(data_file: &Path, replica: usize, replica_count: usize) {
     let mut formatted = FORMATTED.lock().unwrap();
     let template = formatted.entry((replica, replica_count)).or_insert_with(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("formatted");
-        std::fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         let template = folder.join(format!("{replica}-of-{replica_count}.tigerbeetle"));
         let new = data_file.with_extension("new");
         format_anew(&new, replica, replica_count);
         // Another process may look for it now.
         let copied = folder.join(std::process::id().to_string());
         sparse_copy(&new, &copied);
-        std::fs::rename(copied, &template).unwrap();
-        std::fs::remove_file(new).unwrap();
+        fs::rename(copied, &template).unwrap();
+        fs::remove_file(new).unwrap();
         template
     });
     sparse_copy(template, data_file);
@@ -344,7 +344,7 @@ pub(crate) fn load(addresses: &str, record: &Path, volume: Volume) -> Load {
         Some(transfers) => command.args(["--transfers", &transfers.to_string()]),
         None => command.args(["--seconds", "3600"]),
     };
-    let size = || std::fs::metadata(record).map_or(0, |metadata| metadata.len());
+    let size = || fs::metadata(record).map_or(0, |metadata| metadata.len());
     let size_before = size();
     let mut load = Load { child: command.stdout(Stdio::null()).spawn().unwrap() };
     while size() == size_before {
@@ -407,7 +407,7 @@ pub(crate) fn check(addresses: &str, record: &Path, before: f64, ids: Ids) -> Va
         command.arg("--every");
     }
     let (status, found) = answer(&mut command);
-    assert!(status.success(), "ledgerload check: {found}");
+    assert!(status.success(), "ledgerload check: {status}: {found}\n{}", servers());
     found
 }
 
@@ -421,7 +421,7 @@ pub(crate) fn try_check(addresses: &str, record: &Path, before: f64) -> (ExitSta
 #[track_caller]
 pub(crate) fn totals(addresses: &str) -> Value {
     let (status, found) = answer(&mut ledgerload("totals", addresses));
-    assert!(status.success(), "ledgerload totals: {found}");
+    assert!(status.success(), "ledgerload totals: {status}: {found}\n{}", servers());
     found
 }
 
@@ -429,6 +429,22 @@ pub(crate) fn totals(addresses: &str) -> Value {
 #[expect(clippy::disallowed_methods, reason = "compared with what another process recorded")]
 pub(crate) fn unix_time() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// What runs beside a test that failed, and how much memory is left: a server that does not answer may have been
+/// ended by the system.
+fn servers() -> String {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let told = |line: &&str| line.starts_with("MemAvailable:") || line.starts_with("Shmem:");
+    let mut found: Vec<String> = memory.lines().filter(told).map(str::to_owned).collect();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let words = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        if words.contains("tigerbeetle") && words.contains("start") {
+            let pid = process.file_name().to_string_lossy().into_owned();
+            found.push(format!("{pid}: {}", words.replace('\0', " ")));
+        }
+    }
+    found.join("\n")
 }
 
 /// Runs `ledgerload` and reads the line of JSON that it prints; `null` if it printed none.
