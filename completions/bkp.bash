@@ -172,17 +172,26 @@ _bkp() {
             bkp__subcmd__help__subcmd__keys,generate)
                 cmd="bkp__subcmd__help__subcmd__keys__subcmd__generate"
                 ;;
+            bkp__subcmd__help__subcmd__keys,rewrap)
+                cmd="bkp__subcmd__help__subcmd__keys__subcmd__rewrap"
+                ;;
             bkp__subcmd__keys,generate)
                 cmd="bkp__subcmd__keys__subcmd__generate"
                 ;;
             bkp__subcmd__keys,help)
                 cmd="bkp__subcmd__keys__subcmd__help"
                 ;;
+            bkp__subcmd__keys,rewrap)
+                cmd="bkp__subcmd__keys__subcmd__rewrap"
+                ;;
             bkp__subcmd__keys__subcmd__help,generate)
                 cmd="bkp__subcmd__keys__subcmd__help__subcmd__generate"
                 ;;
             bkp__subcmd__keys__subcmd__help,help)
                 cmd="bkp__subcmd__keys__subcmd__help__subcmd__help"
+                ;;
+            bkp__subcmd__keys__subcmd__help,rewrap)
+                cmd="bkp__subcmd__keys__subcmd__help__subcmd__rewrap"
                 ;;
             *)
                 ;;
@@ -432,7 +441,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys rewrap config-check config config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -739,7 +748,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__keys)
-            opts="generate"
+            opts="generate rewrap"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -753,6 +762,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__keys__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__keys__subcmd__rewrap)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -921,7 +944,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help generate help"
+            opts="-q -v -h --config --store --key --json --quiet --verbose --help generate rewrap help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -973,7 +996,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__help)
-            opts="generate help"
+            opts="generate rewrap help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1007,6 +1030,50 @@ _bkp() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__keys__subcmd__help__subcmd__rewrap)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__keys__subcmd__rewrap)
+            opts="-q -v -h --to --dry-run --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

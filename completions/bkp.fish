@@ -45,7 +45,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -f -a "cleanup" -d 'Remove backups
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "pin" -d 'Pin a backup: retention keeps it and everything it builds on'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "unpin" -d 'Remove the pin from a backup'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "note" -d 'Attach a note to a backup'
-complete -c bkp -n "__fish_bkp_needs_command" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_needs_command" -f -a "keys" -d 'Generate key files, and open existing backups with new keys'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "config" -d 'Check, show or describe the configuration'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "doctor" -d 'Check everything a backup needs, without making one'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "completions" -d 'Print the completion script for a shell'
@@ -248,15 +248,16 @@ complete -c bkp -n "__fish_bkp_using_subcommand note" -l json -d 'Print one JSON
 complete -c bkp -n "__fish_bkp_using_subcommand note" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s q -l quiet -d 'Print only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s v -l verbose -d 'Print more detail; repeatable'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate rewrap help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
@@ -265,7 +266,17 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l to -d 'Recipient that is to open the backups; may be repeated [default: every configured recipient]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l dry-run -d 'Show how many backups lack a recipient, without writing anything'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
@@ -322,6 +333,7 @@ status\t''
 cleanup\t''
 pin\t''
 keys\t''
+rewrap\t''
 config-check\t''
 config\t''
 config-schema\t''
@@ -375,13 +387,14 @@ complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcom
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "pin" -d 'Pin a backup: retention keeps it and everything it builds on'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "unpin" -d 'Remove the pin from a backup'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "note" -d 'Attach a note to a backup'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Manage key files'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "keys" -d 'Generate key files, and open existing backups with new keys'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "config" -d 'Check, show or describe the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "doctor" -d 'Check everything a backup needs, without making one'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script for a shell'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'

@@ -10,14 +10,16 @@ use crate::ctx::{Cancel, Ctx};
 use crate::domain::chain;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
-use crate::domain::names::{BackupName, BackupType, Scope};
+use crate::domain::names::{BackupName, BackupType, Mark, Scope};
+use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, DataKey, Effort, KeyProvider, manifest_mac};
+use crate::keys::{DataKey, Effort, KeyProvider, manifest_mac};
 use crate::pipeline::BackupReader;
 use crate::pipeline::log_files::LogFiles;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
 mod contents;
+mod envelopes;
 mod facts_cache;
 mod found;
 mod last_listing;
@@ -25,6 +27,7 @@ mod manifest;
 pub mod table;
 
 pub use contents::{Entry, again, contents};
+pub use envelopes::{Unlocked, data_key, unlock};
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;
@@ -87,6 +90,17 @@ pub struct Catalog<'a> {
     effort: Effort,
     /// What was loaded last, so that a backup that was looked at costs nothing when it is opened then.
     last: Mutex<Option<(BackupName, Loaded)>>,
+}
+
+/// A backup that a key at hand opens.
+#[derive(Debug)]
+pub struct UnlockedBackup {
+    /// Its manifest, authentic.
+    pub manifest: Manifest,
+    /// Its data key.
+    pub key: DataKey,
+    /// SHA-256 of the manifest as stored.
+    pub sha256: [u8; 32],
 }
 
 /// A manifest that was authenticated, the data key that did, and its SHA-256.
@@ -181,6 +195,30 @@ impl<'a> Catalog<'a> {
         Ok((BackupReader::new(self.store, manifest, key), sha256))
     }
 
+    /// The authentic manifest of a backup, and its data key.
+    ///
+    /// # Errors
+    /// As [`Catalog::chain`].
+    pub fn unlock(&self, name: &BackupName) -> anyhow::Result<UnlockedBackup> {
+        let (manifest, key, sha256) = self.load(name)?;
+        Ok(UnlockedBackup { manifest, key, sha256 })
+    }
+
+    /// Everybody who can open a backup with these marks: the recipients of its manifest, and those of the
+    /// authentic envelopes beside it.
+    ///
+    /// # Errors
+    /// What the store fails with.
+    pub fn recipients(
+        &self,
+        backup: &UnlockedBackup,
+        marks: &[Mark],
+    ) -> anyhow::Result<Vec<Recipient>> {
+        let UnlockedBackup { manifest, key, .. } = backup;
+        let added = envelopes::authentic(self.store, &manifest.name(), marks, key)?;
+        Ok(manifest.keys.iter().cloned().chain(added).collect())
+    }
+
     /// A parent, of which a child knows only the id. Whoever can write to the store can put something of
     /// that id into another scope, so all of them are looked at until one is authentic.
     fn parent(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<(Manifest, DataKey)> {
@@ -212,8 +250,7 @@ impl<'a> Catalog<'a> {
         let at = name.manifest_key();
         let bytes = read_manifest(self.store, &at)?;
         let manifest = Manifest::parse(&bytes, &at)?;
-        let (id, cancel) = (manifest.id, &self.ctx.cancel);
-        let key = keys::open_any(self.keys, &manifest.keys, id, self.effort, cancel)?;
+        let key = data_key(self.store, &manifest, (self.keys, self.effort), self.ctx)?;
         manifest_mac::authenticate(&bytes, &key, &at)?;
         Ok((manifest, key, Sha256::digest(&bytes).into()))
     }

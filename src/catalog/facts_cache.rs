@@ -13,16 +13,18 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cache;
 use crate::catalog::contents::Entry;
+use crate::catalog::envelopes::data_key;
 use crate::catalog::manifest::{is_unproven, read_manifest};
 use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::hex::{hex, unhex};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Identity, Manifest, ObjectRecord, ROLE_OBJECTS};
+use crate::domain::names::Mark;
 use crate::domain::retention::Backup;
 use crate::domain::segment::{Base, Link, Segment};
 use crate::error::{Kind, diagnose};
-use crate::keys::{self, KeyError, KeyProvider, manifest_mac};
+use crate::keys::{Effort, KeyError, KeyProvider, manifest_mac};
 use crate::pipeline;
 use crate::source::kinds;
 use crate::store::{Declared, ReadStore, StoreError, Version};
@@ -209,7 +211,7 @@ impl FactsCache {
             return false;
         }
         let is_tried = |tried: &LastAttempt| {
-            tried.keys == keys && (now..=now + TRIED_FOR).contains(&tried.until)
+            tried.keys == attempt(keys, entry) && (now..=now + TRIED_FOR).contains(&tried.until)
         };
         self.facts(entry).is_none_or(|facts| {
             facts.proof == Authenticity::Unchecked
@@ -265,6 +267,12 @@ impl FactsCache {
 /// Which keys these are: what they did not open is not tried with them again.
 fn named(keys: &[Box<dyn KeyProvider>]) -> String {
     keys.iter().map(|key| key.origin()).collect::<Vec<_>>().join("\n")
+}
+
+/// What such keys are tried on: a manifest with so many envelopes beside it. One more is another try.
+fn attempt(keys: &str, entry: &Entry) -> String {
+    let envelopes = entry.marks.iter().filter(|mark| matches!(mark, Mark::Wrapped(_))).count();
+    if envelopes == 0 { keys.to_owned() } else { format!("{keys}\n{envelopes} envelopes") }
 }
 
 /// What an object is not as a manifest says; nothing if it is.
@@ -331,13 +339,13 @@ fn read(
         }
         Err(error) => return Err(error),
     };
-    let (proof, is_final) = prove(&manifest, &bytes, &key, keys, ctx)?;
+    let (proof, is_final) = prove(store, &manifest, (&bytes, &key), keys, ctx)?;
     let mut objects = manifest.objects.clone();
     // What nobody proves may name very many.
     if proof == Authenticity::Authentic {
         objects.extend(listed_or_lost(store, &manifest, ctx)?);
     }
-    let again = LastAttempt { keys: tried.to_owned(), until: ctx.now() + TRIED_FOR };
+    let again = LastAttempt { keys: attempt(tried, entry), until: ctx.now() + TRIED_FOR };
     let is_segment = manifest.kind == BackupKind::Log;
     let (capture, log) = (&manifest.capture, kinds::log_kind_of(manifest.backup_type).ok());
     let facts = Facts {
@@ -376,16 +384,16 @@ fn listed_or_lost(
 /// Whether a manifest is authentic, as far as the keys at hand can tell, and whether they would say the
 /// same tomorrow.
 fn prove(
+    store: &dyn ReadStore,
     manifest: &Manifest,
-    bytes: &[u8],
-    at: &str,
+    (bytes, at): (&[u8], &str),
     keys: &[Box<dyn KeyProvider>],
     ctx: &Ctx,
 ) -> anyhow::Result<(Authenticity, bool)> {
     if keys.is_empty() {
         return Ok((Authenticity::Unchecked, false));
     }
-    match keys::unwrap_any(keys, &manifest.keys, manifest.id, &ctx.cancel) {
+    match data_key(store, manifest, (keys, Effort::Usual), ctx) {
         Ok(key) if manifest_mac::authenticate(bytes, &key, at).is_ok() => {
             Ok((Authenticity::Authentic, true))
         }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::cmd::keys::Options;
+use crate::cmd::{keys, rewrap};
+use crate::ops::report::Report;
+use crate::wire::AppContext;
 
-/// Manage key files
+/// Generate key files, and open existing backups with new keys
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp keys generate /etc/bkp/key")]
 pub(super) struct Args {
@@ -28,11 +30,41 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+
+    /// Let new recipients open existing backups, in every store
+    ///
+    /// Adds a small object beside each backup that a recipient cannot open yet. Backups themselves do not change,
+    /// and no key is revoked. A key that opens the backups now has to be configured, or passed with --key.
+    #[command(
+        after_help = "Exit codes: 3 if a backup was not rewrapped; all of them: see bkp(1).\n\
+                            Example: bkp keys rewrap --to kms:alias/backup-2027"
+    )]
+    Rewrap {
+        /// Recipient that is to open the backups; may be repeated [default: every configured recipient]
+        #[arg(long, value_name = "RECIPIENT")]
+        to: Vec<String>,
+
+        /// Only the backups of this source
+        #[arg(value_name = "SOURCE")]
+        source: Option<String>,
+
+        /// Show how many backups lack a recipient, without writing anything
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
-impl From<Args> for Options {
-    fn from(args: Args) -> Options {
-        let Command::Generate { path, dry_run } = args.command;
-        Options { path, dry_run }
+impl Args {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// What it fails with.
+    pub(super) fn run(self, app: &AppContext) -> anyhow::Result<Report> {
+        match self.command {
+            Command::Generate { path, dry_run } => keys::run(app, &keys::Options { path, dry_run }),
+            Command::Rewrap { to, source, dry_run } => {
+                rewrap::run(app, &rewrap::Options { to, source, dry_run })
+            }
+        }
     }
 }

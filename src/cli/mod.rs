@@ -260,7 +260,7 @@ impl Cli {
             Command::Pin(args) => cmd::pin::run(app, &args.into()),
             Command::Unpin(args) => cmd::pin::run(app, &args.into()),
             Command::Note(args) => cmd::pin::run(app, &args.into()),
-            Command::Keys(args) => cmd::keys::run(app, &args.into()),
+            Command::Keys(args) => args.run(app),
             Command::Config(args) => cmd::config::run(app, &args.into()),
             Command::Doctor(_) => cmd::doctor::run(app),
             Command::Completions(args) => completions::run(&args, &Cli::command()),

@@ -17,7 +17,7 @@ use crate::domain::event::Event;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, manifest_mac};
+use crate::keys::{Effort, manifest_mac};
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
 use crate::ops::report::Report;
@@ -130,8 +130,8 @@ fn record(
         let authentic = || -> anyhow::Result<Event> {
             let file = catalog::read_manifest(store.as_ref(), &key)?;
             let manifest = Manifest::parse(&file, &key)?;
-            let data_key =
-                keys::unwrap_any(&providers, &manifest.keys, manifest.id, &app.ctx.cancel)?;
+            let keys = (providers.as_slice(), Effort::Usual);
+            let data_key = catalog::data_key(store.as_ref(), &manifest, keys, &app.ctx)?;
             manifest_mac::authenticate(&file, &data_key, &key)?;
             Ok(Event::completed(&manifest, &sha2::Sha256::digest(&file).into()))
         };

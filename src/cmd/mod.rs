@@ -18,6 +18,7 @@ pub mod pin;
 pub mod replicate;
 pub mod restore;
 pub mod restore_at;
+pub mod rewrap;
 pub mod run;
 pub mod runs;
 pub mod schema;

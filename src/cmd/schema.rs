@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cmd::{
     catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, log_files, logs, pin,
-    replicate, restore, restore_at, run, runs, snapshot, status, verify, verify_logs, windows,
+    replicate, restore, restore_at, rewrap, run, runs, snapshot, status, verify, verify_logs,
+    windows,
 };
 use crate::ops::report::{Failure, Warning};
 
@@ -51,6 +52,7 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<cleanup::CleanupReport>("bkp.cleanup/1"),
     ReportSchema::of::<pin::PinReport>("bkp.pin/1"),
     ReportSchema::of::<keys::Keys>("bkp.keys/1"),
+    ReportSchema::of::<rewrap::RewrapReport>("bkp.rewrap/1"),
     ReportSchema::of::<config::ConfigCheckReport>("bkp.config-check/1"),
     ReportSchema::of::<config::ConfigReport>("bkp.config/1"),
     ReportSchema::of::<config::ConfigSchemaReport>("bkp.config-schema/1"),

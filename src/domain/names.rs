@@ -152,6 +152,8 @@ pub enum Mark {
     Damaged(MarkNumber),
     /// A later one has found it whole: `sound-<id>.json`.
     Sound(MarkNumber),
+    /// Its data key, wrapped for further recipients: `wrapped-<id>.json`.
+    Wrapped(MarkNumber),
     /// It is being removed: `deleting.json`.
     Deleting,
 }
@@ -194,6 +196,7 @@ impl Mark {
             Mark::Note(nth) => format!("note-{nth}.json"),
             Mark::Damaged(nth) => format!("damaged-{nth}.json"),
             Mark::Sound(nth) => format!("sound-{nth}.json"),
+            Mark::Wrapped(nth) => format!("wrapped-{nth}.json"),
             Mark::Deleting => "deleting.json".to_owned(),
         }
     }
@@ -209,6 +212,7 @@ impl Mark {
             Some(("note", nth)) => Mark::Note(nth.parse().ok()?),
             Some(("damaged", nth)) => Mark::Damaged(nth.parse().ok()?),
             Some(("sound", nth)) => Mark::Sound(nth.parse().ok()?),
+            Some(("wrapped", nth)) => Mark::Wrapped(nth.parse().ok()?),
             _ => return None,
         };
         (mark.extension() == extension).then_some(mark)
@@ -388,7 +392,7 @@ mod tests {
 
         #[test]
         fn marks_are_read_as_they_are_written(
-            number in 0_u16..=u16::MAX, is_number: bool, kind in 0..6
+            number in 0_u16..=u16::MAX, is_number: bool, kind in 0..7
         ) {
             let at = OffsetDateTime::UNIX_EPOCH + time::Duration::minutes(number.into());
             let nth = if is_number { MarkNumber::Number(number) } else { MarkNumber::Made(BackupId::new(at)) };
@@ -398,6 +402,7 @@ mod tests {
                 2 => Mark::Note(nth),
                 3 => Mark::Damaged(nth),
                 4 => Mark::Sound(nth),
+                5 => Mark::Wrapped(nth),
                 _ => Mark::Deleting,
             };
             prop_assert_eq!(Mark::parse(&mark.extension()), Some(mark));

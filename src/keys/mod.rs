@@ -14,6 +14,7 @@ use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::recipient::Recipient;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 
+pub mod envelope;
 pub mod file;
 pub mod kinds;
 pub mod kms;

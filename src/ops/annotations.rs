@@ -81,7 +81,7 @@ impl AnnotationKind {
             Mark::Note(_) => Some(AnnotationKind::Note),
             Mark::Damaged(_) => Some(AnnotationKind::Damaged),
             Mark::Sound(_) => Some(AnnotationKind::Sound),
-            Mark::Deleting => None,
+            Mark::Wrapped(_) | Mark::Deleting => None,
         }
     }
 

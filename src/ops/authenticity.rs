@@ -18,7 +18,7 @@ use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION};
 use crate::error::{Kind, diagnose};
 use crate::keys::mac::{self, MacPurpose};
-use crate::keys::{self, DataKey, KeyError, KeyProvider, manifest_mac};
+use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider, manifest_mac};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::AppContext;
 
@@ -145,7 +145,7 @@ impl<'a> ProofChecker<'a> {
         let at = name.manifest_key();
         let bytes = catalog::read_manifest(self.store, &at)?;
         let manifest = Manifest::parse(&bytes, &at)?;
-        let key = keys::unwrap_any(self.keys, &manifest.keys, manifest.id, &self.ctx.cancel)?;
+        let key = catalog::data_key(self.store, &manifest, (self.keys, Effort::Usual), self.ctx)?;
         manifest_mac::authenticate(&bytes, &key, &at)?;
         Ok(key)
     }

@@ -21,7 +21,7 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, hex};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, KeyProvider, manifest_mac};
+use crate::keys::{self, Effort, KeyProvider, manifest_mac};
 use crate::ledger::{Ledger, LedgerError};
 use crate::ops::{audit, records};
 use crate::store::{AppendStore, Role};
@@ -155,11 +155,13 @@ pub(crate) fn record_deletion(
         host: host(),
         process: std::process::id(),
         event: event.as_ref().map(Numbers::from),
-        keys: manifest.keys,
+        keys: manifest.keys.clone(),
         mac: None,
     };
-    if let Ok(key) = keys::unwrap_any(keys, &deleted.keys, id, &ctx.cancel) {
-        deleted.mac = deleted.tag(&key);
+    if let Ok(unlocked) = catalog::unlock(store, &manifest, (keys, Effort::Usual), ctx) {
+        deleted.mac = deleted.tag(&unlocked.key);
+        // What opens the backup now has to open this later, when the backup has gone.
+        deleted.keys.extend(unlocked.envelope);
     }
     records::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
     Ok(event)

@@ -1,4 +1,4 @@
-//! Copies of what stands beside backups: pins and notes.
+//! Copies of what stands beside backups: pins, notes, and wrapped keys.
 
 use std::collections::HashSet;
 use std::io::Read as _;
@@ -18,7 +18,7 @@ const MARK_BYTES_MAX: u64 = 64 << 10;
 const MARKS_MAX: usize = 64;
 
 impl Replication<'_> {
-    /// Copies pins, notes, and what takes pins back. What was found damaged or intact in one store says nothing of
+    /// Copies pins, notes, what takes pins back, and wrapped keys. What was found damaged or intact in one store says nothing of
     /// another.
     pub(super) fn annotations(
         &self,
@@ -35,7 +35,8 @@ impl Replication<'_> {
         let pins = newest(|mark| matches!(mark, Mark::Pin(_)));
         let unpins = newest(|mark| matches!(mark, Mark::Unpin(_)));
         let notes = newest(|mark| matches!(mark, Mark::Note(_)));
-        for mark in pins.into_iter().chain(unpins).chain(notes) {
+        let wrapped = newest(|mark| matches!(mark, Mark::Wrapped(_)));
+        for mark in pins.into_iter().chain(unpins).chain(notes).chain(wrapped) {
             let key = entry.name.key(&mark.extension());
             let copied = if self.dry_run { Ok(()) } else { self.annotation(&key) };
             match copied {

@@ -106,6 +106,7 @@ const DONE: &[&[&str]] = &[
     &["snapshot", "books"],
     &["snapshot", "books", "--dry-run"],
     &["snapshot", "books"],
+    &["keys", "rewrap", "books", "--to", "file:more"],
     &["replicate", "tier", "--dry-run"],
     &["replicate", "tier"],
     &["export", "analytics"],

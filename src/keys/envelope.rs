@@ -1,0 +1,149 @@
+//! Envelopes: the data key of a backup, wrapped for recipients that its manifest does not name.
+//!
+//! Manifests and the headers of objects never change. Whoever can open a backup can therefore write a small
+//! object beside it, `….wrapped-<id>.json`, that wraps the same data key for further recipients. Its last field is
+//! an HMAC-SHA256 over the file with that field's digits replaced by zeros, under a key derived from the data
+//! key: what an envelope gave is believed once it verifies the envelope that gave it. bkp-format(5) has the
+//! format.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::mac::{self, MacPurpose};
+use super::{DataKey, Effort, KeyProvider, open_any};
+use crate::ctx::Cancel;
+use crate::domain::id::BackupId;
+use crate::domain::limits::RECIPIENTS_MAX;
+use crate::domain::manifest::weight;
+use crate::domain::recipient::Recipient;
+
+/// The schema that this version writes and reads.
+pub const SCHEMA: &str = "bkp.wrapped/1";
+
+/// Largest envelope that is written, read or copied, bytes.
+pub const ENVELOPE_BYTES_MAX: usize = 64 << 10;
+
+/// Most memory that reading one may take, bytes: it is read before it is authenticated.
+const WEIGHT_MAX: u64 = 4 << 20;
+
+const WRAPPED: MacPurpose = MacPurpose { info: b"bkp wrapped 1", closing: b"\"}" };
+
+/// What stands in an envelope.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Envelope {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The backup whose data key it is.
+    pub backup: BackupId,
+    /// SHA-256 of the manifest as stored, hex.
+    pub manifest: String,
+    /// When it was written.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub at: OffsetDateTime,
+    /// Name of the host that wrote it.
+    pub host: String,
+    /// Who can open the backup by it.
+    pub recipients: Vec<Recipient>,
+    /// HMAC-SHA256 of the file with these 64 digits replaced by zeros.
+    pub mac: String,
+}
+
+impl Envelope {
+    /// The file, with its MAC; `None` if it would be larger than [`ENVELOPE_BYTES_MAX`] or name more recipients
+    /// than are read.
+    #[must_use]
+    pub fn encode(mut self, key: &DataKey) -> Option<Vec<u8>> {
+        self.mac = "0".repeat(mac::DIGITS);
+        let mut bytes = serde_json::to_vec_pretty(&self).ok()?;
+        bytes.push(b'\n');
+        let is_signed = mac::sign(&mut bytes, WRAPPED, b"", key);
+        (is_signed && bytes.len() <= ENVELOPE_BYTES_MAX && self.recipients.len() <= RECIPIENTS_MAX)
+            .then_some(bytes)
+    }
+
+    /// Reads an envelope of the backup `id` without checking its MAC; `None` for anything else.
+    fn parse(bytes: &[u8], id: BackupId) -> Option<Envelope> {
+        if bytes.len() > ENVELOPE_BYTES_MAX || weight(bytes) > WEIGHT_MAX {
+            return None;
+        }
+        let envelope: Envelope = serde_json::from_slice(bytes).ok()?;
+        let is_one = envelope.schema == SCHEMA
+            && envelope.backup == id
+            && envelope.recipients.len() <= RECIPIENTS_MAX;
+        is_one.then_some(envelope)
+    }
+}
+
+/// The data key of backup `id` that the envelope with these bytes gives, and the recipients in it; `None` if it
+/// is no envelope of that backup, or was altered or planted.
+///
+/// # Errors
+/// As [`open_any`] if none of `keys` opens it.
+pub fn open(
+    bytes: &[u8],
+    id: BackupId,
+    (keys, effort): (&[Box<dyn KeyProvider>], Effort),
+    cancel: &Cancel,
+) -> anyhow::Result<Option<(DataKey, Vec<Recipient>)>> {
+    let Some(envelope) = Envelope::parse(bytes, id) else { return Ok(None) };
+    let key = open_any(keys, &envelope.recipients, id, effort, cancel)?;
+    let is_right = mac::is_right(bytes, WRAPPED, b"", &key);
+    Ok(is_right.then_some((key, envelope.recipients)))
+}
+
+/// The recipients of an envelope of backup `id`, whose data key is at hand; nothing if it is not one that a
+/// holder of that key wrote.
+#[must_use]
+pub fn recipients(bytes: &[u8], id: BackupId, key: &DataKey) -> Vec<Recipient> {
+    let envelope = Envelope::parse(bytes, id).filter(|_| mac::is_right(bytes, WRAPPED, b"", key));
+    envelope.map(|envelope| envelope.recipients).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn sample(id: BackupId, recipients: usize) -> Envelope {
+        let recipient = Recipient {
+            kind: "file".into(),
+            id: "0011223344556677".into(),
+            wrapped: "A".repeat(80),
+            parameters: serde_json::Map::new(),
+        };
+        Envelope {
+            schema: SCHEMA.into(),
+            backup: id,
+            manifest: "00".repeat(32),
+            at: datetime!(2026-11-24 02:00:00 UTC),
+            host: "ledger-1".into(),
+            recipients: vec![recipient; recipients],
+            mac: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_of_one_backup_and_one_key() {
+        let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
+        let other = BackupId::new(datetime!(2026-11-21 02:00:01 UTC));
+        let bytes = sample(id, 2).encode(&DataKey([7; 32])).expect("fits");
+        assert_eq!(recipients(&bytes, id, &DataKey([7; 32])).len(), 2);
+        assert!(recipients(&bytes, id, &DataKey([8; 32])).is_empty());
+        assert!(recipients(&bytes, other, &DataKey([7; 32])).is_empty());
+        assert!(sample(id, RECIPIENTS_MAX + 1).encode(&DataKey([7; 32])).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn every_changed_byte_is_noticed(at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let (id, key) = (BackupId::new(datetime!(2026-11-21 02:00:00 UTC)), DataKey([7; 32]));
+            let mut bytes = sample(id, 1).encode(&key).expect("fits");
+            *at.get_mut(&mut bytes) ^= flip;
+            prop_assert!(recipients(&bytes, id, &key).is_empty());
+        }
+    }
+}
