@@ -74,6 +74,27 @@ fn any_of_several_kms_keys_opens_a_backup() {
 }
 
 #[test]
+fn a_key_may_be_deleted_once_backups_are_rewrapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, new] = REGIONS.map(new_key);
+    let bed = bed(folder.path(), &[&recipient(&old)]);
+    let id = bed.snapshot("full");
+    bed.run(&["keys", "rewrap", "--to", &recipient(&new)]).done();
+    let plain = old.rsplit('/').next().unwrap();
+    let soon = json!({ "KeyId": plain, "PendingWindowInDays": 7 });
+    administer(REGIONS[0], "ScheduleKeyDeletion", &soon);
+    // Also where the old key is still configured: that it cannot be used is no word against the new one.
+    bed.recipients_are(&[&recipient(&old), &recipient(&new)]);
+    verify(&bed, &id, &[]).done();
+    bed.recipients_are(&[&recipient(&new)]);
+    verify(&bed, &id, &[]).done();
+    let next = bed.snapshot("incremental");
+    bed.restore(&next);
+    bed.run(&["keys", "rewrap", "--to", "file:key"]).done();
+    verify(&bed, &id, &["file:key"]).done();
+}
+
+#[test]
 fn who_makes_backups_may_be_unable_to_open_them() {
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = REGIONS.map(|region| recipient(&new_key(region)));

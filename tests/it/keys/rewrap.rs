@@ -4,8 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
+use time::Duration;
 
 use crate::support::bed::Bed;
+use crate::support::cleanup::{self, daily, readable, with};
+use crate::support::planted::now;
 use crate::support::tb;
 
 fn bed(folder: &tempfile::TempDir) -> Bed {
@@ -122,4 +125,26 @@ fn copies_take_envelopes_along() {
     bed.run(&["replicate", "--from", "main", "--to", &url]).done();
     lose_the_old_key(&bed);
     bed.run(&["verify", "--id", &full, "--store", &url, "--level", "decode"]).done();
+}
+
+/// Retention reads old backups with the new key, and removes their envelopes with them.
+#[test]
+fn two_years_of_backups_open_and_expire_with_the_new_key_alone() {
+    let bed = cleanup::bed("keep_last = 3, keep_monthly = 4, max_removed_percent = 100");
+    let made = daily(&bed, 730, now() - Duration::hours(1));
+    bed.run(&["keys", "generate", "new"]).done();
+    assert_eq!(counts(&bed.json(&["keys", "rewrap", "--to", "file:new"])), (730, 0));
+    let list = bed.json(&["list"]);
+    lose_the_old_key(&bed);
+    readable(&bed);
+    assert_eq!(bed.json(&["list"]), list);
+    let done = bed.json(&["cleanup"]);
+    let kept = with(&done, "keep");
+    assert!(kept.len() >= 6 && kept.len() < 60, "{done}");
+    assert_eq!(with(&done, "remove").len(), made.len() - kept.len());
+    let stored = bed.stored();
+    let of_backups = |path: &&PathBuf| path.starts_with(bed.path("store/tigerbeetle"));
+    // Of each an object, a manifest and an envelope.
+    assert_eq!(stored.iter().filter(of_backups).count(), 3 * kept.len());
+    readable(&bed);
 }
