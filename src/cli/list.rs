@@ -90,8 +90,8 @@ pub(super) struct Args {
     #[arg(long, requires = "runs")]
     failed: bool,
 
-    /// Only runs of this job
-    #[arg(long, value_name = "JOB", requires = "runs")]
+    /// Only backups that this job made, or with --runs its runs
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["from_ledger", "cached", "windows", "sql"])]
     job: Option<String>,
 
     /// Only ledger events with this status
@@ -151,7 +151,7 @@ impl Args {
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let window = args.window();
-        let Args { source, backup_type, id, scope, pinned, cached, long, .. } = args;
-        Options { source, id, backup_type, scope, pinned, cached, window, long }
+        let Args { source, backup_type, id, scope, job, pinned, cached, long, .. } = args;
+        Options { source, id, backup_type, scope, job, pinned, cached, window, long }
     }
 }

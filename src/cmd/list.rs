@@ -28,6 +28,10 @@ use crate::ops::report::Report;
 use crate::store::{ReadStore, location};
 use crate::wire::AppContext;
 
+use self::of_job::of_job;
+
+mod of_job;
+
 /// What `bkp list` was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -39,6 +43,8 @@ pub struct Options {
     pub backup_type: Option<BackupType>,
     /// Only this scope.
     pub scope: Option<Scope>,
+    /// Only those that this job made.
+    pub job: Option<String>,
     /// Only those that are pinned.
     pub pinned: bool,
     /// What this host saw last, without asking the store.
@@ -130,7 +136,7 @@ struct BackupRow {
     problem: Option<String>,
 }
 
-/// Lists the backups of a store, oldest first. Needs no key; without `--long` it costs one listing.
+/// Lists the backups of a store, oldest first. Needs no key; without `--long` and `--job` it costs one listing.
 ///
 /// With `--long` a manifest that cannot be read is a problem of its row, and of the outcome.
 ///
@@ -168,9 +174,12 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             && (found.pinned || !options.pinned)
             && options.window.holds(found.name.id.created())
     });
+    let (found, mut outcome) = match &options.job {
+        Some(job) => of_job(app, store.as_ref(), found, job)?,
+        None => (found, None),
+    };
     let found = options.window.newest(found);
     let (_, price) = cost::price(app, store.as_ref());
-    let mut outcome = None;
     let mut backups = Vec::new();
     let keys = if options.long { authenticity::keys(app) } else { Vec::new() };
     let proof_checker = ProofChecker::new(store.as_ref(), &keys, &app.ctx);

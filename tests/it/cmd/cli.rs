@@ -269,6 +269,18 @@ fn the_example_configuration_is_valid() {
 }
 
 #[test]
+fn the_example_policies_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policies");
+    let mut names = Vec::new();
+    for item in fs::read_dir(folder).expect("a folder") {
+        let path = item.expect("an entry").path();
+        Bed::new().run(&format!("config check --config {}", path.display())).expect(0);
+        names.push(path.file_name().expect("a name").to_owned());
+    }
+    assert_eq!(names.len(), 5, "{names:?}");
+}
+
+#[test]
 fn a_world_writable_configuration_is_refused() {
     let bed = Bed::new();
     let permissions = fs::Permissions::from_mode(0o666);

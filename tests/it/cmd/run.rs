@@ -48,6 +48,28 @@ fn what_is_due_runs_once_and_a_lost_state_changes_nothing() {
 }
 
 #[test]
+fn backups_are_listed_by_the_job_that_made_them() {
+    let (_folder, bed) = bed(SNAPSHOT);
+    let by_hand = bed.snapshot("full");
+    bed.run(&["run", "nightly"]).done();
+    let listed = |words: &[&str]| {
+        let listing = bed.json(words);
+        let backups = listing["backups"].as_array().unwrap().iter();
+        backups.map(|backup| backup["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let [of_job] = listed(&["list", "--job", "nightly"]).try_into().unwrap();
+    assert_ne!(of_job, by_hand);
+    assert_eq!(listed(&["list"]), [by_hand.as_str(), &of_job]);
+    assert!(listed(&["list", "--job", "other"]).is_empty());
+    // What cannot be told is said, and keeps nothing else out.
+    fs::write(bed.object(&by_hand, "manifest.json"), "{").unwrap();
+    let run = Run::of(&bed.command(&["list", "--job", "nightly"]).output().unwrap());
+    assert_eq!(run.code, Some(13), "{}", run.stderr);
+    assert!(run.stdout.contains(&of_job), "{}", run.stdout);
+    assert!(run.stderr.contains(&format!("backup {by_hand} is not listed")), "{}", run.stderr);
+}
+
+#[test]
 fn a_backup_made_by_hand_counts() {
     let (_folder, bed) = bed(SNAPSHOT);
     bed.snapshot("full");
