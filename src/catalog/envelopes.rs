@@ -45,8 +45,8 @@ pub fn data_key(
 /// manifest names nobody whose key is at hand.
 ///
 /// # Errors
-/// What [`keys::open_any`] said of the manifest's recipients, if no envelope opens either; what the store fails
-/// with; a cancellation.
+/// What [`keys::open_any`] said of the manifest's recipients, if no envelope opens either; what the store or the
+/// service of a key fails with where an envelope cannot be tried; a cancellation.
 pub fn unlock(
     store: &dyn ReadStore,
     manifest: &Manifest,
@@ -77,37 +77,37 @@ pub fn unlock(
     };
     let name = manifest.name();
     let marks = again(store, &name)?.marks;
+    let mut unknown = None;
     for bytes in envelopes(store, &name, &marks, max) {
         ctx.cancel.check()?;
         // At the usual cost, since there may be thousands: bkp writes none that asks for more.
-        match envelope::open(&bytes?, id, (keys, Effort::Usual), &ctx.cancel) {
+        let open = |bytes: Vec<u8>| envelope::open(&bytes, id, (keys, Effort::Usual), &ctx.cancel);
+        match bytes.and_then(open) {
             Ok(Some((key, envelope))) => return Ok(Unlocked { key, envelope }),
             Ok(None) => {}
-            Err(stopped) if matches!(stopped.downcast_ref(), Some(KeyError::Stopped(_))) => {
-                return Err(stopped);
-            }
-            // It is for others, or planted; what the manifest said is what is reported.
-            Err(_not_ours) => ctx.cancel.check()?,
+            Err(error) if is_of_envelope(&error) => {}
+            // One that cannot be read, or asked about, keeps nobody from the others.
+            Err(error) => unknown = unknown.or(Some(error)),
         }
     }
-    Err(error)
+    ctx.cancel.check()?;
+    Err(unknown.unwrap_or(error))
 }
 
-/// The recipients of every envelope of a backup that a holder of its data key wrote.
-///
-/// # Errors
-/// What the store fails with.
+/// Whether an error says that an envelope is for others, or planted. Otherwise nothing is known of it today.
+fn is_of_envelope(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<KeyError>().is_some_and(KeyError::is_of_backup)
+}
+
+/// The recipients of every envelope of a backup that a holder of its data key wrote, as far as they can be read.
 pub(super) fn authentic(
     store: &dyn ReadStore,
     name: &BackupName,
     marks: &[Mark],
     key: &DataKey,
-) -> anyhow::Result<Vec<Recipient>> {
-    let mut found = Vec::new();
-    for bytes in envelopes(store, name, marks, USUAL_MAX) {
-        found.extend(envelope::recipients(&bytes?, name.id, key));
-    }
-    Ok(found)
+) -> Vec<Recipient> {
+    let read = envelopes(store, name, marks, USUAL_MAX).filter_map(Result::ok);
+    read.flat_map(|bytes| envelope::recipients(&bytes, name.id, key)).collect()
 }
 
 /// The bytes of the envelopes among these marks, the newest first; those that have gone or are too large are

@@ -173,7 +173,7 @@ impl Rewrap<'_> {
     /// Writes an envelope for the recipients that cannot open this backup; false if there are none.
     fn one(&self, entry: &Entry) -> anyhow::Result<bool> {
         let backup = self.catalog.unlock(&entry.name)?;
-        let known = self.catalog.recipients(&backup, &entry.marks)?;
+        let known = self.catalog.recipients(&backup, &entry.marks);
         let mut wrapped = Vec::new();
         for recipient in self.recipients {
             if opens(recipient.as_ref(), &known, entry.name.id)? {
