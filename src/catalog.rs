@@ -27,7 +27,7 @@ mod manifest;
 pub mod table;
 
 pub use contents::{Entry, again, contents};
-pub use envelopes::{Unlocked, data_key, unlock};
+pub use envelopes::{FoundKey, data_key, find_key};
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;
@@ -89,7 +89,7 @@ pub struct Catalog<'a> {
     ctx: &'a Ctx,
     effort: Effort,
     /// What was loaded last, so that a backup that was looked at costs nothing when it is opened then.
-    last: Mutex<Option<(BackupName, Loaded)>>,
+    last: Mutex<Option<(BackupName, UnlockedBackup)>>,
 }
 
 /// A backup that a key at hand opens.
@@ -102,9 +102,6 @@ pub struct UnlockedBackup {
     /// SHA-256 of the manifest as stored.
     pub sha256: [u8; 32],
 }
-
-/// A manifest that was authenticated, the data key that did, and its SHA-256.
-type Loaded = (Manifest, DataKey, [u8; 32]);
 
 impl std::fmt::Debug for Catalog<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -151,7 +148,7 @@ impl<'a> Catalog<'a> {
     pub fn is_elsewhere(&self, name: &BackupName) -> anyhow::Result<bool> {
         let filter = Filter { id: Some(name.id.to_string()), ..Filter::default() };
         let found = find(self.store, &filter, &self.ctx.cancel)?;
-        Ok(found.iter().any(|other| other.name != *name && self.load(&other.name).is_ok()))
+        Ok(found.iter().any(|other| other.name != *name && self.unlock(&other.name).is_ok()))
     }
 
     /// Makes sure that a backup is there and one that bkp made, as a key at hand shows. What was found is
@@ -160,8 +157,8 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// What the store fails with; else one that [`is_unproven`], or what is wrong with a key.
     pub fn prove(&self, name: &BackupName) -> anyhow::Result<Manifest> {
-        let loaded = self.load(name)?;
-        let manifest = loaded.0.clone();
+        let loaded = self.unlock(name)?;
+        let manifest = loaded.manifest.clone();
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.clone(), loaded));
         Ok(manifest)
     }
@@ -172,7 +169,7 @@ impl<'a> Catalog<'a> {
     /// [`Kind::Integrity`] if a manifest is forged, broken or missing; [`Kind::Key`] if no key opens
     /// it; [`Kind::Refused`] for a manifest of a later schema.
     pub fn chain(&self, name: &BackupName) -> anyhow::Result<Vec<BackupReader<'a>>> {
-        let (last, key, _sha256) = self.load(name)?;
+        let UnlockedBackup { manifest: last, key, .. } = self.unlock(name)?;
         let mut opened = HashMap::from([(last.id, key)]);
         let links = chain::resolve(last, |parent| -> anyhow::Result<Manifest> {
             let (manifest, key) = self.parent(name, parent)?;
@@ -191,7 +188,7 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// As [`Catalog::chain`].
     pub fn open(&self, name: &BackupName) -> anyhow::Result<(BackupReader<'a>, [u8; 32])> {
-        let (manifest, key, sha256) = self.load(name)?;
+        let UnlockedBackup { manifest, key, sha256 } = self.unlock(name)?;
         Ok((BackupReader::new(self.store, manifest, key), sha256))
     }
 
@@ -200,8 +197,17 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// As [`Catalog::chain`].
     pub fn unlock(&self, name: &BackupName) -> anyhow::Result<UnlockedBackup> {
-        let (manifest, key, sha256) = self.load(name)?;
-        Ok(UnlockedBackup { manifest, key, sha256 })
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, loaded)) = last.take_if(|(of, _)| of == name) {
+            return Ok(loaded);
+        }
+        drop(last);
+        let at = name.manifest_key();
+        let bytes = read_manifest(self.store, &at)?;
+        let manifest = Manifest::parse(&bytes, &at)?;
+        let key = data_key(self.store, &manifest, (self.keys, self.effort), self.ctx)?;
+        manifest_mac::authenticate(&bytes, &key, &at)?;
+        Ok(UnlockedBackup { manifest, key, sha256: Sha256::digest(&bytes).into() })
     }
 
     /// Everybody who can open a backup with these marks: the recipients of its manifest, and those of the
@@ -224,8 +230,8 @@ impl<'a> Catalog<'a> {
                 Err(StoreError::Missing { .. }) => continue,
                 Err(error) => return Err(error.into()),
             }
-            match self.load(&name) {
-                Ok((manifest, key, _sha256)) => return Ok((manifest, key)),
+            match self.unlock(&name) {
+                Ok(UnlockedBackup { manifest, key, .. }) => return Ok((manifest, key)),
                 Err(error) if is_unproven(&error) => unproven = unproven.or(Some(error)),
                 Err(error) => return Err(error),
             }
@@ -233,19 +239,5 @@ impl<'a> Catalog<'a> {
         let message =
             format!("backup {} builds on {parent}, which is not in {}", child.id, self.store.url());
         Err(unproven.unwrap_or_else(|| Fault::new(Kind::Integrity, message).into()))
-    }
-
-    fn load(&self, name: &BackupName) -> anyhow::Result<Loaded> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, loaded)) = last.take_if(|(of, _)| of == name) {
-            return Ok(loaded);
-        }
-        drop(last);
-        let at = name.manifest_key();
-        let bytes = read_manifest(self.store, &at)?;
-        let manifest = Manifest::parse(&bytes, &at)?;
-        let key = data_key(self.store, &manifest, (self.keys, self.effort), self.ctx)?;
-        manifest_mac::authenticate(&bytes, &key, &at)?;
-        Ok((manifest, key, Sha256::digest(&bytes).into()))
     }
 }

@@ -1,17 +1,15 @@
 //! Opening a backup by its manifest, or by an envelope beside it.
 
-use std::io::Read as _;
-
 use crate::ctx::Ctx;
+use crate::domain::limits::MARK_BYTES_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::recipient::Recipient;
-use crate::error::{Fault, Kind};
-use crate::keys::envelope::{self, ENVELOPE_BYTES_MAX};
-use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider};
+use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider, envelope};
 use crate::store::{ReadStore, StoreError};
 
 use super::contents::again;
+use super::manifest::read_small;
 
 /// How many envelopes beside one backup are looked at where nobody named it: somebody may plant them.
 const USUAL_MAX: usize = 64;
@@ -20,7 +18,7 @@ const NAMED_MAX: usize = 10_000;
 
 /// A data key and what gave it.
 #[derive(Debug)]
-pub struct Unlocked {
+pub struct FoundKey {
     /// The data key.
     pub key: DataKey,
     /// The recipients of the envelope that gave it; none if it was the manifest.
@@ -31,14 +29,14 @@ pub struct Unlocked {
 /// the manifest with it.
 ///
 /// # Errors
-/// As [`unlock`].
+/// As [`find_key`].
 pub fn data_key(
     store: &dyn ReadStore,
     manifest: &Manifest,
     keys: (&[Box<dyn KeyProvider>], Effort),
     ctx: &Ctx,
 ) -> anyhow::Result<DataKey> {
-    unlock(store, manifest, keys, ctx).map(|unlocked| unlocked.key)
+    find_key(store, manifest, keys, ctx).map(|found| found.key)
 }
 
 /// The same, and what gave it. Envelopes cost a listing of the backup's day, and are looked for only if the
@@ -47,28 +45,21 @@ pub fn data_key(
 /// # Errors
 /// What [`keys::open_any`] said of the manifest's recipients, if no envelope opens either; what the store or the
 /// service of a key fails with where an envelope cannot be tried; a cancellation.
-pub fn unlock(
+pub fn find_key(
     store: &dyn ReadStore,
     manifest: &Manifest,
     (keys, effort): (&[Box<dyn KeyProvider>], Effort),
     ctx: &Ctx,
-) -> anyhow::Result<Unlocked> {
+) -> anyhow::Result<FoundKey> {
     let id = manifest.id;
     let error = match keys::open_any(keys, &manifest.keys, id, effort, &ctx.cancel) {
-        Ok(key) => return Ok(Unlocked { key, envelope: Vec::new() }),
+        Ok(key) => return Ok(FoundKey { key, envelope: Vec::new() }),
         Err(error) => error,
     };
-    let is_about_keys = matches!(
-        error.downcast_ref(),
-        Some(
-            KeyError::Unusable { .. }
-                | KeyError::Forbidden { .. }
-                | KeyError::Away { .. }
-                | KeyError::Wrong { .. }
-                | KeyError::NoneFits { .. }
-        )
-    );
-    if keys.is_empty() || !is_about_keys {
+    // A spent budget of derivations, or a service that is away, says nothing of other recipients.
+    let is_about_keys =
+        |error: &KeyError| error.is_of_backup() || matches!(error, KeyError::Away { .. });
+    if keys.is_empty() || !error.downcast_ref().is_some_and(is_about_keys) {
         return Err(error);
     }
     let max = match effort {
@@ -83,7 +74,7 @@ pub fn unlock(
         // At the usual cost, since there may be thousands: bkp writes none that asks for more.
         let open = |bytes: Vec<u8>| envelope::open(&bytes, id, (keys, Effort::Usual), &ctx.cancel);
         match bytes.and_then(open) {
-            Ok(Some((key, envelope))) => return Ok(Unlocked { key, envelope }),
+            Ok(Some((key, envelope))) => return Ok(FoundKey { key, envelope }),
             Ok(None) => {}
             Err(error) if is_of_envelope(&error) => {}
             // One that cannot be read, or asked about, keeps nobody from the others.
@@ -120,19 +111,9 @@ fn envelopes<'a>(
 ) -> impl Iterator<Item = anyhow::Result<Vec<u8>>> + 'a {
     let wrapped = marks.iter().rev().filter(|mark| matches!(mark, Mark::Wrapped(_))).take(max);
     wrapped.filter_map(move |mark| {
-        let key = name.key(&mark.extension());
-        let body = match store.open(&key, None) {
-            Err(StoreError::Missing { .. }) => return None,
-            Err(error) => return Some(Err(error.into())),
-            Ok(body) => body,
-        };
-        let mut bytes = Vec::new();
-        match body.take(ENVELOPE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes) {
-            Ok(length) => (length <= ENVELOPE_BYTES_MAX).then_some(Ok(bytes)),
-            Err(error) => {
-                let message = format!("reading `{key}` failed: {error}");
-                Some(Err(Fault::new(Kind::Store, message).into()))
-            }
+        match read_small(store, &name.key(&mark.extension()), MARK_BYTES_MAX) {
+            Err(error) if matches!(error.downcast_ref(), Some(StoreError::Missing { .. })) => None,
+            read => read.transpose(),
         }
     })
 }

@@ -29,13 +29,24 @@ pub fn is_altered(error: &anyhow::Error) -> bool {
 /// # Errors
 /// What the store fails with; [`ManifestError::Invalid`] if it is larger than any manifest.
 pub fn read_manifest(store: &dyn ReadStore, key: &str) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let input = store.open(key, None)?;
-    let read = input.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Fault::new(Kind::Store, format!("reading `{key}` failed: {error}")))?;
-    if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+    let bytes = read_small(store, key, MANIFEST_BYTES_MAX)?;
+    bytes.ok_or_else(|| {
         let reason = format!("larger than {MANIFEST_BYTES_MAX} bytes");
-        return Err(ManifestError::Invalid { key: key.to_owned(), reason }.into());
-    }
-    Ok(bytes)
+        ManifestError::Invalid { key: key.to_owned(), reason }.into()
+    })
+}
+
+/// The bytes of a small object; `None` if there are more than `bytes_max`.
+///
+/// # Errors
+/// What the store fails with.
+pub(super) fn read_small(
+    store: &dyn ReadStore,
+    key: &str,
+    bytes_max: u64,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = store.open(key, None)?.take(bytes_max + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Fault::new(Kind::Store, format!("reading `{key}` failed: {error}")))?;
+    Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
 }

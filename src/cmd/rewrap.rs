@@ -63,6 +63,13 @@ struct StoreResult {
     problem: Option<String>,
 }
 
+impl StoreResult {
+    /// Whether there was no backup to look at.
+    fn is_empty(&self) -> bool {
+        self.problem.is_none() && self.rewrapped + self.unchanged + self.failed.len() == 0
+    }
+}
+
 /// A backup that was not rewrapped.
 #[derive(Debug, Serialize, JsonSchema)]
 struct FailedBackup {
@@ -75,7 +82,8 @@ struct FailedBackup {
 /// what is in the envelope before it was written.
 ///
 /// # Errors
-/// [`Kind::Config`] if there is no recipient; [`Kind::Key`] if one cannot be used; what the stores fail with if
+/// [`Kind::Config`] if there is no recipient; [`Kind::NotFound`] for a source that neither a store nor the configuration
+/// knows; [`Kind::Key`] if one cannot be used; what the stores fail with if
 /// all of them do. What is wrong with one backup is in the report, whose outcome is [`Kind::Partial`] then.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let recipients = recipients(app, options)?;
@@ -90,6 +98,14 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             failure = Some(error);
             Ok(StoreResult { store: name, problem, ..StoreResult::default() })
         })?);
+    }
+    if let Some(source) = &options.source
+        && !app.settings.sources.contains_key(source)
+        && stores.iter().all(StoreResult::is_empty)
+    {
+        let message = format!("no backup of `{source}`, and no such source is configured");
+        let hint = "`bkp list` shows every source that has backups";
+        return Err(Fault::new(Kind::NotFound, message).hint(hint).into());
     }
     if stores.iter().all(|store| store.problem.is_some())
         && let Some(error) = failure
@@ -239,7 +255,7 @@ fn render(report: &RewrapReport) -> Result<String, std::fmt::Error> {
         }
         writeln!(
             text,
-            "{store}: {rewrapped} backups {would}rewrapped for {recipients}; {unchanged} needed nothing"
+            "{store}: {rewrapped} backup(s) {would}rewrapped for {recipients}; {unchanged} needed nothing"
         )?;
         for FailedBackup { id, problem } in failed {
             writeln!(text, "  {id} NOT rewrapped: {problem}")?;

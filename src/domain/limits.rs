@@ -24,6 +24,9 @@ pub const MANIFEST_WEIGHT_MAX: u64 = 16 << 20;
 /// Most memory that the manifests in one listing may take, bytes: 14 000 ordinary ones.
 pub const LISTED_WEIGHT_MAX: u64 = 256 << 20;
 
+/// Largest small object beside a backup that is written or read, bytes: an annotation, an envelope.
+pub const MARK_BYTES_MAX: u64 = 64 << 10;
+
 /// Largest key or passphrase file that is read, bytes.
 pub const SECRET_BYTES_MAX: u64 = 64 << 10;
 

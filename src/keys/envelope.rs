@@ -14,15 +14,12 @@ use super::mac::{self, MacPurpose};
 use super::{DataKey, Effort, KeyProvider, open_any};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
-use crate::domain::limits::RECIPIENTS_MAX;
+use crate::domain::limits::{MARK_BYTES_MAX, RECIPIENTS_MAX};
 use crate::domain::manifest::weight;
 use crate::domain::recipient::Recipient;
 
 /// The schema that this version writes and reads.
 pub const SCHEMA: &str = "bkp.wrapped/1";
-
-/// Largest envelope that is written, read or copied, bytes.
-pub const ENVELOPE_BYTES_MAX: usize = 64 << 10;
 
 /// Most memory that reading one may take, bytes: it is read before it is authenticated.
 const WEIGHT_MAX: u64 = 4 << 20;
@@ -51,7 +48,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// The file, with its MAC; `None` if it would be larger than [`ENVELOPE_BYTES_MAX`] or name more recipients
+    /// The file, with its MAC; `None` if it would be larger than [`MARK_BYTES_MAX`] or name more recipients
     /// than are read.
     #[must_use]
     pub fn encode(mut self, key: &DataKey) -> Option<Vec<u8>> {
@@ -59,13 +56,15 @@ impl Envelope {
         let mut bytes = serde_json::to_vec_pretty(&self).ok()?;
         bytes.push(b'\n');
         let is_signed = mac::sign(&mut bytes, WRAPPED, b"", key);
-        (is_signed && bytes.len() <= ENVELOPE_BYTES_MAX && self.recipients.len() <= RECIPIENTS_MAX)
+        (is_signed
+            && bytes.len() as u64 <= MARK_BYTES_MAX
+            && self.recipients.len() <= RECIPIENTS_MAX)
             .then_some(bytes)
     }
 
     /// Reads an envelope of the backup `id` without checking its MAC; `None` for anything else.
     fn parse(bytes: &[u8], id: BackupId) -> Option<Envelope> {
-        if bytes.len() > ENVELOPE_BYTES_MAX || weight(bytes) > WEIGHT_MAX {
+        if bytes.len() as u64 > MARK_BYTES_MAX || weight(bytes) > WEIGHT_MAX {
             return None;
         }
         let envelope: Envelope = serde_json::from_slice(bytes).ok()?;

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use crate::ctx::{Ctx, host};
 use crate::domain::id::BackupId;
+use crate::domain::limits::MARK_BYTES_MAX;
 use crate::domain::names::{BackupName, Mark, MarkNumber};
 use crate::domain::verify_level::VerifyLevel;
 use crate::ops::authenticity;
@@ -23,9 +24,6 @@ use crate::store::{AppendStore, ReadStore, Role, StoreError};
 
 /// The schema that this version writes and reads.
 const SCHEMA: &str = "bkp.mark/1";
-
-/// Largest mark that is read, bytes.
-const MARK_BYTES_MAX: u64 = 64 << 10;
 
 /// How many words one object takes back: their names fit into it.
 const TAKEN_BACK_MAX: usize = 1000;

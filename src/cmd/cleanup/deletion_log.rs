@@ -158,10 +158,10 @@ pub(crate) fn record_deletion(
         keys: manifest.keys.clone(),
         mac: None,
     };
-    if let Ok(unlocked) = catalog::unlock(store, &manifest, (keys, Effort::Usual), ctx) {
-        deleted.mac = deleted.tag(&unlocked.key);
+    if let Ok(found) = catalog::find_key(store, &manifest, (keys, Effort::Usual), ctx) {
+        deleted.mac = deleted.tag(&found.key);
         // What opens the backup now has to open this later, when the backup has gone.
-        deleted.keys.extend(unlocked.envelope);
+        deleted.keys.extend(found.envelope);
     }
     records::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
     Ok(event)

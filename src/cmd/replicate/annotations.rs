@@ -7,13 +7,12 @@ use super::progress::Progress;
 use super::replication::Replication;
 use super::report::CopiesReport;
 use crate::catalog::Entry;
+use crate::domain::limits::MARK_BYTES_MAX;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
 use crate::ops::records;
 use crate::store::Role;
 
-/// Largest annotation that is copied, bytes.
-const MARK_BYTES_MAX: u64 = 64 << 10;
 /// Most annotations of one kind and one backup that are copied in one run, the newest: somebody may plant them.
 const MARKS_MAX: usize = 64;
 

@@ -76,6 +76,7 @@ fn without_a_key_that_opens_them_backups_are_named() {
     let named = format!("{full} NOT rewrapped: none of the available keys");
     bed.run(&["keys", "rewrap"]).failed_in_text(3, &named);
     assert!(envelopes(&bed, &full).is_empty());
+    bed.run(&["keys", "rewrap", "boks"]).failed(10, "no backup of `boks`");
     bed.run(&["keys", "rewrap", "--to", "file:missing"]).failed(12, "missing");
     bed.run(&["keys", "rewrap", "--to", "fiel:new"]).failed(12, "unknown kind of recipient");
 }
