@@ -185,13 +185,15 @@ fn a_snapshot_that_is_told_to_stop_abandons_its_upload() {
     let mut command = bed.command(&["snapshot", "books", "--scope", "full"]);
     let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    while !is_uploading(&bed) {
+    // Then it knows the id of its upload: whoever is told to stop before that has nothing to name.
+    while proxy.met() == 0 {
         assert!(began.elapsed() < PATIENCE, "no upload was begun");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+    assert!(is_uploading(&bed));
     kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
-    Run::of(&run.wait_with_output().unwrap()).failed(143, "terminated by a signal");
-    assert!(!is_uploading(&bed));
+    let run = Run::of(&run.wait_with_output().unwrap()).failed(143, "terminated by a signal");
+    assert!(!is_uploading(&bed), "{}", run.stderr);
     proxy.plan(&[]);
     bed.snapshot("full");
 }
