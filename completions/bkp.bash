@@ -40,6 +40,9 @@ _bkp() {
             bkp,help-files)
                 cmd="bkp__subcmd__help__subcmd__files"
                 ;;
+            bkp,init)
+                cmd="bkp__subcmd__init"
+                ;;
             bkp,keys)
                 cmd="bkp__subcmd__keys"
                 ;;
@@ -124,6 +127,9 @@ _bkp() {
             bkp__subcmd__help,help-files)
                 cmd="bkp__subcmd__help__subcmd__help__subcmd__files"
                 ;;
+            bkp__subcmd__help,init)
+                cmd="bkp__subcmd__help__subcmd__init"
+                ;;
             bkp__subcmd__help,keys)
                 cmd="bkp__subcmd__help__subcmd__keys"
                 ;;
@@ -200,7 +206,7 @@ _bkp() {
 
     case "${cmd}" in
         bkp)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="-q -v -h --config --store --key --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -441,7 +447,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin keys rewrap config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin init init-plan keys rewrap config-check config config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -554,7 +560,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help)
-            opts="snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -734,6 +740,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__help__subcmd__files)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__init)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -936,6 +956,44 @@ _bkp() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__init)
+            opts="-q -v -h --source --schedule --user --print --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --schedule)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

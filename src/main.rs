@@ -78,7 +78,8 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
     if let Some(report) = cli.run_alone() {
         return report;
     }
-    let settings = Settings::load(&cli.flags(), environment)?;
+    let load = if cli.needs_no_file() { Settings::without_file } else { Settings::load };
+    let settings = load(&cli.flags(), environment)?;
     process::hide_variables(settings.secret_variables());
     let cancel = Cancel::default();
     listen(&cancel)?;
@@ -87,7 +88,8 @@ fn run(cli: Cli, style: Style, environment: &Environment) -> anyhow::Result<Repo
         progress.warn(warning);
     }
     let confirm = ui::confirm(style, cli.yes(), cancel.clone());
-    let app = AppContext { settings, ctx: Ctx::new(cancel, progress), confirm, layer: None };
+    let ask = ui::ask(style, cancel.clone());
+    let app = AppContext { settings, ctx: Ctx::new(cancel, progress), confirm, ask, layer: None };
     cli.run(&app).map_err(|error| app.ctx.attributed(error))
 }
 

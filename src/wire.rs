@@ -24,6 +24,10 @@ use crate::table::ConfigError;
 /// no.
 pub type Confirm = Arc<dyn Fn(&str) -> anyhow::Result<()> + Send + Sync>;
 
+/// Asks the operator a question; gets the question and the answer that an empty line stands for. `None`
+/// if nobody can answer.
+pub type Ask = Arc<dyn Fn(&str, &str) -> anyhow::Result<Option<String>> + Send + Sync>;
+
 /// What commands work with.
 #[derive(Clone)]
 pub struct AppContext {
@@ -33,6 +37,8 @@ pub struct AppContext {
     pub ctx: Ctx,
     /// Asks before something is replaced or brought back.
     pub confirm: Confirm,
+    /// Asks what a command has to know.
+    pub ask: Ask,
     /// What every store is wrapped in. Only tests do that: they sweep faults through commands.
     pub layer: Option<Arc<dyn StoreLayer>>,
 }

@@ -25,6 +25,7 @@ mod completions;
 mod config;
 mod doctor;
 mod export;
+mod init;
 mod keys;
 mod list;
 mod logs;
@@ -57,6 +58,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Args),
     Snapshot(snapshot::Args),
     Export(export::Args),
     Replicate(replicate::Args),
@@ -169,6 +171,12 @@ impl Cli {
         matches!(&self.command, Command::Restore(args) if args.yes())
     }
 
+    /// Whether the command works without a configuration file, which it makes.
+    #[must_use]
+    pub fn needs_no_file(&self) -> bool {
+        matches!(self.command, Command::Init(_))
+    }
+
     /// Runs a command that needs no configuration; `None` if this is none.
     #[must_use]
     pub fn run_alone(&self) -> Option<anyhow::Result<Report>> {
@@ -176,7 +184,8 @@ impl Cli {
             Command::Completions(args) => Some(completions::run(args, &Cli::command())),
             Command::HelpFiles(args) => Some(docs::run(args, &Cli::command())),
             Command::Config(args) => args.run_alone(),
-            Command::Snapshot(_)
+            Command::Init(_)
+            | Command::Snapshot(_)
             | Command::Logs(_)
             | Command::Export(_)
             | Command::Replicate(_)
@@ -201,6 +210,7 @@ impl Cli {
     /// What the command fails with.
     pub fn run(self, app: &AppContext) -> anyhow::Result<Report> {
         match self.command {
+            Command::Init(args) => cmd::init::run(app, &args.into()),
             Command::Snapshot(args) => {
                 let (patience, options) = (args.wait.patience(), args.into());
                 backup(app, patience, &options)

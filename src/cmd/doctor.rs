@@ -59,9 +59,14 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
     let failed = found.iter().filter(|(_, check)| !check.ok).map(|(kind, _)| Some(*kind));
     let outcome = failed.fold(None, worst);
     let checks: Vec<&Check> = found.iter().map(|(_, check)| check).collect();
-    let text = checks.iter().map(|check| line(check)).collect::<Vec<_>>().join("\n");
+    let text = lines(checks.iter().copied());
     let body = DoctorReport { ok: outcome.is_none(), checks };
     Ok(Report::done("bkp.doctor/1", &body, text)?.with_outcome(outcome))
+}
+
+/// Checks for people to read, one a line.
+pub(super) fn lines<'c>(checks: impl IntoIterator<Item = &'c Check>) -> String {
+    checks.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn line(check: &Check) -> String {

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod config;
 pub mod doctor;
 pub mod history;
+pub mod init;
 pub mod keys;
 pub mod ledger_diff;
 pub mod list;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cmd::{
-    catalog_file, cleanup, config, doctor, history, keys, ledger_diff, list, log_files, logs, pin,
-    replicate, restore, restore_at, rewrap, run, runs, snapshot, status, verify, verify_logs,
+    catalog_file, cleanup, config, doctor, history, init, keys, ledger_diff, list, log_files, logs,
+    pin, replicate, restore, restore_at, rewrap, run, runs, snapshot, status, verify, verify_logs,
     windows,
 };
 use crate::ops::report::{Failure, Warning};
@@ -51,6 +51,8 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<status::Status>("bkp.status/1"),
     ReportSchema::of::<cleanup::CleanupReport>("bkp.cleanup/1"),
     ReportSchema::of::<pin::PinReport>("bkp.pin/1"),
+    ReportSchema::of::<init::InitReport>("bkp.init/1"),
+    ReportSchema::of::<init::InitPlanReport>("bkp.init-plan/1"),
     ReportSchema::of::<keys::Keys>("bkp.keys/1"),
     ReportSchema::of::<rewrap::RewrapReport>("bkp.rewrap/1"),
     ReportSchema::of::<config::ConfigCheckReport>("bkp.config-check/1"),

@@ -21,6 +21,7 @@ mod adapter;
 mod check;
 pub mod jobs;
 mod ledger;
+mod new_file;
 pub mod notifications;
 mod secrets;
 mod sources;
@@ -217,19 +218,11 @@ fn find(
     flags: &Flags,
     environment: &Environment,
 ) -> Result<(Option<PathBuf>, Vec<String>), ConfigError> {
-    let named = match &flags.config {
-        Some(path) => Some(path.clone()),
-        None => environment.text("BKP_CONFIG")?.map(PathBuf::from),
-    };
-    if let Some(path) = named {
+    if let Some(path) = named(flags, environment)? {
         let looked = vec![path.display().to_string()];
         return Ok((Some(path), looked));
     }
-    let home = || environment.base("HOME").map(|home| home.join(".config"));
-    let personal = environment.base("XDG_CONFIG_HOME").or_else(home);
-    let personal = personal.map(|folder| folder.join("bkp/bkp.toml"));
-    let places: Vec<PathBuf> =
-        personal.into_iter().chain([PathBuf::from("/etc/bkp/bkp.toml")]).collect();
+    let places = places(environment);
     let looked = places.iter().map(|path| path.display().to_string()).collect();
     for path in places {
         // A file that is there and cannot be looked at is an error, not an absent file: going on
@@ -241,6 +234,25 @@ fn find(
         }
     }
     Ok((None, looked))
+}
+
+/// The file that was named.
+fn named(flags: &Flags, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
+    match &flags.config {
+        Some(path) => Ok(Some(path.clone())),
+        None => Ok(environment.text("BKP_CONFIG")?.map(PathBuf::from)),
+    }
+}
+
+/// The configuration of the whole machine.
+pub const MACHINE_FILE: &str = "/etc/bkp/bkp.toml";
+
+/// Where a file is looked for that was not named; the last one is that of the whole machine.
+fn places(environment: &Environment) -> Vec<PathBuf> {
+    let home = || environment.base("HOME").map(|home| home.join(".config"));
+    let personal = environment.base("XDG_CONFIG_HOME").or_else(home);
+    let personal = personal.map(|folder| folder.join("bkp/bkp.toml"));
+    personal.into_iter().chain([PathBuf::from(MACHINE_FILE)]).collect()
 }
 
 fn default_state_dir(environment: &Environment) -> Result<(PathBuf, Origin), ConfigError> {

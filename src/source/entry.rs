@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::SourceKind;
+use super::discovery::finder::Finder;
 use super::logs::LogKind;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;
@@ -18,6 +19,8 @@ pub struct SourceEntry {
     pub makes: &'static [BackupKind],
     /// What is done with its log, if it has one.
     pub log: Option<LogKind>,
+    /// How `bkp init` finds and describes such a source.
+    pub finder: Finder,
     /// Works as a process that bkp starts of itself, if these words of a command line say so: an engine that
     /// holds no keys, a client in a network of its own.
     pub serve: fn(&[OsString]) -> Option<ExitCode>,

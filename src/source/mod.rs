@@ -37,6 +37,7 @@ use self::logs::ship::{LogSource, OwnEvents};
 mod attempt_error;
 mod chain;
 pub mod device;
+pub mod discovery;
 pub mod duckdb;
 pub mod entry;
 pub mod kinds;
@@ -67,7 +68,9 @@ impl std::fmt::Debug for Captured {
 }
 
 /// One line of `bkp doctor`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Check {
     /// What was looked at.
     pub what: String,

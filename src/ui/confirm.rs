@@ -1,4 +1,4 @@
-//! Asks for confirmation before something is replaced or restored.
+//! Asks for confirmation before something is replaced or restored, and for what a command has to know.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::style::{Style, print_line};
 use crate::ctx::Cancel;
 use crate::error::{Fault, Kind};
-use crate::wire::Confirm;
+use crate::wire::{Ask, Confirm};
 
 /// How often the wish to stop is looked at while an answer is awaited.
 const POLL: Duration = Duration::from_millis(50);
@@ -40,21 +40,42 @@ fn decide(
     }
     print_line(summary);
     print_line("Type `yes` to continue:");
-    // A read cannot be interrupted; its thread ends with the process.
-    let (answered, answer) = mpsc::channel();
-    thread::Builder::new().name("answer".into()).spawn(move || answered.send(read()))?;
-    let line = loop {
-        cancel.check()?;
-        match answer.recv_timeout(POLL) {
-            Ok(line) => break line?,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break String::new(),
-        }
-    };
+    let line = answer(cancel, read)?;
     if line.trim().eq_ignore_ascii_case("yes") {
         return Ok(());
     }
     Err(refuse("not confirmed").hint("nothing was done; answer `yes`, or pass --yes").into())
+}
+
+/// What commands ask with. Only somebody at a terminal can answer; an empty line stands for the answer
+/// that is offered.
+#[must_use]
+pub fn ask(style: Style, cancel: Cancel) -> Ask {
+    Arc::new(move |question, offered| {
+        if !style.interactive || style.json {
+            return Ok(None);
+        }
+        let brackets = if offered.is_empty() { String::new() } else { format!(" [{offered}]") };
+        print_line(&format!("{question}{brackets}"));
+        let line = answer(&cancel, read_line)?;
+        let line = line.trim();
+        Ok(Some(if line.is_empty() { offered } else { line }.to_owned()))
+    })
+}
+
+/// The line that `read` gets, or an error as soon as the run should stop.
+fn answer(cancel: &Cancel, read: fn() -> io::Result<String>) -> anyhow::Result<String> {
+    // A read cannot be interrupted; its thread ends with the process.
+    let (answered, answer) = mpsc::channel();
+    thread::Builder::new().name("answer".into()).spawn(move || answered.send(read()))?;
+    loop {
+        cancel.check()?;
+        match answer.recv_timeout(POLL) {
+            Ok(line) => return Ok(line?),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(String::new()),
+        }
+    }
 }
 
 fn read_line() -> io::Result<String> {

@@ -9,7 +9,7 @@ mod progress;
 mod report;
 mod style;
 
-pub use confirm::confirm;
+pub use confirm::{ask, confirm};
 pub use error::{fail, mistake};
 pub use progress::Progress;
 pub use report::{answer, report};

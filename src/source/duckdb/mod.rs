@@ -23,6 +23,7 @@ mod attempt_error;
 mod capture;
 mod configured;
 mod data_file;
+mod discover;
 mod engine;
 mod export;
 pub mod metadata_table;
@@ -48,6 +49,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Snapshot, BackupKind::Export],
     log: None,
+    finder: discover::FINDER,
     serve: engine::serve::serve,
     interval,
     kept_days: 90,

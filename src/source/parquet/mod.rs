@@ -15,6 +15,7 @@
 mod check;
 mod copy;
 mod copying;
+mod discover;
 mod extend;
 mod footer;
 mod inventory;
@@ -52,6 +53,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Replica],
     log: None,
+    finder: discover::FINDER,
     serve: |_words| None,
     interval: |_kind, _scope| Duration::from_hours(1),
     kept_days: 365,

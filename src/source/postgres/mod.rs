@@ -18,6 +18,7 @@ mod capture;
 mod checks;
 pub mod client;
 mod configured;
+mod discover;
 mod file_list;
 mod layout;
 mod logs;
@@ -54,6 +55,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Snapshot, BackupKind::Log],
     log: Some(logs::LOG),
+    finder: discover::FINDER,
     serve: |_words| None,
     interval,
     kept_days: 90,

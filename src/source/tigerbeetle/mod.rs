@@ -18,6 +18,7 @@ mod attempt_error;
 mod capture;
 mod cluster;
 mod data_file;
+mod discover;
 mod layout;
 mod logs;
 mod replica;
@@ -61,6 +62,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Snapshot, BackupKind::Log],
     log: Some(logs::LOG),
+    finder: discover::FINDER,
     serve: logs::serve_if_private,
     interval,
     kept_days: 365,

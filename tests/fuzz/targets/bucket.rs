@@ -108,6 +108,7 @@ fn honest() -> Honest {
         settings,
         ctx: Ctx::fixed(super::now),
         confirm: Arc::new(|_| Ok(())),
+        ask: Arc::new(|_, _| Ok(None)),
         layer: None,
     };
     Honest { folder, app, objects: keys.into_iter().map(read).collect() }

@@ -56,6 +56,7 @@ pub(crate) fn run(data: &[u8]) {
         settings,
         ctx: Ctx::fixed(super::now),
         confirm: Arc::new(|_| Ok(())),
+        ask: Arc::new(|_, _| Ok(None)),
         layer: None,
     };
     let shown = config::run(&app, &Options::Show { origin: true }).unwrap();

@@ -4,6 +4,7 @@ mod cleanup;
 mod cli;
 mod drill;
 mod golden;
+mod init;
 mod notify;
 mod prune;
 mod refusals;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::support::bed::Bed;
+use crate::support::bed::{self, Bed, Run};
 use crate::support::{duck, tb};
 
 /// Says what is wrong with `value`. Knows the keywords that the schemas use and panics at any
@@ -140,6 +140,17 @@ const DONE: &[&[&str]] = &[
     &["completions", "fish"],
 ];
 
+/// What `bkp init` reports, as a plan and when it is done.
+fn first_configuration(bed: &Bed, database: &Path) -> [String; 2] {
+    let source = format!("duckdb:{}", database.display());
+    let store = format!("file://{}", bed.path("first/store").display());
+    let words = ["--config", "first.toml", "--source", &source, "--store", &store, "--json"];
+    [&["--print"][..], &[]].map(|last| {
+        let output = bed::init(&bed.path(""), &[&words[..], last].concat()).output().unwrap();
+        Run::of(&output).done().stdout
+    })
+}
+
 #[test]
 fn every_report_is_what_its_schema_says() {
     let folder = tempfile::tempdir().unwrap();
@@ -171,6 +182,9 @@ fn every_report_is_what_its_schema_says() {
 
     for words in DONE {
         holds(&json(words).done().stdout);
+    }
+    for text in first_configuration(&bed, &database) {
+        holds(&text);
     }
     server_folder(&bed.path("pgdata"));
     let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();

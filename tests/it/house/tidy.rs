@@ -295,6 +295,7 @@ fn every_adapter_is_in_its_table() {
                 "attempt_error",
                 "chain",
                 "device",
+                "discovery",
                 "entry",
                 "kinds",
                 "logs",

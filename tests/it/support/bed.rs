@@ -112,7 +112,8 @@ impl Bed {
         let settings = Settings::load(&Flags::default(), &environment).unwrap();
         let ctx = Ctx::new(Cancel::default(), Arc::new(NullMonitor));
         let layer = faults.map(|plan| Arc::new(plan) as Arc<dyn StoreLayer>);
-        AppContext { settings, ctx, confirm: Arc::new(|_| Ok(())), layer }
+        let ask = Arc::new(|_: &str, _: &str| Ok(None));
+        AppContext { settings, ctx, confirm: Arc::new(|_| Ok(())), ask, layer }
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Run {
@@ -200,6 +201,17 @@ pub(crate) fn bare(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bkp"));
     command.args(words).current_dir(folder).env_clear().stdin(Stdio::null());
     command.env("HOME", folder).env("PATH", "/usr/bin:/bin");
+    command
+}
+
+/// `bkp init` in `folder`, for the user who runs the tests.
+pub(crate) fn init(folder: &Path, words: &[&str]) -> Command {
+    let mut words = [&["init"], words].concat();
+    if rustix::process::geteuid().is_root() {
+        words.extend(["--user", "root"]);
+    }
+    let mut command = bare(folder, &words);
+    command.env("STATE_DIRECTORY", folder.join("state"));
     command
 }
 

@@ -60,6 +60,16 @@ pub(crate) fn parse_address(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(port).or_else(host)
 }
 
+/// The address `IP:PORT` at which this host reaches what listens on `text`; `None` if that is no address. What
+/// listens on every address of the host is reached through the loopback.
+pub(crate) fn loopback_address(text: &str) -> Option<String> {
+    let mut address = parse_address(text)?;
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    Some(address.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
