@@ -52,7 +52,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -f -a "doctor" -d 'Check everythin
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "completions" -d 'Print the completion script for a shell'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
 complete -c bkp -n "__fish_bkp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c bkp -n "__fish_bkp_using_subcommand init" -l source -d 'Source to back up, as KIND:PLACE or NAME=KIND:PLACE, such as duckdb:/srv/analytics.duckdb or postgres:host=/run/postgresql; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand init" -l source -d 'Source to back up, as KIND:PLACE or NAME=KIND:PLACE, such as `duckdb:/srv/analytics.duckdb` or `postgres:host=/run/postgresql`; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l schedule -d 'How often to back up, such as 6h, or when, such as "daily at 03:00" [default: what suits the source]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l user -d 'User who is to run the backups and owns key, state and store [default: bkp if it exists and root runs this, else whoever runs this]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
