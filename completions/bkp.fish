@@ -132,6 +132,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups 
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only the newest COUNT, newest first [default: all, oldest first]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'Show the result of a query over the table backup_metadata, for example "SELECT source, max(end_time) FROM backup_metadata WHERE status = \'completed\' GROUP BY ALL"' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l job -d 'Only backups that this job made, or with --runs its runs' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l tenant -d 'Only backups of sources with this tenant, as their manifests say' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l status -d 'Only ledger events with this status' -r -f -a "started\t''
 completed\t''
 failed\t''

@@ -94,6 +94,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "JOB", conflicts_with_all = ["from_ledger", "cached", "windows", "sql"])]
     job: Option<String>,
 
+    /// Only backups of sources with this tenant, as their manifests say
+    #[arg(long, value_name = "TENANT", conflicts_with_all = ["from_ledger", "cached", "windows", "sql", "runs"])]
+    tenant: Option<String>,
+
     /// Only ledger events with this status
     #[arg(
         long,
@@ -151,7 +155,7 @@ impl Args {
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let window = args.window();
-        let Args { source, backup_type, id, scope, job, pinned, cached, long, .. } = args;
-        Options { source, id, backup_type, scope, job, pinned, cached, window, long }
+        let Args { source, backup_type, id, scope, job, tenant, pinned, cached, long, .. } = args;
+        Options { source, id, backup_type, scope, job, tenant, pinned, cached, window, long }
     }
 }

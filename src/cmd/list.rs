@@ -28,9 +28,9 @@ use crate::ops::report::Report;
 use crate::store::{ReadStore, location};
 use crate::wire::AppContext;
 
-use self::of_job::of_job;
+use self::by_manifest::{ManifestFilter, choose};
 
-mod of_job;
+mod by_manifest;
 
 /// What `bkp list` was asked for.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,8 @@ pub struct Options {
     pub scope: Option<Scope>,
     /// Only those that this job made.
     pub job: Option<String>,
+    /// Only those of this tenant.
+    pub tenant: Option<String>,
     /// Only those that are pinned.
     pub pinned: bool,
     /// What this host saw last, without asking the store.
@@ -136,7 +138,8 @@ struct BackupRow {
     problem: Option<String>,
 }
 
-/// Lists the backups of a store, oldest first. Needs no key; without `--long` and `--job` it costs one listing.
+/// Lists the backups of a store, oldest first. Needs no key; without `--long`, `--job` and `--tenant` it costs
+/// one listing.
 ///
 /// With `--long` a manifest that cannot be read is a problem of its row, and of the outcome.
 ///
@@ -174,10 +177,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
             && (found.pinned || !options.pinned)
             && options.window.holds(found.name.id.created())
     });
-    let (found, mut outcome) = match &options.job {
-        Some(job) => of_job(app, store.as_ref(), found, job)?,
-        None => (found, None),
-    };
+    let by_manifest =
+        ManifestFilter { job: options.job.as_deref(), tenant: options.tenant.as_deref() };
+    let (found, mut outcome) = choose(app, store.as_ref(), found, by_manifest)?;
     let found = options.window.newest(found);
     let (_, price) = cost::price(app, store.as_ref());
     let mut backups = Vec::new();

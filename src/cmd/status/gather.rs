@@ -150,6 +150,7 @@ impl StatusFacts {
             job: job.name.clone(),
             command: job.run.word().to_owned(),
             source: job.source.clone(),
+            tenant: job.source.as_ref().and_then(|source| tenant(app, source)),
             schedule: match &job.when {
                 When::Every(length) => format!("every {}", units::spelled(*length)),
                 When::At(calendar) => calendar.to_string(),
@@ -229,6 +230,7 @@ impl StatusFacts {
             let in_a_year = total(jobs().map(|job| forecast(job, &mine, now)));
             self.sources.push(SourceRow {
                 source: name.to_owned(),
+                tenant: tenant(app, name),
                 store: store.clone(),
                 backups: mine.len(),
                 full: facts.full.len(),
@@ -285,4 +287,9 @@ impl StatusFacts {
         self.outbox = waiting.len();
         self.findings.extend(health::of_outbox(waiting.len(), oldest, now));
     }
+}
+
+/// Whose data a source holds, if its table says.
+fn tenant(app: &AppContext, source: &str) -> Option<String> {
+    app.settings.sources.get(source)?.tenant.clone()
 }

@@ -52,6 +52,15 @@ fn labels(finding: &Finding) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The same with the label `tenant`, where there is one: series of sources without one keep their names.
+fn with_tenant(
+    mut labels: Vec<(&'static str, String)>,
+    tenant: Option<&String>,
+) -> Vec<(&'static str, String)> {
+    labels.extend(tenant.map(|tenant| ("tenant", tenant.clone())));
+    labels
+}
+
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floating point")]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn families(status: &Status) -> Vec<Family> {
@@ -59,14 +68,15 @@ fn families(status: &Status) -> Vec<Family> {
     let of_jobs = |name, help, value: &dyn Fn(&JobRow) -> Option<f64>| {
         let sample = |row: &JobRow| {
             let source = row.source.clone().unwrap_or_default();
-            Some((vec![("job", row.job.clone()), ("source", source)], value(row)?))
+            let labels = vec![("job", row.job.clone()), ("source", source)];
+            Some((with_tenant(labels, row.tenant.as_ref()), value(row)?))
         };
         Family { name, help, samples: status.jobs.iter().filter_map(sample).collect() }
     };
     let of_sources = |name, help, value: &dyn Fn(&SourceRow) -> Option<f64>| {
         let sample = |row: &SourceRow| {
             let labels = vec![("source", row.source.clone()), ("store", row.store.clone())];
-            Some((labels, value(row)?))
+            Some((with_tenant(labels, row.tenant.as_ref()), value(row)?))
         };
         Family { name, help, samples: status.sources.iter().filter_map(sample).collect() }
     };

@@ -33,6 +33,9 @@ pub(in crate::cmd) struct JobRow {
     pub(super) job: String,
     pub(super) command: String,
     pub(super) source: Option<String>,
+    /// Whose data the source holds, if its table says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<String>,
     /// When it runs: `every 6h`, or `daily at 03:00 UTC`.
     pub(super) schedule: String,
     /// The level of a verification.
@@ -67,6 +70,9 @@ pub(in crate::cmd) struct JobRow {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::cmd) struct SourceRow {
     pub(super) source: String,
+    /// Whose data it holds, if its table says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<String>,
     pub(super) store: String,
     pub(super) backups: usize,
     pub(super) full: usize,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::bed::{Run, bare};
 use crate::support::jobs::{SNAPSHOT, add, bed, begun, code, gate, records, with};
@@ -67,6 +67,51 @@ fn backups_are_listed_by_the_job_that_made_them() {
     assert_eq!(run.code, Some(13), "{}", run.stderr);
     assert!(run.stdout.contains(&of_job), "{}", run.stdout);
     assert!(run.stderr.contains(&format!("backup {by_hand} is not listed")), "{}", run.stderr);
+}
+
+/// The tenant of a source is on every backup that is made from then on, in listings, status and metrics.
+#[test]
+fn a_tenant_is_named_wherever_its_backups_are() {
+    let (_folder, bed) = bed(&format!("{SNAPSHOT}[job.off]\nrun = \"cleanup\"\nenabled = false\n"));
+    let before = bed.snapshot("full");
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let kind = "kind = \"tigerbeetle\"";
+    assert_eq!(config.matches(kind).count(), 1, "{config}");
+    let config = config
+        .replace(kind, &format!("{kind}\ntenant = \"acme\""))
+        .replace("[status]", "[status]\nmetrics_file = \"out/bkp.prom\"");
+    fs::write(bed.path("bkp.toml"), config).unwrap();
+    bed.run(&["run", "nightly"]).done();
+    let listed = |words: &[&str]| {
+        let listing = bed.json(words);
+        let backups = listing["backups"].as_array().unwrap().iter();
+        backups.map(|backup| backup["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let [of_tenant] = listed(&["list", "--tenant", "acme"]).try_into().unwrap();
+    assert_ne!(of_tenant, before);
+    assert_eq!(listed(&["list", "--tenant", "acme", "--job", "nightly"]), [of_tenant.as_str()]);
+    assert!(listed(&["list", "--tenant", "acme", "--job", "other"]).is_empty());
+    assert!(listed(&["list", "--tenant", "other"]).is_empty());
+    let rows =
+        bed.json(&["list", "--sql", "SELECT id::VARCHAR AS id, tenant_id FROM backup_metadata"]);
+    let tenant_of = |id: &str| {
+        let rows = rows["rows"].as_array().unwrap();
+        rows.iter().find(|row| row.to_string().contains(id)).unwrap().to_string()
+    };
+    assert!(tenant_of(&of_tenant).contains("acme") && !tenant_of(&before).contains("acme"));
+    let status = bed.json(&["status"]);
+    assert_eq!(status["sources"][0]["tenant"], "acme", "{status}");
+    let jobs = status["jobs"].as_array().unwrap();
+    let tenants: Vec<_> = jobs.iter().map(|job| (&job["job"], &job["tenant"])).collect();
+    assert_eq!(tenants, [(&json!("nightly"), &json!("acme")), (&json!("off"), &Value::Null)]);
+    let metrics = fs::read_to_string(bed.path("out/bkp.prom")).unwrap();
+    for series in [
+        "bkp_last_run_exit_code{job=\"nightly\",source=\"books\",tenant=\"acme\"} 0",
+        "bkp_backups{source=\"books\",store=\"main\",tenant=\"acme\"} 2",
+        "bkp_failures{job=\"off\",source=\"\"} 0",
+    ] {
+        assert!(metrics.contains(series), "{series}: {metrics}");
+    }
 }
 
 #[test]
