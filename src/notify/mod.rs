@@ -35,6 +35,9 @@ pub struct Alert {
     pub rule: String,
     /// What it is about.
     pub subject: String,
+    /// Whose data that holds, if its source has a tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The store in which that is so, if it need not be so in others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
@@ -71,9 +74,12 @@ impl Notification {
     #[must_use]
     pub fn text(&self) -> String {
         let lines = self.alerts.iter().map(|alert| {
-            let Alert { level, recovered, rule, subject, store, message } = alert;
+            let Alert { level, recovered, rule, subject, tenant, store, message } = alert;
+            let tenant = tenant.as_ref().map(|tenant| format!(" (tenant {tenant})"));
+            let tenant = tenant.unwrap_or_default();
             let word = if *recovered { "recovered" } else { level.as_str() };
-            format!("{word}: {}: {message} ({rule})\n", about(subject, store.as_deref()))
+            let about = about(subject, store.as_deref());
+            format!("{word}: {about}{tenant}: {message} ({rule})\n")
         });
         lines.collect()
     }

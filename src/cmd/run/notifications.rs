@@ -114,6 +114,7 @@ fn alerts_since(
                 recovered: false,
                 rule: finding.rule.to_string(),
                 subject: finding.subject.clone(),
+                tenant: tenant(app, &finding.subject, finding.store.as_deref()),
                 store: finding.store.clone(),
                 message: finding.message.clone(),
             });
@@ -144,11 +145,21 @@ fn alerts_since(
             recovered: true,
             rule: known.rule.clone(),
             subject: known.subject.clone(),
+            tenant: tenant(app, &known.subject, known.store.as_deref()),
             store: known.store.clone(),
             message: known.message.clone(),
         });
     }
     (alerts, known_afterwards)
+}
+
+/// Whose data the job or the source holds that something is about; a finding about a store is about nobody's.
+fn tenant(app: &AppContext, subject: &str, store: Option<&str>) -> Option<String> {
+    if store == Some(subject) {
+        return None;
+    }
+    let of_job = app.settings.jobs.get(subject).and_then(|job| job.source.as_deref());
+    app.settings.sources.get(of_job.unwrap_or(subject))?.tenant.clone()
 }
 
 /// Whether what was wrong may only be out of sight, because a store or a server does not answer that it is about.

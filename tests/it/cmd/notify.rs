@@ -63,6 +63,10 @@ fn a_finding_is_notified_once_and_so_is_its_end() {
     let web = Web::start();
     let (port, mail) = mail_server();
     let (folder, bed) = bed(JOB);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let kind = "kind = \"tigerbeetle\"";
+    let config = config.replace(kind, &format!("{kind}\ntenant = \"acme\""));
+    fs::write(bed.path("bkp.toml"), config).unwrap();
     fs::write(bed.path("slack-url"), web.url("services/secret")).unwrap();
     bed.chmod("slack-url", 0o600);
     add(
@@ -88,9 +92,13 @@ fn a_finding_is_notified_once_and_so_is_its_end() {
         (&alert["alerts"][0]["rule"], &alert["alerts"][0]["recovered"]),
         (&"failing".into(), &false.into())
     );
+    assert_eq!(alert["alerts"][0]["tenant"], "acme");
     let slack: Value = serde_json::from_str(&of("/services/secret")).unwrap();
     assert!(
-        slack["text"].as_str().unwrap().contains("critical: nightly: 1 consecutive run(s) failed"),
+        slack["text"]
+            .as_str()
+            .unwrap()
+            .contains("critical: nightly (tenant acme): 1 consecutive run(s) failed"),
         "{slack}"
     );
     let letters = std::mem::take(&mut *mail.lock().unwrap());
