@@ -1,8 +1,9 @@
 //! Engines of DuckDB of other versions than the linked one (see `duck/engine.py`), and beds with a database.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bkp::catalog::Catalog;
@@ -188,8 +189,40 @@ pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
     items.filter(is_hidden).collect()
 }
 
-pub(crate) fn generate(words: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/duck/generate.py");
-    let mut command = Command::new(tool("duckdb-writer-1.5.6/bin/python"));
-    command.arg(script).args(words).output().unwrap()
+/// A process that makes, changes and compares databases: see `duck/generate.py`.
+pub(crate) struct Generator {
+    child: Child,
+    asked: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Generator {
+    pub(crate) fn start() -> Generator {
+        let script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/duck/generate.py");
+        let mut command = Command::new(tool("duckdb-writer-1.5.6/bin/python"));
+        command.arg(script).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let asked = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Generator { child, asked, answers }
+    }
+
+    /// What it says to these words, which it has to do; `what` is for whoever reads of a failure.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, words: &[&str], what: &str) {
+        writeln!(self.asked, "{}", serde_json::to_string(words).unwrap()).unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let (status, text): (i32, String) = serde_json::from_str(&line).unwrap();
+        assert_eq!(status, 0, "{what}: {words:?}: {text}");
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        // Its end is of no matter: it has answered everything.
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
 }

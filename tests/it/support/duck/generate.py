@@ -2,20 +2,23 @@
 
     generate.py make FILE SEED           makes a database; its last commits may be in the log only
     generate.py change FILE SEED STEP    changes what it has
-    generate.py equal FILE OTHER         says what differs between two databases, rows and objects; exits 1 if
-                                         anything does
+    generate.py equal FILE OTHER...      says what differs between a database and others, rows and objects;
+                                         exits 1 if anything does
+    generate.py serve                    does what it is asked on its standard input, where each line is a list
+                                         in JSON of words like these; answers each with exit status and output
 
 A statement that this engine refuses is left out.
 """
 
+import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import traceback
 
 import duckdb
 
@@ -298,15 +301,41 @@ def content_of(path):
     return found
 
 
-def equal(path, other):
-    one, two = content(path), content(other)
-    differ = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
-    for name in differ:
-        print(name, str(one.get(name))[:300], "||", str(two.get(name))[:300])
-    return not differ
+def equal(path, others):
+    expected, same = content(path), True
+    for other in others:
+        found = content(other)
+        differ = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        for name in differ:
+            print(other, name, str(expected.get(name))[:300], "||", str(found.get(name))[:300])
+        same = same and not differ
+    return same
 
 
 LOGGED = True
+
+REFUSED = 3
+
+
+def forked(work):
+    """The exit status of a process of its own that does this, for the engine may end one: 0, what it returns,
+    or REFUSED if the engine refuses something. No engine runs in the process that it leaves."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = work() or 0
+        except duckdb.Error:
+            traceback.print_exc()
+            status = REFUSED
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def tried(path, work):
@@ -320,18 +349,10 @@ def tried(path, work):
         for ending in there:
             shutil.copy(path + ending, f"{folder}/before{ending}")
         for LOGGED in (True, False):
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    work()
-                except duckdb.Error:
-                    os._exit(3)
-                os._exit(0)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            status = forked(work)
             if status == 1:
-                sys.exit(1)
-            check = [sys.executable, __file__, "equal", path, path]
-            if status in (0, -signal.SIGKILL) and subprocess.run(check, capture_output=True).returncode == 0:
+                raise RuntimeError("the generator failed")
+            if status in (0, -signal.SIGKILL) and forked(lambda: content(path) and None) == 0:
                 return True
             for ending in endings:
                 if os.path.exists(path + ending):
@@ -341,10 +362,35 @@ def tried(path, work):
     return False
 
 
-mode, path, *rest = sys.argv[1:]
-if mode == "make":
-    sys.exit(0 if tried(path, lambda: make(path, int(rest[0]))) else 2)
-elif mode == "change":
-    tried(path, lambda: change(path, int(rest[0]), int(rest[1])))
-elif mode == "equal":
-    sys.exit(0 if equal(path, rest[0]) else 1)
+def done(mode, path, *rest):
+    """The exit status of what these words ask for."""
+    if mode == "make":
+        return 0 if tried(path, lambda: make(path, int(rest[0]))) else 2
+    if mode == "change":
+        tried(path, lambda: change(path, int(rest[0]), int(rest[1])))
+        return 0
+    if mode == "equal":
+        return 0 if equal(path, rest) else 1
+    raise ValueError(mode)
+
+
+def captured(words):
+    """The exit status of what words ask for, and what it says."""
+    with tempfile.TemporaryFile() as said:
+
+        def work():
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            return done(*words)
+
+        status = forked(work)
+        said.seek(0)
+        return status, said.read().decode(errors="replace")
+
+
+if sys.argv[1:] == ["serve"]:
+    # An import of the engine takes as long as most of what is asked.
+    for line in sys.stdin:
+        print(json.dumps(captured(json.loads(line))), flush=True)
+else:
+    sys.exit(done(*sys.argv[1:]))
