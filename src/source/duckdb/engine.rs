@@ -215,12 +215,13 @@ impl Session {
     pub(crate) fn leave_user_schema(&self) -> anyhow::Result<bool> {
         self.run(&format!("USE {OUTSIDE}.main"))?;
         let names = |of: &str, column: &str| {
+            // To list the functions takes longer than most other questions: it is done once.
             format!(
-                "SELECT 1 FROM duckdb_{of}() WHERE NOT internal AND database_name = '{CATALOG}' AND lower({column}) IN (SELECT lower({column}) FROM duckdb_{of}() WHERE internal)"
+                "SELECT 1 FROM duckdb_{of}() WHERE internal OR database_name = '{CATALOG}' GROUP BY lower({column}) HAVING bool_or(internal) AND bool_or(NOT internal AND database_name = '{CATALOG}')"
             )
         };
         let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
-        let hidden = self.rows(&format!("{macros} UNION ALL {types} LIMIT 1"))?;
+        let hidden = self.rows(&format!("({macros}) UNION ALL ({types}) LIMIT 1"))?;
         if hidden.is_empty() {
             self.enter_user_schema()?;
         }
