@@ -37,8 +37,9 @@ pub(crate) struct RestoreGaps {
     pub(crate) read: BTreeSet<(usize, String)>,
 }
 
-/// Looks for what a restore on `context` would lack. Constraints and indexes are tried by a drill only. Hashes are
-/// compared if the linked engine hashes as the one did that made the export.
+/// Looks for what a restore on `context` would lack. Whether rows satisfy constraints and unique indexes is tried
+/// by a drill only: here tables are empty. Hashes are compared if the linked engine hashes as the one did that
+/// made the export.
 ///
 /// # Errors
 /// What chain, store and engine say.
@@ -48,34 +49,48 @@ pub(crate) fn find_restore_gaps(
 ) -> anyhow::Result<RestoreGaps> {
     let mut gaps = RestoreGaps::default();
     let Some(newest) = indexes.last() else { return Ok(gaps) };
-    let BuiltSchema { tables, rows, comparable, .. } =
-        context.all_of_schema(newest, &mut gaps.schema)?;
-    if !comparable || newest.row_keys.is_none() {
+    let schema = context.all_of_schema(newest, &mut gaps.schema)?;
+    if schema.comparable && newest.row_keys.is_some() {
+        gaps.compare_rows(context, indexes, newest, &schema)?;
+    } else {
         let engine = plain(&newest.engine);
         let why = format!(
             "rows are not compared: DuckDB {engine}, which made the export, hashes them in another way"
         );
         context.ctx.monitor.warn(&why);
-        return Ok(gaps);
     }
-    let session = context.session_with_files(rows.as_deref())?;
-    session.take_row_keys(newest.row_keys.as_deref())?;
-    session.leave_user_schema()?;
-    let (chain, folder, ctx) = (context.chain, context.folder, context.ctx);
-    let read = RefCell::default();
-    let reader = RowReader { chain, indexes, session: &session, folder, ctx, read };
-    for table in &tables {
-        ctx.cancel.check()?;
-        let why = match reader.difference(table) {
-            Ok(why) => why,
-            // Words that damage brings from the chain have no refusal of the engine beside them.
-            Err(error) => Some(session.refusal_of_rows().ok_or(error)?),
-        };
-        gaps.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
-    }
-    gaps.read = reader.read.into_inner();
-    session.close()?;
+    // As in a restore they come last: an engine may not open a file again that has some indexes.
+    context.rest(&schema.left, &schema.tables, &mut gaps.schema)?;
     Ok(gaps)
+}
+
+impl RestoreGaps {
+    /// Reads the rows of every table and compares them with what was recorded.
+    fn compare_rows(
+        &mut self,
+        context: &BuildContext<'_>,
+        indexes: &[Index],
+        newest: &Index,
+        schema: &BuiltSchema,
+    ) -> anyhow::Result<()> {
+        let session = context.session_with_files(schema.rows.as_deref())?;
+        session.take_row_keys(newest.row_keys.as_deref())?;
+        session.leave_user_schema()?;
+        let (chain, folder, ctx) = (context.chain, context.folder, context.ctx);
+        let read = RefCell::default();
+        let reader = RowReader { chain, indexes, session: &session, folder, ctx, read };
+        for table in &schema.tables {
+            ctx.cancel.check()?;
+            let why = match reader.difference(table) {
+                Ok(why) => why,
+                // Words that damage brings from the chain have no refusal of the engine beside them.
+                Err(error) => Some(session.refusal_of_rows().ok_or(error)?),
+            };
+            self.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
+        }
+        self.read = reader.read.into_inner();
+        session.close()
+    }
 }
 
 impl RowReader<'_> {

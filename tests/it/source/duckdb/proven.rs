@@ -369,3 +369,38 @@ fn one_table_that_cannot_be_made_does_not_spoil_the_rest() {
     assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
     assert_eq!(sql(V, &target, &["FROM t"]), json!([[1]]));
 }
+
+#[test]
+fn a_decode_finds_views_and_indexes_that_cannot_be_made() {
+    let (_folder, file) = made(
+        "v1.0.0",
+        &[
+            "CREATE TABLE t (id BIGINT, v VARCHAR)",
+            "INSERT INTO t VALUES (1, 'a'), (2, 'b')",
+            "CREATE INDEX by_v ON t (v)",
+            "CREATE VIEW w AS FROM t",
+        ],
+    );
+    let bed = bed(&file);
+    let manifest = export(&bed, &[]);
+    let decode = || bed.run(&["verify", "--id", id(&manifest), "--level", "decode"]);
+    let restore = |to: &str| {
+        let target = bed.path(to);
+        bed.run(&["restore", "--id", id(&manifest), "--to", target.to_str().unwrap(), "--yes"])
+    };
+    decode().done();
+    for (makes, sql) in [
+        ("view", "CREATE VIEW main.w AS FROM gone"),
+        ("index", "CREATE INDEX by_v ON main.gone (v)"),
+    ] {
+        reindex(&bed, &manifest, &|index| {
+            let mut statements = index["statements"].as_array_mut().unwrap().iter_mut();
+            statements.find(|statement| statement["makes"] == makes).unwrap()["sql"] = json!(sql);
+        });
+        let missing = format!("the {makes} \"main\".");
+        decode().failed(3, &missing);
+        let restored = restore(&format!("without-{makes}.duckdb"));
+        let said = [restored.stdout, restored.stderr].concat();
+        assert!(restored.code == Some(3) && said.contains(&missing), "{:?}: {said}", restored.code);
+    }
+}
