@@ -43,9 +43,8 @@ const LIBRARY: &str = "libduckdb.so must be beside bkp, or in ../lib/bkp from th
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
 
-/// How Parquet is written. A column of a group of rows with more values than this has no dictionary: to
-/// make one, and to find out that it is of no use, takes longer than what it saves.
-const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false, DICTIONARY_SIZE_LIMIT 8192";
+/// How Parquet is written.
+const PARQUET: &str = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false";
 
 /// Why the linked engine cannot open a file with these headers; `None` if it can.
 pub(crate) fn cannot_read(headers: &Headers) -> Option<String> {
