@@ -3,9 +3,10 @@
 #
 # In one run and alternating: `bkp export` copies the live file consistently, writes Parquet and hashes
 # of every row, hashes, seals and confirms all of it; `EXPORT DATABASE … (FORMAT parquet, COMPRESSION
-# zstd)` of the Python package opens the file, which needs its lock, and writes Parquet. Then increments are
+# zstd)` of the Python package opens the file, which needs its lock, and writes Parquet, here also of the version
+# that bkp writes. `bkp restore` of that export alternates with `IMPORT DATABASE` of the other. Then increments are
 # taken: of no change, of one to the last hundredth of the rows, and of one row in a hundred changed, deleted
-# or inserted.
+# or inserted; and all of them are restored.
 #
 # What is measured: wall time, the time of processors, and the largest resident size of the process.
 # Everything is in `bench` in the build folder, which is removed at the end.
@@ -58,6 +59,12 @@ stored() {
     say "stored $bytes bytes"
 }
 
+# restored INCREMENTS: restores all there is.
+restored() {
+    rm -f "$work/restored.duckdb"
+    timed "bkp restore of the full export and $1 increments" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
+}
+
 say "makes a database of $rows rows"
 sql "$work/a.duckdb" "CREATE TABLE t (id BIGINT PRIMARY KEY, moment TIMESTAMP, kind VARCHAR, price DECIMAL(18,2), ratio DOUBLE, ok BOOLEAN, note VARCHAR)" \
     "INSERT INTO t SELECT range, TIMESTAMP '2026-01-01' + to_seconds(range), 'k' || (range % 7), (range * 7919 % 1000003)::DECIMAL(18,2) / 100, random(), range % 3 = 0, md5((range % 1000)::VARCHAR) FROM range($rows)"
@@ -66,9 +73,15 @@ for _ in $(seq "$rounds"); do
     rm -rf "$work/own"
     timed "EXPORT DATABASE" "$python" -c "import duckdb; duckdb.connect('$work/a.duckdb', read_only=True).execute(\"EXPORT DATABASE '$work/own' (FORMAT parquet, COMPRESSION zstd)\")"
     say "stored $(du -sb "$work/own" | cut -f1) bytes"
-    timed "bkp export" "$program" export analytics -q
+    timed "bkp export" "$program" export analytics -q --scope full
     stored
+    rm -f "$work/imported.duckdb" "$work/restored.duckdb"
+    timed "IMPORT DATABASE" "$python" -c "import duckdb; duckdb.connect('$work/imported.duckdb').execute(\"IMPORT DATABASE '$work/own'\")"
+    timed "bkp restore of the full export" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
 done
+rm -rf "$work/own" "$work/imported.duckdb"
+timed "EXPORT DATABASE, version 2 of Parquet" "$python" -c "import duckdb; duckdb.connect('$work/a.duckdb', read_only=True).execute(\"EXPORT DATABASE '$work/own' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)\")"
+say "stored $(du -sb "$work/own" | cut -f1) bytes"
 # What changes in a ledger is recent, and so in the last row groups.
 increment=(export analytics -q --scope incremental)
 for round in $(seq "$rounds"); do
@@ -77,12 +90,12 @@ for round in $(seq "$rounds"); do
     timed "bkp export --scope incremental, the last hundredth changed" "$program" "${increment[@]}"
     stored
 done
+restored "$((2 * rounds))"
 for round in $(seq "$rounds"); do
     sql "$work/a.duckdb" "UPDATE t SET note = 'changed $round' WHERE id % 100 = 1" "DELETE FROM t WHERE id % 100 = 10 + $round" \
         "INSERT INTO t SELECT id + $rows * 10 * $round, moment, kind, price, ratio, ok, note FROM t WHERE id < $rows AND id % 100 = 3"
     timed "bkp export --scope incremental, one row in a hundred changed" "$program" "${increment[@]}"
     stored
-    rm -f "$work/restored.duckdb"
-    timed "bkp restore of the full export and $((2 * rounds + round)) increments" "$program" restore analytics --from-export --to "$work/restored.duckdb" --yes -q
+    restored "$((2 * rounds + round))"
     timed "bkp verify --level decode of the same" "$program" verify analytics --from-export --level decode -q
 done
