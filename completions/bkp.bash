@@ -85,6 +85,9 @@ _bkp() {
             bkp__subcmd__config,help)
                 cmd="bkp__subcmd__config__subcmd__help"
                 ;;
+            bkp__subcmd__config,lifecycle)
+                cmd="bkp__subcmd__config__subcmd__lifecycle"
+                ;;
             bkp__subcmd__config,schema)
                 cmd="bkp__subcmd__config__subcmd__schema"
                 ;;
@@ -96,6 +99,9 @@ _bkp() {
                 ;;
             bkp__subcmd__config__subcmd__help,help)
                 cmd="bkp__subcmd__config__subcmd__help__subcmd__help"
+                ;;
+            bkp__subcmd__config__subcmd__help,lifecycle)
+                cmd="bkp__subcmd__config__subcmd__help__subcmd__lifecycle"
                 ;;
             bkp__subcmd__config__subcmd__help,schema)
                 cmd="bkp__subcmd__config__subcmd__help__subcmd__schema"
@@ -168,6 +174,9 @@ _bkp() {
                 ;;
             bkp__subcmd__help__subcmd__config,check)
                 cmd="bkp__subcmd__help__subcmd__config__subcmd__check"
+                ;;
+            bkp__subcmd__help__subcmd__config,lifecycle)
+                cmd="bkp__subcmd__help__subcmd__config__subcmd__lifecycle"
                 ;;
             bkp__subcmd__help__subcmd__config,schema)
                 cmd="bkp__subcmd__help__subcmd__config__subcmd__schema"
@@ -318,7 +327,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help check show schema help"
+            opts="-q -v -h --config --store --key --json --quiet --verbose --help check show lifecycle schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -370,7 +379,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__help)
-            opts="check show schema help"
+            opts="check show lifecycle schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -398,6 +407,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__config__subcmd__help__subcmd__lifecycle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -439,6 +462,32 @@ _bkp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        bkp__subcmd__config__subcmd__lifecycle)
+            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         bkp__subcmd__config__subcmd__schema)
             opts="-q -v -h --report --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -447,7 +496,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan run status cleanup pin init init-plan keys rewrap config-check config config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan thaw run status cleanup pin keys rewrap config-check config config-lifecycle config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -642,7 +691,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__config)
-            opts="check show schema"
+            opts="check show lifecycle schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -656,6 +705,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__config__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__config__subcmd__lifecycle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1346,7 +1409,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --to --replica --addresses --from-export --table --file --tablespace --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --to --replica --addresses --from-export --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1405,6 +1468,14 @@ _bkp() {
                     return 0
                     ;;
                 --tablespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tier)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --thaw-days)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1552,7 +1623,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__verify)
-            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --logs --ledger --record --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --record --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1575,6 +1646,14 @@ _bkp() {
                     return 0
                     ;;
                 --scratch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tier)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --thaw-days)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -162,11 +162,14 @@ digest\t'Every stored object has the SHA-256 in the manifest'
 decode\t'Everything decrypts, decompresses and is complete; every row of an export matches what was exported'
 drill\t'The real engine starts on a restored copy and answers as at capture'"
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder for restores of a drill and for unpacking exports [default: in the state directory]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l tier -d 'Tier at which objects in GLACIER or DEEP_ARCHIVE are restored: Bulk, Standard or Expedited' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l thaw-days -d 'Days for which such objects stay readable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l thaw -d 'Ask for objects in GLACIER or DEEP_ARCHIVE that have to be read; without it they are skipped'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l logs -d 'Check the log of SOURCE instead: its segments are consecutive and readable; with --level drill, a random moment is also restored and its server started'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l ledger -d 'Compare the ledger with every configured store instead, to find changed, removed or planted backups; needs no key'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l record -d 'Record authentic backups missing from the ledger; needs a key'
@@ -188,11 +191,14 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Furthe
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l table -d 'Only this table of an export, and the tables it references' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l file -d 'Only files whose path fits this pattern, such as `2026/*.parquet`; can be given several times' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tablespace -d 'Folder for a tablespace of PostgreSQL [default: PATH.tablespaces/OID]; can be given several times' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tier -d 'Tier at which objects in GLACIER or DEEP_ARCHIVE are restored: Bulk, Standard or Expedited' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l thaw-days -d 'Days for which such objects stay readable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l exclusive -d 'End right before what --at, --lsn or --xid names'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l wait -d 'Wait for objects in GLACIER or DEEP_ARCHIVE instead of exiting with 75'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename what exists at PATH instead of refusing'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l yes -d 'Do not ask for confirmation'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l dry-run -d 'Show what would be done, without doing it'
@@ -291,17 +297,18 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s q -l quiet -d 'Print only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s v -l verbose -d 'Print more detail; repeatable'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "check" -d 'Check the configuration'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "check" -d 'Check the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
@@ -317,6 +324,13 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l report -d 'Report to describe, by the name in its `schema` field: `list` for bkp.list/1' -r -f -a "snapshot\t''
 snapshot-plan\t''
 export\t''
@@ -341,6 +355,7 @@ restore\t''
 restore-plan\t''
 restore-at\t''
 restore-at-plan\t''
+thaw\t''
 run\t''
 status\t''
 cleanup\t''
@@ -351,6 +366,7 @@ keys\t''
 rewrap\t''
 config-check\t''
 config\t''
+config-lifecycle\t''
 config-schema\t''
 doctor\t''
 completions\t''
@@ -365,6 +381,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
@@ -413,4 +430,5 @@ complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'

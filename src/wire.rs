@@ -237,6 +237,15 @@ impl AppContext {
         app.store_read(None)
     }
 
+    /// The rules by which the service of this store moves data by itself, as it takes them; `None` if it has none.
+    ///
+    /// # Errors
+    /// If there is no such store.
+    pub fn lifecycle(&self, name: &str) -> anyhow::Result<Option<serde_json::Value>> {
+        let place = self.place(name)?;
+        Ok((store_kind(&place.url)?.lifecycle)(&place)?)
+    }
+
     /// The store of this name or URL, to remove from. Only `cleanup` asks for one.
     ///
     /// # Errors

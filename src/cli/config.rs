@@ -31,6 +31,10 @@ enum Command {
         #[arg(long)]
         origin: bool,
     },
+    /// Print the lifecycle rules of a bucket that move data as the store's `tiers` say, as JSON
+    #[command(after_help = "Exit codes: 14 if no store has such rules; all of them: see bkp(1).\n\
+                            Example: bkp config lifecycle --store offsite > lifecycle.json")]
+    Lifecycle,
     /// Print the JSON Schema of the configuration file or of a report
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp config schema > bkp.schema.json")]
     Schema {
@@ -45,7 +49,7 @@ impl Args {
     pub(super) fn run_alone(&self) -> Option<anyhow::Result<Report>> {
         match self.command {
             Command::Schema { report } => Some(describe(report.map(ReportSchema::json_schema))),
-            Command::Check | Command::Show { .. } => None,
+            Command::Check | Command::Show { .. } | Command::Lifecycle => None,
         }
     }
 }
@@ -61,6 +65,7 @@ impl From<Args> for Options {
         match args.command {
             Command::Check => Options::Check,
             Command::Show { origin } => Options::Show { origin },
+            Command::Lifecycle => Options::Lifecycle,
             Command::Schema { report } => {
                 Options::Schema { report: report.map(ReportSchema::json_schema) }
             }

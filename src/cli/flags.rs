@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::settings::Flags;
+use crate::domain::thaw::ThawSpeed;
 use crate::ops::selection::Select;
+use crate::ops::thaw::ThawOptions;
 use crate::table::units;
 
 /// The flags of every subcommand.
@@ -49,6 +51,29 @@ pub struct GlobalArgs {
     /// Print more detail; repeatable
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+/// How objects in an archive are brought back.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ThawArgs {
+    // A plain attribute, because the name of a class would need quotes in a doc comment.
+    #[arg(long, help = "Tier at which objects in GLACIER or DEEP_ARCHIVE are restored: Bulk, Standard or Expedited", value_name = "TIER", default_value_t = ThawSpeed::Standard, value_parser = thaw_speed)]
+    tier: ThawSpeed,
+
+    /// Days for which such objects stay readable
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
+    thaw_days: u32,
+}
+
+impl ThawArgs {
+    pub(super) fn options(&self, wait: bool) -> ThawOptions {
+        ThawOptions { speed: self.tier, days: self.thaw_days, wait }
+    }
+}
+
+fn thaw_speed(text: &str) -> Result<ThawSpeed, String> {
+    let found = ThawSpeed::ALL.into_iter().find(|speed| speed.name().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("one of {}", ThawSpeed::ALL.map(ThawSpeed::name).join(", ")))
 }
 
 impl GlobalArgs {

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use super::flags::{AtArg, SelectArgs};
+use super::flags::{AtArg, SelectArgs, ThawArgs};
 use crate::cmd::restore::Options;
 use crate::cmd::restore_at::LogEvent;
 use crate::ops::pitr_plan::Moment;
 
 /// Restore a backup to a new path
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 14 if a safety rule refuses; all of them: see bkp(1).\n\
-                        Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle")]
+#[command(
+    after_help = "Exit codes: 14 if a safety rule refuses, 75 if objects are being restored from an archive; all of them: see bkp(1).\n\
+                        Example: bkp restore books --to /var/lib/tigerbeetle/0_0.tigerbeetle"
+)]
 #[group(id = "moment", args = ["at", "op", "lsn", "xid", "name"])]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Args {
@@ -68,6 +70,12 @@ pub(super) struct Args {
     /// Folder for a tablespace of PostgreSQL [default: PATH.tablespaces/OID]; can be given several times
     #[arg(long = "tablespace", value_name = "OID=FOLDER", value_parser = tablespace)]
     tablespaces: Vec<(u32, PathBuf)>,
+
+    #[command(flatten)]
+    thaw: ThawArgs,
+
+    #[arg(long, help = "Wait for objects in GLACIER or DEEP_ARCHIVE instead of exiting with 75")]
+    wait: bool,
 
     /// Rename what exists at PATH instead of refusing
     #[arg(long)]
@@ -141,7 +149,7 @@ impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let Args { select, op: _, base: _, to, replica, addresses, .. } = args;
         let Args { from_export, table, files, tablespaces, force, yes, dry_run, .. } = args;
-        let select = select.into();
+        let (select, thaw) = (select.into(), args.thaw.options(args.wait));
         Options {
             select,
             to,
@@ -154,6 +162,7 @@ impl From<Args> for Options {
             force,
             yes,
             dry_run,
+            thaw,
         }
     }
 }

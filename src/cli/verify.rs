@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::flags::SelectArgs;
+use super::flags::{SelectArgs, ThawArgs};
 use crate::cmd::verify::{Options, VerifyTarget};
 use crate::cmd::{ledger_diff, verify_logs};
 use crate::domain::verify_level::VerifyLevel;
@@ -33,6 +33,12 @@ pub(super) struct Args {
     /// Folder for restores of a drill and for unpacking exports [default: in the state directory]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
+
+    #[arg(long, help = "Ask for objects in GLACIER or DEEP_ARCHIVE that have to be read; without it they are skipped", conflicts_with_all = ["logs", "ledger"])]
+    thaw: bool,
+
+    #[command(flatten)]
+    thaw_options: ThawArgs,
 
     /// Check the log of SOURCE instead: its segments are consecutive and readable; with --level drill, a
     /// random moment is also restored and its server started
@@ -97,6 +103,7 @@ impl From<Args> for Options {
         } else {
             VerifyTarget::One(args.select.into())
         };
-        Options { which, from_export: args.from_export, level, scratch: args.scratch }
+        let thaw = args.thaw.then(|| args.thaw_options.options(false));
+        Options { which, from_export: args.from_export, level, thaw, scratch: args.scratch }
     }
 }

@@ -17,11 +17,14 @@ mod deletion_log;
 mod item;
 mod log_files;
 mod logs;
+mod mover;
 mod plan;
 mod rules;
+mod tiers;
 
-use self::apply::{RemovalError, RemovalOutcome, Remover};
+use self::apply::{FAILURES_MAX, RemovalError, RemovalOutcome, Remover};
 use self::item::{Action, Item};
+use self::mover::Mover;
 use self::plan::{Plan, Target, plan};
 use self::rules::Witness;
 use crate::catalog::{self, Filter};
@@ -37,8 +40,6 @@ use crate::wire::AppContext;
 
 /// The name of its lock and lease; no source can have it.
 const LEASE: &str = "cleanup.all";
-/// So many failures one after the other are the store's, not those of one backup.
-const FAILURES_MAX: usize = 3;
 
 /// What `bkp cleanup` was asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,9 +63,13 @@ pub(super) struct CleanupReport {
 pub(super) struct StoreCleanup {
     store: String,
     removed: usize,
+    /// Backups of which data moves to a colder storage class.
+    moved: usize,
     kept: usize,
     /// Sum over what is or would be removed, bytes.
     freed_bytes: u64,
+    /// Sum over what moves or would move, bytes.
+    moved_bytes: u64,
     items: Vec<Item>,
     /// Why it could not be cleaned up, or not to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,12 +241,17 @@ fn apply(
     let (mut problems, mut in_a_row) = (Vec::new(), 0);
     // Nothing may go that something builds on which is still there.
     let mut stuck: HashSet<BackupId> = HashSet::new();
+    let mut mover = Mover::default();
     for (item, target) in plan.items.iter_mut().zip(&plan.targets) {
         remover.app.ctx.cancel.check()?;
         let base = match target {
             Target::Entry { base, .. } => Some(*base),
-            Target::Upload(_) | Target::Object(_) => None,
+            Target::Upload(_) | Target::Object(_) | Target::Data { .. } => None,
         };
+        if item.action == Action::Move {
+            problems.extend(mover.apply(remover, item, target));
+            continue;
+        }
         if item.action != Action::Remove {
             if let Target::Entry { entry, sha256: Some(_), .. } = target
                 && entry.is_being_removed()
@@ -294,12 +304,17 @@ fn apply(
 
 impl StoreCleanup {
     fn of(url: &str, items: Vec<Item>, problem: Option<String>) -> StoreCleanup {
-        let gone = items.iter().filter(|item| item.action == Action::Remove);
+        let of = |action| items.iter().filter(move |item| item.action == action);
+        let bytes = |action| of(action).map(|item| item.bytes).fold(0, u64::saturating_add);
+        let (removed, moved) = (of(Action::Remove).count(), of(Action::Move).count());
+        let (freed_bytes, moved_bytes) = (bytes(Action::Remove), bytes(Action::Move));
         StoreCleanup {
             store: url.to_owned(),
-            removed: gone.clone().count(),
-            kept: items.len() - gone.clone().count(),
-            freed_bytes: gone.map(|item| item.bytes).fold(0, u64::saturating_add),
+            removed,
+            moved,
+            kept: items.len() - removed - moved,
+            freed_bytes,
+            moved_bytes,
             items,
             problem,
         }
@@ -321,6 +336,8 @@ fn render(report: &CleanupReport) -> anyhow::Result<String> {
             let verb = match (item.action, report.dry_run) {
                 (Action::Remove, true) => "would remove",
                 (Action::Remove, false) => "removed",
+                (Action::Move, true) => "would move",
+                (Action::Move, false) => "moved",
                 (Action::Keep, _) => "keeps",
                 (Action::Retain, _) => "retained",
             };
@@ -329,9 +346,15 @@ fn render(report: &CleanupReport) -> anyhow::Result<String> {
             writeln!(text, "{verb:<12}  {size:>10}  {key}: {reason}")?;
         }
         let verb = if report.dry_run { "would be removed" } else { "removed" };
-        let StoreCleanup { store, removed, kept, freed_bytes, problem, .. } = store;
+        let StoreCleanup { store, removed, moved, kept, freed_bytes, moved_bytes, problem, .. } =
+            store;
         let size = format_size(*freed_bytes, BINARY);
-        writeln!(text, "{store}: {removed} {verb} ({size}), {kept} kept")?;
+        write!(text, "{store}: {removed} {verb} ({size}), ")?;
+        if *moved > 0 {
+            let verb = if report.dry_run { "would be moved" } else { "moved" };
+            write!(text, "{moved} {verb} ({}), ", format_size(*moved_bytes, BINARY))?;
+        }
+        writeln!(text, "{kept} kept")?;
         if let Some(problem) = problem {
             writeln!(text, "{store}: FAILED: {problem}")?;
         }

@@ -15,6 +15,10 @@ use crate::table::ConfigError;
 use crate::table::units::spelled;
 use crate::wire::AppContext;
 
+mod lifecycle;
+
+pub(super) use self::lifecycle::LifecycleReport;
+
 /// What `bkp config` was asked for.
 #[derive(Debug, Clone)]
 pub enum Options {
@@ -25,6 +29,8 @@ pub enum Options {
         /// Say where each value came from.
         origin: bool,
     },
+    /// The lifecycle rules of a bucket.
+    Lifecycle,
     /// The JSON Schema of the file, or of a report.
     Schema {
         /// That of the report.
@@ -70,6 +76,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     match options {
         Options::Check => check(&app.settings),
         Options::Show { origin } => show(&app.settings, *origin),
+        Options::Lifecycle => lifecycle::run(app),
         Options::Schema { report } => describe(report.clone()),
     }
 }

@@ -6,30 +6,27 @@ use humansize::{BINARY, format_size};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::catalog::{self, Catalog, Entry, Filter, FoundBackup};
+use crate::catalog::Catalog;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
-use crate::domain::schedule::SKEW;
-use crate::domain::timestamp::rfc3339;
-use crate::error::{Fault, Kind, diagnose};
+use crate::error::{Fault, Kind};
 use crate::fs::staged_file::folder_of;
-use crate::keys::KeyProvider;
-use crate::ops::annotations::{Damage, judge};
-use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
-use crate::ops::{audit, other_stores};
+use crate::ops::thaw::{ThawOptions, ThawPlan};
+use crate::ops::{audit, other_stores, thaw};
 use crate::pipeline::BackupReader;
 use crate::source::{self, RestoreRequest, Restored, TargetKind};
-use crate::store::ReadStore;
 use crate::wire::AppContext;
 
 mod target;
+mod warnings;
 
 pub(super) use self::target::check_target;
+use self::warnings::warn;
 
 /// What `bkp restore` was asked for.
 #[derive(Debug, Clone)]
@@ -57,6 +54,8 @@ pub struct Options {
     pub yes: bool,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// How objects in an archive are brought back first.
+    pub thaw: ThawOptions,
 }
 
 /// What is going to be done; the stable shape `bkp.restore-plan/1`.
@@ -71,6 +70,9 @@ pub(super) struct Plan {
     target: PathBuf,
     replica: Option<u8>,
     target_exists: bool,
+    /// What has to be restored from the archive first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thaw: Option<ThawPlan>,
 }
 
 /// The stable shape `bkp.restore/1`.
@@ -116,7 +118,7 @@ fn recorded(
     chosen: &mut Option<BackupName>,
 ) -> anyhow::Result<Report> {
     let report = restore(app, options, chosen);
-    if !options.dry_run {
+    if !options.dry_run && !thaw::is_waiting(&report) {
         let source = options.select.source();
         audit::record_outcome(app, ("restored", Status::Restored), source, &report);
     }
@@ -140,7 +142,8 @@ fn restore(
     check_kind(&name)?;
     check_parts(options, &name)?;
     let chain = catalog.chain(&name)?;
-    warn(app, options, (store.as_ref(), &keys), &name, &chain)?;
+    let cold = thaw::find(app, store.as_ref(), &chain)?;
+    warn(app, &options.select, (store.as_ref(), &keys), &name, (&chain, &cold))?;
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
     let to = match kind.target {
@@ -171,6 +174,7 @@ fn restore(
         target_exists,
         target: to,
         replica: options.replica,
+        thaw: cold.plan_if_any(app, options.thaw)?,
     };
     if plan.target_exists && !options.force {
         let message = format!("{} already exists", plan.target.display());
@@ -185,6 +189,10 @@ fn restore(
     if !options.yes {
         (app.confirm)(&summary)?;
     }
+    let cold = (plan.source.as_str(), &cold);
+    if let Some(waiting) = thaw::bring_back(app, store.as_ref(), cold, options.thaw)? {
+        return Ok(waiting);
+    }
     check_chain(app, &chain, &name.kind)?;
     app.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
     let noted = scratch::elsewhere(app, folder_of(&request.target));
@@ -192,6 +200,16 @@ fn restore(
     drop(noted);
     app.ctx.monitor.end();
     let seconds = (app.ctx.now() - began).as_seconds_f64();
+    report(app, plan, restored, seconds)
+}
+
+/// What was restored, and a warning of each thing that was not.
+fn report(
+    app: &AppContext,
+    plan: Plan,
+    restored: Restored,
+    seconds: f64,
+) -> anyhow::Result<Report> {
     let text = render(&plan, &restored, seconds);
     for lost in &restored.lost {
         app.ctx.monitor.warn(&format!("missing from the result: {lost}"));
@@ -215,105 +233,12 @@ fn check_chain(app: &AppContext, chain: &[BackupReader<'_>], kind: &String) -> a
     Ok(())
 }
 
-/// Says what is to be known of a choice before it is restored.
-fn warn(
-    app: &AppContext,
-    options: &Options,
-    (store, keys): (&dyn ReadStore, &[Box<dyn KeyProvider>]),
-    name: &BackupName,
-    chain: &[BackupReader<'_>],
-) -> anyhow::Result<()> {
-    warn_of_damage(app, store, keys, chain)?;
-    if matches!(options.select, Select::Latest(_)) {
-        warn_of_newer(app, store, name)?;
-    }
-    // The maps of others say how to put them together: they do not restore without.
-    if name.kind == BackupKind::Snapshot { warn_of_maps(app, chain) } else { Ok(()) }
-}
-
 /// Sum over what a chain has in the store.
 pub(super) fn stored_bytes<'r, 's: 'r>(
     chain: impl IntoIterator<Item = &'r BackupReader<'s>>,
 ) -> u64 {
     let sizes = chain.into_iter().map(|reader| reader.manifest().sizes.stored_bytes);
     sizes.fold(0, u64::saturating_add)
-}
-
-/// Says if a verification has found a link of the chain damaged, or somebody else says so: the restore
-/// will show whether it is.
-fn warn_of_damage(
-    app: &AppContext,
-    store: &dyn ReadStore,
-    keys: &[Box<dyn KeyProvider>],
-    chain: &[BackupReader<'_>],
-) -> anyhow::Result<()> {
-    let proof_checker = ProofChecker::new(store, keys, &app.ctx);
-    let Some(last) = chain.last().map(|link| link.manifest().name()) else { return Ok(()) };
-    let filter = Filter::of_source(last.backup_type, &last.source);
-    for FoundBackup { name, marks, .. } in catalog::find(store, &filter, &app.ctx.cancel)? {
-        let is_link = |link: &BackupReader<'_>| link.manifest().name() == name;
-        if marks.is_empty() || !chain.iter().any(is_link) {
-            continue;
-        }
-        let id = name.id;
-        let who = match judge(store, &proof_checker, &name, &marks)?.damage {
-            Damage::None => continue,
-            Damage::Confirmed => format!("a verification found backup {id} damaged"),
-            Damage::Claimed => {
-                format!(
-                    "backup {id} is marked as damaged, but no available key authenticates the mark"
-                )
-            }
-        };
-        app.ctx.monitor.warn(&format!("{who}; `bkp list --long` shows sound ones"));
-    }
-    Ok(())
-}
-
-/// Says what the newest backup of a source may not be: the newest that there was, of a time that can be, or as
-/// far as its log reaches.
-fn warn_of_newer(app: &AppContext, store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<()> {
-    let (monitor, source, at) = (&app.ctx.monitor, &name.source, name.id.created());
-    if at - app.ctx.now() > SKEW {
-        let (id, at) = (name.id, rfc3339(at));
-        monitor.warn(&format!(
-            "backup {id} is dated {at}, in the future: a clock was wrong, or it was planted; choose another from `bkp list {source}` with --id"
-        ));
-    }
-    let filter = Filter::of_source(name.backup_type, source);
-    let entries = catalog::contents(store, &filter, &app.ctx.cancel)?;
-    let newer = || entries.iter().filter(|entry| entry.name.id.created() > at);
-    for entry in newer().filter(|entry| entry.name.kind == name.kind && entry.manifest.is_none()) {
-        let id = entry.name.id;
-        monitor.warn(&format!(
-            "{id} is newer than {} but has no manifest: it is in progress, was abandoned, or lost its manifest; it is not restored",
-            name.id
-        ));
-    }
-    let is_log = |entry: &&Entry| entry.name.kind == BackupKind::Log && entry.manifest.is_some();
-    if let Some(last) = newer().rfind(is_log) {
-        monitor.warn(&format!(
-            "the log of `{source}` continues after this backup, to about {}: `bkp list {source} --windows` shows the exact range, and --at restores a moment in it",
-            rfc3339(last.name.id.created())
-        ));
-    }
-    Ok(())
-}
-
-/// Reads the block maps of a chain, which a restore does not need and the next snapshot does.
-fn warn_of_maps(app: &AppContext, chain: &[BackupReader<'_>]) -> anyhow::Result<()> {
-    for link in chain {
-        match link.check_map(&app.ctx) {
-            Err(error) if diagnose(&error).kind == Kind::Integrity => {
-                let id = link.manifest().id;
-                app.ctx.monitor.warn(&format!(
-                    "the block map of backup {id} is damaged: {error:#}; the restore does not need it, but the next snapshot will be full"
-                ));
-            }
-            checked => checked?,
-        }
-    }
-    Ok(())
 }
 
 /// A segment of a log is no state that could be restored by itself.
@@ -359,8 +284,10 @@ fn summarise(plan: &Plan) -> String {
     };
     let aside = if plan.target_exists { ", renaming what is there" } else { "" };
     let replica = plan.replica.map(|replica| format!(" as replica {replica}")).unwrap_or_default();
+    let first = plan.thaw.as_ref().map(|thaw| format!("; {}", thaw::summary(thaw)));
+    let first = first.unwrap_or_default();
     format!(
-        "restore {} of {} ({} stored{parts}) to {}{replica}{aside}",
+        "restore {} of {} ({} stored{parts}) to {}{replica}{aside}{first}",
         plan.id,
         plan.source,
         format_size(plan.stored_bytes, BINARY),

@@ -21,7 +21,8 @@ use crate::ops::log_mode::LogModeName;
 use crate::ops::pitr_plan::{self, Moment, OpenedPlan, PitrRequest, Unproven};
 use crate::ops::report::Report;
 use crate::ops::selection::SkippedBackups;
-use crate::ops::{audit, other_stores};
+use crate::ops::thaw::ThawPlan;
+use crate::ops::{audit, other_stores, thaw};
 use crate::pipeline::BackupReader;
 pub use crate::source::logs::LogEvent;
 use crate::source::logs::{LogKind, RestoreAtRequest, RestoredAt};
@@ -68,6 +69,9 @@ pub(crate) struct Plan {
     stored_bytes: u64,
     target: std::path::PathBuf,
     target_exists: bool,
+    /// What has to be restored from the archive first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thaw: Option<ThawPlan>,
 }
 
 /// The stable shape `bkp.restore-at/1`.
@@ -100,7 +104,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         let mut is_plain = false;
         let report = restore_at(app, options, &mut is_plain);
         // A plain restore is on record.
-        if !options.restore.dry_run && !is_plain {
+        if !options.restore.dry_run && !is_plain && !thaw::is_waiting(&report) {
             audit::record_outcome(app, ("restored", Status::Restored), source, &report);
         }
         report
@@ -142,6 +146,7 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     let readers = || base.iter().chain(&segments);
     let kind = kinds::kind_of(backup_type)?;
     let restore = &options.restore;
+    let cold = thaw::find(app, store.as_ref(), readers())?;
     let plan = Plan {
         store: store.url().to_owned(),
         source: options.source.clone(),
@@ -156,14 +161,9 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
             kind.backup_type.as_str(),
         )?,
         target: restore.to.clone(),
+        thaw: cold.plan_if_any(app, restore.thaw)?,
     };
-    let request = RestoreRequest {
-        replica: restore.replica,
-        tablespaces: restore.tablespaces.clone(),
-        addresses: known_addresses(app, restore, &options.source),
-        force: restore.force,
-        ..RestoreRequest::to(restore.to.clone())
-    };
+    let request = request(app, restore, &options.source);
     guard(app, &plan, &base, &request, backup_type)?;
     let summary = summarise(&plan, options.moment);
     if restore.dry_run {
@@ -171,6 +171,10 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     }
     if !restore.yes {
         (app.confirm)(&summary)?;
+    }
+    let cold = (options.source.as_str(), &cold);
+    if let Some(waiting) = thaw::bring_back(app, store.as_ref(), cold, restore.thaw)? {
+        return Ok(waiting);
     }
     readers().try_for_each(|link| link.check_data(&app.ctx))?;
     let log = kinds::log_kind_of(backup_type)?;
@@ -191,6 +195,17 @@ fn restore_at(app: &AppContext, options: &Options, is_plain: &mut bool) -> anyho
     app.ctx.monitor.end();
     let seconds = (app.ctx.now() - began).as_seconds_f64();
     report(log, plan, restored, seconds)
+}
+
+/// What a snapshot alone would be restored by.
+fn request(app: &AppContext, restore: &restore::Options, source: &str) -> RestoreRequest {
+    RestoreRequest {
+        replica: restore.replica,
+        tablespaces: restore.tablespaces.clone(),
+        addresses: known_addresses(app, restore, source),
+        force: restore.force,
+        ..RestoreRequest::to(restore.to.clone())
+    }
 }
 
 /// The same with the position of the event in place of the event, if there is one.
@@ -346,8 +361,10 @@ fn hint_other_base(error: anyhow::Error, base: Option<BackupId>) -> anyhow::Erro
 
 fn summarise(plan: &Plan, moment: Moment) -> String {
     let base = plan.base.map(|base| format!("snapshot {base} and ")).unwrap_or_default();
+    let first = plan.thaw.as_ref().map(|thaw| format!("; {}", thaw::summary(thaw)));
+    let first = first.unwrap_or_default();
     format!(
-        "restore {} as of {moment}, from {base}{} segment(s) of its log ({} stored), to {}",
+        "restore {} as of {moment}, from {base}{} segment(s) of its log ({} stored), to {}{first}",
         plan.source,
         plan.segments,
         format_size(plan.stored_bytes, BINARY),

@@ -12,6 +12,7 @@ use crate::cmd::{
     windows,
 };
 use crate::ops::report::{Failure, Warning};
+use crate::ops::thaw::ThawReport;
 
 /// A report's name and its schema: one line of [`REPORTS`].
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,7 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<restore::Plan>("bkp.restore-plan/1"),
     ReportSchema::of::<restore_at::RestoreAtReport>("bkp.restore-at/1"),
     ReportSchema::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
+    ReportSchema::of::<ThawReport>("bkp.thaw/1"),
     ReportSchema::of::<run::RunReport>("bkp.run/1"),
     ReportSchema::of::<status::Status>("bkp.status/1"),
     ReportSchema::of::<cleanup::CleanupReport>("bkp.cleanup/1"),
@@ -57,6 +59,7 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<rewrap::RewrapReport>("bkp.rewrap/1"),
     ReportSchema::of::<config::ConfigCheckReport>("bkp.config-check/1"),
     ReportSchema::of::<config::ConfigReport>("bkp.config/1"),
+    ReportSchema::of::<config::LifecycleReport>("bkp.config-lifecycle/1"),
     ReportSchema::of::<config::ConfigSchemaReport>("bkp.config-schema/1"),
     ReportSchema::of::<doctor::DoctorReport<'_>>("bkp.doctor/1"),
     ReportSchema::of::<Completions>("bkp.completions/1"),

@@ -22,7 +22,8 @@ use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
 use crate::ops::scratch;
 use crate::ops::selection::Select;
-use crate::ops::{audit, other_stores};
+use crate::ops::thaw::ThawOptions;
+use crate::ops::{audit, other_stores, thaw};
 use crate::pipeline::BackupReader;
 use crate::source::{DecodeTools, Drilled, ResourceLimits, SourceKind, kinds};
 use crate::store::AppendStore;
@@ -52,6 +53,9 @@ pub struct Options {
     pub from_export: bool,
     /// How deep to check.
     pub level: VerifyLevel,
+    /// Ask for objects in an archive that it has to read, at this speed and for so many days; else they are
+    /// left alone.
+    pub thaw: Option<ThawOptions>,
     /// Where a drill restores to; `None` takes a folder in the state directory.
     pub scratch: Option<PathBuf>,
 }
@@ -73,7 +77,19 @@ pub(super) struct VerifyAllReport {
 #[serde(untagged)]
 pub(super) enum VerifyOutcome {
     Verified(VerifyReport),
-    Failed { id: BackupId, source: String, ok: bool, kind: &'static str, problem: String },
+    /// It exists; what it consists of is in an archive and was not read.
+    Skipped {
+        id: BackupId,
+        source: String,
+        skipped: String,
+    },
+    Failed {
+        id: BackupId,
+        source: String,
+        ok: bool,
+        kind: &'static str,
+        problem: String,
+    },
 }
 
 /// Verifies a backup and everything it builds on, or all backups one after the other.
@@ -88,7 +104,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     };
     let mut chosen = None;
     let report = verify_which(app, options, source, &mut chosen);
-    audit::record_outcome(app, ("verified", Status::Verified), source, &report);
+    if !thaw::is_waiting(&report) {
+        audit::record_outcome(app, ("verified", Status::Verified), source, &report);
+    }
     report.map_err(|error| match &chosen {
         Some(name) if diagnose(&error).kind == Kind::Integrity => with_copies(app, name, error),
         _ => other_stores::suggest(app, source, error),
@@ -192,6 +210,12 @@ fn all(
                 writeln!(text, "{}", render(&verified))?;
                 backups.push(VerifyOutcome::Verified(verified));
             }
+            Err(error) if diagnose(&error).kind == Kind::Thawing => {
+                let (id, skipped) = (name.id, format!("{error:#}"));
+                writeln!(text, "{id} of {}: skipped: {skipped}", name.source)?;
+                let source = name.source.clone();
+                backups.push(VerifyOutcome::Skipped { id, source, skipped });
+            }
             Err(error) => {
                 let kind = diagnose(&error).kind;
                 outcome = worst(outcome, Some(kind));
@@ -201,6 +225,11 @@ fn all(
                 backups.push(VerifyOutcome::Failed { id, source, ok: false, kind, problem });
             }
         }
+    }
+    // That nothing could be read is no success.
+    let is_skipped = |one: &VerifyOutcome| matches!(one, VerifyOutcome::Skipped { .. });
+    if backups.iter().all(is_skipped) {
+        outcome = worst(outcome, Some(Kind::Thawing));
     }
     let logs = verify_logs::chained(app, store, found)?;
     for log in &logs {
@@ -253,6 +282,9 @@ fn verify(
     let kind = kinds::kind_of(name.backup_type)?;
     app.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
     chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
+    if options.level != VerifyLevel::Exists {
+        check_readable(app, options, catalog, &chain)?;
+    }
     let mut drill = None;
     // A segment alone is nothing that a server could start from.
     let level = if is_segment { options.level.min(VerifyLevel::Decode) } else { options.level };
@@ -291,6 +323,31 @@ fn verify(
         seconds: (app.ctx.now() - began).as_seconds_f64(),
         drill,
     })
+}
+
+/// That everything can be read now. What is in an archive is asked for if that is wanted.
+///
+/// # Errors
+/// [`Kind::Thawing`] if it cannot.
+fn check_readable(
+    app: &AppContext,
+    options: &Options,
+    catalog: &Catalog<'_>,
+    chain: &[BackupReader<'_>],
+) -> anyhow::Result<()> {
+    let cold = thaw::find(app, catalog.store(), chain)?;
+    let Some(plan) = cold.plan_if_any(app, options.thaw.unwrap_or_default())? else {
+        return Ok(());
+    };
+    if let Some(thaw) = options.thaw {
+        cold.ask(app, catalog.store(), thaw)?;
+        let message = format!("not read: {}; they were asked for", thaw::summary(&plan));
+        let hint = "run the same command again later";
+        return Err(Fault::new(Kind::Thawing, message).hint(hint).into());
+    }
+    let message = format!("not read: {}", thaw::summary(&plan));
+    let hint = "pass --thaw to ask for them, or verify with --level exists";
+    Err(Fault::new(Kind::Thawing, message).hint(hint).into())
 }
 
 /// How many bytes a level reads.

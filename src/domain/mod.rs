@@ -8,13 +8,15 @@
 //! - [`segment`]: which segments make up a change log, and from when to when it restores.
 //! - [`retention`]: which backups are kept; [`schedule`]: when a job is due; [`record`]: what a store
 //!   keeps of a run; [`health`]: what is wrong; [`calendar`]: days and weeks of a time zone.
-//! - [`cost`]: what backups cost to keep.
+//! - [`cost`]: what backups cost to keep; [`tier`]: when their data moves to a colder storage class,
+//!   which is a matter of the age of their chains ([`chain_age`]); [`thaw`]: bringing it back.
 //! - [`text`]: text of somebody else, as it may be shown; [`timestamp`]: times as people read them.
 //! - [`limits`]: every bound, with the arithmetic behind it.
 
 pub mod backup_kind;
 pub mod calendar;
 pub mod chain;
+pub mod chain_age;
 pub mod cost;
 pub mod event;
 pub mod health;
@@ -30,5 +32,7 @@ pub mod retention;
 pub mod schedule;
 pub mod segment;
 pub mod text;
+pub mod thaw;
+pub mod tier;
 pub mod timestamp;
 pub mod verify_level;

@@ -22,3 +22,4 @@ pub mod report;
 pub mod run_guard;
 pub(crate) mod scratch;
 pub mod selection;
+pub mod thaw;

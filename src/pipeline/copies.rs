@@ -8,7 +8,7 @@ use super::reader::BackupReader;
 use super::stored::digest;
 use crate::ctx::Ctx;
 use crate::domain::backup_kind::BackupKind;
-use crate::domain::manifest::ObjectRecord;
+use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::error::{Fault, FirstError, Kind};
 use crate::stage::digest::drain;
 use crate::stage::thread_boundary::read_ahead;
@@ -41,9 +41,8 @@ impl BackupReader<'_> {
         to: &dyn AppendStore,
         ctx: &Ctx,
     ) -> anyhow::Result<CopyOutcome> {
-        let declared =
-            Declared { bytes: object.bytes, sha256: digest(&object.sha256, &object.key)? };
-        let labels = super::labels(&self.manifest().name(), self.role_of(object));
+        let declared = declared(object)?;
+        let labels = super::labels(&self.manifest().name(), role_of(self.manifest(), object));
         let upload = match to.create(&object.key, &labels) {
             Ok(upload) => upload,
             Err(StoreError::Exists { .. }) => return confirm_copy(object, to, ctx),
@@ -57,14 +56,21 @@ impl BackupReader<'_> {
         }
         confirm_copy(object, to, ctx)
     }
+}
 
-    /// What the store is told that an object is for, as when it was made.
-    fn role_of(&self, object: &ObjectRecord) -> Role {
-        let manifest = self.manifest();
-        let is_read_by_increments =
-            manifest.kind == BackupKind::Export && object.key.contains(".tar.");
-        if object.role == ROLE_DATA && !is_read_by_increments { Role::Data } else { Role::Index }
-    }
+/// What a store is told that an object of a backup is for.
+#[must_use]
+pub fn role_of(manifest: &Manifest, object: &ObjectRecord) -> Role {
+    let is_read_by_increments = manifest.kind == BackupKind::Export && object.key.contains(".tar.");
+    if object.role == ROLE_DATA && !is_read_by_increments { Role::Data } else { Role::Index }
+}
+
+/// What an object has to be.
+///
+/// # Errors
+/// [`crate::domain::manifest::ManifestError`] if its digest is none.
+pub fn declared(object: &ObjectRecord) -> anyhow::Result<Declared> {
+    Ok(Declared { bytes: object.bytes, sha256: digest(&object.sha256, &object.key)? })
 }
 
 /// Writes what `input` gives to an upload and commits it; false if somebody else was faster.

@@ -297,7 +297,7 @@ impl<'a> LogFiles<'a> {
     fn labels(&self) -> ObjectLabels {
         // A digest of the content would tell who can read the bucket what is in it; the store notes that of the object.
         let pairs = vec![("backup-type".to_owned(), self.backup_type.to_string())];
-        ObjectLabels { role: Role::Data, pairs, ..ObjectLabels::default() }
+        ObjectLabels { role: Role::LogFile, pairs, ..ObjectLabels::default() }
     }
 
     fn about(&self, file: &NewLogFile<'_>, object: &str, key: &DataKey) -> anyhow::Result<About> {

@@ -44,6 +44,7 @@ pub const KIND: StoreKind = StoreKind {
         Ok(path) => Ok(format!("file://{}", path.display())),
         Err(problem) => Err(ConfigError::invalid(&place.name, problem)),
     },
+    lifecycle: |_place| Ok(None),
     read: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     append: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     prune: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),

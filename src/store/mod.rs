@@ -22,6 +22,8 @@ use time::OffsetDateTime;
 
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
+use crate::domain::thaw::{Availability, ThawSpeed};
+use crate::domain::tier::{StorageClass, Tiers};
 use crate::domain::timestamp::rfc3339;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::table::ConfigError;
@@ -39,6 +41,8 @@ pub use object::{Declared, ObjectInfo, Version};
 pub enum Role {
     /// What only a restore reads.
     Data,
+    /// A file of a log, which a server that recovers asks for by itself.
+    LogFile,
     /// What every run reads: manifests, block maps.
     #[default]
     Index,
@@ -106,6 +110,28 @@ pub trait ReadStore: Send + Sync {
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError>;
 
+    /// Whether it may have objects that cannot be read at once.
+    fn can_archive(&self) -> bool {
+        false
+    }
+
+    /// Whether an object can be read now.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none.
+    fn availability(&self, _key: &str) -> Result<Availability, StoreError> {
+        Ok(Availability::Readable)
+    }
+
+    /// Asks for an archived object to be readable for so many days. It is not, when this returns. Asking
+    /// again while the store is at it changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Denied`], [`StoreError::Unavailable`].
+    fn thaw(&self, key: &str, _speed: ThawSpeed, _days: u32) -> Result<(), StoreError> {
+        Err(no_classes(self.url(), "restore from the archive", key))
+    }
+
     /// What is free in it, if it has an end.
     fn space(&self) -> Option<Space> {
         None
@@ -166,6 +192,26 @@ pub trait PruneStore: AppendStore {
     /// [`StoreError::Unavailable`].
     fn retained(&self, _key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
         Ok(None)
+    }
+
+    /// By which rules `cleanup` moves data to other storage classes, if it is to.
+    fn tiers(&self) -> Option<&Tiers> {
+        None
+    }
+
+    /// Moves an object, whose content the caller knows, to another storage class. At every moment the whole
+    /// object is there. One that is in that class already is left as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Retained`] if the store keeps it as it is, [`StoreError::Archived`] if it cannot be
+    /// read, [`StoreError::Mismatch`] if it is not what was declared, or not what it was.
+    fn set_class(
+        &self,
+        key: &str,
+        _declared: Declared,
+        _class: StorageClass,
+    ) -> Result<(), StoreError> {
+        Err(no_classes(self.url(), "change the storage class of", key))
     }
 
     /// Uploads of bkp's that began before `before`, were neither finished nor abandoned, and take
@@ -344,7 +390,7 @@ impl Classify for StoreError {
             StoreError::Absent { hint, .. } | StoreError::Denied { hint, .. } => Some(hint.clone()),
             StoreError::Stopped(fault) => fault.hint(),
             StoreError::Archived { .. } => Some(
-                "restore it from the archive (aws s3api restore-object), for the whole chain, then run the same command again".into(),
+                "`bkp restore` asks for a whole chain to be restored from the archive; of a file of a log, do it by hand (aws s3api restore-object), then run the same command again".into(),
             ),
             StoreError::Exists { .. } => Some(
                 "run the same command again: every run uses new object names; if it happens again, another host with a slow clock writes here".into(),
@@ -406,6 +452,17 @@ impl StoreError {
     }
 }
 
+/// That a store has no storage classes.
+fn no_classes(url: &str, operation: &'static str, key: &str) -> StoreError {
+    StoreError::Denied {
+        store: url.to_owned(),
+        operation,
+        key: key.to_owned(),
+        problem: "the store has no storage classes".to_owned(),
+        hint: "choose a store in a bucket".to_owned(),
+    }
+}
+
 /// Which store is meant, and what the configuration says of it.
 #[derive(Debug, Clone)]
 pub struct StoreLocation {
@@ -444,6 +501,9 @@ pub struct StoreKind {
     /// Whether a place is described well, and the [`ReadStore::url`] that a store there has. Touches
     /// nothing.
     pub check: fn(&StoreLocation) -> Result<String, ConfigError>,
+    /// The rules of the service by which it moves data to colder storage classes by itself, as the service
+    /// takes them; `None` if it has none.
+    pub lifecycle: fn(&StoreLocation) -> Result<Option<Value>, ConfigError>,
     /// Opens it for looking.
     pub read: Open<dyn ReadStore>,
     /// Opens it for adding.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::hex::hex;
+use crate::domain::tier::StorageClass;
 
 /// What the writer says it wrote; the store confirms it before the object becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct ObjectInfo {
     /// Another one than expected means another object. The expected one proves nothing against
     /// somebody who can write to the store, since metadata is the writer's word.
     pub sha256: Option<[u8; 32]>,
+    /// Its storage class; the standard one where a store has no others.
+    pub class: StorageClass,
 }
 
 impl ObjectInfo {
@@ -76,7 +79,13 @@ mod tests {
     use super::*;
 
     fn info(bytes: u64, sha256: Option<[u8; 32]>) -> ObjectInfo {
-        ObjectInfo { key: "key".into(), bytes, version: None, sha256 }
+        ObjectInfo {
+            key: "key".into(),
+            bytes,
+            version: None,
+            sha256,
+            class: StorageClass::Standard,
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::wire::AppContext;
 /// How many versions of a manifest are removed, one below the other.
 const VERSIONS_MAX: usize = 100;
 
+/// So many failures one after the other are the store's, not those of one backup.
+pub(super) const FAILURES_MAX: usize = 3;
+
 /// How things are removed from one store.
 pub(super) struct Remover<'a> {
     pub(super) app: &'a AppContext,
@@ -80,14 +83,20 @@ impl<E: Into<anyhow::Error>> From<E> for RemovalError {
 }
 
 impl Remover<'_> {
+    /// Makes sure that nobody else can have begun to change what the store has.
+    pub(super) fn confirm(&self) -> anyhow::Result<()> {
+        self.app.ctx.cancel.check()?;
+        self.exclusive_run.confirm(self.index)?;
+        Ok(self.content_run.confirm(0)?)
+    }
+
     /// Removes what `target` is. What the store locks stays, and so does what somebody needs by now.
     pub(super) fn remove(
         &self,
         item: &Item,
         target: &Target,
     ) -> Result<RemovalOutcome, RemovalError> {
-        self.exclusive_run.confirm(self.index)?;
-        self.content_run.confirm(0)?;
+        self.confirm()?;
         match target {
             Target::Upload(upload) => {
                 self.store.abort(upload)?;
@@ -101,6 +110,9 @@ impl Remover<'_> {
                 self.backup(item, entry, *sha256)
             }
             Target::Entry { entry, .. } => self.orphan(entry),
+            Target::Data { .. } => {
+                Ok(RemovalOutcome::Stays(Action::Keep, "it only moves".to_owned()))
+            }
         }
     }
 

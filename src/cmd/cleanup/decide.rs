@@ -15,6 +15,7 @@ use crate::concurrent;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupType;
 use crate::domain::retention::{Backup, Group, KeepReason, decide, removals};
+use crate::domain::segment::Link;
 use crate::ops::annotations::{BackupAnnotations, Damage, judge};
 use crate::ops::authenticity::ProofChecker;
 use crate::store::PruneStore;
@@ -38,6 +39,8 @@ pub(super) struct CleanupDecision {
     pub(super) of_logs: HashMap<usize, BackupId>,
     pub(super) backups: Vec<Backup>,
     pub(super) ours: Vec<ManifestStanding>,
+    /// The places in a log of those that are segments of one.
+    pub(super) links: Vec<Option<Link>>,
     /// Why nothing may be called old today.
     pub(super) late: Option<&'static str>,
 }
@@ -160,7 +163,8 @@ impl Decider<'_> {
         let spare = self.removable_segments(&logs, &reasons, locks)?;
         let of_logs = first_of_logs(&logs, &backups);
         let gone = removals(&backups, &reasons).into_iter().chain(spare).collect();
-        Ok(CleanupDecision { gone, reasons, locked, of_logs, backups, ours, late })
+        let links = facts.iter().map(|facts| facts.link.clone()).collect();
+        Ok(CleanupDecision { gone, reasons, locked, of_logs, backups, ours, links, late })
     }
 
     /// The positions of the backups that something goes for: those of the same sources that stay and

@@ -30,6 +30,8 @@ pub(super) enum ItemKind {
 pub(super) enum Action {
     /// It is removed.
     Remove,
+    /// Its data moves to a colder storage class.
+    Move,
     /// It stays.
     Keep,
     /// It stays because the store locks it.

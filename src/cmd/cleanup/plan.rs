@@ -9,11 +9,13 @@ use super::item::{Action, Item, ItemKind};
 use super::log_files;
 use super::logs;
 use super::rules::Witness;
+use super::tiers::{Moving, PlannedMove, TierPlanner};
 use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
 use crate::domain::record::{self, Record, RunOutcome};
 use crate::domain::retention::KeepReason;
+use crate::domain::tier::StorageClass;
 use crate::ledger::in_store;
 use crate::ops::records;
 use crate::ops::run_guard;
@@ -48,6 +50,14 @@ pub(super) enum Target {
     Upload(Unfinished),
     /// One object, by its key.
     Object(String),
+    /// Data of a backup that moves.
+    Data {
+        /// The first of its chain.
+        base: BackupId,
+        moving: Vec<Moving>,
+        /// Where to.
+        class: StorageClass,
+    },
 }
 
 /// Every item, in the order in which those that go have to, and what it stands for.
@@ -101,8 +111,15 @@ impl Planner<'_> {
     fn backups(&mut self, entries: Vec<Entry>) -> anyhow::Result<Option<&'static str>> {
         let Planner { app, store, witness, now, .. } = *self;
         let decider = Decider { app, store, witness, entries: &entries, now };
-        let CleanupDecision { gone, reasons, locked, of_logs, backups, ours, late } =
-            decider.decide()?;
+        let decision = decider.decide()?;
+        let mut moves = Vec::new();
+        // A clock that was set forward makes everything old.
+        if let Some(tiers) = store.tiers().filter(|_| decision.late.is_none()) {
+            let (entries, decision, ctx) = (&entries, &decision, &app.ctx);
+            moves = TierPlanner { store, entries, decision, now, ctx }.plan(tiers)?;
+        }
+        let CleanupDecision { gone, reasons, locked, of_logs, backups, ours, links: _, late } =
+            decision;
         let gone_set: HashSet<usize> = gone.iter().copied().collect();
         let stay = (0..entries.len()).filter(|at| !gone_set.contains(at));
         let order: Vec<usize> = gone.iter().copied().chain(stay).collect();
@@ -136,6 +153,9 @@ impl Planner<'_> {
             let base = of_logs.get(&at).copied().unwrap_or(backup.base);
             let entry = Box::new(entry);
             self.add(item, Target::Entry { entry, base, sha256, may_be_ours });
+        }
+        for PlannedMove { item, base, moving, class } in moves {
+            self.add(item, Target::Data { base, moving, class });
         }
         Ok(late)
     }

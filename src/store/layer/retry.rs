@@ -21,9 +21,11 @@ use time::OffsetDateTime;
 
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
+use crate::domain::thaw::{Availability, ThawSpeed};
+use crate::domain::tier::{StorageClass, Tiers};
 use crate::store::{
-    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, Unfinished,
-    Upload,
+    AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
+    Unfinished, Upload,
 };
 
 /// Longest time that passes without asking whether the run should stop.
@@ -144,6 +146,18 @@ impl<S: ReadStore + ?Sized + 'static> ReadStore for Retry<S> {
         self.inner.contains(path)
     }
 
+    fn can_archive(&self) -> bool {
+        self.inner.can_archive()
+    }
+
+    fn availability(&self, key: &str) -> Result<Availability, StoreError> {
+        self.policy.send_with_retries(|| self.inner.availability(key))
+    }
+
+    fn thaw(&self, key: &str, speed: ThawSpeed, days: u32) -> Result<(), StoreError> {
+        self.policy.send_with_retries(|| self.inner.thaw(key, speed, days))
+    }
+
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
         self.policy.send_with_retries(|| self.inner.list(prefix))
     }
@@ -199,6 +213,19 @@ impl<S: PruneStore + ?Sized + 'static> PruneStore for Retry<S> {
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
         self.policy.send_with_retries(|| self.inner.retained(key))
+    }
+
+    fn tiers(&self) -> Option<&Tiers> {
+        self.inner.tiers()
+    }
+
+    fn set_class(
+        &self,
+        key: &str,
+        declared: Declared,
+        class: StorageClass,
+    ) -> Result<(), StoreError> {
+        self.policy.send_with_retries(|| self.inner.set_class(key, declared, class))
     }
 
     fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::domain::tier::StorageClass;
 use crate::fs::staged_file::sync_folder;
 use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
@@ -159,7 +160,7 @@ pub(super) fn version(stat: &Stat) -> Version {
 
 /// An object. A file has no SHA-256 to show without being read.
 pub(super) fn info(key: String, bytes: u64, version: Version) -> ObjectInfo {
-    ObjectInfo { key, bytes, version: Some(version), sha256: None }
+    ObjectInfo { key, bytes, version: Some(version), sha256: None, class: StorageClass::Standard }
 }
 
 /// Whether `errno` means that a key leads nowhere: nothing there, or a file or a link where a

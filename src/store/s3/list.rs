@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::listing_progress::ListingProgress;
 use super::remote::{ANSWER, Remote, version};
+use crate::domain::tier::StorageClass;
 use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 use crate::store::{ObjectInfo, StoreError, Version, is_key};
 
@@ -36,8 +37,8 @@ pub(super) struct Pages {
     listing_progress: ListingProgress,
 }
 
-/// A name in the bucket, its bytes and its version.
-type Named = (String, u64, Option<Version>);
+/// A name in the bucket, its bytes, its version and its storage class.
+type Named = (String, u64, Option<Version>, StorageClass);
 
 /// A page as the service gives it.
 struct Page {
@@ -111,10 +112,12 @@ impl Pages {
         let objects = answer.contents().iter().filter_map(|object| {
             let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok());
             let version = version(bytes.unwrap_or(0), object.e_tag(), object.last_modified());
-            Some((name(object.key()?)?, bytes.unwrap_or(0), version))
+            let class = object.storage_class().map(|class| StorageClass::named(class.as_str()));
+            Some((name(object.key()?)?, bytes.unwrap_or(0), version, class.unwrap_or_default()))
         });
         let folders = answer.common_prefixes().iter();
-        let folders = folders.filter_map(|folder| Some((name(folder.prefix()?)?, 0, None)));
+        let folders = folders
+            .filter_map(|folder| Some((name(folder.prefix()?)?, 0, None, StorageClass::Standard)));
         let found = match self.depth {
             Depth::All => objects.collect(),
             Depth::Folders => folders.collect(),
@@ -137,7 +140,7 @@ impl Pages {
             self.listing_progress.advance(page.shown, next).map_err(error)?;
         }
         self.next = page.next.map(Next::After);
-        for (name, bytes, version) in page.found {
+        for (name, bytes, version, class) in page.found {
             let key = name.strip_prefix(self.remote.settings.prefix.as_str());
             let key = match self.depth {
                 Depth::All => key,
@@ -155,7 +158,7 @@ impl Pages {
                 return Err(error(refusal));
             }
             let key = key.to_owned();
-            self.page.push_back(ObjectInfo { key, bytes, version, sha256: None });
+            self.page.push_back(ObjectInfo { key, bytes, version, sha256: None, class });
             self.last = name;
         }
         Ok(())

@@ -13,6 +13,8 @@
 //! - `remote`: a bucket, and how requests are sent to it; `pace`: how many and how fast;
 //!   `refusal`: what a failed one means.
 //! - `answer`: what is taken of what a service answers; `listing_progress`: whether a listing gets anywhere.
+//! - `tiers`: the storage classes for older data; `lifecycle_check`: whether the bucket moves it so; `set_class`
+//!   and `thaw`: there and back.
 //! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `self_test`: what
 //!   `doctor` tries.
 
@@ -23,12 +25,15 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{
-    AppendStore, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError, StoreKind,
-    StoreLocation, Unfinished, Upload,
+    AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
+    StoreKind, StoreLocation, Unfinished, Upload,
 };
 use crate::ctx::Ctx;
+use crate::domain::thaw::{Availability, ThawSpeed};
+use crate::domain::tier::{StorageClass, Tiers};
 
 mod answer;
+mod lifecycle_check;
 mod list;
 mod listing_progress;
 mod lock;
@@ -39,18 +44,26 @@ mod read;
 mod remote;
 mod s3_error;
 mod self_test;
+mod set_class;
 mod settings;
+mod thaw;
+mod tiers;
 mod upload;
 
 use self::list::Depth;
 use self::remote::Remote;
 use self::settings::Sse;
+use self::tiers::TiersBy;
 
 /// Stores of the scheme `s3`.
 pub const KIND: StoreKind = StoreKind {
     scheme: "s3",
     schema: || schemars::schema_for!(settings::Table).to_value(),
     check: |place| settings::read(place).map(|settings| settings.url),
+    lifecycle: |place| {
+        let settings::Settings { prefix, tiers, tiers_by, .. } = settings::read(place)?;
+        Ok(Some(tiers::lifecycle(&prefix, (&tiers, tiers_by))))
+    },
     read: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
     append: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
     prune: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
@@ -103,6 +116,7 @@ impl ReadStore for S3 {
             bytes: seen.bytes,
             version: seen.version,
             sha256: seen.sha256(),
+            class: seen.storage_class.as_deref().map(StorageClass::named).unwrap_or_default(),
         })
     }
 
@@ -112,6 +126,18 @@ impl ReadStore for S3 {
         range: Option<Range<u64>>,
     ) -> Result<Box<dyn Read + Send>, StoreError> {
         Ok(Box::new(read::Reader::open(&self.remote, key, range)?))
+    }
+
+    fn can_archive(&self) -> bool {
+        true
+    }
+
+    fn availability(&self, key: &str) -> Result<Availability, StoreError> {
+        thaw::availability(&self.remote, key)
+    }
+
+    fn thaw(&self, key: &str, speed: ThawSpeed, days: u32) -> Result<(), StoreError> {
+        thaw::thaw(&self.remote, key, speed, days)
     }
 }
 
@@ -140,7 +166,9 @@ impl AppendStore for S3 {
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {
-        self_test::run(&self.remote).map(Some)
+        let found = self_test::run(&self.remote)?;
+        let tiers = lifecycle_check::compare(&self.remote)?;
+        Ok(Some(tiers.map(|tiers| format!("{found}; {tiers}")).unwrap_or(found)))
     }
 }
 
@@ -151,6 +179,21 @@ impl PruneStore for S3 {
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
         prune::retained(&self.remote, key)
+    }
+
+    fn tiers(&self) -> Option<&Tiers> {
+        let settings = &self.remote.settings;
+        Some(&settings.tiers)
+            .filter(|tiers| !tiers.rules().is_empty() && settings.tiers_by == TiersBy::Cleanup)
+    }
+
+    fn set_class(
+        &self,
+        key: &str,
+        declared: Declared,
+        class: StorageClass,
+    ) -> Result<(), StoreError> {
+        set_class::set_class(&self.remote, key, declared, class)
     }
 
     fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::tiers::{self, TAG, TierTable, TiersBy};
 use crate::aws::Access;
+use crate::domain::tier::Tiers;
 use crate::store::layer::retry::Backoff;
 use crate::store::{Role, StoreLocation, is_key};
 use crate::table::{ConfigError, parse_table};
@@ -61,6 +63,12 @@ pub(super) struct Table {
     /// The storage class of the data, for instance `STANDARD_IA`; manifests and block maps, which every
     /// run reads, have the standard one. Default: the bucket's.
     storage_class: Option<String>,
+    /// Storage classes for data as it gets older, for instance
+    /// `[{ after = "30d", class = "STANDARD_IA" }, { after = "90d", class = "GLACIER_IR" }]`.
+    tiers: Vec<TierTable>,
+    /// Who moves the data to them: `cleanup` (default; whole chains, as copies in place) or `lifecycle`: the
+    /// bucket's own rules, as `bkp config lifecycle` prints them.
+    tiers_by: Option<TiersBy>,
     /// Locks objects against removal: `governance` or `compliance`. The bucket must have object
     /// lock; a lock in compliance mode cannot be taken back by anyone.
     object_lock: Option<LockMode>,
@@ -138,6 +146,9 @@ pub(super) struct Settings {
     pub(super) checksum: Checksum,
     pub(super) create_only: CreateOnly,
     pub(super) attributes: ObjectAttributes,
+    /// Storage classes for data as it gets older.
+    pub(super) tiers: Tiers,
+    pub(super) tiers_by: TiersBy,
     /// Size of the first parts, bytes.
     pub(super) part_bytes: u64,
     /// Whole parts that are held before the first one is sent, bytes.
@@ -157,6 +168,8 @@ pub(super) struct ObjectAttributes {
     pub(super) object_lock: Option<(LockMode, u32)>,
     /// As the service wants them: `name=value&…`, percent-encoded.
     pub(super) tagging: Option<String>,
+    /// The same for data that the bucket's lifecycle moves.
+    pub(super) data_tagging: Option<String>,
 }
 
 impl ObjectAttributes {
@@ -164,8 +177,10 @@ impl ObjectAttributes {
     /// means nothing after a run must not be kept.
     pub(super) fn of(&self, role: Role) -> ObjectAttributes {
         let mut attributes = self.clone();
-        if role != Role::Data {
-            attributes.storage_class = None;
+        match role {
+            Role::Data => attributes.tagging.clone_from(&self.data_tagging),
+            Role::LogFile => {}
+            Role::Index | Role::Lease => attributes.storage_class = None,
         }
         if role == Role::Lease {
             (attributes.object_lock, attributes.tagging) = (None, None);
@@ -223,6 +238,7 @@ pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
     let at_endpoint = at_endpoint.map(|endpoint| format!("?endpoint={endpoint}"));
     let shown = shown + &at_endpoint.unwrap_or_default();
     let attributes = attributes(&at, &table, &within)?;
+    let tiers = tiers::read(&at, (&table.tiers, table.tiers_by), table.storage_class.as_deref())?;
     Ok(Settings {
         url: format!("s3://{bucket}{shown}"),
         bucket,
@@ -237,6 +253,8 @@ pub(super) fn read(place: &StoreLocation) -> Result<Settings, ConfigError> {
         checksum: table.checksum.unwrap_or_default(),
         create_only: table.create_only.unwrap_or_default(),
         attributes,
+        tiers,
+        tiers_by: table.tiers_by.unwrap_or_default(),
         part_bytes: u64::from(part_mib) << 20,
         held_bytes: u64::from(held_mib) << 20,
         connections: usize::try_from(connections).unwrap_or(1),
@@ -267,18 +285,28 @@ fn attributes(
     let days = days
         .map(|days| within("object_lock_days", Some(days), (1, 1, LOCK_DAYS_MAX)))
         .transpose()?;
-    if table.tags.len() > TAGS_MAX {
-        let problem = format!("{} tags are more than {TAGS_MAX}", table.tags.len());
+    let is_tagged = !table.tiers.is_empty() && table.tiers_by == Some(TiersBy::Lifecycle);
+    let most = TAGS_MAX - usize::from(is_tagged);
+    if table.tags.len() > most {
+        let problem = format!("{} tags are more than {most}", table.tags.len());
         return Err(ConfigError::invalid(at("tags"), problem));
     }
-    let tags = table.tags.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
-    let tagging = tags.collect::<Vec<_>>().join("&");
+    if is_tagged && table.tags.contains_key(TAG.0) {
+        let error = ConfigError::invalid(at("tags"), "the tiers need that tag for themselves");
+        return Err(error.suggest(format!("rename the tag `{}`", TAG.0)));
+    }
+    let tags = table.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let tagging = |tags: &mut dyn Iterator<Item = (&str, &str)>| {
+        let tags = tags.map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+        Some(tags.collect::<Vec<_>>().join("&")).filter(|tagging| !tagging.is_empty())
+    };
     Ok(ObjectAttributes {
         sse: table.sse,
         sse_kms_key_id: table.sse_kms_key_id.clone(),
         storage_class: table.storage_class.clone(),
         object_lock: table.object_lock.zip(days),
-        tagging: Some(tagging).filter(|tagging| !tagging.is_empty()),
+        tagging: tagging(&mut tags.clone()),
+        data_tagging: tagging(&mut tags.chain(is_tagged.then_some(TAG))),
     })
 }
 
@@ -310,7 +338,7 @@ fn check_endpoint(place: &str, endpoint: &str) -> Result<(), ConfigError> {
 }
 
 /// Percent-encodes what is not unreserved in a URL.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let encoded = text.bytes().map(|byte| {
@@ -380,6 +408,18 @@ mod tests {
             ("endpoint = 's3.example.net'", "https://s3.example.net"),
             ("endpoint = 'http://a:b@c'", "without user and password"),
             ("regoin = 'x'", "did you mean `region`?"),
+            ("tiers_by = 'lifecycle'", "add `tiers`"),
+            ("tiers = [{ after = '36h', class = 'GLACIER' }]", "store.main.tiers[0].after"),
+            ("tiers = [{ after = '30d', class = 'STANDARD' }]", "known: STANDARD_IA, "),
+            ("tiers = [{ after = '9d', class = 'STANDARD_IA' }]", "store.main.tiers[0]"),
+            (
+                "tiers = [{ after = '30d', class = 'GLACIER' }, { after = '300d', class = 'DEEP_ARCHIVE' }]",
+                "set tiers_by = \"lifecycle\"",
+            ),
+            (
+                "tags = { bkp-role = 'x' }\ntiers_by = 'lifecycle'\ntiers = [{ after = '0d', class = 'GLACIER' }]",
+                "rename the tag",
+            ),
         ] {
             let text = failure(table);
             assert!(text.contains(expected), "{text}");
@@ -391,5 +431,18 @@ mod tests {
         let settings =
             settings("s3://bucket", "tags = { team = 'a b', 'k=' = 'ü' }").expect("valid");
         assert_eq!(settings.attributes.tagging.as_deref(), Some("k%3D=%C3%BC&team=a%20b"));
+        assert_eq!(settings.attributes.of(Role::Data).tagging, settings.attributes.tagging);
+    }
+
+    #[test]
+    fn data_that_the_lifecycle_moves_is_tagged() {
+        let table = "tags = { a = 'b' }\ntiers_by = 'lifecycle'\ntiers = [{ after = '30d', class = 'GLACIER' }]";
+        let settings = settings("s3://bucket", table).expect("valid");
+        let tagging = |role| settings.attributes.of(role).tagging;
+        assert_eq!(tagging(Role::Data).as_deref(), Some("a=b&bkp-role=data"));
+        for role in [Role::Index, Role::LogFile] {
+            assert_eq!(tagging(role).as_deref(), Some("a=b"), "{role:?}");
+        }
+        assert_eq!(tagging(Role::Lease), None);
     }
 }

@@ -40,7 +40,8 @@ impl Memory {
 }
 
 fn info(key: &str, bytes: u64) -> ObjectInfo {
-    ObjectInfo { key: key.to_owned(), bytes, version: None, sha256: None }
+    let class = bkp::domain::tier::StorageClass::Standard;
+    ObjectInfo { key: key.to_owned(), bytes, version: None, sha256: None, class }
 }
 
 /// Whether `key` is below `prefix`, a path of whole components.

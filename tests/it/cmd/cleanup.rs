@@ -206,6 +206,7 @@ fn stopped_anywhere_it_leaves_only_whole_backups() {
             let all = verify::Options {
                 which: verify::VerifyTarget::All(None),
                 from_export: false,
+                thaw: None,
                 level: bkp::domain::verify_level::VerifyLevel::Digest,
                 scratch: None,
             };

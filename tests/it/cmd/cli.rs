@@ -114,6 +114,7 @@ fn every_subcommand_has_help_with_an_example() {
         "config",
         "config check",
         "config show",
+        "config lifecycle",
         "config schema",
         "doctor",
         "completions",

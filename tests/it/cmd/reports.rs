@@ -134,6 +134,7 @@ const DONE: &[&[&str]] = &[
     &["config", "check"],
     &["config", "show"],
     &["config", "show", "--origin"],
+    &["config", "lifecycle", "--store", "s3://bucket/prefix"],
     &["config", "schema"],
     &["config", "schema", "--report", "list"],
     &["doctor"],

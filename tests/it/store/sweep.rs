@@ -187,6 +187,7 @@ fn a_restore_survives_every_failure_of_its_store() {
                 to: target.clone(),
                 replica: None,
                 addresses: Vec::new(),
+                thaw: bkp::ops::thaw::ThawOptions::default(),
                 from_export: false,
                 table: None,
                 files: Vec::new(),

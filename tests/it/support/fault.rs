@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use bkp::domain::health::Space;
+use bkp::domain::thaw::{Availability, ThawSpeed};
+use bkp::domain::tier::{StorageClass, Tiers};
 use bkp::store::layer::StoreLayer;
 use bkp::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
@@ -86,6 +88,18 @@ impl<S: ReadStore + ?Sized> ReadStore for Faulty<S> {
         self.inner.contains(path)
     }
 
+    fn can_archive(&self) -> bool {
+        self.inner.can_archive()
+    }
+
+    fn availability(&self, key: &str) -> Result<Availability, StoreError> {
+        self.inner.availability(key)
+    }
+
+    fn thaw(&self, key: &str, speed: ThawSpeed, days: u32) -> Result<(), StoreError> {
+        self.inner.thaw(key, speed, days)
+    }
+
     fn list(&self, prefix: &str) -> Result<Listing<'_>, StoreError> {
         let call = || self.inner.list(prefix);
         self.around((Operation::List, "list"), prefix, call).map(|(listing, _none)| listing)
@@ -146,6 +160,19 @@ impl<S: PruneStore + ?Sized> PruneStore for Faulty<S> {
 
     fn retained(&self, key: &str) -> Result<Option<OffsetDateTime>, StoreError> {
         self.inner.retained(key)
+    }
+
+    fn tiers(&self) -> Option<&Tiers> {
+        self.inner.tiers()
+    }
+
+    fn set_class(
+        &self,
+        key: &str,
+        declared: Declared,
+        class: StorageClass,
+    ) -> Result<(), StoreError> {
+        self.inner.set_class(key, declared, class)
     }
 
     fn unfinished(&self, before: OffsetDateTime) -> Result<Vec<Unfinished>, StoreError> {

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bkp::domain::tier::StorageClass;
 use bkp::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
     Upload, is_key,
@@ -57,6 +58,7 @@ impl ReadStore for Memory {
             bytes: bytes.len() as u64,
             version: None,
             sha256: None,
+            class: StorageClass::Standard,
         };
         let found: Vec<_> = found.map(info).map(Ok).collect();
         Ok(Box::new(found.into_iter()))
@@ -75,7 +77,8 @@ impl ReadStore for Memory {
 
     fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         let bytes = self.object(key)?.len() as u64;
-        Ok(ObjectInfo { key: key.into(), bytes, version: None, sha256: None })
+        let class = StorageClass::Standard;
+        Ok(ObjectInfo { key: key.into(), bytes, version: None, sha256: None, class })
     }
 
     fn open(

@@ -86,6 +86,7 @@ fn a_restored_folder_survives_every_failure_of_its_store() {
                 to: target.clone(),
                 replica: None,
                 addresses: Vec::new(),
+                thaw: bkp::ops::thaw::ThawOptions::default(),
                 from_export: false,
                 table: None,
                 files: Vec::new(),

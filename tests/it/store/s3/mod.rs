@@ -2,4 +2,6 @@
 
 mod objects;
 mod table;
+mod thaw;
+mod tiers;
 mod whole;
