@@ -6,10 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::catalog::{self, Catalog, FoundBackup};
+use crate::catalog::{Catalog, FoundBackup};
 use crate::cmd::restore;
 use crate::cmd::restore::{check_target, known_addresses};
-use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
@@ -31,6 +30,9 @@ use crate::store::ReadStore;
 use crate::wire::AppContext;
 
 pub(crate) mod drill;
+mod planted;
+
+use self::planted::{may_be_planted, proven_backups};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -286,35 +288,6 @@ fn plan_route<'c>(
             return Err(error);
         }
     }
-}
-
-/// Whether a moment may be out of reach because of what somebody planted.
-fn may_be_planted(error: &anyhow::Error) -> bool {
-    matches!(diagnose(error).kind, Kind::Integrity | Kind::Refused | Kind::NotFound | Kind::Key)
-}
-
-/// The backups that a key at hand proves, and those of ours whose manifests were altered, since their
-/// damage is to be told.
-fn proven_backups(
-    catalog: &Catalog<'_>,
-    found: Vec<FoundBackup>,
-    passed: &mut SkippedBackups,
-    ctx: &Ctx,
-) -> anyhow::Result<Vec<FoundBackup>> {
-    let looked = concurrent::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
-        Ok(_) => Ok(None),
-        Err(error) if catalog::is_altered(&error) => Ok(None),
-        Err(error) if catalog::is_unproven(&error) => Ok(Some(error)),
-        Err(error) => Err(error),
-    })?;
-    let mut left = Vec::new();
-    for (found, error) in found.into_iter().zip(looked) {
-        match error {
-            None => left.push(found),
-            Some(error) => passed.add(&found.name, error),
-        }
-    }
-    Ok(left)
 }
 
 fn no_log(store: &dyn ReadStore, options: &Options) -> Fault {
