@@ -339,14 +339,12 @@ fn check_readable(
     let Some(plan) = cold.plan_if_any(app, options.thaw.unwrap_or_default())? else {
         return Ok(());
     };
+    let mut hint = "pass --thaw to ask for them, or verify with --level exists";
     if let Some(thaw) = options.thaw {
         cold.ask(app, catalog.store(), thaw)?;
-        let message = format!("not read: {}; they were asked for", thaw::summary(&plan));
-        let hint = "run the same command again later";
-        return Err(Fault::new(Kind::Thawing, message).hint(hint).into());
+        hint = "they were asked for: run the same command again later";
     }
     let message = format!("not read: {}", thaw::summary(&plan));
-    let hint = "pass --thaw to ask for them, or verify with --level exists";
     Err(Fault::new(Kind::Thawing, message).hint(hint).into())
 }
 
