@@ -7,6 +7,8 @@
 use std::io::{self, Write};
 use std::num::NonZero;
 
+use time::OffsetDateTime;
+
 pub use self::object_list::listed;
 pub use self::reader::BackupReader;
 pub use self::roles::{ROLE_DATA, ROLE_MAP};
@@ -54,6 +56,8 @@ pub struct ObjectBuilder<'a> {
     pub recipients: &'a [Recipient],
     /// How the data is compressed.
     pub compression: Compression,
+    /// Until when they must not be removed, for stores that can see to that.
+    pub retain_until: Option<OffsetDateTime>,
     /// Stops the run.
     pub ctx: &'a Ctx,
 }
@@ -136,19 +140,19 @@ impl ObjectBuilder<'_> {
     }
 
     fn labels(&self, role: Role) -> ObjectLabels {
-        labels(self.name, role)
+        labels(self.name, role, self.retain_until)
     }
 }
 
-/// What stores are told of the objects of a backup.
-fn labels(name: &BackupName, role: Role) -> ObjectLabels {
+/// What stores are told of the objects of a backup that is kept until `retain_until`.
+fn labels(name: &BackupName, role: Role, retain_until: Option<OffsetDateTime>) -> ObjectLabels {
     let label = |name: &str, value: String| (name.to_owned(), value);
     let pairs = vec![
         label("backup-id", name.id.to_string()),
         label("backup-type", name.backup_type.to_string()),
         label("backup-scope", name.scope.to_string()),
     ];
-    ObjectLabels { role, pairs, ..ObjectLabels::default() }
+    ObjectLabels { role, pairs, retain_until }
 }
 
 /// Compression threads: one per core, at most eight, and no more than [`COMPRESSION_BYTES_MAX`] has

@@ -33,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::ops::known_stores::KnownStores;
 use crate::ops::log_history::{NewestSegment, newest};
 use crate::ops::log_mode::LogModeName;
+use crate::ops::manifest_builder;
 use crate::ops::report::Report;
 use crate::ops::run_guard::{RunGuard, lease_name};
 use crate::pipeline::ObjectBuilder;
@@ -262,6 +263,7 @@ impl Shipper<'_> {
             key: &key,
             recipients: recipients_of,
             compression,
+            retain_until: manifest_builder::promise(app, &name).until,
             ctx,
         };
         app.ctx.monitor.begin(&format!("logs {}", name.source), None);

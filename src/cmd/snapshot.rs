@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+mod locks;
 mod objects;
 mod options;
 mod plan;
@@ -16,13 +17,12 @@ use crate::config::settings::jobs::JobKind;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, Sizes};
-use crate::domain::names::{BackupName, BackupType, Scope};
+use crate::domain::names::{BackupType, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind, worst};
 use crate::keys::{DataKey, KeyProvider};
 use crate::ops::known_stores::KnownStores;
-use crate::ops::manifest_builder;
-use crate::ops::manifest_builder::ManifestContent;
+use crate::ops::manifest_builder::{self, ManifestContent};
 use crate::ops::report::Report;
 use crate::ops::run_guard::RunGuard;
 use crate::pipeline::ObjectBuilder;
@@ -103,22 +103,14 @@ fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let run = RunGuard::begin(app, &options.source, settings.backup_type, &store)?;
     let identity = source.identity(&app.ctx)?;
     let of = (&*source, &identity);
-    let Plan { id, scope, parent_chain, skipped } =
-        plan(app, options, of, &store, &catalog, run.id())?;
+    let plan = plan(app, options, of, &store, &catalog, run.id())?;
+    let Plan { id, scope, parent_chain, skipped } = locks::lock_chain(app, options, plan, &store)?;
     let links = parent_chain.as_ref().map(|parent_chain| (parent_chain.base, parent_chain.parent));
     let chain = parent_chain.as_ref().map(ParentChain::names).unwrap_or_default();
-    let below = parent_chain
-        .as_ref()
-        .map(|parent_chain| parent_chain.keys(&app.ctx))
-        .transpose()?
-        .unwrap_or_default();
-    let name = BackupName {
-        id,
-        backup_type: settings.backup_type,
-        source: options.source.clone(),
-        scope,
-        kind: options.kind.as_str().to_owned(),
-    };
+    let below = parent_chain.as_ref().map(|parent_chain| parent_chain.keys(&app.ctx));
+    let below = below.transpose()?.unwrap_or_default();
+    let name = options.name(settings.backup_type, id, scope);
+    let promised = manifest_builder::promise(app, &name).until;
     let (key, recipients) = new_key(&keys, id, &name.source)?;
     let builder = ObjectBuilder {
         store: &store,
@@ -126,6 +118,7 @@ fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         key: &key,
         recipients: &recipients,
         compression: settings.compression,
+        retain_until: promised,
         ctx: &app.ctx,
     };
     app.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
@@ -140,7 +133,7 @@ fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let content =
         ManifestContent { links, identity, capture, sizes, objects, stats, keys: recipients };
     let manifest = manifest_builder::new(app, &name, content);
-    lock_longer(app, &store, &below);
+    locks::lock_again(app, &name, &store, &below)?;
     let (manifest, pending) = run.publish(manifest, &key, &chain)?;
     app.ctx.monitor.end();
     store.stores().for_each(|(_, store)| {
@@ -164,19 +157,6 @@ fn check_made(options: &Options, backup_type: BackupType) -> Result<(), Fault> {
     let commands = JobKind::making(makes).into_iter().map(|word| format!("bkp {word} {source}"));
     let commands: Vec<String> = commands.collect();
     Err(Fault::new(Kind::Usage, message).hint(format!("use {}", commands.join(" or "))))
-}
-
-/// Sees to it that what a backup builds on is locked for as long as the backup, where stores lock.
-fn lock_longer(app: &AppContext, mirrored: &MirroredStore, below: &[String]) {
-    for (_, store) in mirrored.stores() {
-        if let Err(error) = store.lock_longer(below) {
-            let why = format!(
-                "{}: the locks of the backups it builds on expire before its own: {error}; grant bkp s3:PutObjectRetention and s3:GetObjectRetention",
-                store.url()
-            );
-            app.ctx.monitor.warn(&why);
-        }
-    }
 }
 
 /// Lets every store drop out that has lost what it had.

@@ -74,7 +74,7 @@ pub(crate) fn new(app: &AppContext, name: &BackupName, content: ManifestContent)
 
 /// What the policies of today promise of a backup of this name: the longest of the jobs that it could
 /// be of, whether or not one of them made it.
-fn promise(app: &AppContext, name: &BackupName) -> Retention {
+pub(crate) fn promise(app: &AppContext, name: &BackupName) -> Retention {
     let is_log = name.kind == BackupKind::Log;
     let jobs = app.settings.jobs.values().filter(|job| {
         job.source.as_ref() == Some(&name.source)

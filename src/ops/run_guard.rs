@@ -284,7 +284,9 @@ fn write(
             .hint("make the backup smaller, for example by exporting fewer tables")
             .into());
     }
-    let mut upload = store.create(&at, &ObjectLabels::default())?;
+    let retain_until = manifest.retention.until;
+    let labels = ObjectLabels { retain_until, ..ObjectLabels::default() };
+    let mut upload = store.create(&at, &labels)?;
     upload.write(&bytes)?;
     let sha256 = sha2::Sha256::digest(&bytes).into();
     upload.commit(Declared { bytes: bytes.len() as u64, sha256 }).context(PERHAPS)?;

@@ -3,6 +3,8 @@
 
 use std::io::Read;
 
+use time::OffsetDateTime;
+
 use super::ROLE_DATA;
 use super::reader::BackupReader;
 use super::stored::digest;
@@ -38,11 +40,12 @@ impl BackupReader<'_> {
     pub fn copy_object(
         &self,
         object: &ObjectRecord,
-        to: &dyn AppendStore,
+        (to, retain_until): (&dyn AppendStore, Option<OffsetDateTime>),
         ctx: &Ctx,
     ) -> anyhow::Result<CopyOutcome> {
         let declared = declared(object)?;
-        let labels = super::labels(&self.manifest().name(), role_of(self.manifest(), object));
+        let role = role_of(self.manifest(), object);
+        let labels = super::labels(&self.manifest().name(), role, retain_until);
         let upload = match to.create(&object.key, &labels) {
             Ok(upload) => upload,
             Err(StoreError::Exists { .. }) => return confirm_copy(object, to, ctx),

@@ -159,11 +159,17 @@ pub trait AppendStore: ReadStore {
     }
 
     /// Sees to it that these objects, which something written now builds on, are not kept for a shorter
-    /// time than that, where the store locks what is written.
+    /// time than that, and at least until `until`, where the store locks what is written. A lock is only
+    /// ever made longer.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Denied`].
-    fn lock_longer(&self, _keys: &[String]) -> Result<(), StoreError> {
+    /// [`StoreError::Unavailable`]; [`StoreError::Missing`] if one of them is not there;
+    /// [`StoreError::Denied`] if the store does not lock it for so long.
+    fn lock_longer(
+        &self,
+        _keys: &[String],
+        _until: Option<OffsetDateTime>,
+    ) -> Result<(), StoreError> {
         Ok(())
     }
 

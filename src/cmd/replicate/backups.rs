@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 
 use super::progress::{Progress, StoredBackup, sizes};
 use super::replication::{COPIES, Replication};
@@ -11,7 +12,7 @@ use crate::catalog::{self, Entry, Filter};
 use crate::concurrent::each_of_few;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::{Event, Status};
-use crate::domain::manifest::ObjectRecord;
+use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::domain::names::BackupName;
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::pipeline::BackupReader;
@@ -93,15 +94,16 @@ impl Replication<'_> {
         if self.dry_run {
             return Ok(Copied::Now(None));
         }
+        let retain_until = self.retain_until(manifest);
         let bytes = lacking.iter().map(|object| object.bytes).sum();
         ctx.monitor.begin(&format!("copy {} {}", name.kind, name.id), Some(bytes));
         each_of_few(&lacking, COPIES, &ctx.cancel, |object| {
-            reader.copy_object(object, self.destination, ctx)
+            reader.copy_object(object, (self.destination, retain_until), ctx)
         })?;
-        self.lock_longer(&reader);
+        self.lock_longer(&reader, retain_until);
         self.confirm()?;
         self.check_copies(name, &objects)?;
-        let was_there = self.publish(&reader, sha256)? && lacking.is_empty();
+        let was_there = self.publish((&reader, retain_until), sha256)? && lacking.is_empty();
         if was_there {
             return Ok(Copied::Before);
         }
@@ -131,7 +133,11 @@ impl Replication<'_> {
     }
 
     /// Writes the manifest, byte for byte the one that was authenticated. Whether it was there already.
-    fn publish(&self, reader: &BackupReader<'_>, sha256: [u8; 32]) -> anyhow::Result<bool> {
+    fn publish(
+        &self,
+        (reader, retain_until): (&BackupReader<'_>, Option<OffsetDateTime>),
+        sha256: [u8; 32],
+    ) -> anyhow::Result<bool> {
         let key = reader.manifest().name().manifest_key();
         let bytes = catalog::read_manifest(self.origin, &key)?;
         if <[u8; 32]>::from(Sha256::digest(&bytes)) != sha256 {
@@ -140,7 +146,8 @@ impl Replication<'_> {
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }
         let declared = Declared { bytes: bytes.len() as u64, sha256 };
-        let written = self.destination.create(&key, &ObjectLabels::default());
+        let labels = ObjectLabels { retain_until, ..ObjectLabels::default() };
+        let written = self.destination.create(&key, &labels);
         let written = written.and_then(|mut upload| {
             upload.write(&bytes)?;
             upload.commit(declared)
@@ -217,14 +224,23 @@ impl Replication<'_> {
         Ok(None)
     }
 
+    /// Until when a copy must not be removed: as long as the retention of the other store keeps everything, or
+    /// else as the manifest promises.
+    fn retain_until(&self, manifest: &Manifest) -> Option<OffsetDateTime> {
+        match self.app.own_retention(self.destination.name()) {
+            Some(policy) => manifest.id.created().checked_add(policy.within?),
+            None => manifest.retention.until,
+        }
+    }
+
     /// Sees to it that what a backup builds on is locked for as long as its copy, where the store locks.
-    fn lock_longer(&self, reader: &BackupReader<'_>) {
+    fn lock_longer(&self, reader: &BackupReader<'_>, until: Option<OffsetDateTime>) {
         let manifest = reader.manifest();
         if manifest.parent.is_none() || BackupKind::Log.as_str() == manifest.kind {
             return;
         }
         let keys = self.keys_below(&manifest.name());
-        if let Err(error) = keys.and_then(|keys| Ok(self.destination.lock_longer(&keys)?)) {
+        if let Err(error) = keys.and_then(|keys| Ok(self.destination.lock_longer(&keys, until)?)) {
             self.app.ctx.monitor.warn(&format!(
                 "{}: the locks of the backups that {} builds on expire before its own: {error:#}",
                 self.destination.url(),

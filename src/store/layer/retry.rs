@@ -197,8 +197,12 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
         self.inner.sse()
     }
 
-    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.policy.send_with_retries(|| self.inner.lock_longer(keys))
+    fn lock_longer(
+        &self,
+        keys: &[String],
+        until: Option<OffsetDateTime>,
+    ) -> Result<(), StoreError> {
+        self.policy.send_with_retries(|| self.inner.lock_longer(keys, until))
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

@@ -161,8 +161,12 @@ impl AppendStore for S3 {
         })
     }
 
-    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
-        lock::extend(&self.remote, keys)
+    fn lock_longer(
+        &self,
+        keys: &[String],
+        until: Option<OffsetDateTime>,
+    ) -> Result<(), StoreError> {
+        lock::extend(&self.remote, keys, until)
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

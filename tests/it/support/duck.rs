@@ -175,6 +175,7 @@ pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) 
         key: &key,
         recipients: &told.keys,
         compression: Compression::None,
+        retain_until: None,
         ctx: &app.ctx,
     };
     let bytes = serde_json::to_vec(&index).unwrap();

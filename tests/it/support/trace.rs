@@ -159,8 +159,12 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         self.inner.sse()
     }
 
-    fn lock_longer(&self, keys: &[String]) -> Result<(), StoreError> {
-        self.inner.lock_longer(keys)
+    fn lock_longer(
+        &self,
+        keys: &[String],
+        until: Option<OffsetDateTime>,
+    ) -> Result<(), StoreError> {
+        self.inner.lock_longer(keys, until)
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

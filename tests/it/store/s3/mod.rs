@@ -1,5 +1,6 @@
 //! The properties of an S3 store that only real services show.
 
+mod locks;
 mod objects;
 mod table;
 mod thaw;

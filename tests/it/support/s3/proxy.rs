@@ -244,7 +244,8 @@ fn serve(
         let body = head.body(&mut from_client)?;
         if let Some(Fault::Status(status, code)) = fault {
             let text = format!("<Error><Code>{code}</Code><Message>planned</Message></Error>");
-            let text = if head.first().starts_with("HEAD") { "" } else { &text };
+            let is_bare = code.is_empty() || head.first().starts_with("HEAD");
+            let text = if is_bare { "" } else { &text };
             let length = text.len();
             write!(
                 to_client,
