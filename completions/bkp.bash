@@ -1203,7 +1203,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__list)
-            opts="-q -v -h --type --id --scope --since --until --limit --cached --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --status --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1230,6 +1230,10 @@ _bkp() {
                     return 0
                     ;;
                 --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store-at)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1409,7 +1413,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --to --replica --addresses --from-export --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --replica --addresses --from-export --table --file --tablespace --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1444,6 +1448,10 @@ _bkp() {
                     return 0
                     ;;
                 --base)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store-at)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1623,7 +1631,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__verify)
-            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --record --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --logs --ledger --store-at --record --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1649,11 +1657,7 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --tier)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --thaw-days)
+                --store-at)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -130,6 +130,7 @@ differential\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l since -d 'Only backups that started at or after this time, such as 2026-11-21T02:00:00Z' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l until -d 'Only backups that started before this time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l limit -d 'Only the newest COUNT, newest first [default: all, oldest first]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l store-at -d 'Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For the day after somebody overwrote or deleted backups; writes nothing to the store' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l sql -d 'Show the result of a query over the table backup_metadata, for example "SELECT source, max(end_time) FROM backup_metadata WHERE status = \'completed\' GROUP BY ALL"' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l job -d 'Only backups that this job made, or with --runs its runs' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l tenant -d 'Only backups of sources with this tenant, as their manifests say' -r
@@ -162,8 +163,7 @@ digest\t'Every stored object has the SHA-256 in the manifest'
 decode\t'Everything decrypts, decompresses and is complete; every row of an export matches what was exported'
 drill\t'The real engine starts on a restored copy and answers as at capture'"
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l scratch -d 'Folder for restores of a drill and for unpacking exports [default: in the state directory]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l tier -d 'Tier at which objects in GLACIER or DEEP_ARCHIVE are restored: Bulk, Standard or Expedited' -r
-complete -c bkp -n "__fish_bkp_using_subcommand verify" -l thaw-days -d 'Days for which such objects stay readable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store-at -d 'Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For the day after somebody overwrote or deleted backups; writes nothing to the store' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
@@ -185,6 +185,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l lsn -d 'Position in 
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l xid -d 'Transaction of a PostgreSQL server to end with, instead of a time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l name -d 'Restore point of a PostgreSQL server to end at, instead of a time' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store-at -d 'Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For the day after somebody overwrote or deleted backups; writes nothing to the store' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to restore to' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Further addresses at which the original cluster might still be running' -r

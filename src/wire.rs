@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use crate::config::Settings;
 use crate::config::settings::SourceSettings;
 use crate::config::settings::jobs::JobSettings;
@@ -16,6 +18,7 @@ use crate::source::{self, DrillTools, ResourceLimits, Source};
 use crate::store::kinds::STORES;
 use crate::store::layer::StoreLayer;
 use crate::store::layer::mirrored::MirroredStore;
+use crate::store::layer::read_only::ReadOnly;
 use crate::store::layer::retry::Retry;
 use crate::store::{AppendStore, PruneStore, ReadStore, StoreKind, StoreLocation};
 use crate::table::ConfigError;
@@ -143,7 +146,19 @@ impl AppContext {
     }
 
     fn read(&self, place: &StoreLocation) -> anyhow::Result<Box<dyn ReadStore>> {
-        let mut inner = (store_kind(&place.url)?.read)(place, &self.ctx)?;
+        let kind = store_kind(&place.url)?;
+        let mut inner = match (self.settings.store_at, kind.read_at) {
+            (None, _) => (kind.read)(place, &self.ctx)?,
+            (Some(at), Some(read_at)) => read_at(place, at, &self.ctx)?,
+            (Some(_), None) => {
+                let message = format!(
+                    "store `{}` keeps no versions of its objects to read as of a time",
+                    place.called()
+                );
+                let hint = "--store-at is for buckets with versioning; omit it, or use the snapshots of the file system";
+                return Err(Fault::new(Kind::Usage, message).hint(hint).into());
+            }
+        };
         if let Some(layer) = &self.layer {
             inner = layer.read(inner);
         }
@@ -161,7 +176,16 @@ impl AppContext {
         self.places(source)?.into_iter().map(|place| self.read(&place)).collect()
     }
 
-    /// The store that [`AppContext::store_read`] opens, to note beside what is read what was found.
+    /// The same with stores as they were at `at`; now if that is `None`.
+    #[must_use]
+    pub fn as_of(&self, at: Option<OffsetDateTime>) -> AppContext {
+        let mut app = self.clone();
+        app.settings.store_at = at;
+        app
+    }
+
+    /// The store that [`AppContext::store_read`] opens, to note beside what is read what was found. The past
+    /// takes no notes.
     ///
     /// # Errors
     /// As [`AppContext::store_read`].
@@ -169,7 +193,11 @@ impl AppContext {
         &self,
         source: Option<&SourceSettings>,
     ) -> anyhow::Result<Box<dyn AppendStore>> {
-        self.append(&self.place_to_read(source)?)
+        let place = self.place_to_read(source)?;
+        if self.settings.store_at.is_some() {
+            return Ok(Box::new(ReadOnly::new(self.read(&place)?)));
+        }
+        self.append(&place)
     }
 
     /// The names of the stores that may have copies of what the first one has of `source`: its others, and those
@@ -179,7 +207,9 @@ impl AppContext {
         let settings = &self.settings;
         let of_source = source.and_then(|name| settings.sources.get(name));
         let first = self.places(of_source).ok().and_then(|places| places.into_iter().next());
-        let Some(first) = first.filter(|_first| settings.store.is_empty()) else {
+        let Some(first) =
+            first.filter(|_first| settings.store.is_empty() && settings.store_at.is_none())
+        else {
             return Vec::new();
         };
         let of_source = of_source.map(|source| source.store.as_slice()).unwrap_or_default();

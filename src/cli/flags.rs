@@ -12,6 +12,7 @@ use crate::domain::thaw::ThawSpeed;
 use crate::ops::selection::Select;
 use crate::ops::thaw::ThawOptions;
 use crate::table::units;
+use crate::wire::AppContext;
 
 /// The flags of every subcommand.
 #[derive(Debug, Args)]
@@ -80,6 +81,22 @@ impl GlobalArgs {
     pub(super) fn flags(&self) -> Flags {
         let GlobalArgs { config, store, keys, .. } = self;
         Flags { config: config.clone(), store: store.clone(), keys: keys.clone() }
+    }
+}
+
+/// The moment as of which a store is read.
+#[derive(Debug, Args)]
+pub(super) struct StoreAtArgs {
+    /// Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For
+    /// the day after somebody overwrote or deleted backups; writes nothing to the store
+    #[arg(long, value_name = "TIME", value_parser = time_of)]
+    store_at: Option<OffsetDateTime>,
+}
+
+impl StoreAtArgs {
+    /// What commands work with, with stores as they were at that moment.
+    pub(super) fn of(&self, app: &AppContext) -> AppContext {
+        app.as_of(self.store_at)
     }
 }
 

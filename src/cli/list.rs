@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use time::OffsetDateTime;
 
-use super::flags::time_of;
+use super::flags::{StoreAtArgs, time_of};
 use crate::cmd::list::{Options, Window};
 use crate::cmd::{history, runs};
 use crate::domain::event::Status;
@@ -56,8 +56,11 @@ pub(super) struct Args {
     limit: Option<usize>,
 
     /// Show the last full listing of this host without accessing the store
-    #[arg(long, conflicts_with_all = ["from_ledger", "long"])]
+    #[arg(long, conflicts_with_all = ["from_ledger", "long", "store_at"])]
     cached: bool,
+
+    #[command(flatten)]
+    pub(super) store_at: StoreAtArgs,
 
     /// Only pinned backups
     #[arg(long, conflicts_with = "from_ledger")]
@@ -78,7 +81,7 @@ pub(super) struct Args {
 
     /// Show the events of the ledger, whatever the stores contain: started, completed, failed, deleted,
     /// restored, verified
-    #[arg(long, conflicts_with_all = ["source", "long"])]
+    #[arg(long, conflicts_with_all = ["source", "long", "store_at"])]
     from_ledger: bool,
 
     /// Show recorded runs: started, completed, partial, failed, skipped, restored, verified; the newest

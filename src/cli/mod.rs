@@ -234,36 +234,9 @@ impl Cli {
                 let (patience, options) = (args.wait.patience(), args.into());
                 ship(app, patience, &options)
             }
-            Command::List(args) if args.runs().is_some() => {
-                cmd::runs::run(app, &args.runs().unwrap_or_default())
-            }
-            Command::List(args) => match (args.query(), args.events(), args.windows()) {
-                (Some((sql, source)), _, _) => cmd::catalog_file::query(app, sql, source),
-                (None, Some(options), _) => cmd::history::run(app, &options),
-                (None, None, Some(source)) => cmd::windows::run(app, source),
-                (None, None, None) => cmd::list::run(app, &args.into()),
-            },
-            Command::Verify(args) => match (args.ledger(), args.logs()) {
-                (Some(options), _) => cmd::ledger_diff::run(app, options),
-                (None, Some(options)) => cmd::verify_logs::run(app, &options),
-                (None, None) => cmd::verify::run(app, &args.into()),
-            },
-            Command::Restore(args) => match args.moment() {
-                Some((source, moment)) => {
-                    let (base, event, exclusive) = (args.base(), args.event(), args.exclusive());
-                    let restore = args.into();
-                    let options = cmd::restore_at::Options {
-                        source,
-                        moment,
-                        event,
-                        exclusive,
-                        base,
-                        restore,
-                    };
-                    cmd::restore_at::run(app, &options)
-                }
-                None => cmd::restore::run(app, &args.into()),
-            },
+            Command::List(args) => list(&args.store_at.of(app), args),
+            Command::Verify(args) => verify(&args.store_at.of(app), args),
+            Command::Restore(args) => restore(&args.store_at.of(app), args),
             Command::Run(args) => cmd::run::run(app, &args.into()),
             Command::Status(_) => cmd::status::run(app),
             Command::Cleanup(args) => cmd::cleanup::run(app, &args.into()),
@@ -277,6 +250,36 @@ impl Cli {
             Command::HelpFiles(args) => docs::run(&args, &Cli::command()),
         }
     }
+}
+
+fn list(app: &AppContext, args: list::Args) -> anyhow::Result<Report> {
+    if let Some(options) = args.runs() {
+        return cmd::runs::run(app, &options);
+    }
+    match (args.query(), args.events(), args.windows()) {
+        (Some((sql, source)), _, _) => cmd::catalog_file::query(app, sql, source),
+        (None, Some(options), _) => cmd::history::run(app, &options),
+        (None, None, Some(source)) => cmd::windows::run(app, source),
+        (None, None, None) => cmd::list::run(app, &args.into()),
+    }
+}
+
+fn verify(app: &AppContext, args: verify::Args) -> anyhow::Result<Report> {
+    match (args.ledger(), args.logs()) {
+        (Some(options), _) => cmd::ledger_diff::run(app, options),
+        (None, Some(options)) => cmd::verify_logs::run(app, &options),
+        (None, None) => cmd::verify::run(app, &args.into()),
+    }
+}
+
+fn restore(app: &AppContext, args: restore::Args) -> anyhow::Result<Report> {
+    let Some((source, moment)) = args.moment() else {
+        return cmd::restore::run(app, &args.into());
+    };
+    let (base, event, exclusive) = (args.base(), args.event(), args.exclusive());
+    let restore = args.into();
+    let options = cmd::restore_at::Options { source, moment, event, exclusive, base, restore };
+    cmd::restore_at::run(app, &options)
 }
 
 fn ship(

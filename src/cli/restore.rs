@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::flags::{AtArg, SelectArgs, ThawArgs};
+use super::flags::{AtArg, SelectArgs, StoreAtArgs, ThawArgs};
 use crate::cmd::restore::Options;
 use crate::cmd::restore_at::LogEvent;
 use crate::ops::pitr_plan::Moment;
@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]
     #[arg(long, value_name = "ID", requires = "moment", conflicts_with = "from_export")]
     base: Option<String>,
+
+    #[command(flatten)]
+    pub(super) store_at: StoreAtArgs,
 
     /// Path to restore to
     #[arg(long, value_name = "PATH")]

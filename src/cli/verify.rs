@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::flags::{SelectArgs, ThawArgs};
+use super::flags::{SelectArgs, StoreAtArgs, ThawArgs};
 use crate::cmd::verify::{Options, VerifyTarget};
 use crate::cmd::{ledger_diff, verify_logs};
 use crate::domain::verify_level::VerifyLevel;
@@ -50,8 +50,11 @@ pub(super) struct Args {
     #[arg(long, group = "backup", conflicts_with_all = ["source", "latest", "id", "all", "level", "scratch"])]
     ledger: bool,
 
+    #[command(flatten)]
+    pub(super) store_at: StoreAtArgs,
+
     /// Record authentic backups missing from the ledger; needs a key
-    #[arg(long, requires = "ledger", conflicts_with_all = ["source", "latest", "id", "all"])]
+    #[arg(long, requires = "ledger", conflicts_with_all = ["source", "latest", "id", "all", "store_at"])]
     record: bool,
 }
 

@@ -160,7 +160,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         seen.load(&filter)?
     } else {
         let found = catalog::find(store.as_ref(), &filter, &app.ctx.cancel)?;
-        if whole {
+        if whole && app.settings.store_at.is_none() {
             seen.save(&found, &app.ctx);
         }
         (found, None)

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use super::environment::Environment;
 use super::exposure::is_public;
 use super::file::{self, Document};
@@ -44,6 +46,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The stores given on the command line, each a name or a URL.
     pub store: Vec<String>,
+    /// The moment as of which stores are read, if it is not now.
+    pub store_at: Option<OffsetDateTime>,
     /// Configured stores by name.
     pub stores: BTreeMap<String, StoreSettings>,
     /// Recipients as written: `file:PATH`, `passphrase:REFERENCE`. Those of the command line
@@ -313,6 +317,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let settings = Settings {
         file: Some(path.to_owned()),
         state_dir: document.state_dir.map(|path| folder.join(path)).unwrap_or_default(),
+        store_at: None,
         store: Vec::new(),
         stores,
         recipients: recipients.iter().map(|text| check::resolve_path(text, &folder)).collect(),

@@ -200,6 +200,11 @@ fn line(
     (what, id, source): (&str, Option<BackupId>, Option<&str>),
     ended: &AuditDetails<'_>,
 ) {
+    if app.settings.store_at.is_some() {
+        // The store is only read, and who overwrote it yesterday may do so again.
+        app.ctx.monitor.detail(&format!("no audit record `{what}`: the store is only read"));
+        return;
+    }
     let id = id.unwrap_or_else(|| BackupId::new(app.ctx.now()));
     let settings = source.and_then(|name| app.settings.sources.get(name));
     match app.store_read_and_note(settings) {

@@ -45,6 +45,7 @@ pub const KIND: StoreKind = StoreKind {
         Err(problem) => Err(ConfigError::invalid(&place.name, problem)),
     },
     lifecycle: |_place| Ok(None),
+    read_at: None,
     read: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     append: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),
     prune: |place, _ctx| Ok(Box::new(Local::open(&place.url)?)),

@@ -277,6 +277,12 @@ pub enum StoreError {
         /// How it is made, as an instruction.
         hint: String,
     },
+    /// It keeps no versions of its objects, so it cannot be read as of a time.
+    #[error("{store}: has no versions of its objects to read as of a time")]
+    NotVersioned {
+        /// The store.
+        store: String,
+    },
     /// There is no such object.
     #[error("{store}: no object `{key}`")]
     Missing {
@@ -377,7 +383,9 @@ diagnosed!(StoreError);
 impl Classify for StoreError {
     fn kind(&self) -> Kind {
         match self {
-            StoreError::Missing { .. } | StoreError::Absent { .. } => Kind::NotFound,
+            StoreError::Missing { .. }
+            | StoreError::Absent { .. }
+            | StoreError::NotVersioned { .. } => Kind::NotFound,
             StoreError::Exists { .. } | StoreError::Retained { .. } => Kind::Refused,
             StoreError::Mismatch { .. } | StoreError::InvalidKey { .. } => Kind::Integrity,
             StoreError::Full { .. }
@@ -395,6 +403,9 @@ impl Classify for StoreError {
             }
             StoreError::Absent { hint, .. } | StoreError::Denied { hint, .. } => Some(hint.clone()),
             StoreError::Stopped(fault) => fault.hint(),
+            StoreError::NotVersioned { .. } => Some(
+                "omit --store-at to read what is there now; versioning protects a bucket from the moment it is enabled: aws s3api put-bucket-versioning".into(),
+            ),
             StoreError::Archived { .. } => Some(
                 "`bkp restore` asks for a whole chain to be restored from the archive; of a file of a log, do it by hand (aws s3api restore-object), then run the same command again".into(),
             ),
@@ -445,6 +456,7 @@ impl StoreError {
         match self {
             StoreError::Unavailable { transient, .. } => *transient,
             StoreError::Absent { .. }
+            | StoreError::NotVersioned { .. }
             | StoreError::Missing { .. }
             | StoreError::Exists { .. }
             | StoreError::InvalidKey { .. }
@@ -497,6 +509,10 @@ impl StoreLocation {
 /// Opens a store of some kind. Creates nothing.
 pub type Open<S> = fn(&StoreLocation, &Ctx) -> Result<Box<S>, StoreError>;
 
+/// Opens a store as it was at a time.
+pub type OpenAt =
+    fn(&StoreLocation, OffsetDateTime, &Ctx) -> Result<Box<dyn ReadStore>, StoreError>;
+
 /// How a kind of store is opened: one line of [`kinds::STORES`].
 #[derive(Debug, Clone, Copy)]
 pub struct StoreKind {
@@ -512,6 +528,8 @@ pub struct StoreKind {
     pub lifecycle: fn(&StoreLocation) -> Result<Option<Value>, ConfigError>,
     /// Opens it for looking.
     pub read: Open<dyn ReadStore>,
+    /// Opens it for looking at what it had at a time; `None` if no store of this kind can tell.
+    pub read_at: Option<OpenAt>,
     /// Opens it for adding.
     pub append: Open<dyn AppendStore>,
     /// Opens it for removing.

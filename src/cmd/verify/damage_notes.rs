@@ -133,6 +133,10 @@ impl DamageNotes<'_> {
         note: Option<String>,
         against: &[Mark],
     ) -> anyhow::Result<()> {
+        // What was found in the past says nothing of what is there now.
+        if self.app.settings.store_at.is_some() {
+            return Ok(());
+        }
         let said = AnnotationBody::now(&self.app.ctx, word, note, Some(self.level));
         said.add(self.store, &link.name, against, self.proof_checker)
     }

@@ -2,10 +2,12 @@
 //!
 //! - [`retry`]: retries transient failures, with growing pauses, within a total deadline.
 //! - [`mirrored`]: several stores as one.
+//! - [`read_only`]: refuses every write.
 
 use super::{AppendStore, PruneStore, ReadStore};
 
 pub mod mirrored;
+pub mod read_only;
 pub mod retry;
 
 /// Wraps every store that a command opens, beneath its retries. The program wraps none; tests wrap stores

@@ -16,7 +16,7 @@
 //! - `tiers`: the storage classes for older data; `lifecycle_check`: whether the bucket moves it so; `set_class`
 //!   and `thaw`: there and back.
 //! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `self_test`: what
-//!   `doctor` tries.
+//!   `doctor` tries; `past`: the bucket as it was at a time.
 
 use std::io::Read;
 use std::ops::Range;
@@ -39,6 +39,7 @@ mod listing_progress;
 mod lock;
 mod pace;
 mod parts;
+mod past;
 mod prune;
 mod read;
 mod remote;
@@ -65,6 +66,10 @@ pub const KIND: StoreKind = StoreKind {
         Ok(Some(tiers::lifecycle(&prefix, (&tiers, tiers_by))))
     },
     read: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
+    read_at: Some(|place, at, ctx| {
+        let remote = S3::open(place, ctx)?.remote;
+        Ok(Box::new(past::PastBucket::open(remote, at)?))
+    }),
     append: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
     prune: |place, ctx| Ok(Box::new(S3::open(place, ctx)?)),
 };

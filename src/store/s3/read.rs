@@ -26,11 +26,18 @@ const SLOWEST: u64 = 64 << 10;
 
 type Piece = Task<Result<Vec<u8>, S3Error>>;
 
+/// An object in the bucket, or one version of it.
+#[derive(Debug, Clone)]
+struct ObjectVersion {
+    name: String,
+    id: Option<String>,
+}
+
 /// A reader of an object, or of a range of it.
 pub(super) struct Reader {
     remote: Arc<Remote>,
     key: String,
-    name: String,
+    object: ObjectVersion,
     /// Requested already, in order.
     pieces: VecDeque<Piece>,
     /// What is still to be requested.
@@ -46,21 +53,32 @@ impl Reader {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<Reader, StoreError> {
-        let name = remote.name(key)?;
+        Reader::open_version(remote, key, None, range)
+    }
+
+    /// The same for one version of the object.
+    pub(super) fn open_version(
+        remote: &Arc<Remote>,
+        key: &str,
+        id: Option<String>,
+        range: Option<Range<u64>>,
+    ) -> Result<Reader, StoreError> {
+        let object = ObjectVersion { name: remote.name(key)?, id };
         let (pieces, current) = (VecDeque::new(), (Vec::new(), 0));
         let (remote, key) = (Arc::clone(remote), key.to_owned());
         let range = range.unwrap_or(0..u64::MAX);
-        let mut reader = Reader { remote, key, name, pieces, ahead: 0..0, current };
+        let mut reader = Reader { remote, key, object, pieces, ahead: 0..0, current };
         // The service counts in signed numbers; nothing is as long as that.
         if range.is_empty() || i64::try_from(range.start).is_err() {
-            let look = || reader.remote.head_object(&reader.name);
+            let ObjectVersion { name, id } = &reader.object;
+            let look = || reader.remote.head_version(name, id.as_deref());
             reader.remote.wait(("read", &reader.key), reader.remote.send_with_retries(look))?;
             return Ok(reader);
         }
         let first = range.start..range.end.min(range.start.saturating_add(PIECE_BYTES));
         let requested = reader
             .remote
-            .send_with_retries(|| request(&reader.remote, &reader.name, first.clone()));
+            .send_with_retries(|| request(&reader.remote, &reader.object, first.clone()));
         let Answer { body, whole, sha256 } = match rt::wait(&reader.remote.ctx.cancel, requested) {
             Ok(Ok(found)) => found,
             Ok(Err(refusal)) if refusal.class == S3ErrorClass::BehindEnd => return Ok(reader),
@@ -70,16 +88,16 @@ impl Reader {
         let end = range.end.min(whole);
         let here = first.start..first.end.min(end);
         reader.ahead = here.end..end;
-        let (remote, name) = (Arc::clone(&reader.remote), reader.name.clone());
+        let (remote, object) = (Arc::clone(&reader.remote), reader.object.clone());
         // What fits into one piece is compared with what its writer said, before anybody judges it.
         let sha256 = sha256.filter(|_| here == (0..whole));
         let begun = async move {
             let bytes = match collect(body, &here).await {
-                Err(refusal) if refusal.can_pass() => again(&remote, &name, here.clone()).await?,
+                Err(refusal) if refusal.can_pass() => again(&remote, &object, here.clone()).await?,
                 done => done?,
             };
             match sha256 {
-                Some(sha256) if !is(&bytes, sha256) => reread(&remote, &name, here, sha256).await,
+                Some(sha256) if !is(&bytes, sha256) => reread(&remote, &object, here, sha256).await,
                 Some(_) | None => Ok(bytes),
             }
         };
@@ -94,8 +112,9 @@ impl Reader {
             let end = self.ahead.end.min(self.ahead.start.saturating_add(PIECE_BYTES));
             let piece = self.ahead.start..end;
             self.ahead.start = end;
-            let (remote, name) = (Arc::clone(&self.remote), self.name.clone());
-            self.pieces.push_back(Task::start(async move { again(&remote, &name, piece).await })?);
+            let (remote, object) = (Arc::clone(&self.remote), self.object.clone());
+            let piece = async move { again(&remote, &object, piece).await };
+            self.pieces.push_back(Task::start(piece)?);
         }
         Ok(())
     }
@@ -146,9 +165,13 @@ impl Read for Reader {
 }
 
 /// Fetches a piece until it is whole, or trying again cannot help.
-async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>, S3Error> {
+async fn again(
+    remote: &Remote,
+    object: &ObjectVersion,
+    piece: Range<u64>,
+) -> Result<Vec<u8>, S3Error> {
     let fetch = || async {
-        let answer = request(remote, name, piece.clone()).await?;
+        let answer = request(remote, object, piece.clone()).await?;
         collect(answer.body, &piece).await
     };
     remote.send_with_retries(fetch).await
@@ -158,13 +181,13 @@ async fn again(remote: &Remote, name: &str, piece: Range<u64>) -> Result<Vec<u8>
 /// whatever it is: whoever reads it knows better what it has to be, and the metadata may be wrong.
 async fn reread(
     remote: &Remote,
-    name: &str,
+    object: &ObjectVersion,
     piece: Range<u64>,
     sha256: [u8; 32],
 ) -> Result<Vec<u8>, S3Error> {
-    let bytes = again(remote, name, piece).await?;
+    let bytes = again(remote, object, piece).await?;
     if is(&bytes, sha256) {
-        let url = &remote.settings.url;
+        let (url, name) = (&remote.settings.url, &object.name);
         let why = format!("{url}: `{name}` was damaged in transit and was read again");
         remote.ctx.monitor.warn(&why);
     }
@@ -185,8 +208,13 @@ struct Answer {
 }
 
 /// Asks for a range.
-async fn request(remote: &Remote, name: &str, range: Range<u64>) -> Result<Answer, S3Error> {
-    let request = remote.client.get_object().bucket(&remote.settings.bucket).key(name);
+async fn request(
+    remote: &Remote,
+    object: &ObjectVersion,
+    range: Range<u64>,
+) -> Result<Answer, S3Error> {
+    let request = remote.client.get_object().bucket(&remote.settings.bucket).key(&object.name);
+    let request = request.set_version_id(object.id.clone());
     let request = request.range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
     let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
         // Nothing was asked on a condition.

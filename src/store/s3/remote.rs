@@ -249,7 +249,17 @@ impl Remote {
 
     /// Sends one HEAD request for the object of this name.
     pub(super) async fn head_object(&self, name: &str) -> Result<ObjectHead, S3Error> {
+        self.head_version(name, None).await
+    }
+
+    /// The same for one version of it.
+    pub(super) async fn head_version(
+        &self,
+        name: &str,
+        id: Option<&str>,
+    ) -> Result<ObjectHead, S3Error> {
         let request = self.client.head_object().bucket(&self.settings.bucket).key(name);
+        let request = request.set_version_id(id.map(str::to_owned));
         let request = request.checksum_mode(ChecksumMode::Enabled);
         let found = self.once(ANSWER, request.send()).await?;
         let bytes = found.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);

@@ -2,6 +2,7 @@
 
 mod locks;
 mod objects;
+mod past;
 mod table;
 mod thaw;
 mod tiers;
