@@ -1,6 +1,5 @@
 //! `bkp verify`: checks a backup, from its existence to a restore drill.
 
-use crate::domain::backup_kind::BackupKind;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,6 +11,7 @@ use serde::Serialize;
 use super::restore;
 use super::verify_logs::{self, LogContinuity};
 use crate::catalog::{self, Catalog, Filter, FoundBackup};
+use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::Status;
 use crate::domain::id::BackupId;
 use crate::domain::names::BackupName;
@@ -20,10 +20,9 @@ use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::Effort;
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::report::Report;
-use crate::ops::scratch;
 use crate::ops::selection::Select;
 use crate::ops::thaw::ThawOptions;
-use crate::ops::{audit, other_stores, thaw};
+use crate::ops::{audit, other_stores, scratch, thaw};
 use crate::pipeline::BackupReader;
 use crate::source::{DecodeTools, Drilled, ResourceLimits, SourceKind, kinds};
 use crate::store::AppendStore;

@@ -19,6 +19,7 @@ use super::listing_progress::ListingProgress;
 use super::read::Reader;
 use super::remote::{ANSWER, Remote, version};
 use super::s3_error::{S3Error, S3ErrorClass};
+use crate::domain::tier::StorageClass;
 use crate::domain::timestamp::rfc3339;
 use crate::rt;
 use crate::store::{Listing, ObjectInfo, ReadStore, StoreError, Version, is_key};
@@ -34,6 +35,7 @@ struct PastVersion {
     id: String,
     bytes: u64,
     version: Option<Version>,
+    class: StorageClass,
 }
 
 /// What was there of an object at a time: a version, or the mark that it was deleted.
@@ -144,7 +146,9 @@ impl PastBucket {
             let since = found.last_modified().and_then(time_of).ok_or_else(broken)?;
             let bytes = found.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
             let told = version(bytes, found.e_tag(), found.last_modified());
-            let version = PastVersion { id: id.to_owned(), bytes, version: told };
+            let class = found.storage_class().map(|class| StorageClass::named(class.as_str()));
+            let class = class.unwrap_or_default();
+            let version = PastVersion { id: id.to_owned(), bytes, version: told, class };
             let name = decoded(name).filter(|_name| since <= self.at);
             states.extend(name.map(|name| (name, State { since, version: Some(version) })));
         }
@@ -279,7 +283,9 @@ impl ReadStore for PastBucket {
         let look = || self.remote.head_version(&name, Some(&found.id));
         let seen = self.remote.wait(("inspect", key), self.remote.send_with_retries(look))?;
         let sha256 = seen.sha256();
-        Ok(ObjectInfo { key: key.to_owned(), bytes: seen.bytes, version: seen.version, sha256 })
+        let class = seen.storage_class.as_deref().map(StorageClass::named).unwrap_or_default();
+        let (key, bytes, version) = (key.to_owned(), seen.bytes, seen.version);
+        Ok(ObjectInfo { key, bytes, version, sha256, class })
     }
 
     fn open(
@@ -333,8 +339,9 @@ impl PastListing<'_> {
                 return Err(bucket.remote.error(refusal, "list the versions below", &self.folder));
             }
             bucket.remember(&name, &version);
-            let (key, bytes, version) = (key.to_owned(), version.bytes, version.version);
-            self.ready.push_back(ObjectInfo { key, bytes, version, sha256: None });
+            let PastVersion { bytes, version, class, .. } = version;
+            let key = key.to_owned();
+            self.ready.push_back(ObjectInfo { key, bytes, version, sha256: None, class });
             self.last = name;
         }
         Ok(())

@@ -15,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod planted;
 pub(crate) mod postgres;
 pub(crate) mod s3;
+pub(crate) mod schema;
 pub(crate) mod smtp;
 pub(crate) mod status;
 pub(crate) mod tb;

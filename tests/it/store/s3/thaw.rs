@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::support::bed::Bed;
 use crate::support::s3::{Service, number, tool, usual};
+use crate::support::schema::wrong;
 use crate::support::tb;
 
 /// Another service that archives.
@@ -82,6 +83,9 @@ fn a_chain_in_an_archive_is_asked_for_at_once_and_restored_later() {
         let run = restore(&bed, &newest, &["--tier", "bulk", "--json"]);
         assert_eq!(run.code, Some(75), "{}{}", run.stdout, run.stderr);
         let asked: Value = serde_json::from_str(&run.stdout).unwrap();
+        let schema = bed.run(&["config", "schema", "--report", "thaw"]).done().stdout;
+        let schema: Value = serde_json::from_str(&schema).unwrap();
+        assert_eq!(wrong(&schema, &schema, &asked, ""), Vec::<String>::new());
         assert_eq!((&asked["schema"], &asked["archived"]), (&"bkp.thaw/1".into(), &2.into()));
         assert_eq!((&asked["tier"], &asked["seconds"]), (&"Bulk".into(), &43_200.into()));
         assert!(!target.exists());
