@@ -109,8 +109,8 @@ fn extend_one(
 
 /// The same refusal; if something is not allowed, with the rights that locking needs.
 fn with_rights_hint(refusal: S3Error) -> S3Error {
-    match refusal.class {
-        S3ErrorClass::Denied(_) => S3Error { class: S3ErrorClass::Denied(NOT_EXTENDED), ..refusal },
-        _ => refusal,
+    if let S3ErrorClass::Denied(_) = refusal.class {
+        return S3Error { class: S3ErrorClass::Denied(NOT_EXTENDED), ..refusal };
     }
+    refusal
 }

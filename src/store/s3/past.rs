@@ -127,15 +127,15 @@ impl PastBucket {
         let request = request.set_delimiter(delimiter.map(str::to_owned));
         let request = request.set_key_marker(name).set_version_id_marker(id);
         let answer = remote.once(ANSWER, request.send()).await.map_err(|refusal| {
-            let class = match refusal.class {
-                // A listing has no key that could be missing.
-                S3ErrorClass::Missing => S3ErrorClass::NoBucket,
-                S3ErrorClass::Denied(_) if refusal.said.contains("AccessDenied") => {
-                    S3ErrorClass::Denied(NOT_ALLOWED)
-                }
-                class => class,
-            };
-            S3Error { class, ..refusal }
+            let is_denied = matches!(refusal.class, S3ErrorClass::Denied(_));
+            if is_denied && refusal.said.contains("AccessDenied") {
+                return S3Error { class: S3ErrorClass::Denied(NOT_ALLOWED), ..refusal };
+            }
+            // A listing has no key that could be missing.
+            if matches!(refusal.class, S3ErrorClass::Missing) {
+                return S3Error { class: S3ErrorClass::NoBucket, ..refusal };
+            }
+            refusal
         })?;
         let encoded = answer.encoding_type() == Some(&EncodingType::Url);
         let decoded = |text: &str| if encoded { decode(text) } else { Some(text.to_owned()) };

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::support::bed::bare;
-use crate::support::s3::tools;
+use crate::support::s3::tool;
 
 fn examples(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(folder)
@@ -24,14 +24,14 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 #[track_caller]
 fn passes(mut command: Command) -> String {
-    let Output { status, stdout, stderr } = command.output().expect("tests/run.sh gets it");
+    let Output { status, stdout, stderr } = command.output().unwrap();
     let text = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
     assert!(status.success(), "{command:?}: {text}");
     text
 }
 
 fn python(program: &str) -> Command {
-    Command::new(tools().join("deployments/bin").join(program))
+    Command::new(tool(&format!("deployments/bin/{program}")))
 }
 
 /// A YAML file as JSON documents.
@@ -51,7 +51,7 @@ fn values_of<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v Value>) {
             fields.values().for_each(|inner| values_of(inner, key, found));
         }
         Value::Array(items) => items.iter().for_each(|inner| values_of(inner, key, found)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -84,7 +84,9 @@ fn kubernetes_takes_the_manifests_and_bkp_their_command_lines() {
     let documents: Vec<Value> =
         files("kubernetes", "yaml").iter().flat_map(|path| documents(path)).collect();
     let mut containers = Vec::new();
-    documents.iter().for_each(|document| values_of(document, "args", &mut containers));
+    for document in &documents {
+        values_of(document, "args", &mut containers);
+    }
     assert_eq!(containers.len(), 3, "{containers:?}");
     for arguments in containers {
         let words: Vec<&str> =
@@ -92,7 +94,9 @@ fn kubernetes_takes_the_manifests_and_bkp_their_command_lines() {
         is_understood(&words);
     }
     let mut texts = Vec::new();
-    documents.iter().for_each(|document| values_of(document, "bkp.toml", &mut texts));
+    for document in &documents {
+        values_of(document, "bkp.toml", &mut texts);
+    }
     assert_eq!(texts.len(), 1);
     is_valid(texts[0].as_str().unwrap());
 }
@@ -124,7 +128,7 @@ fn compose_takes_its_file_and_bkp_the_command_lines() {
 #[test]
 fn prometheus_takes_the_alerts_and_they_fire() {
     let promtool = || {
-        let mut command = Command::new(tools().join("promtool/promtool"));
+        let mut command = Command::new(tool("promtool/promtool"));
         command.current_dir(examples("monitoring"));
         command
     };
