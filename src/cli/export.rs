@@ -5,7 +5,7 @@ use super::snapshot::ScopeArg;
 use crate::cmd::snapshot::Options;
 use crate::domain::backup_kind::BackupKind;
 
-/// Export the tables of a DuckDB database as Parquet, without taking its lock
+/// Export the tables of a DuckDB database as Parquet, or dump the databases of a PostgreSQL server
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 3 if something in the database cannot be exported; all of them: see bkp(1).\n\

@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) store_at: StoreAtArgs,
 
-    /// Path to restore to
+    /// Path to restore to; of an export of PostgreSQL also `postgresql://HOST/DATABASE`
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
 
@@ -61,6 +61,14 @@ pub(super) struct Args {
     /// Use the exports of SOURCE instead of its snapshots
     #[arg(long)]
     from_export: bool,
+
+    /// Only this database of an export
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+
+    /// Only this schema of an export of PostgreSQL; can be given several times
+    #[arg(long = "schema", value_name = "NAME")]
+    schemas: Vec<String>,
 
     /// Only this table of an export, and the tables it references
     #[arg(long, value_name = "SCHEMA.TABLE")]
@@ -151,7 +159,18 @@ fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
 impl From<Args> for Options {
     fn from(args: Args) -> Options {
         let Args { select, op: _, base: _, to, replica, addresses, .. } = args;
-        let Args { from_export, table, files, tablespaces, force, yes, dry_run, .. } = args;
+        let Args {
+            from_export,
+            database,
+            schemas,
+            table,
+            files,
+            tablespaces,
+            force,
+            yes,
+            dry_run,
+            ..
+        } = args;
         let (select, thaw) = (select.into(), args.thaw.options(args.wait));
         Options {
             select,
@@ -159,6 +178,8 @@ impl From<Args> for Options {
             replica,
             addresses,
             from_export,
+            database,
+            schemas,
             table,
             files,
             tablespaces,

@@ -232,10 +232,14 @@ fn sources(app: &AppContext) -> Vec<CheckResult> {
     let mut found = Vec::new();
     for name in app.settings.sources.keys() {
         match app.source(name) {
-            Ok(source) => found.extend(source.check(&app.ctx).into_iter().map(|mut check| {
-                check.what = format!("source {name}: {}", check.what);
-                (Kind::Source, check)
-            })),
+            Ok(source) => found.extend(
+                source.check(&app.drill_tools(source.share()), &app.ctx).into_iter().map(
+                    |mut check| {
+                        check.what = format!("source {name}: {}", check.what);
+                        (Kind::Source, check)
+                    },
+                ),
+            ),
             Err(error) => found.push(tried(format!("source {name}"), Err(error))),
         }
     }

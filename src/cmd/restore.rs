@@ -19,7 +19,7 @@ use crate::ops::selection::Select;
 use crate::ops::thaw::{ThawOptions, ThawPlan};
 use crate::ops::{audit, other_stores, thaw};
 use crate::pipeline::BackupReader;
-use crate::source::{self, RestoreRequest, Restored, TargetKind};
+use crate::source::{self, ResourceLimits, RestoreRequest, Restored, SourceKind, TargetKind};
 use crate::wire::AppContext;
 
 mod target;
@@ -42,6 +42,10 @@ pub struct Options {
     pub addresses: Vec<String>,
     /// Of the backups of a source only the exports are meant; else all the others.
     pub from_export: bool,
+    /// The one database that is wanted of several.
+    pub database: Option<String>,
+    /// The schemas that are wanted; empty for all of them.
+    pub schemas: Vec<String>,
     /// The one table that is wanted, as SCHEMA.TABLE.
     pub table: Option<String>,
     /// The files that are wanted, as patterns of their paths; empty for all of them.
@@ -146,23 +150,15 @@ fn restore(
     warn(app, &options.select, (store.as_ref(), &keys), &name, (&chain, &cold))?;
     let kind = source::kinds::kind_of(name.backup_type)?;
     let record = chain.last().map(|newest| newest.manifest().capture.clone()).unwrap_or_default();
-    let to = match kind.target {
-        TargetKind::File => options.to.clone(),
-        // Without a slash at its end, which would be a part of other names.
-        TargetKind::Folder => options.to.components().collect(),
-    };
-    let request = RestoreRequest {
-        target: to.clone(),
-        replica: options.replica,
-        table: options.table.clone(),
-        files: options.files.clone(),
-        tablespaces: options.tablespaces.clone(),
-        addresses: known_addresses(app, options, &name.source),
-        force: options.force,
-        share: app.source(&name.source).map(|source| source.share()).unwrap_or_default(),
-    };
-    let target_exists = check_target(store.as_ref(), &to, kind.target, name.backup_type.as_str())?;
-    for warning in (kind.guard)(&record, &request)? {
+    let (target_kind, request) = request(app, options, kind, &name.source);
+    let to = request.target.clone();
+    let target_exists = check_target(store.as_ref(), &to, target_kind, name.backup_type.as_str())?;
+    let mut warnings = (kind.guard)(&record, &request)?;
+    // It reads the backup, as far as that can be read today.
+    if cold.is_empty() {
+        warnings.extend((kind.preflight)(&chain, &request, &app.ctx)?);
+    }
+    for warning in warnings {
         app.ctx.monitor.warn(&warning);
     }
     let plan = Plan {
@@ -195,7 +191,8 @@ fn restore(
     }
     check_chain(app, &chain, &name.kind)?;
     app.ctx.monitor.begin(&format!("restore {}", plan.id), Some(plan.stored_bytes));
-    let noted = scratch::elsewhere(app, folder_of(&request.target));
+    let is_path = target_kind != TargetKind::Server;
+    let noted = is_path.then(|| scratch::elsewhere(app, folder_of(&request.target)));
     let restored = (kind.restore)(&chain, &request, &app.ctx)?;
     drop(noted);
     app.ctx.monitor.end();
@@ -218,6 +215,36 @@ fn report(
     let done =
         RestoreReport { store: plan.store, id: plan.id, source: plan.source, seconds, restored };
     Ok(Report::done("bkp.restore/1", &done, text)?.with_outcome(partial))
+}
+
+/// What the source is asked for, and what it is to make.
+fn request(
+    app: &AppContext,
+    options: &Options,
+    kind: &SourceKind,
+    source: &str,
+) -> (TargetKind, RestoreRequest) {
+    let target_kind = if (kind.is_server)(&options.to) { TargetKind::Server } else { kind.target };
+    let to = match target_kind {
+        TargetKind::File | TargetKind::Server => options.to.clone(),
+        // Without a slash at its end, which would be a part of other names.
+        TargetKind::Folder => options.to.components().collect(),
+    };
+    let request = RestoreRequest {
+        target: to,
+        replica: options.replica,
+        database: options.database.clone(),
+        schemas: options.schemas.clone(),
+        table: options.table.clone(),
+        files: options.files.clone(),
+        tablespaces: options.tablespaces.clone(),
+        addresses: known_addresses(app, options, source),
+        force: options.force,
+        share: app.source(source).map(|source| source.share()).unwrap_or_default(),
+        scratch: scratch::place(app),
+        tools: app.drill_tools(ResourceLimits::default()),
+    };
+    (target_kind, request)
 }
 
 /// Makes sure that the objects of a chain are there. Of a replica only the source knows which of them hold the
@@ -254,12 +281,14 @@ fn check_kind(name: &BackupName) -> Result<(), Fault> {
 
 /// Only exports have tables that can be told apart, and only replicas have files.
 fn check_parts(options: &Options, name: &BackupName) -> Result<(), Fault> {
-    if options.table.is_some() && name.kind != BackupKind::Export {
+    let is_part =
+        options.table.is_some() || options.database.is_some() || !options.schemas.is_empty();
+    if is_part && name.kind != BackupKind::Export {
         let message = format!("{} is a {}: it has no tables to select", name.id, name.kind);
         let hint = if name.kind == BackupKind::Replica {
-            "use --file, or omit --table"
+            "use --file, or omit --database, --schema and --table"
         } else {
-            "pass --from-export, or omit --table"
+            "pass --from-export, or omit --database, --schema and --table"
         };
         return Err(Fault::new(Kind::Usage, message).hint(hint));
     }

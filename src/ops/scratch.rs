@@ -39,6 +39,11 @@ pub(crate) fn make(app: &AppContext, what: ScratchPurpose) -> Result<ScratchDir,
     ScratchDir::within(&what.place(app))
 }
 
+/// Where folders for work are made.
+pub(crate) fn place(app: &AppContext) -> PathBuf {
+    ScratchPurpose::Work.place(app)
+}
+
 /// Lets it be known that a folder is going to be made in `place`, for as long as what this returns
 /// lives. A restore goes on where the state directory cannot be written: then only the next one to
 /// the same place finds what it leaves if it is killed.

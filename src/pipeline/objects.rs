@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::thread::{self, JoinHandle};
 
 use super::object_list;
-use super::{BackupReader, ObjectBuilder, ROLE_DATA, SinkWriter, record};
+use super::{BackupReader, ObjectBuilder, ROLE_DATA, SinkWriter, record, spelled};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::limits::{OBJECTS_IN_MANIFEST_MAX, OBJECTS_MAX};
@@ -48,6 +48,18 @@ pub trait ObjectSink {
         role: &str,
         name: &str,
         sealed: bool,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()>;
+
+    /// Makes an object whose content `body` writes, compressed as the source's data is, and sealed: `name` gets the
+    /// ending that says so.
+    ///
+    /// # Errors
+    /// As [`ObjectSink::object`].
+    fn compressed(
+        &mut self,
+        role: &str,
+        name: &str,
         body: &mut ObjectBody<'_>,
     ) -> anyhow::Result<()>;
 
@@ -119,7 +131,7 @@ pub struct Objects<'a> {
 struct UnconfirmedObject {
     role: String,
     key: String,
-    sealed: bool,
+    stages: Vec<&'static str>,
     bytes: u64,
     thread: JoinHandle<anyhow::Result<ChainStats>>,
 }
@@ -167,12 +179,11 @@ impl<'a> Objects<'a> {
     /// Waits until the object that was made first is confirmed.
     fn confirm_first(&mut self) -> anyhow::Result<()> {
         let Some(first) = self.confirming.pop_front() else { return Ok(()) };
-        let UnconfirmedObject { role, key, sealed, bytes: _, thread } = first;
+        let UnconfirmedObject { role, key, stages, bytes: _, thread } = first;
         let confirmed = thread.join();
         let stats = confirmed
             .unwrap_or_else(|_panic| Err(StageError::Stopped { stage: "confirm" }.into()))?;
-        let stages = sealed.then_some("seal").into_iter();
-        self.made.push(record(&role, key, &stats, stages, self.builder.store)?);
+        self.made.push(record(&role, key, &stats, stages.into_iter(), self.builder.store)?);
         self.note(&stats);
         Ok(())
     }
@@ -186,6 +197,25 @@ impl<'a> Objects<'a> {
                 self.busy.0.push(StageStats { stage, bytes: 0, sha256: None, busy: *busy });
             }
         }
+    }
+
+    /// Writes an object through its chain, and leaves it to be confirmed.
+    fn make(
+        &mut self,
+        (role, key): (&str, String),
+        sink: Box<dyn Sink>,
+        stages: Vec<&'static str>,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()> {
+        let first_error = FirstError::default();
+        let mut out = SinkWriter::new(sink, &first_error);
+        body(&mut out).map_err(|error| first_error.or(error))?;
+        let SinkWriter { sink, bytes, .. } = out;
+        self.make_room(bytes)?;
+        let thread = thread::Builder::new().name("confirm".into()).spawn(move || sink.finish())?;
+        let role = role.to_owned();
+        self.confirming.push_back(UnconfirmedObject { role, key, stages, bytes, thread });
+        Ok(())
     }
 
     /// The chain of an object that is stored as it is.
@@ -215,20 +245,22 @@ impl ObjectSink for Objects<'_> {
         } else {
             self.plain(&key)?
         };
-        let first_error = FirstError::default();
-        let mut out = SinkWriter::new(sink, &first_error);
-        body(&mut out).map_err(|error| first_error.or(error))?;
-        let SinkWriter { sink, bytes, .. } = out;
-        self.make_room(bytes)?;
-        let thread = thread::Builder::new().name("confirm".into()).spawn(move || sink.finish())?;
-        self.confirming.push_back(UnconfirmedObject {
-            role: role.to_owned(),
-            key,
-            sealed,
-            bytes,
-            thread,
-        });
-        Ok(())
+        self.make((role, key), sink, sealed.then_some("seal").into_iter().collect(), body)
+    }
+
+    fn compressed(
+        &mut self,
+        role: &str,
+        name: &str,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()> {
+        // What was made before is stored first: compression takes the room that there is.
+        self.confirm_all()?;
+        let compression = self.builder.compression;
+        let (suffix, stage) = spelled(compression);
+        let key = self.builder.name.key(&format!("{name}{suffix}.enc"));
+        let sink = self.builder.chain(&key, Role::Data, compression)?;
+        self.make((role, key), sink, stage.into_iter().chain(["seal"]).collect(), body)
     }
 
     fn archive(

@@ -26,11 +26,14 @@ use crate::domain::manifest::Identity;
 use crate::domain::names::BackupType;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 use crate::fs::scratch_dir::ScratchDir;
+use crate::fs::staged_file::folder_of;
 use crate::pipeline::objects::ObjectSink;
 use crate::table::ConfigError;
 
 pub use self::chain::{CHAIN_LINKS_MAX, Chain, Continuation, link_by_link};
-pub use self::requests::{CaptureRequest, ExportRequest, Held, ParentMap, ReplicaRequest};
+pub use self::requests::{
+    CaptureRequest, DrillTools, ExportRequest, Held, ParentMap, ReplicaRequest, ResourceLimits,
+};
 
 use self::logs::ship::{LogSource, OwnEvents};
 
@@ -140,7 +143,7 @@ pub trait Source: Send + Sync {
     }
 
     /// What can be said of the source without capturing it.
-    fn check(&self, ctx: &Ctx) -> Vec<Check>;
+    fn check(&self, tools: &DrillTools, ctx: &Ctx) -> Vec<Check>;
 
     /// What its engine may take of this machine, as configured.
     fn share(&self) -> ResourceLimits {
@@ -206,15 +209,6 @@ pub(crate) fn is_sealed(place: &str, encryption: Option<&str>) -> Result<bool, C
     }
 }
 
-/// What an engine that runs inside of bkp may take of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ResourceLimits {
-    /// Bytes of memory; `None` leaves it to the source.
-    pub memory_bytes: Option<u64>,
-    /// Threads; `None` leaves it to the source.
-    pub threads: Option<u32>,
-}
-
 /// What a restore is asked for.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
@@ -222,6 +216,10 @@ pub struct RestoreRequest {
     pub target: PathBuf,
     /// Which replica of a cluster the result shall be.
     pub replica: Option<u8>,
+    /// The one database that is wanted of several.
+    pub database: Option<String>,
+    /// The schemas that are wanted, with everything in them; empty for all of them.
+    pub schemas: Vec<String>,
     /// The one table that is wanted, as SCHEMA.TABLE.
     pub table: Option<String>,
     /// The files that are wanted, as patterns of their paths; empty for all of them.
@@ -234,6 +232,10 @@ pub struct RestoreRequest {
     pub force: bool,
     /// What an engine may take of this machine.
     pub share: ResourceLimits,
+    /// Where a folder can be made for what has to be a file on the way to a server.
+    pub scratch: PathBuf,
+    /// The programs that it may work with.
+    pub tools: DrillTools,
 }
 
 impl RestoreRequest {
@@ -241,8 +243,12 @@ impl RestoreRequest {
     #[must_use]
     pub fn to(target: PathBuf) -> RestoreRequest {
         RestoreRequest {
+            scratch: folder_of(&target).to_owned(),
+            tools: DrillTools::default(),
             target,
             replica: None,
+            database: None,
+            schemas: Vec::new(),
             table: None,
             files: Vec::new(),
             tablespaces: Vec::new(),
@@ -313,6 +319,8 @@ pub enum TargetKind {
     File,
     /// A folder.
     Folder,
+    /// A database of a server.
+    Server,
 }
 
 /// What is done with the backups of a kind of source. Everything that needs no configuration of the day
@@ -328,8 +336,10 @@ pub struct SourceKind {
     pub schema: fn() -> Value,
     /// How a backup goes on from a chain, where nobody says otherwise.
     pub extend: fn(&Chain<'_>, &Ctx) -> anyhow::Result<Continuation>,
-    /// What a restore makes.
+    /// What a restore makes, unless it is told the address of a server.
     pub target: TargetKind,
+    /// Whether what a restore is to go to is the address of a server.
+    pub is_server: fn(&Path) -> bool,
     /// Reads the block map that [`Captured::map`] of a snapshot wrote; `None` where a capture reads that of its
     /// chain by itself.
     pub read_map: Option<fn(&mut dyn std::io::Read) -> anyhow::Result<Held>>,
@@ -338,6 +348,9 @@ pub struct SourceKind {
     /// Refuses, before anything is read or written, a restore that would do harm; returns what the
     /// operator has to know before it begins.
     pub guard: fn(&Value, &RestoreRequest) -> anyhow::Result<Vec<String>>,
+    /// Refuses, before anything is written, a restore that a server does not permit; returns what the operator has to
+    /// know before it begins.
+    pub preflight: fn(&Chain<'_>, &RestoreRequest, &Ctx) -> anyhow::Result<Vec<String>>,
     /// Brings a chain back.
     pub restore: fn(&Chain<'_>, &RestoreRequest, &Ctx) -> anyhow::Result<Restored>,
     /// Brings a chain back at a scratch folder, starts the real engine on it, compares, stops it.
@@ -362,17 +375,6 @@ impl std::fmt::Debug for DecodeTools<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DecodeTools").field("share", &self.share).finish_non_exhaustive()
     }
-}
-
-/// What a drill works with.
-#[derive(Debug, Clone, Default)]
-pub struct DrillTools {
-    /// The `tigerbeetle` binary; `None` searches `PATH`.
-    pub tigerbeetle: Option<PathBuf>,
-    /// The folder of PostgreSQL's programs; `None` looks where packages put them.
-    pub postgres: Option<PathBuf>,
-    /// What an engine may take of this machine.
-    pub share: ResourceLimits,
 }
 
 /// What a source can fail with.

@@ -1,7 +1,7 @@
-//! What a source is asked for when a backup is made of it.
+//! What a source is asked for when a backup is made of it, and what it may work with.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub struct ExportRequest<'a> {
     pub record: Option<Value>,
     /// An empty folder for what the work needs.
     pub scratch: &'a Path,
+    /// The programs that it may work with.
+    pub tools: &'a DrillTools,
 }
 
 /// What a replication is asked for.
@@ -81,4 +83,24 @@ impl Held {
     pub fn has_entry(&self, name: &str, checksum: Checksum) -> bool {
         self.entries.get(name) == Some(&checksum)
     }
+}
+
+/// What an engine that runs inside of bkp may take of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ResourceLimits {
+    /// Bytes of memory; `None` leaves it to the source.
+    pub memory_bytes: Option<u64>,
+    /// Threads; `None` leaves it to the source.
+    pub threads: Option<u32>,
+}
+
+/// Programs of engines that bkp starts, for drills above all.
+#[derive(Debug, Clone, Default)]
+pub struct DrillTools {
+    /// The `tigerbeetle` binary; `None` searches `PATH`.
+    pub tigerbeetle: Option<PathBuf>,
+    /// The folder of PostgreSQL's programs; `None` looks where packages put them.
+    pub postgres: Option<PathBuf>,
+    /// What an engine may take of this machine.
+    pub share: ResourceLimits,
 }

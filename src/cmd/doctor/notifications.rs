@@ -10,7 +10,7 @@ use crate::error::{Fault, Kind};
 use crate::notify;
 use crate::ops::scratch;
 use crate::pipeline::objects::{ObjectBody, ObjectSink};
-use crate::source::ExportRequest;
+use crate::source::{ExportRequest, ResourceLimits};
 use crate::wire::AppContext;
 
 /// Every channel and every ping: what is secret of them can be read. Nobody is told anything.
@@ -85,7 +85,13 @@ pub(crate) fn exports(app: &AppContext) -> Vec<CheckResult> {
 /// Makes an export and throws it away: how many bytes its tables have, and what it lacks.
 fn export(app: &AppContext, name: &str) -> anyhow::Result<(u64, Vec<String>)> {
     let work = scratch::make(app, scratch::ScratchPurpose::Work)?;
-    let request = ExportRequest { mode: None, chain: &[], record: None, scratch: work.folder() };
+    let request = ExportRequest {
+        mode: None,
+        chain: &[],
+        record: None,
+        scratch: work.folder(),
+        tools: &app.drill_tools(ResourceLimits::default()),
+    };
     let mut counted = ByteCounter::default();
     let captured = app.source(name)?.export(&request, &mut counted, &app.ctx)?;
     Ok((counted.0, captured.lost))
@@ -112,6 +118,15 @@ impl ObjectSink for ByteCounter {
         _role: &str,
         _name: &str,
         _sealed: bool,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()> {
+        body(self)
+    }
+
+    fn compressed(
+        &mut self,
+        _role: &str,
+        _name: &str,
         body: &mut ObjectBody<'_>,
     ) -> anyhow::Result<()> {
         body(self)

@@ -18,6 +18,10 @@ pub(crate) fn check_target(
     kind: TargetKind,
     extension: &str,
 ) -> anyhow::Result<bool> {
+    if kind == TargetKind::Server {
+        // Only the server knows.
+        return Ok(false);
+    }
     let shown = target.display();
     let is_folder = kind == TargetKind::Folder;
     let refuse =

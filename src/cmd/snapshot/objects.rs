@@ -44,7 +44,13 @@ pub(super) fn make(
                 Some(parent_chain) => (parent_chain.chain, Some(parent_chain.map.record)),
                 None => (Vec::new(), None),
             };
-            let request = ExportRequest { mode, chain: &chain, record, scratch: work.folder() };
+            let request = ExportRequest {
+                mode,
+                chain: &chain,
+                record,
+                scratch: work.folder(),
+                tools: &app.drill_tools(source.share()),
+            };
             let mut objects = Objects::new(builder);
             let captured = source.export(&request, &mut objects, &app.ctx)?;
             let (objects, stats) = objects.finish()?;

@@ -24,8 +24,8 @@ use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::restore::place::check_unused;
 use crate::source::duckdb::schema::table_filter::TableFilter;
 use crate::source::{
-    CaptureRequest, Captured, Check, ExportRequest, Held, Opened, ResourceLimits, RestoreRequest,
-    Source, SourceError, is_sealed, on_this_host,
+    CaptureRequest, Captured, Check, DrillTools, ExportRequest, Held, Opened, ResourceLimits,
+    RestoreRequest, Source, SourceError, is_sealed, on_this_host,
 };
 use crate::table::units::size;
 use crate::table::{ConfigError, parse_table};
@@ -293,7 +293,7 @@ impl Source for Configured {
         self.share
     }
 
-    fn check(&self, ctx: &Ctx) -> Vec<Check> {
+    fn check(&self, _tools: &DrillTools, ctx: &Ctx) -> Vec<Check> {
         let what = format!("database {}", self.path.display());
         let check = match self.headers(ctx) {
             Ok(headers) => {

@@ -37,6 +37,8 @@ const KIND: SourceKind = SourceKind {
     schema: || schemars::schema_for!(configured::Table).to_value(),
     extend: link_by_link,
     target: TargetKind::File,
+    is_server: |_to| false,
+    preflight: |_chain, _request, _ctx| Ok(Vec::new()),
     read_map: Some(configured::read_map),
     decode: restore::assemble::decode,
     guard: configured::guard,

@@ -40,6 +40,8 @@ const KIND: SourceKind = SourceKind {
     schema: || schemars::schema_for!(settings::Table).to_value(),
     extend: extend::extend,
     target: TargetKind::Folder,
+    is_server: |_to| false,
+    preflight: |_chain, _request, _ctx| Ok(Vec::new()),
     // Only snapshots have block maps.
     read_map: None,
     decode: check::decode,

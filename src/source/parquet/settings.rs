@@ -12,7 +12,9 @@ use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
 use crate::error::diagnose;
 use crate::pipeline::objects::ObjectSink;
-use crate::source::{Captured, Check, Opened, ReplicaRequest, Source, is_sealed, on_this_host};
+use crate::source::{
+    Captured, Check, DrillTools, Opened, ReplicaRequest, Source, is_sealed, on_this_host,
+};
 use crate::table::{ConfigError, parse_table};
 
 /// The files that are copied where the configuration does not say which.
@@ -87,7 +89,7 @@ impl Source for Configured {
         Replication { root, patterns, sealed: self.sealed, request, ctx }.run(out)
     }
 
-    fn check(&self, ctx: &Ctx) -> Vec<Check> {
+    fn check(&self, _tools: &DrillTools, ctx: &Ctx) -> Vec<Check> {
         let what = format!("folder {}", self.path.display());
         let listed = walk::open_root(&self.path).map_err(anyhow::Error::from);
         let listed =

@@ -47,6 +47,17 @@ pub(super) struct LogSettings {
     pub(super) every: Duration,
 }
 
+/// What the configuration says of exports.
+#[derive(Debug, Clone)]
+pub(super) struct DumpSettings {
+    /// The databases that are dumped; all but templates if there is none.
+    pub(super) databases: Vec<String>,
+    /// Patterns of what is left out of each.
+    pub(super) exclude: Vec<String>,
+    /// How long a dump waits for the lock of a table.
+    pub(super) lock_timeout: Duration,
+}
+
 /// A configured server.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
@@ -58,6 +69,7 @@ pub(super) struct Server {
     pub(super) choice: IncrementChoice,
     pub(super) max_rate_kib: Option<u32>,
     pub(super) logs: LogSettings,
+    pub(super) dumps: DumpSettings,
 }
 
 /// What a server says of itself.
@@ -128,8 +140,21 @@ impl Server {
     }
 
     fn sql_in(&self, database: &str, ctx: &Ctx) -> anyhow::Result<Connection> {
+        self.connect(database, SILENCE, ctx)
+    }
+
+    /// A connection for SQL in a database, which may say nothing for as long as `silence`.
+    ///
+    /// # Errors
+    /// What the server or the way to it fails with.
+    pub(super) fn connect(
+        &self,
+        database: &str,
+        silence: Duration,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Connection> {
         let database = Some(database.to_owned());
-        let purpose = Purpose { replication: false, database, silence: SILENCE };
+        let purpose = Purpose { replication: false, database, silence };
         Ok(Connection::connect(&self.reach(ctx)?, &purpose, ctx)?)
     }
 

@@ -6,6 +6,7 @@
 //! - [`capture`]: from a server into the chain. [`layout`], [`file_list`], [`block_map`], [`record`]: what a base
 //!   backup consists of.
 //! - [`restore`]: from the chain back to a data folder. [`server`]: a server of ours on one, for drills.
+//! - [`dump`]: exports, which are a dump of each database, and the way back from one.
 //! - [`logs`]: the files of the log that a server hands over, which manifests say what has arrived, and the way back
 //!   to a moment.
 //!
@@ -19,6 +20,7 @@ mod checks;
 pub mod client;
 mod configured;
 mod discover;
+mod dump;
 mod file_list;
 mod layout;
 mod logs;
@@ -31,29 +33,70 @@ pub mod wal;
 
 use std::time::Duration;
 
+use crate::ctx::Ctx;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::{BackupType, Scope};
 use crate::source::entry::SourceEntry;
-use crate::source::{SourceKind, TargetKind, link_by_link};
+use crate::source::{Chain, Continuation, SourceKind, TargetKind, link_by_link};
 
 const KIND: SourceKind = SourceKind {
     backup_type: BackupType::Postgres,
     zstd_level: 3,
     open: settings::open,
     schema: || schemars::schema_for!(settings::Table).to_value(),
-    extend: link_by_link,
+    extend,
     target: TargetKind::Folder,
+    is_server: dump::is_server,
     read_map: None,
-    decode: restore::decode,
-    guard: restore::guard,
-    restore: restore::restore,
-    drill: restore::drill,
+    decode: |chain, tools, ctx| {
+        if dump::is_export(chain) {
+            dump::decode(chain, tools, ctx)
+        } else {
+            restore::decode(chain, tools, ctx)
+        }
+    },
+    guard: |record, request| {
+        if dump::is_dump(record) {
+            dump::guard(record, request)
+        } else {
+            restore::guard(record, request)
+        }
+    },
+    preflight: |chain, request, ctx| {
+        if dump::is_export(chain) {
+            dump::preflight(chain, request, ctx)
+        } else {
+            restore::preflight(request)
+        }
+    },
+    restore: |chain, request, ctx| {
+        if dump::is_export(chain) {
+            dump::restore(chain, request, ctx)
+        } else {
+            restore::restore(chain, request, ctx)
+        }
+    },
+    drill: |chain, scratch, tools, ctx| {
+        if dump::is_export(chain) {
+            dump::drill(chain, scratch, tools, ctx)
+        } else {
+            restore::drill(chain, scratch, tools, ctx)
+        }
+    },
 };
+
+/// A base backup builds on the one before it; every export is a full one.
+fn extend(chain: &Chain<'_>, ctx: &Ctx) -> anyhow::Result<Continuation> {
+    if dump::is_export(chain) {
+        return Ok(Continuation::Full { else_onto: chain.len() });
+    }
+    link_by_link(chain, ctx)
+}
 
 /// The line in the table of sources.
 pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
-    makes: &[BackupKind::Snapshot, BackupKind::Log],
+    makes: &[BackupKind::Snapshot, BackupKind::Export, BackupKind::Log],
     log: Some(logs::LOG),
     finder: discover::FINDER,
     serve: |_words| None,

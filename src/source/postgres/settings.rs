@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::client::Checkpoint;
-use super::configured::{IncrementChoice, LogSettings, Server};
+use super::configured::{DumpSettings, IncrementChoice, LogSettings, Server};
 use crate::source::Opened;
 use crate::table::units::{duration, size};
 use crate::table::{ConfigError, parse_table};
@@ -16,6 +16,9 @@ const EVERY_DEFAULT: Duration = Duration::from_secs(5);
 
 /// How long changes wait in a segment that is not full where the configuration does not say.
 const SWITCH_AFTER_DEFAULT: Duration = Duration::from_mins(1);
+
+/// How long a dump waits for the lock of a table where the configuration does not say.
+const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_mins(1);
 
 /// The keys of a `[source.NAME]` table with `kind = "postgres"`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -40,6 +43,15 @@ pub(super) struct Table {
     /// At most so much is asked of the server per second, such as 50MiB.
     #[serde(default)]
     max_rate: Option<String>,
+    /// The databases that `bkp export` dumps, by their names. Default: all but templates.
+    #[serde(default)]
+    databases: Vec<String>,
+    /// What `bkp export` leaves out, as patterns of `pg_dump`: `audit.*` tables, `staging` a schema with everything in it.
+    #[serde(default)]
+    exclude: Vec<String>,
+    /// How long `bkp export` waits for a table that somebody else has locked: 1s to 24h. Default 60s.
+    #[serde(default)]
+    lock_timeout: Option<String>,
     /// How `bkp logs` ships the write-ahead log.
     #[serde(default)]
     logs: Option<LogTable>,
@@ -85,6 +97,11 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
         None => None,
         Some(text) => Some(rate(&place, text)?),
     };
+    let lock_timeout = match &table.lock_timeout {
+        None => LOCK_TIMEOUT_DEFAULT,
+        Some(text) => duration(&format!("{place}.lock_timeout"), text, 1, 86_400)?,
+    };
+    let dumps = DumpSettings { databases: table.databases, exclude: table.exclude, lock_timeout };
     let logs = table.logs.unwrap_or_default();
     let every = match &logs.every {
         None => EVERY_DEFAULT,
@@ -110,6 +127,7 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
         choice: increments,
         max_rate_kib,
         logs: LogSettings { slot, switch_after, every },
+        dumps,
     }))
 }
 

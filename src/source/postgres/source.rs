@@ -8,6 +8,7 @@ use super::archive_state::ArchiveState;
 use super::capture;
 use super::checks;
 use super::configured::Server;
+use super::dump;
 use super::logs::shipping::PostgresLog;
 use super::record::{BaseRecord, Increments, identity};
 use crate::archive::EntrySink;
@@ -15,20 +16,34 @@ use crate::ctx::Ctx;
 use crate::domain::health::LogLag;
 use crate::domain::manifest::Identity;
 use crate::error::{Fault, Kind};
+use crate::pipeline::objects::ObjectSink;
 use crate::source::logs::{LogSource, OwnEvents};
-use crate::source::{CaptureRequest, Captured, Check, Source};
+use crate::source::{CaptureRequest, Captured, Check, DrillTools, ExportRequest, Source};
 
 /// How long a server may take to say how far its log is archived: nobody's status waits for one that hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 impl Source for Server {
     fn identity(&self, ctx: &Ctx) -> anyhow::Result<Identity> {
-        let found = self.replication(ctx)?.identify_system()?;
-        Ok(identity(&found.system_id.to_string()))
+        let refused = match self.replication(ctx) {
+            Ok(mut connection) => {
+                let found = connection.identify_system()?;
+                return Ok(identity(&found.system_id.to_string()));
+            }
+            Err(error) => error,
+        };
+        // A role that makes exports only need not have REPLICATION.
+        let system = "select system_identifier::text from pg_catalog.pg_control_system()";
+        let asked = self.sql(ctx).and_then(|mut sql| Ok(sql.query_value(system)?));
+        asked.map(|system| identity(&system)).map_err(|_also| refused)
     }
 
     fn check_parent(&self, record: &Value, ctx: &Ctx) -> anyhow::Result<()> {
         let refuse = |message: String| Fault::new(Kind::Refused, message);
+        if dump::is_dump(record) {
+            let message = "exports of PostgreSQL have no increments: each is a full one";
+            return Err(refuse(message.to_owned()).hint("omit --scope").into());
+        }
         let parent = BaseRecord::read(record)
             .map_err(|error| refuse(format!("its record cannot be read: {error}")))?;
         let mut connection = self.replication(ctx)?;
@@ -61,8 +76,19 @@ impl Source for Server {
         capture::capture(self, request, out, ctx)
     }
 
-    fn check(&self, ctx: &Ctx) -> Vec<Check> {
-        checks::checks(self, ctx)
+    fn export(
+        &self,
+        request: &ExportRequest<'_>,
+        out: &mut dyn ObjectSink,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Captured> {
+        dump::export(self, request, out, ctx)
+    }
+
+    fn check(&self, tools: &DrillTools, ctx: &Ctx) -> Vec<Check> {
+        let mut found = checks::checks(self, ctx);
+        found.extend(dump::check(self, tools.postgres.as_deref(), ctx));
+        found
     }
 
     fn log_lag(&self, ctx: &Ctx) -> anyhow::Result<Option<LogLag>> {

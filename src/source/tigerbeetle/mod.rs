@@ -46,6 +46,8 @@ const KIND: SourceKind = SourceKind {
     schema: || schemars::schema_for!(settings::Table).to_value(),
     extend: link_by_link,
     target: TargetKind::File,
+    is_server: |_to| false,
+    preflight: |_chain, _request, _ctx| Ok(Vec::new()),
     read_map: Some(read_map),
     decode: restore::assemble::decode,
     guard: restore::guard::guard,

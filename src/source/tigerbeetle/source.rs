@@ -19,7 +19,9 @@ use crate::ctx::Ctx;
 use crate::domain::manifest::Identity;
 use crate::error::{Fault, Kind};
 use crate::source::logs::{LogSource, OwnEvents};
-use crate::source::{CaptureRequest, Captured, Check, Source, SourceError, on_this_host};
+use crate::source::{
+    CaptureRequest, Captured, Check, DrillTools, Source, SourceError, on_this_host,
+};
 
 /// How long a capture waits for a replica that lags, for each attempt that it may take.
 const LAG_PATIENCE: Duration = Duration::from_secs(1);
@@ -155,7 +157,7 @@ impl Source for Replica {
         Ok(Captured { record, map: Some(Box::new(move |out| layout.write(out))), lost: Vec::new() })
     }
 
-    fn check(&self, ctx: &Ctx) -> Vec<Check> {
+    fn check(&self, _tools: &DrillTools, ctx: &Ctx) -> Vec<Check> {
         let what = format!("data file {}", self.data_file.display());
         let looked = read_live_superblock(&self.data_file, ctx).and_then(|superblock| {
             self.check_cluster(&superblock)?;

@@ -31,6 +31,15 @@ impl ObjectSink for Objects {
         Ok(())
     }
 
+    fn compressed(
+        &mut self,
+        role: &str,
+        name: &str,
+        body: &mut ObjectBody<'_>,
+    ) -> anyhow::Result<()> {
+        self.object(role, name, true, body)
+    }
+
     fn archive(
         &mut self,
         _push: &mut dyn FnMut(&mut dyn EntrySink) -> anyhow::Result<()>,

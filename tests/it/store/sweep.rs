@@ -189,6 +189,8 @@ fn a_restore_survives_every_failure_of_its_store() {
                 addresses: Vec::new(),
                 thaw: bkp::ops::thaw::ThawOptions::default(),
                 from_export: false,
+                database: None,
+                schemas: Vec::new(),
                 table: None,
                 files: Vec::new(),
                 tablespaces: Vec::new(),

@@ -168,7 +168,7 @@ fn try_open(
     if cover != Cover::Plain {
         stream = encrypted(stream, place, cover, conninfo)?;
     }
-    let mut connection = Connection::new(stream, conninfo.user.clone());
+    let mut connection = Connection::new(stream, conninfo.user.clone(), place.clone());
     start(&mut connection, place, conninfo, purpose)?;
     connection.set_silence(purpose.silence);
     Ok(connection)

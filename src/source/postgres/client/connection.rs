@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
+use super::conninfo::Endpoint;
 use super::error::{ClientError, PgError};
 use super::frame::{BadLength, FrameBuffer, Framed};
 use super::message::{Body, Garbled, server_error};
@@ -23,6 +24,7 @@ pub struct Connection {
     pub(super) stream: Stream,
     buffer: FrameBuffer,
     user: String,
+    endpoint: Endpoint,
     parameters: BTreeMap<String, String>,
     /// Warnings since the command began.
     warnings: Vec<String>,
@@ -32,11 +34,12 @@ pub struct Connection {
 
 impl Connection {
     /// A connection on which nothing was said yet.
-    pub(super) fn new(stream: Stream, user: String) -> Connection {
+    pub(super) fn new(stream: Stream, user: String, endpoint: Endpoint) -> Connection {
         Connection {
             stream,
             buffer: FrameBuffer::new(),
             user,
+            endpoint,
             parameters: BTreeMap::new(),
             warnings: Vec::new(),
             is_ready: false,
@@ -47,6 +50,12 @@ impl Connection {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.stream.host
+    }
+
+    /// The place of the connection string that answered.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// The role.

@@ -219,7 +219,8 @@ impl PgError {
 diagnosed!(PgError);
 
 /// An identifier as SQL has it.
-pub(super) fn quote_identifier(name: &str) -> String {
+#[must_use]
+pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -9,6 +9,7 @@
 //! connection                     messages back and forth
 //! stream, dial, tls              bytes back and forth
 //! conninfo                       what libpq's strings, variables and files say
+//! libpq                          the same for libpq's own programs
 //! frame, message                 what stands in the bytes
 //! error, lsn
 //! ```
@@ -22,7 +23,8 @@ pub use self::base_backup::{
 pub use self::connect::Purpose;
 pub use self::connection::Connection;
 pub use self::conninfo::{ChannelBinding, Conninfo, Endpoint, Surroundings, TargetSession};
-pub use self::error::{ClientError, PgError};
+pub use self::error::{ClientError, PgError, quote_identifier};
+pub use self::libpq::{Variables, quoted};
 pub use self::lsn::{Lsn, NotAnLsn};
 pub use self::query::{ResultSet, Row, quote_literal};
 pub use self::replication::{Slot, SystemIdentity};
@@ -39,6 +41,7 @@ mod error;
 mod frame;
 mod keyword_table;
 mod keywords;
+mod libpq;
 mod lsn;
 mod message;
 mod password_file;

@@ -171,6 +171,18 @@ fn next_step(request: &RestoreRequest) -> String {
     )
 }
 
+/// Refuses to restore a data folder to the address of a server.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub(super) fn preflight(request: &RestoreRequest) -> anyhow::Result<Vec<String>> {
+    if !super::dump::is_server(&request.target) {
+        return Ok(Vec::new());
+    }
+    let message = "a base backup is restored to a folder, not into a server";
+    Err(Fault::new(Kind::Usage, message).hint("name a folder, or pass --from-export").into())
+}
+
 /// What has to be known before a restore begins.
 ///
 /// # Errors

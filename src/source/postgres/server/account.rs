@@ -50,6 +50,11 @@ impl Account {
         }
     }
 
+    /// Whoever runs bkp: for programs that only talk with servers, and do not refuse root.
+    pub(crate) fn own() -> Account {
+        Account { other: None }
+    }
+
     /// Has a program run as this user.
     pub(crate) fn apply<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         if let Some((uid, gid)) = self.other {

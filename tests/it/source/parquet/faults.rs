@@ -88,6 +88,8 @@ fn a_restored_folder_survives_every_failure_of_its_store() {
                 addresses: Vec::new(),
                 thaw: bkp::ops::thaw::ThawOptions::default(),
                 from_export: false,
+                database: None,
+                schemas: Vec::new(),
                 table: None,
                 files: Vec::new(),
                 tablespaces: Vec::new(),

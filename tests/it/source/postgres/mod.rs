@@ -2,6 +2,7 @@
 
 mod base_backups;
 mod drills;
+mod dumps;
 mod health;
 mod hooks;
 mod pitr;
