@@ -27,6 +27,7 @@ pub(crate) fn wrong(root: &Value, schema: &Value, value: &Value, place: &str) ->
         "const" => unless(value == argument, "not the constant"),
         "oneOf" => unless(alternatives(argument) == 1, "not one of the alternatives"),
         "anyOf" => unless(alternatives(argument) > 0, "none of the alternatives"),
+        "uniqueItems" => unless(!repeats(value), "an item is there twice"),
         "minimum" => unless(value.is_null() || value.as_f64() >= argument.as_f64(), "too small"),
         "maximum" => unless(value.is_null() || value.as_f64() <= argument.as_f64(), "too large"),
         "format" => unless(has_format(argument.as_str().unwrap(), value), "not of the format"),
@@ -58,6 +59,12 @@ fn fields(root: &Value, schema: &Value, value: &Value, place: &str) -> Vec<Strin
             wrong(root, own.unwrap_or(more), field, &format!("{place}/{name}"))
         })
         .collect()
+}
+
+/// Whether an array has an item twice.
+fn repeats(value: &Value) -> bool {
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().enumerate().any(|(at, item)| items[..at].contains(item))
 }
 
 fn is_of_type(types: &Value, value: &Value) -> bool {
