@@ -5,6 +5,7 @@
 //! connect                        from a connection string to a server that waits for commands
 //! query, replication,            what can be asked: SQL; systems, timelines, slots;
 //! base_backup, wal_stream        a base backup; the log as it is written
+//! copy                           rows from one server into another
 //! auth                           passwords and SCRAM
 //! connection                     messages back and forth
 //! stream, dial, tls              bytes back and forth
@@ -36,6 +37,7 @@ mod certificate;
 mod connect;
 mod connection;
 mod conninfo;
+mod copy;
 mod dial;
 mod error;
 mod frame;

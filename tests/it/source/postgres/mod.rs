@@ -1,6 +1,7 @@
 //! `PostgreSQL`'s servers, of each version that bkp knows.
 
 mod base_backups;
+mod copy;
 mod drills;
 mod dumps;
 mod health;
