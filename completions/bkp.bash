@@ -94,6 +94,9 @@ _bkp() {
             bkp__subcmd__config,show)
                 cmd="bkp__subcmd__config__subcmd__show"
                 ;;
+            bkp__subcmd__config,tenants)
+                cmd="bkp__subcmd__config__subcmd__tenants"
+                ;;
             bkp__subcmd__config__subcmd__help,check)
                 cmd="bkp__subcmd__config__subcmd__help__subcmd__check"
                 ;;
@@ -108,6 +111,9 @@ _bkp() {
                 ;;
             bkp__subcmd__config__subcmd__help,show)
                 cmd="bkp__subcmd__config__subcmd__help__subcmd__show"
+                ;;
+            bkp__subcmd__config__subcmd__help,tenants)
+                cmd="bkp__subcmd__config__subcmd__help__subcmd__tenants"
                 ;;
             bkp__subcmd__help,catalog)
                 cmd="bkp__subcmd__help__subcmd__catalog"
@@ -183,6 +189,9 @@ _bkp() {
                 ;;
             bkp__subcmd__help__subcmd__config,show)
                 cmd="bkp__subcmd__help__subcmd__config__subcmd__show"
+                ;;
+            bkp__subcmd__help__subcmd__config,tenants)
+                cmd="bkp__subcmd__help__subcmd__config__subcmd__tenants"
                 ;;
             bkp__subcmd__help__subcmd__keys,generate)
                 cmd="bkp__subcmd__help__subcmd__keys__subcmd__generate"
@@ -327,7 +336,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help check show lifecycle schema help"
+            opts="-q -v -h --config --store --key --json --quiet --verbose --help check show lifecycle tenants schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,7 +388,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__help)
-            opts="check show lifecycle schema help"
+            opts="check show lifecycle tenants schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +471,20 @@ _bkp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        bkp__subcmd__config__subcmd__help__subcmd__tenants)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         bkp__subcmd__config__subcmd__lifecycle)
             opts="-q -v -h --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -496,7 +519,7 @@ _bkp() {
             fi
             case "${prev}" in
                 --report)
-                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan thaw run status cleanup pin init init-plan keys rewrap config-check config config-lifecycle config-schema doctor completions error warning" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "snapshot snapshot-plan export export-plan replica replica-plan copies catalog query logs log-push log-fetch list list-windows verify verify-all verify-logs verify-ledger list-ledger list-runs restore restore-plan restore-at restore-at-plan restore-tenant restore-tenant-plan thaw run status cleanup pin init init-plan keys rewrap config-check config config-lifecycle config-tenants config-schema doctor completions error warning" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -525,6 +548,40 @@ _bkp() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__config__subcmd__tenants)
+            opts="-q -v -h --root --database --config --store --key --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --database)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -691,7 +748,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__config)
-            opts="check show lifecycle schema"
+            opts="check show lifecycle tenants schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -747,6 +804,20 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__config__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bkp__subcmd__help__subcmd__config__subcmd__tenants)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1413,7 +1484,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1457,6 +1528,18 @@ _bkp() {
                     ;;
                 --to)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tenant)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --into)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mode)
+                    COMPREPLY=($(compgen -W "fk replica" -- "${cur}"))
                     return 0
                     ;;
                 --replica)

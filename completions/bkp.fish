@@ -189,6 +189,10 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l name -d 'Restore poi
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store-at -d 'Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For the day after somebody overwrote or deleted backups; writes nothing to the store' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to restore to; of an export of PostgreSQL also `postgresql://HOST/DATABASE`' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tenant -d 'Only the rows of this tenant, in the database that --into names; the earlier rows are those of --at or --from-export' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l into -d 'Database in use to put the rows of --tenant back into: `postgresql://HOST/DATABASE`' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l mode -d 'How to put the rows of --tenant back: `fk` has the database check foreign keys, `replica` has bkp check them' -r -f -a "fk\t''
+replica\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l addresses -d 'Further addresses at which the original cluster might still be running' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l database -d 'Only this database of an export' -r
@@ -302,18 +306,19 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -s q -l quiet -d 'Print only results, warnings and errors'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -s v -l verbose -d 'Print more detail; repeatable'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "check" -d 'Check the configuration'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
-complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -f -a "check" -d 'Check the configuration'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -f -a "tenants" -d 'Check which rows of a PostgreSQL database belong to which tenant, or propose a map of them'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
@@ -336,6 +341,15 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s h -l help -d 'Print help'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l root -d 'Table with one row per tenant: propose a map by following foreign keys to it, instead of checking the configured map' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l database -d 'Database to look at [default: that of the configured map]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l json -d 'Print one JSON object; errors go to standard error as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s q -l quiet -d 'Print only results, warnings and errors'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s v -l verbose -d 'Print more detail; repeatable'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s h -l help -d 'Print help'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l report -d 'Report to describe, by the name in its `schema` field: `list` for bkp.list/1' -r -f -a "snapshot\t''
 snapshot-plan\t''
 export\t''
@@ -360,6 +374,8 @@ restore\t''
 restore-plan\t''
 restore-at\t''
 restore-at-plan\t''
+restore-tenant\t''
+restore-tenant-plan\t''
 thaw\t''
 run\t''
 status\t''
@@ -372,6 +388,7 @@ rewrap\t''
 config-check\t''
 config\t''
 config-lifecycle\t''
+config-tenants\t''
 config-schema\t''
 doctor\t''
 completions\t''
@@ -387,6 +404,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "tenants" -d 'Check which rows of a PostgreSQL database belong to which tenant, or propose a map of them'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
@@ -436,4 +454,5 @@ complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show the resolved settings as TOML; secrets are shown as references'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "lifecycle" -d 'Print the lifecycle rules of a bucket that move data as the store\'s `tiers` say, as JSON'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "tenants" -d 'Check which rows of a PostgreSQL database belong to which tenant, or propose a map of them'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Print the JSON Schema of the configuration file or of a report'

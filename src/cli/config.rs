@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::cmd::config::{Options, describe};
+use crate::cmd::config::{Options, TenantsOptions, describe};
 use crate::cmd::schema::{REPORTS, ReportSchema};
 use crate::ops::report::Report;
 
@@ -35,6 +35,24 @@ enum Command {
     #[command(after_help = "Exit codes: 14 if no store has such rules; all of them: see bkp(1).\n\
                             Example: bkp config lifecycle --store offsite > lifecycle.json")]
     Lifecycle,
+    /// Check which rows of a PostgreSQL database belong to which tenant, or propose a map of them
+    #[command(
+        after_help = "Exit codes: 78 if the configured map does not fit the database; all of them: see bkp(1).\n\
+                            Example: bkp config tenants pg --database app --root public.tenant >> bkp.toml"
+    )]
+    Tenants {
+        /// Source
+        #[arg(value_name = "SOURCE")]
+        source: String,
+
+        /// Table with one row per tenant: propose a map by following foreign keys to it, instead of checking the configured map
+        #[arg(long, value_name = "SCHEMA.TABLE")]
+        root: Option<String>,
+
+        /// Database to look at [default: that of the configured map]
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
     /// Print the JSON Schema of the configuration file or of a report
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp config schema > bkp.schema.json")]
     Schema {
@@ -49,7 +67,10 @@ impl Args {
     pub(super) fn run_alone(&self) -> Option<anyhow::Result<Report>> {
         match self.command {
             Command::Schema { report } => Some(describe(report.map(ReportSchema::json_schema))),
-            Command::Check | Command::Show { .. } | Command::Lifecycle => None,
+            Command::Check
+            | Command::Show { .. }
+            | Command::Lifecycle
+            | Command::Tenants { .. } => None,
         }
     }
 }
@@ -66,6 +87,9 @@ impl From<Args> for Options {
             Command::Check => Options::Check,
             Command::Show { origin } => Options::Show { origin },
             Command::Lifecycle => Options::Lifecycle,
+            Command::Tenants { source, root, database } => {
+                Options::Tenants(TenantsOptions { source, root, database })
+            }
             Command::Schema { report } => {
                 Options::Schema { report: report.map(ReportSchema::json_schema) }
             }

@@ -65,7 +65,7 @@ enum Command {
     Logs(logs::Args),
     List(list::Args),
     Verify(verify::Args),
-    Restore(restore::Args),
+    Restore(Box<restore::Args>),
     Catalog(catalog::Args),
     Run(run::Args),
     Status(status::Args),
@@ -236,7 +236,7 @@ impl Cli {
             }
             Command::List(args) => list(&args.store_at.of(app), args),
             Command::Verify(args) => verify(&args.store_at.of(app), args),
-            Command::Restore(args) => restore(&args.store_at.of(app), args),
+            Command::Restore(args) => restore(&args.store_at.of(app), *args),
             Command::Run(args) => cmd::run::run(app, &args.into()),
             Command::Status(_) => cmd::status::run(app),
             Command::Cleanup(args) => cmd::cleanup::run(app, &args.into()),
@@ -273,13 +273,21 @@ fn verify(app: &AppContext, args: verify::Args) -> anyhow::Result<Report> {
 }
 
 fn restore(app: &AppContext, args: restore::Args) -> anyhow::Result<Report> {
-    let Some((source, moment)) = args.moment() else {
-        return cmd::restore::run(app, &args.into());
-    };
+    let (tenant, moment) = (args.tenant()?, args.moment());
     let (base, event, exclusive) = (args.base(), args.event(), args.exclusive());
-    let restore = args.into();
-    let options = cmd::restore_at::Options { source, moment, event, exclusive, base, restore };
-    cmd::restore_at::run(app, &options)
+    let restore: cmd::restore::Options = args.into();
+    let at = moment.map(|(source, moment)| {
+        let restore = restore.clone();
+        cmd::restore_at::Options { source, moment, event, exclusive, base, restore }
+    });
+    match (tenant, at) {
+        (Some((tenant, into, mode)), at) => {
+            let options = cmd::restore_tenant::Options { tenant, into, mode, at, restore };
+            cmd::restore_tenant::run(app, &options)
+        }
+        (None, Some(at)) => cmd::restore_at::run(app, &at),
+        (None, None) => cmd::restore::run(app, &restore),
+    }
 }
 
 fn ship(

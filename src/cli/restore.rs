@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::flags::{AtArg, SelectArgs, StoreAtArgs, ThawArgs};
 use crate::cmd::restore::Options;
 use crate::cmd::restore_at::LogEvent;
+use crate::cmd::restore_tenant::TenantMode;
+use crate::error::{Fault, Kind};
 use crate::ops::pitr_plan::Moment;
 
 /// Restore a backup to a new path
@@ -47,8 +49,20 @@ pub(super) struct Args {
     pub(super) store_at: StoreAtArgs,
 
     /// Path to restore to; of an export of PostgreSQL also `postgresql://HOST/DATABASE`
-    #[arg(long, value_name = "PATH")]
-    to: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "into", conflicts_with = "into")]
+    to: Option<PathBuf>,
+
+    /// Only the rows of this tenant, in the database that --into names; the earlier rows are those of --at or --from-export
+    #[arg(long, value_name = "NAME", requires = "into", conflicts_with_all = ["replica", "schemas", "table", "files", "tablespaces", "force"])]
+    tenant: Option<String>,
+
+    /// Database in use to put the rows of --tenant back into: `postgresql://HOST/DATABASE`
+    #[arg(long, value_name = "URL", requires = "tenant")]
+    into: Option<String>,
+
+    /// How to put the rows of --tenant back: `fk` has the database check foreign keys, `replica` has bkp check them
+    #[arg(long, value_name = "MODE", requires = "tenant", value_parser = ["fk", "replica"], default_value = "fk")]
+    mode: String,
 
     /// Replica number of the restored file
     #[arg(long, value_name = "N")]
@@ -120,6 +134,24 @@ impl Args {
         Some((self.select.source_alone()?.to_owned(), moment?))
     }
 
+    /// The tenant whose rows are meant, the database that they are in, and how they are put back.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where nothing says which earlier rows are meant.
+    pub(super) fn tenant(&self) -> Result<Option<(String, String, TenantMode)>, Fault> {
+        let Some((tenant, into)) = self.tenant.clone().zip(self.into.clone()) else {
+            return Ok(None);
+        };
+        if !self.from_export && self.moment().is_none() {
+            let message = "--tenant: nothing says which earlier rows are meant";
+            return Err(Fault::new(Kind::Usage, message).hint(
+                "choose a moment of the log with --at, or the newest export with --from-export",
+            ));
+        }
+        let mode = if self.mode == "replica" { TenantMode::Replica } else { TenantMode::Fk };
+        Ok(Some((tenant, into, mode)))
+    }
+
     /// What to end at instead of a moment.
     pub(super) fn event(&self) -> Option<LogEvent> {
         let name = || self.name.clone().map(LogEvent::Name);
@@ -172,6 +204,8 @@ impl From<Args> for Options {
             ..
         } = args;
         let (select, thaw) = (select.into(), args.thaw.options(args.wait));
+        // The rows of a tenant go to no path.
+        let to = to.unwrap_or_default();
         Options {
             select,
             to,

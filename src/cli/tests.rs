@@ -9,7 +9,7 @@ fn parse_words(words: &str) -> Result<Cli, ParseExit> {
 fn restore_options(words: &str) -> restore::Options {
     let cli = parse_words(words).expect("valid");
     let Command::Restore(args) = cli.command else { panic!("{words}: another command") };
-    args.into()
+    (*args).into()
 }
 
 fn mistake(words: &str) -> String {

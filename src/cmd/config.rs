@@ -16,8 +16,11 @@ use crate::table::units::spelled;
 use crate::wire::AppContext;
 
 mod lifecycle;
+mod tenants;
 
 pub(super) use self::lifecycle::LifecycleReport;
+pub(super) use self::tenants::ConfigTenantsReport;
+pub use self::tenants::TenantsOptions;
 
 /// What `bkp config` was asked for.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub enum Options {
     },
     /// The lifecycle rules of a bucket.
     Lifecycle,
+    /// Whose row is whose in a database.
+    Tenants(TenantsOptions),
     /// The JSON Schema of the file, or of a report.
     Schema {
         /// That of the report.
@@ -77,6 +82,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         Options::Check => check(&app.settings),
         Options::Show { origin } => show(&app.settings, *origin),
         Options::Lifecycle => lifecycle::run(app),
+        Options::Tenants(options) => tenants::run(app, options),
         Options::Schema { report } => describe(report.clone()),
     }
 }

@@ -19,6 +19,7 @@ pub mod pin;
 pub mod replicate;
 pub mod restore;
 pub mod restore_at;
+pub mod restore_tenant;
 pub mod rewrap;
 pub mod run;
 pub mod runs;

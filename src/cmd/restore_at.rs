@@ -211,7 +211,7 @@ fn request(app: &AppContext, restore: &restore::Options, source: &str) -> Restor
 }
 
 /// The same with the position of the event in place of the event, if there is one.
-fn with_event(
+pub(super) fn with_event(
     catalog: &Catalog<'_>,
     found: &[FoundBackup],
     options: &Options,
@@ -251,7 +251,7 @@ const LOOKS_MAX: u32 = 4;
 /// Finds the way to the moment, and opens what it leads over. What somebody plants must neither end a
 /// window nor begin one: what turns out not to be proven is passed over. Only where no way is found at
 /// all every backup of the source is opened to see whether it is.
-fn plan_route<'c>(
+pub(super) fn plan_route<'c>(
     catalog: &Catalog<'c>,
     mut found: Vec<FoundBackup>,
     options: &Options,
@@ -323,7 +323,7 @@ fn guard(
 }
 
 /// Damage that shows only when a snapshot is read has a way around it.
-fn hint_other_base(error: anyhow::Error, base: Option<BackupId>) -> anyhow::Error {
+pub(super) fn hint_other_base(error: anyhow::Error, base: Option<BackupId>) -> anyhow::Error {
     let damaged = base.filter(|_| diagnose(&error).kind == Kind::Integrity);
     let Some(base) = damaged else { return error };
     let message = format!("from snapshot {base}: {error:#}");

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cmd::{
     catalog_file, cleanup, config, doctor, history, init, keys, ledger_diff, list, log_files, logs,
-    pin, replicate, restore, restore_at, rewrap, run, runs, snapshot, status, verify, verify_logs,
-    windows,
+    pin, replicate, restore, restore_at, restore_tenant, rewrap, run, runs, snapshot, status,
+    verify, verify_logs, windows,
 };
 use crate::ops::report::{Failure, Warning};
 use crate::ops::thaw::ThawReport;
@@ -48,6 +48,8 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<restore::Plan>("bkp.restore-plan/1"),
     ReportSchema::of::<restore_at::RestoreAtReport>("bkp.restore-at/1"),
     ReportSchema::of::<restore_at::Plan>("bkp.restore-at-plan/1"),
+    ReportSchema::of::<restore_tenant::TenantReport>("bkp.restore-tenant/1"),
+    ReportSchema::of::<restore_tenant::TenantReport>("bkp.restore-tenant-plan/1"),
     ReportSchema::of::<ThawReport>("bkp.thaw/1"),
     ReportSchema::of::<run::RunReport>("bkp.run/1"),
     ReportSchema::of::<status::Status>("bkp.status/1"),
@@ -60,6 +62,7 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<config::ConfigCheckReport>("bkp.config-check/1"),
     ReportSchema::of::<config::ConfigReport>("bkp.config/1"),
     ReportSchema::of::<config::LifecycleReport>("bkp.config-lifecycle/1"),
+    ReportSchema::of::<config::ConfigTenantsReport>("bkp.config-tenants/1"),
     ReportSchema::of::<config::ConfigSchemaReport>("bkp.config-schema/1"),
     ReportSchema::of::<doctor::DoctorReport<'_>>("bkp.doctor/1"),
     ReportSchema::of::<Completions>("bkp.completions/1"),

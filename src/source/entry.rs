@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::SourceKind;
 use super::discovery::finder::Finder;
 use super::logs::LogKind;
+use super::tenants::TenantKind;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::names::Scope;
 
@@ -19,6 +20,8 @@ pub struct SourceEntry {
     pub makes: &'static [BackupKind],
     /// What is done with its log, if it has one.
     pub log: Option<LogKind>,
+    /// What is done with tenants, if one of them can be restored by itself.
+    pub tenants: Option<TenantKind>,
     /// How `bkp init` finds and describes such a source.
     pub finder: Finder,
     /// Works as a process that bkp starts of itself, if these words of a command line say so: an engine that

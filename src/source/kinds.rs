@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::entry::SourceEntry;
 use super::logs::{LogKind, LogMode};
+use super::tenants::TenantKind;
 use super::{SourceError, SourceKind, duckdb, parquet, postgres, tigerbeetle};
 use crate::domain::names::BackupType;
 
@@ -39,6 +40,18 @@ pub fn log_kind_of(backup_type: BackupType) -> Result<&'static LogKind, SourceEr
     found.ok_or_else(|| SourceError::Unsupported {
         what: format!("logs of type {backup_type}"),
         reason: "this version of bkp cannot ship this log".into(),
+    })
+}
+
+/// What the source of this type does with tenants.
+///
+/// # Errors
+/// [`SourceError::Unsupported`] if it has none that could be restored one by one.
+pub fn tenant_kind_of(backup_type: BackupType) -> Result<&'static TenantKind, SourceError> {
+    let found = entry_of(backup_type).and_then(|entry| entry.tenants.as_ref());
+    found.ok_or_else(|| SourceError::Unsupported {
+        what: format!("tenants in a source of type {backup_type}"),
+        reason: "only in databases of PostgreSQL is one restored by itself".into(),
     })
 }
 

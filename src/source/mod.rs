@@ -48,6 +48,7 @@ pub mod logs;
 pub mod parquet;
 pub mod postgres;
 mod requests;
+pub mod tenants;
 pub mod tigerbeetle;
 pub(crate) mod watchdog;
 

@@ -51,6 +51,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Snapshot, BackupKind::Export],
     log: None,
+    tenants: None,
     finder: discover::FINDER,
     serve: engine::serve::serve,
     interval,

@@ -55,6 +55,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Replica],
     log: None,
+    tenants: None,
     finder: discover::FINDER,
     serve: |_words| None,
     interval: |_kind, _scope| Duration::from_hours(1),

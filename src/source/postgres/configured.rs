@@ -9,6 +9,7 @@ use super::archive_state::ArchiveState;
 use super::block_map::BLOCK_BYTES;
 use super::client::{Checkpoint, Connection, Conninfo, Purpose, Surroundings, SystemIdentity};
 use super::record::{Increments, Tables};
+use super::tenant::map::TenantMap;
 use crate::ctx::{Ctx, user};
 use crate::error::{Fault, Kind};
 use crate::keys::secret;
@@ -70,6 +71,7 @@ pub(super) struct Server {
     pub(super) max_rate_kib: Option<u32>,
     pub(super) logs: LogSettings,
     pub(super) dumps: DumpSettings,
+    pub(super) tenants: Option<TenantMap>,
 }
 
 /// What a server says of itself.

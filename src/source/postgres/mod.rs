@@ -7,6 +7,7 @@
 //!   backup consists of.
 //! - [`restore`]: from the chain back to a data folder. [`server`]: a server of ours on one, for drills.
 //! - [`dump`]: exports, which are a dump of each database, and the way back from one.
+//! - [`tenant`]: the rows of one tenant, brought back in a database that is in use.
 //! - [`logs`]: the files of the log that a server hands over, which manifests say what has arrived, and the way back
 //!   to a moment.
 //!
@@ -29,6 +30,7 @@ mod restore;
 mod server;
 mod settings;
 mod source;
+mod tenant;
 pub mod wal;
 
 use std::time::Duration;
@@ -98,6 +100,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Snapshot, BackupKind::Export, BackupKind::Log],
     log: Some(logs::LOG),
+    tenants: Some(tenant::KIND),
     finder: discover::FINDER,
     serve: |_words| None,
     interval,

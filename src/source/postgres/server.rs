@@ -31,6 +31,7 @@ use self::server_log::ServerLog;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::process;
+use crate::source::postgres::client::{Connection, Conninfo, Purpose, Surroundings};
 use crate::source::watchdog::{TELL_AND_BECOME, Watchdog};
 
 /// The pause between two looks at the server.
@@ -202,11 +203,27 @@ impl<'a> ThrowAway<'a> {
     }
 
     /// How libpq connects to it: by the socket, as a superuser, without a password.
-    pub(crate) fn conninfo(&self, database: &str) -> String {
+    fn conninfo(&self, database: &str) -> String {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
         let host = quoted(&self.sockets.path().display().to_string());
         let (user, database) = (quoted(self.request.superuser), quoted(database));
         format!("host='{host}' port={PORT} user='{user}' dbname='{database}'")
+    }
+
+    /// A connection to a database of it, which may say nothing for as long as `silence`.
+    ///
+    /// # Errors
+    /// What the server or the connection fails with.
+    pub(crate) fn connect(
+        &self,
+        database: &str,
+        silence: Duration,
+        ctx: &Ctx,
+    ) -> anyhow::Result<Connection> {
+        let surroundings = Surroundings { variable: &|_| None, home: None, user: String::new() };
+        let conninfo = Conninfo::parse(&self.conninfo(database), &surroundings)?;
+        let purpose = Purpose { replication: false, database: None, silence };
+        Ok(Connection::connect(&conninfo, &purpose, ctx)?)
     }
 
     /// Runs a program beside it, such as `pg_amcheck`, that finds it by itself; returns what it wrote.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::client::Checkpoint;
 use super::configured::{DumpSettings, IncrementChoice, LogSettings, Server};
+use super::tenant::map::{TenantMap, TenantsTable};
 use crate::source::Opened;
 use crate::table::units::{duration, size};
 use crate::table::{ConfigError, parse_table};
@@ -55,6 +56,9 @@ pub(super) struct Table {
     /// How `bkp logs` ships the write-ahead log.
     #[serde(default)]
     logs: Option<LogTable>,
+    /// Whose row is whose, for `bkp restore --tenant`; `bkp config tenants` proposes and checks it.
+    #[serde(default)]
+    tenants: Option<TenantsTable>,
 }
 
 /// The keys of a `[source.NAME.logs]` table.
@@ -75,6 +79,14 @@ pub(super) struct LogTable {
 
 /// Opens the server that the table says. Connects to nothing yet.
 pub(super) fn open(name: &str, table: toml::Table) -> Opened {
+    Ok(Box::new(server(name, table)?))
+}
+
+/// The server that the table says.
+///
+/// # Errors
+/// [`ConfigError`] for what is wrong with the table.
+pub(super) fn server(name: &str, table: toml::Table) -> Result<Server, ConfigError> {
     let place = format!("source.{name}");
     let table: Table = parse_table(&place, table)?;
     let word = |key: &str, text: &str, words: &str| {
@@ -119,7 +131,9 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
         let error = ConfigError::invalid(format!("{place}.logs.slot"), problem);
         return Err(error.suggest("use lower-case letters, digits and underscores, 63 at most"));
     }
-    Ok(Box::new(Server {
+    let tenants = table.tenants.map(|tenants| TenantMap::read(format!("{place}.tenants"), tenants));
+    Ok(Server {
+        tenants: tenants.transpose()?,
         place,
         conninfo: table.conninfo,
         password: table.password,
@@ -128,7 +142,7 @@ pub(super) fn open(name: &str, table: toml::Table) -> Opened {
         max_rate_kib,
         logs: LogSettings { slot, switch_after, every },
         dumps,
-    }))
+    })
 }
 
 fn rate(place: &str, text: &str) -> Result<u32, ConfigError> {

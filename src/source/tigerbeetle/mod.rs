@@ -64,6 +64,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     kind: KIND,
     makes: &[BackupKind::Snapshot, BackupKind::Log],
     log: Some(logs::LOG),
+    tenants: None,
     finder: discover::FINDER,
     serve: logs::serve_if_private,
     interval,

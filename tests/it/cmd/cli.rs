@@ -115,6 +115,7 @@ fn every_subcommand_has_help_with_an_example() {
         "config check",
         "config show",
         "config lifecycle",
+        "config tenants",
         "config schema",
         "doctor",
         "completions",

@@ -25,6 +25,7 @@ pub(crate) mod access;
 pub(crate) mod bed;
 pub(crate) mod load;
 pub(crate) mod place;
+pub(crate) mod tenants;
 pub(crate) mod tls;
 
 use self::access::{Access, PASSWORD, REPLICATOR, SUPERUSER};

@@ -11,9 +11,7 @@ use super::target::create_statement;
 use super::unpack::{self, UnpackedDump};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
-use crate::source::postgres::client::{
-    Connection, Conninfo, Purpose, Surroundings, quote_identifier, quoted,
-};
+use crate::source::postgres::client::{Connection, quote_identifier, quoted};
 use crate::source::postgres::server::account::Account;
 use crate::source::postgres::server::programs::{Programs, Task};
 use crate::source::postgres::server::{Recovery, StartRequest, ThrowAway};
@@ -24,7 +22,7 @@ const START_DEADLINE: Duration = Duration::from_mins(10);
 /// How long the server may say nothing to a question: a table may have many rows.
 const SILENCE: Duration = Duration::from_hours(6);
 /// The role that the new server begins with.
-const SUPERUSER: &str = "bkp_drill";
+pub(in crate::source::postgres) const SUPERUSER: &str = "bkp_drill";
 
 /// Loads every dump of an export into a new server in `scratch`, and compares it with what was recorded.
 ///
@@ -61,7 +59,8 @@ pub(in crate::source::postgres) fn drill(
         let dump = unpack::dump(link, database, (scratch, "database.dump"), ctx)?;
         account.give(&dump.path)?;
         let name = format!("drill_{number}");
-        let loaded = load_into(&server, (&name, &index), database, &dump, ctx);
+        let loading = DumpLoading { server: &server, index: &index, database, dump: &dump };
+        let loaded = loading.load_into(&name, &Selection::default(), ctx);
         std::fs::remove_file(&dump.path)?;
         let shown = plain(&database.name);
         loaded.map_err(|error| {
@@ -71,7 +70,7 @@ pub(in crate::source::postgres) fn drill(
             let message = format!("drill: the dump of database {shown} does not load: {error:#}");
             Fault::new(Kind::Integrity, message).into()
         })?;
-        checks.push(compare(&mut connect(&server, &name, ctx)?, database)?);
+        checks.push(compare(&mut server.connect(&name, SILENCE, ctx)?, database)?);
     }
     let rto_seconds = began.elapsed().as_secs_f64();
     server.stop_clean(START_DEADLINE, ctx)?;
@@ -116,46 +115,52 @@ pub(crate) fn make_cluster(
     programs.run(&task, account, scratch, ctx).map(drop)
 }
 
-fn connect(server: &ThrowAway<'_>, database: &str, ctx: &Ctx) -> anyhow::Result<Connection> {
-    let none = |_: &str| None;
-    let surroundings = Surroundings { variable: &none, home: None, user: String::new() };
-    let conninfo = Conninfo::parse(&server.conninfo(database), &surroundings)?;
-    let purpose = Purpose { replication: false, database: None, silence: SILENCE };
-    Ok(Connection::connect(&conninfo, &purpose, ctx)?)
+/// A dump that is loaded into a server of ours.
+pub(in crate::source::postgres) struct DumpLoading<'a> {
+    pub(in crate::source::postgres) server: &'a ThrowAway<'a>,
+    pub(in crate::source::postgres) index: &'a Index,
+    pub(in crate::source::postgres) database: &'a Database,
+    pub(in crate::source::postgres) dump: &'a UnpackedDump,
 }
 
-/// Makes a database, the roles that the dump names, and loads it.
-fn load_into(
-    server: &ThrowAway<'_>,
-    (name, index): (&str, &Index),
-    database: &Database,
-    dump: &UnpackedDump,
-    ctx: &Ctx,
-) -> anyhow::Result<()> {
-    let mut sql = connect(server, "postgres", ctx)?;
-    let rows = sql.query("select rolname from pg_catalog.pg_roles")?;
-    let known: BTreeSet<&str> = rows.iter().filter_map(|row| row.get(0)).collect();
-    let roles = database.facts.roles.iter().map(String::as_str);
-    let roles: BTreeSet<&str> = roles.chain(dump.contents.owners()).collect();
-    for role in roles.difference(&known) {
-        // A view that is filled is filled with the rights of its owner.
-        let is_superuser = database.facts.superusers.iter().any(|superuser| superuser == role);
-        let rights = if is_superuser { "SUPERUSER" } else { "BYPASSRLS" };
-        sql.query(&format!("CREATE ROLE {} {rights}", quote_identifier(role)))?;
+impl DumpLoading<'_> {
+    /// Makes a database, the roles that the dump names, and loads what is selected of it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if the dump does not have it; what the server or `pg_restore` fails with.
+    pub(in crate::source::postgres) fn load_into(
+        &self,
+        name: &str,
+        selection: &Selection,
+        ctx: &Ctx,
+    ) -> anyhow::Result<()> {
+        let DumpLoading { server, index, database, dump } = self;
+        let mut sql = server.connect("postgres", SILENCE, ctx)?;
+        let rows = sql.query("select rolname from pg_catalog.pg_roles")?;
+        let known: BTreeSet<&str> = rows.iter().filter_map(|row| row.get(0)).collect();
+        let roles = database.facts.roles.iter().map(String::as_str);
+        let roles: BTreeSet<&str> = roles.chain(dump.contents.owners()).collect();
+        for role in roles.difference(&known) {
+            // A view that is filled is filled with the rights of its owner.
+            let is_superuser = database.facts.superusers.iter().any(|superuser| superuser == role);
+            let rights = if is_superuser { "SUPERUSER" } else { "BYPASSRLS" };
+            sql.query(&format!("CREATE ROLE {} {rights}", quote_identifier(role)))?;
+        }
+        // The order of text may be one that only the machine of the original has.
+        let created = sql.query(&create_statement(name, &database.facts, index.version_number));
+        if let Err(error) = created {
+            ctx.monitor.warn(&format!("{error}; the order of text is C there instead"));
+            sql.query(&format!(
+                "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE 'C' LOCALE_PROVIDER libc",
+                quote_identifier(name),
+                crate::source::postgres::client::quote_literal(&database.facts.encoding)
+            ))?;
+        }
+        let selected = selection.choose(&dump.contents)?;
+        let run = |program: &str, words: &[&str]| server.run(program, words, ctx);
+        let dbname = format!("dbname={}", quoted(name));
+        load(dump, &selected, (&dbname, LoadMethod::Parallel), false, &run)
     }
-    // The order of text may be one that only the machine of the original has.
-    let created = sql.query(&create_statement(name, &database.facts, index.version_number));
-    if let Err(error) = created {
-        ctx.monitor.warn(&format!("drill: {error}; the order of text is C there instead"));
-        sql.query(&format!(
-            "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE 'C' LOCALE_PROVIDER libc",
-            quote_identifier(name),
-            crate::source::postgres::client::quote_literal(&database.facts.encoding)
-        ))?;
-    }
-    let selected = Selection::default().choose(&dump.contents)?;
-    let run = |program: &str, words: &[&str]| server.run(program, words, ctx);
-    load(dump, &selected, (&format!("dbname={}", quoted(name)), LoadMethod::Parallel), false, &run)
 }
 
 /// Counts the rows of every table, and compares with what the dump has.

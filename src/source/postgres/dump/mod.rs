@@ -12,7 +12,7 @@
 mod checks;
 pub(in crate::source::postgres) mod custom_format;
 mod decode;
-mod drill;
+pub(in crate::source::postgres) mod drill;
 mod export;
 mod facts;
 pub(in crate::source::postgres) mod index;

@@ -9,7 +9,6 @@ use super::tree::Tree;
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind, diagnose};
 use crate::source::logs::LogDrill;
-use crate::source::postgres::client::{Connection, Conninfo, Purpose, Surroundings};
 use crate::source::postgres::record::{BaseRecord, Tables};
 use crate::source::postgres::server::account::Account;
 use crate::source::postgres::server::programs::{Programs, Task};
@@ -117,7 +116,7 @@ impl RestoredServer<'_> {
             let message = format!("the restored server did not end its recovery: {recovery:?}");
             return Err(Fault::new(Kind::Integrity, message).into());
         }
-        let tables = tables(&server, ctx)?;
+        let tables = Tables::count(&|database| server.connect(database, SILENCE, ctx))?;
         let answered = Instant::now();
         let mut checks = vec![Check {
             what: "the restored server replays the log and answers".into(),
@@ -138,18 +137,6 @@ impl RestoredServer<'_> {
         }
         Ok((tables, answered, checks))
     }
-}
-
-/// How many tables the databases of a server have that take connections.
-fn tables(server: &ThrowAway<'_>, ctx: &Ctx) -> anyhow::Result<Tables> {
-    let connect = |database: &str| -> anyhow::Result<Connection> {
-        let none = |_: &str| None;
-        let surroundings = Surroundings { variable: &none, home: None, user: String::new() };
-        let conninfo = Conninfo::parse(&server.conninfo(database), &surroundings)?;
-        let purpose = Purpose { replication: false, database: None, silence: SILENCE };
-        Ok(Connection::connect(&conninfo, &purpose, ctx)?)
-    };
-    Tables::count(&connect)
 }
 
 /// Runs `pg_amcheck` over every database, where the server's package has it.

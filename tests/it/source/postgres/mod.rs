@@ -8,3 +8,4 @@ mod health;
 mod hooks;
 mod pitr;
 mod servers;
+mod tenants;

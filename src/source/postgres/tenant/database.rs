@@ -1,0 +1,179 @@
+//! The database whose rows are replaced.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::map::TenantMap;
+use super::plan::Plan;
+use super::schema::{Schema, Trigger, begin_session};
+use super::statements::TENANT;
+use crate::ctx::{Ctx, user};
+use crate::error::{Fault, Kind};
+use crate::process;
+use crate::source::SourceError;
+use crate::source::postgres::client::{
+    Connection, Conninfo, Purpose, Row, Surroundings, quote_literal,
+};
+use crate::source::postgres::dump::selection::plain;
+use crate::source::tenants::{TableChange, TenantMode};
+
+/// How long the server may say nothing to a question: a table may have many rows.
+const SILENCE: Duration = Duration::from_hours(6);
+
+/// A session of the database, with the temporary tables that have the tenant's earlier rows.
+pub(super) struct Target {
+    pub(super) sql: Connection,
+    pub(super) map: TenantMap,
+    pub(super) schema: Schema,
+    pub(super) plan: Plan,
+    pub(super) database: String,
+}
+
+impl Target {
+    /// Connects, and holds the map against the tables.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for an address with a password; [`Kind::Refused`] if the map does not fit; what the server
+    /// fails with.
+    pub(super) fn open(
+        into: &str,
+        (map, lock_timeout): (&TenantMap, Duration),
+        ctx: &Ctx,
+    ) -> anyhow::Result<Target> {
+        let surroundings = Surroundings {
+            variable: &process::variable,
+            home: process::variable("HOME").map(PathBuf::from),
+            user: user(),
+        };
+        let conninfo = Conninfo::parse(into, &surroundings)?;
+        if conninfo.has_password_in_text() {
+            let hint = "every user can read it there: put it into PGPASSWORD or ~/.pgpass";
+            return Err(Fault::new(Kind::Usage, "--into has a password in it").hint(hint).into());
+        }
+        let purpose = Purpose { replication: false, database: None, silence: SILENCE };
+        let mut sql = Connection::connect(&conninfo, &purpose, ctx)?;
+        begin_session(&mut sql)?;
+        sql.query(&format!("SET lock_timeout = {}", lock_timeout.as_millis()))?;
+        let schema = Schema::read(&mut sql)?;
+        let plan = Plan::make(map, &schema)?;
+        let database = conninfo.database.clone();
+        Ok(Target { sql, map: map.clone(), schema, plan, database })
+    }
+
+    /// The database, as a person is told of it.
+    pub(super) fn shown(&self) -> String {
+        format!("{} of {}", plain(&self.database), self.sql.host())
+    }
+
+    /// Brings the rows that the tenant has in the state into temporary tables; the tenant's key.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] for a tenant that the state does not have; [`Kind::Refused`] if the database has another one
+    /// of the name; what either server fails with.
+    pub(super) fn take_state(
+        &mut self,
+        state: &mut Connection,
+        tenant: &str,
+        ctx: &Ctx,
+    ) -> anyhow::Result<String> {
+        let shown = plain(tenant);
+        let then = self.keys_of(state, tenant)?;
+        let [key] = then.as_slice() else {
+            let many = if then.is_empty() { "no" } else { "more than one" };
+            let message = format!("the backup has {many} tenant {shown}");
+            return Err(Fault::new(Kind::NotFound, message)
+                .hint(format!("--tenant is a value of {}.name", self.map.place))
+                .into());
+        };
+        let now = {
+            let query = self.key_query(tenant);
+            keys(&self.sql.query(&query)?)
+        };
+        if now.iter().any(|other| other != key) {
+            let message =
+                format!("tenant {shown} is another one today: its key was {}", plain(key));
+            return Err(Fault::new(Kind::Refused, message)
+                .hint("nothing was changed; rename the tenant of today, or restore beside it")
+                .into());
+        }
+        let set = format!("select set_config('{TENANT}', {}, false)", quote_literal(key));
+        self.sql.query(&set)?;
+        state.query(&set)?;
+        state.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        for table in &self.plan.tables {
+            ctx.cancel.check()?;
+            self.sql.query(&table.make_state())?;
+            state.copy_rows(&table.copy_out(), &mut self.sql, &table.copy_in())?;
+            self.sql.query(&format!("ANALYZE {}", table.state))?;
+        }
+        state.query("COMMIT")?;
+        Ok(key.clone())
+    }
+
+    fn key_query(&self, tenant: &str) -> String {
+        let root = &self.plan.root;
+        format!(
+            "select t.{}::text from {} as t where t.{}::text = {} order by 1 limit 2",
+            root.key,
+            root.relation,
+            root.name,
+            quote_literal(tenant)
+        )
+    }
+
+    fn keys_of(&self, sql: &mut Connection, tenant: &str) -> anyhow::Result<Vec<String>> {
+        Ok(keys(&sql.query(&self.key_query(tenant))?))
+    }
+
+    /// What would change, as of now. Nobody waits for this.
+    ///
+    /// # Errors
+    /// What the server fails with.
+    pub(super) fn preview(&mut self) -> anyhow::Result<Vec<TableChange>> {
+        self.sql.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        let mut found = Vec::new();
+        for table in &self.plan.tables {
+            let rows = self.sql.query(&table.count_changes())?;
+            let count = |column| number(&self.sql, rows.first(), column);
+            found.push(TableChange {
+                table: table.name.clone(),
+                added: count(0)?,
+                changed: count(1)?,
+                removed: count(2)?,
+                rows: count(3)?,
+            });
+        }
+        self.sql.query("COMMIT")?;
+        Ok(found)
+    }
+
+    /// The triggers that would fire if they were let, in words.
+    pub(super) fn quiet_triggers(&self, mode: TenantMode) -> Vec<String> {
+        let fire = self.plan.triggers.iter().filter(|trigger| fires(trigger, mode));
+        fire.map(|trigger| format!("{} on {}", trigger.name, trigger.relation)).collect()
+    }
+}
+
+/// Whether a trigger fires in a session of this mode.
+pub(super) fn fires(trigger: &Trigger, mode: TenantMode) -> bool {
+    match mode {
+        TenantMode::Fk => ["O", "A"].contains(&trigger.enabled.as_str()),
+        TenantMode::Replica => ["R", "A"].contains(&trigger.enabled.as_str()),
+    }
+}
+
+fn keys(rows: &[Row]) -> Vec<String> {
+    rows.iter().filter_map(|row| row.get(0)).map(str::to_owned).collect()
+}
+
+/// A number in an answer.
+///
+/// # Errors
+/// [`SourceError::Unsupported`] if there is none.
+pub(super) fn number(sql: &Connection, row: Option<&Row>, column: usize) -> anyhow::Result<u64> {
+    let value = row.and_then(|row| row.get(column)).and_then(|text| text.parse().ok());
+    value.ok_or_else(|| {
+        let reason = "did not say how many rows there are".to_owned();
+        SourceError::Unsupported { what: sql.host().to_owned(), reason }.into()
+    })
+}
