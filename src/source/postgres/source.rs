@@ -11,6 +11,7 @@ use super::configured::Server;
 use super::dump;
 use super::logs::shipping::PostgresLog;
 use super::record::{BaseRecord, Increments, identity};
+use super::tenant;
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
 use crate::domain::health::LogLag;
@@ -88,6 +89,7 @@ impl Source for Server {
     fn check(&self, tools: &DrillTools, ctx: &Ctx) -> Vec<Check> {
         let mut found = checks::checks(self, ctx);
         found.extend(dump::check(self, tools.postgres.as_deref(), ctx));
+        found.extend(tenant::check(self, ctx));
         found
     }
 

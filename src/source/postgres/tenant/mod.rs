@@ -33,6 +33,8 @@ use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
 use crate::source::tenants::{TenantKind, TenantRequest, TenantRestored, TenantState};
 
+pub(super) use self::propose::check;
+
 /// What is done with tenants.
 pub(super) const KIND: TenantKind = TenantKind {
     restore: |(name, table), request, state, ctx| {

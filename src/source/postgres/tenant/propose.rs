@@ -8,8 +8,9 @@ use super::plan::problems;
 use super::schema::{ForeignKey, Schema, Table, begin_session};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
+use crate::source::Check;
 use crate::source::postgres::configured::Server;
-use crate::source::postgres::dump::selection::plain;
+use crate::source::postgres::dump::selection::{bounded, plain};
 use crate::source::tenants::{MapRequest, TenantMapReport};
 
 /// How long the server may say nothing.
@@ -49,6 +50,28 @@ pub(super) fn tenant_map(
         configured: configured.is_some(),
         map: written(&map),
         problems,
+    })
+}
+
+/// What `bkp doctor` tells of the map, if there is one.
+pub(in crate::source::postgres) fn check(server: &Server, ctx: &Ctx) -> Option<Check> {
+    server.tenants.as_ref()?.database.as_ref()?;
+    let request = MapRequest { root: None, database: None };
+    let line = |ok, found, hint: Option<&str>| Check {
+        what: "tenants (bkp restore --tenant)".to_owned(),
+        ok,
+        found,
+        hint: hint.map(str::to_owned),
+    };
+    Some(match tenant_map(server, &request, ctx) {
+        Ok(report) if report.problems.is_empty() => {
+            line(true, format!("the map fits database {}", plain(&report.database)), None)
+        }
+        Ok(report) => {
+            let found = bounded(report.problems.iter().map(String::as_str));
+            line(false, found, Some("correct the map; `bkp config tenants` shows it"))
+        }
+        Err(error) => line(true, format!("not compared: {error:#}"), None),
     })
 }
 

@@ -323,6 +323,8 @@ fn a_map_is_proposed_from_foreign_keys_and_checked() {
     bed.write("bkp.toml", &wrong);
     let unfit = bed.run(&["config", "tenants", "pg"]);
     assert_eq!(unfit.code, Some(78), "{}", unfit.stdout);
+    let doctor = bed.run(&["doctor"]).stdout;
+    assert!(doctor.contains("public.egg has no foreign key egg_fkey"), "{doctor}");
     assert!(unfit.stdout.contains("public.egg has no foreign key egg_fkey"), "{}", unfit.stdout);
     // The proposal in the place of the map.
     let (before, rest) = config.split_once("\n[source.pg.tenants]").unwrap();
