@@ -189,8 +189,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l name -d 'Restore poi
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store-at -d 'Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For the day after somebody overwrote or deleted backups; writes nothing to the store' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to restore to; of an export of PostgreSQL also `postgresql://HOST/DATABASE`' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tenant -d 'Only the rows of this tenant, in the database that --into names; the earlier rows are those of --at or --from-export' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l into -d 'Database in use to put the rows of --tenant back into: `postgresql://HOST/DATABASE`' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tenant -d 'Restore only this tenant\'s rows, from --at or --from-export, into the database given by --into' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l into -d 'Live database to restore the rows of --tenant into: `postgresql://HOST/DATABASE`' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l mode -d 'How to put the rows of --tenant back: `fk` has the database check foreign keys, `replica` has bkp check them' -r -f -a "fk\t''
 replica\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
@@ -206,6 +206,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configura
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l exclusive -d 'End right before what --at, --lsn or --xid names'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l renamed -d 'The tenant has been renamed since the backup'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l wait -d 'Wait for objects in GLACIER or DEEP_ARCHIVE instead of exiting with 75'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename what exists at PATH instead of refusing'

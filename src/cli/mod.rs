@@ -273,7 +273,7 @@ fn verify(app: &AppContext, args: verify::Args) -> anyhow::Result<Report> {
 }
 
 fn restore(app: &AppContext, args: restore::Args) -> anyhow::Result<Report> {
-    let (tenant, moment) = (args.tenant()?, args.moment());
+    let (tenant, renamed, moment) = (args.tenant()?, args.renamed(), args.moment());
     let (base, event, exclusive) = (args.base(), args.event(), args.exclusive());
     let restore: cmd::restore::Options = args.into();
     let at = moment.map(|(source, moment)| {
@@ -282,7 +282,7 @@ fn restore(app: &AppContext, args: restore::Args) -> anyhow::Result<Report> {
     });
     match (tenant, at) {
         (Some((tenant, into, mode)), at) => {
-            let options = cmd::restore_tenant::Options { tenant, into, mode, at, restore };
+            let options = cmd::restore_tenant::Options { tenant, into, mode, renamed, at, restore };
             cmd::restore_tenant::run(app, &options)
         }
         (None, Some(at)) => cmd::restore_at::run(app, &at),

@@ -49,16 +49,20 @@ pub(super) struct Args {
     pub(super) store_at: StoreAtArgs,
 
     /// Path to restore to; of an export of PostgreSQL also `postgresql://HOST/DATABASE`
-    #[arg(long, value_name = "PATH", required_unless_present = "into", conflicts_with = "into")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["into", "tenant"], conflicts_with = "into")]
     to: Option<PathBuf>,
 
-    /// Only the rows of this tenant, in the database that --into names; the earlier rows are those of --at or --from-export
+    /// Restore only this tenant's rows, from --at or --from-export, into the database given by --into
     #[arg(long, value_name = "NAME", requires = "into", conflicts_with_all = ["replica", "schemas", "table", "files", "tablespaces", "force"])]
     tenant: Option<String>,
 
-    /// Database in use to put the rows of --tenant back into: `postgresql://HOST/DATABASE`
+    /// Live database to restore the rows of --tenant into: `postgresql://HOST/DATABASE`
     #[arg(long, value_name = "URL", requires = "tenant")]
     into: Option<String>,
+
+    /// The tenant has been renamed since the backup
+    #[arg(long, requires = "tenant")]
+    renamed: bool,
 
     /// How to put the rows of --tenant back: `fk` has the database check foreign keys, `replica` has bkp check them
     #[arg(long, value_name = "MODE", requires = "tenant", value_parser = ["fk", "replica"], default_value = "fk")]
@@ -150,6 +154,11 @@ impl Args {
         }
         let mode = if self.mode == "replica" { TenantMode::Replica } else { TenantMode::Fk };
         Ok(Some((tenant, into, mode)))
+    }
+
+    /// Whether it is known that the tenant was renamed.
+    pub(super) fn renamed(&self) -> bool {
+        self.renamed
     }
 
     /// What to end at instead of a moment.

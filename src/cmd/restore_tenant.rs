@@ -31,6 +31,8 @@ pub struct Options {
     pub into: String,
     /// How the rows are put back.
     pub mode: TenantMode,
+    /// The tenant has another name today, and that is known.
+    pub renamed: bool,
     /// The moment of the log whose rows they are; those of an export otherwise.
     pub at: Option<restore_at::Options>,
     /// Everything else, as for a restore of all.
@@ -190,6 +192,7 @@ impl TenantRun<'_> {
             into: &options.into,
             database: options.restore.database.as_deref(),
             mode: options.mode,
+            renamed: options.renamed,
             dry_run: options.restore.dry_run,
             scratch,
             tools: &tools,
@@ -216,14 +219,17 @@ impl TenantRun<'_> {
 
 fn render(report: &TenantReport, dry_run: bool) -> String {
     let TenantReport { restored, seconds, .. } = report;
+    // A name in a database may hold the end of a line, and a line of its own could say anything.
+    let plain = |name: &str| name.replace(char::is_control, "\u{fffd}");
     let mut lines = Vec::new();
     for TableChange { table, added, changed, removed, rows } in &restored.tables {
+        let table = plain(table);
         lines.push(format!(
             "  {table}: {added} added, {changed} changed, {removed} removed; {rows} rows"
         ));
     }
     let (added, changed, removed) = restored.totals();
-    let (tenant, target) = (&restored.tenant, &restored.target);
+    let (tenant, target) = (plain(&restored.tenant), &restored.target);
     let totals = format!("{added} row(s) added, {changed} changed, {removed} removed");
     if dry_run {
         return format!(
@@ -232,9 +238,9 @@ fn render(report: &TenantReport, dry_run: bool) -> String {
         );
     }
     let quiet = restored.quiet_triggers.iter();
-    lines.extend(quiet.map(|trigger| format!("  did not fire: trigger {trigger}")));
+    lines.extend(quiet.map(|trigger| format!("  trigger kept from firing: {}", plain(trigger))));
     let advanced = restored.sequences.iter();
-    lines.extend(advanced.map(|sequence| format!("  advanced: sequence {sequence}")));
+    lines.extend(advanced.map(|sequence| format!("  sequence moved forward: {}", plain(sequence))));
     lines.push(format!("  {} rows of others are unchanged", restored.unchanged_rows));
     format!(
         "restored tenant {tenant} in {target}: {totals} in {seconds:.1} s\n{}\n",

@@ -43,6 +43,8 @@ pub struct TenantRequest<'a> {
     pub database: Option<&'a str>,
     /// How the rows are put back.
     pub mode: TenantMode,
+    /// The tenant has another name today, and that is known.
+    pub renamed: bool,
     /// Only say what would change.
     pub dry_run: bool,
     /// A folder that is removed afterwards.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::map::TenantMap;
-use super::plan::Plan;
+use super::plan::{Plan, Root};
 use super::schema::{Schema, Trigger, begin_session};
 use super::statements::TENANT;
 use crate::ctx::{Ctx, user};
@@ -12,10 +12,10 @@ use crate::error::{Fault, Kind};
 use crate::process;
 use crate::source::SourceError;
 use crate::source::postgres::client::{
-    Connection, Conninfo, Purpose, Row, Surroundings, quote_literal,
+    ClientError, Connection, Conninfo, Purpose, Row, Surroundings, quote_literal,
 };
 use crate::source::postgres::dump::selection::plain;
-use crate::source::tenants::{TableChange, TenantMode};
+use crate::source::tenants::{TableChange, TenantMode, TenantRequest};
 
 /// How long the server may say nothing to a question: a table may have many rows.
 const SILENCE: Duration = Duration::from_hours(6);
@@ -55,8 +55,9 @@ impl Target {
         begin_session(&mut sql)?;
         sql.query(&format!("SET lock_timeout = {}", lock_timeout.as_millis()))?;
         let schema = Schema::read(&mut sql)?;
-        let plan = Plan::make(map, &schema)?;
         let database = conninfo.database.clone();
+        let plan = Plan::make(map, &schema, &database)?;
+        check_rules(&mut sql, &plan, &map.place)?;
         Ok(Target { sql, map: map.clone(), schema, plan, database })
     }
 
@@ -72,33 +73,40 @@ impl Target {
     /// of the name; what either server fails with.
     pub(super) fn take_state(
         &mut self,
-        state: &mut Connection,
-        tenant: &str,
+        (state, then): (&mut Connection, &Schema),
+        request: &TenantRequest<'_>,
         ctx: &Ctx,
     ) -> anyhow::Result<String> {
-        let shown = plain(tenant);
-        let then = self.keys_of(state, tenant)?;
-        let [key] = then.as_slice() else {
-            let many = if then.is_empty() { "no" } else { "more than one" };
+        let (tenant, shown) = (request.tenant, plain(request.tenant));
+        let found = self.keys_of(state, tenant)?;
+        let [key] = found.as_slice() else {
+            let many = if found.is_empty() { "no" } else { "more than one" };
             let message = format!("the backup has {many} tenant {shown}");
             return Err(Fault::new(Kind::NotFound, message)
-                .hint(format!("--tenant is a value of {}.name", self.map.place))
+                .hint(format!(
+                    "--tenant is a value of {} in {}",
+                    self.plan.root.name, self.map.root
+                ))
                 .into());
         };
         let now = {
             let query = self.key_query(tenant);
             keys(&self.sql.query(&query)?)
         };
-        if now.iter().any(|other| other != key) {
-            let message =
-                format!("tenant {shown} is another one today: its key was {}", plain(key));
+        if let Some(other) = now.iter().find(|other| *other != key) {
+            let (was, is) = (plain(key), plain(other));
+            let message = format!(
+                "the name {shown} belongs to a different tenant now: in the backup its key was {was}, today it is {is}"
+            );
             return Err(Fault::new(Kind::Refused, message)
-                .hint("nothing was changed; rename the tenant of today, or restore beside it")
+                .hint("nothing was changed; rename the tenant of today, or restore the database beside this one")
                 .into());
         }
         let set = format!("select set_config('{TENANT}', {}, false)", quote_literal(key));
         self.sql.query(&set)?;
         state.query(&set)?;
+        self.check_name(request, key)?;
+        self.check_leaves(then)?;
         state.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         for table in &self.plan.tables {
             ctx.cancel.check()?;
@@ -108,6 +116,50 @@ impl Target {
         }
         state.query("COMMIT")?;
         Ok(key.clone())
+    }
+
+    /// Refuses a key that has another name today, unless that is known: it may be another tenant's.
+    fn check_name(&mut self, request: &TenantRequest<'_>, key: &str) -> anyhow::Result<()> {
+        let Root { relation, key: column, name, operator, key_type } = &self.plan.root;
+        let query = format!(
+            "select t.{name}::text from {relation} as t where t.{column} {} current_setting('{TENANT}')::{key_type}",
+            operator.sql()
+        );
+        let rows = self.sql.query(&query)?;
+        let today = rows.first().and_then(|row| row.get(0));
+        match today.filter(|today| *today != request.tenant && !request.renamed) {
+            None => Ok(()),
+            Some(today) => {
+                let (tenant, today) = (plain(request.tenant), plain(today));
+                let key = plain(key);
+                let message = format!("the key {key} of tenant {tenant} belongs to {today} today");
+                Err(Fault::new(Kind::Refused, message)
+                    .hint("nothing was changed; if it is the same tenant, which was renamed, add --renamed")
+                    .into())
+            }
+        }
+    }
+
+    /// Refuses where a partition has rows of the tenant that the backup has not: it would lose them.
+    fn check_leaves(&mut self, then: &Schema) -> anyhow::Result<()> {
+        for table in &self.plan.tables {
+            let earlier = then.table(&table.name);
+            let is_known = |name: &str| {
+                earlier.is_some_and(|table| table.leaves.iter().any(|leaf| leaf.name == name))
+            };
+            for (name, relation) in table.leaves.iter().filter(|(name, _)| !is_known(name)) {
+                if self.sql.query_value(&table.is_in(relation))? == "t" {
+                    let shown = plain(name);
+                    let message = format!(
+                        "partition {shown} has rows of the tenant, and the backup has no such partition"
+                    );
+                    return Err(Fault::new(Kind::Refused, message)
+                        .hint("nothing was changed; move those rows away if they came since, or choose a backup that has the partition")
+                        .into());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn key_query(&self, tenant: &str) -> String {
@@ -131,6 +183,16 @@ impl Target {
     /// What the server fails with.
     pub(super) fn preview(&mut self) -> anyhow::Result<Vec<TableChange>> {
         self.sql.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        let found = self.changes()?;
+        self.sql.query("COMMIT")?;
+        Ok(found)
+    }
+
+    /// What would change, as the transaction sees it.
+    ///
+    /// # Errors
+    /// What the server fails with.
+    pub(super) fn changes(&mut self) -> anyhow::Result<Vec<TableChange>> {
         let mut found = Vec::new();
         for table in &self.plan.tables {
             let rows = self.sql.query(&table.count_changes())?;
@@ -143,7 +205,6 @@ impl Target {
                 rows: count(3)?,
             });
         }
-        self.sql.query("COMMIT")?;
         Ok(found)
     }
 
@@ -152,6 +213,24 @@ impl Target {
         let fire = self.plan.triggers.iter().filter(|trigger| fires(trigger, mode));
         fire.map(|trigger| format!("{} on {}", trigger.name, trigger.relation)).collect()
     }
+}
+
+/// Has the server read the rule of each table, without running it.
+///
+/// # Errors
+/// [`Kind::Refused`] with the rule that is none.
+pub(super) fn check_rules(sql: &mut Connection, plan: &Plan, place: &str) -> anyhow::Result<()> {
+    for table in &plan.tables {
+        let checked = sql.query(&table.check()).and_then(|_| sql.query("deallocate bkp_check"));
+        if let Err(ClientError::Server(error)) = checked {
+            let message = format!("the rule of {}: {}", plain(&table.name), error.message);
+            return Err(Fault::new(Kind::Refused, message)
+                .hint(format!("nothing was changed; correct [{place}.tables]; the names of other tables need their schema"))
+                .into());
+        }
+        checked?;
+    }
+    Ok(())
 }
 
 /// Whether a trigger fires in a session of this mode.

@@ -25,6 +25,7 @@ use self::database::Target;
 use self::map::TenantMap;
 use self::plan::differences;
 use self::schema::{Schema, begin_session};
+use self::statements::PutBack;
 use super::client::Connection;
 use super::configured::Server;
 use super::dump::selection::{bounded, plain};
@@ -63,7 +64,8 @@ fn restore(
         )
     })?;
     // What does not fit is told before hours of restoring.
-    let early = Target::open(request.into, (map, server.dumps.lock_timeout), ctx)?;
+    let mut early = Target::open(request.into, (map, server.dumps.lock_timeout), ctx)?;
+    apply::check_mode(&mut early, request.mode)?;
     let named = early.database.clone();
     drop(early);
     let database = request.database.or(map.database.as_deref()).unwrap_or(&named);
@@ -73,7 +75,7 @@ fn restore(
         let then = Schema::read(sql)?;
         let mut target = Target::open(request.into, (map, server.dumps.lock_timeout), ctx)?;
         check_state(map, &target, (&then, is_recovered))?;
-        let key = target.take_state(sql, request.tenant, ctx)?;
+        let key = target.take_state((sql, &then), request, ctx)?;
         restored = Some(put_back(&mut target, request, (key, &then))?);
         Ok(())
     };
@@ -94,6 +96,7 @@ fn put_back(
     (key, then): (String, &Schema),
 ) -> anyhow::Result<TenantRestored> {
     let preview = target.preview()?;
+    apply::check_dependents(&mut target.sql, &target.plan, PutBack::InPlace)?;
     let mut restored = TenantRestored {
         tenant: request.tenant.to_owned(),
         key,

@@ -15,7 +15,7 @@ pub(super) struct Plan {
     pub(super) root: Root,
     /// The tables whose rows belong to tenants.
     pub(super) tables: Vec<TenantTable>,
-    /// The tables that belong to all.
+    /// The tables that belong to all and refer to one of those: a foreign key could change them.
     pub(super) shared: Vec<TenantTable>,
     /// References from or to a table whose rows belong to tenants.
     pub(super) keys: Vec<ForeignKey>,
@@ -31,6 +31,8 @@ pub(super) struct Root {
     /// Its columns, as SQL writes them.
     pub(super) key: String,
     pub(super) name: String,
+    /// How keys are compared.
+    pub(super) operator: Operator,
     /// The type of the key.
     pub(super) key_type: String,
 }
@@ -40,11 +42,12 @@ impl Plan {
     ///
     /// # Errors
     /// [`Kind::Refused`] with everything that does not fit.
-    pub(super) fn make(map: &TenantMap, schema: &Schema) -> Result<Plan, Fault> {
+    pub(super) fn make(map: &TenantMap, schema: &Schema, database: &str) -> Result<Plan, Fault> {
         let problems = problems(map, schema);
         if !problems.is_empty() {
             let shown = bounded(problems.iter().map(String::as_str));
-            let message = format!("the map of tenants does not fit the database: {shown}");
+            let database = plain(database);
+            let message = format!("the map of tenants does not fit database {database}: {shown}");
             return Err(Fault::new(Kind::Refused, message).hint(format!(
                 "nothing was changed; correct [{}], which `bkp config tenants` checks",
                 map.place
@@ -72,8 +75,11 @@ impl Plan {
                     plan.triggers.extend(table.triggers.iter().cloned());
                     plan.sequences.extend(table.sequences.iter().cloned());
                 }
-                Role::Shared => plan.shared.push(tenant_table(table, 0, Belongs::Nobody)),
-                Role::Excluded | Role::Unknown => {}
+                // Nothing but a foreign key can change its rows.
+                Role::Shared if refers(map, schema, &table.full_name()) => {
+                    plan.shared.push(tenant_table(table, 0, Belongs::Nobody));
+                }
+                Role::Shared | Role::Excluded | Role::Unknown => {}
             }
         }
         let is_ours = |name: &str| plan.tables.iter().any(|table| table.name == name);
@@ -81,6 +87,19 @@ impl Plan {
         plan.keys = keys.cloned().collect();
         plan.sequences.sort_by(|a, b| a.name.cmp(&b.name));
         plan.sequences.dedup();
+        let objects = schema.tables.iter().filter(|table| plan.has(&table.full_name()));
+        let objects = objects.flat_map(|table| {
+            let of_objects = table.columns.iter().filter(|column| {
+                let name = column.sql_type.rsplit('.').next().unwrap_or_default();
+                ["oid", "lo"].contains(&name)
+            });
+            of_objects.map(|column| format!("{}.{}", table.full_name(), column.name))
+        });
+        let objects: Vec<String> = objects.collect();
+        if !objects.is_empty() {
+            let names = bounded(objects.iter().map(String::as_str));
+            plan.notes.push(format!("large objects are not restored, only their numbers: {names}"));
+        }
         if !schema.materialized_views.is_empty() {
             let names = bounded(schema.materialized_views.iter().map(String::as_str));
             plan.notes.push(format!("materialized views are not refreshed: {names}"));
@@ -115,8 +134,24 @@ fn tenant_table(table: &Table, number: usize, belongs: Belongs) -> TenantTable {
         state: format!("pg_temp.bkp_state_{number}"),
         columns: stored().map(|column| quote_identifier(&column.name)).collect(),
         matched,
+        fixed: stored()
+            .filter(|column| column.always_identity)
+            .map(|column| quote_identifier(&column.name))
+            .collect(),
+        deferrable: table.deferrable.clone(),
+        leaves: table
+            .leaves
+            .iter()
+            .map(|leaf| (leaf.name.clone(), leaf.relation.clone()))
+            .collect(),
         belongs,
     }
+}
+
+/// Whether a table refers to one whose rows belong to tenants.
+fn refers(map: &TenantMap, schema: &Schema, name: &str) -> bool {
+    let is_ours = |name: &str| matches!(map.role(name), Role::Root | Role::Ruled(_));
+    schema.keys.iter().any(|key| key.child == name && is_ours(&key.parent))
 }
 
 /// The table of the tenants, or what is wrong with it.
@@ -132,10 +167,12 @@ fn root(map: &TenantMap, schema: &Schema) -> Result<Root, String> {
         table.column(name).ok_or_else(|| format!("{shown} has no column {}", plain(name)))
     };
     let key_type = column(&key)?.sql_type.clone();
+    let operator = table.key.iter().find(|known| known.name == key);
+    let operator = operator.map_or_else(Operator::equals, |known| known.operator.clone());
     let name = map.name.clone().unwrap_or_else(|| key.clone());
     column(&name)?;
     let (key, name) = (quote_identifier(&key), quote_identifier(&name));
-    Ok(Root { relation: table.relation(), key, name, key_type })
+    Ok(Root { relation: table.relation(), key, name, operator, key_type })
 }
 
 /// How many foreign keys lead to a column with the tenant's key, at most.
@@ -150,17 +187,19 @@ fn belongs(map: &TenantMap, schema: &Schema, name: &str, depth: usize) -> Result
         return Err(format!("the rules of {shown} lead in a circle"));
     }
     match map.role(name) {
-        Role::Root => Ok(Belongs::Column { column: root.key, key_type: root.key_type }),
+        Role::Root => Ok(of_column(root.key.clone(), root)),
         Role::Ruled(Rule::Column(column)) => {
             let known = table.column(column);
             known.ok_or_else(|| format!("{shown} has no column {}", plain(column)))?;
-            Ok(Belongs::Column { column: quote_identifier(column), key_type: root.key_type })
+            Ok(of_column(quote_identifier(column), root))
         }
         Role::Ruled(Rule::Condition(condition)) => {
             Ok(Belongs::Condition { condition: condition.clone(), key_type: root.key_type })
         }
         Role::Ruled(Rule::Via(key)) => {
-            let of_it = |known: &&ForeignKey| known.child == name && known.name == *key;
+            let of_it = |known: &&ForeignKey| {
+                known.child == name && known.name == *key && !known.of_partition
+            };
             let found = schema.keys.iter().find(of_it);
             let found =
                 found.ok_or_else(|| format!("{shown} has no foreign key {}", plain(key)))?;
@@ -178,13 +217,19 @@ fn belongs(map: &TenantMap, schema: &Schema, name: &str, depth: usize) -> Result
     }
 }
 
+fn of_column(column: String, root: Root) -> Belongs {
+    Belongs::Column { column, operator: root.operator, key_type: root.key_type }
+}
+
 /// Everything in which the map and the database do not fit each other.
 pub(super) fn problems(map: &TenantMap, schema: &Schema) -> Vec<String> {
     let names: Vec<String> = schema.tables.iter().map(Table::full_name).collect();
     let missing = map.missing(&names).into_iter();
     let mut found: Vec<String> =
         missing.map(|name| format!("there is no table {}", plain(name))).collect();
-    found.extend(root(map, schema).err());
+    if schema.table(&map.root).is_some() {
+        found.extend(root(map, schema).err());
+    }
     for (table, name) in schema.tables.iter().zip(&names) {
         let shown = plain(name);
         match map.role(name) {
@@ -192,11 +237,16 @@ pub(super) fn problems(map: &TenantMap, schema: &Schema) -> Vec<String> {
                 found.push(format!("{shown} is neither mapped nor shared nor excluded"));
             }
             Role::Root | Role::Ruled(_) => {
-                found.extend(belongs(map, schema, name, 0).err());
+                if schema.table(&map.root).is_some() {
+                    found.extend(belongs(map, schema, name, 0).err());
+                }
                 found.extend(unfit(table).map(|why| format!("{shown} {why}")));
             }
             Role::Shared if table.is_row_secured => {
                 found.push(format!("row security hides rows of {shown} from this role"));
+            }
+            Role::Shared if !table.may_read => {
+                found.push(format!("this role may not read {shown}"));
             }
             Role::Shared if table.kind == "f" => {
                 found.push(format!("{shown} is on another server: exclude it"));
@@ -215,7 +265,9 @@ fn unfit(table: &Table) -> Option<String> {
     let why = match () {
         () if table.kind == "f" => "is on another server",
         () if table.is_row_secured => "has rows that row security hides from this role",
-        () if table.has_rules => "has rules, which rewrite what is done to it",
+        () if table.has_rules => "has rewrite rules",
+        () if !table.may_write => "cannot be read and changed by this role",
+        () if table.leaves.iter().any(|leaf| leaf.is_foreign) => "has partitions on another server",
         () if table.inherits => "has tables that inherit from it, or inherits from one",
         () if table.columns.iter().all(|column| column.generated) => "has no columns",
         () => {
@@ -247,7 +299,10 @@ pub(super) fn differences(
         let shown = plain(name);
         match then.get(name) {
             None => found.push(format!("{shown} is not in the backup")),
-            Some(then) if then.unlogged && is_recovered => {
+            Some(then)
+                if is_recovered
+                    && (then.unlogged || then.leaves.iter().any(|leaf| leaf.unlogged)) =>
+            {
                 found.push(format!("{shown} is unlogged: a restored server has none of its rows"));
             }
             Some(then) => {

@@ -22,8 +22,9 @@ pub(super) struct Fingerprint {
     others: Vec<Sums>,
     /// Of each table with rows of tenants: those of the tenant.
     own: Vec<Sums>,
-    /// Of each foreign key, how many rows refer to nothing. Empty where the database sees to that.
-    orphans: Vec<u64>,
+    /// Of each foreign key, the rows that refer to nothing: how many are the tenant's, and those of others. Empty where
+    /// the database sees to that.
+    orphans: Vec<(u64, Sums)>,
 }
 
 impl Fingerprint {
@@ -48,8 +49,9 @@ impl Fingerprint {
         }
         if with_orphans {
             for key in &plan.keys {
-                let rows = sql.query(&orphans(key))?;
-                taken.orphans.push(number(sql, rows.first(), 0)?);
+                let rows = sql.query(&orphans(key, plan.table(&key.child), seeds))?;
+                let row = rows.first();
+                taken.orphans.push((number(sql, row, 0)?, sums(sql, row, 1)?));
             }
         }
         Ok(taken)
@@ -74,22 +76,27 @@ impl Fingerprint {
         for (((table, _), before), after) in all(plan).zip(&self.others).zip(&after.others) {
             if before != after {
                 let name = plain(&table.name);
-                found.push(format!("rows of others in {name} would not be what they were"));
+                found.push(format!("rows of others in {name} would change"));
             }
         }
         for (table, own) in plan.tables.iter().zip(&after.own) {
             let rows = sql.query(&table.state_hashes(self.seeds))?;
             if sums(sql, rows.first(), 0)? != *own {
                 let name = plain(&table.name);
-                found.push(format!("the tenant's rows in {name} would not be the earlier ones"));
+                found.push(format!("the tenant's rows in {name} would differ from the backup"));
             }
         }
         for ((key, before), after) in plan.keys.iter().zip(&self.orphans).zip(&after.orphans) {
-            if after > before {
-                let (name, child) = (plain(&key.name), plain(&key.child));
-                let count = after - before;
+            let (name, child) = (plain(&key.name), plain(&key.child));
+            if after.0 > 0 && key.is_checked {
+                let count = after.0;
                 found.push(format!(
                     "{count} row(s) of {child} would refer to nothing (foreign key {name})"
+                ));
+            }
+            if before.1 != after.1 {
+                found.push(format!(
+                    "other rows of {child} would lose or gain the rows that they refer to (foreign key {name})"
                 ));
             }
         }
@@ -98,7 +105,7 @@ impl Fingerprint {
         }
         let message = bounded(found.iter().map(String::as_str));
         Err(Fault::new(Kind::Refused, message).hint(
-            "nothing was changed; see that the map gives each row to the tenant whose it is, and name shared rows that are missing",
+            "nothing was changed; see that the map assigns every row to the right tenant, and that no shared row is missing",
         )
         .into())
     }

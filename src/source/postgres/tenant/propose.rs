@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::database::check_rules;
 use super::map::{Role, Rule, TenantMap};
-use super::plan::problems;
+use super::plan::{Plan, problems};
 use super::schema::{ForeignKey, Schema, Table, begin_session};
 use crate::ctx::Ctx;
 use crate::error::{Fault, Kind};
@@ -44,6 +45,11 @@ pub(super) fn tenant_map(
             return Err(usage("no map of tenants is configured", hint).into());
         }
     };
+    if problems.is_empty() && configured.is_some() {
+        let plan = Plan::make(&map, &schema, database)?;
+        let checked = check_rules(&mut sql, &plan, &map.place);
+        problems.extend(checked.err().map(|error| error.to_string()));
+    }
     problems.sort();
     Ok(TenantMapReport {
         database: database.to_owned(),
@@ -148,7 +154,9 @@ impl Proposal<'_> {
                 let keys = self.schema.keys.iter();
                 let keys: Vec<&ForeignKey> = keys
                     .filter(|key| {
-                        key.child == name && known.contains(key.parent.as_str()) && !key.of_periods
+                        key.child == name
+                            && known.contains(key.parent.as_str())
+                            && !(key.of_periods || key.of_partition)
                     })
                     .collect();
                 if let Some((rule, note)) = self.rule(table, &keys) {
@@ -180,7 +188,7 @@ impl Proposal<'_> {
             keys.iter().filter(|key| key.name != best.name).map(|key| plain(&key.name)).collect();
         let note = match () {
             () if is_null(best) => Some(format!(
-                "rows of {name} may refer to nothing by {}: those belong to no tenant",
+                "{} of {name} may be null: such rows belong to no tenant",
                 plain(&best.name)
             )),
             () if !others.is_empty() => {

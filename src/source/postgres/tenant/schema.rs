@@ -22,6 +22,13 @@ pub(super) struct Table {
     pub(super) has_rules: bool,
     /// Whether it has children or parents that are no partitions.
     pub(super) inherits: bool,
+    /// Whether the role may read it, and change all of it.
+    pub(super) may_read: bool,
+    pub(super) may_write: bool,
+    /// The parts that have its rows, if it has parts.
+    pub(super) leaves: Vec<Leaf>,
+    /// Constraints that are checked by triggers of the database's own, at the end of a transaction.
+    pub(super) deferrable: Vec<Deferrable>,
     pub(super) columns: Vec<Column>,
     /// The columns that tell its rows apart; empty if none do.
     pub(super) key: Vec<KeyColumn>,
@@ -43,6 +50,29 @@ pub(super) struct Column {
     pub(super) generated: bool,
     /// Whether the server refuses to change its values.
     pub(super) always_identity: bool,
+}
+
+/// A part of a table that has rows of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Leaf {
+    /// SCHEMA.TABLE.
+    pub(super) name: String,
+    /// As SQL writes it.
+    pub(super) relation: String,
+    pub(super) unlogged: bool,
+    /// Whether its rows are on another server.
+    pub(super) is_foreign: bool,
+}
+
+/// A constraint that values are unique, which may be checked late.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Deferrable {
+    pub(super) name: String,
+    /// Whether rows may not overlap, instead of being equal.
+    pub(super) excludes: bool,
+    /// Whether nulls are equal to each other.
+    pub(super) nulls_equal: bool,
+    pub(super) columns: Vec<String>,
 }
 
 /// A column of a key, and how its values are compared.
@@ -82,6 +112,7 @@ pub(super) struct Sequence {
 
 /// A foreign key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the catalogue")]
 pub(super) struct ForeignKey {
     pub(super) name: String,
     /// The table that refers, or the one that it is a part of, as SCHEMA.TABLE; as for the other one.
@@ -97,6 +128,8 @@ pub(super) struct ForeignKey {
     pub(super) is_checked: bool,
     /// Whether it is about periods, and not about equal values.
     pub(super) of_periods: bool,
+    /// Whether it is that of a partition alone.
+    pub(super) of_partition: bool,
     /// What a deletion does to rows that refer: `a` and `r` nothing, `c`, `n` and `d` change them. As for updates.
     pub(super) on_delete: String,
     pub(super) on_update: String,
@@ -109,6 +142,8 @@ pub(super) struct Reference {
     pub(super) parent: String,
     /// With the parent's value on its left side.
     pub(super) operator: Operator,
+    /// How text of the parent's is compared, as SQL writes it; none for what is no text.
+    pub(super) collation: Option<String>,
 }
 
 /// The tables of a database, and how they refer to each other.
@@ -129,6 +164,20 @@ select json_build_object(
     'has_rules', exists (select from pg_rewrite w where w.ev_class = c.oid),
     'inherits', exists (select from pg_inherits i join pg_class k on k.oid = i.inhrelid
         where c.oid in (i.inhrelid, i.inhparent) and not k.relispartition),
+    'may_read', has_table_privilege(c.oid, 'select'),
+    'may_write', has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+        and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'),
+    'leaves', (select coalesce(json_agg(json_build_object(
+            'name', ln.nspname || '.' || l.relname, 'relation', l.oid::regclass::text,
+            'unlogged', l.relpersistence = 'u', 'is_foreign', l.relkind = 'f') order by ln.nspname, l.relname), '[]')
+        from pg_partition_tree(c.oid) t join pg_class l on l.oid = t.relid join pg_namespace ln on ln.oid = l.relnamespace
+        where t.isleaf and t.relid <> c.oid),
+    'deferrable', (select coalesce(json_agg(json_build_object('name', k.conname, 'excludes', k.contype = 'x',
+            'nulls_equal', coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
+            'columns', (select coalesce(json_agg(a.attname), '[]') from pg_attribute a
+                where a.attrelid = c.oid and a.attnum = any (k.conkey))) order by k.conname), '[]')
+        from pg_constraint k join pg_index i on i.indexrelid = k.conindid
+        where k.conrelid = c.oid and k.condeferrable and k.contype in ('p', 'u', 'x')),
     'columns', (select coalesce(json_agg(json_build_object(
             'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
             'generated', a.attgenerated <> '', 'always_identity', a.attidentity = 'a') order by a.attnum), '[]')
@@ -146,6 +195,8 @@ select json_build_object(
             and i.indpred is null and i.indexprs is null
             and not exists (select from pg_attribute a where a.attrelid = c.oid and not a.attnotnull
                 and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+            and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attgenerated <> ''
+                and a.attnum = any (i.indkey::int2[]))
             order by i.indisprimary desc, i.indnkeyatts, i.indexrelid limit 1) i
         cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality x (attnum, opclass, place)
         join pg_attribute a on a.attrelid = c.oid and a.attnum = x.attnum
@@ -178,7 +229,8 @@ select json_build_object(
     'child', rn.nspname || '.' || r.relname, 'parent', pn.nspname || '.' || p.relname,
     'child_relation', k.conrelid::regclass::text, 'parent_relation', k.confrelid::regclass::text,
     'columns', (select json_agg(json_build_object('child', ca.attname, 'parent', pa.attname, 'operator',
-            json_build_object('schema', s.nspname, 'symbol', o.oprname)) order by x.place)
+            json_build_object('schema', s.nspname, 'symbol', o.oprname),
+            'collation', case when pa.attcollation <> 0 then pa.attcollation::regcollation::text end) order by x.place)
         from unnest(k.conkey, k.confkey, k.conpfeqop) with ordinality x (child, parent, operator, place)
         join pg_attribute ca on ca.attrelid = k.conrelid and ca.attnum = x.child
         join pg_attribute pa on pa.attrelid = k.confrelid and pa.attnum = x.parent
@@ -186,6 +238,7 @@ select json_build_object(
     'matches_full', k.confmatchtype = 'f',
     'is_checked', k.convalidated and coalesce((to_jsonb(k) ->> 'conenforced')::bool, true),
     'of_periods', coalesce((to_jsonb(k) ->> 'conperiod')::bool, false),
+    'of_partition', r.oid <> k.conrelid,
     'on_delete', k.confdeltype, 'on_update', k.confupdtype
 )::text
 from pg_constraint k
@@ -205,7 +258,8 @@ const SESSION: &str = "
 SET search_path = ''; SET row_security = off; SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD';
 SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = 'hex';
 SET lc_monetary = 'C'; SET xmloption = 'content'; SET standard_conforming_strings = on; SET quote_all_identifiers = off;
-SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off;
+SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;
+SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'; SET synchronous_commit = on; SET default_transaction_read_only = off;
 SET default_transaction_deferrable = off; SET session_replication_role = origin";
 
 impl Schema {

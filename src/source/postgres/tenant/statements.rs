@@ -1,7 +1,7 @@
 //! The SQL of a tenant restore. Names come from the catalogue and are quoted; the tenant's key is a setting of the
 //! session, and stands in no statement.
 
-use super::schema::{ForeignKey, KeyColumn, Reference};
+use super::schema::{Deferrable, ForeignKey, KeyColumn, Operator, Reference};
 use crate::source::postgres::client::quote_identifier;
 
 /// The setting with the key of the tenant.
@@ -20,6 +20,11 @@ pub(super) struct TenantTable {
     pub(super) columns: Vec<String>,
     /// The columns that tell whether two rows are the same one; empty where only all values do.
     pub(super) matched: Vec<KeyColumn>,
+    /// The columns that the server refuses to change.
+    pub(super) fixed: Vec<String>,
+    pub(super) deferrable: Vec<Deferrable>,
+    /// The parts that have its rows, as names and as SQL writes them.
+    pub(super) leaves: Vec<(String, String)>,
     pub(super) belongs: Belongs,
 }
 
@@ -29,11 +34,20 @@ pub(super) enum Belongs {
     /// None.
     Nobody,
     /// Those with the key in a column.
-    Column { column: String, key_type: String },
+    Column { column: String, operator: Operator, key_type: String },
     /// Those that refer to such rows.
     Via { parent: String, columns: Vec<Reference>, belongs: Box<Belongs> },
     /// Those that the operator describes.
     Condition { condition: String, key_type: String },
+}
+
+/// How rows are put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PutBack {
+    /// Those that differ are changed.
+    InPlace,
+    /// All are deleted, and then inserted: values that rows have exchanged would collide otherwise.
+    Anew,
 }
 
 impl Belongs {
@@ -42,8 +56,8 @@ impl Belongs {
         let tenant = |key_type: &str| format!("(current_setting('{TENANT}')::{key_type})");
         match self {
             Belongs::Nobody => "false".to_owned(),
-            Belongs::Column { column, key_type } => {
-                format!("{alias}.{column} = {}", tenant(key_type))
+            Belongs::Column { column, operator, key_type } => {
+                format!("{alias}.{column} {} {}", operator.sql(), tenant(key_type))
             }
             Belongs::Condition { condition, key_type } => {
                 let condition = condition.replace("$tenant", &tenant(key_type));
@@ -52,15 +66,9 @@ impl Belongs {
             }
             Belongs::Via { parent, columns, belongs } => {
                 let inner = format!("{alias}p");
-                let equal = columns.iter().map(|column| {
-                    let (theirs, own) =
-                        (quote_identifier(&column.parent), quote_identifier(&column.child));
-                    format!("{inner}.{theirs} {} {alias}.{own}", column.operator.sql())
-                });
-                let equal: Vec<String> = equal.collect();
                 format!(
                     "exists (select from {parent} as {inner} where {} and {})",
-                    equal.join(" and "),
+                    equal(columns, &inner, alias),
                     belongs.sql(&inner)
                 )
             }
@@ -136,12 +144,9 @@ impl TenantTable {
         equal.collect::<Vec<_>>().join(" and ")
     }
 
-    /// The columns that a row can differ in from itself.
+    /// The columns that can be changed in a row.
     fn values(&self) -> Vec<&String> {
-        let is_key = |column: &&String| {
-            self.matched.iter().any(|known| quote_identifier(&known.name) == **column)
-        };
-        self.columns.iter().filter(|column| !is_key(column)).collect()
+        self.columns.iter().filter(|column| !self.fixed.contains(column)).collect()
     }
 
     /// How many rows are added, changed and removed.
@@ -204,6 +209,17 @@ impl TenantTable {
         )
     }
 
+    /// Whether a part of it has rows of the tenant.
+    pub(super) fn is_in(&self, leaf: &str) -> String {
+        format!("select exists (select from {leaf} as t where {})", self.belongs.sql("t"))
+    }
+
+    /// Has the server read the condition, without running it.
+    pub(super) fn check(&self) -> String {
+        let (relation, belongs) = (&self.relation, self.belongs.sql("t"));
+        format!("prepare bkp_check as select 1 from {relation} as t where {belongs}")
+    }
+
     /// How many rows the tenant and others have, and two sums over the hashes of each.
     pub(super) fn hashes(&self, [one, two]: [i64; 2]) -> String {
         let (belongs, text) = (self.belongs.sql("t"), self.text("t"));
@@ -246,8 +262,39 @@ pub(super) fn put_back(tables: &[TenantTable]) -> String {
     format!("with {} {}", parts.join(", "), counts.join(" union all "))
 }
 
-/// Counts rows that refer to a row that is not there.
-pub(super) fn orphans(key: &ForeignKey) -> String {
+/// The statement that deletes all rows of the tenant.
+pub(super) fn delete_all(tables: &[TenantTable]) -> String {
+    together(tables, |table| {
+        let (relation, belongs) = (&table.relation, table.belongs.sql("t"));
+        format!("delete from {relation} as t where {belongs}")
+    })
+}
+
+/// The statement that inserts all earlier rows, where the tenant has none.
+pub(super) fn insert_all(tables: &[TenantTable]) -> String {
+    together(tables, |table| {
+        let TenantTable { relation, state, .. } = table;
+        let (columns, values) = (table.list(""), table.list("n."));
+        format!(
+            "insert into {relation} ({columns}) overriding system value select {values} from {state} as n"
+        )
+    })
+}
+
+/// What is done to each table, as one statement.
+fn together(tables: &[TenantTable], each: impl Fn(&TenantTable) -> String) -> String {
+    let parts = tables.iter().enumerate();
+    let parts = parts.map(|(number, table)| format!("p{number} as ({} returning 1)", each(table)));
+    format!("with {} select 1", parts.collect::<Vec<_>>().join(", "))
+}
+
+/// Of the rows that refer to a row that is not there: how many are the tenant's, how many are not, and two sums over
+/// the hashes of those.
+pub(super) fn orphans(
+    key: &ForeignKey,
+    child: Option<&TenantTable>,
+    [one, two]: [i64; 2],
+) -> String {
     let columns = &key.columns;
     let own: Vec<String> =
         columns.iter().map(|column| format!("c.{}", quote_identifier(&column.child))).collect();
@@ -256,36 +303,75 @@ pub(super) fn orphans(key: &ForeignKey) -> String {
     } else {
         format!("num_nulls({}) = 0", own.join(", "))
     };
+    let belongs = child.map_or_else(|| "false".to_owned(), |child| child.belongs.sql("c"));
+    let hash = |seed: i64| {
+        format!("coalesce(sum(hashtextextended(text, {seed})::numeric) filter (where not own), 0)")
+    };
     format!(
-        "select count(*) from {} as c where {refers} and not exists (select from {} as p where {})",
+        "select count(*) filter (where own), count(*) filter (where not own), {}, {} from \
+         (select ({belongs}) is true as own, row({})::text collate pg_catalog.\"C\" as text from {} as c \
+         where {refers} and not exists (select from {} as p where {})) as found",
+        hash(one),
+        hash(two),
+        own.join(", "),
         key.child_relation,
         key.parent_relation,
         equal(columns, "p", "c")
     )
 }
 
-/// Counts rows of a table outside that refer to a row of the tenant that goes, or that changes what they refer to.
-pub(super) fn dependents(key: &ForeignKey, parent: &TenantTable) -> String {
-    let stays = key.columns.iter().map(|column| {
-        let name = quote_identifier(&column.parent);
-        format!("n.{name} = p.{name}")
-    });
-    let stays: Vec<String> = stays.collect();
+/// Counts rows of a table outside that refer to a row of the tenant that is deleted, or whose values change that they
+/// refer to.
+pub(super) fn dependents(key: &ForeignKey, parent: &TenantTable, way: PutBack) -> String {
+    let names: Vec<String> =
+        key.columns.iter().map(|column| quote_identifier(&column.parent)).collect();
+    let is_stored = names.iter().all(|name| parent.columns.contains(name));
+    let mut stays = Vec::new();
+    if parent.matched.is_empty() || !is_stored {
+        stays.push(format!("{} = {}", parent.text("p"), parent.text("n")));
+    } else {
+        stays.push(parent.same("p", "n"));
+        stays.extend(names.iter().map(|name| format!("p.{name}::text = n.{name}::text")));
+    }
+    let unless = match way {
+        PutBack::Anew => String::new(),
+        PutBack::InPlace => {
+            let (state, stays) = (&parent.state, stays.join(" and "));
+            format!(" and not exists (select from {state} as n where {stays})")
+        }
+    };
     format!(
-        "select count(*) from {} as c join {} as p on {} where {} and not exists (select from {} as n where {})",
+        "select count(*) from {} as c join {} as p on {} where {}{unless}",
         key.child_relation,
         parent.relation,
         equal(&key.columns, "p", "c"),
         parent.belongs.sql("p"),
-        parent.state,
-        stays.join(" and ")
     )
 }
 
+/// Counts values that occur more than once although they must be unique.
+pub(super) fn duplicates(table: &TenantTable, constraint: &Deferrable) -> String {
+    let columns: Vec<String> =
+        constraint.columns.iter().map(|column| quote_identifier(column)).collect();
+    let columns = columns.join(", ");
+    let filter = if constraint.nulls_equal {
+        String::new()
+    } else {
+        format!("where num_nulls({columns}) = 0")
+    };
+    format!(
+        "select count(*) from (select from {} {filter} group by {columns} having count(*) > 1) as found",
+        table.relation
+    )
+}
+
+/// Whether a row refers to another one.
 fn equal(columns: &[Reference], parent: &str, child: &str) -> String {
     let equal = columns.iter().map(|column| {
         let (theirs, own) = (quote_identifier(&column.parent), quote_identifier(&column.child));
-        format!("{parent}.{theirs} {} {child}.{own}", column.operator.sql())
+        let collation = column.collation.as_ref().map(|name| format!(" collate {name}"));
+        let collation = collation.unwrap_or_default();
+        format!("{parent}.{theirs}{collation} {} {child}.{own}", column.operator.sql())
     });
     equal.collect::<Vec<_>>().join(" and ")
 }
