@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::ctx::{Cancel, Ctx};
 use crate::domain::chain;
 use crate::domain::id::BackupId;
@@ -13,11 +11,12 @@ use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, BackupType, Mark, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{DataKey, Effort, KeyProvider, manifest_mac};
+use crate::keys::{DataKey, Effort, Keyring};
 use crate::pipeline::BackupReader;
 use crate::pipeline::log_files::LogFiles;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
 
+mod authenticate;
 mod contents;
 mod envelopes;
 mod facts_cache;
@@ -26,8 +25,8 @@ mod last_listing;
 mod manifest;
 pub mod table;
 
+pub use authenticate::{UnlockedBackup, authenticate, read_authentic};
 pub use contents::{Entry, again, contents};
-pub use envelopes::{FoundKey, data_key, find_key};
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;
@@ -85,22 +84,11 @@ pub fn stored(store: &dyn ReadStore, cancel: &Cancel) -> anyhow::Result<Vec<Stor
 /// Reads backups of one source with the keys at hand.
 pub struct Catalog<'a> {
     store: &'a dyn ReadStore,
-    keys: &'a [Box<dyn KeyProvider>],
+    keys: &'a Keyring,
     ctx: &'a Ctx,
     effort: Effort,
     /// What was loaded last, so that a backup that was looked at costs nothing when it is opened then.
     last: Mutex<Option<(BackupName, UnlockedBackup)>>,
-}
-
-/// A backup that a key at hand opens.
-#[derive(Debug)]
-pub struct UnlockedBackup {
-    /// Its manifest, authentic.
-    pub manifest: Manifest,
-    /// Its data key.
-    pub key: DataKey,
-    /// SHA-256 of the manifest as stored.
-    pub sha256: [u8; 32],
 }
 
 impl std::fmt::Debug for Catalog<'_> {
@@ -112,7 +100,7 @@ impl std::fmt::Debug for Catalog<'_> {
 impl<'a> Catalog<'a> {
     /// A catalog of `store`, opened with `keys`.
     #[must_use]
-    pub fn new(store: &'a dyn ReadStore, keys: &'a [Box<dyn KeyProvider>], ctx: &'a Ctx) -> Self {
+    pub fn new(store: &'a dyn ReadStore, keys: &'a Keyring, ctx: &'a Ctx) -> Self {
         Catalog { store, keys, ctx, effort: Effort::Usual, last: Mutex::default() }
     }
 
@@ -130,7 +118,7 @@ impl<'a> Catalog<'a> {
 
     /// The keys that it opens backups with.
     #[must_use]
-    pub fn keys(&self) -> &'a [Box<dyn KeyProvider>] {
+    pub fn keys(&self) -> &'a Keyring {
         self.keys
     }
 
@@ -188,7 +176,7 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// As [`Catalog::chain`].
     pub fn open(&self, name: &BackupName) -> anyhow::Result<(BackupReader<'a>, [u8; 32])> {
-        let UnlockedBackup { manifest, key, sha256 } = self.unlock(name)?;
+        let UnlockedBackup { manifest, key, sha256, .. } = self.unlock(name)?;
         Ok((BackupReader::new(self.store, manifest, key), sha256))
     }
 
@@ -202,12 +190,7 @@ impl<'a> Catalog<'a> {
             return Ok(loaded);
         }
         drop(last);
-        let at = name.manifest_key();
-        let bytes = read_manifest(self.store, &at)?;
-        let manifest = Manifest::parse(&bytes, &at)?;
-        let key = data_key(self.store, &manifest, (self.keys, self.effort), self.ctx)?;
-        manifest_mac::authenticate(&bytes, &key, &at)?;
-        Ok(UnlockedBackup { manifest, key, sha256: Sha256::digest(&bytes).into() })
+        read_authentic(self.store, &name.manifest_key(), (self.keys, self.effort), self.ctx)
     }
 
     /// Everybody who can open a backup with these marks: the recipients of its manifest, and those of the

@@ -12,7 +12,7 @@ use crate::config::settings::jobs::JobSettings;
 use crate::ctx::Ctx;
 use crate::domain::retention::Policy;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, KeyError, KeyProvider};
+use crate::keys::{self, KeyError, Keyring};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, DrillTools, ResourceLimits, Source};
 use crate::store::kinds::STORES;
@@ -301,7 +301,7 @@ impl AppContext {
     ///
     /// # Errors
     /// [`Kind::Config`] if none is configured; a [`keys::KeyError`] if one cannot be opened.
-    pub fn keys(&self) -> anyhow::Result<Vec<Box<dyn KeyProvider>>> {
+    pub fn keys(&self) -> anyhow::Result<Keyring> {
         if self.settings.recipients.is_empty() {
             return Err(Fault::new(Kind::Config, "no recipient is configured: no key could open the backup")
                 .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or pass --key")
@@ -309,7 +309,7 @@ impl AppContext {
         }
         let providers =
             self.settings.recipients.iter().map(|text| keys::kinds::open(text, &self.ctx.cancel));
-        Ok(providers.collect::<Result<_, _>>()?)
+        Ok(Keyring::new(providers.collect::<Result<_, _>>()?))
     }
 
     /// The configured key providers that open. One that does not is a warning: any one of the
@@ -317,7 +317,7 @@ impl AppContext {
     ///
     /// # Errors
     /// [`Kind::Config`] if none is given; the first [`keys::KeyError`] if none opens.
-    pub fn keys_to_read(&self) -> anyhow::Result<Vec<Box<dyn KeyProvider>>> {
+    pub fn keys_to_read(&self) -> anyhow::Result<Keyring> {
         if self.settings.recipients.is_empty() {
             return Err(Fault::new(Kind::Config, "no key was given")
                 .hint("pass one that the backup was sealed for, for example --key file:PATH")
@@ -337,9 +337,9 @@ impl AppContext {
             Some((text, error)) => {
                 let shown = keys::shown(text);
                 self.ctx.monitor.warn(&format!("continuing without recipient {shown}: {error}"));
-                Ok(providers)
+                Ok(Keyring::new(providers))
             }
-            None => Ok(providers),
+            None => Ok(Keyring::new(providers)),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::domain::limits::MARK_BYTES_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::recipient::Recipient;
-use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider, envelope};
+use crate::keys::{self, DataKey, Effort, KeyError, Keyring, envelope};
 use crate::store::{ReadStore, StoreError};
 
 use super::contents::again;
@@ -18,37 +18,24 @@ const NAMED_MAX: usize = 10_000;
 
 /// A data key and what gave it.
 #[derive(Debug)]
-pub struct FoundKey {
+pub(super) struct FoundKey {
     /// The data key.
-    pub key: DataKey,
+    pub(super) key: DataKey,
     /// The recipients of the envelope that gave it; none if it was the manifest.
-    pub envelope: Vec<Recipient>,
+    pub(super) envelope: Vec<Recipient>,
 }
 
-/// The data key of a backup, from its manifest or an envelope beside that. The caller has yet to authenticate
-/// the manifest with it.
-///
-/// # Errors
-/// As [`find_key`].
-pub fn data_key(
-    store: &dyn ReadStore,
-    manifest: &Manifest,
-    keys: (&[Box<dyn KeyProvider>], Effort),
-    ctx: &Ctx,
-) -> anyhow::Result<DataKey> {
-    find_key(store, manifest, keys, ctx).map(|found| found.key)
-}
-
-/// The same, and what gave it. Envelopes cost a listing of the backup's day, and are looked for only if the
+/// The data key of a backup, and what gave it: its manifest or an envelope beside that. The caller has yet to
+/// authenticate the manifest with it. Envelopes cost a listing of the backup's day, and are looked for only if the
 /// manifest names nobody whose key is at hand.
 ///
 /// # Errors
 /// What [`keys::open_any`] said of the manifest's recipients, if no envelope opens either; what the store or the
 /// service of a key fails with where an envelope cannot be tried; a cancellation.
-pub fn find_key(
+pub(super) fn find_key(
     store: &dyn ReadStore,
     manifest: &Manifest,
-    (keys, effort): (&[Box<dyn KeyProvider>], Effort),
+    (keys, effort): (&Keyring, Effort),
     ctx: &Ctx,
 ) -> anyhow::Result<FoundKey> {
     let id = manifest.id;
@@ -59,7 +46,7 @@ pub fn find_key(
     // A spent budget of derivations, or a service that is away, says nothing of other recipients.
     let is_about_keys =
         |error: &KeyError| error.is_of_backup() || matches!(error, KeyError::Away { .. });
-    if keys.is_empty() || !error.downcast_ref().is_some_and(is_about_keys) {
+    if keys.providers().is_empty() || !error.downcast_ref().is_some_and(is_about_keys) {
         return Err(error);
     }
     let max = match effort {

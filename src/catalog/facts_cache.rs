@@ -12,9 +12,9 @@ use sha2::Digest as _;
 use time::{Duration, OffsetDateTime};
 
 use crate::cache;
+use crate::catalog::authenticate::authenticate;
 use crate::catalog::contents::Entry;
-use crate::catalog::envelopes::data_key;
-use crate::catalog::manifest::{is_unproven, read_manifest};
+use crate::catalog::manifest::{is_altered, is_unproven, read_manifest};
 use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::hex::{hex, unhex};
@@ -24,7 +24,7 @@ use crate::domain::names::Mark;
 use crate::domain::retention::Backup;
 use crate::domain::segment::{Base, Link, Segment};
 use crate::error::{Kind, diagnose};
-use crate::keys::{Effort, KeyError, KeyProvider, manifest_mac};
+use crate::keys::{Effort, KeyError, Keyring};
 use crate::pipeline;
 use crate::source::kinds;
 use crate::store::{Declared, ReadStore, StoreError, Version};
@@ -126,10 +126,10 @@ impl FactsCache {
         &mut self,
         store: &dyn ReadStore,
         entries: &[Entry],
-        keys: &[Box<dyn KeyProvider>],
+        keys: &Keyring,
         ctx: &Ctx,
     ) -> anyhow::Result<Vec<BackupFacts>> {
-        let tried = named(keys);
+        let tried = keys.fingerprint();
         let is_news = |entry: &&Entry| self.is_news(entry, &tried, ctx.now());
         let news: Vec<&Entry> = entries.iter().filter(is_news).collect();
         self.read(store, &news, keys, ctx)?;
@@ -146,7 +146,7 @@ impl FactsCache {
         &mut self,
         store: &dyn ReadStore,
         entries: &[&Entry],
-        keys: &[Box<dyn KeyProvider>],
+        keys: &Keyring,
         ctx: &Ctx,
     ) -> anyhow::Result<()> {
         let objects = self.read(store, entries, keys, ctx)?;
@@ -170,10 +170,10 @@ impl FactsCache {
         &mut self,
         store: &dyn ReadStore,
         entries: &[&Entry],
-        keys: &[Box<dyn KeyProvider>],
+        keys: &Keyring,
         ctx: &Ctx,
     ) -> anyhow::Result<Vec<Vec<ObjectRecord>>> {
-        let tried = named(keys);
+        let tried = keys.fingerprint();
         let found = each(entries, &ctx.cancel, |entry| read(store, entry, (keys, &tried), ctx))?;
         let (mut objects, mut nameless) = (Vec::new(), 0_usize);
         for (entry, found) in entries.iter().zip(found) {
@@ -264,11 +264,6 @@ impl FactsCache {
     }
 }
 
-/// Which keys these are: what they did not open is not tried with them again.
-fn named(keys: &[Box<dyn KeyProvider>]) -> String {
-    keys.iter().map(|key| key.origin()).collect::<Vec<_>>().join("\n")
-}
-
 /// What such keys are tried on: a manifest with so many envelopes beside it. One more is another try.
 fn attempt(keys: &str, entry: &Entry) -> String {
     let envelopes = entry.marks.iter().filter(|mark| matches!(mark, Mark::Wrapped(_))).count();
@@ -305,7 +300,7 @@ struct ReadManifest {
 fn read(
     store: &dyn ReadStore,
     entry: &Entry,
-    (keys, tried): (&[Box<dyn KeyProvider>], &str),
+    (keys, tried): (&Keyring, &str),
     ctx: &Ctx,
 ) -> anyhow::Result<ReadManifest> {
     let key = entry.name.manifest_key();
@@ -339,7 +334,7 @@ fn read(
         }
         Err(error) => return Err(error),
     };
-    let (proof, is_final) = prove(store, &manifest, (&bytes, &key), keys, ctx)?;
+    let (proof, is_final) = prove(store, (&manifest, &bytes), keys, ctx)?;
     let mut objects = manifest.objects.clone();
     // What nobody proves may name very many.
     if proof == Authenticity::Authentic {
@@ -385,19 +380,16 @@ fn listed_or_lost(
 /// same tomorrow.
 fn prove(
     store: &dyn ReadStore,
-    manifest: &Manifest,
-    (bytes, at): (&[u8], &str),
-    keys: &[Box<dyn KeyProvider>],
+    (manifest, bytes): (&Manifest, &[u8]),
+    keys: &Keyring,
     ctx: &Ctx,
 ) -> anyhow::Result<(Authenticity, bool)> {
     if keys.is_empty() {
         return Ok((Authenticity::Unchecked, false));
     }
-    match data_key(store, manifest, (keys, Effort::Usual), ctx) {
-        Ok(key) if manifest_mac::authenticate(bytes, &key, at).is_ok() => {
-            Ok((Authenticity::Authentic, true))
-        }
-        Ok(_) => Ok((Authenticity::Forged, true)),
+    match authenticate(store, (manifest.clone(), bytes), (keys, Effort::Usual), ctx) {
+        Ok(_) => Ok((Authenticity::Authentic, true)),
+        Err(error) if is_altered(&error) => Ok((Authenticity::Forged, true)),
         Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
         // Sealed for others, or a service that does not answer today: to be looked at again.
         Err(error) => {

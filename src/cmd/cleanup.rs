@@ -157,7 +157,7 @@ impl CleanupRun<'_> {
             self.exclusive_run.zip(content_run.as_ref())
         {
             let (app, intents) = (self.app, &self.intents);
-            let (store, keys) = (&*store, self.witness.keys.as_slice());
+            let (store, keys) = (&*store, &self.witness.keys);
             let remover = Remover { app, store, exclusive_run, content_run, index, intents, keys };
             problems = apply(&remover, &mut plan, &mut self.left)?;
         }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use sha2::Digest as _;
 
 mod comparison;
 
@@ -15,9 +14,8 @@ use crate::catalog;
 use crate::cmd::ledger_diff::comparison::{Balance, Comparison, Difference};
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
-use crate::domain::manifest::Manifest;
 use crate::error::{Fault, Kind};
-use crate::keys::{Effort, manifest_mac};
+use crate::keys::Effort;
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
 use crate::ops::report::Report;
@@ -122,18 +120,15 @@ fn record(
     stores: &[Box<dyn ReadStore>],
     look: &Comparison,
 ) -> anyhow::Result<Vec<BackupId>> {
-    let providers = app.keys_to_read()?;
+    let keys = app.keys_to_read()?;
     let mut recorded = Vec::new();
     for (index, backup) in &look.unrecorded {
         let Some(store) = stores.get(*index) else { continue };
         let key = backup.name.manifest_key();
         let authentic = || -> anyhow::Result<Event> {
-            let file = catalog::read_manifest(store.as_ref(), &key)?;
-            let manifest = Manifest::parse(&file, &key)?;
-            let keys = (providers.as_slice(), Effort::Usual);
-            let data_key = catalog::data_key(store.as_ref(), &manifest, keys, &app.ctx)?;
-            manifest_mac::authenticate(&file, &data_key, &key)?;
-            Ok(Event::completed(&manifest, &sha2::Sha256::digest(&file).into()))
+            let keys = (&keys, Effort::Usual);
+            let backup = catalog::read_authentic(store.as_ref(), &key, keys, &app.ctx)?;
+            Ok(Event::completed(&backup.manifest, &backup.sha256))
         };
         match authentic() {
             Ok(event) => {

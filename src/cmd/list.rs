@@ -19,6 +19,7 @@ use crate::domain::manifest::{self, Manifest};
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
+use crate::keys::Keyring;
 use crate::ops::annotations;
 use crate::ops::annotations::{Annotation, AnnotationBody};
 use crate::ops::authenticity;
@@ -183,7 +184,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let found = options.window.newest(found);
     let (_, price) = cost::price(app, store.as_ref());
     let mut backups = Vec::new();
-    let keys = if options.long { authenticity::keys(app) } else { Vec::new() };
+    let keys = if options.long { authenticity::keys(app) } else { Keyring::default() };
     let proof_checker = ProofChecker::new(store.as_ref(), &keys, &app.ctx);
     let weight = AtomicU64::new(0);
     let manifests = concurrent::each(&found, &app.ctx.cancel, |found| {

@@ -9,7 +9,7 @@ use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::annotations::{AnnotationBody, AnnotationKind};
 use crate::ops::authenticity;
 use crate::ops::authenticity::ProofChecker;
@@ -93,7 +93,7 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         let message = format!("`{}` matches several backups", options.id);
         return Err(Fault::new(Kind::Usage, message).hint("use more digits of the id").into());
     }
-    let keys = if options.dry_run { Vec::new() } else { authenticity::keys(app) };
+    let keys = if options.dry_run { Keyring::default() } else { authenticity::keys(app) };
     let mut stores = Vec::new();
     for (name, url, entry) in &found {
         let annotate = || annotate(app, options, name, entry, &keys);
@@ -131,7 +131,7 @@ fn annotate(
     options: &Options,
     store: &str,
     entry: &Entry,
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
 ) -> anyhow::Result<()> {
     let (store, ctx, word, id) = (app.store_append(store)?, &app.ctx, options.word, entry.name.id);
     let proof_checker = ProofChecker::new(&*store, keys, ctx);

@@ -17,7 +17,7 @@ use crate::domain::names::{BackupType, Mark, MarkNumber};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
 use crate::keys::envelope::{self, Envelope};
-use crate::keys::{self, Effort, KeyError, KeyProvider};
+use crate::keys::{self, Effort, KeyError, KeyProvider, Keyring};
 use crate::ops::records;
 use crate::ops::report::Report;
 use crate::store::{AppendStore, Role};
@@ -137,7 +137,7 @@ fn in_store(
     app: &AppContext,
     options: &Options,
     name: &str,
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     recipients: &[Box<dyn KeyProvider>],
 ) -> anyhow::Result<StoreResult> {
     let (store, ctx) = (app.store_append(name)?, &app.ctx);

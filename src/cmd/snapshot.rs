@@ -20,7 +20,7 @@ use crate::domain::manifest::{Manifest, Sizes};
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind, worst};
-use crate::keys::{DataKey, KeyProvider};
+use crate::keys::{DataKey, Keyring};
 use crate::ops::known_stores::KnownStores;
 use crate::ops::manifest_builder::{self, ManifestContent};
 use crate::ops::report::Report;
@@ -183,12 +183,12 @@ pub(super) fn note(app: &AppContext, seen: &KnownStores) {
 
 /// A new data key, wrapped for every recipient.
 pub(super) fn new_key(
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     id: BackupId,
     source: &str,
 ) -> anyhow::Result<(DataKey, Vec<Recipient>)> {
     let key = DataKey::generate()?;
-    let recipients = keys.iter().map(|provider| provider.wrap(&key, id, source));
+    let recipients = keys.providers().iter().map(|provider| provider.wrap(&key, id, source));
     let recipients = recipients.collect::<Result<_, _>>()?;
     Ok((key, recipients))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::mac::{self, MacPurpose};
-use super::{DataKey, Effort, KeyProvider, open_any};
+use super::{DataKey, Effort, Keyring, open_any};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
 use crate::domain::limits::{MARK_BYTES_MAX, RECIPIENTS_MAX};
@@ -83,7 +83,7 @@ impl Envelope {
 pub fn open(
     bytes: &[u8],
     id: BackupId,
-    (keys, effort): (&[Box<dyn KeyProvider>], Effort),
+    (keys, effort): (&Keyring, Effort),
     cancel: &Cancel,
 ) -> anyhow::Result<Option<(DataKey, Vec<Recipient>)>> {
     let Some(envelope) = Envelope::parse(bytes, id) else { return Ok(None) };

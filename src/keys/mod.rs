@@ -16,6 +16,7 @@ use crate::error::{Classify, Fault, Kind, diagnosed};
 
 pub mod envelope;
 pub mod file;
+mod keyring;
 pub mod kinds;
 pub mod kms;
 pub mod mac;
@@ -23,6 +24,8 @@ pub mod manifest_mac;
 pub mod passphrase;
 pub mod secret;
 pub mod wrap;
+
+pub use self::keyring::Keyring;
 
 /// A backup's data key. Cleared when dropped; has no printable form.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -140,12 +143,12 @@ pub struct RecipientKind {
 /// # Errors
 /// As [`open_any`].
 pub fn unwrap_any(
-    providers: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     recipients: &[Recipient],
     id: BackupId,
     cancel: &Cancel,
 ) -> anyhow::Result<DataKey> {
-    open_any(providers, recipients, id, Effort::Usual, cancel)
+    open_any(keys, recipients, id, Effort::Usual, cancel)
 }
 
 /// Opens a wrapped data key with the first provider that can.
@@ -155,7 +158,7 @@ pub fn unwrap_any(
 /// could not be asked, [`KeyError::Wrong`] or another error of a provider that matches if none of them
 /// opens it; a cancellation.
 pub fn open_any(
-    providers: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     recipients: &[Recipient],
     id: BackupId,
     effort: Effort,
@@ -164,7 +167,7 @@ pub fn open_any(
     let mut failure: Option<KeyError> = None;
     // What is at hand first: a service that does not answer takes its time.
     let (services, at_hand): (Vec<_>, Vec<_>) =
-        providers.iter().partition(|provider| provider.is_service());
+        keys.providers().iter().partition(|provider| provider.is_service());
     for provider in at_hand.into_iter().chain(services) {
         let tries_max = match effort {
             Effort::Usual => provider.tries_max(),
@@ -184,7 +187,7 @@ pub fn open_any(
         }
     }
     let none = || KeyError::NoneFits {
-        have: providers.iter().map(|provider| provider.origin().to_owned()).collect(),
+        have: keys.providers().iter().map(|provider| provider.origin().to_owned()).collect(),
         need: recipients.iter().map(named).collect(),
     };
     Err(failure.unwrap_or_else(none).into())

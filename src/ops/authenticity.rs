@@ -14,11 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog;
 use crate::ctx::Ctx;
-use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION};
 use crate::error::{Kind, diagnose};
 use crate::keys::mac::{self, MacPurpose};
-use crate::keys::{self, DataKey, Effort, KeyError, KeyProvider, manifest_mac};
+use crate::keys::{self, DataKey, Effort, KeyError, Keyring};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::AppContext;
 
@@ -50,7 +49,7 @@ struct StoredProof {
 /// Opens backups to make and check proofs, each at most once.
 pub struct ProofChecker<'a> {
     store: &'a dyn ReadStore,
-    keys: &'a [Box<dyn KeyProvider>],
+    keys: &'a Keyring,
     ctx: &'a Ctx,
     opened: Mutex<HashMap<BackupName, Result<DataKey, OpenRefusal>>>,
 }
@@ -77,7 +76,7 @@ pub enum Verdict {
 
 /// The keys at hand for proofs: none if there are none, since proofs are then neither made nor believed.
 #[must_use]
-pub fn keys(app: &AppContext) -> Vec<Box<dyn KeyProvider>> {
+pub fn keys(app: &AppContext) -> Keyring {
     let open = |text: &String| {
         let opened = keys::kinds::open(text, &app.ctx.cancel);
         let say = |error: &KeyError| {
@@ -86,7 +85,7 @@ pub fn keys(app: &AppContext) -> Vec<Box<dyn KeyProvider>> {
         };
         opened.inspect_err(say).ok()
     };
-    app.settings.recipients.iter().filter_map(open).collect()
+    Keyring::new(app.settings.recipients.iter().filter_map(open).collect())
 }
 
 impl std::fmt::Debug for ProofChecker<'_> {
@@ -98,11 +97,7 @@ impl std::fmt::Debug for ProofChecker<'_> {
 impl<'a> ProofChecker<'a> {
     /// With the keys at hand, for what is in one store.
     #[must_use]
-    pub fn new(
-        store: &'a dyn ReadStore,
-        keys: &'a [Box<dyn KeyProvider>],
-        ctx: &'a Ctx,
-    ) -> ProofChecker<'a> {
+    pub fn new(store: &'a dyn ReadStore, keys: &'a Keyring, ctx: &'a Ctx) -> ProofChecker<'a> {
         ProofChecker { store, keys, ctx, opened: Mutex::default() }
     }
 
@@ -142,12 +137,9 @@ impl<'a> ProofChecker<'a> {
     }
 
     fn read(&self, name: &BackupName) -> anyhow::Result<DataKey> {
-        let at = name.manifest_key();
-        let bytes = catalog::read_manifest(self.store, &at)?;
-        let manifest = Manifest::parse(&bytes, &at)?;
-        let key = catalog::data_key(self.store, &manifest, (self.keys, Effort::Usual), self.ctx)?;
-        manifest_mac::authenticate(&bytes, &key, &at)?;
-        Ok(key)
+        let keys = (self.keys, Effort::Usual);
+        let backup = catalog::read_authentic(self.store, &name.manifest_key(), keys, self.ctx)?;
+        Ok(backup.key)
     }
 
     /// The object with this key, as it is to be written: `body`, and the proof by the first backup of

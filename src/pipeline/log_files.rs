@@ -21,7 +21,7 @@ use crate::domain::log_file::LogFileName;
 use crate::domain::names::BackupType;
 use crate::error::{Fault, FirstError, Kind};
 use crate::keys::manifest_mac::tag;
-use crate::keys::{self, DataKey, Effort, KeyProvider};
+use crate::keys::{self, DataKey, Effort, Keyring};
 use crate::stage::digest::{DigestReader, UploadSink, drain};
 use crate::stage::seal::{About, Header, ObjectName, Opener, Prelude, Sealer, open_header};
 use crate::stage::{Sink, zstd};
@@ -44,7 +44,7 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 #[derive(Clone)]
 pub struct LogFiles<'a> {
     store: &'a dyn ReadStore,
-    keys: &'a [Box<dyn KeyProvider>],
+    keys: &'a Keyring,
     backup_type: BackupType,
     source: String,
     ctx: &'a Ctx,
@@ -169,7 +169,7 @@ impl<'a> LogFiles<'a> {
     #[must_use]
     pub fn new(
         store: &'a dyn ReadStore,
-        keys: &'a [Box<dyn KeyProvider>],
+        keys: &'a Keyring,
         (backup_type, source): (BackupType, &str),
         ctx: &'a Ctx,
     ) -> Self {
@@ -261,7 +261,8 @@ impl<'a> LogFiles<'a> {
         let upload = store.create(&key, &self.labels())?;
         let id = BackupId::new(self.ctx.now());
         let data_key = DataKey::generate()?;
-        let wrapped = self.keys.iter().map(|provider| provider.wrap(&data_key, id, &self.source));
+        let wrapped =
+            self.keys.providers().iter().map(|provider| provider.wrap(&data_key, id, &self.source));
         let recipients = wrapped.collect::<Result<_, _>>()?;
         let object = format!("{id}/{}", file.name.place());
         let about = self.about(file, &object, &data_key)?;

@@ -17,7 +17,7 @@ use crate::cmd::cleanup::deletion_log;
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Fault, Kind};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
 use crate::ops::annotations::judge;
@@ -46,7 +46,7 @@ pub(super) struct Remover<'a> {
     pub(super) index: usize,
     /// Where deletions are noted besides the store until the ledger has them.
     pub(super) intents: &'a Option<Outbox>,
-    pub(super) keys: &'a [Box<dyn KeyProvider>],
+    pub(super) keys: &'a Keyring,
 }
 
 /// How a removal ended.

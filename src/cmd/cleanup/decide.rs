@@ -57,7 +57,7 @@ pub(super) struct Decider<'a> {
 impl Decider<'_> {
     pub(super) fn decide(&self) -> anyhow::Result<CleanupDecision> {
         let Decider { app, store, witness, entries, now } = *self;
-        let (ctx, keys) = (&app.ctx, witness.keys.as_slice());
+        let (ctx, keys) = (&app.ctx, &witness.keys);
         let mut known = FactsCache::of(&app.settings.state_dir, store.url());
         let rules = rules(app, store, entries, now)?;
         let judged = self.judge()?;

@@ -21,7 +21,7 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, hex};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, Effort, KeyProvider, manifest_mac};
+use crate::keys::{self, Effort, Keyring, manifest_mac};
 use crate::ledger::{Ledger, LedgerError};
 use crate::ops::{audit, records};
 use crate::store::{AppendStore, Role};
@@ -70,7 +70,7 @@ impl DeletionRecord {
     }
 
     /// The event, if this is what bkp wrote.
-    fn event(&self, keys: &[Box<dyn KeyProvider>], ctx: &Ctx) -> Option<Event> {
+    fn event(&self, keys: &Keyring, ctx: &Ctx) -> Option<Event> {
         let event = self.event.as_ref().and_then(Event::unpack)?;
         let key = keys::unwrap_any(keys, &self.keys, self.backup, &ctx.cancel).ok()?;
         let is_right = self.mac.is_some() && self.tag(&key) == self.mac;
@@ -130,7 +130,7 @@ pub(crate) fn record_deletion(
     store: &dyn AppendStore,
     (item, entry, decided_on): (&Item, &Entry, Option<[u8; 32]>),
     has_ledger: bool,
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     ctx: &Ctx,
 ) -> anyhow::Result<Option<Event>> {
     let (at, id, place) = (ctx.now(), entry.name.id, entry.name.manifest_key());
@@ -158,10 +158,11 @@ pub(crate) fn record_deletion(
         keys: manifest.keys.clone(),
         mac: None,
     };
-    if let Ok(found) = catalog::find_key(store, &manifest, (keys, Effort::Usual), ctx) {
-        deleted.mac = deleted.tag(&found.key);
+    if let Ok(opened) = catalog::authenticate(store, (manifest, &bytes), (keys, Effort::Usual), ctx)
+    {
+        deleted.mac = deleted.tag(&opened.key);
         // What opens the backup now has to open this later, when the backup has gone.
-        deleted.keys.extend(found.envelope);
+        deleted.keys.extend(opened.envelope);
     }
     records::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
     Ok(event)
@@ -176,7 +177,7 @@ pub(crate) fn report(
     store: &dyn AppendStore,
     ledger: &dyn Ledger,
     left: &HashSet<BackupId>,
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     ctx: &Ctx,
 ) -> anyhow::Result<()> {
     for key in open_deletions(store, ctx.now().date())? {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::catalog::{Catalog, Entry};
 use crate::concurrent;
 use crate::domain::names::{BackupName, BackupType};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::pipeline::log_files::ListedFile;
 use crate::source::kinds;
 use crate::source::logs::{LogFileKind, LogKind};
@@ -26,7 +26,7 @@ use super::logs::is_segment;
 pub(super) fn spare(
     app: &AppContext,
     store: &dyn ReadStore,
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     entries: &[Entry],
 ) -> anyhow::Result<Vec<ListedFile>> {
     let catalog = Catalog::new(store, keys, &app.ctx);

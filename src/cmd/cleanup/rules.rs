@@ -15,7 +15,7 @@ use crate::domain::manifest::Identity;
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Record, RunOutcome};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::JobStates;
 use crate::store::ReadStore;
@@ -24,7 +24,7 @@ use crate::wire::AppContext;
 /// Who can say whether a manifest is one that bkp wrote: the keys at hand, else the ledger.
 pub(super) struct Witness<'a> {
     app: &'a AppContext,
-    pub(super) keys: Vec<Box<dyn KeyProvider>>,
+    pub(super) keys: Keyring,
     /// The backups that the ledger knows; `None` if it does not answer.
     events: OnceCell<Option<HashMap<BackupId, Digest>>>,
     warned: OnceCell<()>,
@@ -34,10 +34,10 @@ impl<'a> Witness<'a> {
     /// The witnesses of this host. It may have no key: what cleans up need not be able to restore.
     pub(super) fn of(app: &'a AppContext) -> Witness<'a> {
         let is_given = !app.settings.recipients.is_empty();
-        let keys = if is_given { app.keys_to_read() } else { Ok(Vec::new()) };
+        let keys = if is_given { app.keys_to_read() } else { Ok(Keyring::default()) };
         let keys = keys.unwrap_or_else(|error| {
             app.ctx.monitor.warn(&format!("continuing without a key: {error:#}"));
-            Vec::new()
+            Keyring::default()
         });
         Witness { app, keys, events: OnceCell::new(), warned: OnceCell::new() }
     }

@@ -14,7 +14,7 @@ use crate::concurrent;
 use crate::config::settings::SourceSettings;
 use crate::domain::log_file::LogFileName;
 use crate::error::{Fault, Kind};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::log_history::newest;
 use crate::ops::report::Report;
 use crate::pipeline::log_files::LogFiles;
@@ -44,7 +44,7 @@ struct Fetcher<'a> {
     settings: &'a SourceSettings,
     source: &'a str,
     files: &'static LogFileKind,
-    keys: Vec<Box<dyn KeyProvider>>,
+    keys: Keyring,
     stores: Vec<Box<dyn ReadStore>>,
     stream: String,
 }

@@ -13,7 +13,7 @@ use super::spool::{Spool, Stamp};
 use crate::concurrent;
 use crate::config::settings::SourceSettings;
 use crate::error::{Fault, Kind};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::report::Report;
 use crate::pipeline::log_files::{Archiving, LogFiles, NewLogFile};
 use crate::source::kinds;
@@ -50,7 +50,7 @@ struct Pusher<'a> {
     settings: &'a SourceSettings,
     source: &'a str,
     files: &'static LogFileKind,
-    keys: Vec<Box<dyn KeyProvider>>,
+    keys: Keyring,
     stores: MirroredStore,
     /// Threads that compress a file.
     threads: usize,

@@ -3,7 +3,7 @@
 use crate::catalog::Catalog;
 use crate::domain::event::Event;
 use crate::error::Kind;
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ledger::Ledger;
 use crate::ops::exclusive_run::ExclusiveRun;
 use crate::ops::ledger_events;
@@ -22,7 +22,7 @@ pub(super) struct Replication<'a> {
     pub(super) dry_run: bool,
     pub(super) origin: &'a dyn ReadStore,
     pub(super) destination: &'a dyn AppendStore,
-    pub(super) keys: &'a [Box<dyn KeyProvider>],
+    pub(super) keys: &'a Keyring,
     /// Of the origin.
     pub(super) catalog: Catalog<'a>,
     /// Nothing in a dry run.

@@ -6,7 +6,7 @@ use crate::domain::names::BackupName;
 use crate::domain::schedule::SKEW;
 use crate::domain::timestamp::rfc3339;
 use crate::error::{Kind, diagnose};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::Select;
@@ -19,7 +19,7 @@ use crate::wire::AppContext;
 pub(super) fn warn(
     app: &AppContext,
     select: &Select,
-    (store, keys): (&dyn ReadStore, &[Box<dyn KeyProvider>]),
+    (store, keys): (&dyn ReadStore, &Keyring),
     name: &BackupName,
     (chain, cold): (&[BackupReader<'_>], &Cold),
 ) -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ pub(super) fn warn(
 fn warn_of_damage(
     app: &AppContext,
     store: &dyn ReadStore,
-    keys: &[Box<dyn KeyProvider>],
+    keys: &Keyring,
     chain: &[BackupReader<'_>],
 ) -> anyhow::Result<()> {
     let proof_checker = ProofChecker::new(store, keys, &app.ctx);

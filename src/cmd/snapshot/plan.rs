@@ -10,7 +10,7 @@ use crate::domain::manifest::{Identity, Manifest};
 use crate::domain::names::{BackupName, Mark, Scope};
 use crate::domain::timestamp::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::SkippedBackups;
@@ -258,7 +258,7 @@ fn warn_of_future_backup(app: &AppContext, options: &Options, ahead: Option<&Bac
 /// Where it stands whether a backup is damaged, and what to do about a word without a proof.
 struct DamageCheck<'a> {
     mirrored: &'a MirroredStore,
-    keys: &'a [Box<dyn KeyProvider>],
+    keys: &'a Keyring,
     marks: Vec<(usize, HashMap<BackupName, Vec<Mark>>)>,
     /// What somebody calls damaged without a proof is read to see whether it is; else it is not built on.
     reads_claimed_damage: bool,

@@ -21,7 +21,7 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
 use crate::domain::record::{Record, RunOutcome};
-use crate::keys::KeyProvider;
+use crate::keys::Keyring;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{OpenRefusal, ProofChecker, RECORD, Verdict};
 use crate::store::{ReadStore, StoreError, Version};
@@ -58,7 +58,7 @@ struct CheckedObjects {
 /// The witnesses of this host, asked when they are needed.
 pub struct Evidence {
     path: PathBuf,
-    keys: OnceCell<Vec<Box<dyn KeyProvider>>>,
+    keys: OnceCell<Keyring>,
     /// Digests of the backups that the ledger has; `None` if there is none, or it does not answer.
     events: OnceCell<Option<HashMap<BackupId, Digest>>>,
     checked_objects: OnceCell<RefCell<CheckedObjects>>,
@@ -93,7 +93,7 @@ impl Evidence {
     }
 
     /// The keys at hand.
-    pub fn keys(&self, app: &AppContext) -> &[Box<dyn KeyProvider>] {
+    pub fn keys(&self, app: &AppContext) -> &Keyring {
         self.keys.get_or_init(|| authenticity::keys(app))
     }
 

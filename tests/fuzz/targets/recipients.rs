@@ -7,13 +7,13 @@ use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::domain::recipient::Recipient;
 use bkp::error::{Kind, diagnose};
-use bkp::keys::{self, DataKey, KeyProvider};
+use bkp::keys::{self, DataKey, Keyring};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A key file that no recipient here was wrapped for, and a passphrase.
 struct Keys {
-    providers: Vec<Box<dyn KeyProvider>>,
+    providers: Keyring,
     _folder: TempDir,
 }
 
@@ -23,10 +23,10 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     keys::file::generate(&path("key")).unwrap();
     keys::file::generate(&path("words")).unwrap();
     let open = |text: String| keys::kinds::open(&text, &Cancel::default()).unwrap();
-    let providers = vec![
+    let providers = Keyring::new(vec![
         open(format!("file:{}", path("key").display())),
         open(format!("passphrase:file:{}", path("words").display())),
-    ];
+    ]);
     Keys { providers, _folder: folder }
 });
 
@@ -53,7 +53,7 @@ pub(crate) fn run(data: &[u8]) {
 
 /// Recipients of every kind, and the key file's own id with a key that it did not wrap.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let file = &KEYS.providers[0];
+    let file = &KEYS.providers.providers()[0];
     let key = DataKey::generate().unwrap();
     let other: BackupId = "01935a3c-7a01-7abc-8def-0123456789ab".parse().unwrap();
     let wrapped = file.wrap(&key, other, "books").unwrap();

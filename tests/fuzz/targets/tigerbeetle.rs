@@ -16,6 +16,7 @@ use bkp::ctx::Ctx;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::domain::segment::KIND;
 use bkp::error::{Kind, diagnose};
+use bkp::keys::Keyring;
 use bkp::pipeline::log_files::LogFiles;
 use bkp::source::kinds;
 use bkp::source::tigerbeetle::SegmentRecord;
@@ -384,7 +385,8 @@ fn log(source: &dyn Source, ctx: &Ctx) {
     let mut log = source.log(Some("wal"), None).unwrap();
     let mut pushed = Pushed::default();
     let nowhere = Memory::default();
-    let files = LogFiles::new(&nowhere, &[], (BackupType::Tigerbeetle, "books"), ctx);
+    let keys = Keyring::default();
+    let files = LogFiles::new(&nowhere, &keys, (BackupType::Tigerbeetle, "books"), ctx);
     let record = match log.ship(None, &files, &mut pushed, ctx) {
         Ok(record) => record,
         Err(error) => return refused(&error),

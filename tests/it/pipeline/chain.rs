@@ -16,7 +16,7 @@ use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::domain::recipient::Recipient;
 use bkp::error::{FirstError, Kind, diagnose};
-use bkp::keys::{self, DataKey, KeyProvider};
+use bkp::keys::{self, DataKey, Keyring};
 use bkp::stage::digest::{Digest, DigestReader, UploadSink, drain};
 use bkp::stage::seal::{ObjectName, Opener, Sealer, open_header};
 use bkp::stage::thread_boundary::{ThreadBoundary, read_ahead};
@@ -77,7 +77,7 @@ impl ChainShape {
 /// What one backup's chains share.
 struct Keys {
     _folder: tempfile::TempDir,
-    provider: Box<dyn KeyProvider>,
+    keyring: Keyring,
     data: DataKey,
     recipients: Vec<Recipient>,
 }
@@ -91,7 +91,7 @@ impl Keys {
             keys::kinds::open(&format!("file:{}", path.display()), &Cancel::default()).unwrap();
         let data = DataKey::generate().unwrap();
         let recipients = vec![provider.wrap(&data, id(), "books").unwrap()];
-        Keys { _folder: folder, provider, data, recipients }
+        Keys { _folder: folder, keyring: Keyring::new(vec![provider]), data, recipients }
     }
 }
 
@@ -167,9 +167,8 @@ fn backward(
     if shape.sealed {
         let prelude = open_header(&mut reader, ObjectName::Whole(&object("data")))
             .map_err(|e| first_error.or(e))?;
-        let providers = std::slice::from_ref(&keys.provider);
         let key =
-            keys::unwrap_any(providers, &prelude.header.recipients, id(), &Cancel::default())?;
+            keys::unwrap_any(&keys.keyring, &prelude.header.recipients, id(), &Cancel::default())?;
         reader = Box::new(Opener::new(reader, &prelude, &key, first_error.clone()));
     }
     if shape.hops {

@@ -115,7 +115,7 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
         let prelude = open_header(&mut reader, ObjectName::Whole(&vector.object))?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
         let key = keys::unwrap_any(
-            &[keys::kinds::open(&recipient, &bkp::ctx::Cancel::default())?],
+            &keys::Keyring::new(vec![keys::kinds::open(&recipient, &bkp::ctx::Cancel::default())?]),
             &prelude.header.recipients,
             id,
             &bkp::ctx::Cancel::default(),

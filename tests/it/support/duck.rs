@@ -166,7 +166,7 @@ pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) 
     let read = reader.map(&app.ctx, &mut |input| Ok(serde_json::from_reader(input)?));
     let mut index: Value = read.unwrap();
     change(&mut index);
-    let key = keys[0].unwrap(&told.keys[0], told.id).unwrap();
+    let key = keys.providers()[0].unwrap(&told.keys[0], told.id).unwrap();
     let old = told.objects.iter_mut().find(|object| object.role == "map").unwrap();
     fs::remove_file(bed.path("store").join(&old.key)).unwrap();
     let builder = ObjectBuilder {

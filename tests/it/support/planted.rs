@@ -9,8 +9,9 @@ use bkp::domain::manifest::{
     Identity, Manifest, ObjectRecord, Plaintext, Retention, SCHEMA, Sizes, Trigger, hex,
 };
 use bkp::domain::names::{BackupName, BackupType, Scope};
+use bkp::domain::recipient::Recipient;
 use bkp::domain::record::Record;
-use bkp::keys::{DataKey, manifest_mac};
+use bkp::keys::{DataKey, Keyring, manifest_mac};
 use bkp::ops::authenticity;
 use bkp::ops::authenticity::{ProofChecker, RECORD};
 use bkp::store::AppendStore;
@@ -125,7 +126,7 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
         capture: seed.capture.clone(),
         sizes: Sizes::of(&objects),
         objects,
-        keys: keys.iter().map(|one| one.wrap(&key, id, &name.source).unwrap()).collect(),
+        keys: wrapped(&keys, &key, &name),
         retention: seed.retention.clone(),
         ledger: None,
         copies: Vec::new(),
@@ -136,6 +137,11 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
     let file = manifest_mac::encode(manifest, &key).unwrap();
     let manifest = Manifest::parse(&file, &at).unwrap();
     (manifest, vec![(object.key, body), (at, file)])
+}
+
+fn wrapped(keys: &Keyring, key: &DataKey, name: &BackupName) -> Vec<Recipient> {
+    let all = keys.providers().iter();
+    all.map(|one| one.wrap(key, name.id, &name.source).unwrap()).collect()
 }
 
 /// Plants a backup in the bed's folder.
