@@ -224,7 +224,7 @@ _bkp() {
 
     case "${cmd}" in
         bkp)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -242,6 +242,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -250,7 +254,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__catalog)
-            opts="-q -v -h --to --force --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --force --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -272,6 +276,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -280,7 +288,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__cleanup)
-            opts="-q -v -h --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,6 +310,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -310,7 +322,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__completions)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help bash elvish fish powershell zsh"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -325,6 +337,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -336,7 +352,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help check show lifecycle tenants schema help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help check show lifecycle tenants schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -354,6 +370,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -362,7 +382,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__check)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -377,6 +397,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -486,7 +510,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__lifecycle)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -504,6 +528,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -512,7 +540,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__schema)
-            opts="-q -v -h --report --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --report --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -534,6 +562,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -542,7 +574,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__show)
-            opts="-q -v -h --origin --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --origin --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -560,6 +592,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -568,7 +604,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__tenants)
-            opts="-q -v -h --root --database --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --root --database --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -594,6 +630,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -602,7 +642,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__doctor)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -620,6 +660,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -628,7 +672,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__export)
-            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -658,6 +702,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -680,7 +728,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__files)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -695,6 +743,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1098,7 +1150,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__init)
-            opts="-q -v -h --source --schedule --user --print --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --source --schedule --user --print --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1128,6 +1180,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1136,7 +1192,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help generate rewrap help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help generate rewrap help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1154,6 +1210,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1162,7 +1222,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__generate)
-            opts="-q -v -h --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --signing --age --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1177,6 +1237,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1244,7 +1308,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__rewrap)
-            opts="-q -v -h --to --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1266,6 +1330,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1274,7 +1342,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__list)
-            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1336,6 +1404,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1344,7 +1416,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__logs)
-            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1378,6 +1450,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1386,7 +1462,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__note)
-            opts="-q -v -h --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1404,6 +1480,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1412,7 +1492,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__pin)
-            opts="-q -v -h --note --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --note --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1434,6 +1514,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1442,7 +1526,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__replicate)
-            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1476,6 +1560,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1484,7 +1572,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --renamed --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1590,6 +1678,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1598,7 +1690,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__run)
-            opts="-q -v -h --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1620,6 +1712,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1628,7 +1724,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__snapshot)
-            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1658,6 +1754,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1666,7 +1766,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__status)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1684,6 +1784,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1692,7 +1796,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__unpin)
-            opts="-q -v -h --note --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --note --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1714,6 +1818,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1722,7 +1830,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__verify)
-            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --store-at --record --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --store-at --record --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1769,6 +1877,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Opens what bkp sealed, without bkp: Python 3 and OpenSSL's libcrypto are all it needs.
 
-    unseal.py (--key FILE | --passphrase FILE | --kms FILE) [--object ID/NAME] OBJECT > OUT
-    unseal.py (--key FILE | --passphrase FILE | --kms FILE) --manifest FILE
+    unseal.py (--key FILE | --passphrase FILE | --kms FILE | --age FILE) [--object ID/NAME] OBJECT > OUT
+    unseal.py (--key FILE | --passphrase FILE | --kms FILE | --age FILE) --manifest FILE
 
---kms takes what KMS decrypted `encrypted_key` to, in base64; bkp-format(5) has the command. The first form writes the plaintext (then `zstd -d`, `tar -x`) and never a byte that did not
+--kms takes what KMS decrypted `encrypted_key` to, in base64; bkp-format(5) has the command. --age takes an
+identity file and runs `age -d`. The first form writes the plaintext (then `zstd -d`, `tar -x`) and never a byte that did not
 authenticate; the second checks a manifest's MAC. Exit code 0 means all of it was right. After
 another one, what was written is authentic but not the whole: throw it away. Without --object, the
 name the object was sealed as is printed: compare it with the one you wanted.
 """
-import argparse, base64, ctypes, hashlib, hmac, json, re, sys
+import argparse, base64, ctypes, hashlib, hmac, json, re, subprocess, sys
 
 CRYPTO = ctypes.CDLL("libcrypto.so.3")
 for name in ("EVP_CIPHER_CTX_new", "EVP_aes_256_gcm"):
@@ -47,7 +48,7 @@ def unbase64(text):
 
 def data_key(recipients, backup_id, args):
     """Opens the first wrapped key that fits the key at hand."""
-    secret = open(args.key or args.passphrase or args.kms, "rb").read()
+    secret = open(args.key or args.passphrase or args.kms or args.age, "rb").read()
     if args.kms:
         key = unbase64(secret.strip())
         if len(key) != 32:
@@ -68,6 +69,12 @@ def data_key(recipients, backup_id, args):
             wrapping = hashlib.pbkdf2_hmac("sha256", phrase, unbase64(recipient["salt"]), rounds)
         elif args.kms and recipient["kind"] == "kms":
             wrapping = key
+        elif args.age and recipient["kind"] == "age":
+            command = ["age", "-d", "-i", args.age]
+            opened = subprocess.run(command, input=unbase64(recipient["wrapped"]), stdout=subprocess.PIPE)
+            if opened.returncode == 0 and len(opened.stdout) == 32:
+                return opened.stdout
+            continue
         else:
             continue
         wrapped, aad = unbase64(recipient["wrapped"]), b"bkp wrap 1" + backup_id.encode()
@@ -125,6 +132,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     secret = parser.add_mutually_exclusive_group(required=True)
     secret.add_argument("--key", metavar="FILE", help="a key file of bkp")
+    secret.add_argument("--age", metavar="FILE", help="an identity file of age")
     secret.add_argument("--kms", metavar="FILE", help="a file with what KMS decrypted, base64")
     secret.add_argument("--passphrase", metavar="FILE", help="a file that holds the passphrase")
     parser.add_argument("--object", metavar="ID/NAME", help="refuse an object of another name")

@@ -11,7 +11,9 @@ use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, BackupType, Mark, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{DataKey, Effort, Keyring};
+use crate::keys::Effort;
+use crate::keys::keyring::Keyring;
+use crate::keys::object_keys::ContentKey;
 use crate::pipeline::BackupReader;
 use crate::pipeline::log_files::LogFiles;
 use crate::store::{ObjectInfo, ReadStore, StoreError};
@@ -25,7 +27,7 @@ mod last_listing;
 mod manifest;
 pub mod table;
 
-pub use authenticate::{UnlockedBackup, authenticate, read_authentic};
+pub use authenticate::{AuthenticBackup, UnlockedBackup, authenticate, read_authentic};
 pub use contents::{Entry, again, contents};
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
@@ -88,7 +90,17 @@ pub struct Catalog<'a> {
     ctx: &'a Ctx,
     effort: Effort,
     /// What was loaded last, so that a backup that was looked at costs nothing when it is opened then.
-    last: Mutex<Option<(BackupName, UnlockedBackup)>>,
+    last: Mutex<Option<(BackupName, AuthenticBackup)>>,
+}
+
+/// How much of a backup is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// All of it: a key has to open it.
+    Content,
+    /// What it consists of, and stored bytes as they are. A trusted signature is enough. What this host kept the
+    /// keys of, it reads too.
+    Proof,
 }
 
 impl std::fmt::Debug for Catalog<'_> {
@@ -136,7 +148,7 @@ impl<'a> Catalog<'a> {
     pub fn is_elsewhere(&self, name: &BackupName) -> anyhow::Result<bool> {
         let filter = Filter { id: Some(name.id.to_string()), ..Filter::default() };
         let found = find(self.store, &filter, &self.ctx.cancel)?;
-        Ok(found.iter().any(|other| other.name != *name && self.unlock(&other.name).is_ok()))
+        Ok(found.iter().any(|other| other.name != *name && self.authentic(&other.name).is_ok()))
     }
 
     /// Makes sure that a backup is there and one that bkp made, as a key at hand shows. What was found is
@@ -145,22 +157,35 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// What the store fails with; else one that [`is_unproven`], or what is wrong with a key.
     pub fn prove(&self, name: &BackupName) -> anyhow::Result<Manifest> {
-        let loaded = self.unlock(name)?;
+        let loaded = self.authentic(name)?;
         let manifest = loaded.manifest.clone();
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.clone(), loaded));
         Ok(manifest)
     }
 
-    /// The backup with this name and everything it builds on, base first, every manifest authentic.
+    /// The backup with this name and everything it builds on, base first, every manifest authentic, to read all of
+    /// it.
     ///
     /// # Errors
     /// [`Kind::Integrity`] if a manifest is forged, broken or missing; [`Kind::Key`] if no key opens
-    /// it; [`Kind::Refused`] for a manifest of a later schema.
+    /// it; [`Kind::Refused`] for a manifest of a later schema, or one that nobody vouches for.
     pub fn chain(&self, name: &BackupName) -> anyhow::Result<Vec<BackupReader<'a>>> {
-        let UnlockedBackup { manifest: last, key, .. } = self.unlock(name)?;
+        self.chain_for(name, Need::Content)
+    }
+
+    /// The same, to read this much of it.
+    ///
+    /// # Errors
+    /// As [`Catalog::chain`].
+    pub fn chain_for(
+        &self,
+        name: &BackupName,
+        need: Need,
+    ) -> anyhow::Result<Vec<BackupReader<'a>>> {
+        let (last, key, _sha256) = self.content(self.authentic(name)?, need)?;
         let mut opened = HashMap::from([(last.id, key)]);
         let links = chain::resolve(last, |parent| -> anyhow::Result<Manifest> {
-            let (manifest, key) = self.parent(name, parent)?;
+            let (manifest, key, _sha256) = self.content(self.parent(name, parent)?, need)?;
             opened.insert(parent, key);
             Ok(manifest)
         })?;
@@ -176,8 +201,34 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// As [`Catalog::chain`].
     pub fn open(&self, name: &BackupName) -> anyhow::Result<(BackupReader<'a>, [u8; 32])> {
-        let UnlockedBackup { manifest, key, sha256, .. } = self.unlock(name)?;
+        self.open_for(name, Need::Content)
+    }
+
+    /// The same, to read this much of it.
+    ///
+    /// # Errors
+    /// As [`Catalog::chain`].
+    pub fn open_for(
+        &self,
+        name: &BackupName,
+        need: Need,
+    ) -> anyhow::Result<(BackupReader<'a>, [u8; 32])> {
+        let (manifest, key, sha256) = self.content(self.authentic(name)?, need)?;
         Ok((BackupReader::new(self.store, manifest, key), sha256))
+    }
+
+    fn content(
+        &self,
+        backup: AuthenticBackup,
+        need: Need,
+    ) -> anyhow::Result<(Manifest, ContentKey, [u8; 32])> {
+        let AuthenticBackup { manifest, sha256, key, .. } = backup;
+        let key = match (key, need) {
+            (Ok(key), _) => key.into(),
+            (Err(error), Need::Content) => return Err(error),
+            (Err(_sealed), Need::Proof) => ContentKey::Kept(self.keys.kept(&manifest.name())),
+        };
+        Ok((manifest, key, sha256))
     }
 
     /// The authentic manifest of a backup, and its data key.
@@ -185,6 +236,11 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// As [`Catalog::chain`].
     pub fn unlock(&self, name: &BackupName) -> anyhow::Result<UnlockedBackup> {
+        self.authentic(name)?.unlock()
+    }
+
+    /// The authentic manifest of a backup, and its data key if a key at hand opens it.
+    fn authentic(&self, name: &BackupName) -> anyhow::Result<AuthenticBackup> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, loaded)) = last.take_if(|(of, _)| of == name) {
             return Ok(loaded);
@@ -204,7 +260,7 @@ impl<'a> Catalog<'a> {
 
     /// A parent, of which a child knows only the id. Whoever can write to the store can put something of
     /// that id into another scope, so all of them are looked at until one is authentic.
-    fn parent(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<(Manifest, DataKey)> {
+    fn parent(&self, child: &BackupName, parent: BackupId) -> anyhow::Result<AuthenticBackup> {
         let mut unproven = None;
         for scope in Scope::ALL {
             let name = BackupName { id: parent, scope, ..child.clone() };
@@ -213,8 +269,8 @@ impl<'a> Catalog<'a> {
                 Err(StoreError::Missing { .. }) => continue,
                 Err(error) => return Err(error.into()),
             }
-            match self.unlock(&name) {
-                Ok(UnlockedBackup { manifest, key, .. }) => return Ok((manifest, key)),
+            match self.authentic(&name) {
+                Ok(backup) => return Ok(backup),
                 Err(error) if is_unproven(&error) => unproven = unproven.or(Some(error)),
                 Err(error) => return Err(error),
             }

@@ -24,6 +24,7 @@ use crate::domain::names::BackupName;
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, FirstError, Kind};
 use crate::keys::DataKey;
+use crate::keys::object_keys::ObjectKey;
 use crate::stage::Compression;
 use crate::stage::digest::{Digest, UploadSink};
 use crate::stage::seal::Sealer;
@@ -43,6 +44,9 @@ mod stored;
 const MAP_LEVEL: i32 = 3;
 /// Chunks that wait for the thread that seals, where nothing is compressed.
 const HOP_DEPTH: usize = 8;
+
+/// What an object is called in its header, and the key that opens it alone.
+pub type NamedKey = (String, ObjectKey);
 
 /// Everything that the objects of one backup share.
 pub struct ObjectBuilder<'a> {
@@ -90,25 +94,28 @@ impl ObjectBuilder<'_> {
         Ok((record(ROLE_DATA, key, &stats, stages, self.store)?, stats, captured))
     }
 
-    /// Makes the object with the block map.
+    /// Makes the object with the block map. Its key comes back too: the next increment reads the map, perhaps on a
+    /// host that cannot open the backup.
     ///
     /// # Errors
     /// As [`ObjectBuilder::archive`].
     pub fn map(
         &self,
         write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
-    ) -> anyhow::Result<ObjectRecord> {
+    ) -> anyhow::Result<(ObjectRecord, NamedKey)> {
         let compression = Compression::Zstd(MAP_LEVEL);
         let (suffix, stage) = spelled(compression);
         let key = self.name.key(&format!("map.json{suffix}.enc"));
         let first_error = FirstError::default();
-        let mut sink = SinkWriter::new(self.chain(&key, Role::Index, compression)?, &first_error);
+        let (chain, object_key) = self.chain_and_key(&key, Role::Index, compression)?;
+        let mut sink = SinkWriter::new(chain, &first_error);
         let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut sink);
         let written = write(&mut buffered).and_then(|()| buffered.flush());
         drop(buffered);
         written.map_err(|error| first_error.or(error))?;
         let stats = sink.sink.finish()?;
-        record(ROLE_MAP, key, &stats, stage.into_iter().chain(["seal"]), self.store)
+        let stages = stage.into_iter().chain(["seal"]);
+        Ok((record(ROLE_MAP, key, &stats, stages, self.store)?, object_key))
     }
 
     /// The chain behind the archive, built from its end.
@@ -118,10 +125,21 @@ impl ObjectBuilder<'_> {
         role: Role,
         compression: Compression,
     ) -> anyhow::Result<Box<dyn Sink>> {
+        self.chain_and_key(key, role, compression).map(|(sink, _key)| sink)
+    }
+
+    /// The same, and the key that seals what comes through it.
+    fn chain_and_key(
+        &self,
+        key: &str,
+        role: Role,
+        compression: Compression,
+    ) -> anyhow::Result<(Box<dyn Sink>, NamedKey)> {
         let upload = self.store.create(key, &self.labels(role))?;
         let stored = Box::new(UploadSink::new("stored", upload));
         let object = object_name(self.name.id, key);
         let sealed = Sealer::new(self.key, &object, self.recipients.to_vec(), None, stored)?;
+        let object_key = (object, sealed.object_key().clone());
         let compressed: Box<dyn Sink> = match compression {
             // Without compressors between them, hashing and sealing would share a thread.
             Compression::None => {
@@ -136,7 +154,7 @@ impl ObjectBuilder<'_> {
                 Box::new(gzip::Encoder::new(level, threads, Box::new(sealed))?)
             }
         };
-        Ok(Box::new(Digest::new("plaintext", compressed)))
+        Ok((Box::new(Digest::new("plaintext", compressed)), object_key))
     }
 
     fn labels(&self, role: Role) -> ObjectLabels {

@@ -12,7 +12,6 @@ use crate::config::settings::jobs::JobSettings;
 use crate::ctx::Ctx;
 use crate::domain::retention::Policy;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, KeyError, Keyring};
 use crate::ledger::{self, Ledger};
 use crate::source::{self, DrillTools, ResourceLimits, Source};
 use crate::store::kinds::STORES;
@@ -22,6 +21,8 @@ use crate::store::layer::read_only::ReadOnly;
 use crate::store::layer::retry::Retry;
 use crate::store::{AppendStore, PruneStore, ReadStore, StoreKind, StoreLocation};
 use crate::table::ConfigError;
+
+mod keyring;
 
 /// Asks the operator whether to go on; gets a summary of what is about to be done. An error means
 /// no.
@@ -295,52 +296,6 @@ impl AppContext {
             inner = layer.append(inner);
         }
         Ok(Box::new(Retry::new(inner, self.ctx.clone()).called(place.called())))
-    }
-
-    /// The configured key providers, every one of them opened.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] if none is configured; a [`keys::KeyError`] if one cannot be opened.
-    pub fn keys(&self) -> anyhow::Result<Keyring> {
-        if self.settings.recipients.is_empty() {
-            return Err(Fault::new(Kind::Config, "no recipient is configured: no key could open the backup")
-                .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or pass --key")
-                .into());
-        }
-        let providers =
-            self.settings.recipients.iter().map(|text| keys::kinds::open(text, &self.ctx.cancel));
-        Ok(Keyring::new(providers.collect::<Result<_, _>>()?))
-    }
-
-    /// The configured key providers that open. One that does not is a warning: any one of the
-    /// recipients opens a backup.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] if none is given; the first [`keys::KeyError`] if none opens.
-    pub fn keys_to_read(&self) -> anyhow::Result<Keyring> {
-        if self.settings.recipients.is_empty() {
-            return Err(Fault::new(Kind::Config, "no key was given")
-                .hint("pass one that the backup was sealed for, for example --key file:PATH")
-                .into());
-        }
-        let mut providers = Vec::new();
-        let mut failure = None;
-        for text in &self.settings.recipients {
-            match keys::kinds::open(text, &self.ctx.cancel) {
-                Err(error @ KeyError::Stopped(_)) => return Err(error.into()),
-                Ok(provider) => providers.push(provider),
-                Err(error) => failure = failure.or(Some((text, error))),
-            }
-        }
-        match failure {
-            Some((_, error)) if providers.is_empty() => Err(error.into()),
-            Some((text, error)) => {
-                let shown = keys::shown(text);
-                self.ctx.monitor.warn(&format!("continuing without recipient {shown}: {error}"));
-                Ok(Keyring::new(providers))
-            }
-            None => Ok(Keyring::new(providers)),
-        }
     }
 
     /// The ledger, if one is configured. It connects when it is first asked something; a command

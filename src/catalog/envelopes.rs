@@ -5,7 +5,8 @@ use crate::domain::limits::MARK_BYTES_MAX;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, Mark};
 use crate::domain::recipient::Recipient;
-use crate::keys::{self, DataKey, Effort, KeyError, Keyring, envelope};
+use crate::keys::keyring::{self, Keyring, OpenedKey};
+use crate::keys::{DataKey, Effort, KeyError, envelope, manifest_mac};
 use crate::store::{ReadStore, StoreError};
 
 use super::contents::again;
@@ -16,11 +17,30 @@ const USUAL_MAX: usize = 64;
 /// How many where somebody did.
 const NAMED_MAX: usize = 10_000;
 
+/// A manifest as it is stored.
+#[derive(Debug)]
+pub(super) struct ManifestFile<'a> {
+    /// What it says.
+    pub(super) manifest: &'a Manifest,
+    /// Its bytes.
+    pub(super) bytes: &'a [u8],
+    /// Their SHA-256.
+    pub(super) sha256: [u8; 32],
+}
+
+impl ManifestFile<'_> {
+    /// Whether its MAC is right under a data key.
+    pub(super) fn is_right(&self, key: &DataKey) -> bool {
+        let at = self.manifest.name().manifest_key();
+        manifest_mac::authenticate(self.bytes, key, &at).is_ok()
+    }
+}
+
 /// A data key and what gave it.
 #[derive(Debug)]
 pub(super) struct FoundKey {
-    /// The data key.
-    pub(super) key: DataKey,
+    /// The data key, and whether its MAC proves anything.
+    pub(super) opened: OpenedKey,
     /// The recipients of the envelope that gave it; none if it was the manifest.
     pub(super) envelope: Vec<Recipient>,
 }
@@ -30,23 +50,24 @@ pub(super) struct FoundKey {
 /// manifest names nobody whose key is at hand.
 ///
 /// # Errors
-/// What [`keys::open_any`] said of the manifest's recipients, if no envelope opens either; what the store or the
+/// What [`keyring::open_any`] said of the manifest's recipients, if no envelope opens either; what the store or the
 /// service of a key fails with where an envelope cannot be tried; a cancellation.
 pub(super) fn find_key(
     store: &dyn ReadStore,
-    manifest: &Manifest,
+    file: &ManifestFile<'_>,
     (keys, effort): (&Keyring, Effort),
     ctx: &Ctx,
 ) -> anyhow::Result<FoundKey> {
+    let ManifestFile { manifest, .. } = file;
     let id = manifest.id;
-    let error = match keys::open_any(keys, &manifest.keys, id, effort, &ctx.cancel) {
-        Ok(key) => return Ok(FoundKey { key, envelope: Vec::new() }),
+    let error = match keyring::open_any(keys, &manifest.keys, id, effort, &ctx.cancel) {
+        Ok(opened) => return Ok(FoundKey { opened, envelope: Vec::new() }),
         Err(error) => error,
     };
     // A spent budget of derivations, or a service that is away, says nothing of other recipients.
     let is_about_keys =
         |error: &KeyError| error.is_of_backup() || matches!(error, KeyError::Away { .. });
-    if keys.providers().is_empty() || !error.downcast_ref().is_some_and(is_about_keys) {
+    if !keys.can_open() || !error.downcast_ref().is_some_and(is_about_keys) {
         return Err(error);
     }
     let max = match effort {
@@ -59,9 +80,13 @@ pub(super) fn find_key(
     for bytes in envelopes(store, &name, &marks, max) {
         ctx.cancel.check()?;
         // At the usual cost, since there may be thousands: bkp writes none that asks for more.
-        let open = |bytes: Vec<u8>| envelope::open(&bytes, id, (keys, Effort::Usual), &ctx.cancel);
+        let open = |bytes: Vec<u8>| {
+            envelope::open(&bytes, (id, &file.sha256), (keys, Effort::Usual), &ctx.cancel)
+        };
         match bytes.and_then(open) {
-            Ok(Some((key, envelope))) => return Ok(FoundKey { key, envelope }),
+            // Anybody can write one for a public key. The data key of the backup he does not know.
+            Ok(Some((opened, _))) if !opened.by_holder && !file.is_right(&opened.key) => {}
+            Ok(Some((opened, envelope))) => return Ok(FoundKey { opened, envelope }),
             Ok(None) => {}
             Err(error) if is_of_envelope(&error) => {}
             // One that cannot be read, or asked about, keeps nobody from the others.

@@ -41,6 +41,11 @@ pub struct GlobalArgs {
     , action = ArgAction::Append)]
     keys: Vec<String>,
 
+    #[arg(long, global = true, value_name = "SIGNER",
+        help = "Public signing key whose backups are trusted, besides those of the configuration; repeatable"
+    , action = ArgAction::Append)]
+    trust: Vec<String>,
+
     /// Print one JSON object; errors go to standard error as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -79,8 +84,13 @@ fn thaw_speed(text: &str) -> Result<ThawSpeed, String> {
 
 impl GlobalArgs {
     pub(super) fn flags(&self) -> Flags {
-        let GlobalArgs { config, store, keys, .. } = self;
-        Flags { config: config.clone(), store: store.clone(), keys: keys.clone() }
+        let GlobalArgs { config, store, keys, trust, .. } = self;
+        Flags {
+            config: config.clone(),
+            store: store.clone(),
+            keys: keys.clone(),
+            trust: trust.clone(),
+        }
     }
 }
 

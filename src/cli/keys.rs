@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::cmd::keys::NewKey;
 use crate::cmd::{keys, rewrap};
 use crate::ops::report::Report;
 use crate::wire::AppContext;
@@ -18,13 +19,21 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Generate a key file; never overwrites an existing one
+    /// Generate a key; never overwrites an existing file
     #[command(after_help = "Exit codes: 12 if the file exists; all of them: see bkp(1).\n\
                             Example: bkp keys generate /etc/bkp/key")]
     Generate {
-        /// Where to write it [default: every configured `file:` recipient that does not exist]
+        /// Where to write it [default: every configured file of that kind that does not exist]
         #[arg(value_name = "PATH")]
         path: Option<PathBuf>,
+
+        /// Generate the key that this host signs its backups with, and print the public one
+        #[arg(long, conflicts_with = "age")]
+        signing: bool,
+
+        /// Generate a private key of age, and print the public one, for hosts that are not to open backups
+        #[arg(long)]
+        age: bool,
 
         /// Show what would be done, without doing it
         #[arg(long)]
@@ -61,7 +70,14 @@ impl Args {
     /// What it fails with.
     pub(super) fn run(self, app: &AppContext) -> anyhow::Result<Report> {
         match self.command {
-            Command::Generate { path, dry_run } => keys::run(app, &keys::Options { path, dry_run }),
+            Command::Generate { path, signing, age, dry_run } => {
+                let kind = match (signing, age) {
+                    (true, _) => NewKey::Signing,
+                    (false, true) => NewKey::Age,
+                    (false, false) => NewKey::File,
+                };
+                keys::run(app, &keys::Options { path, kind, dry_run })
+            }
             Command::Rewrap { to, source, dry_run } => {
                 rewrap::run(app, &rewrap::Options { to, source, dry_run })
             }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::config::schema;
 use crate::config::settings::{Origin, Provenance, Settings, SourceSettings};
-use crate::keys::shown;
+use crate::keys::{secret, shown};
 use crate::ledger::LedgerSettings;
 use crate::ops::report::Report;
 use crate::stage::Compression;
@@ -205,6 +205,13 @@ fn lines(settings: &Settings) -> Vec<SettingLine> {
     }
     let recipients: Vec<String> = settings.recipients.iter().map(|text| shown(text)).collect();
     lines.push(line("keys", "recipients", recipients.into()));
+    if let Some(reference) = &settings.signing_key {
+        lines.push(line("keys", "signing_key", secret::origin(reference).into()));
+    }
+    if !settings.trust.is_empty() {
+        let trust: Vec<String> = settings.trust.iter().map(ToString::to_string).collect();
+        lines.push(line("keys", "trust", trust.into()));
+    }
     if let Some(ledger) = &settings.ledger {
         lines.extend(
             ledger_values(ledger).into_iter().map(|(key, value)| line("ledger", key, value)),

@@ -21,6 +21,7 @@ mod leases;
 mod ledger;
 mod notifications;
 mod probe;
+mod signing;
 
 use self::check::{CheckResult, bad, good, tried};
 
@@ -41,11 +42,12 @@ const DOCTOR: &str = "(doctor)";
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(app: &AppContext) -> anyhow::Result<Report> {
-    let steps: [fn(&AppContext) -> Vec<CheckResult>; 8] = [
+    let steps: [fn(&AppContext) -> Vec<CheckResult>; 9] = [
         local,
         tools,
         stores,
         recipients,
+        signing::signatures,
         ledger::ledger,
         sources,
         notifications::exports,
@@ -213,6 +215,9 @@ fn recipient(app: &AppContext, text: &str) -> anyhow::Result<String> {
     let id = BackupId::new(app.ctx.now());
     let key = DataKey::generate()?;
     let wrapped = provider.wrap(&key, id, DOCTOR)?;
+    if !provider.can_open() {
+        return Ok(format!("seals for {}; this host cannot open its backups", wrapped.id));
+    }
     let opened = match provider.unwrap(&wrapped, id) {
         Err(KeyError::Forbidden { .. }) => {
             let note = "as it should be on a machine that only makes backups";

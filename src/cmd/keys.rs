@@ -1,4 +1,4 @@
-//! `bkp keys`: generates the configured key files.
+//! `bkp keys generate`: new keys of every kind that bkp can make.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,31 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Fault, Kind};
-use crate::keys::file;
+use crate::keys::{KeyError, age, file, signature};
 use crate::ops::report::Report;
 use crate::wire::AppContext;
+
+/// What kind of key to generate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NewKey {
+    /// A key file, which seals and opens backups.
+    #[default]
+    File,
+    /// A signing key, for hosts that cannot open what they seal.
+    Signing,
+    /// A private key of age, for those who open it.
+    Age,
+}
 
 /// What `bkp keys generate` was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Where to write a key; `None` means every `file:` recipient of the configuration that does
+    /// Where to write a key; `None` means every file of that kind in the configuration that does
     /// not exist yet.
     pub path: Option<PathBuf>,
+    /// What to write.
+    pub kind: NewKey,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
 }
@@ -26,51 +41,96 @@ pub(super) struct Keys {
     keys: Vec<Key>,
 }
 
-/// A key file and what became of it.
+/// A file with a key and what became of it.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Key {
     path: String,
+    kind: NewKey,
     /// `generated`, `exists` or `planned`.
     state: &'static str,
+    /// Which key it is: of a signing key and one of age its public half.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
 }
 
-/// Generates key files. A file that exists is never overwritten: it may be the only thing that
+/// Generates keys. A file that exists is never overwritten: it may be the only thing that
 /// opens somebody's backups.
 ///
 /// # Errors
-/// [`Kind::Config`] if no path is given and no `file:` recipient is configured; a
-/// [`crate::keys::KeyError`] if a key cannot be written or PATH exists.
+/// [`Kind::Config`] if no path is given and no file of that kind is configured; a
+/// [`KeyError`] if a key cannot be written or PATH exists.
 pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let mut keys = Vec::new();
     for (path, wanted) in plan(app, options)? {
         let (state, id) = match (wanted, options.dry_run) {
             (false, _) => ("exists", None),
             (true, true) => ("planned", None),
-            (true, false) => ("generated", Some(file::generate(&path)?)),
+            (true, false) => ("generated", Some(generate(options.kind, &path)?)),
         };
-        keys.push(Key { path: path.display().to_string(), state, id });
+        keys.push(Key { path: path.display().to_string(), kind: options.kind, state, id });
     }
     let mut text: Vec<String> = keys.iter().map(describe).collect();
     if keys.iter().any(|key| key.state == "generated") {
-        text.push("Copy every key to a safe place apart from the backups: without one of them, no backup can be opened.".into());
+        text.push(advice(options.kind).to_owned());
     }
     Report::done("bkp.keys/1", &Keys { keys }, text.join("\n"))
 }
 
-/// The key files concerned, and whether each is to be written.
+fn generate(kind: NewKey, path: &std::path::Path) -> Result<String, KeyError> {
+    match kind {
+        NewKey::File => file::generate(path),
+        NewKey::Signing => signature::generate(path).map(|id| id.to_string()),
+        NewKey::Age => age::generate(path).map(|public| format!("age:{public}")),
+    }
+}
+
+fn advice(kind: NewKey) -> &'static str {
+    match kind {
+        NewKey::File => {
+            "Copy every key to a safe place apart from the backups: without one of them, no backup can be opened."
+        }
+        NewKey::Signing => {
+            "Add the public key to `trust` under [keys] wherever these backups are restored, verified or cleaned up. The file stays on this host; if it is lost, generate another and trust that too."
+        }
+        NewKey::Age => {
+            "Add the public key to `recipients` on the hosts that make backups. Move the file away from them, and copy it to a safe place: without it, no backup can be opened."
+        }
+    }
+}
+
+/// The files concerned, and whether each is to be written.
 fn plan(app: &AppContext, options: &Options) -> anyhow::Result<Vec<(PathBuf, bool)>> {
     if let Some(path) = &options.path {
         return Ok(vec![(path.clone(), true)]);
     }
-    let recipients = app.settings.recipients.iter();
-    let files: Vec<PathBuf> =
-        recipients.filter_map(|text| text.strip_prefix("file:")).map(PathBuf::from).collect();
+    let (settings, hint) = (&app.settings, "pass a PATH, or add ");
+    let below = |prefix: &str| -> Vec<PathBuf> {
+        let texts = settings.recipients.iter().filter_map(|text| text.strip_prefix(prefix));
+        texts.map(PathBuf::from).collect()
+    };
+    let (files, what, hint) = match options.kind {
+        NewKey::File => (
+            below("file:"),
+            "no key file",
+            format!("{hint}`recipients = [\"file:/etc/bkp/key\"]` under [keys]"),
+        ),
+        NewKey::Signing => {
+            let configured = settings.signing_key.iter();
+            let files = configured.filter_map(|text| text.strip_prefix("file:"));
+            (
+                files.map(PathBuf::from).collect(),
+                "no file with a signing key",
+                format!("{hint}`signing_key = \"file:/etc/bkp/signing.key\"` under [keys]"),
+            )
+        }
+        NewKey::Age => (
+            below("age:file:"),
+            "no file with a private key of age",
+            "pass a PATH, apart from the hosts that make backups".to_owned(),
+        ),
+    };
     if files.is_empty() {
-        return Err(Fault::new(Kind::Config, "no key file is configured")
-            .hint("pass a PATH, or add `recipients = [\"file:/etc/bkp/key\"]` under [keys]")
-            .into());
+        return Err(Fault::new(Kind::Config, format!("{what} is configured")).hint(hint).into());
     }
     let missing = |path: PathBuf| {
         // A dangling link is something too: writing through it would be a surprise.
@@ -81,8 +141,12 @@ fn plan(app: &AppContext, options: &Options) -> anyhow::Result<Vec<(PathBuf, boo
 }
 
 fn describe(key: &Key) -> String {
+    let what = match key.kind {
+        NewKey::File => "id",
+        NewKey::Signing | NewKey::Age => "public key",
+    };
     match &key.id {
-        Some(id) => format!("{}: generated, id {id}", key.path),
+        Some(id) => format!("{}: generated, {what} {id}", key.path),
         None if key.state == "planned" => format!("{}: would be generated", key.path),
         None => format!("{}: exists, left unchanged", key.path),
     }

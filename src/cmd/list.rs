@@ -19,7 +19,7 @@ use crate::domain::manifest::{self, Manifest};
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::text::plain;
 use crate::error::{Fault, Kind, diagnose, worst};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::annotations;
 use crate::ops::annotations::{Annotation, AnnotationBody};
 use crate::ops::authenticity;

@@ -29,6 +29,7 @@ use crate::domain::segment::KIND;
 use crate::domain::timestamp::{rfc3339, spelled};
 use crate::error::{Fault, Kind, diagnose, worst};
 use crate::keys::DataKey;
+use crate::keys::signature::Signer;
 use crate::ledger::Ledger;
 use crate::ops::known_stores::KnownStores;
 use crate::ops::log_history::{NewestSegment, newest};
@@ -217,7 +218,8 @@ impl Shipper<'_> {
                 .into());
         }
         let key = new_key(&keys, run.id(), source)?;
-        let (manifest, pending) = self.ship((&store, &files), run, before.as_ref(), key)?;
+        let (manifest, pending) =
+            self.ship((&store, &files, keys.signer()), run, before.as_ref(), key)?;
         let shipped = (self.kind.read_segment)(&manifest.capture).map_err(anyhow::Error::msg)?;
         let outcomes = store.outcomes();
         let broken = shipped.gap.or(shipped.unreplayable);
@@ -237,7 +239,7 @@ impl Shipper<'_> {
     /// Makes the segment.
     fn ship(
         &mut self,
-        (store, files): (&MirroredStore, &LogFiles<'_>),
+        (store, files, signer): (&MirroredStore, &LogFiles<'_>, Option<&Signer>),
         run: RunGuard<'_>,
         before: Option<&NewestSegment>,
         (key, recipients): (DataKey, Vec<Recipient>),
@@ -278,7 +280,7 @@ impl Shipper<'_> {
         let made = SegmentContent { name: &name, before, identity, capture, data, stats };
         let parent = before.map(|before| BackupName { id: before.id, ..name.clone() });
         let (manifest, pending) =
-            run.publish(made.manifest(app, recipients), &key, parent.as_slice())?;
+            run.publish(made.manifest(app, recipients), (&key, signer), parent.as_slice())?;
         app.ctx.monitor.end();
         store.stores().for_each(|(_, member)| {
             note(app, &KnownStores::of(app, &**member, backup_type, &name.source));

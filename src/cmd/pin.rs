@@ -9,7 +9,7 @@ use crate::catalog::{self, Entry, Filter};
 use crate::domain::id::BackupId;
 use crate::domain::names::Mark;
 use crate::error::{Fault, Kind};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::annotations::{AnnotationBody, AnnotationKind};
 use crate::ops::authenticity;
 use crate::ops::authenticity::ProofChecker;
@@ -135,19 +135,19 @@ fn annotate(
 ) -> anyhow::Result<()> {
     let (store, ctx, word, id) = (app.store_append(store)?, &app.ctx, options.word, entry.name.id);
     let proof_checker = ProofChecker::new(&*store, keys, ctx);
-    match (proof_checker.open(&entry.name), word) {
-        (None, AnnotationKind::Unpin) => {
+    match (proof_checker.can_prove(&entry.name), word) {
+        (false, AnnotationKind::Unpin) => {
             let message = format!(
                 "backup {id} stays pinned: no available key opens it, so this host cannot authenticate the unpin"
             );
             let hint = "run it on a host that has one of the keys the backup was sealed for, or pass one with --key";
             return Err(Fault::new(Kind::Key, message).hint(hint).into());
         }
-        (None, _) => ctx.monitor.warn(&format!(
+        (false, _) => ctx.monitor.warn(&format!(
             "no available key opens backup {id}: it is {}, but without authentication",
             word.done()
         )),
-        (Some(_), _) => {}
+        (true, _) => {}
     }
     let said = AnnotationBody::now(ctx, word, options.note.clone(), None);
     said.add(&*store, &entry.name, &entry.marks, &proof_checker)?;

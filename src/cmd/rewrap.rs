@@ -17,7 +17,8 @@ use crate::domain::names::{BackupType, Mark, MarkNumber};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
 use crate::keys::envelope::{self, Envelope};
-use crate::keys::{self, Effort, KeyError, KeyProvider, Keyring};
+use crate::keys::keyring::Keyring;
+use crate::keys::{self, Effort, KeyError, KeyProvider};
 use crate::ops::records;
 use crate::ops::report::Report;
 use crate::store::{AppendStore, Role};
@@ -79,7 +80,7 @@ struct FailedBackup {
 
 /// Writes an envelope beside every backup that one of the recipients cannot open yet, in every store. When this
 /// returns without an error and without an outcome, each recipient alone opens every backup; that was tried with
-/// what is in the envelope before it was written.
+/// what is in the envelope before it was written, but for public keys.
 ///
 /// # Errors
 /// [`Kind::Config`] if there is no recipient; [`Kind::NotFound`] for a source that neither a store nor the configuration
@@ -212,12 +213,15 @@ impl Rewrap<'_> {
             at,
             host: host(),
             recipients: wrapped,
+            signer: None,
+            signature: None,
             mac: String::new(),
         };
-        let bytes = envelope.encode(&backup.key).ok_or_else(|| {
-            let hint = "name fewer recipients with --to, and run it once for each";
-            Fault::new(Kind::Usage, "the wrapped keys do not fit into an envelope").hint(hint)
-        })?;
+        let bytes =
+            envelope.encode(&backup.key, self.catalog.keys().signer()).ok_or_else(|| {
+                let hint = "name fewer recipients with --to, and run it once for each";
+                Fault::new(Kind::Usage, "the wrapped keys do not fit into an envelope").hint(hint)
+            })?;
         records::add_new(self.store, (&key, Role::Index), &bytes)?;
         Ok(true)
     }
@@ -226,6 +230,10 @@ impl Rewrap<'_> {
 /// Whether a key opens a backup by one of these recipients. That one matches says little: the manifest was
 /// perhaps sealed for an earlier key of that name.
 fn opens(key: &dyn KeyProvider, known: &[Recipient], id: BackupId) -> Result<bool, KeyError> {
+    // Whether what is there for a public key opens cannot be tried here.
+    if !key.can_open() {
+        return Ok(known.iter().any(|recipient| key.matches(recipient)));
+    }
     for recipient in known.iter().filter(|recipient| key.matches(recipient)) {
         match key.open(recipient, id, Effort::Named) {
             Ok(_) => return Ok(true),
@@ -240,7 +248,9 @@ fn opens(key: &dyn KeyProvider, known: &[Recipient], id: BackupId) -> Result<boo
 fn wrap(key: &dyn KeyProvider, backup: &UnlockedBackup) -> Result<Recipient, KeyError> {
     let id = backup.manifest.id;
     let recipient = key.wrap(&backup.key, id, &backup.manifest.source)?;
-    key.open(&recipient, id, Effort::Named)?;
+    if key.can_open() {
+        key.open(&recipient, id, Effort::Named)?;
+    }
     Ok(recipient)
 }
 

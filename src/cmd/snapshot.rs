@@ -1,5 +1,6 @@
 //! `bkp snapshot`: captures a source and makes a backup of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use schemars::JsonSchema;
@@ -9,6 +10,7 @@ mod locks;
 mod objects;
 mod options;
 mod plan;
+mod sealed;
 
 pub use self::options::Options;
 use self::plan::{ParentChain, Plan, plan};
@@ -20,7 +22,8 @@ use crate::domain::manifest::{Manifest, Sizes};
 use crate::domain::names::{BackupType, Scope};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind, worst};
-use crate::keys::{DataKey, Keyring};
+use crate::keys::DataKey;
+use crate::keys::keyring::Keyring;
 use crate::ops::known_stores::KnownStores;
 use crate::ops::manifest_builder::{self, ManifestContent};
 use crate::ops::report::Report;
@@ -124,8 +127,11 @@ fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     app.ctx.monitor.begin(&format!("{} {}", name.kind, name.source), None);
     let (mut objects, stats, captured) =
         objects::make(app, options, &*source, &builder, (parent_chain, skipped))?;
+    let mut kept = BTreeMap::new();
     if let Some(write) = &captured.map {
-        objects.push(builder.map(write.as_ref())?);
+        let (map, object_key) = builder.map(write.as_ref())?;
+        objects.push(map);
+        kept.extend([object_key]);
     }
     let capture = captured.record;
     let sizes = Sizes::of(&objects);
@@ -134,7 +140,8 @@ fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         ManifestContent { links, identity, capture, sizes, objects, stats, keys: recipients };
     let manifest = manifest_builder::new(app, &name, content);
     locks::lock_again(app, &name, &store, &below)?;
-    let (manifest, pending) = run.publish(manifest, &key, &chain)?;
+    let (manifest, pending) = run.publish(manifest, (&key, keys.signer()), &chain)?;
+    sealed::keep(app, &keys, &name, (&chain, &kept));
     app.ctx.monitor.end();
     store.stores().for_each(|(_, store)| {
         note(app, &KnownStores::of(app, &**store, name.backup_type, &name.source));

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::restore;
 use super::verify_logs::{self, LogContinuity};
 use crate::catalog::{self, Catalog, Filter, FoundBackup};
 use crate::domain::backup_kind::BackupKind;
@@ -32,6 +31,7 @@ pub(super) use self::verify_report::VerifyReport;
 use crate::cmd::verify::damage_notes::DamageNotes;
 
 mod damage_notes;
+mod open_chain;
 mod verify_report;
 
 /// Which backups to verify.
@@ -117,7 +117,8 @@ fn with_copies(app: &AppContext, name: &BackupName, error: anyhow::Error) -> any
     let is_complete = |store: &str| -> anyhow::Result<()> {
         let (store, keys) = (app.store_named(store)?, app.keys_to_read()?);
         let catalog = Catalog::new(&*store, &keys, &app.ctx);
-        catalog.chain(name)?.iter().try_for_each(|link| link.check_objects(&app.ctx))
+        let chain = open_chain::open(&catalog, name, VerifyLevel::Exists)?;
+        chain.iter().try_for_each(|link| link.check_objects(&app.ctx))
     };
     let others = app.stores_with_copies(Some(&name.source));
     let Some(other) = others.iter().find(|store| is_complete(store).is_ok()) else { return error };
@@ -275,11 +276,12 @@ fn verify(
     proven: &mut BTreeSet<BackupId>,
 ) -> anyhow::Result<VerifyReport> {
     let began = app.ctx.now();
-    // A segment of a log stands by itself; how segments follow each other, `--logs` verifies.
     let is_segment = name.kind == BackupKind::Log;
-    let chain = if is_segment { vec![catalog.open(name)?.0] } else { catalog.chain(name)? };
+    let chain = open_chain::open(catalog, name, options.level)?;
     let kind = kinds::kind_of(name.backup_type)?;
-    app.ctx.monitor.begin(&format!("verify {}", name.id), stored_bytes(&chain, options.level));
+    app.ctx
+        .monitor
+        .begin(&format!("verify {}", name.id), open_chain::stored_bytes(&chain, options.level));
     chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
     if options.level != VerifyLevel::Exists {
         check_readable(app, options, catalog, &chain)?;
@@ -345,11 +347,6 @@ fn check_readable(
     }
     let message = format!("not read: {}", thaw::summary(&plan));
     Err(Fault::new(Kind::Thawing, message).hint(hint).into())
-}
-
-/// How many bytes a level reads.
-fn stored_bytes(chain: &[BackupReader<'_>], level: VerifyLevel) -> Option<u64> {
-    (level != VerifyLevel::Exists).then(|| restore::stored_bytes(chain))
 }
 
 /// What an engine may take of this machine: no configuration of the source is needed, but what it says is heeded.

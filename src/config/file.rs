@@ -74,6 +74,11 @@ pub struct KeysTable {
     /// Each is `file:PATH` or `passphrase:REFERENCE`, a REFERENCE being `file:PATH`, `env:NAME`,
     /// `credential:NAME` or `cmd:COMMAND`. Any one of them opens a backup.
     pub recipients: Vec<String>,
+    /// The key that this host signs its backups with, as a REFERENCE. Needed where a recipient is a public key.
+    pub signing_key: Option<String>,
+    /// Whose signatures are believed besides one's own: `ed25519:BASE64`, as `bkp keys generate --signing` prints
+    /// it.
+    pub trust: Vec<String>,
 }
 
 /// The ledger: a TigerBeetle cluster. One of its own is best, see bkp-ledger(7).

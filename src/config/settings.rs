@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use super::environment::Environment;
 use super::exposure::is_public;
 use super::file::{self, Document};
-use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::manifest::Trigger;
+use crate::keys::signature::SignerId;
 use crate::ledger::LedgerSettings;
 use crate::table::units::duration;
 use crate::table::{ConfigError, join, parse_table};
@@ -22,6 +22,7 @@ use crate::table::{ConfigError, join, parse_table};
 mod adapter;
 mod check;
 pub mod jobs;
+mod keys;
 mod ledger;
 mod new_file;
 pub mod notifications;
@@ -53,6 +54,10 @@ pub struct Settings {
     /// Recipients as written: `file:PATH`, `passphrase:REFERENCE`. Those of the command line
     /// replace those of the file.
     pub recipients: Vec<String>,
+    /// A reference to the key that this host signs with.
+    pub signing_key: Option<String>,
+    /// Whose signatures are believed besides those of this host.
+    pub trust: Vec<SignerId>,
     /// Configured sources by name.
     pub sources: BTreeMap<String, SourceSettings>,
     /// How long a lease outlives a run that died.
@@ -141,9 +146,17 @@ pub struct Flags {
     pub store: Vec<String>,
     /// `--key`, in the order given.
     pub keys: Vec<String>,
+    /// `--trust`, in the order given.
+    pub trust: Vec<String>,
 }
 
 impl Settings {
+    /// Whether there is anything that a manifest can be authenticated with, the ledger apart.
+    #[must_use]
+    pub fn has_witness(&self) -> bool {
+        !self.recipients.is_empty() || !self.trust.is_empty() || self.signing_key.is_some()
+    }
+
     /// Finds and reads the configuration. Without any file there are only defaults, flags and
     /// environment: enough to list, verify and restore on a machine that has never seen bkp.
     ///
@@ -190,6 +203,10 @@ impl Settings {
             check::recipient("$BKP_KEY", &key)?;
             origins.insert("keys.recipients".into(), Origin::Environment);
             self.recipients = vec![key];
+        }
+        if !flags.trust.is_empty() {
+            origins.insert("keys.trust".into(), Origin::Flag);
+            self.trust.extend(keys::signers("--trust", &flags.trust)?);
         }
         if self.lease.is_zero() {
             self.lease = LEASE;
@@ -292,14 +309,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         stores::check_other(&store.place, &stores)?;
         stores.insert(name, store);
     }
-    let recipients = document.keys.recipients;
-    if recipients.len() > RECIPIENTS_MAX {
-        let problem = format!("{} recipients are more than {RECIPIENTS_MAX}", recipients.len());
-        return Err(ConfigError::invalid("keys.recipients", problem));
-    }
-    for (index, recipient) in recipients.iter().enumerate() {
-        check::recipient(&format!("keys.recipients[{index}]"), recipient)?;
-    }
+    let keys::Keys { recipients, signing_key, trust } = keys::open(document.keys, &folder)?;
     let mut sources = BTreeMap::new();
     for (name, table) in document.source {
         check::name("source", &name)?;
@@ -320,7 +330,9 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         store_at: None,
         store: Vec::new(),
         stores,
-        recipients: recipients.iter().map(|text| check::resolve_path(text, &folder)).collect(),
+        recipients,
+        signing_key,
+        trust,
         sources,
         jobs,
         lease: match document.lease {

@@ -95,6 +95,12 @@ pub struct Manifest {
     pub copies: Vec<String>,
     /// Seconds that each stage was busy.
     pub timings: Map<String, Value>,
+    /// Who signed it, as `trust` of a configuration names him, if anybody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Ed25519 over the file with these 128 digits and those of the MAC replaced by zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// HMAC-SHA256 of the file with these 64 digits replaced by zeros; see bkp-format(5).
     pub mac: String,
 }
@@ -235,6 +241,16 @@ pub enum ManifestError {
         /// Its key.
         key: String,
     },
+    /// Its data key was sealed for a public key, so that anybody can have made it, and nobody vouches for it.
+    #[error(
+        "manifest `{key}` is not trusted: anybody can seal for the public key that it was sealed for, and {doubt}"
+    )]
+    Untrusted {
+        /// Its key.
+        key: String,
+        /// What is known of its signer.
+        doubt: Doubt,
+    },
     /// It says something else than its own key or its neighbours.
     #[error("manifest `{key}` contradicts the store: {reason}")]
     Misplaced {
@@ -250,7 +266,7 @@ diagnosed!(ManifestError);
 impl Classify for ManifestError {
     fn kind(&self) -> Kind {
         match self {
-            ManifestError::Newer { .. } => Kind::Refused,
+            ManifestError::Newer { .. } | ManifestError::Untrusted { .. } => Kind::Refused,
             ManifestError::Invalid { .. }
             | ManifestError::Forged { .. }
             | ManifestError::Misplaced { .. } => Kind::Integrity,
@@ -262,9 +278,46 @@ impl Classify for ManifestError {
             ManifestError::Newer { .. } => {
                 Some("use the bkp version that made this backup, or a later one".into())
             }
+            ManifestError::Untrusted { doubt, .. } => Some(doubt.hint()),
             ManifestError::Invalid { .. }
             | ManifestError::Forged { .. }
             | ManifestError::Misplaced { .. } => None,
+        }
+    }
+}
+
+/// Why a manifest is not trusted that anybody can have made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// It has no signature.
+    Unsigned,
+    /// Nobody trusts its signer here.
+    Stranger(String),
+    /// It is not what its maker wrote.
+    Altered,
+}
+
+impl Doubt {
+    fn hint(&self) -> String {
+        match self {
+            Doubt::Unsigned => "hosts that seal for a public key sign with a `signing_key`, and `trust` under [keys] names their signers; somebody without one made this, or removed the signature".to_owned(),
+            Doubt::Stranger(signer) => {
+                let signer = super::text::plain(signer);
+                format!("compare {signer} with what `bkp keys generate --signing` printed on the host that makes these backups; if it is the same, add it to `trust` under [keys], or pass --trust")
+            }
+            Doubt::Altered => "somebody altered it or put it there; another store may have an intact copy (--store), and `trust` under [keys] is not the cause".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Doubt::Unsigned => f.write_str("nobody signed it"),
+            Doubt::Stranger(signer) => {
+                write!(f, "its signer {} is not trusted here", super::text::plain(signer))
+            }
+            Doubt::Altered => f.write_str("its signature or MAC does not match its content"),
         }
     }
 }
@@ -415,6 +468,8 @@ pub(crate) mod tests {
             retention: Retention::default(),
             ledger: None,
             copies: Vec::new(),
+            signer: None,
+            signature: None,
             timings: Map::new(),
             mac: String::new(),
         }

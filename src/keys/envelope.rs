@@ -10,9 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::keyring::{Keyring, OpenedKey, SignatureCheck, open_any};
 use super::mac::{self, MacPurpose};
-use super::{DataKey, Effort, Keyring, open_any};
+use super::signature::{self, Signer};
+use super::{DataKey, Effort};
 use crate::ctx::Cancel;
+use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
 use crate::domain::limits::{MARK_BYTES_MAX, RECIPIENTS_MAX};
 use crate::domain::manifest::weight;
@@ -43,19 +46,28 @@ pub struct Envelope {
     pub host: String,
     /// Who can open the backup by it.
     pub recipients: Vec<Recipient>,
+    /// Who signed it, as `trust` of a configuration names him, if anybody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Ed25519 over the file with these 128 digits and those of the MAC replaced by zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// HMAC-SHA256 of the file with these 64 digits replaced by zeros.
     pub mac: String,
 }
 
 impl Envelope {
-    /// The file, with its MAC; `None` if it would be larger than [`MARK_BYTES_MAX`] or name more recipients
+    /// The file, with its MAC and the signature of this host, if it signs; `None` if it would be larger than [`MARK_BYTES_MAX`] or name more recipients
     /// than are read.
     #[must_use]
-    pub fn encode(mut self, key: &DataKey) -> Option<Vec<u8>> {
+    pub fn encode(mut self, key: &DataKey, signer: Option<&Signer>) -> Option<Vec<u8>> {
+        self.signer = signer.map(|signer| signer.id().to_string());
+        self.signature = signer.map(|_| "0".repeat(signature::DIGITS));
         self.mac = "0".repeat(mac::DIGITS);
         let mut bytes = serde_json::to_vec_pretty(&self).ok()?;
         bytes.push(b'\n');
-        let is_signed = mac::sign(&mut bytes, WRAPPED, b"", key);
+        let is_signed = signer.is_none_or(|signer| signer.sign(&mut bytes, WRAPPED, b""))
+            && mac::sign(&mut bytes, WRAPPED, b"", key);
         (is_signed
             && bytes.len() as u64 <= MARK_BYTES_MAX
             && self.recipients.len() <= RECIPIENTS_MAX)
@@ -76,20 +88,24 @@ impl Envelope {
 }
 
 /// The data key of backup `id` that the envelope with these bytes gives, and the recipients in it; `None` if it
-/// is no envelope of that backup, or was altered or planted.
+/// is no envelope of that backup, or was altered or planted. A trusted signature vouches for the manifest of the
+/// digest that the envelope names.
 ///
 /// # Errors
 /// As [`open_any`] if none of `keys` opens it.
 pub fn open(
     bytes: &[u8],
-    id: BackupId,
+    (id, sha256): (BackupId, &[u8; 32]),
     (keys, effort): (&Keyring, Effort),
     cancel: &Cancel,
-) -> anyhow::Result<Option<(DataKey, Vec<Recipient>)>> {
+) -> anyhow::Result<Option<(OpenedKey, Vec<Recipient>)>> {
     let Some(envelope) = Envelope::parse(bytes, id) else { return Ok(None) };
-    let key = open_any(keys, &envelope.recipients, id, effort, cancel)?;
-    let is_right = mac::is_right(bytes, WRAPPED, b"", &key);
-    Ok(is_right.then_some((key, envelope.recipients)))
+    let opened = open_any(keys, &envelope.recipients, id, effort, cancel)?;
+    let is_right = mac::is_right(bytes, WRAPPED, b"", &opened.key);
+    let signature = keys.check_signature(bytes, WRAPPED, b"", envelope.signer.as_deref());
+    let vouches = signature == SignatureCheck::Trusted && envelope.manifest == hex(sha256);
+    let opened = OpenedKey { by_holder: opened.by_holder || vouches, ..opened };
+    Ok(is_right.then_some((opened, envelope.recipients)))
 }
 
 /// The recipients of an envelope of backup `id`, whose data key is at hand; nothing if it is not one that a
@@ -121,6 +137,8 @@ mod tests {
             at: datetime!(2026-11-24 02:00:00 UTC),
             host: "ledger-1".into(),
             recipients: vec![recipient; recipients],
+            signer: None,
+            signature: None,
             mac: String::new(),
         }
     }
@@ -129,18 +147,18 @@ mod tests {
     fn an_envelope_is_of_one_backup_and_one_key() {
         let id = BackupId::new(datetime!(2026-11-21 02:00:00 UTC));
         let other = BackupId::new(datetime!(2026-11-21 02:00:01 UTC));
-        let bytes = sample(id, 2).encode(&DataKey([7; 32])).expect("fits");
+        let bytes = sample(id, 2).encode(&DataKey([7; 32]), None).expect("fits");
         assert_eq!(recipients(&bytes, id, &DataKey([7; 32])).len(), 2);
         assert!(recipients(&bytes, id, &DataKey([8; 32])).is_empty());
         assert!(recipients(&bytes, other, &DataKey([7; 32])).is_empty());
-        assert!(sample(id, RECIPIENTS_MAX + 1).encode(&DataKey([7; 32])).is_none());
+        assert!(sample(id, RECIPIENTS_MAX + 1).encode(&DataKey([7; 32]), None).is_none());
     }
 
     proptest! {
         #[test]
         fn every_changed_byte_is_noticed(at in any::<prop::sample::Index>(), flip in 1_u8..) {
             let (id, key) = (BackupId::new(datetime!(2026-11-21 02:00:00 UTC)), DataKey([7; 32]));
-            let mut bytes = sample(id, 1).encode(&key).expect("fits");
+            let mut bytes = sample(id, 1).encode(&key, None).expect("fits");
             *at.get_mut(&mut bytes) ^= flip;
             prop_assert!(recipients(&bytes, id, &key).is_empty());
         }

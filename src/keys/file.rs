@@ -49,7 +49,7 @@ fn open(path: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> 
             );
             KeyError::Unusable { origin, problem, hint: Some(hint) }
         }
-        other @ (KeyError::Unusable { .. } | KeyError::Unknown { .. } | KeyError::Forbidden { .. } | KeyError::Away { .. } | KeyError::Spent { .. } | KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Random | KeyError::Stopped(_)) => other,
+        other @ (KeyError::Unusable { .. } | KeyError::Unknown { .. } | KeyError::Forbidden { .. } | KeyError::Away { .. } | KeyError::Spent { .. } | KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Sealed { .. } | KeyError::Random | KeyError::Stopped(_)) => other,
     })?;
     read(&text, origin)
 }
@@ -61,7 +61,7 @@ fn open_credential(name: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>,
 }
 
 fn read(text: &[u8], origin: String) -> Result<Box<dyn KeyProvider>, KeyError> {
-    let Some(key) = parse(text) else {
+    let Some(key) = parse(text, LINE_PREFIX) else {
         let hint =
             "restore this file from a copy; `bkp keys generate` creates a new one".to_owned();
         let problem = format!("not a key file: it needs one line `{LINE_PREFIX}...`");
@@ -70,11 +70,12 @@ fn read(text: &[u8], origin: String) -> Result<Box<dyn KeyProvider>, KeyError> {
     Ok(Box::new(KeyFile { origin, id: id(&key), key }))
 }
 
-/// The key in a key file; `None` unless there is exactly one and nothing else but comments.
-fn parse(text: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+/// The key in a key file whose line has this prefix; `None` unless there is exactly one and nothing else but
+/// comments.
+pub(super) fn parse(text: &[u8], prefix: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     let text = str::from_utf8(text).ok()?;
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let line = lines.next()?.strip_prefix(LINE_PREFIX)?;
+    let line = lines.next()?.strip_prefix(prefix)?;
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     // `decode_slice` wants room for a whole group beyond the key.
     let mut decoded = Zeroizing::new([0; KEY_BYTES + 4]);
@@ -146,13 +147,21 @@ pub fn generate(path: &Path) -> Result<String, KeyError> {
          {LINE_PREFIX}{}\n",
         encoded.as_str()
     ));
-    create(path, text.as_bytes()).map_err(|error| KeyError::Unusable {
+    create_key(path, text.as_bytes())?;
+    Ok(key_id)
+}
+
+/// Makes a new file of this content with a key in it, mode 0600, durably.
+///
+/// # Errors
+/// As [`generate`].
+pub(super) fn create_key(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    create(path, content).map_err(|error| KeyError::Unusable {
         origin: format!("file:{}", path.display()),
         problem: error.to_string(),
         hint: (error.kind() == io::ErrorKind::AlreadyExists)
             .then(|| "keys are never overwritten: use this one, or choose another path".to_owned()),
-    })?;
-    Ok(key_id)
+    })
 }
 
 fn create(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -215,7 +224,7 @@ mod tests {
     #[test]
     fn only_one_whole_key_is_a_key_file() {
         let line = format!("{LINE_PREFIX}{}", BASE64.encode([1; 32]));
-        assert!(parse(format!("# c\n\n  {line}\r\n").as_bytes()).is_some());
+        assert!(parse(format!("# c\n\n  {line}\r\n").as_bytes(), LINE_PREFIX).is_some());
         let short = format!("{LINE_PREFIX}{}", BASE64.encode([1; 31]));
         let long = format!("{LINE_PREFIX}{}", BASE64.encode([1; 33]));
         for text in [
@@ -226,9 +235,9 @@ mod tests {
             short,
             long,
         ] {
-            assert!(parse(text.as_bytes()).is_none(), "{text}");
+            assert!(parse(text.as_bytes(), LINE_PREFIX).is_none(), "{text}");
         }
-        assert!(parse(&[0xFF, 0xFE]).is_none());
+        assert!(parse(&[0xFF, 0xFE], LINE_PREFIX).is_none());
     }
 
     #[test]

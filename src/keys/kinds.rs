@@ -1,11 +1,11 @@
 //! The table of recipients: the only place that names their kinds.
 
-use super::{KeyError, KeyProvider, RecipientKind, file, kms, passphrase};
+use super::{KeyError, KeyProvider, RecipientKind, age, file, kms, passphrase};
 use crate::ctx::Cancel;
 
 /// Every kind of recipient.
 pub const RECIPIENTS: &[RecipientKind] =
-    &[file::KIND, file::CREDENTIAL, passphrase::KIND, kms::KIND];
+    &[file::KIND, file::CREDENTIAL, passphrase::KIND, kms::KIND, age::KIND];
 
 /// Opens the provider that a recipient string of the configuration names; one that asks a service
 /// looks at `cancel` while it waits.

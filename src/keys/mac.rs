@@ -45,7 +45,7 @@ fn derived(key: &DataKey, of: MacPurpose) -> hmac::Key {
 
 /// Where the digits stand: they are the value of the last field, and nothing but `closing` and white
 /// space follows them.
-fn place(bytes: &[u8], closing: &[u8]) -> Option<std::ops::Range<usize>> {
+pub(super) fn place(bytes: &[u8], closing: &[u8]) -> Option<std::ops::Range<usize>> {
     const FIELD: &[u8] = b"\"mac\":";
     let field = bytes.windows(FIELD.len()).rposition(|window| window == FIELD)?;
     let value = field + FIELD.len();

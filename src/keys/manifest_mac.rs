@@ -3,7 +3,9 @@
 use ring::hmac;
 
 use super::DataKey;
+use super::keyring::{Keyring, SignatureCheck};
 use super::mac::{self, MacPurpose};
+use super::signature::{self, Signer};
 use crate::domain::hex::hex;
 use crate::domain::manifest::{Manifest, ManifestError};
 
@@ -21,6 +23,33 @@ pub fn encode(mut manifest: Manifest, key: &DataKey) -> Result<Vec<u8>, serde_js
     // It is the last field, so there is a place for it.
     let _signed = mac::sign(&mut bytes, MANIFEST, b"", key);
     Ok(bytes)
+}
+
+/// The same, signed by this host, if it signs.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_signed(
+    mut manifest: Manifest,
+    key: &DataKey,
+    signer: Option<&Signer>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let Some(signer) = signer else { return encode(manifest, key) };
+    manifest.signer = Some(signer.id().to_string());
+    manifest.signature = Some("0".repeat(signature::DIGITS));
+    manifest.mac = "0".repeat(mac::DIGITS);
+    let mut bytes = serde_json::to_vec_pretty(&manifest)?;
+    bytes.push(b'\n');
+    // They are the last fields, so there are places for them.
+    let _signed =
+        signer.sign(&mut bytes, MANIFEST, b"") && mac::sign(&mut bytes, MANIFEST, b"", key);
+    Ok(bytes)
+}
+
+/// What the signature of a manifest's file says.
+#[must_use]
+pub fn check_signature(bytes: &[u8], manifest: &Manifest, keys: &Keyring) -> SignatureCheck {
+    keys.check_signature(bytes, MANIFEST, b"", manifest.signer.as_deref())
 }
 
 /// Checks the MAC of the file of a manifest, which stands at the key `at`.

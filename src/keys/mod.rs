@@ -14,18 +14,19 @@ use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::recipient::Recipient;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 
+pub mod age;
 pub mod envelope;
 pub mod file;
-mod keyring;
+pub mod keyring;
 pub mod kinds;
 pub mod kms;
 pub mod mac;
 pub mod manifest_mac;
+pub mod object_keys;
 pub mod passphrase;
 pub mod secret;
+pub mod signature;
 pub mod wrap;
-
-pub use self::keyring::Keyring;
 
 /// A backup's data key. Cleared when dropped; has no printable form.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -88,6 +89,17 @@ pub trait KeyProvider: Send + Sync {
         false
     }
 
+    /// Whether it opens what is sealed for it, by what is known here: a public key does not.
+    fn can_open(&self) -> bool {
+        true
+    }
+
+    /// Whether anybody can seal for it. What such a key opens is not thereby shown to be from somebody who has
+    /// a key.
+    fn is_public(&self) -> bool {
+        false
+    }
+
     /// How many recipients of one backup it tries to open where [`Effort::Usual`] has to do.
     fn tries_max(&self) -> usize {
         RECIPIENTS_MAX
@@ -138,73 +150,13 @@ pub struct RecipientKind {
     pub open: Open,
 }
 
-/// Opens a wrapped data key with the first provider that can, at the usual cost.
-///
-/// # Errors
-/// As [`open_any`].
-pub fn unwrap_any(
-    keys: &Keyring,
-    recipients: &[Recipient],
-    id: BackupId,
-    cancel: &Cancel,
-) -> anyhow::Result<DataKey> {
-    open_any(keys, recipients, id, Effort::Usual, cancel)
-}
-
-/// Opens a wrapped data key with the first provider that can.
-///
-/// # Errors
-/// [`KeyError::NoneFits`] if no provider matches any recipient, [`KeyError::Away`] if one that matches
-/// could not be asked, [`KeyError::Wrong`] or another error of a provider that matches if none of them
-/// opens it; a cancellation.
-pub fn open_any(
-    keys: &Keyring,
-    recipients: &[Recipient],
-    id: BackupId,
-    effort: Effort,
-    cancel: &Cancel,
-) -> anyhow::Result<DataKey> {
-    let mut failure: Option<KeyError> = None;
-    // What is at hand first: a service that does not answer takes its time.
-    let (services, at_hand): (Vec<_>, Vec<_>) =
-        keys.providers().iter().partition(|provider| provider.is_service());
-    for provider in at_hand.into_iter().chain(services) {
-        let tries_max = match effort {
-            Effort::Usual => provider.tries_max(),
-            Effort::Named => RECIPIENTS_MAX,
-        };
-        let suited = recipients.iter().filter(|recipient| provider.matches(recipient));
-        for recipient in suited.take(tries_max) {
-            // A derivation takes seconds if whoever wrote the recipient wants it to.
-            cancel.check()?;
-            match provider.open(recipient, id, effort) {
-                Ok(key) => return Ok(key),
-                Err(error @ KeyError::Stopped(_)) => return Err(error.into()),
-                // What a service did not say today is no word against the backup.
-                Err(error @ KeyError::Away { .. }) => failure = Some(error),
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-    }
-    let none = || KeyError::NoneFits {
-        have: keys.providers().iter().map(|provider| provider.origin().to_owned()).collect(),
-        need: recipients.iter().map(named).collect(),
-    };
-    Err(failure.unwrap_or_else(none).into())
-}
-
-/// A recipient for messages: its kind, and its id where there are several of a kind.
-fn named(recipient: &Recipient) -> String {
-    let Recipient { kind, id, .. } = recipient;
-    if kind == id { format!("a {kind}") } else { format!("{kind} {id}") }
-}
-
 /// A recipient of the configuration as messages may show it: a command is shown by its first word
 /// only, since it may contain a secret.
 #[must_use]
 pub fn shown(text: &str) -> String {
     match text.split_once(':') {
         Some(("passphrase", reference)) => format!("passphrase:{}", secret::origin(reference)),
+        Some(("age", rest)) if !rest.starts_with("age1") => format!("age:{}", secret::origin(rest)),
         // A URL may carry a password, which is refused.
         Some(("kms", rest)) if rest.contains('@') => {
             format!("kms:{}?…", rest.split('?').next().unwrap_or_default())
@@ -284,6 +236,14 @@ pub enum KeyError {
         /// The recipients of the backup.
         need: Vec<String>,
     },
+    /// The host keeps no key of it: it was sealed for others.
+    #[error("this host has no key that opens {what}: it was sealed for others")]
+    Sealed {
+        /// What was to be opened.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// The system's random generator failed.
     #[error("the system's random number generator failed")]
     Random,
@@ -302,7 +262,8 @@ impl KeyError {
             | KeyError::Forbidden { .. }
             | KeyError::Spent { .. }
             | KeyError::Wrong { .. }
-            | KeyError::NoneFits { .. } => true,
+            | KeyError::NoneFits { .. }
+            | KeyError::Sealed { .. } => true,
             KeyError::Unknown { .. }
             | KeyError::Away { .. }
             | KeyError::Random
@@ -324,6 +285,7 @@ impl Classify for KeyError {
             | KeyError::Spent { .. }
             | KeyError::Wrong { .. }
             | KeyError::NoneFits { .. }
+            | KeyError::Sealed { .. }
             | KeyError::Random => Kind::Key,
         }
     }
@@ -335,7 +297,9 @@ impl Classify for KeyError {
             }
             KeyError::Stopped(fault) => fault.hint(),
             KeyError::Unusable { hint, .. } => hint.clone(),
-            KeyError::Forbidden { hint, .. } | KeyError::Away { hint, .. } => Some(hint.clone()),
+            KeyError::Forbidden { hint, .. }
+            | KeyError::Away { hint, .. }
+            | KeyError::Sealed { hint, .. } => Some(hint.clone()),
             KeyError::Spent { id, .. } => Some(format!("name it: --id {id}")),
             KeyError::Wrong { .. } => Some(ALTERED.to_owned()),
             KeyError::NoneFits { .. } | KeyError::Random => None,

@@ -131,6 +131,7 @@ fn secret_of(reference: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         | KeyError::Away { .. }
         | KeyError::Spent { .. }
         | KeyError::Wrong { .. }
+        | KeyError::Sealed { .. }
         | KeyError::NoneFits { .. }
         | KeyError::Random
         | KeyError::Stopped(_)) => other.into(),

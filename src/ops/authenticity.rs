@@ -4,7 +4,7 @@
 //!
 //! The last field of such an object is `"proof": {"backup": …, "mac": …}`. It names the manifest of the
 //! backup whose data key it is. The MAC is that of the object's key, a newline, and the object with the
-//! digits of the MAC replaced by zeros.
+//! digits of the MAC replaced by zeros. A host that signs puts `signer` and `signature` between the two.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -16,8 +16,10 @@ use crate::catalog;
 use crate::ctx::Ctx;
 use crate::domain::names::{BackupName, MANIFEST_EXTENSION};
 use crate::error::{Kind, diagnose};
+use crate::keys::keyring::{Keyring, SignatureCheck};
 use crate::keys::mac::{self, MacPurpose};
-use crate::keys::{self, DataKey, Effort, KeyError, Keyring};
+use crate::keys::signature::{self, Signer};
+use crate::keys::{DataKey, Effort, KeyError};
 use crate::store::{ReadStore, StoreError};
 use crate::wire::AppContext;
 
@@ -43,6 +45,12 @@ struct Proven<'a, T> {
 struct StoredProof {
     /// Key of the manifest of the backup.
     backup: String,
+    /// Who signed it, if anybody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+    /// Zeros where the writer could not open the backup.
     mac: String,
 }
 
@@ -51,8 +59,11 @@ pub struct ProofChecker<'a> {
     store: &'a dyn ReadStore,
     keys: &'a Keyring,
     ctx: &'a Ctx,
-    opened: Mutex<HashMap<BackupName, Result<DataKey, OpenRefusal>>>,
+    opened: Mutex<HashMap<BackupName, OpenOutcome>>,
 }
+
+/// The data key of an authentic backup, if a key at hand opens it.
+type OpenOutcome = Result<Option<DataKey>, OpenRefusal>;
 
 /// Why a backup proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,15 +88,7 @@ pub enum Verdict {
 /// The keys at hand for proofs: none if there are none, since proofs are then neither made nor believed.
 #[must_use]
 pub fn keys(app: &AppContext) -> Keyring {
-    let open = |text: &String| {
-        let opened = keys::kinds::open(text, &app.ctx.cancel);
-        let say = |error: &KeyError| {
-            let shown = keys::shown(text);
-            app.ctx.monitor.detail(&format!("cannot authenticate with recipient {shown}: {error}"));
-        };
-        opened.inspect_err(say).ok()
-    };
-    Keyring::new(app.settings.recipients.iter().filter_map(open).collect())
+    app.keys_at_hand()
 }
 
 impl std::fmt::Debug for ProofChecker<'_> {
@@ -105,14 +108,21 @@ impl<'a> ProofChecker<'a> {
     /// after too many that did not, no further one is tried.
     #[must_use]
     pub fn open(&self, name: &BackupName) -> Option<DataKey> {
-        self.try_open(name).ok()
+        self.try_open(name).ok().flatten()
     }
 
-    /// The same, with what a refusal means.
+    /// Whether what is said of this backup can be proven.
+    #[must_use]
+    pub fn can_prove(&self, name: &BackupName) -> bool {
+        self.keys.signer().is_some() || self.open(name).is_some()
+    }
+
+    /// The same, with what a refusal means; nothing if the backup is authentic by its signature, and no key at hand
+    /// opens it.
     ///
     /// # Errors
     /// [`OpenRefusal`].
-    pub fn try_open(&self, name: &BackupName) -> Result<DataKey, OpenRefusal> {
+    pub fn try_open(&self, name: &BackupName) -> OpenOutcome {
         if self.keys.is_empty() {
             return Err(OpenRefusal::Always);
         }
@@ -136,14 +146,14 @@ impl<'a> ProofChecker<'a> {
         key
     }
 
-    fn read(&self, name: &BackupName) -> anyhow::Result<DataKey> {
+    fn read(&self, name: &BackupName) -> anyhow::Result<Option<DataKey>> {
         let keys = (self.keys, Effort::Usual);
         let backup = catalog::read_authentic(self.store, &name.manifest_key(), keys, self.ctx)?;
-        Ok(backup.key)
+        Ok(backup.key.ok())
     }
 
     /// The object with this key, as it is to be written: `body`, and the proof by the first backup of
-    /// `by` that opens. Without such a one it has none.
+    /// `by` that opens, or by the host's signature. Without either it has none.
     ///
     /// # Errors
     /// If `body` cannot be written as a JSON object.
@@ -154,20 +164,41 @@ impl<'a> ProofChecker<'a> {
         body: &impl Serialize,
         by: impl IntoIterator<Item = N>,
     ) -> Result<Vec<u8>, serde_json::Error> {
-        let mut by = by.into_iter();
-        let opened = by.find_map(|name| self.open(name.borrow()).map(|key| (name, key)));
-        let by = opened.as_ref().map(|(name, data_key)| (name.borrow(), data_key));
-        object(of, key, body, by)
+        let (mut by, mut first) = (by.into_iter(), None);
+        let mut opened = None;
+        while let (None, Some(name)) = (&opened, by.next()) {
+            // Without a key that opens anything there is nothing to read.
+            let data_key = if self.keys.can_open() { self.open(name.borrow()) } else { None };
+            if let Some(data_key) = data_key {
+                opened = Some((name.borrow().clone(), Some(data_key)));
+            } else {
+                first.get_or_insert_with(|| name.borrow().clone());
+                if !self.keys.can_open() {
+                    break;
+                }
+            }
+        }
+        let signed = || first.filter(|_| self.keys.signer().is_some()).map(|name| (name, None));
+        let by = opened.or_else(signed);
+        let by = by.as_ref().map(|(name, data_key)| (name, data_key.as_ref()));
+        object(of, key, body, by, self.keys.signer())
     }
 
     /// Whether the object with this key and these bytes is proven.
     #[must_use]
     pub fn judge(&self, of: MacPurpose, key: &str, bytes: &[u8]) -> Verdict {
-        let Some(name) = named(bytes) else { return Verdict::Unproven };
+        let Some((name, proof)) = proof_in(bytes) else { return Verdict::Unproven };
+        match self.keys.check_signature(bytes, of, &context(key), proof.signer.as_deref()) {
+            SignatureCheck::Trusted => return Verdict::Proven(name),
+            SignatureCheck::Wrong => return Verdict::Unproven,
+            SignatureCheck::Unknown => {}
+        }
         match self.try_open(&name) {
-            Ok(data_key) if mac::is_right(bytes, of, &context(key), &data_key) => {
+            Ok(Some(data_key)) if mac::is_right(bytes, of, &context(key), &data_key) => {
                 Verdict::Proven(name)
             }
+            // A service may say more tomorrow.
+            Ok(None) if self.keys.can_open() => Verdict::Unknown,
             Ok(_) | Err(OpenRefusal::Always) => Verdict::Unproven,
             Err(OpenRefusal::Now) => Verdict::Unknown,
         }
@@ -195,7 +226,7 @@ fn refusal(error: &anyhow::Error, kind: Kind) -> OpenRefusal {
     if is_always { OpenRefusal::Always } else { OpenRefusal::Now }
 }
 
-/// The object with this key: `body`, and the proof by a backup whose data key is at hand.
+/// The object with this key: `body`, and the proof by a backup whose data key is at hand, by a signer, or both.
 ///
 /// # Errors
 /// If `body` cannot be written as a JSON object.
@@ -203,31 +234,43 @@ pub fn object(
     of: MacPurpose,
     key: &str,
     body: &impl Serialize,
-    by: Option<(&BackupName, &DataKey)>,
+    by: Option<(&BackupName, Option<&DataKey>)>,
+    signer: Option<&Signer>,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let Some((name, data_key)) = by else {
         let mut bytes = serde_json::to_vec(body)?;
         bytes.push(b'\n');
         return Ok(bytes);
     };
-    let proof = StoredProof { backup: name.manifest_key(), mac: "0".repeat(mac::DIGITS) };
+    let proof = StoredProof {
+        backup: name.manifest_key(),
+        signer: signer.map(|signer| signer.id().to_string()),
+        signature: signer.map(|_| "0".repeat(signature::DIGITS)),
+        mac: "0".repeat(mac::DIGITS),
+    };
     let mut bytes = serde_json::to_vec(&Proven { body, proof })?;
     bytes.push(b'\n');
-    // It is the last field, so there is a place for it.
-    let _signed = mac::sign(&mut bytes, of, &context(key), data_key);
+    // They are the last fields, so there are places for them.
+    let _signed = signer.is_some_and(|signer| signer.sign(&mut bytes, of, &context(key)));
+    let _authenticated =
+        data_key.is_some_and(|data_key| mac::sign(&mut bytes, of, &context(key), data_key));
     Ok(bytes)
 }
 
 /// The backup that an object claims to be proven by; `None` if it claims none. Costs no request.
 #[must_use]
 pub fn named(bytes: &[u8]) -> Option<BackupName> {
+    proof_in(bytes).map(|(name, _)| name)
+}
+
+fn proof_in(bytes: &[u8]) -> Option<(BackupName, StoredProof)> {
     #[derive(Deserialize)]
     struct UncheckedProof {
         proof: StoredProof,
     }
     let UncheckedProof { proof } = serde_json::from_slice(bytes).ok()?;
     match BackupName::parse(&proof.backup)? {
-        (name, MANIFEST_EXTENSION) => Some(name),
+        (name, MANIFEST_EXTENSION) => Some((name, proof)),
         _ => None,
     }
 }
@@ -256,7 +299,7 @@ mod tests {
         };
         let (key, other) = (DataKey([7; 32]), DataKey([8; 32]));
         let body = json!({"schema": "bkp.run-record/1", "exit_code": 0});
-        let bytes = object(RECORD, "runs/a", &body, Some((&name, &key))).unwrap();
+        let bytes = object(RECORD, "runs/a", &body, Some((&name, Some(&key))), None).unwrap();
         assert_eq!(named(&bytes), Some(name));
         let right = |bytes: &[u8], of, at, key| mac::is_right(bytes, of, &context(at), key);
         assert!(right(&bytes, RECORD, "runs/a", &key));
@@ -265,7 +308,7 @@ mod tests {
         assert!(!right(&bytes, ANNOTATION, "runs/a", &key));
         let text = String::from_utf8(bytes).unwrap().replace("\"exit_code\":0", "\"exit_code\":1");
         assert!(!right(text.as_bytes(), RECORD, "runs/a", &key));
-        let bare = object(RECORD, "runs/a", &body, None).unwrap();
+        let bare = object(RECORD, "runs/a", &body, None, None).unwrap();
         assert_eq!(named(&bare), None);
         assert!(!right(&bare, RECORD, "runs/a", &key));
     }

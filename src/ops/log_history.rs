@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use crate::catalog::{self, Catalog, Filter, FoundBackup};
+use crate::catalog::{self, Catalog, Filter, FoundBackup, Need};
 use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::backup_kind::BackupKind;
@@ -68,7 +68,7 @@ pub fn newest(
         if let Some(known) = known.filter(|known| known.id == found.name.id) {
             return Ok(Some(known.clone()));
         }
-        let opened = catalog.open(&found.name).and_then(|(reader, sha256)| {
+        let opened = catalog.open_for(&found.name, Need::Proof).and_then(|(reader, sha256)| {
             // What a verification has found is looked into: anybody may have written it.
             if found.is_damaged() {
                 (kind.decode)(&reader, &catalog.log_files(kind.backup_type, source), ctx)?;

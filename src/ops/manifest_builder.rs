@@ -68,6 +68,8 @@ pub(crate) fn new(app: &AppContext, name: &BackupName, content: ManifestContent)
         retention: promise(app, name),
         ledger: None,
         copies: Vec::new(),
+        signer: None,
+        signature: None,
         mac: String::new(),
     }
 }

@@ -22,6 +22,7 @@ use crate::domain::manifest::Manifest;
 use crate::domain::names::{BackupName, BackupType};
 use crate::error::{Fault, Kind};
 use crate::fs::lock::Lock;
+use crate::keys::signature::Signer;
 use crate::keys::{DataKey, manifest_mac};
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError};
@@ -163,7 +164,7 @@ impl<'h> RunGuard<'h> {
 
     /// Makes sure that the run is still alone, writes its manifest, from when on the backup exists,
     /// records that, and lets the job go. `manifest` lacks what only the run knows: the ledger, the
-    /// copies, the authentication with `key`. `chain` is what it builds on: a store that has lost any of
+    /// copies, the authentication with `key`, and the signature of the host, if it signs. `chain` is what it builds on: a store that has lost any of
     /// that, or an object of the backup itself, drops out. Returns it complete, and [`Kind::Pending`] if
     /// its event has to wait.
     ///
@@ -173,7 +174,7 @@ impl<'h> RunGuard<'h> {
     pub fn publish(
         mut self,
         mut manifest: Manifest,
-        key: &DataKey,
+        key: (&DataKey, Option<&Signer>),
         chain: &[BackupName],
     ) -> anyhow::Result<(Manifest, Option<Kind>)> {
         self.app.ctx.cancel.check()?;
@@ -271,10 +272,10 @@ impl Drop for RunGuard<'_> {
 fn write(
     store: &MirroredStore,
     manifest: Manifest,
-    key: &DataKey,
+    (key, signer): (&DataKey, Option<&Signer>),
 ) -> anyhow::Result<(Manifest, [u8; 32])> {
     let at = manifest.name().manifest_key();
-    let bytes = manifest_mac::encode(manifest, key)?;
+    let bytes = manifest_mac::encode_signed(manifest, key, signer)?;
     // Before it is visible: what a reader would refuse must not become a backup.
     let manifest = Manifest::parse(&bytes, &at)?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {

@@ -13,33 +13,29 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::stored::{StoredReader, digest};
-use crate::ctx::{Ctx, host};
+use crate::ctx::Ctx;
 use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
 use crate::domain::limits::SEAL_HEADER_BYTES_MAX;
 use crate::domain::log_file::LogFileName;
 use crate::domain::names::BackupType;
 use crate::error::{Fault, FirstError, Kind};
-use crate::keys::manifest_mac::tag;
-use crate::keys::{self, DataKey, Effort, Keyring};
+use crate::keys::DataKey;
+use crate::keys::keyring::Keyring;
 use crate::stage::digest::{DigestReader, UploadSink, drain};
-use crate::stage::seal::{About, Header, ObjectName, Opener, Prelude, Sealer, open_header};
+use crate::stage::seal::{ObjectName, Opener, Sealer, open_header};
 use crate::stage::{Sink, zstd};
 use crate::store::{AppendStore, ObjectLabels, ReadStore, Role, StoreError};
 
 mod copying;
+mod header;
 
-/// What the MAC of a header is for.
-const MAC_INFO: &[u8] = b"bkp log file 1";
 /// So much of an object is read for its header at first; only many recipients take more.
 const HEADER_BYTES: u64 = 32 << 10;
 /// Bytes that are passed on at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Largest file that is held in memory, bytes: a segment of WAL as servers have it unless they are told otherwise.
 const HELD_BYTES_MAX: u64 = 16 << 20;
-/// Largest such file, bytes: that of a segment of WAL as large as a server can have it.
-const FILE_BYTES_MAX: u64 = 1 << 30;
-
 /// The archived files of one source in one store.
 #[derive(Clone)]
 pub struct LogFiles<'a> {
@@ -301,19 +297,6 @@ impl<'a> LogFiles<'a> {
         ObjectLabels { role: Role::LogFile, pairs, ..ObjectLabels::default() }
     }
 
-    fn about(&self, file: &NewLogFile<'_>, object: &str, key: &DataKey) -> anyhow::Result<About> {
-        let facts = LogFileFacts {
-            bytes: file.bytes,
-            sha256: hex(&file.sha256),
-            archived: self.ctx.now(),
-            host: host(),
-            facts: file.facts.clone(),
-        };
-        let text = serde_json::to_string(&facts)?;
-        let mac = mac(key, object, &text);
-        Ok(About { text, mac })
-    }
-
     /// What is in the store under the name of a file that is to be archived.
     fn compare(&self, file: &NewLogFile<'_>) -> anyhow::Result<Archiving> {
         let key = file.name.key();
@@ -349,35 +332,11 @@ impl<'a> LogFiles<'a> {
             open_header(&mut input, ObjectName::Behind(&place))
                 .map_err(|error| first_error.or(error))
         })?;
-        Ok(self.unwrap(&key, &prelude)?.1)
+        Ok(self.authentic(&key, &prelude)?.1)
     }
 
     fn watched(&self, input: Box<dyn Read + Send>, first_error: &FirstError) -> StoredReader {
         StoredReader { input, ctx: self.ctx.clone(), first_error: first_error.clone() }
-    }
-
-    /// The data key of an object, and what its header says if that is authentic.
-    fn unwrap(&self, key: &str, prelude: &Prelude) -> anyhow::Result<(DataKey, LogFileFacts)> {
-        let refused = |reason: &str| {
-            let message = format!("{}: `{key}` is not authentic: {reason}", self.store.url());
-            let hint = "somebody changed it or put it there; another store may have an intact copy";
-            Fault::new(Kind::Integrity, message).hint(hint)
-        };
-        let Header { object, recipients, about, .. } = &prelude.header;
-        let id = object.split('/').next().and_then(|id| id.parse().ok());
-        let id: BackupId = id.ok_or_else(|| refused("it has no id"))?;
-        let about = about.as_ref().ok_or_else(|| refused("its header says nothing of it"))?;
-        let cancel = &self.ctx.cancel;
-        let data_key = keys::open_any(self.keys, recipients, id, Effort::Usual, cancel)?;
-        if mac(&data_key, object, &about.text) != about.mac {
-            return Err(refused("its header was altered").into());
-        }
-        let facts: LogFileFacts = serde_json::from_str(&about.text)
-            .map_err(|error| refused(&format!("its header cannot be read: {error}")))?;
-        if facts.bytes > FILE_BYTES_MAX {
-            return Err(refused("it is larger than any such file").into());
-        }
-        Ok((data_key, facts))
     }
 
     /// Writes the content of an archived file to `out`. When this returns without an error, every byte was the
@@ -402,8 +361,8 @@ impl<'a> LogFiles<'a> {
         let mut input = self.watched(object, &first_error);
         let prelude = open_header(&mut input, ObjectName::Behind(&name.place()))
             .map_err(|error| first_error.or(error))?;
-        let (data_key, facts) = self.unwrap(&key, &prelude)?;
-        let opener = Opener::new(input, &prelude, &data_key, first_error.clone());
+        let (data_key, facts) = self.authentic(&key, &prelude)?;
+        let opener = Opener::new(input, &prelude, &data_key?, first_error.clone());
         let plain: Box<dyn Read> = match name.folder {
             Some(_) => Box::new(zstd::Decoder::new(opener, &key, first_error.clone())?),
             None => Box::new(opener),
@@ -441,9 +400,4 @@ pub fn folder_names(store: &dyn ReadStore, prefix: &str) -> anyhow::Result<Vec<S
     let mut names: Vec<String> = folders.map(last).collect();
     names.sort_unstable();
     Ok(names)
-}
-
-/// The MAC of what a header says of its object.
-fn mac(key: &DataKey, object: &str, text: &str) -> String {
-    tag(key, MAC_INFO, &[object.as_bytes(), b"\0", text.as_bytes()].concat())
 }

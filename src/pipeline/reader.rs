@@ -13,9 +13,10 @@ use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext};
 use crate::error::{Fault, FirstError, Kind, diagnose};
-use crate::keys::DataKey;
+use crate::keys::KeyError;
+use crate::keys::object_keys::{ContentKey, ObjectKey};
 use crate::stage::digest::{DigestReader, drain};
-use crate::stage::seal::{ObjectName, Opener, open_header};
+use crate::stage::seal::{ObjectName, Opener, Prelude, open_header};
 use crate::stage::thread_boundary::read_ahead;
 use crate::stage::{gzip, zstd};
 use crate::store::{Declared, ReadStore};
@@ -27,7 +28,7 @@ const READ_AHEAD: usize = 8;
 pub struct BackupReader<'a> {
     store: &'a dyn ReadStore,
     manifest: Manifest,
-    key: DataKey,
+    key: ContentKey,
     /// The objects that the manifest has no room for, by key, once somebody asked for them.
     listed: OnceLock<BTreeMap<String, ObjectRecord>>,
     /// Keys of the objects that were read to their end and had the right digests.
@@ -41,10 +42,10 @@ impl std::fmt::Debug for BackupReader<'_> {
 }
 
 impl<'a> BackupReader<'a> {
-    /// A reader of the backup that `manifest` describes; the caller has authenticated it with `key`.
+    /// A reader of the backup that `manifest` describes, which the caller has authenticated. `key` opens its objects.
     #[must_use]
-    pub fn new(store: &'a dyn ReadStore, manifest: Manifest, key: DataKey) -> Self {
-        let listed = OnceLock::new();
+    pub fn new(store: &'a dyn ReadStore, manifest: Manifest, key: impl Into<ContentKey>) -> Self {
+        let (key, listed) = (key.into(), OnceLock::new());
         BackupReader { store, manifest, key, listed, proven: Mutex::default() }
     }
 
@@ -241,6 +242,22 @@ impl<'a> BackupReader<'a> {
         stored(self.store, object, ctx, first_error)
     }
 
+    /// Whether every object can be opened.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.key, ContentKey::Data(_))
+    }
+
+    fn object_key(&self, prelude: &Prelude, name: &str) -> Result<ObjectKey, KeyError> {
+        match &self.key {
+            ContentKey::Data(key) => Ok(prelude.object_key(key)),
+            ContentKey::Kept(kept) => kept.get(name).cloned().ok_or_else(|| KeyError::Sealed {
+                what: format!("object `{name}`"),
+                hint: "pass a key that the backup was sealed for with --key; to make increments, a host keeps what it needs of its last backup in `state_dir`, and takes a full backup where that is lost".to_owned(),
+            }),
+        }
+    }
+
     fn plaintext(
         &self,
         object: &ObjectRecord,
@@ -254,7 +271,8 @@ impl<'a> BackupReader<'a> {
                     let name = object_name(self.manifest.id, &object.key);
                     let prelude = open_header(&mut input, ObjectName::Whole(&name))
                         .map_err(|error| first_error.or(error))?;
-                    let opener = Opener::new(input, &prelude, &self.key, first_error.clone());
+                    let key = self.object_key(&prelude, &name)?;
+                    let opener = Opener::with_key(input, &prelude, &key, first_error.clone());
                     Box::new(read_ahead("open", Box::new(opener), READ_AHEAD))
                 }
                 "zstd" => Box::new(zstd::Decoder::new(input, &object.key, first_error.clone())?),

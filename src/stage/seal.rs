@@ -26,6 +26,7 @@ use super::{ChainStats, Sink, StageError, StageStats};
 use crate::domain::limits::{RECIPIENTS_MAX, SEAL_HEADER_BYTES_MAX, SEGMENT_BYTES};
 use crate::domain::recipient::Recipient;
 use crate::error::FirstError;
+use crate::keys::object_keys::ObjectKey;
 use crate::keys::{DataKey, KeyError};
 
 const MAGIC: &[u8; 8] = b"BKPSEAL1";
@@ -38,6 +39,10 @@ const PREFIX_BYTES: usize = MAGIC.len() + 4;
 
 /// Bytes of a whole segment as stored.
 const SEALED_SEGMENT_BYTES: usize = SEGMENT_BYTES + TAG_BYTES;
+
+mod object_name;
+
+pub use self::object_name::ObjectName;
 
 /// What a sealed object says of itself. Authenticated as soon as one segment was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,34 +69,14 @@ pub struct Header {
 pub struct About {
     /// JSON.
     pub text: String,
+    /// Who signed it, as `trust` of a configuration names him, if anybody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Ed25519 over `bkp log file 1`, a zero byte, the object's name, a zero byte and the text, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// HMAC-SHA256 of the object's name, a zero byte and the text, under a key derived from the data key, hex.
     pub mac: String,
-}
-
-/// What an object is called, for [`open_header`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ObjectName<'a> {
-    /// `<backup id>/<object name>`.
-    Whole(&'a str),
-    /// The name behind an id that only the header tells.
-    Behind(&'a str),
-}
-
-impl ObjectName<'_> {
-    fn is(self, name: &str) -> bool {
-        match self {
-            ObjectName::Whole(whole) => name == whole,
-            ObjectName::Behind(rest) => {
-                name.split_once('/').is_some_and(|(_id, behind)| behind == rest)
-            }
-        }
-    }
-
-    fn shown(&self) -> &str {
-        match self {
-            ObjectName::Whole(name) | ObjectName::Behind(name) => name,
-        }
-    }
 }
 
 /// The beginning of a sealed object, read and checked but not yet authenticated.
@@ -122,12 +107,17 @@ impl Prelude {
         Ok((raw, prelude))
     }
 
-    fn key(&self, data_key: &DataKey) -> LessSafeKey {
-        let key = data_key.derive(&self.salt, &[KEY_INFO, &self.hash]);
-        #[expect(clippy::expect_used, reason = "32 bytes are a key of AES-256: cannot fail")]
-        let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).expect("32 bytes");
-        LessSafeKey::new(key)
+    /// The key of this object, derived from the data key of its backup.
+    #[must_use]
+    pub fn object_key(&self, data_key: &DataKey) -> ObjectKey {
+        ObjectKey(*data_key.derive(&self.salt, &[KEY_INFO, &self.hash]))
     }
+}
+
+fn cipher(key: &ObjectKey) -> LessSafeKey {
+    #[expect(clippy::expect_used, reason = "32 bytes are a key of AES-256: cannot fail")]
+    let key = UnboundKey::new(&AES_256_GCM, &key.0).expect("32 bytes");
+    LessSafeKey::new(key)
 }
 
 /// Reads the beginning of a sealed object of this name.
@@ -207,6 +197,7 @@ fn nonce(segment: u64, last: bool) -> Nonce {
 /// A sink that seals.
 pub struct Sealer {
     key: LessSafeKey,
+    object_key: ObjectKey,
     segment: u64,
     buffer: Vec<u8>,
     bytes: u64,
@@ -241,8 +232,15 @@ impl Sealer {
         let (raw, prelude) = Prelude::new(header, salt)?;
         inner.write(&raw)?;
         let buffer = Vec::with_capacity(SEALED_SEGMENT_BYTES);
-        let key = prelude.key(data_key);
-        Ok(Sealer { key, segment: 0, buffer, bytes: 0, busy: Duration::ZERO, inner })
+        let object_key = prelude.object_key(data_key);
+        let key = cipher(&object_key);
+        Ok(Sealer { key, object_key, segment: 0, buffer, bytes: 0, busy: Duration::ZERO, inner })
+    }
+
+    /// The key of this object alone.
+    #[must_use]
+    pub fn object_key(&self) -> &ObjectKey {
+        &self.object_key
     }
 
     /// Seals what the buffer holds, in place, and passes it on.
@@ -321,9 +319,14 @@ impl<R: Read> Opener<R> {
     /// Opens the segments in `inner`, which stands right behind `prelude`. Failures are noted in
     /// `first_error`.
     pub fn new(inner: R, prelude: &Prelude, data_key: &DataKey, first_error: FirstError) -> Self {
+        Opener::with_key(inner, prelude, &prelude.object_key(data_key), first_error)
+    }
+
+    /// The same with the key of the object alone.
+    pub fn with_key(inner: R, prelude: &Prelude, key: &ObjectKey, first_error: FirstError) -> Self {
         Opener {
             inner,
-            key: prelude.key(data_key),
+            key: cipher(key),
             object: prelude.header.object.clone(),
             first_error,
             segment: 0,

@@ -17,7 +17,7 @@ use crate::cmd::cleanup::deletion_log;
 use crate::ctx::host;
 use crate::domain::names::{BackupName, Mark};
 use crate::error::{Fault, Kind};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ledger::in_store;
 use crate::ledger::outbox::Outbox;
 use crate::ops::annotations::judge;

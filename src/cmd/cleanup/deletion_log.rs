@@ -21,7 +21,9 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, hex};
 use crate::domain::recipient::Recipient;
 use crate::error::{Fault, Kind};
-use crate::keys::{self, Effort, Keyring, manifest_mac};
+use crate::keys::keyring::{self, Keyring, SignatureCheck};
+use crate::keys::signature::Signer;
+use crate::keys::{self, Effort, manifest_mac};
 use crate::ledger::{Ledger, LedgerError};
 use crate::ops::{audit, records};
 use crate::store::{AppendStore, Role};
@@ -51,6 +53,12 @@ pub(crate) struct DeletionRecord {
     event: Option<Numbers>,
     /// The backup's recipients: whoever can open it can authenticate this.
     keys: Vec<Recipient>,
+    /// The host that removed it, if it signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
+    /// Ed25519 over what the MAC covers, after `bkp deletion 1` and a zero byte, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
     /// HMAC-SHA256 of this object without it, hex; nothing if no key was at hand.
     mac: Option<String>,
 }
@@ -65,16 +73,33 @@ struct ClosedDeletion<'a> {
 
 impl DeletionRecord {
     fn tag(&self, key: &keys::DataKey) -> Option<String> {
-        let text = serde_json::to_vec(&AuthenticatedFields::of(self)).ok()?;
-        Some(manifest_mac::tag(key, MAC_INFO, &text))
+        Some(manifest_mac::tag(key, MAC_INFO, &self.text()?))
+    }
+
+    fn text(&self) -> Option<Vec<u8>> {
+        serde_json::to_vec(&AuthenticatedFields::of(self)).ok()
+    }
+
+    /// Whether it is what bkp wrote. Anybody can seal a data key for a public key.
+    fn is_authentic(&self, keys: &Keyring, ctx: &Ctx) -> bool {
+        let signed = (self.signature.as_deref(), self.signer.as_deref());
+        match keys.check_text(signed, MAC_INFO, &self.text().unwrap_or_default()) {
+            SignatureCheck::Trusted => return true,
+            SignatureCheck::Wrong => return false,
+            SignatureCheck::Unknown => {}
+        }
+        let (id, effort) = (self.backup, Effort::Usual);
+        keyring::open_any(keys, &self.keys, id, effort, &ctx.cancel).is_ok_and(|opened| {
+            opened.by_holder && self.mac.is_some() && self.tag(&opened.key) == self.mac
+        })
     }
 
     /// The event, if this is what bkp wrote.
     fn event(&self, keys: &Keyring, ctx: &Ctx) -> Option<Event> {
         let event = self.event.as_ref().and_then(Event::unpack)?;
-        let key = keys::unwrap_any(keys, &self.keys, self.backup, &ctx.cancel).ok()?;
-        let is_right = self.mac.is_some() && self.tag(&key) == self.mac;
-        (is_right && event.backup == self.backup && event.status == Status::Deleted)
+        (self.is_authentic(keys, ctx)
+            && event.backup == self.backup
+            && event.status == Status::Deleted)
             .then_some(event)
     }
 }
@@ -156,14 +181,19 @@ pub(crate) fn record_deletion(
         process: std::process::id(),
         event: event.as_ref().map(Numbers::from),
         keys: manifest.keys.clone(),
+        signer: keys.signer().map(|signer| signer.id().to_string()),
+        signature: None,
         mac: None,
     };
     if let Ok(opened) = catalog::authenticate(store, (manifest, &bytes), (keys, Effort::Usual), ctx)
     {
-        deleted.mac = deleted.tag(&opened.key);
+        deleted.mac = opened.key.ok().and_then(|key| deleted.tag(&key));
         // What opens the backup now has to open this later, when the backup has gone.
         deleted.keys.extend(opened.envelope);
     }
+    let text = deleted.text();
+    let sign = |signer: &Signer| text.map(|text| signer.sign_text(MAC_INFO, &text));
+    deleted.signature = keys.signer().and_then(sign);
     records::add(store, (&audit::key("deleted", id, at), Role::Index), &deleted)?;
     Ok(event)
 }
@@ -184,7 +214,7 @@ pub(crate) fn report(
         ctx.cancel.check()?;
         let Some(deleted) = read(store, &key)? else { continue };
         // Without a ledger, or without a key, this object is all that there is.
-        if deleted.event.is_none() || deleted.mac.is_none() {
+        if deleted.event.is_none() || (deleted.mac.is_none() && deleted.signature.is_none()) {
             continue;
         }
         if left.contains(&deleted.backup) {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::catalog::{Catalog, Entry};
+use crate::catalog::{Catalog, Entry, Need};
 use crate::concurrent;
 use crate::domain::names::{BackupName, BackupType};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::pipeline::log_files::ListedFile;
 use crate::source::kinds;
 use crate::source::logs::{LogFileKind, LogKind};
@@ -40,7 +40,8 @@ pub(super) fn spare(
         let kind = kinds::log_kind_of(backup_type)?;
         let Some(files) = &kind.files else { continue };
         // One manifest that cannot be read today may be about any of them.
-        let opened = concurrent::each(&names, &app.ctx.cancel, |name| Ok(catalog.open(name).ok()))?;
+        let open = |name: &&BackupName| Ok(catalog.open_for(name, Need::Proof).ok());
+        let opened = concurrent::each(&names, &app.ctx.cancel, open)?;
         let captures: Option<Vec<Value>> = opened
             .into_iter()
             .map(|opened| opened.map(|(reader, _)| reader.manifest().capture.clone()))

@@ -15,7 +15,7 @@ use crate::domain::manifest::Identity;
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Record, RunOutcome};
 use crate::domain::retention::{Backup, Group, Policy, lateness};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::JobStates;
 use crate::store::ReadStore;
@@ -33,7 +33,7 @@ pub(super) struct Witness<'a> {
 impl<'a> Witness<'a> {
     /// The witnesses of this host. It may have no key: what cleans up need not be able to restore.
     pub(super) fn of(app: &'a AppContext) -> Witness<'a> {
-        let is_given = !app.settings.recipients.is_empty();
+        let is_given = app.settings.has_witness();
         let keys = if is_given { app.keys_to_read() } else { Ok(Keyring::default()) };
         let keys = keys.unwrap_or_else(|error| {
             app.ctx.monitor.warn(&format!("continuing without a key: {error:#}"));
@@ -51,7 +51,7 @@ impl<'a> Witness<'a> {
             Authenticity::Forged => facts.sha256.is_none(),
             Authenticity::Unchecked if self.app.settings.ledger.is_none() => {
                 // One that has lost its key is not one that was never given any.
-                let is_blind = self.app.settings.recipients.is_empty();
+                let is_blind = !self.app.settings.has_witness();
                 if is_blind {
                     self.warned.get_or_init(|| self.warn());
                 }
@@ -237,7 +237,7 @@ fn last_run(
         |record: &&Record| record.outcome() != RunOutcome::Skipped && record.id.created() <= now;
     let believed = judged.believed.iter().rfind(counted);
     // Without a key and a ledger nothing can be proven: that is warned of where backups are met.
-    let is_blind = app.settings.recipients.is_empty() && app.settings.ledger.is_none();
+    let is_blind = !app.settings.has_witness() && app.settings.ledger.is_none();
     let weighs = |record: &&Record| {
         counted(record)
             && (is_blind || record.outcome() != RunOutcome::Good)

@@ -14,7 +14,7 @@ use crate::concurrent;
 use crate::config::settings::SourceSettings;
 use crate::domain::log_file::LogFileName;
 use crate::error::{Fault, Kind};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::log_history::newest;
 use crate::ops::report::Report;
 use crate::pipeline::log_files::LogFiles;

@@ -13,7 +13,7 @@ use super::spool::{Spool, Stamp};
 use crate::concurrent;
 use crate::config::settings::SourceSettings;
 use crate::error::{Fault, Kind};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::report::Report;
 use crate::pipeline::log_files::{Archiving, LogFiles, NewLogFile};
 use crate::source::kinds;

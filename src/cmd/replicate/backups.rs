@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::progress::{Progress, StoredBackup, sizes};
 use super::replication::{COPIES, Replication};
 use super::report::{CopiesReport, CopyAction};
-use crate::catalog::{self, Entry, Filter};
+use crate::catalog::{self, Entry, Filter, Need};
 use crate::concurrent::each_of_few;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::event::{Event, Status};
@@ -86,7 +86,7 @@ impl Replication<'_> {
     fn copy(&self, entry: &Entry, progress: &Progress) -> anyhow::Result<Copied> {
         let began = self.app.ctx.now();
         let (name, ctx) = (&entry.name, &self.app.ctx);
-        let (reader, sha256) = self.catalog.open(name)?;
+        let (reader, sha256) = self.catalog.open_for(name, Need::Proof)?;
         let manifest = reader.manifest();
         progress.check(manifest)?;
         let objects: Vec<&ObjectRecord> = reader.objects(ctx)?.collect();
@@ -252,7 +252,12 @@ impl Replication<'_> {
     /// The keys of everything that a backup builds on.
     fn keys_below(&self, name: &BackupName) -> anyhow::Result<Vec<String>> {
         let mut keys = Vec::new();
-        for link in self.catalog.chain(name)?.iter().filter(|link| link.manifest().id != name.id) {
+        for link in self
+            .catalog
+            .chain_for(name, Need::Proof)?
+            .iter()
+            .filter(|link| link.manifest().id != name.id)
+        {
             keys.extend(link.objects(&self.app.ctx)?.map(|object| object.key.clone()));
             keys.push(link.manifest().name().manifest_key());
         }

@@ -3,7 +3,7 @@
 use crate::catalog::Catalog;
 use crate::domain::event::Event;
 use crate::error::Kind;
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::ops::exclusive_run::ExclusiveRun;
 use crate::ops::ledger_events;

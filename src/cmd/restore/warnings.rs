@@ -6,7 +6,7 @@ use crate::domain::names::BackupName;
 use crate::domain::schedule::SKEW;
 use crate::domain::timestamp::rfc3339;
 use crate::error::{Kind, diagnose};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::Select;

@@ -1,6 +1,6 @@
 //! Passing over what somebody planted among the backups of a log.
 
-use crate::catalog::{self, Catalog, FoundBackup};
+use crate::catalog::{self, Catalog, FoundBackup, Need};
 use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::error::{Kind, diagnose};
@@ -19,11 +19,13 @@ pub(super) fn proven_backups(
     passed: &mut SkippedBackups,
     ctx: &Ctx,
 ) -> anyhow::Result<Vec<FoundBackup>> {
-    let looked = concurrent::each(&found, &ctx.cancel, |found| match catalog.open(&found.name) {
-        Ok(_) => Ok(None),
-        Err(error) if catalog::is_altered(&error) => Ok(None),
-        Err(error) if catalog::is_unproven(&error) => Ok(Some(error)),
-        Err(error) => Err(error),
+    let looked = concurrent::each(&found, &ctx.cancel, |found| {
+        match catalog.open_for(&found.name, Need::Proof) {
+            Ok(_) => Ok(None),
+            Err(error) if catalog::is_altered(&error) => Ok(None),
+            Err(error) if catalog::is_unproven(&error) => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
     })?;
     let mut left = Vec::new();
     for (found, error) in found.into_iter().zip(looked) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::catalog::{self, Catalog, Filter, FoundBackup, is_unproven};
+use crate::catalog::{self, Catalog, Filter, FoundBackup, Need, is_unproven};
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::limits::CHAIN_LENGTH_MAX;
@@ -10,7 +10,7 @@ use crate::domain::manifest::{Identity, Manifest};
 use crate::domain::names::{BackupName, Mark, Scope};
 use crate::domain::timestamp::rfc3339;
 use crate::error::{Fault, Kind, diagnose};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::annotations::{Damage, judge};
 use crate::ops::authenticity::ProofChecker;
 use crate::ops::selection::SkippedBackups;
@@ -20,6 +20,7 @@ use crate::store::layer::mirrored::MirroredStore;
 use crate::wire::AppContext;
 
 use super::options::Options;
+use super::sealed;
 use crate::domain::backup_kind::BackupKind;
 
 /// How many backups are looked at for one to build on; planted ones and those of other sources with the same
@@ -366,16 +367,21 @@ fn build_on<'a>(
     parent: &BackupName,
     damage_check: &DamageCheck<'_>,
 ) -> anyhow::Result<(Option<ParentChain<'a>>, Vec<BackupReader<'a>>)> {
-    let mut chain = catalog.chain(parent)?;
+    let mut chain = catalog.chain_for(parent, Need::Proof)?;
     chain.iter().try_for_each(|link| damage_check.check_link(app, link))?;
     chain.iter().try_for_each(|link| link.check_objects(&app.ctx))?;
     let kind = source::kinds::kind_of(parent.backup_type)?;
+    let is_open = sealed::is_open(&chain, parent)?;
     let links = match (kind.extend)(&chain, &app.ctx)? {
         Continuation::Onto(links) => links,
         // An increment was asked for.
         Continuation::Full { else_onto } if damage_check.reads_claimed_damage => else_onto,
         Continuation::Full { .. } => return Ok((None, chain)),
     };
+    // What is in skipped links may have to be read.
+    if !is_open && links < chain.len() {
+        return Ok((None, chain));
+    }
     let skipped = chain.split_off(links.clamp(1, chain.len()));
     let ends = chain.first().zip(chain.last());
     let (base, last) = ends.ok_or_else(|| Fault::new(Kind::Integrity, "its chain is empty"))?;

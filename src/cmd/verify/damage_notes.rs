@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use crate::catalog::{Catalog, FoundBackup};
+use crate::catalog::{Catalog, FoundBackup, Need};
 use crate::cmd::verify::verify_report::VerifyReport;
 use crate::domain::id::BackupId;
 use crate::domain::names::{BackupName, Mark};
@@ -56,7 +56,7 @@ impl DamageNotes<'_> {
     /// is damaged, too. Where every stored byte is right, its first link is as suspect as the last.
     fn culprits(&self, name: &BackupName) -> Vec<BackupId> {
         let mut blamed = vec![name.id];
-        if let Ok(chain) = self.catalog.chain(name) {
+        if let Ok(chain) = self.catalog.chain_for(name, Need::Proof) {
             let is_to_blame = |link: &&BackupReader<'_>| {
                 let read = link.check_objects(&self.app.ctx).and_then(|()| match self.level {
                     VerifyLevel::Exists => Ok(()),
@@ -89,7 +89,7 @@ impl DamageNotes<'_> {
             return of_id.find(|found| found.name == *name);
         }
         let all: Vec<&FoundBackup> = of_id.collect();
-        let opens = all.iter().find(|found| self.proof_checker.open(&found.name).is_some());
+        let opens = all.iter().find(|found| self.proof_checker.can_prove(&found.name));
         opens.or(all.first()).copied()
     }
 
@@ -100,7 +100,7 @@ impl DamageNotes<'_> {
             return Ok(());
         }
         // Where nothing opens it, one word without a proof is as good as another.
-        if known == Damage::Claimed && self.proof_checker.open(&link.name).is_none() {
+        if known == Damage::Claimed && !self.proof_checker.can_prove(&link.name) {
             return Ok(());
         }
         self.add(link, AnnotationKind::Damaged, Some(why.to_owned()), &[])

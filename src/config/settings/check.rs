@@ -122,7 +122,7 @@ pub(super) fn is_secret_url(text: &str) -> bool {
 
 /// The recipient, or the reference to a secret, with a relative path of a file taken relative to `folder`.
 pub(super) fn resolve_path(recipient: &str, folder: &Path) -> String {
-    let prefix = ["file:", "passphrase:file:"];
+    let prefix = ["file:", "passphrase:file:", "age:file:"];
     if recipient.starts_with("file://") {
         return recipient.to_owned();
     }
@@ -191,6 +191,7 @@ mod tests {
         let folder = Path::new("/etc/bkp");
         assert_eq!(resolve_path("file:key", folder), "file:/etc/bkp/key");
         assert_eq!(resolve_path("passphrase:file:p", folder), "passphrase:file:/etc/bkp/p");
+        assert_eq!(resolve_path("age:file:a", folder), "age:file:/etc/bkp/a");
         assert_eq!(resolve_path("file:/key", folder), "file:/key");
         assert_eq!(resolve_path("passphrase:env:P", folder), "passphrase:env:P");
         assert_eq!(resolve_path("https://a.example/x", folder), "https://a.example/x");

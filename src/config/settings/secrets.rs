@@ -11,7 +11,8 @@ impl Settings {
     /// Every reference to a secret, by its key path.
     fn references(&self) -> Vec<(String, &str)> {
         let recipients = self.recipients.iter().enumerate().map(|(index, text)| {
-            let reference = text.strip_prefix("passphrase:").unwrap_or(text);
+            let mut kinds = ["passphrase:", "age:"].into_iter();
+            let reference = kinds.find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
             (format!("keys.recipients[{index}]"), reference)
         });
         let channels = self.notify.iter().flat_map(|to| {
@@ -23,7 +24,9 @@ impl Settings {
             .jobs
             .values()
             .filter_map(|job| Some((format!("job.{}.ping", job.name), job.ping.as_deref()?)));
-        recipients.chain(channels).chain(pings).collect()
+        let signing = self.signing_key.as_deref();
+        let signing = signing.map(|reference| ("keys.signing_key".to_owned(), reference));
+        recipients.chain(signing).chain(channels).chain(pings).collect()
     }
 
     /// Names of the variables of the environment that hold secrets.

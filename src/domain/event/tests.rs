@@ -57,6 +57,8 @@ fn manifest(stages: &[&str], until: Option<OffsetDateTime>) -> Manifest {
         retention: Retention { until, ..Retention::default() },
         ledger: None,
         copies: Vec::new(),
+        signer: None,
+        signature: None,
         timings: serde_json::Map::new(),
         mac: String::new(),
     }

@@ -21,7 +21,7 @@ use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
 use crate::domain::record::{Record, RunOutcome};
-use crate::keys::Keyring;
+use crate::keys::keyring::Keyring;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{OpenRefusal, ProofChecker, RECORD, Verdict};
 use crate::store::{ReadStore, StoreError, Version};
@@ -301,6 +301,8 @@ fn place(store: &dyn ReadStore, key: &str) -> String {
 /// A digest of what names the keys of this host, since a name may contain a secret.
 fn fingerprint(app: &AppContext) -> String {
     let recipients = app.settings.recipients.join("\n");
-    let text = format!("{}\n{recipients}", app.settings.ledger.is_some());
+    let trust: Vec<String> = app.settings.trust.iter().map(ToString::to_string).collect();
+    let (trust, signs) = (trust.join(" "), app.settings.signing_key.as_deref().unwrap_or_default());
+    let text = format!("{}\n{recipients}\n{trust}\n{signs}", app.settings.ledger.is_some());
     hex(&sha2::Sha256::digest(text.as_bytes()))
 }

@@ -7,7 +7,8 @@ use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::domain::recipient::Recipient;
 use bkp::error::{Kind, diagnose};
-use bkp::keys::{self, DataKey, Keyring};
+use bkp::keys::keyring::{self, Keyring};
+use bkp::keys::{self, DataKey};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(data: &[u8]) {
     let id: BackupId = "01935a3c-7a00-7abc-8def-0123456789ab".parse().unwrap();
     let cheap: Vec<Recipient> =
         recipients.into_iter().filter(|recipient| !is_costly(recipient)).collect();
-    match keys::unwrap_any(&KEYS.providers, &cheap, id, &Cancel::default()) {
+    match keyring::unwrap_any(&KEYS.providers, &cheap, id, &Cancel::default()) {
         Ok(_) => panic!("it opened a key that nobody wrapped"),
         Err(error) => assert_eq!(diagnose(&error).kind, Kind::Key, "{error:#}"),
     }

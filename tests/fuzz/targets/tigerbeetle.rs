@@ -16,7 +16,7 @@ use bkp::ctx::Ctx;
 use bkp::domain::names::{BackupType, Scope};
 use bkp::domain::segment::KIND;
 use bkp::error::{Kind, diagnose};
-use bkp::keys::Keyring;
+use bkp::keys::keyring::Keyring;
 use bkp::pipeline::log_files::LogFiles;
 use bkp::source::kinds;
 use bkp::source::tigerbeetle::SegmentRecord;

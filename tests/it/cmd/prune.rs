@@ -208,7 +208,7 @@ fn objects_of_a_run_in_progress_are_not_orphans() {
     fs::remove_dir_all(bed.path("store/leases/books")).unwrap();
     assert_eq!(bed.json(&["cleanup"])["stores"][0]["removed"], 1);
     assert!(!object.exists());
-    let error = run.publish(manifest, &DataKey::generate().unwrap(), &[]).unwrap_err();
+    let error = run.publish(manifest, (&DataKey::generate().unwrap(), None), &[]).unwrap_err();
     assert!(format!("{error:#}").contains("was removed: cleanup mistook it"), "{error:#}");
     assert!(!at.exists());
 }

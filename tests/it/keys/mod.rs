@@ -1,5 +1,6 @@
 //! Who can open a backup.
 
+mod age;
 mod kms;
 mod recipients;
 mod rewrap;

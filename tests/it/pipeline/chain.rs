@@ -16,7 +16,8 @@ use bkp::ctx::Cancel;
 use bkp::domain::id::BackupId;
 use bkp::domain::recipient::Recipient;
 use bkp::error::{FirstError, Kind, diagnose};
-use bkp::keys::{self, DataKey, Keyring};
+use bkp::keys::keyring::{self, Keyring};
+use bkp::keys::{self, DataKey};
 use bkp::stage::digest::{Digest, DigestReader, UploadSink, drain};
 use bkp::stage::seal::{ObjectName, Opener, Sealer, open_header};
 use bkp::stage::thread_boundary::{ThreadBoundary, read_ahead};
@@ -167,8 +168,12 @@ fn backward(
     if shape.sealed {
         let prelude = open_header(&mut reader, ObjectName::Whole(&object("data")))
             .map_err(|e| first_error.or(e))?;
-        let key =
-            keys::unwrap_any(&keys.keyring, &prelude.header.recipients, id(), &Cancel::default())?;
+        let key = keyring::unwrap_any(
+            &keys.keyring,
+            &prelude.header.recipients,
+            id(),
+            &Cancel::default(),
+        )?;
         reader = Box::new(Opener::new(reader, &prelude, &key, first_error.clone()));
     }
     if shape.hops {

@@ -19,6 +19,7 @@ use std::process::Command;
 use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, hex, unhex};
 use bkp::error::{FirstError, Kind, diagnose};
+use bkp::keys::keyring::{self, Keyring};
 use bkp::keys::{self, DataKey, manifest_mac};
 use bkp::stage::seal::{ObjectName, Opener, open_header};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -114,8 +115,8 @@ fn open_with_bkp(sealed: &[u8], vector: &Vector, secret: &Path) -> Opened {
         let (mut reader, first_error) = (sealed, FirstError::default());
         let prelude = open_header(&mut reader, ObjectName::Whole(&vector.object))?;
         let id: BackupId = prelude.header.object.split('/').next().unwrap().parse()?;
-        let key = keys::unwrap_any(
-            &keys::Keyring::new(vec![keys::kinds::open(&recipient, &bkp::ctx::Cancel::default())?]),
+        let key = keyring::unwrap_any(
+            &Keyring::new(vec![keys::kinds::open(&recipient, &bkp::ctx::Cancel::default())?]),
             &prelude.header.recipients,
             id,
             &bkp::ctx::Cancel::default(),

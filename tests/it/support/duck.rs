@@ -179,7 +179,7 @@ pub(crate) fn reindex(bed: &Bed, manifest: &Value, change: &dyn Fn(&mut Value)) 
         ctx: &app.ctx,
     };
     let bytes = serde_json::to_vec(&index).unwrap();
-    *old = builder.map(&|out| out.write_all(&bytes)).unwrap();
+    *old = builder.map(&|out| out.write_all(&bytes)).unwrap().0;
     fs::write(&path, bkp::keys::manifest_mac::encode(told, &key).unwrap()).unwrap();
 }
 

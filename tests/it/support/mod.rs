@@ -16,6 +16,7 @@ pub(crate) mod planted;
 pub(crate) mod postgres;
 pub(crate) mod s3;
 pub(crate) mod schema;
+pub(crate) mod sealed;
 pub(crate) mod smtp;
 pub(crate) mod status;
 pub(crate) mod tb;

@@ -11,7 +11,8 @@ use bkp::domain::manifest::{
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::recipient::Recipient;
 use bkp::domain::record::Record;
-use bkp::keys::{DataKey, Keyring, manifest_mac};
+use bkp::keys::keyring::Keyring;
+use bkp::keys::{DataKey, manifest_mac};
 use bkp::ops::authenticity;
 use bkp::ops::authenticity::{ProofChecker, RECORD};
 use bkp::store::AppendStore;
@@ -130,6 +131,8 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
         retention: seed.retention.clone(),
         ledger: None,
         copies: Vec::new(),
+        signer: None,
+        signature: None,
         timings: serde_json::Map::new(),
         mac: String::new(),
     };

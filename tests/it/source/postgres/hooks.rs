@@ -551,3 +551,50 @@ fn a_recovery_by_the_hook_is_whole_or_does_not_end() {
         }
     }
 }
+
+#[test]
+fn a_host_with_a_public_key_archives_what_only_the_private_key_reads() {
+    let server = shared(Version::V18);
+    let bed = PostgresBed::of(server, "");
+    let folder = Folder::of(server);
+    let id = |words: &[&str]| {
+        let report = bed.json(&[&["keys", "generate"], words].concat());
+        report["keys"][0]["id"].as_str().unwrap().to_owned()
+    };
+    let public = id(&["--age", bed.path("identity").to_str().unwrap()]);
+    let signer = id(&["--signing", bed.path("signing.key").to_str().unwrap()]);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let recipients = "recipients = [\"file:key\"]";
+    let with = |lines: &str| {
+        assert!(config.contains(recipients));
+        bed.write("bkp.toml", &config.replace(recipients, lines));
+    };
+    let seals = format!("recipients = [{public:?}]\nsigning_key = \"file:signing.key\"");
+    with(&seals);
+    let (name, bytes) = segments(server, 1).remove(0);
+    folder.put(&name, &bytes);
+    folder.push(&bed, &name).done();
+    // The signature tells the host that it is the same, and that another one is not.
+    Folder::forget(&bed);
+    folder.push(&bed, &name).done();
+    let mut other = bytes.clone();
+    *other.last_mut().unwrap() ^= 1;
+    folder.put(&name, &other);
+    Folder::forget(&bed);
+    folder.push(&bed, &name).failed(14, &name);
+    assert!(folder.fetch(&bed, &name).is_err(), "it cannot read it");
+    // Increments need the map of the last backup only.
+    let full = bed.snapshot("full");
+    let next = bed.snapshot("incremental");
+    assert_eq!(next["parent"], full["id"]);
+
+    let reads = "recipients = [\"age:file:identity\"]\n";
+    with(reads);
+    Folder::forget(&bed);
+    assert!(folder.fetch(&bed, &name).is_err(), "nobody vouches for it");
+    with(&format!("{reads}trust = [{signer:?}]"));
+    Folder::forget(&bed);
+    assert_eq!(folder.fetch(&bed, &name).unwrap(), bytes);
+    let id = next["id"].as_str().unwrap();
+    bed.run(&["verify", "--id", id, "--level", "decode"]).done();
+}

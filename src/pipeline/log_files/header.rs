@@ -1,0 +1,96 @@
+//! What the header of an archived file says of it: there is no manifest.
+
+use super::{LogFileFacts, LogFiles, NewLogFile};
+use crate::ctx::host;
+use crate::domain::hex::hex;
+use crate::domain::id::BackupId;
+use crate::domain::manifest::{Doubt, ManifestError};
+use crate::error::{Fault, Kind};
+use crate::keys::keyring::{self, SignatureCheck};
+use crate::keys::manifest_mac::tag;
+use crate::keys::{DataKey, Effort};
+use crate::stage::seal::{About, Header, Prelude};
+
+/// What the MAC of a header is for.
+const MAC_INFO: &[u8] = b"bkp log file 1";
+/// Largest such file, bytes: that of a segment of WAL as large as a server can have it.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+impl LogFiles<'_> {
+    /// What the header of a new object says of it.
+    pub(super) fn about(
+        &self,
+        file: &NewLogFile<'_>,
+        object: &str,
+        key: &DataKey,
+    ) -> anyhow::Result<About> {
+        let facts = LogFileFacts {
+            bytes: file.bytes,
+            sha256: hex(&file.sha256),
+            archived: self.ctx.now(),
+            host: host(),
+            facts: file.facts.clone(),
+        };
+        let text = serde_json::to_string(&facts)?;
+        let (mac, signer) = (mac(key, object, &text), self.keys.signer());
+        let named = named(object, &text);
+        let signature = signer.map(|signer| signer.sign_text(MAC_INFO, &named));
+        Ok(About { text, signer: signer.map(|signer| signer.id().to_string()), signature, mac })
+    }
+
+    /// The data key of an object, or why no key at hand opens it, and what its header says if that is authentic: by
+    /// its MAC, if the data key was sealed by somebody who has a key himself, or by the signature of a trusted signer.
+    pub(super) fn authentic(
+        &self,
+        key: &str,
+        prelude: &Prelude,
+    ) -> anyhow::Result<(anyhow::Result<DataKey>, LogFileFacts)> {
+        let refused = |reason: &str| {
+            let message = format!("{}: `{key}` is not authentic: {reason}", self.store.url());
+            let hint = "somebody changed it or put it there; another store may have an intact copy";
+            Fault::new(Kind::Integrity, message).hint(hint)
+        };
+        let Header { object, recipients, about, .. } = &prelude.header;
+        let id = object.split('/').next().and_then(|id| id.parse().ok());
+        let id: BackupId = id.ok_or_else(|| refused("it has no id"))?;
+        let about = about.as_ref().ok_or_else(|| refused("its header says nothing of it"))?;
+        let cancel = &self.ctx.cancel;
+        let signed = (about.signature.as_deref(), about.signer.as_deref());
+        let signature = self.keys.check_text(signed, MAC_INFO, &named(object, &about.text));
+        let opened = keyring::open_any(self.keys, recipients, id, Effort::Usual, cancel);
+        let is_right = |key: &DataKey| mac(key, object, &about.text) == about.mac;
+        let data_key = match (opened, signature) {
+            (_, SignatureCheck::Wrong) => return Err(refused("its header was altered").into()),
+            (Ok(opened), _) if !is_right(&opened.key) => {
+                return Err(refused("its header was altered").into());
+            }
+            (Ok(opened), SignatureCheck::Trusted) => Ok(opened.key),
+            (Ok(opened), SignatureCheck::Unknown) if opened.by_holder => Ok(opened.key),
+            (Ok(_), SignatureCheck::Unknown) => {
+                let doubt = about.signer.clone().map_or(Doubt::Unsigned, Doubt::Stranger);
+                return Err(ManifestError::Untrusted { key: key.to_owned(), doubt }.into());
+            }
+            (Err(error), SignatureCheck::Trusted) => {
+                cancel.check()?;
+                Err(error)
+            }
+            (Err(error), SignatureCheck::Unknown) => return Err(error),
+        };
+        let facts: LogFileFacts = serde_json::from_str(&about.text)
+            .map_err(|error| refused(&format!("its header cannot be read: {error}")))?;
+        if facts.bytes > FILE_BYTES_MAX {
+            return Err(refused("it is larger than any such file").into());
+        }
+        Ok((data_key, facts))
+    }
+}
+
+/// The MAC of what a header says of its object.
+fn mac(key: &DataKey, object: &str, text: &str) -> String {
+    tag(key, MAC_INFO, &named(object, text))
+}
+
+/// What a header says of its object, with the name of that.
+fn named(object: &str, text: &str) -> Vec<u8> {
+    [object.as_bytes(), b"\0", text.as_bytes()].concat()
+}
