@@ -12,7 +12,6 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -30,6 +29,7 @@ pub(crate) mod tls;
 
 use self::access::{Access, PASSWORD, REPLICATOR, SUPERUSER};
 use super::machine::excused;
+use super::ports;
 use super::s3::tools;
 use super::wait::{descendants, ended, is_alive, pause, until};
 
@@ -234,7 +234,7 @@ impl Postgres {
     }
 
     fn at(version: Version, home: PathBuf) -> Postgres {
-        let access = Access { version, home, port: free_port() };
+        let access = Access { version, home, port: ports::reserved() };
         Postgres { access, child: None, told: Vec::new() }
     }
 
@@ -260,7 +260,7 @@ impl Postgres {
             self.spawn();
             match self.wait_ready() {
                 Err(log) if log.contains("could not bind") && log.contains("in use") => {
-                    self.access.port = free_port();
+                    self.access.port = ports::reserved();
                 }
                 outcome => return outcome,
             }
@@ -437,8 +437,4 @@ fn append(path: &Path, text: &str) {
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     place::own(path);
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }

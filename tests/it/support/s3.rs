@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -23,6 +23,8 @@ use bkp::store::StoreLocation;
 use tempfile::TempDir;
 
 pub(crate) mod proxy;
+
+use super::ports;
 
 /// The key id and the secret of every service here.
 const KEY_ID: &str = "test";
@@ -98,8 +100,7 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
-        let port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = ports::reserved();
         let server = command(port, &data);
         let mut shell = Command::new("sh");
         shell.args(["-c", "\"$@\" </dev/null & cat >/dev/null; kill $!", "sh"]);

@@ -10,19 +10,19 @@
     reason = "helpers of tests fail as tests do; clippy sees tests only in marked functions"
 )]
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Condvar, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
 use super::wait::{ended, pause};
+use super::{headroom, ports};
 
 /// The cluster id of every server here.
 pub(crate) const CLUSTER: u128 = 7;
@@ -38,9 +38,11 @@ const SMALL: [&str; 4] = [
     "--cache-accounts=1MiB",
     "--memory-lsm-manifest=16MiB",
 ];
-/// Memory that must be left before a server is started, KiB: it takes a fifth of that, and those of bkp, which
-/// restore and drill beside it and do not wait, a fourth each.
-const MEMORY_LEFT_KIB: u64 = 9 << 20;
+/// What a test with one server takes of memory, KiB: 1.9 GiB for it, 2.3 GiB for one of bkp's beside it, which
+/// restores or drills, and as much for their files, which may be in memory.
+const SOLO_KIB: u64 = 6 << 20;
+/// The same of a test with a cluster of three, KiB.
+const CLUSTER_KIB: u64 = 11 << 20;
 /// Times that a server is started anew because another program took its port.
 const PORT_TRIES: u32 = 5;
 
@@ -78,7 +80,7 @@ impl Server {
     pub(crate) fn spawn(data_file: &Path, addresses: &str, replica: usize) -> Server {
         let log = data_file.with_extension(format!("{replica}.log"));
         let output = File::create(&log).unwrap();
-        wait_for_memory();
+        headroom::take(SOLO_KIB);
         let child = Command::new(program())
             .arg("start")
             .args(SMALL)
@@ -169,61 +171,11 @@ impl Drop for Server {
     }
 }
 
-/// Waits, for a minute at most, until there is memory for one more server beside what other tests may ask for
-/// meanwhile: one that is denied memory is killed, or another one is.
-fn wait_for_memory() {
-    let available_kib = || {
-        let told = fs::read_to_string("/proc/meminfo").unwrap();
-        let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-        line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(u64::MAX)
-    };
-    let began = Instant::now();
-    while available_kib() < MEMORY_LEFT_KIB && began.elapsed() < Duration::from_mins(1) {
-        pause();
-    }
-}
-
 /// A cluster of three replicas.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     /// The replicas, by index.
     pub(crate) replicas: Vec<Server>,
-    /// Let go of after them.
-    _turn: Turn,
-}
-
-thread_local! {
-    /// The clusters of this thread that run.
-    static RUNNING: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Whether a test has clusters; one at a time has, for three servers and what they write fill much of a memory.
-static TAKEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
-
-/// The right of a thread to run clusters.
-#[derive(Debug)]
-struct Turn;
-
-impl Turn {
-    fn take() -> Turn {
-        if RUNNING.get() == 0 {
-            let (taken, free) = &TAKEN;
-            *free.wait_while(taken.lock().unwrap(), |taken| *taken).unwrap() = true;
-        }
-        RUNNING.set(RUNNING.get() + 1);
-        Turn
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        RUNNING.set(RUNNING.get() - 1);
-        if RUNNING.get() == 0 {
-            let (taken, free) = &TAKEN;
-            *taken.lock().unwrap() = false;
-            free.notify_one();
-        }
-    }
 }
 
 impl Cluster {
@@ -239,14 +191,14 @@ impl Cluster {
 
     /// Starts one replica on each of the data files, in the order of their replica numbers.
     pub(crate) fn start_existing(files: &[PathBuf]) -> Cluster {
-        let turn = Turn::take();
+        headroom::take(CLUSTER_KIB);
         for _ in 1..PORT_TRIES {
             let addresses = free_addresses(files.len());
             let spawn =
                 |(replica, file): (usize, &PathBuf)| Server::spawn(file, &addresses, replica);
             let mut replicas: Vec<Server> = files.iter().enumerate().map(spawn).collect();
             let Some(failed) = replicas.iter_mut().position(|replica| !replica.wait_ready()) else {
-                return Cluster { replicas, _turn: turn };
+                return Cluster { replicas };
             };
             let log = replicas[failed].log_text();
             assert!(log.contains("AddressInUse"), "replica {failed} fails: {}", tail(&log));
@@ -481,13 +433,10 @@ pub(crate) fn program() -> PathBuf {
     path
 }
 
-/// Addresses that are free now. They are all held until the last one is known, so they differ; a
-/// program that takes one before the server does is noticed by the callers.
+/// Addresses that are free, and stay so while the servers on them are stopped.
 fn free_addresses(count: usize) -> String {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
-    held.iter().map(address).collect::<Vec<_>>().join(",")
+    let address = |_| format!("{}:{}", Ipv4Addr::LOCALHOST, ports::reserved());
+    (0..count).map(address).collect::<Vec<_>>().join(",")
 }
 
 /// The end of a log, for messages.
