@@ -36,6 +36,7 @@ pub mod copies;
 pub mod log_files;
 mod object_list;
 pub mod objects;
+pub mod parts;
 mod reader;
 mod roles;
 mod stored;

@@ -49,6 +49,14 @@ impl<'a> BackupReader<'a> {
         BackupReader { store, manifest, key, listed, proven: Mutex::default() }
     }
 
+    pub(super) fn store(&self) -> &'a dyn ReadStore {
+        self.store
+    }
+
+    pub(super) fn key(&self) -> &DataKey {
+        &self.key
+    }
+
     /// What the backup says of itself.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {

@@ -29,6 +29,8 @@ use crate::error::FirstError;
 use crate::keys::object_keys::ObjectKey;
 use crate::keys::{DataKey, KeyError};
 
+pub mod segments;
+
 const MAGIC: &[u8; 8] = b"BKPSEAL1";
 const VERSION: u32 = 1;
 const ALGORITHM: &str = "aes256-gcm";
@@ -337,6 +339,13 @@ impl<R: Read> Opener<R> {
         }
     }
 
+    /// The same if `inner` stands at the beginning of this segment, and not of the first. Whoever reads no further
+    /// than [`segments::Segments::plain`] needs no more of the object than [`segments::Segments::stored`].
+    #[must_use]
+    pub fn from_segment(self, segment: u64) -> Self {
+        Opener { segment, ..self }
+    }
+
     /// Reads up to a segment and a byte; returns how much there was.
     fn fill(&mut self) -> io::Result<usize> {
         let mut filled = 0;
@@ -409,6 +418,7 @@ impl<R> fmt::Debug for Opener<R> {
 
 #[cfg(test)]
 mod tests {
+    use super::segments::Segments;
     use super::*;
     use crate::error::{Kind, diagnose};
     use crate::stage::parallel::testing::CollectingSink;
@@ -446,6 +456,52 @@ mod tests {
             // Where a segment stands can be computed: for readers of a part of an object.
             let tags = TAG_BYTES * size.div_ceil(SEGMENT_BYTES).max(1);
             assert_eq!(sealed.len() as u64, prelude.bytes + (size + tags) as u64);
+        }
+    }
+
+    #[test]
+    fn any_part_is_read_without_the_rest() {
+        let key = DataKey([7; 32]);
+        let size = SEGMENT_BYTES as u64;
+        let part_of = |plain: &[u8], sealed: &[u8], part: Range<u64>| {
+            let prelude = open_header(&mut &*sealed, ObjectName::Whole(OBJECT)).unwrap();
+            let total = plain.len() as u64;
+            assert_eq!(prelude.object_bytes(total), sealed.len() as u64);
+            let Segments { first, stored, plain } = prelude.segments(&part, total);
+            assert!(plain.start <= part.start && plain.end >= part.end.min(total), "{part:?}");
+            let at = |offset: u64| usize::try_from(offset).unwrap();
+            let inner = &sealed[at(stored.start)..at(stored.end)];
+            let opener = Opener::new(inner, &prelude, &key, FirstError::default());
+            let mut out = Vec::new();
+            let length = plain.end - plain.start;
+            opener.from_segment(first).take(length).read_to_end(&mut out).map(|_| (plain, out))
+        };
+        for bytes in [1, size - 1, size, size + 1, 3 * size, 3 * size + 9] {
+            let whole: Vec<u8> = (0..bytes).map(|at| (at / 1000 % 251) as u8).collect();
+            let sealed = seal(&key, &whole);
+            for start in [0, 5, size - 1, size, 2 * size, bytes - 1] {
+                for end in [start + 1, size, size + 1, 2 * size, bytes, bytes + 9] {
+                    if start >= bytes || end <= start {
+                        continue;
+                    }
+                    let (plain, found) = part_of(&whole, &sealed, start..end).unwrap();
+                    let at = |offset: u64| usize::try_from(offset).unwrap();
+                    assert!(
+                        found == whole[at(plain.start)..at(plain.end)],
+                        "{bytes} {start} {end}"
+                    );
+                }
+            }
+            // Another segment in its place opens nothing.
+            if bytes > 2 * size {
+                let prelude = open_header(&mut &*sealed, ObjectName::Whole(OBJECT)).unwrap();
+                let begin = usize::try_from(prelude.bytes).unwrap();
+                let mut swapped = sealed.clone();
+                swapped
+                    .copy_within(begin..begin + SEALED_SEGMENT_BYTES, begin + SEALED_SEGMENT_BYTES);
+                assert!(part_of(&whole, &swapped, size..size + 1).is_err());
+                assert!(part_of(&whole, &swapped, 0..1).is_ok());
+            }
         }
     }
 

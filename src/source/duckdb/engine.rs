@@ -1,7 +1,7 @@
 //! The linked DuckDB, in a process of its own: see [`crate::source::duckdb::engine::serve`] for what that may do. It opens files of
 //! ours only, never one that another process may have open.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,6 +102,8 @@ pub(crate) struct Session {
     folder: Option<PathBuf>,
     /// Why the last statement was refused, if it was.
     refusal: RefCell<Option<String>>,
+    /// Whether the last [`Session::leave_user_schema`] found names that stand for others.
+    is_hidden: Cell<bool>,
 }
 
 impl std::fmt::Debug for Session {
@@ -164,6 +166,7 @@ impl Session {
             limits,
             folder: folder.map(Path::to_owned),
             refusal: RefCell::default(),
+            is_hidden: Cell::default(),
         };
         let base = |name: &str, path: &Path, write| Base {
             name: name.to_owned(),
@@ -224,7 +227,17 @@ impl Session {
         if hidden.is_empty() {
             self.enter_user_schema()?;
         }
+        self.is_hidden.set(!hidden.is_empty());
         Ok(!hidden.is_empty())
+    }
+
+    /// As [`Session::leave_user_schema`], after an [`Session::enter_user_schema`] since which nothing was created: what
+    /// was found before holds.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(crate) fn leave_user_schema_again(&self) -> anyhow::Result<()> {
+        if self.is_hidden.get() { self.run(&format!("USE {OUTSIDE}.main")) } else { Ok(()) }
     }
 
     /// From here on statements are read as those of the database were, as at the beginning.

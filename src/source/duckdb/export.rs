@@ -33,9 +33,11 @@ pub(crate) mod index;
 pub(crate) mod links;
 pub(crate) mod native;
 pub(crate) mod parquet_roundtrip;
+mod row_groups;
 mod rows;
 mod segments;
 pub(crate) mod stored;
+pub(crate) mod unchanged;
 
 use self::content::{content, probe};
 pub(crate) use self::export_context::ExportContext;

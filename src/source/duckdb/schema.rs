@@ -180,7 +180,7 @@ impl DatabaseSchema {
         // It reads the checks, whose macros are found from within only; what it is told with is named in full.
         session.enter_user_schema()?;
         let constraints = by_table(session.rows(&constraints)?);
-        session.leave_user_schema()?;
+        session.leave_user_schema_again()?;
         let tables = session.rows(&tables_query)?;
         let reserved = ReservedWords::read(session)?;
         for row in &tables {

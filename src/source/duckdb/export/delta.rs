@@ -345,7 +345,7 @@ pub(crate) fn sums_of_changes(changes: &str) -> String {
 }
 
 /// The columns of the key, each with its number.
-fn key_columns(table: &TableEntry) -> impl Iterator<Item = (usize, &Column)> {
+pub(super) fn key_columns(table: &TableEntry) -> impl Iterator<Item = (usize, &Column)> {
     key(table).into_iter().enumerate()
 }
 
@@ -355,7 +355,7 @@ pub(crate) fn keys(table: &TableEntry, state: &str) -> String {
 }
 
 /// Keys that come from Parquet, as the table has them.
-fn typed_keys(table: &TableEntry) -> String {
+pub(super) fn typed_keys(table: &TableEntry) -> String {
     let typed = |(number, column): (usize, &Column)| {
         format!("CAST(bkp_k{number} AS {}) AS bkp_k{number}", column.data_type)
     };
@@ -383,23 +383,6 @@ pub(crate) fn upserts(table: &TableEntry, changes: &str, from: &str) -> String {
     };
     let same = key_columns(table).map(same).collect::<Vec<_>>().join(" AND ");
     format!("{rows} SEMI JOIN (FROM {changes} WHERE bkp_live) AS bkp_key ON {same}")
-}
-
-/// The rows of a Parquet file of which none of the `later` relations with changes speaks: what is gone or
-/// has another content then.
-pub(crate) fn unchanged_rows(table: &TableEntry, file: &str, later: &[String]) -> String {
-    let rows = format!("SELECT {ROW}.* FROM read_parquet({file}) AS {ROW}");
-    if later.is_empty() {
-        return rows;
-    }
-    let typed = typed_keys(table);
-    let keys = later.iter().map(|changes| format!("SELECT {typed} FROM {changes}"));
-    let keys = keys.collect::<Vec<_>>().join(" UNION ALL ");
-    let same = |(number, column): (usize, &Column)| {
-        format!("CAST({} AS {}) = bkp_key.bkp_k{number}", of_row(&column.name), column.data_type)
-    };
-    let same = key_columns(table).map(same).collect::<Vec<_>>().join(" AND ");
-    format!("{rows} ANTI JOIN ({keys}) AS bkp_key ON {same}")
 }
 
 /// Removes from `stage`, the rows of a table without a key, as many of each content as `changes` (a

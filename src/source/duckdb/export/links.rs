@@ -13,6 +13,7 @@ use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::delta::ExportedRows;
 use crate::source::duckdb::export::index::{Index, TableEntry};
+use crate::source::duckdb::export::row_groups;
 
 /// A chain that does not have what it says it has.
 pub(crate) fn broken(what: &str) -> anyhow::Error {
@@ -75,12 +76,40 @@ pub(crate) fn files(
     folder: &Path,
     ctx: &Ctx,
 ) -> anyhow::Result<LinkedTable> {
-    let [(first, full), later @ ..] = links else { return Err(broken("a link is missing")) };
+    let Some((first, full)) = links.first() else { return Err(broken("a link is missing")) };
     let base = rows(chain, *first, full, folder, ctx)?;
-    let members =
-        later.iter().filter_map(|(order, entry)| Some((order, entry.rows_member.as_deref()?)));
-    let later = members.map(|(order, member)| changes(chain, *order, member, folder, ctx));
-    Ok(LinkedTable { base, later: later.collect::<anyhow::Result<_>>()? })
+    Ok(LinkedTable { base, later: later(chain, links, folder, ctx)? })
+}
+
+/// The same with as much of the base as has the rows in these places; nothing if that is not worth it, or not
+/// possible.
+pub(crate) fn files_of_some(
+    (chain, links): (&Chain<'_>, &[(usize, &TableEntry)]),
+    places: &[Range<u64>],
+    session: &Session,
+    folder: &Path,
+    ctx: &Ctx,
+) -> anyhow::Result<Option<LinkedTable>> {
+    let Some((first, full)) = links.first() else { return Err(broken("a link is missing")) };
+    let name = full.data.as_deref().unwrap_or_default();
+    let Some(parts) = link(chain, *first)?.parts(name, ctx)? else { return Ok(None) };
+    let path = folder.join(format!("part-{first}-{name}"));
+    if !row_groups::fetch(&parts, places, session, &path)? {
+        return Ok(None);
+    }
+    Ok(Some(LinkedTable { base: path, later: later(chain, links, folder, ctx)? }))
+}
+
+/// The files with keys and hashes of what changed since the first link.
+fn later(
+    chain: &Chain<'_>,
+    links: &[(usize, &TableEntry)],
+    folder: &Path,
+    ctx: &Ctx,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let later = links.iter().skip(1);
+    let members = later.filter_map(|(order, entry)| Some((order, entry.rows_member.as_deref()?)));
+    members.map(|(order, member)| changes(chain, *order, member, folder, ctx)).collect()
 }
 
 /// The rows of a link as a file in a folder of ours: Parquet is read from its end. Its digest is compared before

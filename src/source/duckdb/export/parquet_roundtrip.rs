@@ -8,6 +8,7 @@ use crate::source::duckdb::engine::Session;
 use crate::source::duckdb::export::content::content;
 use crate::source::duckdb::export::delta;
 use crate::source::duckdb::export::index::{Content, TableEntry};
+use crate::source::duckdb::export::unchanged;
 use crate::source::duckdb::schema::sql;
 
 /// Rows from the beginning and from the end of a table that are tried where every value of its types is
@@ -79,7 +80,7 @@ fn load(session: &Session, table: &TableEntry, file: &Path) -> anyhow::Result<()
     session.run(&format!(
         "CREATE OR REPLACE TEMP TABLE bkp_trial AS SELECT {names} FROM {here} LIMIT 0"
     ))?;
-    let back = delta::unchanged_rows(table, &sql::text(&session.path(file)), &[]);
+    let back = unchanged::rows(table, &sql::text(&session.path(file)), &[]);
     session.run(&format!("INSERT INTO {CAME} ({names}) {back}"))
 }
 

@@ -73,20 +73,17 @@ impl<'a> PreviousExport<'a> {
             .filter(|last| last.is_alike(table) && last.native.is_none())
     }
 
-    /// Puts what a table was at the last export into our folder, and how many rows its last full export has; none if a link of the chain does not have it, or
-    /// not so that it can be compared.
-    fn fetch(&self, table: &TableEntry, ctx: &Ctx) -> anyhow::Result<Option<(LinkedTable, u64)>> {
+    /// The links that a table has been exported in since its last full export; none if a link of the chain does not
+    /// have it, or not so that it can be compared.
+    fn links(&self, table: &TableEntry) -> Option<Vec<(usize, &TableEntry)>> {
         // What is not whole here is exported in full.
-        let Ok(links) = links::of(&self.indexes, table) else { return Ok(None) };
+        let links = links::of(&self.indexes, table).ok()?;
         let is_hashed = |(order, entry): &(usize, &TableEntry)| {
             let index = self.indexes.get(*order).filter(|index| index.probe == self.probe);
             index.is_some() && !entry.whole
         };
-        let Some((_, full)) = links.first().filter(|_| links.iter().all(is_hashed)) else {
-            return Ok(None);
-        };
-        let files = links::files(self.chain, &links, self.folder, ctx)?;
-        Ok(Some((files, full.content.rows)))
+        let is_comparable = !links.is_empty() && links.iter().all(is_hashed);
+        is_comparable.then_some(links)
     }
 }
 
@@ -115,10 +112,9 @@ impl ExportContext<'_> {
             self.record(table, recorded);
             return Ok(Selection::Nothing);
         }
-        let comparable = delta::is_divisible(table).then(|| before.fetch(table, self.ctx));
-        let Some((files, base_rows)) = comparable.transpose()?.flatten() else {
-            return Ok(Selection::All);
-        };
+        let links = if delta::is_divisible(table) { before.links(table) } else { None };
+        let Some(links) = links else { return Ok(Selection::All) };
+        let base_rows = links.first().map_or(0, |(_, full)| full.content.rows);
         let region = groups.region(&recorded, base_rows);
         if let Some(Region { alike, .. }) = &region {
             let all = last.content.rows;
@@ -127,12 +123,19 @@ impl ExportContext<'_> {
                 &format!("{} of {all} rows are in groups that have not changed", alike.rows),
             );
         }
-        let found = match self.changes(table, &last.content, &files, region.as_ref())? {
-            // What was recorded of groups may be wrong, and then all of it is compared.
-            None if region.is_some() => self.changes(table, &last.content, &files, None)?,
-            found => found,
+        let found = match &region {
+            Some(region) => self.changes_within(table, &last.content, (before, &links), region)?,
+            None => None,
         };
-        std::fs::remove_file(&files.base)?;
+        let found = if found.is_some() {
+            found
+        } else {
+            // What was recorded of groups may be wrong, and then all of it is compared.
+            let files = links::files(before.chain, &links, before.folder, self.ctx)?;
+            let found = self.changes(table, &last.content, &files, None)?;
+            std::fs::remove_file(&files.base)?;
+            found
+        };
         let Some(query) = found else {
             self.say(table, "its changes are inconsistent: it is exported in full");
             return Ok(Selection::All);
@@ -201,6 +204,32 @@ impl ExportContext<'_> {
             self.groups_recorded += groups.len();
             table.groups = groups;
         }
+    }
+
+    /// As [`ExportContext::changes`], where only a `region` is compared. Of the last full export no more is fetched
+    /// than that, if that is little.
+    fn changes_within(
+        &self,
+        table: &TableEntry,
+        last: &Content,
+        (before, links): (&PreviousExport<'_>, &[(usize, &TableEntry)]),
+        region: &Region,
+    ) -> anyhow::Result<Option<String>> {
+        let (chain, folder, session, ctx) = (before.chain, before.folder, &self.session, self.ctx);
+        let some = links::files_of_some((chain, links), &region.base, session, folder, ctx)?;
+        if let Some(files) = some {
+            let found = self.changes(table, last, &files, Some(region));
+            std::fs::remove_file(&files.base)?;
+            ctx.cancel.check()?;
+            return found.or_else(|error| {
+                self.say(table, &format!("all of it is compared: {error:#}"));
+                Ok(None)
+            });
+        }
+        let files = links::files(chain, links, folder, ctx)?;
+        let found = self.changes(table, last, &files, Some(region));
+        std::fs::remove_file(&files.base)?;
+        found
     }
 
     /// Puts what changed in a table into [`CHANGES`]; returns the query for the rows that are new or changed.

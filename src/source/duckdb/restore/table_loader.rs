@@ -11,12 +11,13 @@ use crate::source::duckdb::export::index::{Index, TableEntry};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::links::broken;
 use crate::source::duckdb::export::native;
+use crate::source::duckdb::export::unchanged;
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::sql::ROW;
 
 /// Rows that go into a table at once: eight groups of rows as DuckDB stores them. The index of a key
 /// is held twice for those that are on their way.
-const BATCH_ROWS: u64 = 8 * 122_880;
+pub(super) const BATCH_ROWS: u64 = 8 * 122_880;
 
 /// A file that is being built.
 pub(crate) struct TableLoader<'a> {
@@ -52,7 +53,7 @@ impl TableLoader<'_> {
         let Some(why) = self.session.refusal_of_rows() else { return Err(error) };
         if self.outside {
             // It was refused within.
-            self.session.leave_user_schema()?;
+            self.session.leave_user_schema_again()?;
         }
         let emptied = self.session.attempt(&format!("DELETE FROM {}", table.here()));
         Ok(Some(match emptied {
@@ -122,9 +123,22 @@ impl TableLoader<'_> {
     ) -> anyhow::Result<()> {
         let file = sql::text(&self.session.path(path));
         let count = format!("SELECT num_rows FROM parquet_file_metadata({file})");
-        let rows = delta::unchanged_rows(table, &file, later);
-        let insert = format!("INSERT INTO {into} ({}) {rows}", columns(table));
-        self.batched(table, "file_row_number", self.number(&count)?, &insert)
+        let end = self.number(&count)?;
+        if later.is_empty() || table.has_column("file_row_number") {
+            let rows = unchanged::rows(table, &file, later);
+            let insert = format!("INSERT INTO {into} ({}) {rows}", columns(table));
+            return self.batched(table, "file_row_number", end, &insert);
+        }
+        // Rows that come from a join the engine inserts one after the other, and holds more of them.
+        let batch = usize::try_from(BATCH_ROWS).unwrap_or(usize::MAX);
+        for start in (0..end).step_by(batch) {
+            self.ctx.cancel.check()?;
+            let part = start..start + BATCH_ROWS;
+            self.session.run(&unchanged::note_changed(table, &file, later, &part))?;
+            let rows = unchanged::rows_not_noted(&file, &part);
+            self.session.run(&format!("INSERT INTO {into} ({}) {rows}", columns(table)))?;
+        }
+        Ok(())
     }
 
     /// Runs `insert` for the rows whose `number` is below `end`, some at a time.
@@ -157,7 +171,7 @@ impl TableLoader<'_> {
         }
         self.session.enter_user_schema()?;
         work()?;
-        self.session.leave_user_schema().map(drop)
+        self.session.leave_user_schema_again()
     }
 
     fn number(&self, query: &str) -> anyhow::Result<u64> {
@@ -215,7 +229,8 @@ impl TableLoader<'_> {
     }
 }
 
-fn columns(table: &TableEntry) -> String {
+/// The columns of a table, quoted, with commas between them.
+pub(super) fn columns(table: &TableEntry) -> String {
     let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     sql::names(&columns)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::duck::{V, bed, export, id, restore, sql};
+use crate::support::duck::{V, bed, export, id, objects, restore, sql};
 
 /// Rows of the tables at first: five groups, of which the last one is not full.
 const ROWS: u64 = 520_000;
@@ -296,6 +296,63 @@ fn what_is_not_read_has_not_changed() {
             });
         }
     });
+}
+
+/// Of the rows of the last full export only those are read that may have changed: damage of the others, which is no
+/// matter to it, does not even show. What is read is authentic.
+#[test]
+fn an_increment_reads_only_what_it_compares() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    // Texts that take room: each group of rows has several segments of the object.
+    let make = "CREATE TABLE t AS SELECT range AS id, md5(range::VARCHAR) || md5((-range)::VARCHAR) AS note FROM range(1200000)";
+    let key = "ALTER TABLE t ADD PRIMARY KEY (id)";
+    sql(V, &file, &[make, key, "CHECKPOINT", "SELECT 1"]);
+    let bed = bed(&file);
+    let full = export(&bed, &[]);
+    let object = bed.object(id(&full), "0001-main.t.parquet.enc");
+    let whole = std::fs::read(&object).unwrap();
+    assert!(whole.len() > 20 << 20, "{}", whole.len());
+    let damage = |parts: &[usize]| {
+        let mut damaged = whole.clone();
+        for part in parts {
+            // In the middle of each of these twentieths.
+            let at = damaged.len() / 20 * part + damaged.len() / 40;
+            damaged[at] ^= 1;
+        }
+        std::fs::remove_file(&object).unwrap();
+        std::fs::write(&object, damaged).unwrap();
+    };
+    let change = |note: &str| {
+        let update = format!("UPDATE t SET note = '{note}' WHERE id >= 1199000");
+        sql(V, &file, &[&update, "CHECKPOINT", "SELECT 1"]);
+    };
+    let words = ["export", "analytics", "--scope", "incremental"];
+    let increment = || bed.run(&words);
+    change("one");
+    damage(&(1..15).collect::<Vec<_>>());
+    let increased = export(&bed, &words[2..]);
+    assert_eq!(objects(&increased, "table").len(), 1, "{increased}");
+    // Its restore needs all of it.
+    bed.run(&["restore", "--id", id(&increased), "--to", "damaged", "--yes"])
+        .failed(13, ".t.parquet.enc");
+    // What it does compare is what was stored, or no increment is made.
+    change("two");
+    damage(&[19]);
+    increment().failed(13, ".t.parquet.enc");
+    damage(&[]);
+    let last = export(&bed, &words[2..]);
+    let restored = restore(&bed, id(&last));
+    let attach = format!("ATTACH '{}' AS r (READ_ONLY)", restored.display());
+    let count =
+        "SELECT (SELECT count(*) FROM (FROM t EXCEPT FROM r.t)), (SELECT count(*) FROM r.t)";
+    assert_eq!(sql(V, &file, &[&attach, count]), json!([[0, 1_200_000]]));
+    // Rows at the end need no more of it than the group that they went into.
+    sql(V, &file, &["INSERT INTO t SELECT range, 'new' FROM range(2000000, 2000100)", "SELECT 1"]);
+    damage(&(0..15).collect::<Vec<_>>());
+    increment().done();
+    damage(&[]);
+    bed.run(&["verify", "analytics", "--from-export", "--level", "decode"]).done();
 }
 
 /// The same bytes are other rows where the numbers in them stand for other words.
