@@ -22,6 +22,7 @@ use crate::source::duckdb::schema::schema_check;
 use crate::source::{Chain, Check, Compared, Drilled, ResourceLimits, RestoreRequest, Restored};
 
 pub(crate) mod assemble;
+mod checks;
 pub(crate) mod decode;
 pub(crate) mod inspect;
 pub(crate) mod place;

@@ -14,7 +14,9 @@ use crate::source::duckdb::export::index::{Content, Index, TableEntry};
 use crate::source::duckdb::export::links;
 use crate::source::duckdb::export::native;
 use crate::source::duckdb::export::parquet_roundtrip::content_once_loaded;
+use crate::source::duckdb::restore::checks::CheckTrial;
 use crate::source::duckdb::restore::{BuildContext, BuiltSchema};
+use crate::source::duckdb::schema::sql;
 
 /// A chain whose rows are read, in a folder of ours.
 struct RowReader<'a> {
@@ -22,14 +24,18 @@ struct RowReader<'a> {
     indexes: &'a [Index],
     session: &'a Session,
     folder: &'a Path,
+    /// Whether the session is outside of the database: see [`Session::leave_user_schema`].
+    outside: bool,
     ctx: &'a Ctx,
     read: RefCell<BTreeSet<(usize, String)>>,
+    /// What rows are refused by the checks of their tables, in words.
+    refused: RefCell<Vec<String>>,
 }
 
 /// What a restore would lack that the export does not name itself, in words.
 #[derive(Default)]
 pub(crate) struct RestoreGaps {
-    /// Tables and other objects that cannot be made, or not as they were.
+    /// Tables and other objects that cannot be made, or not as they were; rows that a table refuses.
     pub(crate) schema: Vec<String>,
     /// Rows that are not what was recorded.
     pub(crate) rows: Vec<String>,
@@ -37,8 +43,8 @@ pub(crate) struct RestoreGaps {
     pub(crate) read: BTreeSet<(usize, String)>,
 }
 
-/// Looks for what a restore on `context` would lack. Whether rows satisfy constraints and unique indexes is tried
-/// by a drill only: here tables are empty. Hashes are compared if the linked engine hashes as the one did that
+/// Looks for what a restore on `context` would lack. Of constraints only CHECKs are tried, by [`CheckTrial`]: whether
+/// rows satisfy keys, references and unique indexes shows a drill, for here tables are empty. Hashes are compared if the linked engine hashes as the one did that
 /// made the export.
 ///
 /// # Errors
@@ -75,10 +81,12 @@ impl RestoreGaps {
     ) -> anyhow::Result<()> {
         let session = context.session_with_files(schema.rows.as_deref())?;
         session.take_row_keys(newest.row_keys.as_deref())?;
-        session.leave_user_schema()?;
+        let outside = session.leave_user_schema()?;
         let (chain, folder, ctx) = (context.chain, context.folder, context.ctx);
-        let read = RefCell::default();
-        let reader = RowReader { chain, indexes, session: &session, folder, ctx, read };
+        let (read, refused) = (RefCell::default(), RefCell::default());
+        let session_of = &session;
+        let reader =
+            RowReader { chain, indexes, session: session_of, folder, outside, ctx, read, refused };
         for table in &schema.tables {
             ctx.cancel.check()?;
             let why = match reader.difference(table) {
@@ -88,6 +96,7 @@ impl RestoreGaps {
             };
             self.rows.extend(why.map(|why| format!("the rows of {}: {why}", table.quoted())));
         }
+        self.schema.extend(reader.refused.into_inner());
         self.read = reader.read.into_inner();
         session.close()
     }
@@ -105,10 +114,19 @@ impl RowReader<'_> {
         self.read.borrow_mut().extend(data);
         let files = links::files(self.chain, &links, self.folder, self.ctx)?;
         let state = files.state(self.session, table, None);
-        for ((order, entry), changes) in links.iter().skip(1).zip(&state.later) {
+        let checks = CheckTrial::of(self.session, table, self.outside, self.ctx)?;
+        // Which rows are gone without a key only a restore finds out.
+        let checks = checks.filter(|_| delta::is_keyed(table) || links.len() == 1);
+        // What changed later, as a restore tells it.
+        let file = |path: &String| format!("read_parquet({})", sql::text(path));
+        let later: Vec<String> = state.later.iter().map(file).collect();
+        let later_than = |link: usize| later.get(link..).unwrap_or_default();
+        let increments = links.iter().skip(1).zip(&state.later).zip(1_usize..);
+        for (((order, entry), changes), number) in increments {
             let rows = links::rows(self.chain, *order, entry, self.folder, self.ctx)?;
             let again = delta::rows_again(table, &self.session.path(&rows), None);
             let found = content(self.session, table, &again)?;
+            self.try_checks(checks.as_ref(), table, &rows, later_than(number))?;
             std::fs::remove_file(&rows)?;
             let arrivals = delta::content_of_state(table, &delta::arrivals(table, changes));
             let recorded = content_of(self.session, &arrivals)?;
@@ -126,8 +144,27 @@ impl RowReader<'_> {
             let query = delta::content_of_state(table, &delta::state_of(table, &state));
             content_of(self.session, &query)?
         };
+        self.try_checks(checks.as_ref(), table, &files.base, later_than(0))?;
         std::fs::remove_file(&files.base)?;
         Ok(content_difference(&found, &table.content))
+    }
+
+    /// Notes if a table's checks refuse rows of a file; one refusal is enough, as for a restore.
+    fn try_checks(
+        &self,
+        checks: Option<&CheckTrial<'_>>,
+        table: &TableEntry,
+        path: &Path,
+        later: &[String],
+    ) -> anyhow::Result<()> {
+        let Some(checks) = checks else { return Ok(()) };
+        let heading = format!("the rows of {}: ", table.quoted());
+        if self.refused.borrow().iter().any(|refused| refused.starts_with(&heading)) {
+            return Ok(());
+        }
+        let why = checks.refusal(path, later)?;
+        self.refused.borrow_mut().extend(why.map(|why| heading + &why));
+        Ok(())
     }
 }
 
