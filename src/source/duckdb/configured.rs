@@ -20,6 +20,7 @@ use crate::source::duckdb::capture::retry_attempts::retry_capture as retry_attem
 use crate::source::duckdb::data_file::database::{self, Database, Mode};
 use crate::source::duckdb::data_file::format::Headers;
 use crate::source::duckdb::data_file::layout::{Layout, LayoutFile as _};
+use crate::source::duckdb::engine::limits;
 use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::restore::place::check_unused;
 use crate::source::duckdb::schema::table_filter::TableFilter;
@@ -309,6 +310,7 @@ impl Source for Configured {
                 hint: Some(crate::error::diagnose(&error).hint),
             },
         };
-        vec![check]
+        let found = limits::described(self.share);
+        vec![check, Check { what: "limits of DuckDB".into(), ok: true, found, hint: None }]
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
 use crate::source::duckdb::export::index::TableEntry;
@@ -59,6 +60,20 @@ impl EngineLimits {
         let threads = processors.min((memory_bytes / THREAD_BYTES).max(1));
         EngineLimits { memory_bytes, threads: share.threads.map_or(threads, u64::from) }
     }
+}
+
+/// The limits that a table can exceed, in words.
+pub(crate) fn described(share: ResourceLimits) -> String {
+    let words = |limits: EngineLimits| {
+        let threads = if limits.threads == 1 { "thread" } else { "threads" };
+        format!("{} MiB and {} {threads}", limits.memory_bytes >> 20, limits.threads)
+    };
+    let (export, load) = (EngineLimits::modest(share), EngineLimits::ample(share));
+    format!(
+        "exports have {} and spill the rest; restores, decodes, drills, and the reading of logs that need more, have {}, which the index of a key has to fit into; one thread loads tables with structs; of more than {EXPORT_TABLES_MAX} tables the smallest are not stored as Parquet",
+        words(export),
+        words(load)
+    )
 }
 
 /// Memory of this machine, or of the group of processes that this one belongs to, bytes.

@@ -474,6 +474,11 @@ fn doctor_checks_an_export() {
     );
     let run = bed.run(&["doctor"]).done();
     assert!(run.stdout.contains("discarded it"), "{}", run.stdout);
+    // The limits that stay are told before they are met.
+    for limit in ["exports have 512 MiB", "the index of a key has to fit", "more than 1000 tables"]
+    {
+        assert!(run.stdout.contains(limit), "{limit}: {}", run.stdout);
+    }
     assert_eq!(bed.json(&["list"])["backups"], json!([]));
     let left = fs::read_dir(bed.path("state").join("work")).map_or(0, Iterator::count);
     assert_eq!(left, 0);
