@@ -8,7 +8,9 @@
 # taken: of no change, of one to the last hundredth of the rows, and of one row in a hundred changed, deleted
 # or inserted; and all of them are restored.
 #
-# What is measured: wall time, the time of processors, and the largest resident size of the process.
+# What is measured: wall time, the time of processors of the process and those it starts, and the largest resident
+# size of one of them. At the end medians are put beside each other: on a machine that does other work, too, only the
+# time of processors says something.
 # Everything is in `bench` in the build folder, which is removed at the end.
 
 set -euo pipefail
@@ -50,6 +52,23 @@ timed() {
     shift
     /usr/bin/time -o "$figures" -f '%e s (%U + %S s of processors), %M KiB' "$@" >/dev/null
     say "$what $(cat "$figures")"
+    printf '%s\t%s\n' "$what" "$(tr -d '(+,)' <"$figures")" >>"$work/all"
+}
+
+# beside ONE OTHER MOST: says the medians of ONE as parts of those of OTHER, and the largest part that they should be.
+beside() {
+    "$python" - "$work/all" "$@" <<'END'
+import statistics, sys
+path, one, other, most = sys.argv[1:]
+found = {}
+for line in open(path):
+    what, figures = line.rstrip("\n").split("\t")
+    wall, _, user, system, *_, kib, _ = figures.split()
+    found.setdefault(what, []).append((float(wall), float(user) + float(system), int(kib)))
+medians = lambda what: [statistics.median(column) for column in zip(*found[what])]
+wall, processors, memory = (a / b for a, b in zip(medians(one), medians(other)))
+print(f"duckdb: {one} : {other}: time {wall:.2f}, processors {processors:.2f} (at most {most}), memory {memory:.2f}")
+END
 }
 
 # stored: says the size of the newest backup.
@@ -99,3 +118,7 @@ for round in $(seq "$rounds"); do
     restored "$((2 * rounds + round))"
     timed "bkp verify --level decode of the same" "$program" verify analytics --from-export --level decode -q
 done
+beside "bkp export" "EXPORT DATABASE" 1.15
+beside "bkp export --scope incremental, the last hundredth changed" "bkp export" 0.25
+beside "bkp restore of the full export" "IMPORT DATABASE" 1.2
+beside "bkp restore of the full export and $((2 * rounds)) increments" "bkp restore of the full export" 1.2
