@@ -100,7 +100,9 @@ impl ObjectParts<'_> {
         }
         let first_error = FirstError::default();
         let input = self.backup.part(self.object, stored, self.ctx, &first_error)?;
-        let opener = Opener::new(input, &self.prelude, self.backup.key(), first_error.clone());
+        let name = object_name(self.backup.manifest().id, &self.object.key);
+        let key = self.backup.object_key(&self.prelude, &name)?;
+        let opener = Opener::with_key(input, &self.prelude, &key, first_error.clone());
         let mut opener = opener.from_segment(first);
         let mut buffer = vec![0; SEGMENT_BYTES];
         let mut at = plain.start;

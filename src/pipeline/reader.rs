@@ -53,10 +53,6 @@ impl<'a> BackupReader<'a> {
         self.store
     }
 
-    pub(super) fn key(&self) -> &DataKey {
-        &self.key
-    }
-
     /// What the backup says of itself.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
@@ -256,7 +252,7 @@ impl<'a> BackupReader<'a> {
         matches!(self.key, ContentKey::Data(_))
     }
 
-    fn object_key(&self, prelude: &Prelude, name: &str) -> Result<ObjectKey, KeyError> {
+    pub(super) fn object_key(&self, prelude: &Prelude, name: &str) -> Result<ObjectKey, KeyError> {
         match &self.key {
             ContentKey::Data(key) => Ok(prelude.object_key(key)),
             ContentKey::Kept(kept) => kept.get(name).cloned().ok_or_else(|| KeyError::Sealed {
