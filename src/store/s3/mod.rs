@@ -15,8 +15,8 @@
 //! - `answer`: what is taken of what a service answers; `listing_progress`: whether a listing gets anywhere.
 //! - `tiers`: the storage classes for older data; `lifecycle_check`: whether the bucket moves it so; `set_class`
 //!   and `thaw`: there and back.
-//! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `self_test`: what
-//!   `doctor` tries; `past`: the bucket as it was at a time.
+//! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `self_test` and `powers`:
+//!   what `doctor` tries; `past`: the bucket as it was at a time.
 
 use std::io::Read;
 use std::ops::Range;
@@ -40,6 +40,7 @@ mod lock;
 mod pace;
 mod parts;
 mod past;
+mod powers;
 mod prune;
 mod read;
 mod remote;

@@ -2,8 +2,8 @@
 //!
 //! The object stays, because who makes backups need not have the right to remove anything. Its name
 //! tells what the store's table asks for, so that a change there is tried. Writing it a second time is
-//! what shows whether the service keeps bkp from overwriting, and a third time, without that condition,
-//! whether it would keep others from it who have the same credentials.
+//! what shows whether the service keeps bkp from overwriting; `powers` tries what others could do who have the
+//! same credentials.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use aws_sdk_s3::primitives::SdkBody;
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRuleFilter};
 use sha2::{Digest as _, Sha256};
 
+use super::powers;
 use crate::domain::manifest::hex;
 use crate::rt;
 use crate::store::s3::remote::{ANSWER, Remote};
@@ -21,8 +22,6 @@ use crate::store::{Declared, ObjectLabels, Role, StoreError};
 
 /// The folder of the object.
 const FOLDER: &str = "doctor";
-const CAN_OVERWRITE: &str =
-    "these credentials can overwrite backups, and so can anyone who obtains them";
 const CONTENT: &[u8] = b"written by `bkp doctor`, which tries whether this can be overwritten\n";
 
 /// Writes the object, tries to overwrite it, and begins and abandons an upload in parts.
@@ -49,32 +48,9 @@ pub(crate) fn run(remote: &Arc<Remote>) -> Result<String, StoreError> {
         Checksum::Sha256 => "sizes and SHA-256 are confirmed",
         Checksum::WhenRequired => "only sizes are confirmed (checksum = \"when-required\")",
     };
-    let may = overwrites(remote, &key)?;
+    let may = powers::probe(remote, (&key, &labels(), CONTENT))?;
     let lacks = unfinished(remote).map(|lacks| format!("; {lacks}")).unwrap_or_default();
     Ok(format!("{how} `{key}`; {kept}; {may}; {confirmed}; uploads in parts work{lacks}"))
-}
-
-/// Whether these credentials can overwrite, if they are used by somebody else than bkp: bkp never does. It
-/// is tried with the object of this rehearsal, and without any lock.
-fn overwrites(remote: &Arc<Remote>, key: &str) -> Result<&'static str, StoreError> {
-    let mut context = UploadContext::new(remote, key, &labels())?;
-    (context.create_only, context.lock) = (false, None);
-    let sha256: [u8; 32] = Sha256::digest(CONTENT).into();
-    let body = SdkBody::from(CONTENT);
-    let put = async { Ok(remote.send_with_retries(|| context.put(&body, &sha256)).await) };
-    match remote.wait(("write", key), put)? {
-        Ok(()) => {
-            remote.ctx.monitor.warn(&format!(
-                "{}: {CAN_OVERWRITE}: allow s3:PutObject with If-None-Match only, as examples/aws/append.json does, or set `object_lock` in the store's table",
-                remote.settings.url
-            ));
-            Ok(CAN_OVERWRITE)
-        }
-        Err(S3Error { class: S3ErrorClass::Denied(_), .. }) => {
-            Ok("these credentials cannot overwrite anything")
-        }
-        Err(_) => Ok("unknown whether these credentials can overwrite"),
-    }
 }
 
 /// What is to be said of uploads that a killed run leaves in the bucket: parts that no listing of

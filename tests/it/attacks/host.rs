@@ -292,7 +292,7 @@ fn doctor_says_whether_the_credentials_can_overwrite() {
     let (_folder, bed) = bed("");
     bed.store_is(&usual().table_at(&usual().endpoint(), "backups", ""));
     let run = bed.run(&["doctor"]).done();
-    assert!(run.stderr.contains("can overwrite backups"), "{}", run.stderr);
+    assert!(run.stderr.contains("can overwrite or delete backups"), "{}", run.stderr);
     let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/aws/append.json");
     let policy: serde_json::Value = serde_json::from_slice(&fs::read(policy).unwrap()).unwrap();
     for statement in policy["Statement"].as_array().unwrap() {

@@ -8,6 +8,7 @@ pub(crate) mod cleanup;
 pub(crate) mod duck;
 pub(crate) mod fault;
 pub(crate) mod headroom;
+pub(crate) mod iam;
 pub(crate) mod jobs;
 pub(crate) mod kms;
 pub(crate) mod logs;

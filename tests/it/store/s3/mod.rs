@@ -3,6 +3,7 @@
 mod locks;
 mod objects;
 mod past;
+mod roles;
 mod table;
 mod thaw;
 mod tiers;
