@@ -71,13 +71,13 @@ fn listed(verbs: &[&str]) -> Option<String> {
 /// Writes the object once more, without the condition and without any lock.
 fn overwrite(
     remote: &Arc<Remote>,
-    (key, labels, content): (&str, &ObjectLabels, &'static [u8]),
+    (key, labels, body): (&str, &ObjectLabels, &'static [u8]),
 ) -> Result<Power, StoreError> {
-    let mut context = UploadContext::new(remote, key, labels)?;
-    (context.create_only, context.lock) = (false, None);
-    let sha256: [u8; 32] = Sha256::digest(content).into();
-    let body = SdkBody::from(content);
-    let put = async { Ok(remote.send_with_retries(|| context.put(&body, &sha256)).await) };
+    let mut unconditional = UploadContext::new(remote, key, labels)?;
+    (unconditional.create_only, unconditional.lock) = (false, None);
+    let sha256: [u8; 32] = Sha256::digest(body).into();
+    let body = SdkBody::from(body);
+    let put = async { Ok(remote.send_with_retries(|| unconditional.put(&body, &sha256)).await) };
     Ok(power(&remote.wait(("write", key), put)?))
 }
 
@@ -89,8 +89,8 @@ fn delete(remote: &Arc<Remote>, key: &str) -> Result<Power, StoreError> {
         let request = remote.client.delete_object().bucket(&remote.settings.bucket).key(&name);
         remote.once(ANSWER, request.if_match(NO_ETAG).send()).await
     };
-    let sent = async { Ok(remote.send_with_retries(send).await) };
-    Ok(power(&remote.wait(("delete", key), sent)?))
+    let answer = async { Ok(remote.send_with_retries(send).await) };
+    Ok(power(&remote.wait(("delete", key), answer)?))
 }
 
 /// Removes the version of the object that is there, for good: there is nothing else to try it with. Not where it is
