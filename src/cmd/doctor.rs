@@ -16,6 +16,7 @@ use crate::store::{ObjectLabels, ReadStore, StoreError};
 use crate::version;
 use crate::wire::AppContext;
 
+mod buckets;
 mod check;
 mod leases;
 mod ledger;
@@ -46,6 +47,7 @@ pub fn run(app: &AppContext) -> anyhow::Result<Report> {
         local,
         tools,
         stores,
+        buckets::buckets,
         recipients,
         signing::signatures,
         ledger::ledger,

@@ -3,6 +3,7 @@
 //! The position is the newest segment itself. A source that did nothing ships nothing, takes no lease
 //! and leaves no event: the run is done.
 
+mod locks;
 mod segment_content;
 
 use std::path::Path;
@@ -221,6 +222,13 @@ impl Shipper<'_> {
         let (manifest, pending) =
             self.ship((&store, &files, keys.signer()), run, before.as_ref(), key)?;
         let shipped = (self.kind.read_segment)(&manifest.capture).map_err(anyhow::Error::msg)?;
+        let segment = locks::Published {
+            name: &manifest.name(),
+            before: before.as_ref().map(|before| before.id),
+            first: (!shipped.needs_base).then_some(manifest.base),
+            promised: manifest.retention.until,
+        };
+        locks::lock_below(app, (&store, &catalog), &segment);
         let outcomes = store.outcomes();
         let broken = shipped.gap.or(shipped.unreplayable);
         let gap = broken.is_some().then_some(Kind::Partial);
@@ -259,13 +267,14 @@ impl Shipper<'_> {
         let name = BackupName { id, backup_type, source, scope: Scope::Incremental, kind };
         let compression = self.settings.compression;
         let (recipients_of, ctx) = (&recipients[..], &app.ctx);
+        let promised = manifest_builder::promise(app, &name).until;
         let builder = ObjectBuilder {
             store,
             name: &name,
             key: &key,
             recipients: recipients_of,
             compression,
-            retain_until: manifest_builder::promise(app, &name).until,
+            retain_until: manifest_builder::locked_until(KIND, promised),
             ctx,
         };
         app.ctx.monitor.begin(&format!("logs {}", name.source), None);

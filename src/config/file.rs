@@ -127,6 +127,9 @@ pub struct SourceTable {
     /// Whose data it is, for a stack with several tenants: noted in manifests and in the table
     /// `backup_metadata`.
     pub tenant: Option<String>,
+    /// Within which time it is to be restorable: `4h`. `bkp doctor` compares that with what storage classes take to
+    /// thaw.
+    pub rto: Option<String>,
     /// How its backups are compressed. Default: zstd.
     pub compression: Option<CompressionName>,
     /// The level of the compression: zstd 1 to 19 (default: what suits
@@ -180,7 +183,7 @@ impl<'de> Deserialize<'de> for Names {
 }
 
 /// The keys of [`SourceTable`].
-pub const SOURCE_KEYS: [&str; 5] = ["kind", "store", "tenant", "compression", "level"];
+pub const SOURCE_KEYS: [&str; 6] = ["kind", "store", "tenant", "rto", "compression", "level"];
 
 /// How objects are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -26,6 +26,7 @@ pub mod limits;
 pub mod log_file;
 pub mod manifest;
 pub mod names;
+pub mod protection;
 pub mod recipient;
 pub mod record;
 pub mod retention;

@@ -105,6 +105,14 @@ pub(crate) fn promise(app: &AppContext, name: &BackupName) -> Retention {
     promised
 }
 
+/// Until when stores lock a backup of a kind that is promised until `promised`. Segments of a log are locked for a day
+/// more, so that it is enough to extend the locks below them once a day.
+pub(crate) fn locked_until(kind: &str, promised: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
+    let ahead =
+        if kind == BackupKind::Log.as_str() { time::Duration::DAY } else { time::Duration::ZERO };
+    promised?.checked_add(ahead)
+}
+
 /// A policy as a `retention` table spells it.
 fn rules(policy: &Policy) -> String {
     let count = |name: &str, count: u32| (count > 0).then(|| format!("keep_{name} = {count}"));

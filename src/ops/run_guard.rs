@@ -26,6 +26,7 @@ use crate::keys::signature::Signer;
 use crate::keys::{DataKey, manifest_mac};
 use crate::ledger::outbox::Outbox;
 use crate::ledger::{Holder, Ledger, LedgerError};
+use crate::ops::manifest_builder::locked_until;
 use crate::ops::run_guard::lease_renewer::LeaseRenewer;
 use crate::store::layer::mirrored::MirroredStore;
 use crate::store::{AppendStore as _, Declared, ObjectLabels};
@@ -285,7 +286,7 @@ fn write(
             .hint("make the backup smaller, for example by exporting fewer tables")
             .into());
     }
-    let retain_until = manifest.retention.until;
+    let retain_until = locked_until(&manifest.kind, manifest.retention.until);
     let labels = ObjectLabels { retain_until, ..ObjectLabels::default() };
     let mut upload = store.create(&at, &labels)?;
     upload.write(&bytes)?;

@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
+use crate::domain::protection::Protection;
 use crate::domain::thaw::{Availability, ThawSpeed};
 use crate::domain::tier::{StorageClass, Tiers};
 use crate::domain::timestamp::rfc3339;
@@ -158,6 +159,11 @@ pub trait AppendStore: ReadStore {
         None
     }
 
+    /// Whether it locks what is written against removal.
+    fn locks(&self) -> bool {
+        false
+    }
+
     /// Sees to it that these objects, which something written now builds on, are not kept for a shorter
     /// time than that, and at least until `until`, where the store locks what is written. A lock is only
     /// ever made longer.
@@ -171,6 +177,14 @@ pub trait AppendStore: ReadStore {
         _until: Option<OffsetDateTime>,
     ) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// What its service does to keep the objects, as far as bkp may see; `None` for a store that has no such thing.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`]; what is not allowed to be seen is no error.
+    fn protection(&self) -> Result<Option<Protection>, StoreError> {
+        Ok(None)
     }
 
     /// Tries what only a store of this kind can fail to keep, for `doctor`; returns what was found,

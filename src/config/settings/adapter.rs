@@ -1,5 +1,7 @@
 //! The settings of one store or source.
 
+use std::time::Duration;
+
 use crate::domain::names::BackupType;
 use crate::domain::retention::Policy;
 use crate::stage::Compression;
@@ -23,6 +25,8 @@ pub struct SourceSettings {
     pub store: Vec<String>,
     /// Whose data it is, for multi-tenant installations.
     pub tenant: Option<String>,
+    /// Within which time it is to be restorable.
+    pub rto: Option<Duration>,
     /// How its backups are compressed.
     pub compression: Compression,
     /// What only the kind of source understands.

@@ -10,8 +10,12 @@ use crate::domain::names::BackupType;
 use crate::source::kinds::{self, SOURCES};
 use crate::source::{SourceKind, TargetKind};
 use crate::stage::Compression;
+use crate::table::units::duration;
 use crate::table::{ConfigError, parse_table};
 use crate::table::{nearest, unknown_key};
+
+/// The longest time that a restore may be allowed to take, seconds: a year.
+const RTO_MAX: u64 = 366 * 86_400;
 
 /// Checks the table of the source `name` completely, its kind's part too, so that a mistake is found
 /// by the next run of any command and not by the next snapshot.
@@ -35,6 +39,7 @@ pub(super) fn open(
     chosen.iter().try_for_each(|store| known_store(&place, store, stores))?;
     check::check_unique(&format!("{place}.store"), &chosen)?;
     common.tenant.iter().try_for_each(|tenant| check::tenant(&place, tenant))?;
+    let rto = common.rto.map(|rto| duration(&format!("{place}.rto"), &rto, 1, RTO_MAX));
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
@@ -46,6 +51,7 @@ pub(super) fn open(
         backup_type: kind.backup_type,
         store: chosen,
         tenant: common.tenant,
+        rto: rto.transpose()?,
         compression: compression(&place, kind.zstd_level, common.compression, common.level)?,
         table: rest,
     })

@@ -21,6 +21,7 @@ use time::OffsetDateTime;
 
 use crate::ctx::Ctx;
 use crate::domain::health::Space;
+use crate::domain::protection::Protection;
 use crate::domain::thaw::{Availability, ThawSpeed};
 use crate::domain::tier::{StorageClass, Tiers};
 use crate::store::{
@@ -197,12 +198,20 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
         self.inner.sse()
     }
 
+    fn locks(&self) -> bool {
+        self.inner.locks()
+    }
+
     fn lock_longer(
         &self,
         keys: &[String],
         until: Option<OffsetDateTime>,
     ) -> Result<(), StoreError> {
         self.policy.send_with_retries(|| self.inner.lock_longer(keys, until))
+    }
+
+    fn protection(&self) -> Result<Option<Protection>, StoreError> {
+        self.policy.send_with_retries(|| self.inner.protection())
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

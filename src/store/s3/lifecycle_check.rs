@@ -12,8 +12,8 @@ use crate::store::StoreError;
 use crate::store::s3::s3_error::{S3Error, S3ErrorClass};
 
 /// What a rule of the bucket chooses.
-struct Choice<'a> {
-    prefix: &'a str,
+pub(super) struct Choice<'a> {
+    pub(super) prefix: &'a str,
     tags: Vec<&'a Tag>,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn compare(remote: &Remote) -> Result<Option<&'static str>, StoreErro
 }
 
 /// What a rule is about.
-fn choice(rule: &LifecycleRule) -> Choice<'_> {
+pub(super) fn choice(rule: &LifecycleRule) -> Choice<'_> {
     let filter = rule.filter();
     let and = filter.and_then(LifecycleRuleFilter::and);
     #[expect(deprecated, reason = "rules of that old form are still in force")]
@@ -89,7 +89,8 @@ fn archive_of(rule: &LifecycleRule) -> Option<StorageClass> {
     classes(rule).map(|tier| tier.class).find(|class| class.needs_thaw())
 }
 
-fn classes(rule: &LifecycleRule) -> impl Iterator<Item = Tier> {
+/// The classes that a rule moves objects to, and when.
+pub(super) fn classes(rule: &LifecycleRule) -> impl Iterator<Item = Tier> {
     rule.transitions().iter().map(|transition| Tier {
         // One by date is in force from then on.
         after_days: transition.days().and_then(|days| days.try_into().ok()).unwrap_or_default(),
@@ -99,16 +100,21 @@ fn classes(rule: &LifecycleRule) -> impl Iterator<Item = Tier> {
     })
 }
 
+/// Whether a rule with this prefix takes objects of the store.
+pub(super) fn is_below(remote: &Remote, prefix: &str) -> bool {
+    let ours = remote.settings.prefix.as_str();
+    ours.starts_with(prefix) || prefix.starts_with(ours)
+}
+
 /// Whether a rule takes objects that every run reads.
 fn takes_index(remote: &Remote, rule: &LifecycleRule) -> bool {
     let Choice { prefix, tags } = choice(rule);
-    let ours = remote.settings.prefix.as_str();
     let own = remote.settings.attributes.tagging.as_deref().unwrap_or_default();
     let is_own = |tag: &&Tag| {
         let tag = format!("{}={}", encode(tag.key()), encode(tag.value()));
         own.split('&').any(|own| own == tag)
     };
-    (ours.starts_with(prefix) || prefix.starts_with(ours)) && tags.iter().all(is_own)
+    is_below(remote, prefix) && tags.iter().all(is_own)
 }
 
 /// Whether a rule moves all data, and when the table says.

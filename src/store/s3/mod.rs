@@ -16,7 +16,7 @@
 //! - `tiers`: the storage classes for older data; `lifecycle_check`: whether the bucket moves it so; `set_class`
 //!   and `thaw`: there and back.
 //! - `list`, `read`, `upload` with `parts`, `prune`: what the contract asks for; `self_test` and `powers`:
-//!   what `doctor` tries; `past`: the bucket as it was at a time.
+//!   what `doctor` tries; `protection`: what the bucket does by itself; `past`: the bucket as it was at a time.
 
 use std::io::Read;
 use std::ops::Range;
@@ -29,6 +29,7 @@ use super::{
     StoreKind, StoreLocation, Unfinished, Upload,
 };
 use crate::ctx::Ctx;
+use crate::domain::protection::Protection;
 use crate::domain::thaw::{Availability, ThawSpeed};
 use crate::domain::tier::{StorageClass, Tiers};
 
@@ -41,6 +42,7 @@ mod pace;
 mod parts;
 mod past;
 mod powers;
+mod protection;
 mod prune;
 mod read;
 mod remote;
@@ -167,12 +169,20 @@ impl AppendStore for S3 {
         })
     }
 
+    fn locks(&self) -> bool {
+        self.remote.settings.attributes.object_lock.is_some()
+    }
+
     fn lock_longer(
         &self,
         keys: &[String],
         until: Option<OffsetDateTime>,
     ) -> Result<(), StoreError> {
         lock::extend(&self.remote, keys, until)
+    }
+
+    fn protection(&self) -> Result<Option<Protection>, StoreError> {
+        protection::look(&self.remote).map(Some)
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

@@ -45,10 +45,12 @@ pub(super) fn probe(
     if let Some(can) = can {
         let can =
             format!("these credentials can {can} backups, and so can anyone who obtains them");
-        remote.ctx.monitor.warn(&format!(
-            "{}: {can}: allow no more than examples/aws/append.json does, or set `object_lock` in the store's table",
-            remote.settings.url
-        ));
+        if remote.settings.attributes.object_lock.is_none() {
+            remote.ctx.monitor.warn(&format!(
+                "{}: {can}: allow no more than examples/aws/append.json does, or set `object_lock` in the store's table",
+                remote.settings.url
+            ));
+        }
         said.push(can);
     }
     said.extend(cannot.map(|cannot| format!("these credentials cannot {cannot} backups")));

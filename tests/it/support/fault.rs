@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use bkp::domain::health::Space;
+use bkp::domain::protection::Protection;
 use bkp::domain::thaw::{Availability, ThawSpeed};
 use bkp::domain::tier::{StorageClass, Tiers};
 use bkp::store::layer::StoreLayer;
@@ -143,12 +144,20 @@ impl<S: AppendStore + ?Sized> AppendStore for Faulty<S> {
         self.inner.sse()
     }
 
+    fn locks(&self) -> bool {
+        self.inner.locks()
+    }
+
     fn lock_longer(
         &self,
         keys: &[String],
         until: Option<OffsetDateTime>,
     ) -> Result<(), StoreError> {
         self.inner.lock_longer(keys, until)
+    }
+
+    fn protection(&self) -> Result<Option<Protection>, StoreError> {
+        self.inner.protection()
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bkp::domain::health::Space;
+use bkp::domain::protection::Protection;
 use bkp::store::{
     AppendStore, Declared, Listing, ObjectInfo, ObjectLabels, PruneStore, ReadStore, StoreError,
     Unfinished, Upload,
@@ -159,12 +160,20 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         self.inner.sse()
     }
 
+    fn locks(&self) -> bool {
+        self.inner.locks()
+    }
+
     fn lock_longer(
         &self,
         keys: &[String],
         until: Option<OffsetDateTime>,
     ) -> Result<(), StoreError> {
         self.inner.lock_longer(keys, until)
+    }
+
+    fn protection(&self) -> Result<Option<Protection>, StoreError> {
+        self.inner.protection()
     }
 
     fn self_test(&self) -> Result<Option<String>, StoreError> {

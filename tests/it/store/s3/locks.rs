@@ -90,6 +90,39 @@ fn a_chain_is_locked_until_the_promise_of_its_newest_backup() {
     }
 }
 
+/// A log restores nothing without the snapshot that it goes on from, and the segments since.
+#[test]
+fn a_log_extends_the_locks_of_what_it_goes_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tb::Server::solo(folder.path());
+    let (address, file) = (server.address().to_owned(), server.data_file().to_owned());
+    tb::fill(&address, &folder.path().join("record"), 10, 100);
+    for mode in ["wal", "query"] {
+        let bed = Bed::with(&file, &address, &format!("[source.books.logs]\nmode = \"{mode}\"\n"));
+        let lock = "object_lock = \"governance\"\nobject_lock_days = 2";
+        let _made =
+            usual().ask("PUT", &format!("/{BUCKET}"), &["x-amz-bucket-object-lock-enabled: true"]);
+        bed.store_is(&usual().table_at(&usual().endpoint(), BUCKET, lock));
+        let job =
+            "[job.log]\nrun = \"logs\"\nsource = \"books\"\nevery = \"6h\"\nkeep_log = \"30d\"\n";
+        let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+        fs::write(bed.path("bkp.toml"), config + job).unwrap();
+        let began = OffsetDateTime::now_utc();
+        let base = bed.snapshot("full");
+        assert!(locks(&bed, &base).iter().all(|(_, until)| *until < began + Duration::days(3)));
+        tb::fill(&address, &folder.path().join(mode), 10, 100);
+        let shipped = bed.json(&["logs", "books"]);
+        let until = shipped["manifest"]["retention"]["until"].as_str().unwrap();
+        let until = OffsetDateTime::parse(until, &Rfc3339).unwrap();
+        let segment = shipped["manifest"]["id"].as_str().unwrap();
+        assert!(locks(&bed, segment).iter().all(|(_, locked)| *locked >= until), "{mode}");
+        // A log that was asked for restores from its first segment on, and needs no snapshot.
+        let is_locked = locks(&bed, &base).iter().all(|(_, locked)| *locked >= until);
+        assert_eq!(is_locked, mode == "wal", "{mode}: {:?}", locks(&bed, &base));
+    }
+    drop(server);
+}
+
 /// An increment must not outlive its base: if the base cannot be locked for longer, nothing is built on it.
 #[test]
 fn a_chain_that_cannot_be_locked_for_longer_is_not_continued() {

@@ -3,6 +3,7 @@
 mod locks;
 mod objects;
 mod past;
+mod protection;
 mod roles;
 mod table;
 mod thaw;
