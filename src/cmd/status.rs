@@ -17,6 +17,7 @@ pub use self::rows::Status;
 use self::rows::{JobRow, LogRow, SourceRow};
 use crate::cache;
 use crate::cmd::status::gather::StatusFacts;
+use crate::domain::cost;
 use crate::domain::health::{Finding, Level};
 use crate::error::Kind;
 use crate::ops::report::Report;
@@ -47,7 +48,8 @@ pub fn collect(app: &AppContext) -> anyhow::Result<Status> {
     let StatusFacts { jobs, sources, logs, stores, findings, outbox } =
         StatusFacts::collect(app, at)?;
     let health = findings.iter().map(|finding| finding.level).max();
-    Ok(Status { at, health, findings, jobs, sources, logs, stores, outbox })
+    let prices_of = cost::PRICES_OF;
+    Ok(Status { at, health, findings, jobs, sources, logs, stores, prices_of, outbox })
 }
 
 /// Writes the file for Prometheus, if one is configured; what fails is a warning.
@@ -62,6 +64,22 @@ pub fn write_metrics(app: &AppContext, status: &Status) {
 fn time(at: Option<OffsetDateTime>) -> anyhow::Result<String> {
     let text = at.map(|at| anyhow::Ok(at.replace_nanosecond(0)?.format(&Rfc3339)?)).transpose()?;
     Ok(text.unwrap_or_else(|| "never".to_owned()))
+}
+
+/// What colder classes cost besides storage.
+fn fees(text: &mut String, status: &Status) -> std::fmt::Result {
+    for row in &status.sources {
+        let SourceRow { source, store, .. } = row;
+        let (terms, retrieval) = (row.cost_of_minimum_terms, row.cost_of_retrieval);
+        if terms.max(retrieval) > 0.0 {
+            writeln!(
+                text,
+                "{source} in {store}: reading everything costs {retrieval:.2} in fees, removing it now {terms:.2} for minimum terms (prices of {})",
+                status.prices_of
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn render(status: &Status) -> anyhow::Result<String> {
@@ -104,6 +122,7 @@ fn render(status: &Status) -> anyhow::Result<String> {
             "{source:<wide$}  {store:<8}  {backups:>7}  {stored:>10}  {newest:<20}  {drill:<20}  {rto:>8}  {now:.2}, {later:.2}"
         )?;
     }
+    fees(&mut text, status)?;
     if !status.logs.is_empty() {
         writeln!(
             text,

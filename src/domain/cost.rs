@@ -6,6 +6,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::id::BackupId;
 use super::retention::{Backup, Group, Policy, decide};
+use super::thaw::ThawSpeed;
+use super::tier::StorageClass;
 
 /// Public prices of S3 in us-east-1 in November 2026, US dollars per GiB and month; the first tier,
 /// storage alone. A store in a folder costs nothing here.
@@ -19,6 +21,38 @@ pub const PRICES: [(&str, f64); 8] = [
     ("DEEP_ARCHIVE", 0.00099),
     ("LOCAL", 0.0),
 ];
+
+/// The month of those prices, and of the fees of retrievals.
+pub const PRICES_OF: &str = "2026-11";
+
+/// Days of a month, for prices.
+const MONTH_DAYS: f64 = 30.0;
+
+/// Public fees of S3 in us-east-1 in that month for reading a GiB from a class, US dollars; of those that have to be
+/// thawed before, at the standard speed.
+#[must_use]
+pub fn retrieval(class: StorageClass) -> f64 {
+    match class {
+        StorageClass::Standard | StorageClass::IntelligentTiering | StorageClass::Other => 0.0,
+        StorageClass::StandardIa | StorageClass::OnezoneIa => 0.01,
+        StorageClass::GlacierIr => 0.03,
+        StorageClass::Glacier | StorageClass::DeepArchive => {
+            ThawSpeed::Standard.terms(class).map_or(0.0, |terms| terms.per_gib)
+        }
+    }
+}
+
+/// What is still to be paid for bytes that have been in a class since `since` and go now, at a price per GiB and month:
+/// each class is charged for a minimum term.
+#[must_use]
+pub fn minimum_term(
+    (bytes, class): (u64, StorageClass),
+    price: f64,
+    (since, now): (OffsetDateTime, OffsetDateTime),
+) -> f64 {
+    let left = Duration::days(class.days_min().into()) - (now - since);
+    monthly(bytes, price) * (left.as_seconds_f64() / 86_400.0).max(0.0) / MONTH_DAYS
+}
 
 /// What keeping so many bytes costs a month, at a price per GiB and month.
 #[must_use]
@@ -128,6 +162,20 @@ mod tests {
             10,
             "another job makes the full"
         );
+    }
+
+    #[test]
+    fn what_goes_early_is_charged_for_its_minimum_term() {
+        let begun = datetime!(2026-01-01 00:00 UTC);
+        let due = |class, days| {
+            minimum_term((3 << 30, class), 2.0, (begun, begun + Duration::DAY * days))
+        };
+        assert!((due(StorageClass::StandardIa, 0) - 6.0).abs() < 1e-9);
+        assert!((due(StorageClass::DeepArchive, 150) - 6.0).abs() < 1e-9);
+        for (class, days) in [(StorageClass::Standard, 0), (StorageClass::StandardIa, 31)] {
+            assert!(due(class, days).abs() < 1e-9, "{class}");
+        }
+        assert!(retrieval(StorageClass::GlacierIr) > retrieval(StorageClass::StandardIa));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use time::{Duration, OffsetDateTime};
 
 use crate::catalog::Entry;
 use crate::config::settings::jobs::JobSettings;
-use crate::domain::cost::{self, BackupProfile};
+use crate::domain::cost::{self, BackupProfile, monthly};
 use crate::domain::names::Scope;
+use crate::domain::tier::StorageClass;
 use crate::store::ReadStore;
 use crate::wire::AppContext;
 
@@ -27,6 +28,63 @@ pub(crate) fn price(app: &AppContext, store: &dyn ReadStore) -> (String, f64) {
     };
     let prices = cost::prices(&app.settings.status.prices);
     (class.to_owned(), prices.get(class).copied().unwrap_or(0.0))
+}
+
+/// What the backups of a source in a store cost, in the currency of the prices.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Costs {
+    /// Storage of a month, each object in its own class.
+    pub(crate) per_month: f64,
+    /// What minimum storage terms would still cost if everything were removed now.
+    pub(crate) minimum_terms: f64,
+    /// What reading everything once would cost in fees, with a thaw at the standard speed where it takes one.
+    pub(crate) retrieval: f64,
+}
+
+/// The costs of what is in a store of these backups.
+pub(crate) fn of_entries(
+    app: &AppContext,
+    store: &dyn ReadStore,
+    entries: &[&Entry],
+    now: OffsetDateTime,
+) -> Costs {
+    let prices = cost::prices(&app.settings.status.prices);
+    let (of_store, usual) = price(app, store);
+    // A store that has no classes, and one that does not tell them.
+    let is_usual = |class| {
+        class == StorageClass::Other || (class == StorageClass::Standard && of_store == "LOCAL")
+    };
+    let price_of = |class: StorageClass| {
+        let known = prices.get(class.name()).filter(|_| !is_usual(class));
+        known.copied().unwrap_or(usual)
+    };
+    let mut costs = Costs::default();
+    for entry in entries {
+        let manifest = entry.manifest.unwrap_or_default();
+        costs.per_month += monthly(manifest, price_of(StorageClass::Standard));
+        for object in &entry.objects {
+            let (bytes, class) = (object.bytes, object.class);
+            let price = price_of(class);
+            let moved = Duration::days(moved_after(app, store, class).into());
+            let since = entry.name.id.created().checked_add(moved).unwrap_or(now);
+            costs.per_month += monthly(bytes, price);
+            costs.minimum_terms += cost::minimum_term((bytes, class), price, (since, now));
+            costs.retrieval += monthly(bytes, cost::retrieval(class));
+        }
+    }
+    costs
+}
+
+/// At which age data comes to a class, days: by the tiers of the store's table, or when it is written.
+fn moved_after(app: &AppContext, store: &dyn ReadStore, class: StorageClass) -> u32 {
+    let settings = app.settings.stores.get(store.name());
+    let tiers = settings.and_then(|store| store.place.table.get("tiers")?.as_array());
+    let tiers = tiers.into_iter().flatten();
+    let after =
+        tiers.filter(|tier| tier.get("class").and_then(|name| name.as_str()) == Some(class.name()));
+    let days =
+        after.filter_map(|tier| tier.get("after")?.as_str()?.strip_suffix('d')?.parse().ok());
+    days.min().unwrap_or(0)
 }
 
 /// A sum of sizes. Whoever can write to a store chooses them.

@@ -59,6 +59,11 @@ impl<'a> BackupReader<'a> {
         &self.manifest
     }
 
+    /// The URL of the store that it is read from.
+    pub(super) fn store_url(&self) -> &str {
+        self.store.url()
+    }
+
     /// Every object of the backup, also those that the manifest has no room for.
     ///
     /// # Errors

@@ -164,6 +164,22 @@ pub trait AppendStore: ReadStore {
         false
     }
 
+    /// Has the service itself copy an object of the store at `origin` (its [`ReadStore::url`]) to the same key, if it is
+    /// one service and can. False if it is not or cannot, and then nothing was written. When this returns true the
+    /// object is here, whole, and confirmed to be what is declared, as after [`Upload::commit`].
+    ///
+    /// # Errors
+    /// As [`AppendStore::create`] and [`Upload::commit`].
+    fn copy_from(
+        &self,
+        _origin: &str,
+        _key: &str,
+        _labels: &ObjectLabels,
+        _declared: Declared,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Sees to it that these objects, which something written now builds on, are not kept for a shorter
     /// time than that, and at least until `until`, where the store locks what is written. A lock is only
     /// ever made longer.

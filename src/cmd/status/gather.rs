@@ -23,7 +23,7 @@ use crate::domain::schedule::{Due, SKEW, When};
 use crate::domain::verify_level::VerifyLevel;
 use crate::keys;
 use crate::ledger::outbox::Outbox;
-use crate::ops::cost::{forecast, price, total};
+use crate::ops::cost::{forecast, of_entries, price, total};
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::{JobStates, places};
 use crate::ops::known_stores::KnownStores;
@@ -103,7 +103,8 @@ impl StatusFacts {
             quota_bytes: quota,
             space,
             storage_class,
-            cost_per_month: monthly(stored_bytes, price),
+            cost_per_month: of_entries(app, &*store, &entries.iter().collect::<Vec<_>>(), now)
+                .per_month,
         });
         Ok(StoreFacts { name: name.to_owned(), store, price, entries, records })
     }
@@ -227,6 +228,7 @@ impl StatusFacts {
             };
             self.findings.extend(health::of_source(&facts, now));
             let stored_bytes = total(mine.iter().map(|entry| entry.stored_bytes()));
+            let costs = of_entries(app, &*seen.store, &mine, now);
             let in_a_year = total(jobs().map(|job| forecast(job, &mine, now)));
             self.sources.push(SourceRow {
                 source: name.to_owned(),
@@ -242,7 +244,9 @@ impl StatusFacts {
                 last_drill: drill.map(|record| record.id.created()),
                 last_drill_rto_seconds: drill
                     .and_then(|record| runs::rto_seconds(&*seen.store, &record.key())),
-                cost_per_month: monthly(stored_bytes, *price),
+                cost_per_month: costs.per_month,
+                cost_of_minimum_terms: costs.minimum_terms,
+                cost_of_retrieval: costs.retrieval,
                 cost_per_month_in_a_year: monthly(in_a_year, *price),
             });
         }

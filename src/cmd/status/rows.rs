@@ -23,6 +23,8 @@ pub struct Status {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) logs: Vec<LogRow>,
     pub(super) stores: Vec<StoreRow>,
+    /// The month of the public prices, which `[status] prices` replaces, and of the fees.
+    pub(super) prices_of: &'static str,
     /// Events that wait for the ledger.
     pub(super) outbox: usize,
 }
@@ -95,6 +97,10 @@ pub(in crate::cmd) struct SourceRow {
     pub(super) last_drill_rto_seconds: Option<f64>,
     /// What keeping them costs, in the currency of the prices.
     pub(super) cost_per_month: f64,
+    /// What minimum storage terms of their classes would still cost if all were removed now.
+    pub(super) cost_of_minimum_terms: f64,
+    /// What reading all of them once would cost in fees, with a thaw at the standard speed where it takes one.
+    pub(super) cost_of_retrieval: f64,
     /// The same for what the retention of its jobs will hold a year from now.
     pub(super) cost_per_month_in_a_year: f64,
 }

@@ -198,6 +198,16 @@ impl<S: AppendStore + ?Sized + 'static> AppendStore for Retry<S> {
         self.inner.sse()
     }
 
+    fn copy_from(
+        &self,
+        origin: &str,
+        key: &str,
+        labels: &ObjectLabels,
+        declared: Declared,
+    ) -> Result<bool, StoreError> {
+        self.policy.send_with_retries(|| self.inner.copy_from(origin, key, labels, declared))
+    }
+
     fn locks(&self) -> bool {
         self.inner.locks()
     }

@@ -169,6 +169,16 @@ impl AppendStore for S3 {
         })
     }
 
+    fn copy_from(
+        &self,
+        origin: &str,
+        key: &str,
+        labels: &ObjectLabels,
+        declared: Declared,
+    ) -> Result<bool, StoreError> {
+        upload::server_copy::copy(&self.remote, (origin, key), labels, declared)
+    }
+
     fn locks(&self) -> bool {
         self.remote.settings.attributes.object_lock.is_some()
     }

@@ -19,6 +19,7 @@ use crate::store::{Declared, ObjectLabels, StoreError, Upload};
 mod confirm;
 pub(super) mod context;
 mod multipart;
+pub(super) mod server_copy;
 
 /// What was asked for and what is there so far.
 pub(super) struct S3Upload {

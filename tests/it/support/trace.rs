@@ -160,6 +160,16 @@ impl<S: AppendStore + ?Sized> AppendStore for Trace<S> {
         self.inner.sse()
     }
 
+    fn copy_from(
+        &self,
+        origin: &str,
+        key: &str,
+        labels: &ObjectLabels,
+        declared: Declared,
+    ) -> Result<bool, StoreError> {
+        self.inner.copy_from(origin, key, labels, declared)
+    }
+
     fn locks(&self) -> bool {
         self.inner.locks()
     }

@@ -40,6 +40,12 @@ impl Multipart {
         Multipart { id, sent: Vec::new(), in_flight: VecDeque::new() }
     }
 
+    /// Adds a part that the service has made itself, of this content.
+    pub(super) fn add(&mut self, etag: String, sha256: [u8; 32]) {
+        let number = i32::try_from(self.parts() + 1).unwrap_or(i32::MAX);
+        self.sent.push(Part { number, etag, sha256 });
+    }
+
     /// Gives it up: no part arrives any more. The id of what the service is to forget.
     pub(super) fn give_up(self) -> String {
         drop(self.in_flight);

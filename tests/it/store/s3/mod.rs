@@ -5,6 +5,7 @@ mod objects;
 mod past;
 mod protection;
 mod roles;
+mod server_copies;
 mod table;
 mod thaw;
 mod tiers;
