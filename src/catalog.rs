@@ -29,6 +29,7 @@ pub mod table;
 
 pub use authenticate::{AuthenticBackup, UnlockedBackup, authenticate, read_authentic};
 pub use contents::{Entry, again, contents};
+pub use envelopes::claimed;
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;

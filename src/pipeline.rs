@@ -171,7 +171,7 @@ fn labels(name: &BackupName, role: Role, retain_until: Option<OffsetDateTime>) -
         label("backup-type", name.backup_type.to_string()),
         label("backup-scope", name.scope.to_string()),
     ];
-    ObjectLabels { role, pairs, retain_until }
+    ObjectLabels { role, pairs, retain_until, sha256: None }
 }
 
 /// Compression threads: one per core, at most eight, and no more than [`COMPRESSION_BYTES_MAX`] has

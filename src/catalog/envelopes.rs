@@ -9,8 +9,8 @@ use crate::keys::keyring::{self, Keyring, OpenedKey};
 use crate::keys::{DataKey, Effort, KeyError, envelope, manifest_mac};
 use crate::store::{ReadStore, StoreError};
 
-use super::contents::again;
-use super::manifest::read_small;
+use super::contents::{Entry, again};
+use super::manifest::{read_manifest, read_small};
 
 /// How many envelopes beside one backup are looked at where nobody named it: somebody may plant them.
 const USUAL_MAX: usize = 64;
@@ -111,6 +111,18 @@ pub(super) fn authentic(
 ) -> Vec<Recipient> {
     let read = envelopes(store, name, marks, USUAL_MAX).filter_map(Result::ok);
     read.flat_map(|bytes| envelope::recipients(&bytes, name.id, key)).collect()
+}
+
+/// Who can open a backup by what its manifest and the envelopes beside it say. Costs no key, and proves nothing.
+///
+/// # Errors
+/// As [`super::read_manifest`], and if it is no manifest.
+pub fn claimed(store: &dyn ReadStore, entry: &Entry) -> anyhow::Result<Vec<Recipient>> {
+    let (name, at) = (&entry.name, entry.name.manifest_key());
+    let manifest = Manifest::parse(&read_manifest(store, &at)?, &at)?;
+    let read = envelopes(store, name, &entry.marks, USUAL_MAX).filter_map(Result::ok);
+    let beside = read.flat_map(|bytes| envelope::claimed(&bytes, name.id));
+    Ok(manifest.keys.into_iter().chain(beside).collect())
 }
 
 /// The bytes of the envelopes among these marks, the newest first; those that have gone or are too large are

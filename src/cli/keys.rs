@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::cmd::keys::NewKey;
-use crate::cmd::{keys, rewrap};
+use crate::cmd::{key_inventory, keys, rewrap};
 use crate::ops::report::Report;
 use crate::wire::AppContext;
 
-/// Generate key files, and open existing backups with new keys
+/// Generate key files, show what each key opens, and open existing backups with new keys
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp keys generate /etc/bkp/key")]
 pub(super) struct Args {
@@ -39,6 +39,23 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+
+    /// List the keys of the configuration and of all backups, and how many each opens
+    ///
+    /// Counts what manifests and the envelopes beside them say, and opens nothing.
+    #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp keys list")]
+    List {
+        /// Only the backups of this source
+        #[arg(value_name = "SOURCE")]
+        source: Option<String>,
+    },
+
+    /// Show the age and state of every configured key
+    #[command(
+        after_help = "Exit codes: 18 if a key is disabled, about to be deleted or unusable; all of them: see bkp(1).\n\
+                            Example: bkp keys status"
+    )]
+    Status,
 
     /// Let new recipients open existing backups, in every store
     ///
@@ -78,6 +95,8 @@ impl Args {
                 };
                 keys::run(app, &keys::Options { path, kind, dry_run })
             }
+            Command::List { source } => key_inventory::list(app, source.as_deref()),
+            Command::Status => key_inventory::status(app),
             Command::Rewrap { to, source, dry_run } => {
                 rewrap::run(app, &rewrap::Options { to, source, dry_run })
             }

@@ -43,7 +43,7 @@ const DOCTOR: &str = "(doctor)";
 /// # Errors
 /// Only a cancellation: a check that fails is a line of the report.
 pub fn run(app: &AppContext) -> anyhow::Result<Report> {
-    let steps: [fn(&AppContext) -> Vec<CheckResult>; 9] = [
+    let steps: [fn(&AppContext) -> Vec<CheckResult>; 10] = [
         local,
         tools,
         stores,

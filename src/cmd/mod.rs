@@ -10,6 +10,7 @@ pub mod config;
 pub mod doctor;
 pub mod history;
 pub mod init;
+pub mod key_inventory;
 pub mod keys;
 pub mod ledger_diff;
 pub mod list;

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cmd::{
-    catalog_file, cleanup, config, doctor, history, init, keys, ledger_diff, list, log_files, logs,
-    pin, replicate, restore, restore_at, restore_tenant, rewrap, run, runs, snapshot, status,
-    verify, verify_logs, windows,
+    catalog_file, cleanup, config, doctor, history, init, key_inventory, keys, ledger_diff, list,
+    log_files, logs, pin, replicate, restore, restore_at, restore_tenant, rewrap, run, runs,
+    snapshot, status, verify, verify_logs, windows,
 };
 use crate::ops::report::{Failure, Warning};
 use crate::ops::thaw::ThawReport;
@@ -58,6 +58,8 @@ pub const REPORTS: &[ReportSchema] = &[
     ReportSchema::of::<init::InitReport>("bkp.init/1"),
     ReportSchema::of::<init::InitPlanReport>("bkp.init-plan/1"),
     ReportSchema::of::<keys::Keys>("bkp.keys/1"),
+    ReportSchema::of::<key_inventory::KeysList>("bkp.keys-list/1"),
+    ReportSchema::of::<key_inventory::KeysStatus>("bkp.keys-status/1"),
     ReportSchema::of::<rewrap::RewrapReport>("bkp.rewrap/1"),
     ReportSchema::of::<config::ConfigCheckReport>("bkp.config-check/1"),
     ReportSchema::of::<config::ConfigReport>("bkp.config/1"),

@@ -79,6 +79,8 @@ pub struct KeysTable {
     /// Whose signatures are believed besides one's own: `ed25519:BASE64`, as `bkp keys generate --signing` prints
     /// it.
     pub trust: Vec<String>,
+    /// The age from which on `bkp status` and `bkp keys status` want a key replaced: 1d to 36525d, default 90d.
+    pub max_age: Option<String>,
 }
 
 /// The ledger: a TigerBeetle cluster. One of its own is best, see bkp-ledger(7).

@@ -58,6 +58,8 @@ pub struct Settings {
     pub signing_key: Option<String>,
     /// Whose signatures are believed besides those of this host.
     pub trust: Vec<SignerId>,
+    /// The age from which on a key is to be replaced; `None` for the usual one.
+    pub key_max_age: Option<Duration>,
     /// Configured sources by name.
     pub sources: BTreeMap<String, SourceSettings>,
     /// How long a lease outlives a run that died.
@@ -309,7 +311,8 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         stores::check_other(&store.place, &stores)?;
         stores.insert(name, store);
     }
-    let keys::Keys { recipients, signing_key, trust } = keys::open(document.keys, &folder)?;
+    let keys::Keys { recipients, signing_key, trust, max_age } =
+        keys::open(document.keys, &folder)?;
     let mut sources = BTreeMap::new();
     for (name, table) in document.source {
         check::name("source", &name)?;
@@ -333,6 +336,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         recipients,
         signing_key,
         trust,
+        key_max_age: max_age,
         sources,
         jobs,
         lease: match document.lease {

@@ -4,6 +4,7 @@
 pub use ages::Ages;
 pub use finding::{Finding, Level, about};
 pub use job::{JobFacts, Uncopied, of_job};
+pub use key::{KeyHealth, of_key, unasked};
 pub use lag::{LogLag, lag_unknown, of_lag};
 pub use rule::Rule;
 pub use sizes::is_odd;
@@ -13,6 +14,7 @@ pub use store::{Space, of_outbox, of_space, unreachable, unusable};
 mod ages;
 mod finding;
 mod job;
+mod key;
 mod lag;
 mod rule;
 mod sizes;

@@ -22,6 +22,7 @@ pub mod event;
 pub mod health;
 pub mod hex;
 pub mod id;
+pub mod key_facts;
 pub mod limits;
 pub mod log_file;
 pub mod manifest;

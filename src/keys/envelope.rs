@@ -116,6 +116,12 @@ pub fn recipients(bytes: &[u8], id: BackupId, key: &DataKey) -> Vec<Recipient> {
     envelope.map(|envelope| envelope.recipients).unwrap_or_default()
 }
 
+/// The recipients that an envelope claims to have; nothing shows that a holder of the data key wrote it.
+#[must_use]
+pub fn claimed(bytes: &[u8], id: BackupId) -> Vec<Recipient> {
+    Envelope::parse(bytes, id).map(|envelope| envelope.recipients).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

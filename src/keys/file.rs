@@ -13,11 +13,13 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{DataKey, Effort, KeyError, KeyProvider, RecipientKind, secret, wrap};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
+use crate::domain::key_facts::{KeyFacts, KeyState};
 use crate::domain::manifest::hex;
 use crate::domain::recipient::Recipient;
 
@@ -34,6 +36,8 @@ struct KeyFile {
     origin: String,
     id: String,
     key: Zeroizing<[u8; KEY_BYTES]>,
+    /// When the file was written.
+    created: Option<OffsetDateTime>,
 }
 
 /// The same from a systemd credential, which is private by other means than its mode.
@@ -51,23 +55,28 @@ fn open(path: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> 
         }
         other @ (KeyError::Unusable { .. } | KeyError::Unknown { .. } | KeyError::Forbidden { .. } | KeyError::Away { .. } | KeyError::Spent { .. } | KeyError::Wrong { .. } | KeyError::NoneFits { .. } | KeyError::Sealed { .. } | KeyError::Random | KeyError::Stopped(_)) => other,
     })?;
-    read(&text, origin)
+    let written = Path::new(path).metadata().and_then(|found| found.modified());
+    read(&text, origin, written.ok().map(OffsetDateTime::from))
 }
 
 fn open_credential(name: &str, _cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
     let origin = format!("credential:{name}");
     let text = secret::read_credential(name, &origin)?;
-    read(&text, origin)
+    read(&text, origin, None)
 }
 
-fn read(text: &[u8], origin: String) -> Result<Box<dyn KeyProvider>, KeyError> {
+fn read(
+    text: &[u8],
+    origin: String,
+    created: Option<OffsetDateTime>,
+) -> Result<Box<dyn KeyProvider>, KeyError> {
     let Some(key) = parse(text, LINE_PREFIX) else {
         let hint =
             "restore this file from a copy; `bkp keys generate` creates a new one".to_owned();
         let problem = format!("not a key file: it needs one line `{LINE_PREFIX}...`");
         return Err(KeyError::Unusable { origin, problem, hint: Some(hint) });
     };
-    Ok(Box::new(KeyFile { origin, id: id(&key), key }))
+    Ok(Box::new(KeyFile { origin, id: id(&key), key, created }))
 }
 
 /// The key in a key file whose line has this prefix; `None` unless there is exactly one and nothing else but
@@ -99,6 +108,11 @@ impl KeyProvider for KeyFile {
 
     fn origin(&self) -> &str {
         &self.origin
+    }
+
+    fn facts(&self) -> Result<KeyFacts, KeyError> {
+        let (id, created) = (Some(self.id.clone()), self.created);
+        Ok(KeyFacts { id, created, state: KeyState::Usable })
     }
 
     fn wrap(&self, key: &DataKey, id: BackupId, _source: &str) -> Result<Recipient, KeyError> {

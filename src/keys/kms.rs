@@ -35,9 +35,12 @@ use super::{DataKey, Effort, KeyError, KeyProvider, RecipientKind, wrap};
 use crate::aws::{Access, chain};
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
+use crate::domain::key_facts::KeyFacts;
 use crate::domain::limits::KMS_TRIES_MAX;
 use crate::domain::recipient::Recipient;
 use crate::rt::{self, Stopped};
+
+mod describe;
 
 /// The line of [`super::kinds::RECIPIENTS`].
 pub const KIND: RecipientKind =
@@ -281,6 +284,10 @@ impl KeyProvider for Kms {
 
     fn is_service(&self) -> bool {
         true
+    }
+
+    fn facts(&self) -> Result<KeyFacts, KeyError> {
+        self.describe()
     }
 
     fn wrap(&self, key: &DataKey, id: BackupId, source: &str) -> Result<Recipient, KeyError> {

@@ -10,6 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::ctx::Cancel;
 use crate::domain::id::BackupId;
+use crate::domain::key_facts::KeyFacts;
 use crate::domain::limits::RECIPIENTS_MAX;
 use crate::domain::recipient::Recipient;
 use crate::error::{Classify, Fault, Kind, diagnosed};
@@ -103,6 +104,14 @@ pub trait KeyProvider: Send + Sync {
     /// How many recipients of one backup it tries to open where [`Effort::Usual`] has to do.
     fn tries_max(&self) -> usize {
         RECIPIENTS_MAX
+    }
+
+    /// What its place tells of the key itself.
+    ///
+    /// # Errors
+    /// [`KeyError`] if its service cannot be asked or does not know it.
+    fn facts(&self) -> Result<KeyFacts, KeyError> {
+        Ok(KeyFacts::default())
     }
 
     /// Wraps `key` for the backup `id` of `source`.

@@ -10,6 +10,7 @@ pub mod authenticity;
 pub(crate) mod cost;
 pub mod exclusive_run;
 pub mod jobs;
+pub(crate) mod key_health;
 pub(crate) mod known_stores;
 pub mod ledger_events;
 pub mod log_history;

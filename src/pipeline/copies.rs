@@ -14,7 +14,7 @@ use crate::domain::manifest::{Manifest, ObjectRecord};
 use crate::error::{Fault, FirstError, Kind};
 use crate::stage::digest::drain;
 use crate::stage::thread_boundary::read_ahead;
-use crate::store::{AppendStore, Declared, Role, StoreError, Upload};
+use crate::store::{AppendStore, Declared, ObjectLabels, Role, StoreError, Upload};
 
 /// Chunks that are read while others are written.
 const READ_AHEAD: usize = 8;
@@ -46,6 +46,7 @@ impl BackupReader<'_> {
         let declared = declared(object)?;
         let role = role_of(self.manifest(), object);
         let labels = super::labels(&self.manifest().name(), role, retain_until);
+        let labels = ObjectLabels { sha256: Some(declared.sha256), ..labels };
         // Within one service no byte needs to come here.
         match to.copy_from(self.store_url(), &object.key, &labels, declared) {
             Ok(true) => return Ok(CopyOutcome::Copied),

@@ -35,7 +35,7 @@ pub mod local;
 mod object;
 pub mod s3;
 
-pub use object::{Declared, ObjectInfo, Version};
+pub use object::{Declared, ObjectInfo, StoreLocation, Version, location};
 
 /// What an object is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,6 +62,9 @@ pub struct ObjectLabels {
     pub pairs: Vec<(String, String)>,
     /// Until when the object must not be removed, for stores that can see to that.
     pub retain_until: Option<OffsetDateTime>,
+    /// The SHA-256 that it will have, where the writer knows it before: then a store need not hold it back until it is
+    /// whole.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// A listing: sorted by key, read on demand, so that memory does not grow with the store.
@@ -511,31 +514,6 @@ fn no_classes(url: &str, operation: &'static str, key: &str) -> StoreError {
     }
 }
 
-/// Which store is meant, and what the configuration says of it.
-#[derive(Debug, Clone)]
-pub struct StoreLocation {
-    /// The key path of its table, for messages: `store.main`; the URL where there is no table.
-    pub name: String,
-    /// Scheme and place.
-    pub url: String,
-    /// What only the kind of store understands.
-    pub table: toml::Table,
-}
-
-impl StoreLocation {
-    /// A store that only its URL describes.
-    #[must_use]
-    pub fn of_url(url: &str) -> StoreLocation {
-        StoreLocation { name: url.to_owned(), url: url.to_owned(), table: toml::Table::new() }
-    }
-
-    /// How an operator calls it: the name of its table, or its URL where it has none.
-    #[must_use]
-    pub fn called(&self) -> &str {
-        self.name.strip_prefix("store.").unwrap_or(&self.name)
-    }
-}
-
 /// Opens a store of some kind. Creates nothing.
 pub type Open<S> = fn(&StoreLocation, &Ctx) -> Result<Box<S>, StoreError>;
 
@@ -564,14 +542,6 @@ pub struct StoreKind {
     pub append: Open<dyn AppendStore>,
     /// Opens it for removing.
     pub prune: Open<dyn PruneStore>,
-}
-
-/// Where the object `key` of the store at `url` is. Through which endpoint the service is reached is no
-/// part of that.
-#[must_use]
-pub fn location(url: &str, key: &str) -> String {
-    let place = url.split_once("?endpoint=").map_or(url, |(place, _endpoint)| place);
-    format!("{}/{key}", place.trim_end_matches('/'))
 }
 
 /// Whether `key` is one that bkp would write: relative, `/`-separated, no empty, hidden or `..`

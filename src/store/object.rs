@@ -74,6 +74,39 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// Which store is meant, and what the configuration says of it.
+#[derive(Debug, Clone)]
+pub struct StoreLocation {
+    /// The key path of its table, for messages: `store.main`; the URL where there is no table.
+    pub name: String,
+    /// Scheme and place.
+    pub url: String,
+    /// What only the kind of store understands.
+    pub table: toml::Table,
+}
+
+impl StoreLocation {
+    /// A store that only its URL describes.
+    #[must_use]
+    pub fn of_url(url: &str) -> StoreLocation {
+        StoreLocation { name: url.to_owned(), url: url.to_owned(), table: toml::Table::new() }
+    }
+
+    /// How an operator calls it: the name of its table, or its URL where it has none.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        self.name.strip_prefix("store.").unwrap_or(&self.name)
+    }
+}
+
+/// Where the object `key` of the store at `url` is. Through which endpoint the service is reached is no
+/// part of that.
+#[must_use]
+pub fn location(url: &str, key: &str) -> String {
+    let place = url.split_once("?endpoint=").map_or(url, |(place, _endpoint)| place);
+    format!("{}/{key}", place.trim_end_matches('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,11 +21,11 @@ use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Record, RunOutcome, merged};
 use crate::domain::schedule::{Due, SKEW, When};
 use crate::domain::verify_level::VerifyLevel;
-use crate::keys;
 use crate::ledger::outbox::Outbox;
 use crate::ops::cost::{forecast, of_entries, price, total};
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
 use crate::ops::jobs::state::{JobStates, places};
+use crate::ops::key_health::ConfiguredKey;
 use crate::ops::known_stores::KnownStores;
 use crate::table::units;
 use crate::wire::AppContext;
@@ -68,7 +68,7 @@ impl StatusFacts {
             look.log(app, name, now)?;
         }
         states.evidence().save(app);
-        look.keys(app);
+        look.keys(app, &seen);
         look.outbox(app, now);
         look.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         Ok(look)
@@ -273,11 +273,17 @@ impl StatusFacts {
     }
 
     /// Whether every key that is configured is there: without one that opens, jobs end with 12.
-    fn keys(&mut self, app: &AppContext) {
-        for text in &app.settings.recipients {
-            if let Err(error) = keys::kinds::open(text, &app.ctx.cancel) {
-                self.findings.push(health::unusable(&keys::shown(text), &format!("{error}")));
+    /// The configured keys, and whether each opens one of the newest backups.
+    fn keys(&mut self, app: &AppContext, seen: &[StoreFacts]) {
+        let mut newest = Vec::new();
+        for store in seen {
+            for source in app.settings.sources.keys() {
+                let entry = store.backups(source).max_by_key(|entry| entry.name.id);
+                newest.extend(entry.and_then(|entry| catalog::claimed(&*store.store, entry).ok()));
             }
+        }
+        for key in ConfiguredKey::all(app) {
+            self.findings.extend(key.findings(app, &newest));
         }
     }
 

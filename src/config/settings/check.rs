@@ -1,6 +1,7 @@
 //! Checks of single values that types cannot express. None of them does I/O.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::domain::names::is_name;
 use crate::keys::kinds::RECIPIENTS;
@@ -8,6 +9,7 @@ use crate::store::kinds::STORES;
 use crate::store::{StoreKind, StoreLocation};
 use crate::table::ConfigError;
 use crate::table::nearest;
+use crate::table::units::duration;
 
 /// Where a secret may be, as the word before the colon.
 const REFERENCES: [&str; 4] = ["file", "env", "credential", "cmd"];
@@ -30,6 +32,12 @@ pub(super) fn tenant(place: &str, tenant: &str) -> Result<(), ConfigError> {
     let problem = format!("`{tenant}` is not a valid tenant name");
     Err(ConfigError::invalid(crate::table::join(place, "tenant"), problem)
         .suggest("names consist of 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or digit"))
+}
+
+/// The age from which on a key is to be replaced.
+pub(super) fn key_age(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
+    const DAY: u64 = 86_400;
+    text.map(|text| duration("keys.max_age", text, DAY, 36_525 * DAY)).transpose()
 }
 
 /// Whether `url` has a scheme that a store answers to, and no secret; the kind of that store.

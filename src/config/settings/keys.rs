@@ -1,6 +1,7 @@
 //! The table `[keys]`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::check;
 use crate::config::file::KeysTable;
@@ -14,11 +15,13 @@ pub(super) struct Keys {
     pub(super) recipients: Vec<String>,
     pub(super) signing_key: Option<String>,
     pub(super) trust: Vec<SignerId>,
+    /// The age from which on a key is to be replaced; `None` for the usual one.
+    pub(super) max_age: Option<Duration>,
 }
 
 /// Reads the table of a file in `folder`.
 pub(super) fn open(table: KeysTable, folder: &Path) -> Result<Keys, ConfigError> {
-    let KeysTable { recipients, signing_key, trust } = table;
+    let KeysTable { recipients, signing_key, trust, max_age } = table;
     if recipients.len() > RECIPIENTS_MAX {
         let problem = format!("{} recipients are more than {RECIPIENTS_MAX}", recipients.len());
         return Err(ConfigError::invalid("keys.recipients", problem));
@@ -36,6 +39,7 @@ pub(super) fn open(table: KeysTable, folder: &Path) -> Result<Keys, ConfigError>
         recipients: recipients.iter().map(resolve).collect(),
         signing_key: signing_key.as_ref().map(resolve),
         trust: signers("keys.trust", &trust)?,
+        max_age: check::key_age(max_age.as_deref())?,
     })
 }
 

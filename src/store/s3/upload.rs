@@ -31,6 +31,8 @@ pub(super) struct S3Upload {
     held: VecDeque<Vec<u8>>,
     bytes: u64,
     sha256: Sha256,
+    /// The SHA-256 that it will have, if that is known.
+    expected: Option<[u8; 32]>,
     /// `None` while nothing is sent.
     multipart: Option<Multipart>,
 }
@@ -45,7 +47,8 @@ impl S3Upload {
         let context = Arc::new(UploadContext::new(remote, key, labels)?);
         let sha256 = Sha256::new();
         let (buffer, held) = (Vec::new(), VecDeque::new());
-        Ok(S3Upload { context, buffer, held, bytes: 0, sha256, multipart: None })
+        let expected = labels.sha256;
+        Ok(S3Upload { context, buffer, held, bytes: 0, sha256, expected, multipart: None })
     }
 
     /// Number and size of the part that is being filled.
@@ -60,10 +63,14 @@ impl S3Upload {
     fn part_is_full(&mut self) -> Result<(), StoreError> {
         self.held.push_back(std::mem::take(&mut self.buffer));
         let held: u64 = self.held.iter().map(|part| part.len() as u64).sum();
-        if self.multipart.is_none() && held < self.context.remote.settings.held_bytes {
+        let expected = self.expected;
+        if self.multipart.is_none()
+            && expected.is_none()
+            && held < self.context.remote.settings.held_bytes
+        {
             return Ok(());
         }
-        self.send_held(None)
+        self.send_held(expected.as_ref())
     }
 
     /// Sends what is held, beginning an upload in parts if there is none, with this SHA-256 if it is known.

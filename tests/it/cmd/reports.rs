@@ -20,6 +20,8 @@ const DONE: &[&[&str]] = &[
     &["snapshot", "books", "--dry-run"],
     &["snapshot", "books"],
     &["keys", "rewrap", "books", "--to", "file:more"],
+    &["keys", "list"],
+    &["keys", "status"],
     &["replicate", "tier", "--dry-run"],
     &["replicate", "tier"],
     &["export", "analytics"],

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// wrong.
 const HOMES: &[(&str, &[&str])] = &[
     ("aws_config::", &["src/aws.rs"]),
-    ("aws_sdk_kms::", &["src/keys/kms.rs"]),
+    ("aws_sdk_kms::", &["src/keys/kms.rs", "src/keys/kms/"]),
     ("aws_runtime::", &["src/aws.rs"]),
     ("aws_sdk_s3::", &["src/store/s3/"]),
     ("aws_smithy_http_client::", &["src/aws.rs"]),
@@ -80,6 +80,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/rt.rs",
             "src/aws.rs",
             "src/keys/kms.rs",
+            "src/keys/kms/",
             "src/store/s3/",
             "src/source/tigerbeetle/cluster/totals.rs",
             "src/ledger/tigerbeetle/",

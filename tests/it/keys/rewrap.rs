@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::Duration;
 
 use crate::support::bed::Bed;
 use crate::support::cleanup::{self, daily, readable, with};
+use crate::support::kms;
 use crate::support::planted::now;
 use crate::support::tb;
 
@@ -148,4 +149,81 @@ fn two_years_of_backups_open_and_expire_with_the_new_key_alone() {
     // Of each an object, a manifest and an envelope.
     assert_eq!(stored.iter().filter(of_backups).count(), 3 * kept.len());
     readable(&bed);
+}
+
+/// From the key file to a key of KMS, from there to another key file; then KMS deletes its key.
+#[test]
+fn two_years_of_backups_outlive_a_deleted_kms_key() {
+    let bed = cleanup::bed("keep_last = 3, keep_monthly = 4, max_removed_percent = 100");
+    daily(&bed, 730, now() - Duration::hours(1));
+    let profile = "[default]\naws_access_key_id = operator\naws_secret_access_key = s\n";
+    fs::create_dir_all(bed.path(".aws")).unwrap();
+    fs::write(bed.path(".aws/credentials"), profile).unwrap();
+    let arn = kms::new_key(kms::REGIONS[0]);
+    let old = kms::recipient(&arn);
+    assert_eq!(counts(&bed.json(&["keys", "rewrap", "--to", &old])), (730, 0));
+    fs::remove_file(bed.path("key")).unwrap();
+    bed.recipients_are(&[&old]);
+    bed.run(&["keys", "generate", "new"]).done();
+    assert_eq!(counts(&bed.json(&["keys", "rewrap", "--to", "file:new"])), (730, 0));
+    bed.recipients_are(&[&old, "file:new"]);
+    let of = |report: &Value, key: &str| {
+        let rows = report["keys"].as_array().unwrap().clone();
+        rows.into_iter()
+            .find(|row| row["recipient"].as_str().unwrap_or_default().contains(key))
+            .unwrap()
+    };
+    let listed = bed.json(&["keys", "list"]);
+    assert_eq!(listed["backups"], 730, "{listed}");
+    assert_eq!(
+        (&of(&listed, &arn)["backups"], &of(&listed, "new")["backups"]),
+        (&730.into(), &730.into())
+    );
+    // The key file that was lost: backups name it, and the configuration does not.
+    assert!(listed["keys"].as_array().unwrap().iter().any(|row| row["recipient"].is_null()));
+    bed.run(&["keys", "status"]).done();
+
+    let plain = arn.rsplit('/').next().unwrap();
+    let body = json!({ "KeyId": plain, "PendingWindowInDays": 7 });
+    kms::administer(kms::REGIONS[0], "ScheduleKeyDeletion", &body);
+    bed.run(&["keys", "status"]).failed_in_text(18, "it is deleted 20");
+    let status = bed.run(&["status", "--json"]);
+    assert!(status.stdout.contains("and opens nothing then"), "{}", status.stdout);
+    bed.recipients_are(&["file:new"]);
+    readable(&bed);
+    bed.run(&["verify", "--all", "--level", "digest"]).done();
+}
+
+/// What `keys status` and `status` say of keys that are old, disabled, or of no use.
+#[test]
+fn keys_that_need_attention_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let bed = bed(&folder);
+    bed.snapshot("full");
+    bed.recipients_are(&["file:key", "file:new"]);
+    let naming = "opens none of the newest backups";
+    for words in [&["keys", "status"][..], &["status"]] {
+        let run = bed.run(words);
+        assert!(run.stdout.contains(naming), "{}{}", run.stdout, run.stderr);
+    }
+    bed.snapshot("full");
+    assert!(!bed.run(&["status"]).stdout.contains(naming));
+    let alone = bed.json(&["keys", "list"]);
+    assert_eq!(
+        (&alone["keys"][0]["backups"], &alone["keys"][0]["alone"]),
+        (&2.into(), &1.into()),
+        "{alone}"
+    );
+
+    let old = std::time::SystemTime::now() - std::time::Duration::from_hours(91 * 24);
+    let file = fs::File::options().append(true).open(bed.path("key")).unwrap();
+    file.set_modified(old).unwrap();
+    let run = bed.run(&["keys", "status"]).done();
+    assert!(run.stdout.contains("it is 91 days old, more than 90 (`max_age`)"), "{}", run.stdout);
+    let config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
+    let config = config.replace("[keys]\n", "[keys]\nmax_age = \"100d\"\n");
+    fs::write(bed.path("bkp.toml"), config).unwrap();
+    assert!(!bed.run(&["keys", "status"]).done().stdout.contains("days old"));
+    fs::remove_file(bed.path("new")).unwrap();
+    bed.run(&["keys", "status"]).failed_in_text(18, "unusable");
 }

@@ -142,8 +142,8 @@ fn objects_get_the_configured_lock_class_encryption_and_tags() {
     let store = S3::open(&usual().place("locked", marks), &ctx()).unwrap();
     let labels = ObjectLabels {
         pairs: vec![("backup-id".into(), "x".into())],
-        retain_until: None,
         role: Role::Data,
+        ..ObjectLabels::default()
     };
     let later: OffsetDateTime = datetime!(2026-12-24 00:00:00 UTC);
     for (key, length, until, day) in [

@@ -39,7 +39,7 @@ fn put(store: &dyn AppendStore, key: &str, bytes: &[u8]) -> Declared {
     let labels = ObjectLabels {
         role: Role::Data,
         pairs: vec![("backup-id".into(), "x".into())],
-        retain_until: None,
+        ..ObjectLabels::default()
     };
     let declared = Declared { bytes: bytes.len() as u64, sha256: Sha256::digest(bytes).into() };
     let mut upload = store.create(key, &labels).unwrap();
