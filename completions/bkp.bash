@@ -242,7 +242,7 @@ _bkp() {
 
     case "${cmd}" in
         bkp)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -260,6 +260,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -268,7 +272,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__catalog)
-            opts="-q -v -h --to --force --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --force --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -290,6 +294,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -298,7 +306,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__cleanup)
-            opts="-q -v -h --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,6 +328,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -328,7 +340,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__completions)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help bash elvish fish powershell zsh"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -343,6 +355,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -354,7 +370,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help check show lifecycle tenants schema help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help check show lifecycle tenants schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -372,6 +388,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -380,7 +400,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__check)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -395,6 +415,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -504,7 +528,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__lifecycle)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -522,6 +546,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -530,7 +558,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__schema)
-            opts="-q -v -h --report --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --report --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -552,6 +580,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -560,7 +592,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__show)
-            opts="-q -v -h --origin --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --origin --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -578,6 +610,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -586,7 +622,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__tenants)
-            opts="-q -v -h --root --database --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --root --database --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -612,6 +648,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -620,7 +660,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__doctor)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -638,6 +678,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -646,7 +690,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__export)
-            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -676,6 +720,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -698,7 +746,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__files)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -713,6 +761,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1144,7 +1196,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__init)
-            opts="-q -v -h --source --schedule --user --print --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --source --schedule --user --print --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1174,6 +1226,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1182,7 +1238,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help generate list status rewrap help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help generate list status rewrap help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1200,6 +1256,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1208,7 +1268,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__generate)
-            opts="-q -v -h --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --signing --age --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1223,6 +1283,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1318,7 +1382,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__list)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1336,6 +1400,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1344,7 +1412,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__rewrap)
-            opts="-q -v -h --to --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1366,6 +1434,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1374,7 +1446,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__status)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1392,6 +1464,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1400,7 +1476,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__list)
-            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1462,6 +1538,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1470,7 +1550,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__logs)
-            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1504,6 +1584,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1512,7 +1596,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__note)
-            opts="-q -v -h --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1530,6 +1614,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1538,7 +1626,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__pin)
-            opts="-q -v -h --note --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --note --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1560,6 +1648,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1568,7 +1660,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__replicate)
-            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1602,6 +1694,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1610,7 +1706,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --renamed --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1716,6 +1812,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1724,7 +1824,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__run)
-            opts="-q -v -h --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1746,6 +1846,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1754,7 +1858,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__snapshot)
-            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1784,6 +1888,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1792,7 +1900,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__status)
-            opts="-q -v -h --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1810,6 +1918,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1818,7 +1930,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__unpin)
-            opts="-q -v -h --note --dry-run --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --note --dry-run --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1840,6 +1952,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1848,7 +1964,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__verify)
-            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --store-at --record --config --store --key --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --store-at --record --config --store --key --trust --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1895,6 +2011,10 @@ _bkp() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --trust)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_bkp_global_optspecs
-    string join \n config= store= key= json q/quiet v/verbose h/help
+    string join \n config= store= key= trust= json q/quiet v/verbose h/help
 end
 
 function __fish_bkp_needs_command
@@ -27,6 +27,7 @@ end
 complete -c bkp -n "__fish_bkp_needs_command" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_needs_command" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_needs_command" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Print more detail; repeatable'
@@ -58,6 +59,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand init" -l user -d 'User who is to
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand init" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l print -d 'Print the configuration; ask nothing, and write nothing'
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand init" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -72,6 +74,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l wait-lock -d 'Wait 
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -86,6 +89,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -l wait-lock -d 'Wait up
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -100,6 +104,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l wait-lock -d 'Wait
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -112,6 +117,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand logs" -l wait-lock -d 'Wait up t
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l follow -d 'Keep shipping until interrupted, polling every few seconds'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l json -d 'Print one JSON object; errors go to standard error as JSON'
@@ -144,6 +150,7 @@ copied\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'Show the last full listing of this host without accessing the store'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only pinned backups'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Show details from the manifests (sizes, positions, parents) and notes'
@@ -169,6 +176,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store-at -d 'Read the
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l thaw -d 'Ask for objects in GLACIER or DEEP_ARCHIVE that have to be read; without it they are skipped'
@@ -189,8 +197,8 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l name -d 'Restore poi
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l base -d 'Snapshot to start from when replaying a log, by a prefix of its id [default: the newest]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store-at -d 'Read the bucket as it was at this time, such as 2026-11-21T02:00:00Z; it must have versioning. For the day after somebody overwrote or deleted backups; writes nothing to the store' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l to -d 'Path to restore to; of an export of PostgreSQL also `postgresql://HOST/DATABASE`' -r -F
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tenant -d 'Only the rows of this tenant, in the database that --into names; the earlier rows are those of --at or --from-export' -r
-complete -c bkp -n "__fish_bkp_using_subcommand restore" -l into -d 'Database in use to put the rows of --tenant back into: `postgresql://HOST/DATABASE`' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l tenant -d 'Restore only this tenant\'s rows, from --at or --from-export, into the database given by --into' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l into -d 'Live database to restore the rows of --tenant into: `postgresql://HOST/DATABASE`' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l mode -d 'How to put the rows of --tenant back: `fk` has the database check foreign keys, `replica` has bkp check them' -r -f -a "fk\t''
 replica\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l replica -d 'Replica number of the restored file' -r
@@ -205,7 +213,9 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l thaw-days -d 'Days f
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l exclusive -d 'End right before what --at, --lsn or --xid names'
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l renamed -d 'The tenant has been renamed since the backup'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l wait -d 'Wait for objects in GLACIER or DEEP_ARCHIVE instead of exiting with 75'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l force -d 'Rename what exists at PATH instead of refusing'
@@ -219,6 +229,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l to -d 'Path of the d
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l force -d 'Replace the file at PATH'
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l json -d 'Print one JSON object; errors go to standard error as JSON'
@@ -229,6 +240,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand run" -l wait-lock -d 'Wait up to
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l dry-run -d 'Show what would run, without running it'
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand run" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -237,6 +249,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand run" -s h -l help -d 'Print help
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand status" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand status" -s v -l verbose -d 'Print more detail; repeatable'
@@ -245,6 +258,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l wait-lock -d 'Wait u
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l dry-run -d 'Show what would be removed and why, without removing it'
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -254,6 +268,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand pin" -l note -d 'Reason, kept be
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -263,6 +278,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l note -d 'Reason, kept 
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -271,6 +287,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s h -l help -d 'Print he
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -279,11 +296,12 @@ complete -c bkp -n "__fish_bkp_using_subcommand note" -s h -l help -d 'Print hel
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -s h -l help -d 'Print help'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -f -a "generate" -d 'Generate a key; never overwrites an existing file'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -f -a "list" -d 'List the keys of the configuration and of all backups, and how many each opens'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -f -a "status" -d 'Show the age and state of every configured key'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
@@ -291,6 +309,9 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcom
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l signing -d 'Generate the key that this host signs its backups with, and print the public one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l age -d 'Generate a private key of age, and print the public one, for hosts that are not to open backups'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -299,6 +320,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Print more detail; repeatable'
@@ -306,6 +328,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -s v -l verbose -d 'Print more detail; repeatable'
@@ -314,12 +337,13 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l dry-run -d 'Show how many backups lack a recipient, without writing anything'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s v -l verbose -d 'Print more detail; repeatable'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Generate a key; never overwrites an existing file'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the keys of the configuration and of all backups, and how many each opens'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "status" -d 'Show the age and state of every configured key'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from help" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
@@ -327,6 +351,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s v -l verbose -d 'Print more detail; repeatable'
@@ -340,6 +365,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subc
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Print more detail; repeatable'
@@ -347,6 +373,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l origin -d 'Show where each value comes from: file, environment, flag, default'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -355,6 +382,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s v -l verbose -d 'Print more detail; repeatable'
@@ -364,6 +392,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s v -l verbose -d 'Print more detail; repeatable'
@@ -417,6 +446,7 @@ warning\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s v -l verbose -d 'Print more detail; repeatable'
@@ -430,6 +460,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s v -l verbose -d 'Print more detail; repeatable'
@@ -437,6 +468,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s h -l help -d 'Print h
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s v -l verbose -d 'Print more detail; repeatable'
@@ -444,6 +476,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand completions" -s h -l help -d 'Pr
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Print more detail; repeatable'
@@ -469,7 +502,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcom
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "completions" -d 'Print the completion script for a shell'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help-files" -d 'Write the man page and shell completions to a folder'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and not __fish_seen_subcommand_from init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key file; never overwrites an existing one'
+complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "generate" -d 'Generate a key; never overwrites an existing file'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "list" -d 'List the keys of the configuration and of all backups, and how many each opens'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "status" -d 'Show the age and state of every configured key'
 complete -c bkp -n "__fish_bkp_using_subcommand help; and __fish_seen_subcommand_from keys" -f -a "rewrap" -d 'Let new recipients open existing backups, in every store'
