@@ -101,13 +101,7 @@ fn open(text: &str, cancel: &Cancel) -> Result<Box<dyn KeyProvider>, KeyError> {
 
 /// The key in an identity file; `None` unless there is exactly one and nothing else but comments.
 fn private(text: &[u8]) -> Option<x25519::Identity> {
-    let text = str::from_utf8(text).ok()?;
-    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let line = lines.next().filter(|line| line.starts_with(PRIVATE_PREFIX))?;
-    if lines.next().is_some() {
-        return None;
-    }
-    line.parse().ok()
+    file::only_line(text).filter(|line| line.starts_with(PRIVATE_PREFIX))?.parse().ok()
 }
 
 impl KeyProvider for Age {

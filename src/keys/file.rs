@@ -79,17 +79,22 @@ fn read(
     Ok(Box::new(KeyFile { origin, id: id(&key), key, created }))
 }
 
+/// The one line of a file with a key that is not empty and no comment; `None` if there are several.
+pub(super) fn only_line(text: &[u8]) -> Option<&str> {
+    let lines = str::from_utf8(text).ok()?.lines().map(str::trim);
+    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().filter(|_| lines.next().is_none())
+}
+
 /// The key in a key file whose line has this prefix; `None` unless there is exactly one and nothing else but
 /// comments.
 pub(super) fn parse(text: &[u8], prefix: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
-    let text = str::from_utf8(text).ok()?;
-    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let line = lines.next()?.strip_prefix(prefix)?;
+    let line = only_line(text)?.strip_prefix(prefix)?;
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     // `decode_slice` wants room for a whole group beyond the key.
     let mut decoded = Zeroizing::new([0; KEY_BYTES + 4]);
     let length = BASE64.decode_slice(line, decoded.as_mut_slice()).ok()?;
-    if lines.next().is_some() || length != KEY_BYTES {
+    if length != KEY_BYTES {
         return None;
     }
     key.copy_from_slice(decoded.get(..KEY_BYTES)?);

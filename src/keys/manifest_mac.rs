@@ -16,13 +16,8 @@ const MANIFEST: MacPurpose = MacPurpose { info: b"bkp manifest 1", closing: b"\"
 ///
 /// # Errors
 /// Never for a manifest that this program made; a value that JSON cannot hold otherwise.
-pub fn encode(mut manifest: Manifest, key: &DataKey) -> Result<Vec<u8>, serde_json::Error> {
-    manifest.mac = "0".repeat(mac::DIGITS);
-    let mut bytes = serde_json::to_vec_pretty(&manifest)?;
-    bytes.push(b'\n');
-    // It is the last field, so there is a place for it.
-    let _signed = mac::sign(&mut bytes, MANIFEST, b"", key);
-    Ok(bytes)
+pub fn encode(manifest: Manifest, key: &DataKey) -> Result<Vec<u8>, serde_json::Error> {
+    encode_signed(manifest, key, None)
 }
 
 /// The same, signed by this host, if it signs.
@@ -34,15 +29,14 @@ pub fn encode_signed(
     key: &DataKey,
     signer: Option<&Signer>,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let Some(signer) = signer else { return encode(manifest, key) };
-    manifest.signer = Some(signer.id().to_string());
-    manifest.signature = Some("0".repeat(signature::DIGITS));
+    manifest.signer = signer.map(|signer| signer.id().to_string());
+    manifest.signature = signer.map(|_| "0".repeat(signature::DIGITS));
     manifest.mac = "0".repeat(mac::DIGITS);
     let mut bytes = serde_json::to_vec_pretty(&manifest)?;
     bytes.push(b'\n');
-    // They are the last fields, so there are places for them.
-    let _signed =
-        signer.sign(&mut bytes, MANIFEST, b"") && mac::sign(&mut bytes, MANIFEST, b"", key);
+    // They are the last fields, so there are places for them. The MAC covers the signature.
+    let _signed = signer.is_none_or(|signer| signer.sign(&mut bytes, MANIFEST, b""))
+        && mac::sign(&mut bytes, MANIFEST, b"", key);
     Ok(bytes)
 }
 

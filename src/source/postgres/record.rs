@@ -13,6 +13,9 @@ use crate::domain::segment::Base;
 use crate::error::{Fault, Kind};
 use crate::source::Chain;
 
+/// The role that most clusters begin with.
+const SUPERUSER_DEFAULT: &str = "postgres";
+
 /// How changed blocks are told in the chain that a backup belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -126,6 +129,11 @@ impl BaseRecord {
                 format!("the capture record of base backup {} is not valid: {why}", manifest.id);
             Fault::new(Kind::Integrity, message)
         })
+    }
+
+    /// The role that a server on what is restored is asked as.
+    pub(super) fn superuser(&self) -> &str {
+        self.superuser.as_deref().unwrap_or(SUPERUSER_DEFAULT)
     }
 
     /// The major version.

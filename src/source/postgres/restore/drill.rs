@@ -20,8 +20,6 @@ const RECOVERY_DEADLINE: Duration = Duration::from_hours(24);
 const STOP_DEADLINE: Duration = Duration::from_hours(1);
 /// How long the server may say nothing to a question.
 const SILENCE: Duration = Duration::from_mins(10);
-/// The role that most clusters begin with.
-const SUPERUSER_DEFAULT: &str = "postgres";
 
 /// Restores a chain to a folder in `scratch`, starts the server on it, and checks it.
 ///
@@ -101,13 +99,12 @@ impl RestoredServer<'_> {
         let major = u8::try_from(self.record.major())?;
         let programs = Programs::find(major, tools.postgres.as_deref())?;
         let account = Account::choose(None)?;
-        let superuser = self.record.superuser.as_deref().unwrap_or(SUPERUSER_DEFAULT);
         let request = StartRequest {
             programs: &programs,
             account: &account,
             data: self.data,
             scratch: self.scratch,
-            superuser,
+            superuser: self.record.superuser(),
             settings: self.settings,
         };
         let mut server = ThrowAway::start(request, ctx)?;

@@ -86,12 +86,10 @@ fn inside(target: &mut Target, mode: TenantMode, then: &Schema) -> anyhow::Resul
         check_unique(sql, plan)?;
     }
     for trigger in &quiet {
-        let how = if trigger.enabled == "A" {
-            "ENABLE ALWAYS"
-        } else if trigger.enabled == "R" {
-            "ENABLE REPLICA"
-        } else {
-            "ENABLE"
+        let how = match trigger.enabled.as_str() {
+            "A" => "ENABLE ALWAYS",
+            "R" => "ENABLE REPLICA",
+            _ => "ENABLE",
         };
         switch(sql, trigger, how)?;
     }
@@ -106,7 +104,7 @@ const COLLISIONS: [&str; 2] = ["23505", "23P01"];
 /// must be unique, all are deleted and inserted.
 fn put_all_back(target: &mut Target) -> anyhow::Result<Vec<TableChange>> {
     target.sql.query("SAVEPOINT put_back")?;
-    let error = match put_back_until_done(&mut target.sql, &target.plan) {
+    let error = match put_back_until_done(target) {
         Err(error) if is_collision(&error) => error,
         done => return done,
     };
@@ -134,12 +132,12 @@ fn is_collision(error: &anyhow::Error) -> bool {
 /// so, and those come back with the next time.
 const PASSES_MAX: usize = 4;
 
-fn put_back_until_done(sql: &mut Connection, plan: &Plan) -> anyhow::Result<Vec<TableChange>> {
-    let statement = put_back(&plan.tables);
+fn put_back_until_done(target: &mut Target) -> anyhow::Result<Vec<TableChange>> {
+    let statement = put_back(&target.plan.tables);
     let mut first = None;
     for _ in 0..PASSES_MAX {
-        let rows = sql.query(&statement)?;
-        let changes = changes(sql, plan, &rows)?;
+        let rows = target.sql.query(&statement)?;
+        let changes = changes(target, &rows)?;
         let is_done = changes.iter().all(|table| table.added + table.changed + table.removed == 0);
         first.get_or_insert(changes);
         if is_done {
@@ -149,17 +147,13 @@ fn put_back_until_done(sql: &mut Connection, plan: &Plan) -> anyhow::Result<Vec<
     Ok(first.unwrap_or_default())
 }
 
-/// What the statement says that it did, and how many rows the tenant has afterwards.
-fn changes(sql: &mut Connection, plan: &Plan, rows: &[Row]) -> anyhow::Result<Vec<TableChange>> {
+/// What the statement says that it did. Its rows name the table by its place in the plan.
+fn changes(target: &Target, rows: &[Row]) -> anyhow::Result<Vec<TableChange>> {
     let mut tables = Vec::new();
-    for (place, table) in plan.tables.iter().enumerate() {
-        let place = place.to_string();
-        let row = rows.iter().find(|row| row.get(0) == Some(place.as_str()));
-        let count = |column| number(sql, row, column);
-        let (added, changed, removed) = (count(1)?, count(2)?, count(3)?);
-        let held = sql.query(&format!("select count(*) from {}", table.state))?;
-        let rows = number(sql, held.first(), 0)?;
-        tables.push(TableChange { table: table.name.clone(), added, changed, removed, rows });
+    for place in 0..target.plan.tables.len() {
+        let name = place.to_string();
+        let row = rows.iter().find(|row| row.get(0) == Some(name.as_str()));
+        tables.extend(target.change(place, row, 1)?);
     }
     Ok(tables)
 }

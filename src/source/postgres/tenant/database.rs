@@ -27,6 +27,8 @@ pub(super) struct Target {
     pub(super) schema: Schema,
     pub(super) plan: Plan,
     pub(super) database: String,
+    /// How many earlier rows there are of each table of the plan, once they are here.
+    earlier_rows: Vec<u64>,
 }
 
 impl Target {
@@ -58,7 +60,8 @@ impl Target {
         let database = conninfo.database.clone();
         let plan = Plan::make(map, &schema, &database)?;
         check_rules(&mut sql, &plan, &map.place)?;
-        Ok(Target { sql, map: map.clone(), schema, plan, database })
+        let (map, earlier_rows) = (map.clone(), Vec::new());
+        Ok(Target { sql, map, schema, plan, database, earlier_rows })
     }
 
     /// The database, as a person is told of it.
@@ -78,7 +81,7 @@ impl Target {
         ctx: &Ctx,
     ) -> anyhow::Result<String> {
         let (tenant, shown) = (request.tenant, plain(request.tenant));
-        let found = self.keys_of(state, tenant)?;
+        let found = keys(&state.query(&self.key_query(tenant))?);
         let [key] = found.as_slice() else {
             let many = if found.is_empty() { "no" } else { "more than one" };
             let message = format!("the backup has {many} tenant {shown}");
@@ -89,10 +92,8 @@ impl Target {
                 ))
                 .into());
         };
-        let now = {
-            let query = self.key_query(tenant);
-            keys(&self.sql.query(&query)?)
-        };
+        let query = self.key_query(tenant);
+        let now = keys(&self.sql.query(&query)?);
         if let Some(other) = now.iter().find(|other| *other != key) {
             let (was, is) = (plain(key), plain(other));
             let message = format!(
@@ -111,7 +112,8 @@ impl Target {
         for table in &self.plan.tables {
             ctx.cancel.check()?;
             self.sql.query(&table.make_state())?;
-            state.copy_rows(&table.copy_out(), &mut self.sql, &table.copy_in())?;
+            let rows = state.copy_rows(&table.copy_out(), &mut self.sql, &table.copy_in())?;
+            self.earlier_rows.push(rows);
             self.sql.query(&format!("ANALYZE {}", table.state))?;
         }
         state.query("COMMIT")?;
@@ -173,10 +175,6 @@ impl Target {
         )
     }
 
-    fn keys_of(&self, sql: &mut Connection, tenant: &str) -> anyhow::Result<Vec<String>> {
-        Ok(keys(&sql.query(&self.key_query(tenant))?))
-    }
-
     /// What would change, as of now. Nobody waits for this.
     ///
     /// # Errors
@@ -194,18 +192,34 @@ impl Target {
     /// What the server fails with.
     pub(super) fn changes(&mut self) -> anyhow::Result<Vec<TableChange>> {
         let mut found = Vec::new();
-        for table in &self.plan.tables {
+        for place in 0..self.plan.tables.len() {
+            let Some(table) = self.plan.tables.get(place) else { break };
             let rows = self.sql.query(&table.count_changes())?;
-            let count = |column| number(&self.sql, rows.first(), column);
-            found.push(TableChange {
-                table: table.name.clone(),
-                added: count(0)?,
-                changed: count(1)?,
-                removed: count(2)?,
-                rows: count(3)?,
-            });
+            found.extend(self.change(place, rows.first(), 0)?);
         }
         Ok(found)
+    }
+
+    /// What the numbers in an answer, from this column on, say of a table: rows added, changed and removed.
+    ///
+    /// # Errors
+    /// [`SourceError::Unsupported`] if they are none.
+    pub(super) fn change(
+        &self,
+        place: usize,
+        row: Option<&Row>,
+        from: usize,
+    ) -> anyhow::Result<Option<TableChange>> {
+        let count = |column| number(&self.sql, row, from + column);
+        let (added, changed, removed) = (count(0)?, count(1)?, count(2)?);
+        let known = self.plan.tables.get(place).zip(self.earlier_rows.get(place));
+        Ok(known.map(|(table, rows)| TableChange {
+            table: table.name.clone(),
+            added,
+            changed,
+            removed,
+            rows: *rows,
+        }))
     }
 
     /// The triggers that would fire if they were let, in words.

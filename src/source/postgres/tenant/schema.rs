@@ -260,7 +260,7 @@ SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 3
 SET lc_monetary = 'C'; SET xmloption = 'content'; SET standard_conforming_strings = on; SET quote_all_identifiers = off;
 SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0;
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'; SET synchronous_commit = on; SET default_transaction_read_only = off;
-SET default_transaction_deferrable = off; SET session_replication_role = origin";
+SET default_transaction_deferrable = off";
 
 impl Schema {
     /// Asks a database what it has.
@@ -320,13 +320,12 @@ impl ForeignKey {
 /// Sets a session up.
 ///
 /// # Errors
-/// What the server fails with. Setting `session_replication_role` to what it is takes no right.
+/// What the server fails with.
 pub(super) fn begin_session(sql: &mut Connection) -> Result<(), ClientError> {
-    let is_replica = sql.query_value("SHOW session_replication_role")? != "origin";
-    for statement in SESSION.split(';') {
-        if is_replica || !statement.contains("session_replication_role") {
-            sql.query(statement)?;
-        }
+    sql.query(SESSION)?;
+    // Setting it takes a right, even to what it is.
+    if sql.query_value("SHOW session_replication_role")? != "origin" {
+        sql.query("SET session_replication_role = origin")?;
     }
     Ok(())
 }

@@ -28,8 +28,6 @@ const RECOVERY_DEADLINE: Duration = Duration::from_hours(24);
 const SILENCE: Duration = Duration::from_hours(6);
 /// The database that a dump is loaded into.
 const LOADED: &str = "state";
-/// The role that most clusters begin with.
-const SUPERUSER_DEFAULT: &str = "postgres";
 
 /// What is done with the earlier rows. It is told whether the server recovered from a base backup.
 pub(super) type Use<'a> = &'a mut dyn FnMut(&mut Connection, bool) -> anyhow::Result<()>;
@@ -80,8 +78,7 @@ pub(super) fn of_moment(
     let programs =
         Programs::find(u8::try_from(record.major())?, request.tools.postgres.as_deref())?;
     let account = Account::choose(None)?;
-    let superuser = record.superuser.as_deref().unwrap_or(SUPERUSER_DEFAULT);
-    let server = start(&programs, &account, (data, superuser), &settings, request, ctx)?;
+    let server = start(&programs, &account, (data, record.superuser()), &settings, request, ctx)?;
     used(&mut server.connect(database, SILENCE, ctx)?, true)
 }
 

@@ -162,8 +162,7 @@ impl TenantTable {
         };
         format!(
             "select (select count(*) from {new} as n where not exists (select from {old} as o where {same})), \
-             {changed}, (select count(*) from {old} as o where not exists (select from {new} as n where {same})), \
-             (select count(*) from {new} as n)"
+             {changed}, (select count(*) from {old} as o where not exists (select from {new} as n where {same}))"
         )
     }
 
