@@ -19,9 +19,9 @@ use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::row_hash::RowKeys;
 use crate::source::duckdb::export::index::{Index, SCHEMA, TableEntry};
 use crate::source::duckdb::export::parquet_roundtrip::RoundTrip;
-use crate::source::duckdb::schema;
 use crate::source::duckdb::schema::schema_check::Rehearsal;
 use crate::source::duckdb::schema::sql;
+use crate::source::duckdb::schema::{self, DatabaseSchema};
 use crate::source::{Captured, Chain, MapWriter};
 
 pub(crate) mod carrier;
@@ -72,17 +72,8 @@ impl ExportContext<'_> {
             self.ctx.monitor.warn(&plain(&warning));
         }
         let mut tables = std::mem::take(&mut shape.tables);
-        let rehearsal = Rehearsal::of(&shape, &self.session, &self.storage_version, self.scratch)?;
-        // One engine makes the schema anew while the other one tries rows of the tables.
-        let prepared = std::thread::scope(|scope| -> anyhow::Result<_> {
-            let rehearsed = std::thread::Builder::new()
-                .name("rehearsal".into())
-                .spawn_scoped(scope, || shape.rehearse(&rehearsal))?;
-            let prepared = self.prepare(chain, &mut tables);
-            rehearsed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            prepared
-        })?;
-        let PreparedExport { probe, row_keys, before } = prepared;
+        let PreparedExport { probe, row_keys, before } =
+            self.rehearse_and_prepare(&mut shape, chain, &mut tables)?;
         for name in &shape.depending {
             let why = "left out because it needs a table that `tables` or `exclude` leaves out";
             self.ctx.monitor.warn(&plain(&format!("{name} is {why}")));
@@ -134,6 +125,30 @@ impl ExportContext<'_> {
         });
         let map: MapWriter = Box::new(move |out| out.write_all(&encoded));
         Ok(Captured { record, map: Some(map), lost: missing })
+    }
+
+    /// One engine makes the schema anew while the other one tries rows of the tables.
+    fn rehearse_and_prepare<'c>(
+        &self,
+        shape: &mut DatabaseSchema,
+        chain: &'c Chain<'c>,
+        tables: &mut [TableEntry],
+    ) -> anyhow::Result<PreparedExport<'c>>
+    where
+        Self: 'c,
+    {
+        let rehearsal = Rehearsal::of(shape, &self.session, &self.storage_version, self.scratch)?;
+        let (stale, prepared) = std::thread::scope(|scope| -> anyhow::Result<_> {
+            let rehearsed = std::thread::Builder::new()
+                .name("rehearsal".into())
+                .spawn_scoped(scope, || shape.rehearse(&rehearsal))?;
+            let prepared = self.prepare(chain, tables);
+            let stale =
+                rehearsed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((stale, prepared?))
+        })?;
+        shape.confirm(&self.session, &stale);
+        Ok(prepared)
     }
 
     /// Reads the chain that the export adds to, and tries how the tables are exported.

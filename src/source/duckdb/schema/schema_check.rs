@@ -23,8 +23,22 @@ type FailedStatements = Vec<(Statement, String)>;
 /// Over how many statements engines may end; each takes its time.
 const FATAL_MAX: usize = 3;
 
+/// What a recreated definition is told as that came out in another form.
+const DIFFERS: &str = "its recreated definition differs";
+
+/// What the catalog notes of a view's columns, in a row of [`DatabaseSchema::listing`].
+const COLUMNS: &str = "columns";
+
 /// What is said of a statement that comes after one over which the engine ended.
 const NOT_TRIED: &str = "it was not tried";
+
+/// A view that is written as it was and gives other columns than the database has noted for it: those are of the
+/// day when it was made, and its tables may have got more of them.
+pub(crate) struct StaleView {
+    name: String,
+    /// What the recreated view gives.
+    columns: String,
+}
 
 /// What a schema is compared with that was made anew from its statements.
 pub(crate) struct Rehearsal<'a> {
@@ -82,11 +96,12 @@ impl DatabaseSchema {
     }
 
     /// Makes the schema in an empty database, and compares. What needs a table that is left out is
-    /// left out, and named.
+    /// left out, and named. Returns views of which only the database itself can tell whether they came out
+    /// right: see [`confirm`](DatabaseSchema::confirm).
     ///
     /// # Errors
     /// What system and engine say.
-    pub(crate) fn rehearse(&mut self, rehearsal: &Rehearsal<'_>) -> anyhow::Result<()> {
+    pub(crate) fn rehearse(&mut self, rehearsal: &Rehearsal<'_>) -> anyhow::Result<Vec<StaleView>> {
         let scratch = rehearsal.scratch;
         let limits = EngineLimits::modest(ResourceLimits::default());
         let options =
@@ -123,8 +138,30 @@ impl DatabaseSchema {
         if self.has(SqlObject::Macro) {
             note_macros(&made)?;
         }
-        self.compare(&rehearsal.listed, &made.rows(&self.listing())?);
-        Ok(())
+        Ok(self.compare(&rehearsal.listed, &made.rows(&self.listing())?))
+    }
+
+    /// Asks the database that the schema is of which columns these views give today. One that gives others than
+    /// when it was recreated came out in another form.
+    pub(crate) fn confirm(&mut self, session: &Session, stale: &[StaleView]) {
+        for view in stale {
+            // It was bound with the same tables before, so it is none over which an engine ends.
+            let today = session.rows(&format!(
+                "SELECT column_name || ' ' || column_type FROM (DESCRIBE SELECT * FROM {})",
+                view.name
+            ));
+            let columns: Vec<String> =
+                today.unwrap_or_default().iter().map(|row| text(row, 0)).collect();
+            if columns.join(", ") == view.columns {
+                continue;
+            }
+            let is_it = |statement: &&mut Statement| {
+                statement.makes == SqlObject::View && statement.name == view.name
+            };
+            if let Some(found) = self.statements.iter_mut().find(is_it) {
+                found.tried = Some(DIFFERS.to_owned());
+            }
+        }
     }
 
     /// Makes the schema in an empty database, without the statements over which an engine ends, runs out of
@@ -167,7 +204,7 @@ impl DatabaseSchema {
         )];
         if self.has(SqlObject::View) {
             // Those of a view are as they were when it was made, whatever became of its tables.
-            compared.push(format!("SELECT 'view', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOG}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}') GROUP BY ALL"));
+            compared.push(format!("SELECT '{COLUMNS}', schema_name, table_name, string_agg(column_name || ' ' || data_type, ', ' ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal AND database_name = '{CATALOG}' AND (schema_name, table_name) IN (SELECT (schema_name, view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary AND database_name = '{CATALOG}') GROUP BY ALL"));
         }
         if self.has(SqlObject::Macro) {
             compared.push(format!("SELECT 'macro', schema_name, function_name, array_to_string(parameters, ', ') || ' ' || macro_definition FROM {MACROS}"));
@@ -179,25 +216,29 @@ impl DatabaseSchema {
         self.statements.iter().any(|statement| statement.makes == makes)
     }
 
-    /// Names what came out of the statements in another form than it has.
-    fn compare(&mut self, listed: &[TextRow], made: &[TextRow]) {
-        for row in listed {
-            let (word, name) = (text(row, 0), quoted(&text(row, 1), &text(row, 2)));
+    /// Names what came out of the statements in another form than it has, and returns the views that may have.
+    fn compare(&mut self, listed: &[TextRow], made: &[TextRow]) -> Vec<StaleView> {
+        let mut stale = Vec::new();
+        for row in listed.iter().filter(|row| !made.contains(row)) {
+            let (kind, name) = (text(row, 0), quoted(&text(row, 1), &text(row, 2)));
+            let is_columns = kind == COLUMNS;
+            let word = if is_columns { SqlObject::View.word() } else { kind.as_str() };
             let is_tried = |statement: &&mut Statement| {
                 statement.makes.word() == word
                     && statement.name == name
                     && statement.tried.is_none()
             };
-            if made.contains(row) {
-                continue;
-            }
             let Some(found) = self.statements.iter_mut().find(is_tried) else { continue };
-            if matches!(found.makes, SqlObject::View | SqlObject::Macro) {
-                found.tried = Some("its recreated definition differs".to_owned());
+            let recreated = made.iter().find(|other| is_columns && other.get(..3) == row.get(..3));
+            if let Some(recreated) = recreated {
+                stale.push(StaleView { name, columns: text(recreated, 3) });
+            } else if matches!(found.makes, SqlObject::View | SqlObject::Macro) {
+                found.tried = Some(DIFFERS.to_owned());
             } else {
                 self.lost.push(format!("a part of the definition of the {word} {name}"));
             }
         }
+        stale
     }
 }
 

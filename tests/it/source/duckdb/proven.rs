@@ -162,6 +162,18 @@ const ORDINARY: &[(&str, &str, &[&str])] = &[
             "CREATE MACRO n(x, y := [1, 2]) AS TABLE SELECT * FROM range(x) r(i) WHERE i IN (1, 2)",
         ],
     ),
+    // The catalog notes one column for the view, which gives two.
+    (
+        "a view of a table that got a column later",
+        "v1.0.0",
+        &[
+            "CREATE TABLE t (a INT)",
+            "CREATE VIEW v AS SELECT * FROM t",
+            "CREATE VIEW of_v AS SELECT * FROM v",
+            "ALTER TABLE t ADD COLUMN b INT DEFAULT 5",
+            "INSERT INTO t VALUES (1, 2)",
+        ],
+    ),
 ];
 
 #[test]
@@ -181,6 +193,11 @@ fn ordinary_databases_are_restored_with_exit_0() {
                 assert_eq!(sql(V, &target, &["FROM rt"]), sql(V, &file, &["FROM rt"]));
                 let to = "SELECT referenced_table FROM duckdb_constraints() WHERE constraint_type = 'FOREIGN KEY'";
                 assert_eq!(sql(V, &target, &[to]), json!([["rt"]]));
+            }
+            "a view of a table that got a column later" => {
+                for query in ["FROM v", "FROM of_v"] {
+                    assert_eq!(sql(V, &target, &[query]), json!([[1, 2]]));
+                }
             }
             _ => assert_eq!(dump(&target), dump(&file), "{what}"),
         }

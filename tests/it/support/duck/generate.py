@@ -291,6 +291,12 @@ def content_of(path):
     for query in OBJECTS:
         for row in connection.execute(query + " ORDER BY ALL").fetchall():
             found.setdefault(str(row[:3]), []).append(str(row[3:]))
+    # The catalog keeps the columns that a view had when it was made, whatever its tables have got since.
+    views = connection.execute("SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal AND database_name = 'd'").fetchall()
+    for schema, view in views:
+        found.pop(str(("column", schema, view)), None)
+        name = f"d.{quoted(schema)}.{quoted(view)}"
+        found[f"columns of {name}"] = connection.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
     tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'd'").fetchall()
     for schema, table in tables:
         name = f"d.{quoted(schema)}.{quoted(table)}"
