@@ -120,10 +120,12 @@ def unseal(stream, out, args):
 
 def check_manifest(content, args):
     manifest = json.loads(content)
-    mac = re.search(rb'"mac":\s*"([0-9a-f]{64})"\s*}\s*\Z', content)
-    zeroed = content[: mac.start(1)] + b"0" * 64 + content[mac.end(1) :] if mac else fail("no MAC")
+    mac = re.search(rb'(?:"signature":\s*"([0-9a-f]{128})",\s*)?"mac":\s*"([0-9a-f]{64})"\s*}\s*\Z', content)
+    zeroed = bytearray(content) if mac else fail("no MAC")
+    for start, end in mac.regs[1:]:
+        zeroed[start:end] = b"0" * (end - start)
     key = hkdf(data_key(manifest["keys"], manifest["id"], args), b"", b"bkp manifest 1")
-    if not hmac.compare_digest(hmac.new(key, zeroed, "sha256").hexdigest().encode(), mac[1]):
+    if not hmac.compare_digest(hmac.new(key, zeroed, "sha256").hexdigest().encode(), mac[2]):
         fail("the manifest is not authentic")
     print("unseal: the manifest is authentic", file=sys.stderr)
 

@@ -64,7 +64,8 @@ pub fn read_authentic(
 /// Authenticates a manifest that was read from these bytes. It is shown to be bkp's by its MAC, if the data key
 /// was sealed by somebody who has a key himself; by the signature of a trusted signer; or by the word of the
 /// ledger. For a public key anybody can seal, and knows the data key then: there the MAC shows nothing, and one that
-/// is wrong does not show either that something of bkp's was altered.
+/// is wrong does not show either that something of bkp's was altered. The signature covers the MAC, so that no other
+/// data key than the signer's goes with it.
 ///
 /// # Errors
 /// [`ManifestError::Forged`] if it is not what its maker wrote; [`ManifestError::Untrusted`] if anybody can have
@@ -87,10 +88,17 @@ pub fn authenticate(
             let (key, envelope) = (Err(error), Vec::new());
             return Ok(AuthenticBackup { manifest, sha256, key, envelope });
         }
+        Err(error) if signature == SignatureCheck::Wrong && is_of_keys(&error) => {
+            return Err(untrusted(Doubt::Altered).into());
+        }
         Err(error) => return Err(error),
     };
     match (file.is_right(&opened.key), opened.by_holder) {
         (false, true) => return Err(ManifestError::Forged { key: at }.into()),
+        // The MAC does not cover the digits of the signature.
+        (true, true) if signature == SignatureCheck::Wrong => {
+            return Err(ManifestError::Forged { key: at }.into());
+        }
         (false, false) => return Err(untrusted(Doubt::Altered).into()),
         (true, true) => {}
         (true, false) if is_trusted || keys.0.is_vouched_for(manifest.id, &sha256) => {}

@@ -98,10 +98,11 @@ pub struct Manifest {
     /// Who signed it, as `trust` of a configuration names him, if anybody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// Ed25519 over the file with these 128 digits and those of the MAC replaced by zeros.
+    /// Ed25519 over the file with these 128 digits replaced by zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
-    /// HMAC-SHA256 of the file with these 64 digits replaced by zeros; see bkp-format(5).
+    /// HMAC-SHA256 of the file with these 64 digits, and those of the signature, replaced by zeros; see
+    /// bkp-format(5).
     pub mac: String,
 }
 

@@ -49,10 +49,10 @@ pub struct Envelope {
     /// Who signed it, as `trust` of a configuration names him, if anybody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// Ed25519 over the file with these 128 digits and those of the MAC replaced by zeros.
+    /// Ed25519 over the file with these 128 digits replaced by zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
-    /// HMAC-SHA256 of the file with these 64 digits replaced by zeros.
+    /// HMAC-SHA256 of the file with these 64 digits, and those of the signature, replaced by zeros.
     pub mac: String,
 }
 
@@ -66,8 +66,8 @@ impl Envelope {
         self.mac = "0".repeat(mac::DIGITS);
         let mut bytes = serde_json::to_vec_pretty(&self).ok()?;
         bytes.push(b'\n');
-        let is_signed = signer.is_none_or(|signer| signer.sign(&mut bytes, WRAPPED, b""))
-            && mac::sign(&mut bytes, WRAPPED, b"", key);
+        let is_signed = mac::sign(&mut bytes, WRAPPED, b"", key)
+            && signer.is_none_or(|signer| signer.sign(&mut bytes, WRAPPED, b""));
         (is_signed
             && bytes.len() as u64 <= MARK_BYTES_MAX
             && self.recipients.len() <= RECIPIENTS_MAX)

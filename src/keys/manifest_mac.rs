@@ -34,9 +34,9 @@ pub fn encode_signed(
     manifest.mac = "0".repeat(mac::DIGITS);
     let mut bytes = serde_json::to_vec_pretty(&manifest)?;
     bytes.push(b'\n');
-    // They are the last fields, so there are places for them. The MAC covers the signature.
-    let _signed = signer.is_none_or(|signer| signer.sign(&mut bytes, MANIFEST, b""))
-        && mac::sign(&mut bytes, MANIFEST, b"", key);
+    // They are the last fields, so there are places for them. The signature covers the MAC.
+    let _signed = mac::sign(&mut bytes, MANIFEST, b"", key)
+        && signer.is_none_or(|signer| signer.sign(&mut bytes, MANIFEST, b""));
     Ok(bytes)
 }
 

@@ -2,7 +2,8 @@
 //! recipients that anybody can seal for.
 //!
 //! A signed file has the fields `signer` and `signature`, and behind them, as its last one, `mac`. The signature
-//! is over the file with the digits of both replaced by zeros. The MAC covers the signature.
+//! is over the file with its own digits replaced by zeros. It covers the MAC, and with that the data key that the
+//! signer used: for a public key, anybody could give the reader another one.
 //!
 //! A signing key is a text file as key files are: one line `BKP-SIGNING-KEY-1-` and the 32 bytes of the seed in
 //! base64. Its public half is written `ed25519:` and 32 bytes in base64.
@@ -22,7 +23,7 @@ use crate::ctx::Cancel;
 use crate::domain::hex::{hex, unhex};
 
 /// Hexadecimal digits of a signature.
-pub const DIGITS: usize = 128;
+pub const DIGITS: usize = mac::SIGNATURE_DIGITS;
 
 const LINE_PREFIX: &str = "BKP-SIGNING-KEY-1-";
 const PUBLIC_PREFIX: &str = "ed25519:";
@@ -100,8 +101,8 @@ impl Signer {
         hex(self.pair.sign(&message(info, b"\0", text)).as_ref())
     }
 
-    /// Puts the signature of `context` and `bytes` in the place of its zeros in `bytes`, which have zeros for the
-    /// MAC too. Returns whether there is such a place.
+    /// Puts the signature of `context` and `bytes` in the place of its zeros in `bytes`, which have their MAC
+    /// already. Returns whether there is such a place.
     #[must_use]
     pub fn sign(&self, bytes: &mut [u8], of: MacPurpose, context: &[u8]) -> bool {
         let Some(text) = unsigned(bytes, of, context) else { return false };
@@ -138,9 +139,7 @@ fn message(info: &[u8], context: &[u8], text: &[u8]) -> Vec<u8> {
 /// begins with what it is for, and no manifest begins like that.
 fn unsigned(bytes: &[u8], of: MacPurpose, context: &[u8]) -> Option<Vec<u8>> {
     let mut text = bytes.to_vec();
-    let (signature, mac) = (place(bytes, of)?, mac::place(bytes, of.closing)?);
-    text.get_mut(mac)?.fill(b'0');
-    text.get_mut(signature)?.fill(b'0');
+    text.get_mut(place(bytes, of)?)?.fill(b'0');
     Some(if context.is_empty() {
         text
     } else {
@@ -148,18 +147,8 @@ fn unsigned(bytes: &[u8], of: MacPurpose, context: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Where the digits stand: they are the value of the field before the MAC.
 fn place(bytes: &[u8], of: MacPurpose) -> Option<std::ops::Range<usize>> {
-    let trimmed = |end: usize| Some(bytes.get(..end)?.trim_ascii_end());
-    let mac = mac::place(bytes, of.closing)?.start;
-    // Back over the opening quote of the MAC, its colon and its name.
-    let before = trimmed(mac.checked_sub(1)?)?.strip_suffix(b":")?.trim_ascii_end();
-    let before = before.strip_suffix(b"\"mac\"")?.trim_ascii_end();
-    let before = before.strip_suffix(b",")?.trim_ascii_end();
-    let end = before.strip_suffix(b"\"")?.len();
-    let start = end.checked_sub(DIGITS)?;
-    let name = bytes.get(..start)?.strip_suffix(b"\"")?.trim_ascii_end().strip_suffix(b":")?;
-    name.trim_ascii_end().ends_with(b"\"signature\"").then_some(start..end)
+    mac::signature_place(bytes, of.closing)
 }
 
 /// Makes a new signing key at `path`, mode 0600, and returns its public half.
@@ -216,22 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn the_mac_covers_the_signature_and_not_the_other_way_round() {
-        let key = DataKey([7; 32]);
+    fn the_signature_covers_the_mac_and_not_the_other_way_round() {
+        let (key, other) = (DataKey([7; 32]), DataKey([8; 32]));
         let mut bytes = file_of("a", " ");
-        assert!(signer(1).sign(&mut bytes, OF, b""));
-        let signed = bytes.clone();
         assert!(mac::sign(&mut bytes, OF, b"", &key));
+        assert!(signer(1).sign(&mut bytes, OF, b""));
         assert!(is_right(&bytes, OF, b"", &signer(1).id()));
         assert!(mac::is_right(&bytes, OF, b"", &key));
-        // Signed anew by somebody else, under the same MAC.
-        let range = place(&bytes, OF).expect("a place");
-        let mut other = file_of("a", " ");
-        assert!(signer(2).sign(&mut other, OF, b""));
+        // Under a data key that somebody else chose.
         let mut forged = bytes.clone();
-        forged[range.clone()].copy_from_slice(&other[range]);
-        assert!(!mac::is_right(&forged, OF, b"", &key));
-        assert!(is_right(&signed, OF, b"", &signer(1).id()), "without a MAC as well");
+        assert!(mac::sign(&mut forged, OF, b"", &other));
+        assert!(mac::is_right(&forged, OF, b"", &other));
+        assert!(!is_right(&forged, OF, b"", &signer(1).id()));
+        // Signed by somebody else.
+        let mut forged = bytes.clone();
+        assert!(signer(2).sign(&mut forged, OF, b""));
+        assert!(mac::is_right(&forged, OF, b"", &key));
+        assert!(!is_right(&forged, OF, b"", &signer(1).id()));
     }
 
     #[test]
@@ -278,19 +268,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_changed_byte_but_those_of_the_mac_is_noticed(
+        fn every_changed_byte_is_noticed(
             text in ".{0,40}",
             blank in "[ \n]{0,3}",
             at in any::<prop::sample::Index>(),
             flip in 1_u8..,
         ) {
             let mut bytes = file_of(&text, &blank);
+            prop_assert!(mac::sign(&mut bytes, OF, b"", &DataKey([7; 32])));
             prop_assert!(signer(1).sign(&mut bytes, OF, b""));
             prop_assert!(is_right(&bytes, OF, b"", &signer(1).id()));
-            let place = at.index(bytes.len());
-            let is_mac = mac::place(&bytes, OF.closing).is_some_and(|mac| mac.contains(&place));
-            bytes[place] ^= flip;
-            prop_assert_eq!(is_right(&bytes, OF, b"", &signer(1).id()), is_mac);
+            *at.get_mut(&mut bytes) ^= flip;
+            prop_assert!(!is_right(&bytes, OF, b"", &signer(1).id()));
         }
     }
 }

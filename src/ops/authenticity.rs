@@ -250,10 +250,10 @@ pub fn object(
     };
     let mut bytes = serde_json::to_vec(&Proven { body, proof })?;
     bytes.push(b'\n');
-    // They are the last fields, so there are places for them.
-    let _signed = signer.is_some_and(|signer| signer.sign(&mut bytes, of, &context(key)));
+    // They are the last fields, so there are places for them. The signature covers the MAC.
     let _authenticated =
         data_key.is_some_and(|data_key| mac::sign(&mut bytes, of, &context(key), data_key));
+    let _signed = signer.is_some_and(|signer| signer.sign(&mut bytes, of, &context(key)));
     Ok(bytes)
 }
 

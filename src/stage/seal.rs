@@ -74,7 +74,8 @@ pub struct About {
     /// Who signed it, as `trust` of a configuration names him, if anybody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
-    /// Ed25519 over `bkp log file 1`, a zero byte, the object's name, a zero byte and the text, hex.
+    /// Ed25519 over `bkp log file 1`, a zero byte, and, with zero bytes between them, the object's name, the text and
+    /// the digits of the MAC; hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
     /// HMAC-SHA256 of the object's name, a zero byte and the text, under a key derived from the data key, hex.

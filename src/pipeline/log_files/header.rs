@@ -33,8 +33,8 @@ impl LogFiles<'_> {
         };
         let text = serde_json::to_string(&facts)?;
         let (mac, signer) = (mac(key, object, &text), self.keys.signer());
-        let named = named(object, &text);
-        let signature = signer.map(|signer| signer.sign_text(MAC_INFO, &named));
+        let to_sign = signed_text(object, &text, &mac);
+        let signature = signer.map(|signer| signer.sign_text(MAC_INFO, &to_sign));
         Ok(About { text, signer: signer.map(|signer| signer.id().to_string()), signature, mac })
     }
 
@@ -55,8 +55,9 @@ impl LogFiles<'_> {
         let id: BackupId = id.ok_or_else(|| refused("it has no id"))?;
         let about = about.as_ref().ok_or_else(|| refused("its header says nothing of it"))?;
         let cancel = &self.ctx.cancel;
-        let signed = (about.signature.as_deref(), about.signer.as_deref());
-        let signature = self.keys.check_text(signed, MAC_INFO, &named(object, &about.text));
+        let signed = signed_text(object, &about.text, &about.mac);
+        let by = (about.signature.as_deref(), about.signer.as_deref());
+        let signature = self.keys.check_text(by, MAC_INFO, &signed);
         let opened = keyring::open_any(self.keys, recipients, id, Effort::Usual, cancel);
         let is_right = |key: &DataKey| mac(key, object, &about.text) == about.mac;
         let data_key = match (opened, signature) {
@@ -93,4 +94,9 @@ fn mac(key: &DataKey, object: &str, text: &str) -> String {
 /// What a header says of its object, with the name of that.
 fn named(object: &str, text: &str) -> Vec<u8> {
     [object.as_bytes(), b"\0", text.as_bytes()].concat()
+}
+
+/// What a signature is of: it covers the MAC, and with that the data key that the signer used.
+fn signed_text(object: &str, text: &str, mac: &str) -> Vec<u8> {
+    [named(object, text).as_slice(), b"\0", mac.as_bytes()].concat()
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bkp::keys::envelope::{self, Envelope};
+use bkp::keys::mac::{self, MacPurpose};
 use bkp::keys::{DataKey, kinds};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
@@ -333,6 +334,75 @@ fn a_public_key_needs_a_signing_key() {
     assert!(doctor.stdout.contains("signs as ed25519:"), "{doctor:?}");
 }
 
+/// Plants an envelope beside a backup that lets a public key open it with this data key.
+fn plant_envelope(bed: &Bed, id: &str, public: &str, key: &DataKey) {
+    let backup = id.parse().unwrap();
+    let provider = kinds::open(public, &bkp::ctx::Cancel::default()).unwrap();
+    let whole = bed.object(id, "manifest.json");
+    let planted = Envelope {
+        schema: envelope::SCHEMA.into(),
+        backup,
+        manifest: bkp::domain::hex::hex(&sha2::Sha256::digest(fs::read(&whole).unwrap())),
+        at: now(),
+        host: "planted".into(),
+        recipients: vec![provider.wrap(key, backup, "books").unwrap()],
+        signer: None,
+        signature: None,
+        mac: String::new(),
+    };
+    let name = whole.to_str().unwrap().replace(".manifest.json", ".wrapped-99999999.json");
+    fs::write(name, planted.encode(key, None).unwrap()).unwrap();
+}
+
+/// Who knows the public keys only gives a signed manifest the MAC of a data key of his own, and lets a reader open it
+/// by an envelope. Then he could make objects for it, and records, and have it wrapped for other keys.
+#[test]
+fn no_other_data_key_goes_with_a_signed_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, keys) = bed(&folder);
+    let older = bed.snapshot("full");
+    let id = bed.snapshot("full");
+    let trust = [keys.signer.as_str()];
+    let second = sealed::generate(&bed, "--age", "second");
+    reader(&bed, &trust, &["keys", "rewrap", "--to", &second]).done();
+    let on_second = |words: &[&str]| {
+        let lines = format!("recipients = [\"age:file:second\"]\ntrust = {trust:?}");
+        Run::of(&sealed::on(&bed, "second", &lines, words).output().unwrap())
+    };
+    let target = bed.path("restored");
+    let words = ["restore", "--id", &id, "--to", target.to_str().unwrap(), "--yes"];
+    on_second(&words).done();
+    fs::remove_file(&target).unwrap();
+
+    let key = DataKey::generate().unwrap();
+    let path = bed.object(&id, "manifest.json");
+    let mut bytes = fs::read(&path).unwrap();
+    let of = MacPurpose { info: b"bkp manifest 1", closing: b"\"}" };
+    assert!(mac::sign(&mut bytes, of, b"", &key));
+    fs::write(&path, &bytes).unwrap();
+    for public in [&second, &keys.public] {
+        plant_envelope(&bed, &id, public, &key);
+        on_second(&words).failed(14, "does not match its content");
+        reader(&bed, &trust, &words).failed(14, "does not match its content");
+    }
+    assert!(!target.exists());
+    // Nobody's key makes it look genuine, and who has none sees that it is not, too.
+    on_second(&["keys", "rewrap", "--to", "file:third"]).failed(12, "third");
+    bed.run(&["keys", "generate", "third"]).done();
+    let rewrapped = on_second(&["keys", "rewrap", "--to", "file:third", "--json"]);
+    assert_eq!(rewrapped.code, Some(3), "{rewrapped:?}");
+    let third = |id: &str| {
+        let names = bed.stored().into_iter().map(|path| path.to_str().unwrap().to_owned());
+        let beside = names.filter(|name| name.contains(id) && name.contains(".wrapped-"));
+        beside.filter(|name| fs::read_to_string(name).unwrap().contains("\"file\"")).count()
+    };
+    assert_eq!([third(&older), third(&id)], [1, 0]);
+    let lines = format!("recipients = []\ntrust = {trust:?}");
+    let words = ["verify", "--all", "--level", "digest"];
+    let verified = Run::of(&sealed::on(&bed, "watcher", &lines, &words).output().unwrap());
+    assert_eq!(verified.code, Some(14), "{verified:?}");
+}
+
 #[test]
 fn what_somebody_plants_for_the_public_key_beside_a_backup_matters_to_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -347,26 +417,8 @@ fn what_somebody_plants_for_the_public_key_beside_a_backup_matters_to_nobody() {
     let rewrap = ["keys", "rewrap", "--to", &public];
     Run::of(&sealed::on(&bed, "rewrapper", lines, &rewrap).output().unwrap()).done();
 
-    let made = manifest(&bed, &id);
-    let backup = id.parse().unwrap();
-    let key = DataKey::generate().unwrap();
-    let provider = kinds::open(&public, &bkp::ctx::Cancel::default()).unwrap();
-    let whole = bed.object(&id, "manifest.json");
-    let planted = Envelope {
-        schema: envelope::SCHEMA.into(),
-        backup,
-        manifest: bkp::domain::hex::hex(&sha2::Sha256::digest(fs::read(&whole).unwrap())),
-        at: now(),
-        host: "planted".into(),
-        recipients: vec![provider.wrap(&key, backup, "books").unwrap()],
-        signer: None,
-        signature: None,
-        mac: String::new(),
-    };
-    let bytes = planted.encode(&key, None).unwrap();
-    let name = whole.to_str().unwrap().replace(".manifest.json", ".wrapped-99999999.json");
-    fs::write(name, bytes).unwrap();
-    assert!(made["signature"].is_null());
+    plant_envelope(&bed, &id, &public, &DataKey::generate().unwrap());
+    assert!(manifest(&bed, &id)["signature"].is_null());
 
     let target = bed.path("restored");
     let words = ["restore", "--id", &id, "--to", target.to_str().unwrap(), "--yes"];
