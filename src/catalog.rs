@@ -29,7 +29,6 @@ pub mod table;
 
 pub use authenticate::{AuthenticBackup, UnlockedBackup, authenticate, read_authentic};
 pub use contents::{Entry, again, contents};
-pub use envelopes::claimed;
 pub use facts_cache::{Authenticity, BackupFacts, FactsCache};
 pub use found::{Filter, FoundBackup};
 pub use last_listing::LastListing;
@@ -255,8 +254,24 @@ impl<'a> Catalog<'a> {
     #[must_use]
     pub fn recipients(&self, backup: &UnlockedBackup, marks: &[Mark]) -> Vec<Recipient> {
         let UnlockedBackup { manifest, key, .. } = backup;
-        let added = envelopes::authentic(self.store, &manifest.name(), marks, key);
+        let of = (&manifest.name(), marks);
+        let added = envelopes::authentic(self.store, of, Some(key), self.keys);
         manifest.keys.iter().cloned().chain(added).collect()
+    }
+
+    /// Who can open a backup by what its manifest and the envelopes beside it say, and whether anything at hand
+    /// proves it. Of a backup that nothing proves, only what the manifest claims.
+    ///
+    /// # Errors
+    /// As [`read_manifest`], and if it is no manifest.
+    pub fn openers(&self, entry: &Entry) -> anyhow::Result<(Vec<Recipient>, bool)> {
+        if let Ok(AuthenticBackup { manifest, key, .. }) = self.authentic(&entry.name) {
+            let (of, key) = ((&entry.name, entry.marks.as_slice()), key.ok());
+            let added = envelopes::authentic(self.store, of, key.as_ref(), self.keys);
+            return Ok((manifest.keys.into_iter().chain(added).collect(), true));
+        }
+        let at = entry.name.manifest_key();
+        Ok((Manifest::parse(&read_manifest(self.store, &at)?, &at)?.keys, false))
     }
 
     /// A parent, of which a child knows only the id. Whoever can write to the store can put something of

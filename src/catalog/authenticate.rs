@@ -7,7 +7,7 @@ use super::manifest::read_manifest;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Doubt, Manifest, ManifestError};
 use crate::domain::recipient::Recipient;
-use crate::keys::keyring::{Keyring, SignatureCheck};
+use crate::keys::keyring::{Keyring, OpenedKey, SignatureCheck};
 use crate::keys::{DataKey, Effort, KeyError, manifest_mac};
 use crate::store::ReadStore;
 
@@ -22,6 +22,8 @@ pub struct AuthenticBackup {
     pub key: anyhow::Result<DataKey>,
     /// The recipients of the envelope that gave the key; none if the manifest did.
     pub envelope: Vec<Recipient>,
+    /// Whether a key proves it. Else it is a signer or the ledger, whose word may count no more tomorrow.
+    pub by_holder: bool,
 }
 
 /// A backup that a key at hand opens.
@@ -86,7 +88,7 @@ pub fn authenticate(
         Ok(found) => found,
         Err(error) if is_trusted && is_of_keys(&error) => {
             let (key, envelope) = (Err(error), Vec::new());
-            return Ok(AuthenticBackup { manifest, sha256, key, envelope });
+            return Ok(AuthenticBackup { manifest, sha256, key, envelope, by_holder: false });
         }
         Err(error) if signature == SignatureCheck::Wrong && is_of_keys(&error) => {
             return Err(untrusted(Doubt::Altered).into());
@@ -111,7 +113,8 @@ pub fn authenticate(
             return Err(untrusted(doubt).into());
         }
     }
-    Ok(AuthenticBackup { manifest, sha256, key: Ok(opened.key), envelope })
+    let OpenedKey { key, by_holder } = opened;
+    Ok(AuthenticBackup { manifest, sha256, key: Ok(key), envelope, by_holder })
 }
 
 /// Whether an error says what the keys at hand do not open, and not that the run is to stop.

@@ -9,11 +9,13 @@ use crate::keys::keyring::{self, Keyring, OpenedKey};
 use crate::keys::{DataKey, Effort, KeyError, envelope, manifest_mac};
 use crate::store::{ReadStore, StoreError};
 
-use super::contents::{Entry, again};
-use super::manifest::{read_manifest, read_small};
+use super::contents::again;
+use super::manifest::read_small;
 
 /// How many envelopes beside one backup are looked at where nobody named it: somebody may plant them.
 const USUAL_MAX: usize = 64;
+/// How many objects are read at most for each that is looked at.
+const READS_FOR_ONE: usize = 4;
 /// How many where somebody did.
 const NAMED_MAX: usize = 10_000;
 
@@ -102,42 +104,42 @@ fn is_of_envelope(error: &anyhow::Error) -> bool {
     error.downcast_ref::<KeyError>().is_some_and(KeyError::is_of_backup)
 }
 
-/// The recipients of every envelope of a backup that a holder of its data key wrote, as far as they can be read.
+/// The recipients of every envelope of a backup that a holder of its data key wrote, or else a trusted signer, as
+/// far as they can be read.
 pub(super) fn authentic(
     store: &dyn ReadStore,
-    name: &BackupName,
-    marks: &[Mark],
-    key: &DataKey,
+    (name, marks): (&BackupName, &[Mark]),
+    key: Option<&DataKey>,
+    keys: &Keyring,
 ) -> Vec<Recipient> {
     let read = envelopes(store, name, marks, USUAL_MAX).filter_map(Result::ok);
-    read.flat_map(|bytes| envelope::recipients(&bytes, name.id, key)).collect()
+    read.flat_map(|bytes| match key {
+        Some(key) => envelope::recipients(&bytes, name.id, key),
+        None => envelope::signed_recipients(&bytes, name.id, keys),
+    })
+    .collect()
 }
 
-/// Who can open a backup by what its manifest and the envelopes beside it say. Costs no key, and proves nothing.
-///
-/// # Errors
-/// As [`super::read_manifest`], and if it is no manifest.
-pub fn claimed(store: &dyn ReadStore, entry: &Entry) -> anyhow::Result<Vec<Recipient>> {
-    let (name, at) = (&entry.name, entry.name.manifest_key());
-    let manifest = Manifest::parse(&read_manifest(store, &at)?, &at)?;
-    let read = envelopes(store, name, &entry.marks, USUAL_MAX).filter_map(Result::ok);
-    let beside = read.flat_map(|bytes| envelope::claimed(&bytes, name.id));
-    Ok(manifest.keys.into_iter().chain(beside).collect())
-}
-
-/// The bytes of the envelopes among these marks, the newest first; those that have gone or are too large are
-/// left out.
+/// The bytes of the envelopes among these marks, the newest and the oldest in turn, at most `max` of them: whoever
+/// plants some does not hide those that were there before. What has gone, is too large or is no envelope of this
+/// backup is left out, and does not count as long as there is not far too much of it.
 fn envelopes<'a>(
     store: &'a dyn ReadStore,
     name: &'a BackupName,
     marks: &'a [Mark],
     max: usize,
 ) -> impl Iterator<Item = anyhow::Result<Vec<u8>>> + 'a {
-    let wrapped = marks.iter().rev().filter(|mark| matches!(mark, Mark::Wrapped(_))).take(max);
-    wrapped.filter_map(move |mark| {
+    let wrapped: Vec<&Mark> =
+        marks.iter().filter(|mark| matches!(mark, Mark::Wrapped(_))).collect();
+    let last = wrapped.len().saturating_sub(1);
+    let in_turn = (0..wrapped.len()).map(move |n| if n % 2 == 0 { last - n / 2 } else { n / 2 });
+    let in_turn = in_turn.filter_map(move |at| wrapped.get(at).copied()).take(max * READS_FOR_ONE);
+    let read = in_turn.filter_map(move |mark| {
         match read_small(store, &name.key(&mark.extension()), MARK_BYTES_MAX) {
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::Missing { .. })) => None,
             read => read.transpose(),
         }
-    })
+    });
+    read.filter(|read| read.as_ref().map_or(true, |bytes| envelope::is_of(bytes, name.id)))
+        .take(max)
 }

@@ -57,6 +57,9 @@ struct Facts {
     proof: Authenticity,
     /// With which keys it was tried that did not open it, and until when it is not tried again.
     tried: Option<LastAttempt>,
+    /// With which keys, and whose word, it was found authentic that no key proves.
+    #[serde(default)]
+    vouched: Option<String>,
     parent: Option<BackupId>,
     base: BackupId,
     identity: Identity,
@@ -214,10 +217,13 @@ impl FactsCache {
         let is_tried = |tried: &LastAttempt| {
             tried.keys == attempt(keys, entry) && (now..=now + TRIED_FOR).contains(&tried.until)
         };
-        self.facts(entry).is_none_or(|facts| {
-            facts.proof == Authenticity::Unchecked
-                && !keys.is_empty()
-                && !facts.tried.as_ref().is_some_and(is_tried)
+        self.facts(entry).is_none_or(|facts| match facts.proof {
+            Authenticity::Unchecked => {
+                !keys.is_empty() && !facts.tried.as_ref().is_some_and(is_tried)
+            }
+            // Whoever is not trusted any more vouches for nothing.
+            Authenticity::Authentic => facts.vouched.as_deref().is_some_and(|by| by != keys),
+            Authenticity::Forged => false,
         })
     }
 
@@ -319,6 +325,7 @@ fn read(
                 sha256: String::new(),
                 proof: Authenticity::Forged,
                 tried: None,
+                vouched: None,
                 parent: None,
                 base: entry.name.id,
                 identity: Identity::new(),
@@ -335,7 +342,7 @@ fn read(
         }
         Err(error) => return Err(error),
     };
-    let (proof, is_final) = prove(store, (&manifest, &bytes), keys, ctx)?;
+    let Proof { says: proof, is_final, by_holder } = prove(store, (&manifest, &bytes), keys, ctx)?;
     let mut objects = manifest.objects.clone();
     // What nobody proves may name very many.
     if proof == Authenticity::Authentic {
@@ -351,6 +358,7 @@ fn read(
         sha256: hex(&sha2::Sha256::digest(&bytes)),
         proof,
         tried: is_final.then_some(again),
+        vouched: (proof == Authenticity::Authentic && !by_holder).then(|| tried.to_owned()),
         parent: manifest.parent,
         base: manifest.base,
         identity: manifest.identity,
@@ -377,20 +385,29 @@ fn listed_or_lost(
     }
 }
 
-/// Whether a manifest is authentic, as far as the keys at hand can tell, and whether they would say the
-/// same tomorrow.
+/// What the keys at hand tell of a manifest.
+struct Proof {
+    says: Authenticity,
+    /// Whether they would say the same tomorrow.
+    is_final: bool,
+    /// Whether a key says so, and not a signer or the ledger.
+    by_holder: bool,
+}
+
+/// Whether a manifest is authentic, as far as the keys at hand can tell.
 fn prove(
     store: &dyn ReadStore,
     (manifest, bytes): (&Manifest, &[u8]),
     keys: &Keyring,
     ctx: &Ctx,
-) -> anyhow::Result<(Authenticity, bool)> {
+) -> anyhow::Result<Proof> {
+    let found = |says, is_final, by_holder| Ok(Proof { says, is_final, by_holder });
     if keys.is_empty() {
-        return Ok((Authenticity::Unchecked, false));
+        return found(Authenticity::Unchecked, false, false);
     }
     match authenticate(store, (manifest.clone(), bytes), (keys, Effort::Usual), ctx) {
-        Ok(_) => Ok((Authenticity::Authentic, true)),
-        Err(error) if is_altered(&error) => Ok((Authenticity::Forged, true)),
+        Ok(backup) => found(Authenticity::Authentic, true, backup.by_holder),
+        Err(error) if is_altered(&error) => found(Authenticity::Forged, true, false),
         Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
         // Sealed for others, or a service that does not answer today: to be looked at again.
         Err(error) => {
@@ -398,7 +415,7 @@ fn prove(
             let why = diagnose(&error).hint;
             ctx.monitor.detail(&format!("did not check the manifest of {id}: {error:#}; {why}"));
             let is_spent = matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
-            Ok((Authenticity::Unchecked, is_unproven(&error) && !is_spent))
+            found(Authenticity::Unchecked, is_unproven(&error) && !is_spent, false)
         }
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::catalog::{self, Filter};
+use crate::catalog::{self, Catalog, Filter};
 use crate::concurrent::each;
 use crate::domain::health::{Finding, Level};
 use crate::domain::id::BackupId;
@@ -24,6 +24,8 @@ pub(super) struct KeysList {
     keys: Vec<KeyRow>,
     /// Backups in all stores, copies of one counted once.
     backups: usize,
+    /// Backups that no key at hand proves: what is said of them is what their manifests claim.
+    unproven: usize,
     /// Backups whose manifest cannot be read.
     unreadable: usize,
 }
@@ -69,31 +71,36 @@ struct KeyStatus {
 #[derive(Default)]
 struct Claims {
     backups: BTreeMap<BackupId, Vec<Recipient>>,
+    /// Those of them that something at hand proves.
+    proven: BTreeSet<BackupId>,
     unreadable: BTreeSet<BackupId>,
 }
 
 impl Claims {
     /// Reads every manifest of every store, and the envelopes.
     fn read(app: &AppContext, source: Option<&str>) -> anyhow::Result<Claims> {
-        let (mut claims, ctx) = (Claims::default(), &app.ctx);
+        let (mut claims, ctx, keys) = (Claims::default(), &app.ctx, app.keys_at_hand());
         for name in app.store_names()? {
             let store = app.store_named(&name)?;
             let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
             let mut entries = catalog::contents(&*store, &filter, &ctx.cancel)?;
             entries.retain(|entry| entry.manifest.is_some());
-            let read =
-                each(&entries, &ctx.cancel, |entry| Ok(catalog::claimed(&*store, entry).ok()))?;
-            for (entry, claimed) in entries.iter().zip(read) {
-                match claimed {
-                    Some(claimed) => {
-                        claims.backups.entry(entry.name.id).or_default().extend(claimed);
-                    }
-                    None => drop(claims.unreadable.insert(entry.name.id)),
+            let catalog = Catalog::new(&*store, &keys, ctx);
+            let read = each(&entries, &ctx.cancel, |entry| Ok(catalog.openers(entry).ok()))?;
+            for (entry, openers) in entries.iter().zip(read) {
+                let id = entry.name.id;
+                let Some((recipients, is_proven)) = openers else {
+                    claims.unreadable.insert(id);
+                    continue;
+                };
+                claims.backups.entry(id).or_default().extend(recipients);
+                if is_proven {
+                    claims.proven.insert(id);
                 }
             }
         }
         // One copy that is whole is enough.
-        let Claims { backups, unreadable } = &mut claims;
+        let Claims { backups, unreadable, .. } = &mut claims;
         unreadable.retain(|id| !backups.contains_key(id));
         Ok(claims)
     }
@@ -140,7 +147,8 @@ pub fn list(app: &AppContext, source: Option<&str>) -> anyhow::Result<Report> {
         keys.push(KeyRow { recipient: None, kind, id, backups, alone });
     }
     let (backups, unreadable) = (claims.backups.len(), claims.unreadable.len());
-    let list = KeysList { keys, backups, unreadable };
+    let unproven = backups - claims.proven.len();
+    let list = KeysList { keys, backups, unproven, unreadable };
     Report::done("bkp.keys-list/1", &list, listed(&list)?)
 }
 
@@ -156,6 +164,9 @@ fn listed(list: &KeysList) -> Result<String, std::fmt::Error> {
         writeln!(text, "{backups:>7} backup(s), {alone:>7} by it alone  {name}")?;
     }
     write!(text, "{} backup(s) in all", list.backups)?;
+    if list.unproven > 0 {
+        write!(text, ", {} of which no key at hand proves", list.unproven)?;
+    }
     if list.unreadable > 0 {
         write!(text, ", and {} whose manifest cannot be read", list.unreadable)?;
     }
@@ -169,7 +180,9 @@ fn listed(list: &KeysList) -> Result<String, std::fmt::Error> {
 /// What the stores fail with.
 pub fn status(app: &AppContext) -> anyhow::Result<Report> {
     let (claims, configured) = (Claims::read(app, None)?, ConfiguredKey::all(app));
-    let seen: Vec<Vec<Recipient>> = claims.backups.values().cloned().collect();
+    // What nothing proves makes no finding go away.
+    let proven = claims.backups.iter().filter(|(id, _)| claims.proven.contains(id));
+    let seen: Vec<Vec<Recipient>> = proven.map(|(_, recipients)| recipients.clone()).collect();
     let mut findings: Vec<Finding> =
         configured.iter().flat_map(|key| key.findings(app, &seen)).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));

@@ -303,7 +303,7 @@ impl Doubt {
         match self {
             Doubt::Unsigned => "hosts that seal for a public key sign with a `signing_key`, and `trust` under [keys] names their signers; somebody without one made this, or removed the signature".to_owned(),
             Doubt::Stranger(signer) => {
-                let signer = super::text::plain(signer);
+                let signer = shown_signer(signer);
                 format!("compare {signer} with what `bkp keys generate --signing` printed on the host that makes these backups; if it is the same, add it to `trust` under [keys], or pass --trust")
             }
             Doubt::Altered => "somebody altered it or put it there; another store may have an intact copy (--store), and `trust` under [keys] is not the cause".to_owned(),
@@ -316,11 +316,19 @@ impl std::fmt::Display for Doubt {
         match self {
             Doubt::Unsigned => f.write_str("nobody signed it"),
             Doubt::Stranger(signer) => {
-                write!(f, "its signer {} is not trusted here", super::text::plain(signer))
+                write!(f, "its signer {} is not trusted here", shown_signer(signer))
             }
             Doubt::Altered => f.write_str("its signature or MAC does not match its content"),
         }
     }
+}
+
+/// Characters of a signer's public key as it is written.
+const SIGNER_CHARS: usize = 52;
+
+/// A signer for messages: whoever made the manifest may have written anything, of any length.
+fn shown_signer(signer: &str) -> String {
+    super::text::plain(&signer.chars().take(SIGNER_CHARS).collect::<String>())
 }
 
 /// What tells whether a file is one that this version can read.

@@ -116,10 +116,21 @@ pub fn recipients(bytes: &[u8], id: BackupId, key: &DataKey) -> Vec<Recipient> {
     envelope.map(|envelope| envelope.recipients).unwrap_or_default()
 }
 
-/// The recipients that an envelope claims to have; nothing shows that a holder of the data key wrote it.
+/// The recipients of an envelope of backup `id` that a trusted signer signed; nothing if it is none.
 #[must_use]
-pub fn claimed(bytes: &[u8], id: BackupId) -> Vec<Recipient> {
-    Envelope::parse(bytes, id).map(|envelope| envelope.recipients).unwrap_or_default()
+pub fn signed_recipients(bytes: &[u8], id: BackupId, keys: &Keyring) -> Vec<Recipient> {
+    let is_trusted = |envelope: &Envelope| {
+        let signer = envelope.signer.as_deref();
+        keys.check_signature(bytes, WRAPPED, b"", signer) == SignatureCheck::Trusted
+    };
+    let envelope = Envelope::parse(bytes, id).filter(is_trusted);
+    envelope.map(|envelope| envelope.recipients).unwrap_or_default()
+}
+
+/// Whether it has the shape of an envelope of backup `id`.
+#[must_use]
+pub fn is_of(bytes: &[u8], id: BackupId) -> bool {
+    Envelope::parse(bytes, id).is_some()
 }
 
 #[cfg(test)]

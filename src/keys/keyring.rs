@@ -195,13 +195,10 @@ pub fn open_any(
     cancel: &Cancel,
 ) -> anyhow::Result<OpenedKey> {
     let mut failure: Option<KeyError> = None;
-    // What is at hand first: a service that does not answer takes its time.
-    let (services, at_hand): (Vec<_>, Vec<_>) = keys
-        .providers()
-        .iter()
-        .filter(|key| key.can_open())
-        .partition(|provider| provider.is_service());
-    for provider in at_hand.into_iter().chain(services) {
+    let mut providers: Vec<_> = keys.providers().iter().filter(|key| key.can_open()).collect();
+    // What is at hand first: a service that does not answer takes its time. Of that, what proves something.
+    providers.sort_by_key(|provider| (provider.is_service(), provider.is_public()));
+    for provider in providers {
         let tries_max = match effort {
             Effort::Usual => provider.tries_max(),
             Effort::Named => RECIPIENTS_MAX,

@@ -8,6 +8,7 @@ use crate::catalog;
 use crate::domain::event::{Event, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
+use crate::keys::Effort;
 use crate::ledger::Ledger;
 use crate::ledger::outbox::Outbox;
 use crate::ops::jobs::witness::witnesses;
@@ -36,14 +37,19 @@ fn record(
     let store = app.store_read(app.settings.sources.get(source))?;
     let name = witnesses(app, &*store, Some(source), Some(id)).find(|name| name.id == id);
     let Some(name) = name else { anyhow::bail!("its manifest no longer exists") };
-    let key = name.manifest_key();
-    let bytes = catalog::read_manifest(&*store, &key)?;
-    let manifest = Manifest::parse(&bytes, &key)?;
+    let (key, keys) = (name.manifest_key(), app.keys_at_hand());
+    // Somebody may have put another one there since. Without keys nobody could tell before, either.
+    let (manifest, sha256) = if keys.is_empty() {
+        let bytes = catalog::read_manifest(&*store, &key)?;
+        (Manifest::parse(&bytes, &key)?, sha2::Sha256::digest(&bytes).into())
+    } else {
+        let backup = catalog::read_authentic(&*store, &key, (&keys, Effort::Usual), &app.ctx)?;
+        (backup.manifest, backup.sha256)
+    };
     let took = Duration::seconds_f64(seconds.max(0.0));
     let began = app.ctx.now() - took;
     let took = u32::try_from(took.whole_seconds()).unwrap_or(u32::MAX);
-    let of_backup = Event::completed(&manifest, &sha2::Sha256::digest(&bytes).into());
-    let event = of_backup.read(status, began, took);
+    let event = Event::completed(&manifest, &sha256).read(status, began, took);
     let Some(ledger) = app.ledger() else { return Ok(()) };
     deliver(app, &*ledger, &event).map(drop)
 }

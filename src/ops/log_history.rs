@@ -91,8 +91,11 @@ pub fn newest(
                 return Ok(Some(NewestSegment { passed, ..newest }));
             }
             Ok(_other) => {}
-            // Whoever can write to a store must not be able to stop the log.
-            Err(error) if is_of_segment(&error) && !is_of_keys(&error) => {
+            // Whoever can write to a store must not be able to stop the log. A host that signs knows its own.
+            Err(error)
+                if is_of_segment(&error) && !is_of_keys(&error)
+                    || is_of_keys(&error) && catalog.keys().signer().is_some() =>
+            {
                 monitor.warn(&format!(
                     "continuing from before segment {}, which is unusable: {error:#}",
                     found.name.id

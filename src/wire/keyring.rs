@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::AppContext;
-use crate::domain::event::{Digest, Status};
+use crate::domain::event::{Digest, Event, Status};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind};
 use crate::keys::keyring::{Keyring, TrustedWord};
@@ -126,7 +126,13 @@ fn completed(app: &AppContext) -> HashMap<BackupId, Digest> {
         app.ctx.monitor.warn(&format!("{error}; {what}"));
         Vec::new()
     });
-    let events = entries.into_iter().filter_map(|entry| entry.event);
-    let made = events.filter(|event| event.status == Status::Completed);
-    made.map(|event| (event.backup, event.digest)).collect()
+    let events: Vec<Event> = entries.into_iter().filter_map(|entry| entry.event).collect();
+    let with = |status: Status| events.iter().filter(move |event| event.status == status);
+    let mut made: HashMap<_, _> =
+        with(Status::Completed).map(|event| (event.backup, event.digest)).collect();
+    // Nothing is there any more that it could vouch for.
+    for removed in with(Status::Deleted) {
+        made.remove(&removed.backup);
+    }
+    made
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use time::{Duration, OffsetDateTime};
 
-use crate::catalog::{self, Entry, Filter};
+use crate::catalog::{self, Catalog, Entry, Filter};
 use crate::cmd::runs;
 use crate::cmd::status::facts::{
     StoreFacts, broken, copies, uncopied, unexpected_fulls, unopenable, unproven, waits,
@@ -32,6 +32,8 @@ use crate::wire::AppContext;
 
 /// How often a log is taken to be shipped that no job ships.
 const LOG_INTERVAL: Duration = Duration::minutes(15);
+/// Among how many of the newest backups of a source one is looked for that something proves.
+const NEWEST_MAX: usize = 32;
 
 /// The gathered status.
 #[derive(Debug, Default)]
@@ -275,11 +277,17 @@ impl StatusFacts {
     /// Whether every key that is configured is there: without one that opens, jobs end with 12.
     /// The configured keys, and whether each opens one of the newest backups.
     fn keys(&mut self, app: &AppContext, seen: &[StoreFacts]) {
-        let mut newest = Vec::new();
+        let (mut newest, keys) = (Vec::new(), app.keys_at_hand());
         for store in seen {
+            let catalog = Catalog::new(&*store.store, &keys, &app.ctx);
             for source in app.settings.sources.keys() {
-                let entry = store.backups(source).max_by_key(|entry| entry.name.id);
-                newest.extend(entry.and_then(|entry| catalog::claimed(&*store.store, entry).ok()));
+                let openers = || {
+                    let entries = store.backups(source).rev().take(NEWEST_MAX);
+                    entries.filter_map(|entry| catalog.openers(entry).ok())
+                };
+                // Where nothing at hand proves anything, there are claims only.
+                let proven = openers().find(|(_, is_proven)| *is_proven);
+                newest.extend(proven.or_else(|| openers().next()).map(|(keys, _)| keys));
             }
         }
         for key in ConfiguredKey::all(app) {
