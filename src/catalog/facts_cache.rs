@@ -342,7 +342,7 @@ fn read(
         }
         Err(error) => return Err(error),
     };
-    let Proof { says: proof, is_final, by_holder } = prove(store, (&manifest, &bytes), keys, ctx)?;
+    let (proof, is_final, by_holder) = prove(store, (&manifest, &bytes), keys, ctx)?;
     let mut objects = manifest.objects.clone();
     // What nobody proves may name very many.
     if proof == Authenticity::Authentic {
@@ -385,29 +385,20 @@ fn listed_or_lost(
     }
 }
 
-/// What the keys at hand tell of a manifest.
-struct Proof {
-    says: Authenticity,
-    /// Whether they would say the same tomorrow.
-    is_final: bool,
-    /// Whether a key says so, and not a signer or the ledger.
-    by_holder: bool,
-}
-
-/// Whether a manifest is authentic, as far as the keys at hand can tell.
+/// Whether a manifest is authentic, as far as the keys at hand can tell; whether they would say the same
+/// tomorrow; and whether it is a key that says so, and not a signer or the ledger.
 fn prove(
     store: &dyn ReadStore,
     (manifest, bytes): (&Manifest, &[u8]),
     keys: &Keyring,
     ctx: &Ctx,
-) -> anyhow::Result<Proof> {
-    let found = |says, is_final, by_holder| Ok(Proof { says, is_final, by_holder });
+) -> anyhow::Result<(Authenticity, bool, bool)> {
     if keys.is_empty() {
-        return found(Authenticity::Unchecked, false, false);
+        return Ok((Authenticity::Unchecked, false, false));
     }
     match authenticate(store, (manifest.clone(), bytes), (keys, Effort::Usual), ctx) {
-        Ok(backup) => found(Authenticity::Authentic, true, backup.by_holder),
-        Err(error) if is_altered(&error) => found(Authenticity::Forged, true, false),
+        Ok(backup) => Ok((Authenticity::Authentic, true, backup.by_holder)),
+        Err(error) if is_altered(&error) => Ok((Authenticity::Forged, true, false)),
         Err(error) if matches!(error.downcast_ref(), Some(KeyError::Stopped(_))) => Err(error),
         // Sealed for others, or a service that does not answer today: to be looked at again.
         Err(error) => {
@@ -415,7 +406,7 @@ fn prove(
             let why = diagnose(&error).hint;
             ctx.monitor.detail(&format!("did not check the manifest of {id}: {error:#}; {why}"));
             let is_spent = matches!(error.downcast_ref(), Some(KeyError::Spent { .. }));
-            found(Authenticity::Unchecked, is_unproven(&error) && !is_spent, false)
+            Ok((Authenticity::Unchecked, is_unproven(&error) && !is_spent, false))
         }
     }
 }
