@@ -72,13 +72,19 @@ pub(super) fn find_key(
     if !keys.can_open() || !error.downcast_ref().is_some_and(is_about_keys) {
         return Err(error);
     }
+    let is_right = |key: &DataKey| file.is_right(key);
+    let mut unknown = None;
+    match envelope::from_key_set((id, &file.sha256), keys, &is_right, &ctx.cancel) {
+        Ok(Some((opened, envelope))) => return Ok(FoundKey { opened, envelope }),
+        Ok(None) => {}
+        Err(error) => unknown = Some(error),
+    }
     let max = match effort {
         Effort::Usual => USUAL_MAX,
         Effort::Named => NAMED_MAX,
     };
     let name = manifest.name();
     let marks = again(store, &name)?.marks;
-    let mut unknown = None;
     for bytes in envelopes(store, &name, &marks, max) {
         ctx.cancel.check()?;
         // At the usual cost, since there may be thousands: bkp writes none that asks for more.

@@ -46,6 +46,14 @@ pub struct GlobalArgs {
     , action = ArgAction::Append)]
     trust: Vec<String>,
 
+    #[arg(
+        long = "with-keyset",
+        global = true,
+        value_name = "FILE",
+        help = "Restored key set: open backups with the data keys in it, for which --key is the recovery key"
+    )]
+    key_set: Option<PathBuf>,
+
     /// Print one JSON object; errors go to standard error as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -84,12 +92,13 @@ fn thaw_speed(text: &str) -> Result<ThawSpeed, String> {
 
 impl GlobalArgs {
     pub(super) fn flags(&self) -> Flags {
-        let GlobalArgs { config, store, keys, trust, .. } = self;
+        let GlobalArgs { config, store, keys, trust, key_set, .. } = self;
         Flags {
             config: config.clone(),
             store: store.clone(),
             keys: keys.clone(),
             trust: trust.clone(),
+            key_set: key_set.clone(),
         }
     }
 }

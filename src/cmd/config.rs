@@ -246,7 +246,7 @@ fn ledger_values(ledger: &LedgerSettings) -> Vec<(&'static str, toml::Value)> {
 }
 
 fn source_values(source: &SourceSettings) -> Vec<(String, toml::Value)> {
-    let mut values = vec![("kind".to_owned(), source.backup_type.as_str().into())];
+    let mut values = vec![("kind".to_owned(), source.backup_type.source_kind().into())];
     match source.store.as_slice() {
         [] => {}
         [only] => values.push(("store".to_owned(), only.clone().into())),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::catalog::{self, Catalog, Entry, Filter, UnlockedBackup};
+use crate::catalog::{self, Catalog, Entry, Filter};
 use crate::concurrent::each;
 use crate::ctx::{Ctx, host};
 use crate::domain::hex::hex;
@@ -199,7 +199,8 @@ impl Rewrap<'_> {
             if self.dry_run {
                 return Ok(true);
             }
-            wrapped.push(wrap(recipient.as_ref(), &backup)?);
+            let of = (entry.name.id, backup.manifest.source.as_str());
+            wrapped.push(envelope::wrap(recipient.as_ref(), &backup.key, of)?);
         }
         if wrapped.is_empty() {
             return Ok(false);
@@ -242,16 +243,6 @@ fn opens(key: &dyn KeyProvider, known: &[Recipient], id: BackupId) -> Result<boo
         }
     }
     Ok(false)
-}
-
-/// The data key of a backup for a recipient who has just opened it.
-fn wrap(key: &dyn KeyProvider, backup: &UnlockedBackup) -> Result<Recipient, KeyError> {
-    let id = backup.manifest.id;
-    let recipient = key.wrap(&backup.key, id, &backup.manifest.source)?;
-    if key.can_open() {
-        key.open(&recipient, id, Effort::Named)?;
-    }
-    Ok(recipient)
 }
 
 fn render(report: &RewrapReport) -> Result<String, std::fmt::Error> {

@@ -16,7 +16,7 @@ pub fn schema() -> Value {
     let mut defs = Map::new();
     let sources = SOURCES.iter().map(|entry| {
         let kind = &entry.kind;
-        let name = kind.backup_type.as_str();
+        let name = kind.backup_type.source_kind();
         let told = [("kind", json!({ "const": name }))];
         of_kind(&source, (kind.schema)(), &format!("{name} source"), &told, &mut defs)
     });
@@ -121,7 +121,7 @@ mod tests {
         let kinds = kinds.and_then(Value::as_array).expect("kinds");
         assert_eq!(kinds.len(), SOURCES.len());
         for (kind, source) in kinds.iter().zip(SOURCES) {
-            assert_eq!(kind["properties"]["kind"]["const"], source.kind.backup_type.as_str());
+            assert_eq!(kind["properties"]["kind"]["const"], source.kind.backup_type.source_kind());
             assert!(kind["properties"]["store"].is_object());
         }
     }

@@ -58,6 +58,8 @@ pub struct Settings {
     pub signing_key: Option<String>,
     /// Whose signatures are believed besides those of this host.
     pub trust: Vec<SignerId>,
+    /// A file with data keys of backups, wrapped for a recovery recipient.
+    pub key_set: Option<PathBuf>,
     /// The age from which on a key is to be replaced; `None` for the usual one.
     pub key_max_age: Option<Duration>,
     /// Configured sources by name.
@@ -150,6 +152,8 @@ pub struct Flags {
     pub keys: Vec<String>,
     /// `--trust`, in the order given.
     pub trust: Vec<String>,
+    /// `--with-keyset`.
+    pub key_set: Option<PathBuf>,
 }
 
 impl Settings {
@@ -210,6 +214,7 @@ impl Settings {
             origins.insert("keys.trust".into(), Origin::Flag);
             self.trust.extend(keys::signers("--trust", &flags.trust)?);
         }
+        self.key_set.clone_from(&flags.key_set);
         if self.lease.is_zero() {
             self.lease = LEASE;
         }
@@ -336,6 +341,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         recipients,
         signing_key,
         trust,
+        key_set: None,
         key_max_age: max_age,
         sources,
         jobs,

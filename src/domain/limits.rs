@@ -27,6 +27,9 @@ pub const LISTED_WEIGHT_MAX: u64 = 256 << 20;
 /// Largest small object beside a backup that is written or read, bytes: an annotation, an envelope.
 pub const MARK_BYTES_MAX: u64 = 64 << 10;
 
+/// Most entries of a key set that is used: 60 years of a segment of a log every 15 minutes; 32 bytes of memory each.
+pub const KEY_SET_ENTRIES_MAX: usize = 2_000_000;
+
 /// Largest key or passphrase file that is read, bytes.
 pub const SECRET_BYTES_MAX: u64 = 64 << 10;
 

@@ -44,7 +44,7 @@ impl BackupType {
         BackupType::Kms,
     ];
 
-    /// The word in keys, manifests and configuration.
+    /// The word in keys and manifests.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -53,6 +53,18 @@ impl BackupType {
             BackupType::Parquet => "parquet",
             BackupType::Postgres => "postgres",
             BackupType::Kms => "kms",
+        }
+    }
+
+    /// The word for such a source in a configuration: what it is, not where keys were once kept.
+    #[must_use]
+    pub fn source_kind(self) -> &'static str {
+        match self {
+            BackupType::Kms => "keys",
+            BackupType::Tigerbeetle
+            | BackupType::Duckdb
+            | BackupType::Parquet
+            | BackupType::Postgres => self.as_str(),
         }
     }
 }

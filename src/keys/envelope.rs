@@ -10,10 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::key_set;
 use super::keyring::{Keyring, OpenedKey, SignatureCheck, open_any};
 use super::mac::{self, MacPurpose};
 use super::signature::{self, Signer};
-use super::{DataKey, Effort};
+use super::{DataKey, Effort, KeyError, KeyProvider};
 use crate::ctx::Cancel;
 use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
@@ -22,7 +23,7 @@ use crate::domain::manifest::weight;
 use crate::domain::recipient::Recipient;
 
 /// The schema that this version writes and reads.
-pub const SCHEMA: &str = "bkp.wrapped/1";
+pub const SCHEMA: &str = key_set::ENTRY_SCHEMA;
 
 /// Most memory that reading one may take, bytes: it is read before it is authenticated.
 const WEIGHT_MAX: u64 = 4 << 20;
@@ -36,7 +37,7 @@ pub struct Envelope {
     pub schema: String,
     /// The backup whose data key it is.
     pub backup: BackupId,
-    /// SHA-256 of the manifest as stored, hex.
+    /// SHA-256 of the manifest as stored, hex; in a key set, of an archived file of a log, of what its header says.
     pub manifest: String,
     /// When it was written.
     #[serde(with = "time::serde::rfc3339")]
@@ -60,11 +61,26 @@ impl Envelope {
     /// The file, with its MAC and the signature of this host, if it signs; `None` if it would be larger than [`MARK_BYTES_MAX`] or name more recipients
     /// than are read.
     #[must_use]
-    pub fn encode(mut self, key: &DataKey, signer: Option<&Signer>) -> Option<Vec<u8>> {
+    pub fn encode(self, key: &DataKey, signer: Option<&Signer>) -> Option<Vec<u8>> {
+        self.encode_as(|envelope| serde_json::to_vec_pretty(envelope), key, signer)
+    }
+
+    /// The same in one line, for a key set.
+    #[must_use]
+    pub fn encode_line(self, key: &DataKey, signer: Option<&Signer>) -> Option<Vec<u8>> {
+        self.encode_as(|envelope| serde_json::to_vec(envelope), key, signer)
+    }
+
+    fn encode_as(
+        mut self,
+        write: impl Fn(&Envelope) -> serde_json::Result<Vec<u8>>,
+        key: &DataKey,
+        signer: Option<&Signer>,
+    ) -> Option<Vec<u8>> {
         self.signer = signer.map(|signer| signer.id().to_string());
         self.signature = signer.map(|_| "0".repeat(signature::DIGITS));
         self.mac = "0".repeat(mac::DIGITS);
-        let mut bytes = serde_json::to_vec_pretty(&self).ok()?;
+        let mut bytes = write(&self).ok()?;
         bytes.push(b'\n');
         let is_signed = mac::sign(&mut bytes, WRAPPED, b"", key)
             && signer.is_none_or(|signer| signer.sign(&mut bytes, WRAPPED, b""));
@@ -106,6 +122,49 @@ pub fn open(
     let vouches = signature == SignatureCheck::Trusted && envelope.manifest == hex(sha256);
     let opened = OpenedKey { by_holder: opened.by_holder || vouches, ..opened };
     Ok(is_right.then_some((opened, envelope.recipients)))
+}
+
+/// The data key of backup `id` that the key set at hand gives, and the recipients beside it; `None` if it gives none
+/// that is right. `is_right` says whether a data key that anybody can have sealed is that of the backup.
+///
+/// # Errors
+/// What reading the key set fails with; [`KeyError::Away`] if a key could not be asked; a cancellation.
+pub fn from_key_set(
+    of: (BackupId, &[u8; 32]),
+    keys: &Keyring,
+    is_right: &dyn Fn(&DataKey) -> bool,
+    cancel: &Cancel,
+) -> anyhow::Result<Option<(OpenedKey, Vec<Recipient>)>> {
+    let Some(key_set) = keys.key_set() else { return Ok(None) };
+    let mut unknown = None;
+    for line in key_set.of(of.0)? {
+        cancel.check()?;
+        // At the usual cost: bkp writes none that asks for more.
+        match open(&line, of, (keys, Effort::Usual), cancel) {
+            Ok(Some((opened, _))) if !opened.by_holder && !is_right(&opened.key) => {}
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(error) if error.downcast_ref().is_some_and(KeyError::is_of_backup) => {}
+            Err(error) => unknown = unknown.or(Some(error)),
+        }
+    }
+    unknown.map_or(Ok(None), Err)
+}
+
+/// Wraps the data key of a backup, and tries at once whether that opens, if it can be tried here.
+///
+/// # Errors
+/// What wrapping and opening fail with.
+pub fn wrap(
+    recipient: &dyn KeyProvider,
+    key: &DataKey,
+    (id, source): (BackupId, &str),
+) -> Result<Recipient, KeyError> {
+    let wrapped = recipient.wrap(key, id, source)?;
+    if recipient.can_open() {
+        recipient.open(&wrapped, id, Effort::Named)?;
+    }
+    Ok(wrapped)
 }
 
 /// The recipients of an envelope of backup `id`, whose data key is at hand; nothing if it is not one that a

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::key_set::KeySet;
 use super::mac::MacPurpose;
 use super::object_keys::{self, ObjectKey};
 use super::signature::is_right_text;
@@ -37,6 +38,7 @@ pub struct Keyring {
     signer: Option<Signer>,
     trust: Vec<SignerId>,
     word: Option<TrustedWord>,
+    key_set: Option<KeySet>,
     /// Where the keys of single objects are kept.
     state_dir: Option<PathBuf>,
 }
@@ -68,6 +70,12 @@ impl Keyring {
         Keyring { word, ..self }
     }
 
+    /// The same that finds data keys in a key set, too.
+    #[must_use]
+    pub fn with_key_set(self, key_set: Option<KeySet>) -> Keyring {
+        Keyring { key_set, ..self }
+    }
+
     /// The same with what this host keeps of its own backups.
     #[must_use]
     pub fn keeping_in(self, state_dir: PathBuf) -> Keyring {
@@ -78,6 +86,12 @@ impl Keyring {
     #[must_use]
     pub fn providers(&self) -> &[Box<dyn KeyProvider>] {
         &self.providers
+    }
+
+    /// The key set at hand.
+    #[must_use]
+    pub fn key_set(&self) -> Option<&KeySet> {
+        self.key_set.as_ref()
     }
 
     /// The signing key of this host.
@@ -103,7 +117,8 @@ impl Keyring {
     pub fn fingerprint(&self) -> String {
         let providers = self.providers.iter().map(|key| key.origin().to_owned());
         let trust = self.trust.iter().map(ToString::to_string);
-        providers.chain(trust).collect::<Vec<_>>().join("\n")
+        let key_set = self.key_set.as_ref().map(KeySet::fingerprint);
+        providers.chain(trust).chain(key_set).collect::<Vec<_>>().join("\n")
     }
 
     /// Whether `bytes` carry a signature of `context` and themselves by the signer that they name.

@@ -18,6 +18,7 @@ use crate::error::{Classify, Fault, Kind, diagnosed};
 pub mod age;
 pub mod envelope;
 pub mod file;
+pub mod key_set;
 pub mod keyring;
 pub mod kinds;
 pub mod kms;

@@ -23,12 +23,14 @@ use crate::error::{Fault, FirstError, Kind};
 use crate::keys::DataKey;
 use crate::keys::keyring::Keyring;
 use crate::stage::digest::{DigestReader, UploadSink, drain};
-use crate::stage::seal::{ObjectName, Opener, Sealer, open_header};
+use crate::stage::seal::{ObjectName, Opener, Prelude, Sealer, open_header};
 use crate::stage::{Sink, zstd};
 use crate::store::{AppendStore, ObjectLabels, ReadStore, Role, StoreError};
 
 mod copying;
 mod header;
+
+pub use self::header::UnlockedLogFile;
 
 /// So much of an object is read for its header at first; only many recipients take more.
 const HEADER_BYTES: u64 = 32 << 10;
@@ -319,6 +321,11 @@ impl<'a> LogFiles<'a> {
     /// # Errors
     /// [`Kind::Integrity`] if that is not authentic; what key and store fail with.
     pub fn facts(&self, name: &LogFileName) -> anyhow::Result<LogFileFacts> {
+        Ok(self.authentic(&name.key(), &self.prelude(name)?)?.1)
+    }
+
+    /// The beginning of the object of an archived file.
+    fn prelude(&self, name: &LogFileName) -> anyhow::Result<Prelude> {
         let key = name.key();
         let first_error = FirstError::default();
         let part = self.store.open(&key, Some(0..HEADER_BYTES))?;
@@ -326,13 +333,12 @@ impl<'a> LogFiles<'a> {
         let mut input = self.watched(part, &first_error);
         let opened = open_header(&mut input, ObjectName::Behind(&place));
         // It may be longer than most are.
-        let prelude = opened.or_else(|_short| {
+        opened.or_else(|_short| {
             let whole = self.store.open(&key, Some(0..SEAL_HEADER_BYTES_MAX as u64 + 64))?;
             let mut input = self.watched(whole, &first_error);
             open_header(&mut input, ObjectName::Behind(&place))
                 .map_err(|error| first_error.or(error))
-        })?;
-        Ok(self.authentic(&key, &prelude)?.1)
+        })
     }
 
     fn watched(&self, input: Box<dyn Read + Send>, first_error: &FirstError) -> StoredReader {

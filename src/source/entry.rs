@@ -22,8 +22,8 @@ pub struct SourceEntry {
     pub log: Option<LogKind>,
     /// What is done with tenants, if one of them can be restored by itself.
     pub tenants: Option<TenantKind>,
-    /// How `bkp init` finds and describes such a source.
-    pub finder: Finder,
+    /// How `bkp init` finds and describes such a source, if it does.
+    pub finder: Option<Finder>,
     /// Works as a process that bkp starts of itself, if these words of a command line say so: an engine that
     /// holds no keys, a client in a network of its own.
     pub serve: fn(&[OsString]) -> Option<ExitCode>,

@@ -7,6 +7,7 @@ use super::AppContext;
 use crate::domain::event::{Digest, Event, Status};
 use crate::domain::id::BackupId;
 use crate::error::{Fault, Kind};
+use crate::keys::key_set::{Contents, KeySet};
 use crate::keys::keyring::{Keyring, TrustedWord};
 use crate::keys::signature::Signer;
 use crate::keys::{self, KeyError, KeyProvider};
@@ -18,13 +19,23 @@ impl AppContext {
     /// [`Kind::Config`] if none is configured, or backups have to be signed and no signing key is configured; a
     /// [`KeyError`] if one cannot be opened.
     pub fn keys(&self) -> anyhow::Result<Keyring> {
+        self.keys_and(&[])
+    }
+
+    /// The same with further recipients.
+    ///
+    /// # Errors
+    /// As [`AppContext::keys`].
+    pub fn keys_and(&self, more: &[String]) -> anyhow::Result<Keyring> {
         if self.settings.recipients.is_empty() {
             return Err(Fault::new(Kind::Config, "no recipient is configured: no key could open the backup")
                 .hint("add `recipients = [\"file:/etc/bkp/key\"]` under [keys] and run `bkp keys generate`, or pass --key")
                 .into());
         }
-        let providers =
-            self.settings.recipients.iter().map(|text| keys::kinds::open(text, &self.ctx.cancel));
+        let configured = &self.settings.recipients;
+        let others = more.iter().filter(|text| !configured.contains(text));
+        let all = configured.iter().chain(others);
+        let providers = all.map(|text| keys::kinds::open(text, &self.ctx.cancel));
         let providers = providers.collect::<Result<Vec<_>, _>>()?;
         let signer = self.signer()?;
         let public = providers.iter().find(|provider| provider.is_public());
@@ -36,7 +47,7 @@ impl AppContext {
             let hint = "run `bkp keys generate --signing /etc/bkp/signing.key`, and set `signing_key = \"file:/etc/bkp/signing.key\"` under [keys]";
             return Err(Fault::new(Kind::Config, message).hint(hint).into());
         }
-        Ok(self.keyring(providers, signer))
+        Ok(self.keyring(providers, signer).with_key_set(self.key_set()?))
     }
 
     /// The configured keys that open. One that does not is a warning: any one of the recipients opens a backup.
@@ -71,7 +82,7 @@ impl AppContext {
             None
         });
         self.ctx.cancel.check()?;
-        Ok(self.keyring(providers, signer))
+        Ok(self.keyring(providers, signer).with_key_set(self.key_set()?))
     }
 
     /// Whatever of the configured keys opens, for proofs; what does not is said with `-v` only.
@@ -86,7 +97,10 @@ impl AppContext {
         };
         let providers = self.settings.recipients.iter().filter_map(open).collect();
         let signer = self.signer().inspect_err(|error| self.say_unusable("the signing key", error));
-        self.keyring(providers, signer.ok().flatten())
+        let key_set = self.key_set().inspect_err(|error| {
+            self.ctx.monitor.warn(&format!("continuing without the key set: {error}"));
+        });
+        self.keyring(providers, signer.ok().flatten()).with_key_set(key_set.ok().flatten())
     }
 
     fn say_unusable(&self, what: &str, error: &KeyError) {
@@ -96,6 +110,20 @@ impl AppContext {
     fn signer(&self) -> Result<Option<Signer>, KeyError> {
         let reference = self.settings.signing_key.as_deref();
         reference.map(|reference| Signer::open(reference, &self.ctx.cancel)).transpose()
+    }
+
+    /// The key set that was named.
+    fn key_set(&self) -> Result<Option<KeySet>, KeyError> {
+        let Some(path) = &self.settings.key_set else { return Ok(None) };
+        let key_set = KeySet::open(path)?;
+        let (Contents { entries, broken, promised }, origin) = (key_set.contents(), key_set.origin());
+        if !key_set.contents().is_whole() {
+            let promised = promised.map_or("it ends early".to_owned(), |promised| format!("it had {promised}"));
+            self.ctx.monitor.warn(&format!(
+                "key set {origin} is damaged: {entries} entries can be read, {broken} lines cannot, {promised}; using what is there"
+            ));
+        }
+        Ok(Some(key_set))
     }
 
     fn keyring(&self, providers: Vec<Box<dyn KeyProvider>>, signer: Option<Signer>) -> Keyring {

@@ -55,7 +55,7 @@ impl FirstConfiguration {
 
     fn write_source(&self, out: &mut String, source: &Candidate) -> std::fmt::Result {
         let name = &source.name;
-        writeln!(out, "\n[source.{name}]\nkind = \"{}\"", source.backup_type.as_str())?;
+        writeln!(out, "\n[source.{name}]\nkind = \"{}\"", source.backup_type.source_kind())?;
         write_keys(out, &source.keys)?;
         let run = command(source);
         let schedule = match &self.schedule {

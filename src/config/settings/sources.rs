@@ -6,8 +6,8 @@ use std::path::Path;
 use super::adapter::{SourceSettings, StoreSettings};
 use super::check;
 use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
-use crate::domain::names::BackupType;
-use crate::source::kinds::{self, SOURCES};
+use crate::source::entry::SourceEntry;
+use crate::source::kinds::SOURCES;
 use crate::source::{SourceKind, TargetKind};
 use crate::stage::Compression;
 use crate::table::units::duration;
@@ -75,10 +75,10 @@ fn check_no_store_inside(
 }
 
 fn kind_named(place: &str, word: &str) -> Result<&'static SourceKind, ConfigError> {
-    let known: Vec<&str> = SOURCES.iter().map(|entry| entry.kind.backup_type.as_str()).collect();
-    let wanted = word.parse::<BackupType>().ok();
-    let found = wanted.and_then(|wanted| kinds::kind_of(wanted).ok());
-    found.ok_or_else(|| {
+    let word_of = |entry: &SourceEntry| entry.kind.backup_type.source_kind();
+    let known: Vec<&str> = SOURCES.iter().map(word_of).collect();
+    let found = SOURCES.iter().find(|entry| word_of(entry) == word);
+    found.map(|entry| &entry.kind).ok_or_else(|| {
         let problem = format!("unknown source kind `{word}`");
         let hint = match nearest(word, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),

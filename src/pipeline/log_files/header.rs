@@ -1,14 +1,17 @@
 //! What the header of an archived file says of it: there is no manifest.
 
+use sha2::{Digest as _, Sha256};
+
 use super::{LogFileFacts, LogFiles, NewLogFile};
 use crate::ctx::host;
 use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
+use crate::domain::log_file::LogFileName;
 use crate::domain::manifest::{Doubt, ManifestError};
 use crate::error::{Fault, Kind};
 use crate::keys::keyring::{self, SignatureCheck};
 use crate::keys::manifest_mac::tag;
-use crate::keys::{DataKey, Effort};
+use crate::keys::{DataKey, Effort, envelope};
 use crate::stage::seal::{About, Header, Prelude};
 
 /// What the MAC of a header is for.
@@ -16,7 +19,37 @@ const MAC_INFO: &[u8] = b"bkp log file 1";
 /// Largest such file, bytes: that of a segment of WAL as large as a server can have it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
+/// An archived file whose data key is at hand.
+#[derive(Debug)]
+pub struct UnlockedLogFile {
+    /// The id of its object, for which the data key is wrapped.
+    pub id: BackupId,
+    /// SHA-256 of what its header says.
+    pub sha256: [u8; 32],
+    /// The data key.
+    pub key: DataKey,
+}
+
 impl LogFiles<'_> {
+    /// The data key of an archived file; its content is not read.
+    ///
+    /// # Errors
+    /// As [`LogFiles::facts`], and if no key at hand opens it.
+    pub fn unlock(&self, name: &LogFileName) -> anyhow::Result<UnlockedLogFile> {
+        let (at, prelude) = (name.key(), self.prelude(name)?);
+        let key = self.authentic(&at, &prelude)?.0?;
+        let Header { object, about, .. } = &prelude.header;
+        let about = about.as_ref().ok_or_else(|| self.refused(&at, "its header says nothing of it"))?;
+        let id = id_of(object).ok_or_else(|| self.refused(&at, "it has no id"))?;
+        Ok(UnlockedLogFile { id, sha256: said(object, about), key })
+    }
+
+    fn refused(&self, key: &str, reason: &str) -> Fault {
+        let message = format!("{}: `{key}` is not authentic: {reason}", self.store.url());
+        let hint = "somebody changed it or put it there; another store may have an intact copy";
+        Fault::new(Kind::Integrity, message).hint(hint)
+    }
+
     /// What the header of a new object says of it.
     pub(super) fn about(
         &self,
@@ -45,21 +78,21 @@ impl LogFiles<'_> {
         key: &str,
         prelude: &Prelude,
     ) -> anyhow::Result<(anyhow::Result<DataKey>, LogFileFacts)> {
-        let refused = |reason: &str| {
-            let message = format!("{}: `{key}` is not authentic: {reason}", self.store.url());
-            let hint = "somebody changed it or put it there; another store may have an intact copy";
-            Fault::new(Kind::Integrity, message).hint(hint)
-        };
+        let refused = |reason: &str| self.refused(key, reason);
         let Header { object, recipients, about, .. } = &prelude.header;
-        let id = object.split('/').next().and_then(|id| id.parse().ok());
-        let id: BackupId = id.ok_or_else(|| refused("it has no id"))?;
+        let id = id_of(object).ok_or_else(|| refused("it has no id"))?;
         let about = about.as_ref().ok_or_else(|| refused("its header says nothing of it"))?;
         let cancel = &self.ctx.cancel;
         let signed = signed_text(object, &about.text, &about.mac);
         let by = (about.signature.as_deref(), about.signer.as_deref());
         let signature = self.keys.check_text(by, MAC_INFO, &signed);
-        let opened = keyring::open_any(self.keys, recipients, id, Effort::Usual, cancel);
         let is_right = |key: &DataKey| mac(key, object, &about.text) == about.mac;
+        let opened = keyring::open_any(self.keys, recipients, id, Effort::Usual, cancel);
+        let opened = opened.or_else(|error| {
+            let of = (id, &said(object, about));
+            let found = envelope::from_key_set(of, self.keys, &is_right, cancel)?;
+            found.map(|(opened, _recipients)| opened).ok_or(error)
+        });
         let data_key = match (opened, signature) {
             (_, SignatureCheck::Wrong) => return Err(refused("its header was altered").into()),
             (Ok(opened), _) if !is_right(&opened.key) => {
@@ -84,6 +117,16 @@ impl LogFiles<'_> {
         }
         Ok((data_key, facts))
     }
+}
+
+/// The id of an object, which its name begins with.
+fn id_of(object: &str) -> Option<BackupId> {
+    object.split('/').next().and_then(|id| id.parse().ok())
+}
+
+/// SHA-256 of what a header says, for which an envelope in a key set stands in.
+fn said(object: &str, about: &About) -> [u8; 32] {
+    Sha256::digest(signed_text(object, &about.text, &about.mac)).into()
 }
 
 /// The MAC of what a header says of its object.

@@ -10,6 +10,7 @@ pub(in crate::source) mod processes;
 
 pub use self::candidate::Candidate;
 
+use super::entry::SourceEntry;
 use super::kinds::SOURCES;
 use crate::table::ConfigError;
 
@@ -18,7 +19,8 @@ use crate::table::ConfigError;
 pub fn find() -> Vec<Candidate> {
     let processes = processes::running();
     let mut found: Vec<Candidate> = Vec::new();
-    for candidate in SOURCES.iter().flat_map(|entry| (entry.finder.find)(&processes)) {
+    let finders = SOURCES.iter().filter_map(|entry| entry.finder.as_ref());
+    for candidate in finders.flat_map(|finder| (finder.find)(&processes)) {
         if !found.iter().any(|other| other.is_same_place(&candidate)) {
             found.push(candidate);
         }
@@ -32,21 +34,25 @@ pub fn find() -> Vec<Candidate> {
 /// # Errors
 /// [`ConfigError::Invalid`] if that is no source.
 pub fn named(text: &str, found: &[Candidate]) -> Result<Candidate, ConfigError> {
+    let known = || {
+        let with = |entry: &'static SourceEntry| {
+            entry.finder.as_ref().map(|finder| (entry.kind.backup_type.as_str(), finder))
+        };
+        SOURCES.iter().filter_map(with)
+    };
     let usage = || {
-        let kinds = SOURCES
-            .iter()
-            .map(|entry| format!("{}:{}", entry.kind.backup_type.as_str(), entry.finder.place));
+        let kinds = known().map(|(word, finder)| format!("{word}:{}", finder.place));
         format!("write {}, with NAME= in front to name it", kinds.collect::<Vec<_>>().join(" or "))
     };
     let invalid = |problem: &str| ConfigError::invalid("--source", problem).suggest(usage());
     let (head, place) = text.split_once(':').ok_or_else(|| invalid("not KIND:PLACE"))?;
     let (name, kind) = head.split_once('=').map_or((None, head), |(name, kind)| (Some(name), kind));
-    let entry = SOURCES.iter().find(|entry| entry.kind.backup_type.as_str() == kind);
-    let entry = entry.ok_or_else(|| invalid(&format!("no kind of source `{kind}`")))?;
+    let finder = known().find(|(word, _)| *word == kind).map(|(_, finder)| finder);
+    let finder = finder.ok_or_else(|| invalid(&format!("no kind of source `{kind}`")))?;
     if place.is_empty() {
         return Err(invalid("the place of the source is missing"));
     }
-    let asked = (entry.finder.at)(place);
+    let asked = (finder.at)(place);
     let mut candidate =
         found.iter().find(|other| other.is_same_place(&asked)).cloned().unwrap_or(asked);
     if let Some(name) = name {
@@ -81,7 +87,7 @@ mod tests {
     #[test]
     fn what_was_found_adds_what_it_knows() {
         let process = Process::of(7, "tigerbeetle start --addresses=3001 /a/0_0.tigerbeetle");
-        let found = (tigerbeetle::ENTRY.finder.find)(&[process]);
+        let found = (tigerbeetle::ENTRY.finder.expect("found").find)(&[process]);
         let asked = named("tigerbeetle:/a/0_0.tigerbeetle", &found).expect("named");
         assert_eq!(asked.keys["addresses"].to_string(), "[\"127.0.0.1:3001\"]");
         let other = named("tigerbeetle:/b/0_0.tigerbeetle", &found).expect("named");

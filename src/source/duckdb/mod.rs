@@ -52,7 +52,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     makes: &[BackupKind::Snapshot, BackupKind::Export],
     log: None,
     tenants: None,
-    finder: discover::FINDER,
+    finder: Some(discover::FINDER),
     serve: engine::serve::serve,
     interval,
     kept_days: 90,

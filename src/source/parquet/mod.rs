@@ -56,7 +56,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     makes: &[BackupKind::Replica],
     log: None,
     tenants: None,
-    finder: discover::FINDER,
+    finder: Some(discover::FINDER),
     serve: |_words| None,
     interval: |_kind, _scope| Duration::from_hours(1),
     kept_days: 365,

@@ -101,7 +101,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     makes: &[BackupKind::Snapshot, BackupKind::Export, BackupKind::Log],
     log: Some(logs::LOG),
     tenants: Some(tenant::KIND),
-    finder: discover::FINDER,
+    finder: Some(discover::FINDER),
     serve: |_words| None,
     interval,
     kept_days: 90,

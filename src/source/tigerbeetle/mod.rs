@@ -65,7 +65,7 @@ pub const ENTRY: SourceEntry = SourceEntry {
     makes: &[BackupKind::Snapshot, BackupKind::Log],
     log: Some(logs::LOG),
     tenants: None,
-    finder: discover::FINDER,
+    finder: Some(discover::FINDER),
     serve: logs::serve_if_private,
     interval,
     kept_days: 365,
