@@ -352,7 +352,12 @@ impl AppContext {
     #[must_use]
     pub fn drill_tools(&self, share: ResourceLimits) -> DrillTools {
         let Settings { tigerbeetle, postgres, .. } = &self.settings;
-        DrillTools { tigerbeetle: tigerbeetle.clone(), postgres: postgres.clone(), share }
+        DrillTools {
+            tigerbeetle: tigerbeetle.clone(),
+            postgres: postgres.clone(),
+            share,
+            keys: None,
+        }
     }
 }
 

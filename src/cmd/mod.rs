@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod history;
 pub mod init;
 pub mod key_inventory;
+mod key_set;
 pub mod keys;
 pub mod ledger_diff;
 pub mod list;

@@ -92,7 +92,7 @@ fn make(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let settings = app.source_settings(&options.source)?;
     check_made(options, settings.backup_type)?;
     let source = app.source(&options.source)?;
-    let keys = app.keys()?;
+    let keys = app.keys_and(&settings.recipients)?;
     let store = app.stores_append(Some(settings))?;
     let catalog = Catalog::new(&store, &keys, &app.ctx);
     if options.dry_run {
@@ -250,6 +250,15 @@ fn report(
         let [files, copied, deleted] =
             ["files", "copied", "deleted"].map(|name| count(name).unwrap_or_default());
         writeln!(text, "  {files} files, {copied} copied, {deleted} deleted since the last time")?;
+    }
+    if manifest.backup_type == BackupType::Kms {
+        let count = |name: &str| manifest.capture.get(name).and_then(serde_json::Value::as_u64);
+        let [backups, files, missing] =
+            ["backups", "log_files", "missing"].map(|name| count(name).unwrap_or_default());
+        writeln!(
+            text,
+            "  keys of {backups} backups and {files} archived log files; {missing} are missing"
+        )?;
     }
     let outcomes = mirrored.outcomes();
     let partial = outcomes.iter().any(|outcomes| outcomes.lost.is_some()).then_some(Kind::Partial);

@@ -324,6 +324,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         let source = sources::open(&name, table, &stores, &folder)?;
         sources.insert(name, source);
     }
+    sources::check_key_sets(&sources)?;
     let mut jobs = jobs::open(document.job, (&sources, &stores))?;
     for job in jobs.values_mut() {
         job.ping = job.ping.take().map(|url| check::resolve_path(&url, &folder));

@@ -56,7 +56,7 @@ impl BackupType {
         }
     }
 
-    /// The word for such a source in a configuration: what it is, not where keys were once kept.
+    /// The `kind` of such a source in a configuration.
     #[must_use]
     pub fn source_kind(self) -> &'static str {
         match self {

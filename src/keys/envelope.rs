@@ -62,13 +62,13 @@ impl Envelope {
     /// than are read.
     #[must_use]
     pub fn encode(self, key: &DataKey, signer: Option<&Signer>) -> Option<Vec<u8>> {
-        self.encode_as(|envelope| serde_json::to_vec_pretty(envelope), key, signer)
+        self.encode_as(serde_json::to_vec_pretty, key, signer)
     }
 
     /// The same in one line, for a key set.
     #[must_use]
     pub fn encode_line(self, key: &DataKey, signer: Option<&Signer>) -> Option<Vec<u8>> {
-        self.encode_as(|envelope| serde_json::to_vec(envelope), key, signer)
+        self.encode_as(serde_json::to_vec, key, signer)
     }
 
     fn encode_as(

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use super::entry::SourceEntry;
 use super::logs::{LogKind, LogMode};
 use super::tenants::TenantKind;
-use super::{SourceError, SourceKind, duckdb, parquet, postgres, tigerbeetle};
+use super::{SourceError, SourceKind, duckdb, keys, parquet, postgres, tigerbeetle};
 use crate::domain::names::BackupType;
 
 /// Every kind of source.
 pub const SOURCES: &[SourceEntry] =
-    &[duckdb::ENTRY, parquet::ENTRY, postgres::ENTRY, tigerbeetle::ENTRY];
+    &[duckdb::ENTRY, keys::ENTRY, parquet::ENTRY, postgres::ENTRY, tigerbeetle::ENTRY];
 
 /// All that the source brings that made backups of this type; `None` if this version does not know it.
 #[must_use]

@@ -32,7 +32,8 @@ use crate::table::ConfigError;
 
 pub use self::chain::{CHAIN_LINKS_MAX, Chain, Continuation, link_by_link};
 pub use self::requests::{
-    CaptureRequest, DrillTools, ExportRequest, Held, ParentMap, ReplicaRequest, ResourceLimits,
+    BackupKeys, CaptureRequest, DrillTools, ExportRequest, Held, ParentMap, ReplicaRequest,
+    ResourceLimits, WrappedKeys,
 };
 
 use self::logs::ship::{LogSource, OwnEvents};
@@ -43,6 +44,7 @@ pub mod device;
 pub mod discovery;
 pub mod duckdb;
 pub mod entry;
+pub mod keys;
 pub mod kinds;
 pub mod logs;
 pub mod parquet;
@@ -149,6 +151,16 @@ pub trait Source: Send + Sync {
     /// What its engine may take of this machine, as configured.
     fn share(&self) -> ResourceLimits {
         ResourceLimits::default()
+    }
+
+    /// Who is to be able to open its backups besides the recipients of all, as the configuration names them.
+    fn recipients(&self) -> &[String] {
+        &[]
+    }
+
+    /// The other sources that it is about, if it names them.
+    fn of_sources(&self) -> &[String] {
+        &[]
     }
 
     /// Addresses at which the source's servers answer, if they are configured.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ use crate::domain::id::BackupId;
 use crate::domain::names::Scope;
 use crate::error::Fault;
 use crate::fs::scratch_dir::ScratchDir;
+use crate::keys::KeyProvider;
+use crate::keys::keyring::Keyring;
 
 /// What an export is asked for.
 #[derive(Debug)]
@@ -51,12 +54,47 @@ pub struct CaptureRequest<'a> {
     pub chain: &'a Chain<'a>,
     /// Makes a folder for what has to be a file while it is made.
     pub scratch: &'a dyn Fn() -> Result<ScratchDir, Fault>,
+    /// Finds the data keys of backups of other sources.
+    pub keys: &'a dyn BackupKeys,
 }
 
 impl std::fmt::Debug for CaptureRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CaptureRequest").field("scope", &self.scope).finish_non_exhaustive()
     }
+}
+
+/// Finds the data keys of the backups that a key set is for. Stores and their catalogs are above sources.
+pub trait BackupKeys {
+    /// Wraps the data key of each for the recipients, and shows it to `line` as a line of a [key set](crate::keys::key_set). One
+    /// that cannot be wrapped is named in [`WrappedKeys::lost`] and keeps no other from it.
+    ///
+    /// # Errors
+    /// What `line` and the recipients fail with; what every store fails with; that the run is to stop.
+    fn wrap(
+        &self,
+        recipients: &[Box<dyn KeyProvider>],
+        line: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<WrappedKeys>;
+}
+
+/// What a key set is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WrappedKeys {
+    /// The sources whose backups were looked for.
+    pub sources: Vec<String>,
+    /// URLs of the stores that were looked at.
+    pub stores: Vec<String>,
+    /// Whose backups they are, if they are a tenant's.
+    pub tenant: Option<String>,
+    /// Backups whose data key was wrapped.
+    pub backups: u64,
+    /// Archived files of logs whose data key was wrapped.
+    pub log_files: u64,
+    /// Backups and files whose data key was not.
+    pub missing: u64,
+    /// What is not in the key set, and why: the first of them.
+    pub lost: Vec<String>,
 }
 
 /// What the parent of an incremental backup holds.
@@ -103,4 +141,6 @@ pub struct DrillTools {
     pub postgres: Option<PathBuf>,
     /// What an engine may take of this machine.
     pub share: ResourceLimits,
+    /// The keys at hand, to try what is sealed with.
+    pub keys: Option<Arc<Keyring>>,
 }

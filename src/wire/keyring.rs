@@ -116,9 +116,11 @@ impl AppContext {
     fn key_set(&self) -> Result<Option<KeySet>, KeyError> {
         let Some(path) = &self.settings.key_set else { return Ok(None) };
         let key_set = KeySet::open(path)?;
-        let (Contents { entries, broken, promised }, origin) = (key_set.contents(), key_set.origin());
+        let (Contents { entries, broken, promised }, origin) =
+            (key_set.contents(), key_set.origin());
         if !key_set.contents().is_whole() {
-            let promised = promised.map_or("it ends early".to_owned(), |promised| format!("it had {promised}"));
+            let promised = promised
+                .map_or("it ends early".to_owned(), |promised| format!("it had {promised}"));
             self.ctx.monitor.warn(&format!(
                 "key set {origin} is damaged: {entries} entries can be read, {broken} lines cannot, {promised}; using what is there"
             ));

@@ -2,6 +2,7 @@
 
 use super::options::Options;
 use super::plan::ParentChain;
+use crate::cmd::key_set::StoredKeys;
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::manifest::ObjectRecord;
 use crate::error::{Fault, Kind};
@@ -33,7 +34,9 @@ pub(super) fn make(
             };
             let scratch = || scratch::make(app, scratch::ScratchPurpose::Work);
             let scope = builder.name.scope;
-            let request = CaptureRequest { scope, mode, parent, chain: &chain, scratch: &scratch };
+            let keys = &StoredKeys::of(app, &options.source);
+            let chain = &chain;
+            let request = CaptureRequest { scope, mode, parent, chain, scratch: &scratch, keys };
             let (data, stats, captured) =
                 builder.archive(Role::Data, |out| source.capture(&request, out, &app.ctx))?;
             Ok((vec![data], stats, captured))

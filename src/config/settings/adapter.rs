@@ -29,6 +29,10 @@ pub struct SourceSettings {
     pub rto: Option<Duration>,
     /// How its backups are compressed.
     pub compression: Compression,
+    /// Who opens its backups besides the recipients of all.
+    pub recipients: Vec<String>,
+    /// The sources that it is about, if it names them.
+    pub of_sources: Vec<String>,
     /// What only the kind of source understands.
     pub table: toml::Table,
 }

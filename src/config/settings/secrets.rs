@@ -10,10 +10,16 @@ use crate::table::ConfigError;
 impl Settings {
     /// Every reference to a secret, by its key path.
     fn references(&self) -> Vec<(String, &str)> {
-        let recipients = self.recipients.iter().enumerate().map(|(index, text)| {
-            let mut kinds = ["passphrase:", "age:"].into_iter();
-            let reference = kinds.find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
-            (format!("keys.recipients[{index}]"), reference)
+        let tables = [("keys".to_owned(), &self.recipients)].into_iter();
+        let of_sources = self.sources.iter();
+        let of_sources =
+            of_sources.map(|(name, source)| (format!("source.{name}"), &source.recipients));
+        let recipients = tables.chain(of_sources).flat_map(|(table, texts)| {
+            texts.iter().enumerate().map(move |(index, text)| {
+                let mut kinds = ["passphrase:", "age:"].into_iter();
+                let reference = kinds.find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
+                (format!("{table}.recipients[{index}]"), reference)
+            })
         });
         let channels = self.notify.iter().flat_map(|to| {
             let place = format!("notify.{}", to.channel.name);
@@ -61,7 +67,8 @@ impl Settings {
                     );
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    if self.recipients.iter().all(|recipient| recipient != text) {
+                    let of_sources = self.sources.values().flat_map(|source| &source.recipients);
+                    if self.recipients.iter().chain(of_sources).all(|recipient| recipient != text) {
                         lacking.push(format!("{place}: file {path} does not exist"));
                     }
                 }

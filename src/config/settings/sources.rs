@@ -6,6 +6,7 @@ use std::path::Path;
 use super::adapter::{SourceSettings, StoreSettings};
 use super::check;
 use crate::config::file::{CompressionName, Names, SOURCE_KEYS, SourceTable};
+use crate::domain::names::BackupType;
 use crate::source::entry::SourceEntry;
 use crate::source::kinds::SOURCES;
 use crate::source::{SourceKind, TargetKind};
@@ -43,7 +44,8 @@ pub(super) fn open(
     let schema = (kind.schema)();
     known_keys(&place, &rest, &schema, &SOURCE_KEYS)?;
     anchor_paths(&mut rest, &schema, folder);
-    (kind.open)(name, rest.clone())?;
+    anchor_recipients(&place, &mut rest, &schema, folder)?;
+    let source = (kind.open)(name, rest.clone())?;
     if kind.target == TargetKind::Folder {
         check_no_store_inside(&place, &rest, stores)?;
     }
@@ -53,8 +55,77 @@ pub(super) fn open(
         tenant: common.tenant,
         rto: rto.transpose()?,
         compression: compression(&place, kind.zstd_level, common.compression, common.level)?,
+        recipients: source.recipients().to_vec(),
+        of_sources: source.of_sources().to_vec(),
         table: rest,
     })
+}
+
+/// Refuses a key set that would mix tenants, or be of none of the sources: whoever opens a tenant's key set opens
+/// that tenant's backups only.
+pub(super) fn check_key_sets(
+    sources: &BTreeMap<String, SourceSettings>,
+) -> Result<(), ConfigError> {
+    let (sets, others): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|(_, source)| source.backup_type == BackupType::Kms);
+    for (name, set) in &sets {
+        let place = format!("source.{name}");
+        let is_chosen = |other: &str| set.of_sources.iter().any(|chosen| chosen == other);
+        if let Some((other, _)) = sets.iter().find(|(other, _)| is_chosen(other)) {
+            let problem = format!("`{other}` is a key set");
+            let error = ConfigError::invalid(format!("{place}.sources"), problem);
+            return Err(error.suggest("name sources that make backups of data"));
+        }
+        let all = set.of_sources.is_empty();
+        let of_set = others.iter().filter(|(other, _)| all || is_chosen(other));
+        let foreign = of_set.clone().find(|(_, other)| other.tenant != set.tenant);
+        let of_tenant = of_set.filter(|(_, other)| other.tenant == set.tenant).count();
+        match (foreign, &set.tenant) {
+            (Some((other, theirs)), None) => {
+                let theirs = theirs.tenant.as_deref().unwrap_or_default();
+                let problem =
+                    format!("`{other}` is of tenant {theirs}, and this key set is of none");
+                let error = ConfigError::invalid(format!("{place}.tenant"), problem);
+                let hint = "make a key set for each tenant: set `tenant`; or name sources without one in `sources`";
+                return Err(error.suggest(hint));
+            }
+            (Some((other, _)), Some(tenant)) if !all => {
+                let problem = format!("`{other}` is not of tenant {tenant}");
+                let error = ConfigError::invalid(format!("{place}.sources"), problem);
+                return Err(error.suggest("name sources of this tenant, or omit `sources`"));
+            }
+            _ if all && of_tenant == 0 => {
+                let of = set.tenant.as_deref().map(|tenant| format!(" of tenant {tenant}"));
+                let problem = format!("there is no source{} to make it of", of.unwrap_or_default());
+                let error = ConfigError::invalid(place, problem);
+                return Err(error.suggest("configure one, or name some in `sources`"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks the recipients in a table, which are the lists whose items have the format `recipient`, and takes
+/// relative paths in them relative to `folder`.
+fn anchor_recipients(
+    place: &str,
+    table: &mut toml::Table,
+    schema: &serde_json::Value,
+    folder: &Path,
+) -> Result<(), ConfigError> {
+    for (key, value) in table {
+        let format = schema.pointer(&format!("/properties/{key}/items/format"));
+        let is_list = format.and_then(|format| format.as_str()) == Some("recipient");
+        let Some(texts) = value.as_array_mut().filter(|_| is_list) else { continue };
+        for (index, text) in texts.iter_mut().enumerate() {
+            if let toml::Value::String(text) = text {
+                check::recipient(&format!("{place}.{key}[{index}]"), text)?;
+                *text = check::resolve_path(text, folder);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a folder that a store is in: each run would copy what the last one stored.

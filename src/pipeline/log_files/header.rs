@@ -39,7 +39,8 @@ impl LogFiles<'_> {
         let (at, prelude) = (name.key(), self.prelude(name)?);
         let key = self.authentic(&at, &prelude)?.0?;
         let Header { object, about, .. } = &prelude.header;
-        let about = about.as_ref().ok_or_else(|| self.refused(&at, "its header says nothing of it"))?;
+        let about =
+            about.as_ref().ok_or_else(|| self.refused(&at, "its header says nothing of it"))?;
         let id = id_of(object).ok_or_else(|| self.refused(&at, "it has no id"))?;
         Ok(UnlockedLogFile { id, sha256: said(object, about), key })
     }

@@ -12,9 +12,9 @@ use bkp::domain::id::BackupId;
 use bkp::domain::manifest::{Manifest, SCHEMA, hex};
 use bkp::domain::names::{BackupName, BackupType, Scope};
 use bkp::domain::recipient::Recipient;
-use bkp::keys::DataKey;
+use bkp::keys::{DataKey, KeyProvider};
 use bkp::pipeline::BackupReader;
-use bkp::source::MapWriter;
+use bkp::source::{BackupKeys, MapWriter, WrappedKeys};
 use bkp::stage::Sink as _;
 use bkp::stage::seal::Sealer;
 use serde_json::{Value, json};
@@ -24,6 +24,20 @@ use super::memory::{Memory, Out};
 
 /// Members of an archive.
 pub(crate) type Members = Vec<(String, Vec<u8>)>;
+
+/// A source that is no key set asks for no key.
+#[derive(Debug)]
+pub(crate) struct NoBackups;
+
+impl BackupKeys for NoBackups {
+    fn wrap(
+        &self,
+        _recipients: &[Box<dyn KeyProvider>],
+        _line: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<WrappedKeys> {
+        Ok(WrappedKeys::default())
+    }
+}
 
 /// Takes what a capture pushes.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind};
 use tempfile::TempDir;
 
 use super::bytes::Bytes;
-use super::chain::{Impatient, Made, Members, Pushed, map, reader};
+use super::chain::{Impatient, Made, Members, NoBackups, Pushed, map, reader};
 use super::memory::Memory;
 use super::patches::{self, Parts};
 
@@ -119,6 +119,7 @@ fn capture(source: &dyn Source, parent: Option<ParentMap>, ctx: &Ctx) -> anyhow:
         parent,
         chain: &[],
         scratch: &|| bkp::fs::scratch_dir::ScratchDir::within(&std::env::temp_dir()),
+        keys: &NoBackups,
     };
     let captured = source.capture(&request, &mut pushed, ctx)?;
     let mut made = Made::new(BackupType::Duckdb, captured.record, pushed.0);

@@ -24,7 +24,7 @@ use bkp::source::{CaptureRequest, ParentMap, Source, SourceKind};
 use tempfile::TempDir;
 
 use super::bytes::Bytes;
-use super::chain::{Impatient, Made, Members, Pushed, map, reader};
+use super::chain::{Impatient, Made, Members, NoBackups, Pushed, map, reader};
 use super::memory::Memory;
 use super::patches::{self, Parts};
 
@@ -345,6 +345,7 @@ fn capture(
         parent,
         chain: &[],
         scratch: &|| bkp::fs::scratch_dir::ScratchDir::within(&std::env::temp_dir()),
+        keys: &NoBackups,
     };
     let captured = source.capture(&request, &mut pushed, ctx)?;
     bounded(&pushed.0);

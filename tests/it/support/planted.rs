@@ -115,7 +115,7 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
             let source = app.source(&name.source);
             source.and_then(|source| source.identity(&app.ctx)).unwrap_or_default()
         }),
-        tenant: None,
+        tenant: app.settings.sources.get(&seed.source).and_then(|source| source.tenant.clone()),
         job: None,
         trigger: Trigger::Manual,
         user: "planted".into(),
