@@ -242,7 +242,7 @@ _bkp() {
 
     case "${cmd}" in
         bkp)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help init snapshot export replicate logs list verify restore catalog run status cleanup pin unpin note keys config doctor completions help-files help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -264,6 +264,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -272,7 +276,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__catalog)
-            opts="-q -v -h --to --force --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --to --force --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -298,6 +302,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -306,7 +314,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__cleanup)
-            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -332,6 +340,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -340,7 +352,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__completions)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help bash elvish fish powershell zsh"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -359,6 +371,10 @@ _bkp() {
                     return 0
                     ;;
                 --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with-keyset)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -370,7 +386,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help check show lifecycle tenants schema help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help check show lifecycle tenants schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -392,6 +408,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -400,7 +420,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__check)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -419,6 +439,10 @@ _bkp() {
                     return 0
                     ;;
                 --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with-keyset)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -528,7 +552,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__lifecycle)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -550,6 +574,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -558,7 +586,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__schema)
-            opts="-q -v -h --report --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --report --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -584,6 +612,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -592,7 +624,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__show)
-            opts="-q -v -h --origin --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --origin --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -614,6 +646,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -622,7 +658,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__config__subcmd__tenants)
-            opts="-q -v -h --root --database --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --root --database --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -652,6 +688,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -660,7 +700,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__doctor)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -682,6 +722,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -690,7 +734,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__export)
-            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -724,6 +768,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -746,7 +794,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__help__subcmd__files)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -765,6 +813,10 @@ _bkp() {
                     return 0
                     ;;
                 --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with-keyset)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1196,7 +1248,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__init)
-            opts="-q -v -h --source --schedule --user --print --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --source --schedule --user --print --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1230,6 +1282,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1238,7 +1294,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help generate list status rewrap help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help generate list status rewrap help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1260,6 +1316,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1268,7 +1328,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__generate)
-            opts="-q -v -h --signing --age --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --signing --age --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1287,6 +1347,10 @@ _bkp() {
                     return 0
                     ;;
                 --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with-keyset)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1382,7 +1446,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__list)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1404,6 +1468,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1412,7 +1480,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__rewrap)
-            opts="-q -v -h --to --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --to --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1438,6 +1506,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1446,7 +1518,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__keys__subcmd__status)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1468,6 +1540,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1476,7 +1552,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__list)
-            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --type --id --scope --since --until --limit --cached --store-at --pinned --long --windows --sql --from-ledger --runs --failed --job --tenant --status --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1542,6 +1618,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1550,7 +1630,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__logs)
-            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --mode --follow --push --fetch --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1588,6 +1668,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1596,7 +1680,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__note)
-            opts="-q -v -h --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1618,6 +1702,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1626,7 +1714,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__pin)
-            opts="-q -v -h --note --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --note --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1652,6 +1740,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1660,7 +1752,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__replicate)
-            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1698,6 +1790,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1706,7 +1802,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__restore)
-            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --renamed --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --op --lsn --xid --name --exclusive --base --store-at --to --tenant --into --renamed --mode --replica --addresses --from-export --database --schema --table --file --tablespace --tier --thaw-days --wait --force --yes --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1816,6 +1912,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1824,7 +1924,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__run)
-            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1850,6 +1950,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1858,7 +1962,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__snapshot)
-            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --scope --mode --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1892,6 +1996,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1900,7 +2008,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__status)
-            opts="-q -v -h --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1922,6 +2030,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1930,7 +2042,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__unpin)
-            opts="-q -v -h --note --dry-run --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --note --dry-run --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1956,6 +2068,10 @@ _bkp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --with-keyset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1964,7 +2080,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__verify)
-            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --store-at --record --config --store --key --trust --json --quiet --verbose --help"
+            opts="-q -v -h --latest --id --at --all --from-export --level --scratch --thaw --tier --thaw-days --logs --ledger --store-at --record --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2015,6 +2131,10 @@ _bkp() {
                     return 0
                     ;;
                 --trust)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with-keyset)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

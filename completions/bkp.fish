@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_bkp_global_optspecs
-    string join \n config= store= key= trust= json q/quiet v/verbose h/help
+    string join \n config= store= key= trust= with-keyset= json q/quiet v/verbose h/help
 end
 
 function __fish_bkp_needs_command
@@ -28,6 +28,7 @@ complete -c bkp -n "__fish_bkp_needs_command" -l config -d 'Configuration file [
 complete -c bkp -n "__fish_bkp_needs_command" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_needs_command" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_needs_command" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_needs_command" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_needs_command" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_needs_command" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_needs_command" -s v -l verbose -d 'Print more detail; repeatable'
@@ -60,6 +61,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand init" -l config -d 'Configuratio
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand init" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l print -d 'Print the configuration; ask nothing, and write nothing'
 complete -c bkp -n "__fish_bkp_using_subcommand init" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand init" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -75,6 +77,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l config -d 'Configur
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand snapshot" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -90,6 +93,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand export" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand export" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand export" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -105,6 +109,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l config -d 'Configu
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -118,6 +123,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand logs" -l config -d 'Configuratio
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand logs" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l follow -d 'Keep shipping until interrupted, polling every few seconds'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand logs" -l json -d 'Print one JSON object; errors go to standard error as JSON'
@@ -151,6 +157,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuratio
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand list" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l cached -d 'Show the last full listing of this host without accessing the store'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l pinned -d 'Only pinned backups'
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l long -d 'Show details from the manifests (sizes, positions, parents) and notes'
@@ -177,6 +184,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand verify" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand verify" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l all -d 'Every backup of SOURCE, or of the store'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
 complete -c bkp -n "__fish_bkp_using_subcommand verify" -l thaw -d 'Ask for objects in GLACIER or DEEP_ARCHIVE that have to be read; without it they are skipped'
@@ -214,6 +222,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand restore" -l config -d 'Configura
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand restore" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l exclusive -d 'End right before what --at, --lsn or --xid names'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l renamed -d 'The tenant has been renamed since the backup'
 complete -c bkp -n "__fish_bkp_using_subcommand restore" -l from-export -d 'Use the exports of SOURCE instead of its snapshots'
@@ -230,6 +239,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l config -d 'Configura
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l force -d 'Replace the file at PATH'
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand catalog" -l json -d 'Print one JSON object; errors go to standard error as JSON'
@@ -241,6 +251,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand run" -l config -d 'Configuration
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand run" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l dry-run -d 'Show what would run, without running it'
 complete -c bkp -n "__fish_bkp_using_subcommand run" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand run" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -250,6 +261,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand status" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand status" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand status" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand status" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand status" -s v -l verbose -d 'Print more detail; repeatable'
@@ -259,6 +271,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l config -d 'Configura
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l dry-run -d 'Show what would be removed and why, without removing it'
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand cleanup" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -269,6 +282,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand pin" -l config -d 'Configuration
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand pin" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand pin" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -279,6 +293,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l config -d 'Configurati
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand unpin" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -288,6 +303,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand note" -l config -d 'Configuratio
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand note" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand note" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -297,6 +313,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcom
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and not __fish_seen_subcommand_from generate list status rewrap help" -s v -l verbose -d 'Print more detail; repeatable'
@@ -310,6 +327,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l signing -d 'Generate the key that this host signs its backups with, and print the public one'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l age -d 'Generate a private key of age, and print the public one, for hosts that are not to open backups'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from generate" -l dry-run -d 'Show what would be done, without doing it'
@@ -321,6 +339,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Print more detail; repeatable'
@@ -329,6 +348,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from status" -s v -l verbose -d 'Print more detail; repeatable'
@@ -338,6 +358,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l dry-run -d 'Show how many backups lack a recipient, without writing anything'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand keys; and __fish_seen_subcommand_from rewrap" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -352,6 +373,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subc
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and not __fish_seen_subcommand_from check show lifecycle tenants schema help" -s v -l verbose -d 'Print more detail; repeatable'
@@ -366,6 +388,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Print more detail; repeatable'
@@ -374,6 +397,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l origin -d 'Show where each value comes from: file, environment, flag, default'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -383,6 +407,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from lifecycle" -s v -l verbose -d 'Print more detail; repeatable'
@@ -393,6 +418,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from tenants" -s v -l verbose -d 'Print more detail; repeatable'
@@ -447,6 +473,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcomma
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand config; and __fish_seen_subcommand_from schema" -s v -l verbose -d 'Print more detail; repeatable'
@@ -461,6 +488,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l config -d 'Configurat
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand doctor" -s v -l verbose -d 'Print more detail; repeatable'
@@ -469,6 +497,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand completions" -l config -d 'Confi
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand completions" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand completions" -s v -l verbose -d 'Print more detail; repeatable'
@@ -477,6 +506,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l config -d 'Config
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
+complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s q -l quiet -d 'Print only results, warnings and errors'
 complete -c bkp -n "__fish_bkp_using_subcommand help-files" -s v -l verbose -d 'Print more detail; repeatable'

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,7 +23,7 @@ use crate::ops::selection::Select;
 use crate::ops::thaw::ThawOptions;
 use crate::ops::{audit, other_stores, scratch, thaw};
 use crate::pipeline::BackupReader;
-use crate::source::{DecodeTools, DrillTools, Drilled, ResourceLimits, SourceKind, kinds};
+use crate::source::{DecodeTools, Drilled, ResourceLimits, SourceKind, kinds};
 use crate::store::AppendStore;
 use crate::wire::AppContext;
 
@@ -364,8 +363,7 @@ fn run_drill(
     options: &Options,
 ) -> anyhow::Result<Drilled> {
     let scratch = scratch::to_drill(app, options.scratch.as_deref())?;
-    let keys = Some(Arc::new(app.keys_at_hand()));
-    let tools = DrillTools { keys, ..app.drill_tools(share(app, chain)) };
+    let tools = app.drill_tools(share(app, chain)).with_keys(app.keys_at_hand());
     (kind.drill)(chain, scratch.folder(), &tools, &app.ctx)
 }
 

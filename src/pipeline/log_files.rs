@@ -30,8 +30,6 @@ use crate::store::{AppendStore, ObjectLabels, ReadStore, Role, StoreError};
 mod copying;
 mod header;
 
-pub use self::header::UnlockedLogFile;
-
 /// So much of an object is read for its header at first; only many recipients take more.
 const HEADER_BYTES: u64 = 32 << 10;
 /// Bytes that are passed on at a time.
@@ -151,6 +149,17 @@ pub struct LogFileFacts {
     pub host: String,
     /// What the source says of it.
     pub facts: Value,
+}
+
+/// An archived file whose data key is at hand.
+#[derive(Debug)]
+pub struct UnlockedLogFile {
+    /// The id of its object, for which the data key is wrapped.
+    pub id: BackupId,
+    /// SHA-256 of what its header says.
+    pub sha256: [u8; 32],
+    /// The data key.
+    pub key: DataKey,
 }
 
 /// An archived file as a listing shows it.

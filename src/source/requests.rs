@@ -144,3 +144,11 @@ pub struct DrillTools {
     /// The keys at hand, to try what is sealed with.
     pub keys: Option<Arc<Keyring>>,
 }
+
+impl DrillTools {
+    /// The same with keys.
+    #[must_use]
+    pub fn with_keys(self, keys: Keyring) -> DrillTools {
+        DrillTools { keys: Some(Arc::new(keys)), ..self }
+    }
+}

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{LogFileFacts, LogFiles, NewLogFile};
+use super::{LogFileFacts, LogFiles, NewLogFile, UnlockedLogFile};
 use crate::ctx::host;
 use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
@@ -18,17 +18,6 @@ use crate::stage::seal::{About, Header, Prelude};
 const MAC_INFO: &[u8] = b"bkp log file 1";
 /// Largest such file, bytes: that of a segment of WAL as large as a server can have it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-
-/// An archived file whose data key is at hand.
-#[derive(Debug)]
-pub struct UnlockedLogFile {
-    /// The id of its object, for which the data key is wrapped.
-    pub id: BackupId,
-    /// SHA-256 of what its header says.
-    pub sha256: [u8; 32],
-    /// The data key.
-    pub key: DataKey,
-}
 
 impl LogFiles<'_> {
     /// The data key of an archived file; its content is not read.

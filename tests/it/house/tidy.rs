@@ -295,6 +295,7 @@ fn every_adapter_is_in_its_table() {
                 "envelope",
                 "secret",
                 "wrap",
+                "key_set",
                 "keyring",
                 "object_keys",
                 "signature",
