@@ -1,5 +1,7 @@
 //! How the configured keys are, and which of them open what.
 
+use std::collections::BTreeSet;
+
 use time::Duration;
 
 use crate::domain::health::{self, Finding, KeyHealth};
@@ -13,6 +15,8 @@ const MAX_AGE: Duration = Duration::days(90);
 
 /// A recipient of the configuration.
 pub(crate) struct ConfiguredKey {
+    /// Whether it opens key sets only: it may be old, and kept where this host cannot look.
+    is_for_recovery: bool,
     /// As messages show it.
     pub(crate) shown: String,
     /// The key; or why it cannot be used.
@@ -22,15 +26,20 @@ pub(crate) struct ConfiguredKey {
 }
 
 impl ConfiguredKey {
-    /// Every recipient of the configuration, in order.
+    /// Every recipient of the configuration, in order; those of key sets come last.
     pub(crate) fn all(app: &AppContext) -> Vec<ConfiguredKey> {
-        let open = |text: &String| {
+        let open = |(text, is_for_recovery): (&String, bool)| {
             let provider = keys::kinds::open(text, &app.ctx.cancel);
             let facts =
                 provider.as_ref().map_or_else(|_| Ok(KeyFacts::default()), |key| key.facts());
-            ConfiguredKey { shown: keys::shown(text), provider, facts }
+            ConfiguredKey { is_for_recovery, shown: keys::shown(text), provider, facts }
         };
-        app.settings.recipients.iter().map(open).collect()
+        let configured = &app.settings.recipients;
+        let of_sets: BTreeSet<&String> =
+            app.settings.sources.values().flat_map(|source| &source.recipients).collect();
+        let of_sets = of_sets.into_iter().filter(|text| !configured.contains(text));
+        let all = configured.iter().map(|text| (text, false));
+        all.chain(of_sets.map(|text| (text, true))).map(open).collect()
     }
 
     /// Whether it is the one that a recipient names. An alias is every key of its kind, unless its service tells which.
@@ -48,6 +57,7 @@ impl ConfiguredKey {
         }
         let facts = match &self.facts {
             Ok(facts) => facts,
+            Err(_) if self.is_for_recovery => return Vec::new(),
             Err(error) => return vec![health::unasked(&self.shown, &format!("{error}"))],
         };
         let opens = seen.iter().any(|recipients| recipients.iter().any(|of| self.is(of)));
@@ -56,11 +66,11 @@ impl ConfiguredKey {
             KeyState::Usable | KeyState::Disabled | KeyState::Unknown => None,
         };
         let key = KeyHealth {
-            created: facts.created,
+            created: facts.created.filter(|_| !self.is_for_recovery),
             disabled: facts.state == KeyState::Disabled,
             deleting: matches!(facts.state, KeyState::Deleting(_)),
             deleted_at,
-            opens_nothing: !seen.is_empty() && !opens,
+            opens_nothing: !self.is_for_recovery && !seen.is_empty() && !opens,
         };
         let max_age = app.settings.key_max_age.map(Duration::try_from);
         let max_age = max_age.and_then(Result::ok).unwrap_or(MAX_AGE);

@@ -8,6 +8,7 @@ use time::Duration;
 
 use crate::support::bed::{Bed, Run};
 use crate::support::cleanup::{self, daily, ids, with};
+use crate::support::kms;
 use crate::support::planted::{Seed, now, plant};
 use crate::support::postgres::bed::{NO_ARCHIVE, PostgresBed, recovered};
 use crate::support::postgres::load::{Load, check};
@@ -313,6 +314,38 @@ fn a_private_key_elsewhere_opens_what_a_host_made_for_its_own_key() {
     }
 }
 
+/// A passphrase, and a key of KMS.
+#[test]
+fn recovery_recipients_may_be_of_any_kind() {
+    let bed = cleanup::bed("keep_last = 9");
+    let made = daily(&bed, 20, now() - Duration::hours(1));
+    fs::write(bed.path("pass"), "a passphrase nobody guesses\n").unwrap();
+    bed.chmod("pass", 0o600);
+    fs::create_dir_all(bed.path(".aws")).unwrap();
+    let profile = "[default]\naws_access_key_id = operator\naws_secret_access_key = s\n";
+    fs::write(bed.path(".aws/credentials"), profile).unwrap();
+    let kms = kms::recipient(&kms::new_key(kms::REGIONS[0]));
+    add(&bed, &recovery(&["passphrase:file:pass", &kms], ""));
+    let report = bed.json(&["snapshot", "recovery"]);
+    assert_eq!(report["manifest"]["keys"].as_array().unwrap().len(), 3);
+    assert_eq!(report["manifest"]["capture"]["backups"], 20);
+    // What is at hand is no secret that the configuration shows to others.
+    bed.chmod("pass", 0o644);
+    bed.run(&["config", "check"]).failed(78, "source.recovery.recipients[0]");
+    bed.chmod("pass", 0o600);
+    lose_the_key(&bed);
+    let id = made[19].id.to_string();
+    for key in ["passphrase:file:pass", &kms] {
+        let words = ["restore", "recovery", "--to", "keyset.jsonl", "--yes", "--force"];
+        bed.run(&[&["--key", key], &words[..]].concat()).done();
+        bed.run(&["--key", key, "verify", "--id", &id]).failed(12, "none of the available keys");
+        let with = ["--key", key, "--with-keyset", "keyset.jsonl"];
+        bed.run(&[&with[..], &["verify", "--all", "--level", "digest"]].concat()).done();
+        let drill = ["verify", "recovery", "--level", "drill"];
+        bed.run(&[&with[..], &drill].concat()).failed_in_text(0, "all 20 open");
+    }
+}
+
 #[test]
 fn jobs_make_key_sets_and_keep_some() {
     let bed = with_set(cleanup::bed("keep_last = 9"));
@@ -324,6 +357,20 @@ fn jobs_make_key_sets_and_keep_some() {
     let shown = bed.json(&["config", "show"]);
     assert!(shown.to_string().contains("\"keys\""), "{shown}");
     bed.run(&["run", "keys"]).done();
+    let status = bed.run(&["status"]);
+    assert!(
+        status.stdout.contains("keys") && !status.stdout.contains("recovery is"),
+        "{}",
+        status.stdout
+    );
+    let keys = bed.json(&["keys", "list"]);
+    let opens = |key: &str| {
+        let rows = keys["keys"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["recipient"].as_str().unwrap().ends_with(key));
+        row.unwrap()["backups"].clone()
+    };
+    assert_eq!((opens("/key"), opens("/recovery.key")), (3.into(), 1.into()), "{keys}");
+    bed.run(&["keys", "status"]).done();
     let due = bed.json(&["run", "--dry-run"]);
     assert!(due.to_string().contains("keys"), "{due}");
     for _ in 0..3 {
