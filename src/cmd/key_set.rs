@@ -16,7 +16,7 @@ use crate::keys::{DataKey, Effort, KeyProvider};
 use crate::pipeline::log_files::LogFiles;
 use crate::source::kinds::SOURCES;
 use crate::source::{BackupKeys, WrappedKeys};
-use crate::store::ReadStore;
+use crate::store::{ReadStore, StoreError};
 use crate::wire::AppContext;
 
 /// Data keys that are wrapped before they are written: memory does not grow with the number of backups.
@@ -221,6 +221,8 @@ impl Wrapping<'_> {
                     self.missing.remove(&what);
                 }
                 Ok(None) => {}
+                // A cleanup removed it since the listing.
+                Err(error) if matches!(error.downcast_ref(), Some(StoreError::Missing { .. })) => {}
                 Err(why) => {
                     self.missing.insert(what, format!("{why:#}"));
                 }

@@ -52,6 +52,6 @@ macro_rules! targets {
 }
 
 targets! {
-    archive bucket compressed config duckdb layout lease ledger manifest names parquet postgres recipients seal
+    archive bucket compressed config duckdb keyset layout lease ledger manifest names parquet postgres recipients seal
     tigerbeetle wal
 }

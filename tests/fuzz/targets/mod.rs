@@ -10,6 +10,7 @@ pub(crate) mod bucket;
 pub(crate) mod compressed;
 pub(crate) mod config;
 pub(crate) mod duckdb;
+pub(crate) mod keyset;
 pub(crate) mod layout;
 pub(crate) mod lease;
 pub(crate) mod ledger;
@@ -114,6 +115,13 @@ pub(crate) const TARGETS: &[Target] = &[
         seeds: duckdb::seeds,
         longest: 48 * KIB,
         memory: (32 * MIB, 16),
+    },
+    Target {
+        name: "keyset",
+        run: keyset::run,
+        seeds: keyset::seeds,
+        longest: 8 * KIB,
+        memory: (4 * MIB, 400),
     },
     Target {
         name: "layout",

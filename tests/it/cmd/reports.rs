@@ -20,6 +20,9 @@ const DONE: &[&[&str]] = &[
     &["snapshot", "books", "--dry-run"],
     &["snapshot", "books"],
     &["keys", "rewrap", "books", "--to", "file:more"],
+    &["snapshot", "recovery"],
+    &["verify", "recovery", "--level", "drill"],
+    &["restore", "recovery", "--to", "keyset.jsonl", "--yes"],
     &["keys", "list"],
     &["keys", "status"],
     &["replicate", "tier", "--dry-run"],
@@ -78,7 +81,7 @@ fn every_report_is_what_its_schema_says() {
     fs::create_dir(&tier).unwrap();
     fs::write(tier.join("a.parquet"), "PAR1").unwrap();
     let analytics = format!(
-        "[source.tier]\nkind = \"parquet\"\npath = {tier:?}\n[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n[job.clean]\nrun = \"cleanup\"\nevery = \"1d\"\n"
+        "[source.recovery]\nkind = \"keys\"\n  recipients = [\"file:more\"]\n[source.tier]\nkind = \"parquet\"\npath = {tier:?}\n[source.analytics]\nkind = \"duckdb\"\npath = {database:?}\n[job.clean]\nrun = \"cleanup\"\nevery = \"1d\"\n"
     );
     let bed = Bed::with(server.data_file(), server.address(), &analytics);
     bed.set_ledger(server.address(), "2m", "");
