@@ -31,14 +31,16 @@ fn names(bucket: &str) -> Vec<String> {
     names.map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
 }
 
-/// Now, after which the service's clock, which has whole seconds, shows another one.
+/// The end of this second, once it is over: a service tells when something was written by whole seconds, or by
+/// parts of them.
 fn a_second_of_its_own() -> String {
     let now = || OffsetDateTime::now_utc().unix_timestamp();
     let at = now();
     while now() == at {
         std::thread::park_timeout(std::time::Duration::from_millis(20));
     }
-    OffsetDateTime::from_unix_timestamp(at).unwrap().format(&Rfc3339).unwrap()
+    let began = OffsetDateTime::from_unix_timestamp(at).unwrap();
+    (began + time::Duration::milliseconds(999)).format(&Rfc3339).unwrap()
 }
 
 #[test]
