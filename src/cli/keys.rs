@@ -42,7 +42,7 @@ enum Command {
 
     /// List the keys of the configuration and of all backups, and how many each opens
     ///
-    /// Counts what manifests and the envelopes beside them say, and opens nothing.
+    /// Counts what manifests say, and the envelopes beside them that a key at hand or a trusted signer proves.
     #[command(after_help = "Exit codes: see bkp(1).\nExample: bkp keys list")]
     List {
         /// Only the backups of this source

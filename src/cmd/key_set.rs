@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::{self, Catalog, Entry, Filter};
 use crate::concurrent::each;
-use crate::ctx::host;
-use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
 use crate::domain::log_file::LogFileName;
 use crate::domain::names::BackupType;
@@ -282,17 +280,8 @@ impl Wrap<'_> {
                 envelope::wrap(to.as_ref(), key, of)
             }
         });
-        let envelope = Envelope {
-            schema: envelope::SCHEMA.to_owned(),
-            backup: of.0,
-            manifest: hex(sha256),
-            at: self.app.ctx.now(),
-            host: host(),
-            recipients: wrapped.collect::<Result<_, _>>()?,
-            signer: None,
-            signature: None,
-            mac: String::new(),
-        };
+        let wrapped = wrapped.collect::<Result<_, _>>()?;
+        let envelope = Envelope::new(of.0, sha256, wrapped, self.app.ctx.now());
         let line = envelope.encode_line(key, self.keys.signer()).ok_or_else(|| {
             Fault::new(Kind::Config, "its wrapped keys do not fit into an envelope")
                 .hint("name fewer recovery recipients")

@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use crate::catalog::{self, Catalog, Entry, Filter};
 use crate::concurrent::each;
-use crate::ctx::{Ctx, host};
-use crate::domain::hex::hex;
+use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
 use crate::domain::log_file::LogFileName;
 use crate::domain::names::{BackupType, Mark, MarkNumber};
@@ -207,17 +206,7 @@ impl Rewrap<'_> {
         }
         let at = self.ctx.now();
         let key = entry.name.key(&Mark::Wrapped(MarkNumber::Made(BackupId::new(at))).extension());
-        let envelope = Envelope {
-            schema: envelope::SCHEMA.to_owned(),
-            backup: backup.manifest.id,
-            manifest: hex(&backup.sha256),
-            at,
-            host: host(),
-            recipients: wrapped,
-            signer: None,
-            signature: None,
-            mac: String::new(),
-        };
+        let envelope = Envelope::new(backup.manifest.id, &backup.sha256, wrapped, at);
         let bytes =
             envelope.encode(&backup.key, self.catalog.keys().signer()).ok_or_else(|| {
                 let hint = "name fewer recipients with --to, and run it once for each";

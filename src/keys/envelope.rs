@@ -15,7 +15,7 @@ use super::keyring::{Keyring, OpenedKey, SignatureCheck, open_any};
 use super::mac::{self, MacPurpose};
 use super::signature::{self, Signer};
 use super::{DataKey, Effort, KeyError, KeyProvider};
-use crate::ctx::Cancel;
+use crate::ctx::{Cancel, host};
 use crate::domain::hex::hex;
 use crate::domain::id::BackupId;
 use crate::domain::limits::{MARK_BYTES_MAX, RECIPIENTS_MAX};
@@ -58,6 +58,27 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The data key of a backup whose manifest has this SHA-256, wrapped for these recipients; not yet signed.
+    #[must_use]
+    pub fn new(
+        backup: BackupId,
+        sha256: &[u8; 32],
+        recipients: Vec<Recipient>,
+        at: OffsetDateTime,
+    ) -> Envelope {
+        Envelope {
+            schema: SCHEMA.to_owned(),
+            backup,
+            manifest: hex(sha256),
+            at,
+            host: host(),
+            recipients,
+            signer: None,
+            signature: None,
+            mac: String::new(),
+        }
+    }
+
     /// The file, with its MAC and the signature of this host, if it signs; `None` if it would be larger than [`MARK_BYTES_MAX`] or name more recipients
     /// than are read.
     #[must_use]

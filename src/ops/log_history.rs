@@ -14,6 +14,7 @@ use crate::domain::names::{BackupName, BackupType, MANIFEST_EXTENSION, Scope};
 use crate::domain::segment::{self, Base, Break, Link, Log, Segment, Window};
 use crate::error::{Kind, diagnose};
 use crate::keys::KeyError;
+use crate::keys::keyring::Keyring;
 use crate::source::kinds;
 use crate::source::logs::LogKind;
 use crate::store::ReadStore;
@@ -91,11 +92,8 @@ pub fn newest(
                 return Ok(Some(NewestSegment { passed, ..newest }));
             }
             Ok(_other) => {}
-            // Whoever can write to a store must not be able to stop the log. A host that signs knows its own.
-            Err(error)
-                if is_of_segment(&error) && !is_of_keys(&error)
-                    || is_of_keys(&error) && catalog.keys().signer().is_some() =>
-            {
+            // Whoever can write to a store must not be able to stop the log.
+            Err(error) if is_passed_over(&error, catalog.keys()) => {
                 monitor.warn(&format!(
                     "continuing from before segment {}, which is unusable: {error:#}",
                     found.name.id
@@ -109,14 +107,13 @@ pub fn newest(
 }
 
 /// Whether an error says that a segment cannot be relied on, and nothing of the store or the keys.
-fn is_of_segment(error: &anyhow::Error) -> bool {
+fn is_passed_over(error: &anyhow::Error, keys: &Keyring) -> bool {
+    if matches!(error.downcast_ref(), Some(KeyError::Spent { .. } | KeyError::Forbidden { .. })) {
+        // It could not be tried: it may be whole, and the log must not begin anew for that. A host that signs knows
+        // its own all the same.
+        return keys.signer().is_some();
+    }
     catalog::is_unproven(error) || diagnose(error).kind == Kind::Integrity
-}
-
-/// Whether an error says that a key could not be tried on a segment: it may be whole, and the log must not
-/// begin anew for that.
-fn is_of_keys(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(KeyError::Spent { .. } | KeyError::Forbidden { .. }))
 }
 
 /// The segments from the day of `known` on: whoever follows a log looks every few seconds, and does not

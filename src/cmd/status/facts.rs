@@ -188,7 +188,7 @@ pub(super) fn unproven(job: &JobSettings, seen: &[StoreFacts]) -> (usize, usize)
     (records.len(), judged().map(|judged| judged.manifests).max().unwrap_or(0))
 }
 
-fn versioned(entry: &Entry) -> (BackupName, Option<Version>) {
+pub(super) fn versioned(entry: &Entry) -> (BackupName, Option<Version>) {
     (entry.name.clone(), entry.version)
 }
 

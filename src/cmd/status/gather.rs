@@ -2,7 +2,6 @@
 //! has to come from this host: the stores alone are enough. Servers that archive a log are asked how far; one that
 //! cannot be reached from here is only mentioned.
 
-use crate::config::settings::jobs::JobKind;
 use std::collections::BTreeMap;
 
 use time::{Duration, OffsetDateTime};
@@ -10,11 +9,11 @@ use time::{Duration, OffsetDateTime};
 use crate::catalog::{self, Catalog, Entry, Filter};
 use crate::cmd::runs;
 use crate::cmd::status::facts::{
-    StoreFacts, broken, copies, uncopied, unexpected_fulls, unopenable, unproven, waits,
+    StoreFacts, broken, copies, uncopied, unexpected_fulls, unopenable, unproven, versioned, waits,
 };
 use crate::cmd::status::rows::{JobRow, LogRow, SourceRow, StoreRow};
 use crate::cmd::status::{annotation_summary, gaps};
-use crate::config::settings::jobs::JobSettings;
+use crate::config::settings::jobs::{JobKind, JobSettings};
 use crate::domain::cost::monthly;
 use crate::domain::health::{self, Ages, Finding, JobFacts, SourceFacts};
 use crate::domain::names::Scope;
@@ -23,7 +22,7 @@ use crate::domain::schedule::{Due, SKEW, When};
 use crate::domain::verify_level::VerifyLevel;
 use crate::ledger::outbox::Outbox;
 use crate::ops::cost::{forecast, of_entries, price, total};
-use crate::ops::jobs::evidence::GOOD_ENOUGH;
+use crate::ops::jobs::evidence::{Evidence, GOOD_ENOUGH};
 use crate::ops::jobs::state::{JobStates, places};
 use crate::ops::key_health::ConfiguredKey;
 use crate::ops::known_stores::KnownStores;
@@ -32,8 +31,6 @@ use crate::wire::AppContext;
 
 /// How often a log is taken to be shipped that no job ships.
 const LOG_INTERVAL: Duration = Duration::minutes(15);
-/// Among how many of the newest backups of a source one is looked for that something proves.
-const NEWEST_MAX: usize = 32;
 
 /// The gathered status.
 #[derive(Debug, Default)]
@@ -69,8 +66,8 @@ impl StatusFacts {
             look.source(app, name, (&seen, &states), now);
             look.log(app, name, now)?;
         }
+        look.keys(app, &seen, states.evidence());
         states.evidence().save(app);
-        look.keys(app, &seen);
         look.outbox(app, now);
         look.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         Ok(look)
@@ -276,18 +273,18 @@ impl StatusFacts {
 
     /// Whether every key that is configured is there: without one that opens, jobs end with 12.
     /// The configured keys, and whether each opens one of the newest backups.
-    fn keys(&mut self, app: &AppContext, seen: &[StoreFacts]) {
-        let (mut newest, keys) = (Vec::new(), app.keys_at_hand());
+    fn keys(&mut self, app: &AppContext, seen: &[StoreFacts], evidence: &Evidence) {
+        let mut newest = Vec::new();
         for store in seen {
-            let catalog = Catalog::new(&*store.store, &keys, &app.ctx);
+            let catalog = Catalog::new(&*store.store, evidence.keys(app), &app.ctx);
             for source in app.settings.sources.keys() {
-                let openers = || {
-                    let entries = store.backups(source).rev().take(NEWEST_MAX);
-                    entries.filter_map(|entry| catalog.openers(entry).ok())
-                };
+                let latest = || store.backups(source).rev();
+                let (proven, _) = evidence.newest(app, &*store.store, latest().map(versioned));
                 // Where nothing at hand proves anything, there are claims only.
-                let proven = openers().find(|(_, is_proven)| *is_proven);
-                newest.extend(proven.or_else(|| openers().next()).map(|(keys, _)| keys));
+                let entry =
+                    latest().find(|entry| proven.as_ref().is_none_or(|of| *of == entry.name));
+                let openers = entry.and_then(|entry| catalog.openers(entry).ok());
+                newest.extend(openers.map(|(recipients, _)| recipients));
             }
         }
         for key in ConfiguredKey::all(app) {

@@ -27,17 +27,8 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let keyring = Keyring::new(vec![keys::kinds::open(&text, &Cancel::default()).unwrap()]);
     let (id, key) = (BackupId::new(super::now()), DataKey::generate().unwrap());
     let recipient = keyring.providers()[0].as_ref();
-    let envelope = Envelope {
-        schema: envelope::SCHEMA.into(),
-        backup: id,
-        manifest: "00".repeat(32),
-        at: super::now(),
-        host: "there".into(),
-        recipients: vec![envelope::wrap(recipient, &key, (id, "books")).unwrap()],
-        signer: None,
-        signature: None,
-        mac: String::new(),
-    };
+    let wrapped = envelope::wrap(recipient, &key, (id, "books")).unwrap();
+    let envelope = Envelope::new(id, &[0; 32], vec![wrapped], super::now());
     let line = envelope.encode_line(&key, None).unwrap();
     Keys { keyring, key, line, _folder: folder }
 });

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bkp::keys::envelope::{self, Envelope};
+use bkp::keys::envelope::Envelope;
 use bkp::keys::mac::{self, MacPurpose};
 use bkp::keys::{DataKey, kinds};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -334,22 +334,76 @@ fn a_public_key_needs_a_signing_key() {
     assert!(doctor.stdout.contains("signs as ed25519:"), "{doctor:?}");
 }
 
+/// Planted recipients make nobody believe that a key opens a backup, and nobody's MAC.
+#[test]
+fn what_keys_open_is_not_told_by_what_is_planted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, keys) = bed(&folder);
+    let id = bed.snapshot("full");
+    let other = sealed::generate(&bed, "--age", "other");
+    plant_envelope(&bed, &id, &other, &DataKey::generate().unwrap());
+    let lines = format!(
+        "recipients = [\"age:file:identity\", {other:?}]\ntrust = [{:?}]",
+        keys.signer.as_str()
+    );
+    let on = |words: &[&str]| Run::of(&sealed::on(&bed, "both", &lines, words).output().unwrap());
+    let listed: Value = serde_json::from_str(&on(&["keys", "list", "--json"]).stdout).unwrap();
+    let counted = |nth: usize| listed["keys"][nth]["backups"].as_u64();
+    assert_eq!([counted(0), counted(1)], [Some(1), Some(0)], "{listed}");
+    assert_eq!([&listed["unproven"], &listed["keys"][0]["alone"]], [0, 1], "{listed}");
+    for words in [&["keys", "status"][..], &["status"]] {
+        let run = on(words);
+        assert!(run.stdout.contains("opens none of the newest backups"), "{run:?}");
+    }
+    on(&["keys", "rewrap", "--to", &other]).done();
+    let listed: Value = serde_json::from_str(&on(&["keys", "list", "--json"]).stdout).unwrap();
+    assert_eq!(listed["keys"][1]["backups"], 1, "{listed}");
+}
+
+#[test]
+fn whom_nobody_trusts_any_more_vouches_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bed, keys) = bed(&folder);
+    bed.snapshot("full");
+    bed.snapshot("full");
+    let kept = |trust: &[&str]| {
+        let lines = format!("recipients = [\"age:file:identity\"]\ntrust = {trust:?}");
+        let words = ["cleanup", "--dry-run", "--json"];
+        Run::of(&sealed::on(&bed, "cleaner", &lines, &words).output().unwrap())
+    };
+    let proven = |run: Run| !run.stdout.contains("not authenticated");
+    assert!(proven(kept(&[&keys.signer])));
+    assert!(!proven(kept(&[])), "the first run's verdict was believed");
+    assert!(proven(kept(&[&keys.signer])));
+}
+
+/// A MAC proves what a key file sealed, and does not cover the digits of the signature.
+#[test]
+fn a_garbled_signature_is_an_altered_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("0_0.tigerbeetle");
+    tb::format(&file, 0, 1);
+    let bed = Bed::new(&file, "");
+    sealed::generate(&bed, "--signing", "signing.key");
+    let lines = "recipients = [\"file:key\"]\nsigning_key = \"file:signing.key\"";
+    let on = |words: &[&str]| Run::of(&sealed::on(&bed, "signer", lines, words).output().unwrap());
+    on(&["snapshot", "books"]).done();
+    let id = bed.json(&["list"])["backups"][0]["id"].as_str().unwrap().to_owned();
+    let path = bed.object(&id, "manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let signature = manifest(&bed, &id)["signature"].as_str().unwrap().to_owned();
+    fs::write(&path, text.replace(&signature, &"f".repeat(signature.len()))).unwrap();
+    on(&["verify", "--id", &id]).failed(13, "not authentic");
+}
+
 /// Plants an envelope beside a backup that lets a public key open it with this data key.
 fn plant_envelope(bed: &Bed, id: &str, public: &str, key: &DataKey) {
     let backup = id.parse().unwrap();
     let provider = kinds::open(public, &bkp::ctx::Cancel::default()).unwrap();
     let whole = bed.object(id, "manifest.json");
-    let planted = Envelope {
-        schema: envelope::SCHEMA.into(),
-        backup,
-        manifest: bkp::domain::hex::hex(&sha2::Sha256::digest(fs::read(&whole).unwrap())),
-        at: now(),
-        host: "planted".into(),
-        recipients: vec![provider.wrap(key, backup, "books").unwrap()],
-        signer: None,
-        signature: None,
-        mac: String::new(),
-    };
+    let sha256 = sha2::Sha256::digest(fs::read(&whole).unwrap()).into();
+    let wrapped = provider.wrap(key, backup, "books").unwrap();
+    let planted = Envelope::new(backup, &sha256, vec![wrapped], now());
     let name = whole.to_str().unwrap().replace(".manifest.json", ".wrapped-99999999.json");
     fs::write(name, planted.encode(key, None).unwrap()).unwrap();
 }
