@@ -257,7 +257,7 @@ fn report(
             ["backups", "log_files", "missing"].map(|name| count(name).unwrap_or_default());
         writeln!(
             text,
-            "  keys of {backups} backups and {files} archived log files; {missing} are missing"
+            "  keys of {backups} backup(s) and {files} archived log file(s); {missing} missing"
         )?;
     }
     let outcomes = mirrored.outcomes();

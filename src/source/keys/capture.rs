@@ -10,7 +10,7 @@ use crate::keys::key_set::{self, END_SCHEMA, End, HEAD_SCHEMA, Head};
 use crate::source::{CaptureRequest, Captured, WrappedKeys};
 
 /// So many bytes of lines are one member of the archive, which has to know their length.
-const MEMBER_BYTES: usize = 4 << 20;
+pub(super) const MEMBER_BYTES: usize = 4 << 20;
 
 /// Writes the lines of a key set into an archive.
 struct Members<'a> {

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::capture::MEMBER_BYTES;
 use crate::concurrent;
 use crate::ctx::Ctx;
 use crate::domain::id::BackupId;
+use crate::domain::limits::MARK_BYTES_MAX;
 use crate::error::{Fault, Kind};
 use crate::fs::staged_file::StagedFile;
 use crate::keys::key_set::{self, Contents};
@@ -29,7 +31,7 @@ pub(super) fn restore(
 ) -> anyhow::Result<Restored> {
     let target = &request.target;
     let staged = StagedFile::beside(target)?;
-    write(chain, &staged, ctx)?;
+    write(chain, (&staged, target), ctx)?;
     let bytes = staged.file().metadata()?.len();
     let moved_aside = staged.publish_at(target, request.force)?;
     let shown = target.display();
@@ -40,14 +42,31 @@ pub(super) fn restore(
     Ok(Restored { target, bytes, bytes_written: bytes, moved_aside, next, lost })
 }
 
+/// The longest member: so much, and the line with which it became too long.
+const MEMBER_BYTES_MAX: u64 = MEMBER_BYTES as u64 + MARK_BYTES_MAX;
+
 /// Writes the members of the archive, one after the other, and checks what that makes.
-fn write(chain: &Chain<'_>, staged: &StagedFile, ctx: &Ctx) -> anyhow::Result<Contents> {
+fn write(
+    chain: &Chain<'_>,
+    (staged, target): (&StagedFile, &Path),
+    ctx: &Ctx,
+) -> anyhow::Result<Contents> {
     let failed = |error: io::Error| {
-        Fault::new(Kind::Failed, format!("the key set cannot be written: {error}"))
+        let message = format!("cannot write the key set beside {}: {error}", target.display());
+        Fault::new(Kind::Failed, message).hint("free space there, or choose another path with --to")
     };
     let newest = chain.last().ok_or_else(|| broken("its chain is empty"))?;
     let mut out = BufWriter::new(staged.file());
-    newest.entries(ctx, &mut |_name, _size, body| Ok(io::copy(body, &mut out).map(drop)?))?;
+    let mut piece = Vec::new();
+    newest.entries(ctx, &mut |name, size, body| {
+        // So that what fails is either the store or the disk.
+        if size > MEMBER_BYTES_MAX {
+            return Err(broken(&format!("{name} has {size} bytes")).into());
+        }
+        piece.clear();
+        body.read_to_end(&mut piece)?;
+        Ok(out.write_all(&piece).map_err(failed)?)
+    })?;
     out.flush().and_then(|()| staged.file().sync_all()).map_err(failed)?;
     drop(out);
     let entries = newest.manifest().capture.get("entries").and_then(Value::as_u64);
@@ -80,7 +99,8 @@ fn broken(reason: &str) -> Fault {
 /// As [`restore`].
 pub(super) fn decode(chain: &Chain<'_>, tools: &DecodeTools<'_>, ctx: &Ctx) -> anyhow::Result<()> {
     let scratch = (tools.scratch)()?;
-    write(chain, &StagedFile::beside(&scratch.path("keyset.jsonl"))?, ctx).map(drop)
+    let path = scratch.path("keyset.jsonl");
+    write(chain, (&StagedFile::beside(&path)?, &path), ctx).map(drop)
 }
 
 /// Restores the key set and opens every entry, if the recovery key is at hand.
@@ -94,10 +114,11 @@ pub(super) fn drill(
     ctx: &Ctx,
 ) -> anyhow::Result<Drilled> {
     let began = Instant::now();
-    let staged = StagedFile::beside(&scratch.join("keyset.jsonl"))?;
-    let contents = write(chain, &staged, ctx)?;
+    let path = scratch.join("keyset.jsonl");
+    let staged = StagedFile::beside(&path)?;
+    let contents = write(chain, (&staged, &path), ctx)?;
     let rto_seconds = began.elapsed().as_secs_f64();
-    let found = format!("{} entries, as many as were recorded", contents.entries);
+    let found = format!("as many entries as were recorded, {}", contents.entries);
     let mut checks = vec![Check { what: "key set".to_owned(), ok: true, found, hint: None }];
     let mut opening = Opening { keys: tools.keys.as_deref(), ..Opening::default() };
     let mut batch = Vec::new();
@@ -165,7 +186,7 @@ impl Opening<'_> {
             return Check { what, ok: false, found, hint: Some(hint.to_owned()) };
         }
         let found = match (opened, foreign) {
-            (_, 0) => format!("all {entries} open with the keys at hand"),
+            (_, 0) => format!("{entries} of {entries} open with the keys at hand"),
             (0, _) => "not opened: the recovery key is not at hand".to_owned(),
             _ => {
                 format!("{opened} of {entries} open with the keys at hand; the rest is for others")

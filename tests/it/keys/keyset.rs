@@ -118,7 +118,7 @@ fn a_chain_restores_with_the_key_set_of_its_day() {
     let drill = ["verify", "recovery", "--level", "drill"];
     bed.run(&drill).failed_in_text(0, "the recovery key is not at hand");
     let drilled = bed.run(&[&["--key", "file:recovery.key"], &drill[..]].concat());
-    drilled.failed_in_text(0, "all 2 open with the keys at hand");
+    drilled.failed_in_text(0, "2 of 2 open with the keys at hand");
     bed.run(&["restore", "--id", id, "--to", "x", "--table", "a.b", "--yes"]).failed(2, "--table");
 
     let later = bed.snapshot("incremental");
@@ -221,7 +221,7 @@ fn what_no_key_opens_is_named_and_the_rest_is_in() {
         config.replace("kind = \"keys\"", "kind = \"keys\"\nsources = [\"books\"]"),
     )
     .unwrap();
-    bed.run(&["snapshot", "recovery"]).failed_in_text(3, "keys of 3 backups");
+    bed.run(&["snapshot", "recovery"]).failed_in_text(3, "keys of 3 backup(s)");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_private_key_elsewhere_opens_what_a_host_made_for_its_own_key() {
     let restore = ["restore", "recovery", "--to", "keyset.jsonl", "--yes"];
     there(&[], &restore).failed(14, "is not trusted");
     there(&[&signer], &restore).done();
-    there(&[&signer], &["verify", "recovery", "--level", "drill"]).failed_in_text(0, "all 3 open");
+    there(&[&signer], &["verify", "recovery", "--level", "drill"]).failed_in_text(0, "3 of 3 open");
     for backup in &made {
         let id = backup.id.to_string();
         let words = ["--with-keyset", "keyset.jsonl", "verify", "--id", &id, "--level", "digest"];
@@ -342,7 +342,7 @@ fn recovery_recipients_may_be_of_any_kind() {
         let with = ["--key", key, "--with-keyset", "keyset.jsonl"];
         bed.run(&[&with[..], &["verify", "--all", "--level", "digest"]].concat()).done();
         let drill = ["verify", "recovery", "--level", "drill"];
-        bed.run(&[&with[..], &drill].concat()).failed_in_text(0, "all 20 open");
+        bed.run(&[&with[..], &drill].concat()).failed_in_text(0, "20 of 20 open");
     }
 }
 
