@@ -22,6 +22,7 @@ use crate::source::duckdb::engine::protocol::{
 pub(crate) use crate::source::duckdb::engine::protocol::{CATALOG, OUTSIDE, TextRow};
 use crate::source::duckdb::schema::sql;
 
+mod clock;
 pub(crate) mod confine;
 pub(crate) mod diff;
 mod engine_process;
@@ -39,6 +40,9 @@ pub(crate) mod tally;
 
 /// What is to be done where the engine's process does not start.
 const LIBRARY: &str = "libduckdb.so must be beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
+
+/// The table of a session with its database's macros: see [`Session::leave_user_schema`].
+pub(crate) const MACROS: &str = "temp.main.bkp_macros";
 
 /// Characters of what the engine says that are handed on.
 const WORDS_CHARS_MAX: usize = 2000;
@@ -90,6 +94,14 @@ pub(crate) struct DatabaseTarget<'a> {
     pub(crate) files: bool,
     /// Whether its log is put into the file first.
     pub(crate) settle: bool,
+}
+
+impl DatabaseTarget<'_> {
+    /// What it is, for messages.
+    fn described(&self) -> String {
+        let path = self.file.map(|path| plain(&path.display().to_string()));
+        path.unwrap_or_else(|| "a database in memory".to_owned())
+    }
 }
 
 /// A database of ours, open in an engine of its own. Texts of times with a time zone are in UTC.
@@ -156,38 +168,53 @@ impl Session {
         settle: LogMerge,
     ) -> anyhow::Result<Result<Session, (String, Session)>> {
         let SessionOptions { folder, kind, limits, ctx } = *options;
-        let what = place
-            .file
-            .map_or("a database in memory".into(), |path| plain(&path.display().to_string()));
         let session = Session {
             process: EngineProcess::open(folder.unwrap_or(Path::new("/")), ctx)?,
-            what,
+            what: place.described(),
             kind,
             limits,
             folder: folder.map(Path::to_owned),
             refusal: RefCell::default(),
             is_hidden: Cell::default(),
         };
-        let base = |name: &str, path: &Path, write| Base {
-            name: name.to_owned(),
-            path: session.path(path),
-            write,
-            storage_version: place.storage_version.map(str::to_owned),
-            settle: if write { settle } else { LogMerge::Not },
-        };
-        let open = Open {
-            database: place.file.map(|path| base(CATALOG, path, place.write)),
-            beside: place.beside.iter().map(|(name, path)| base(name, path, true)).collect(),
-            files: place.files,
-            folder: folder.is_some(),
-            memory_bytes: limits.memory_bytes,
-            threads: limits.threads,
-        };
+        let open = session.open_command(place, settle);
         let opened = session.ask(EngineCommand::Open(open), WORK, None)?;
         Ok(match opened {
             Ok(_) => Ok(session),
             Err(why) => Err((why, session)),
         })
+    }
+
+    /// Closes the database and opens this one instead, with the same engine: to start another takes longer than
+    /// most of what is asked.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub(crate) fn reopen(mut self, place: DatabaseTarget<'_>) -> anyhow::Result<Session> {
+        let open = self.open_command(place, LogMerge::Not);
+        let opened = self.ask(EngineCommand::Reopen(open), WORK, None)?;
+        opened.map_err(|why| self.open_error(&why))?;
+        self.what = place.described();
+        self.is_hidden.set(false);
+        Ok(self)
+    }
+
+    fn open_command(&self, place: DatabaseTarget<'_>, settle: LogMerge) -> Open {
+        let base = |name: &str, path: &Path, write| Base {
+            name: name.to_owned(),
+            path: self.path(path),
+            write,
+            storage_version: place.storage_version.map(str::to_owned),
+            settle: if write { settle } else { LogMerge::Not },
+        };
+        Open {
+            database: place.file.map(|path| base(CATALOG, path, place.write)),
+            beside: place.beside.iter().map(|(name, path)| base(name, path, true)).collect(),
+            files: place.files,
+            folder: self.folder.is_some(),
+            memory_bytes: self.limits.memory_bytes,
+            threads: self.limits.threads,
+        }
     }
 
     /// Why a database could not be opened.
@@ -210,25 +237,28 @@ impl Session {
     /// From here on functions and types are the engine's own, and tables are found by their full names only.
     /// Macros and types of the database may have their names, and would be taken for them. Where none has,
     /// nothing is changed: what a table computes itself by a macro is found from within only. Returns whether
-    /// the session is outside now.
+    /// the session is outside now. What the engine says of the database's macros is in [`MACROS`] from here on.
     ///
     /// # Errors
     /// What the engine says.
     pub(crate) fn leave_user_schema(&self) -> anyhow::Result<bool> {
         self.run(&format!("USE {OUTSIDE}.main"))?;
-        let names = |of: &str, column: &str| {
-            // To list the functions takes longer than most other questions: it is done once.
-            format!(
-                "SELECT 1 FROM duckdb_{of}() WHERE internal OR database_name = '{CATALOG}' GROUP BY lower({column}) HAVING bool_or(internal) AND bool_or(NOT internal AND database_name = '{CATALOG}')"
-            )
-        };
-        let (macros, types) = (names("functions", "function_name"), names("types", "type_name"));
-        let hidden = self.rows(&format!("({macros}) UNION ALL ({types}) LIMIT 1"))?;
-        if hidden.is_empty() {
+        // To list the functions, of which the engine has thousands, takes longer than most other questions.
+        self.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = '{CATALOG}' AND function_type IN ('macro', 'table_macro')"))?;
+        let has_macros = !self.rows(&format!("SELECT 1 FROM {MACROS} LIMIT 1"))?.is_empty();
+        let hidden_by_macro = format!(
+            "SELECT 1 FROM duckdb_functions() WHERE internal AND lower(function_name) IN (SELECT lower(function_name) FROM {MACROS}) LIMIT 1"
+        );
+        let hidden_by_type = format!(
+            "SELECT 1 FROM duckdb_types() WHERE internal OR database_name = '{CATALOG}' GROUP BY lower(type_name) HAVING bool_or(internal) AND bool_or(NOT internal AND database_name = '{CATALOG}') LIMIT 1"
+        );
+        let is_hidden = has_macros && !self.rows(&hidden_by_macro)?.is_empty()
+            || !self.rows(&hidden_by_type)?.is_empty();
+        if !is_hidden {
             self.enter_user_schema()?;
         }
-        self.is_hidden.set(!hidden.is_empty());
-        Ok(!hidden.is_empty())
+        self.is_hidden.set(is_hidden);
+        Ok(is_hidden)
     }
 
     /// As [`Session::leave_user_schema`], after an [`Session::enter_user_schema`] since which nothing was created: what

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::engine::{CATALOG, SessionOptions, plain};
+use crate::blockfile::listing::Hex;
 use crate::ctx::Ctx;
 use crate::domain::limits::EXPORT_TABLES_MAX;
 use crate::error::Kind;
@@ -19,7 +20,7 @@ use crate::source::duckdb::engine::limits::EngineLimits;
 use crate::source::duckdb::engine::row_hash::RowKeys;
 use crate::source::duckdb::export::index::{Index, SCHEMA, TableEntry};
 use crate::source::duckdb::export::parquet_roundtrip::RoundTrip;
-use crate::source::duckdb::schema::schema_check::Rehearsal;
+use crate::source::duckdb::schema::schema_check::{Rehearsal, StaleView};
 use crate::source::duckdb::schema::sql;
 use crate::source::duckdb::schema::{self, DatabaseSchema};
 use crate::source::{Captured, Chain, MapWriter};
@@ -54,6 +55,8 @@ struct PreparedExport<'a> {
     probe: String,
     row_keys: String,
     before: Option<PreviousExport<'a>>,
+    /// The rehearsal that found nothing wrong with the schema.
+    rehearsed: Option<Hex>,
 }
 
 impl ExportContext<'_> {
@@ -72,7 +75,7 @@ impl ExportContext<'_> {
             self.ctx.monitor.warn(&plain(&warning));
         }
         let mut tables = std::mem::take(&mut shape.tables);
-        let PreparedExport { probe, row_keys, before } =
+        let PreparedExport { probe, row_keys, before, rehearsed } =
             self.rehearse_and_prepare(&mut shape, chain, &mut tables)?;
         for name in &shape.depending {
             let why = "left out because it needs a table that `tables` or `exclude` leaves out";
@@ -86,6 +89,7 @@ impl ExportContext<'_> {
             row_keys: Some(row_keys),
             storage_version: self.storage_version.clone(),
             statements: shape.statements,
+            rehearsed,
             lost: shape.lost,
             tables,
         };
@@ -127,33 +131,11 @@ impl ExportContext<'_> {
         Ok(Captured { record, map: Some(map), lost: missing })
     }
 
-    /// One engine makes the schema anew while the other one tries rows of the tables.
+    /// Reads the chain that the export adds to, and tries how the tables are exported. Meanwhile another engine
+    /// recreates the schema, unless that was done with the same one for the last export.
     fn rehearse_and_prepare<'c>(
         &self,
         shape: &mut DatabaseSchema,
-        chain: &'c Chain<'c>,
-        tables: &mut [TableEntry],
-    ) -> anyhow::Result<PreparedExport<'c>>
-    where
-        Self: 'c,
-    {
-        let rehearsal = Rehearsal::of(shape, &self.session, &self.storage_version, self.scratch)?;
-        let (stale, prepared) = std::thread::scope(|scope| -> anyhow::Result<_> {
-            let rehearsed = std::thread::Builder::new()
-                .name("rehearsal".into())
-                .spawn_scoped(scope, || shape.rehearse(&rehearsal))?;
-            let prepared = self.prepare(chain, tables);
-            let stale =
-                rehearsed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok((stale, prepared?))
-        })?;
-        shape.confirm(&self.session, &stale);
-        Ok(prepared)
-    }
-
-    /// Reads the chain that the export adds to, and tries how the tables are exported.
-    fn prepare<'c>(
-        &self,
         chain: &'c Chain<'c>,
         tables: &mut [TableEntry],
     ) -> anyhow::Result<PreparedExport<'c>>
@@ -167,8 +149,36 @@ impl ExportContext<'_> {
             None => RowKeys::random()?.to_hex(),
         };
         self.session.take_row_keys(Some(&row_keys))?;
-        self.choose(tables)?;
-        Ok(PreparedExport { probe, row_keys, before })
+        let rehearsal = Rehearsal::of(shape, &self.session, &self.storage_version, self.scratch)?;
+        let fingerprint = rehearsal.fingerprint(shape)?;
+        let held = before.as_ref().and_then(PreviousExport::rehearsed);
+        let rehearsed = if held == Some(fingerprint) {
+            self.choose(tables)?;
+            held
+        } else {
+            let stale = self.rehearse_and_choose(shape, &rehearsal, tables)?;
+            shape.confirm(&self.session, &stale);
+            (shape.is_whole() && stale.is_empty()).then_some(fingerprint)
+        };
+        Ok(PreparedExport { probe, row_keys, before, rehearsed })
+    }
+
+    /// One engine makes the schema anew while the other one tries rows of the tables.
+    fn rehearse_and_choose(
+        &self,
+        shape: &mut DatabaseSchema,
+        rehearsal: &Rehearsal<'_>,
+        tables: &mut [TableEntry],
+    ) -> anyhow::Result<Vec<StaleView>> {
+        std::thread::scope(|scope| {
+            let rehearsed = std::thread::Builder::new()
+                .name("rehearsal".into())
+                .spawn_scoped(scope, || shape.rehearse(rehearsal))?;
+            let chosen = self.choose(tables);
+            let stale =
+                rehearsed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            chosen.map(|()| stale)
+        })
     }
 
     /// Marks the tables whose rows do not go through Parquet.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
+use crate::source::duckdb::engine::{CATALOG, MACROS, Session, TextRow};
 use crate::source::duckdb::export::index::{Column, Content, RowNumbers, SqlObject, TableEntry};
 
 mod database_schema;
@@ -18,15 +18,9 @@ pub(crate) mod table_filter;
 
 use self::definitions::renamed;
 pub(crate) use crate::source::duckdb::schema::database_schema::{
-    DatabaseSchema, MACROS, field, number, quoted, text,
+    DatabaseSchema, field, number, quoted, text,
 };
 use crate::source::duckdb::schema::database_schema::{SEPARATOR, list};
-
-/// Puts what the engine says of the database's macros into [`MACROS`]: it goes through thousands of its
-/// own functions each time it is asked.
-pub(crate) fn note_macros(session: &Session) -> anyhow::Result<()> {
-    session.run(&format!("CREATE OR REPLACE TEMP TABLE bkp_macros AS SELECT database_name, schema_name, function_name, function_type, function_oid, parameters, macro_definition, comment FROM duckdb_functions() WHERE NOT internal AND database_name = '{CATALOG}' AND function_type IN ('macro', 'table_macro')"))
-}
 
 /// Rows by schema and table, which come first.
 pub(crate) fn by_table(rows: Vec<TextRow>) -> HashMap<(String, String), Vec<TextRow>> {
@@ -46,7 +40,7 @@ pub(crate) fn stored_columns(definition: &str, rows: Option<&Vec<TextRow>>) -> V
     stored.map(|(row, _)| Column { name: text(row, 2), data_type: text(row, 3) }).collect()
 }
 
-/// Reads the schema of an open database, as far as it is `wanted`; what its statements recreate is not known
+/// Reads the schema of an open database, which the session has left, as far as it is `wanted`; what its statements recreate is not known
 /// before a [`Rehearsal`](schema_check::Rehearsal).
 ///
 /// # Errors
@@ -63,7 +57,6 @@ pub(crate) fn read(
         without: Vec::new(),
         depending: Vec::new(),
     };
-    note_macros(session)?;
     shape.simple(session)?;
     shape.macros(session)?;
     shape.tables(session)?;

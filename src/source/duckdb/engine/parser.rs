@@ -1,4 +1,4 @@
-//! Counts the statements in a text with the engine's own parser.
+//! Counts the statements in a text with the engine's own parser. Nothing of the text is run, bound or looked up.
 
 use std::ffi::CString;
 use std::ptr;
@@ -7,43 +7,28 @@ use duckdb::ffi;
 
 use crate::source::duckdb::engine::raw::RawDatabase;
 
-/// What the engine would else find out from files of the system, which are not there for it.
-const SETTINGS: [(&str, &str); 2] = [("threads", "1"), ("memory_limit", "256MiB")];
+/// How many statements a text has; nothing if it is none.
+#[expect(unsafe_code, reason = "the safe interface runs all statements of a text but the last")]
+pub(crate) fn count(database: &RawDatabase, sql: &str) -> Option<u64> {
+    let text = CString::new(sql).ok()?;
+    let mut extracted = ptr::null_mut();
+    // SAFETY: the connection is open, the text ends with NUL and outlives the call, and what was
+    // extracted is destroyed once, in any case, as the interface asks.
+    let count = unsafe {
+        let count = ffi::duckdb_extract_statements(
+            database.connection(),
+            text.as_ptr(),
+            &raw mut extracted,
+        );
+        ffi::duckdb_destroy_extracted(&raw mut extracted);
+        count
+    };
+    (count > 0).then_some(count)
+}
 
-/// A parser with an empty database of its own in which nothing ever runs.
-#[derive(Debug)]
-pub(crate) struct Parser(RawDatabase);
-
-impl Parser {
-    /// # Errors
-    /// That the engine has no memory for it.
-    pub(crate) fn new() -> Result<Parser, String> {
-        RawDatabase::open(&SETTINGS).map(Parser)
-    }
-
-    /// How many statements a text has; nothing if it is none.
-    #[expect(unsafe_code, reason = "the safe interface runs all statements of a text but the last")]
-    pub(crate) fn count(&self, sql: &str) -> Option<u64> {
-        let text = CString::new(sql).ok()?;
-        let mut extracted = ptr::null_mut();
-        // SAFETY: the connection is open, the text ends with NUL and outlives the call, and what was
-        // extracted is destroyed once, in any case, as the interface asks.
-        let count = unsafe {
-            let count = ffi::duckdb_extract_statements(
-                self.0.connection(),
-                text.as_ptr(),
-                &raw mut extracted,
-            );
-            ffi::duckdb_destroy_extracted(&raw mut extracted);
-            count
-        };
-        (count > 0).then_some(count)
-    }
-
-    /// Whether a text is exactly one statement, which is closed: what stands behind it is not a part of it.
-    pub(crate) fn is_one(&self, sql: &str) -> bool {
-        self.count(sql) == Some(1) && self.count(&format!("{sql}\n;SELECT 1")) == Some(2)
-    }
+/// Whether a text is exactly one statement, which is closed: what stands behind it is not a part of it.
+pub(crate) fn is_one(database: &RawDatabase, sql: &str) -> bool {
+    count(database, sql) == Some(1) && count(database, &format!("{sql}\n;SELECT 1")) == Some(2)
 }
 
 #[cfg(test)]
@@ -52,7 +37,8 @@ mod tests {
 
     #[test]
     fn statements_are_counted_by_the_engine() {
-        let parser = Parser::new().expect("a parser");
+        let settings = [("threads", "1"), ("memory_limit", "256MiB")];
+        let database = RawDatabase::open(&settings).expect("a database");
         for (sql, expected) in [
             ("CREATE MACRO m(a) AS $$;$$ || ';'", true),
             ("CREATE TABLE \"a;b\" (i INTEGER DEFAULT ';');", true),
@@ -64,7 +50,7 @@ mod tests {
             ("no statement", false),
             ("SELECT 1\0", false),
         ] {
-            assert_eq!(parser.is_one(sql), expected, "{sql:?}");
+            assert_eq!(is_one(&database, sql), expected, "{sql:?}");
         }
     }
 }

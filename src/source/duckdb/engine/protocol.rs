@@ -64,6 +64,8 @@ pub(crate) enum EngineCommand {
     Insert { table: String, rows: Vec<TextRow> },
     /// What differs between an earlier and the present state of a table.
     Compare(Compare),
+    /// Close the databases and open these instead, in the same folder.
+    Reopen(Open),
     /// The last question.
     Close,
 }

@@ -1,21 +1,20 @@
 //! The engine process: bkp started once more, with the linked DuckDB and nothing else.
 //!
 //! It has no key, no credential, no environment and no privilege, lives in one folder of ours, and answers
-//! questions on its standard input, which is a socket. It ends when that does.
+//! questions on its standard input, which is a socket. It ends when that does. After it has closed its databases
+//! it can be asked to open others in the same folder.
 
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use duckdb::{Config, Connection, InterruptHandle};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use duckdb::{Config, Connection};
 
+use crate::source::duckdb::engine::clock::Clock;
 use crate::source::duckdb::engine::confine;
 use crate::source::duckdb::engine::diff;
-use crate::source::duckdb::engine::parser::Parser;
+use crate::source::duckdb::engine::parser;
 use crate::source::duckdb::engine::protocol::{
     Answer, Base, CATALOG, Compare, CompareOutcome, EngineCommand, HERE, LogMerge, OUTPUT, OUTSIDE,
     Open, Question, RowSum, TallyStatement, TextRow, WORD, receive, send,
@@ -27,12 +26,6 @@ use crate::source::duckdb::engine::sequences;
 use crate::source::duckdb::engine::tally;
 use crate::source::duckdb::engine::tally::Tallies;
 use crate::source::duckdb::schema::sql;
-
-/// How often the engine looks whether it should go on.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-
-/// How long an interrupted statement has to end by itself.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What a refused question is told.
 type ErrorText = String;
@@ -59,67 +52,64 @@ fn engine() -> ExitCode {
 }
 
 fn answer_all(line: &UnixStream) -> Result<(), ErrorText> {
-    let next = || receive::<Question>(line).map_err(|error| error.to_string());
-    let Some(Question { asked: EngineCommand::Open(open), .. }) = next()? else { return Ok(()) };
+    let Some(Question { asked: EngineCommand::Open(mut open), .. }) = next(line)? else {
+        return Ok(());
+    };
     confine::enclose(open.folder, open.memory_bytes)?;
-    let engine = Engine::open(&open)?;
-    let clock = Clock::begin(line, engine.connection.interrupt_handle())?;
-    let told = |answer: &Answer| send(line, answer).map_err(|error| error.to_string());
-    told(&Answer::Done)?;
-    while let Some(Question { seconds, asked }) = next()? {
+    let mut clock = None;
+    loop {
+        let engine = Engine::open(&open)?;
+        let clock = match &mut clock {
+            Some(clock) => clock,
+            none => none.insert(Clock::begin(line).map_err(|error| error.to_string())?),
+        };
+        clock.watch(Some(engine.connection.interrupt_handle()));
+        tell(line, &Answer::Done)?;
+        match answer_until_closed(line, engine, clock)? {
+            Some(next) => open = next,
+            None => return tell(line, &Answer::Done),
+        }
+    }
+}
+
+/// Answers questions to an open engine, and closes it; what is to be opened instead, if that is why.
+fn answer_until_closed(
+    line: &UnixStream,
+    engine: Engine,
+    clock: &Clock,
+) -> Result<Option<Open>, ErrorText> {
+    let mut other = None;
+    while let Some(Question { seconds, asked }) = next(line)? {
         clock.set(Some(Duration::from_secs(seconds)));
-        let is_last = matches!(asked, EngineCommand::Close);
-        let answer = if is_last { break } else { engine.answer(asked) };
+        if let EngineCommand::Reopen(open) = asked {
+            other = Some(open);
+            break;
+        }
+        let answer =
+            if matches!(asked, EngineCommand::Close) { break } else { engine.answer(asked) };
         clock.set(None);
-        told(&answer.unwrap_or_else(Answer::Refused))?;
+        tell(line, &answer.unwrap_or_else(Answer::Refused))?;
     }
     let Engine { connection, database, .. } = engine;
     let closed = connection.close().map_err(|(_, error)| error_text(&error));
     drop(database);
-    told(&closed.map_or_else(Answer::Refused, |()| Answer::Done))
+    clock.set(None);
+    clock.watch(None);
+    closed.map(|()| other)
 }
 
-/// Interrupts a statement that takes too long, and ends the process when bkp is gone: nobody else would
-/// end a statement that goes on for ever.
-struct Clock(Arc<Mutex<Option<Instant>>>);
+fn next(line: &UnixStream) -> Result<Option<Question>, ErrorText> {
+    receive::<Question>(line).map_err(|error| error.to_string())
+}
 
-impl Clock {
-    fn begin(line: &UnixStream, interrupt: Arc<InterruptHandle>) -> Result<Clock, ErrorText> {
-        let until = Arc::new(Mutex::new(None));
-        let clock = Clock(Arc::clone(&until));
-        let line = line.try_clone().map_err(|error| error.to_string())?;
-        let watch = move || {
-            loop {
-                let mut watched = [PollFd::new(&line, PollFlags::RDHUP)];
-                let gone = poll(&mut watched, Some(&LOOK)).is_ok_and(|count| count > 0);
-                let until: Option<Instant> = *until.lock().unwrap_or_else(PoisonError::into_inner);
-                let late = until.and_then(|until| Instant::now().checked_duration_since(until));
-                if gone || late.is_some_and(|late| late > GRACE) {
-                    std::process::abort();
-                }
-                if late.is_some() {
-                    interrupt.interrupt();
-                }
-            }
-        };
-        thread::Builder::new()
-            .name("clock".into())
-            .spawn(watch)
-            .map_err(|error| error.to_string())?;
-        Ok(clock)
-    }
-
-    fn set(&self, length: Option<Duration>) {
-        let until = length.and_then(|length| Instant::now().checked_add(length));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
+fn tell(line: &UnixStream, answer: &Answer) -> Result<(), ErrorText> {
+    send(line, answer).map_err(|error| error.to_string())
 }
 
 struct Engine {
     connection: Connection,
     /// What the connection is to; it is closed after that.
     database: RawDatabase,
-    parser: Parser,
     tallies: Tallies,
 }
 
@@ -128,12 +118,14 @@ impl Engine {
         let database = RawDatabase::open(&settings(open))?;
         let connection = database.connect().map_err(|error| error_text(&error))?;
         configure(&connection, open).map_err(|error| error_text(&error))?;
-        Ok(Engine { connection, database, parser: Parser::new()?, tallies: Tallies::default() })
+        Ok(Engine { connection, database, tallies: Tallies::default() })
     }
 
     fn answer(&self, asked: EngineCommand) -> Result<Answer, ErrorText> {
         match asked {
-            EngineCommand::Open(_) => Err("it is open already".to_owned()),
+            EngineCommand::Open(_) | EngineCommand::Reopen(_) | EngineCommand::Close => {
+                Err("it is open already".to_owned())
+            }
             EngineCommand::RowKeys(keys) => {
                 let keys = RowKeys::from_hex(&keys).ok_or("invalid keys")?;
                 row_hash::register(&self.database, &keys)?;
@@ -151,14 +143,13 @@ impl Engine {
                 self.insert(&table, &rows).map(|()| Answer::Done)
             }
             EngineCommand::Compare(compare) => self.compare(&compare).map(Answer::Compared),
-            EngineCommand::Close => Ok(Answer::Done),
         }
     }
 
     /// Also a statement of ours has names and types of the database in it.
     fn check(&self, sql: &str) -> Result<(), ErrorText> {
         // What does not parse the engine refuses in its own words.
-        match self.parser.count(sql) {
+        match parser::count(&self.database, sql) {
             None | Some(1) => Ok(()),
             Some(count) => Err(format!("it is {count} statements, not one")),
         }
@@ -185,7 +176,7 @@ impl Engine {
             let expected = begins.join(" or ");
             return Err(format!("not a statement that begins with {expected}"));
         }
-        if self.parser.count(sql).is_some() && !self.parser.is_one(sql) {
+        if parser::count(&self.database, sql).is_some() && !parser::is_one(&self.database, sql) {
             return Err("it is more than one statement".to_owned());
         }
         self.connection.execute_batch(sql).map_err(|error| error_text(&error))

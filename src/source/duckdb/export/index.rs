@@ -41,6 +41,10 @@ pub(crate) struct Index {
     pub(crate) storage_version: String,
     /// What makes the schema, in an order in which most of it can be made.
     pub(crate) statements: Vec<Statement>,
+    /// The rehearsal that found nothing wrong with them: see
+    /// [`crate::source::duckdb::schema::schema_check::Rehearsal`]. Nothing where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rehearsed: Option<Hex>,
     /// What the export does not have, in words.
     pub(crate) lost: Vec<String>,
     /// The tables.

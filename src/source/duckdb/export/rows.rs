@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::super::engine::plain;
 use super::export_context::ExportContext;
+use crate::blockfile::listing::Hex;
 use crate::ctx::Ctx;
 use crate::source::Chain;
 use crate::source::duckdb::engine::groups::{GROUPS_MAX, Groups, Region, ranges};
@@ -63,6 +64,11 @@ impl<'a> PreviousExport<'a> {
             return Ok(None);
         };
         Ok(Some(PreviousExport { chain, indexes, folder, probe: probe.to_owned(), row_keys }))
+    }
+
+    /// The rehearsal of the last schema, if that found nothing wrong with it.
+    pub(super) fn rehearsed(&self) -> Option<Hex> {
+        self.indexes.last()?.rehearsed
     }
 
     /// The table as it was, if its rows have the same form.

@@ -25,9 +25,6 @@ pub(crate) struct DatabaseSchema {
     pub(crate) depending: Vec<String>,
 }
 
-/// The table of a session with its database's macros: see [`note_macros`].
-pub(crate) const MACROS: &str = "temp.main.bkp_macros";
-
 /// The `index`th value of a row; empty where there is none.
 pub(crate) fn field(row: &TextRow, index: usize) -> &str {
     row.get(index).and_then(Option::as_deref).unwrap_or_default()

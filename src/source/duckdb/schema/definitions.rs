@@ -1,10 +1,10 @@
 //! Statements taken from the catalog, with small corrections: schemas, types, sequences, views, indexes
 //! and macros.
 
-use crate::source::duckdb::engine::{CATALOG, Session, TextRow};
+use crate::source::duckdb::engine::{CATALOG, MACROS, Session, TextRow};
 use crate::source::duckdb::export::index::SqlObject;
 use crate::source::duckdb::schema::database_schema::{
-    DatabaseSchema, MACROS, SEPARATOR, list, quoted, text,
+    DatabaseSchema, SEPARATOR, list, quoted, text,
 };
 use crate::source::duckdb::schema::sql;
 

@@ -6,16 +6,18 @@
 
 use std::path::Path;
 
+use crate::blockfile::listing::Hex;
 use crate::error::{Fault, Kind};
 use crate::source::ResourceLimits;
 use crate::source::duckdb::data_file::database::beside;
+use crate::source::duckdb::data_file::format::digest;
 use crate::source::duckdb::engine::limits::{EngineLimits, OUT_OF_MEMORY};
 use crate::source::duckdb::engine::{
-    CATALOG, DatabaseTarget, ENDED, Session, SessionOptions, TextRow, plain,
+    CATALOG, DatabaseTarget, ENDED, MACROS, Session, SessionOptions, TextRow, plain,
 };
 use crate::source::duckdb::export::index::{SqlObject, Statement, TableEntry};
 use crate::source::duckdb::schema::sql;
-use crate::source::duckdb::schema::{DatabaseSchema, MACROS, note_macros, quoted, text};
+use crate::source::duckdb::schema::{DatabaseSchema, quoted, text};
 
 /// Statements that were not made, each with the reason.
 type FailedStatements = Vec<(Statement, String)>;
@@ -61,6 +63,17 @@ impl<'a> Rehearsal<'a> {
         scratch: &'a Path,
     ) -> anyhow::Result<Rehearsal<'a>> {
         Ok(Rehearsal { listed: session.rows(&schema.listing())?, storage_version, scratch })
+    }
+
+    /// A digest of all that the result depends on: the statements, what the database tells, and the versions of
+    /// both programs that have a say in it. A rehearsal with the same one need not be held again.
+    ///
+    /// # Errors
+    /// That what the database tells is no JSON, which any text is.
+    pub(crate) fn fingerprint(&self, schema: &DatabaseSchema) -> anyhow::Result<Hex> {
+        let versions = (env!("CARGO_PKG_VERSION"), crate::version::duckdb(), self.storage_version);
+        let told = (versions, &schema.statements, &schema.without, &self.listed);
+        Ok(Hex(digest(&serde_json::to_vec(&told)?)))
     }
 }
 
@@ -132,13 +145,19 @@ impl DatabaseSchema {
             statement.tried = found.map(|(_, why)| first_line(why));
         }
         // How a definition reads depends on the version of the file that it was in.
-        empty.merge_log()?;
-        let made = Session::opened(DatabaseTarget { file, ..DatabaseTarget::default() }, &options)?;
-        made.leave_user_schema()?;
-        if self.has(SqlObject::Macro) {
-            note_macros(&made)?;
+        empty.run(&format!("CHECKPOINT {CATALOG}"))?;
+        let made = empty.reopen(DatabaseTarget { file, ..DatabaseTarget::default() })?;
+        if self.has(SqlObject::Macro) || self.has(SqlObject::Type) {
+            made.leave_user_schema()?;
         }
         Ok(self.compare(&rehearsal.listed, &made.rows(&self.listing())?))
+    }
+
+    /// Whether all of it can be made from its statements, as far as a rehearsal has told.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.statements.iter().all(|statement| statement.tried.is_none())
+            && self.lost.is_empty()
+            && self.depending.is_empty()
     }
 
     /// Asks the database that the schema is of which columns these views give today. One that gives others than

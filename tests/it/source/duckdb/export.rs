@@ -132,6 +132,29 @@ fn what_cannot_be_exported_is_named_and_the_run_is_partial() {
     assert_eq!(sql(V, &target, &["FROM dangling"]), json!([[5]]));
 }
 
+/// A schema that could be recreated is not tried again before it changes; one that could not is named every time.
+#[test]
+fn increments_name_what_a_schema_lacks_since_the_last_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("analytics.duckdb");
+    sql(V, &file, &["CREATE TABLE t AS SELECT 1 i", "CREATE VIEW v AS FROM t"]);
+    let bed = bed(&file);
+    let words = ["export", "analytics", "--scope", "incremental"];
+    let increment = || bed.run(&words);
+    bed.run(&["export", "analytics"]).done();
+    increment().done();
+    add_odd(&file);
+    for _ in 0..2 {
+        let run = increment();
+        assert_eq!(run.code, Some(3), "{}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains("odd"), "{}", run.stderr);
+    }
+    sql(V, &file, &["DROP SCHEMA temp CASCADE", "SELECT 1"]);
+    for _ in 0..2 {
+        increment().done();
+    }
+}
+
 /// Each step is a state that a chain must bring back.
 const STEPS: &[&[&str]] = &[
     &[
