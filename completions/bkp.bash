@@ -1599,7 +1599,7 @@ _bkp() {
                     return 0
                     ;;
                 --status)
-                    COMPREPLY=($(compgen -W "started completed failed deleted restored verified copied" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "started completed failed deleted restored verified copied resealed" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -1752,7 +1752,7 @@ _bkp() {
             return 0
             ;;
         bkp__subcmd__replicate)
-            opts="-q -v -h --to --from --scope --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
+            opts="-q -v -h --to --from --reseal --scope --dry-run --wait-lock --config --store --key --trust --with-keyset --json --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

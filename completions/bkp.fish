@@ -110,6 +110,7 @@ complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l store -d 'Store, b
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l trust -d 'Public signing key whose backups are trusted, besides those of the configuration; repeatable' -r
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l with-keyset -d 'Restored key set: open backups with the data keys in it, for which --key is the recovery key' -r -F
+complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l reseal -d 'Seal the copies anew under new data keys, for the `recipients` of the configuration alone; --key only adds keys to read with'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l dry-run -d 'Show what would be done, without doing it'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -l json -d 'Print one JSON object; errors go to standard error as JSON'
 complete -c bkp -n "__fish_bkp_using_subcommand replicate" -s q -l quiet -d 'Print only results, warnings and errors'
@@ -152,7 +153,8 @@ failed\t''
 deleted\t''
 restored\t''
 verified\t''
-copied\t''"
+copied\t''
+resealed\t''"
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l config -d 'Configuration file [default: $BKP_CONFIG, $XDG_CONFIG_HOME/bkp/bkp.toml, /etc/bkp/bkp.toml]' -r -F
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l store -d 'Store, by name or URL; repeatable when making a backup [default: $BKP_STORE, the stores of the source, or the only one]' -r
 complete -c bkp -n "__fish_bkp_using_subcommand list" -l key -d 'Key to use instead of the configured recipients; repeatable [default: $BKP_KEY]' -r

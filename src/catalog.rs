@@ -24,6 +24,7 @@ mod envelopes;
 mod facts_cache;
 mod found;
 mod last_listing;
+mod lost_objects;
 mod manifest;
 pub mod table;
 

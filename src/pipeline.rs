@@ -38,6 +38,7 @@ mod object_list;
 pub mod objects;
 pub mod parts;
 mod reader;
+pub mod resealing;
 mod roles;
 mod stored;
 

@@ -73,9 +73,12 @@ pub(super) fn find_key(
         return Err(error);
     }
     let is_right = |key: &DataKey| file.is_right(key);
-    let mut unknown = None;
+    let (mut unknown, mut wrong) = (None, None);
     match envelope::from_key_set((id, &file.sha256), keys, &is_right, &ctx.cancel) {
-        Ok(Some((opened, envelope))) => return Ok(FoundKey { opened, envelope }),
+        Ok(Some((opened, envelope))) if file.is_right(&opened.key) => {
+            return Ok(FoundKey { opened, envelope });
+        }
+        Ok(Some((opened, envelope))) => wrong = Some(FoundKey { opened, envelope }),
         Ok(None) => {}
         Err(error) => unknown = Some(error),
     }
@@ -92,17 +95,26 @@ pub(super) fn find_key(
             envelope::open(&bytes, (id, &file.sha256), (keys, Effort::Usual), &ctx.cancel)
         };
         match bytes.and_then(open) {
+            Ok(Some((opened, envelope))) if file.is_right(&opened.key) => {
+                return Ok(FoundKey { opened, envelope });
+            }
+            // One of a copy under another data key, or of a manifest that was altered.
+            Ok(Some((opened, envelope))) if opened.by_holder => {
+                wrong = wrong.or(Some(FoundKey { opened, envelope }));
+            }
             // Anybody can write one for a public key. The data key of the backup he does not know.
-            Ok(Some((opened, _))) if !opened.by_holder && !file.is_right(&opened.key) => {}
-            Ok(Some((opened, envelope))) => return Ok(FoundKey { opened, envelope }),
-            Ok(None) => {}
+            Ok(Some(_) | None) => {}
             Err(error) if is_of_envelope(&error) => {}
             // One that cannot be read, or asked about, keeps nobody from the others.
             Err(error) => unknown = unknown.or(Some(error)),
         }
     }
     ctx.cancel.check()?;
-    Err(unknown.unwrap_or(error))
+    match (unknown, wrong) {
+        (Some(error), _) => Err(error),
+        (None, Some(wrong)) => Ok(wrong),
+        (None, None) => Err(error),
+    }
 }
 
 /// Whether an error says that an envelope is for others, or planted. Otherwise nothing is known of it today.

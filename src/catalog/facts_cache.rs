@@ -14,21 +14,21 @@ use time::{Duration, OffsetDateTime};
 use crate::cache;
 use crate::catalog::authenticate::authenticate;
 use crate::catalog::contents::Entry;
+use crate::catalog::lost_objects::{differs, listed_or_lost};
 use crate::catalog::manifest::{is_altered, is_unproven, read_manifest};
 use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::hex::{hex, unhex};
 use crate::domain::id::BackupId;
-use crate::domain::manifest::{Identity, Manifest, ObjectRecord, ROLE_OBJECTS};
+use crate::domain::manifest::{Identity, Manifest, ObjectRecord};
 use crate::domain::names::Mark;
 use crate::domain::retention::Backup;
 use crate::domain::segment::{Base, Link, Segment};
-use crate::error::{Kind, diagnose};
+use crate::error::diagnose;
 use crate::keys::keyring::Keyring;
 use crate::keys::{Effort, KeyError};
-use crate::pipeline;
 use crate::source::kinds;
-use crate::store::{Declared, ReadStore, StoreError, Version};
+use crate::store::{ReadStore, StoreError, Version};
 
 /// For how long a manifest is not tried again that these keys did not open: what is planted costs a
 /// derivation each time, and a passphrase that was mistyped is corrected one day.
@@ -54,6 +54,9 @@ struct Facts {
     version: Option<Version>,
     /// Of its file, hex; empty if that cannot be understood.
     sha256: String,
+    /// Of the manifest of the run that made the backup, hex, if it was sealed anew since.
+    #[serde(default)]
+    original: Option<String>,
     proof: Authenticity,
     /// With which keys it was tried that did not open it, and until when it is not tried again.
     tried: Option<LastAttempt>,
@@ -89,6 +92,9 @@ pub struct BackupFacts {
     pub proof: Authenticity,
     /// SHA-256 of the manifest; `None` if it cannot be read.
     pub sha256: Option<[u8; 32]>,
+    /// SHA-256 of the manifest of the run that made it, as far as this manifest is to be believed: the same, unless it
+    /// was sealed anew since.
+    pub original: Option<[u8; 32]>,
     /// Its place in a log, if it is a segment of one.
     pub link: Option<Link>,
     /// Where it ends, if a log can go on from it.
@@ -232,8 +238,9 @@ impl FactsCache {
         let known = self.facts(entry).filter(|facts| !facts.sha256.is_empty());
         let Some(facts) = known else {
             let backup = Backup { whole: false, ..Backup::full(id) };
-            let (proof, sha256, link, ends) = (Authenticity::Forged, None, None, None);
-            return BackupFacts { backup, proof, sha256, link, ends, identity: Identity::new() };
+            let (proof, identity) = (Authenticity::Forged, Identity::new());
+            let (sha256, original, link, ends) = (None, None, None, None);
+            return BackupFacts { backup, proof, sha256, original, link, ends, identity };
         };
         let is_there = |(key, bytes): &(String, u64)| {
             entry.objects.iter().any(|object| object.key == *key && object.bytes == *bytes)
@@ -249,15 +256,17 @@ impl FactsCache {
             held_until: facts.until,
             ..Backup::full(id)
         };
-        let sha256 = unhex(facts.sha256.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        let digest = |hex: &str| unhex(hex.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        let known_by = facts.original.as_ref().unwrap_or(&facts.sha256);
+        let (sha256, original) = (digest(&facts.sha256), digest(known_by));
         let link = facts.segment.clone().map(|segment| Link {
             id,
             parent: facts.parent,
-            sha256: facts.sha256.clone(),
+            sha256: known_by.clone(),
             segment,
         });
         let (ends, identity) = (facts.ends.clone(), facts.identity.clone());
-        BackupFacts { backup, proof: facts.proof, sha256, link, ends, identity }
+        BackupFacts { backup, proof: facts.proof, sha256, original, link, ends, identity }
     }
 
     /// Keeps what was read for the next time, without what is not in the store any more.
@@ -275,22 +284,6 @@ impl FactsCache {
 fn attempt(keys: &str, entry: &Entry) -> String {
     let envelopes = entry.marks.iter().filter(|mark| matches!(mark, Mark::Wrapped(_))).count();
     if envelopes == 0 { keys.to_owned() } else { format!("{keys}\n{envelopes} envelopes") }
-}
-
-/// What an object is not as a manifest says; nothing if it is.
-fn differs(store: &dyn ReadStore, object: &ObjectRecord) -> Result<Option<String>, StoreError> {
-    let ObjectRecord { key, bytes, sha256, .. } = object;
-    let Some(sha256) = unhex(sha256.as_bytes()).and_then(|sha256| sha256.try_into().ok()) else {
-        return Ok(Some(format!("its manifest names no SHA-256 of `{key}`")));
-    };
-    match store.head(key) {
-        Ok(found) => {
-            let why = found.differs(&Declared { bytes: *bytes, sha256 });
-            Ok(why.map(|why| format!("`{key}` {why}")))
-        }
-        Err(StoreError::Missing { .. }) => Ok(Some(format!("`{key}` is missing"))),
-        Err(error) => Err(error),
-    }
 }
 
 /// What was read in the place of a manifest.
@@ -323,6 +316,7 @@ fn read(
             let facts = Facts {
                 version,
                 sha256: String::new(),
+                original: None,
                 proof: Authenticity::Forged,
                 tried: None,
                 vouched: None,
@@ -356,6 +350,7 @@ fn read(
         ends: log.filter(|_| !is_segment).and_then(|log| (log.read_base)(manifest.id, capture)),
         version,
         sha256: hex(&sha2::Sha256::digest(&bytes)),
+        original: manifest.resealed.map(|resealed| resealed.from),
         proof,
         tried: is_final.then_some(again),
         vouched: (proof == Authenticity::Authentic && !by_holder).then(|| tried.to_owned()),
@@ -367,22 +362,6 @@ fn read(
         objects: objects.iter().map(|object| (object.key.clone(), object.bytes)).collect(),
     };
     Ok(ReadManifest { facts: Some(facts), objects, problem: None })
-}
-
-/// The objects that a manifest has no room for. If their list is not what the manifest says, it is one that is
-/// nowhere: such a backup is not whole.
-fn listed_or_lost(
-    store: &dyn ReadStore,
-    manifest: &Manifest,
-    ctx: &Ctx,
-) -> anyhow::Result<Vec<ObjectRecord>> {
-    match pipeline::listed(store, manifest, ctx) {
-        Err(error) if diagnose(&error).kind == Kind::Integrity => {
-            let list = manifest.object(ROLE_OBJECTS).cloned();
-            Ok(list.map(|list| ObjectRecord { bytes: u64::MAX, ..list }).into_iter().collect())
-        }
-        listed => listed,
-    }
 }
 
 /// Whether a manifest is authentic, as far as the keys at hand can tell; whether they would say the same

@@ -26,6 +26,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "STORE", requires = "to")]
     from: Option<String>,
 
+    /// Seal the copies anew under new data keys, for the `recipients` of the configuration alone; --key only
+    /// adds keys to read with
+    #[arg(long, requires = "to")]
+    reseal: bool,
+
     /// Scope of the replica [default: auto]
     #[arg(long, value_enum, conflicts_with = "to")]
     scope: Option<ReplicaScope>,
@@ -63,10 +68,11 @@ impl ReplicaScope {
 impl Args {
     /// What is to be copied from store to store, if that is asked for.
     pub(super) fn copies(&self) -> Option<replicate::Options> {
-        let Args { source, to, from, scope: _, dry_run, wait } = self;
-        let (from, source, dry_run) = (from.clone(), source.clone(), *dry_run);
+        let Args { source, to, from, reseal, scope: _, dry_run, wait } = self;
+        let (from, source) = (from.clone(), source.clone());
+        let (reseal, dry_run) = (*reseal, *dry_run);
         let patience = wait.patience();
-        to.clone().map(|to| replicate::Options { to, from, source, dry_run, patience })
+        to.clone().map(|to| replicate::Options { to, from, source, reseal, dry_run, patience })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::catalog::{self, Catalog, Entry, Filter};
 use crate::concurrent::each;
 use crate::domain::id::BackupId;
@@ -33,8 +35,11 @@ pub(super) struct StoredKeys<'a> {
 /// What is missing from a key set unless another store has it, by what it is of.
 type Missing = BTreeMap<String, String>;
 
+/// What a data key is of: copies of one backup that were sealed anew have others, and other manifests.
+type Sealing = (BackupId, [u8; 32]);
+
 /// A data key in a line of a key set.
-type Line = (BackupId, Vec<u8>);
+type Line = (Sealing, Vec<u8>);
 
 /// What a data key is of, and its line; no line if it is another tenant's.
 type Outcome = (String, anyhow::Result<Option<Line>>);
@@ -124,7 +129,7 @@ struct Wrapping<'a> {
     sources: &'a BTreeSet<String>,
     line: &'a mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
     /// What is in the key set already: several stores have the same backups.
-    known: BTreeSet<BackupId>,
+    known: BTreeSet<Sealing>,
     missing: Missing,
     /// Sources that have backups and are neither chosen nor configured.
     others: BTreeSet<String>,
@@ -142,7 +147,9 @@ impl Wrapping<'_> {
 
     /// Wraps what one store has and those before it had not.
     fn store(&mut self, store: &dyn ReadStore, entries: &[Entry]) -> anyhow::Result<()> {
-        let mut chosen = Vec::new();
+        let ctx = &self.wrap.app.ctx;
+        let (mut chosen, mut copies) = (Vec::new(), Vec::new());
+        let ids: BTreeSet<BackupId> = self.known.iter().map(|(id, _)| *id).collect();
         for entry in entries {
             let name = &entry.name;
             let is_whole = entry.manifest.is_some() && !entry.is_being_removed();
@@ -153,12 +160,18 @@ impl Wrapping<'_> {
                 if !self.wrap.app.settings.sources.contains_key(&name.source) {
                     self.others.insert(name.source.clone());
                 }
-            } else if !self.known.contains(&name.id) {
+            } else if ids.contains(&name.id) {
+                copies.push(entry);
+            } else {
                 chosen.push(entry);
             }
         }
+        let known = &self.known;
+        let known = each(&copies, &ctx.cancel, |entry| Ok(is_known(known, store, entry)))?;
+        let copies = copies.into_iter().zip(known);
+        chosen.extend(copies.filter(|(_, known)| !known).map(|(entry, _)| entry));
         self.done.stores.push(store.url().to_owned());
-        let (wrap, ctx) = (self.wrap, &self.wrap.app.ctx);
+        let wrap = self.wrap;
         // The run is there to have all of them, however much work it is to open them.
         let catalog = Catalog::new(store, wrap.keys, ctx).with_effort(Effort::Named);
         for batch in chosen.chunks(BATCH) {
@@ -211,8 +224,8 @@ impl Wrapping<'_> {
         let mut written = 0;
         for (what, outcome) in outcomes {
             match outcome {
-                Ok(Some((id, line))) => {
-                    if self.known.insert(id) {
+                Ok(Some((of, line))) => {
+                    if self.known.insert(of) {
                         (self.line)(&line)?;
                         written += 1;
                     }
@@ -228,6 +241,12 @@ impl Wrapping<'_> {
         }
         Ok(written)
     }
+}
+
+/// Whether a copy has the manifest of one that is in the key set already, and with that its data key.
+fn is_known(known: &BTreeSet<Sealing>, store: &dyn ReadStore, entry: &Entry) -> bool {
+    let read = catalog::read_manifest(store, &entry.name.manifest_key());
+    read.is_ok_and(|bytes| known.contains(&(entry.name.id, Sha256::digest(&bytes).into())))
 }
 
 /// Wrapping one data key.
@@ -286,6 +305,6 @@ impl Wrap<'_> {
             Fault::new(Kind::Config, "its wrapped keys do not fit into an envelope")
                 .hint("name fewer recovery recipients")
         })?;
-        Ok((of.0, line))
+        Ok(((of.0, *sha256), line))
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 mod comparison;
 
-use crate::catalog;
+use crate::catalog::{self, AuthenticBackup};
 use crate::cmd::ledger_diff::comparison::{Balance, Comparison, Difference};
 use crate::domain::event::Event;
 use crate::domain::id::BackupId;
@@ -125,15 +125,17 @@ fn record(
     for (index, backup) in &look.unrecorded {
         let Some(store) = stores.get(*index) else { continue };
         let key = backup.name.manifest_key();
-        let authentic = || -> anyhow::Result<Event> {
+        let authentic = || {
             let keys = (&keys, Effort::Usual);
-            let backup = catalog::read_authentic(store.as_ref(), &key, keys, &app.ctx)?;
-            Ok(Event::completed(&backup.manifest, &backup.sha256))
+            catalog::read_authentic(store.as_ref(), &key, keys, &app.ctx)
         };
         match authentic() {
-            Ok(event) => {
-                ledger.record(&event)?;
-                recorded.push(event.backup);
+            Ok(AuthenticBackup { manifest, sha256, .. }) => {
+                ledger.record(&Event::completed(&manifest, &sha256))?;
+                if let Some(resealed) = Event::resealed(&manifest, &sha256) {
+                    ledger.record(&resealed)?;
+                }
+                recorded.push(manifest.id);
             }
             Err(error) => {
                 // That the run is to stop says nothing of a backup.

@@ -15,14 +15,18 @@ mod log_files;
 mod progress;
 mod replication;
 mod report;
+mod reseal_keys;
+mod resealing;
 mod selection;
 
 use self::replication::Replication;
 pub(super) use self::report::CopiesReport;
 use self::report::render;
+use self::reseal_keys::Reseal;
 use crate::catalog::Catalog;
 use crate::config::settings::Settings;
 use crate::error::{Fault, Kind, worst};
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::exclusive_run::{ExclusiveRun, retry_while_busy};
 use crate::ops::report::Report;
 use crate::wire::AppContext;
@@ -36,6 +40,8 @@ pub struct Options {
     pub from: Option<String>,
     /// The source whose backups are copied; `None` for all that the store has.
     pub source: Option<String>,
+    /// Seal the copies anew, for the recipients of the configuration.
+    pub reseal: bool,
     /// Say what would be copied, and copy nothing.
     pub dry_run: bool,
     /// How long to wait for another replication to this store, or a cleanup of it.
@@ -61,7 +67,9 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
     let (from, source) = (options.from.as_deref(), options.source.as_deref());
     let from = origin(&app.settings, source, (from, &options.to))?;
     let origin = app.store_named(&from)?;
-    let keys = app.keys_to_read()?;
+    let reseal = options.reseal.then(|| Reseal::of(app)).transpose()?;
+    let reading = if options.reseal { app.opening_as_configured() } else { app.clone() };
+    let keys = reading.keys_to_read()?;
     if origin.url() == destination.url() {
         let message = format!("{} cannot be copied to itself", origin.url());
         return Err(Fault::new(Kind::Usage, message).hint("name another store with --to").into());
@@ -76,13 +84,19 @@ pub fn run(app: &AppContext, options: &Options) -> anyhow::Result<Report> {
         origin: &*origin,
         destination: &**destination,
         keys: &keys,
+        reseal: reseal.as_ref(),
         catalog: Catalog::new(&*origin, &keys, &app.ctx),
+        proofs_here: ProofChecker::new(&*origin, &keys, &app.ctx),
+        proofs_there: ProofChecker::new(&**destination, &keys, &app.ctx),
         exclusive_run: exclusive_run.as_ref(),
         ledger: (!options.dry_run).then(|| app.ledger()).flatten(),
     };
     let (from, to) = (origin.url().to_owned(), destination.url().to_owned());
     let dry_run = options.dry_run;
-    let mut report = CopiesReport { from, to, dry_run, ..CopiesReport::default() };
+    let recipients = reseal.as_ref().map(Reseal::recipients).unwrap_or_default();
+    let reseal = options.reseal;
+    let mut report =
+        CopiesReport { from, to, dry_run, reseal, recipients, ..CopiesReport::default() };
     // Before the backups that are about them: what a manifest promises is there.
     replication.log_files(&mut report)?;
     let pending = replication.backups(&mut report)?;

@@ -54,6 +54,8 @@ pub struct Settings {
     /// Recipients as written: `file:PATH`, `passphrase:REFERENCE`. Those of the command line
     /// replace those of the file.
     pub recipients: Vec<String>,
+    /// Those of the file, whatever the command line says: what is sealed anew is for them.
+    pub recipients_of_file: Vec<String>,
     /// A reference to the key that this host signs with.
     pub signing_key: Option<String>,
     /// Whose signatures are believed besides those of this host.
@@ -190,6 +192,7 @@ impl Settings {
         flags: &Flags,
         environment: &Environment,
     ) -> Result<(), ConfigError> {
+        self.recipients_of_file.clone_from(&self.recipients);
         let origins = &mut self.provenance.origins;
         if !flags.store.is_empty() {
             flags.store.iter().try_for_each(|store| check::store_choice("--store", store))?;
@@ -340,6 +343,7 @@ fn from_text(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         store: Vec::new(),
         stores,
         recipients,
+        recipients_of_file: Vec::new(),
         signing_key,
         trust,
         key_set: None,

@@ -53,6 +53,8 @@ pub enum Status {
     Verified = 6,
     /// A backup was copied to another store.
     Copied = 8,
+    /// A backup was copied to another store under another data key.
+    Resealed = 9,
 }
 
 /// How the objects of a backup are compressed.
@@ -116,7 +118,7 @@ impl Encryption {
 
 impl Status {
     /// Every status.
-    pub const ALL: [Status; 7] = [
+    pub const ALL: [Status; 8] = [
         Status::Started,
         Status::Completed,
         Status::Failed,
@@ -124,6 +126,7 @@ impl Status {
         Status::Restored,
         Status::Verified,
         Status::Copied,
+        Status::Resealed,
     ];
 
     /// The word for it.
@@ -137,6 +140,7 @@ impl Status {
             Status::Restored => "restored",
             Status::Verified => "verified",
             Status::Copied => "copied",
+            Status::Resealed => "resealed",
         }
     }
 }
@@ -224,7 +228,8 @@ impl Event {
         Event { status: Status::Failed, seconds, ..Event::started(backup, backup_type) }
     }
 
-    /// The backup that `manifest` describes exists; `sha256` is that of the manifest as stored.
+    /// The backup that `manifest` describes exists; `sha256` is that of the manifest as stored. That of a copy that was
+    /// sealed anew is the event of the backup that it is a copy of.
     #[must_use]
     pub fn completed(manifest: &Manifest, sha256: &[u8; 32]) -> Event {
         let stages = manifest.objects.first().map(|object| object.stages.as_slice());
@@ -257,8 +262,8 @@ impl Event {
             compression: Some(compression),
             encryption: Some(encryption),
             retention_days: u16::try_from(days).unwrap_or(u16::MAX),
-            digest: Digest::of(sha256),
-            stored_bytes: manifest.sizes.stored_bytes,
+            digest: Digest::of(&manifest.original_sha256(sha256)),
+            stored_bytes: manifest.original_bytes(),
             started: u64::try_from(started).unwrap_or(0),
             seconds: u32::try_from(seconds.max(0)).unwrap_or(u32::MAX),
         }
@@ -278,6 +283,17 @@ impl Event {
         Event { backup: own, status, stored_bytes: 0, started, seconds, ..self }
     }
 
+    /// A copy of a backup was sealed anew: it has this manifest, whose SHA-256 is `sha256`, and not the one of the
+    /// backup's own event. A function of the manifest, as that is; `None` if the manifest is of no such copy.
+    #[must_use]
+    pub fn resealed(manifest: &Manifest, sha256: &[u8; 32]) -> Option<Event> {
+        let at = manifest.resealed.as_ref()?.at;
+        let random = sha256.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let event = Event::completed(manifest, sha256).read(Status::Resealed, at, 0);
+        let backup = event.backup.with_random(random);
+        Some(Event { backup, digest: Digest::of(sha256), ..event })
+    }
+
     /// The id of its transfer.
     #[must_use]
     pub fn transfer_id(&self) -> u128 {
@@ -288,7 +304,8 @@ impl Event {
             | Status::Deleted
             | Status::Restored
             | Status::Verified
-            | Status::Copied) => other as u128,
+            | Status::Copied
+            | Status::Resealed) => other as u128,
         };
         self.backup.as_u128() & !VERSION_MASK | mark << VERSION_SHIFT
     }

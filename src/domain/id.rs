@@ -37,6 +37,15 @@ impl BackupId {
         (uuid.get_version_num() == 7).then_some(BackupId(uuid))
     }
 
+    /// The id of the same time with 62 bits of `random` for its random part.
+    #[must_use]
+    pub fn with_random(self, random: u64) -> Self {
+        // Version and variant stay where they are (RFC 9562, 5.7).
+        let keep = u128::MAX << 80 | 0xf << 76 | 0b11 << 62;
+        let random = u128::from(random & (u64::MAX >> 2));
+        BackupId(Uuid::from_u128(self.0.as_u128() & keep | random))
+    }
+
     /// The creation time in the id, UTC, milliseconds.
     #[must_use]
     pub fn created(self) -> OffsetDateTime {

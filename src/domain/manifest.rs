@@ -19,6 +19,7 @@ use super::id::BackupId;
 use super::limits::{MANIFEST_WEIGHT_MAX, RECIPIENTS_MAX};
 use super::names::{BackupName, BackupType, Scope};
 use super::recipient::Recipient;
+use super::resealed::Resealed;
 use super::segment;
 use crate::error::{Classify, Kind, diagnosed};
 
@@ -93,6 +94,9 @@ pub struct Manifest {
     /// objects and this manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<String>,
+    /// That this is a copy under another data key, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resealed: Option<Resealed>,
     /// Seconds that each stage was busy.
     pub timings: Map<String, Value>,
     /// Who signed it, as `trust` of a configuration names him, if anybody did.
@@ -368,6 +372,20 @@ impl Manifest {
         self.objects.iter().find(|object| object.role == role)
     }
 
+    /// SHA-256 of the manifest that the run wrote which made this backup: that of the file, which is `sha256`, unless
+    /// the backup was sealed anew since. As authentic as the manifest is.
+    #[must_use]
+    pub fn original_sha256(&self, sha256: &[u8; 32]) -> [u8; 32] {
+        let from = self.resealed.as_ref().and_then(Resealed::from_sha256);
+        from.unwrap_or(*sha256)
+    }
+
+    /// Sum over its objects when it was made, bytes.
+    #[must_use]
+    pub fn original_bytes(&self) -> u64 {
+        self.resealed.as_ref().map_or(self.sizes.stored_bytes, |resealed| resealed.stored_bytes)
+    }
+
     /// Reads a manifest without checking its MAC: for listings, and to find the recipients.
     ///
     /// # Errors
@@ -405,6 +423,10 @@ impl Manifest {
         let name = self.name();
         if name.manifest_key() != key {
             return misplaced(format!("it belongs at `{}`", name.manifest_key()));
+        }
+        if self.resealed.as_ref().is_some_and(|resealed| resealed.from_sha256().is_none()) {
+            let reason = "what it was resealed from is not a SHA-256".to_owned();
+            return Err(ManifestError::Invalid { key: key.to_owned(), reason });
         }
         for object in &self.objects {
             if BackupName::parse(&object.key).is_none_or(|(owner, _)| owner != name) {
@@ -477,6 +499,7 @@ pub(crate) mod tests {
             retention: Retention::default(),
             ledger: None,
             copies: Vec::new(),
+            resealed: None,
             signer: None,
             signature: None,
             timings: Map::new(),

@@ -30,6 +30,8 @@ pub mod names;
 pub mod protection;
 pub mod recipient;
 pub mod record;
+pub mod recorded_manifests;
+pub mod resealed;
 pub mod retention;
 pub mod schedule;
 pub mod segment;

@@ -146,7 +146,8 @@ pub fn open(
 }
 
 /// The data key of backup `id` that the key set at hand gives, and the recipients beside it; `None` if it gives none
-/// that is right. `is_right` says whether a data key that anybody can have sealed is that of the backup.
+/// that is right. `is_right` says whether a data key is that of the backup: copies that were sealed anew have others, and
+/// anybody can have sealed one for a public key.
 ///
 /// # Errors
 /// What reading the key set fails with; [`KeyError::Away`] if a key could not be asked; a cancellation.
@@ -157,19 +158,20 @@ pub fn from_key_set(
     cancel: &Cancel,
 ) -> anyhow::Result<Option<(OpenedKey, Vec<Recipient>)>> {
     let Some(key_set) = keys.key_set() else { return Ok(None) };
-    let mut unknown = None;
+    let (mut unknown, mut wrong) = (None, None);
     for line in key_set.of(of.0)? {
         cancel.check()?;
         // At the usual cost: bkp writes none that asks for more.
         match open(&line, of, (keys, Effort::Usual), cancel) {
-            Ok(Some((opened, _))) if !opened.by_holder && !is_right(&opened.key) => {}
-            Ok(Some(found)) => return Ok(Some(found)),
-            Ok(None) => {}
+            Ok(Some(found)) if is_right(&found.0.key) => return Ok(Some(found)),
+            // That of a copy under another data key, unless there is no other.
+            Ok(Some(found)) if found.0.by_holder => wrong = wrong.or(Some(found)),
+            Ok(Some(_) | None) => {}
             Err(error) if error.downcast_ref().is_some_and(KeyError::is_of_backup) => {}
             Err(error) => unknown = unknown.or(Some(error)),
         }
     }
-    unknown.map_or(Ok(None), Err)
+    unknown.map_or(Ok(wrong), Err)
 }
 
 /// Wraps the data key of a backup, and tries at once whether that opens, if it can be tried here.

@@ -112,6 +112,42 @@ impl Keyring {
         self.providers.iter().any(|key| key.can_open())
     }
 
+    /// Whether these recipients of backup `id` are the keys at hand, all of them, and nobody else. What a key here can
+    /// open it has to open: a passphrase has no name.
+    ///
+    /// # Errors
+    /// What a key says that could not be tried.
+    pub fn are_recipients(&self, recipients: &[Recipient], id: BackupId) -> Result<bool, KeyError> {
+        Ok(self
+            .providers
+            .iter()
+            .all(|key| recipients.iter().any(|recipient| key.matches(recipient)))
+            && self.owns(recipients, id)?)
+    }
+
+    /// Whether each of these recipients of backup `id` is one of the keys at hand.
+    ///
+    /// # Errors
+    /// As [`Keyring::are_recipients`].
+    pub fn owns(&self, recipients: &[Recipient], id: BackupId) -> Result<bool, KeyError> {
+        for recipient in recipients {
+            let mut is_own = false;
+            for key in self.providers.iter().filter(|key| key.matches(recipient)) {
+                // One that only seals here has nothing but its name to show.
+                is_own |= !key.can_open()
+                    || match key.open(recipient, id, Effort::Named) {
+                        Ok(_) | Err(KeyError::Forbidden { .. } | KeyError::Sealed { .. }) => true,
+                        Err(KeyError::Wrong { .. }) => false,
+                        Err(error) => return Err(error),
+                    };
+            }
+            if !is_own {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Which keys these are: what they did not open, and whom they did not trust, is not tried with them again.
     #[must_use]
     pub fn fingerprint(&self) -> String {

@@ -16,6 +16,7 @@ use crate::domain::recipient::Recipient;
 use crate::error::{Classify, Fault, Kind, diagnosed};
 
 pub mod age;
+pub mod begun_copies;
 pub mod envelope;
 pub mod file;
 pub mod key_set;

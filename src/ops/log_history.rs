@@ -31,7 +31,7 @@ pub struct NewestSegment {
     pub base: BackupId,
     /// Its type.
     pub backup_type: BackupType,
-    /// SHA-256 of its manifest, hex.
+    /// SHA-256 of the manifest that the run wrote which made it, hex.
     pub sha256: String,
     /// What it says of itself.
     pub segment: Segment,
@@ -81,7 +81,7 @@ pub fn newest(
                 id,
                 base,
                 backup_type,
-                sha256: hex(&sha256),
+                sha256: hex(&manifest.original_sha256(&sha256)),
                 segment,
                 capture: manifest.capture.clone(),
                 passed: Vec::new(),
@@ -351,7 +351,9 @@ fn history_item(store: &dyn ReadStore, found: &FoundBackup) -> anyhow::Result<Hi
 fn load(store: &dyn ReadStore, name: &BackupName) -> anyhow::Result<(Manifest, String)> {
     let at = name.manifest_key();
     let bytes = catalog::read_manifest(store, &at)?;
-    Ok((Manifest::parse(&bytes, &at)?, hex(&Sha256::digest(&bytes))))
+    let manifest = Manifest::parse(&bytes, &at)?;
+    let sha256 = hex(&manifest.original_sha256(&Sha256::digest(&bytes).into()));
+    Ok((manifest, sha256))
 }
 
 fn read(kind: &LogKind, name: &BackupName, capture: &Value) -> Result<Segment, ManifestError> {

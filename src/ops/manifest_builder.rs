@@ -68,6 +68,7 @@ pub(crate) fn new(app: &AppContext, name: &BackupName, content: ManifestContent)
         retention: promise(app, name),
         ledger: None,
         copies: Vec::new(),
+        resealed: None,
         signer: None,
         signature: None,
         mac: String::new(),

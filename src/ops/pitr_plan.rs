@@ -301,7 +301,7 @@ fn authentic<'c>(
             let is_planted = catalog::is_unproven(&error) && !catalog::is_altered(&error);
             if is_planted { error.context(Unproven(link.id)) } else { error }
         })?;
-        if hex(&sha256) != link.sha256 {
+        if hex(&reader.manifest().original_sha256(&sha256)) != link.sha256 {
             let message = format!("the manifest of segment {} changed while it was read", link.id);
             return Err(Fault::new(Kind::Integrity, message).into());
         }

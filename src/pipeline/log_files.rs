@@ -29,6 +29,7 @@ use crate::store::{AppendStore, ObjectLabels, ReadStore, Role, StoreError};
 
 mod copying;
 mod header;
+pub mod resealing;
 
 /// So much of an object is read for its header at first; only many recipients take more.
 const HEADER_BYTES: u64 = 32 << 10;

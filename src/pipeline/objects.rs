@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::thread::{self, JoinHandle};
 
 use super::object_list;
+use super::reader::stored as stored_bytes;
+use super::resealing::or_left;
 use super::{BackupReader, ObjectBuilder, ROLE_DATA, SinkWriter, record, spelled};
 use crate::archive::EntrySink;
 use crate::ctx::Ctx;
@@ -16,10 +18,10 @@ use crate::domain::limits::{OBJECTS_IN_MANIFEST_MAX, OBJECTS_MAX};
 use crate::domain::manifest::{ObjectRecord, ROLE_OBJECTS};
 use crate::error::{Fault, FirstError, Kind};
 use crate::stage::Compression;
-use crate::stage::digest::{Digest, UploadSink};
+use crate::stage::digest::{Digest, UploadSink, drain};
 use crate::stage::thread_boundary::ThreadBoundary;
 use crate::stage::{ChainStats, Sink, StageError, StageStats, zstd};
-use crate::store::Role;
+use crate::store::{Role, StoreError};
 
 /// Chunks that wait for the thread that hashes and stores.
 const HOP_DEPTH: usize = 8;
@@ -95,24 +97,62 @@ impl ObjectBuilder<'_> {
         objects.sort_by_key(|object| object.role == ROLE_DATA);
         let others = objects.split_off(OBJECTS_IN_MANIFEST_MAX);
         objects.sort_by_key(|object| object.role != ROLE_DATA);
+        let list = match self.store_list(&others) {
+            Err(error) => match error.downcast_ref() {
+                // Left by a run that made the same objects.
+                Some(StoreError::Exists { .. }) => self.found_list(&others)?,
+                _ => return Err(error),
+            },
+            list => list?,
+        };
+        objects.push(list);
+        Ok(objects)
+    }
+
+    fn store_list(&self, objects: &[ObjectRecord]) -> anyhow::Result<ObjectRecord> {
         let key = self.name.key(object_list::EXTENSION);
         let upload = self.store.create(&key, &self.labels(Role::Index))?;
         let stored = Box::new(UploadSink::new("stored", upload));
-        let behind = Box::new(ThreadBoundary::new("store", HOP_DEPTH, stored)?);
-        let sink = Box::new(Digest::new(
-            "plaintext",
-            Box::new(zstd::Encoder::new(LIST_LEVEL, 1, behind)?),
-        ));
+        let sink = list_chain(Box::new(ThreadBoundary::new("store", HOP_DEPTH, stored)?), objects)?;
+        record(ROLE_OBJECTS, key, &sink.finish()?, ["zstd"].into_iter(), self.store)
+    }
+
+    /// The list that is there, if it is what a list of these objects would be.
+    fn found_list(&self, objects: &[ObjectRecord]) -> anyhow::Result<ObjectRecord> {
+        let key = self.name.key(object_list::EXTENSION);
+        let stored = Box::new(Digest::new("stored", Box::new(NullSink)));
+        let stats = list_chain(stored, objects)?.finish()?;
+        let list = record(ROLE_OBJECTS, key, &stats, ["zstd"].into_iter(), self.store)?;
         let first_error = FirstError::default();
-        let mut out = SinkWriter::new(sink, &first_error);
-        for object in &others {
-            let mut line = serde_json::to_vec(object)?;
-            line.push(b'\n');
-            out.write_all(&line).map_err(|error| first_error.or(error))?;
-        }
-        let stats = out.sink.finish()?;
-        objects.push(record(ROLE_OBJECTS, key, &stats, ["zstd"].into_iter(), self.store)?);
-        Ok(objects)
+        let mut found = stored_bytes(self.store, &list, self.ctx, &first_error)?;
+        drain(&mut found).map_err(|error| or_left(first_error.or(error), self.store, &list.key))?;
+        Ok(list)
+    }
+}
+
+/// What a list of these objects went through on its way into `stored`.
+fn list_chain(stored: Box<dyn Sink>, objects: &[ObjectRecord]) -> anyhow::Result<Box<dyn Sink>> {
+    let sink = Digest::new("plaintext", Box::new(zstd::Encoder::new(LIST_LEVEL, 1, stored)?));
+    let first_error = FirstError::default();
+    let mut out = SinkWriter::new(Box::new(sink), &first_error);
+    for object in objects {
+        let mut line = serde_json::to_vec(object)?;
+        line.push(b'\n');
+        out.write_all(&line).map_err(|error| first_error.or(error))?;
+    }
+    Ok(out.sink)
+}
+
+/// The end of a chain of which only the digests are wanted.
+struct NullSink;
+
+impl Sink for NullSink {
+    fn write(&mut self, _bytes: &[u8]) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> anyhow::Result<ChainStats> {
+        Ok(ChainStats::default())
     }
 }
 

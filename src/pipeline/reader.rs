@@ -13,8 +13,8 @@ use crate::concurrent::each;
 use crate::ctx::Ctx;
 use crate::domain::manifest::{Manifest, ManifestError, ObjectRecord, Plaintext};
 use crate::error::{Fault, FirstError, Kind, diagnose};
-use crate::keys::KeyError;
 use crate::keys::object_keys::{ContentKey, ObjectKey};
+use crate::keys::{DataKey, KeyError};
 use crate::stage::digest::{DigestReader, drain};
 use crate::stage::seal::{ObjectName, Opener, Prelude, open_header};
 use crate::stage::thread_boundary::read_ahead;
@@ -23,6 +23,9 @@ use crate::store::{Declared, ReadStore};
 
 /// Chunks that a thread may read ahead of the next.
 const READ_AHEAD: usize = 8;
+
+/// What is put between the seal of an object and the stages within.
+pub(super) type Tap<'t> = &'t mut dyn FnMut(Box<dyn Read + Send>) -> Box<dyn Read + Send>;
 
 /// A backup whose manifest is authentic, opened for reading.
 pub struct BackupReader<'a> {
@@ -228,7 +231,7 @@ impl<'a> BackupReader<'a> {
         consume: &mut dyn FnMut(&mut dyn Read, &FirstError) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let first_error = FirstError::default();
-        let mut input = self.plaintext(object, ctx, &first_error)?;
+        let mut input = self.tapped(object, ctx, &first_error, &mut |opened| opened)?;
         let outcome = consume(&mut input, &first_error);
         // A typed error of the chain explains whatever the consumer made of it.
         outcome.map_err(|error| first_error.or(error))?;
@@ -251,10 +254,19 @@ impl<'a> BackupReader<'a> {
         stored(self.store, object, ctx, first_error)
     }
 
+    /// Its data key, if every object can be opened.
+    #[must_use]
+    pub fn data_key(&self) -> Option<&DataKey> {
+        match &self.key {
+            ContentKey::Data(key) => Some(key),
+            ContentKey::Kept(_) => None,
+        }
+    }
+
     /// Whether every object can be opened.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.key, ContentKey::Data(_))
+        self.data_key().is_some()
     }
 
     pub(super) fn object_key(&self, prelude: &Prelude, name: &str) -> Result<ObjectKey, KeyError> {
@@ -267,11 +279,13 @@ impl<'a> BackupReader<'a> {
         }
     }
 
-    fn plaintext(
+    /// The content of an object, checked on the way; what comes out of the seal goes through `tap`.
+    pub(super) fn tapped(
         &self,
         object: &ObjectRecord,
         ctx: &Ctx,
         first_error: &FirstError,
+        tap: Tap<'_>,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
         let mut input: Box<dyn Read + Send> = Box::new(self.stored(object, ctx, first_error)?);
         for stage in object.stages.iter().rev() {
@@ -282,7 +296,7 @@ impl<'a> BackupReader<'a> {
                         .map_err(|error| first_error.or(error))?;
                     let key = self.object_key(&prelude, &name)?;
                     let opener = Opener::with_key(input, &prelude, &key, first_error.clone());
-                    Box::new(read_ahead("open", Box::new(opener), READ_AHEAD))
+                    Box::new(read_ahead("open", tap(Box::new(opener)), READ_AHEAD))
                 }
                 "zstd" => Box::new(zstd::Decoder::new(input, &object.key, first_error.clone())?),
                 "gzip" => Box::new(gzip::Decoder::new(input, &object.key, first_error.clone())),

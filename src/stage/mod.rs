@@ -15,6 +15,7 @@ pub mod digest;
 pub mod gzip;
 pub(crate) mod parallel;
 pub mod seal;
+pub mod tee;
 pub mod thread_boundary;
 pub mod zstd;
 

@@ -1,11 +1,9 @@
 //! Opens the keys that the settings name.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::AppContext;
-use crate::domain::event::{Digest, Event, Status};
-use crate::domain::id::BackupId;
+use crate::domain::recorded_manifests::RecordedManifests;
 use crate::error::{Fault, Kind};
 use crate::keys::key_set::{Contents, KeySet};
 use crate::keys::keyring::{Keyring, TrustedWord};
@@ -13,6 +11,27 @@ use crate::keys::signature::Signer;
 use crate::keys::{self, KeyError, KeyProvider};
 
 impl AppContext {
+    /// The same that makes backups for the recipients of the configuration file, whatever other keys were given to open
+    /// some with; for those if it has none.
+    #[must_use]
+    pub fn sealing_as_configured(&self) -> AppContext {
+        let mut app = self.clone();
+        if !app.settings.recipients_of_file.is_empty() {
+            app.settings.recipients.clone_from(&app.settings.recipients_of_file);
+        }
+        app
+    }
+
+    /// The same that opens backups with those, too.
+    #[must_use]
+    pub fn opening_as_configured(&self) -> AppContext {
+        let mut app = self.clone();
+        let given = &self.settings.recipients;
+        let others = self.settings.recipients_of_file.iter().filter(|text| !given.contains(text));
+        app.settings.recipients.extend(others.cloned());
+        app
+    }
+
     /// The configured keys to make backups with, every one of them opened.
     ///
     /// # Errors
@@ -142,27 +161,19 @@ impl AppContext {
         self.settings.ledger.as_ref()?;
         let (app, known) = (self.clone(), OnceLock::new());
         Some(Arc::new(move |id, sha256: &[u8; 32]| {
-            let known: &HashMap<BackupId, Digest> = known.get_or_init(|| completed(&app));
-            known.get(&id) == Some(&Digest::of(sha256))
+            let known: &RecordedManifests = known.get_or_init(|| recorded(&app));
+            known.has(id, sha256)
         }))
     }
 }
 
-/// The digests of the backups that the ledger has; none if it does not answer.
-fn completed(app: &AppContext) -> HashMap<BackupId, Digest> {
-    let Some(ledger) = app.ledger() else { return HashMap::new() };
+/// The backups that the ledger has; none if it does not answer.
+fn recorded(app: &AppContext) -> RecordedManifests {
+    let Some(ledger) = app.ledger() else { return RecordedManifests::default() };
     let entries = ledger.entries().unwrap_or_else(|error| {
         let what = "it vouches for no backup that lacks a trusted signature";
         app.ctx.monitor.warn(&format!("{error}; {what}"));
         Vec::new()
     });
-    let events: Vec<Event> = entries.into_iter().filter_map(|entry| entry.event).collect();
-    let with = |status: Status| events.iter().filter(move |event| event.status == status);
-    let mut made: HashMap<_, _> =
-        with(Status::Completed).map(|event| (event.backup, event.digest)).collect();
-    // Nothing is there any more that it could vouch for.
-    for removed in with(Status::Deleted) {
-        made.remove(&removed.backup);
-    }
-    made
+    RecordedManifests::of(entries.into_iter().filter_map(|entry| entry.event))
 }

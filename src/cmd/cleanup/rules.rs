@@ -2,18 +2,17 @@
 
 use crate::config::settings::jobs::JobKind;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
 use crate::catalog::{Authenticity, BackupFacts, Entry};
 use crate::config::settings::jobs::JobSettings;
-use crate::domain::event::{Digest, Status};
 use crate::domain::health::is_odd;
-use crate::domain::id::BackupId;
 use crate::domain::manifest::Identity;
 use crate::domain::names::Scope;
 use crate::domain::record::{DAMAGE, Record, RunOutcome};
+use crate::domain::recorded_manifests::RecordedManifests;
 use crate::domain::retention::{Backup, Group, Policy, lateness};
 use crate::keys::keyring::Keyring;
 use crate::ops::jobs::evidence::GOOD_ENOUGH;
@@ -26,7 +25,7 @@ pub(super) struct Witness<'a> {
     app: &'a AppContext,
     pub(super) keys: Keyring,
     /// The backups that the ledger knows; `None` if it does not answer.
-    events: OnceCell<Option<HashMap<BackupId, Digest>>>,
+    events: OnceCell<Option<RecordedManifests>>,
     warned: OnceCell<()>,
 }
 
@@ -59,8 +58,8 @@ impl<'a> Witness<'a> {
             }
             Authenticity::Unchecked => {
                 let known = self.events.get_or_init(|| self.ask()).as_ref();
-                let digest = known.and_then(|events| events.get(&facts.backup.id));
-                facts.sha256.is_some_and(|sha256| digest == Some(&Digest::of(&sha256)))
+                let id = facts.backup.id;
+                facts.sha256.is_some_and(|sha256| known.is_some_and(|known| known.had(id, &sha256)))
             }
         }
     }
@@ -71,15 +70,13 @@ impl<'a> Witness<'a> {
         );
     }
 
-    fn ask(&self) -> Option<HashMap<BackupId, Digest>> {
+    fn ask(&self) -> Option<RecordedManifests> {
         let entries = self.app.ledger()?.entries();
         let entries = entries.inspect_err(|error| {
             let what = "backups that no key opens are kept until the ledger answers";
             self.app.ctx.monitor.warn(&format!("{error}; {what}"));
         });
-        let events = entries.ok()?.into_iter().filter_map(|entry| entry.event);
-        let made = events.filter(|event| event.status == Status::Completed);
-        Some(made.map(|event| (event.backup, event.digest)).collect())
+        Some(RecordedManifests::of(entries.ok()?.into_iter().filter_map(|entry| entry.event)))
     }
 }
 

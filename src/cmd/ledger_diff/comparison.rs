@@ -12,6 +12,7 @@ use crate::domain::event::{Digest, Event, Status};
 use crate::domain::id::BackupId;
 use crate::domain::manifest::Manifest;
 use crate::domain::names::BackupType;
+use crate::domain::recorded_manifests::RecordedManifests;
 use crate::ledger::{Entry, Ledger};
 use crate::store::ReadStore;
 
@@ -25,7 +26,7 @@ pub(crate) enum DifferenceKind {
     Removed,
     /// A store has no copy although the manifest in another one names it; `bkp replicate --to` mends it.
     Lacking,
-    /// A manifest was never recorded: planted, or its event was lost.
+    /// A manifest was never recorded, or that it was sealed anew never was: planted, or its event was lost.
     Unrecorded,
     /// A backup that was recorded as deleted is there.
     Returned,
@@ -77,6 +78,22 @@ pub(crate) struct Balance {
 /// The backups of each store, by its URL.
 type BackupsByStore = HashMap<String, HashSet<BackupId>>;
 
+/// What is known of a backup before its store is looked at.
+struct Expected<'a> {
+    /// That it was completed, and whether it was deleted.
+    event: Option<&'a (Event, bool)>,
+    recorded: &'a RecordedManifests,
+    places: &'a BackupsByStore,
+}
+
+/// What the store has of it.
+struct Compared {
+    /// What the vault should hold of it: copies that were sealed anew count as what they are copies of.
+    bytes: u64,
+    /// The ledger has an event of this manifest.
+    is_recorded: bool,
+}
+
 /// What ledger and stores are found to be, once.
 pub(crate) struct Comparison {
     pub(crate) events: usize,
@@ -102,7 +119,9 @@ impl Comparison {
             differences: Vec::new(),
             unrecorded: Vec::new(),
         };
-        let known = look.index(&ledger.entries()?);
+        let entries = ledger.entries()?;
+        let known = look.index(&entries);
+        let recorded = RecordedManifests::of(entries.iter().filter_map(|entry| entry.event));
         let places = stores.iter().zip(&held).map(|(store, backups)| {
             let ids = backups.iter().map(|backup| backup.name.id).collect();
             (store.url().to_owned(), ids)
@@ -112,12 +131,15 @@ impl Comparison {
         let mut stored_bytes: BTreeMap<BackupType, u64> = BTreeMap::new();
         for (index, (store, backups)) in stores.iter().zip(held).enumerate() {
             for backup in backups {
-                look.backup(store.as_ref(), &backup, known.get(&backup.name.id), &places)?;
+                let event = known.get(&backup.name.id);
+                let expected = Expected { event, recorded: &recorded, places: &places };
+                let Compared { bytes, is_recorded } =
+                    look.backup(store.as_ref(), &backup, &expected)?;
                 if seen.insert(backup.name.id) {
                     let total = stored_bytes.entry(backup.name.backup_type).or_default();
-                    *total = total.saturating_add(backup.bytes());
+                    *total = total.saturating_add(bytes);
                 }
-                if !known.contains_key(&backup.name.id) {
+                if !is_recorded {
                     look.unrecorded.push((index, backup));
                 }
             }
@@ -162,44 +184,19 @@ impl Comparison {
         &mut self,
         store: &dyn ReadStore,
         backup: &Stored,
-        known: Option<&(Event, bool)>,
-        places: &BackupsByStore,
-    ) -> anyhow::Result<()> {
+        expected: &Expected<'_>,
+    ) -> anyhow::Result<Compared> {
         let id = Some(backup.name.id);
         let key = backup.name.manifest_key();
         let subject = format!("{} in {}", key, store.url());
         let (manifest, sha256) = read(store, &key)?;
-        let digest = Digest::of(&sha256);
-        let (expected, found) = match (known, &manifest) {
-            (None, _) => {
-                let expected = "no event".to_owned();
-                self.note(
-                    DifferenceKind::Unrecorded,
-                    id,
-                    subject,
-                    expected,
-                    format!("digest {digest}"),
-                );
-                (String::new(), String::new())
-            }
-            (Some((event, _)), _) if event.digest != digest => {
-                (format!("digest {}", event.digest), format!("digest {digest}"))
-            }
-            (Some((event, _)), Ok(manifest)) => {
-                (spelled(event), spelled(&Event::completed(manifest, &sha256)))
-            }
-            (Some(_), Err(reason)) => ("a manifest".to_owned(), reason.clone()),
-        };
-        let subject = format!("{} in {}", key, store.url());
-        if expected != found {
-            self.note(DifferenceKind::Changed, id, subject.clone(), expected, found);
-        }
-        if known.is_some_and(|(_, gone)| *gone) {
+        let is_recorded = self.manifest((backup, &subject), (&manifest, &sha256), expected);
+        if expected.event.is_some_and(|(_, gone)| *gone) {
             let expected = "recorded as deleted".to_owned();
             self.note(DifferenceKind::Returned, id, subject, expected, "present".into());
         }
         for url in manifest.iter().flat_map(|manifest| &manifest.copies) {
-            if places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {
+            if expected.places.get(url).is_some_and(|ids| !ids.contains(&backup.name.id)) {
                 let (subject, expected) = (format!("{key} in {url}"), "a copy".to_owned());
                 self.note(DifferenceKind::Lacking, id, subject, expected, "nothing".into());
             }
@@ -212,7 +209,49 @@ impl Comparison {
                 self.note(DifferenceKind::Object, id, subject, bytes(object.bytes), found);
             }
         }
-        Ok(())
+        let counted = |manifest: &Manifest| {
+            let more = backup.bytes().saturating_sub(manifest.sizes.stored_bytes);
+            manifest.original_bytes().saturating_add(more)
+        };
+        let resealed = manifest.ok().filter(|manifest| manifest.resealed.is_some());
+        let bytes = resealed.as_ref().map_or_else(|| backup.bytes(), counted);
+        Ok(Compared { bytes, is_recorded })
+    }
+
+    /// Compares a manifest with the events of its backup; whether there is one of it.
+    fn manifest(
+        &mut self,
+        (backup, subject): (&Stored, &str),
+        (manifest, sha256): (&Result<Manifest, String>, &[u8; 32]),
+        expected: &Expected<'_>,
+    ) -> bool {
+        let (id, found) = (backup.name.id, format!("digest {}", Digest::of(sha256)));
+        let mut note = |what, expected: String, found| {
+            self.note(what, Some(id), subject.to_owned(), expected, found);
+        };
+        let Some((event, _)) = expected.event else {
+            note(DifferenceKind::Unrecorded, "no event".to_owned(), found);
+            return false;
+        };
+        let original =
+            manifest.as_ref().map_or(*sha256, |manifest| manifest.original_sha256(sha256));
+        if event.digest != Digest::of(&original) {
+            note(DifferenceKind::Changed, format!("digest {}", event.digest), found);
+            return true;
+        }
+        if !expected.recorded.had(id, sha256) {
+            let expected = format!("digest {}, or an event that says resealed", event.digest);
+            note(DifferenceKind::Unrecorded, expected, found);
+            return false;
+        }
+        let (expected, found) = match manifest {
+            Ok(manifest) => (spelled(event), spelled(&Event::completed(manifest, sha256))),
+            Err(reason) => ("a manifest".to_owned(), reason.clone()),
+        };
+        if expected != found {
+            note(DifferenceKind::Changed, expected, found);
+        }
+        true
     }
 
     /// Events of backups that are in no store.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::progress::{Progress, StoredBackup, sizes};
+use super::progress::{Copied, Presence, Progress, StoredBackup, sizes};
 use super::replication::{COPIES, Replication};
 use super::report::{CopiesReport, CopyAction};
 use crate::catalog::{self, Entry, Filter, Need};
@@ -20,14 +20,6 @@ use crate::store::{Declared, ObjectLabels, StoreError};
 
 /// After so many failures one after the other both stores are asked whether they answer at all.
 const FAILURES_MAX: usize = 3;
-
-/// How copying a backup ended.
-enum Copied {
-    /// It is there now; what waits to be told to the ledger.
-    Now(Option<Kind>),
-    /// All of it was there.
-    Before,
-}
 
 impl Replication<'_> {
     /// Copies every backup that is wanted and not there. Returns what waits to be told to the ledger.
@@ -54,17 +46,26 @@ impl Replication<'_> {
         for backup in &here {
             self.confirm()?;
             let name = &backup.entry.name;
-            if progress.has(backup) {
-                report.present += 1;
-                progress.settle(name.id, true);
-            } else if unwanted.contains(name) {
+            let presence = progress.presence(backup);
+            if presence == Presence::None && unwanted.contains(name) {
                 let reason = "the retention of that store would not keep it".to_owned();
                 report.add(&backup.entry, CopyAction::LeftOut, Some(reason));
                 continue;
-            } else {
-                let ended = self.copy(&backup.entry, &progress);
-                pending = worst(pending, self.settle(&backup.entry, ended, &mut progress, report)?);
             }
+            let ended = match (self.reseal, presence) {
+                (None, Presence::None) => self.copy(backup, &progress),
+                (Some(reseal), Presence::None) => self.seal_anew(reseal, backup, &progress),
+                (None, Presence::Same | Presence::Resealed) => Ok(Copied::Before),
+                (Some(reseal), Presence::Same | Presence::Resealed) => {
+                    self.check_recipients(reseal, &backup.entry, &progress)
+                }
+            };
+            let is_new = self.reseal.is_some() && presence == Presence::None && ended.is_ok();
+            if is_new || presence == Presence::Resealed {
+                progress.resealed.insert(name.id);
+            }
+            report.present_resealed += usize::from(presence == Presence::Resealed && ended.is_ok());
+            pending = worst(pending, self.settle(&backup.entry, ended, &mut progress, report)?);
             if progress.is_complete(name.id) {
                 self.annotations(&backup.entry, &progress, report);
             }
@@ -83,9 +84,10 @@ impl Replication<'_> {
     }
 
     /// Copies one backup. When this returns without an error it is there, all of it what the manifest says.
-    fn copy(&self, entry: &Entry, progress: &Progress) -> anyhow::Result<Copied> {
+    fn copy(&self, backup: &StoredBackup, progress: &Progress) -> anyhow::Result<Copied> {
         let began = self.app.ctx.now();
-        let (name, ctx) = (&entry.name, &self.app.ctx);
+        let (name, ctx) = (&backup.entry.name, &self.app.ctx);
+        progress.check_resealed(backup, self.destination.url())?;
         let (reader, sha256) = self.catalog.open_for(name, Need::Proof)?;
         let manifest = reader.manifest();
         progress.check(manifest)?;
@@ -103,7 +105,13 @@ impl Replication<'_> {
         self.lock_longer(&reader, retain_until);
         self.confirm()?;
         self.check_copies(name, &objects)?;
-        let was_there = self.publish((&reader, retain_until), sha256)? && lacking.is_empty();
+        let bytes = self.manifest_of(name, sha256)?;
+        let key = name.manifest_key();
+        let was_there = self.publish((&key, &bytes), retain_until)?;
+        if was_there {
+            self.check_same(&key, &bytes)?;
+        }
+        let was_there = was_there && lacking.is_empty();
         if was_there {
             return Ok(Copied::Before);
         }
@@ -115,7 +123,11 @@ impl Replication<'_> {
 
     /// That every object is there right before the manifest is, and that nobody has begun to remove them: a host
     /// that slept may have been overtaken by a cleanup.
-    fn check_copies(&self, name: &BackupName, objects: &[&ObjectRecord]) -> anyhow::Result<()> {
+    pub(super) fn check_copies(
+        &self,
+        name: &BackupName,
+        objects: &[&ObjectRecord],
+    ) -> anyhow::Result<()> {
         let now = catalog::again(self.destination, name)?;
         let sizes = sizes(&now);
         let is_gone = |object: &&&ObjectRecord| sizes.get(&*object.key) != Some(&object.bytes);
@@ -132,28 +144,37 @@ impl Replication<'_> {
         Fault::new(Kind::Refused, message).hint("run it again").into()
     }
 
-    /// Writes the manifest, byte for byte the one that was authenticated. Whether it was there already.
-    fn publish(
+    /// The bytes of the manifest of a backup, the one that was authenticated.
+    pub(super) fn manifest_of(
         &self,
-        (reader, retain_until): (&BackupReader<'_>, Option<OffsetDateTime>),
+        name: &BackupName,
         sha256: [u8; 32],
-    ) -> anyhow::Result<bool> {
-        let key = reader.manifest().name().manifest_key();
+    ) -> anyhow::Result<Vec<u8>> {
+        let key = name.manifest_key();
         let bytes = catalog::read_manifest(self.origin, &key)?;
         if <[u8; 32]>::from(Sha256::digest(&bytes)) != sha256 {
             let message = format!("{}: `{key}` changed while it was copied", self.origin.url());
             let hint = "somebody overwrote it; check who can write to that store";
             return Err(Fault::new(Kind::Integrity, message).hint(hint).into());
         }
-        let declared = Declared { bytes: bytes.len() as u64, sha256 };
+        Ok(bytes)
+    }
+
+    /// Writes a manifest. Whether there was one already.
+    pub(super) fn publish(
+        &self,
+        (key, bytes): (&str, &[u8]),
+        retain_until: Option<OffsetDateTime>,
+    ) -> anyhow::Result<bool> {
+        let declared = Declared { bytes: bytes.len() as u64, sha256: Sha256::digest(bytes).into() };
         let labels = ObjectLabels { retain_until, ..ObjectLabels::default() };
-        let written = self.destination.create(&key, &labels);
+        let written = self.destination.create(key, &labels);
         let written = written.and_then(|mut upload| {
-            upload.write(&bytes)?;
+            upload.write(bytes)?;
             upload.commit(declared)
         });
         match written {
-            Err(StoreError::Exists { .. }) => self.check_same(&key, &bytes).map(|()| true),
+            Err(StoreError::Exists { .. }) => Ok(true),
             written => Ok(written.map(|()| false)?),
         }
     }
@@ -226,7 +247,7 @@ impl Replication<'_> {
 
     /// Until when a copy must not be removed: as long as the retention of the other store keeps everything, or
     /// else as the manifest promises.
-    fn retain_until(&self, manifest: &Manifest) -> Option<OffsetDateTime> {
+    pub(super) fn retain_until(&self, manifest: &Manifest) -> Option<OffsetDateTime> {
         match self.app.own_retention(self.destination.name()) {
             Some(policy) => manifest.id.created().checked_add(policy.within?),
             None => manifest.retention.until,
@@ -234,7 +255,7 @@ impl Replication<'_> {
     }
 
     /// Sees to it that what a backup builds on is locked for as long as its copy, where the store locks.
-    fn lock_longer(&self, reader: &BackupReader<'_>, until: Option<OffsetDateTime>) {
+    pub(super) fn lock_longer(&self, reader: &BackupReader<'_>, until: Option<OffsetDateTime>) {
         let manifest = reader.manifest();
         if manifest.parent.is_none() || BackupKind::Log.as_str() == manifest.kind {
             return;

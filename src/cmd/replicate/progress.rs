@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::replication::Replication;
-use crate::catalog::{BackupFacts, Entry, FactsCache};
+use crate::catalog::{Authenticity, BackupFacts, Entry, FactsCache};
 use crate::domain::backup_kind::BackupKind;
 use crate::domain::id::BackupId;
 use crate::domain::manifest::{Manifest, ObjectRecord};
@@ -24,6 +24,18 @@ impl StoredBackup {
     /// SHA-256 of its manifest, if that can be read.
     fn sha256(&self) -> Option<[u8; 32]> {
         self.facts.as_ref().and_then(|facts| facts.sha256)
+    }
+
+    /// SHA-256 of the manifest of the run that made it, as its manifest claims.
+    fn original(&self) -> Option<[u8; 32]> {
+        self.facts.as_ref().and_then(|facts| facts.original)
+    }
+
+    /// Whether something proves what its manifest says of that.
+    fn is_proven(&self) -> bool {
+        let is_copy = self.sha256() != self.original();
+        let proof = self.facts.as_ref().map(|facts| facts.proof);
+        !is_copy || proof == Some(Authenticity::Authentic)
     }
 }
 
@@ -63,12 +75,33 @@ impl Replication<'_> {
     }
 }
 
+/// How copying a backup ended.
+pub(super) enum Copied {
+    /// It is there now; what waits to be told to the ledger.
+    Now(Option<Kind>),
+    /// All of it was there.
+    Before,
+}
+
+/// Whether the other store has a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It has not, or not all of it.
+    None,
+    /// The same bytes.
+    Same,
+    /// The same content, under another data key.
+    Resealed,
+}
+
 /// What the store that gets copies has, and what happened so far.
 pub(super) struct Progress {
     /// What is there under the name of a backup, with or without a manifest.
     pub(super) there: HashMap<BackupName, StoredBackup>,
     /// Backups of which there is a copy with everything that they build on.
     complete: HashSet<BackupId>,
+    /// Backups whose copy was sealed anew.
+    pub(super) resealed: HashSet<BackupId>,
     pub(super) failures_in_a_row: usize,
 }
 
@@ -79,7 +112,7 @@ impl Progress {
         let only_there = there.values().filter(|backup| backup.entry.manifest.is_some());
         let only_there = only_there.filter(|backup| !in_both.contains(&backup.entry.name));
         let complete = only_there.map(|backup| backup.entry.name.id).collect();
-        Progress { there, complete, failures_in_a_row: 0 }
+        Progress { there, complete, resealed: HashSet::new(), failures_in_a_row: 0 }
     }
 
     /// Notes whether there is a whole copy of a backup.
@@ -95,17 +128,53 @@ impl Progress {
         self.complete.contains(&id)
     }
 
-    /// Whether the copy has the same manifest, and every object in the same size.
-    pub(super) fn has(&self, backup: &StoredBackup) -> bool {
-        let Some(known) = self.there.get(&backup.entry.name) else { return false };
+    /// Whether the other store has a backup: with the same manifest and every object in the same size, or sealed anew.
+    pub(super) fn presence(&self, backup: &StoredBackup) -> Presence {
+        let Some(known) = self.there.get(&backup.entry.name) else { return Presence::None };
         let (entry, copy) = (&backup.entry, &known.entry);
+        if copy.is_being_removed() || copy.manifest.is_none() || known.sha256().is_none() {
+            return Presence::None;
+        }
+        if known.sha256() != backup.sha256() {
+            let is_whole = known.facts.as_ref().is_some_and(|facts| facts.backup.whole);
+            let is_copy = known.original() == backup.original();
+            let is_proven = known.is_proven() && backup.is_proven();
+            return if is_copy && is_proven && is_whole {
+                Presence::Resealed
+            } else {
+                Presence::None
+            };
+        }
         let sizes = sizes(copy);
-        !copy.is_being_removed()
-            && copy.manifest.is_some()
-            && copy.manifest == entry.manifest
-            && known.sha256().is_some()
-            && known.sha256() == backup.sha256()
-            && entry.objects.iter().all(|object| sizes.get(&*object.key) == Some(&object.bytes))
+        let is_whole =
+            entry.objects.iter().all(|object| sizes.get(&*object.key) == Some(&object.bytes));
+        let is_same = is_whole && copy.manifest == entry.manifest;
+        if is_same { Presence::Same } else { Presence::None }
+    }
+
+    /// That the other store has no copy of a backup under another data key which is not whole, or which no key at hand
+    /// proves: nothing of it can be mended.
+    pub(super) fn check_resealed(&self, backup: &StoredBackup, url: &str) -> Result<(), Fault> {
+        let known = self.there.get(&backup.entry.name);
+        let is_copy = |known: &&StoredBackup| {
+            known.sha256().is_some()
+                && known.sha256() != backup.sha256()
+                && known.original() == backup.original()
+        };
+        let Some(known) = known.filter(is_copy) else { return Ok(()) };
+        let key = known.entry.name.manifest_key();
+        if !known.is_proven() || !backup.is_proven() {
+            let message = format!(
+                "{url}: `{key}` says that it was sealed anew for other keys, and no key at hand proves it"
+            );
+            let hint =
+                "pass a key that opens that copy with --key, besides those that are configured";
+            return Err(Fault::new(Kind::Key, message).hint(hint));
+        }
+        let message =
+            format!("{url}: the copy that was sealed anew under `{key}` has lost an object");
+        let hint = "only that store had those bytes: remove that copy by hand, and with it what builds on it, then seal it anew with --reseal";
+        Err(Fault::new(Kind::Integrity, message).hint(hint))
     }
 
     /// The objects of a backup that are to be copied. What stands beside no manifest was left by a run that ended,

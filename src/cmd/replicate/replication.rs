@@ -1,10 +1,12 @@
 //! What every part of a replication works with.
 
+use super::reseal_keys::Reseal;
 use crate::catalog::Catalog;
 use crate::domain::event::Event;
 use crate::error::Kind;
 use crate::keys::keyring::Keyring;
 use crate::ledger::Ledger;
+use crate::ops::authenticity::ProofChecker;
 use crate::ops::exclusive_run::ExclusiveRun;
 use crate::ops::ledger_events;
 use crate::store::{AppendStore, ReadStore, StoreError};
@@ -22,9 +24,16 @@ pub(super) struct Replication<'a> {
     pub(super) dry_run: bool,
     pub(super) origin: &'a dyn ReadStore,
     pub(super) destination: &'a dyn AppendStore,
+    /// To open and to prove what both stores have.
     pub(super) keys: &'a Keyring,
+    /// What seals the copies anew; nothing if they are to be the same bytes.
+    pub(super) reseal: Option<&'a Reseal>,
     /// Of the origin.
     pub(super) catalog: Catalog<'a>,
+    /// What proves annotations in the origin.
+    pub(super) proofs_here: ProofChecker<'a>,
+    /// The same of the other store.
+    pub(super) proofs_there: ProofChecker<'a>,
     /// Nothing in a dry run.
     pub(super) exclusive_run: Option<&'a ExclusiveRun<'a>>,
     pub(super) ledger: Option<Box<dyn Ledger>>,

@@ -19,10 +19,17 @@ pub(in crate::cmd) struct CopiesReport {
     pub(super) to: String,
     /// Nothing was copied, only decided.
     pub(super) dry_run: bool,
+    /// The copies are sealed anew, under other data keys; otherwise they are the same bytes.
+    pub(super) reseal: bool,
+    /// Who can open copies that are sealed anew, as configured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) recipients: Vec<String>,
     /// Backups that were copied, or whose copy was completed.
     pub(super) copied: usize,
     /// Backups whose copy was there already.
     pub(super) present: usize,
+    /// Of those, copies that were sealed anew: the same content in other bytes.
+    pub(super) present_resealed: usize,
     /// Backups that were not to be copied.
     pub(super) left_out: usize,
     /// Backups that could not be copied.
@@ -98,12 +105,11 @@ impl CopiesReport {
 pub(super) fn render(report: &CopiesReport) -> anyhow::Result<String> {
     let mut text = String::new();
     for CopyItem { id, source, action, bytes, reason, .. } in &report.items {
-        let verb = match (action, report.dry_run) {
-            (CopyAction::Copied, true) => "would copy",
-            (CopyAction::Copied, false) => "copied",
+        let verb = match action {
+            CopyAction::Copied => verb(report),
             // There may be very many, the same in each run.
-            (CopyAction::LeftOut, _) => continue,
-            (CopyAction::Failed, _) => "FAILED",
+            CopyAction::LeftOut => continue,
+            CopyAction::Failed => "FAILED",
         };
         let size = format_size(*bytes, BINARY);
         let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -115,12 +121,15 @@ pub(super) fn render(report: &CopiesReport) -> anyhow::Result<String> {
     let CopiesReport { from, to, copied, present, left_out, failed, .. } = report;
     let [size, log_size] =
         [report.copied_bytes, report.log_file_bytes].map(|bytes| format_size(bytes, BINARY));
-    let verb = if report.dry_run { "would copy" } else { "copied" };
+    let verb = verb(report);
     let plural = if *copied == 1 { "" } else { "s" };
     write!(
         text,
         "{verb} {copied} backup{plural} ({size}) from {from} to {to}; {present} already there"
     )?;
+    if report.present_resealed > 0 {
+        write!(text, " ({} of them sealed anew)", report.present_resealed)?;
+    }
     let others = [
         (report.log_files, format!("log files copied ({log_size})")),
         (report.annotations, "annotations copied".to_owned()),
@@ -131,5 +140,22 @@ pub(super) fn render(report: &CopiesReport) -> anyhow::Result<String> {
         write!(text, ", {count} {what}")?;
     }
     writeln!(text)?;
+    if report.reseal {
+        writeln!(text, "new copies open with: {}", report.recipients.join(", "))?;
+        let kept = report.copied + report.log_files > 0 && !report.dry_run;
+        if kept {
+            writeln!(text, "{from} still has the old bytes, and the old keys open them")?;
+        }
+    }
     Ok(text)
+}
+
+/// What is done to backups.
+fn verb(report: &CopiesReport) -> &'static str {
+    match (report.reseal, report.dry_run) {
+        (false, true) => "would copy",
+        (false, false) => "copied",
+        (true, true) => "would reseal",
+        (true, false) => "resealed",
+    }
 }

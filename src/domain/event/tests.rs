@@ -57,6 +57,7 @@ fn manifest(stages: &[&str], until: Option<OffsetDateTime>) -> Manifest {
         retention: Retention { until, ..Retention::default() },
         ledger: None,
         copies: Vec::new(),
+        resealed: None,
         signer: None,
         signature: None,
         timings: serde_json::Map::new(),

@@ -14,7 +14,8 @@ pub struct Segment {
     /// Whether a restore goes on from a snapshot. Else it begins with the beginning of the log, and needs
     /// nothing but segments.
     pub needs_base: bool,
-    /// SHA-256 of the manifest of the segment before it, hex; `None` for the first one.
+    /// SHA-256 of the manifest of the segment before it, as the run wrote it which made that one, hex; `None` for
+    /// the first one.
     pub parent_sha256: Option<String>,
     /// Why it does not continue what was shipped before.
     pub gap: Option<String>,

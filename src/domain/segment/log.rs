@@ -12,7 +12,7 @@ pub struct Link {
     pub id: BackupId,
     /// The segment before it.
     pub parent: Option<BackupId>,
-    /// SHA-256 of its manifest, hex.
+    /// SHA-256 of the manifest that the run wrote which made it, hex: what the segment after it names.
     pub sha256: String,
     /// What it says of itself.
     pub segment: Segment,

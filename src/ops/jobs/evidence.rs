@@ -6,7 +6,7 @@
 //! the state directory for a day: whoever plants thousands costs a few requests in each tick.
 
 use std::cell::{LazyCell, OnceCell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -16,11 +16,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cache;
 use crate::catalog;
-use crate::domain::event::{Digest, Status};
-use crate::domain::id::BackupId;
 use crate::domain::manifest::hex;
 use crate::domain::names::BackupName;
 use crate::domain::record::{Record, RunOutcome};
+use crate::domain::recorded_manifests::RecordedManifests;
 use crate::keys::keyring::Keyring;
 use crate::ops::authenticity;
 use crate::ops::authenticity::{OpenRefusal, ProofChecker, RECORD, Verdict};
@@ -59,8 +58,8 @@ struct CheckedObjects {
 pub struct Evidence {
     path: PathBuf,
     keys: OnceCell<Keyring>,
-    /// Digests of the backups that the ledger has; `None` if there is none, or it does not answer.
-    events: OnceCell<Option<HashMap<BackupId, Digest>>>,
+    /// The backups that the ledger has; `None` if there is none, or it does not answer.
+    events: OnceCell<Option<RecordedManifests>>,
     checked_objects: OnceCell<RefCell<CheckedObjects>>,
 }
 
@@ -188,10 +187,12 @@ impl Evidence {
             return unproven;
         }
         let Some(events) = self.events.get_or_init(|| ask(app)) else { return Verdict::Unknown };
-        let Some(digest) = events.get(&name.id) else { return unproven };
+        if !events.knows(name.id) {
+            return unproven;
+        }
         let bytes = catalog::read_manifest(store, &name.manifest_key());
         let is_it =
-            bytes.is_ok_and(|bytes| Digest::of(&sha2::Sha256::digest(&bytes).into()) == *digest);
+            bytes.is_ok_and(|bytes| events.has(name.id, &sha2::Sha256::digest(&bytes).into()));
         if is_it { Verdict::Proven(name.clone()) } else { unproven }
     }
 
@@ -268,30 +269,13 @@ fn record_of(store: &dyn ReadStore, proof_checker: &ProofChecker<'_>, key: &str)
 }
 
 /// The backups that the ledger has.
-fn ask(app: &AppContext) -> Option<HashMap<BackupId, Digest>> {
+fn ask(app: &AppContext) -> Option<RecordedManifests> {
     let entries = app.ledger()?.entries();
     let entries = entries.inspect_err(|error| {
         let what = "backups that no key on this host opens do not count until the ledger answers";
         app.ctx.monitor.warn(&format!("{error}; {what}"));
     });
-    let (mut made, mut gone) = (HashMap::new(), HashSet::new());
-    for event in entries.ok()?.into_iter().filter_map(|entry| entry.event) {
-        match event.status {
-            Status::Completed => {
-                made.insert(event.backup, event.digest);
-            }
-            Status::Deleted => {
-                gone.insert(event.backup);
-            }
-            Status::Started
-            | Status::Failed
-            | Status::Restored
-            | Status::Verified
-            | Status::Copied => {}
-        }
-    }
-    made.retain(|id, _| !gone.contains(id));
-    Some(made)
+    Some(RecordedManifests::of(entries.ok()?.into_iter().filter_map(|entry| entry.event)))
 }
 
 fn place(store: &dyn ReadStore, key: &str) -> String {

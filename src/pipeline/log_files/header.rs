@@ -11,6 +11,7 @@ use crate::domain::manifest::{Doubt, ManifestError};
 use crate::error::{Fault, Kind};
 use crate::keys::keyring::{self, SignatureCheck};
 use crate::keys::manifest_mac::tag;
+use crate::keys::signature::Signer;
 use crate::keys::{DataKey, Effort, envelope};
 use crate::stage::seal::{About, Header, Prelude};
 
@@ -34,7 +35,7 @@ impl LogFiles<'_> {
         Ok(UnlockedLogFile { id, sha256: said(object, about), key })
     }
 
-    fn refused(&self, key: &str, reason: &str) -> Fault {
+    pub(super) fn refused(&self, key: &str, reason: &str) -> Fault {
         let message = format!("{}: `{key}` is not authentic: {reason}", self.store.url());
         let hint = "somebody changed it or put it there; another store may have an intact copy";
         Fault::new(Kind::Integrity, message).hint(hint)
@@ -55,10 +56,7 @@ impl LogFiles<'_> {
             facts: file.facts.clone(),
         };
         let text = serde_json::to_string(&facts)?;
-        let (mac, signer) = (mac(key, object, &text), self.keys.signer());
-        let to_sign = signed_text(object, &text, &mac);
-        let signature = signer.map(|signer| signer.sign_text(MAC_INFO, &to_sign));
-        Ok(About { text, signer: signer.map(|signer| signer.id().to_string()), signature, mac })
+        Ok(signed_about((object, &text), key, self.keys.signer()))
     }
 
     /// The data key of an object, or why no key at hand opens it, and what its header says if that is authentic: by
@@ -109,8 +107,21 @@ impl LogFiles<'_> {
     }
 }
 
+/// What the header of an object says of it, with the MAC under its data key, and signed if somebody signs.
+pub(super) fn signed_about(
+    (object, text): (&str, &str),
+    key: &DataKey,
+    signer: Option<&Signer>,
+) -> About {
+    let mac = mac(key, object, text);
+    let to_sign = signed_text(object, text, &mac);
+    let signature = signer.map(|signer| signer.sign_text(MAC_INFO, &to_sign));
+    let signer = signer.map(|signer| signer.id().to_string());
+    About { text: text.to_owned(), signer, signature, mac }
+}
+
 /// The id of an object, which its name begins with.
-fn id_of(object: &str) -> Option<BackupId> {
+pub(super) fn id_of(object: &str) -> Option<BackupId> {
     object.split('/').next().and_then(|id| id.parse().ok())
 }
 

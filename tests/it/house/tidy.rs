@@ -290,6 +290,7 @@ fn every_adapter_is_in_its_table() {
             &[
                 "mod",
                 "kinds",
+                "begun_copies",
                 "mac",
                 "manifest_mac",
                 "envelope",

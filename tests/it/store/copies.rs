@@ -212,6 +212,7 @@ fn whatever_fails_copies_are_whole_or_absent() {
         to: "off".into(),
         from: Some("main".into()),
         source: None,
+        reseal: false,
         dry_run: false,
         patience: Duration::ZERO,
     };

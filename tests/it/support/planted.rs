@@ -131,6 +131,7 @@ pub(crate) fn files(app: &AppContext, seed: &Seed) -> (Manifest, Vec<(String, Ve
         retention: seed.retention.clone(),
         ledger: None,
         copies: Vec::new(),
+        resealed: None,
         signer: None,
         signature: None,
         timings: serde_json::Map::new(),
