@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::bed::{Bed, Run};
 use crate::support::books::{Books, assert_same_transfers};
-use crate::support::duck::{self, dump, export, snapshot, sql};
+use crate::support::duck::{self, dump, snapshot, sql};
 use crate::support::fault::{Effect, Failure, FaultPlan, PlannedFault};
 use crate::support::logs::{PATIENCE, numbers, restore_at, with_server};
 use crate::support::planted::{Seed, now, plant};
@@ -23,63 +23,9 @@ use crate::support::postgres::bed::{NO_ARCHIVE, PostgresBed, recovered, system};
 use crate::support::postgres::load::{Load, check};
 use crate::support::postgres::{Options, Version, place};
 use crate::support::s3::usual;
+use crate::support::second::{V, database, empty, listed, stored, with_second, with_table};
 use crate::support::tb;
 use crate::support::wait::pause;
-
-const V: &str = "1.5.6";
-
-/// Gives a bed a second store, with more lines in its table.
-fn with_second(bed: &Bed, more: &str) {
-    fs::create_dir(bed.path("off")).unwrap();
-    let table = format!("[store.off]\nurl = \"file://{}\"\n{more}\n", bed.path("off").display());
-    with_table(bed, &table);
-}
-
-fn with_table(bed: &Bed, table: &str) {
-    let mut config = fs::read_to_string(bed.path("bkp.toml")).unwrap();
-    if !config.contains("store = \"main\"") {
-        for kind in ["kind = \"duckdb\"", "kind = \"tigerbeetle\""] {
-            config = config.replace(kind, &format!("{kind}\nstore = \"main\""));
-        }
-    }
-    fs::write(bed.path("bkp.toml"), config.replace("[keys]", &format!("{table}\n[keys]"))).unwrap();
-}
-
-/// A bed with a database of which there are a full snapshot, an increment, and two exports.
-fn database(more: &str) -> (tempfile::TempDir, PathBuf, Bed) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("analytics.duckdb");
-    let rows = "CREATE TABLE t AS SELECT range AS id, 'row ' || range AS text FROM range(20000)";
-    sql(V, &file, &[rows, "CHECKPOINT", "SELECT 1"]);
-    let bed = duck::bed(&file);
-    with_second(&bed, more);
-    snapshot(&bed, &["--scope", "full"]);
-    export(&bed, &[]);
-    sql(V, &file, &["UPDATE t SET text = 'other' WHERE id < 10", "CHECKPOINT", "SELECT 1"]);
-    snapshot(&bed, &["--scope", "incremental"]);
-    export(&bed, &["--scope", "incremental"]);
-    (folder, file, bed)
-}
-
-/// What a store in a folder has of backups and their logs, by key.
-fn stored(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for item in fs::read_dir(next).unwrap() {
-            let path = item.unwrap().path();
-            let key = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-            let is_upkeep =
-                ["leases", "audit", "runs", "records"].iter().any(|own| key.starts_with(own));
-            if path.is_dir() {
-                folders.push(path);
-            } else if !is_upkeep && !key.contains("/.") && !key.starts_with('.') {
-                found.insert(key, fs::read(path).unwrap());
-            }
-        }
-    }
-    found
-}
 
 #[track_caller]
 fn assert_same(bed: &Bed) {
@@ -91,18 +37,6 @@ fn assert_same(bed: &Bed) {
 
 fn copies(bed: &Bed) -> Value {
     bed.json(&["replicate", "--to", "off"])
-}
-
-fn listed(bed: &Bed, store: &str) -> Vec<String> {
-    let listing = bed.json(&["list", "--store", store]);
-    let ids = listing["backups"].as_array().unwrap().iter();
-    ids.map(|backup| backup["id"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Removes the copies.
-fn empty(bed: &Bed) {
-    fs::remove_dir_all(bed.path("off")).unwrap();
-    fs::create_dir(bed.path("off")).unwrap();
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(crate) mod postgres;
 pub(crate) mod s3;
 pub(crate) mod schema;
 pub(crate) mod sealed;
+pub(crate) mod second;
 pub(crate) mod smtp;
 pub(crate) mod status;
 pub(crate) mod tb;
