@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub(crate) use self::engine_process::ENDED;
 use self::engine_process::{EngineProcess, NOT_STARTED};
+pub(crate) use self::target::{DatabaseTarget, SessionOptions};
 use crate::ctx::Ctx;
 pub(crate) use crate::domain::text::plain;
 use crate::error::{Fault, Kind};
@@ -37,6 +38,7 @@ pub(crate) mod serve;
 mod siphash;
 pub(crate) mod state_merge;
 pub(crate) mod tally;
+mod target;
 
 /// What is to be done where the engine's process does not start.
 const LIBRARY: &str = "libduckdb.so must be beside bkp, or in ../lib/bkp from there: the engine gets no environment, and so no LD_LIBRARY_PATH";
@@ -64,44 +66,6 @@ pub(crate) fn cannot_read(headers: &Headers) -> Option<String> {
     (wanted > linked).then(|| {
         format!("its storage version is {version}, and bkp links DuckDB {engine}, which reads up to its own")
     })
-}
-
-/// How a database is opened.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SessionOptions<'a> {
-    /// A folder of ours, in which the engine lives: with the database, and what does not fit into memory.
-    /// Without one it has no file at all.
-    pub(crate) folder: Option<&'a Path>,
-    /// What a failure means.
-    pub(crate) kind: Kind,
-    /// What the engine may take.
-    pub(crate) limits: EngineLimits,
-    /// The run, whose end is also that of a statement.
-    pub(crate) ctx: Option<&'a Ctx>,
-}
-
-/// Which database is opened.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct DatabaseTarget<'a> {
-    /// The file; in memory if there is none.
-    pub(crate) file: Option<&'a Path>,
-    pub(crate) write: bool,
-    /// The storage version of a file that is made.
-    pub(crate) storage_version: Option<&'a str>,
-    /// Others beside it, by name, to be written.
-    pub(crate) beside: &'a [(&'a str, &'a Path)],
-    /// Whether statements of ours read and write files in the folder. Where others run there are none.
-    pub(crate) files: bool,
-    /// Whether its log is put into the file first.
-    pub(crate) settle: bool,
-}
-
-impl DatabaseTarget<'_> {
-    /// What it is, for messages.
-    fn described(&self) -> String {
-        let path = self.file.map(|path| plain(&path.display().to_string()));
-        path.unwrap_or_else(|| "a database in memory".to_owned())
-    }
 }
 
 /// A database of ours, open in an engine of its own. Texts of times with a time zone are in UTC.

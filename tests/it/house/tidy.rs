@@ -29,6 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "src/version.rs",
             "src/source/kinds.rs",
+            "src/source/duckdb/engine/clock.rs",
             "src/source/duckdb/engine/sequences.rs",
             "src/source/duckdb/engine/serve.rs",
             "src/source/duckdb/engine/parser.rs",
