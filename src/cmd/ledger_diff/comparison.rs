@@ -10,7 +10,7 @@ use crate::catalog::{self, Stored};
 use crate::ctx::Ctx;
 use crate::domain::event::{Digest, Event, Status};
 use crate::domain::id::BackupId;
-use crate::domain::manifest::Manifest;
+use crate::domain::manifest::{Manifest, ROLE_OBJECTS};
 use crate::domain::names::BackupType;
 use crate::domain::recorded_manifests::RecordedManifests;
 use crate::ledger::{Entry, Ledger};
@@ -209,13 +209,17 @@ impl Comparison {
                 self.note(DifferenceKind::Object, id, subject, bytes(object.bytes), found);
             }
         }
-        let counted = |manifest: &Manifest| {
-            let more = backup.bytes().saturating_sub(manifest.sizes.stored_bytes);
+        let manifest = manifest.ok();
+        // An event counts what the manifest's `sizes` count, which is not the list of further objects.
+        let list = manifest.as_ref().and_then(|manifest| manifest.object(ROLE_OBJECTS));
+        let list = list.and_then(|list| backup.objects.iter().find(|found| found.key == list.key));
+        let held = backup.bytes().saturating_sub(list.map_or(0, |list| list.bytes));
+        let counted = |manifest: Manifest| {
+            let more = held.saturating_sub(manifest.sizes.stored_bytes);
             manifest.original_bytes().saturating_add(more)
         };
-        let resealed = manifest.ok().filter(|manifest| manifest.resealed.is_some());
-        let bytes = resealed.as_ref().map_or_else(|| backup.bytes(), counted);
-        Ok(Compared { bytes, is_recorded })
+        let resealed = manifest.filter(|manifest| manifest.resealed.is_some());
+        Ok(Compared { bytes: resealed.map_or(held, counted), is_recorded })
     }
 
     /// Compares a manifest with the events of its backup; whether there is one of it.

@@ -296,6 +296,41 @@ fn a_lost_outbox_can_be_recreated_and_a_forged_backup_is_not_recorded() {
     assert_eq!(ledger_bed.differences(), Vec::<String>::new());
 }
 
+/// Such a backup has an object that lists the others, which is no part of the recorded size.
+#[test]
+fn the_ledger_balances_for_a_backup_of_more_objects_than_a_manifest_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let tier = folder.path().join("tier");
+    fs::create_dir(&tier).unwrap();
+    for number in 0..1100 {
+        fs::write(tier.join(format!("{number}")), number.to_string()).unwrap();
+    }
+    let server = tb::Server::solo(folder.path());
+    let bed = Bed::of_source(&format!(
+        "[source.tier]\nkind = \"parquet\"\nstore = \"main\"\npath = {tier:?}\nfiles = [\"**/*\"]\n"
+    ));
+    bed.set_ledger(server.address(), "2m", "");
+    let ledger_bed = LedgerBed { folder, server: Some(server), bed };
+    let made = ledger_bed.bed.json(&["replicate", "tier"]);
+    let id = made["manifest"]["id"].as_str().unwrap();
+    assert_eq!(ledger_bed.differences(), Vec::<String>::new());
+
+    let objects = made["manifest"]["objects"].as_array().unwrap();
+    let list = objects.iter().find(|object| object["role"] == "objects").unwrap();
+    let list = ledger_bed.bed.path("store").join(list["key"].as_str().unwrap());
+    let kept = fs::read(&list).unwrap();
+    fs::remove_file(&list).unwrap();
+    assert_eq!(ledger_bed.differences(), [format!("object {id}")]);
+    fs::write(&list, kept).unwrap();
+
+    let unnamed = ledger_bed.bed.stored().into_iter().find(|path| {
+        let named = |object: &Value| path.ends_with(object["key"].as_str().unwrap());
+        !path.ends_with(ledger_bed.bed.object(id, "manifest.json")) && !objects.iter().any(named)
+    });
+    fs::remove_file(unnamed.expect("an object that only the list names")).unwrap();
+    assert_eq!(ledger_bed.differences(), ["balance -".to_owned()]);
+}
+
 #[test]
 fn a_required_ledger_that_does_not_answer_keeps_a_run_from_starting() {
     let mut ledger_bed = LedgerBed::new("required = true");
