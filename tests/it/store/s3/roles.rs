@@ -4,9 +4,11 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use crate::support::bed::Bed;
+use serde_json::Value;
+
+use crate::support::bed::{Bed, Run};
 use crate::support::iam::Account;
-use crate::support::tb;
+use crate::support::{sealed, tb};
 
 fn account() -> &'static Account {
     static ACCOUNT: OnceLock<Account> = OnceLock::new();
@@ -50,6 +52,9 @@ fn every_role_does_its_work_and_no_more() {
     // It cannot open what it made, so it cannot build on it either.
     bed.run(&["verify", "--id", &id, "--level", "decode"]).failed(12, "AccessDenied");
     bed.run(&["restore", "--id", &id, "--to", "x", "--yes"]).failed(12, "AccessDenied");
+    assert!(doctor.stdout.contains("needs a `signing_key`"), "{}", doctor.stdout);
+    let again = bed.json(&["snapshot", "books"]);
+    assert_eq!(again["manifest"]["scope"], "full", "{again}");
 
     act_as(&bed, "read");
     bed.run(&["verify", "--id", &id, "--level", "decode"]).done();
@@ -71,6 +76,25 @@ fn every_role_does_its_work_and_no_more() {
     let run = bed.run(&["cleanup"]).done();
     assert!(run.stderr.contains("neither a key nor a ledger is available"), "{}", run.stderr);
     assert_eq!(bed.json(&["list"])["backups"].as_array().unwrap().len(), 1, "{}", run.stdout);
+    builds_on_what_it_signed(&bed);
+}
+
+/// With a signing key a host that may not open its backups knows which ones it made.
+fn builds_on_what_it_signed(bed: &Bed) {
+    act_as(bed, "append");
+    sealed::generate(bed, "--signing", "signing.key");
+    let recipients = [account().recipient()];
+    let lines = format!("recipients = {recipients:?}\nsigning_key = \"file:signing.key\"");
+    let signed =
+        |words: &[&str]| Run::of(&sealed::on(bed, "signer", &lines, words).output().unwrap());
+    let doctor = signed(&["doctor"]).done();
+    assert!(doctor.stdout.contains("may not unwrap it"), "{}", doctor.stdout);
+    assert!(!doctor.stdout.contains("needs a `signing_key`"), "{}", doctor.stdout);
+    for scope in ["full", "incremental"] {
+        let run = signed(&["snapshot", "books", "--json"]).done();
+        let made: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(made["manifest"]["scope"], scope, "{made}");
+    }
 }
 
 #[test]
