@@ -152,8 +152,8 @@ impl Wrapping<'_> {
         let ids: BTreeSet<BackupId> = self.known.iter().map(|(id, _)| *id).collect();
         for entry in entries {
             let name = &entry.name;
-            let is_whole = entry.manifest.is_some() && !entry.is_being_removed();
-            if name.backup_type == BackupType::Kms || !is_whole {
+            // Anybody who may write can leave a mark of removal; while the manifest is there, so is the backup.
+            if name.backup_type == BackupType::Kms || entry.manifest.is_none() {
                 continue;
             }
             if !self.sources.contains(&name.source) {

@@ -143,7 +143,8 @@ fn in_store(
     let (store, ctx) = (app.store_append(name)?, &app.ctx);
     let filter = Filter { source: options.source.clone(), ..Filter::default() };
     let mut entries = catalog::contents(&*store, &filter, &ctx.cancel)?;
-    entries.retain(|entry| entry.manifest.is_some() && !entry.is_being_removed());
+    // Anybody who may write can leave a mark of removal, and what restores must open with the new key.
+    entries.retain(|entry| entry.manifest.is_some());
     let sources: BTreeSet<(BackupType, &str)> =
         entries.iter().map(|entry| (entry.name.backup_type, entry.name.source.as_str())).collect();
     let mut log_files = Vec::new();

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -166,7 +167,11 @@ impl KeySet {
             let hint = hint.map(str::to_owned);
             KeyError::Unusable { origin: format!("set {origin}"), problem, hint }
         };
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.is_file(), file)));
+        // Opening a named pipe would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        let opened = opened.map(File::from);
+        let opened = opened.and_then(|file| Ok((file.metadata()?.is_file(), file)));
         let (is_file, file) = opened.map_err(|error| {
             let hint = "--with-keyset names a file that `bkp restore` made of a key set";
             unusable(error.to_string(), Some(hint))

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use time::Duration;
@@ -224,6 +225,25 @@ fn what_no_key_opens_is_named_and_the_rest_is_in() {
     bed.run(&["snapshot", "recovery"]).failed_in_text(3, "keys of 3 backup(s)");
 }
 
+/// Anybody who may write can leave such a mark beside a backup, which is restored all the same.
+#[test]
+fn a_planted_mark_of_removal_keeps_no_backup_out() {
+    let bed = with_set(cleanup::bed("keep_last = 9"));
+    let app = bed.app(None);
+    let made = [2, 1]
+        .map(|hours| plant(&bed, &app, &Seed::at(now() - Duration::hours(hours))).id.to_string());
+    let manifest = bed.object(&made[0], "manifest.json");
+    let mark = manifest.to_str().unwrap().replace(".manifest.json", ".deleting.json");
+    fs::write(&mark, "").unwrap();
+    let (report, file) = make(&bed);
+    assert_eq!(report["capture"]["backups"], 2, "{report}");
+    assert!(lines(&file).iter().any(|line| line.contains(&made[0])));
+    bed.run(&["keys", "generate", "new"]).done();
+    bed.run(&["keys", "rewrap", "--to", "file:new"]).done();
+    lose_the_key(&bed);
+    bed.run(&["--key", "file:new", "verify", "--id", &made[0]]).done();
+}
+
 #[test]
 fn a_key_set_is_untrusted_input() {
     let bed = with_set(cleanup::bed("keep_last = 9"));
@@ -273,6 +293,9 @@ fn a_key_set_is_untrusted_input() {
     fs::remove_file(&file).unwrap();
     verify(&made[0]).failed(12, "keyset.jsonl");
     fs::create_dir(&file).unwrap();
+    verify(&made[0]).failed(12, "not a regular file");
+    fs::remove_dir(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     verify(&made[0]).failed(12, "not a regular file");
 }
 
