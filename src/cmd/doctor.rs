@@ -223,11 +223,10 @@ fn recipient(app: &AppContext, text: &str) -> anyhow::Result<String> {
     let opened = match provider.unwrap(&wrapped, id) {
         Err(KeyError::Forbidden { .. }) => {
             let note = "as it should be on a machine that only makes backups";
-            let unsigned = match app.settings.signing_key {
-                Some(_) => "",
-                None => {
-                    "; where no other recipient opens its backups, it needs a `signing_key` under [keys]: without one every snapshot is full, and `bkp logs` fails after its first run"
-                }
+            let unsigned = if app.settings.signing_key.is_some() {
+                ""
+            } else {
+                "; where no other recipient opens its backups, it needs a `signing_key` under [keys]: without one every snapshot is full, and `bkp logs` fails after its first run"
             };
             let id = &wrapped.id;
             return Ok(format!("wraps a data key, id {id}; may not unwrap it, {note}{unsigned}"));

@@ -170,8 +170,10 @@ impl KeySet {
         // Opening a named pipe would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
-        let opened = opened.map(File::from);
-        let opened = opened.and_then(|file| Ok((file.metadata()?.is_file(), file)));
+        let opened = opened.and_then(|file| {
+            let file = File::from(file);
+            Ok((file.metadata()?.is_file(), file))
+        });
         let (is_file, file) = opened.map_err(|error| {
             let hint = "--with-keyset names a file that `bkp restore` made of a key set";
             unusable(error.to_string(), Some(hint))
